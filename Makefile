@@ -1,0 +1,45 @@
+# The two commands for a new user: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SOURCES := trimtab exporter models passes runtime_bench tests benchmarks examples
+
+.PHONY: demo test test-fast check format setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
+	@echo "make test       all tests        make test-fast  those under a minute"
+	@echo "make check      format, lint, types        make format  write the format"
+
+setup: $(STAMP)
+
+# Pinned versions come from constraints.txt; a CPU build of torch is enough for everything here.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m trimtab.demo --out out/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

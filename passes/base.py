@@ -1,0 +1,192 @@
+"""What every pass is and promises.
+
+A pass author writes a frozen dataclass with a `rewrite`; cloning, checking, recording and the
+wrapping of errors stand here, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import onnx_ir
+
+from trimtab.core.context import Context
+from trimtab.core.errors import PassError, TrimtabError
+from trimtab.core.fields import Field, build, fields_of, to_plain
+from trimtab.core.model import Model, Step
+from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+
+from .check import check_model
+
+
+@dataclass(frozen=True)
+class Declined:
+    """What a pass left alone, and why.
+
+    Attributes:
+        node: the node or tensor.
+        reason: one sentence.
+    """
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What `rewrite` returns.
+
+    Attributes:
+        ir: the new graph.
+        declined: what was left alone.
+        report: figures for the user and the lineage, as JSON values.
+    """
+
+    ir: onnx_ir.Model
+    declined: Sequence[Declined] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A transformation of a model. Its fields are its whole configuration; all have defaults.
+
+    Class attributes:
+        tolerance: largest difference of any output on random inputs, relative to that output's
+            largest magnitude, that the pass promises; None where it changes numbers by design.
+        needs_data: whether it needs calibration data.
+    """
+
+    tolerance: ClassVar[float | None] = None
+    needs_data: ClassVar[bool] = False
+
+    @abstractmethod
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """The new graph; `model` is a clone whose graph may be changed in place."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Its name in recipes and on the command line: `QuantizeStatic` is `quantize-static`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def fields(cls) -> dict[str, Field]:
+        """Its fields by name, with types, defaults and their line of documentation."""
+        return fields_of(cls)
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of its documentation."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The pass with these fields.
+
+        Raises:
+            OptionError: an unknown field or a value of a wrong type.
+        """
+        made: Self = build(cls, values, where=f"pass {cls.name()}")
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields that differ from their defaults."""
+        return {
+            name: to_plain(getattr(self, name))
+            for name, known in self.fields().items()
+            if getattr(self, name) != known.default
+        }
+
+    def with_fields(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __call__(self, model: Model, ctx: Context | None = None) -> Model:
+        """Apply the pass.
+
+        Args:
+            model: stays as it is.
+            ctx: target, data, seed, progress; this machine and nothing else where None.
+
+        Raises:
+            TrimtabError: the pass cannot work on this model or data.
+            PassError: the pass failed, or its result breaks what every pass promises.
+        """
+        ctx = ctx or Context()
+        try:
+            result = self.rewrite(model.clone(), ctx)
+        except TrimtabError:
+            raise
+        except Exception as error:
+            raise PassError(
+                f"pass {self.name()} failed ({type(error).__name__}: {error})",
+                where=model.name,
+                hint="This is a bug of trimtab; --debug shows where. Please report it",
+            ) from error
+        after = dataclasses.replace(
+            model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))
+        )
+        self._check(model, after, ctx)
+        return after
+
+    def _step(self, model: Model, result: Rewrite) -> Step:
+        notes = dict(result.report)
+        if result.declined:
+            notes["declined"] = [[d.node, d.reason] for d in result.declined]
+        return Step(self.name(), self.to_json(), model.digest, notes)
+
+    def _check(self, before: Model, after: Model, ctx: Context) -> None:
+        """Hold the result against the promises of every pass."""
+        if before.inputs != after.inputs or before.outputs != after.outputs:
+            raise PassError(
+                f"pass {self.name()} changed the model's inputs or outputs",
+                where=f"{_signature(before)} became {_signature(after)}",
+                hint="This is a bug of the pass; please report it",
+            )
+        check_model(after, f"after pass {self.name()}")
+        if self.tolerance is not None:
+            self._check_numbers(before, after, ctx, self.tolerance)
+
+    def _check_numbers(self, before: Model, after: Model, ctx: Context, tolerance: float) -> None:
+        # Without onnxruntime's own optimisations: the pass is judged, not its fusions.
+        plain = SessionConfig(level="basic")
+        old, new = build_session(before, plain), build_session(after, plain)
+        for seed in (ctx.seed, ctx.seed + 1):
+            feeds = random_feeds(before, seed=seed, batch=2)
+            expected, got = run(old, feeds), run(new, feeds)
+            for name, array in expected.items():
+                error = relative_error(array, got[name])
+                if error > tolerance:
+                    raise PassError(
+                        f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
+                        f"{tolerance:.0e} is allowed",
+                        where=before.name,
+                        hint="This is a bug of the pass; please report it",
+                    )
+
+
+def relative_error(expected: Any, got: Any) -> float:
+    """Largest absolute difference over the largest magnitude; NaN and infinity must agree."""
+    a, b = np.asarray(expected), np.asarray(got)
+    if a.shape != b.shape:
+        return float("inf")
+    if a.dtype.kind not in "fc":
+        return float("inf") if (a != b).any() else 0.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if (finite != np.isfinite(b)).any():
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = max(float(np.abs(a[finite]).max()), 1e-6)
+    return float(np.abs(a[finite] - b[finite]).max()) / scale
+
+
+def _signature(model: Model) -> str:
+    return ", ".join(map(str, [*model.inputs, *model.outputs]))

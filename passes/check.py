@@ -1,0 +1,45 @@
+"""The checks that every result of a pass must hold."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from trimtab.core.errors import ModelError, PassError, RunError
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.session import SessionConfig, build_session
+
+
+def check_model(model: Model, where: str) -> None:
+    """The full ONNX checker, and onnxruntime loads it.
+
+    Raises:
+        PassError: one of them refuses the model.
+    """
+    try:
+        _onnx_check(model)
+        build_session(model, SessionConfig(level="basic"))
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise PassError(
+            f"makes a model that the ONNX checker refuses: {str(error).splitlines()[0]}",
+            where=where,
+            hint="This is a bug of the pass; please report it",
+        ) from error
+    except (RunError, ModelError) as error:
+        raise PassError(
+            f"makes a model that does not load: {error.what}",
+            where=where,
+            hint="This is a bug of the pass; please report it",
+        ) from error
+
+
+def _onnx_check(model: Model) -> None:
+    # Contrib operators have no schema in the ONNX package: shapes behind them cannot be inferred.
+    full = all(domain in {"", "ai.onnx"} for domain in model.ir.opset_imports)
+    if model.weight_bytes <= EXTERNAL_DATA_BYTES:
+        onnx.checker.check_model(model.to_proto(), full_check=full)
+        return
+    with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
+        onnx.checker.check_model(str(model.save(Path(folder) / "model.onnx")), full_check=full)

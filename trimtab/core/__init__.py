@@ -1,0 +1,1 @@
+"""Values that all of trimtab shares. Imports nothing else of ours."""

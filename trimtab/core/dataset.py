@@ -1,0 +1,369 @@
+"""Datasets: named, re-iterable streams of feeds, never loaded whole."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, InputError, TrimtabError, nearest
+from .model import Model, TensorSpec
+
+Array = NDArray[Any]
+#: Items by position, ascending.
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Feeds of one run of a model, with labels where there are any.
+
+    Attributes:
+        feeds: arrays by input name, their first axis the batch.
+        labels: (N, ...) or None.
+    """
+
+    feeds: Mapping[str, Array]
+    labels: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Rows in the batch."""
+        for array in self.feeds.values():
+            return int(array.shape[0]) if array.ndim else 1
+        return 0
+
+
+class Source(ABC):
+    """Where a dataset's items come from, by position."""
+
+    #: True where an item is a whole batch as its author made it, which is not to be regrouped.
+    batched = False
+    #: The one array whose name says nothing, so that it takes the name of the model's input.
+    anonymous: str | None = None
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Number of items."""
+
+    @abstractmethod
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """The items at `rows`, at most `batch` of them at a time."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named selection of the items of a source.
+
+    Attributes:
+        source: where items come from.
+        spec: how a user names the source: a path or `module:callable`.
+        rows: positions of the selected items, None for all.
+        batch: rows per batch where items are single rows.
+        part: how the selection was made, for lineage and messages.
+        rename: an array's name in the source, and the name to feed it by.
+    """
+
+    source: Source
+    spec: str
+    rows: tuple[int, ...] | None = None
+    batch: int = 64
+    part: str = "all"
+    rename: tuple[str, str] | None = None
+
+    @classmethod
+    def open(cls, spec: str | Path, *, batch: int = 64) -> Dataset:
+        """A dataset as the command line names it.
+
+        Args:
+            spec: an `.npz` file (arrays by input name, `labels` where there are any), a folder of
+                `.npz` shards, a folder of images by class, or `module:callable`.
+            batch: rows per batch.
+
+        Raises:
+            DataError: it does not exist, is empty, or its arrays do not fit together.
+        """
+        from .sources import open_source
+
+        return cls(open_source(str(spec)), str(spec), batch=batch)
+
+    @classmethod
+    def of_arrays(
+        cls, feeds: Mapping[str, Array], labels: Array | None = None, *, batch: int = 64
+    ) -> Dataset:
+        """A dataset of arrays in memory: (N, ...) by input name, labels (N, ...)."""
+        from .sources import ArraySource
+
+        return cls(ArraySource(dict(feeds), labels, "arrays in memory"), "memory:", batch=batch)
+
+    @classmethod
+    def of_batches(cls, make: Callable[[], Iterable[Any]], name: str = "memory:") -> Dataset:
+        """A dataset of whole batches: each call of `make` starts the same stream again.
+
+        A batch is a mapping of arrays by input name, or a pair of such a mapping and labels.
+        """
+        from .sources import StreamSource
+
+        return cls(StreamSource(make, name), name)
+
+    def __len__(self) -> int:
+        return self.source.count if self.rows is None else len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source.read(self.positions, self.batch):
+            if self.rename is None:
+                yield batch
+            else:
+                old, new = self.rename
+                feeds = {new if name == old else name: a for name, a in batch.feeds.items()}
+                yield replace(batch, feeds=feeds)
+
+    def bind(self, model: Model) -> Dataset:
+        """The same items, checked against the model's inputs; images take its input's name.
+
+        Raises:
+            DataError: names, types or shapes do not fit.
+        """
+        bound = self
+        if self.source.anonymous and len(model.inputs) == 1:
+            bound = replace(self, rename=(self.source.anonymous, model.inputs[0].name))
+        check_feeds(model, bound)
+        return bound
+
+    @property
+    def positions(self) -> Rows:
+        """Positions of the selected items in the source, ascending."""
+        if self.rows is None:
+            return np.arange(self.source.count)
+        return np.asarray(self.rows, dtype=np.int64)
+
+    @property
+    def batches(self) -> int:
+        """Number of batches that one pass yields."""
+        return len(self) if self.source.batched else -(-len(self) // self.batch)
+
+    def sized(self, batch: int) -> Dataset:
+        """The same items, `batch` rows at a time."""
+        return replace(self, batch=batch)
+
+    def take(self, count: int) -> Dataset:
+        """At most `count` items, evenly spaced, since files are often sorted by class or length."""
+        if count >= len(self):
+            return self
+        chosen = self.positions[(np.arange(count) * len(self)) // count]
+        return self.select(chosen, f"{self.part}, {count} evenly spaced")
+
+    def split(self, parts: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
+        """Disjoint parts by name, with the given weights, drawn at random from `seed`.
+
+        Raises:
+            DataError: there are fewer items than parts.
+        """
+        if len(self) < len(parts):
+            raise DataError(
+                f"{len(self)} items cannot make {len(parts)} parts",
+                where=self.spec,
+                hint="Give more data, or a dataset for each purpose",
+            )
+        order = np.random.default_rng(seed).permutation(self.positions)
+        total = sum(parts.values())
+        ends = np.round(np.cumsum([w / total for w in parts.values()]) * len(order)).astype(int)
+        for i in range(len(ends)):  # no part stays empty
+            ends[i] = min(max(ends[i], i + 1), len(order) - (len(ends) - 1 - i))
+        starts = [0, *ends[:-1]]
+        return {
+            name: self.select(np.sort(order[a:b]), f"{name} (seed {seed})")
+            for name, a, b in zip(parts, starts, ends, strict=True)
+        }
+
+    def select(self, rows: Rows, part: str) -> Dataset:
+        """The items at these positions of the source, ascending."""
+        return replace(self, rows=tuple(int(r) for r in rows), part=part)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the source's content and of the selection."""
+        digest = hashlib.sha256(self.source.identity.encode())
+        digest.update(self.positions.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the first batch has labels."""
+        return any(batch.labels is not None for batch in self.take(1))
+
+    def overlaps(self, other: Dataset) -> bool:
+        """Whether both hold an item in common, by content of source and position."""
+        if self.source.identity != other.source.identity:
+            return False
+        return bool(np.intersect1d(self.positions, other.positions).size)
+
+    def to_json(self) -> dict[str, Any]:
+        """How to find the same items again."""
+        plain: dict[str, Any] = {"data": self.spec, "items": len(self), "part": self.part}
+        if self.rows is not None:
+            plain["rows"] = _ranges(self.rows)
+        return plain | {"batch": self.batch, "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | str) -> Dataset:
+        """The dataset that `to_json` described, opened again.
+
+        Raises:
+            DataError: it cannot be found, or its content is another one now.
+        """
+        if isinstance(value, str):
+            return cls.open(value)
+        if value["data"] == "memory:":
+            raise DataError(
+                "the recipe's data were arrays in memory",
+                where="data",
+                hint="Name data that can be opened again: a file or module:callable",
+            )
+        data = cls.open(value["data"], batch=value.get("batch", 64))
+        if "rows" in value:
+            data = data.select(np.array(_positions(value["rows"])), value.get("part", ""))
+        if value.get("digest") not in {None, data.digest}:
+            raise DataError(
+                "holds other data than when the recipe was made",
+                where=value["data"],
+                hint="Restore the file, or remove `digest` from the recipe to accept it",
+            )
+        return data
+
+
+def check_feeds(model: Model, data: Dataset, *, rows: int = 1) -> None:
+    """Compare a dataset's first rows with a model's inputs: names, types, shapes.
+
+    Raises:
+        DataError: they do not fit, or there is no data at all.
+    """
+    if not len(data):
+        raise DataError("has no rows", where=data.spec, hint="Give at least one")
+    for batch in data.take(rows).sized(rows):
+        for spec in model.inputs:
+            if spec.name not in batch.feeds:
+                raise DataError(
+                    f"has no array for the model's input {spec}",
+                    where=data.spec,
+                    hint=f"Its arrays: {', '.join(batch.feeds)}. "
+                    + nearest(spec.name, batch.feeds),
+                )
+            _check_array(spec, batch.feeds[spec.name], data.spec)
+        extra = set(batch.feeds) - {s.name for s in model.inputs}
+        if extra:
+            names = ", ".join(s.name for s in model.inputs)
+            raise DataError(
+                f"has arrays that the model does not take: {', '.join(sorted(extra))}",
+                where=data.spec,
+                hint=f"The model's inputs: {names}",
+            )
+
+
+def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
+    if array.dtype != spec.dtype.numpy():
+        raise DataError(
+            f"array {spec.name!r} is {array.dtype}, the model wants {spec.dtype.name.lower()}",
+            where=where,
+            hint="Save it in the model's type",
+        )
+    if spec.shape is None:
+        return
+    fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
+    if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
+        raise DataError(
+            f"array {spec.name!r} has shape {list(array.shape)}, the model wants "
+            f"{[d if d is not None else '?' for d in spec.shape]}",
+            where=where,
+            hint="The first axis is the batch; the others must match",
+        )
+
+
+def check_finite(batch: Batch, where: str, first_row: int = 0) -> None:
+    """Refuse NaN and infinity, which would poison ranges and metrics silently.
+
+    Raises:
+        DataError: names the array and the row.
+    """
+    for name, array in batch.feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise DataError(
+                f"array {name!r} holds NaN or infinity in row {first_row + bad}",
+                where=where,
+                hint="Clean the data; a metric or a range made of it would mean nothing",
+            )
+
+
+def import_callable(spec: str) -> Callable[..., Any]:
+    """The callable behind `package.module:name`, the working folder included in the search.
+
+    Raises:
+        InputError: no such module or name, or the module fails while it is imported.
+    """
+    module_name, _, name = spec.partition(":")
+    added = "" not in sys.path and str(Path.cwd()) not in sys.path
+    if added:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except TrimtabError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"cannot import module {module_name!r} ({type(error).__name__}: {error})",
+            where=spec,
+            hint="Give package.module:callable, importable from here",
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(str(Path.cwd()))
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [n for n in dir(found) if not n.startswith("_")]
+            raise InputError(
+                f"{module_name!r} has no {part!r}", where=spec, hint=nearest(part, known)
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{name!r} is not callable", where=spec)
+    result: Callable[..., Any] = found
+    return result
+
+
+def is_callable_spec(spec: str) -> bool:
+    """Whether a text names `module:callable` rather than a file."""
+    module, colon, name = spec.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and dotted and all(p.isidentifier() for p in name.split("."))
+
+
+def _ranges(rows: Sequence[int]) -> list[list[int]]:
+    """Runs [first, last, step] of positions, so that regular selections stay readable."""
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and (runs[-1][2] == 0 or row == runs[-1][1] + runs[-1][2]):
+            runs[-1][2] = runs[-1][2] or row - runs[-1][1]
+            runs[-1][1] = row
+        else:
+            runs.append([row, row, 0])
+    return runs
+
+
+def _positions(runs: Iterable[Sequence[int]]) -> list[int]:
+    return [row for a, b, step in runs for row in range(a, b + 1, step or 1)]

@@ -1,0 +1,241 @@
+"""Fields of a frozen dataclass as JSON, YAML and command-line options: one reading of types."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .dataset import Dataset, import_callable
+from .errors import OptionError, nearest
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a configuration.
+
+    Attributes:
+        name: as Python spells it; on the command line `-` stands for `_`.
+        type: its annotation, resolved.
+        default: its default value.
+        help: its line in the class docstring.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def option(self) -> str:
+        """The command-line option."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is a plain yes or no."""
+        return self.type is bool
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a `Literal`, else nothing."""
+        return tuple(
+            value
+            for part in (self.type, *get_args(self.type))
+            if get_origin(part) is Literal
+            for value in get_args(part)
+        )
+
+    @property
+    def type_name(self) -> str:
+        """The type as a reader writes it."""
+        if self.choices:
+            return "|".join(map(str, self.choices))
+        text = str(self.type) if get_args(self.type) else getattr(self.type, "__name__", "")
+        return re.sub(r"\b[a-z_]+\.(?:[a-z_]+\.)*", "", text)
+
+
+def fields_of(kind: type) -> dict[str, Field]:
+    """The fields of a dataclass by name, with their lines of documentation."""
+    return _fields_of(kind)
+
+
+@functools.cache
+def _fields_of(kind: type) -> dict[str, Field]:
+    hints = get_type_hints(kind)
+    lines = _attribute_lines(kind)
+    return {
+        f.name: Field(f.name, hints[f.name], _default(f), lines.get(f.name, ""))
+        for f in dataclasses.fields(kind)
+        if f.init
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _attribute_lines(kind: type) -> dict[str, str]:
+    """The `Attributes:` section of the docstrings of a class and its bases."""
+    lines: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, section = (base.__doc__ or "").partition("Attributes:")
+        for name, text in re.findall(r"\n {8}(\w+): ((?:.+(?:\n {12}.+)*))", section):
+            lines[name] = re.sub(r"\s+", " ", text).strip()
+    return lines
+
+
+def to_plain(value: Any) -> Any:
+    """A field's value as JSON: datasets by how to find them, callables by `module:name`."""
+    if isinstance(value, Dataset | Target):
+        return value.to_json()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [to_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if callable(value):
+        return f"{value.__module__}:{value.__qualname__}"
+    return value
+
+
+def build(kind: type, values: Mapping[str, Any], *, where: str) -> Any:
+    """An instance of a dataclass from JSON values or command-line texts.
+
+    Raises:
+        OptionError: an unknown field (the nearest is suggested) or a value of a wrong type.
+    """
+    known = fields_of(kind)
+    ready: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise OptionError(f"has no field {key!r}", where=where, hint=nearest(name, known))
+        ready[name] = convert(known[name].type, value, where=f"{where}, field {name!r}")
+    return kind(**ready)
+
+
+def convert(kind: Any, value: Any, *, where: str) -> Any:
+    """A JSON value or a text as a value of type `kind`.
+
+    Raises:
+        OptionError: it is none.
+    """
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    reader = _READERS.get(origin or kind)
+    return reader(kind, value, where) if reader else _convert_instance(kind, value, where)
+
+
+def _convert_union(kind: Any, value: Any, where: str) -> Any:
+    options = [k for k in get_args(kind) if k is not type(None)]
+    if value is None or (isinstance(value, str) and value.lower() in {"none", "null"}):
+        if len(options) < len(get_args(kind)):
+            return None
+        raise _wrong(value, "a value", where)
+    error: OptionError | None = None
+    for option in options:
+        try:
+            return convert(option, value, where=where)
+        except OptionError as failed:
+            error = error or failed
+    raise error or _wrong(value, "a value", where)
+
+
+def _convert_choice(kind: Any, value: Any, where: str) -> Any:
+    for choice in get_args(kind):
+        if value == choice or str(value) == str(choice):
+            return choice
+    raise OptionError(
+        f"{value!r} is none of its values",
+        where=where,
+        hint=nearest(str(value), map(str, get_args(kind))),
+    )
+
+
+def _convert_sequence(kind: Any, value: Any, where: str) -> Any:
+    element = (get_args(kind) or (Any,))[0]
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part]
+    if not isinstance(value, list | tuple):
+        raise _wrong(value, "a list", where)
+    items = [convert(element, v, where=where) for v in value]
+    return tuple(items) if get_origin(kind) is tuple else items
+
+
+def _convert_target(kind: Any, value: Any, where: str) -> Target:  # noqa: ARG001
+    if isinstance(value, Target):
+        return value
+    return Target(**value) if isinstance(value, Mapping) else Target.named(str(value))
+
+
+def _convert_dataset(kind: Any, value: Any, where: str) -> Dataset:  # noqa: ARG001
+    return value if isinstance(value, Dataset) else Dataset.from_json(value)
+
+
+def _convert_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:  # noqa: ARG001
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise _wrong(value, "a mapping", where)
+
+
+def _convert_callable(kind: Any, value: Any, where: str) -> Any:  # noqa: ARG001
+    return value if callable(value) else import_callable(str(value))
+
+
+def _convert_bool(kind: Any, value: Any, where: str) -> bool:  # noqa: ARG001
+    text = str(value).lower()
+    if text in {"true", "yes", "1", "false", "no", "0"}:
+        return text in {"true", "yes", "1"}
+    raise _wrong(value, "true or false", where)
+
+
+def _convert_number(kind: Any, value: Any, where: str) -> float:
+    wanted = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool):
+        raise _wrong(value, wanted, where)
+    try:
+        number = float(value)
+        exact = kind is float or number == int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong(value, wanted, where) from None
+    if not exact:
+        raise _wrong(value, wanted, where)
+    return int(number) if kind is int else number
+
+
+def _convert_instance(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, type) and isinstance(value, kind):
+        return value
+    raise _wrong(value, f"a {getattr(kind, '__name__', kind)}", where)
+
+
+def _wrong(value: Any, wanted: str, where: str) -> OptionError:
+    return OptionError(f"{value!r} is not {wanted}", where=where)
+
+
+_READERS: dict[Any, Callable[[Any, Any, str], Any]] = {
+    Union: _convert_union,
+    types.UnionType: _convert_union,
+    Literal: _convert_choice,
+    tuple: _convert_sequence,
+    list: _convert_sequence,
+    dict: _convert_mapping,
+    get_origin(Mapping[str, Any]): _convert_mapping,
+    get_origin(Callable[..., Any]): _convert_callable,
+    Target: _convert_target,
+    Dataset: _convert_dataset,
+    bool: _convert_bool,
+    int: _convert_number,
+    float: _convert_number,
+}

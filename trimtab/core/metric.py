@@ -1,0 +1,257 @@
+"""Metrics, and the quality of a model on a dataset.
+
+A metric that is a mean over items (top-1) keeps each item's score, so that two models can be
+compared pairwise: the standard error of a difference is then far below that of either value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset import Dataset, check_finite, import_callable, is_callable_spec
+from .errors import DataError, OptionError, unknown
+from .model import Model
+from .progress import Progress, Silent
+from .session import Outputs, SessionConfig, build_session, run
+
+Array = NDArray[Any]
+#: (outputs by name, labels or the reference's outputs) -> one score, or one score an item (N,)
+Score = Callable[[Mapping[str, Array], Any], Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named measure of quality; higher is better.
+
+    Attributes:
+        name: as the command line names it.
+        score: per batch for `itemwise` metrics, else once over everything.
+        itemwise: the value is the mean of scores (N,) that are made batch by batch.
+        wants: what the second argument of `score` is.
+    """
+
+    name: str
+    score: Score
+    itemwise: bool
+    wants: str = "labels"  # labels | reference
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """A model's value of a metric on a dataset.
+
+    Attributes:
+        metric: its name.
+        value: higher is better.
+        items: scores (N,) where the metric has one an item, else None.
+        count: items that were evaluated.
+    """
+
+    metric: str
+    value: float
+    items: Array | None
+    count: int
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the value, where there are scores per item."""
+        if self.items is None or len(self.items) < 2:
+            return None
+        return float(np.std(self.items, ddof=1) / np.sqrt(len(self.items)))
+
+    def drop_from(self, base: Quality) -> tuple[float, float | None]:
+        """How much worse than `base`, with the paired standard error where there is one."""
+        drop = base.value - self.value
+        if self.items is None or base.items is None or len(self.items) != len(base.items):
+            return drop, None
+        differences = base.items - self.items
+        return drop, float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Value, standard error and count as JSON values."""
+        return {
+            "metric": self.metric,
+            "value": self.value,
+            "standard_error": self.standard_error,
+            "count": self.count,
+        }
+
+
+def _first(outputs: Mapping[str, Array]) -> Array:
+    return next(iter(outputs.values()))
+
+
+def _top(k: int) -> Score:
+    def score(outputs: Mapping[str, Array], labels: Array) -> Array:
+        logits = _first(outputs)  # (N, classes, ...)
+        _check_labels(labels, logits)
+        if k == 1:
+            return _item_mean(logits.argmax(1) == labels)
+        best = np.argpartition(-logits, min(k, logits.shape[1]) - 1, axis=1)[:, :k]
+        return _item_mean((best == labels[:, None]).any(1))
+
+    return score
+
+
+def _item_mean(hits: Array) -> Array:
+    return np.asarray(hits.reshape(len(hits), -1).mean(1, dtype=np.float64))
+
+
+def _check_labels(labels: Array, logits: Array) -> None:
+    classes = logits.shape[1] if logits.ndim > 1 else 0
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels are {labels.dtype}, a classification metric wants integers",
+            where="labels",
+            hint="Name another metric with --metric",
+        )
+    if labels.shape != logits.shape[:1] + logits.shape[2:]:
+        raise DataError(
+            f"labels of shape {list(labels.shape)} do not fit outputs {list(logits.shape)}",
+            where="labels",
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes",
+            where="labels",
+            hint="Labels start at 0; check that data and model belong together",
+        )
+
+
+def _rows(array: Array) -> Array:
+    return array.reshape(len(array), -1).astype(np.float64)
+
+
+def _agreement(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Array:
+    return _item_mean(_first(outputs).argmax(1) == _first(reference).argmax(1))
+
+
+def _cosine(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Array:
+    a, b = _rows(_first(outputs)), _rows(_first(reference))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12))
+
+
+def _neg_mse(outputs: Mapping[str, Array], target: Any) -> Array:
+    wanted = _first(target) if isinstance(target, Mapping) else target
+    return np.asarray(-((_rows(_first(outputs)) - _rows(wanted)) ** 2).mean(1))
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("top1", _top(1), itemwise=True),
+        Metric("top5", _top(5), itemwise=True),
+        Metric("neg_mse", _neg_mse, itemwise=True),
+        Metric("agreement", _agreement, itemwise=True, wants="reference"),
+        Metric("cosine", _cosine, itemwise=True, wants="reference"),
+    )
+}
+
+
+def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
+    """The metric of that name; by default top-1 where there are labels, else cosine to float.
+
+    Args:
+        name: a known name, `module:callable`, a metric, or None. The callable takes the outputs by
+            name and the labels, both over the whole dataset, and returns one number, or one score
+            an item (N,), higher meaning better.
+        data: what it will be computed on.
+
+    Raises:
+        OptionError: no such metric, or it wants labels and the data have none.
+    """
+    if isinstance(name, Metric):
+        return name
+    if name is None:
+        return METRICS["top1"] if data.has_labels else METRICS["cosine"]
+    if name in METRICS:
+        metric = METRICS[name]
+    elif is_callable_spec(name):
+        return Metric(name, import_callable(name), itemwise=False)
+    else:
+        raise unknown("metric", name, METRICS)
+    if metric.wants == "labels" and not data.has_labels:
+        raise OptionError(
+            f"metric {metric.name!r} wants labels, and {data.spec} has none",
+            hint="Add an array `labels`, or use cosine or agreement, which compare with float",
+        )
+    return metric
+
+
+def evaluate(
+    model: Model,
+    data: Dataset,
+    metric: str | Metric | None = None,
+    *,
+    reference: Model | None = None,
+    config: SessionConfig | None = None,
+    progress: Progress | None = None,
+) -> Quality:
+    """The model's quality on `data`.
+
+    Args:
+        model: what to evaluate.
+        data: with labels, unless the metric compares with `reference`.
+        metric: see `find_metric`.
+        reference: the float original, for metrics that compare with it.
+        config: how sessions are built.
+        progress: where to tell how far it is.
+
+    Raises:
+        DataError: NaN in the data, labels out of range, shapes that do not fit.
+        OptionError: the metric is unknown or lacks what it needs.
+    """
+    chosen = find_metric(metric, data)
+    data = data.bind(model)
+    if chosen.wants == "reference" and reference is None:
+        raise OptionError(
+            f"metric {chosen.name!r} compares with the float original",
+            hint="Name it with --reference",
+        )
+    session = build_session(model, config)
+    other = build_session(reference, config) if chosen.wants == "reference" and reference else None
+    scores: list[Array] = []
+    kept: list[tuple[Outputs, Array | None]] = []
+    row = 0
+    tracked = (progress or Silent()).track(data, f"evaluating {model.name}", data.batches)
+    for batch in tracked:
+        check_finite(batch, data.spec, row)
+        row += batch.size
+        outputs = run(session, batch.feeds)
+        truth: Any = run(other, batch.feeds) if other else batch.labels
+        if chosen.itemwise:
+            scores.append(np.asarray(chosen.score(outputs, truth), np.float64))
+        else:
+            kept.append((outputs, batch.labels))
+    if chosen.itemwise:
+        return _quality(chosen.name, np.concatenate(scores), row)
+    return _quality(chosen.name, _whole(chosen, kept), row)
+
+
+def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:
+    """Score everything at once, for metrics that are no mean over items (Spearman, mAP)."""
+    names = list(kept[0][0])
+    outputs = {name: np.concatenate([o[name] for o, _ in kept]) for name in names}
+    labels = None if kept[0][1] is None else np.concatenate([y for _, y in kept if y is not None])
+    try:
+        return metric.score(outputs, labels)
+    except Exception as error:
+        raise OptionError(
+            f"the metric failed ({type(error).__name__}: {error})", where=metric.name
+        ) from error
+
+
+def _quality(name: str, scores: Any, count: int) -> Quality:
+    array = np.asarray(scores, np.float64)
+    if not np.isfinite(array).all():
+        raise OptionError(
+            "the metric is NaN or infinite", where=name, hint="Check the model's outputs for NaN"
+        )
+    items = array if array.ndim == 1 else None
+    return Quality(name, float(array.mean()), items, count)

@@ -1,0 +1,222 @@
+"""A model: an ONNX graph in memory together with how it was made."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+
+from .errors import ModelError
+from .files import atomic_folder, publish
+
+LINEAGE_KEY = "trimtab.lineage"
+#: protobuf refuses messages of 2 GB; beyond this many weight bytes they go to a file beside.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, element type and shape of a graph input or output.
+
+    `shape` holds an int for a fixed size, a name for a symbolic one, None for an unknown one;
+    the whole shape is None where the rank is unknown.
+    """
+
+    name: str
+    dtype: onnx_ir.DataType
+    shape: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else "x".join(str(d) if d else "?" for d in self.shape)
+        return f"{self.name}: {dims or 'scalar'} {self.dtype.name.lower()}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of lineage: a pass, its parameters, the model it was given, what it noted."""
+
+    pass_name: str
+    params: Mapping[str, Any]
+    input_digest: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The step as JSON values."""
+        return {
+            "pass": self.pass_name,
+            "params": dict(self.params),
+            "input": self.input_digest,
+            "notes": dict(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Step:
+        """The step that `to_json` wrote."""
+        return cls(value["pass"], value["params"], value["input"], value.get("notes", {}))
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model and its lineage. Never changed in place: a pass gets a clone.
+
+    Attributes:
+        ir: the graph; treat it as read-only unless the model came from `clone`.
+        lineage: the steps that made it, oldest first.
+        name: where it came from, for messages.
+    """
+
+    ir: onnx_ir.Model
+    lineage: tuple[Step, ...] = ()
+    name: str = "model"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read an `.onnx` file, with external data beside it where it has any.
+
+        Raises:
+            ModelError: no such file, no ONNX, truncated, invalid, or external data that is
+                missing, too short, or points outside of the model's folder.
+        """
+        from .load import load_ir
+
+        path = Path(path)
+        return cls._from_ir(load_ir(path), str(path))
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
+        """A model from a protobuf message, as other ONNX tools make it."""
+        return cls._from_ir(onnx_ir.from_proto(proto), name)
+
+    @classmethod
+    def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
+        return cls(model, _read_lineage(model), name)
+
+    def clone(self) -> Model:
+        """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
+        return replace(self, ir=self.ir.clone())
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The model as one protobuf message, lineage included, weights inside.
+
+        Raises:
+            ModelError: the weights do not fit into one message; save the model to a file instead.
+        """
+        if self.weight_bytes > EXTERNAL_DATA_BYTES:
+            raise ModelError(
+                "holds more than 2 GB of weights and cannot become one message",
+                where=self.name,
+                hint="Work on a file with external data",
+            )
+        return onnx_ir.to_proto(self._with_lineage())
+
+    def to_bytes(self) -> bytes:
+        """The bytes that `save` writes; the same model gives the same bytes."""
+        data: bytes = self.to_proto().SerializeToString(deterministic=True)
+        return data
+
+    def save(self, path: str | Path) -> Path:
+        """Write to `path`, whole or not at all; weights beyond 2 GB go to `<name>.data` beside it.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        path = Path(path)
+        with atomic_folder(path.parent) as scratch:
+            temporary = scratch / path.name
+            if self.weight_bytes > EXTERNAL_DATA_BYTES:
+                data = path.name + ".data"
+                onnx_ir.save(self._with_lineage(), temporary, external_data=data)
+                # The data file first: a model must never name a file that is not there yet.
+                publish(scratch / data, path.parent / data)
+            else:
+                temporary.write_bytes(self.to_bytes())
+            publish(temporary, path)
+        return path
+
+    def _with_lineage(self) -> onnx_ir.Model:
+        model = self.ir.clone()
+        if self.lineage:
+            steps = [step.to_json() for step in self.lineage]
+            model.metadata_props[LINEAGE_KEY] = json.dumps(steps, sort_keys=True)
+        return model
+
+    @property
+    def graph(self) -> onnx_ir.Graph:
+        """The main graph."""
+        return self.ir.graph
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that a caller feeds: without those that have an initializer."""
+        return tuple(_spec(v) for v in self.graph.inputs if v.name not in self.graph.initializers)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The graph outputs, in order."""
+        return tuple(_spec(v) for v in self.graph.outputs)
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self.ir.opset_imports.get("", 1)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all initializers of the main graph."""
+        return sum(v.const_value.nbytes for v in self.graph.initializers.values() if v.const_value)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file that `save` writes, external data included."""
+        if self.weight_bytes <= EXTERNAL_DATA_BYTES:
+            return len(self.to_bytes())
+        return self.weight_bytes
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
+        bare = replace(self, lineage=()).ir.clone()
+        bare.metadata_props.pop(LINEAGE_KEY, None)
+        digest = hashlib.sha256()
+        if self.weight_bytes > EXTERNAL_DATA_BYTES:
+            for name, value in sorted(bare.graph.initializers.items()):
+                tensor = value.const_value
+                if tensor is None:
+                    continue
+                digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())
+                digest.update(np.ascontiguousarray(tensor.numpy()).view(np.uint8).data)
+                value.const_value = onnx_ir.tensor([0], name=name)
+        digest.update(onnx_ir.to_proto(bare).SerializeToString(deterministic=True))
+        return digest.hexdigest()
+
+    def nodes(self) -> Iterable[onnx_ir.Node]:
+        """All nodes, those of subgraphs included."""
+        return self.graph.all_nodes()
+
+    def __repr__(self) -> str:
+        steps = " > ".join(step.pass_name for step in self.lineage) or "as given"
+        return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
+
+
+def _spec(value: onnx_ir.Value) -> TensorSpec:
+    shape = value.shape
+    dims = None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
+    return TensorSpec(value.name or "", value.dtype or onnx_ir.DataType.UNDEFINED, dims)
+
+
+def _read_lineage(model: onnx_ir.Model) -> tuple[Step, ...]:
+    text = model.metadata_props.get(LINEAGE_KEY)
+    if not text:
+        return ()
+    try:
+        return tuple(Step.from_json(step) for step in json.loads(text))
+    except (ValueError, KeyError, TypeError):
+        return ()  # somebody else's text under our key is no reason to refuse a model

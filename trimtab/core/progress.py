@@ -1,0 +1,70 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TextIO, TypeVar
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Where long work tells how far it is."""
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items and show how many have passed."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        ...
+
+
+class Silent:
+    """No progress at all: the default of the Python API."""
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG002
+        """Yield the items."""
+        yield from items
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+class Stderr:
+    """A bar that redraws on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
+        self.stream = stream or sys.stderr
+        self.every_seconds = 0.1 if self.stream.isatty() else every_seconds
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items and show how many have passed."""
+        start = shown = time.monotonic()
+        drawn = False
+        for count, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - shown >= self.every_seconds:
+                shown, drawn = now, True
+                self._draw(label, count, total, now - start)
+        if drawn and self.stream.isatty():
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        start = "\r\x1b[K" if self.stream.isatty() else ""
+        self.stream.write(f"{start}{text}\n")
+        self.stream.flush()
+
+    def _draw(self, label: str, count: int, total: int | None, seconds: float) -> None:
+        if total:
+            left = seconds / count * max(0, total - count)
+            text = f"{label} {count}/{total} ({100 * count // total}%), {left:.0f} s left"
+        else:
+            text = f"{label} {count}, {seconds:.0f} s"
+        self.stream.write(f"\r\x1b[K{text}" if self.stream.isatty() else f"{text}\n")
+        self.stream.flush()

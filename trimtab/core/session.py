@@ -1,0 +1,255 @@
+"""The only place where onnxruntime sessions are built.
+
+onnxruntime accepts misspelt configuration keys without a word and falls back to the CPU when a
+provider is missing; both are errors here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .errors import OptionError, RunError, nearest, unknown
+from .model import EXTERNAL_DATA_BYTES, Model
+from .session_keys import CONFIG_KEYS
+from .target import Target
+
+Feeds = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
+Level = Literal["off", "basic", "extended", "all"]
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """How a session is built; equal configurations give comparable sessions.
+
+    Attributes:
+        provider: execution provider; must exist in this onnxruntime.
+        threads: intra-op threads, always explicit.
+        level: graph optimization level.
+        spinning: whether idle threads spin. Off by default: two sessions that spin steal each
+            other's cores while they are compared.
+        config: further session configuration entries, keys checked against `CONFIG_KEYS`.
+        provider_options: options of the provider.
+        disabled_optimizers: graph optimizers of onnxruntime to leave out.
+    """
+
+    provider: str = "CPUExecutionProvider"
+    threads: int = 1
+    level: Level = "all"
+    spinning: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    disabled_optimizers: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, target: Target) -> SessionConfig:
+        """The configuration that a target is measured with."""
+        return cls(provider=target.provider, threads=target.threads)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        plain = dict(self.__dict__, disabled_optimizers=list(self.disabled_optimizers))
+        return plain | {
+            "config": dict(self.config),
+            "provider_options": dict(self.provider_options),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SessionConfig:
+        """The configuration that `to_json` wrote."""
+        fields = dict(value)
+        fields["disabled_optimizers"] = tuple(fields.get("disabled_optimizers", ()))
+        return cls(**fields)
+
+
+def build_session(
+    model: Model | str | Path, config: SessionConfig | None = None, *, save_to: Path | None = None
+) -> Any:
+    """An `onnxruntime.InferenceSession`.
+
+    Args:
+        model: a model in memory, or a file.
+        config: how to build it; the defaults where None.
+        save_to: where onnxruntime shall write the graph that it really runs.
+
+    Raises:
+        OptionError: a provider that this onnxruntime lacks, or an unknown configuration key.
+        RunError: onnxruntime refuses the model.
+    """
+    import onnxruntime as ort
+
+    config = config or SessionConfig()
+    options = _options(config)
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+    providers = [(_provider(config.provider), dict(config.provider_options))]
+    name = model.name if isinstance(model, Model) else str(model)
+    with _file_or_bytes(model) as source, runtime_errors(name):
+        return ort.InferenceSession(
+            source,
+            options,
+            providers=providers,
+            disabled_optimizers=list(config.disabled_optimizers) or None,
+        )
+
+
+@contextlib.contextmanager
+def runtime_errors(name: str) -> Iterator[None]:
+    """Turn what onnxruntime throws into one message."""
+    try:
+        yield
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise RunError(f"onnxruntime refuses it: {_first_line(error)}", where=name) from error
+    except Exception as error:
+        if "onnxruntime" not in type(error).__module__:
+            raise
+        raise RunError(f"onnxruntime refuses it: {_first_line(error)}", where=name) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:500] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def _file_or_bytes(model: Model | str | Path) -> Iterator[str | bytes]:
+    """What onnxruntime loads from; a model too large for one message goes through a file."""
+    if not isinstance(model, Model):
+        yield str(model)
+    elif model.weight_bytes <= EXTERNAL_DATA_BYTES:
+        yield model.to_bytes()
+    else:
+        with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
+            yield str(model.save(Path(folder) / "model.onnx"))
+
+
+def _options(config: SessionConfig) -> Any:
+    import onnxruntime as ort
+
+    levels = {
+        "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }
+    if config.level not in levels:
+        raise unknown("graph level", config.level, levels)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = levels[config.level]
+    options.intra_op_num_threads = config.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are ours to judge
+    spinning = {"session.intra_op.allow_spinning": "1" if config.spinning else "0"}
+    for key, value in (spinning | dict(config.config)).items():
+        if key not in CONFIG_KEYS:
+            raise unknown("session configuration key", key, CONFIG_KEYS)
+        options.add_session_config_entry(key, str(value))
+    return options
+
+
+@functools.cache
+def available_providers() -> tuple[str, ...]:
+    """Execution providers of the onnxruntime that is installed."""
+    import onnxruntime as ort
+
+    return tuple(ort.get_available_providers())
+
+
+def _provider(name: str) -> str:
+    have = available_providers()
+    if name in have:
+        return name
+    installed = f"This onnxruntime has: {', '.join(have)}"
+    raise OptionError(
+        f"provider {name!r} is not in the installed onnxruntime",
+        hint=f"{installed}. {nearest(name, have) if name.lower() != name else ''}".strip(),
+    )
+
+
+def run(session: Any, feeds: Feeds, outputs: Sequence[str] | None = None) -> Outputs:
+    """Run a session once; results by output name.
+
+    Raises:
+        RunError: onnxruntime refuses the feeds, or fails.
+    """
+    names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
+    with runtime_errors("session.run"):
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def running_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
+    """The graph that onnxruntime really runs at the configuration's level, fusions applied."""
+    with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
+        path = Path(folder) / "running.onnx"
+        build_session(model, config, save_to=path)
+        loaded = ir.load(path)
+        # The folder goes away, so nothing may stay mapped to it.
+        return ir.from_proto(ir.to_proto(loaded))
+
+
+def with_outputs(model: Model, names: Sequence[str]) -> Model:
+    """A copy with the named inner tensors as outputs, after the model's own.
+
+    Raises:
+        RunError: a tensor of that name does not exist.
+    """
+    copy = model.clone()
+    values = {v.name: v for node in copy.graph for v in node.outputs}
+    present = {v.name for v in copy.graph.outputs}
+    for name in dict.fromkeys(names):
+        if name in present:
+            continue
+        if name not in values:
+            raise RunError(f"no tensor named {name!r}", where=model.name)
+        copy.graph.outputs.append(values[name])
+    return replace(copy, name=model.name)
+
+
+def random_feeds(
+    model: Model, *, seed: int = 0, sizes: Mapping[str, int] | None = None, batch: int = 1
+) -> Outputs:
+    """Random inputs that fit the model: normal floats, small integers, all-true masks.
+
+    Args:
+        model: whose inputs to fill.
+        seed: the same seed gives the same feeds.
+        sizes: size of each symbolic dimension by its name.
+        batch: size of a leading dimension that is not fixed and not in `sizes`.
+    """
+    rng = np.random.default_rng(seed)
+    feeds: Outputs = {}
+    for spec in model.inputs:
+        dims = [
+            d if isinstance(d, int) else (sizes or {}).get(str(d), batch if i == 0 else 16)
+            for i, d in enumerate(spec.shape or ())
+        ]
+        feeds[spec.name] = _random_array(rng, spec.name, spec.dtype, dims)
+    return feeds
+
+
+def _random_array(
+    rng: np.random.Generator, name: str, dtype: ir.DataType, shape: Sequence[int]
+) -> NDArray[Any]:
+    kind = dtype.numpy()
+    if dtype == ir.DataType.BOOL:
+        return np.ones(shape, kind)
+    if dtype.is_floating_point():
+        return rng.standard_normal(shape).astype(kind)
+    if dtype.is_integer():
+        # A mask of random zeros may hide whole rows; ids stay small, as every table holds them.
+        return (
+            np.ones(shape, kind)
+            if "mask" in name.lower()
+            else rng.integers(0, 2, shape, dtype=kind)
+        )
+    raise RunError(f"cannot make random values of type {dtype.name}", where=f"input {name!r}")

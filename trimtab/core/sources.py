@@ -1,0 +1,325 @@
+"""Where items come from: arrays, `.npz` files and shards, image folders, the user's code.
+
+An `.npz` is memory-mapped where its members are stored uncompressed (as `numpy.savez` writes them),
+and unpacked once to a scratch file that is mapped where they are compressed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from .dataset import Array, Batch, Dataset, Rows, Source, import_callable, is_callable_spec
+from .errors import DataError, InputError, MissingExtraError
+
+LABELS = "labels"
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+def open_source(spec: str) -> Source:
+    """The source behind a DATA argument; see `Dataset.open`."""
+    path = Path(spec)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.exists():
+        return _open_npz(path)
+    if is_callable_spec(spec):
+        return _open_callable(spec)
+    raise DataError(
+        "no such file or folder",
+        where=spec,
+        hint="Give an .npz, a folder of .npz shards or of images by class, or module:callable",
+    )
+
+
+class ArraySource(Source):
+    """Arrays by input name, in memory or memory-mapped, with labels where there are any."""
+
+    def __init__(self, feeds: Mapping[str, Array], labels: Array | None, where: str) -> None:
+        self.feeds, self.labels, self.where = feeds, labels, where
+        if not feeds:
+            raise DataError(
+                "holds no array beside the labels", where=where, hint="Name arrays by input"
+            )
+        counts = {name: len(a) if a.ndim else 0 for name, a in feeds.items()}
+        if labels is not None:
+            counts[LABELS] = len(labels) if labels.ndim else 0
+        if len(set(counts.values())) > 1:
+            raise DataError(f"its arrays differ in their number of rows: {counts}", where=where)
+        self._count = next(iter(counts.values()))
+        if not self._count:
+            raise DataError("has no rows", where=where, hint="Give at least one")
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self._count
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """The rows, copied out of the map batch by batch."""
+        for start in range(0, len(rows), batch):
+            take = rows[start : start + batch]
+            feeds = {name: np.asarray(a[take]) for name, a in self.feeds.items()}
+            yield Batch(feeds, None if self.labels is None else np.asarray(self.labels[take]))
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of names, types, shapes and bytes."""
+        digest = hashlib.sha256()
+        everything = (
+            dict(self.feeds) if self.labels is None else {**self.feeds, LABELS: self.labels}
+        )
+        for name, array in sorted(everything.items()):
+            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            for start in range(0, len(array), 4096):
+                digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
+        return digest.hexdigest()
+
+
+class ShardedSource(Source):
+    """Several sources of rows, one after the other."""
+
+    def __init__(self, shards: list[ArraySource]) -> None:
+        self.shards = shards
+        self.ends = np.cumsum([s.count for s in shards])
+        names = set(shards[0].feeds)
+        for shard in shards[1:]:
+            if set(shard.feeds) != names:
+                raise DataError(
+                    f"holds arrays {sorted(shard.feeds)}, the first shard {sorted(names)}",
+                    where=shard.where,
+                )
+
+    @property
+    def count(self) -> int:
+        """Rows of all shards."""
+        return int(self.ends[-1])
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """Batches end at a shard's end."""
+        for shard, end in zip(self.shards, self.ends, strict=True):
+            start = end - shard.count
+            yield from shard.read(rows[(rows >= start) & (rows < end)] - start, batch)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 over the shards'."""
+        return hashlib.sha256("".join(s.identity for s in self.shards).encode()).hexdigest()
+
+
+class ImageFolderSource(Source):
+    """Images by class folder; the first model input is fed (N, 3, H, W) float32 in 0 to 1.
+
+    Classes are the folders' names in order. Images must share one size: resizing, cropping and
+    normalising are the model's or the user's matter, since guessing them costs accuracy silently;
+    a `module:callable` says what to do.
+    """
+
+    anonymous = "input"
+
+    def __init__(self, folder: Path) -> None:
+        self.where = str(folder)
+        classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        self.files = [
+            (file, label)
+            for label, cls in enumerate(classes)
+            for file in sorted(cls.iterdir())
+            if file.suffix.lower() in IMAGES
+        ]
+        if not self.files:
+            raise DataError(
+                "holds neither .npz shards nor folders of images by class",
+                where=self.where,
+                hint="Expected FOLDER/*.npz or FOLDER/<class>/*.jpg",
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.files)
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """Decode the images, batch by batch."""
+        for start in range(0, len(rows), batch):
+            chosen = [self.files[r] for r in rows[start : start + batch]]
+            images = [_decode(file) for file, _ in chosen]
+            sizes = {i.shape for i in images}
+            if len(sizes) > 1:
+                raise DataError(
+                    f"its images differ in size: {sorted(sizes)}",
+                    where=self.where,
+                    hint="Resize them, or give module:callable that does",
+                )
+            labels = np.array([label for _, label in chosen], np.int64)
+            yield Batch({"input": np.stack(images)}, labels)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of all files, names included."""
+        digest = hashlib.sha256()
+        for file, label in self.files:
+            digest.update(f"{label}:{file.name}".encode() + file.read_bytes())
+        return digest.hexdigest()
+
+
+class StreamSource(Source):
+    """Whole batches from the user's code; the stream is started anew for each pass."""
+
+    batched = True
+
+    def __init__(self, make: Callable[[], Iterable[Any]], where: str) -> None:
+        self.make, self.where = make, where
+
+    def _stream(self) -> Iterator[Batch]:
+        for index, item in enumerate(self.make()):
+            feeds, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+            if isinstance(feeds, Batch):
+                yield feeds
+                continue
+            if not isinstance(feeds, Mapping):
+                raise DataError(
+                    f"item {index} is a {type(feeds).__name__}",
+                    where=self.where,
+                    hint="Yield {input name: array}, or a pair of that and labels",
+                )
+            arrays = {name: np.asarray(a) for name, a in feeds.items()}
+            yield Batch(arrays, None if labels is None else np.asarray(labels))
+
+    @functools.cached_property
+    def count(self) -> int:
+        """Number of batches, found by one pass."""
+        count = sum(1 for _ in self._stream())
+        if not count:
+            raise DataError("yields no batch", where=self.where)
+        return count
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - items are batches
+        """The batches at `rows`, as they were made."""
+        wanted = set(rows.tolist())
+        last = max(wanted, default=-1)
+        for index, item in enumerate(self._stream()):
+            if index in wanted:
+                yield item
+            if index >= last:
+                return
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 over all batches."""
+        digest = hashlib.sha256()
+        for item in self._stream():
+            arrays = dict(item.feeds)
+            if item.labels is not None:
+                arrays[LABELS] = item.labels
+            for name, array in sorted(arrays.items()):
+                digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def _open_callable(spec: str) -> Source:
+    made = import_callable(spec)()
+    if isinstance(made, Dataset):
+        return made.source
+    if isinstance(made, Mapping):
+        arrays = {name: np.asarray(a) for name, a in made.items()}
+        return ArraySource(
+            {k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), spec
+        )
+    if isinstance(made, Iterable):
+        if isinstance(made, Iterator):  # a generator is spent after one pass: call again for each
+            return StreamSource(import_callable(spec), spec)
+        return StreamSource(lambda: made, spec)
+    raise InputError(
+        f"returned a {type(made).__name__}",
+        where=spec,
+        hint="Return a Dataset, {input name: array (N, ...)}, or an iterable of batches",
+    )
+
+
+def _open_folder(folder: Path) -> Source:
+    shards = sorted(folder.glob("*.npz"))
+    if shards:
+        return ShardedSource([_open_npz(path) for path in shards])
+    return ImageFolderSource(folder)
+
+
+def _open_npz(path: Path) -> ArraySource:
+    where = str(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {
+                info.filename.removesuffix(".npy"): _member(path, archive, info)
+                for info in archive.infolist()
+            }
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise DataError(
+            f"is no .npz file, or a truncated one ({error})",
+            where=where,
+            hint="Write it with numpy.savez(file, INPUT=array, labels=labels)",
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", where=where) from error
+    return ArraySource({k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), where)
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    """One array of an `.npz`, memory-mapped."""
+    with archive.open(info) as stream:
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError(f"array {info.filename!r} holds pickled objects, which are refused")
+        if not shape or 0 in shape:
+            return np.zeros(shape, dtype)
+        if info.compress_type == zipfile.ZIP_STORED:
+            offset = _data_offset(path, info) + stream.tell()
+            end = offset + int(np.prod(shape)) * dtype.itemsize
+            if end > path.stat().st_size:
+                raise EOFError(f"array {info.filename!r} is cut short")
+            return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+        scratch = (
+            _scratch() / f"{hashlib.sha256(f'{path}{info.filename}'.encode()).hexdigest()}.npy"
+        )
+        with scratch.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        return np.memmap(scratch, dtype, "r", 0, shape, "F" if fortran else "C")
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: behind its local header (ZIP specification 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name, extra = np.frombuffer(file.read(4), "<u2")
+    return info.header_offset + 30 + int(name) + int(extra)
+
+
+@functools.cache
+def _scratch() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="trimtab-data-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _decode(file: Path) -> Array:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise MissingExtraError("reading images needs Pillow", extra="images") from error
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float32)
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError("cannot be read as an image", where=str(file)) from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) / np.float32(255)

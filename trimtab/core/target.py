@@ -1,0 +1,160 @@
+"""Facts about the machine that a model will run on.
+
+A pass asks the target what its kernels want; no pass tests for a machine itself. Sources: the
+onnxruntime quantization guide (U8S8 on x64, S8S8 on ARM, 7-bit weights on x64 without VNNI, because
+`vpmaddubsw` saturates its 16-bit pair sums) and measurements of the NCHWc kernels' channel block.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import OptionError, unknown
+
+Isa = Literal["x64", "arm64", "gpu", "any"]
+IntType = Literal["int8", "uint8"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model runs and what its kernels want.
+
+    Attributes:
+        name: the preset's name, or `detected`.
+        provider: onnxruntime execution provider.
+        isa: instruction set family.
+        vnni: whether 8-bit products are summed in 32 bits (VNNI, ARM dot product); without it
+            x64 sums pairs in 16 bits and saturates.
+        threads: intra-op threads to run and to measure with.
+        activation: int8 type of activations that the kernels fuse.
+        weight: int8 type of weights.
+        reduce_range: weights use 7 bits, so that 16-bit pair sums cannot saturate.
+        symmetric_activations: zero points of activations must be zero (TensorRT).
+        float_block: channel block of the float convolution kernels.
+        int8_block: channel block of the int8 convolution kernels.
+        max_opset: newest operator set that the runtime takes.
+    """
+
+    name: str
+    provider: str = "CPUExecutionProvider"
+    isa: Isa = "x64"
+    vnni: bool = True
+    threads: int = 1
+    activation: IntType = "uint8"
+    weight: IntType = "int8"
+    reduce_range: bool = False
+    symmetric_activations: bool = False
+    float_block: int = 16
+    int8_block: int = 16
+    max_opset: int = 23
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise OptionError("threads must be at least 1", where=f"threads={self.threads}")
+
+    @classmethod
+    def named(cls, name: str, threads: int | None = None) -> Target:
+        """A preset by name; `auto` is this machine.
+
+        Raises:
+            OptionError: no such preset.
+        """
+        if name == "auto":
+            return cls.detect(threads)
+        if name not in PRESETS:
+            raise unknown("target", name, ["auto", *PRESETS])
+        return replace(PRESETS[name], threads=threads or PRESETS[name].threads)
+
+    @classmethod
+    def detect(cls, threads: int | None = None) -> Target:
+        """This machine, on the CPU provider."""
+        return replace(_detect_preset(), name="detected", threads=threads or usable_cpus())
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return dict(self.__dict__)
+
+
+PRESETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target("x64-avx512-vnni"),
+        Target("x64-avx2-vnni", float_block=8, int8_block=8),
+        Target("x64-avx512", vnni=False, reduce_range=True),
+        Target("x64-avx2", vnni=False, reduce_range=True, float_block=8, int8_block=8),
+        Target("arm64", isa="arm64", activation="int8", float_block=4, int8_block=8),
+        Target(
+            "cuda",
+            provider="CUDAExecutionProvider",
+            isa="gpu",
+            activation="int8",
+            symmetric_activations=True,
+            float_block=8,
+        ),
+        Target(
+            "tensorrt",
+            provider="TensorrtExecutionProvider",
+            isa="gpu",
+            activation="int8",
+            symmetric_activations=True,
+            float_block=8,
+        ),
+        Target("generic-qdq", isa="any", reduce_range=True, float_block=8, int8_block=8),
+    )
+}
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: its affinity mask, cut by the cgroup's quota.
+
+    onnxruntime's own default counts the host's cores and ignores the quota of a container.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        count = os.cpu_count() or 1
+    quota = _cgroup_cpus()
+    return max(1, min(count, quota) if quota else count)
+
+
+def _cgroup_cpus() -> int | None:
+    """CPUs by the cgroup v2 quota, None where there is none."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else max(1, int(limit) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags as Linux names them; empty where they cannot be read."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _detect_preset() -> Target:
+    machine, flags = platform.machine().lower(), cpu_flags()
+    if machine in {"arm64", "aarch64"}:
+        dot = not flags or "asimddp" in flags
+        return replace(PRESETS["arm64"], vnni=dot)
+    if "avx512_vnni" in flags:
+        return PRESETS["x64-avx512-vnni"]
+    if "avx_vnni" in flags:
+        return PRESETS["x64-avx2-vnni"]
+    if "avx512f" in flags:
+        return PRESETS["x64-avx512"]
+    # Also where flags cannot be read: 7-bit weights are right everywhere, 8-bit ones are not.
+    return PRESETS["x64-avx2"]
