@@ -1,0 +1,80 @@
+"""trimtab: the smallest, fastest ONNX model that still does its job, proved by measurement.
+
+    import trimtab
+    model = trimtab.export(module, inputs)              # PyTorch -> ONNX, parity proved
+    model = trimtab.load("model.onnx")                  # or start from ONNX
+    found = trimtab.optimize(model, data, max_drop=0.01)
+    found.chosen.model.save("small.onnx")
+
+Names are imported when they are first used, so `import trimtab` is fast and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.core.context import Context
+    from trimtab.core.dataset import Batch, Dataset
+    from trimtab.core.errors import TrimtabError
+    from trimtab.core.metric import Metric, Quality, evaluate
+    from trimtab.core.model import Model
+    from trimtab.core.target import Target
+    from trimtab.exporter import export
+    from trimtab.open_model import open_model as load
+    from trimtab.recipe import Recipe
+    from trimtab.result import Outcome, Result
+    from trimtab.runtime_bench.compare import compare
+    from trimtab.search import optimize
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "trimtab.core.dataset:Batch",
+    "Context": "trimtab.core.context:Context",
+    "Dataset": "trimtab.core.dataset:Dataset",
+    "Metric": "trimtab.core.metric:Metric",
+    "Model": "trimtab.core.model:Model",
+    "Outcome": "trimtab.result:Outcome",
+    "Quality": "trimtab.core.metric:Quality",
+    "Recipe": "trimtab.recipe:Recipe",
+    "Result": "trimtab.result:Result",
+    "Target": "trimtab.core.target:Target",
+    "TrimtabError": "trimtab.core.errors:TrimtabError",
+    "compare": "trimtab.runtime_bench.compare:compare",
+    "evaluate": "trimtab.core.metric:evaluate",
+    "export": "trimtab.exporter:export",
+    "load": "trimtab.open_model:open_model",
+    "optimize": "trimtab.search:optimize",
+}
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Dataset",
+    "Metric",
+    "Model",
+    "Outcome",
+    "Quality",
+    "Recipe",
+    "Result",
+    "Target",
+    "TrimtabError",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "optimize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

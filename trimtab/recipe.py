@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trimtab.core.context import Context
-from trimtab.core.errors import InputError, OptionError
+from trimtab.core.errors import InputError, ModelError, OptionError, nearest
+from trimtab.core.fields import convert
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
+from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.passes.base import Pass
 
@@ -24,32 +26,45 @@ class Recipe:
     Attributes:
         name: for tables.
         passes: applied in order.
-        source: digest of the model that it was made for, where there was one.
+        model: the source that it was made for: a file or `module:callable`.
+        digest: of that source; another one is refused.
+        target: where the result will run, so that another machine makes the same file.
         seed: of everything random in the passes.
-        target: the target's fields, so that another machine makes the same file.
     """
 
     name: str
     passes: tuple[Pass, ...]
-    source: str | None = None
+    model: str | None = None
+    digest: str | None = None
+    target: Target | None = None
     seed: int = 0
-    target: Mapping[str, Any] | None = None
 
     def __call__(self, model: Model, ctx: Context | None = None) -> Model:
-        """Apply the passes in order."""
+        """Apply the passes in order.
+
+        Raises:
+            ModelError: the recipe was made for another model.
+        """
+        if self.digest not in {None, model.digest}:
+            raise ModelError(
+                f"is not the model that recipe {self.name!r} was made for",
+                where=model.name,
+                hint="Use the original, or remove `digest` from the recipe to accept this one",
+            )
+        ctx = ctx or Context()
+        ctx = replace(ctx, target=self.target or ctx.target, seed=self.seed or ctx.seed)
         for step in self.passes:
             model = step(model, ctx)
         return model
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values."""
+        """The recipe as JSON values, fields at their defaults left out."""
         plain: dict[str, Any] = {"name": self.name}
-        if self.source:
-            plain["source"] = self.source
+        for key in ("model", "digest", "seed"):
+            if getattr(self, key):
+                plain[key] = getattr(self, key)
         if self.target:
-            plain["target"] = dict(self.target)
-        if self.seed:
-            plain["seed"] = self.seed
+            plain["target"] = self.target.to_json()
         return plain | {"passes": [_pass_to_json(p) for p in self.passes]}
 
     @classmethod
@@ -66,15 +81,18 @@ class Recipe:
             raise InputError(
                 "is no recipe", where=where, hint="Write a list `passes:`; see `trimtab passes`"
             )
-        unknown = set(value) - {"name", "source", "seed", "target", "passes"}
-        if unknown:
-            raise OptionError(f"has no field {sorted(unknown)[0]!r}", where=where)
+        known = {"name", "model", "digest", "target", "seed", "passes"}
+        for key in value:
+            if key not in known:
+                raise OptionError(f"has no field {key!r}", where=where, hint=nearest(key, known))
+        target = value.get("target")
         return cls(
             name=str(value.get("name", Path(where).stem)),
             passes=tuple(_pass_from_json(p, where) for p in value["passes"]),
-            source=value.get("source"),
-            seed=int(value.get("seed", 0)),
-            target=value.get("target"),
+            model=value.get("model"),
+            digest=value.get("digest"),
+            target=None if target is None else convert(Target, target, where=f"{where}, target"),
+            seed=convert(int, value.get("seed", 0), where=f"{where}, seed"),
         )
 
     def to_yaml(self) -> str:
@@ -93,19 +111,26 @@ class Recipe:
         Raises:
             InputError: no such file, or no YAML.
         """
-        path = Path(path)
-        try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError("no such file", where=str(path), hint="Check the path") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read ({error})", where=str(path)) from error
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", error)
-            raise InputError(f"is no YAML ({problem})", where=f"{path}{line}") from error
-        return cls.from_json(value, where=str(path))
+        return cls.from_json(read_yaml(Path(path)), where=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML or JSON file.
+
+    Raises:
+        InputError: no such file, or no YAML; names the line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path), hint="Check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path)) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", error)
+        raise InputError(f"is no YAML ({problem})", where=f"{path}{line}") from error
 
 
 def _pass_to_json(step: Pass) -> Any:
@@ -121,9 +146,6 @@ def _pass_from_json(value: Any, where: str) -> Pass:
             f"{value!r} is no pass", where=where, hint="Write `- name` or `- name: {field: value}`"
         )
     ((name, fields),) = value.items()
+    if not isinstance(fields or {}, Mapping):
+        raise InputError(f"the fields of pass {name!r} are no mapping", where=where)
     return find(str(name)).from_json(fields or {})
-
-
-def recipe_of(passes: Iterable[Pass], name: str) -> Recipe:
-    """A recipe of these passes."""
-    return Recipe(name, tuple(passes))

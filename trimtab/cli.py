@@ -1,0 +1,124 @@
+"""The command line. A file in `commands/` is a command; every pass is one as well.
+
+Nothing heavy is imported before a command is chosen: `trimtab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from trimtab.core.errors import OptionError, TrimtabError, nearest
+
+#: The order in which help lists commands; others follow by name.
+ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
+EPILOG = """\
+every pass is a command too, for instance `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
+
+exit codes: 0 done or passed, 1 a budget is broken, 2 usage or bad input, 3 inconclusive,
+4 machine unfit to measure.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one message, and the nearest option for a misspelt one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one message and leave with exit code 2."""
+        if message.startswith("unrecognized arguments:"):
+            wrong = message.split(":", 1)[1].split()[0].partition("=")[0]
+            options = [o for action in self._actions for o in action.option_strings]
+            hint = nearest(wrong, options) if wrong.startswith("-") else f"See `{self.prog} --help`"
+            message = f"unknown argument {wrong!r}. {hint}"
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _dispatch([a for a in arguments if a != "--debug"])
+    except TrimtabError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"trimtab: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("trimtab: interrupted; nothing half-written was left\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: `trimtab passes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_help())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"trimtab {version('trimtab')}\n")
+        return 0
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise OptionError(f"unknown option {name!r}", hint="The command comes first: see --help")
+    command = _command(name)
+    parser = Parser(
+        prog=f"trimtab {name}",
+        description=command.__doc__ or command.SUMMARY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.configure(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    code: int = command.execute(parser.parse_args(rest))
+    return code
+
+
+def _names() -> list[str]:
+    from trimtab import commands
+
+    found = [info.name for info in pkgutil.iter_modules(commands.__path__)]
+    names = [name.replace("_", "-") for name in found if name != "one_pass"]
+    return sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
+
+
+def _command(name: str) -> ModuleType:
+    if name in _names():
+        return importlib.import_module(f"trimtab.commands.{name.replace('-', '_')}")
+    from trimtab.commands import one_pass
+    from trimtab.passes import registry
+
+    if name in registry():
+        return one_pass.command(name)
+    raise OptionError(f"unknown command {name!r}", hint=nearest(name, [*_names(), *registry()]))
+
+
+def _help() -> str:
+    lines = [
+        "usage: trimtab COMMAND [options]      trimtab COMMAND --help",
+        "",
+        "Take a PyTorch or ONNX model to the smallest, fastest ONNX model that still does its job,",
+        "prove it by measurement, and keep it so in CI.",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:<10} {_command(name).SUMMARY}" for name in _names()]
+    return "\n".join([*lines, "", EPILOG])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""A pass as a command: the same name, the same fields."""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from trimtab.core.context import Context
+    from trimtab.core.fields import Field
+    from trimtab.passes.base import Pass
+
+
+def command(name: str) -> ModuleType:
+    """The command that applies the pass of that name."""
+    from trimtab.passes import find
+
+    kind = find(name)
+
+    def configure(parser: argparse.ArgumentParser) -> None:
+        add_model_and_output(parser)
+        add_fields(parser, kind)
+        add_surroundings(parser)
+
+    def execute(args: argparse.Namespace) -> int:
+        return apply(kind.from_json(given_fields(args, kind)), args)
+
+    return cast(
+        "ModuleType",
+        SimpleNamespace(
+            SUMMARY=kind.summary(), __doc__=kind.summary(), configure=configure, execute=execute
+        ),
+    )
+
+
+def add_model_and_output(parser: argparse.ArgumentParser) -> None:
+    """MODEL and -o."""
+    parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
+
+
+def add_surroundings(parser: argparse.ArgumentParser) -> None:
+    """What a context is made of, where the pass has no field of that name."""
+    taken = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+    for option, metavar, text in (
+        ("--data", "DATA", "calibration data: .npz, folder, or module:callable"),
+        ("--target", "NAME", "where it will run: auto or a preset (default auto)"),
+        ("--threads", "N", "intra-op threads of the target"),
+        ("--seed", "N", "of everything random (default 0)"),
+    ):
+        if option not in taken:
+            parser.add_argument(option, metavar=metavar, help=text)
+
+
+def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: str) -> None:
+    """An option for each field of a pass."""
+    for field in kind.fields().values():
+        if field.name not in leave_out:
+            _add_field(parser, field)
+
+
+def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
+    text = f"{field.help} (default {field.default})".replace("%", "%%")
+    if field.is_flag:
+        parser.add_argument(
+            field.option, action=argparse.BooleanOptionalAction, default=None, help=text
+        )
+    else:
+        metavar = field.type_name.upper() if not field.choices else field.type_name
+        parser.add_argument(field.option, metavar=metavar.replace(" | NONE", ""), help=text)
+
+
+def given_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
+    """The fields that were given as options."""
+    values = {name: getattr(args, name, None) for name in kind.fields()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def context(args: argparse.Namespace) -> Context:
+    """The context that the options describe."""
+    from trimtab.core.context import Context
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.fields import convert
+    from trimtab.core.progress import Stderr
+    from trimtab.core.target import Target
+    from trimtab.runtime_bench.clock import BenchClock
+
+    threads = convert(int | None, args.threads, where="--threads")
+    return Context(
+        target=Target.named(args.target or "auto", threads),
+        data=Dataset.open(args.data) if args.data else None,
+        progress=Stderr(),
+        seed=convert(int, args.seed or 0, where="--seed"),
+        clock=BenchClock(),
+    )
+
+
+def apply(step: Pass, args: argparse.Namespace) -> int:
+    """Read the model, apply the pass, write the result, say what happened."""
+    from trimtab.open_model import open_model
+    from trimtab.report.lines import pass_lines
+
+    model = open_model(args.model)
+    after = step(model, context(args))
+    path = after.save(args.output)
+    print("\n".join(pass_lines(model, after, path)))  # noqa: T201
+    return 0

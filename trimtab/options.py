@@ -1,0 +1,61 @@
+"""Texts of the command line and of budgets as values: durations, sizes, shapes."""
+
+from __future__ import annotations
+
+import re
+
+from trimtab.core.errors import OptionError
+
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9} | {
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+
+
+def duration(text: str | float) -> float:
+    """Seconds of a text such as `5ms`, `30s`, `10m`; a bare number is seconds.
+
+    Raises:
+        OptionError: it is no duration, or not above zero.
+    """
+    return _with_unit(text, _SECONDS, "a duration", "Write it as 5ms, 30s or 10m")
+
+
+def size(text: str | float) -> int:
+    """Bytes of a text such as `4MB`, `512KiB`; a bare number is bytes.
+
+    Raises:
+        OptionError: it is no size, or not above zero.
+    """
+    return int(_with_unit(text, _BYTES, "a size", "Write it as 4MB, 512KiB or 100000"))
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Input name and sizes of a text such as `input=1x3x224x224`.
+
+    Raises:
+        OptionError: it is no shape.
+    """
+    name, equals, sizes = text.partition("=")
+    try:
+        dims = tuple(int(d) for d in sizes.lower().split("x"))
+    except ValueError:
+        dims = ()
+    if not name or not equals or not dims or min(dims) < 0:
+        raise OptionError(
+            f"{text!r} is no shape", where="--shape", hint="Write it as NAME=1x3x224x224"
+        )
+    return name, dims
+
+
+def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str) -> float:
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*", str(text).lower())
+    try:
+        value = float(match[1]) * units[match[2]] if match else 0.0
+    except (ValueError, KeyError):
+        value = 0.0
+    if not value > 0:
+        raise OptionError(f"{text!r} is not {kind}", hint=hint)
+    return value
