@@ -1,0 +1,90 @@
+"""The handwritten digits that come with scikit-learn, in four parts that share no image.
+
+1,797 images of 8 x 8 pixels from 43 writers (Alpaydin and Kaynak, "Optical Recognition of
+Handwritten Digits", UCI 1998).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.errors import MissingExtraError, unknown
+
+Part = Literal["train", "calibration", "validation", "test"]
+
+# How many images each part has, in the order in which they are dealt. The test part is the
+# largest that leaves enough to train on: one image of it is 0.25 points.
+COUNTS: dict[Part, int] = {"train": 947, "calibration": 150, "validation": 300, "test": 400}
+
+
+def digits_arrays(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The images and labels of one part; every call gives the same ones, in new arrays.
+
+    Args:
+        part: "train" (947 images) is for weights, "calibration" (150) for the ranges of
+            quantisation, "validation" (300) for choosing between models, and "test" (400) for
+            the figure that is reported. Each has the classes in equal shares.
+
+    Returns:
+        Images (N, 1, 8, 8) from 0 to 1, and labels (N,) from 0 to 9.
+
+    Raises:
+        OptionError: there is no such part.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if part not in COUNTS:
+        raise unknown("part", part, get_args(Part), where="digits_arrays")
+    pixels, labels = _shuffled()
+    names = list(COUNTS)
+    start = sum(COUNTS[name] for name in names[: names.index(part)])
+    chosen = slice(start, start + COUNTS[part])
+    return pixels[chosen].copy(), labels[chosen].copy()
+
+
+@cache
+def _shuffled() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    digits = _load()
+    labels = digits.target.astype(np.int64)
+    order = stratified_order(labels, seed=0)
+    pixels = (digits.images / 16).astype(np.float32)[:, None]  # scikit-learn's are 0 to 16
+    return pixels[order], labels[order]
+
+
+def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A shuffle whose every stretch has the classes in about the shares of the whole.
+
+    Each class is shuffled and spread evenly over the interval from 0 to 1; the order is that of
+    the places on it.
+
+    Args:
+        labels: the class of each item (N,).
+        seed: of the shuffle.
+
+    Returns:
+        Indices (N,), a permutation.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    # Stable over the shuffle, so that classes of equal size do not come in a fixed turn.
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def _load() -> Any:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        raise MissingExtraError(
+            "the handwritten digits come with scikit-learn, which is not installed",
+            where="digits_arrays",
+            extra="demo",
+        ) from error
+    return load_digits()

@@ -1,0 +1,164 @@
+"""A compact transformer encoder for sentences.
+
+Vaswani et al., "Attention Is All You Need", 2017, in the form of Devlin et al., "BERT", 2018
+(learned positions, GELU, normalisation after the sum), with the mean over the tokens as embedding
+(Reimers and Gurevych, "Sentence-BERT", 2019).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trimtab.core.errors import OptionError
+
+# Added to the scores of padding. exp of it is 0 in float32 and it still fits float16; minus
+# infinity would make a row of padding alone NaN.
+MASKED = -10_000.0
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention in several heads: softmax(q k' / sqrt(d)) v.
+
+    Args:
+        width: features of a token.
+        heads: how many ways the features are split.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
+        query, key, value = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, S, d)
+            for layer in (self.query, self.key, self.value)
+        )
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        out: Tensor = self.output(mixed)
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a two-layer perceptron, each with a shortcut and normalised after the sum.
+
+    Args:
+        width: features of a token.
+        heads: attention heads.
+        hidden: units of the perceptron.
+        dropout: share of each branch that training drops.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
+        x = self.norm1(x + self.dropout(self.attention(x, bias)))
+        out: Tensor = self.norm2(x + self.dropout(self.mlp(x)))
+        return out
+
+
+class TextEncoder(nn.Module):
+    """Token ids and their mask to one unit vector a sentence.
+
+    Args:
+        vocabulary: number of token ids.
+        width: features of a token, and length of the embedding.
+        depth: layers.
+        heads: attention heads, a divisor of `width`.
+        max_length: longest sequence.
+        dropout: share of each branch that training drops.
+
+    Raises:
+        OptionError: `heads` does not divide `width`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        max_length: int,
+        dropout: float,
+    ) -> None:
+        if width % heads:
+            raise OptionError(
+                f"a width of {width} does not split into {heads} heads",
+                where="text_encoder",
+                hint="Choose heads that divide the width",
+            )
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(max_length, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, heads, 4 * width, dropout) for _ in range(depth)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)  # as BERT does
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids (N, S) and their mask (N, S), 1 for words and 0 for padding -> (N, width)."""
+        words = attention_mask.to(self.positions.weight.dtype)
+        bias = (1.0 - words)[:, None, None, :] * MASKED
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.dropout(self.norm(self.tokens(input_ids) + self.positions(places)))
+        for layer in self.layers:
+            x = layer(x, bias)
+        kept = words[:, :, None]
+        # A sentence without any word has nothing to average; at least one keeps it finite.
+        mean = (x * kept).sum(1) / kept.sum(1).clamp(min=1.0)
+        return functional.normalize(mean, dim=-1)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Ids and mask (1, S) of one sentence, S up to 32, the same at each call."""
+        length = min(32, self.positions.num_embeddings)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(
+            self.tokens.num_embeddings, (1, length), generator=generator, device="cpu"
+        )
+        mask = torch.ones(1, length, dtype=torch.int64, device="cpu")
+        device = self.tokens.weight.device
+        return ids.to(device), mask.to(device)
+
+
+def text_encoder(
+    vocabulary: int = 8192,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    *,
+    max_length: int = 256,
+    dropout: float = 0.1,
+) -> TextEncoder:
+    """A sentence encoder: 1.9 M parameters, of which 1.1 M are embeddings.
+
+    Args:
+        vocabulary: number of token ids.
+        width: features of a token, and length of the embedding.
+        depth: layers.
+        heads: attention heads, a divisor of `width`.
+        max_length: longest sequence.
+        dropout: share of each branch that training drops.
+    """
+    return TextEncoder(vocabulary, width, depth, heads, max_length, dropout)
