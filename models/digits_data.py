@@ -45,6 +45,26 @@ def digits_arrays(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return pixels[chosen].copy(), labels[chosen].copy()
 
 
+def calibration() -> dict[str, NDArray[Any]]:
+    """The calibration part as a dataset that `trimtab.models.digits_data:calibration` names."""
+    return _named("calibration")
+
+
+def validation() -> dict[str, NDArray[Any]]:
+    """The validation part, likewise."""
+    return _named("validation")
+
+
+def test() -> dict[str, NDArray[Any]]:
+    """The test part, likewise."""
+    return _named("test")
+
+
+def _named(part: Part) -> dict[str, NDArray[Any]]:
+    images, labels = digits_arrays(part)
+    return {"input": images, "labels": labels}
+
+
 @cache
 def _shuffled() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     digits = _load()
