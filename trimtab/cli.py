@@ -19,7 +19,7 @@ from trimtab.core.errors import OptionError, TrimtabError, nearest
 #: The order in which help lists commands; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
 EPILOG = """\
-every pass is a command too, for instance `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
+every pass is a command too, as `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
 
 exit codes: 0 done or passed, 1 a budget is broken, 2 usage or bad input, 3 inconclusive,
 4 machine unfit to measure.
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one message and leave with exit code 2."""
         if message.startswith("unrecognized arguments:"):
-            wrong = message.split(":", 1)[1].split()[0].partition("=")[0]
+            wrong = message.partition(":")[2].split(maxsplit=1)[0].partition("=")[0]
             options = [o for action in self._actions for o in action.option_strings]
             hint = nearest(wrong, options) if wrong.startswith("-") else f"See `{self.prog} --help`"
             message = f"unknown argument {wrong!r}. {hint}"

@@ -6,7 +6,16 @@ import re
 
 from trimtab.core.errors import OptionError
 
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9} | {
     "kib": 2**10,
     "mib": 2**20,
@@ -59,3 +68,15 @@ def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str)
     if not value > 0:
         raise OptionError(f"{text!r} is not {kind}", hint=hint)
     return value
+
+
+def percentile(text: str) -> tuple[float, float]:
+    """Percentile and seconds of a text such as `p95=5ms`.
+
+    Raises:
+        OptionError: it is none.
+    """
+    match = re.fullmatch(r"p(\d+(?:\.\d+)?)=(.+)", text.strip().lower())
+    if not match or not 0 < float(match[1]) < 100:
+        raise OptionError(f"{text!r} is no latency limit", hint="Write it as p95=5ms")
+    return float(match[1]), duration(match[2])

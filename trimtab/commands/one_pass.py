@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
     from trimtab.core.fields import Field
+    from trimtab.core.model import Model
     from trimtab.passes.base import Pass
 
 
@@ -24,7 +26,7 @@ def command(name: str) -> ModuleType:
         add_surroundings(parser)
 
     def execute(args: argparse.Namespace) -> int:
-        return apply(kind.from_json(given_fields(args, kind)), args)
+        return apply([kind.from_json(given_fields(args, kind))], args)
 
     return cast(
         "ModuleType",
@@ -87,22 +89,42 @@ def context(args: argparse.Namespace) -> Context:
     from trimtab.runtime_bench.clock import BenchClock
 
     threads = convert(int | None, args.threads, where="--threads")
+    data = getattr(args, "data", None)
     return Context(
         target=Target.named(args.target or "auto", threads),
-        data=Dataset.open(args.data) if args.data else None,
+        data=Dataset.open(data) if data else None,
         progress=Stderr(),
         seed=convert(int, args.seed or 0, where="--seed"),
         clock=BenchClock(),
     )
 
 
-def apply(step: Pass, args: argparse.Namespace) -> int:
-    """Read the model, apply the pass, write the result, say what happened."""
+def apply(
+    steps: Sequence[Pass],
+    args: argparse.Namespace,
+    *,
+    accept: Callable[[Model, Model], None] = lambda before, after: None,  # noqa: ARG005
+) -> int:
+    """Read the model, apply the passes, write the result, say what happened.
+
+    Args:
+        steps: passes in order.
+        args: with `model`, `output` and the surroundings.
+        accept: raises where the result is not to be written.
+    """
+    from pathlib import Path
+
     from trimtab.open_model import open_model
     from trimtab.report.lines import pass_lines
+    from trimtab.search import check_output
 
+    check_output(Path(args.output).parent)
     model = open_model(args.model)
-    after = step(model, context(args))
+    ctx = context(args)
+    after = model
+    for step in steps:
+        after = step(after, ctx)
+    accept(model, after)
     path = after.save(args.output)
     print("\n".join(pass_lines(model, after, path)))  # noqa: T201
     return 0

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from .errors import ModelError
+from .sparse import densify
 
 
 def load_ir(path: Path) -> ir.Model:
@@ -20,7 +21,7 @@ def load_ir(path: Path) -> ir.Model:
     """
     proto = _parse(path)
     check_external_data(proto, path)
-    model = ir.from_proto(proto)
+    model = ir.from_proto(densify(proto, path.parent.resolve()))
     ir.external_data.set_base_dir(model.graph, path.parent.resolve())
     return model
 
@@ -89,6 +90,7 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
 
 def _external_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     tensors = list(graph.initializer)
+    tensors += [part for t in graph.sparse_initializer for part in (t.values, t.indices)]
     for node in graph.node:
         for attribute in node.attribute:
             tensors += [attribute.t, *attribute.tensors]

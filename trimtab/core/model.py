@@ -16,6 +16,7 @@ import onnx_ir
 
 from .errors import ModelError
 from .files import atomic_folder, publish
+from .sparse import densify, sparsify, stores_sparse
 
 LINEAGE_KEY = "trimtab.lineage"
 #: protobuf refuses messages of 2 GB; beyond this many weight bytes they go to a file beside.
@@ -93,7 +94,7 @@ class Model:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
         """A model from a protobuf message, as other ONNX tools make it."""
-        return cls._from_ir(onnx_ir.from_proto(proto), name)
+        return cls._from_ir(onnx_ir.from_proto(densify(proto)), name)
 
     @classmethod
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
@@ -104,7 +105,7 @@ class Model:
         return replace(self, ir=self.ir.clone())
 
     def to_proto(self) -> onnx.ModelProto:
-        """The model as one protobuf message, lineage included, weights inside.
+        """The model as one protobuf message, lineage included, weights inside and dense.
 
         Raises:
             ModelError: the weights do not fit into one message; save the model to a file instead.
@@ -118,8 +119,14 @@ class Model:
         return onnx_ir.to_proto(self._with_lineage())
 
     def to_bytes(self) -> bytes:
-        """The bytes that `save` writes; the same model gives the same bytes."""
-        data: bytes = self.to_proto().SerializeToString(deterministic=True)
+        """The bytes that `save` writes; the same model gives the same bytes.
+
+        Here alone weights become sparse, where the model asks for it: other tools lose them.
+        """
+        proto = self.to_proto()
+        if stores_sparse(self.ir):
+            sparsify(proto)
+        data: bytes = proto.SerializeToString(deterministic=True)
         return data
 
     def save(self, path: str | Path) -> Path:

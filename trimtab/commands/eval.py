@@ -1,0 +1,65 @@
+"""Evaluate a model: its metric on data, and the paired drop against a float reference."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.core.metric import Quality
+    from trimtab.core.model import Model
+
+SUMMARY = "quality of a model on data"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
+    parser.add_argument("--data", required=True, metavar="DATA", help="what to evaluate on")
+    parser.add_argument("--metric", metavar="NAME", help="top1, top5, ..., or module:callable")
+    parser.add_argument("--reference", metavar="FLOAT", help="report the drop against this model")
+    parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
+    parser.add_argument("--provider", metavar="P", help="execution provider")
+    parser.add_argument("--batch", metavar="N", help="rows a run (default 64)")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    import json
+    from pathlib import Path
+
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.fields import convert
+    from trimtab.core.files import write_text
+    from trimtab.core.metric import evaluate
+    from trimtab.core.progress import Stderr
+    from trimtab.core.session import SessionConfig
+    from trimtab.core.target import usable_cpus
+    from trimtab.open_model import open_model
+    from trimtab.report.lines import quality_line
+
+    threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
+    config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
+    model = open_model(args.model)
+    data = Dataset.open(args.data, batch=convert(int, args.batch or 64, where="--batch"))
+    reference = open_model(args.reference) if args.reference else None
+
+    def measured(candidate: Model) -> Quality:
+        return evaluate(
+            candidate, data, args.metric, reference=reference, config=config, progress=Stderr()
+        )
+
+    quality = measured(model)
+    print(f"{args.model}: {quality_line(quality)}")  # noqa: T201
+    document = {"schema": 1, "kind": "eval", "model": args.model, "quality": quality.to_json()}
+    if reference is not None:
+        base = measured(reference)
+        drop, error = quality.drop_from(base)
+        spread = "" if error is None else f" +- {error:.4f} (paired)"
+        print(f"{args.reference}: {quality_line(base)}")  # noqa: T201
+        print(f"drop {drop:+.4f}{spread}")  # noqa: T201
+        document |= {"reference": base.to_json(), "drop": drop, "drop_standard_error": error}
+    if args.json:
+        write_text(Path(args.json), json.dumps(document, indent=1) + "\n")
+    return 0

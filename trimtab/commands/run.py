@@ -1,0 +1,39 @@
+"""Apply the passes of a recipe, in order; the same model gives the same bytes."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "apply a recipe"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    from trimtab.commands.one_pass import add_surroundings
+
+    parser.add_argument("recipe", metavar="recipe.yaml")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="instead of the recipe's own")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
+    add_surroundings(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Make the model."""
+    from pathlib import Path
+
+    from trimtab.commands.one_pass import context
+    from trimtab.core.errors import InputError
+    from trimtab.open_model import open_model
+    from trimtab.recipe import Recipe
+    from trimtab.report.text import bytes_text
+
+    recipe = Recipe.load(args.recipe)
+    source = args.model or recipe.model
+    if source is None:
+        raise InputError("names no model", where=args.recipe, hint="Give MODEL after the recipe")
+    model = open_model(source)
+    made = recipe(model, context(args))
+    path = made.save(Path(args.output) / "model.onnx")
+    recipe.save(Path(args.output) / "recipe.yaml")
+    print(f"{source} -> {path}: {bytes_text(path.stat().st_size)}")  # noqa: T201
+    return 0

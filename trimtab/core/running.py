@@ -1,0 +1,197 @@
+"""What onnxruntime really runs: which products are made in int8 and which stay float.
+
+A quantized file says little: whether a Q/DQ pair and its operator become an int8 kernel is decided
+when the session is built. So the optimized graph is taken, its operators are sorted into int8 and
+float, and weighed by their multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .errors import RunError
+from .model import Model
+from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
+
+#: Operators whose products are made of integers, contrib operators of onnxruntime included.
+INT8_OPS = frozenset(
+    {
+        "ConvInteger",
+        "ConvIntegerToFloat",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QAttention",
+        "QConv",
+        "QGemm",
+        "QLinearConv",
+        "QLinearConvTranspose",
+        "QLinearMatMul",
+        "QOrderedMatMul",
+    }
+)
+#: Operators whose products are made of floats.
+FLOAT_OPS = frozenset(
+    {
+        "Attention",
+        "Conv",
+        "ConvTranspose",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "GRU",
+        "Gemm",
+        "GroupQueryAttention",
+        "LSTM",
+        "MatMul",
+        "MultiHeadAttention",
+        "RNN",
+        "TransposeMatMul",
+    }
+)
+#: Operators that only move between integers and floats.
+QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+#: Where the weight, or the second factor, stands among an operator's inputs; 1 where not named.
+_WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "QLinearConvTranspose": 3}
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a model's arithmetic runs in int8.
+
+    Attributes:
+        int8_ops: operators of `INT8_OPS`.
+        float_ops: operators of `FLOAT_OPS`.
+        leftover_qdq: conversions between int8 and float that no kernel absorbed.
+        int8_macs: multiply-accumulates of the int8 operators, for one run.
+        float_macs: multiply-accumulates of the float operators.
+        float_nodes: names of the float operators.
+        ops: all operators of the running graph, counted by type.
+    """
+
+    int8_ops: int
+    float_ops: int
+    leftover_qdq: int
+    int8_macs: int
+    float_macs: int
+    float_nodes: tuple[str, ...] = ()
+    ops: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def int8_share(self) -> float:
+        """Part of the multiply-accumulates that is made in int8, 0 to 1."""
+        total = self.int8_macs + self.float_macs
+        return self.int8_macs / total if total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "int8_ops": self.int8_ops,
+            "float_ops": self.float_ops,
+            "leftover_qdq": self.leftover_qdq,
+            "int8_share": round(self.int8_share, 4),
+        }
+
+
+def int8_share(
+    model: Model, config: SessionConfig | None = None, feeds: Feeds | None = None
+) -> Share:
+    """What runs in int8 when onnxruntime runs `model`.
+
+    Args:
+        model: any model.
+        config: how its session is built; the graph level decides what is fused.
+        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    running = running_graph(model, config)
+    nodes = [node for node in running.graph.all_nodes() if node.op_type]
+    integer = [node for node in nodes if node.op_type in INT8_OPS]
+    floating = [node for node in nodes if node.op_type in FLOAT_OPS]
+    shapes = _shapes(replace(model, ir=running), [*integer, *floating], config, feeds)
+    counts = collections.Counter(node.op_type for node in nodes)
+    return Share(
+        int8_ops=len(integer),
+        float_ops=len(floating),
+        leftover_qdq=sum(counts[op] for op in QDQ_OPS),
+        int8_macs=sum(_macs(node, shapes) for node in integer),
+        float_macs=sum(_macs(node, shapes) for node in floating),
+        float_nodes=tuple(node.name or node.op_type for node in floating),
+        ops=dict(counts),
+    )
+
+
+def _shapes(
+    running: Model, nodes: Iterable[ir.Node], config: SessionConfig | None, feeds: Feeds | None
+) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes of the nodes' inputs and outputs, by one run of the optimized graph."""
+    known: dict[str, tuple[int, ...]] = {}
+    wanted: list[str] = []
+    for node in nodes:
+        for value in (*node.inputs, *node.outputs[:1]):
+            if value is None or not value.name:
+                continue
+            if value.const_value is not None:
+                known[value.name] = tuple(int(d) for d in value.const_value.shape)
+            elif value.graph is running.graph and not value.is_graph_input():
+                wanted.append(value.name)
+    feeds = feeds if feeds is not None else random_feeds(running)
+    known |= {name: np.shape(array) for name, array in feeds.items()}
+    if not wanted:
+        return known
+    plain = replace(config or SessionConfig(), level="off")
+    try:
+        session = build_session(_observed(running, wanted), plain)
+        known |= {name: np.shape(array) for name, array in run(session, feeds).items()}
+    except RunError:
+        # A provider may refuse to load its own optimized graph: the counts still stand.
+        return known
+    return known
+
+
+def _observed(running: Model, names: Iterable[str]) -> Model:
+    """A copy with inner tensors as outputs; their types are left to onnxruntime to find."""
+    proto = ir.to_proto(running.ir)
+    present = {output.name for output in proto.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in present:
+            proto.graph.output.add().name = name
+    return Model.from_proto(proto, running.name)
+
+
+def _macs(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-accumulates of one operator; 0 where its shapes are not known."""
+    weight = _shape_of(node, _WEIGHT_INPUT.get(node.op_type, 1), shapes)
+    out = shapes.get(node.outputs[0].name or "")
+    data = _shape_of(node, 0, shapes)
+    if out is None or weight is None or data is None or not data:
+        return 0
+    if node.op_type in {"ConvTranspose", "QLinearConvTranspose"}:  # weight: (in, out / group, k...)
+        return int(np.prod(data)) * int(np.prod(weight[1:]))
+    if "Conv" in node.op_type:  # weight: (out, in / group, k...)
+        return int(np.prod(out)) * int(np.prod(weight[1:]))
+    if node.op_type in {"Attention", "QAttention"}:  # its products with the weight alone
+        return int(np.prod(data)) * int(weight[-1])
+    transposed = "transA" in node.attributes and node.attributes["transA"].as_int() == 1
+    depth = data[0] if transposed and len(data) == 2 else data[-1]
+    return int(np.prod(out)) * int(depth)
+
+
+def _shape_of(
+    node: ir.Node, index: int, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...] | None:
+    if index >= len(node.inputs) or node.inputs[index] is None:
+        return None
+    value = node.inputs[index]
+    return shapes.get(value.name or "") if value is not None else None

@@ -1,0 +1,146 @@
+"""Weights stored as `sparse_initializer`: dense in memory, sparse in the file.
+
+onnx_ir drops sparse initializers, most tools ignore them, and onnxruntime makes them dense while it
+loads. So the graph in memory and in `Model.to_proto` is always dense, and only the bytes that
+`Model.save` writes are sparse, where the model asks for it: a line in its metadata, which passes
+carry along. A tensor is stored so when that is smaller: 12 bytes for each non-zero float against 4
+for each element, hence beyond 67% zeros. A weight that a later pass makes int8 is stored dense.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .errors import ModelError
+
+STORE_KEY = "trimtab.store"
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+#: What one sparse tensor costs beside its numbers: names, dimensions, lengths.
+_OVERHEAD_BYTES = 64
+#: protobuf's own limit; a file that asks for a larger dense tensor is refused.
+_LARGEST_BYTES = 2**31
+
+
+def store_sparse(model: ir.Model) -> None:
+    """Ask for sparse storage of the model's weights; in place."""
+    model.metadata_props[STORE_KEY] = "sparse"
+    model.ir_version = max(model.ir_version, 5)  # the first version with sparse_initializer
+
+
+def stores_sparse(model: ir.Model) -> bool:
+    """Whether the model's weights are to be stored sparse."""
+    return model.metadata_props.get(STORE_KEY) == "sparse"
+
+
+def sparsify(proto: onnx.ModelProto) -> list[str]:
+    """Turn the initializers that are smaller so into sparse ones, in place; their names."""
+    graph = proto.graph
+    listed = {value.name for value in graph.input} | {value.name for value in graph.output}
+    dense: list[onnx.TensorProto] = []
+    sparse: list[onnx.SparseTensorProto] = []
+    for tensor in graph.initializer:
+        made = None if tensor.name in listed else _to_sparse(tensor)
+        if made is None:
+            dense.append(tensor)
+        else:
+            sparse.append(made)
+    if not sparse:
+        return []
+    names = [made.values.name for made in sparse]
+    # The checker infers a sparse type for them and refuses a value_info that says otherwise.
+    infos = [info for info in graph.value_info if info.name not in set(names)]
+    for field, kept in (("initializer", dense), ("value_info", infos)):
+        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+        graph.ClearField(field)  # type: ignore[arg-type]
+        getattr(graph, field).extend(copies)
+    graph.sparse_initializer.extend(sparse)
+    return names
+
+
+def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
+    if tensor.data_type not in _FLOATS or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return None
+    array = onnx.numpy_helper.to_array(tensor)
+    # By bits, since -0.0 equals zero and must come back as it was.
+    indices = np.flatnonzero(array.reshape(-1).view(f"u{array.itemsize}"))
+    size = indices.size * (array.itemsize + 8) + _OVERHEAD_BYTES
+    if size >= array.nbytes or not indices.size:
+        return None
+    values = onnx.numpy_helper.from_array(array.reshape(-1)[indices], tensor.name)
+    places = onnx.numpy_helper.from_array(indices.astype(np.int64), f"{tensor.name}_indices")
+    return onnx.SparseTensorProto(values=values, indices=places, dims=tensor.dims)
+
+
+def densify(proto: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelProto:
+    """The model with dense initializers; the same object where it has no sparse ones.
+
+    Args:
+        proto: stays as it is.
+        folder: where external data lies.
+
+    Raises:
+        ModelError: a sparse initializer whose indices and values do not fit its dimensions.
+    """
+    if not any(graph.sparse_initializer for graph in graphs_of(proto.graph)):
+        return proto
+    dense = onnx.ModelProto()
+    dense.CopyFrom(proto)
+    for graph in graphs_of(dense.graph):
+        for tensor in graph.sparse_initializer:
+            array = _to_dense(tensor, folder)
+            graph.initializer.append(onnx.numpy_helper.from_array(array, tensor.values.name))
+        graph.ClearField("sparse_initializer")
+    if all(entry.key != STORE_KEY for entry in dense.metadata_props):
+        dense.metadata_props.add(key=STORE_KEY, value="sparse")
+    return dense
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and all graphs inside of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from graphs_of(inner)
+
+
+def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np.generic]:
+    base = str(folder or "")
+    values = onnx.numpy_helper.to_array(tensor.values, base).reshape(-1)
+    indices = onnx.numpy_helper.to_array(tensor.indices, base)
+    shape = tuple(tensor.dims)
+    size = math.prod(shape)
+    where = f"sparse initializer {tensor.values.name!r}"
+    if min(shape, default=0) < 0 or size * values.itemsize > _LARGEST_BYTES:
+        raise ModelError(f"its dimensions {shape} are no size of a tensor", where=where)
+    linear = _linear(indices, shape, where)
+    fits = linear.shape == values.shape and (not linear.size or 0 <= linear.min())
+    if not fits or (linear.size and linear.max() >= size):
+        raise ModelError(
+            f"its {linear.size} indices do not fit {values.size} values of shape {shape}",
+            where=where,
+            hint="The file is damaged; export or download it again",
+        )
+    dense = np.zeros(size, values.dtype)
+    dense[linear] = values
+    return dense.reshape(shape)
+
+
+def _linear(indices: NDArray[np.generic], shape: tuple[int, ...], where: str) -> NDArray[np.int64]:
+    """Positions in the flat tensor; ONNX allows those, (n,), and coordinates, (n, rank)."""
+    if indices.ndim == 1:
+        return indices.astype(np.int64)
+    if indices.ndim != 2 or indices.shape[1] != len(shape):
+        raise ModelError(f"its indices have shape {indices.shape}", where=where)
+    columns = tuple(indices.astype(np.int64).T)
+    for column, size in zip(columns, shape, strict=True):
+        if column.size and (column.min() < 0 or column.max() >= size):
+            raise ModelError("an index lies outside of its dimensions", where=where)
+    return np.ravel_multi_index(columns, shape).astype(np.int64)

@@ -1,0 +1,103 @@
+"""What a command prints about models, passes and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.choice import drop, speedup
+from trimtab.core.errors import TrimtabError
+from trimtab.core.metric import Quality
+from trimtab.core.model import Model
+from trimtab.result import Outcome, Result
+
+from .text import bytes_text, duration_text, table
+
+
+def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
+    """What a pass did: sizes, its own report, what it left alone."""
+    lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path)}"]
+    if not after.lineage:
+        return lines
+    step = after.lineage[-1]
+    for key, value in step.notes.items():
+        if key != "declined":
+            lines += _note(key, value)
+    declined = step.notes.get("declined", [])
+    if declined:
+        lines.append(f"left alone ({len(declined)}):")
+        lines += [f"  {node}: {reason}" for node, reason in declined[:20]]
+        lines += [f"  and {len(declined) - 20} more"] if len(declined) > 20 else []
+    return lines
+
+
+def _note(key: str, value: Any) -> list[str]:
+    title = key.replace("_", " ")
+    if isinstance(value, Mapping):
+        inner = [f"  {k}: {_number(v)}" for k, v in value.items()]
+        return [f"{title}:", *inner[:40], *(["  ..."] if len(inner) > 40 else [])]
+    return [f"{title}: {_number(value)}"]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _on_disk(path: Path) -> str:
+    data = path.with_name(path.name + ".data")
+    extra = data.stat().st_size if data.exists() else 0
+    return bytes_text(path.stat().st_size + extra)
+
+
+def quality_line(quality: Quality) -> str:
+    """A quality with its standard error."""
+    error = quality.standard_error
+    spread = "" if error is None else f" +- {error:.4f}"
+    return f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """The table of candidates, the chosen one and why."""
+    metric = outcome.original.test.metric if outcome.original.test else "quality"
+    header = ["candidate", "size", metric, "drop", "p50", "p95", "speed-up", "verdict"]
+    rows = [_original_row(outcome)]
+    rows += [_row(r, outcome.original, chosen=r is outcome.chosen) for r in outcome.results]
+    lines = table(header, rows)
+    failed = [r for r in outcome.results if r.failure]
+    if failed:
+        lines += ["", "not made or not measured:"]
+        lines += [f"  {r.name}: {r.failure}" for r in failed]
+    tested = outcome.data.get("test", {}).get("items", 0)
+    lines += ["", f"{metric} and drop are on {tested} test items that nothing was chosen on."]
+    name = outcome.chosen.name if outcome.chosen else "nothing"
+    return [*lines, f"Chosen: {name}. {' '.join(outcome.why)}"]
+
+
+def _original_row(outcome: Outcome) -> list[str]:
+    original = outcome.original
+    measured = next((r.comparison for r in outcome.results if r.comparison), None)
+    p50, p95 = _percentiles(measured.base) if measured else ("-", "-")
+    value = f"{original.test.value:.4f}" if original.test else "-"
+    return ["original", bytes_text(original.size_bytes), value, "", p50, p95, "", ""]
+
+
+def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
+    ratio = speedup(result)
+    p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
+    value = f"{result.test.value:.4f}" if result.test else "-"
+    lost = f"{drop(result, original, 'test'):+.4f}" if result.test else "-"
+    verdict = result.comparison.verdict if result.comparison else "failed"
+    name = f"{result.name} *" if chosen else result.name
+    size = bytes_text(result.size_bytes) if result.size_bytes else "-"
+    return [name, size, value, lost, p50, p95, str(ratio or "-"), verdict]
+
+
+def _percentiles(measurement: Any) -> Sequence[str]:
+    texts = []
+    for percent in (50.0, 95.0):
+        try:
+            texts.append(duration_text(measurement.percentile_ns(percent)))
+        except TrimtabError:
+            texts.append("-")  # too few samples to speak of it
+    return texts
