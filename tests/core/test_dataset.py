@@ -1,0 +1,146 @@
+"""Datasets: what they are made of, how they split, what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.core.dataset import Dataset, check_finite
+from trimtab.core.errors import DataError, InputError
+
+X = np.arange(40, dtype=np.float32).reshape(20, 2)
+Y = np.arange(20) % 3
+
+
+def rows_of(data: Dataset) -> list[int]:
+    return [int(r) // 2 for batch in data for r in batch.feeds["x"][:, 0]]
+
+
+@pytest.fixture(params=["stored", "compressed", "shards"])
+def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "stored":
+        np.savez(tmp_path / "d.npz", x=X, labels=Y)
+    elif request.param == "compressed":
+        np.savez_compressed(tmp_path / "d.npz", x=X, labels=Y)
+    else:
+        np.savez(tmp_path / "a.npz", x=X[:7], labels=Y[:7])
+        np.savez(tmp_path / "b.npz", x=X[7:], labels=Y[7:])
+        return tmp_path
+    return tmp_path / "d.npz"
+
+
+def test_a_file_gives_its_rows_in_order_and_again(on_disk: Path) -> None:
+    data = Dataset.open(on_disk, batch=6)
+    for _ in range(2):
+        assert rows_of(data) == list(range(20))
+        assert np.concatenate([b.labels for b in data if b.labels is not None]).tolist() == list(Y)
+
+
+def test_take_is_evenly_spaced(on_disk: Path) -> None:
+    assert rows_of(Dataset.open(on_disk).take(4)) == [0, 5, 10, 15]
+
+
+def test_split_is_disjoint_complete_and_seeded(on_disk: Path) -> None:
+    data = Dataset.open(on_disk)
+    parts = data.split({"a": 0.5, "b": 0.3, "c": 0.2})
+    rows = {name: rows_of(part) for name, part in parts.items()}
+    assert [len(r) for r in rows.values()] == [10, 6, 4]
+    assert sorted(sum(rows.values(), [])) == list(range(20))
+    assert rows != {n: rows_of(p) for n, p in data.split({"a": 5, "b": 3, "c": 2}, seed=1).items()}
+    assert not parts["a"].overlaps(parts["b"])
+    assert parts["a"].overlaps(data)
+
+
+def test_no_part_of_a_split_is_empty() -> None:
+    data = Dataset.of_arrays({"x": X[:3]})
+    assert [len(p) for p in data.split({"a": 100, "b": 1, "c": 1}).values()] == [1, 1, 1]
+
+
+def test_json_finds_the_same_rows_again(on_disk: Path) -> None:
+    part = Dataset.open(on_disk, batch=5).split({"a": 1, "b": 1})["b"].take(3)
+    again = Dataset.from_json(part.to_json())
+    assert rows_of(again) == rows_of(part)
+    assert again.digest == part.digest
+
+
+def test_json_refuses_a_file_that_changed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X)
+    plain = Dataset.open(tmp_path / "d.npz").to_json()
+    np.savez(tmp_path / "d.npz", x=X + 1)
+    with pytest.raises(DataError, match="other data"):
+        Dataset.from_json(plain)
+
+
+def stream() -> Iterator[dict[str, np.ndarray]]:
+    """Batches of varying length, as sentences give them."""
+    for length in (3, 5, 2):
+        yield {"x": np.full((2, length), length, np.float32)}
+
+
+def test_a_generator_is_started_anew_for_each_pass() -> None:
+    data = Dataset.open(f"{__name__}:stream") if __name__ in __import__("sys").modules else None
+    data = data or Dataset.of_batches(stream)
+    assert [b.feeds["x"].shape for b in data] == [(2, 3), (2, 5), (2, 2)]
+    assert [b.feeds["x"].shape[1] for b in data.take(2)] == [3, 5]
+    assert len(data) == data.batches == 3
+
+
+def test_images_by_class(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for n, cls in enumerate(["cat", "dog"]):
+        (tmp_path / cls).mkdir()
+        Image.new("RGB", (4, 2), (255 * n, 0, 0)).save(tmp_path / cls / "0.png")
+    (batch,) = Dataset.open(tmp_path)
+    assert batch.feeds["input"].shape == (2, 3, 2, 4)
+    assert batch.feeds["input"][1, 0].max() == 1
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1]
+
+
+def truncated(path: Path) -> None:
+    np.savez(path, x=np.zeros((100, 100)))
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+BAD = {
+    "missing": (lambda p: None, "no such file"),
+    "no zip": (lambda p: p.write_text("hello"), "no .npz file"),
+    "truncated": (truncated, "truncated"),
+    "no rows": (lambda p: np.savez(p, x=np.zeros((0, 3))), "no rows"),
+    "only labels": (lambda p: np.savez(p, labels=Y), "no array beside"),
+    "unequal rows": (lambda p: np.savez(p, x=X, labels=Y[:5]), "differ in their number of rows"),
+    "pickles": (lambda p: np.savez(p, x=np.array([{}], dtype=object)), "pickled objects"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_refused_with_one_message(case: str, tmp_path: Path) -> None:
+    make, message = BAD[case]
+    make(tmp_path / "d.npz")
+    with pytest.raises(DataError, match=message):
+        Dataset.open(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nowhere.module:thing", "cannot import module"),
+        ("os.path:joyn", "Did you mean 'join'"),
+        ("os:sep", "is not callable"),
+    ],
+)
+def test_a_bad_callable_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Dataset.open(spec)
+
+
+def test_nan_is_named_by_array_and_row() -> None:
+    array = X.copy()
+    array[13, 1] = np.nan
+    (batch,) = Dataset.of_arrays({"x": array})
+    with pytest.raises(DataError, match=r"'x' holds NaN or infinity in row 113"):
+        check_finite(batch, "data", 100)
