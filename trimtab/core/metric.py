@@ -69,6 +69,8 @@ class Quality:
         drop = base.value - self.value
         if self.items is None or base.items is None or len(self.items) != len(base.items):
             return drop, None
+        if len(self.items) < 2:
+            return drop, None
         differences = base.items - self.items
         return drop, float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
@@ -214,6 +216,9 @@ def evaluate(
             f"metric {chosen.name!r} compares with the float original",
             hint="Name it with --reference",
         )
+    fixed = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
+    if isinstance(fixed, int) and not data.source.batched:
+        data = data.sized(fixed)
     session = build_session(model, config)
     other = build_session(reference, config) if chosen.wants == "reference" and reference else None
     scores: list[Array] = []
