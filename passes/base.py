@@ -125,7 +125,7 @@ class Pass(ABC):
             raise
         except Exception as error:
             raise PassError(
-                f"pass {self.name()} failed ({type(error).__name__}: {error})",
+                f"pass {self.name()} failed ({type(error).__name__}: {str(error)[:300]})",
                 where=model.name,
                 hint="This is a bug of trimtab; --debug shows where. Please report it",
             ) from error

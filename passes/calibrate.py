@@ -1,0 +1,205 @@
+"""Calibration: what values the inner tensors of a model take, in one pass over the data.
+
+The observed tensors are made outputs of the float model, which runs optimized on batches cut to a
+fixed memory. Minimum and maximum are exact; histograms count an evenly spread part of each tensor.
+So memory is that of one batch and of tensors x bins, whatever the number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.errors import DataError, RunError
+from trimtab.core.model import Model
+from trimtab.core.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.target import usable_cpus
+
+from .histogram import Histogram
+
+#: Memory of the observed tensors of one run.
+CHUNK_BYTES = 48 << 20
+#: Values per tensor that all runs together put into its histogram, about.
+SAMPLED_VALUES = 1 << 20
+#: Values per tensor that each run puts into its histogram at least.
+SAMPLED_PER_RUN = 1 << 14
+#: Strides through a tensor: primes, so that a stride never falls into step with rows or channels.
+STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093)
+
+
+@dataclass
+class Statistics:
+    """What was seen of one tensor.
+
+    Attributes:
+        lowest: smallest value, exact.
+        highest: largest value, exact.
+        sum_lowest: sum over samples of each sample's smallest value.
+        sum_highest: sum over samples of each sample's largest value.
+        rows: number of samples seen.
+        histogram: of an evenly spread part of the values.
+    """
+
+    lowest: float = math.inf
+    highest: float = -math.inf
+    sum_lowest: float = 0.0
+    sum_highest: float = 0.0
+    rows: int = 0
+    histogram: Histogram = field(default_factory=Histogram)
+
+    @property
+    def mean_lowest(self) -> float:
+        """Mean over samples of the smallest value."""
+        return self.sum_lowest / max(self.rows, 1)
+
+    @property
+    def mean_highest(self) -> float:
+        """Mean over samples of the largest value."""
+        return self.sum_highest / max(self.rows, 1)
+
+    def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
+        """Take in the tensor of one run.
+
+        Args:
+            array: (rows, ...), or any shape where the tensor has no batch axis.
+            rows: samples in the run.
+            budget: values to count in the histogram, about.
+
+        Returns:
+            The first row that holds NaN or infinity, None where all is finite.
+        """
+        by_row = array.ndim > 0 and array.shape[0] == rows and rows > 1
+        flat = array.reshape(rows if by_row else 1, -1)
+        if flat.dtype != np.float32:
+            flat = flat.astype(np.float32)
+        if not flat.size:
+            return None
+        low, high = flat.min(axis=1), flat.max(axis=1)
+        finite = np.isfinite(low) & np.isfinite(high)
+        if not finite.all():
+            return int(np.argmin(finite))
+        self.lowest = min(self.lowest, float(low.min()))
+        self.highest = max(self.highest, float(high.max()))
+        self.sum_lowest += float(low.sum(dtype=np.float64))
+        self.sum_highest += float(high.sum(dtype=np.float64))
+        self.rows += len(low)
+        self.histogram.cover(self.lowest, self.highest)
+        self.histogram.add(_spread(flat.reshape(-1), budget))
+        return None
+
+
+def calibrate(
+    model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
+) -> dict[str, Statistics]:
+    """Statistics of the named tensors over all of the data, in one pass.
+
+    Args:
+        model: the float model.
+        tensors: inputs of the graph or inner tensors, of a float type.
+        data: fits the model, see `Dataset.bind`.
+        ctx: for progress.
+
+    Raises:
+        DataError: NaN or infinity, named by tensor and sample; a batch that the model refuses,
+            named by its position.
+    """
+    fed = {spec.name for spec in model.inputs}
+    inner = [name for name in tensors if name not in fed]
+    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
+    rows = _rows_per_run(model, data, session, inner)
+    runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
+    budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
+    found = {name: Statistics() for name in tensors}
+    first = 0
+    stream = _runs(model, data.sized(rows), rows)
+    for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
+        arrays = _run(session, batch, inner, f"{data.spec}, batch {index}")
+        for name in tensors:
+            bad = found[name].update(arrays[name], batch.size, budget)
+            if bad is not None:
+                raise DataError(
+                    f"tensor {name!r} takes NaN or infinity at sample {first + bad}",
+                    where=data.spec,
+                    hint="Look at that sample; a range made of it would mean nothing",
+                )
+        first += batch.size
+    return found
+
+
+def observing(model: Model, tensors: Sequence[str]) -> Model:
+    """A copy whose outputs are the named inner tensors and nothing else."""
+    copy = with_outputs(model, tensors)
+    wanted = set(tensors)
+    kept = [value for value in copy.graph.outputs if value.name in wanted]
+    if kept:  # a model that is nothing but observed inputs keeps its outputs
+        copy.graph.outputs[:] = kept
+    return copy
+
+
+def _run(session: Any, batch: Batch, inner: Sequence[str], where: str) -> Outputs:
+    try:
+        return {**batch.feeds, **run(session, batch.feeds, inner)}
+    except RunError as error:
+        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in batch.feeds.items())
+        raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error
+
+
+def _fixed_rows(model: Model) -> int | None:
+    """The batch size that the model is fixed to, None where it takes any."""
+    for spec in model.inputs:
+        if spec.shape and isinstance(spec.shape[0], int):
+            return spec.shape[0]
+    return None
+
+
+def _rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
+    """How many samples a run takes, so that its observed tensors stay within `CHUNK_BYTES`."""
+    fixed = _fixed_rows(model)
+    if fixed is not None:
+        return fixed
+    for batch in data.take(1):
+        row = _cut(batch, 0, 1)
+        arrays = _run(session, row, inner, f"{data.spec}, batch 0")
+        nbytes = sum(a.nbytes for a in arrays.values()) / max(row.size, 1)
+        return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, 64))
+    return 1
+
+
+def _runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
+    """The data in batches of at most `rows`; a model of a fixed batch size gets exactly that."""
+    fixed = _fixed_rows(model)
+    for batch in data:
+        for start in range(0, batch.size, rows):
+            part = _cut(batch, start, start + rows)
+            if fixed is not None and part.size < fixed:
+                part = _padded(part, fixed)
+            yield part
+            if part.size > rows:  # cannot be cut: it went through whole
+                break
+
+
+def _cut(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows of a batch; the whole batch where its arrays do not share a batch axis."""
+    if start == 0 and stop >= batch.size:
+        return batch
+    if any(a.ndim == 0 or a.shape[0] != batch.size for a in batch.feeds.values()):
+        return batch
+    return Batch({name: a[start:stop] for name, a in batch.feeds.items()})
+
+
+def _padded(batch: Batch, rows: int) -> Batch:
+    """The batch with its last row repeated: that moves no range."""
+    return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})
+
+
+def _spread(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:
+    """An evenly spread part of the values, about `budget` of them."""
+    stride = next((s for s in STRIDES if flat.size // s <= budget), STRIDES[-1])
+    return flat[::stride]

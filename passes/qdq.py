@@ -1,0 +1,157 @@
+"""onnxruntime's quantizer as a function: a graph and ranges go in, a Q/DQ graph comes out.
+
+Its public entry reads and writes files and calibrates by itself; the class behind it takes ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+from trimtab.core.target import IntType
+
+from .ranges import Range
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a graph is quantized.
+
+    Attributes:
+        activation: integer type of activations.
+        weight: integer type of weights.
+        per_channel: one scale for each output channel of a weight.
+        reduce_range: weights use 7 bits.
+        symmetric: zero points of activations are zero.
+        ops: operator types to quantize.
+        exclude: names of nodes that stay float.
+    """
+
+    activation: IntType
+    weight: IntType
+    per_channel: bool
+    reduce_range: bool
+    symmetric: bool
+    ops: frozenset[str]
+    exclude: Sequence[str] = ()
+
+
+def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
+    """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
+    proto = inferred(model)
+    weights = {w.name for w in proto.graph.initializer}
+    order = _activations(proto)
+    with quiet():
+        quantizer = _quantizer(proto, scheme, dict.fromkeys(order, (0.0, 1.0)))
+        marked = _marked(quantizer)
+    return [name for name in order if name in marked and name not in weights]
+
+
+def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
+    """The Q/DQ graph.
+
+    Args:
+        model: the float model, prepared.
+        scheme: types and operators.
+        ranges: of every tensor that `observed_tensors` names.
+    """
+    proto = inferred(model)
+    with quiet():
+        written = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
+    return finished(written, model)
+
+
+def _marked(quantizer: Any) -> set[str]:
+    """Tensors that the quantizer's rules mark; those that take their input's scale left out."""
+    from onnxruntime.quantization.registry import CreateQDQQuantizer
+
+    for node in quantizer.model.nodes():
+        if quantizer.should_quantize_node(node):
+            CreateQDQQuantizer(quantizer, node).quantize()
+    return {name for name, info in quantizer.tensors_to_quantize.items() if not info.is_shared}
+
+
+def _through_clips(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Give the input of each Relu and Clip its output's range: they melt into one operator."""
+    full = dict(ranges)
+    for node in reversed(proto.graph.node):
+        if node.op_type in {"Relu", "Clip"} and node.output[0] in full:
+            full.setdefault(node.input[0], full[node.output[0]])
+    return full
+
+
+def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Range]) -> Any:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    types = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    options = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    return QDQQuantizer(
+        proto,
+        scheme.per_channel,
+        scheme.reduce_range,
+        types[scheme.weight],
+        types[scheme.activation],
+        data,
+        [],
+        list(scheme.exclude),
+        sorted(scheme.ops),
+        options,
+    )
+
+
+def inferred(model: Model) -> onnx.ModelProto:
+    """The model as a message with the types of all tensors, marked so that no file is written."""
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    proto = onnx.shape_inference.infer_shapes(ir.to_proto(model.ir))
+    add_infer_metadata(proto)
+    return proto
+
+
+def _activations(proto: onnx.ModelProto) -> list[str]:
+    names = [value.name for value in proto.graph.input]
+    return names + [name for node in proto.graph.node for name in node.output if name]
+
+
+def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
+    """The written graph, without what the quantizer leaves behind."""
+    alive = {name for node in proto.graph.node for name in node.output}
+    kept = [info for info in proto.graph.value_info if info.name in alive]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    written = ir.from_proto(proto)
+    written.graph.sort()  # the quantizer appends what it makes
+    written.metadata_props.pop("onnx.infer", None)
+    written.producer_name, written.producer_version = (
+        model.ir.producer_name,
+        model.ir.producer_version,
+    )
+    return written
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the quantizer, which logs advice about files through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,115 @@
+"""Static int8: ranges from calibration data, Q/DQ pairs around everything that has int8 kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import onnx_ir as ir
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, OptionError
+from trimtab.core.model import Model
+from trimtab.core.running import Share, int8_share
+from trimtab.core.session import SessionConfig
+from trimtab.core.target import Target
+
+from .base import Declined, Pass, Rewrite
+from .calibrate import calibrate
+from .placement import PRODUCTS, int8_operators, misplaced
+from .qdq import Scheme, observed_tensors, quantize
+from .quantizable import in_subgraphs, match_nodes, prepare
+from .ranges import Method, find_range
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Quantize weights and activations to int8, with ranges from calibration data.
+
+    Attributes:
+        data: calibration data; the context's where none is named.
+        samples: how many samples to calibrate on, evenly spaced over the data.
+        ranges: how ranges come from the values seen.
+        percentile: part of the values, in percent, that `ranges=percentile` keeps.
+        per_channel: one scale for each output channel of a weight.
+        activation: integer type of activations; the target's where not given.
+        weight: integer type of weights; the target's where not given.
+        exclude: nodes to leave float, by name or glob pattern.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    data: Dataset | None = None
+    samples: int = 256
+    ranges: Method = "minmax"
+    percentile: float = 99.99
+    per_channel: bool = True
+    activation: Literal["int8", "uint8"] | None = None
+    weight: Literal["int8", "uint8"] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise OptionError("must be at least 1", where=f"samples={self.samples}")
+        if not 50 < self.percentile <= 100:
+            raise OptionError("must lie between 50 and 100", where=f"percentile={self.percentile}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Calibrate, write the Q/DQ graph, look at what really runs."""
+        prepare(model)
+        data = ctx.dataset(self.data, model, purpose="static quantization").take(self.samples)
+        scheme, declined = self._scheme(model, ctx.target)
+        tensors = observed_tensors(model, scheme)
+        if not tensors:
+            raise DataError(
+                "holds nothing to quantize",
+                where=model.name,
+                hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
+            )
+        seen = calibrate(model, tensors, data, ctx)
+        found = {
+            name: find_range(statistics, self.ranges, percentile=self.percentile)
+            for name, statistics in seen.items()
+        }
+        written = quantize(model, scheme, found)
+        report: dict[str, Any] = {
+            "samples": len(data),
+            "data": data.digest,
+            "activation": scheme.activation,
+            "weight": scheme.weight,
+            "reduce_range": scheme.reduce_range,
+        }
+        report |= running_share(written, model, ctx.target).to_json()
+        return Rewrite(written, declined, report)
+
+    def _scheme(self, model: Model, target: Target) -> tuple[Scheme, list[Declined]]:
+        ops = int8_operators(target)
+        chosen = match_nodes(self.exclude, model.graph)
+        declined = [Declined(name, "excluded by the user") for name in chosen]
+        declined += [Declined(node.name or "", why) for node, why in misplaced(model.graph, ops)]
+        declined += [
+            Declined(node.name or "", "stands inside of a subgraph")
+            for node in in_subgraphs(model.graph, PRODUCTS)
+        ]
+        scheme = Scheme(
+            activation=self.activation or target.activation,
+            weight=self.weight or target.weight,
+            per_channel=self.per_channel,
+            reduce_range=target.reduce_range,
+            symmetric=target.symmetric_activations,
+            ops=ops,
+            exclude=[d.node for d in declined],
+        )
+        return scheme, declined
+
+
+def running_share(written: ir.Model, model: Model, target: Target) -> Share:
+    """What of the written graph runs in int8; on the CPU where the target's provider is absent."""
+    from trimtab.core.session import available_providers
+
+    config = SessionConfig.of(target)
+    if config.provider not in available_providers():
+        config = dataclasses.replace(config, provider="CPUExecutionProvider")
+    return int8_share(dataclasses.replace(model, ir=written), config)

@@ -1,0 +1,132 @@
+"""From statistics to ranges: which part of a tensor's values the 256 levels shall span.
+
+`minmax` keeps everything; `mean_minmax` the mean over samples of their extremes (NNCF's default);
+`percentile` cuts equal tails; `entropy` and `mse` search a clipping threshold over the histogram:
+the least Kullback-Leibler divergence (Migacz 2017) or the least squared error (Sung et al. 2015,
+Banner et al. 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibrate import Statistics
+from .histogram import BINS, Histogram
+
+Method = Literal["minmax", "mean_minmax", "percentile", "entropy", "mse"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+Range = tuple[float, float]
+Array = NDArray[np.float64]
+
+LEVELS = 256
+#: Thresholds that a search tries: this many steps of one percent of the largest magnitude.
+CANDIDATES = 100
+#: Thresholds below this part of the largest magnitude are not tried.
+SMALLEST = 0.05
+
+
+def find_range(
+    statistics: Statistics, method: Method, *, percentile: float = 99.99, levels: int = LEVELS
+) -> Range:
+    """The range of a tensor, zero included.
+
+    Args:
+        statistics: of the tensor; nothing seen gives the range of zero width.
+        method: see the module.
+        percentile: part of the values, in percent, that `percentile` keeps.
+        levels: of the integer type.
+    """
+    if statistics.rows == 0:
+        return 0.0, 0.0
+    full = (min(statistics.lowest, 0.0), max(statistics.highest, 0.0))
+    if method == "minmax" or full == (0.0, 0.0):
+        return full
+    if method == "mean_minmax":
+        return min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
+    if method == "percentile":
+        return clip(_percentile(statistics.histogram, percentile), full)
+    candidates = _candidates(full)
+    search = _squared_errors if method == "mse" else _divergences
+    costs = search(statistics.histogram, candidates, levels)
+    best = candidates[int(np.argmin(costs))]
+    return float(best[0]), float(best[1])
+
+
+def clip(range_: Range, full: Range) -> Range:
+    """The part of a range that lies in another one."""
+    return max(range_[0], full[0]), min(range_[1], full[1])
+
+
+def _percentile(histogram: Histogram, percentile: float) -> Range:
+    """Bounds that leave out equal tails, zero included; linear within a bin."""
+    tail = (100.0 - percentile) / 200.0
+    share = np.concatenate([[0.0], np.cumsum(histogram.counts) / max(histogram.total, 1)])
+    low, high = np.interp([tail, 1.0 - tail], share, histogram.edges)
+    return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def _candidates(full: Range) -> Array:
+    """Ranges to try, the full one first: (N, 2).
+
+    Values are cut by magnitude, so a tail on one side is not shortened for the other's sake.
+    """
+    low, high = full
+    thresholds = max(-low, high) * np.linspace(1.0, SMALLEST, CANDIDATES)
+    return np.unique(
+        np.stack([np.maximum(low, -thresholds), np.minimum(high, thresholds)], axis=1), axis=0
+    )
+
+
+def _squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Array:
+    """Mean squared error of rounding and clipping to each candidate range: (N,)."""
+    used = np.flatnonzero(histogram.counts)
+    counts, centres = histogram.counts[used], histogram.centres[used]
+    low, high = candidates[:, :1], candidates[:, 1:]
+    scale = np.maximum(high - low, 1e-30) / (levels - 1)
+    zero = np.round(-low / scale)
+    level = np.clip(np.round(centres / scale) + zero, 0, levels - 1)
+    error = (level - zero) * scale - centres
+    result: Array = (error**2 @ counts) / max(int(counts.sum()), 1)
+    # Within a bin values differ by its width: a finer rounding than that cannot be told apart.
+    return result
+
+
+def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
+    """Kullback-Leibler divergence of the quantized from the clipped distribution: (N,).
+
+    Exact zeros, as ReLU makes them by the thousand, are left out: every range holds zero exactly,
+    and their spike would drown the rest.
+    """
+    counts = histogram.counts.astype(np.float64)
+    step = histogram.width / BINS
+    zero_bin = min(max(int(-histogram.start / step), 0), BINS - 1)
+    counts[zero_bin] = 0.0
+    return np.array([_divergence(counts, histogram, low, high, levels) for low, high in candidates])
+
+
+def _divergence(counts: Array, histogram: Histogram, low: float, high: float, levels: int) -> float:
+    step = histogram.width / BINS
+    first = int(np.clip(np.floor((low - histogram.start) / step), 0, BINS - 1))
+    last = int(np.clip(np.ceil((high - histogram.start) / step), first + 1, BINS))
+    inside = counts[first:last]
+    wanted = inside.copy()
+    wanted[0] += counts[:first].sum()
+    wanted[-1] += counts[last:].sum()
+    level = np.arange(last - first) * levels // (last - first)
+    filled = inside > 0
+    # Each level's count is spread evenly over those of its bins that hold anything.
+    mass = np.bincount(level, weights=inside, minlength=levels)
+    bins = np.maximum(np.bincount(level, weights=filled, minlength=levels), 1)
+    got = np.where(filled, (mass / bins)[level], 0.0)
+    total, kept = wanted.sum(), got.sum()
+    if total == 0 or kept == 0:
+        return 0.0 if total == 0 else np.inf
+    p, q = wanted / total, got / kept
+    seen = p > 0
+    if (q[seen] == 0).any():  # what is clipped falls on an empty bin: smooth it
+        q = np.where(seen & (q == 0), 1e-9, q)
+    return float(np.sum(p[seen] * np.log(p[seen] / q[seen])))

@@ -1,0 +1,162 @@
+"""Small float graphs as ONNX text, one for each pattern that must come out fully int8."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.model import Model
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
+
+
+def graph(text: str, *, seed: int = 0, **weights: tuple[int, ...] | NDArray[np.float32]) -> Model:
+    """A model from a graph in ONNX text; weights by name, random where only a shape is given."""
+    rng = np.random.default_rng(seed)
+    proto = onnx.parser.parse_model(HEADER + re.sub(r"^\s+", "", text, flags=re.M))
+    for name, value in weights.items():
+        if isinstance(value, tuple):
+            fan_in = max(int(np.prod(value[1:])), 1)
+            array = (rng.standard_normal(value) / np.sqrt(fan_in)).astype(np.float32)
+        else:
+            array = np.asarray(value)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return Model.from_proto(proto, "test model")
+
+
+def normal(model: Model, rows: int = 32, seed: int = 1, **dims: int) -> Dataset:
+    """Normal random data for a model, symbolic dimensions from `dims`."""
+    rng = np.random.default_rng(seed)
+    feeds: Mapping[str, NDArray[np.float32]] = {
+        spec.name: rng.standard_normal(
+            [rows, *(d if isinstance(d, int) else dims[str(d)] for d in (spec.shape or ())[1:])]
+        ).astype(np.float32)
+        for spec in model.inputs
+    }
+    return Dataset.of_arrays(feeds)
+
+
+def chain() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Relu (a)
+          y = Conv <pads = [1, 1, 1, 1]> (b, w2)
+        }""",
+        w1=(16, 8, 3, 3),
+        w2=(8, 16, 3, 3),
+    )
+
+
+def branch() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Conv <pads = [1, 1, 1, 1]> (a, w2)
+          c = Conv <pads = [1, 1, 1, 1]> (a, w3)
+          y = Add (b, c)
+        }""",
+        w1=(16, 8, 3, 3),
+        w2=(8, 16, 3, 3),
+        w3=(8, 16, 3, 3),
+    )
+
+
+def residual() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+          r = Relu (a)
+          b = Conv <pads = [1, 1, 1, 1]> (r, w2)
+          s = Add (b, r)
+          y = Relu (s)
+        }""",
+        w1=(8, 8, 3, 3),
+        b1=(8,),
+        w2=(8, 8, 3, 3),
+    )
+
+
+def silu() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          s = Sigmoid (a)
+          m = Mul (a, s)
+          y = Conv <pads = [1, 1, 1, 1]> (m, w2)
+        }""",
+        w1=(8, 8, 3, 3),
+        w2=(8, 8, 3, 3),
+    )
+
+
+def concat() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Conv (x, w2)
+          c = Concat <axis = 1> (a, b)
+          y = Conv (c, w3)
+        }""",
+        w1=(8, 8, 3, 3),
+        w2=(8, 8, 1, 1),
+        w3=(8, 16, 1, 1),
+    )
+
+
+def squeeze_excite() -> Model:
+    return graph(
+        """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          p = GlobalAveragePool (a)
+          q = Conv (p, w2)
+          r = Relu (q)
+          s = Conv (r, w3)
+          t = Sigmoid (s)
+          m = Mul (a, t)
+          y = Conv (m, w4)
+        }""",
+        w1=(8, 8, 3, 3),
+        w2=(4, 8, 1, 1),
+        w3=(8, 4, 1, 1),
+        w4=(8, 8, 1, 1),
+    )
+
+
+def linear() -> Model:
+    return graph(
+        """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {
+          a = MatMul (x, w)
+          y = Add (a, b)
+        }""",
+        w=(32, 16),
+        b=(16,),
+    )
+
+
+def attention() -> Model:
+    return graph(
+        """g (float[N, 6, 32] x) => (float[N, 6, 32] y) {
+          q = MatMul (x, wq)
+          k = MatMul (x, wk)
+          v = MatMul (x, wv)
+          t = Transpose <perm = [0, 2, 1]> (k)
+          s = MatMul (q, t)
+          p = Softmax <axis = -1> (s)
+          y = MatMul (p, v)
+        }""",
+        wq=(32, 32),
+        wk=(32, 32),
+        wv=(32, 32),
+    )
+
+
+PATTERNS = {
+    f.__name__: f
+    for f in (chain, branch, residual, silu, concat, squeeze_excite, linear, attention)
+}

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from int8_graphs import attention, chain, graph, linear
+
+from trimtab.core.context import Context
+from trimtab.core.running import int8_share
+from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.target import Target
+from trimtab.passes.quantize_dynamic import QuantizeDynamic
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+@pytest.mark.parametrize("make", [linear, attention])
+def test_products_with_weights_run_in_int8(make):
+    model = make()
+    quantized = QuantizeDynamic()(model, VNNI)
+    weights = sum(name.startswith("w") for name in model.graph.initializers)
+    assert int8_share(quantized).int8_ops == weights
+    feeds = random_feeds(model, batch=2)
+    expected = next(iter(run(build_session(model), feeds).values()))
+    got = next(iter(run(build_session(quantized), feeds).values()))
+    assert np.abs(expected - got).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_gemm_runs_in_int8():
+    model = graph(
+        "g (float[N, 32] x) => (float[N, 8] y) { y = Gemm <transB = 1> (x, w, b) }",
+        w=(8, 32),
+        b=(8,),
+    )
+    assert int8_share(QuantizeDynamic()(model, VNNI)).float_ops == 0
+
+
+def test_convolutions_stay_float_and_are_listed():
+    quantized = QuantizeDynamic()(chain(), VNNI)
+    assert int8_share(quantized).int8_ops == 0
+    assert len(quantized.lineage[-1].notes["declined"]) == 2
+
+
+def test_convolutions_become_integer_where_asked():
+    quantized = QuantizeDynamic(convs=True)(chain(), VNNI)
+    assert int8_share(quantized).ops["ConvInteger"] == 2
+
+
+def test_seven_bits_without_vnni():
+    quantized = QuantizeDynamic()(linear(), Context(target=Target.named("x64-avx2")))
+    weight = quantized.graph.initializers["w_quantized"].const_value.numpy()
+    assert np.abs(weight.astype(int)).max() == 64
+
+
+def test_embeddings_shrink_where_asked():
+    model = graph(
+        """g (int64[N, S] ids) => (float[N, S, 8] y) {
+          e = Gather (table, ids)
+          y = MatMul (e, w)
+        }""",
+        table=(1000, 8),
+        w=(8, 8),
+    )
+    plain, small = QuantizeDynamic()(model, VNNI), QuantizeDynamic(embeddings=True)(model, VNNI)
+    assert small.size_bytes < plain.size_bytes / 3
