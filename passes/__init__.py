@@ -27,8 +27,9 @@ def registry() -> dict[str, type[Pass]]:
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
         for _, kind in inspect.getmembers(module, inspect.isclass):
-            own = issubclass(kind, Pass) and kind.__module__ == module.__name__
-            if own and not inspect.isabstract(kind):
+            if not issubclass(kind, Pass) or kind.__module__ != module.__name__:
+                continue
+            if not inspect.isabstract(kind):
                 found[kind.name()] = kind
     for point in entry_points(group="trimtab.passes"):
         kind = point.load()

@@ -192,6 +192,10 @@ class Model:
         """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
         bare = replace(self, lineage=()).ir.clone()
         bare.metadata_props.pop(LINEAGE_KEY, None)
+        # A file lists sparse weights apart from dense ones, so their order is no part of a model.
+        weights = sorted(bare.graph.initializers.items())
+        bare.graph.initializers.clear()
+        bare.graph.initializers.update(weights)
         digest = hashlib.sha256()
         if self.weight_bytes > EXTERNAL_DATA_BYTES:
             for name, value in sorted(bare.graph.initializers.items()):

@@ -58,7 +58,7 @@ def sparsify(proto: onnx.ModelProto) -> list[str]:
     infos = [info for info in graph.value_info if info.name not in set(names)]
     for field, kept in (("initializer", dense), ("value_info", infos)):
         copies = [type(item).FromString(item.SerializeToString()) for item in kept]
-        graph.ClearField(field)  # type: ignore[arg-type]
+        graph.ClearField(field)
         getattr(graph, field).extend(copies)
     graph.sparse_initializer.extend(sparse)
     return names
@@ -121,7 +121,7 @@ def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np
     if min(shape, default=0) < 0 or size * values.itemsize > _LARGEST_BYTES:
         raise ModelError(f"its dimensions {shape} are no size of a tensor", where=where)
     linear = _linear(indices, shape, where)
-    fits = linear.shape == values.shape and (not linear.size or 0 <= linear.min())
+    fits = linear.shape == values.shape and (not linear.size or linear.min() >= 0)
     if not fits or (linear.size and linear.max() >= size):
         raise ModelError(
             f"its {linear.size} indices do not fit {values.size} values of shape {shape}",
@@ -143,4 +143,4 @@ def _linear(indices: NDArray[np.generic], shape: tuple[int, ...], where: str) ->
     for column, size in zip(columns, shape, strict=True):
         if column.size and (column.min() < 0 or column.max() >= size):
             raise ModelError("an index lies outside of its dimensions", where=where)
-    return np.ravel_multi_index(columns, shape).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(columns, shape), np.int64)

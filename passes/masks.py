@@ -1,0 +1,97 @@
+"""Which weights go, as pure functions of arrays: the least important ones, exactly so many.
+
+Ties go by position, the first first, so that the same weights give the same zeros everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.errors import OptionError
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+def parse_n_m(pattern: str) -> tuple[int, int] | None:
+    """`"2:4"` as (2, 4): two of four stay; None where the pattern is no such pair.
+
+    Raises:
+        OptionError: a pair that keeps none or all.
+    """
+    match = re.fullmatch(r"(\d+):(\d+)", pattern)
+    if match is None:
+        return None
+    n, m = int(match[1]), int(match[2])
+    if not 0 < n < m:
+        raise OptionError(
+            f"{pattern!r} is no pattern: n of every m weights stay, 0 < n < m", where="pattern"
+        )
+    return n, m
+
+
+def count_of(share: float, total: int) -> int:
+    """How many of `total` a share is: the nearest whole number, halves upwards."""
+    return int(np.floor(share * total + 0.5))
+
+
+def smallest(scores: Array, count: int) -> Mask:
+    """True at the `count` smallest scores; NaN is never small. Any shape, O(n)."""
+    flat = np.where(np.isnan(scores), np.inf, scores).reshape(-1)
+    if count <= 0:
+        return np.zeros(scores.shape, bool)
+    limit = np.partition(flat, count - 1)[count - 1]
+    mask = flat < limit
+    tied = np.flatnonzero(flat == limit)
+    mask[tied[: count - int(mask.sum())]] = True
+    return np.asarray(mask.reshape(scores.shape))
+
+
+def n_m_mask(weight: Array, n: int, m: int, axis: int) -> Mask:
+    """True at the m - n smallest magnitudes of every m neighbours along `axis`."""
+    groups = np.moveaxis(weight, axis, -1)
+    shape = groups.shape
+    scores = np.abs(groups.astype(np.float32)).reshape(-1, m)
+    scores = np.where(np.isnan(scores), np.inf, scores)
+    drop = np.argsort(scores, axis=1, kind="stable")[:, : m - n]
+    mask = np.zeros(scores.shape, bool)
+    np.put_along_axis(mask, drop, values=True, axis=1)
+    return np.moveaxis(mask.reshape(shape), -1, axis)
+
+
+def block_scores(weight: Array, block: tuple[int, int], axes: tuple[int, int], norm: str) -> Array:
+    """Importance of each block of (outputs, inputs): mean |w| for l1, root mean square for l2.
+
+    Means and not sums, so that a threshold reads in units of a weight.
+
+    Returns:
+        (outputs / a, inputs / b, other axes) for a block of a x b.
+    """
+    split, _ = _split(weight.astype(np.float32), block, axes)
+    if norm == "l2":
+        return np.asarray(np.sqrt(np.square(split).mean(axis=(1, 3))))
+    return np.asarray(np.abs(split).mean(axis=(1, 3)))
+
+
+def spread_blocks(
+    mask: Mask, shape: tuple[int, ...], block: tuple[int, int], axes: tuple[int, int]
+) -> Mask:
+    """A mask of blocks, as `block_scores` orders them, as a mask of weights of `shape`."""
+    full = np.zeros(shape, bool)
+    split, restore = _split(full, block, axes)
+    split = np.broadcast_to(mask[:, None, :, None], split.shape)
+    moved = np.moveaxis(full, axes, (0, 1))
+    return np.asarray(np.moveaxis(split.reshape(moved.shape), (0, 1), restore))
+
+
+def _split(
+    weight: Array, block: tuple[int, int], axes: tuple[int, int]
+) -> tuple[Array, tuple[int, int]]:
+    """(outputs / a, a, inputs / b, b, rest), and the axes to move back to."""
+    moved = np.moveaxis(weight, axes, (0, 1))
+    (outputs, inputs), (a, b) = moved.shape[:2], block
+    return moved.reshape(outputs // a, a, inputs // b, b, *moved.shape[2:]), axes
