@@ -19,6 +19,7 @@ from trimtab.core.session import Feeds, SessionConfig
 from .arms import InProcessArm, quiet
 from .environment import Environment, Snapshot, canary, fit_to_measure
 from .feeds import check_same_inputs, describe, make_feeds
+from .process import ProcessArm
 from .sampling import Arm, Pair, Plan, Runs, Sampler, rounds, warm_up
 from .statistics import PairedTest
 from .tails import runs_needed
@@ -193,7 +194,8 @@ def opened(
 ) -> Iterator[list[Arm]]:
     """Arms of the subjects, closed at the end whatever happens."""
     with contextlib.ExitStack() as stack:
-        make = make_arm or (lambda source, name: InProcessArm(source, config, name))
+        kind = InProcessArm if in_process else ProcessArm
+        make = make_arm or (lambda source, name: kind(source, config, name))
         arms = []
         for subject in subjects:
             arm = make(subject.source, subject.name)
