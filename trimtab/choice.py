@@ -1,7 +1,7 @@
 """Which candidate is best: pure functions over results, so that every rule can be tested.
 
-The fastest that holds all constraints wins; a tie inside the intervals goes to the smaller file. A
-candidate that is not faster than the original beyond its interval is never called a success.
+The fastest that holds all constraints wins; a tie inside the intervals goes to the smaller file, and
+among files of one size to the better quality on the part of the data that decides. A candidate that is not faster than the original beyond its interval is never called a success.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.core.context import Ratio
-from trimtab.core.errors import TrimtabError
 from trimtab.result import Constraints, Result
 
 
@@ -47,10 +46,9 @@ def _latency_objections(result: Result, constraints: Constraints) -> list[str]:
     if constraints.max_latency_ns is None or result.comparison is None:
         return []
     percentile = constraints.percentile
-    try:
-        latency_ns = result.comparison.candidate.percentile_ns(percentile)
-    except TrimtabError as error:
-        return [f"p{percentile:g} is not known: {error.what}"]
+    latency_ns = result.comparison.candidate.percentile_ns(percentile / 100)
+    if latency_ns is None:
+        return [f"p{percentile:g} is not known: too few runs; give more --time"]
     if latency_ns <= constraints.max_latency_ns:
         return []
     limit = constraints.max_latency_ns / 1e6
@@ -74,12 +72,19 @@ def preference(results: Sequence[Result], fallback: Result | None) -> list[Resul
     while left:
         best = max(left, key=_value)
         ties = [r for r in left if tied(_ratio(r), _ratio(best))]
-        winner = min(ties, key=lambda r: (r.size_bytes, -_value(r)))
+        winner = _of_equally_fast(ties)
         ranked.append(winner)
         left.remove(winner)
     if fallback is not None and fallback in results and fallback not in ranked:
         ranked.append(fallback)
     return ranked
+
+
+def _of_equally_fast(ties: Sequence[Result]) -> Result:
+    """The smallest file; of files within one percent of it the one with the best quality."""
+    smallest = min(r.size_bytes for r in ties)
+    small = [r for r in ties if r.size_bytes <= 1.01 * smallest]
+    return max(small, key=lambda r: (r.selection.value if r.selection else 0.0, _value(r)))
 
 
 def _ratio(result: Result) -> Ratio:
@@ -101,10 +106,10 @@ def explain(chosen: Result, ranked: Sequence[Result], fallback: Result | None) -
             "the simplified float model."
         ]
     lines = [f"{chosen.name} is {ratio} as fast as the original."]
-    faster = [r for r in ranked if r is not chosen and _beats(r, chosen)]
+    faster = [r for r in ranked if r is not chosen and r is not fallback and _beats(r, chosen)]
     if faster:
         names = ", ".join(r.name for r in faster)
-        lines.append(f"It ties within its interval with {names}, and is the smaller file.")
+        lines.append(f"{names} cannot be told from it in time, and are larger or less accurate.")
     return lines
 
 

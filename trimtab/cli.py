@@ -58,9 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("trimtab: interrupted; nothing half-written was left\n")
         return 130
+    except MemoryError:
+        sys.stderr.write("trimtab: out of memory. Give fewer samples or a smaller batch\n")
+        return 2
     except BrokenPipeError:  # the reader of our output went away: `trimtab passes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if debug:
+            raise
+        sys.stderr.write(
+            f"trimtab: unexpected {type(error).__name__}: {error}. "
+            "This is a bug of trimtab; --debug shows where. Please report it\n"
+        )
+        return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

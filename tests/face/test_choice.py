@@ -9,7 +9,6 @@ import numpy as np
 
 from trimtab.choice import explain, objections, preference, tied
 from trimtab.core.context import Ratio
-from trimtab.core.errors import OptionError
 from trimtab.core.metric import Quality
 from trimtab.result import Constraints, Result
 
@@ -27,9 +26,8 @@ def candidate(
     p95_ns: float | None = 1e6,
     failure: str | None = None,
 ) -> Result:
-    def percentile_ns(percent: float) -> float:
-        if p95_ns is None:
-            raise OptionError("too few samples")
+    def percentile_ns(quantile: float) -> float | None:
+        assert quantile == 0.95
         return p95_ns
 
     comparison: Any = SimpleNamespace(
@@ -65,7 +63,13 @@ def test_a_tie_goes_to_the_smaller_file() -> None:
     small = candidate("small", (2.0, 1.9, 2.1), size=100)
     ranked = preference([big, small], None)
     assert names(ranked) == ["small", "big"]
-    assert "ties within its interval with big" in " ".join(explain(small, ranked, None))
+    assert "big cannot be told from it in time" in " ".join(explain(small, ranked, None))
+
+
+def test_of_equally_fast_and_small_ones_the_most_accurate_wins() -> None:
+    rough = candidate("rough", (2.05, 1.9, 2.2), size=100, value=0.895)
+    exact = candidate("exact", (2.0, 1.9, 2.1), size=101, value=0.899)
+    assert names(preference([rough, exact], None)) == ["exact", "rough"]
 
 
 def test_what_is_not_faster_beyond_its_interval_is_no_success() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.choice import drop, speedup
-from trimtab.core.errors import TrimtabError
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.result import Outcome, Result
+
+if TYPE_CHECKING:
+    from trimtab.runtime_bench.values import Measurement
 
 from .text import bytes_text, duration_text, table
 
@@ -93,11 +95,6 @@ def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     return [name, size, value, lost, p50, p95, str(ratio or "-"), verdict]
 
 
-def _percentiles(measurement: Any) -> Sequence[str]:
-    texts = []
-    for percent in (50.0, 95.0):
-        try:
-            texts.append(duration_text(measurement.percentile_ns(percent)))
-        except TrimtabError:
-            texts.append("-")  # too few samples to speak of it
-    return texts
+def _percentiles(measurement: Measurement) -> Sequence[str]:
+    known = [measurement.percentile_ns(q) for q in (0.5, 0.95)]
+    return ["-" if ns is None else duration_text(ns) for ns in known]  # too few runs: not told

@@ -1,0 +1,165 @@
+"""Real trained networks and real data, end to end through the public face.
+
+The CIFAR-10 and STS-B data lie in a folder `shared` beside the checkout; without it these tests
+say so and skip. Timed figures live in `benchmarks/`; here only what must hold on any machine.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from shared_data import shared
+
+import trimtab
+from trimtab.core.context import Context
+from trimtab.core.metric import evaluate
+from trimtab.core.model import Model
+from trimtab.core.running import int8_share
+from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.target import Target
+from trimtab.passes import find
+from trimtab.passes.base import relative_error
+
+pytestmark = pytest.mark.slow
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+LIGHT = sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/*.onnx"))
+CTX = Context(target=Target.detect(1))
+
+
+def cifar(split: str, count: int) -> trimtab.Dataset:
+    """The first `count` images, which are balanced by class, as (N, 3, 32, 32) float32."""
+    from PIL import Image
+
+    pack = np.load(shared(f"data/cifar10_{split}.npz"))
+    blob, ends = pack["jpeg"].tobytes(), pack["offsets"]
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(blob[a:b])).convert("RGB"), np.float32)
+        for a, b in itertools.pairwise(ends[: count + 1])
+    ]
+    images = ((np.stack(pixels) / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+    labels = pack["labels"][:count].astype(np.int64)
+    return trimtab.Dataset.of_arrays({"input": np.ascontiguousarray(images)}, labels, batch=250)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> trimtab.Dataset:
+    return cifar("train", 256)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> trimtab.Dataset:
+    return cifar("eval", 5000)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "mobilenet_v2"])
+def test_static_int8_keeps_the_accuracy_with_every_convolution_in_int8(
+    name: str, calibration: trimtab.Dataset, evaluation: trimtab.Dataset
+) -> None:
+    model = trimtab.load(shared(f"data/{name}.onnx"))
+    small = find("quantize-static")(data=calibration)(find("simplify")()(model, CTX), CTX)
+    share = int8_share(small, SessionConfig(threads=1))
+    assert share.float_ops == 0
+    assert share.int8_macs > 0
+    drop, _ = evaluate(small, evaluation).drop_from(evaluate(model, evaluation))
+    assert drop <= 0.005
+
+
+def measured_as_twice_as_fast(*args: Any) -> list[Any]:
+    """Stands for the bench: this test is about the order of work, and tests time nothing."""
+    from types import SimpleNamespace
+
+    def percentile_ns(quantile: float) -> float:
+        return 1e6
+
+    return [
+        SimpleNamespace(
+            ratio=2.0,
+            low=1.9,
+            high=2.1,
+            verdict="better",
+            candidate=SimpleNamespace(percentile_ns=percentile_ns),
+            base=SimpleNamespace(percentile_ns=percentile_ns),
+            to_json=dict,
+        )
+        for _ in args[1]
+    ]
+
+
+def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
+    calibration: trimtab.Dataset, evaluation: trimtab.Dataset, tmp_path: Path
+) -> None:
+    from trimtab.search import optimize, save_outcome
+
+    np.savez(tmp_path / "calib.npz", **next(iter(calibration.sized(256))).feeds)
+    model = trimtab.load(shared("data/resnet20.onnx"))
+    outcome = optimize(
+        model,
+        trimtab.Dataset.open(tmp_path / "calib.npz"),
+        eval_data=evaluation.take(1000),
+        ctx=CTX,
+        measure=measured_as_twice_as_fast,
+    )
+    save_outcome(outcome, tmp_path / "out")
+    assert outcome.chosen is not None
+    assert not [r for r in outcome.results if r.failure and "the same model" not in r.failure]
+    recipe = trimtab.Recipe.load(tmp_path / "out" / "recipe.yaml")
+    again = recipe(model).save(tmp_path / "again.onnx")
+    assert again.read_bytes() == (tmp_path / "out" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=lambda p: p.stem)
+def test_the_light_networks_simplify_quantize_and_run(path: Path) -> None:
+    model = trimtab.load(path)
+    simple = find("simplify")()(model, CTX)
+    small = find("quantize-dynamic")()(simple, CTX)
+    feeds = random_feeds(model)
+    expected = run(build_session(model), feeds)
+    for name, array in run(build_session(simple), feeds).items():
+        assert relative_error(expected[name], array) < 1e-4
+    assert all(np.isfinite(a).all() for a in run(build_session(small), feeds).values())
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    pytest.importorskip("transformers")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    root = Path(__file__).parent.parent
+    shared("data/stsb-en-dev.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return trimtab.load("examples.minilm:encoder")
+
+
+def test_minilm_keeps_its_spearman_in_dynamic_int8(
+    minilm: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    data = trimtab.Dataset.open("examples.minilm:stsb_dev")
+    config = SessionConfig(threads=1)
+    metric = "examples.minilm:spearman"
+    base = evaluate(minilm, data, metric, config=config)
+    small = find("quantize-dynamic")()(find("simplify")()(minilm, CTX), CTX)
+    assert round(base.value, 3) == 0.867
+    assert base.value - evaluate(small, data, metric, config=config).value <= 0.005
+
+
+def test_networks_export_simplify_quantize_and_run() -> None:
+    from trimtab.exporter import export
+    from trimtab.models import NETWORKS
+
+    for name, network in NETWORKS.items():
+        if name in {"vgg16", "resnet50", "resnet18"}:
+            continue  # the same code as their smaller kin, ten times the minutes
+        model = export(network.build(), name=name)
+        simple = find("simplify")()(model, CTX)
+        small = find("quantize-dynamic")()(simple, CTX)
+        feeds = random_feeds(simple, batch=2)
+        assert all(np.isfinite(a).all() for a in run(build_session(small), feeds).values()), name
