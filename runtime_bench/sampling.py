@@ -192,14 +192,18 @@ def warm_up(arm: Arm, feeds: Feeds, now: Callable[[], int], seconds: float) -> f
     """Run until latencies no longer fall: at least three runs, then until the slope is noise.
 
     Returns:
-        Median latency of the last five runs in nanoseconds.
+        Nanoseconds that a run takes by the clock, all that belongs to it included.
     """
     arm.warm(feeds)
-    end = now() + int(seconds * 1e9)
+    start = now()
+    end = start + int(seconds * 1e9)
     seen = list(arm.time(WARM_RUNS).ns)
+    taken_ns = (now() - start) / WARM_RUNS
     while now() < end and not steady(seen):
-        seen += arm.time(max(1, len(seen) // 2)).ns
-    return float(statistics.median(seen[-5:]))
+        start, runs = now(), max(1, len(seen) // 2)
+        seen += arm.time(runs).ns
+        taken_ns = (now() - start) / runs
+    return taken_ns
 
 
 def steady(ns: Sequence[int]) -> bool:

@@ -1,0 +1,235 @@
+"""Measure models against each other in one run, and say which is faster with what certainty.
+
+Blocks of base and candidate alternate in random order, each model in a process of its own, until
+every verdict stands: faster, slower, same (within --resolution), or inconclusive at --max-time.
+Exit code 0 when it measured; with --aa 1 where the base differs from itself, 3 if inconclusive.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.core.model import Model
+    from trimtab.core.session import Feeds
+    from trimtab.runtime_bench.compare import MakeArm, ModelOrPath
+
+SUMMARY = "measure models against each other"
+INTERRUPTED = 130
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("base", metavar="BASE", help=".onnx file, or module:callable")
+    add("candidates", nargs="*", metavar="CANDIDATE", help="models that take the same inputs")
+    add("--data", metavar="DATA", help="feed its first rows (default: random numbers)")
+    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="of an input")
+    add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; several are a sweep")
+    add("--threads", metavar="1,2", help="intra-op threads; several are a sweep (default: all)")
+    add("--provider", metavar="P", help="execution provider")
+    add("--max-time", metavar="30s", default="30s", help="upper bound of all measuring")
+    add("--json", metavar="FILE", help="write every sample as JSON")
+    add("--aa", action="store_true", help="measure the base against itself: must come out same")
+    add("--in-process", action="store_true", help="all sessions in this process")
+    add("--concurrency", metavar="N", help="throughput with N callers at once")
+    add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
+    add("--resolution", metavar="0.05", default="0.05", help="a difference that counts as none")
+    add("--alpha", metavar="0.01", default="0.01", help="bound on any wrong verdict")
+    add("--seed", metavar="N", default="0", help="of the order of blocks and of random inputs")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from pathlib import Path
+
+    from trimtab.runtime_bench.values import save
+
+    request = _Request(args)
+    document: dict[str, Any] = {"kind": "bench", "runs": [], "cards": []}
+    codes = [0]
+    for settings in request.sweep():
+        code, entry = request.measure(**settings)
+        document["runs"].append(settings | entry)
+        codes.append(code)
+        if args.json:  # after each, so that what fails later loses nothing
+            save(Path(args.json), document)
+        if code == INTERRUPTED:
+            return code
+    if args.card and not args.in_process:
+        document["cards"] = request.cards()
+        if args.json:
+            save(Path(args.json), document)
+    return max(codes)
+
+
+class _Request:
+    """What the options ask for, checked before anything is measured."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from trimtab.core.errors import OptionError
+        from trimtab.core.fields import convert
+        from trimtab.core.progress import Stderr
+        from trimtab.options import duration, shape
+
+        if args.aa and args.candidates:
+            raise OptionError("measures the base against itself, without CANDIDATE", where="--aa")
+        self.args, self.progress = args, Stderr()
+        self.seconds = duration(args.max_time)
+        self.alpha = convert(float, args.alpha, where="--alpha")
+        self.resolution = convert(float, args.resolution, where="--resolution")
+        self.seed = convert(int, args.seed, where="--seed")
+        self.shapes = dict(shape(text) for text in args.shape)
+        self.threads = _numbers(args.threads, "--threads")
+        self.batches: Sequence[int | None] = _numbers(args.batch, "--batch") or [None]
+        self.concurrency = (_numbers(args.concurrency, "--concurrency") or [1])[0]
+        _check_file(args.json)
+        if args.in_process and self.concurrency > 1:
+            raise OptionError("needs processes", where="--concurrency", hint="Drop --in-process")
+        self.base, self.base_model = _open(args.base)
+        given = [args.base] if args.aa else args.candidates
+        self.candidates = [_open(spec)[0] for spec in given]
+
+    def sweep(self) -> list[dict[str, Any]]:
+        """Each combination of threads and batch."""
+        from trimtab.core.target import usable_cpus
+
+        threads = self.threads or [usable_cpus()]
+        return [{"threads": t, "batch": b} for t in threads for b in self.batches]
+
+    def measure(self, threads: int, batch: int | None) -> tuple[int, dict[str, Any]]:
+        """Measure one combination and print it: exit code and entry of the document."""
+        from trimtab.core.session import SessionConfig
+        from trimtab.runtime_bench.compare import compare, measure
+        from trimtab.runtime_bench.present import comparison_lines, measurement_lines
+
+        config = SessionConfig(self.args.provider or "CPUExecutionProvider", threads)
+        common: dict[str, Any] = {
+            "config": config,
+            "max_seconds": self.seconds / len(self.sweep()),
+            "seed": self.seed,
+            "progress": self.progress,
+            "in_process": self.args.in_process,
+            "make_arm": self._make_arm(config),
+        }
+        feeds, per_second = self._feeds(batch), self.concurrency > 1
+        if not self.candidates:
+            found = measure([self.base], feeds, **common)
+            self._print(measurement_lines(found, per_second=per_second), found, threads, batch)
+            entry: dict[str, Any] = {"measurements": [m.to_json() for m in found]}
+            return (INTERRUPTED if found[0].interrupted else 0), entry
+        limits = {"alpha": self.alpha, "resolution": self.resolution}
+        compared = compare(self.base, self.candidates, feeds, **common, **limits)
+        shown = [compared[0].base, *(c.candidate for c in compared)]
+        self._print(comparison_lines(compared, per_second=per_second), shown, threads, batch)
+        entry = {"comparisons": [c.to_json() for c in compared]}
+        return self._code(compared), entry
+
+    def cards(self) -> list[dict[str, Any]]:
+        """Measure what each model costs to start and hold, in fresh processes, and print it."""
+        from trimtab.core.errors import RunError
+        from trimtab.core.session import SessionConfig
+        from trimtab.runtime_bench.card import card
+        from trimtab.runtime_bench.present import card_lines
+
+        config = SessionConfig(
+            self.args.provider or "CPUExecutionProvider", self.sweep()[0]["threads"]
+        )
+        feeds = self._feeds(self.batches[0])
+        models = [self.base] if self.args.aa else [self.base, *self.candidates]
+        found = []
+        for model in self.progress.track(models, "cards", len(models)):
+            try:
+                found.append(card(model, feeds, config))
+            except RunError as error:
+                self.progress.say(str(error))
+        if found:
+            print("\n".join(["", *card_lines(found)]))  # noqa: T201
+        return [c.to_json() for c in found]
+
+    def _feeds(self, batch: int | None) -> Feeds:
+        from trimtab.core.dataset import Dataset
+        from trimtab.runtime_bench.feeds import make_feeds
+
+        if self.args.data is None:
+            return make_feeds(self.base_model, self.shapes, batch=batch, seed=self.seed)
+        data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
+        return next(iter(data)).feeds
+
+    def _make_arm(self, config: Any) -> MakeArm | None:
+        from trimtab.runtime_bench.process import ProcessArm
+
+        if self.concurrency == 1:
+            return None
+        return lambda model, name: ProcessArm(model, config, name, concurrency=self.concurrency)
+
+    def _code(self, compared: Sequence[Any]) -> int:
+        if any(c.interrupted for c in compared):
+            return INTERRUPTED
+        if any(c.error for c in compared):
+            return 2
+        verdict = compared[0].verdict
+        if not self.args.aa or verdict == "same":
+            return 0
+        return 3 if verdict == "inconclusive" else 1
+
+    def _print(
+        self, lines: Sequence[str], shown: Sequence[Any], threads: int, batch: int | None
+    ) -> None:
+        import sys
+
+        from trimtab.runtime_bench.present import plot_lines
+
+        title = f"threads {threads}" + (f", batch {batch}" if batch else "")
+        title += f", {self.concurrency} callers" if self.concurrency > 1 else ""
+        plot = plot_lines(shown) if sys.stdout.isatty() and _speaks_unicode() else []
+        several = len(self.sweep()) > 1 or self.concurrency > 1
+        print("\n".join([*(["", title] if several else []), *lines, *plot]))  # noqa: T201
+
+
+def _open(spec: str) -> tuple[ModelOrPath, Model]:
+    """What a session loads, and the model; a file is loaded by the session itself."""
+    from pathlib import Path
+
+    from trimtab.open_model import open_model
+
+    model = open_model(spec)
+    path = Path(spec)
+    return (path if path.is_file() else model), model
+
+
+def _numbers(text: str | None, option: str) -> list[int]:
+    from trimtab.core.errors import OptionError
+
+    if text is None:
+        return []
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise OptionError(f"{text!r} is no number above 0, nor a list of such", where=option)
+    return found
+
+
+def _check_file(path: str | None) -> None:
+    """Refuse a file that cannot be written now, not after the measurement."""
+    import os
+    from pathlib import Path
+
+    from trimtab.core.errors import OutputError
+
+    if path is None:
+        return
+    parent = Path(path).resolve().parent
+    existing = next(p for p in [parent, *parent.parents] if p.exists())
+    if Path(path).is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise OutputError("cannot be written", where=path, hint="Give --json another file")
+
+
+def _speaks_unicode() -> bool:
+    import sys
+
+    return "utf" in (sys.stdout.encoding or "").lower()
