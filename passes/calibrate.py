@@ -145,7 +145,7 @@ def observing(model: Model, tensors: Sequence[str]) -> Model:
 
 def _run(session: Any, batch: Batch, inner: Sequence[str], where: str) -> Outputs:
     try:
-        return {**batch.feeds, **run(session, batch.feeds, inner)}
+        return {**batch.feeds, **(run(session, batch.feeds, inner) if inner else {})}
     except RunError as error:
         shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in batch.feeds.items())
         raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error

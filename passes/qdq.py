@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,15 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
     """
     proto = inferred(model)
     with quiet():
-        written = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
-    return finished(written, model)
+        message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
+    written = finished(message, model)
+    excluded = set(scheme.exclude)
+    _free_products(
+        written.graph,
+        lambda node: node.op_type not in scheme.ops or node.name in excluded,
+    )
+    _remove_unused(written.graph)
+    return written
 
 
 def _marked(quantizer: Any) -> set[str]:
@@ -142,6 +149,43 @@ def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
         model.ir.producer_version,
     )
     return written
+
+
+def _free_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let matrix products that nothing reads as int8 be float: their kernels write that as well.
+
+    So an answer is not rounded to 256 levels, and a Q and a DQ less run.
+    """
+    for dequantize in [node for node in graph if node.op_type == "DequantizeLinear"]:
+        rounded = dequantize.outputs[0]
+        quantize = _maker(dequantize, "QuantizeLinear")
+        product = _maker(quantize, "Gemm", "MatMul") if quantize else None
+        if quantize is None or product is None:
+            continue
+        value, integer = product.outputs[0], quantize.outputs[0]
+        alone = len(value.uses()) == 1 and len(integer.uses()) == 1
+        if not alone or not all(floating(node) for node, _ in rounded.uses()):
+            continue
+        name = rounded.name if rounded.is_graph_output() else value.name
+        value.dtype = rounded.dtype or ir.DataType.FLOAT
+        value.shape = rounded.shape or value.shape
+        rounded.replace_all_uses_with(value, replace_graph_outputs=True)
+        graph.remove([dequantize, quantize], safe=True)
+        value.name = name
+
+
+def _remove_unused(graph: ir.Graph) -> None:
+    """Drop initializers that nobody reads: the scales of pairs that went."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]
+
+
+def _maker(node: ir.Node, *ops: str) -> ir.Node | None:
+    """The node that makes the first input, where it is of one of these types."""
+    value = node.inputs[0]
+    maker = value.producer() if value is not None else None
+    return maker if maker is not None and maker.op_type in ops else None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.model import Model
@@ -20,7 +21,7 @@ MINIMUM_OPSET = 13
 
 
 def prepare(model: Model) -> None:
-    """Make the graph of a clone ready: Constants lifted, nodes named, weights no inputs.
+    """Make the graph of a clone ready: Constants lifted, nodes named, shapes known.
 
     Raises:
         InputError: the model is quantized already.
@@ -40,6 +41,7 @@ def prepare(model: Model) -> None:
     kept = [value for value in model.graph.inputs if value.name not in weights]
     if len(kept) < len(model.graph.inputs):
         model.graph.inputs[:] = kept
+    ShapeInferencePass()(model.ir)
 
 
 def refuse_quantized(model: Model) -> None:

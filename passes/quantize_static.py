@@ -18,6 +18,7 @@ from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
 from .calibrate import calibrate
+from .int8_forms import to_int8_forms
 from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
 from .quantizable import in_subgraphs, match_nodes, prepare
@@ -59,6 +60,7 @@ class QuantizeStatic(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, look at what really runs."""
         prepare(model)
+        forms = to_int8_forms(model.graph)
         data = ctx.dataset(self.data, model, purpose="static quantization").take(self.samples)
         scheme, declined = self._scheme(model, ctx.target)
         tensors = observed_tensors(model, scheme)
@@ -80,6 +82,7 @@ class QuantizeStatic(Pass):
             "activation": scheme.activation,
             "weight": scheme.weight,
             "reduce_range": scheme.reduce_range,
+            "forms": forms,
         }
         report |= running_share(written, model, ctx.target).to_json()
         return Rewrite(written, declined, report)
