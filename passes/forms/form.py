@@ -1,0 +1,148 @@
+"""What a rule is: a function that looks at one node and says how else its result can be made.
+
+    @form("sum-before-norm", at="Add", back="add-before-norm")
+    def sum_before_norm(add: ir.Node) -> Found:
+        '''One line that says what it writes and why that may be faster.'''
+        if not feeds_norm(add):
+            return None                                # not this pattern
+        if add.outputs[0].is_graph_output():
+            return "its sum is an output"              # the pattern, declined, with the reason
+        return lambda w: w.op("Sum", *add.inputs)      # what to write in its place
+
+A rule never changes the graph itself, so looking for sites is free of effects.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+#: New values for old ones; a single value stands for the first output of the node looked at.
+Made = ir.Value | Mapping[ir.Value, ir.Value]
+Make = Callable[["Writer"], Made]
+Found = Make | str | None
+Look = Callable[[ir.Node], Found]
+
+#: Domain of onnxruntime's own operators.
+CONTRIB = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A rule.
+
+    Attributes:
+        name: in recipes, tables and on the command line.
+        at: types of the operators that it looks at.
+        look: says what stands at a node.
+        back: name of the rule that writes the original form again, where there is one.
+        min_opset: lowest operator set that has the operators it writes.
+        runtime_only: whether it writes operators that only onnxruntime knows.
+    """
+
+    name: str
+    at: frozenset[str]
+    look: Look
+    back: str | None = None
+    min_opset: int = 7
+    runtime_only: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of its documentation."""
+        return (inspect.getdoc(self.look) or "").splitlines()[0]
+
+
+def form(
+    name: str,
+    *,
+    at: str,
+    back: str | None = None,
+    min_opset: int = 7,
+    runtime_only: bool = False,
+) -> Callable[[Look], Form]:
+    """Make a rule of a function; `at` lists operator types, separated by blanks."""
+    return lambda look: Form(name, frozenset(at.split()), look, back, min_opset, runtime_only)
+
+
+class Writer:
+    """Writes new nodes and weights beside those that they replace.
+
+    Args:
+        graph: where to write.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._taken = {v.name for node in graph.all_nodes() for v in node.outputs}
+        self._taken |= {v.name for v in graph.inputs} | set(graph.initializers)
+        self._at: ir.Node | None = None
+
+    def stand_at(self, node: ir.Node) -> None:
+        """New nodes go before this one, and take their names from its output."""
+        self._at = node
+
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        like: ir.Value | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> ir.Value:
+        """Result of a new node with one output, of the type and shape of `like` where given."""
+        return self.ops(op_type, inputs, [like], domain=domain, **attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: tuple[ir.Value | None, ...],
+        likes: list[ir.Value | None],
+        *,
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        """Results of a new node with as many outputs as `likes`."""
+        assert self._at is not None
+        results = [self._value(op_type, like) for like in likes]
+        known = {k: v for k, v in attributes.items() if v is not None}
+        node = ir.node(op_type, inputs, known, domain=domain, outputs=results)
+        node.name = f"{results[0].name}/node"
+        self._graph.insert_before(self._at, node)
+        if domain:
+            self._graph.opset_imports.setdefault(domain, 1)
+        return results
+
+    def weight(self, array: NDArray[Any], hint: str = "weight") -> ir.Value:
+        """A new initializer."""
+        data = np.ascontiguousarray(array)
+        value = ir.val(self._name(hint), const_value=ir.tensor(data))
+        value.const_value.name = value.name  # type: ignore[union-attr]
+        value.shape, value.type = (
+            ir.Shape(data.shape),
+            ir.TensorType(ir.DataType.from_numpy(data.dtype)),
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def _value(self, hint: str, like: ir.Value | None) -> ir.Value:
+        value = ir.val(self._name(hint.lower()))
+        if like is not None:
+            value.type, value.shape = like.type, like.shape and like.shape.copy()
+        return value
+
+    def _name(self, hint: str) -> str:
+        assert self._at is not None
+        base = f"{self._at.outputs[0].name}/{hint}"
+        name, count = base, 1
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
