@@ -1,7 +1,8 @@
 """Which candidate is best: pure functions over results, so that every rule can be tested.
 
-The fastest that holds all constraints wins; a tie inside the intervals goes to the smaller file, and
-among files of one size to the better quality on the part of the data that decides. A candidate that is not faster than the original beyond its interval is never called a success.
+The fastest that holds all constraints wins; a tie inside the intervals goes to the smaller file,
+and among files of one size to the better quality on the part of the data that decides. A candidate
+that is not faster than the original beyond its interval is never called a success.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from trimtab.passes.base import Pass
 from trimtab.recipe import Recipe
 
 #: Share of weights that magnitude pruning sets to zero without retraining.
-SPARSITY = 0.3
+SPARSITY = 0.2
 
 
 def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ...]:  # noqa: ARG001
@@ -22,7 +22,7 @@ def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ..
         target: where it will run.
     """
     simplify = find("simplify")()
-    prune = find("prune-magnitude").from_json({"sparsity": SPARSITY})
+    prune = find("prune-magnitude").from_json({"sparsity": SPARSITY, "scope": "global"})
     dynamic = find("quantize-dynamic")()
     static = find("quantize-static")
     methods = static.fields()["ranges"].choices

@@ -272,7 +272,10 @@ def check_output(folder: str | Path) -> None:
     """
     from trimtab.core.files import atomic_folder
 
-    with atomic_folder(Path(folder)):
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    with atomic_folder(existing):
         pass
 
 

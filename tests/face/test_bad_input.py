@@ -186,7 +186,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
         "is not in the installed onnxruntime",
     ),
     "bench provider missing": (
-        lambda f, m, d: ["bench", m, "--provider", "CUDAExecutionProvider", "--max-time", "1s"],
+        lambda f, m, d: ["bench", m, "--shape", "x=1x3x8x8", "--provider", "CUDAExecutionProvider"],
         "is not in the installed onnxruntime",
     ),
     "output not writable": (

@@ -29,3 +29,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--locate", action="store_true", help="where parity fails, name the first node that differs"
     )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Export, prove, write."""
+    from pathlib import Path
+
+    from trimtab.core.fields import convert
+    from trimtab.exporter import export, load_module, parse_dynamic
+    from trimtab.report.lines import pass_lines
+    from trimtab.search import check_output
+
+    check_output(Path(args.output).parent)
+    module = load_module(args.source, args.weights)
+    model = export(
+        module,
+        args.input,
+        output_names=args.output_name,
+        dynamic=parse_dynamic(*args.dynamic) if args.dynamic else None,
+        locate=args.locate,
+        name=args.source,
+        **({"opset": convert(int, args.opset, where="--opset")} if args.opset else {}),
+    )
+    path = model.save(args.output)
+    print("\n".join(pass_lines(model, model, path)))  # noqa: T201
+    inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
+    print(f"inputs: {inputs}\noutputs: {outputs}")  # noqa: T201
+    return 0

@@ -98,7 +98,9 @@ class Model:
 
     @classmethod
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
-        return cls(model, _read_lineage(model), name)
+        # Lineage lives in its field alone; a second copy in the graph would go stale.
+        lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
+        return cls(model, lineage, name)
 
     def clone(self) -> Model:
         """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
@@ -191,7 +193,6 @@ class Model:
     def digest(self) -> str:
         """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
         bare = replace(self, lineage=()).ir.clone()
-        bare.metadata_props.pop(LINEAGE_KEY, None)
         # A file lists sparse weights apart from dense ones, so their order is no part of a model.
         weights = sorted(bare.graph.initializers.items())
         bare.graph.initializers.clear()
@@ -223,8 +224,7 @@ def _spec(value: onnx_ir.Value) -> TensorSpec:
     return TensorSpec(value.name or "", value.dtype or onnx_ir.DataType.UNDEFINED, dims)
 
 
-def _read_lineage(model: onnx_ir.Model) -> tuple[Step, ...]:
-    text = model.metadata_props.get(LINEAGE_KEY)
+def _read_lineage(text: str) -> tuple[Step, ...]:
     if not text:
         return ()
     try:
