@@ -11,7 +11,7 @@ from typing import Any
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 
-from .compare import ModelOrPath, Subject, size_bytes
+from .compare import ModelOrPath, Subject
 from .feeds import make_feeds
 from .process import ProcessArm
 
@@ -81,7 +81,7 @@ def card(
     fed = feeds if feeds is not None else make_feeds(subject.model)
     found = [_once(subject.source, fed, config or SessionConfig()) for _ in range(processes)]
     load, first, peak = zip(*found, strict=True)
-    return Card(subject.name, size_bytes(subject.source), load, first, peak)
+    return Card(subject.name, subject.size_bytes, load, first, peak)
 
 
 def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:

@@ -34,10 +34,15 @@ WANTED_RUNS = runs_needed(0.99)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure: what a session loads, and what is known of it."""
+    """A model to measure: what a session loads, and what is known of it.
+
+    Size and digest are taken at the start, since a file may be gone at the end.
+    """
 
     source: Model | Path
     model: Model
+    size_bytes: int
+    digest: str
 
     @classmethod
     def of(cls, given: ModelOrPath) -> Subject:
@@ -47,8 +52,9 @@ class Subject:
             ModelError: the file cannot be used.
         """
         if isinstance(given, Model):
-            return cls(given, given)
-        return cls(Path(given), Model.load(given))
+            return cls(given, given, given.size_bytes, given.digest)
+        model = Model.load(given)
+        return cls(Path(given), model, size_bytes(Path(given)), model.digest)
 
     @property
     def name(self) -> str:
@@ -219,8 +225,8 @@ class _Reporter:
         switches = tuple(n for runs in letters for n in runs.switches)
         return Measurement(
             subject.name,
-            subject.model.digest,
-            size_bytes(subject.source),
+            subject.digest,
+            subject.size_bytes,
             tuple(n for runs in letters for n in runs.ns),
             switches,
             Environment.here(),
@@ -256,20 +262,21 @@ class _Reporter:
         )
 
 
-def size_bytes(source: Model | Path) -> int:
+def size_bytes(given: ModelOrPath) -> int:
     """Bytes of the file, with external data where it has any."""
-    if isinstance(source, Model):
-        return source.size_bytes
     import onnx
 
-    proto = onnx.load(source, load_external_data=False)
+    if isinstance(given, Model):
+        return given.size_bytes
+    path = Path(given)
+    proto = onnx.load(path, load_external_data=False)
     beside = {
         entry.value
         for tensor in proto.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum(f.stat().st_size for f in [source, *(source.parent / name for name in beside)])
+    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in beside)])
 
 
 def _exhaust(steps: Iterable[object]) -> bool:

@@ -71,8 +71,10 @@ class Worker:
         build_session(Model.from_proto(onnx.parser.parse_model(NOTHING)), settings)
         self.baseline_bytes = reset_peak()
         start = time.perf_counter_ns()
-        with runtime_errors(name):
+        try:
             self.session = build_session(Path(model), settings)
+        except RunError as error:  # it names the file, which may be a copy of ours
+            raise RunError(error.what, where=name, hint=error.hint) from error
         return {"load_ns": time.perf_counter_ns() - start}
 
     def do_feed(self, path: str) -> Message:

@@ -1,0 +1,64 @@
+"""Arms and a clock for tests of the bench, so that no test times anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trimtab.core.errors import RunError
+from trimtab.core.session import Feeds
+from trimtab.runtime_bench.sampling import Runs
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands until somebody works."""
+
+    at_ns: int = 0
+
+    def __call__(self) -> int:
+        return self.at_ns
+
+
+@dataclass
+class FakeArm:
+    """An arm whose runs take `run_ns` with log-normal noise, on a fake clock."""
+
+    clock: FakeClock
+    run_ns: float = 1e6
+    noise: float = 0.02
+    name: str = "fake"
+    seed: int = 0
+    before: Callable[[int], None] = lambda _: None
+    calls: list[int] = field(default_factory=list)
+    fed: list[Feeds] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def warm(self, feeds: Feeds) -> None:
+        self.fed.append(feeds)
+
+    def time(self, runs: int) -> Runs:
+        self.before(len(self.calls))
+        self.calls.append(runs)
+        factors = np.exp(self.noise * self.rng.standard_normal(runs))
+        ns = tuple(int(n) for n in np.maximum(1, self.run_ns * factors))
+        self.clock.at_ns += sum(ns)
+        return Runs(ns, (0,) * runs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fails_at(call: int, error: BaseException | None = None) -> Callable[[int], None]:
+    """A `before` that raises at the given call of `time`."""
+
+    def before(index: int) -> None:
+        if index == call:
+            raise error or RunError("its process died", where="fake", hint="Try another")
+
+    return before
