@@ -1,0 +1,281 @@
+"""Measuring what a gate's budgets need, and nothing else.
+
+What needs no clock comes first; then the model interleaved with each reference; then the model
+alone; then its start-up in fresh processes. Each part ends as soon as its budgets are decided, and
+leaves its time to the next. After Ctrl-C the rest is left out and what was measured stands.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError, RunError
+from trimtab.core.metric import evaluate
+from trimtab.core.model import Model
+from trimtab.core.progress import Progress, Silent
+from trimtab.core.running import int8_share
+from trimtab.core.session import Feeds, SessionConfig, available_providers, build_session
+from trimtab.core.target import usable_cpus
+
+from .budgets import Budget, Gate
+from .card import card
+from .compare import ModelOrPath, compare, measure, size_bytes
+from .environment import Snapshot, fit_to_measure
+from .feeds import make_feeds
+from .gate import fewest_runs, ratio_verdict
+from .ruling import Facts
+from .statistics import PairedTest
+from .tails import tail_test
+
+OpenModel = Callable[[str], ModelOrPath]
+#: Processes of a card where no start-up time is tested.
+FEW_PROCESSES = 3
+#: Least time for a part, so that the last one is not starved by the first.
+LEAST_SECONDS = 1.0
+
+
+def open_file(name: str) -> ModelOrPath:
+    """A model by its path; sessions read the file themselves, as in production."""
+    return Path(name)
+
+
+@dataclass
+class Collector:
+    """Gathers the facts of one gate.
+
+    Attributes:
+        gate: what to measure for.
+        alpha: error rate of each statistical budget.
+        seconds: upper bound of the timed parts together, start-up aside.
+        seed: of the order of blocks.
+        progress: where to tell how far it is.
+        open_model: from a name in the gate to a model or file.
+        in_process: sessions in this process, for tests.
+        given_feeds: what the model is fed; by default rows of the data, else random ones.
+    """
+
+    gate: Gate
+    alpha: float
+    seconds: float = 30.0
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+    open_model: OpenModel = open_file
+    in_process: bool = False
+    given_feeds: Feeds | None = None
+    _end: float = 0.0
+    _found: dict[str, Any] = field(default_factory=dict)
+    _failures: dict[str, str] = field(default_factory=dict)
+
+    def collect(self) -> Facts:
+        """Measure.
+
+        Raises:
+            InputError: the gate's files do not fit together.
+        """
+        self._failures, self._found = {}, {}
+        model = self.open_model(self.gate.model)
+        self._found["size_bytes"] = size_bytes(model if isinstance(model, Model) else Path(model))
+        in_memory = Model.load(model) if not isinstance(model, Model) else model
+        self._found["digest"] = in_memory.digest
+        try:
+            self._measure(model, in_memory)
+        except KeyboardInterrupt:
+            self._found["interrupted"] = True
+        except RunError as error:
+            if error.where not in {None, "session.run", in_memory.name}:
+                raise  # a reference that cannot be run is bad input, not the model's fault
+            self._found["broken"] = str(error)
+        return Facts(**self._found, failures=self._failures)
+
+    @property
+    def config(self) -> SessionConfig:
+        """How every session of this gate is built."""
+        threads = self.gate.threads or usable_cpus()
+        return SessionConfig(provider=self.gate.provider, threads=threads)
+
+    def _measure(self, model: ModelOrPath, in_memory: Model) -> None:
+        if self._provider_is_missing():
+            return
+        feeds = self._feeds(in_memory)
+        if self.gate.of_kind("provider"):
+            self._found["providers"] = nodes_by_provider(in_memory, self.config)
+        if self.gate.of_kind("share"):
+            self._found["share"] = int8_share(in_memory, self.config, feeds)
+        if self.gate.of_kind("quality"):
+            self._quality(in_memory)
+        self._end = time.monotonic() + self.seconds
+        self._compare(model, feeds)
+        self._alone(model, feeds)
+        self._start_up(model, feeds)
+
+    def _provider_is_missing(self) -> bool:
+        """A budget on the provider is broken where the provider is not even installed.
+
+        Raises:
+            OptionError: it is missing, and no budget asked for it.
+        """
+        have = available_providers()
+        if self.gate.provider in have:
+            return False
+        if not self.gate.of_kind("provider"):
+            build_session(self.open_model(self.gate.model), self.config)
+        self._found["providers"] = {}
+        why = (
+            f"{self.gate.provider} is not in the installed onnxruntime, which has {', '.join(have)}"
+        )
+        kinds = {b.kind for b in self.gate.budgets} - {"provider", "size"}
+        self._failures.update(dict.fromkeys(kinds, why))
+        return True
+
+    def _feeds(self, model: Model) -> Feeds:
+        if self.given_feeds is not None:
+            return self.given_feeds
+        if self.gate.data and not self.gate.shapes:
+            data = Dataset.open(self.gate.data, batch=1).bind(model)
+            return next(iter(data.take(1))).feeds
+        return make_feeds(model, self.gate.shapes, batch=1 if not self.gate.shapes else None)
+
+    def _quality(self, model: Model) -> None:
+        assert self.gate.data is not None
+        assert self.gate.baseline is not None
+        base = self._in_memory(self.gate.baseline)
+        data = Dataset.open(self.gate.data)
+        mine, theirs = (
+            evaluate(
+                m,
+                data,
+                self.gate.metric,
+                reference=base,
+                config=self.config,
+                progress=self.progress,
+            )
+            for m in (model, base)
+        )
+        self._found["quality"] = (mine, theirs)
+
+    def _compare(self, model: ModelOrPath, feeds: Feeds) -> None:
+        """The model against each reference, until the budgets that name it are decided."""
+        by_reference: dict[str, list[Budget]] = {}
+        for budget in self.gate.of_kind("ratio"):
+            by_reference.setdefault(budget.against, []).append(budget)
+        self._found["comparisons"] = {}
+        parts = len(by_reference) + bool(self.gate.of_kind("tail"))
+        for position, (reference, budgets) in enumerate(by_reference.items()):
+            found = compare(
+                self.open_model(reference),
+                [model],
+                feeds,
+                config=self.config,
+                max_seconds=self._share_of_time(parts - position),
+                alpha=self.alpha,
+                resolution=self.gate.resolution,
+                seed=self.seed,
+                progress=self.progress,
+                in_process=self.in_process,
+                until=self._decided(budgets),
+            )[0]
+            self._found["comparisons"][reference] = found
+            if found.error is not None and found.error.startswith(found.candidate.model):
+                self._found["broken"] = found.error
+            if found.interrupted:
+                raise KeyboardInterrupt
+
+    def _decided(self, budgets: Sequence[Budget]) -> Callable[[PairedTest], bool]:
+        """Every budget is ruled; a few blocks more, until the interval has two ends to report."""
+
+        def decided(test: PairedTest) -> bool:
+            for budget in budgets:
+                if ratio_verdict(test, budget, self.alpha, self.gate.resolution) == "inconclusive":
+                    return False
+            return all(math.isfinite(end) for end in test.interval(self.alpha))
+
+        return decided
+
+    def _alone(self, model: ModelOrPath, feeds: Feeds) -> None:
+        budgets = self.gate.of_kind("tail")
+        if not budgets:
+            return
+        solo = measure(
+            [model],
+            feeds,
+            config=self.config,
+            max_seconds=self._share_of_time(1),
+            seed=self.seed,
+            progress=self.progress,
+            in_process=self.in_process,
+            until=tails_decided(budgets, self.alpha),
+        )[0]
+        self._found["solo"] = solo
+        if solo.interrupted:
+            raise KeyboardInterrupt
+
+    def _start_up(self, model: ModelOrPath, feeds: Feeds) -> None:
+        if not self.gate.of_kind("start", "memory"):
+            return
+        tested = bool(self.gate.of_kind("start"))
+        processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
+        self.progress.say(f"starting {processes} fresh processes")
+        before = Snapshot.now()
+        self._found["card"] = card(model, feeds, self.config, processes=processes)
+        self._found["start_fitness"] = fit_to_measure(before, Snapshot.now())
+
+    def _share_of_time(self, parts_left: int) -> float:
+        return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)
+
+    def _in_memory(self, name: str) -> Model:
+        opened = self.open_model(name)
+        return opened if isinstance(opened, Model) else Model.load(opened)
+
+
+def tails_decided(
+    budgets: Sequence[Budget], alpha: float
+) -> Callable[[Sequence[Sequence[int]]], bool]:
+    """When the runs of one model decide all its percentile budgets.
+
+    It looks again only after the runs have grown by a tenth, since a look goes through all of them.
+    """
+    next_look = 0
+
+    def decided(samples: Sequence[Sequence[int]]) -> bool:
+        nonlocal next_look
+        runs = samples[0]
+        if len(runs) < next_look:
+            return False
+        next_look = len(runs) + len(runs) // 10 + 1
+        return all(
+            tail_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
+            for b in budgets
+        )
+
+    return decided
+
+
+def nodes_by_provider(model: Model, config: SessionConfig) -> dict[str, dict[str, int]]:
+    """How many nodes of each operator onnxruntime assigned to each provider.
+
+    It tells of the graph after its basic optimizations, which is enough to see a fallback: a node
+    that no kernel of the provider takes goes to the CPU without a word.
+
+    Raises:
+        OptionError: this onnxruntime cannot tell.
+    """
+    recorded = {**config.config, "session.record_ep_graph_assignment_info": "1"}
+    session = build_session(model, replace(config, config=recorded))
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise OptionError(
+            "this onnxruntime cannot tell which provider a node runs on",
+            where="budget 'provider'",
+            hint="Update onnxruntime to 1.24 or later",
+        )
+    counts: dict[str, collections.Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        ops = (node.op_type for node in part.get_nodes())
+        counts.setdefault(part.ep_name, collections.Counter()).update(ops)
+    return {name: dict(found) for name, found in counts.items()}

@@ -1,0 +1,135 @@
+"""Check a model against its budgets: the exit code says whether all hold.
+
+Each budget is ruled on its own: pass, fail, or inconclusive. Exit code 0 all hold, 1 one is broken,
+2 bad input, 3 the evidence does not suffice, 4 only because the machine is not quiet enough. A
+budgets file reads:
+
+    model: out/model.onnx
+    baseline: float.onnx      # for speedup and drop
+    data: eval.npz            # for drop, and what the model is fed
+    metric: top1
+    threads: 1
+    budgets: {p95: 5ms, speedup: 1.5, size: 4MB, rss: 200MB, load: 300ms, drop: 0.01,
+              no_slower_than: previous.onnx, tolerance: 0.02, int8_share: 0.9}
+
+Several documents, or a list under `gates:`, are several gates; paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.runtime_bench.compare import ModelOrPath
+    from trimtab.runtime_bench.outputs import Outcome
+
+SUMMARY = "check a model against its budgets, for CI"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("budgets", metavar="budgets.yaml")
+    add("--max-time", metavar="30s", default="30s", help="upper bound of timing, each gate")
+    add(
+        "--on-inconclusive",
+        choices=["report", "fail", "pass"],
+        default="report",
+        help="exit code 3 or 4 (report), 1 (fail), or 0 (pass)",
+    )
+    add("--seed", metavar="N", default="0", help="of the order of blocks")
+    add("--history", metavar="FILE", help="append the figures to this history")
+    add("--json", metavar="FILE", help="write everything, every sample included")
+    add("--junit", metavar="FILE", help="write JUnit XML")
+    add("--markdown", metavar="FILE", help="write a table in Markdown")
+    add("--bencher", metavar="FILE", help="write Bencher Metric Format")
+    add("--benchmark-action", metavar="FILE", help="write for github-action-benchmark")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measure, rule, print, write."""
+    from trimtab.core.fields import convert
+    from trimtab.core.progress import Stderr
+    from trimtab.options import duration
+    from trimtab.runtime_bench.budget_file import load_gates
+    from trimtab.runtime_bench.budgets import count_statistical
+    from trimtab.runtime_bench.gate import ALPHA, exit_code, judge
+    from trimtab.runtime_bench.gate_run import Collector
+    from trimtab.runtime_bench.outputs import Outcome, all_rulings, lines
+
+    seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
+    gates = load_gates(args.budgets)
+    _check_history(args.history)
+    alpha = ALPHA / count_statistical(gates)
+    outcomes: list[Outcome] = []
+    for gate in gates:
+        collector = Collector(gate, alpha, seconds, seed, Stderr(), open_model=_open)
+        facts = collector.collect()
+        outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
+        # After each gate, so that what a later one does loses nothing.
+        _write(args, outcomes, alpha)
+        if facts.interrupted:
+            break
+    print("\n".join(lines(outcomes)))  # noqa: T201
+    _tell_github(args.budgets, outcomes)
+    if args.history:
+        from trimtab.runtime_bench.history import append
+
+        append(args.history, outcomes)
+    return exit_code(all_rulings(outcomes), args.on_inconclusive)
+
+
+def _open(name: str) -> ModelOrPath:
+    from pathlib import Path
+
+    from trimtab.open_model import open_model
+
+    return Path(name) if Path(name).exists() else open_model(name)
+
+
+def _check_history(path: str | None) -> None:
+    """A history that cannot be appended to is told before anything is measured."""
+    if path:
+        from trimtab.runtime_bench.history import History
+
+        History(path).close()
+
+
+def _write(args: argparse.Namespace, outcomes: Sequence[Outcome], alpha: float) -> None:
+    import json
+    from pathlib import Path
+
+    from trimtab.core.files import write_text
+    from trimtab.runtime_bench import outputs
+    from trimtab.runtime_bench.values import save
+
+    if args.json:
+        told = outputs.document(outcomes, alpha=alpha, on_inconclusive=args.on_inconclusive)
+        save(Path(args.json), told)
+    if args.junit:
+        write_text(Path(args.junit), outputs.junit(outcomes))
+    if args.markdown:
+        write_text(Path(args.markdown), outputs.markdown(outcomes) + "\n")
+    if args.bencher:
+        write_text(Path(args.bencher), json.dumps(outputs.bencher(outcomes), indent=1) + "\n")
+    if args.benchmark_action:
+        entries = json.dumps(outputs.benchmark_action(outcomes), indent=1)
+        write_text(Path(args.benchmark_action), entries + "\n")
+
+
+def _tell_github(budgets: str, outcomes: Sequence[Outcome]) -> None:
+    """The job's summary and annotations, where this runs in a GitHub workflow."""
+    import os
+    from pathlib import Path
+
+    from trimtab.core.files import writing
+    from trimtab.runtime_bench.outputs import markdown, workflow_commands
+
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with writing(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(outcomes) + "\n")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print("\n".join(workflow_commands(outcomes, budgets)))  # noqa: T201

@@ -1,0 +1,34 @@
+"""Show how the figures of a gate went over time, and where their level changed.
+
+Figures of different machine classes, providers or threads are shown apart: they do not compare.
+`trimtab gate budgets.yaml --history FILE` appends to the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "trend and change points of past gates"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("file", metavar="FILE", help="a history that `gate --history` wrote")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the series."""
+    import json
+
+    from trimtab.runtime_bench.history import History
+    from trimtab.runtime_bench.trend import document, lines
+
+    history = History(args.file, create=False)
+    try:
+        series = history.series()
+    finally:
+        history.close()
+    text = json.dumps(document(series), indent=1) if args.json else "\n".join(lines(series))
+    print(text)  # noqa: T201
+    return 0
