@@ -69,10 +69,9 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
         message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
     written = finished(message, model)
     excluded = set(scheme.exclude)
-    _free_products(
-        written.graph,
-        lambda node: node.op_type not in scheme.ops or node.name in excluded,
-    )
+    stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
+    _free_products(written.graph, lambda node: node.name in stays)
+    _read_floats(written.graph, lambda node: node.name in stays)
     _remove_unused(written.graph)
     return written
 
@@ -172,6 +171,26 @@ def _free_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None
         rounded.replace_all_uses_with(value, replace_graph_outputs=True)
         graph.remove([dequantize, quantize], safe=True)
         value.name = name
+
+
+def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let float operators read a float tensor as it is, not the rounded copy made for others.
+
+    The quantizer gives every reader the copy: residual connections of transformers lose accuracy
+    by it and pay for a DQ. Behind an int8 kernel there is no float tensor, so the copy stays.
+    """
+    for quantize in [node for node in graph if node.op_type == "QuantizeLinear"]:
+        value = quantize.inputs[0]
+        maker = value.producer() if value is not None else None
+        if value is None or (maker is not None and not floating(maker)):
+            continue
+        for dequantize, _ in list(quantize.outputs[0].uses()):
+            for reader, index in list(dequantize.outputs[0].uses()):
+                if floating(reader):
+                    reader.replace_input_with(index, value)
+            rounded = dequantize.outputs[0]
+            if not rounded.uses() and not rounded.is_graph_output():
+                graph.remove(dequantize, safe=True)
 
 
 def _remove_unused(graph: ir.Graph) -> None:

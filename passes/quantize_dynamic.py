@@ -28,14 +28,14 @@ class QuantizeDynamic(Pass):
         per_channel: one scale for each output channel of a weight.
         weight: integer type of weights; the target's where not given.
         convs: quantize convolutions too, which makes files smaller and inference slower.
-        embeddings: store embedding tables in int8 too, which makes files smaller.
+        embeddings: store embedding tables in int8 too: a quarter of their size at the same speed.
         exclude: nodes to leave float, by name or glob pattern.
     """
 
     per_channel: bool = True
     weight: Literal["int8", "uint8"] | None = None
     convs: bool = False
-    embeddings: bool = False
+    embeddings: bool = True
     exclude: tuple[str, ...] = ()
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:

@@ -32,7 +32,7 @@ class QuantizeStatic(Pass):
     Attributes:
         data: calibration data; the context's where none is named.
         samples: how many samples to calibrate on, evenly spaced over the data.
-        ranges: how ranges come from the values seen.
+        ranges: how ranges come from the values seen; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
         per_channel: one scale for each output channel of a weight.
         activation: integer type of activations; the target's where not given.
@@ -44,7 +44,7 @@ class QuantizeStatic(Pass):
 
     data: Dataset | None = None
     samples: int = 256
-    ranges: Method = "minmax"
+    ranges: Method = "mse"
     percentile: float = 99.99
     per_channel: bool = True
     activation: Literal["int8", "uint8"] | None = None
@@ -88,7 +88,7 @@ class QuantizeStatic(Pass):
         return Rewrite(written, declined, report)
 
     def _scheme(self, model: Model, target: Target) -> tuple[Scheme, list[Declined]]:
-        ops = int8_operators(target)
+        ops = int8_operators(target, model.graph)
         chosen = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in chosen]
         declined += [Declined(node.name or "", why) for node, why in misplaced(model.graph, ops)]

@@ -156,6 +156,28 @@ def attention() -> Model:
     )
 
 
+def transformer_block() -> Model:
+    return graph(
+        """g (float[N, 6, 32] x) => (float[N, 6, 32] y) {
+          h = LayerNormalization <axis = -1> (x, gain, shift)
+          [query] q = MatMul (h, wq)
+          [key] k = MatMul (h, wk)
+          t = Transpose <perm = [0, 2, 1]> (k)
+          [scores] s = MatMul (q, t)
+          p = Softmax <axis = -1> (s)
+          [mix] m = MatMul (p, h)
+          [out] o = MatMul (m, wo)
+          r = Add (o, h)
+          y = LayerNormalization <axis = -1> (r, gain, shift)
+        }""",
+        gain=np.ones(32, np.float32),
+        shift=np.zeros(32, np.float32),
+        wq=(32, 32),
+        wk=(32, 32),
+        wo=(32, 32),
+    )
+
+
 PATTERNS = {
     f.__name__: f
     for f in (chain, branch, residual, silu, concat, squeeze_excite, linear, attention)

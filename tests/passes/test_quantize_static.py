@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from int8_graphs import PATTERNS, chain, graph, normal, residual
+from int8_graphs import PATTERNS, chain, graph, normal, residual, transformer_block
 from shared_data import shared
 
 from trimtab.core.context import Context
@@ -42,6 +42,41 @@ def test_every_pattern_runs_fully_in_int8(pattern):
     # One Q at the input and one DQ at the output: no island of float between.
     assert share.leftover_qdq <= 2
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
+
+
+def test_in_a_transformer_the_products_with_weights_alone_are_int8():
+    model = transformer_block()
+    data = normal(model)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    share = int8_share(quantized)
+    assert sorted(share.float_nodes) == ["mix", "scores"]
+    # Their results are float at once: MatMulIntegerToFloat, no requantization.
+    assert share.ops["MatMulIntegerToFloat"] == 3
+    # One Q for the two products that read h, one for the third; no DQ at all.
+    assert (share.leftover_qdq, share.ops.get("DequantizeLinear", 0)) == (2, 0)
+    assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 30
+    declined = [name for name, _ in quantized.lineage[-1].notes["declined"]]
+    assert sorted(declined) == ["mix", "scores"]
+
+
+def test_float_readers_get_the_float_tensor():
+    model = transformer_block()
+    quantized = QuantizeStatic(data=normal(model))(model, VNNI)
+    residual_add = next(node for node in quantized.graph if node.op_type == "Add")
+    assert [value.name for value in residual_add.inputs] == ["o", "h"]
+
+
+def test_a_product_that_is_an_answer_is_not_rounded():
+    model = graph(
+        "g (float[N, 16] x) => (float[N, 4] y) { y = Gemm <transB = 1> (x, w, b) }",
+        w=(4, 16),
+        b=(4,),
+    )
+    data = normal(model, rows=400)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    assert int8_share(quantized).leftover_qdq == 1
+    # Rounded to 256 levels, 1,600 answers could not all differ.
+    assert len(np.unique(outputs(quantized, data))) > 1000
 
 
 def test_the_report_tells_what_runs():

@@ -130,7 +130,10 @@ def int8_share(
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
         int8_macs=sum(_macs(node, shapes) for node in integer),
         float_macs=sum(_macs(node, shapes) for node in floating),
-        float_nodes=tuple(node.name or node.op_type for node in floating),
+        # This fusion appends its own name to that of the node that it replaces.
+        float_nodes=tuple(
+            (node.name or node.op_type).split("/MatmulTransposeFusion")[0] for node in floating
+        ),
         ops=dict(counts),
     )
 
