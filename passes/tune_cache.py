@@ -1,0 +1,80 @@
+"""What earlier runs found: gain of a rule by machine class, precision and shape of its sites."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import OutputError
+from trimtab.core.files import write_text
+from trimtab.core.target import Target
+
+Key = tuple[str, str]
+
+
+def machine_class(target: Target) -> str:
+    """Machines on which the same forms win, by what their kernels are chosen by."""
+    import onnxruntime
+
+    parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
+    parts += ["vnni"] if target.vnni and target.isa != "gpu" else []
+    parts += [f"block {target.float_block}", f"{target.threads} threads"]
+    return ", ".join([*parts, f"onnxruntime {onnxruntime.__version__}"])
+
+
+@dataclass
+class Cache:
+    """Known gains; written after each one, so that an interruption loses nothing.
+
+    Attributes:
+        path: the file; None keeps everything in memory.
+        place: machine class and precision.
+        gains: ratio by rule and site shape.
+    """
+
+    path: Path | None
+    place: str
+    gains: dict[Key, Ratio] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str, target: Target, *, quantized: bool) -> Cache:
+        """What the file knows of this place; nothing where it is absent or cannot be read."""
+        place = f"{machine_class(target)}, {'int8' if quantized else 'float'}"
+        known = _read(Path(path)).get(place, {}) if path else {}
+        gains = {}
+        for key, value in known.items():
+            rule, _, shape = key.partition(" | ")
+            gains[rule, shape] = Ratio(*value)
+        return cls(Path(path) if path else None, place, gains)
+
+    def known(self, rule: str, shapes: Iterable[str]) -> Ratio | None:
+        """The gain that a rule had at such sites: the least of them; None where one is unknown."""
+        found = [self.gains.get((rule, shape)) for shape in shapes]
+        ratios = [r for r in found if r is not None]
+        return min(ratios, key=lambda r: r.value) if ratios and len(ratios) == len(found) else None
+
+    def learn(self, rule: str, shapes: Iterable[str], ratio: Ratio) -> None:
+        """Note a gain that was measured."""
+        self.gains |= {(rule, shape): ratio for shape in shapes}
+        if self.path is None:
+            return
+        # Read again: another run may have written meanwhile. A cache is worth no failure.
+        everything = _read(self.path)
+        everything[self.place] = {
+            f"{rule} | {shape}": [round(v, 4) for v in (r.value, r.low, r.high)]
+            for (rule, shape), r in sorted(self.gains.items())
+        }
+        with contextlib.suppress(OutputError):
+            write_text(self.path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
+
+
+def _read(path: Path) -> dict[str, dict[str, list[float]]]:
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,246 @@
+"""The search: screen all candidates side by side, confirm the promising ones, check the sum.
+
+First every rule at all of its sites, then, where the sites of a rule differ, group by group: kept
+rules without a group, others at one group alone. Everything is measured on the whole model, since
+the gain of a form depends on what stands around it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.progress import Progress, Silent
+
+from .tune_cache import Cache
+from .tune_candidates import Candidate, Choice, build
+from .tune_judge import Judge
+
+#: Part of the time for screening, and for the final check of the combination.
+SCREEN_SHARE, FINAL_SHARE = 0.35, 0.2
+#: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
+WORTH, BEARABLE = 1.005, 0.97
+#: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
+MEASURING = 0.85
+#: Time of one confirmation that has to fit, in seconds.
+LEAST_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A choice that was tried.
+
+    Attributes:
+        choice: the rule and its sites.
+        sites: how many there are.
+        screened: rough speed-up when all were measured side by side; None where it was not.
+        ratio: speed-up over the best so far; None where it was not confirmed.
+        verdict: what became of it.
+    """
+
+    choice: Choice
+    sites: int
+    screened: float | None
+    ratio: Ratio | None
+    verdict: str
+
+    def __str__(self) -> str:
+        rough = f", screened {self.screened:.2f}x" if self.screened else ""
+        measured = f", measured {self.ratio}" if self.ratio else ""
+        return f"{self.sites} sites{rough}{measured}: {self.verdict}"
+
+
+@dataclass
+class Budget:
+    """Time that runs out.
+
+    Attributes:
+        seconds: all of it.
+        start: when it began.
+    """
+
+    seconds: float
+    start: float
+
+    @classmethod
+    def of(cls, seconds: float) -> Budget:
+        """It begins now."""
+        return cls(seconds, time.monotonic())
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, zero at the least."""
+        return max(0.0, self.seconds - (time.monotonic() - self.start))
+
+
+@dataclass
+class Search:
+    """Finds the choices that are faster beyond doubt.
+
+    Attributes:
+        original: the model with shapes inferred.
+        judge: compares.
+        budget: how long.
+        cache: what is known from earlier runs.
+        progress: where to tell.
+        kept: choices that are kept so far, in order.
+        trials: everything that was tried.
+    """
+
+    original: Model
+    judge: Judge
+    budget: Budget
+    cache: Cache
+    progress: Progress = field(default_factory=Silent)
+    kept: tuple[Choice, ...] = ()
+    trials: list[Trial] = field(default_factory=list)
+    current: Model = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.current = self.original
+
+    def run(self, found: Sequence[Candidate], *, asked: bool) -> Ratio | None:
+        """Try everything that time allows; the speed-up of the whole, None where nothing is kept.
+
+        Args:
+            found: rules with sites.
+            asked: whether the user named the rules, so that known losers are tried again.
+        """
+        counts = {c.form: c for c in found}
+        self._round([Choice(c.form) for c in self._promising(found, asked=asked)], counts)
+        self._round(self._finer(found), counts)
+        return self._final()
+
+    def _promising(self, found: Sequence[Candidate], *, asked: bool) -> list[Candidate]:
+        """Known winners first, rules known to be slower left out."""
+        known = {c.form: self.cache.known(c.form, c.shapes) for c in found}
+        tried = []
+        for candidate in found:
+            before = known[candidate.form]
+            if before is not None and before.slower and not asked:
+                why = f"was slower at such sites before ({before}); name it in `rules` to try again"
+                self._note(Choice(candidate.form), len(candidate.sites), None, None, why)
+            else:
+                tried.append(candidate)
+        return sorted(tried, key=lambda c: -(r.value if (r := known[c.form]) else 1.0))
+
+    def _finer(self, found: Sequence[Candidate]) -> list[Choice]:
+        """Changes of one group of alike sites, where the sites of a rule differ."""
+        kept = {choice.form for choice in self.kept}
+        # What failed for another reason than time fails at a part of its sites too.
+        slow = {t.choice.form for t in self.trials if "dropped" not in t.verdict} - kept
+        changes: list[Choice] = []
+        for candidate in found:
+            groups = candidate.shapes if len(candidate.shapes) > 1 else ()
+            if candidate.form in kept:
+                changes += [Choice(candidate.form, without=frozenset({g})) for g in groups]
+            elif candidate.form in slow:
+                changes += [Choice(candidate.form, only=frozenset({g})) for g in groups]
+        return changes
+
+    def _round(self, changes: Sequence[Choice], counts: dict[str, Candidate]) -> None:
+        """Screen the changes, then confirm the promising ones, the best first."""
+        made = [(c, m) for c in changes if (m := build(self.original, _with(self.kept, c)))]
+        usable = self._usable()
+        if not made or usable < LEAST_SECONDS:
+            return
+        self.progress.say(f"screening {len(made)} forms")
+        gains = self._screen([m for _, m in made], usable * SCREEN_SHARE)
+        order = sorted(zip(gains, [c for c, _ in made], strict=True), key=lambda pair: -pair[0])
+        limit = WORTH if self.judge.goal == "latency" else BEARABLE
+        promising = sum(gain >= limit for gain in gains)
+        for rank, (gain, change) in enumerate(order):
+            sites = sum(change.covers(site.shape) for site in counts[change.form].sites)
+            if gain < limit:
+                self._note(change, sites, gain, None, "no gain")
+            else:
+                self._confirm(change, sites, gain, remaining=promising - rank)
+
+    def _usable(self) -> float:
+        """Seconds that are left before the final check."""
+        return self.budget.left - FINAL_SHARE * self.budget.seconds
+
+    def _screen(self, models: Sequence[Model], seconds: float) -> list[float]:
+        """Rough gains; one that cannot run counts as a loss and takes nothing down with it."""
+        try:
+            return self.judge.screen(
+                self.original if not self.kept else self.current, models, seconds
+            )
+        except RunError:
+            gains = []
+            for model in models:
+                try:
+                    gains += self.judge.screen(self.current, [model], seconds / len(models))
+                except RunError:
+                    gains.append(0.0)
+            return gains
+
+    def _confirm(self, choice: Choice, sites: int, gain: float, *, remaining: int) -> None:
+        """Measure a choice on top of what is kept, and keep it where it is better."""
+        usable = self._usable()
+        if usable < LEAST_SECONDS:
+            self._note(choice, sites, gain, None, "left as it was: the time was over")
+            return
+        choices = _with(self.kept, choice)
+        candidate = build(self.original, choices)
+        if candidate is None:
+            self._note(choice, sites, gain, None, "nothing left to rewrite after the rules kept")
+            return
+        objection = self.judge.objection(self.original, self.current, candidate)
+        if objection:
+            self._note(choice, sites, gain, None, objection)
+            return
+        self.progress.say(f"measuring {choice}")
+        try:
+            ratio = self.judge.compare(
+                self.current, candidate, MEASURING * usable / max(1, remaining)
+            )
+        except RunError as refused:
+            self._note(choice, sites, gain, None, f"dropped: {refused.what}")
+            return
+        self._learn(choice, ratio)
+        if self.judge.improves(self.current, candidate, ratio):
+            self.kept, self.current = choices, candidate
+            self._note(choice, sites, gain, ratio, "kept")
+        else:
+            verdict = "slower" if ratio.slower else "inconclusive, left as it was"
+            self._note(choice, sites, gain, ratio, verdict)
+
+    def _learn(self, choice: Choice, ratio: Ratio) -> None:
+        from .forms import find_form
+        from .forms.sites import find_sites
+
+        sites, _ = find_sites(find_form(choice.form), self.original.graph)
+        shapes = {s.shape for s in sites if choice.covers(s.shape)}
+        self.cache.learn(choice.form, shapes, ratio)
+
+    def _final(self) -> Ratio | None:
+        """The combination against the original; given up where it is not better after all."""
+        if not self.kept:
+            return None
+        self.progress.say("checking the combination against the original")
+        seconds = max(self.budget.left, LEAST_SECONDS) * MEASURING
+        ratio = self.judge.compare(self.original, self.current, seconds)
+        if self.judge.improves(self.original, self.current, ratio):
+            return ratio
+        for choice in self.kept:
+            self._note(choice, 0, None, ratio, "given up: all together are not better beyond doubt")
+        self.kept, self.current = (), self.original
+        return None
+
+    def _note(
+        self, choice: Choice, sites: int, gain: float | None, ratio: Ratio | None, verdict: str
+    ) -> None:
+        self.trials.append(Trial(choice, sites, gain, ratio, verdict))
+        self.progress.say(f"{choice}: {self.trials[-1]}")
+
+
+def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:
+    """What is kept, with a rule's choice added, or merged into the one it has."""
+    if any(c.form == change.form for c in kept):
+        return tuple(c.merged(change) if c.form == change.form else c for c in kept)
+    return (*kept, change)
