@@ -1,0 +1,143 @@
+"""What torch's exporter could not do, in one message with the module and the source line."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.core.errors import ExportError
+
+TORCH = str(Path(torch.__file__).parent)
+HERE = str(Path(__file__).parent)
+CONTROL_FLOW = "the control flow depends on the values of a tensor, and a graph has one flow"
+NO_FORM = "has no ONNX form"
+
+
+def explain(error: BaseException, module: nn.Module) -> ExportError:
+    """The error to raise for what torch raised while it exported `module`."""
+    chain = list(_chain(error))
+    text = "\n".join(f"{type(e).__name__}: {e}" for e in chain)
+    node = _failing_node(chain)
+    where = _where_node(node, module) if node is not None else culprit(error, module)
+    operator = re.search(r"No ONNX function found for .*?op='([\w.]+)'", text)
+    if operator:
+        return ExportError(
+            f"operator {operator[1]} {NO_FORM}",
+            where=where,
+            hint="Write that line with other operators, or leave that part out of the module",
+        )
+    if re.search(r"data-dependent|GuardOnDataDependent|[Dd]ynamic control flow", text):
+        return ExportError(
+            CONTROL_FLOW,
+            where=where,
+            hint="Choose between values with torch.where, or between branches with torch.cond",
+        )
+    if "Constraints violated" in text or "constraints" in text.lower():
+        return ExportError(
+            f"an axis cannot be dynamic: {_constraint(text)}",
+            where=where,
+            hint="Leave that axis out of --dynamic, or remove the code that depends on its size",
+        )
+    root = chain[-1] if node is not None else chain[min(1, len(chain) - 1)]
+    return ExportError(
+        f"torch cannot export it ({type(root).__name__}: {_first_line(root)})",
+        where=where,
+        hint="Rewrite that line, or leave that part out of the module",
+    )
+
+
+def is_final(error: ExportError) -> bool:
+    """Whether the reason has nothing to do with the sizes of axes."""
+    return error.what == CONTROL_FLOW or error.what.endswith(NO_FORM)
+
+
+def failed_forward(error: Exception, module: nn.Module, inputs: str) -> ExportError:
+    """The error to raise where the module itself fails, before anything is exported."""
+    return ExportError(
+        f"the module fails on {inputs} ({type(error).__name__}: {_first_line(error)})",
+        where=culprit(error, module),
+        hint="Check the inputs' names, shapes and types",
+    )
+
+
+def culprit(error: BaseException, module: nn.Module) -> str:
+    """The innermost submodule and the user's source line on the way to an error."""
+    names = {id(m): name for name, m in module.named_modules()}
+    owner, line = label("", module), ""
+    for link in _chain(error):
+        for frame, number in traceback.walk_tb(link.__traceback__):
+            this = frame.f_locals.get("self")
+            if isinstance(this, nn.Module) and id(this) in names:
+                owner = label(names[id(this)], this)
+            if _is_users(frame):
+                line = _source(frame.f_code.co_filename, number)
+    return f"{owner}, {line}" if line else owner
+
+
+def label(path: str, module: Any) -> str:
+    """How a message names a submodule."""
+    kind = module if isinstance(module, str) else type(module).__name__
+    return f"module {path!r} ({kind})" if path else f"module {kind}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, outermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _failing_node(chain: list[BaseException]) -> Any:
+    """The operation of torch's graph that was being translated."""
+    found = None
+    for link in chain:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node):
+                found = node
+    return found
+
+
+def _where_node(node: Any, module: nn.Module) -> str:
+    """Module and source line that an operation of torch's graph comes from."""
+    owner = label("", module)
+    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+        short = re.sub(r"^(L\['self'\]\.?)?(module\.?)?", "", path)
+        name = kind if isinstance(kind, str) else kind.__name__
+        owner = label(short, name.rpartition(".")[2]) if short else owner
+    line = ""
+    for file, number in re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or ""):
+        if not file.startswith((TORCH, HERE)):
+            line = _source(file, int(number))
+    return f"{owner}, {line}" if line else owner
+
+
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return not file.startswith((TORCH, HERE, "<"))
+
+
+def _source(file: str, line: int) -> str:
+    path = Path(file)
+    short = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    code = linecache.getline(file, line).strip()
+    return f"{short} line {line}" + (f" `{code}`" if code else "")
+
+
+def _constraint(text: str) -> str:
+    """The sentence in which torch says why an axis is not free."""
+    lines = re.findall(r"^\s*- (.+)$", text, re.MULTILINE)
+    return (lines[0] if lines else "torch found that the module fixes it")[:300]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -1,0 +1,132 @@
+"""From torch's ONNX program to a graph of our own: names, weights, nothing of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+#: What the weights' names begin with because of `flat.Flat`.
+PREFIX = "module."
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def finish(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+    """Name the graph's inputs and outputs, own its weights and strip what torch noted in it.
+
+    Args:
+        model: changed in place.
+        inputs: names, in order.
+        outputs: names, in order; none equals an input's.
+
+    Returns:
+        torch's name of each inner value by its final name, to find where numbers differ.
+    """
+    graph = model.graph
+    before = {value: value.name or "" for node in graph for value in node.outputs}
+    _own_weights(graph)
+    _separate_outputs(graph)
+    _name_nodes(graph)
+    _name_values(graph, inputs, outputs)
+    _strip(model)
+    return {value.name or "": name for value, name in before.items()}
+
+
+def _own_weights(graph: ir.Graph) -> None:
+    """Copy the weights: training the module further must not change the model."""
+    for name, value in list(graph.initializers.items()):
+        if value.const_value is not None:
+            array = np.array(value.const_value.numpy(), copy=True, order="C")
+            dtype = value.const_value.dtype
+            value.const_value = ir.Tensor(array, dtype=dtype, name=name)
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in graph.initializers:
+            value.name = name.removeprefix(PREFIX)
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """Give each output a value of its own, also where it is a weight, an input or a repetition."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(graph.outputs):
+        if value in seen or value.producer() is None:
+            copy = ir.Value(name=f"{value.name}_copy", shape=value.shape, type=value.type)
+            graph.append(ir.Node("", "Identity", [value], outputs=[copy], name=f"copy_{index}"))
+            graph.outputs[index] = copy
+        seen.add(value)
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Name nodes after their submodule, `layer1.0.conv1/conv2d`: messages name nodes."""
+    taken: set[str] = set()
+    for node in graph.all_nodes():
+        name = (node.name or node.op_type).removeprefix("node_")
+        scope = _scope(node.metadata_props)
+        name = _free(f"{scope}/{name}" if scope else name, taken)
+        taken.add(name)
+        node.name = name
+
+
+def _scope(notes: Mapping[str, str]) -> str:
+    """The innermost submodule, read from torch's list such as `['', 'module.fc', 'linear']`."""
+    import ast
+
+    try:
+        scopes = ast.literal_eval(notes.get(SCOPES, "[]"))[:-1]
+    except (ValueError, SyntaxError):
+        return ""
+    inner = str(scopes[-1]) if scopes else ""
+    # Other scopes are torch's own, such as that of shapes it computes before the module runs.
+    return inner.removeprefix(PREFIX) if inner.startswith(PREFIX) else ""
+
+
+def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Set the outer names; an inner value of such a name gives way.
+
+    torch's own renaming leaves both, and onnxruntime refuses the file ("Duplicate definition").
+    """
+    outer = dict(zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True))
+    values = list(_values(graph))
+    taken = {v.name for v in values} | set(outer.values())
+    wanted = set(outer.values())
+    for value in values:
+        if value in outer or value.name in wanted:
+            value.name = _free(f"{value.name}_inner", taken)
+            taken.add(value.name)
+    for value, name in outer.items():
+        value.name = name
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """All named values, those of subgraphs included."""
+    for part in (graph, *graph.subgraphs()):
+        yield from part.inputs
+        yield from part.initializers.values()
+        for node in part:
+            yield from (value for value in node.outputs if value.name)
+
+
+def _free(name: str, taken: set[Any]) -> str:
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
+def _strip(model: ir.Model) -> None:
+    """Remove torch's notes: stack traces hold this machine's paths and bloat the file."""
+    graphs = [model.graph, *model.graph.subgraphs()]
+    graphs += [function.graph for function in model.functions.values()]
+    model.metadata_props.clear()
+    model.doc_string = None
+    for graph in graphs:
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+        for value in _values(graph):
+            value.metadata_props.clear()
+            value.doc_string = None
+    for function in model.functions.values():
+        function.metadata_props.clear()

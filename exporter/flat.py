@@ -1,0 +1,184 @@
+"""A module behind a flat signature: tensors in by position, tensors out by position.
+
+torch's exporter names nested inputs and outputs after its own tracing; here they are named after
+the parameters of `forward` and after the keys of what it returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trimtab.core.errors import ExportError, InputError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor in nested arguments."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of a module with their tensors taken out.
+
+    Attributes:
+        args: positional arguments, a `Slot` where a tensor was.
+        kwargs: keyword arguments likewise.
+        names: of the tensors: `ids`, or `pair_0` for the first item of the parameter `pair`.
+        tensors: in the order of the parameters.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+
+    def to(self, device: torch.device) -> Call:
+        """The same call with its tensors on a device."""
+        return dataclasses.replace(self, tensors=tuple(t.detach().to(device) for t in self.tensors))
+
+
+class Flat(nn.Module):
+    """`forward(*tensors)` calls the module with its nested arguments.
+
+    Args:
+        module: stays as it is; its weights are found under `module.`.
+        call: where the tensors belong.
+    """
+
+    def __init__(self, module: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module = module
+        self.call = call
+        self.training = False  # this flag alone: the module's own are set elsewhere
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The tensors of the module's result, in order."""
+        return tuple(tensor for _, tensor in leaves(self._call(tensors)))
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The tensors of the module's result by name, in order."""
+        pairs = list(leaves(self._call(tensors)))
+        # A name must differ from the inputs' too, for instance where a module returns its ids.
+        names = unique([name or "output" for name, _ in pairs], taken=self.call.names)
+        return dict(zip(names, (tensor for _, tensor in pairs), strict=True))
+
+    def _call(self, tensors: Sequence[Tensor]) -> Any:
+        return self.module(*_fill(self.call.args, tensors), **_fill(self.call.kwargs, tensors))
+
+
+def take_apart(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Separate the tensors of a call of `module.forward` from its structure.
+
+    NumPy arrays become tensors; everything else that is no container becomes part of the graph.
+
+    Raises:
+        InputError: `forward` does not take these arguments, or there is no tensor among them.
+    """
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"does not take these example inputs ({error})",
+            where=f"{type(module).__name__}.forward",
+            hint=f"Its signature is {inspect.signature(module.forward)}",
+        ) from error
+    found: list[tuple[str, Tensor]] = []
+    for name, value in bound.arguments.items():
+        # What **kwargs collects is known by its own names.
+        kind = bound.signature.parameters[name].kind
+        path = "" if kind is inspect.Parameter.VAR_KEYWORD else name
+        bound.arguments[name] = _plant(value, path, found)
+    if not found:
+        raise InputError("there is no tensor among the example inputs", where=type(module).__name__)
+    names = unique([name for name, _ in found])
+    return Call(bound.args, bound.kwargs, names, tuple(tensor for _, tensor in found))
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested result with their names: keys and positions joined by `_`.
+
+    Raises:
+        ExportError: something in it is neither a tensor, a container nor None.
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif (items := _items(value)) is not None:
+        for key, item in items:
+            named = path or ("" if isinstance(key, str) else "output")
+            yield from leaves(item, f"{named}_{key}" if named else str(key))
+    elif value is not None:
+        raise ExportError(
+            f"it returns a {type(value).__name__}, and only tensors can leave a graph",
+            where=f"output {path!r}" if path else None,
+            hint="Return tensors, or tuples, dicts and dataclasses of them",
+        )
+
+
+def _items(value: Any) -> list[tuple[str | int, Any]] | None:
+    """Keys and items of a container, None where it is none."""
+    if isinstance(value, Mapping):
+        return [(str(key), item) for key, item in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, tuple | list):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    return None
+
+
+def _rebuild(like: Any, items: list[Any]) -> Any:
+    """A container like this one with other items."""
+    if isinstance(like, Mapping):
+        return dict(zip(like, items, strict=True))
+    if isinstance(like, tuple) and hasattr(like, "_fields"):
+        return type(like)(*items)
+    if isinstance(like, tuple | list):
+        return tuple(items) if isinstance(like, tuple) else items
+    names = [f.name for f in dataclasses.fields(like)]
+    return dataclasses.replace(like, **dict(zip(names, items, strict=True)))
+
+
+def _plant(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
+    """`value` with each tensor replaced by a `Slot`; the tensors go to `found`."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        found.append((path, value))
+        return Slot(len(found) - 1)
+    items = _items(value)
+    if items is None:
+        return value
+    planted = [_plant(item, f"{path}_{key}" if path else str(key), found) for key, item in items]
+    return _rebuild(value, planted)
+
+
+def _fill(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """`value` with each `Slot` replaced by its tensor."""
+    if isinstance(value, Slot):
+        return tensors[value.index]
+    items = _items(value)
+    return value if items is None else _rebuild(value, [_fill(item, tensors) for _, item in items])
+
+
+def unique(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names, with a number behind those that were there before."""
+    seen = set(taken)
+    result = []
+    for name in names:
+        free, number = name, 1
+        while free in seen:
+            free, number = f"{name}_{number}", number + 1
+        seen.add(free)
+        result.append(free)
+    return tuple(result)

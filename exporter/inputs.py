@@ -1,0 +1,189 @@
+"""Example inputs of a module: where they come from, and fresh ones that are like them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trimtab.core.errors import InputError, OptionError, nearest
+
+from .flat import Call, take_apart
+from .specs import Dynamic, InputSpec, parse_input_spec
+
+
+def example_call(
+    module: nn.Module, inputs: Any = None, kwargs: Mapping[str, Any] | None = None, seed: int = 0
+) -> tuple[Call, tuple[str, ...] | None]:
+    """The module's arguments, taken apart, on the module's device.
+
+    Args:
+        module: whose `forward` to call.
+        inputs: a tensor; a tuple or list of positional arguments; a mapping of keyword arguments;
+            specs, or texts as `--input` takes them; None for what `module.example_inputs()`
+            returns (a tensor, a tuple or a mapping).
+        kwargs: further keyword arguments.
+        seed: of the random values that specs are filled with.
+
+    Returns:
+        The call, and the names that specs give to inputs that `forward` calls otherwise.
+
+    Raises:
+        InputError: there are none, or they are not what `forward` takes.
+    """
+    if inputs is None and kwargs is None:
+        inputs = _own_examples(module)
+    names = None
+    specs = _as_specs(inputs)
+    if specs:
+        inputs, names = _from_specs(module, specs, seed)
+    if isinstance(inputs, Mapping):
+        args, named = (), {**inputs, **(kwargs or {})}
+    else:
+        single = inputs is not None and not isinstance(inputs, tuple | list)
+        args = (inputs,) if single else tuple(inputs or ())
+        named = dict(kwargs or {})
+    call = take_apart(module, args, named)
+    return call.to(device_of(module)), names
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its first parameter or buffer is."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _own_examples(module: nn.Module) -> Any:
+    make: Any = getattr(module, "example_inputs", None)
+    if not callable(make):
+        raise InputError(
+            "no example inputs were given, and it has no method example_inputs",
+            where=type(module).__name__,
+            hint="Give --input NAME=1x3x32x32:float32 for each input, or add the method",
+        )
+    return make()
+
+
+def _as_specs(inputs: Any) -> list[InputSpec]:
+    """The inputs as specs where they are specs or texts, else nothing."""
+    items = [inputs] if isinstance(inputs, str | InputSpec) else inputs
+    if not isinstance(items, tuple | list) or not items:
+        return []
+    if not all(isinstance(item, str | InputSpec) for item in items):
+        return []
+    return [parse_input_spec(item) if isinstance(item, str) else item for item in items]
+
+
+def _from_specs(
+    module: nn.Module, specs: Sequence[InputSpec], seed: int
+) -> tuple[Any, tuple[str, ...] | None]:
+    """Random tensors: by name where `forward` has these parameters, else by position."""
+    import inspect
+
+    generator = torch.Generator().manual_seed(seed)
+    parameters = inspect.signature(module.forward).parameters
+    tensors = {spec.name: _random(spec, generator) for spec in specs}
+    if len(tensors) < len(specs):
+        raise OptionError("an input is given twice", where="--input", hint="Once for each input")
+    strange = [spec.name for spec in specs if spec.name not in parameters]
+    if not strange:
+        return tensors, None
+    if len(strange) < len(specs):
+        raise InputError(
+            f"{type(module).__name__}.forward has no parameter {strange[0]!r}",
+            where="--input",
+            hint=nearest(strange[0], parameters),
+        )
+    return tuple(tensors.values()), tuple(tensors)
+
+
+def _random(spec: InputSpec, generator: torch.Generator) -> Tensor:
+    dtype = getattr(torch, spec.dtype)
+    if dtype == torch.bool or "mask" in spec.name.lower():
+        return torch.ones(spec.shape, dtype=dtype)
+    if dtype.is_floating_point:
+        return torch.randn(spec.shape, generator=generator).to(dtype)
+    # Every table holds the ids 0 and 1.
+    return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
+
+
+def named_sizes(call: Call, dynamic: Dynamic) -> dict[str, int]:
+    """The size in the example of each axis name.
+
+    Raises:
+        OptionError: an input or axis that does not exist, or a name with two sizes.
+    """
+    sizes: dict[str, int] = {}
+    for name, axes in dynamic.items():
+        if name not in call.names:
+            raise OptionError(
+                f"there is no input {name!r}", where="dynamic", hint=nearest(name, call.names)
+            )
+        shape = call.tensors[call.names.index(name)].shape
+        for axis, label in axes.items():
+            if not -len(shape) <= axis < len(shape):
+                raise OptionError(
+                    f"input {name!r} has no axis {axis}",
+                    where="dynamic",
+                    hint=f"Its example has the shape {list(shape)}",
+                )
+            if sizes.setdefault(label, shape[axis]) != shape[axis]:
+                raise OptionError(
+                    f"axis {label!r} is {sizes[label]} and {shape[axis]} in the example inputs",
+                    where=f"dynamic, input {name!r}",
+                    hint="One name is one size; name them apart, or give other examples",
+                )
+    return sizes
+
+
+def batch_axes(call: Call) -> Dynamic:
+    """The first axis of each input that has the first input's size there, named `batch`."""
+    first = next((t for t in call.tensors if t.ndim), None)
+    if first is None:
+        return {}
+    return {
+        name: {0: "batch"}
+        for name, tensor in zip(call.names, call.tensors, strict=True)
+        if tensor.ndim and tensor.shape[0] == first.shape[0]
+    }
+
+
+def resized(call: Call, dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """The example with its named axes cut or repeated to these sizes."""
+    result = []
+    for name, tensor in zip(call.names, call.tensors, strict=True):
+        sized = tensor
+        for axis, label in dynamic.get(name, {}).items():
+            places = torch.arange(sizes[label], device=tensor.device) % tensor.shape[axis]
+            sized = sized.index_select(axis, places)
+        result.append(sized)
+    return tuple(result)
+
+
+def fresh(call: Call, dynamic: Dynamic, sizes: Mapping[str, int], seed: int) -> tuple[Tensor, ...]:
+    """Random inputs within the range of the example's values.
+
+    Ids stay within the table, arguments of a square root stay positive. Masks are the example's
+    own: random ones could hide whole rows.
+    """
+    rng = np.random.default_rng(seed)
+    tensors = resized(call, dynamic, sizes)
+    return tuple(_like(t, name, rng) for name, t in zip(call.names, tensors, strict=True))
+
+
+def _like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
+    kind = tensor.dtype
+    if kind == torch.bool or kind.is_complex or "mask" in name.lower() or not tensor.numel():
+        return tensor
+    low, high = tensor.min().item(), tensor.max().item()
+    if not kind.is_floating_point:
+        made = torch.from_numpy(rng.integers(int(low), int(high), tensor.shape, endpoint=True))
+    elif low == high:  # zeros or ones say nothing about the range
+        made = torch.from_numpy(rng.standard_normal(tensor.shape))
+    else:
+        made = torch.from_numpy(rng.uniform(low, high, tensor.shape))
+    return made.to(device=tensor.device, dtype=kind)

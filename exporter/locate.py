@@ -1,0 +1,122 @@
+"""The first place at which onnxruntime and torch differ.
+
+Two steps can go wrong: torch's capture of the module as a graph, and the translation of that graph
+to ONNX. The captured graph stands between, so each is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, build_session, run, with_outputs
+
+from .capture import quiet
+from .explain import label
+from .flat import Flat
+from .parity import TOLERANCE, Trial, difference, to_numpy
+
+
+class Recorder(torch.fx.Interpreter):
+    """Runs torch's graph and keeps the value of each of its nodes."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[str, Any] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """Run a node and keep what it gives."""
+        value = self.values[n.name] = super().run_node(n)
+        return value
+
+
+def first_difference(
+    model: Model, flat: Flat, program: Any, origins: Mapping[str, str], trial: Trial
+) -> str:
+    """Where it begins, in words; empty where that cannot be told.
+
+    Args:
+        model: the exported model.
+        flat: the module it came from.
+        program: torch's `ExportedProgram`.
+        origins: torch's name of each value of the model.
+        trial: the inputs on which an output differs.
+    """
+    graph = program.module(check_guards=False)
+    recorder = Recorder(graph)
+    with quiet():
+        recorder.run(*trial.tensors)
+    node = _first_node(model, recorder.values, origins, trial.tensors)
+    if node:
+        return f"the first node that differs is {node}"
+    submodule = _first_submodule(flat, graph, recorder.values, trial.tensors)
+    if submodule:
+        return f"the first part that differs is {submodule}"
+    return "every node agrees with torch's captured graph: the capture itself differs"
+
+
+def _first_node(
+    model: Model, values: Mapping[str, Any], origins: Mapping[str, str], tensors: Sequence[Tensor]
+) -> str:
+    """The first ONNX node whose result is not that of the node of torch's graph it came from."""
+    known = [
+        (node, value.name or "", values[origins[value.name or ""]])
+        for node in model.graph
+        for value in node.outputs
+        if isinstance(values.get(origins.get(value.name or "", "")), Tensor)
+    ]
+    # Unoptimised, so that every value exists and the translation is judged, not a fusion.
+    wide = with_outputs(model, [name for _, name, _ in known])
+    feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, tensors, strict=True)}
+    try:
+        got = run(build_session(wide, SessionConfig(level="off")), feeds)
+    except RunError:
+        return ""
+    for node, name, expected in known:
+        array = to_numpy(expected)
+        # torch's and ONNX's node of one name may be steps of one operator, in another layout.
+        if array.shape == got[name].shape and _differs(array, got[name]):
+            return f"{node.name!r} ({node.op_type})"
+    return ""
+
+
+def _first_submodule(
+    flat: Flat, graph: Any, values: Mapping[str, Any], tensors: Sequence[Tensor]
+) -> str:
+    """The first submodule whose result in the captured graph is not what it returns by itself."""
+    last: dict[str, Any] = {}
+    for node in graph.graph.nodes:
+        if isinstance(values.get(node.name), Tensor):
+            for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+                last[path] = values[node.name]
+    results: list[tuple[str, Any, Tensor]] = []
+
+    def keep(path: str, module: Any, result: Any) -> None:
+        if isinstance(result, Tensor):
+            results.append((path, module, result))
+
+    hooks = [
+        m.register_forward_hook(lambda m, _, result, path=path: keep(path, m, result))
+        for path, m in flat.named_modules()
+        if path
+    ]
+    try:
+        flat(*tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for path, module, result in results:
+        captured = last.get(path, result)
+        if captured.shape == result.shape and _differs(to_numpy(result), to_numpy(captured)):
+            return label(path.partition(".")[2], module)
+    return ""
+
+
+def _differs(expected: Any, got: Any) -> bool:
+    return not difference(expected, np.asarray(got)).relative <= TOLERANCE

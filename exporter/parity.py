@@ -1,0 +1,202 @@
+"""Proof that the model computes what the module does: onnxruntime against torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trimtab.core.errors import ExportError, ParityError, RunError
+from trimtab.core.model import Model
+from trimtab.core.session import build_session, run
+
+from .explain import failed_forward
+from .flat import Flat
+from .inputs import fresh
+from .specs import Dynamic
+
+#: Largest error that counts as rounding, relative to the output's largest magnitude.
+TOLERANCE, TOLERANCE_HALF = 1e-4, 1e-2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Inputs to compare on.
+
+    Attributes:
+        tensors: in the order of the graph's inputs.
+        what: how a message names them.
+        sizes: of the named axes.
+        shapes: of the module's outputs.
+    """
+
+    tensors: tuple[Tensor, ...]
+    what: str
+    sizes: Mapping[str, int]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an output of onnxruntime is from torch's.
+
+    Attributes:
+        absolute: largest absolute error.
+        relative: the same over the largest magnitude of torch's output.
+        shapes: both shapes where they differ, else None.
+    """
+
+    absolute: float
+    relative: float
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def __str__(self) -> str:
+        if self.shapes:
+            return f"has shape {list(self.shapes[1])}, torch gives {list(self.shapes[0])}"
+        return f"differs by {self.absolute:.1e} (relative {self.relative:.1e})"
+
+
+def trials(flat: Flat, dynamic: Dynamic, sizes: Mapping[str, int], seed: int) -> list[Trial]:
+    """The example, and fresh random inputs at two batch sizes where the batch is dynamic.
+
+    Raises:
+        ExportError: the module itself fails at sizes that were declared dynamic.
+    """
+    first = {axes[0] for axes in dynamic.values() if 0 in axes}
+    made = [_run(flat, flat.call.tensors, "the example inputs", sizes)]
+    for number, batch in enumerate((1, 4 if 3 in sizes.values() else 3), 1):
+        batches = {name: batch for name in sizes if name in first}
+        # The other axes move in the second trial, down where they can: a table may end above.
+        moved = {n: (s - 1 if s > 3 else s + 1) if number == 2 else s for n, s in sizes.items()}
+        made.append(_trial(flat, dynamic, [moved | batches, {**sizes, **batches}], seed + number))
+    return made
+
+
+def _trial(flat: Flat, dynamic: Dynamic, choices: Sequence[Mapping[str, int]], seed: int) -> Trial:
+    """Fresh inputs of the first sizes that the module takes."""
+    failure: ExportError | None = None
+    for sizes in choices:
+        tensors = fresh(flat.call, dynamic, sizes, seed)
+        named = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        what = f"random inputs with {named}" if named else f"random inputs of seed {seed}"
+        try:
+            return _run(flat, tensors, what, sizes)
+        except ExportError as error:
+            failure = failure or error
+    raise failure or ExportError("there are no sizes to compare at")
+
+
+def _run(flat: Flat, tensors: tuple[Tensor, ...], what: str, sizes: Mapping[str, int]) -> Trial:
+    try:
+        outputs = flat(*tensors)
+    except Exception as error:
+        raise failed_forward(error, flat.module, what) from error
+    return Trial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+
+
+def prove(
+    model: Model,
+    flat: Flat,
+    compared: Sequence[Trial],
+    *,
+    tolerance: float | None,
+    locate: Callable[[Trial], str] | None,
+) -> dict[str, Any]:
+    """The largest error of each output over all trials, as JSON values.
+
+    Args:
+        model: what onnxruntime runs.
+        flat: the module in eval mode.
+        compared: inputs.
+        tolerance: largest relative error; None for what the output's type can hold.
+        locate: tells where the model begins to differ on a trial.
+
+    Raises:
+        ParityError: names the first output that differs, or what onnxruntime says to the model.
+    """
+    try:
+        session = build_session(model)
+    except RunError as error:
+        raise ParityError(
+            f"torch wrote a model that does not load: {error.what}",
+            where=model.name,
+            hint="Try another --opset; else report it to PyTorch",
+        ) from error
+    worst: dict[str, Difference] = {}
+    for trial in compared:
+        for name, difference, allowed in _compare(session, model, flat, trial, tolerance):
+            if not difference.relative <= allowed:
+                where = locate(trial) if locate else ""
+                raise ParityError(
+                    f"output {name!r} {difference} on {trial.what}; {allowed:.0e} is allowed"
+                    + (f"; {where}" if where else ""),
+                    where=model.name,
+                    hint="A forward that draws random numbers, keeps state or branches on Python "
+                    "values does that"
+                    + ("" if locate else "; locate=True names the node (--locate)"),
+                )
+            old = worst.get(name, difference)
+            worst[name] = max(old, difference, key=lambda d: d.relative)
+    return {
+        n: {"max_abs": _short(d.absolute), "max_rel": _short(d.relative)} for n, d in worst.items()
+    }
+
+
+def _compare(
+    session: Any, model: Model, flat: Flat, trial: Trial, tolerance: float | None
+) -> list[tuple[str, Difference, float]]:
+    """Each output's difference and what is allowed."""
+    try:
+        expected = flat(*trial.tensors)
+    except Exception as error:
+        raise failed_forward(error, flat.module, trial.what) from error
+    feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, trial.tensors, strict=True)}
+    try:
+        got = run(session, feeds)
+    except RunError as error:
+        raise ParityError(
+            f"the model fails on {trial.what}: {error.what}",
+            where=model.name,
+            hint="Leave the axes that changed out of --dynamic, or report it to PyTorch",
+        ) from error
+    rows = []
+    for spec, tensor in zip(model.outputs, expected, strict=True):
+        array = to_numpy(tensor)
+        usual = TOLERANCE_HALF if array.dtype == np.float16 else TOLERANCE
+        allowed = usual if tolerance is None else tolerance
+        rows.append((spec.name, difference(array, got[spec.name]), allowed))
+    return rows
+
+
+def to_numpy(tensor: Tensor) -> Any:
+    """The tensor as an array on the CPU."""
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def difference(expected: Any, got: Any) -> Difference:
+    """How far `got` is from `expected`; NaN and infinity must agree, whole numbers be equal."""
+    if expected.shape != got.shape:
+        return Difference(math.inf, math.inf, (expected.shape, got.shape))
+    if expected.dtype.kind not in "fc":
+        a, b = expected.astype(np.float64), got.astype(np.float64)
+        off = float(np.abs(a - b).max(initial=0.0))
+        return Difference(off, math.inf if off else 0.0)
+    a, b = expected.astype(np.result_type(expected, np.float64)), got
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return Difference(math.inf, math.inf)
+    if not finite.any():
+        return Difference(0.0, 0.0)
+    absolute = float(np.abs(a[finite] - b[finite]).max())
+    if not math.isfinite(absolute):  # NaN or infinity where torch has numbers
+        return Difference(math.inf, math.inf)
+    return Difference(absolute, absolute / max(float(np.abs(a[finite]).max()), 1e-6))
+
+
+def _short(value: float) -> float:
+    """Two digits: the others are no property of the model."""
+    return float(f"{value:.1e}")

@@ -1,0 +1,46 @@
+"""Output shapes as they are: torch sometimes declares a dynamic axis with the example's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from .parity import Trial
+
+
+def correct(model: ir.Model, compared: Sequence[Trial]) -> ir.Model:
+    """The model with declared output sizes that differ from the module's own made symbolic.
+
+    An inner size is as wrong as the output's that it leads to, so inner shapes are inferred anew.
+
+    Args:
+        model: changed in place where something is wrong.
+        compared: runs of the module at several sizes.
+    """
+    wrong = False
+    for index, value in enumerate(model.graph.outputs):
+        if value.shape is None or len(value.shape) != len(compared[0].shapes[index]):
+            continue
+        for axis, size in enumerate(value.shape):
+            found = [trial.shapes[index][axis] for trial in compared]
+            if isinstance(size, int) and any(size != f for f in found):
+                value.shape[axis] = ir.SymbolicDim(_name_of(found, compared))
+                wrong = True
+    if not wrong:
+        return model
+    outputs = set(model.graph.outputs)
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value not in outputs:
+                value.shape = None
+    return ShapeInferencePass()(model).model
+
+
+def _name_of(found: Sequence[int], compared: Sequence[Trial]) -> str | None:
+    """The named axis that has these sizes in these trials."""
+    for name in compared[0].sizes:
+        if all(trial.sizes[name] == size for trial, size in zip(compared, found, strict=True)):
+            return name
+    return None

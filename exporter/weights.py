@@ -1,0 +1,159 @@
+"""Modules by `package.module:callable`, and their weights from files that cannot run code."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core.dataset import import_callable
+from trimtab.core.errors import InputError, TrimtabError
+
+#: Keys under which training scripts keep the state dict in a larger checkpoint.
+NESTED = ("state_dict", "model_state_dict", "model")
+PICKLED = frozenset({".pt", ".pth", ".bin"})
+
+
+def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
+    """The module that `package.module:callable` returns, or is.
+
+    Args:
+        spec: a factory, a subclass of `nn.Module` without required arguments, or a module.
+        weights: a state dict to load into it; see `load_weights`.
+
+    Raises:
+        InputError: nothing there, it fails, or it makes no module; unsuitable weights.
+    """
+    made: Any = import_callable(spec)
+    if not isinstance(made, nn.Module):
+        try:
+            made = made()
+        except TrimtabError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"failed ({type(error).__name__}: {error})",
+                where=spec,
+                hint="It is called without arguments and must return a torch.nn.Module",
+            ) from error
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"returned a {type(made).__name__}, not a torch.nn.Module",
+            where=spec,
+            hint="Name a callable that returns the module",
+        )
+    if weights is not None:
+        load_weights(made, weights)
+    return made
+
+
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Load a state dict into `module`: all of it or, where anything does not fit, nothing.
+
+    Args:
+        module: whose parameters and buffers to set.
+        path: `.pt`, `.pth` or `.bin` (plain tensors only), or `.safetensors`.
+
+    Raises:
+        InputError: no such file, an unknown kind, a pickle that holds code, or names and shapes
+            that are not the module's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such file", where=str(path), hint="Check --weights")
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    elif path.suffix in PICKLED:
+        state = _read_pickle(path)
+    else:
+        raise InputError(
+            f"weights of kind {path.suffix or 'without suffix'!r} are not known",
+            where=str(path),
+            hint="Give .safetensors, or .pt made with torch.save(module.state_dict(), path)",
+        )
+    own = module.state_dict()
+    state = _without_prefix(state, own)
+    _check_fit(state, own, path)
+    module.load_state_dict(state)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: Mapping[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"is no safetensors file, or a truncated one ({error})", where=str(path)
+        ) from error
+    return state
+
+
+def _read_pickle(path: Path) -> Mapping[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            "holds more than plain tensors: loading it could run code from the file, so it is "
+            "refused",
+            where=str(path),
+            hint="Save the weights alone, torch.save(module.state_dict(), path), or as "
+            ".safetensors",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise InputError(
+            "is no PyTorch file, or a truncated one",
+            where=str(path),
+            hint="Save it again with torch.save(module.state_dict(), path)",
+        ) from error
+    for key in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(
+            "holds no state dict (tensors by name)",
+            where=str(path),
+            hint="Save it with torch.save(module.state_dict(), path)",
+        )
+    return found
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the `module.` that DataParallel and DistributedDataParallel put before."""
+    prefixed = all(name.startswith("module.") for name in state)
+    if prefixed and not any(name.startswith("module.") for name in own):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    problems = []
+    for kind, names in (
+        ("missing", [n for n in own if n not in state]),
+        ("unexpected", [n for n in state if n not in own]),
+        (
+            "of another shape",
+            [
+                f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}"
+                for n in own
+                if n in state and state[n].shape != own[n].shape
+            ],
+        ),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            problems.append(f"{kind}: {', '.join(names[:5])}{more}")
+    if problems:
+        raise InputError(
+            f"does not fit the module; {'; '.join(problems)}",
+            where=str(path),
+            hint="Check that weights and module belong together",
+        )
