@@ -124,7 +124,9 @@ def prove(
         raise ParityError(
             f"torch wrote a model that does not load: {error.what}",
             where=model.name,
-            hint="Try another --opset; else report it to PyTorch",
+            hint="Its CPU kernels know few operators in bfloat16: export module.float()"
+            if "implementation" in error.what
+            else "Try another --opset; else report it to PyTorch",
         ) from error
     worst: dict[str, Difference] = {}
     for trial in compared:

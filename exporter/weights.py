@@ -16,6 +16,8 @@ from trimtab.core.errors import InputError, TrimtabError
 
 #: Keys under which training scripts keep the state dict in a larger checkpoint.
 NESTED = ("state_dict", "model_state_dict", "model")
+#: A count of batches that older checkpoints lack; torch fills it in, and inference never reads it.
+COUNTER = "num_batches_tracked"
 PICKLED = frozenset({".pt", ".pth", ".bin"})
 
 
@@ -137,7 +139,7 @@ def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> d
 def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
     problems = []
     for kind, names in (
-        ("missing", [n for n in own if n not in state]),
+        ("missing", [n for n in own if n not in state and not n.endswith(COUNTER)]),
         ("unexpected", [n for n in state if n not in own]),
         (
             "of another shape",

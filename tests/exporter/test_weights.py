@@ -49,6 +49,13 @@ def test_weights_are_loaded(write: Callable[..., Path], tmp_path: Path) -> None:
     assert same_weights(source, target)
 
 
+def test_counts_of_batches_may_be_missing_as_in_older_checkpoints(tmp_path: Path) -> None:
+    source, target = net(), net()
+    state = {n: t for n, t in source.state_dict().items() if "num_batches" not in n}
+    load_weights(target, write_safetensors(state, tmp_path / "weights"))
+    assert same_weights(source, target)
+
+
 class Bomb:
     """Pickles as a call that leaves a mark."""
 
