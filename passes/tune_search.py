@@ -51,7 +51,7 @@ class Trial:
     def __str__(self) -> str:
         rough = f", screened {self.screened:.2f}x" if self.screened else ""
         measured = f", measured {self.ratio}" if self.ratio else ""
-        return f"{self.sites} sites{rough}{measured}: {self.verdict}"
+        return f"{self.sites} site{'s' * (self.sites != 1)}{rough}{measured}: {self.verdict}"
 
 
 @dataclass

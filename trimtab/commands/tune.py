@@ -1,0 +1,143 @@
+"""Equal forms and session options, kept where they make the model faster on this machine.
+
+Every rewrite is exact; the clock decides which ones stay. What wins as a session option is written
+as session.json beside the model, for `trimtab.session(model)`, and as ort_config in its metadata.
+--dry-run lists the sites and what earlier runs gained at such sites; it measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trimtab.core.context import Context
+    from trimtab.core.model import Model
+    from trimtab.passes.tune import Tune
+    from trimtab.passes.tune_session import Options
+
+SUMMARY = "exact rewrites and session options, kept if faster"
+#: Part of the time that session options get.
+SESSION_SHARE = 0.3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    from trimtab.commands.one_pass import add_fields, add_surroundings
+    from trimtab.passes import find
+
+    parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=SIZES",
+        help="sizes that matter, as input=1x3x224x224; again for other inputs and further sizes",
+    )
+    parser.add_argument("--time", default="90s", help="for everything together (default 90s)")
+    parser.add_argument("--dry-run", action="store_true", help="list sites and expected gains")
+    parser.add_argument(
+        "--no-session", action="store_true", help="leave session options as they are"
+    )
+    add_fields(parser, find("tune"), "shapes", "seconds")
+    add_surroundings(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Tune, write, print the tables."""
+    from pathlib import Path
+
+    from trimtab.commands.one_pass import context
+    from trimtab.core.errors import OptionError
+    from trimtab.open_model import open_model
+    from trimtab.options import duration
+    from trimtab.search import check_output
+
+    seconds = duration(args.time)
+    step = _step(args, seconds * (1 if args.no_session else 1 - SESSION_SHARE))
+    ctx = context(args)
+    if args.dry_run:
+        print("\n".join(_sites(open_model(args.model), step, ctx)))  # noqa: T201
+        return 0
+    if not args.output:
+        raise OptionError("there is no place to write to", where="-o", hint="Give -o OUT.onnx")
+    check_output(Path(args.output).parent)
+    model = open_model(args.model)
+    after = step(model, ctx)
+    options = None if args.no_session else _options(after, step, ctx, seconds * SESSION_SHARE)
+    path = _write(after, Path(args.output), ctx, options)
+    print("\n".join(_lines(model, after, path, options)))  # noqa: T201
+    return 0
+
+
+def _step(args: argparse.Namespace, seconds: float) -> Tune:
+    import os
+    from pathlib import Path
+
+    from trimtab.commands.one_pass import given_fields
+    from trimtab.passes.tune import Tune
+
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    given = {"cache": str(Path(home) / "trimtab" / "forms.json")} | given_fields(args, Tune)
+    return Tune.from_json(given | {"shapes": args.shape, "seconds": seconds})
+
+
+def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
+    """Rules with sites, how many, and what they gained before."""
+    from trimtab.passes.tune_cache import Cache
+    from trimtab.passes.tune_candidates import already_optimized, candidates, is_quantized
+    from trimtab.passes.tune_candidates import with_shapes as shaped
+    from trimtab.report.text import table
+
+    base = shaped(model)
+    found, declined = candidates(base, step.rules, contrib=step.contrib)
+    cache = Cache.open(step.cache, ctx.target, quantized=is_quantized(base))
+    rows = [
+        [c.form, str(len(c.sites)), str(len(c.shapes)), str(cache.known(c.form, c.shapes) or "-")]
+        for c in found
+    ]
+    sign = already_optimized(base)
+    lines = [f"onnxruntime's optimizer wrote this graph: {sign}"] if sign else []
+    lines += table(["rule", "sites", "shapes", "gain before"], rows) if rows else ["no sites"]
+    if declined:
+        lines += ["", "declined:", *(f"  {d.node}: {d.reason}" for d in declined)]
+    return lines
+
+
+def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
+    from trimtab.core.session import SessionConfig
+    from trimtab.passes.tune_session import tune_options
+    from trimtab.passes.tune_shapes import cases_of
+    from trimtab.session_clock import SessionClock
+
+    cases = cases_of(model, step.shapes, ctx, step.seed)
+    config = SessionConfig.of(ctx.target)
+    return tune_options(model, config, cases, SessionClock(ctx.seed), seconds, ctx.progress)
+
+
+def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> Path:
+    from trimtab.passes.tune_cache import machine_class
+    from trimtab.passes.tune_session import write_options
+    from trimtab.session_file import write_session_file
+
+    if options is None or not options.gains:
+        return model.save(path)
+    saved = write_options(model, options.config).save(path)
+    write_session_file(saved, options.config, options.gains, machine_class(ctx.target))
+    return saved
+
+
+def _lines(before: Model, after: Model, path: Path, options: Options | None) -> list[str]:
+    from trimtab.report.lines import pass_lines
+
+    lines = pass_lines(before, after, path)
+    if options is not None:
+        lines += ["session options:", *(f"  {t.setting}: {t}" for t in options.tried)]
+        if options.gains:
+            lines.append(f"written to {path.with_name('session.json')} and to the model's metadata")
+        else:
+            lines.append("none is kept, so there is no session.json")
+    return lines
