@@ -23,6 +23,8 @@ from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
 from .quantizable import in_subgraphs, match_nodes, prepare
 from .ranges import Method, find_range
+from .share_ranges import share_ranges
+from .weights import clip_weights
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class QuantizeStatic(Pass):
         ranges: how ranges come from the values seen; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
         per_channel: one scale for each output channel of a weight.
+        scales: how scales of weights are chosen; mse searches the least squared error.
         activation: integer type of activations; the target's where not given.
         weight: integer type of weights; the target's where not given.
         exclude: nodes to leave float, by name or glob pattern.
@@ -47,6 +50,7 @@ class QuantizeStatic(Pass):
     ranges: Method = "mse"
     percentile: float = 99.99
     per_channel: bool = True
+    scales: Literal["absmax", "mse"] = "absmax"
     activation: Literal["int8", "uint8"] | None = None
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
@@ -75,7 +79,10 @@ class QuantizeStatic(Pass):
             name: find_range(statistics, self.ranges, percentile=self.percentile)
             for name, statistics in seen.items()
         }
-        written = quantize(model, scheme, found)
+        if self.scales == "mse":
+            largest = 64 if scheme.reduce_range else 127
+            clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
+        written = quantize(model, scheme, share_ranges(model.graph, found))
         report: dict[str, Any] = {
             "samples": len(data),
             "data": data.digest,

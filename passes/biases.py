@@ -1,0 +1,125 @@
+"""The bias of a layer of a Q/DQ graph: int32, float, or none yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Bias:
+    """A bias that can be shifted and put back.
+
+    Attributes:
+        value: the initializer that holds it.
+        scale: of its integers, (channels,) or a scalar; 1 where it is float.
+        before: what it was before the last shift.
+    """
+
+    value: ir.Value
+    scale: Floats
+    before: ir.TensorProtocol | None = field(default=None)
+
+    def shift(self, by: Floats) -> None:
+        """Add to the bias, in units of the layer's output."""
+        self.before = self.value.const_value
+        assert self.before is not None
+        old = self.before.numpy()
+        if old.dtype == np.int32:
+            limits = np.iinfo(np.int32)
+            new = np.clip(old + np.round(by / self.scale), limits.min, limits.max)
+        else:
+            new = old + by.reshape(-1)
+        self.value.const_value = ir.tensor(new.astype(old.dtype), name=self.value.name)
+
+    def undo(self) -> None:
+        """Take the last shift back."""
+        self.value.const_value = self.before
+
+
+def find_bias(graph: ir.Graph, layer: ir.Node) -> Bias | str:
+    """A layer's bias, made where it has none; or why there can be none."""
+    if layer.op_type == "MatMul":
+        return _added_behind(layer)
+    if len(layer.inputs) > 2 and layer.inputs[2] is not None:
+        return _own(layer.inputs[2])
+    return _made(graph, layer)
+
+
+def _own(value: ir.Value) -> Bias | str:
+    if value.const_value is not None:
+        return Bias(value, np.ones(())) if len(value.uses()) == 1 else "its bias is shared"
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return "its bias is computed while the model runs"
+    integer, scale = node.inputs[0], node.inputs[1]
+    if integer is None or scale is None or integer.const_value is None or scale.const_value is None:
+        return "its bias is computed while the model runs"
+    if len(integer.uses()) > 1 or len(value.uses()) > 1:
+        return "its bias is shared"
+    return Bias(integer, scale.const_value.numpy().astype(np.float64))
+
+
+def _added_behind(layer: ir.Node) -> Bias | str:
+    """The float constant that the next operator adds to a matrix product."""
+    uses = list(layer.outputs[0].uses())
+    if len(uses) == 1 and uses[0].node.op_type == "Add":
+        other = uses[0].node.inputs[1 - uses[0].idx]
+        if other is not None and other.const_value is not None and other.dtype == ir.DataType.FLOAT:
+            shape = other.const_value.shape.numpy()
+            if len(shape) == 1 and len(other.uses()) == 1:
+                return Bias(other, np.ones(()))
+    return "no float bias is added to its product"
+
+
+def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
+    """A zero bias for a convolution or Gemm that had none, in units of its int32 sums."""
+    scales = [_scale(layer.inputs[0]), _scale(layer.inputs[1])]
+    weight = layer.inputs[1]
+    if scales[0] is None or scales[1] is None or weight is None:
+        return "its input or weight is not quantized"
+    weight_node = weight.producer()
+    assert weight_node is not None
+    assert weight_node.inputs[0] is not None
+    shape = weight_node.inputs[0].shape
+    transposed = layer.attributes.get("transB")
+    first = layer.op_type == "Conv" or (transposed is not None and transposed.as_int() == 1)
+    if shape is None or not isinstance(channels := shape[0 if first else 1], int):
+        return "the shape of its weight is not known"
+    scale = np.broadcast_to(scales[0].reshape(-1) * scales[1].reshape(-1), (channels,))
+    name = f"{layer.name}_bias"
+    constants = [
+        _register(graph, f"{name}_quantized", np.zeros(channels, np.int32)),
+        _register(graph, f"{name}_scale", scale.astype(np.float32)),
+        _register(graph, f"{name}_zero_point", np.zeros(channels, np.int32)),
+    ]
+    dequantize = ir.node(
+        "DequantizeLinear", constants, attributes={"axis": 0}, name=f"{name}_DequantizeLinear"
+    )
+    dequantize.outputs[0].name = name
+    graph.insert_before(layer, dequantize)
+    while len(layer.inputs) < 3:
+        layer.resize_inputs(len(layer.inputs) + 1)
+    layer.replace_input_with(2, dequantize.outputs[0])
+    return Bias(constants[0], scale.astype(np.float64))
+
+
+def _scale(value: ir.Value | None) -> Floats | None:
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
+        return None
+    tensor = node.inputs[1].const_value
+    return None if tensor is None else tensor.numpy().astype(np.float64)
+
+
+def _register(
+    graph: ir.Graph, name: str, array: NDArray[np.int32] | NDArray[np.float32]
+) -> ir.Value:
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value

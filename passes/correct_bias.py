@@ -1,0 +1,176 @@
+"""Bias correction: what rounding shifts in the mean of a layer's output goes into its bias.
+
+    b += E[y_float] - E[y_int8]
+
+Empirical and sequential (Nagel et al. 2019, Finkelstein et al. 2019): layer by layer from the input
+on, each on what the layers before it, corrected already, hand over. A correction stays only where
+the error of the model's output falls on samples that it was not made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.errors import InputError, OptionError
+from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+
+from .base import Declined, Pass, Rewrite
+from .biases import Bias, find_bias
+from .calibrate import observing
+from .int8_forms import to_int8_forms
+from .quantizable import prepare
+from .weights import channel_axis
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Move the mean error of each int8 layer into its bias, where that helps the answer.
+
+    Attributes:
+        data: samples; the context's where none is named.
+        samples: how many, half to correct on and half to judge by.
+        reference: file of the float model that the int8 model was made from.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    data: Dataset | None = None
+    samples: int = 128
+    reference: str = ""
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Correct layer by layer, keep what helps."""
+        if not self.reference:
+            raise OptionError(
+                "needs the float model that the int8 model was made from",
+                where="correct-bias",
+                hint="Give --reference FLOAT.onnx",
+            )
+        reference = Model.load(Path(self.reference)).clone()
+        prepare(reference)
+        to_int8_forms(reference.graph)
+        data = ctx.dataset(self.data, model, purpose="bias correction").take(self.samples)
+        return correct_biases(model, reference, list(data.sized(32)), ctx)
+
+
+def correct_biases(
+    model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
+) -> Rewrite:
+    """Correct the biases of a Q/DQ model in place.
+
+    Args:
+        model: a clone of the Q/DQ model.
+        reference: the float model, prepared, its nodes named like the model's.
+        batches: samples; every second one judges.
+        ctx: for progress.
+
+    Raises:
+        InputError: no layer of the model bears the name of one in the reference.
+    """
+    makers = {node.name: node for node in reference.graph}
+    layers = [
+        node for node in model.graph if channel_axis(node) is not None and node.name in makers
+    ]
+    if not layers:
+        raise InputError(
+            "shares no layer with its reference by name",
+            where=model.name,
+            hint="Give the float model that this one was quantized from, as it was then",
+        )
+    fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
+    names = [makers[layer.name].outputs[0].name or "" for layer in layers]
+    wanted = _means(reference, names, [_channels(layer) for layer in layers], fit)
+    truth = _answers(reference, judge)
+    error = first = _error(model, judge, truth)
+    corrected, declined = [], []
+    for layer, mean in zip(
+        ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
+    ):
+        bias = find_bias(model.graph, layer)
+        if not isinstance(bias, Bias):
+            declined.append(Declined(layer.name or "", bias))
+            continue
+        got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
+        bias.shift(mean - got)
+        after = _error(model, judge, truth)
+        if after < error:
+            error = after
+            corrected.append(layer.name or "")
+        else:
+            bias.undo()
+            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+    report = {"corrected": corrected, "error_before": first, "error_after": error}
+    return Rewrite(model.ir, declined, report)
+
+
+def _channels(layer: ir.Node) -> int:
+    """The axis of channels of a layer's output."""
+    return 1 if layer.op_type == "Conv" else -1
+
+
+def _means(
+    model: Model, tensors: Sequence[str], axes: Sequence[int], batches: Sequence[Batch]
+) -> list[Floats]:
+    """Mean of each tensor over all but its channel axis."""
+    # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
+    config = SessionConfig(level="basic", threads=usable_cpus())
+    session = build_session(_up_to(model, tensors), config)
+    sums: list[Floats] = [np.zeros(()) for _ in tensors]
+    counts = [0] * len(tensors)
+    for batch in batches:
+        arrays = run(session, {i.name: batch.feeds[i.name] for i in session.get_inputs()}, tensors)
+        for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
+            flat = np.moveaxis(arrays[name], axis, -1)
+            flat = flat.reshape(-1, flat.shape[-1])
+            sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
+            counts[i] += len(flat)
+    return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
+
+
+def _up_to(model: Model, tensors: Sequence[str]) -> Model:
+    """The part of the model that makes the tensors, and nothing behind."""
+    part = observing(model, tensors)
+    needed: set[ir.Node] = set()
+    waiting = [value.producer() for value in part.graph.outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in needed:
+            needed.add(node)
+            waiting += [value.producer() for value in node.inputs if value is not None]
+    whole = any(node.graph is not part.graph for node in part.graph.all_nodes())
+    if not whole:  # subgraphs read outer tensors, so with them all is kept
+        for node in reversed([node for node in part.graph if node not in needed]):
+            part.graph.remove(node, safe=True)
+    return part
+
+
+def _answers(model: Model, batches: Sequence[Batch]) -> list[list[Floats]]:
+    session = build_session(model, SessionConfig(threads=usable_cpus()))
+    return [
+        [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
+        for batch in batches
+    ]
+
+
+def _error(model: Model, batches: Sequence[Batch], truth: list[list[Floats]]) -> float:
+    """Squared error of the model's float outputs, relative to their size."""
+    noise = size = 0.0
+    for got, expected in zip(_answers(model, batches), truth, strict=True):
+        for a, b in zip(got, expected, strict=True):
+            scale = max(float(np.square(b).mean()), 1e-12)
+            noise += float(np.square(a - b).mean()) / scale
+            size += 1
+    return noise / max(size, 1)

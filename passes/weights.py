@@ -1,0 +1,77 @@
+"""Scales of weights: the largest magnitude of a channel, or the one of the least squared error.
+
+A weight clipped to a threshold is quantized with the threshold as its largest magnitude, so the
+searched scale is handed on by clipping the float weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+#: Thresholds that are tried, as parts of the largest magnitude, the whole of it first.
+PARTS = np.linspace(1.0, 0.5, 41)
+
+
+def clip_weights(
+    graph: ir.Graph, exclude: Collection[str], *, per_channel: bool, largest: int
+) -> int:
+    """Clip the weights of products to the threshold of the least squared error, in place.
+
+    Args:
+        graph: whose weights to clip; new tensors are assigned, none is written to.
+        exclude: names of nodes that stay float.
+        per_channel: one threshold for each output channel.
+        largest: largest integer of a weight.
+
+    Returns:
+        How many weights were clipped.
+    """
+    clipped = 0
+    done: set[str] = set()
+    for node in graph:
+        axis = channel_axis(node)
+        weight = node.inputs[1] if axis is not None else None
+        if axis is None or weight is None or node.name in exclude or weight.name in done:
+            continue
+        if weight.const_value is None or weight.dtype != ir.DataType.FLOAT:
+            continue
+        done.add(weight.name or "")
+        values = weight.const_value.numpy()
+        if values.size and values.ndim >= 2:
+            limit = thresholds(values, axis if per_channel else None, largest)
+            new = np.clip(values, -limit, limit)
+            clipped += bool((new != values).any())
+            weight.const_value = ir.tensor(new, name=weight.name)
+    return clipped
+
+
+def channel_axis(node: ir.Node) -> int | None:
+    """The axis of output channels of a product's weight, None where the node is no product."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return 0 if transposed is not None and transposed.as_int() else 1
+    return -1 if node.op_type == "MatMul" else None
+
+
+def thresholds(values: Floats, axis: int | None, largest: int) -> Floats:
+    """The clipping thresholds of the least squared error, to be broadcast to the weight."""
+    axes = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+    full = np.abs(values).max(axis=axes, keepdims=True)
+    best, least = full, np.full(full.shape, np.inf)
+    for part in PARTS:
+        limit = np.maximum(full * np.float32(part), np.float32(1e-30))
+        scale = limit / largest
+        rounded = np.clip(np.round(values / scale), -largest, largest) * scale
+        error = np.square(rounded - values).sum(axis=axes, keepdims=True)
+        better = error < least
+        best, least = np.where(better, limit, best), np.where(better, error, least)
+    found: Floats = best.astype(np.float32)
+    return found

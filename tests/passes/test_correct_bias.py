@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from int8_graphs import chain, graph, normal, transformer_block
+
+from trimtab.core.context import Context
+from trimtab.core.errors import InputError, OptionError
+from trimtab.core.running import int8_share
+from trimtab.core.session import build_session, run
+from trimtab.core.target import Target
+from trimtab.passes.biases import Bias, find_bias
+from trimtab.passes.correct_bias import CorrectBias
+from trimtab.passes.quantize_static import QuantizeStatic
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+def depthwise():
+    """Depthwise, grouped and dense, without a bias and with one that holds a zero."""
+    return graph(
+        """g (float[N, 8, 9, 9] x) => (float[N, 6] y) {
+          [depth] a = Conv <group = 8, pads = [1, 1, 1, 1]> (x, w1)
+          b = Relu (a)
+          [grouped] c = Conv <group = 2> (b, w2, b2)
+          d = Relu (c)
+          e = GlobalAveragePool (d)
+          f = Flatten (e)
+          [head] y = Gemm <transB = 1> (f, w3)
+        }""",
+        w1=(8, 1, 3, 3),
+        w2=(12, 4, 1, 1),
+        b2=np.array([0, 1, -1] * 4, np.float32),
+        w3=(6, 12),
+    )
+
+
+def planted(model, data, shift=0.4):
+    """The int8 model with a wrong bias in its first layer."""
+    quantized = QuantizeStatic(data=data)(model, VNNI).clone()
+    layer = next(node for node in quantized.graph if node.op_type == "Conv")
+    bias = find_bias(quantized.graph, layer)
+    assert isinstance(bias, Bias)
+    bias.shift(np.full(layer.outputs[0].shape[1], shift))
+    return quantized
+
+
+def error(reference, model, data):
+    total = 0.0
+    for batch in data:
+        a, b = (next(iter(run(build_session(m), batch.feeds).values())) for m in (reference, model))
+        total += float(np.square(a - b).mean())
+    return total
+
+
+@pytest.mark.parametrize("make", [chain, depthwise])
+def test_a_planted_shift_is_found_and_mended(make, tmp_path):
+    model = make()
+    data, fresh = normal(model, rows=128), normal(model, rows=64, seed=7)
+    wrong = planted(model, data)
+    mended = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(wrong, VNNI)
+    assert error(model, mended, fresh) < 0.05 * error(model, wrong, fresh)
+    assert int8_share(mended).float_ops == 0
+    notes = mended.lineage[-1].notes
+    assert notes["error_after"] < notes["error_before"]
+
+
+def test_layers_that_do_not_gain_stay_and_are_listed(tmp_path):
+    model = depthwise()
+    data = normal(model, rows=128)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    corrected = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(
+        quantized, VNNI
+    )
+    notes = corrected.lineage[-1].notes
+    named = notes["corrected"] + [name for name, _ in notes.get("declined", [])]
+    assert sorted(named) == ["depth", "grouped", "head"]
+    assert notes["error_after"] <= notes["error_before"]
+
+
+def test_a_product_with_a_float_bias_behind_is_corrected(tmp_path):
+    model = graph(
+        """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {
+          h = LayerNormalization <axis = -1> (x, gain)
+          [dense] a = MatMul (h, w)
+          y = Add (a, b)
+        }""",
+        gain=np.ones(32, np.float32),
+        w=(32, 16),
+        b=(16,),
+    )
+    data = normal(model, rows=128)
+    wrong = QuantizeStatic(data=data)(model, VNNI).clone()
+    bias = find_bias(wrong.graph, next(n for n in wrong.graph if n.op_type == "MatMul"))
+    bias.shift(np.full(16, 0.5))
+    mended = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(wrong, VNNI)
+    # The shift is in the bias alone, which the product's own output does not show.
+    assert mended.lineage[-1].notes["error_after"] <= mended.lineage[-1].notes["error_before"]
+
+
+def test_products_without_a_bias_say_why(tmp_path):
+    model = transformer_block()
+    data = normal(model, rows=64)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    path = str(model.save(tmp_path / "f.onnx"))
+    notes = CorrectBias(data=data, reference=path)(quantized, VNNI).lineage[-1].notes
+    assert ["query", "no float bias is added to its product"] in notes["declined"]
+
+
+def test_without_a_reference_it_says_what_it_needs():
+    with pytest.raises(OptionError, match="--reference"):
+        CorrectBias()(chain(), dataclasses.replace(VNNI, data=normal(chain())))
+
+
+def test_a_foreign_reference_is_refused(tmp_path):
+    model, other = chain(), depthwise()
+    data = normal(model)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    path = str(other.save(tmp_path / "other.onnx"))
+    with pytest.raises(InputError, match="shares no layer"):
+        CorrectBias(data=data, reference=path)(quantized, VNNI)
