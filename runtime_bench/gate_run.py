@@ -11,12 +11,12 @@ import collections
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import OptionError, RunError
+from trimtab.core.errors import RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
@@ -30,6 +30,7 @@ from .compare import ModelOrPath, compare, measure, size_bytes
 from .environment import Snapshot, fit_to_measure
 from .feeds import make_feeds
 from .gate import fewest_runs, ratio_verdict
+from .providers import nodes_by_provider
 from .ruling import Facts
 from .statistics import PairedTest
 from .tails import tail_test
@@ -105,7 +106,11 @@ class Collector:
             return
         feeds = self._feeds(in_memory)
         if self.gate.of_kind("provider"):
-            self._found["providers"] = nodes_by_provider(in_memory, self.config)
+            placed = nodes_by_provider(in_memory, self.config)
+            self._found["providers"] = {
+                name: dict(collections.Counter(op for _, op in nodes))
+                for name, nodes in placed.items()
+            }
         if self.gate.of_kind("share"):
             self._found["share"] = int8_share(in_memory, self.config, feeds)
         if self.gate.of_kind("quality"):
@@ -255,27 +260,3 @@ def tails_decided(
         )
 
     return decided
-
-
-def nodes_by_provider(model: Model, config: SessionConfig) -> dict[str, dict[str, int]]:
-    """How many nodes of each operator onnxruntime assigned to each provider.
-
-    It tells of the graph after its basic optimizations, which is enough to see a fallback: a node
-    that no kernel of the provider takes goes to the CPU without a word.
-
-    Raises:
-        OptionError: this onnxruntime cannot tell.
-    """
-    recorded = {**config.config, "session.record_ep_graph_assignment_info": "1"}
-    session = build_session(model, replace(config, config=recorded))
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise OptionError(
-            "this onnxruntime cannot tell which provider a node runs on",
-            where="budget 'provider'",
-            hint="Update onnxruntime to 1.24 or later",
-        )
-    counts: dict[str, collections.Counter[str]] = {}
-    for part in session.get_provider_graph_assignment_info():
-        ops = (node.op_type for node in part.get_nodes())
-        counts.setdefault(part.ep_name, collections.Counter()).update(ops)
-    return {name: dict(found) for name, found in counts.items()}
