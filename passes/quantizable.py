@@ -18,6 +18,8 @@ from trimtab.core.running import INT8_OPS, QDQ_OPS
 
 #: First operator set in which DequantizeLinear has an axis.
 MINIMUM_OPSET = 13
+#: First operator set whose Q/DQ pairs onnxruntime runs on float16.
+HALF_OPSET = 21
 
 
 def prepare(model: Model) -> None:
@@ -25,7 +27,7 @@ def prepare(model: Model) -> None:
 
     Raises:
         InputError: the model is quantized already.
-        ModelError: its operator set is too old.
+        ModelError: its operator set is too old, for float32 or for float16.
     """
     refuse_quantized(model)
     if model.opset < MINIMUM_OPSET:
@@ -33,6 +35,13 @@ def prepare(model: Model) -> None:
             f"has opset {model.opset}; int8 weights per channel need {MINIMUM_OPSET}",
             where=model.name,
             hint="Run the pass simplify first: it raises the opset",
+        )
+    halves = [w for w in model.graph.initializers.values() if w.dtype == ir.DataType.FLOAT16]
+    if halves and model.opset < HALF_OPSET:
+        raise ModelError(
+            f"has float16 weights, which Q/DQ take from opset {HALF_OPSET} on, not {model.opset}",
+            where=f"{model.name}, tensor {halves[0].name!r}",
+            hint="Quantize the float32 model: int8 gains nothing from float16 before it",
         )
     lift_constants(model.graph)
     name_nodes(model.graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
@@ -17,14 +18,18 @@ from trimtab.core.session import SessionConfig
 from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
-from .calibrate import calibrate
+from .calibrate import Statistics, calibrate
 from .int8_forms import to_int8_forms
 from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
 from .quantizable import in_subgraphs, match_nodes, prepare
 from .ranges import Method, find_range
 from .share_ranges import share_ranges
+from .statistics_file import load_statistics, save_statistics
 from .weights import clip_weights
+
+#: Fewer samples than this are told to the user.
+FEW_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class QuantizeStatic(Pass):
         activation: integer type of activations; the target's where not given.
         weight: integer type of weights; the target's where not given.
         exclude: nodes to leave float, by name or glob pattern.
+        statistics: file (.npz) to keep what calibration saw in; read where it exists already.
     """
 
     needs_data: ClassVar[bool] = True
@@ -54,6 +60,7 @@ class QuantizeStatic(Pass):
     activation: Literal["int8", "uint8"] | None = None
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
+    statistics: str = ""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -74,10 +81,10 @@ class QuantizeStatic(Pass):
                 where=model.name,
                 hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
             )
-        seen = calibrate(model, tensors, data, ctx)
+        seen = self._statistics(model, tensors, data, ctx)
         found = {
-            name: find_range(statistics, self.ranges, percentile=self.percentile)
-            for name, statistics in seen.items()
+            name: find_range(seen[name], self.ranges, percentile=self.percentile)
+            for name in tensors
         }
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127
@@ -93,6 +100,21 @@ class QuantizeStatic(Pass):
         }
         report |= running_share(written, model, ctx.target).to_json()
         return Rewrite(written, declined, report)
+
+    def _statistics(
+        self, model: Model, tensors: list[str], data: Dataset, ctx: Context
+    ) -> dict[str, Statistics]:
+        path = Path(self.statistics) if self.statistics else None
+        if path is not None and path.exists():
+            found = load_statistics(path, model, data)
+            if set(tensors) <= set(found):
+                return found
+        if len(data) < FEW_SAMPLES and not data.source.batched:
+            ctx.progress.say(f"Only {len(data)} samples to calibrate on: ranges may be too narrow")
+        found = calibrate(model, tensors, data, ctx)
+        if path is not None:
+            save_statistics(path, found, model, data)
+        return found
 
     def _scheme(self, model: Model, target: Target) -> tuple[Scheme, list[Declined]]:
         ops = int8_operators(target, model.graph)

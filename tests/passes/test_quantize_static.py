@@ -245,3 +245,51 @@ def test_resnet20_runs_fully_in_int8_and_keeps_its_answers():
     assert (share.int8_ops, share.float_ops, share.leftover_qdq) == (22, 0, 1)
     agree = outputs(model, data).argmax(1) == outputs(quantized, data).argmax(1)
     assert agree.mean() > 0.8
+
+
+def test_products_inside_of_subgraphs_stay_float_and_are_listed():
+    model = graph(
+        """g (float[N, 8] x, bool c) => (float[N, 8] y) {
+          [outer] a = MatMul (x, w)
+          y = If (c) <
+            then_branch = t () => (float[N, 8] p) { [inner] p = MatMul (a, v) },
+            else_branch = e () => (float[N, 8] q) { q = Identity (a) }
+          >
+        }""",
+        w=(8, 8),
+        v=(8, 8),
+    )
+    rows = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    data = Dataset.of_batches(lambda: [{"x": rows, "c": np.array(True)}])
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    assert ["inner", "stands inside of a subgraph"] in quantized.lineage[-1].notes["declined"]
+    assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
+
+
+def test_float16_models_of_an_old_opset_are_refused():
+    model = graph(
+        """g (float16[N, 16] x) => (float16[N, 4] y) {
+          a = Relu (x)
+          y = MatMul (a, w)
+        }""",
+        w=np.random.default_rng(0).standard_normal((16, 4)).astype(np.float16),
+    )
+    rows = np.random.default_rng(1).standard_normal((32, 16)).astype(np.float16)
+    data = Dataset.of_arrays({"x": rows})
+    with pytest.raises(ModelError, match="float16"):
+        QuantizeStatic(data=data)(model, VNNI)
+
+
+def test_tied_weights_stay_one():
+    model = graph(
+        """g (float[N, 8] x) => (float[N, 8] y) {
+          a = MatMul (x, w)
+          b = Relu (a)
+          y = MatMul (b, w)
+        }""",
+        w=(8, 8),
+    )
+    data = normal(model)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    assert sum("w_quantized" in name for name in quantized.graph.initializers) == 1
+    assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
