@@ -1,7 +1,9 @@
 """What our harness adds to a latency: p50 in a worker against a bare loop around `session.run`.
 
 Both run the same model with the same options, interleaved in rounds of random order, for a model
-of about 0.1 ms and one of about 2 ms. The last line holds the relative differences of the p50s.
+of about 0.1 ms and one of about 2 ms. Sessions are made anew in each round on both sides, since
+where their memory lies changes a latency by more than a harness does. The last line holds the
+relative differences of the p50s.
 
     python benchmarks/harness_overhead.py [--seconds 20]
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -21,11 +24,13 @@ from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, build_session, random_feeds
+from trimtab.runtime_bench.arm import Arm, Runs
+from trimtab.runtime_bench.pacing import WARM_RUNS, Plan, warm_up
 from trimtab.runtime_bench.process import ProcessArm
-from trimtab.runtime_bench.sampling import Plan, Runs, rounds, warm_up
+from trimtab.runtime_bench.statistics import PairedTest
 
 #: (name, rows, layers) of width 256: about 0.1 ms and 2 ms on one core, weights within its cache.
-MODELS = (("small", 16, 3), ("large", 64, 16))
+MODELS = (("small", 16, 6), ("large", 64, 28))
 WIDTH = 256
 
 
@@ -33,19 +38,28 @@ WIDTH = 256
 class BareLoop:
     """What a user writes: a list, `perf_counter_ns`, `session.run`."""
 
-    session: Any
+    model: Model
+    config: SessionConfig
     name: str = "bare loop"
+    host: None = None
 
     def warm(self, feeds: Feeds) -> None:
         """Take the feeds."""
         self.feeds = dict(feeds)
+        self.renew()
+
+    def renew(self) -> None:
+        """A new session, run a few times."""
+        self.session: Any = build_session(self.model, self.config)
+        self.time(WARM_RUNS)
 
     def time(self, runs: int) -> Runs:
         """The loop."""
         session, feeds, taken = self.session, self.feeds, []
+        names = [output.name for output in session.get_outputs()]
         for _ in range(runs):
             start = time.perf_counter_ns()
-            session.run(None, feeds)
+            session.run(names, feeds)
             taken.append(time.perf_counter_ns() - start)
         return Runs(tuple(taken))
 
@@ -73,27 +87,33 @@ def chain(rows: int, layers: int) -> Model:
 
 
 def difference(model: Model, seconds: float) -> float:
-    """Ours over bare, minus one, of the p50s."""
+    """Ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
     config, feeds = SessionConfig(), random_feeds(model)
-    arms = [ProcessArm(model, config, "worker"), BareLoop(build_session(model, config))]
+    arms: list[Arm] = [ProcessArm(model, config, "worker"), BareLoop(model, config)]
+    rng, test = np.random.default_rng(0), PairedTest()
+    taken: list[list[int]] = [[], []]
     try:
-        run_ns = [warm_up(arm, feeds, time.monotonic_ns, 1.0) for arm in arms]
-        taken: list[list[int]] = [[], []]
+        plan = Plan.of(max(warm_up(a, feeds, time.monotonic_ns, 1.0) for a in arms), 0, seconds)
         end = time.monotonic() + seconds
-        for letters in rounds(arms, np.random.default_rng(0), Plan.of(max(run_ns), seconds)):
-            for index, runs in letters:
-                taken[index] += runs.ns
-            if time.monotonic() > end:
-                break
+        while time.monotonic() < end:
+            letters: list[list[int]] = [[], []]
+            for i in rng.permutation(2):
+                arms[i].renew()
+            for i in [0, 1, 1, 0] if rng.integers(2) else [1, 0, 0, 1]:
+                letters[i] += arms[i].time(plan.discard + plan.runs).after(plan.discard).ns
+            test.add(math.log(median(letters[0]) / median(letters[1])))
+            taken = [old + new for old, new in zip(taken, letters, strict=True)]
     finally:
         for arm in arms:
             arm.close()
-    ours, bare = (median(t) for t in taken)
+    found = math.expm1(test.estimate())
+    low, high = (math.expm1(end) for end in test.interval(0.05))
+    ours, bare = (median(t) / 1e6 for t in taken)
     print(
-        f"{model.name}: ours {ours / 1e6:.4f} ms, bare {bare / 1e6:.4f} ms, "
-        f"{ours / bare - 1:+.2%}, {len(taken[0])} runs each"
+        f"{model.name}: p50 ours {ours:.4f} ms, bare {bare:.4f} ms; by rounds {found:+.2%} "
+        f"[{low:+.2%}, {high:+.2%}], {test.blocks} rounds, {len(taken[0])} runs each"
     )
-    return ours / bare - 1
+    return found
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, build_session, runtime_errors
 
-from .sampling import Runs
+from .arm import Runs
+from .pacing import WARM_RUNS
 
 try:
     import resource
@@ -74,6 +75,7 @@ class InProcessArm:
 
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
+        self.host = None  # all live in this process
         self.model, self.config = model, quiet(config)
         self.session: Any = None
         self.feeds: Feeds = {}
@@ -84,10 +86,19 @@ class InProcessArm:
         Raises:
             RunError: onnxruntime refuses the model or the feeds, or fails.
         """
-        if self.session is None:
-            self.session = build_session(self.model, self.config)
         self.feeds = dict(feeds)
+        self.session = build_session(self.model, self.config)
         self.time(1)
+
+    def renew(self) -> None:
+        """Build the session anew, and run it a few times.
+
+        Raises:
+            RunError: onnxruntime refuses or fails.
+        """
+        self.session = None  # its memory is free for the new one
+        self.session = build_session(self.model, self.config)
+        self.time(WARM_RUNS)
 
     def time(self, runs: int) -> Runs:
         """Run that many times in a row.

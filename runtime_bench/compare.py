@@ -16,11 +16,13 @@ from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds, SessionConfig
 
+from .arm import Arm, Runs
 from .arms import InProcessArm, quiet
 from .environment import Environment, Snapshot, canary, fit_to_measure
 from .feeds import check_same_inputs, describe, make_feeds
+from .pacing import Plan, warm_up
 from .process import ProcessArm
-from .sampling import Arm, Pair, Plan, Runs, Sampler, rounds, warm_up
+from .sampling import Pair, Sampler, SideBySide
 from .statistics import PairedTest
 from .tails import runs_needed
 from .values import Comparison, Measurement
@@ -109,18 +111,23 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     fed = feeds if feeds is not None else make_feeds(subjects[0].model)
     check_same_inputs([s.model for s in subjects], fed)
     share = alpha / len(candidates)
-    stop = until or (lambda test: settled(test, alpha=share, resolution=resolution))
-    before = Snapshot.now()
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
+
+    def verdict_stands(test: PairedTest) -> bool:
+        return settled(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
+
+    before = Snapshot.now()
     with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
         pairs = [Pair(arms[0], arm) for arm in arms[1:]]
-        blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=stop)
+        blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
     after = Snapshot.now()
     used = quiet(config) if in_process else config
     reporter = _Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
     return [
-        reporter.comparison(subjects[0], subject, pair, share, resolution)
+        reporter.comparison(
+            subjects[0], subject, pair, share, resolution, renewed=sampler.plan.renew
+        )
         for subject, pair in zip(subjects[1:], pairs, strict=True)
     ]
 
@@ -176,9 +183,10 @@ def _side_by_side(
     start = time.monotonic()
     share = seconds / 10 / len(arms)
     slowest = max(warm_up(arm, feeds, time.monotonic_ns, share) for arm in arms)
-    plan = Plan.of(slowest, seconds, len(arms))
-    for letters in rounds(arms, np.random.default_rng(seed), plan):
-        for index, runs in letters:
+    plan = Plan.of(slowest, 0, seconds, len(arms))
+    turns = SideBySide(arms, np.random.default_rng(seed), time.monotonic_ns, plan)
+    while True:
+        for index, runs in turns.round():
             taken[index].append(runs)
         canary_ns.append(canary())
         yield
@@ -243,6 +251,8 @@ class _Reporter:
         pair: Pair,
         alpha: float,
         resolution: float,
+        *,
+        renewed: bool,
     ) -> Comparison:
         test = pair.test
         low, high = interval(test, alpha=alpha, resolution=resolution)
@@ -252,13 +262,14 @@ class _Reporter:
             math.exp(test.estimate()) if test.blocks else math.nan,
             low,
             high,
-            decide(test, alpha=alpha, resolution=resolution),
+            decide(test, alpha=alpha, resolution=resolution, renewed=renewed),
             alpha,
             resolution,
             tuple(test.log_ratios),
             evidence(test, resolution),
             self.interrupted,
             str(pair.error) if pair.error else None,
+            renewed,
         )
 
 

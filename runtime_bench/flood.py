@@ -8,8 +8,8 @@ from typing import Any
 
 from trimtab.core.session import Feeds
 
+from .arm import Runs
 from .arms import involuntary_switches
-from .sampling import Runs
 
 #: Calls of each caller in one burst, so that starting and joining weigh little.
 CALLS = 8
@@ -42,6 +42,10 @@ class Flood:
             ns.append((time.perf_counter_ns() - start) // (CALLS * self.concurrency))
             switches.append(involuntary_switches() - before)
         return Runs(tuple(ns), tuple(switches))
+
+    def close(self) -> None:
+        """End the callers."""
+        self.pool.shutdown()
 
     def _call(self) -> None:
         for _ in range(CALLS):

@@ -44,6 +44,12 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
     notes = [f"{c.candidate.model}: {c.error}" for c in comparisons if c.error]
     if first.interrupted:
         notes.append("interrupted: this is what was measured until then")
+    if not first.renewed:
+        notes.append(
+            "sessions take too long to make anew for each block: differences within "
+            f"{first.resolution:.1%} may be the luck of where their memory lies; "
+            "a longer --max-time averages it"
+        )
     blocks = ", ".join(str(c.blocks) for c in comparisons)
     level = 1 - first.alpha * len(comparisons)
     notes.append(

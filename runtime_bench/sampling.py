@@ -1,7 +1,11 @@
-"""Who runs when: randomised ABBA blocks, warm-up, stopping. Times nothing itself: arms do.
+"""Who runs when: randomised blocks with new sessions. Times nothing itself: arms do.
 
-The fair coin is what carries the method. In a simulation with noise that depends on the position
-in the block, a fixed order gave 19-21% false alarms at a nominal 1%, the random one 0.2-0.4%.
+Two random draws carry the method. The order ABBA or BAAB is one: in a simulation with noise that
+depends on the position in the block, a fixed order gave 19-21% false alarms at a nominal 1%, the
+random one 0.2-0.4%. Which process hosts which model, with sessions made anew for each block, is the
+other: two sessions of the same model differ by where their memory came to lie. Measured on a model
+of 3 MB, that luck had a standard deviation of 1.5% and stayed as long as the sessions did, so that
+a test of two fixed sessions "proves" differences of 5% between a model and itself.
 """
 
 from __future__ import annotations
@@ -10,91 +14,15 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from trimtab.core.errors import RunError
 from trimtab.core.session import Feeds
 
+from .arm import Arm, Runs, exchange_hosts
+from .pacing import Plan, warm_up
 from .statistics import PairedTest
-
-#: A letter times this many runs, and more of short ones, until it lasts `LETTER_NS`.
-RUNS = 4
-MAX_RUNS = 64
-LETTER_NS = 2_000_000
-#: A verdict takes some 25 to 100 blocks; letters shrink where the time would not hold 60.
-WANTED_BLOCKS = 60
-WARM_RUNS = 3
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Timed runs of one arm, in order.
-
-    Attributes:
-        ns: latency of each.
-        switches: involuntary context switches during each; empty where the system tells none.
-    """
-
-    ns: tuple[int, ...]
-    switches: tuple[int, ...] = ()
-
-    def after(self, discarded: int) -> Runs:
-        """Without the first ones."""
-        return Runs(self.ns[discarded:], self.switches[discarded:])
-
-
-class Arm(Protocol):
-    """A model ready to be timed."""
-
-    name: str
-
-    def warm(self, feeds: Feeds) -> None:
-        """Make the session, take the feeds, run once.
-
-        Raises:
-            RunError: onnxruntime refuses the model or the feeds, crashed, or hung.
-        """
-        ...
-
-    def time(self, runs: int) -> Runs:
-        """Run that many times, one after the other.
-
-        Raises:
-            RunError: it crashed, hung, or onnxruntime refused.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give everything back."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a letter is.
-
-    Attributes:
-        discard: runs after each switch that are not timed, since the caches hold the other model.
-        runs: runs that are.
-    """
-
-    discard: int = 1
-    runs: int = RUNS
-
-    @classmethod
-    def of(cls, run_ns: float, seconds: float, pairs: int = 1) -> Plan:
-        """The plan for a latency, a time limit and a number of candidates.
-
-        One run after a switch is discarded (it took 5.5% longer with 3 MB of weights), of short
-        models as many as a quarter of those timed, since a switch disturbs for a time, not for a
-        number of runs.
-        """
-        fill = math.ceil(LETTER_NS / max(1.0, run_ns))
-        afford = int(seconds * 1e9 / (WANTED_BLOCKS * pairs * 4 * max(1.0, run_ns))) - 1
-        runs = max(1, min(max(RUNS, fill), MAX_RUNS, afford))
-        return cls(max(1, runs // 4), runs)
 
 
 @dataclass
@@ -123,16 +51,18 @@ class Sampler:
     """Measures pairs until all are settled or the time is up.
 
     Attributes:
-        rng: draws the coin and the order of candidates.
+        rng: draws orders, hosts and turns.
         now: monotonic clock in nanoseconds.
-        canary: a constant kernel, timed once per block; None for none.
+        canary: a constant kernel, timed once per round; None for none.
         canary_ns: its times.
+        plan: how long blocks are, known after the warm-up.
     """
 
     rng: np.random.Generator
     now: Callable[[], int]
     canary: Callable[[], int] | None = None
     canary_ns: list[int] = field(default_factory=list)
+    plan: Plan = field(default_factory=Plan)
 
     def blocks(
         self,
@@ -142,30 +72,45 @@ class Sampler:
         seconds: float,
         until: Callable[[PairedTest], bool],
     ) -> Iterator[Pair]:
-        """Measure in rounds, and yield the pair after each block, until all are settled or time.
+        """Measure in rounds, and yield each pair after its block, until all are settled or time.
 
-        A round holds one block of each open pair, in random order. A pair whose model fails gets
-        its error and leaves; the others go on.
+        A round holds one block of each open pair, their orders mixed at random. A pair whose model
+        fails gets its error and leaves; the others go on.
 
         Raises:
             RunError: the base cannot be warmed up.
         """
         end = self.now() + int(seconds * 1e9)
-        plan = self._warm_up(pairs, feeds, seconds)
-        while open_pairs := [p for p in pairs if not p.error and not until(p.test)]:
-            for index in self.rng.permutation(len(open_pairs)):
-                if self.now() >= end:
-                    return
-                self._block(open_pairs[index], plan)
-                yield open_pairs[index]
+        self._prepare(pairs, feeds, seconds)
+        while self.now() < end:
+            still = [p for p in pairs if not p.error and not until(p.test)]
+            if not still:
+                return
+            if self.plan.renew:
+                self._renew(still)
+            yield from self._round(still)
 
-    def _block(self, pair: Pair, plan: Plan) -> None:
+    def _round(self, pairs: Sequence[Pair]) -> Iterator[Pair]:
+        """One block of each pair."""
         if self.canary is not None:
             self.canary_ns.append(self.canary())
-        order = "ABBA" if self.rng.integers(2) else "BAAB"
+        found: list[list[float]] = [[] for _ in pairs]
+        for _ in range(self.plan.repeats):
+            for index in self.rng.permutation(len(pairs)):
+                pair = pairs[index]
+                if pair.error is None:
+                    self._order(pair, found[index])
+        for pair, log_ratios in zip(pairs, found, strict=True):
+            if pair.error is None:
+                pair.test.add(statistics.median(log_ratios))
+                yield pair
+
+    def _order(self, pair: Pair, log_ratios: list[float]) -> None:
+        """Time the pair once in the order ABBA or BAAB."""
+        plan = self.plan
         taken: dict[str, list[Runs]] = {"A": [], "B": []}
         try:
-            for letter in order:
+            for letter in "ABBA" if self.rng.integers(2) else "BAAB":
                 arm = pair.base if letter == "A" else pair.candidate
                 taken[letter].append(arm.time(plan.discard + plan.runs).after(plan.discard))
         except RunError as error:
@@ -173,10 +118,10 @@ class Sampler:
             return
         pair.base_runs += taken["A"]
         pair.candidate_runs += taken["B"]
-        pair.test.add(math.log(_median_ns(taken["A"]) / _median_ns(taken["B"])))
+        log_ratios.append(math.log(_median_ns(taken["A"]) / _median_ns(taken["B"])))
 
-    def _warm_up(self, pairs: Sequence[Pair], feeds: Feeds, seconds: float) -> Plan:
-        """Warm the base and each candidate; the slowest one decides the length of letters."""
+    def _prepare(self, pairs: Sequence[Pair], feeds: Feeds, seconds: float) -> None:
+        """Warm all arms and make the plan; the slowest arm decides the length of letters."""
         share = seconds / 10 / (len(pairs) + 1)
         bases = {id(pair.base): pair.base for pair in pairs}
         slowest = max((warm_up(arm, feeds, self.now, share) for arm in bases.values()), default=1.0)
@@ -185,51 +130,60 @@ class Sampler:
                 slowest = max(slowest, warm_up(pair.candidate, feeds, self.now, share))
             except RunError as error:
                 pair.error = error
-        return Plan.of(slowest, seconds, len(pairs))
+        start = self.now()
+        self._renew([p for p in pairs if not p.error])
+        self.plan = Plan.of(slowest, self.now() - start, seconds, len(pairs))
+
+    def _renew(self, pairs: Sequence[Pair]) -> None:
+        """New sessions in hosts dealt out at random, made in random order."""
+        arms = list({id(arm): arm for p in pairs for arm in (p.base, p.candidate)}.values())
+        exchange_hosts(arms, self.rng)
+        for index in self.rng.permutation(len(arms)):
+            arm = arms[index]
+            try:
+                arm.renew()
+            except RunError as error:
+                for pair in pairs:
+                    if arm is pair.candidate or arm is pair.base:
+                        pair.error = pair.error or error
 
 
-def warm_up(arm: Arm, feeds: Feeds, now: Callable[[], int], seconds: float) -> float:
-    """Run until latencies no longer fall: at least three runs, then until the slope is noise.
+@dataclass
+class SideBySide:
+    """Rounds of one letter of each arm in random order, for medians without a verdict.
 
-    Returns:
-        Nanoseconds that a run takes by the clock, all that belongs to it included.
+    Sessions are made anew before a round as long as that has taken less time than the rounds.
+
+    Attributes:
+        arms: warmed up.
+        rng: draws turns and hosts.
+        now: monotonic clock in nanoseconds.
+        plan: how long letters are.
     """
-    arm.warm(feeds)
-    start = now()
-    end = start + int(seconds * 1e9)
-    seen = list(arm.time(WARM_RUNS).ns)
-    taken_ns = (now() - start) / WARM_RUNS
-    while now() < end and not steady(seen):
-        start, runs = now(), max(1, len(seen) // 2)
-        seen += arm.time(runs).ns
-        taken_ns = (now() - start) / runs
-    return taken_ns
 
+    arms: Sequence[Arm]
+    rng: np.random.Generator
+    now: Callable[[], int]
+    plan: Plan
+    _renewing_ns: int = 0
+    _timing_ns: int = 0
 
-def steady(ns: Sequence[int]) -> bool:
-    """Whether the last five of ten groups of runs show no falling trend beyond their noise.
-
-    The trend is the least-squares slope over the groups' medians; the noise its standard error.
-    """
-    if len(ns) < 20:
-        return False
-    groups = [float(np.median(part)) for part in np.array_split(np.asarray(ns, float), 10)][5:]
-    x = np.arange(5) - 2.0
-    slope = float(x @ groups) / 10
-    rest = np.asarray(groups) - np.mean(groups) - slope * x
-    error = math.sqrt(float(rest @ rest) / 3 / 10)
-    return slope >= -2 * error or abs(slope) < 1e-3 * groups[-1]
-
-
-def rounds(
-    arms: Sequence[Arm], rng: np.random.Generator, plan: Plan
-) -> Iterator[list[tuple[int, Runs]]]:
-    """Endless rounds of one letter of each arm in random order, for medians side by side."""
-    while True:
-        yield [
-            (int(i), arms[i].time(plan.discard + plan.runs).after(plan.discard))
-            for i in rng.permutation(len(arms))
+    def round(self) -> list[tuple[int, Runs]]:
+        """One letter of each arm, by its index."""
+        start = self.now()
+        if self._renewing_ns <= self._timing_ns:
+            exchange_hosts(self.arms, self.rng)
+            for index in self.rng.permutation(len(self.arms)):
+                self.arms[index].renew()
+        renewed = self.now()
+        discard, runs = self.plan.discard, self.plan.runs
+        letters = [
+            (int(i), self.arms[i].time(discard + runs).after(discard))
+            for i in self.rng.permutation(len(self.arms))
         ]
+        self._renewing_ns += renewed - start
+        self._timing_ns += self.now() - renewed
+        return letters
 
 
 def _median_ns(letters: Sequence[Runs]) -> float:

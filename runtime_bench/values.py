@@ -119,6 +119,8 @@ class Comparison:
         e_values: ln E for "better", "worse", "above -resolution", "below +resolution"; each
             decides at ln(2 / alpha).
         interrupted: the user stopped it; what was measured stands.
+        renewed: every block had new sessions. Where it is false they took too long to make, and
+            the ratio is that of one pair of sessions, with the luck of where its memory lies.
         error: why the candidate (or base) could not be measured to the end, None where it could.
     """
 
@@ -134,10 +136,11 @@ class Comparison:
     e_values: Mapping[str, float] = field(default_factory=dict)
     interrupted: bool = False
     error: str | None = None
+    renewed: bool = True
 
     @property
     def blocks(self) -> int:
-        """Number of ABBA blocks."""
+        """Number of blocks."""
         return len(self.log_ratios)
 
     def check(self) -> Comparison:
@@ -164,6 +167,7 @@ class Comparison:
             "e_values": dict(self.e_values),
             "interrupted": self.interrupted,
             "error": self.error,
+            "renewed": self.renewed,
             "base": self.base.to_json(),
             "candidate": self.candidate.to_json(),
         }
@@ -184,6 +188,7 @@ class Comparison:
             value["e_values"],
             value["interrupted"],
             value["error"],
+            value["renewed"],
         )
 
 

@@ -19,18 +19,27 @@ def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
     }
 
 
-def decide(test: PairedTest, *, alpha: float, resolution: float) -> Verdict:
+def decide(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> Verdict:
     """The verdict on a candidate after any number of blocks.
 
     Better and worse share alpha, so that each decides at ln(2 / alpha), as the two ends of the
     interval do. A difference that is both proved and proved to be within the resolution is told as
     a difference; its interval shows how small it is. (Same in both directions is the two one-sided
     tests of Schuirmann 1987, each an e-process.)
+
+    Args:
+        test: the blocks.
+        alpha: bound on a wrong verdict.
+        resolution: relative difference that counts as none.
+        renewed: whether each block had new sessions. Where one pair of sessions served all blocks,
+            a difference must exceed the resolution to be told: less may be the luck of these two.
     """
     limit = math.log(2 / alpha)
     known = evidence(test, resolution)
-    if known["better"] >= limit or known["worse"] >= limit:
-        return "better" if known["better"] >= known["worse"] else "worse"
+    band = 0.0 if renewed else math.log1p(resolution)
+    better, worse = test.evidence_above(band), test.evidence_below(-band)
+    if max(better, worse) >= limit:
+        return "better" if better >= worse else "worse"
     if known["above -resolution"] >= limit and known["below +resolution"] >= limit:
         return "same"
     return "inconclusive"
@@ -52,9 +61,9 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
     return math.exp(low), math.exp(max(low, high))
 
 
-def settled(test: PairedTest, *, alpha: float, resolution: float) -> bool:
+def settled(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
     """Whether the verdict stands and the interval is no wider than the resolution on each side."""
-    if decide(test, alpha=alpha, resolution=resolution) == "inconclusive":
+    if decide(test, alpha=alpha, resolution=resolution, renewed=renewed) == "inconclusive":
         return False
     low, high = test.interval(alpha)
     return high - low <= 2 * math.log1p(resolution)

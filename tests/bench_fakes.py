@@ -9,7 +9,7 @@ import numpy as np
 
 from trimtab.core.errors import RunError
 from trimtab.core.session import Feeds
-from trimtab.runtime_bench.sampling import Runs
+from trimtab.runtime_bench.arm import Runs
 
 
 @dataclass
@@ -35,12 +35,19 @@ class FakeArm:
     calls: list[int] = field(default_factory=list)
     fed: list[Feeds] = field(default_factory=list)
     closed: bool = False
+    host: object = None
+    renewed: list[object] = field(default_factory=list)
+    renew_ns: int = 0
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
 
     def warm(self, feeds: Feeds) -> None:
         self.fed.append(feeds)
+
+    def renew(self) -> None:
+        self.renewed.append(self.host)
+        self.clock.at_ns += self.renew_ns
 
     def time(self, runs: int) -> Runs:
         self.before(len(self.calls))

@@ -64,6 +64,11 @@ def test_an_interruption_is_told() -> None:
     assert any("interrupted" in line for line in measurement_lines([cut]))
 
 
+def test_kept_sessions_are_told() -> None:
+    lines = comparison_lines([compared(renewed=False)])
+    assert any("luck of where their memory lies" in line for line in lines)
+
+
 def test_an_unquiet_machine_is_told_with_its_reasons() -> None:
     unfit = Fitness(fit=False, reasons=("steal 9%: move",))
     lines = measurement_lines([replace(measured("a", 1e6), fitness=unfit)])

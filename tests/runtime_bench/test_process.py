@@ -103,7 +103,7 @@ def test_a_model_runs_in_a_process_of_its_own(arm: ProcessArm) -> None:
     timed = arm.time(3)
     assert len(timed.ns) == 3
     assert min(timed.ns) > 0
-    assert arm.process.pid != os.getpid()
+    assert arm.host.process.pid != os.getpid()
     assert (arm.load_ns or 0) > 0
     assert (arm.first_ns or 0) > 0
 
@@ -111,13 +111,13 @@ def test_a_model_runs_in_a_process_of_its_own(arm: ProcessArm) -> None:
 def test_a_closed_arm_leaves_nothing(arm: ProcessArm) -> None:
     folder = Path(arm._folder.name)
     arm.close()
-    assert arm.process.poll() is not None
+    assert arm.host.process.poll() is not None
     assert not folder.exists()
 
 
 def test_a_killed_worker_is_a_finding(arm: ProcessArm) -> None:
     arm.warm(make_feeds(relu()))
-    os.kill(arm.process.pid, signal.SIGKILL)
+    os.kill(arm.host.process.pid, signal.SIGKILL)
     with pytest.raises(RunError, match=r"tiny: its process died .*\(SIGKILL\).*memory"):
         arm.time(3)
     with pytest.raises(RunError, match="died"):
@@ -138,7 +138,7 @@ def test_a_model_that_hangs_is_killed() -> None:
         hangs.hang_seconds = 0.5
         with pytest.raises(RunError, match=r"endless: hangs: .* run for the first time"):
             hangs.warm(make_feeds(model))
-        hangs.process.wait(5)
+        hangs.host.process.wait(5)
     finally:
         hangs.close()
 
@@ -162,7 +162,7 @@ def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> Non
 
     def until(test: object) -> bool:
         if len(arms) == 3 and getattr(test, "blocks", 0) == 5:
-            arms[1].process.kill()
+            arms[1].host.process.kill()
         return getattr(test, "blocks", 0) >= 15
 
     dead, whole = compare(relu(), [relu(), relu()], make_arm=make, until=until, max_seconds=60)

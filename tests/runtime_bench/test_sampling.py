@@ -7,7 +7,9 @@ import pytest
 from bench_fakes import FakeArm, FakeClock, fails_at
 
 from trimtab.core.errors import RunError
-from trimtab.runtime_bench.sampling import Pair, Plan, Runs, Sampler, rounds, steady, warm_up
+from trimtab.runtime_bench.arm import Runs
+from trimtab.runtime_bench.pacing import Plan, steady, warm_up
+from trimtab.runtime_bench.sampling import Pair, Sampler, SideBySide
 from trimtab.runtime_bench.statistics import PairedTest
 
 
@@ -26,10 +28,9 @@ def sampled(pairs: list[Pair], clock: FakeClock, seconds: float = 1.0, until=nev
 def test_a_block_is_abba_or_baab_by_a_fair_coin() -> None:
     clock, order = FakeClock(), []
     arms = [FakeArm(clock, name=n, before=lambda _, n=n: order.append(n)) for n in "AB"]
-    pair = Pair(*arms)
     run = sampler(clock)
-    for _ in range(200):
-        run._block(pair, Plan())
+    run.plan = Plan(repeats=200)
+    list(run._round([Pair(*arms)]))
     blocks = ["".join(order[i : i + 4]) for i in range(0, len(order), 4)]
     assert set(blocks) == {"ABBA", "BAAB"}
     assert 70 < blocks.count("ABBA") < 130
@@ -39,7 +40,7 @@ def test_the_run_after_a_switch_is_discarded() -> None:
     clock = FakeClock()
     a, b = FakeArm(clock), FakeArm(clock)
     pair = Pair(a, b)
-    sampler(clock)._block(pair, Plan(discard=1, runs=4))
+    list(sampler(clock)._round([pair]))
     assert a.calls == b.calls == [5, 5]
     assert [len(r.ns) for r in pair.base_runs + pair.candidate_runs] == [4] * 4
 
@@ -47,7 +48,7 @@ def test_the_run_after_a_switch_is_discarded() -> None:
 def test_the_log_ratio_is_that_of_the_block_medians() -> None:
     clock = FakeClock()
     pair = Pair(FakeArm(clock, 2e6, noise=0), FakeArm(clock, 1e6, noise=0))
-    sampler(clock)._block(pair, Plan())
+    list(sampler(clock)._round([pair]))
     assert pair.test.log_ratios == [pytest.approx(np.log(2))]
 
 
@@ -70,13 +71,65 @@ def test_a_settled_pair_is_measured_no_further() -> None:
 
 
 def test_candidates_take_turns_in_random_order() -> None:
+    clock, turns = FakeClock(), []
+    base = FakeArm(clock)
+    names = "abc"
+    pairs = [
+        Pair(base, FakeArm(clock, name=n, before=lambda _, n=n: turns.append(n))) for n in names
+    ]
+    run = sampler(clock)
+    run.plan = Plan(repeats=20)
+    list(run._round(pairs))
+    orders = {tuple(turns[i : i + 6 : 2]) for i in range(0, len(turns), 6)}
+    assert all(sorted(order) == list(names) for order in orders)
+    assert len(orders) > 3
+
+
+def test_a_block_of_several_orders_is_their_median() -> None:
+    clock = FakeClock()
+    slows = FakeArm(clock, 1e6, noise=0)
+    slows.before = lambda call: setattr(slows, "run_ns", 1e6 if call >= 2 else 9e6)
+    pair = Pair(FakeArm(clock, 1e6, noise=0), slows)
+    run = sampler(clock)
+    run.plan = Plan(repeats=3)
+    list(run._round([pair]))
+    assert pair.test.log_ratios == [0.0]
+
+
+def test_each_block_has_new_sessions_in_hosts_dealt_at_random() -> None:
+    clock = FakeClock()
+    a, b = FakeArm(clock, host="left"), FakeArm(clock, host="right")
+    pair = Pair(a, b)
+    sampled([pair], clock, 3.0)
+    assert len(a.renewed) == len(b.renewed) == pair.test.blocks + 1  # one to learn what it costs
+    assert all({x, y} == {"left", "right"} for x, y in zip(a.renewed, b.renewed, strict=True))
+    assert 0.3 < a.renewed.count("left") / len(a.renewed) < 0.7
+
+
+def test_sessions_that_take_too_long_to_make_are_kept() -> None:
+    clock = FakeClock()
+    pair = Pair(FakeArm(clock, renew_ns=10**9), FakeArm(clock))
+    run = sampler(clock)
+    list(run.blocks([pair], {}, seconds=10, until=never))
+    assert not run.plan.renew
+    assert len(pair.base.renewed) == 1
+    assert pair.test.blocks > 20
+
+
+def test_a_candidate_whose_new_session_fails_leaves() -> None:
+    class Fragile(FakeArm):
+        def renew(self) -> None:
+            super().renew()
+            if len(self.renewed) == 4:
+                raise RunError("its process died")
+
     clock = FakeClock()
     base = FakeArm(clock)
-    pairs = [Pair(base, FakeArm(clock, name=str(i))) for i in range(3)]
-    names = [p.candidate.name for p in sampled(pairs, clock, 3.0)]
-    turns = [tuple(names[i : i + 3]) for i in range(0, len(names) - 2, 3)]
-    assert all(sorted(t) == ["0", "1", "2"] for t in turns)
-    assert len(set(turns)) > 3
+    dies, lives = Pair(base, Fragile(clock)), Pair(base, FakeArm(clock))
+    sampled([dies, lives], clock)
+    assert dies.error is not None
+    assert dies.test.blocks == 2
+    assert lives.test.blocks > 5
 
 
 def test_a_candidate_that_dies_leaves_and_the_others_go_on() -> None:
@@ -117,11 +170,19 @@ def test_the_canary_is_timed_once_per_block() -> None:
 
 
 def test_short_models_get_longer_letters_and_slow_ones_shorter() -> None:
-    assert Plan.of(2e6, 30) == Plan(1, 4)
-    assert Plan.of(1e5, 30) == Plan(5, 20)
-    assert Plan.of(1e3, 30) == Plan(16, 64)
-    assert Plan.of(5e7, 30) == Plan(1, 1)
-    assert Plan.of(3e9, 30) == Plan(1, 1)
+    assert Plan.of(2e6, 0, 30) == Plan(1, 4)
+    assert Plan.of(1e5, 0, 30) == Plan(5, 20)
+    assert Plan.of(1e3, 0, 30) == Plan(16, 64)
+    assert Plan.of(5e7, 0, 30) == Plan(1, 1)
+
+
+def test_a_block_lasts_about_as_long_as_its_sessions_took_to_make() -> None:
+    assert Plan.of(1e6, 100e6, 30) == Plan(1, 4, repeats=5)
+    assert Plan.of(1e5, 1e9 / 10, 30).repeats == 8
+    assert Plan.of(1e6, 440e6, 30).repeats == 3
+    assert Plan.of(1e6, 900e6, 30).renew
+    assert not Plan.of(1e6, 2e9, 30).renew
+    assert Plan.of(1e6, 2e9, 120).renew
 
 
 class WarmingArm(FakeArm):
@@ -155,12 +216,21 @@ def test_steady_needs_runs_and_no_falling_trend() -> None:
     assert not steady([1000 - 10 * i for i in range(40)])
 
 
-def test_rounds_hold_every_arm_once() -> None:
+def test_a_round_side_by_side_holds_every_arm_once() -> None:
     clock = FakeClock()
     arms = [FakeArm(clock), FakeArm(clock), FakeArm(clock)]
-    letters = next(rounds(arms, np.random.default_rng(0), Plan(1, 4)))
+    letters = SideBySide(arms, np.random.default_rng(0), clock, Plan(1, 4)).round()
     assert sorted(i for i, _ in letters) == [0, 1, 2]
     assert all(len(runs.ns) == 4 for _, runs in letters)
+
+
+def test_sessions_side_by_side_are_made_anew_for_half_of_the_time() -> None:
+    clock = FakeClock()
+    arm = FakeArm(clock, renew_ns=50_000_000)
+    turns = SideBySide([arm], np.random.default_rng(0), clock, Plan(1, 4))
+    for _ in range(100):
+        turns.round()
+    assert 9 <= len(arm.renewed) <= 12
 
 
 def test_runs_forget_the_discarded_ones_with_their_switches() -> None:

@@ -96,7 +96,7 @@ def test_equal_models_come_out_same() -> None:
 @pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.__name__)
 def test_the_interval_at_the_stop_holds_the_truth(noise: Noise) -> None:
     rng, theta, missed = np.random.default_rng(3), 0.1, 0
-    for _ in range(100):
+    for _ in range(60):
         test = PairedTest()
         for value in log_ratios(noise, rng, 80, theta):
             test.add(value)
@@ -129,6 +129,13 @@ def test_blocks_without_any_noise_decide() -> None:
         decide(PairedTest.of([-0.5] * 40), alpha=ALPHA, resolution=RESOLUTION),
         decide(PairedTest.of([0.0] * 40), alpha=ALPHA, resolution=RESOLUTION),
     ) == ("better", "worse", "same")
+
+
+def test_one_pair_of_sessions_must_differ_by_more_than_its_luck() -> None:
+    kept = {"alpha": ALPHA, "resolution": RESOLUTION, "renewed": False}
+    assert decide(PairedTest.of([0.02] * 40), **kept) == "same"
+    assert decide(PairedTest.of([0.06] * 40), **kept) == "better"
+    assert decide(PairedTest.of([-0.06] * 40), **kept) == "worse"
 
 
 def test_one_preempted_block_does_not_undo_the_evidence() -> None:
