@@ -1,0 +1,70 @@
+"""Removing classes of channels from a graph: constants are cut, what names lengths is rewritten."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .channel_shapes import infer_again
+from .labels_classes import Labels
+from .labels_edit import add_constant
+from .labels_parts import Use, constant_shape
+
+Mask = NDArray[np.bool_]
+Key = tuple[ir.Value, tuple[bytes | None, ...]]
+
+
+def cut(labels: Labels, dead: list[int]) -> None:
+    """Remove the classes `dead` from the graph that `labels` were traced on; in place.
+
+    A constant that is read in several places stays one where all of them lose the same, and is
+    cloned where they do not.
+    """
+    keep = labels.keep(dead)
+    model = labels.trace.model
+    made: dict[Key, ir.Value] = {}
+    for use in labels.trace.uses:
+        if not keep.any(use.axes):
+            continue
+        masks = [
+            keep.mask(ids) if ids is not None and keep.changes(ids) else None for ids in use.axes
+        ]
+        key = (use.value, tuple(None if m is None else m.tobytes() for m in masks))
+        if key not in made:
+            made[key] = _smaller(model, use, masks)
+        use.node.replace_input_with(use.index, made[key])
+    for fix in labels.trace.fixes:
+        fix(model, keep)
+    RemoveUnusedNodesPass()(model)
+    infer_again(model)
+
+
+def _smaller(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
+    """The constant without what goes, as a new value."""
+    name = str(use.value.name)
+    if use.value.const_value is None:  # a ConstantOfShape: only its shape is stored
+        return _smaller_filler(model, use, masks)
+    array = use.value.const_value.numpy()
+    for axis, mask in enumerate(masks):
+        if mask is not None:
+            array = np.compress(mask, array, axis=axis)
+    return add_constant(model, array, name)
+
+
+def _smaller_filler(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
+    maker = use.value.producer()
+    assert maker is not None
+    old = constant_shape(use.value)
+    new = [n if m is None else int(m.sum()) for n, m in zip(old, masks, strict=True)]
+    shape = add_constant(model, np.array(new, np.int64), f"{use.value.name}_shape")
+    made = ir.node("ConstantOfShape", [shape], name=shape.name)
+    given = maker.attributes.get("value")
+    if given is not None:
+        made.attributes.add(ir.AttrTensor("value", given.as_tensor()))
+    made.outputs[0].name = f"{shape.name}_filled"
+    if use.value.dtype is not None:
+        made.outputs[0].dtype = use.value.dtype
+    model.graph.insert_after(maker, made)
+    return made.outputs[0]

@@ -1,0 +1,55 @@
+"""Small changes to a graph that several rules make where channels go."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+def set_int(node: ir.Node, name: str, value: int) -> None:
+    """Give a node a whole-number attribute."""
+    node.attributes.add(ir.AttrInt64(name, value))
+
+
+def set_ints(node: ir.Node, name: str, values: list[int]) -> None:
+    """Give a node a list of whole numbers as attribute."""
+    node.attributes.add(ir.AttrInt64s(name, values))
+
+
+def add_constant(model: ir.Model, array: NDArray[np.generic], like: str) -> ir.Value:
+    """A new initializer, named after another tensor."""
+    graph = model.graph
+    count = 0
+    while f"{like}_cut{count}" in graph.initializers:
+        count += 1
+    name = f"{like}_cut{count}"
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
+    """Give one node a constant of its own; other users of the old one keep it."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    value = add_constant(model, array, str(old.name) if old is not None else node.name or "const")
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def overwrite(
+    model: ir.Model, node: ir.Node, index: int, where: list[bool], values: list[int]
+) -> None:
+    """Replace some entries of a shape that is computed while the model runs."""
+    source = node.inputs[index]
+    assert source is not None
+    name = str(source.name)
+    chosen = add_constant(model, np.asarray(where), name)
+    given = add_constant(model, np.asarray(values, np.int64), name)
+    made = ir.node("Where", [chosen, given, source], name=f"{node.name or name}_shape")
+    made.outputs[0].name = f"{chosen.name}_shape"
+    made.outputs[0].dtype = ir.DataType.INT64
+    model.graph.insert_before(node, made)
+    node.replace_input_with(index, made.outputs[0])
