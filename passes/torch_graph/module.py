@@ -1,0 +1,181 @@
+"""The torch module of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core.errors import DataError, RunError
+from trimtab.core.model import Model
+
+from .ops_quantize import spread
+from .ops_values import to_tensor
+from .plan import NOTHING, Plan, Step, make_plan
+from .roles import Weight, find_roles
+from .table import Mode
+
+
+def to_module(model: Model, taps: Sequence[str] = ()) -> TorchGraph:
+    """The graph as a module whose parameters are its float initializers, in evaluation mode.
+
+    Args:
+        model: stays as it is; the module has weights of its own.
+        taps: inner tensors that `run` returns beside the outputs.
+
+    Raises:
+        ModelError: operators that cannot be trained, all of them named.
+        OptionError: a tap that does not exist.
+    """
+    return TorchGraph(model, taps).eval()
+
+
+class TorchGraph(nn.Module):
+    """An ONNX graph that torch computes and differentiates.
+
+    Attributes:
+        weights: what is trained or measured, by the name of its initializer.
+        mode: what BatchNormalization and Dropout do in training.
+        inputs: names of the inputs, in order.
+        outputs: names of the outputs, in order.
+    """
+
+    def __init__(self, model: Model, taps: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.weights: dict[str, Weight] = find_roles(model.graph)
+        self.mode = Mode()
+        self._plan: Plan = make_plan(model, self.weights, self.mode, taps)
+        self.inputs = tuple(self._plan.feeds)
+        self.outputs = tuple(spec.name for spec in model.outputs)
+        for name, tensor in _initial(model, self.weights).items():
+            if self.weights[name].role == "statistic":
+                self.register_buffer(_escaped(name), tensor)
+            else:
+                self.register_parameter(_escaped(name), nn.Parameter(tensor))
+        for slot, tensor in self._plan.constants.items():
+            self.register_buffer(f"constant:{slot}", tensor, persistent=False)
+
+    def weight(self, name: str) -> Tensor:
+        """The parameter, or the statistic, of an initializer."""
+        found: Tensor = getattr(self, _escaped(name))
+        return found
+
+    def named_weights(self, *roles: str) -> dict[str, Tensor]:
+        """Parameters and statistics by initializer, all or those of some roles."""
+        return {
+            name: self.weight(name)
+            for name, weight in self.weights.items()
+            if not roles or weight.role in roles
+        }
+
+    def train(self, mode: bool = True) -> TorchGraph:  # noqa: FBT001, FBT002 - as torch has it
+        """Training or evaluation."""
+        self.mode.training = mode
+        super().train(mode)
+        return self
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """The outputs, one as it is and several as a tuple.
+
+        Args:
+            inputs: in the graph's order.
+            named: or by name.
+        """
+        made = self.run(dict(zip(self.inputs, inputs, strict=False)) | named)
+        outputs = tuple(made[name] for name in self.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs and taps by name.
+
+        Raises:
+            DataError: an input is missing.
+            RunError: a node refuses its inputs.
+        """
+        values = self._filled(feeds)
+        device = self._device(feeds)
+        for step in self._plan.steps:
+            _take(step, values, device)
+        results = {}
+        for name, slot, dtype in self._plan.results:
+            value: Any = values[slot]
+            if dtype is not None and value.is_floating_point() and not dtype.is_floating_point:
+                value = value.to(dtype)  # a quantized output, which is kept as floats inside
+            results[name] = value
+        return results
+
+    def _device(self, feeds: Mapping[str, Tensor]) -> torch.device:
+        for tensor in feeds.values():
+            return tensor.device
+        return torch.device("cpu")
+
+    def _filled(self, feeds: Mapping[str, Tensor]) -> list[Any]:
+        values: list[Any] = [None] * self._plan.slots
+        for name, slot in self._plan.feeds.items():
+            if name not in feeds:
+                raise DataError(f"input {name!r} is missing", hint=f"Fed: {', '.join(feeds)}")
+            values[slot] = feeds[name]
+        for name, slot in self._plan.weights.items():
+            values[slot] = self.weight(name)
+        for slot in self._plan.constants:
+            values[slot] = getattr(self, f"constant:{slot}")
+        for slot, tensor in self._plan.fixed.items():
+            values[slot] = tensor
+        return values
+
+
+def _take(step: Step, values: list[Any], device: torch.device) -> None:
+    given = [values[slot] for slot in step.inputs]
+    for index, to_cpu in step.moves:
+        given[index] = given[index].detach().cpu() if to_cpu else given[index].to(device)
+    try:
+        made = step.run(*given)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise RunError(
+            f"cannot be computed in torch: {str(error).splitlines()[0][:200]}",
+            where=step.name,
+            hint="Check the shapes and types of the data",
+        ) from error
+    if len(step.outputs) == 1:
+        values[step.outputs[0]] = made[0] if isinstance(made, tuple) else made
+    else:
+        parts = made if isinstance(made, tuple | list) else (made,)
+        for slot, value in zip(step.outputs, parts, strict=False):
+            values[slot] = value
+    values[NOTHING] = None
+    for slot in step.free:
+        values[slot] = None
+
+
+def _initial(model: Model, weights: Mapping[str, Weight]) -> dict[str, Tensor]:
+    """The values that the module starts from, integers as the floats that they stand for."""
+    initializers = model.graph.initializers
+    made = {}
+    for name, weight in weights.items():
+        tensor = initializers[name].const_value
+        assert tensor is not None
+        value = to_tensor(tensor)
+        if weight.stored is not None:
+            stored = weight.stored
+            scale = _constant(model, stored.scale)
+            value = value.to(scale.dtype)
+            if stored.zero is not None:
+                value = value - spread(
+                    _constant(model, stored.zero), value, stored.axis, stored.block
+                )
+            value = value * spread(scale, value, stored.axis, stored.block)
+        made[name] = value
+    return made
+
+
+def _constant(model: Model, name: str) -> Tensor:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return to_tensor(tensor)
+
+
+def _escaped(name: str) -> str:
+    """A name that torch takes for an attribute, and that no attribute has."""
+    return "weight:" + name.replace("%", "%25").replace(".", "%2E")

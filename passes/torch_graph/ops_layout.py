@@ -1,0 +1,241 @@
+"""What moves elements and computes nothing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .table import Run, Site, integers, op
+
+
+@op("Reshape", host=(1,))
+def reshape(site: Site) -> Run:
+    """A size of 0 is that of the input, unless `allowzero`."""
+    literal = site.get("allowzero", 0)
+
+    def run(x: Tensor, shape: Tensor) -> Tensor:
+        sizes = integers(shape)
+        if not literal:
+            sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+        return x.reshape(sizes)
+
+    return run
+
+
+@op("Flatten")
+def flatten(site: Site) -> Run:
+    """Two axes: those before `axis`, and the others."""
+    axis = site.get("axis", 1)
+
+    def run(x: Tensor) -> Tensor:
+        cut = axis if axis >= 0 else axis + x.ndim
+        return x.reshape(math.prod(x.shape[:cut]), math.prod(x.shape[cut:]))
+
+    return run
+
+
+@op("Transpose")
+def transpose(site: Site) -> Run:
+    """Axes in another order; reversed where none is given."""
+    perm = site.get("perm")
+    return lambda x: x.permute(perm if perm is not None else tuple(reversed(range(x.ndim))))
+
+
+def _axes(site: Site, given: Tensor | None) -> list[int]:
+    """Axes as an attribute before opset 13, as an input since."""
+    return integers(given) if given is not None else list(site.get("axes") or ())
+
+
+@op("Squeeze", host=(1,))
+def squeeze(site: Site) -> Run:
+    """Without these axes of size 1; without all such where none are given."""
+
+    def run(x: Tensor, given: Tensor | None = None) -> Tensor:
+        axes = _axes(site, given)
+        return x.squeeze(tuple(axes)) if axes else x.squeeze()
+
+    return run
+
+
+@op("Unsqueeze", host=(1,))
+def unsqueeze(site: Site) -> Run:
+    """With axes of size 1 at these places of the result."""
+
+    def run(x: Tensor, given: Tensor | None = None) -> Tensor:
+        axes = _axes(site, given)
+        rank = x.ndim + len(axes)
+        for axis in sorted(a % rank for a in axes):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+@op("Concat")
+def concat(site: Site) -> Run:
+    """Along an axis."""
+    axis = site.get("axis", 1)
+    return lambda *x: torch.cat(x, axis)
+
+
+@op("Split", host=(1,))
+def split(site: Site) -> Run:
+    """Parts of the given sizes, else as even as they get, the last one smaller."""
+    axis, parts = site.get("axis", 0), len(site.used)
+
+    def run(x: Tensor, given: Tensor | None = None) -> tuple[Tensor, ...]:
+        sizes = integers(given) if given is not None else site.get("split")
+        if sizes:
+            return torch.split(x, list(sizes), axis)
+        each = -(-x.shape[axis] // parts)
+        rest = x.shape[axis] - each * (parts - 1)
+        return torch.split(x, [each] * (parts - 1) + [rest], axis)
+
+    return run
+
+
+@op("Slice", host=(1, 2, 3, 4))
+def slice_(site: Site) -> Run:
+    """Python's slices; starts and ends are attributes before opset 10."""
+
+    def run(x: Tensor, *given: Tensor | None) -> Tensor:
+        if given:
+            starts, ends, axes, steps = (
+                integers(given[i]) if i < len(given) and given[i] is not None else []
+                for i in range(4)
+            )
+        else:
+            starts, ends, axes, steps = (
+                list(site.get(k) or ()) for k in ("starts", "ends", "axes", "steps")
+            )
+        axes = axes or list(range(len(starts)))
+        steps = steps or [1] * len(starts)
+        for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            x = _slice(x, begin, end, axis % x.ndim, step)
+        return x
+
+    return run
+
+
+_ENDLESS = (2**31 - 1, 2**63 - 1)
+
+
+def _slice(x: Tensor, begin: int, end: int, axis: int, step: int) -> Tensor:
+    size = x.shape[axis]
+    if step < 0:
+        # torch has no negative steps. Unlike Python's, a start before the first element is the
+        # first, and the largest integers mean down to the first, as onnxruntime reads them.
+        begin = min(max(begin + size if begin < 0 else begin, 0), size - 1)
+        end = -1 if end in _ENDLESS else max(end + size if end < 0 else end, -1)
+        places = list(range(begin, end, step))
+        return x.index_select(axis, torch.tensor(places, dtype=torch.int64, device=x.device))
+    begin, end, step = slice(begin, end, step).indices(size)
+    if begin == 0 and end == size and step == 1:
+        return x
+    cut = x.narrow(axis, begin, max(end - begin, 0))
+    if step == 1:
+        return cut
+    return cut[(slice(None),) * axis + (slice(None, None, step),)]
+
+
+@op("Expand", host=(1,))
+def expand(site: Site) -> Run:  # noqa: ARG001
+    """Broadcast to a shape, either way round."""
+
+    def run(x: Tensor, shape: Tensor) -> Tensor:
+        sizes = integers(shape)
+        rank = max(x.ndim, len(sizes))
+        have = [1] * (rank - x.ndim) + list(x.shape)
+        want = [1] * (rank - len(sizes)) + sizes
+        return x.expand([h if w == 1 else w for h, w in zip(have, want, strict=True)])
+
+    return run
+
+
+@op("Tile", host=(1,))
+def tile(site: Site) -> Run:  # noqa: ARG001
+    """Repeats along each axis."""
+    return lambda x, repeats: x.repeat(integers(repeats))
+
+
+_MODES = {"constant", "reflect", "edge", "wrap"}
+
+
+@op("Pad", host=(1, 2, 3))
+def pad(site: Site) -> Run:
+    """Pads are attributes before opset 11; axes come with opset 18."""
+    mode = site.get("mode", "constant")
+    if mode not in _MODES:
+        raise site.refuse(f"mode {mode!r}")
+
+    def run(
+        x: Tensor,
+        pads: Tensor | None = None,
+        value: Tensor | None = None,
+        chosen: Tensor | None = None,
+    ) -> Tensor:
+        sides = integers(pads) if pads is not None else list(site.get("pads"))
+        axes = integers(chosen) if chosen is not None else list(range(x.ndim))
+        fill = value.item() if value is not None else site.get("value", 0.0)
+        half = len(sides) // 2
+        pairs = [(0, 0)] * x.ndim
+        for i, axis in enumerate(axes):
+            pairs[axis] = (sides[i], sides[half + i])
+        if mode != "constant":
+            return _mirror(x, pairs, mode)
+        flat = [side for pair in reversed(pairs) for side in pair]
+        while flat and not (flat[-1] or flat[-2]):  # torch copies for untouched axes as well
+            flat = flat[:-2]
+        return functional.pad(x, flat, value=fill) if flat else x
+
+    return run
+
+
+def _mirror(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
+    """Axis by axis through indices: torch's own modes hold for some ranks only."""
+    for axis, (before, after) in enumerate(pairs):
+        if not (before or after):
+            continue
+        size = x.shape[axis]
+        place = torch.arange(-before, size + after)
+        if mode == "edge":
+            place = place.clamp(0, size - 1)
+        elif mode == "wrap":
+            place = place % size
+        else:
+            period = max(2 * (size - 1), 1)
+            place = place % period
+            place = torch.where(place >= size, period - place, place)
+        x = x.index_select(axis, place.to(x.device))
+    return x
+
+
+@op("DepthToSpace")
+def depth_to_space(site: Site) -> Run:
+    """Channels to blocks of pixels, in the order DCR or CRD."""
+    b, crd = site.get("blocksize"), site.get("mode", "DCR") == "CRD"
+
+    def run(x: Tensor) -> Tensor:
+        if crd:
+            return functional.pixel_shuffle(x, b)
+        n, c, h, w = x.shape
+        y = x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2)
+        return y.reshape(n, c // (b * b), h * b, w * b)
+
+    return run
+
+
+@op("SpaceToDepth")
+def space_to_depth(site: Site) -> Run:
+    """Blocks of pixels to channels."""
+    b = site.get("blocksize")
+
+    def run(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+        return y.reshape(n, c * b * b, h // b, w // b)
+
+    return run

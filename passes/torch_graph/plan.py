@@ -1,0 +1,276 @@
+"""The order in which a graph is computed: steps over numbered slots, fixed before the first run.
+
+Values live in three places. Constants are known now, and what follows from constants alone is
+computed now. Sizes and indices that follow from shapes stay on the CPU, so that a Reshape never
+waits for an accelerator. All else is a tensor on the module's device, dropped after its last use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
+from trimtab.core.model import Model
+
+from .ops_values import DTYPES, to_tensor
+from .roles import Weight, type_range
+from .table import Mode, Op, Run, Site, key_of, operators
+
+#: The slot that always holds None: an input that is left out.
+NOTHING = 0
+OLDEST, NEWEST = 7, 23
+
+
+@dataclass
+class Step:
+    """One node.
+
+    Attributes:
+        name: for messages.
+        run: the operator, its attributes bound.
+        inputs: slots of its inputs.
+        moves: positions of inputs that are elsewhere, and whether they go to the CPU.
+        outputs: slots of its outputs, NOTHING for those that nobody reads.
+        free: slots that nobody reads afterwards.
+    """
+
+    name: str
+    run: Run
+    inputs: tuple[int, ...]
+    moves: tuple[tuple[int, bool], ...]
+    outputs: tuple[int, ...]
+    free: tuple[int, ...] = ()
+
+
+@dataclass
+class Plan:
+    """All steps, and what fills the slots before the first.
+
+    Attributes:
+        steps: in order.
+        slots: how many there are.
+        feeds: slot of each input by name.
+        weights: slot of each trained initializer by name.
+        constants: tensors that belong on the device, by slot.
+        fixed: tensors that stay on the CPU, by slot.
+        results: name, slot and type of each output and of each tensor that was asked for.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    slots: int = 1
+    feeds: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    fixed: dict[int, Tensor] = field(default_factory=dict)
+    results: list[tuple[str, int, torch.dtype | None]] = field(default_factory=list)
+
+
+def make_plan(model: Model, weights: dict[str, Weight], mode: Mode, taps: Sequence[str]) -> Plan:
+    """Plan the graph of a model.
+
+    Args:
+        model: the graph.
+        weights: the initializers that are trained.
+        mode: of the module.
+        taps: inner tensors that are wanted beside the outputs.
+
+    Raises:
+        ModelError: operators that the executor does not know, all of them named.
+        OptionError: a tap that does not exist.
+    """
+    _check_known(model)
+    return _Planner(model, weights, mode).plan(taps)
+
+
+def _check_known(model: Model) -> None:
+    if not OLDEST <= model.opset <= NEWEST:
+        raise ModelError(
+            f"has opset {model.opset}; {OLDEST} to {NEWEST} can be trained",
+            where=model.name,
+            hint="Run the pass simplify first, which raises it, or export with another opset",
+        )
+    known = operators()
+    missing: dict[str, list[str]] = {}
+    for node in model.nodes():
+        key = key_of(node.domain, node.op_type)
+        if key not in known:
+            missing.setdefault(key, []).append(node.name or "unnamed")
+    if missing:
+        listed = "; ".join(f"{key} ({len(n)}x, first {n[0]!r})" for key, n in missing.items())
+        raise ModelError(
+            f"has operators that cannot be trained: {listed}",
+            where=model.name,
+            hint="Export or simplify it so that it does without, or train it where it was made",
+        )
+
+
+class _Planner:
+    def __init__(self, model: Model, weights: dict[str, Weight], mode: Mode) -> None:
+        self.model, self.weights, self.mode = model, weights, mode
+        self.made = Plan()
+        self.known: dict[ir.Value, Tensor] = {}
+        self.on_host: set[ir.Value] = set()
+        self.slot_of: dict[ir.Value, int] = {}
+        self.copies: dict[tuple[ir.Value, bool], int] = {}
+
+    def plan(self, taps: Sequence[str]) -> Plan:
+        graph = self.model.graph
+        for name, value in graph.initializers.items():
+            if name in self.weights:
+                self.made.weights[name] = self._slot(value)
+            elif value.const_value is not None:
+                self.known[value] = to_tensor(value.const_value)
+        for value in graph.inputs:
+            if value.name not in graph.initializers:
+                self.made.feeds[value.name or ""] = self._slot(value)
+        for node in graph:
+            self._add(node)
+        self._results(taps)
+        self._free()
+        return self.made
+
+    def _slot(self, value: ir.Value | None = None) -> int:
+        slot = self.made.slots
+        self.made.slots += 1
+        if value is not None:
+            self.slot_of[value] = slot
+        return slot
+
+    def _add(self, node: ir.Node) -> None:
+        row = operators()[key_of(node.domain, node.op_type)]
+        site = self._site(node)
+        try:
+            run = row.build(site)
+            given = [v for v in node.inputs if v is not None]
+            if all(v in self.known for v in given) and not self._keeps_integers(node):
+                self._fold(node, run)
+                return
+        except TrimtabError:
+            raise
+        except Exception as error:
+            raise _broken(node, error) from error
+        host = row.to_host or (
+            bool(given) and all(v in self.known or v in self.on_host for v in given)
+        )
+        inputs, moves = self._inputs(node, row, host=host and not row.to_host)
+        outputs = []
+        for value in node.outputs:
+            read = bool(value.uses()) or value.is_graph_output() or bool(value.name)
+            outputs.append(self._slot(value) if read else NOTHING)
+            if host:
+                self.on_host.add(value)
+        self.made.steps.append(Step(_title(node), run, inputs, moves, tuple(outputs)))
+
+    def _keeps_integers(self, node: ir.Node) -> bool:
+        """Rounding of constants is left to each run, as its result has no integer type here."""
+        return node.op_type == "QuantizeLinear"
+
+    def _fold(self, node: ir.Node, run: Run) -> None:
+        with torch.no_grad():
+            made = run(*(None if v is None else self.known[v] for v in node.inputs))
+        parts = made if isinstance(made, tuple | list) else (made,)
+        self.known.update(zip(node.outputs, parts, strict=False))
+
+    def _inputs(
+        self, node: ir.Node, row: Op, *, host: bool
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, bool], ...]]:
+        slots, moves = [], []
+        for index, value in enumerate(node.inputs):
+            wants = host or row.wants_host(index)
+            if value is None:
+                slots.append(NOTHING)
+            elif value in self.known:
+                slots.append(self._constant(value, host=wants))
+            else:
+                slots.append(self.slot_of[value])
+                if (value in self.on_host) != wants and not (row.to_host and not wants):
+                    moves.append((index, wants))
+        return tuple(slots), tuple(moves)
+
+    def _constant(self, value: ir.Value, *, host: bool) -> int:
+        """The slot of a constant on the CPU or on the device."""
+        if (value, host) not in self.copies:
+            slot = self.copies[value, host] = self._slot()
+            (self.made.fixed if host else self.made.constants)[slot] = self.known[value]
+        return self.copies[value, host]
+
+    def _site(self, node: ir.Node) -> Site:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        weight = self._weight(node)
+        return Site(
+            op=node.op_type,
+            name=node.name or _title(node),
+            version=node.version or self.model.ir.opset_imports.get(domain, 1),
+            attributes={name: a.value for name, a in node.attributes.items()},
+            inputs=tuple(v is not None for v in node.inputs),
+            constants={i: self.known[v] for i, v in enumerate(node.inputs) if v in self.known},
+            used=tuple(bool(v.uses()) or v.is_graph_output() for v in node.outputs),
+            mode=self.mode,
+            integers=_integers(node, weight),
+            weight=weight is not None and weight.stored is not None,
+        )
+
+    def _weight(self, node: ir.Node) -> Weight | None:
+        value = node.inputs[0] if node.inputs else None
+        return self.weights.get(value.name or "") if value is not None else None
+
+    def _results(self, taps: Sequence[str]) -> None:
+        graph = self.model.graph
+        values = {v.name: v for node in graph for v in node.outputs if v.name}
+        for name in taps:
+            if name not in values:
+                raise OptionError(
+                    f"no tensor named {name!r}",
+                    where=self.model.name,
+                    hint=nearest(name, map(str, values)),
+                )
+        for value in [*graph.outputs, *(values[name] for name in taps)]:
+            known = value in self.known
+            slot = self._constant(value, host=False) if known else self.slot_of[value]
+            dtype = DTYPES.get(value.dtype) if value.dtype is not None else None
+            self.made.results.append((value.name or "", slot, dtype))
+
+    def _free(self) -> None:
+        """Note where each slot is read last."""
+        kept = {slot for _, slot, _ in self.made.results} | {NOTHING}
+        kept |= set(self.made.weights.values()) | set(self.made.fixed) | set(self.made.constants)
+        seen = set(kept)
+        for step in reversed(self.made.steps):
+            last = [s for s in dict.fromkeys((*step.inputs, *step.outputs)) if s not in seen]
+            seen.update(last)
+            step.free = tuple(last)
+
+
+def _integers(node: ir.Node, weight: Weight | None) -> tuple[int, int] | None:
+    """The integers of a Q or a DQ: the weight's, or those of its type."""
+    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+        return None
+    if weight is not None and weight.stored is not None:
+        return None if weight.stored.bias else (weight.stored.low, weight.stored.high)
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    kind = zero.dtype if zero is not None else None
+    if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        kind = node.inputs[0].dtype or kind
+    attribute = node.attributes.get("output_dtype")
+    if kind is None and attribute is not None and attribute.as_int():
+        kind = ir.DataType(attribute.as_int())
+    kind = kind or ir.DataType.UINT8
+    return type_range(kind) if kind.is_integer() else None
+
+
+def _title(node: ir.Node) -> str:
+    first = node.outputs[0].name if node.outputs else ""
+    return f"{node.op_type} {node.name or first!r}"
+
+
+def _broken(node: ir.Node, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot be computed: {str(error).splitlines()[0][:200] if str(error) else error!r}",
+        where=_title(node),
+        hint="Check the model with onnxruntime; where it runs there, please report this",
+    )

@@ -1,0 +1,201 @@
+"""Which initializers of a graph are weights, and what part they play. Needs no torch.
+
+A float initializer is trained where it stands as a weight of an operator that has some, directly or
+through operators that only move elements. Numbers of the algorithm (epsilons, masks, scalars, a
+shift of the input) stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+#: kernel: what is decayed; vector: biases, norms and the like; step: a quantizer's step size;
+#: statistic: what BatchNormalization measured.
+Role = Literal["kernel", "vector", "step", "statistic"]
+
+_MOVES = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Identity", "Cast", "Expand"})
+_ROUNDS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_KERNELS = {"Conv": {1}, "ConvTranspose": {1}, "Gemm": {0, 1}, "MatMul": {0, 1}, "Gather": {0}}
+_VECTORS = {
+    "Conv": {2},
+    "ConvTranspose": {2},
+    "Gemm": {2},
+    "BatchNormalization": {1, 2},
+    "LayerNormalization": {1, 2},
+    "RMSNormalization": {1},
+    "GroupNormalization": {1, 2},
+    "InstanceNormalization": {1, 2},
+    "PRelu": {1},
+}
+_FLOATS = {
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+}
+#: Beyond it a number is a mask's minus infinity, not a weight.
+_LARGEST = 1e4
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How an integer initializer stands for a float weight: (q - zero) * scale.
+
+    Attributes:
+        scale: initializer that holds the step sizes.
+        zero: initializer that holds the zero points, or None.
+        axis: of a scale per channel or block.
+        block: elements that share a scale along the axis, 0 for all.
+        low: smallest integer to use.
+        high: largest integer to use.
+        bias: a bias of 32 bits, which nothing rounds while it trains.
+    """
+
+    scale: str
+    zero: str | None
+    axis: int
+    block: int
+    low: int
+    high: int
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One initializer that is trained, or measured while the others are.
+
+    Attributes:
+        name: of the initializer.
+        role: its part.
+        stored: how it is stored where it is an integer one.
+    """
+
+    name: str
+    role: Role
+    stored: Stored | None = None
+
+
+def find_roles(graph: ir.Graph) -> dict[str, Weight]:
+    """The trained initializers by name, in the graph's order."""
+    found: dict[str, Weight] = {}
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or value.is_graph_output():
+            continue
+        weight = _float_weight(name, value) if tensor.dtype in _FLOATS else _integer(name, value)
+        if weight is not None:
+            found[name] = weight
+    # The scales of 32-bit biases follow from two others when the graph is written.
+    derived = {w.stored.scale for w in found.values() if w.stored and w.stored.bias}
+    return {n: w for n, w in found.items() if not (w.role == "step" and n in derived)}
+
+
+def _float_weight(name: str, value: ir.Value) -> Weight | None:
+    roles = {role for role in _roles(value) if role}
+    for role in ("statistic", "step", "kernel", "vector"):  # a tied embedding is a kernel as well
+        if role in roles:
+            return Weight(name, role)
+    return None
+
+
+def _roles(value: ir.Value, depth: int = 0) -> Iterator[Role | None]:
+    """The part that a value plays at each of its uses."""
+    for node, index in value.uses():
+        if node.domain not in {"", "ai.onnx"}:
+            continue
+        if node.op_type in _ROUNDS and index == 1:
+            yield "step"
+        elif index in _KERNELS.get(node.op_type, ()):
+            yield "kernel"
+        elif index in _VECTORS.get(node.op_type, ()):
+            yield "vector"
+        elif node.op_type == "BatchNormalization" and index in {3, 4}:
+            yield "statistic"
+        elif node.op_type in {"Add", "Mul", "Concat"} and _is_weight(value, node):
+            yield "vector"
+        elif (node.op_type in _MOVES or node.op_type in _ROUNDS) and index == 0 and depth < 8:
+            yield from _roles(node.outputs[0], depth + 1)
+
+
+def _is_weight(value: ir.Value, node: ir.Node) -> bool:
+    """Whether an operand of Add, Mul or Concat is learned, as a bias or a class token is."""
+    root = value
+    while (producer := root.producer()) is not None and producer.inputs[0] is not None:
+        root = producer.inputs[0]
+    array = root.const_value.numpy() if root.const_value is not None else np.zeros(0)
+    others = [other for other in node.inputs if other is not None and other is not value]
+    # What is added to the model's input is how its data were normalised.
+    if array.size < 2 or any(other.is_graph_input() for other in others):
+        return False
+    return bool(np.abs(array.astype(np.float32)).max() < _LARGEST)
+
+
+def _integer(name: str, value: ir.Value) -> Weight | None:
+    """An integer initializer that DequantizeLinear turns into a float weight."""
+    tensor = value.const_value
+    assert tensor is not None
+    users = [node for node, index in value.uses() if index == 0]
+    if not users or len(users) != len(value.uses()):
+        return None
+    scales = {node.inputs[1] for node in users if node.op_type == "DequantizeLinear"}
+    if any(node.op_type != "DequantizeLinear" for node in users) or len(scales) != 1:
+        return None
+    scale, node = scales.pop(), users[0]
+    if scale is None or not scale.is_initializer() or scale.const_value is None:
+        return None
+    roles = set(_roles(node.outputs[0]))
+    bias = tensor.dtype == ir.DataType.INT32
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    if not roles - {None} or (zero is not None and zero.const_value is None):
+        return None
+    low, high = _integers_of(tensor, zero)
+    stored = Stored(
+        scale=scale.name or "",
+        zero=None if zero is None else zero.name,
+        axis=_int(node, "axis", 1),
+        block=_int(node, "block_size", 0),
+        low=low,
+        high=high,
+        bias=bias,
+    )
+    return Weight(name, "kernel" if "kernel" in roles else "vector", stored)
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def _integers_of(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int, int]:
+    """The integers that a weight may take: those of its type, or of the fewer bits it uses.
+
+    Quantizers write 7-bit weights into int8 for machines without VNNI, and 4-bit ones where a
+    runtime has no smaller type. As every channel reaches the end of its range, the bits show.
+    """
+    low, high = type_range(tensor.dtype)
+    if tensor.dtype == ir.DataType.INT32:
+        return low, high
+    values = tensor.numpy().astype(np.int64)
+    if low == 0:
+        return (0, 127) if high == 255 and values.max(initial=0) <= 127 else (low, high)
+    shifted = zero is not None and zero.const_value is not None and zero.const_value.numpy().any()
+    if shifted:
+        return low, high
+    largest = int(np.abs(values).max(initial=0))
+    for bits in range(2, tensor.dtype.bitwidth):
+        if largest <= 2 ** (bits - 1):
+            # 7-bit weights reach 64 in onnxruntime, whose pair sums then still fit 16 bits.
+            return -(2 ** (bits - 1)), max(largest, 2 ** (bits - 1) - 1)
+    return low, high
+
+
+def type_range(kind: ir.DataType) -> tuple[int, int]:
+    """Smallest and largest value of an integer type."""
+    bits = kind.bitwidth
+    signed = kind.name.startswith("INT")
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
