@@ -19,6 +19,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
+from .indexed_graph import indexed
 from .ranges import Range
 
 
@@ -50,7 +51,7 @@ def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
     proto = inferred(model)
     weights = {w.name for w in proto.graph.initializer}
     order = _activations(proto)
-    with quiet():
+    with quiet(), indexed():
         quantizer = _quantizer(proto, scheme, dict.fromkeys(order, (0.0, 1.0)))
         marked = _marked(quantizer)
     return [name for name in order if name in marked and name not in weights]
@@ -65,7 +66,7 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
         ranges: of every tensor that `observed_tensors` names.
     """
     proto = inferred(model)
-    with quiet():
+    with quiet(), indexed():
         message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
     written = finished(message, model)
     excluded = set(scheme.exclude)
