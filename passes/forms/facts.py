@@ -38,10 +38,13 @@ def ints(value: ir.Value | None) -> list[int] | None:
 
 
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """Sizes of a value, None for an unknown one; None as a whole where the rank is unknown."""
+    """Sizes of a value, None for an unknown one; None as a whole where the rank is unknown.
+
+    A size of 0 counts as unknown: exporters write it where their shape inference fails.
+    """
     if value is None or value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else None for d in value.shape)
+    return tuple(d if isinstance(d, int) and d else None for d in value.shape)
 
 
 def rank(value: ir.Value | None) -> int | None:
@@ -60,7 +63,7 @@ def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
 
 def _same_dim(a: Any, b: Any) -> bool:
     if isinstance(a, int) or isinstance(b, int):
-        return bool(a == b)
+        return bool(a == b) and a != 0
     return a.value is not None and a.value == b.value
 
 

@@ -121,7 +121,7 @@ class Writer:
 
     def weight(self, array: NDArray[Any], hint: str = "weight") -> ir.Value:
         """A new initializer."""
-        data = np.ascontiguousarray(array)
+        data = np.asarray(array, order="C")
         value = ir.val(self._name(hint), const_value=ir.tensor(data))
         value.const_value.name = value.name  # type: ignore[union-attr]
         value.shape, value.type = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .dimensions import sizes_of
 from .facts import (
     attr,
     const,
@@ -190,8 +191,5 @@ def _plain_gemm(
 
 def _same_rows(source: ir.Value | None, result: ir.Value) -> bool:
     """Whether all axes but the last surely agree."""
-    if source is None or source.shape is None or result.shape is None:
-        return False
-    a, b = list(source.shape)[:-1], list(result.shape)[:-1]
-    named = [d if isinstance(d, int) else d.value for d in (*a, *b)]
-    return a == b and None not in named
+    before, after = sizes_of(source), sizes_of(result)
+    return before is not None and after is not None and before[:-1] == after[:-1]

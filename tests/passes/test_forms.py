@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import forms_more
 import graphs
 import numpy as np
 import onnx
 import pytest
-from forms_cases import CASES, NORM, REFUSALS, Case, shaped
+from forms_cases import CASES as FIRST
+from forms_cases import NORM, Case, shaped
+from forms_cases import REFUSALS as FIRST_REFUSALS
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
@@ -15,6 +18,8 @@ from trimtab.passes.base import relative_error
 from trimtab.passes.forms import find_form, forms
 from trimtab.passes.forms.sites import apply_form, find_sites
 
+CASES = [*FIRST, *forms_more.CASES]
+REFUSALS = [*FIRST_REFUSALS, *forms_more.REFUSALS]
 #: Two orders of summation in float32 differ by this much at the sizes of these graphs.
 ROUNDING = 2e-6
 
