@@ -77,6 +77,11 @@ def encoder() -> nn.Module:
             feeds = batch(["A man is playing a guitar on the stage.", "A dog runs."])
             return {name: torch.from_numpy(array) for name, array in feeds.items()}
 
+        def dynamic_axes(self) -> dict[str, dict[int, str]]:
+            """Any number of sentences, of any length."""
+            axes = {0: "batch", 1: "sequence"}
+            return {"input_ids": axes, "attention_mask": axes}
+
     return Encoder().eval()
 
 
@@ -119,13 +124,20 @@ def batch(sentences: Sequence[str]) -> dict[str, Array]:
 
 @functools.cache
 def stsb_dev() -> list[tuple[dict[str, Array], Array]]:
-    """The 1,500 pairs of the development split, as batches with labels for `spearman`."""
+    """The 1,500 pairs of the development split, as batches with labels for `spearman`.
+
+    Both sentences of a pair stand in one batch, so that any part of the batches can be evaluated.
+    """
     first, second, scores = pairs("dev")
-    number = np.arange(len(scores), dtype=np.float64)
-    labels = np.concatenate(
-        [np.stack([number, np.full_like(number, side), scores], 1) for side in (0, 1)]
-    )  # (sentences, 3): pair, side, score
-    return [(feeds, labels[rows]) for rows, feeds in _batches([*first, *second])]
+    longer = [max(len(a), len(b)) for a, b in zip(first, second, strict=True)]
+    batches = []
+    for rows in _alike(longer, BATCH // 2):
+        feeds = batch([*(first[i] for i in rows), *(second[i] for i in rows)])
+        number = np.concatenate([rows, rows]).astype(np.float64)
+        side = np.repeat([0.0, 1.0], len(rows))
+        score = np.concatenate([scores[rows], scores[rows]])
+        batches.append((feeds, np.stack([number, side, score], 1)))  # (sentences, 3)
+    return batches
 
 
 @functools.cache
@@ -133,8 +145,8 @@ def stsb_train() -> list[dict[str, Array]]:
     """Evenly spaced sentences of the training split, for calibration."""
     first, second, _ = pairs("train")
     sentences = [*first, *second]
-    chosen = (np.arange(CALIBRATION) * len(sentences)) // CALIBRATION
-    return [feeds for _, feeds in _batches([sentences[i] for i in chosen])]
+    chosen = [sentences[i * len(sentences) // CALIBRATION] for i in range(CALIBRATION)]
+    return [batch([chosen[i] for i in rows]) for rows in _alike(list(map(len, chosen)), BATCH)]
 
 
 def spearman(outputs: Mapping[str, Array], labels: Array) -> float:
@@ -149,7 +161,7 @@ def spearman(outputs: Mapping[str, Array], labels: Array) -> float:
         raise DataError(
             "a pair lacks one of its sentences",
             where="examples.minilm:spearman",
-            hint="Evaluate on all batches of stsb_dev; a part of them splits pairs",
+            hint="Give whole batches of stsb_dev",
         )
     cosine = (vectors[sides[0]] * vectors[sides[1]]).sum(1)
     return float(np.corrcoef(_ranks(cosine), _ranks(labels[sides[0], 2]))[0, 1])
@@ -170,12 +182,11 @@ def pairs(split: str) -> tuple[list[str], list[str], Array]:
     return [r[0] for r in rows], [r[1] for r in rows], np.array([float(r[2]) for r in rows])
 
 
-def _batches(sentences: Sequence[str]) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """Positions and feeds; sentences of like length stand together, so little is padded."""
-    order = np.argsort([len(s) for s in sentences], kind="stable")
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        yield rows, batch([sentences[i] for i in rows])
+def _alike(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.int64]]:
+    """Positions in groups of `size`; those of like length stand together, so little is padded."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
 def _ranks(values: Array) -> Array:

@@ -84,8 +84,9 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         input_names: names of the tensors in them, in order; by default the parameters of
             `forward`, with positions and keys appended for nested ones.
         output_names: names of the tensors it returns; by default keys, `output`, `output_0`.
-        dynamic: names of dynamic axes by position, by input; by default the first axis is `batch`
-            where the module permits it, and fixed otherwise. {} fixes everything.
+        dynamic: names of dynamic axes by position, by input; by default what the module's method
+            `dynamic_axes` returns, without one the first axis is `batch` where the module permits
+            it, and fixed otherwise. {} fixes everything.
         opset: version of the default operator set.
         parity: whether to compare onnxruntime with torch, on the example and on random inputs.
         tolerance: largest error relative to an output's largest magnitude; by default 1e-4, for
@@ -109,6 +110,8 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         flat = Flat(module, call)
         outputs = _chosen(output_names, _output_names(flat), "output", taken=names)
         job = Job(flat, outputs, opset, parity, tolerance, seed, locate, name)
+        if dynamic is None and inputs is None and hasattr(module, "dynamic_axes"):
+            dynamic = module.dynamic_axes()
         if dynamic is not None:
             model, notes = _export(job, {n: dict(axes) for n, axes in dynamic.items() if axes})
         else:

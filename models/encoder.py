@@ -141,6 +141,10 @@ class TextEncoder(nn.Module):
         device = self.tokens.weight.device
         return ids.to(device), mask.to(device)
 
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Axes of any size, by input, for the exporter."""
+        return {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
+
 
 def text_encoder(
     vocabulary: int = 8192,

@@ -14,7 +14,6 @@ import pytest
 from trimtab.core.model import Model
 
 ROOT = Path(__file__).resolve().parent.parent
-AXES = {0: "batch", 1: "sequence"}
 
 
 def example() -> Any:
@@ -32,5 +31,4 @@ def minilm() -> Model:
     """The exported model: (batch, sequence) ids and mask to `embedding` (batch, 384)."""
     from trimtab.exporter import export
 
-    dynamic = {"input_ids": AXES, "attention_mask": AXES}
-    return export(example().encoder(), dynamic=dynamic, name="minilm")
+    return export(example().encoder(), name="minilm")

@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.fields import convert
     from trimtab.exporter import export, load_module, parse_dynamic
-    from trimtab.report.lines import pass_lines
+    from trimtab.report.lines import export_lines
     from trimtab.search import check_output
 
     check_output(Path(args.output).parent)
@@ -52,7 +52,5 @@ def execute(args: argparse.Namespace) -> int:
         **({"opset": convert(int, args.opset, where="--opset")} if args.opset else {}),
     )
     path = model.save(args.output)
-    print("\n".join(pass_lines(model, model, path)))  # noqa: T201
-    inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
-    print(f"inputs: {inputs}\noutputs: {outputs}")  # noqa: T201
+    print("\n".join(export_lines(model, path)))  # noqa: T201
     return 0

@@ -34,6 +34,21 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
     return lines
 
 
+def export_lines(model: Model, path: Path) -> list[str]:
+    """What was exported, and how closely onnxruntime agrees with torch."""
+    inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
+    lines = [f"{model.name} -> {path}: {_on_disk(path)}", f"in:  {inputs}", f"out: {outputs}"]
+    notes = model.lineage[-1].notes
+    for name, error in notes.get("parity", {}).items():
+        lines.append(
+            f"parity with torch, {name}: {error['max_abs']:.1e} at most, "
+            f"{error['max_rel']:.1e} of the largest value"
+        )
+    if "fixed_batch" in notes:
+        lines.append(f"the batch is fixed: {notes['fixed_batch']}")
+    return lines
+
+
 def _note(key: str, value: Any) -> list[str]:
     title = key.replace("_", " ")
     if isinstance(value, Mapping):
