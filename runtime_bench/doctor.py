@@ -5,7 +5,8 @@ A finder is a function from facts to findings; to add one, write it and name it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ from .providers import nodes_by_provider
 Severity = Literal["costs", "note"]
 #: Lets onnxruntime fuse int8 activations on x64 as it does on ARM.
 INT8_ALLOWED = "session.qdqisint8allowed"
+#: Operators that onnxruntime fuses into the convolution or product before them.
+FUSED_IN = frozenset({"Add", "Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,35 @@ class Facts:
     baseline: Profile | None = None
     fallback: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def origin(self) -> Mapping[str, ir.Node]:
-        """Nodes of the given model by name."""
-        return {node.name: node for node in self.model.graph if node.name}
+    @functools.cached_property
+    def _origins(self) -> tuple[dict[str, ir.Node], dict[str, ir.Node]]:
+        """Nodes of the given model by their names and by the names of what they make."""
+        nodes = list(self.model.graph)
+        made = {v.name: node for node in nodes for v in node.outputs if v.name}
+        return {node.name: node for node in nodes if node.name}, made
+
+    def origin_of(self, node: ir.Node) -> ir.Node | None:
+        """The node of the given model that a node of the running graph comes from.
+
+        onnxruntime keeps names, or makes one of the output's; where an activation was fused in,
+        that output is the activation's.
+        """
+        by_name, by_output = self._origins
+        name = original_name(node.name or "")
+        found = by_name.get(name) or by_output.get(name)
+        while found is not None and found.op_type in FUSED_IN and node.op_type not in FUSED_IN:
+            before = found.inputs[0]
+            found = before.producer() if before is not None else None
+        return found
+
+    def names_of(self, nodes: Iterable[ir.Node]) -> tuple[str, ...]:
+        """Names in the file; for nodes that are not there, what onnxruntime made of them."""
+        origins = ((node, self.origin_of(node)) for node in nodes)
+        return tuple(
+            (origin.name if origin is not None else original_name(node.name or ""))
+            or f"({node.op_type} -> {node.outputs[0].name})"
+            for node, origin in origins
+        )
 
     def time_of(self, nodes: Iterable[ir.Node]) -> float | None:
         """Part of the profiled time of nodes of the running graph, None without a profile."""

@@ -11,11 +11,13 @@ import onnx_ir as ir
 from trimtab.core.running import FLOAT_OPS, QDQ_OPS
 
 from .doctor import Facts, Finding
-from .doctor_graph import REORDERS, constant_of, is_constant, makes_int8, names_of, original_name
+from .doctor_graph import REORDERS, constant_of, is_constant, makes_int8
 from .doctor_islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
 #: Layout changes that a graph needs: one after its input, one before its output.
 NEEDED_CHANGES = 2
+#: Operators that take any layout, and change it only because of what stands beside them.
+FOLLOWERS = frozenset({"Add", "Clip", "Concat", "Mul", "Relu", "Sigmoid", "Sum"})
 #: Part of a kernel's block that may stay empty.
 WASTE = 0.10
 #: Convolutions below this part of the time are not worth a word.
@@ -46,7 +48,7 @@ def find_constants(facts: Facts) -> Iterator[Finding]:
         size = sum(t.nbytes for n in nodes if (t := constant_of(n.inputs[0])) is not None)
         why = f"{CONSTANT.why}; {size} bytes of float weights"
         yield Finding(
-            "constant-weight", "costs", names_of(nodes), why, CONSTANT.mend, CONSTANT.name
+            "constant-weight", "costs", facts.names_of(nodes), why, CONSTANT.mend, CONSTANT.name
         )
 
 
@@ -58,7 +60,7 @@ def find_batch_norms(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "batch-norm",
             "costs",
-            names_of(nodes),
+            facts.names_of(nodes),
             BATCH_NORM.why,
             BATCH_NORM.mend,
             BATCH_NORM.name,
@@ -80,7 +82,7 @@ def find_weight_only(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "weight-only",
             "note",
-            names_of(nodes),
+            facts.names_of(nodes),
             "weights are int8 in the file, but are made float in each run and multiplied in float: "
             "the file is small, the model is not faster",
             f"for speed, {REQUANTIZE}",
@@ -116,7 +118,7 @@ def find_leftovers(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "leftover-qdq",
             "costs",
-            names_of(nodes),
+            facts.names_of(nodes),
             "conversions between int8 and float that no kernel absorbed and that feed no float "
             "node: one scale follows another",
             REQUANTIZE,
@@ -137,12 +139,11 @@ def _at_an_end(node: ir.Node) -> bool:
 
 def find_layout(facts: Facts) -> Iterator[Finding]:
     """Changes of layout that onnxruntime had to insert beyond one in and one out."""
-    origin = facts.origin
     nodes = [
         node
         for node in facts.running
         if node.op_type in REORDERS
-        or (node.op_type == "Transpose" and original_name(node.name or "") not in origin)
+        or (node.op_type == "Transpose" and facts.origin_of(node) is None)
     ]
     if len(nodes) <= NEEDED_CHANGES:
         return
@@ -165,7 +166,7 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
 
 
 def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
-    """Operators beside layout changes that do not take the kernels' own layout."""
+    """Operators beside layout changes; those that could follow the kernels' layout come last."""
     found: dict[str, None] = {}
     for node in nodes:
         around = [v.producer() for v in node.inputs[:1] if v is not None]
@@ -174,7 +175,8 @@ def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
             layout_aware = other is None or "Conv" in other.op_type or "Pool" in other.op_type
             if other is not None and not layout_aware and other.op_type not in REORDERS:
                 found[other.op_type] = None
-    return list(found)[:6]
+    stubborn = [op for op in found if op not in FOLLOWERS]
+    return (stubborn or list(found))[:6]
 
 
 def find_fallback(facts: Facts) -> Iterator[Finding]:
@@ -198,9 +200,8 @@ def find_channels(facts: Facts) -> Iterator[Finding]:
     """Convolutions whose channels do not fill the kernel's block."""
     target, known = facts.target, facts.times.by_name() if facts.times else None
     wasted: list[tuple[float, str, ir.Node]] = []
-    origin = facts.origin
     for node in facts.running:
-        source = origin.get(original_name(node.name or ""))
+        source = facts.origin_of(node)
         if source is None or source.op_type != "Conv" or "Conv" not in node.op_type:
             continue
         channels = _out_channels(source)
@@ -216,7 +217,7 @@ def find_channels(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "channels",
             "note",
-            names_of(nodes),
+            facts.names_of(nodes),
             f"kernels work on whole blocks of channels, and up to {worst:.0%} of a block is empty "
             f"here: {told}",
             "choose channel counts that are multiples of the block; when pruning channels too",

@@ -8,7 +8,7 @@ only moves values keeps their type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -175,8 +175,3 @@ def _island(nodes: list[ir.Node], floating: set[ir.Value]) -> Island:
 def consumers(value: ir.Value) -> Iterator[ir.Node]:
     """The nodes that read a value."""
     return (usage.node for usage in value.uses())
-
-
-def names_of(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
-    """Names in the file, with operators in the place of missing ones."""
-    return tuple(original_name(n.name or "") or f"({n.op_type})" for n in nodes)

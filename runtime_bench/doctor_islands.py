@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trimtab.core.running import FLOAT_OPS
 
 from .doctor import Facts, Finding
-from .doctor_graph import Island, constant_of, consumers, is_constant, names_of, original_name
+from .doctor_graph import Island, constant_of, consumers, is_constant, original_name
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
 #: (its qdq_selector_action_transformer), or drops them because the operator only moves values.
@@ -108,7 +108,7 @@ def find_islands(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "float-island",
             "costs",
-            names_of(island.nodes),
+            facts.names_of(island.nodes),
             "; ".join(cause.why for cause in causes),
             "; ".join(dict.fromkeys(cause.mend for cause in causes)),
             first.name,
@@ -118,7 +118,7 @@ def find_islands(facts: Facts) -> Iterator[Finding]:
 
 def _quantized_products(island: Island, facts: Facts) -> bool:
     """Whether a product at the graph's ends was meant to be int8: its weight is."""
-    origins = (facts.origin.get(original_name(n.name or "")) for n in island.nodes)
+    origins = map(facts.origin_of, island.nodes)
     return any(
         n.op_type in FLOAT_OPS and len(n.inputs) > 1 and _dequantized(n.inputs[1])
         for n in origins
@@ -143,7 +143,7 @@ _TELLING = {"BatchNormalization": BATCH_NORM, "ReduceMean": REDUCE_MEAN}
 
 def _cause(node: ir.Node, island: Island, facts: Facts) -> Cause | None:
     name = original_name(node.name or "")
-    origin = facts.origin.get(name)
+    origin = facts.origin_of(node)
     op = _UNFUSED.get(node.op_type, node.op_type)
     if name in facts.freed or op in _TELLING:
         return S8S8 if name in facts.freed else _TELLING[op]
