@@ -11,9 +11,9 @@ from typing import Any
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 
-from .compare import ModelOrPath, Subject
 from .feeds import make_feeds
 from .process import ProcessArm
+from .subject import ModelOrPath, Subject
 
 #: Runs before the peak is read: the arena grows in the first ones.
 RUNS = 3

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,50 +16,22 @@ from trimtab.core.session import Feeds, SessionConfig
 
 from .arm import Arm, Runs
 from .arms import InProcessArm, quiet
-from .environment import Environment, Snapshot, canary, fit_to_measure
-from .feeds import check_same_inputs, describe, make_feeds
+from .environment import Snapshot, canary
+from .feeds import check_same_inputs, make_feeds
 from .pacing import Plan, warm_up
 from .process import ProcessArm
 from .sampling import Pair, Sampler, SideBySide
 from .statistics import PairedTest
+from .subject import ModelOrPath, Reporter, Subject, size_bytes
 from .tails import runs_needed
 from .values import Comparison, Measurement
-from .verdict import decide, evidence, interval, settled
+from .verdict import settled
 
-ModelOrPath = Model | str | Path
+__all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
+
 MakeArm = Callable[[Model | Path, str], Arm]
 #: Runs of each model that `measure` wants at least, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure: what a session loads, and what is known of it.
-
-    Size and digest are taken at the start, since a file may be gone at the end.
-    """
-
-    source: Model | Path
-    model: Model
-    size_bytes: int
-    digest: str
-
-    @classmethod
-    def of(cls, given: ModelOrPath) -> Subject:
-        """From a model in memory or a file.
-
-        Raises:
-            ModelError: the file cannot be used.
-        """
-        if isinstance(given, Model):
-            return cls(given, given, given.size_bytes, given.digest)
-        model = Model.load(given)
-        return cls(Path(given), model, size_bytes(Path(given)), model.digest)
-
-    @property
-    def name(self) -> str:
-        """For messages and reports."""
-        return self.model.name
 
 
 def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyword
@@ -123,7 +93,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
     after = Snapshot.now()
     used = quiet(config) if in_process else config
-    reporter = _Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
+    reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
     return [
         reporter.comparison(
             subjects[0], subject, pair, share, resolution, renewed=sampler.plan.renew
@@ -166,7 +136,7 @@ def measure(
         )
         interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
     used = quiet(config) if in_process else config
-    reporter = _Reporter(used, fed, before, Snapshot.now(), canary_ns, interrupted)
+    reporter = Reporter(used, fed, before, Snapshot.now(), canary_ns, interrupted)
     return [reporter.measurement(s, runs) for s, runs in zip(subjects, taken, strict=True)]
 
 
@@ -216,78 +186,6 @@ def opened(
             stack.callback(arm.close)
             arms.append(arm)
         yield arms
-
-
-@dataclass(frozen=True)
-class _Reporter:
-    """Turns what was sampled into values."""
-
-    config: SessionConfig
-    feeds: Feeds
-    before: Snapshot
-    after: Snapshot
-    canary_ns: Sequence[int]
-    interrupted: bool
-
-    def measurement(self, subject: Subject, letters: Sequence[Runs]) -> Measurement:
-        switches = tuple(n for runs in letters for n in runs.switches)
-        return Measurement(
-            subject.name,
-            subject.digest,
-            subject.size_bytes,
-            tuple(n for runs in letters for n in runs.ns),
-            switches,
-            Environment.here(),
-            self.config,
-            fit_to_measure(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
-            describe(self.feeds),
-            self.interrupted,
-        )
-
-    def comparison(
-        self,
-        base: Subject,
-        candidate: Subject,
-        pair: Pair,
-        alpha: float,
-        resolution: float,
-        *,
-        renewed: bool,
-    ) -> Comparison:
-        test = pair.test
-        low, high = interval(test, alpha=alpha, resolution=resolution)
-        return Comparison(
-            self.measurement(base, pair.base_runs),
-            self.measurement(candidate, pair.candidate_runs),
-            math.exp(test.estimate()) if test.blocks else math.nan,
-            low,
-            high,
-            decide(test, alpha=alpha, resolution=resolution, renewed=renewed),
-            alpha,
-            resolution,
-            tuple(test.log_ratios),
-            evidence(test, resolution),
-            self.interrupted,
-            str(pair.error) if pair.error else None,
-            renewed,
-        )
-
-
-def size_bytes(given: ModelOrPath) -> int:
-    """Bytes of the file, with external data where it has any."""
-    import onnx
-
-    if isinstance(given, Model):
-        return given.size_bytes
-    path = Path(given)
-    proto = onnx.load(path, load_external_data=False)
-    beside = {
-        entry.value
-        for tensor in proto.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in beside)])
 
 
 def _exhaust(steps: Iterable[object]) -> bool:
