@@ -26,6 +26,9 @@ SCREEN_SHARE, FINAL_SHARE = 0.35, 0.2
 WORTH, BEARABLE = 1.005, 0.97
 #: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
 MEASURING = 0.85
+#: A confirmation gets this part of what is left at the least: the best candidates are worth a
+#: decision, and the clock stops early where there is one.
+LEAST_SHARE = 0.4
 #: Time of one confirmation that has to fit, in seconds.
 LEAST_SECONDS = 0.5
 
@@ -89,6 +92,8 @@ class Search:
         progress: where to tell.
         kept: choices that are kept so far, in order.
         trials: everything that was tried.
+        current: the original with the choices that are kept.
+        last: speed-up of the last choice that was kept over what was kept before it.
     """
 
     original: Model
@@ -99,6 +104,7 @@ class Search:
     kept: tuple[Choice, ...] = ()
     trials: list[Trial] = field(default_factory=list)
     current: Model = field(init=False)
+    last: Ratio | None = None
 
     def __post_init__(self) -> None:
         self.current = self.original
@@ -195,16 +201,15 @@ class Search:
             self._note(choice, sites, gain, None, objection)
             return
         self.progress.say(f"measuring {choice}")
+        share = usable * max(1 / max(1, remaining), LEAST_SHARE)
         try:
-            ratio = self.judge.compare(
-                self.current, candidate, MEASURING * usable / max(1, remaining)
-            )
+            ratio = self.judge.compare(self.current, candidate, MEASURING * share)
         except RunError as refused:
             self._note(choice, sites, gain, None, f"dropped: {refused.what}")
             return
         self._learn(choice, ratio)
         if self.judge.improves(self.current, candidate, ratio):
-            self.kept, self.current = choices, candidate
+            self.kept, self.current, self.last = choices, candidate, ratio
             self._note(choice, sites, gain, ratio, "kept")
         else:
             verdict = "slower" if ratio.slower else "inconclusive, left as it was"
@@ -220,8 +225,8 @@ class Search:
 
     def _final(self) -> Ratio | None:
         """The combination against the original; given up where it is not better after all."""
-        if not self.kept:
-            return None
+        if len([t for t in self.trials if t.verdict == "kept"]) < 2:
+            return self.last  # one choice was measured against the original itself
         self.progress.say("checking the combination against the original")
         seconds = max(self.budget.left, LEAST_SECONDS) * MEASURING
         ratio = self.judge.compare(self.original, self.current, seconds)

@@ -14,8 +14,8 @@ from trimtab.cli import main
 from trimtab.core.context import Ratio
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, random_feeds
-from trimtab.session_clock import SessionClock
 from trimtab.session_file import session_config
+from trimtab.tune_clock import DecidingClock, SessionClock
 
 
 class SumWins:
@@ -43,8 +43,8 @@ class LessThreadsWin:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("trimtab.runtime_bench.clock.BenchClock", SumWins)
-    monkeypatch.setattr("trimtab.session_clock.SessionClock", LessThreadsWin)
+    monkeypatch.setattr("trimtab.tune_clock.DecidingClock", SumWins)
+    monkeypatch.setattr("trimtab.tune_clock.SessionClock", LessThreadsWin)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return str(graphs.model_of(NORM % "Add").save(tmp_path / "model.onnx"))
 
@@ -111,4 +111,10 @@ def test_the_bench_compares_two_configurations_of_one_model() -> None:
     one, other = SessionConfig(threads=1), SessionConfig(threads=2, spinning=True)
     feeds = random_feeds(model)
     ratio = SessionClock().compare_configs(model, one, other, feeds, 0.3)
+    assert ratio.low <= ratio.value <= ratio.high
+
+
+def test_the_bench_compares_two_models_until_it_is_decided() -> None:
+    model = graphs.mlp()
+    ratio = DecidingClock().compare(model, model, random_feeds(model), SessionConfig(), 0.3)
     assert ratio.low <= ratio.value <= ratio.high

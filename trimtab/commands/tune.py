@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Tune, write, print the tables."""
+    from dataclasses import replace
     from pathlib import Path
 
     from trimtab.commands.one_pass import context
@@ -55,10 +56,11 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.open_model import open_model
     from trimtab.options import duration
     from trimtab.search import check_output
+    from trimtab.tune_clock import DecidingClock
 
     seconds = duration(args.time)
     step = _step(args, seconds * (1 if args.no_session else 1 - SESSION_SHARE))
-    ctx = context(args)
+    ctx = replace(context(args), clock=DecidingClock())
     if args.dry_run:
         print("\n".join(_sites(open_model(args.model), step, ctx)))  # noqa: T201
         return 0
@@ -111,7 +113,7 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
     from trimtab.core.session import SessionConfig
     from trimtab.passes.tune_session import tune_options
     from trimtab.passes.tune_shapes import cases_of
-    from trimtab.session_clock import SessionClock
+    from trimtab.tune_clock import SessionClock
 
     cases = cases_of(model, step.shapes, ctx, step.seed)
     config = SessionConfig.of(ctx.target)

@@ -1,0 +1,127 @@
+"""The bench as the clock of tuning: it stops as soon as faster or slower is beyond doubt.
+
+An interval at the stop is valid at any stop, only wider; what tuning needs is the decision, and the
+time that is saved goes to the next candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.session import Feeds, SessionConfig
+from trimtab.runtime_bench.arms import InProcessArm
+from trimtab.runtime_bench.clock import ALPHA, BenchClock
+from trimtab.runtime_bench.compare import compare
+from trimtab.runtime_bench.statistics import PairedTest
+from trimtab.runtime_bench.verdict import decide
+
+#: Relative difference that counts as none: small forms gain a few per cent.
+RESOLUTION = 0.03
+
+
+def decided(test: PairedTest) -> bool:
+    """Whether a verdict stands, however wide the interval is."""
+    return decide(test, alpha=ALPHA, resolution=RESOLUTION) != "inconclusive"
+
+
+@dataclass(frozen=True)
+class DecidingClock(BenchClock):
+    """Measures two models until it is decided which is faster, or that neither is."""
+
+    def compare(
+        self,
+        base: Model,
+        candidate: Model,
+        feeds: Feeds,
+        config: SessionConfig,
+        seconds: float,
+    ) -> Ratio:
+        """The candidate's speed-up over the base.
+
+        Raises:
+            RunError: a model was refused or failed, or there was no time for a block.
+        """
+        return _ratio(base, candidate, feeds, config, seconds, seed=self.seed)
+
+
+class AsConfigured(InProcessArm):
+    """A session with its threads spinning where the configuration says so.
+
+    They stop at the end of each run: threads that went on would take the other session's CPUs.
+    """
+
+    def __init__(self, model: Model, config: SessionConfig, name: str) -> None:
+        super().__init__(model, config, name)
+        entries = {**config.config, "session.force_spinning_stop": "1"}
+        self.config = replace(config, config=entries) if config.spinning else config
+
+
+@dataclass(frozen=True)
+class SessionClock:
+    """Measures one model under two configurations, interleaved.
+
+    Attributes:
+        seed: of the order of blocks.
+    """
+
+    seed: int = 0
+
+    def compare_configs(
+        self,
+        model: Model,
+        base: SessionConfig,
+        candidate: SessionConfig,
+        feeds: Feeds,
+        seconds: float,
+    ) -> Ratio:
+        """Speed-up under the candidate over the base.
+
+        Raises:
+            RunError: a session was refused or failed, or there was no time for a block.
+        """
+        arms = iter(
+            [AsConfigured(model, base, "as it is"), AsConfigured(model, candidate, "changed")]
+        )
+        # Arms are asked for in order, the base first; of both the model is known.
+        return _ratio(
+            model, model, feeds, base, seconds, seed=self.seed, make_arm=lambda *_: next(arms)
+        )
+
+
+def _ratio(
+    base: Model,
+    candidate: Model,
+    feeds: Feeds,
+    config: SessionConfig,
+    seconds: float,
+    *,
+    seed: int,
+    make_arm: Callable[[Model | Path, str], InProcessArm] | None = None,
+) -> Ratio:
+    found = compare(
+        base,
+        [candidate],
+        feeds,
+        config=config,
+        max_seconds=seconds,
+        alpha=ALPHA,
+        resolution=RESOLUTION,
+        seed=seed,
+        in_process=True,
+        until=decided,
+        make_arm=make_arm,
+    )[0].check()
+    if found.interrupted:
+        raise KeyboardInterrupt  # half a measurement decides nothing
+    if not found.blocks:
+        raise RunError(
+            f"one comparison takes longer than {seconds:.1f} s",
+            where=candidate.name,
+            hint="Give more time, or smaller inputs",
+        )
+    return Ratio(found.ratio, found.low, found.high)
