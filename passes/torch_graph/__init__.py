@@ -16,11 +16,17 @@ from trimtab.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from .module import TorchGraph, to_module
+    from .training import recover
     from .weights import write_back
 
-_HOMES = {"TorchGraph": "module", "to_module": "module", "write_back": "weights"}
+_HOMES = {
+    "TorchGraph": "module",
+    "recover": "training",
+    "to_module": "module",
+    "write_back": "weights",
+}
 
-__all__ = ["TorchGraph", "to_module", "write_back"]
+__all__ = ["TorchGraph", "recover", "to_module", "write_back"]
 
 
 def __getattr__(name: str) -> Any:

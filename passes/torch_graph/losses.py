@@ -1,0 +1,151 @@
+"""What is minimised: a weighted sum of terms between a student, its teacher and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trimtab.core.dataset import Array
+from trimtab.core.errors import DataError, ModelError
+
+Values = Mapping[str, Tensor]
+Pairs = Sequence[tuple[str, str]]
+
+
+class Loss(nn.Module):
+    """The weighted sum; its own parameters are projections between features of unequal width.
+
+    Args:
+        terms: weight of each.
+        temperature: of kd.
+        outputs: names of the student's and the teacher's outputs, matched.
+        features: names of their inner tensors, matched.
+    """
+
+    def __init__(
+        self, terms: Mapping[str, float], temperature: float, outputs: Pairs, features: Pairs
+    ) -> None:
+        super().__init__()
+        self.terms, self.temperature = dict(terms), temperature
+        self.outputs, self.features = tuple(outputs), tuple(features)
+        self.projections = nn.ModuleList()
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with the teacher."""
+        return bool(self.terms.keys() - {"ce"})
+
+    def prepare(self, student: Values, teacher: Values) -> None:
+        """Check shapes once, and make a projection for each feature whose widths differ.
+
+        Raises:
+            ModelError: shapes that cannot be compared.
+        """
+        if not self.needs_teacher:
+            return
+        for mine, theirs in self.outputs:
+            if student[mine].shape != teacher[theirs].shape:
+                raise ModelError(
+                    f"output {mine!r} is {list(student[mine].shape)}, the teacher's {theirs!r} "
+                    f"is {list(teacher[theirs].shape)}",
+                    where="teacher",
+                    hint="Give the model that this one was made from",
+                )
+        for mine, theirs in self.features:
+            made = _projection(mine, student[mine], teacher[theirs])
+            self.projections.append(made.to(student[mine].device))
+
+    def forward(self, student: Values, teacher: Values, labels: Array | None) -> Tensor:
+        """The sum, averaged over the rows.
+
+        Raises:
+            DataError: labels are missing or out of range.
+        """
+        total = torch.zeros((), device=next(iter(student.values())).device)
+        for term, weight in self.terms.items():
+            if term == "ce":
+                value = _cross_entropy(student[self.outputs[0][0]], labels)
+            elif term == "features":
+                value = self._features(student, teacher)
+            else:
+                parts = [
+                    self._compare(term, student[mine].float(), teacher[theirs].float())
+                    for mine, theirs in self.outputs
+                    if student[mine].is_floating_point()
+                ]
+                value = torch.stack(parts).mean()
+            total = total + weight * value
+        return total
+
+    def _compare(self, term: str, mine: Tensor, theirs: Tensor) -> Tensor:
+        if term == "kd":
+            return divergence(mine, theirs, self.temperature)
+        if term == "cosine":
+            return 1 - functional.cosine_similarity(mine, theirs, dim=-1).mean()
+        return relative_square(mine, theirs)
+
+    def _features(self, student: Values, teacher: Values) -> Tensor:
+        parts = [
+            relative_square(project(student[mine]), teacher[theirs])
+            for (mine, theirs), project in zip(self.features, self.projections, strict=True)
+        ]
+        return torch.stack(parts).mean()
+
+
+def divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(t / T) || softmax(s / T)), mean over rows (Hinton et al., 2015, section 2).
+
+    The square keeps the size of its gradient what it is beside a cross-entropy.
+    """
+    logs = functional.log_softmax(mine / temperature, -1).flatten(0, -2)
+    wanted = functional.log_softmax(theirs / temperature, -1).flatten(0, -2)
+    made = functional.kl_div(logs, wanted, reduction="batchmean", log_target=True)
+    return made * temperature**2
+
+
+def relative_square(mine: Tensor, theirs: Tensor) -> Tensor:
+    """|s - t|^2 / |t|^2: the same size for every tensor, so that terms can be weighed."""
+    return (mine - theirs).square().mean() / theirs.square().mean().clamp_min(1e-12)
+
+
+def _cross_entropy(logits: Tensor, labels: Array | None) -> Tensor:
+    if labels is None:
+        raise DataError(
+            "the loss term ce needs labels, and the data have none",
+            where="data",
+            hint="Add `labels`, or learn from the teacher alone: --loss kd",
+        )
+    wanted = torch.as_tensor(labels, device=logits.device).long()
+    classes = logits.shape[-1]
+    if wanted.ndim != 1 or (
+        len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < classes
+    ):
+        raise DataError(
+            f"labels run from {int(wanted.min())} to {int(wanted.max())} in {wanted.ndim} axes, "
+            f"and the model has {classes} classes",
+            where="labels",
+            hint="Labels are class numbers from 0 on, one an item",
+        )
+    return functional.cross_entropy(logits.float(), wanted)
+
+
+def _projection(name: str, mine: Tensor, theirs: Tensor) -> nn.Module:
+    """Nothing for equal shapes, else a learned map of channels (Romero et al., FitNets, 2015)."""
+    if mine.shape == theirs.shape:
+        return nn.Identity()
+    axis = 1 if mine.ndim == 4 else mine.ndim - 1
+    rest = [
+        (a, b) for i, (a, b) in enumerate(zip(mine.shape, theirs.shape, strict=False)) if i != axis
+    ]
+    if mine.ndim != theirs.ndim or any(a != b for a, b in rest):
+        raise ModelError(
+            f"feature {name!r} is {list(mine.shape)}, the teacher's is {list(theirs.shape)}",
+            where="features",
+            hint="Only the number of channels may differ; name tensors of the same size",
+        )
+    if mine.ndim == 4:
+        return nn.Conv2d(mine.shape[1], theirs.shape[1], 1)
+    return nn.Linear(mine.shape[-1], theirs.shape[-1])

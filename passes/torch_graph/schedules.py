@@ -1,0 +1,52 @@
+"""Learning rates, as a share of the highest, by the share of the training that is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+#: Share of one-cycle in which the rate rises (Smith and Topin, "Super-Convergence", 2017).
+RISE = 0.3
+
+
+def _cosine(done: float) -> float:
+    """Loshchilov and Hutter, "SGDR", 2016."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _steps(done: float) -> float:
+    """A tenth at a half and again at three quarters (He et al., 2015)."""
+    return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+
+
+def _one_cycle(done: float) -> float:
+    if done < RISE:
+        return 0.04 + 0.96 * _cosine(1 - done / RISE)
+    return _cosine((done - RISE) / (1 - RISE))
+
+
+def _constant(done: float) -> float:  # noqa: ARG001 - plateau divides elsewhere
+    return 1.0
+
+
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": _cosine,
+    "step": _steps,
+    "one-cycle": _one_cycle,
+    "plateau": _constant,
+    "constant": _constant,
+}
+
+
+def share(schedule: str, done: float, warmup: float) -> float:
+    """Share of the highest learning rate.
+
+    Args:
+        schedule: its name.
+        done: share of the training that is done, 0 to 1.
+        warmup: share in which the rate rises in a line before the schedule begins.
+    """
+    done = min(max(done, 0.0), 1.0)
+    if done < warmup:
+        return max(done / warmup, 0.01)
+    return _SHAPES[schedule]((done - warmup) / (1 - warmup))
