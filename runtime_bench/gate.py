@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +39,13 @@ def judge(gate: Gate, facts: Facts, *, alpha: float) -> list[Ruling]:
         facts: what was measured.
         alpha: error rate of each statistical budget, the run's divided by their number.
     """
-    return [_rule(budget, gate, facts, alpha) for budget in gate.budgets]
+    rulings = [_rule(budget, gate, facts, alpha) for budget in gate.budgets]
+    if not facts.interrupted:
+        return rulings
+    cut = " (interrupted)"
+    return [
+        replace(r, evidence=r.evidence + cut) if r.verdict == "inconclusive" else r for r in rulings
+    ]
 
 
 def _rule(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
@@ -67,7 +74,7 @@ def ratio_verdict(test: PairedTest, budget: Budget, alpha: float, resolution: fl
 def _ratio(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
     found = facts.comparisons.get(budget.against)
     if found is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     if found.error is not None:
         return Ruling(budget, "inconclusive", f"{found.error}")
     verdict = ratio_verdict(PairedTest.of(found.log_ratios), budget, alpha, gate.resolution)
@@ -84,14 +91,14 @@ def _ratio(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
         "give more --max-time or a quieter machine",
     }[verdict]
     value = None if math.isnan(found.ratio) else found.ratio
-    evidence = f"{shown}: {proved}{_stopped(facts)}"
+    evidence = f"{shown}: {proved}"
     return Ruling(budget, verdict, evidence, value, found.low, found.high)
 
 
 def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     solo = facts.solo
     if solo is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     samples = solo.quiet_ns if budget.quiet else solo.samples_ns
     test = tail_test(samples, budget.limit, quantile=budget.quantile, alpha=alpha)
     value = solo.median_ns if budget.quantile == 0.5 else None
@@ -101,13 +108,12 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     over = f"{test.over} of {test.runs} runs over {budget.text}"
     allowed = f"{1 - budget.quantile:.2g} of them may be"
     evidence = f"{estimate}{over}, {allowed}"
-    evidence += _stopped(facts)
     return _timed(budget, test, alpha, evidence=evidence, fitness=solo.fitness, value=value)
 
 
 def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     if facts.card is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     load = budget.name == "load"
     samples = facts.card.load_ns if load else facts.card.first_ns
     value = facts.card.median_load_ns if load else facts.card.median_first_ns
@@ -149,7 +155,7 @@ def fewest_runs(quantile: float, alpha: float) -> int:
 
 def _memory(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     if facts.card is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     peaks = facts.card.peak_bytes
     low, high = float(min(peaks)), float(max(peaks))
     span = f"{budget.told(low)} to {budget.told(high)} in {len(peaks)} fresh processes"
@@ -168,7 +174,7 @@ def _memory(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  
 
 def _size(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     if facts.size_bytes is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     held = facts.size_bytes <= budget.limit
     evidence = f"{budget.told(facts.size_bytes)} ({facts.size_bytes} bytes), external data included"
     return Ruling(budget, "pass" if held else "fail", evidence, float(facts.size_bytes))
@@ -176,7 +182,7 @@ def _size(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
 
 def _quality(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     if facts.quality is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     mine, base = facts.quality
     drop, error = mine.drop_from(base)
     spread = "" if error is None else f" +- {error:.4f} (paired)"
@@ -192,7 +198,7 @@ def _quality(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling: 
 def _share(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     share = facts.share
     if share is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     names = ", ".join(share.float_nodes[:4]) + (" ..." if len(share.float_nodes) > 4 else "")
     rest = f"; float: {names}; see `trimtab doctor {gate.model}`" if share.float_nodes else ""
     evidence = (
@@ -206,7 +212,7 @@ def _share(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  #
 def _provider(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
     """Held where every product runs there: of the rest, sizes and shapes belong on the CPU."""
     if facts.providers is None:
-        return _unmeasured(budget, facts)
+        return _unmeasured(budget)
     if not facts.providers:
         why = facts.failures.get("tail") or f"{budget.against} is not installed here"
         return Ruling(budget, "fail", why, 0.0)
@@ -224,13 +230,8 @@ def _provider(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
     return Ruling(budget, "pass" if held else "fail", evidence, here / max(1, total))
 
 
-def _unmeasured(budget: Budget, facts: Facts) -> Ruling:
-    why = "interrupted before it was measured" if facts.interrupted else "was not measured"
-    return Ruling(budget, "inconclusive", why)
-
-
-def _stopped(facts: Facts) -> str:
-    return "; interrupted" if facts.interrupted else ""
+def _unmeasured(budget: Budget) -> Ruling:
+    return Ruling(budget, "inconclusive", "was not measured")
 
 
 _JUDGES: dict[str, Callable[[Budget, Gate, Facts, float], Ruling]] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import RunError
+from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
@@ -145,7 +145,11 @@ class Collector:
         if self.gate.data and not self.gate.shapes:
             data = Dataset.open(self.gate.data, batch=1).bind(model)
             return next(iter(data.take(1))).feeds
-        return make_feeds(model, self.gate.shapes, batch=1 if not self.gate.shapes else None)
+        try:
+            return make_feeds(model, self.gate.shapes, batch=1)
+        except OptionError as error:
+            hint = f"In a budgets file that is `shape: {{NAME: 1x3x224x224}}`. {error.hint or ''}"
+            raise InputError(error.what, where=self.gate.where, hint=hint.strip()) from error
 
     def _quality(self, model: Model) -> None:
         assert self.gate.data is not None

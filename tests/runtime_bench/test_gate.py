@@ -5,6 +5,7 @@ import pytest
 from gate_facts import NOISY, card, comparison, gate, measurement
 from int8_graphs import chain, graph
 
+from trimtab.core.errors import InputError
 from trimtab.core.metric import Quality
 from trimtab.core.running import Share
 from trimtab.runtime_bench.budgets import Budget
@@ -216,6 +217,15 @@ def test_a_provider_that_is_not_installed_breaks_its_budget_alone():
     facts = Collector(asked, 0.01, open_model=lambda _: chain()).collect()
     verdicts = [r.verdict for r in judge(asked, facts, alpha=0.01)]
     assert verdicts == ["fail", "inconclusive", "pass"]
+
+
+def test_a_dynamic_axis_without_a_size_is_asked_for():
+    model = graph(
+        "g (float[N, length] x) => (float[N, length] y) { y = Relu (x) }",
+    )
+    collector = Collector(gate(P95), 0.01, open_model=lambda _: model)
+    with pytest.raises(InputError, match="shape: {NAME"):
+        collector.collect()
 
 
 @pytest.mark.slow
