@@ -17,7 +17,7 @@ from trimtab.core.running import QDQ_OPS, Share, int8_share
 from trimtab.core.session import Feeds, SessionConfig, running_graph
 from trimtab.core.target import PRESETS, Target
 
-from .doctor_graph import Island, islands, makes_int8, original_name
+from .doctor_graph import Island, islands, key_of, makes_int8, original_name
 from .doctor_profile import Profile, profile
 from .providers import nodes_by_provider
 
@@ -65,7 +65,7 @@ class Facts:
         share: its arithmetic, int8 against float.
         target: the machine it runs on.
         islands: groups of float nodes of the running graph.
-        freed: nodes (names in the file) that become int8 once int8 activations are allowed.
+        freed: nodes (by `key_of`) that become int8 once int8 activations are allowed.
         times: where the time goes, None where it was not profiled.
         baseline: where the baseline's time goes, None without one.
         fallback: name and operator of nodes that another provider than the wanted one runs.
@@ -105,17 +105,13 @@ class Facts:
     def names_of(self, nodes: Iterable[ir.Node]) -> tuple[str, ...]:
         """Names in the file; for nodes that are not there, what onnxruntime made of them."""
         origins = ((node, self.origin_of(node)) for node in nodes)
-        return tuple(
-            (origin.name if origin is not None else original_name(node.name or ""))
-            or f"({node.op_type} -> {node.outputs[0].name})"
-            for node, origin in origins
-        )
+        return tuple((origin.name if origin else None) or key_of(node) for node, origin in origins)
 
     def time_of(self, nodes: Iterable[ir.Node]) -> float | None:
         """Part of the profiled time of nodes of the running graph, None without a profile."""
         if self.times is None:
             return None
-        known = self.times.by_name()
+        known = self.times.by_name
         return sum(known.get(node.name or "", 0.0) for node in nodes)
 
     @property
@@ -214,12 +210,9 @@ def _freed(
     if target.isa != "x64" or not touching or INT8_ALLOWED in config.config:
         return frozenset()
     allowed = replace(config, config={**config.config, INT8_ALLOWED: "1"})
-    still = {
-        original_name(node.name or "")
-        for island in islands(running_graph(model, allowed).graph)
-        for node in island.nodes
-    }
-    before = {original_name(n.name or "") for island in touching for n in island.nodes}
+    again = islands(running_graph(model, allowed).graph)
+    still = {key_of(node) for island in again for node in island.nodes}
+    before = {key_of(node) for island in touching for node in island.nodes}
     return frozenset(before - still)
 
 

@@ -198,7 +198,7 @@ def find_fallback(facts: Facts) -> Iterator[Finding]:
 
 def find_channels(facts: Facts) -> Iterator[Finding]:
     """Convolutions whose channels do not fill the kernel's block."""
-    target, known = facts.target, facts.times.by_name() if facts.times else None
+    target, known = facts.target, facts.times.by_name if facts.times else None
     wasted: list[tuple[float, str, ir.Node]] = []
     for node in facts.running:
         source = facts.origin_of(node)

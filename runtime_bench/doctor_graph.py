@@ -40,6 +40,11 @@ def original_name(name: str) -> str:
     return _SUFFIX.sub("", name)
 
 
+def key_of(node: ir.Node) -> str:
+    """What tells a node apart in two running graphs of one file: its name there, or its result."""
+    return original_name(node.name or "") or f"({node.op_type} -> {node.outputs[0].name})"
+
+
 def makes_int8(node: ir.Node) -> bool:
     """Whether an operator works on int8 values with an int8 kernel."""
     return node.op_type in INT8_OPS or node.op_type.startswith("QLinear")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trimtab.core.running import FLOAT_OPS
 
 from .doctor import Facts, Finding
-from .doctor_graph import Island, constant_of, consumers, is_constant, original_name
+from .doctor_graph import Island, constant_of, consumers, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
 #: (its qdq_selector_action_transformer), or drops them because the operator only moves values.
@@ -142,11 +142,10 @@ _TELLING = {"BatchNormalization": BATCH_NORM, "ReduceMean": REDUCE_MEAN}
 
 
 def _cause(node: ir.Node, island: Island, facts: Facts) -> Cause | None:
-    name = original_name(node.name or "")
-    origin = facts.origin_of(node)
+    origin, freed = facts.origin_of(node), key_of(node) in facts.freed
     op = _UNFUSED.get(node.op_type, node.op_type)
-    if name in facts.freed or op in _TELLING:
-        return S8S8 if name in facts.freed else _TELLING[op]
+    if freed or op in _TELLING:
+        return S8S8 if freed else _TELLING[op]
     if op in ABSORBED and _symmetric(island.leaves):
         return SYMMETRIC
     if op not in FUSED | ABSORBED:

@@ -6,6 +6,7 @@ it and only shares are told. Runs of the warm-up are dropped.
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 import time
@@ -57,6 +58,7 @@ class Profile:
         total = self.total_ns
         return sum(node.ns for node in nodes) / total if total else 0.0
 
+    @functools.cached_property
     def by_name(self) -> dict[str, float]:
         """Part of the time of each node."""
         total = self.total_ns or 1.0
