@@ -83,6 +83,7 @@ def measured_as_twice_as_fast(*args: Any) -> list[Any]:
             low=1.9,
             high=2.1,
             verdict="better",
+            error=None,
             candidate=SimpleNamespace(percentile_ns=percentile_ns),
             base=SimpleNamespace(percentile_ns=percentile_ns),
             to_json=dict,

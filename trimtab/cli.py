@@ -95,7 +95,7 @@ def _dispatch(arguments: list[str]) -> int:
     )
     command.configure(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    code: int = command.execute(parser.parse_args(rest))
+    code: int = command.execute(parser.parse_intermixed_args(rest))
     return code
 
 

@@ -54,6 +54,8 @@ class Result:
         selection: quality on the part that decides.
         test: quality on the part that nothing was calibrated or chosen on.
         comparison: against the original, measured in one run; None for the original.
+        measured_as: the candidate whose comparison this is, where that one runs the same kernels
+            on the same shapes and was measured for both.
         failure: why it could not be made or measured.
     """
 
@@ -64,6 +66,7 @@ class Result:
     selection: Quality | None = None
     test: Quality | None = None
     comparison: Comparison | None = None
+    measured_as: str | None = None
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -74,9 +77,15 @@ class Result:
             "size_bytes": self.size_bytes,
             "selection": self.selection.to_json() if self.selection else None,
             "test": self.test.to_json() if self.test else None,
-            "comparison": self.comparison.to_json() if self.comparison else None,
+            "comparison": self._comparison_json(),
+            "measured_as": self.measured_as,
             "failure": self.failure,
         }
+
+    def _comparison_json(self) -> dict[str, Any] | None:
+        # The samples stand once, with the candidate that was measured.
+        measured = self.comparison is not None and self.measured_as is None
+        return self.comparison.to_json() if measured and self.comparison else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,14 +21,17 @@ from trimtab.core.session import Feeds, SessionConfig
 from trimtab.plan import plan
 from trimtab.recipe import Recipe
 from trimtab.result import Constraints, Outcome, Result
+from trimtab.structure import structure
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.values import Comparison
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
-#: Seconds of measurement a candidate may take, when the evidence is slow to come.
-SECONDS_PER_CANDIDATE = 6.0
+#: Seconds of measurement a graph may take, when the evidence is slow to come.
+SECONDS_PER_GRAPH = 15.0
+#: Chance that any of the intervals misses its ratio, whenever the measurement stops.
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -196,16 +199,32 @@ def _measured(
     seconds: float | None,
     measure: Measure,
 ) -> list[Result]:
-    runnable = [r.model for r in results if r.model is not None and r.failure is None]
-    if not runnable:
+    """With comparisons; of candidates that run the same kernels one is measured for all."""
+    groups: dict[str, Model] = {}
+    keys = []
+    for result in results:
+        runs = result.model is not None and result.failure is None
+        key = structure(result.model) if runs and result.model is not None else None
+        keys.append(key)
+        if key is not None and result.model is not None:
+            groups.setdefault(key, result.model)
+    if not groups:
         return list(results)
-    ctx.progress.say(f"measuring {len(runnable)} candidates against the original")
-    limit = seconds or SECONDS_PER_CANDIDATE * len(runnable)
-    comparisons = iter(measure(model, runnable, feeds, ctx, limit))
+    ctx.progress.say(f"measuring {len(groups)} different graphs against the original")
+    limit = seconds or SECONDS_PER_GRAPH * len(groups)
+    found = measure(model, list(groups.values()), feeds, ctx, limit)
+    comparisons = dict(zip(groups, found, strict=True))
     return [
-        replace(r, comparison=next(comparisons)) if r.model is not None and not r.failure else r
-        for r in results
+        r if key is None else _with_comparison(r, comparisons[key], groups[key].name)
+        for r, key in zip(results, keys, strict=True)
     ]
+
+
+def _with_comparison(result: Result, comparison: Comparison, measured: str) -> Result:
+    if comparison.error:
+        return replace(result, failure=comparison.error)
+    stands_for = None if measured == result.name else measured
+    return replace(result, comparison=comparison, measured_as=stands_for)
 
 
 def _bench(
@@ -219,6 +238,7 @@ def _bench(
         feeds,
         config=SessionConfig.of(ctx.target),
         max_seconds=seconds,
+        alpha=ALPHA,
         seed=ctx.seed,
         progress=ctx.progress,
     )

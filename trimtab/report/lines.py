@@ -87,6 +87,8 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         lines += [f"  {r.name}: {r.failure}" for r in failed]
     tested = outcome.data.get("test", {}).get("items", 0)
     lines += ["", f"{metric} and drop are on {tested} test items that nothing was chosen on."]
+    if any(r.measured_as for r in outcome.results):
+        lines.append("=: the same kernels on the same shapes as a line above, measured once.")
     name = outcome.chosen.name if outcome.chosen else "nothing"
     return [*lines, f"Chosen: {name}. {' '.join(outcome.why)}"]
 
@@ -105,9 +107,10 @@ def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     value = f"{result.test.value:.4f}" if result.test else "-"
     lost = f"{drop(result, original, 'test'):+.4f}" if result.test else "-"
     verdict = result.comparison.verdict if result.comparison else "failed"
+    same_graph = "=" if result.measured_as else ""
     name = f"{result.name} *" if chosen else result.name
     size = bytes_text(result.size_bytes) if result.size_bytes else "-"
-    return [name, size, value, lost, p50, p95, str(ratio or "-"), verdict]
+    return [name, size, value, lost, p50, p95, f"{same_graph}{ratio or '-'}", verdict]
 
 
 def _percentiles(measurement: Measurement) -> Sequence[str]:
