@@ -21,7 +21,7 @@ from .tune_candidates import Candidate, Choice, build
 from .tune_judge import Judge
 
 #: Part of the time for screening, and for the final check of the combination.
-SCREEN_SHARE, FINAL_SHARE = 0.35, 0.2
+SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
 #: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
 WORTH, BEARABLE = 1.005, 0.97
 #: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
@@ -167,8 +167,9 @@ class Search:
                 self._confirm(change, sites, gain, remaining=promising - rank)
 
     def _usable(self) -> float:
-        """Seconds that are left before the final check."""
-        return self.budget.left - FINAL_SHARE * self.budget.seconds
+        """Seconds that are left before the final check, which one choice alone does not need."""
+        reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
+        return self.budget.left - reserved
 
     def _screen(self, models: Sequence[Model], seconds: float) -> list[float]:
         """Rough gains; one that cannot run counts as a loss and takes nothing down with it."""

@@ -378,3 +378,36 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_failure(tmp_path: Any) -> 
     broken.write_text("{")
     assert notes(tuned(norms(), CountingClock(SUM_WINS), cache=str(broken)))["kept"]
     assert notes(tuned(norms(), CountingClock(SUM_WINS), cache=str(broken / "no.json")))["kept"]
+
+
+def quantized() -> Model:
+    """A convolution and an Add between Q/DQ pairs, which onnxruntime fuses into int8 kernels."""
+    return graphs.model_of("""(float[1,4,6,6] x) => (float[1,8,6,6] y)
+        <float one = {0.05}, uint8 zero = {128}, int8[8,4,3,3] w, float half = {0.02},
+         int8 none = {0}> {
+            q = QuantizeLinear (x, one, zero)
+            d = DequantizeLinear (q, one, zero)
+            k = DequantizeLinear (w, half, none)
+            c = Conv <pads=[1,1,1,1]> (d, k)
+            r = Relu (c)
+            qr = QuantizeLinear (r, one, zero)
+            dr = DequantizeLinear (qr, one, zero)
+            a = Add (dr, dr)
+            qa = QuantizeLinear (a, one, zero)
+            y = DequantizeLinear (qa, one, zero)
+        }""")
+
+
+@form("add-as-sum-anywhere", at="Add")
+def add_as_sum_anywhere(add: ir.Node) -> Found:
+    """Equal in float, and known to no int8 kernel."""
+    return lambda w: w.op("Sum", *add.inputs, like=add.outputs[0])
+
+
+def test_a_form_that_breaks_int8_fusions_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"add-as-sum-anywhere": add_as_sum_anywhere}
+    monkeypatch.setattr(forms, "forms", lambda: known)
+    monkeypatch.setattr("trimtab.passes.tune_candidates.forms", lambda: known)
+    after = tuned(quantized(), CountingClock(SUM_WINS))
+    assert "Add" in graphs.ops(after)
+    assert "breaks int8 fusions" in notes(after)["tried"]["add-as-sum-anywhere"]
