@@ -97,6 +97,12 @@ def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {n: torch.from_numpy(np.ascontiguousarray(a)).to(device) for n, a in batch.feeds.items()}
 
 
+def channels_last(feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Images (N, C, H, W) with the channels of a pixel side by side in memory."""
+    last = torch.channels_last
+    return {n: x.contiguous(memory_format=last) if x.ndim == 4 else x for n, x in feeds.items()}
+
+
 def augmented(feeds: dict[str, Tensor], how: str, generator: torch.Generator) -> dict[str, Tensor]:
     """Images (N, C, H, W) mirrored left to right, or shifted by up to an eighth, at random."""
     if how == "none":

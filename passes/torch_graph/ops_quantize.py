@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .table import Run, Site, op
+from .table import FUSED, Run, Site, op
 
 
 class _Round(torch.autograd.Function):
@@ -70,6 +70,64 @@ def rounded(x: Tensor) -> Tensor:
     return made
 
 
+class _Fake(torch.autograd.Function):
+    """s clamp(round(x / s), a, b) and the gradients above, in half the passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
+        ratio = x / scale
+        whole = torch.round(ratio)
+        kept = torch.clamp(whole, low, high)  # type: ignore[arg-type]
+        inside = whole == kept
+        slope = None
+        if ctx.needs_input_grad[1]:
+            slope = torch.addcmul(kept, ratio, inside, value=-1)
+        ctx.save_for_backward(inside, slope)
+        ctx.scale_shape = scale.shape
+        return kept * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        inside, slope = ctx.saved_tensors
+        learned = None if slope is None else (grads[0] * slope).sum_to_size(ctx.scale_shape)
+        return grads[0] * inside, learned, None, None
+
+
+Limit = float | Tensor
+
+
+def fake(x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
+    """A tensor rounded to whole multiples of its steps, from `low` to `high` of them."""
+    made: Tensor = _Fake.apply(x, scale, low, high)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _pair(site: Site) -> Run:
+    """Q and DQ with the same steps at once."""
+    axis, block = site.get("axis", 1), site.get("block_size", 0)
+    low, high = site.integers or (0, 255)
+    known = site.constants.get(2)
+    shift = None if known is None or known.numel() != 1 else float(known.item())
+
+    def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        count = x.numel() if site.weight else x.numel() // max(len(x), 1)
+        wide = spread(step(scale, count, high), x, axis, block)
+        if zero is None:
+            return fake(x, wide, low, high)
+        if shift is not None:
+            return fake(x, wide, low - shift, high - shift)
+        offset = spread(zero, x, axis, block).to(x.dtype)
+        return fake(x, wide, low - offset, high - offset)
+
+    return run
+
+
+@op(FUSED)
+def fake_quantize(site: Site) -> Run:
+    """No ONNX operator: what the plan makes of a QuantizeLinear and its DequantizeLinear."""
+    return _pair(site)
+
+
 @op("QuantizeLinear")
 def quantize_linear(site: Site) -> Run:
     """clamp(round(x / s) + z), still a float."""
@@ -92,15 +150,13 @@ def dequantize_linear(site: Site) -> Run:
     axis, block = site.get("axis", 1), site.get("block_size", 0)
     if site.weight and site.integers is None:
         return lambda x, *_: x
-    low, high = site.integers or (0, 255)
+    if site.weight:
+        return _pair(site)
+    _, high = site.integers or (0, 255)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        count = x.numel() if site.weight else x.numel() // max(len(x), 1)
-        wide = spread(step(scale, count, high), x, axis, block)
+        wide = spread(step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
         offset = None if zero is None else spread(zero, x, axis, block)
-        if site.weight:
-            x = rounded(x / wide)
-            x = torch.clamp(x if offset is None else x + offset, low, high)
         x = x.to(wide.dtype) if not x.is_floating_point() else x
         return (x if offset is None else x - offset) * wide
 

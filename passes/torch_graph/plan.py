@@ -18,8 +18,8 @@ from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
 from trimtab.core.model import Model
 
 from .ops_values import DTYPES, to_tensor
-from .roles import Weight, type_range
-from .table import Mode, Op, Run, Site, key_of, operators
+from .roles import Weight, rounding_range, same_axis
+from .table import FUSED, Mode, Op, Run, Site, key_of, operators
 
 #: The slot that always holds None: an input that is left out.
 NOTHING = 0
@@ -116,10 +116,12 @@ class _Planner:
         self.known: dict[ir.Value, Tensor] = {}
         self.on_host: set[ir.Value] = set()
         self.slot_of: dict[ir.Value, int] = {}
+        self.paired: dict[ir.Value, ir.Node] = {}
+        self.taps: frozenset[str] = frozenset()
         self.copies: dict[tuple[ir.Value, bool], int] = {}
 
     def plan(self, taps: Sequence[str]) -> Plan:
-        graph = self.model.graph
+        self.taps, graph = frozenset(taps), self.model.graph
         for name, value in graph.initializers.items():
             if name in self.weights:
                 self.made.weights[name] = self._slot(value)
@@ -142,12 +144,20 @@ class _Planner:
         return slot
 
     def _add(self, node: ir.Node) -> None:
-        row = operators()[key_of(node.domain, node.op_type)]
-        site = self._site(node)
+        if self._is_first_of_pair(node):
+            self.paired[node.outputs[0]] = node
+            return
+        source = self.paired.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
+        self._plan_node(node, node if source is None else source)
+
+    def _plan_node(self, node: ir.Node, source: ir.Node) -> None:
+        """Plan a node; `source` is another one where a pair is computed at once."""
+        key = key_of(node.domain, node.op_type) if source is node else FUSED
+        row, site = operators()[key], self._site(source)
         try:
             run = row.build(site)
-            given = [v for v in node.inputs if v is not None]
-            if all(v in self.known for v in given) and not self._keeps_integers(node):
+            given = [v for v in source.inputs if v is not None]
+            if all(v in self.known for v in given) and source.op_type != "QuantizeLinear":
                 self._fold(node, run)
                 return
         except TrimtabError:
@@ -157,7 +167,7 @@ class _Planner:
         host = row.to_host or (
             bool(given) and all(v in self.known or v in self.on_host for v in given)
         )
-        inputs, moves = self._inputs(node, row, host=host and not row.to_host)
+        inputs, moves = self._inputs(source, row, host=host and not row.to_host)
         outputs = []
         for value in node.outputs:
             read = bool(value.uses()) or value.is_graph_output() or bool(value.name)
@@ -166,9 +176,19 @@ class _Planner:
                 self.on_host.add(value)
         self.made.steps.append(Step(_title(node), run, inputs, moves, tuple(outputs)))
 
-    def _keeps_integers(self, node: ir.Node) -> bool:
-        """Rounding of constants is left to each run, as its result has no integer type here."""
-        return node.op_type == "QuantizeLinear"
+    def _is_first_of_pair(self, node: ir.Node) -> bool:
+        """Whether only DequantizeLinear nodes with the same steps read a QuantizeLinear."""
+        if node.op_type != "QuantizeLinear":
+            return False
+        made = node.outputs[0]
+        if made.is_graph_output() or made.name in self.taps or not made.uses():
+            return False
+        return all(
+            user.op_type == "DequantizeLinear"
+            and list(user.inputs[1:]) == list(node.inputs[1:])
+            and same_axis(user, node)
+            for user, _ in made.uses()
+        )
 
     def _fold(self, node: ir.Node, run: Run) -> None:
         with torch.no_grad():
@@ -211,7 +231,7 @@ class _Planner:
             constants={i: self.known[v] for i, v in enumerate(node.inputs) if v in self.known},
             used=tuple(bool(v.uses()) or v.is_graph_output() for v in node.outputs),
             mode=self.mode,
-            integers=_integers(node, weight),
+            integers=rounding_range(node, weight),
             weight=weight is not None and weight.stored is not None,
         )
 
@@ -244,23 +264,6 @@ class _Planner:
             last = [s for s in dict.fromkeys((*step.inputs, *step.outputs)) if s not in seen]
             seen.update(last)
             step.free = tuple(last)
-
-
-def _integers(node: ir.Node, weight: Weight | None) -> tuple[int, int] | None:
-    """The integers of a Q or a DQ: the weight's, or those of its type."""
-    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
-        return None
-    if weight is not None and weight.stored is not None:
-        return None if weight.stored.bias else (weight.stored.low, weight.stored.high)
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    kind = zero.dtype if zero is not None else None
-    if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
-        kind = node.inputs[0].dtype or kind
-    attribute = node.attributes.get("output_dtype")
-    if kind is None and attribute is not None and attribute.as_int():
-        kind = ir.DataType(attribute.as_int())
-    kind = kind or ir.DataType.UINT8
-    return type_range(kind) if kind.is_integer() else None
 
 
 def _title(node: ir.Node) -> str:

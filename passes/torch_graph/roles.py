@@ -199,3 +199,29 @@ def type_range(kind: ir.DataType) -> tuple[int, int]:
     bits = kind.bitwidth
     signed = kind.name.startswith("INT")
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def rounding_range(node: ir.Node, weight: Weight | None) -> tuple[int, int] | None:
+    """The integers of a Q or a DQ: the weight's, or those of its type."""
+    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+        return None
+    if weight is not None and weight.stored is not None:
+        return None if weight.stored.bias else (weight.stored.low, weight.stored.high)
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    kind = zero.dtype if zero is not None else None
+    if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        kind = node.inputs[0].dtype or kind
+    attribute = node.attributes.get("output_dtype")
+    if kind is None and attribute is not None and attribute.as_int():
+        kind = ir.DataType(attribute.as_int())
+    kind = kind or ir.DataType.UINT8
+    return type_range(kind) if kind.is_integer() else None
+
+
+def same_axis(a: ir.Node, b: ir.Node) -> bool:
+    """Whether a Q and a DQ spread their steps alike."""
+    return all(
+        (a.attributes[n].value if n in a.attributes else default)
+        == (b.attributes[n].value if n in b.attributes else default)
+        for n, default in (("axis", 1), ("block_size", 0))
+    )

@@ -109,6 +109,8 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
+#: A QuantizeLinear and the DequantizeLinear behind it, computed at once.
+FUSED = "trimtab::FakeQuantize"
 
 
 def op(
