@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core.dataset import import_callable
+from trimtab.core.callables import import_callable
 from trimtab.core.errors import InputError, TrimtabError
 
 #: Keys under which training scripts keep the state dict in a larger checkpoint.

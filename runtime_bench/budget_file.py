@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from trimtab.core.dataset import is_callable_spec
+from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
 from trimtab.options import shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trimtab.core.dataset import is_callable_spec
+from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 

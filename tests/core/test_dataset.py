@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimtab.core.dataset import Dataset, check_finite
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError
+from trimtab.core.feeds import check_finite
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)
 Y = np.arange(20) % 3

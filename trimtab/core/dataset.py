@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, InputError, TrimtabError, nearest
-from .model import Model, TensorSpec
+from .errors import DataError
+from .model import Model
 
 Array = NDArray[Any]
 #: Items by position, ascending.
@@ -142,6 +140,8 @@ class Dataset:
         bound = self
         if self.source.anonymous and len(model.inputs) == 1:
             bound = replace(self, rename=(self.source.anonymous, model.inputs[0].name))
+        from .feeds import check_feeds
+
         check_feeds(model, bound)
         return bound
 
@@ -245,112 +245,6 @@ class Dataset:
                 hint="Restore the file, or remove `digest` from the recipe to accept it",
             )
         return data
-
-
-def check_feeds(model: Model, data: Dataset, *, rows: int = 1) -> None:
-    """Compare a dataset's first rows with a model's inputs: names, types, shapes.
-
-    Raises:
-        DataError: they do not fit, or there is no data at all.
-    """
-    if not len(data):
-        raise DataError("has no rows", where=data.spec, hint="Give at least one")
-    for batch in data.take(rows).sized(rows):
-        for spec in model.inputs:
-            if spec.name not in batch.feeds:
-                raise DataError(
-                    f"has no array for the model's input {spec}",
-                    where=data.spec,
-                    hint=f"Its arrays: {', '.join(batch.feeds)}. "
-                    + nearest(spec.name, batch.feeds),
-                )
-            _check_array(spec, batch.feeds[spec.name], data.spec)
-        extra = set(batch.feeds) - {s.name for s in model.inputs}
-        if extra:
-            names = ", ".join(s.name for s in model.inputs)
-            raise DataError(
-                f"has arrays that the model does not take: {', '.join(sorted(extra))}",
-                where=data.spec,
-                hint=f"The model's inputs: {names}",
-            )
-
-
-def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
-    if array.dtype != spec.dtype.numpy():
-        raise DataError(
-            f"array {spec.name!r} is {array.dtype}, the model wants {spec.dtype.name.lower()}",
-            where=where,
-            hint="Save it in the model's type",
-        )
-    if spec.shape is None:
-        return
-    fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
-    if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
-        raise DataError(
-            f"array {spec.name!r} has shape {list(array.shape)}, the model wants "
-            f"{[d if d is not None else '?' for d in spec.shape]}",
-            where=where,
-            hint="The first axis is the batch; the others must match",
-        )
-
-
-def check_finite(batch: Batch, where: str, first_row: int = 0) -> None:
-    """Refuse NaN and infinity, which would poison ranges and metrics silently.
-
-    Raises:
-        DataError: names the array and the row.
-    """
-    for name, array in batch.feeds.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise DataError(
-                f"array {name!r} holds NaN or infinity in row {first_row + bad}",
-                where=where,
-                hint="Clean the data; a metric or a range made of it would mean nothing",
-            )
-
-
-def import_callable(spec: str) -> Callable[..., Any]:
-    """The callable behind `package.module:name`, the working folder included in the search.
-
-    Raises:
-        InputError: no such module or name, or the module fails while it is imported.
-    """
-    module_name, _, name = spec.partition(":")
-    added = "" not in sys.path and str(Path.cwd()) not in sys.path
-    if added:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except TrimtabError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"cannot import module {module_name!r} ({type(error).__name__}: {error})",
-            where=spec,
-            hint="Give package.module:callable, importable from here",
-        ) from error
-    finally:
-        if added:
-            sys.path.remove(str(Path.cwd()))
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [n for n in dir(found) if not n.startswith("_")]
-            raise InputError(
-                f"{module_name!r} has no {part!r}", where=spec, hint=nearest(part, known)
-            )
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(f"{name!r} is not callable", where=spec)
-    result: Callable[..., Any] = found
-    return result
-
-
-def is_callable_spec(spec: str) -> bool:
-    """Whether a text names `module:callable` rather than a file."""
-    module, colon, name = spec.partition(":")
-    dotted = all(part.isidentifier() for part in module.split("."))
-    return bool(colon) and dotted and all(p.isidentifier() for p in name.split("."))
 
 
 def _ranges(rows: Sequence[int]) -> list[list[int]]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .dataset import Dataset, import_callable
+from .callables import import_callable
+from .dataset import Dataset
 from .errors import OptionError, nearest
 from .target import Target
 

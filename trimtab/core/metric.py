@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset, check_finite, import_callable, is_callable_spec
+from .callables import import_callable, is_callable_spec
+from .dataset import Dataset
 from .errors import DataError, OptionError, unknown
+from .feeds import check_finite
 from .model import Model
 from .progress import Progress, Silent
 from .session import Outputs, SessionConfig, build_session, run

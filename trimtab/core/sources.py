@@ -1,26 +1,20 @@
-"""Where items come from: arrays, `.npz` files and shards, image folders, the user's code.
-
-An `.npz` is memory-mapped where its members are stored uncompressed (as `numpy.savez` writes them),
-and unpacked once to a scratch file that is mapped where they are compressed.
-"""
+"""Where items come from: arrays, `.npz` files and shards, image folders, the user's code."""
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
-from .dataset import Array, Batch, Dataset, Rows, Source, import_callable, is_callable_spec
+from .callables import import_callable, is_callable_spec
+from .dataset import Array, Batch, Dataset, Rows, Source
 from .errors import DataError, InputError, MissingExtraError
+from .npz import read_member
 
 LABELS = "labels"
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -259,7 +253,7 @@ def _open_npz(path: Path) -> ArraySource:
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = {
-                info.filename.removesuffix(".npy"): _member(path, archive, info)
+                info.filename.removesuffix(".npy"): read_member(path, archive, info)
                 for info in archive.infolist()
             }
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
@@ -271,45 +265,6 @@ def _open_npz(path: Path) -> ArraySource:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=where) from error
     return ArraySource({k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), where)
-
-
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """One array of an `.npz`, memory-mapped."""
-    with archive.open(info) as stream:
-        version = npy.read_magic(stream)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-        if dtype.hasobject:
-            raise ValueError(f"array {info.filename!r} holds pickled objects, which are refused")
-        if not shape or 0 in shape:
-            return np.zeros(shape, dtype)
-        if info.compress_type == zipfile.ZIP_STORED:
-            offset = _data_offset(path, info) + stream.tell()
-            end = offset + int(np.prod(shape)) * dtype.itemsize
-            if end > path.stat().st_size:
-                raise EOFError(f"array {info.filename!r} is cut short")
-            return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-        scratch = (
-            _scratch() / f"{hashlib.sha256(f'{path}{info.filename}'.encode()).hexdigest()}.npy"
-        )
-        with scratch.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        return np.memmap(scratch, dtype, "r", 0, shape, "F" if fortran else "C")
-
-
-def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its local header (ZIP specification 4.3.7)."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        name, extra = np.frombuffer(file.read(4), "<u2")
-    return info.header_offset + 30 + int(name) + int(extra)
-
-
-@functools.cache
-def _scratch() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="trimtab-data-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _decode(file: Path) -> Array:

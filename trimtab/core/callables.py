@@ -1,0 +1,54 @@
+"""`package.module:callable`, the way in which a user names code of their own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, TrimtabError, nearest
+
+
+def import_callable(spec: str) -> Callable[..., Any]:
+    """The callable behind `package.module:name`, the working folder included in the search.
+
+    Raises:
+        InputError: no such module or name, or the module fails while it is imported.
+    """
+    module_name, _, name = spec.partition(":")
+    added = "" not in sys.path and str(Path.cwd()) not in sys.path
+    if added:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except TrimtabError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"cannot import module {module_name!r} ({type(error).__name__}: {error})",
+            where=spec,
+            hint="Give package.module:callable, importable from here",
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(str(Path.cwd()))
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [n for n in dir(found) if not n.startswith("_")]
+            raise InputError(
+                f"{module_name!r} has no {part!r}", where=spec, hint=nearest(part, known)
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{name!r} is not callable", where=spec)
+    result: Callable[..., Any] = found
+    return result
+
+
+def is_callable_spec(spec: str) -> bool:
+    """Whether a text names `module:callable` rather than a file."""
+    module, colon, name = spec.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and dotted and all(p.isidentifier() for p in name.split("."))

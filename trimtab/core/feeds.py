@@ -1,0 +1,72 @@
+"""Data held against a model's inputs: names, types, shapes, values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .dataset import Array, Batch, Dataset
+from .errors import DataError, nearest
+from .model import Model, TensorSpec
+
+
+def check_feeds(model: Model, data: Dataset, *, rows: int = 1) -> None:
+    """Compare a dataset's first rows with a model's inputs: names, types, shapes.
+
+    Raises:
+        DataError: they do not fit, or there is no data at all.
+    """
+    if not len(data):
+        raise DataError("has no rows", where=data.spec, hint="Give at least one")
+    for batch in data.take(rows).sized(rows):
+        for spec in model.inputs:
+            if spec.name not in batch.feeds:
+                raise DataError(
+                    f"has no array for the model's input {spec}",
+                    where=data.spec,
+                    hint=f"Its arrays: {', '.join(batch.feeds)}. "
+                    + nearest(spec.name, batch.feeds),
+                )
+            _check_array(spec, batch.feeds[spec.name], data.spec)
+        extra = set(batch.feeds) - {s.name for s in model.inputs}
+        if extra:
+            names = ", ".join(s.name for s in model.inputs)
+            raise DataError(
+                f"has arrays that the model does not take: {', '.join(sorted(extra))}",
+                where=data.spec,
+                hint=f"The model's inputs: {names}",
+            )
+
+
+def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
+    if array.dtype != spec.dtype.numpy():
+        raise DataError(
+            f"array {spec.name!r} is {array.dtype}, the model wants {spec.dtype.name.lower()}",
+            where=where,
+            hint="Save it in the model's type",
+        )
+    if spec.shape is None:
+        return
+    fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
+    if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
+        raise DataError(
+            f"array {spec.name!r} has shape {list(array.shape)}, the model wants "
+            f"{[d if d is not None else '?' for d in spec.shape]}",
+            where=where,
+            hint="The first axis is the batch; the others must match",
+        )
+
+
+def check_finite(batch: Batch, where: str, first_row: int = 0) -> None:
+    """Refuse NaN and infinity, which would poison ranges and metrics silently.
+
+    Raises:
+        DataError: names the array and the row.
+    """
+    for name, array in batch.feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise DataError(
+                f"array {name!r} holds NaN or infinity in row {first_row + bad}",
+                where=where,
+                hint="Clean the data; a metric or a range made of it would mean nothing",
+            )

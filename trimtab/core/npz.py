@@ -1,0 +1,59 @@
+"""Members of an `.npz` as memory-mapped arrays.
+
+They are mapped in place where they are stored uncompressed, as `numpy.savez` writes them, and
+unpacked once to a scratch file that is mapped where they are compressed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from .dataset import Array
+
+
+def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    """One array of an `.npz`, memory-mapped."""
+    with archive.open(info) as stream:
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError(f"array {info.filename!r} holds pickled objects, which are refused")
+        if not shape or 0 in shape:
+            return np.zeros(shape, dtype)
+        if info.compress_type == zipfile.ZIP_STORED:
+            offset = _data_offset(path, info) + stream.tell()
+            end = offset + int(np.prod(shape)) * dtype.itemsize
+            if end > path.stat().st_size:
+                raise EOFError(f"array {info.filename!r} is cut short")
+            return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+        scratch = (
+            _scratch() / f"{hashlib.sha256(f'{path}{info.filename}'.encode()).hexdigest()}.npy"
+        )
+        with scratch.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        return np.memmap(scratch, dtype, "r", 0, shape, "F" if fortran else "C")
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: behind its local header (ZIP specification 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name, extra = np.frombuffer(file.read(4), "<u2")
+    return info.header_offset + 30 + int(name) + int(extra)
+
+
+@functools.cache
+def _scratch() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="trimtab-data-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
