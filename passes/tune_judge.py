@@ -21,6 +21,19 @@ Goal = Literal["latency", "size", "int8"]
 SCREEN_BYTES = 2_000_000_000
 
 
+@dataclass(frozen=True)
+class Screening:
+    """Rough speed-ups, taken side by side.
+
+    Attributes:
+        gains: of each model over the base.
+        doubt: ratio of two measurements of the base in the same run, 1 on a quiet machine.
+    """
+
+    gains: list[float]
+    doubt: float = 1.0
+
+
 @dataclass
 class Judge:
     """Compares candidates on the same feeds and configuration.
@@ -47,24 +60,31 @@ class Judge:
     _expected: list[Outputs] = field(default_factory=list)
     _shares: dict[int, Share] = field(default_factory=dict)
 
-    def screen(self, base: Model, models: Sequence[Model], seconds: float) -> list[float]:
+    def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
         """Rough speed-up of each model over the base, from medians taken side by side."""
         gains: list[float] = []
-        per_chunk = max(1, int(SCREEN_BYTES / max(1, base.weight_bytes)) - 1)
+        doubts: list[float] = []
+        per_chunk = max(1, int(SCREEN_BYTES / max(1, base.weight_bytes)) - 2)
         for start in range(0, len(models), per_chunk):
             chunk = models[start : start + per_chunk]
             share = seconds * len(chunk) / len(models) / len(self.cases)
-            logs = [0.0] * len(chunk)
-            for feeds in self.cases:
-                base_ns, *others = self.clock.median_ns([base, *chunk], feeds, self.config, share)
-                found = [math.log(base_ns / ns) for ns in others]
-                if self.over == "mean":
-                    logs = [a + b / len(self.cases) for a, b in zip(logs, found, strict=True)]
-                else:
-                    first = feeds is self.cases[0]
-                    logs = found if first else [min(p) for p in zip(logs, found, strict=True)]
-            gains += [math.exp(v) for v in logs]
-        return gains
+            found = [self._side_by_side(base, chunk, feeds, share) for feeds in self.cases]
+            doubts += [doubt for _, doubt in found]
+            by_model = list(zip(*(logs for logs, _ in found), strict=True))
+            if self.over == "worst":
+                gains += [math.exp(min(logs)) for logs in by_model]
+            else:
+                gains += [math.exp(sum(logs) / len(logs)) for logs in by_model]
+        return Screening(gains, math.exp(max(doubts)))
+
+    def _side_by_side(
+        self, base: Model, models: Sequence[Model], feeds: Feeds, seconds: float
+    ) -> tuple[list[float], float]:
+        """Log speed-ups, and how far two measurements of the base itself are apart."""
+        # The base twice: where even that differs, no rough figure of this run rejects anything.
+        arms = [base, base, *models]
+        one, two, *others = map(math.log, self.clock.median_ns(arms, feeds, self.config, seconds))
+        return [(one + two) / 2 - log for log in others], abs(one - two)
 
     def compare(self, base: Model, candidate: Model, seconds: float) -> Ratio:
         """Speed-up of the candidate over all cases."""

@@ -18,7 +18,7 @@ from trimtab.core.progress import Progress, Silent
 
 from .tune_cache import Cache
 from .tune_candidates import Candidate, Choice, build
-from .tune_judge import Judge
+from .tune_judge import Judge, Screening
 
 #: Part of the time for screening, and for the final check of the combination.
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
@@ -155,10 +155,11 @@ class Search:
         if not made or usable < LEAST_SECONDS:
             return
         self.progress.say(f"screening {len(made)} forms")
-        gains = self._screen([m for _, m in made], usable * SCREEN_SHARE)
-        order = sorted(zip(gains, [c for c, _ in made], strict=True), key=lambda pair: -pair[0])
-        limit = WORTH if self.judge.goal == "latency" else BEARABLE
-        promising = sum(gain >= limit for gain in gains)
+        screened = self._screen([m for _, m in made], usable * SCREEN_SHARE)
+        changed = [c for c, _ in made]
+        order = sorted(zip(screened.gains, changed, strict=True), key=lambda pair: -pair[0])
+        limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
+        promising = sum(gain >= limit for gain in screened.gains)
         for rank, (gain, change) in enumerate(order):
             sites = sum(change.covers(site.shape) for site in counts[change.form].sites)
             if gain < limit:
@@ -171,20 +172,20 @@ class Search:
         reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
         return self.budget.left - reserved
 
-    def _screen(self, models: Sequence[Model], seconds: float) -> list[float]:
+    def _screen(self, models: Sequence[Model], seconds: float) -> Screening:
         """Rough gains; one that cannot run counts as a loss and takes nothing down with it."""
         try:
-            return self.judge.screen(
-                self.original if not self.kept else self.current, models, seconds
-            )
+            return self.judge.screen(self.current, models, seconds)
         except RunError:
-            gains = []
-            for model in models:
-                try:
-                    gains += self.judge.screen(self.current, [model], seconds / len(models))
-                except RunError:
-                    gains.append(0.0)
-            return gains
+            apart = [self._screen_alone(model, seconds / len(models)) for model in models]
+            gains = [gain for one in apart for gain in one.gains]
+            return Screening(gains, max(one.doubt for one in apart))
+
+    def _screen_alone(self, model: Model, seconds: float) -> Screening:
+        try:
+            return self.judge.screen(self.current, [model], seconds)
+        except RunError:
+            return Screening([0.0])
 
     def _confirm(self, choice: Choice, sites: int, gain: float, *, remaining: int) -> None:
         """Measure a choice on top of what is kept, and keep it where it is better."""

@@ -1,0 +1,71 @@
+"""A clock that only counts operators, and what tests of Tune share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import graphs
+from forms_cases import NORM
+
+from trimtab.core.context import Context, Ratio
+from trimtab.core.dataset import Dataset
+from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.passes.tune import Tune
+
+
+@dataclass
+class CountingClock:
+    """Finds a model as slow as the sum of what its operators cost.
+
+    Attributes:
+        cost: of an operator; 1 where absent.
+        spread: half of the width of intervals, relative.
+        takes: whether a measurement uses the whole time that it is given.
+    """
+
+    cost: dict[str, float] = field(default_factory=dict)
+    spread: float = 0.01
+    takes: Callable[[float], None] = lambda seconds: None
+    asked: list[float] = field(default_factory=list)
+    cost_of: Callable[[Any, Any], float] | None = None
+
+    def total(self, model: Model, feeds: Any) -> float:
+        if self.cost_of is not None:
+            return self.cost_of(model, feeds)
+        return 10.0 + sum(self.cost.get(op, 1.0) for op in graphs.ops(model))
+
+    def compare(
+        self, base: Model, candidate: Model, feeds: Any, config: Any, seconds: float
+    ) -> Ratio:
+        self.asked.append(seconds)
+        self.takes(seconds)
+        value = self.total(base, feeds) / self.total(candidate, feeds)
+        return Ratio(value, value * (1 - self.spread), value * (1 + self.spread))
+
+    def median_ns(
+        self, models: Sequence[Model], feeds: Any, config: Any, seconds: float
+    ) -> list[float]:
+        self.takes(seconds)
+        return [1000 * self.total(m, feeds) for m in models]
+
+
+def context(clock: Any, data: Dataset | None = None) -> Context:
+    return Context(target=Target.named("x64-avx512-vnni"), clock=clock, data=data)
+
+
+def tuned(model: Model, clock: Any, data: Dataset | None = None, **fields: Any) -> Model:
+    return Tune(**fields)(model, context(clock, data))
+
+
+def notes(model: Model) -> dict[str, Any]:
+    return dict(model.lineage[-1].notes)
+
+
+def norms() -> Model:
+    return graphs.model_of(NORM % "Add")
+
+
+SUM_WINS = {"Sum": 0.1, "Add": 5.0}
