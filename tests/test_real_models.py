@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from made_comparisons import made_comparisons
 from minilm import ROOT, minilm
 from shared_data import shared
 
@@ -70,28 +70,6 @@ def test_static_int8_keeps_the_accuracy_with_every_convolution_in_int8(
     assert drop <= 0.005
 
 
-def measured_as_twice_as_fast(*args: Any) -> list[Any]:
-    """Stands for the bench: this test is about the order of work, and tests time nothing."""
-    from types import SimpleNamespace
-
-    def percentile_ns(quantile: float) -> float:
-        return 1e6
-
-    return [
-        SimpleNamespace(
-            ratio=2.0,
-            low=1.9,
-            high=2.1,
-            verdict="better",
-            error=None,
-            candidate=SimpleNamespace(percentile_ns=percentile_ns),
-            base=SimpleNamespace(percentile_ns=percentile_ns),
-            to_json=dict,
-        )
-        for _ in args[1]
-    ]
-
-
 def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
     calibration: trimtab.Dataset, evaluation: trimtab.Dataset, tmp_path: Path
 ) -> None:
@@ -104,7 +82,7 @@ def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
         trimtab.Dataset.open(tmp_path / "calib.npz"),
         eval_data=evaluation.take(1000),
         ctx=CTX,
-        measure=measured_as_twice_as_fast,
+        measure=made_comparisons(2.0),
     )
     save_outcome(outcome, tmp_path / "out")
     assert outcome.chosen is not None

@@ -35,5 +35,8 @@ def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ..
         Recipe(f"pruned {SPARSITY:.0%}", (simplify, prune)),
         Recipe("int8 dynamic", (simplify, dynamic)),
         *(Recipe(f"int8 static {m}", (simplify, calibrated(m))) for m in methods),
-        Recipe(f"pruned {SPARSITY:.0%}, int8 static", (simplify, prune, calibrated(methods[0]))),
+        Recipe(
+            f"pruned {SPARSITY:.0%}, int8 static",
+            (simplify, prune, calibrated(static.fields()["ranges"].default)),
+        ),
     )

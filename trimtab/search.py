@@ -253,7 +253,8 @@ def _decide(
     fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
     holding = [r for r in results if not objections(r, original, constraints)]
     ranked = preference(holding, fallback)
-    why: list[str] = []
+    cut_short = any(r.comparison is not None and r.comparison.interrupted for r in results)
+    why = ["The measurement was interrupted; intervals are as wide as that."] if cut_short else []
     chosen = None
     looks = 0
     for looks, result in enumerate(ranked, 1):  # noqa: B007 - read after the loop

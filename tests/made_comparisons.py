@@ -1,0 +1,32 @@
+"""Comparisons that stand for the bench, where a test is about what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+
+def made_comparison(ratio: float, error: str | None = None) -> Any:
+    """A comparison with an interval of 5% to either side."""
+    measurement = SimpleNamespace(percentile_ns=lambda quantile: 1e6 * quantile)
+    return SimpleNamespace(
+        ratio=ratio,
+        low=0.95 * ratio,
+        high=1.05 * ratio,
+        verdict="better" if ratio > 1 else "worse",
+        error=error,
+        interrupted=False,
+        candidate=measurement,
+        base=measurement,
+        to_json=dict,
+    )
+
+
+def made_comparisons(*ratios: float) -> Callable[..., Sequence[Any]]:
+    """A way to measure: the ratios in order, the last one for all that follow."""
+
+    def measure(base: Any, candidates: Sequence[Any], *rest: Any) -> Sequence[Any]:
+        return [made_comparison(ratios[min(i, len(ratios) - 1)]) for i in range(len(candidates))]
+
+    return measure
