@@ -70,6 +70,7 @@ class Recover(Pass):
             training, or trained with the batches.
         dropout: rate of the graph's Dropout while it trains; as the graph says where not given.
         keep_zeros: weights that are exactly zero stay so.
+        keep_clusters: weights that cluster-weights made equal stay so.
         learn_steps: whether step sizes of quantizers are trained (LSQ).
         augment: images are mirrored or shifted at random, for the teacher as well.
         precision: of the arithmetic while it trains.
@@ -107,6 +108,7 @@ class Recover(Pass):
     batch_norm: Literal["frozen", "re-estimated", "trained"] = "frozen"
     dropout: float | None = None
     keep_zeros: bool = True
+    keep_clusters: bool = True
     learn_steps: bool = True
     augment: Literal["none", "mirror", "shift", "both"] = "none"
     precision: Literal["float32", "bf16"] = "float32"

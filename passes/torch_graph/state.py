@@ -58,18 +58,36 @@ def swapped(module: TorchGraph, weights: Weights | None) -> Any:
         restore(module, own)
 
 
-def zero_masks(module: TorchGraph, *, pruned: bool) -> Weights:
-    """Where kernels are exactly zero, 0, elsewhere 1; only for kernels with zeros.
+class Kept:
+    """What earlier passes bought and training must not lose: zeros, and values that are shared.
 
-    Rounding makes zeros as well, so quantized kernels count only where the model was pruned.
+    Rounding makes zeros and equal values as well, so quantized kernels count only where a pass of
+    the lineage pruned or clustered; and equal floats count only where one clustered.
     """
-    masks = {}
-    for name, tensor in module.named_weights("kernel").items():
-        if module.weights[name].stored is not None and not pruned:
-            continue
-        if bool((tensor == 0).any()):
-            masks[name] = (tensor != 0).to(tensor.dtype)
-    return masks
+
+    def __init__(self, module: TorchGraph, *, zeros: bool, pruned: bool, clustered: bool) -> None:
+        self.module = module
+        self.masks: Weights = {}
+        self.clusters: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, tensor in module.named_weights("kernel").items():
+            values = tensor.detach()
+            rounded = module.weights[name].stored is not None
+            if zeros and (pruned or not rounded) and bool((values == 0).any()):
+                self.masks[name] = (values != 0).to(values.dtype)
+            if clustered:
+                _, index, counts = torch.unique(values, return_inverse=True, return_counts=True)
+                self.clusters[name] = index, counts
+
+    def restore(self) -> None:
+        """Bring shared values and zeros back after a step; a value moves as its members' mean."""
+        with torch.no_grad():
+            for name, (index, counts) in self.clusters.items():
+                tensor = self.module.weight(name)
+                sums = torch.zeros(len(counts), dtype=tensor.dtype, device=tensor.device)
+                sums.index_add_(0, index.reshape(-1), tensor.reshape(-1))
+                tensor.copy_((sums / counts)[index])
+            for name, mask in self.masks.items():
+                self.module.weight(name).mul_(mask)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> str:

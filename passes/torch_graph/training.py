@@ -84,8 +84,11 @@ class _Run:
             if alone
             else make_teacher(teacher, [t for _, t in features], device, how.threads)
         )
-        pruned = any("prune" in step.pass_name for step in model.lineage)
-        self.masks = state.zero_masks(self.module, pruned=pruned) if how.keep_zeros else {}
+        past = " ".join(step.pass_name for step in model.lineage)
+        pruned, clustered = "prune" in past, how.keep_clusters and "cluster" in past
+        self.kept = state.Kept(
+            self.module, zeros=how.keep_zeros, pruned=pruned, clustered=clustered
+        )
         self.identity = identity_of(how, model, teacher, data, ctx.seed)
         self.first = next(iter(self.batches.stream(0)))
         with torch.no_grad():
@@ -177,9 +180,7 @@ class _Run:
             self.ctx.progress.say(f"{self.stopped}; the last good weights are kept")
             return False
         self.optimizer.step(rate)
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.module.weight(name).mul_(mask)
+        self.kept.restore()
         self.step += 1
         if self.average:
             self.average.update()
