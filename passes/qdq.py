@@ -21,6 +21,7 @@ from trimtab.core.target import IntType
 
 from .indexed_graph import indexed
 from .ranges import Range
+from .stay_float import stay_float
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
     _free_products(written.graph, lambda node: node.name in stays)
     _read_floats(written.graph, lambda node: node.name in stays)
     _remove_unused(written.graph)
+    stay_float(written.graph, stays)
     return written
 
 

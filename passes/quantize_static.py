@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,7 @@ import onnx_ir as ir
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, OptionError
+from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
 from trimtab.core.running import Share, int8_share
 from trimtab.core.session import SessionConfig
@@ -20,6 +21,8 @@ from trimtab.core.target import Target
 from .base import Declined, Pass, Rewrite
 from .calibrate import Statistics, calibrate
 from .int8_forms import to_int8_forms
+from .mixed import choose_float
+from .mixed_parts import hold_out, quantize_but, quantized_nodes, through_moves, why_float
 from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
 from .quantizable import in_subgraphs, match_nodes, prepare
@@ -47,6 +50,12 @@ class QuantizeStatic(Pass):
         weight: integer type of weights; the target's where not given.
         exclude: nodes to leave float, by name or glob pattern.
         statistics: file (.npz) to keep what calibration saw in; read where it exists already.
+        max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
+            Judged on samples that no range was made from; nothing is judged where not given.
+        metric: what max_drop is measured in: a metric's name or module:callable; top1 where the
+            data have labels, else cosine to the float model's outputs.
+        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; less is an error
+            that names what runs in float and why.
     """
 
     needs_data: ClassVar[bool] = True
@@ -61,18 +70,26 @@ class QuantizeStatic(Pass):
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
     statistics: str = ""
+    max_drop: float | None = None
+    metric: str = ""
+    min_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 50 < self.percentile <= 100:
             raise OptionError("must lie between 50 and 100", where=f"percentile={self.percentile}")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
+        if not 0 <= self.min_share <= 1:
+            raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, look at what really runs."""
         prepare(model)
         forms = to_int8_forms(model.graph)
-        data = ctx.dataset(self.data, model, purpose="static quantization").take(self.samples)
+        every = ctx.dataset(self.data, model, purpose="static quantization")
+        data, held = self._parts(every)
         scheme, declined = self._scheme(model, ctx.target)
         tensors = observed_tensors(model, scheme)
         if not tensors:
@@ -82,14 +99,6 @@ class QuantizeStatic(Pass):
                 hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
             )
         seen = self._statistics(model, tensors, data, ctx)
-        found = {
-            name: find_range(seen[name], self.ranges, percentile=self.percentile)
-            for name in tensors
-        }
-        if self.scales == "mse":
-            largest = 64 if scheme.reduce_range else 127
-            clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
-        written = quantize(model, scheme, share_ranges(model.graph, found))
         report: dict[str, Any] = {
             "samples": len(data),
             "data": data.digest,
@@ -98,8 +107,59 @@ class QuantizeStatic(Pass):
             "reduce_range": scheme.reduce_range,
             "forms": forms,
         }
-        report |= running_share(written, model, ctx.target).to_json()
+        written, floats, notes = self._written(model, scheme, seen, held, ctx)
+        declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
+        share = running_share(written, model, ctx.target)
+        report |= notes | share.to_json()
+        report["float_nodes"] = why_float(share, declined)
+        self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report)
+
+    def _parts(self, every: Dataset) -> tuple[Dataset, Dataset]:
+        """Samples to make ranges from, and others to judge by where anything is judged."""
+        if self.max_drop is None:
+            return every.take(self.samples), every
+        return hold_out(every, self.samples)
+
+    def _written(
+        self,
+        model: Model,
+        scheme: Scheme,
+        seen: Mapping[str, Statistics],
+        held: Dataset,
+        ctx: Context,
+    ) -> tuple[ir.Model, list[str], dict[str, Any]]:
+        """The Q/DQ graph, the nodes that stay float for the metric's sake, and how that went."""
+        ranges = {
+            name: find_range(of, self.ranges, percentile=self.percentile)
+            for name, of in seen.items()
+        }
+        ranges = share_ranges(model.graph, ranges)
+        plain = model.clone() if self.max_drop is not None else model
+        if self.scales == "mse":
+            largest = 64 if scheme.reduce_range else 127
+            clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
+        if self.max_drop is None:
+            return quantize(model, scheme, ranges), [], {}
+        ranges = through_moves(model.graph, ranges)
+
+        def write(floats: Sequence[str]) -> ir.Model:
+            return quantize_but(model, plain, scheme, ranges, floats)
+
+        nodes = quantized_nodes(model.graph, scheme)
+        chosen = choose_float(plain, nodes, write, held, self.max_drop, ctx, metric=self.metric)
+        return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
+
+    def _check_share(self, share: Share, floats: Sequence[Sequence[str]], model: Model) -> None:
+        if share.int8_share >= self.min_share:
+            return
+        shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
+        raise PassError(
+            f"{share.int8_share:.0%} of the multiply-accumulates run in int8, "
+            f"{self.min_share:.0%} are asked for",
+            where=model.name,
+            hint=f"In float run {len(floats)} operators: {shown}",
+        )
 
     def _statistics(
         self, model: Model, tensors: list[str], data: Dataset, ctx: Context
