@@ -189,7 +189,9 @@ class Trace:
     def cost(self, node: ir.Node, fixed: int, axes: Sequence[tuple[int, Ids | None]]) -> None:
         """Record multiply-accumulates: `fixed` times the lengths of these axes."""
         constant = fixed * int(np.prod([n for n, ids in axes if ids is None], dtype=np.int64))
-        self.costs.append(Cost(node, constant, tuple(ids for _, ids in axes if ids is not None)))
+        labelled = tuple(ids is not None for _, ids in axes)
+        own = tuple(ids for _, ids in axes if ids is not None)
+        self.costs.append(Cost(node, constant, own, tuple(n for n, _ in axes), labelled))
 
     def sink(
         self,

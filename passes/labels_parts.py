@@ -72,11 +72,21 @@ class Cost:
         node: the operator.
         fixed: product of all lengths that cannot change.
         axes: labels of the axes that can.
+        lengths: all lengths, in the order of the operator's rule.
+        labelled: which of them have labels.
     """
 
     node: ir.Node
     fixed: int
     axes: tuple[Ids, ...]
+    lengths: tuple[int, ...]
+    labelled: tuple[bool, ...]
+
+    def filled(self, point: Sequence[int]) -> list[int]:
+        """All lengths, where the labelled ones are these."""
+        given = iter(point)
+        rows = zip(self.lengths, self.labelled, strict=True)
+        return [next(given) if open_ else n for n, open_ in rows]
 
 
 @dataclass(frozen=True, eq=False)

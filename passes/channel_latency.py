@@ -1,0 +1,134 @@
+"""A measured table of layers: what each costs at each pair of widths that it may get.
+
+onnxruntime's latency is a staircase in the number of channels, so multiply-accumulates do not tell
+it. Each distinct layer is timed by itself, all widths of its output interleaved; layers of the same
+shape share one measurement, and one process measures a shape once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, random_feeds
+
+from .channel_budget import CostOf, Layer, layers
+from .channel_layers import alone
+from .labels_classes import Group, Labels
+from .labels_parts import Cost
+
+#: Widths of one axis that are measured; those between are interpolated.
+POINTS = 8
+#: What a layer that cannot be timed alone is taken to do.
+MACS_PER_NS = 20.0
+#: Seconds for one set of widths of one layer.
+SECONDS = 0.4
+
+Lengths = tuple[int, ...]
+#: Times in nanoseconds that this process has measured, by target and layer.
+_KNOWN: dict[tuple[Any, ...], float] = {}
+
+
+def measure(models: Sequence[Model], ctx: Context) -> list[float]:
+    """Median latencies of whole models on the same input, in nanoseconds."""
+    clock = ctx.need_clock("latency=")
+    feeds = random_feeds(models[0], seed=ctx.seed)
+    return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
+
+
+def table(labels: Labels, groups: list[Group], steps: list[list[int]], ctx: Context) -> CostOf:
+    """Cost of each layer in nanoseconds, by measurement.
+
+    Args:
+        labels: of the whole model.
+        groups: what may become narrower.
+        steps: to which numbers of classes.
+        ctx: with a clock.
+    """
+    ctx.need_clock("latency=")
+    found = layers(labels, groups)
+    times: dict[int, dict[Lengths, float]] = {}
+    for layer in ctx.progress.track(found, "timing layers", len(found)):
+        grid = _grid(layer, steps)
+        times[layer.index] = _time(labels, labels.trace.costs[layer.index], grid, ctx)
+    return lambda index, lengths: _between(times[index], lengths)
+
+
+def _grid(layer: Layer, steps: list[list[int]]) -> list[list[int]]:
+    """For each labelled axis the lengths to measure."""
+    axes = []
+    for base, part in zip(layer.base, layer.parts, strict=True):
+        options = [[times * w for w in some(steps[g])] for g, times in part.items()]
+        lengths = {
+            base + sum(chosen) for chosen in itertools.islice(itertools.product(*options), 64)
+        }
+        full = base + sum(times * steps[g][-1] for g, times in part.items())
+        axes.append(some(sorted(lengths | {full})))
+    return axes
+
+
+def some(values: Sequence[int]) -> list[int]:
+    """At most `POINTS` of them, evenly spaced, both ends among them."""
+    if len(values) <= POINTS:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (POINTS - 1))] for i in range(POINTS)]
+
+
+def _time(labels: Labels, cost: Cost, grid: list[list[int]], ctx: Context) -> dict[Lengths, float]:
+    """Nanoseconds at every point of the grid."""
+    points = list(itertools.product(*grid)) or [()]
+    built = {point: alone(labels.trace, cost, point) for point in points}
+    result: dict[Lengths, float] = {}
+    for point, made in built.items():
+        if made is None:
+            result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
+    by_feeds: dict[tuple[Any, ...], list[Lengths]] = {}
+    for point, made in built.items():
+        if made is not None:
+            by_feeds.setdefault(tuple(spec.shape for spec in made.inputs), []).append(point)
+    for same in by_feeds.values():
+        result |= _measured([(point, built[point]) for point in same], ctx)
+    return result
+
+
+def _measured(models: list[tuple[Lengths, Model | None]], ctx: Context) -> dict[Lengths, float]:
+    """Times of layers that read the same input."""
+    keys = {point: (ctx.target, m.digest) for point, m in models if m is not None}
+    new = [(p, m) for p, m in models if m is not None and keys[p] not in _KNOWN]
+    if new:
+        clock = ctx.need_clock("latency=")
+        feeds = random_feeds(new[0][1])
+        config = SessionConfig.of(ctx.target)
+        for (point, _), ns in zip(
+            new, clock.median_ns([m for _, m in new], feeds, config, SECONDS), strict=True
+        ):
+            _KNOWN[keys[point]] = ns
+    return {point: _KNOWN[key] for point, key in keys.items()}
+
+
+def _between(times: dict[Lengths, float], lengths: Lengths) -> float:
+    """Multilinear interpolation between measured lengths; beyond them in proportion."""
+    if lengths in times:
+        return times[lengths]
+    axes = [sorted({point[a] for point in times}) for a in range(len(lengths))]
+    corners: list[list[tuple[int, float]]] = []
+    for axis, value in zip(axes, lengths, strict=True):
+        right = int(np.clip(np.searchsorted(axis, value), 1, max(len(axis) - 1, 1)))
+        if len(axis) == 1:
+            corners.append([(axis[0], 1.0)])
+            continue
+        low, high = axis[right - 1], axis[right]
+        part = min(max((value - low) / (high - low), 0.0), 1.0)
+        corners.append([(low, 1 - part), (high, part)])
+    total = 0.0
+    for chosen in itertools.product(*corners):
+        weight = math.prod(w for _, w in chosen)
+        if weight:
+            total += weight * times[tuple(n for n, _ in chosen)]
+    return total

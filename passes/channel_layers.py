@@ -1,0 +1,107 @@
+"""One layer as a model of its own, at any widths: what a table of latencies is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+
+from .labels import Trace
+from .labels_parts import Cost, OpaqueError, is_constant
+from .labels_products import integer
+
+
+def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Model | None:
+    """The operator of `cost` for one sample, its labelled axes of these lengths.
+
+    None where it cannot be made, as for fused attention.
+    """
+    lengths = cost.filled(point)
+    node = cost.node
+    try:
+        if node.op_type in {"Conv", "ConvTranspose"}:
+            shapes = _conv(trace, node, lengths)
+        elif node.op_type in {"Gemm", "MatMul"}:
+            shapes = _product(trace, node, lengths)
+        else:
+            return None
+    except OpaqueError:
+        return None
+    return _build(trace, node, *shapes)
+
+
+def _conv(
+    trace: Trace, node: ir.Node, lengths: Sequence[int]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Shapes of input, weight and bias, and the group count."""
+    x, w = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    group = integer(node, "group", 1)
+    old = w[:2]
+    w[:2] = lengths
+    out = 0 if node.op_type == "Conv" else 1
+    if group > 1 and w[1] == old[1]:  # whole groups go
+        group = max(1, group * w[0] // old[0])
+    x[0], x[1] = 1, w[0] if out else w[1] * group
+    bias = [w[out] * (group if out else 1)]
+    return [x, w, bias], {"group": group}
+
+
+def _product(
+    trace: Trace, node: ir.Node, lengths: Sequence[int]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Shapes of both factors, of one sample."""
+    a, b = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    rows, columns, depth = lengths[-3:] if len(lengths) > 2 else (1, *lengths[-2:])
+    if node.op_type == "Gemm":
+        swap_a, swap_b = integer(node, "transA", 0), integer(node, "transB", 0)
+        rows = max(1, rows // trace.shapes.samples)
+        first = [depth, rows] if swap_a else [rows, depth]
+        return [first, [columns, depth] if swap_b else [depth, columns]], {}
+    lead = list(lengths[:-3])
+    a[-1] = depth
+    if len(a) > 1:
+        a[-2] = rows
+    if len(b) > 1:
+        b[-2:] = [depth, columns]
+    for shape in (a, b):
+        for axis in range(-min(len(lead), len(shape) - 2), 0):
+            if shape[axis - 2] > 1:
+                shape[axis - 2] = lead[axis]
+    for value, shape in zip(node.inputs, (a, b), strict=False):
+        if value is not None and not is_constant(value) and len(shape) > 2 and shape[0] > 1:
+            shape[0] = max(1, shape[0] // trace.shapes.samples)
+    return [a, b], {}
+
+
+def _build(trace: Trace, node: ir.Node, shapes: list[list[int]], changed: dict[str, int]) -> Model:
+    """The operator with random constants where it has constants, else with inputs."""
+    rng = np.random.default_rng(0)
+    inputs, constants = [], []
+    values: list[ir.Value] = []
+    for number, shape in enumerate(shapes[: len(node.inputs)]):
+        given = node.inputs[number]
+        if number and given is not None and is_constant(given):
+            array = rng.standard_normal(shape).astype(np.float32)
+            tensor = ir.tensor(array, name=f"w{number}")
+            values.append(ir.val(f"w{number}", const_value=tensor))
+            constants.append(values[-1])
+        else:
+            values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
+            inputs.append(values[-1])
+    made = ir.Node("", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer")
+    for name, value in changed.items():
+        made.attributes.add(ir.AttrInt64(name, value))
+    made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
+    opsets = dict(trace.model.opset_imports)
+    graph = ir.Graph(
+        inputs,
+        [made.outputs[0]],
+        nodes=[made],
+        initializers=constants,
+        opset_imports=opsets,
+        name="l",
+    )
+    return Model(ir.Model(graph, ir_version=trace.model.ir_version), name=f"layer {node.name}")

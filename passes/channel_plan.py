@@ -1,0 +1,190 @@
+"""The plan of a pruning: groups, their loss curves, the widths that they keep."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.errors import OptionError, unknown
+from trimtab.core.model import Model
+
+from .channel_budget import Budget, CostOf, Curve, Layer, layers, macs_of, uniform, widths
+from .channel_data import least_squares, mean_output
+from .channel_importance import by_group, fpgm, l1, l2, random_scores, weight_scores
+from .channel_repair import Feeds
+from .labels_classes import Group, Labels
+from .prunable import label as node_label
+
+if TYPE_CHECKING:
+    from .prune_channels import PruneChannels
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a user asks for: the share of channels that goes, or the share of cost that stays."""
+
+    kind: Literal["ratio", "macs", "latency"]
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What goes.
+
+    Attributes:
+        groups: the groups that were considered.
+        kept: for each, how many classes stay.
+        dead: the classes that go.
+        predicted: share of the latency that the table says will stay, None where none was made.
+    """
+
+    groups: list[Group]
+    kept: NDArray[np.int64]
+    dead: list[int]
+    predicted: float | None = None
+
+
+def usable_groups(labels: Labels, protect: Sequence[str]) -> list[Group]:
+    """Groups with more than one channel that no pattern protects.
+
+    Raises:
+        OptionError: a pattern that matches no operator with channels.
+    """
+    makers: dict[str, set[int]] = {}
+    for sink in labels.weights:
+        for axis, classes in labels.axes_of(sink):
+            if axis != sink.into:
+                makers.setdefault(node_label(sink.node), set()).update(map(int, classes))
+    kept: set[int] = set()
+    for pattern in protect:
+        names = [n for n in makers if fnmatch.fnmatchcase(n, pattern)]
+        if not names:
+            raise unknown("operator", pattern, makers, where="prune-channels, protect")
+        kept.update(*(makers[n] for n in names))
+    groups = [g for g in labels.groups if not kept.intersection(map(int, g.classes))]
+    return [g for g in groups if len(g.classes) > 1]
+
+
+def choose(
+    model: Model,
+    labels: Labels,
+    groups: list[Group],
+    options: PruneChannels,
+    batches: list[Feeds] | None,
+    ctx: Context,
+) -> Plan:
+    """Which channels go.
+
+    Raises:
+        OptionError: a cost that no widths reach; the least one is told.
+    """
+    curves = _curves(model, labels, groups, options, batches, ctx)
+    prefer = ctx.target.float_block
+    steps = [widths(len(g.classes), g.width, options.block, prefer) for g in groups]
+    aim, predicted = options.aim, None
+    if aim.kind == "ratio":
+        kept = _by_ratio(groups, curves, steps, aim.share, options.scope)
+    else:
+        cost_of: CostOf = macs_of(labels)
+        if aim.kind == "latency":
+            from .channel_latency import some, table
+
+            steps = [some(s) for s in steps]  # what is measured, since a staircase has no between
+            cost_of = table(labels, groups, steps, ctx)
+        budget = Budget(groups, curves, steps, layers(labels, groups), cost_of)
+        if aim.kind == "macs" and options.scope == "local":
+            _spend_evenly(budget, aim, groups, steps)
+        else:
+            predicted = _spend(budget, aim)
+        predicted = predicted if aim.kind == "latency" else None
+        kept = budget.kept
+    dead = [
+        int(c)
+        for curve, count in zip(curves, kept, strict=True)
+        for c in curve.order[: len(curve.order) - int(count)]
+    ]
+    return Plan(groups, kept, dead, predicted)
+
+
+def _curves(
+    model: Model,
+    labels: Labels,
+    groups: list[Group],
+    options: PruneChannels,
+    batches: list[Feeds] | None,
+    ctx: Context,
+) -> list[Curve]:
+    criterion = options.criterion(batches)
+    if criterion == "least_squares":
+        return least_squares(model, labels, groups, batches or [], ctx)
+    if criterion == "mean_output":
+        scores = mean_output(model, labels, batches or [], ctx)
+    elif criterion == "random":
+        scores = random_scores(labels, ctx.seed)
+    elif callable(criterion):
+        scores = _own_scores(criterion, labels)
+    else:
+        scores = weight_scores(labels, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
+    scores = by_group(labels, scores)
+    return [Curve.of_scores(g, scores) for g in groups]
+
+
+def _own_scores(criterion: Callable[..., Any], labels: Labels) -> NDArray[np.float64]:
+    """Scores of a user's callable, checked."""
+    scores = np.asarray(criterion(labels), np.float64)
+    if scores.shape != (labels.count,) or not np.isfinite(scores).all() or (scores < 0).any():
+        raise OptionError(
+            f"an importance has to return {labels.count} finite scores of at least 0, one for each "
+            f"class; it returned shape {scores.shape}",
+            where="prune-channels, importance",
+            hint="Labels.class_of gives the class of each label of labels.weights",
+        )
+    return scores
+
+
+def _by_ratio(
+    groups: list[Group],
+    curves: list[Curve],
+    steps: list[list[int]],
+    ratio: float,
+    scope: str,
+) -> NDArray[np.int64]:
+    if scope == "local":
+        return uniform(groups, steps, ratio)
+    own = [Layer(number, (0,), ({number: g.width},)) for number, g in enumerate(groups)]
+    budget = Budget(groups, curves, steps, own, _length)
+    budget.descend(budget.cost * (1 - ratio))
+    return budget.kept
+
+
+def _length(_: int, lengths: tuple[int, ...]) -> float:
+    """The cost that counts channels."""
+    return float(lengths[0])
+
+
+def _spend(budget: Budget, aim: Aim) -> float:
+    """Descend to the share of the cost that is asked; the share that it becomes."""
+    whole = budget.cost
+    if budget.floor > aim.share * whole:
+        raise OptionError(
+            f"{aim.kind}={aim.share:g} is below what any widths reach",
+            where="prune-channels",
+            hint=f"The least is {budget.floor / whole:.3f}; a smaller block may reach less",
+        )
+    budget.descend(aim.share * whole)
+    return budget.cost / whole
+
+
+def _spend_evenly(budget: Budget, aim: Aim, groups: list[Group], steps: list[list[int]]) -> None:
+    """The least ratio, the same for all groups, whose cost is at most what is asked."""
+    whole = budget.cost
+    for ratio in np.linspace(0, 1, 201):
+        budget.kept = uniform(groups, steps, float(ratio))
+        if budget.cost <= aim.share * whole:
+            return

@@ -1,0 +1,190 @@
+"""Structured pruning: whole channels, heads and groups go; the model is smaller and faster.
+
+What has to go together is found by labels on the ONNX graph (`labels.py`) and proved on the model
+itself by an oracle (`channel_oracle.py`); how many channels each group keeps is chosen on the block
+that the target's kernels work in, or on measured latencies; what reads the channels that are left
+is solved for anew from calibration data (`channel_repair.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError, PassError
+from trimtab.core.model import Model
+
+from .base import Pass, Rewrite
+from .channel_cut import cut
+from .channel_data import calibration
+from .channel_oracle import TOLERANCE, mask, oracle
+from .channel_plan import Aim, Plan, choose, usable_groups
+from .channel_repair import repair
+from .channel_report import declined_of, report_of
+from .labels_classes import Labels, label_channels, prepared
+
+Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "random"]
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Remove whole channels, attention heads and groups; inputs and outputs stay.
+
+    Exactly one of `ratio`, `macs` and `latency` says how much; where none is given, half of the
+    channels go. What cannot be removed is listed with the reason.
+
+    Attributes:
+        ratio: share of the channels that goes, above 0 and below 1.
+        macs: instead, share of the multiply-accumulates that stays.
+        latency: instead, share of the latency that stays, by a table of layers measured on the
+            target.
+        importance: which channels matter: l1, l2, fpgm (distance to the others), mean_output,
+            least_squares (what their readers cannot make up for), random as a control, or a
+            callable from labels to a score for each class. auto is least_squares where there are
+            data, else l2.
+        scope: whether every group loses the same share, or all are compared together; latency
+            compares them always.
+        protect: operators whose outputs keep all channels, as patterns of their names.
+        block: keep channels in multiples of this; by default the block of the target's float
+            kernels, halved for layers narrower than two blocks.
+        heads: where an axis is split, as into heads or groups, whether whole ones go or all become
+            narrower.
+        data: calibration data; those of the context where not given.
+        samples: how many of them to use.
+        repair: solve for the weights of what reads the channels that are left, correct biases
+            alone, or nothing. auto is least_squares where there are data.
+        verify: prove on random inputs that the cut model computes what the original does with
+            the removed channels zeroed.
+    """
+
+    tolerance: ClassVar[float | None] = None
+
+    ratio: float | None = None
+    macs: float | None = None
+    latency: float | None = None
+    importance: Criterion | Callable[..., Any] = "auto"
+    scope: Literal["global", "local"] = "global"
+    protect: tuple[str, ...] = ()
+    block: int | None = None
+    heads: Literal["whole", "narrow"] = "whole"
+    data: Dataset | None = None
+    samples: int = 512
+    repair: Literal["auto", "none", "bias", "least_squares"] = "auto"
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        where = f"pass {self.name()}"
+        given = {n: v for n in ("ratio", "macs", "latency") if (v := getattr(self, n)) is not None}
+        if len(given) > 1:
+            raise OptionError(
+                f"takes one of ratio, macs and latency, not {' and '.join(given)}",
+                where=where,
+                hint="Leave out all but one",
+            )
+        for name, value in given.items():
+            if not 0 < value < 1:
+                hint = "0.3 removes 30% of the channels" if name == "ratio" else "0.5 keeps half"
+                raise OptionError(
+                    f"{name}={value:g} is not between 0 and 1", where=where, hint=hint
+                )
+        if self.block is not None and self.block < 1:
+            raise OptionError(f"block={self.block} is no number of channels", where=where)
+        if self.samples < 1:
+            raise OptionError(f"samples={self.samples} is not at least 1", where=where)
+
+    @property
+    def aim(self) -> Aim:
+        """What is asked for."""
+        if self.macs is not None:
+            return Aim("macs", self.macs)
+        if self.latency is not None:
+            return Aim("latency", self.latency)
+        return Aim("ratio", 0.5 if self.ratio is None else self.ratio)
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """The graph without the least important channels."""
+        work = prepared(model.clone())
+        labels = label_channels(work, whole=self.heads == "whole")
+        declined = declined_of(labels)
+        groups = usable_groups(labels, self.protect)
+        if not groups:
+            note = {"note": "no channel can be removed; the model is unchanged"}
+            return Rewrite(model.ir, tuple(declined), note)
+        batches = self._batches(work, ctx)
+        plan = choose(work, labels, groups, self, batches, ctx)
+        original = work.clone()
+        twins = dict(zip(work.graph, original.graph, strict=True))
+        error = self._cut(work, labels, plan.dead, ctx)
+        repaired = 0
+        if self._repair(batches) != "none" and plan.dead:
+            repaired = repair(
+                work,
+                original,
+                labels,
+                plan.dead,
+                batches or [],
+                ctx,
+                twins=twins,
+                solve=self._repair(batches) == "least_squares",
+            )
+        report = report_of(model, work, labels, plan) | {"oracle": error, "repaired": repaired}
+        return Rewrite(work.ir, tuple(declined), report | self._latency(model, work, plan, ctx))
+
+    def criterion(self, batches: list[Any] | None) -> Criterion | Callable[..., Any]:
+        """The importance that is used."""
+        if self.importance == "auto":
+            return "least_squares" if batches else "l2"
+        return self.importance
+
+    def _repair(self, batches: list[Any] | None) -> str:
+        if self.repair == "auto":
+            return "least_squares" if batches else "none"
+        return self.repair
+
+    def _batches(self, model: Model, ctx: Context) -> list[dict[str, Any]] | None:
+        """Calibration data, None where there are none and nothing needs them."""
+        wishes = (self.importance, self.repair)
+        needs = [v for v in wishes if v in _DATA_DRIVEN]
+        may = any(v == "auto" for v in wishes) and (self.data or ctx.data)
+        if not needs and not may:
+            return None
+        data = ctx.dataset(self.data, model, purpose=str(needs[0]) if needs else "pruning")
+        return calibration(model, data, self.samples)
+
+    def _cut(self, work: Model, labels: Labels, dead: list[int], ctx: Context) -> float | None:
+        """Cut in place; what the oracle finds."""
+        masked = mask(work, labels, dead) if self.verify else None
+        cut(labels, dead)
+        if masked is None:
+            return None
+        error = oracle(masked, work, seed=ctx.seed)
+        if error > TOLERANCE:
+            raise PassError(
+                f"the cut model differs from the masked one by {error:.1e}, "
+                f"{TOLERANCE:.0e} is allowed",
+                where=work.name,
+                hint="This is a bug of the pass; please report it. protect=... may work around it",
+            )
+        return error
+
+    def _latency(self, before: Model, after: Model, plan: Plan, ctx: Context) -> dict[str, Any]:
+        """Latency as it was, as predicted, and as measured, where latency was asked for."""
+        if plan.predicted is None:
+            return {}
+        from .channel_latency import measure
+
+        old, new = measure([before, dataclasses.replace(after)], ctx)
+        return {
+            "latency_ms": [round(old / 1e6, 4), round(new / 1e6, 4)],
+            "latency_ratio": {
+                "predicted": round(plan.predicted, 4),
+                "measured": round(new / old, 4),
+            },
+        }
+
+
+_DATA_DRIVEN = ("mean_output", "least_squares", "bias")
