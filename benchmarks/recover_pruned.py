@@ -43,7 +43,7 @@ def main() -> None:
     else:
         pruned = find(args.prune).from_json(json.loads(args.fields))(teacher, ctx)
     print(f"float {top1(teacher, unseen):.4f}, pruned {top1(pruned, unseen):.4f}", flush=True)
-    fields = {"batch": 128, "optimizer": "adamw", "learning_rate": 2e-3, "augment": "both"}
+    fields = {"batch": 128, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "both"}
     fields |= {"time": f"{args.minutes:g}m"} | json.loads(args.recover)
     for seed in range(args.seeds):
         how = Recover.from_json(fields).with_fields(teacher=teacher)

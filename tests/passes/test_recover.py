@@ -349,3 +349,25 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*args, "--epochs", "8", "--batch", "16", "--learning-rate", "0.005"]) == 0
     before, best = notes(Model.load(files[1]))["validation"]
     assert best < 0.6 * before
+
+
+def test_the_command_that_distills(tmp_path: Path) -> None:
+    from trimtab.cli import main
+
+    graphs.cnn().save(tmp_path / "teacher.onnx")
+    student = graphs.model_of("""(float[batch,3,8,8] x) => (float[batch,4] y)
+        <float[5,3,3,3] w, float[4,5] v> {
+            c = Conv <pads=[1,1,1,1]> (x, w)
+            r = Relu (c)
+            p = GlobalAveragePool (r)
+            f = Flatten (p)
+            y = Gemm <transB=1> (f, v)
+        }""")
+    student.save(tmp_path / "student.onnx")
+    data, out = str(tmp_path / "data.npz"), str(tmp_path / "out.onnx")
+    np.savez(data, **dict(next(iter(images(96).sized(96))).feeds))
+    args = ["distill", "--teacher", str(tmp_path / "teacher.onnx"), "--data", data, "-o", out]
+    args += ["--student", str(tmp_path / "student.onnx"), "--epochs", "6", "--batch", "16"]
+    assert main([*args, "--learning-rate", "0.01", "--features", "r=r0", "--loss", "mse"]) == 0
+    before, best = notes(Model.load(out))["validation"]
+    assert best < 0.8 * before
