@@ -74,16 +74,7 @@ class _Run:
         self.module.mode.batch_norm = "trained" if how.batch_norm == "trained" else "frozen"
         self.module.mode.dropout = how.dropout
         terms = how.terms() or default_terms(model, data, features=bool(features))
-        # Labels alone need no teacher, whose outputs then may be what they like.
-        alone = set(terms) == {"ce"}
-        outputs = [(o.name, o.name) for o in model.outputs]
-        pairs = outputs if alone else match_outputs(model, teacher, how.match)
-        self.loss = Loss(terms, how.temperature, pairs, features)
-        self.teach: Teach = (
-            (lambda feeds: feeds)
-            if alone
-            else make_teacher(teacher, [t for _, t in features], device, how.threads)
-        )
+        self.loss, self.teach = self._lesson(terms, teacher, features)
         past = " ".join(step.pass_name for step in model.lineage)
         pruned, clustered = "prune" in past, how.keep_clusters and "cluster" in past
         self.kept = state.Kept(
@@ -100,6 +91,17 @@ class _Run:
         self.best, self.best_loss, self.best_step = state.snapshot(self.module), math.inf, 0
         self.given = math.inf
         self.report: dict[str, Any] = {"loss": terms, "weights": len(self.module.weights)}
+
+    def _lesson(
+        self, terms: dict[str, float], teacher: Model, features: list[tuple[str, str]]
+    ) -> tuple[Loss, Teach]:
+        """The loss and what runs the teacher; labels alone need none, whatever its outputs are."""
+        how, outputs = self.how, [(o.name, o.name) for o in self.model.outputs]
+        if set(terms) == {"ce"}:
+            return Loss(terms, how.temperature, outputs, features), lambda feeds: feeds
+        pairs = match_outputs(self.model, teacher, how.match)
+        teach = make_teacher(teacher, [t for _, t in features], self.device, how.threads)
+        return Loss(terms, how.temperature, pairs, features), teach
 
     def choose_threads(self) -> None:
         """As many as make two steps fastest: on a busy machine that may be one."""
