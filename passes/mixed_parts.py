@@ -48,6 +48,12 @@ def quantized_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
     ]
 
 
+def averages(graph: ir.Graph) -> list[str]:
+    """Tensors that take their input's scale behind an int8 layer, and want their own elsewhere."""
+    pools = [node for node in graph if node.op_type in {"AveragePool", "GlobalAveragePool"}]
+    return [node.outputs[0].name or "" for node in pools]
+
+
 def through_moves(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """The ranges, with that of its input for each moved tensor that has none of its own.
 

@@ -22,7 +22,7 @@ from .base import Declined, Pass, Rewrite
 from .calibrate import Statistics, calibrate
 from .int8_forms import to_int8_forms
 from .mixed import choose_float
-from .mixed_parts import hold_out, quantize_but, quantized_nodes, through_moves, why_float
+from .mixed_parts import averages, hold_out, quantize_but, quantized_nodes, through_moves, why_float
 from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
 from .quantizable import in_subgraphs, match_nodes, prepare
@@ -98,6 +98,8 @@ class QuantizeStatic(Pass):
                 where=model.name,
                 hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
             )
+        if self.max_drop is not None:
+            tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
         seen = self._statistics(model, tensors, data, ctx)
         report: dict[str, Any] = {
             "samples": len(data),

@@ -180,3 +180,19 @@ def test_an_excluded_layer_between_int8_layers_really_runs_in_float(name):
     assert share.float_nodes == (name,)
     assert share.int8_ops == 4
     assert notes(quantized)["float_nodes"] == [[name, "excluded by the user"]]
+
+
+def test_an_average_behind_a_float_layer_has_a_range_of_its_own():
+    model = graph(
+        """g (float[N, 4, 6, 6] x) => (float[N, 3] y) {
+          [c] a = Conv (x, w)
+          [r] b = Relu (a)
+          [p] d = GlobalAveragePool (b)
+          [f] e = Flatten (d)
+          [h] y = Gemm <transB = 1> (e, v)
+        }""",
+        w=(8, 4, 1, 1),
+        v=(3, 8),
+    )
+    quantized = QuantizeStatic(data=normal(model), max_drop=1.0)(model, VNNI)
+    assert [n for n, _ in notes(quantized)["mixed"]["ranking"]] != []
