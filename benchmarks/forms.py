@@ -19,7 +19,6 @@ else in `shared` beside the checkout; MiniLM comes with the package gt-all-minil
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,9 +26,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from recover_data import cifar, network
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.session import Feeds, Level, SessionConfig, build_session, run
@@ -46,23 +45,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = "minilm,minilm-int8,resnet20,resnet56,mobilenet_v2"
 
 
-def shared(name: str) -> Path:
-    """A file of the shared data."""
-    named = os.environ.get("TRIMTAB_SHARED")
-    return (Path(named) if named else ROOT.parent / "shared") / "data" / name
-
-
 def minilm() -> Model:
     """all-MiniLM-L6-v2 with its mean over tokens, batch and length dynamic."""
     sys.path.insert(0, str(ROOT))
     from trimtab.open_model import open_model
 
     return open_model("examples.minilm:encoder")
-
-
-def cifar(name: str) -> Model:
-    """A network that was trained on CIFAR-10, float."""
-    return Model.load(shared(f"{name}.onnx"))
 
 
 def dynamic_int8(model: Model) -> Model:
@@ -81,8 +69,7 @@ def dynamic_int8(model: Model) -> Model:
 
 def static_int8(model: Model, target: Target) -> Model:
     """Static int8 with ranges from 256 images."""
-    data = Dataset.open(shared("cifar10_train.npz")).take(256)
-    ctx = Context(target=target, data=data)
+    ctx = Context(target=target, data=cifar("train", 256))
     return QuantizeStatic()(Simplify()(model, ctx), ctx)
 
 
@@ -90,7 +77,7 @@ def made(name: str, target: Target) -> Model:
     """The model of that name."""
     bare = name.removesuffix("-int8")
     loaders: dict[str, Callable[[], Model]] = {"minilm": minilm}
-    model = loaders.get(bare, partial(cifar, bare))()
+    model = loaders.get(bare, partial(network, bare))()
     if bare == name:
         return model
     return dynamic_int8(model) if bare in loaders else static_int8(model, target)

@@ -24,6 +24,8 @@ from .tune_judge import Judge, Screening
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
 #: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
 WORTH, BEARABLE = 1.005, 0.97
+#: An interval within this ratio of one is a difference that nobody needs.
+SAME = 1.05
 #: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
 MEASURING = 0.85
 #: A confirmation gets this part of what is left at the least: the best candidates are worth a
@@ -214,8 +216,7 @@ class Search:
             self.kept, self.current, self.last = choices, candidate, ratio
             self._note(choice, sites, gain, ratio, "kept")
         else:
-            verdict = "slower" if ratio.slower else "inconclusive, left as it was"
-            self._note(choice, sites, gain, ratio, verdict)
+            self._note(choice, sites, gain, ratio, _loss(ratio))
 
     def _learn(self, choice: Choice, ratio: Ratio) -> None:
         from .forms import find_form
@@ -244,6 +245,15 @@ class Search:
     ) -> None:
         self.trials.append(Trial(choice, sites, gain, ratio, verdict))
         self.progress.say(f"{choice}: {self.trials[-1]}")
+
+
+def _loss(ratio: Ratio) -> str:
+    """What to say of a choice that is not kept."""
+    if ratio.slower:
+        return "slower"
+    if ratio.low > 1 / SAME and ratio.high < SAME:
+        return "no difference"
+    return "inconclusive, left as it was"
 
 
 def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:

@@ -58,6 +58,12 @@ def test_a_noisy_machine_decides_nothing_and_lists_what_it_left() -> None:
     assert "inconclusive, left as it was" in reason
 
 
+def test_a_form_that_makes_no_difference_is_no_open_question() -> None:
+    after = tuned(norms(), CountingClock({"Sum": 0.9}))
+    assert "no difference" in notes(after)["tried"]["sum-before-norm"]
+    assert "declined" not in notes(after)
+
+
 def test_a_screening_that_doubts_the_base_itself_rejects_nothing() -> None:
     """The base is measured twice; here the second time comes out three times as long."""
 
