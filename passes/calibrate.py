@@ -151,7 +151,7 @@ def _run(session: Any, batch: Batch, inner: Sequence[str], where: str) -> Output
         raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error
 
 
-def _fixed_rows(model: Model) -> int | None:
+def fixed_rows(model: Model) -> int | None:
     """The batch size that the model is fixed to, None where it takes any."""
     for spec in model.inputs:
         if spec.shape and isinstance(spec.shape[0], int):
@@ -159,9 +159,18 @@ def _fixed_rows(model: Model) -> int | None:
     return None
 
 
+def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
+    """The items in batches that the model takes; where its batch is fixed, without a ragged rest."""
+    fixed = fixed_rows(model)
+    if data.source.batched or fixed is None:
+        return data.sized(min(rows, max(len(data), 1)))
+    whole = len(data) - len(data) % fixed
+    return (data.select(data.positions[:whole], data.part) if whole else data).sized(fixed)
+
+
 def _rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
     """How many samples a run takes, so that its observed tensors stay within `CHUNK_BYTES`."""
-    fixed = _fixed_rows(model)
+    fixed = fixed_rows(model)
     if fixed is not None:
         return fixed
     for batch in data.take(1):
@@ -174,7 +183,7 @@ def _rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str
 
 def _runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
     """The data in batches of at most `rows`; a model of a fixed batch size gets exactly that."""
-    fixed = _fixed_rows(model)
+    fixed = fixed_rows(model)
     for batch in data:
         for start in range(0, batch.size, rows):
             part = _cut(batch, start, start + rows)

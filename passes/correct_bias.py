@@ -27,7 +27,7 @@ from trimtab.core.target import usable_cpus
 
 from .base import Declined, Pass, Rewrite
 from .biases import Bias, find_bias
-from .calibrate import observing
+from .calibrate import fitting, observing
 from .int8_forms import to_int8_forms
 from .quantizable import prepare
 from .weights import channel_axis
@@ -63,7 +63,7 @@ class CorrectBias(Pass):
         prepare(reference)
         to_int8_forms(reference.graph)
         data = ctx.dataset(self.data, model, purpose="bias correction").take(self.samples)
-        return correct_biases(model, reference, list(data.sized(32)), ctx)
+        return correct_biases(model, reference, list(fitting(model, data, rows=32)), ctx)
 
 
 def correct_biases(

@@ -4,8 +4,8 @@
 
 with r the largest magnitude of a channel's weights (Nagel et al. 2019, "Data-free quantization
 through weight equalization and bias correction", arXiv 1906.04721, section 4.1), so that both
-become sqrt(r1_i r2_i). Sweeps over all pairs of layers are repeated until nothing moves: a depthwise
-layer between two others then gets, as the two beside it, the cube root of r1_i r2_i r3_i.
+become sqrt(r1_i r2_i). Sweeps over all pairs of layers are repeated until nothing moves: a
+depthwise layer between two others then gets, like them, the cube root of r1_i r2_i r3_i.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig
 
+from .calibrate import fitting
+
 #: Layers that are timed: those that do most harm. The others stay int8 in all likelihood.
 TIMED = 12
 #: Seconds of measurement for each of them.
@@ -44,7 +46,7 @@ def by_time(
     timed = list(ranking[:TIMED])
     floats = [[], *([node] for node, _ in timed)]
     models = [dataclasses.replace(model, ir=write(nodes)) for nodes in floats]
-    feeds = next(iter(data.take(1).sized(1))).feeds
+    feeds = next(iter(fitting(model, data, rows=1))).feeds
     config = SessionConfig.of(ctx.target)
     base, *each = clock.median_ns(models, feeds, config, SECONDS * len(models))
     least = SMALLEST_PART * base

@@ -25,6 +25,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
+from .calibrate import fitting
 from .layer_costs import by_time
 
 Array = NDArray[np.float64]
@@ -93,6 +94,7 @@ def choose_float(
         PassError: the metric falls by more even where only the last layer is int8.
     """
     chosen = find_metric(metric or None, held)
+    held = fitting(model, held)
     ranking = _ranked(model, nodes, write, held, chosen, ctx)
     search = _Search(model, write, held, chosen, max_drop)
     order = [node for node, _ in ranking]
@@ -167,7 +169,7 @@ def _ranked(
     ctx: Context,
 ) -> list[tuple[str, float]]:
     """Nodes and their harm; by harm for each nanosecond that int8 saves, where there is a clock."""
-    few = held.take(RANKING_SAMPLES)
+    few = fitting(model, held.take(RANKING_SAMPLES))
     truth = _outputs(model, few)
     distance = _divergence if metric.name in _CLASSES else _angle
     ranking: list[tuple[str, float]] = []

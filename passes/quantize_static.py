@@ -14,12 +14,13 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
+from trimtab.core.overflow import find_overflows
 from trimtab.core.running import Share, int8_share
 from trimtab.core.session import SessionConfig
 from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
-from .calibrate import Statistics, calibrate
+from .calibrate import Statistics, calibrate, fitting
 from .int8_forms import to_int8_forms
 from .mixed import choose_float
 from .mixed_parts import averages, hold_out, quantize_but, quantized_nodes, through_moves, why_float
@@ -33,6 +34,8 @@ from .weights import clip_weights
 
 #: Fewer samples than this are told to the user.
 FEW_SAMPLES = 8
+#: Samples on which pair sums are looked at.
+OVERFLOW_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class QuantizeStatic(Pass):
             data have labels, else cosine to the float model's outputs.
         min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; less is an error
             that names what runs in float and why.
+        check_overflow: say which layers would saturate on x64 without VNNI, and by how much, even
+            where the target has it.
     """
 
     needs_data: ClassVar[bool] = True
@@ -73,6 +78,7 @@ class QuantizeStatic(Pass):
     max_drop: float | None = None
     metric: str = ""
     min_share: float = 0.0
+    check_overflow: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -114,6 +120,10 @@ class QuantizeStatic(Pass):
         share = running_share(written, model, ctx.target)
         report |= notes | share.to_json()
         report["float_nodes"] = why_float(share, declined)
+        if self.check_overflow or (ctx.target.isa in {"x64", "any"} and not ctx.target.vnni):
+            few = fitting(model, data.take(OVERFLOW_SAMPLES))
+            overflows = find_overflows(dataclasses.replace(model, ir=written), few)
+            report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report)
 

@@ -196,3 +196,13 @@ def test_an_average_behind_a_float_layer_has_a_range_of_its_own():
     )
     quantized = QuantizeStatic(data=normal(model), max_drop=1.0)(model, VNNI)
     assert [n for n, _ in notes(quantized)["mixed"]["ranking"]] != []
+
+
+def test_a_model_of_a_fixed_batch():
+    model = graph(
+        "g (float[4, 16] x) => (float[4, 6] y) { y = Gemm <transB = 1> (x, w) }", w=(6, 16)
+    )
+    rows = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    data = Dataset.of_arrays({"x": rows})
+    done = QuantizeStatic(data=data, max_drop=1.0, check_overflow=True)(model, VNNI)
+    assert notes(done)["mixed"]["float"] == []

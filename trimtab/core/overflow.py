@@ -1,0 +1,221 @@
+"""Whether int8 sums of a model would overflow on x64 without VNNI, simulated anywhere.
+
+There `vpmaddubsw` multiplies unsigned activations by signed weights and adds neighbouring pairs in
+16 bits, saturating:
+
+    pair = clip(a[2k] w[2k] + a[2k+1] w[2k+1], -32768, 32767)
+
+so a sum can be far off where two weights beside each other are large and of one sign: together
+beyond 32767 / 255 = 128.5. All other pairs are proved harmless without any data. Convolutions run
+channels-last, so neighbours are channels of one kernel position. Depthwise convolutions have
+kernels of their own that widen first, and unsigned weights do as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .dataset import Batch
+from .model import Model
+from .session import SessionConfig, build_session, run, with_outputs
+
+Ints = NDArray[np.int32]
+
+#: Largest and smallest sums that 16 bits hold.
+MOST, LEAST = 32767, -32768
+#: Input positions of a layer that are looked at in each batch.
+POSITIONS = 512
+
+
+@dataclass
+class Overflow:
+    """What saturates in one layer.
+
+    Attributes:
+        node: the layer's name.
+        pairs: pair sums that were looked at, those proved harmless included.
+        saturated: how many of them would saturate.
+        largest: the largest magnitude of a pair sum.
+        lost: what saturation takes away altogether, relative to all that was summed.
+    """
+
+    node: str
+    pairs: int = 0
+    saturated: int = 0
+    largest: int = 0
+    lost: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Part of the pair sums that would saturate."""
+        return self.saturated / self.pairs if self.pairs else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "node": self.node,
+            "share": float(f"{self.share:.3g}"),
+            "over": round(self.largest / MOST, 3),
+            "lost": float(f"{self.lost:.3g}"),
+        }
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A quantized product: its integer input and the pairs of its weights that can overflow."""
+
+    node: ir.Node
+    integers: ir.Value
+    weights: Ints  # (groups, outputs of a group, depth), neighbours adjacent
+    risky: NDArray[np.bool_]  # (groups, outputs of a group, depth / 2)
+
+
+def find_overflows(model: Model, batches: Iterable[Batch]) -> list[Overflow]:
+    """The layers of a Q/DQ model that would saturate on x64 without VNNI, the worst first.
+
+    Args:
+        model: with QuantizeLinear and DequantizeLinear around its products.
+        batches: what to run it on; a few batches suffice.
+    """
+    layers = [layer for layer in map(_layer, model.graph) if layer is not None]
+    risky = [layer for layer in layers if layer.risky.any()]
+    if not risky:
+        return []
+    names = list(dict.fromkeys(layer.integers.name or "" for layer in risky))
+    fed = {spec.name for spec in model.inputs}
+    observed = with_outputs(model, [name for name in names if name not in fed])
+    session = build_session(observed, SessionConfig(level="basic"))
+    found = {layer.node: Overflow(layer.node.name or "") for layer in risky}
+    summed = dict.fromkeys(found, 0.0)
+    for batch in batches:
+        arrays = run(session, batch.feeds, [name for name in names if name not in fed])
+        for layer in risky:
+            integers = {**batch.feeds, **arrays}[layer.integers.name or ""]
+            summed[layer.node] += _count(layer, integers, found[layer.node])
+    for node, overflow in found.items():
+        overflow.lost /= max(summed[node], 1.0)
+    saturating = [overflow for overflow in found.values() if overflow.saturated]
+    return sorted(saturating, key=lambda overflow: -overflow.lost)
+
+
+def _count(layer: _Layer, integers: NDArray[Any], found: Overflow) -> float:
+    """Take in one batch; the sum of the magnitudes of the risky pairs."""
+    rows = _rows(layer.node, integers)  # (positions, groups, depth)
+    if integers.dtype == np.int8:
+        rows = rows + 128  # the kernels flip the sign bit of signed activations
+    found.pairs += len(rows) * layer.risky.size
+    total = 0.0
+    for group, output, pair in np.argwhere(layer.risky):
+        w = layer.weights[group, output, 2 * pair : 2 * pair + 2]
+        sums = rows[:, group, 2 * pair : 2 * pair + 2] @ w
+        beyond = np.maximum(sums - MOST, 0) + np.maximum(LEAST - sums, 0)
+        found.saturated += int(np.count_nonzero(beyond))
+        found.largest = max(found.largest, int(np.abs(sums).max(initial=0)))
+        found.lost += float(beyond.sum())
+        total += float(np.abs(sums).sum())
+    return total
+
+
+def _layer(node: ir.Node) -> _Layer | None:
+    if node.op_type not in {"Conv", "Gemm", "MatMul"}:
+        return None
+    data, weight = _integers(node, 0), _integers(node, 1)
+    if data is None or weight is None or weight.const_value is None:
+        return None
+    array = weight.const_value.numpy()
+    if array.dtype != np.int8:
+        return None
+    group = _int(node, "group", 1)
+    if node.op_type == "Conv":
+        if array.ndim != 4 or (array.shape[1] == 1 and group > 1):
+            return None
+        # (out, in / group, kh, kw) -> (groups, out / group, kh * kw * in)
+        rows = array.transpose(0, 2, 3, 1).reshape(group, array.shape[0] // group, -1)
+    elif array.ndim == 2 and not _int(node, "transA", 0):
+        rows = (array if _int(node, "transB", 0) else array.T)[None]
+    else:
+        return None
+    weights = _even(rows.astype(np.int32))
+    pairs = weights.reshape(*weights.shape[:2], -1, 2)
+    upper = np.maximum(pairs, 0).sum(axis=-1) * 255
+    lower = np.minimum(pairs, 0).sum(axis=-1) * 255
+    return _Layer(node, data, weights, (upper > MOST) | (lower < LEAST))
+
+
+def _integers(node: ir.Node, index: int) -> ir.Value | None:
+    value = node.inputs[index]
+    maker = value.producer() if value is not None else None
+    return maker.inputs[0] if maker is not None and maker.op_type == "DequantizeLinear" else None
+
+
+def _rows(node: ir.Node, integers: NDArray[Any]) -> Ints:
+    """What a layer's weights are multiplied by, at some positions: (positions, groups, depth)."""
+    if node.op_type != "Conv":
+        flat = integers.reshape(-1, integers.shape[-1])
+        return _even(_some(flat).astype(np.int32))[:, None]
+    attributes = node.attributes
+    weight = _integers(node, 1)
+    assert weight is not None
+    assert weight.const_value is not None
+    kh, kw = tuple(weight.const_value.shape.numpy())[2:]
+    shape = _Window(
+        kernel=(kh, kw),
+        strides=_pair(attributes, "strides"),
+        dilations=_pair(attributes, "dilations"),
+    )
+    group = _int(node, "group", 1)
+    # Without its borders: what is added there is the zero point, which no other position exceeds.
+    patches = _some(np.concatenate(list(shape.patches(integers))))  # (positions, kh * kw, channels)
+    split = patches.reshape(*patches.shape[:2], group, -1).transpose(0, 2, 1, 3)
+    return _even(split.reshape(len(patches), group, -1).astype(np.int32))
+
+
+@dataclass(frozen=True)
+class _Window:
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+
+    def patches(self, images: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """(positions, kh * kw, channels) of each image."""
+        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        window = (min(reach[0], images.shape[2]), min(reach[1], images.shape[3]))
+        each = max(POSITIONS // len(images), 1)
+        for image in images:
+            view = np.lib.stride_tricks.sliding_window_view(image, window, axis=(1, 2))
+            view = view[
+                :,
+                :: self.strides[0],
+                :: self.strides[1],
+                :: self.dilations[0],
+                :: self.dilations[1],
+            ]
+            taken = view.transpose(1, 2, 3, 4, 0).reshape(-1, *view.shape[3:], len(image))
+            taken = taken[:: max(len(taken) // each, 1)]
+            missing = [(0, k - n) for k, n in zip(self.kernel, taken.shape[1:3], strict=True)]
+            taken = np.pad(taken, [(0, 0), *missing, (0, 0)], mode="edge")
+            yield taken.reshape(len(taken), -1, len(image))
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[:: max(len(rows) // POSITIONS, 1)]
+
+
+def _even(rows: Ints) -> Ints:
+    """Padded with a zero to an even depth."""
+    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, rows.shape[-1] % 2)])
+
+
+def _pair(attributes: Mapping[str, ir.Attr], name: str) -> tuple[int, int]:
+    values = attributes[name].as_ints() if name in attributes else (1, 1)
+    return int(values[0]), int(values[1])
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
