@@ -206,8 +206,10 @@ CASES: dict[str, tuple[Arguments, str]] = {
         "cannot import module 'nowhere.at'",
     ),
     "max-drop without eval": (
-        lambda f, m, d: ["quantize", m, "-o", str(f / OUT), "--data", d, "--max-drop", "0.1"],
-        "need --eval",
+        lambda f, m, d: [
+            *("quantize", m, "-o", str(f / OUT), "--mode", "dynamic", "--max-drop", "0.1"),
+        ],
+        "needs --eval",
     ),
     "field of the other mode": (
         lambda f, m, d: ["quantize", m, "-o", str(f / OUT), "--mode", "dynamic", "--ranges", "mse"],

@@ -2,7 +2,11 @@
 
 Blocks of base and candidate alternate in random order, each model in a process of its own, until
 every verdict stands: faster, slower, same (within --resolution), or inconclusive at --max-time.
-Exit code 0 when it measured; with --aa 1 where the base differs from itself, 3 if inconclusive.
+With a GPU's --provider tensors stay on the device; copies there and back are told apart.
+
+Exit code 0 when it measured, whatever the verdict: an inconclusive one is a finding too, and `gate`
+is what decides. With --aa 1 where the base differs from itself, 3 if inconclusive. 2 bad input, or
+a model that cannot run.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
-    from trimtab.core.session import Feeds
+    from trimtab.core.session import Feeds, SessionConfig
     from trimtab.runtime_bench.compare import MakeArm, ModelOrPath
 
 SUMMARY = "measure models against each other"
@@ -30,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; several are a sweep")
     add("--threads", metavar="1,2", help="intra-op threads; several are a sweep (default: all)")
     add("--provider", metavar="P", help="execution provider")
+    add("--cuda-graph", action="store_true", help="capture a CUDA graph and replay it")
     add("--max-time", metavar="30s", default="30s", help="upper bound of all measuring")
     add("--json", metavar="FILE", help="write every sample as JSON")
     add("--aa", action="store_true", help="measure the base against itself: must come out same")
@@ -88,9 +93,19 @@ class _Request:
         _check_file(args.json)
         if args.in_process and self.concurrency > 1:
             raise OptionError("needs processes", where="--concurrency", hint="Drop --in-process")
+        if args.cuda_graph and self.concurrency > 1:
+            raise OptionError("has one set of tensors, for one caller", where="--cuda-graph")
+        self._check_provider()
         self.base, self.base_model = _open(args.base)
         given = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in given]
+
+    def _check_provider(self) -> None:
+        """A provider that is not installed is told before any model is opened."""
+        from trimtab.core.accelerators import check_installed
+        from trimtab.core.session import available_providers
+
+        check_installed(self._config(1).provider, available_providers())
 
     def sweep(self) -> list[dict[str, Any]]:
         """Each combination of threads and batch."""
@@ -101,11 +116,10 @@ class _Request:
 
     def measure(self, threads: int, batch: int | None) -> tuple[int, dict[str, Any]]:
         """Measure one combination and print it: exit code and entry of the document."""
-        from trimtab.core.session import SessionConfig
         from trimtab.runtime_bench.compare import compare, measure
         from trimtab.runtime_bench.present import comparison_lines, measurement_lines
 
-        config = SessionConfig(self.args.provider or "CPUExecutionProvider", threads)
+        config = self._config(threads)
         common: dict[str, Any] = {
             "config": config,
             "max_seconds": self.seconds / len(self.sweep()),
@@ -129,25 +143,30 @@ class _Request:
 
     def cards(self) -> list[dict[str, Any]]:
         """Measure what each model costs to start and hold, in fresh processes, and print it."""
+        from trimtab.core.accelerators import CPU
         from trimtab.core.errors import RunError
-        from trimtab.core.session import SessionConfig
         from trimtab.runtime_bench.card import card
         from trimtab.runtime_bench.present import card_lines
 
-        config = SessionConfig(
-            self.args.provider or "CPUExecutionProvider", self.sweep()[0]["threads"]
-        )
+        config = self._config(self.sweep()[0]["threads"])
         feeds = self._feeds(self.batches[0])
         models = [self.base] if self.args.aa else [self.base, *self.candidates]
         found = []
         for model in self.progress.track(models, "cards", len(models)):
             try:
-                found.append(card(model, feeds, config))
+                found.append(card(model, feeds, config, arena=config.provider == CPU))
             except RunError as error:
                 self.progress.say(str(error))
         if found:
             print("\n".join(["", *card_lines(found)]))  # noqa: T201
         return [c.to_json() for c in found]
+
+    def _config(self, threads: int) -> SessionConfig:
+        from trimtab.core.session import SessionConfig
+        from trimtab.runtime_bench.device import with_cuda_graph
+
+        config = SessionConfig(self.args.provider or "CPUExecutionProvider", threads)
+        return with_cuda_graph(config) if self.args.cuda_graph else config
 
     def _feeds(self, batch: int | None) -> Feeds:
         from trimtab.core.dataset import Dataset
@@ -158,7 +177,7 @@ class _Request:
         data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
         return next(iter(data)).feeds
 
-    def _make_arm(self, config: Any) -> MakeArm | None:
+    def _make_arm(self, config: SessionConfig) -> MakeArm | None:
         from trimtab.runtime_bench.process import ProcessArm
 
         if self.concurrency == 1:

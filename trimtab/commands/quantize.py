@@ -2,6 +2,9 @@
 
 --mode static calibrates ranges on --data; --mode dynamic computes them at run time and needs no
 data. Without --mode it is static where there are data, else dynamic. The model is simplified first.
+
+With --max-drop, static leaves those layers float that cost more on held-out calibration data; with
+--eval the result is judged once more on data of its own, and not written where it loses more.
 """
 
 from __future__ import annotations
@@ -28,8 +31,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_fields(parser, static)
     add_fields(parser, dynamic, *static.fields())
     parser.add_argument("--eval", metavar="DATA", help="evaluate against the original on these")
-    parser.add_argument("--metric", metavar="NAME", help="top1, ..., or module:callable")
-    parser.add_argument("--max-drop", metavar="X", help="write nothing where more is lost")
     add_surroundings(parser)
 
 
@@ -43,7 +44,10 @@ def execute(args: argparse.Namespace) -> int:
     kind = find(MODES[mode])
     given = {n: v for name in MODES.values() for n, v in given_fields(args, find(name)).items()}
     if mode == "dynamic":
-        given.pop("data", None)
+        for name in ("data", "max_drop", "metric"):  # read below, by the evaluation
+            given.pop(name, None)
+        if args.max_drop and not args.eval:
+            raise OptionError("--max-drop needs --eval with --mode dynamic")
     for name in given:
         if name not in kind.fields():
             raise OptionError(
@@ -57,17 +61,15 @@ def execute(args: argparse.Namespace) -> int:
 def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     """Refuse a result that loses more than was allowed."""
     from trimtab.core.dataset import Dataset
-    from trimtab.core.errors import BudgetError, OptionError
+    from trimtab.core.errors import BudgetError
     from trimtab.core.fields import convert
     from trimtab.core.metric import evaluate
     from trimtab.core.progress import Stderr
     from trimtab.report.lines import quality_line
 
-    limit = convert(float | None, args.max_drop, where="--max-drop")
     if not args.eval:
-        if limit is not None or args.metric:
-            raise OptionError("--max-drop and --metric need --eval", hint="Give evaluation data")
         return
+    limit = convert(float | None, args.max_drop, where="--max-drop")
     data = Dataset.open(args.eval)
     base, mine = (
         evaluate(m, data, args.metric, reference=before, progress=Stderr()) for m in (before, after)
