@@ -18,7 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .errors import OptionError, RunError, nearest, unknown
+from .accelerators import chain, check_installed, check_started, load_libraries
+from .errors import RunError, unknown
 from .model import EXTERNAL_DATA_BYTES, Model
 from .session_keys import CONFIG_KEYS
 from .target import Target
@@ -41,6 +42,7 @@ class SessionConfig:
         config: further session configuration entries, keys checked against `CONFIG_KEYS`.
         provider_options: options of the provider.
         disabled_optimizers: graph optimizers of onnxruntime to leave out.
+        arena: whether the CPU's memory comes from onnxruntime's arena, which keeps what it took.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -50,6 +52,7 @@ class SessionConfig:
     config: Mapping[str, str] = field(default_factory=dict)
     provider_options: Mapping[str, str] = field(default_factory=dict)
     disabled_optimizers: tuple[str, ...] = ()
+    arena: bool = True
 
     @classmethod
     def of(cls, target: Target) -> SessionConfig:
@@ -89,7 +92,8 @@ def build_session(
             so such a session tells shares, not latencies.
 
     Raises:
-        OptionError: a provider that this onnxruntime lacks, or an unknown configuration key.
+        OptionError: a provider that this onnxruntime lacks or that does not start, or an unknown
+            configuration key.
         RunError: onnxruntime refuses the model.
     """
     import onnxruntime as ort
@@ -101,15 +105,19 @@ def build_session(
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_to)
-    providers = [(_provider(config.provider), dict(config.provider_options))]
+    have = available_providers()
+    check_installed(config.provider, have)
+    load_libraries(config.provider)
     name = model.name if isinstance(model, Model) else str(model)
     with _file_or_bytes(model) as source, runtime_errors(name):
-        return ort.InferenceSession(
+        session = ort.InferenceSession(
             source,
             options,
-            providers=providers,
+            providers=chain(config.provider, config.provider_options, have),
             disabled_optimizers=list(config.disabled_optimizers) or None,
         )
+    check_started(session, config.provider)
+    return session
 
 
 @contextlib.contextmanager
@@ -157,6 +165,7 @@ def _options(config: SessionConfig) -> Any:
     options.graph_optimization_level = levels[config.level]
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = config.arena
     options.log_severity_level = 3  # its warnings are ours to judge
     spinning = {"session.intra_op.allow_spinning": "1" if config.spinning else "0"}
     for key, value in (spinning | dict(config.config)).items():
@@ -172,17 +181,6 @@ def available_providers() -> tuple[str, ...]:
     import onnxruntime as ort
 
     return tuple(ort.get_available_providers())
-
-
-def _provider(name: str) -> str:
-    have = available_providers()
-    if name in have:
-        return name
-    installed = f"This onnxruntime has: {', '.join(have)}"
-    raise OptionError(
-        f"provider {name!r} is not in the installed onnxruntime",
-        hint=f"{installed}. {nearest(name, have) if name.lower() != name else ''}".strip(),
-    )
 
 
 def run(session: Any, feeds: Feeds, outputs: Sequence[str] | None = None) -> Outputs:

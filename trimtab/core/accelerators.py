@@ -1,0 +1,117 @@
+"""Execution providers beyond the CPU: where their tensors live, and what they need installed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import OptionError, nearest
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What is known of a provider.
+
+    Attributes:
+        install: how to get it.
+        memory: name of its memory for tensors that stay on the device; `cpu` where onnxruntime's
+            Python has none, so that each run copies.
+        behind: providers that take the nodes it leaves, before the CPU.
+    """
+
+    install: str
+    memory: str = "cpu"
+    behind: tuple[str, ...] = ()
+
+
+_NVIDIA = (
+    "It needs an NVIDIA GPU with its driver, and `pip uninstall onnxruntime` then "
+    '`pip install "onnxruntime-gpu[cuda,cudnn]"`'
+)
+ACCELERATORS: Mapping[str, Accelerator] = {
+    CUDA: Accelerator(_NVIDIA, "cuda"),
+    TENSORRT: Accelerator(f"{_NVIDIA} and `pip install tensorrt`", "cuda", (CUDA,)),
+    "NvTensorRTRTXExecutionProvider": Accelerator(f"{_NVIDIA} and TensorRT for RTX", "cuda"),
+    "DmlExecutionProvider": Accelerator(
+        "It needs Windows with DirectX 12, and `pip install onnxruntime-directml`", "dml"
+    ),
+    "CANNExecutionProvider": Accelerator(
+        "It needs an Ascend device, and `pip install onnxruntime-cann`", "cann"
+    ),
+    "OpenVINOExecutionProvider": Accelerator("`pip install onnxruntime-openvino`"),
+    "QNNExecutionProvider": Accelerator("`pip install onnxruntime-qnn`"),
+    "MIGraphXExecutionProvider": Accelerator(
+        "It needs an AMD GPU with ROCm, and `pip install onnxruntime-migraphx`"
+    ),
+    "CoreMLExecutionProvider": Accelerator("It is in onnxruntime for macOS"),
+}
+
+
+def memory_of(provider: str) -> str | None:
+    """Name of the memory that a provider's tensors live in; None for the CPU's own provider."""
+    if provider == CPU:
+        return None
+    known = ACCELERATORS.get(provider)
+    return known.memory if known else "cpu"
+
+
+def check_installed(name: str, have: Sequence[str]) -> None:
+    """Refuse a provider that onnxruntime would silently replace by the CPU.
+
+    Args:
+        name: of the provider.
+        have: those of the onnxruntime that is installed.
+
+    Raises:
+        OptionError: it is missing; the message says how to get it.
+    """
+    if name in have:
+        return
+    known = ACCELERATORS.get(name)
+    further = known.install if known else nearest(name, [*have, *ACCELERATORS])
+    raise OptionError(
+        f"provider {name!r} is not in the installed onnxruntime",
+        hint=f"This onnxruntime has: {', '.join(have)}. {further}",
+    )
+
+
+def chain(
+    name: str, options: Mapping[str, str], have: Sequence[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """The provider with its options, and those behind it: TensorRT leaves nodes to CUDA."""
+    known = ACCELERATORS.get(name)
+    behind = [p for p in known.behind if p in have] if known else []
+    device = {k: v for k, v in options.items() if k == "device_id"}
+    return [(name, dict(options)), *((p, dict(device)) for p in behind)]
+
+
+@functools.cache
+def load_libraries(name: str) -> None:
+    """Make libraries that came with pip known to the loader, where onnxruntime can."""
+    import onnxruntime as ort
+
+    if memory_of(name) == "cuda" and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+            ort.preload_dlls()
+
+
+def check_started(session: Any, name: str) -> None:
+    """Refuse a session whose provider did not start, which onnxruntime only warns of.
+
+    Raises:
+        OptionError: it runs without the provider.
+    """
+    started = session.get_providers()
+    if name not in started:
+        known = ACCELERATORS.get(name)
+        raise OptionError(
+            f"provider {name!r} is installed but does not start here",
+            hint="A driver, a library or the device is missing: see `nvidia-smi` and the lines "
+            f"above. {known.install if known else ''}".strip(),
+        )
