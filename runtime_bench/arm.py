@@ -10,6 +10,8 @@ import numpy as np
 
 from trimtab.core.session import Feeds
 
+from .placement import Placement
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -34,10 +36,12 @@ class Arm(Protocol):
     Attributes:
         name: for messages.
         host: the place its session lives in, which arms may exchange before they are renewed.
+        placement: where its nodes are, known after `warm`; None for the CPU's own provider.
     """
 
     name: str
     host: Any
+    placement: Placement | None
 
     def warm(self, feeds: Feeds) -> None:
         """Make the session, take the feeds, run once."""

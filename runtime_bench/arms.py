@@ -1,58 +1,19 @@
-"""An arm in this process, and the timing loop that all arms share."""
+"""An arm in this process."""
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from trimtab.core.accelerators import memory_of
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, build_session, runtime_errors
+from trimtab.core.session import Feeds, SessionConfig, runtime_errors
 
 from .arm import Runs
-from .pacing import WARM_RUNS
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
-
-
-def involuntary_switches() -> int:
-    """How often the system took the CPU from this process so far; 0 where it does not tell."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
-
-
-def time_runs(session: Any, feeds: Feeds, runs: int) -> Runs:
-    """Time `session.run` on the feeds, without garbage collection and with nothing else inside."""
-    names = [output.name for output in session.get_outputs()]
-    inputs = dict(feeds)
-    return time_calls(lambda: session.run(names, inputs), runs)
-
-
-def time_calls(call: Callable[[], object], runs: int) -> Runs:
-    """Time a call that many times in a row; its result is freed outside of the timed part."""
-    clock = time.perf_counter_ns
-    ns, switches = [0] * runs, [0] * runs
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        before = involuntary_switches()
-        for i in range(runs):
-            start = clock()
-            result = call()
-            ns[i] = clock() - start
-            del result
-            after = involuntary_switches()
-            switches[i] = after - before
-            before = after
-    finally:
-        if collecting:
-            gc.enable()
-    return Runs(tuple(ns), tuple(switches))
+from .caller import Caller, caller_of, placement_of
+from .device import open_session, prepared
+from .pacing import settle
+from .placement import Placement
 
 
 def quiet(config: SessionConfig) -> SessionConfig:
@@ -76,9 +37,10 @@ class InProcessArm:
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
         self.host = None  # all live in this process
-        self.model, self.config = model, quiet(config)
-        self.session: Any = None
+        self.model, self.config = model, prepared(quiet(config), model)
+        self.placement: Placement | None = None
         self.feeds: Feeds = {}
+        self._caller: Caller | None = None
 
     def warm(self, feeds: Feeds) -> None:
         """Make the session, take the feeds, run once.
@@ -87,8 +49,9 @@ class InProcessArm:
             RunError: onnxruntime refuses the model or the feeds, or fails.
         """
         self.feeds = dict(feeds)
-        self.session = build_session(self.model, self.config)
         self.time(1)
+        assert self._caller is not None
+        self.placement = placement_of(self._caller, self.name)
 
     def renew(self) -> None:
         """Build the session anew, and run it a few times.
@@ -96,9 +59,8 @@ class InProcessArm:
         Raises:
             RunError: onnxruntime refuses or fails.
         """
-        self.session = None  # its memory is free for the new one
-        self.session = build_session(self.model, self.config)
-        self.time(WARM_RUNS)
+        self._caller = None  # its memory is free for the new one
+        settle(self, on_device=memory_of(self.config.provider) is not None)
 
     def time(self, runs: int) -> Runs:
         """Run that many times in a row.
@@ -106,10 +68,13 @@ class InProcessArm:
         Raises:
             RunError: onnxruntime fails.
         """
+        if self._caller is None:
+            session = open_session(self.model, self.config, self.name)
+            self._caller = caller_of(session, self.feeds, self.config)
         with runtime_errors(self.name):
-            return time_runs(self.session, self.feeds, runs)
+            return self._caller.time(runs)
 
     def close(self) -> None:
         """Free the session."""
-        self.session = None
+        self._caller = None
         self.feeds = {}

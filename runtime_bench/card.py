@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +30,7 @@ class Card:
         first_ns: time of the first inference.
         peak_bytes: peak resident set from before the load until after a few runs, above what
             Python and the runtime took before; it holds weights, arena and packed copies.
+        bare_bytes: the same of sessions without the CPU's arena; empty where not measured.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Card:
     load_ns: tuple[int, ...]
     first_ns: tuple[int, ...]
     peak_bytes: tuple[int, ...]
+    bare_bytes: tuple[int, ...] = ()
 
     @property
     def median_load_ns(self) -> float:
@@ -53,14 +55,24 @@ class Card:
         """Median over the processes."""
         return float(median(self.peak_bytes))
 
+    @property
+    def arena_bytes(self) -> float | None:
+        """What the CPU's arena holds more than the tensors need; None where not measured."""
+        if not self.bare_bytes:
+            return None
+        return max(0.0, self.median_peak_bytes - float(median(self.bare_bytes)))
+
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
+        """All fields, and the arena, as JSON values."""
+        return {"arena_bytes": self.arena_bytes} | {
+            k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Card:
         """The card that `to_json` wrote."""
-        lists = [tuple(value[key]) for key in ("load_ns", "first_ns", "peak_bytes")]
+        keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
+        lists = [tuple(value.get(key, ())) for key in keys]
         return cls(value["model"], value["size_bytes"], *lists)
 
 
@@ -70,8 +82,16 @@ def card(
     config: SessionConfig | None = None,
     *,
     processes: int = 3,
+    arena: bool = False,
 ) -> Card:
     """Measure a model's costs in fresh processes, one after the other.
+
+    Args:
+        model: a model or file.
+        feeds: arrays by input name; random ones where None.
+        config: how the session is built.
+        processes: how many.
+        arena: whether to measure the arena too, in as many processes more without it.
 
     Raises:
         InputError: the model, or a dynamic axis without a size.
@@ -79,9 +99,14 @@ def card(
     """
     subject = Subject.of(model)
     fed = feeds if feeds is not None else make_feeds(subject.model)
-    found = [_once(subject.source, fed, config or SessionConfig()) for _ in range(processes)]
+    config = config or SessionConfig()
+    found, bare = [], []
+    for _ in range(processes):  # in turn, so that what drifts falls on both
+        found.append(_once(subject.source, fed, config))
+        if arena and config.arena:
+            bare.append(_once(subject.source, fed, replace(config, arena=False))[2])
     load, first, peak = zip(*found, strict=True)
-    return Card(subject.name, subject.size_bytes, load, first, peak)
+    return Card(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
 
 
 def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:

@@ -16,8 +16,8 @@ from trimtab.core.session import Feeds, SessionConfig
 
 from .arm import Arm, Runs
 from .arms import InProcessArm, quiet
-from .environment import Snapshot, canary
 from .feeds import check_same_inputs, make_feeds
+from .fitness import Snapshot, canary
 from .pacing import Plan, warm_up
 from .process import ProcessArm
 from .sampling import Pair, Sampler, SideBySide
@@ -86,12 +86,12 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     def verdict_stands(test: PairedTest) -> bool:
         return settled(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
 
-    before = Snapshot.now()
+    before = Snapshot.now(config)
     with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
         pairs = [Pair(arms[0], arm) for arm in arms[1:]]
         blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
-    after = Snapshot.now()
+        after = Snapshot.now(config)  # before a GPU cools
     used = quiet(config) if in_process else config
     reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
     return [
@@ -129,15 +129,17 @@ def measure(
     fed = feeds if feeds is not None else make_feeds(subjects[0].model)
     check_same_inputs([s.model for s in subjects], fed)
     taken: list[list[Runs]] = [[] for _ in subjects]
-    before, canary_ns = Snapshot.now(), list[int]()
+    before, canary_ns = Snapshot.now(config), list[int]()
     with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
         steps = _side_by_side(
             arms, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
         )
         interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
+        after = Snapshot.now(config)  # before a GPU cools
     used = quiet(config) if in_process else config
-    reporter = Reporter(used, fed, before, Snapshot.now(), canary_ns, interrupted)
-    return [reporter.measurement(s, runs) for s, runs in zip(subjects, taken, strict=True)]
+    reporter = Reporter(used, fed, before, after, canary_ns, interrupted)
+    told = zip(subjects, arms, taken, strict=True)
+    return [reporter.measurement(s, arm, runs) for s, arm, runs in told]
 
 
 def _side_by_side(

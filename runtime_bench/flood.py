@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from trimtab.core.session import Feeds
 
 from .arm import Runs
-from .arms import involuntary_switches
+from .caller import Caller
+from .timing import involuntary_switches
 
 #: Calls of each caller in one burst, so that starting and joining weigh little.
 CALLS = 8
@@ -22,24 +21,21 @@ class Flood:
     serve for it as well.
 
     Args:
-        session: shared by all callers; onnxruntime sessions may be run from many threads.
-        feeds: of every call.
-        concurrency: callers at once.
+        callers: all at once, usually of one session, which may be run from many threads.
     """
 
-    def __init__(self, session: Any, feeds: Feeds, concurrency: int) -> None:
-        self.session, self.feeds, self.concurrency = session, dict(feeds), concurrency
-        self.names = [output.name for output in session.get_outputs()]
-        self.pool = ThreadPoolExecutor(concurrency)
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        self.callers = callers
+        self.pool = ThreadPoolExecutor(len(callers))
 
     def time(self, bursts: int) -> Runs:
         """Nanoseconds per inference of each burst."""
         ns, switches = [], []
         for _ in range(bursts):
             before, start = involuntary_switches(), time.perf_counter_ns()
-            for future in [self.pool.submit(self._call) for _ in range(self.concurrency)]:
+            for future in [self.pool.submit(_call, caller) for caller in self.callers]:
                 future.result()
-            ns.append((time.perf_counter_ns() - start) // (CALLS * self.concurrency))
+            ns.append((time.perf_counter_ns() - start) // (CALLS * len(self.callers)))
             switches.append(involuntary_switches() - before)
         return Runs(tuple(ns), tuple(switches))
 
@@ -47,6 +43,7 @@ class Flood:
         """End the callers."""
         self.pool.shutdown()
 
-    def _call(self) -> None:
-        for _ in range(CALLS):
-            self.session.run(self.names, self.feeds)
+
+def _call(caller: Caller) -> None:
+    for _ in range(CALLS):
+        caller.run()

@@ -21,7 +21,7 @@ from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineErro
 from trimtab.core.running import FLOAT_OPS, INT8_OPS
 
 from .budgets import Budget, Gate
-from .environment import Fitness
+from .fitness import Fitness
 from .ruling import Facts, Ruled, Ruling
 from .statistics import PairedTest
 from .tails import TailTest, tail_test

@@ -27,8 +27,8 @@ from trimtab.core.target import usable_cpus
 from .budgets import Budget, Gate
 from .card import card
 from .compare import ModelOrPath, compare, measure, size_bytes
-from .environment import Snapshot, fit_to_measure
 from .feeds import make_feeds
+from .fitness import Snapshot, fit_to_measure
 from .gate import fewest_runs, ratio_verdict
 from .providers import nodes_by_provider
 from .ruling import Facts
@@ -231,9 +231,9 @@ class Collector:
         tested = bool(self.gate.of_kind("start"))
         processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
         self.progress.say(f"starting {processes} fresh processes")
-        before = Snapshot.now()
+        before = Snapshot.now(self.config)
         self._found["card"] = card(model, feeds, self.config, processes=processes)
-        self._found["start_fitness"] = fit_to_measure(before, Snapshot.now())
+        self._found["start_fitness"] = fit_to_measure(before, Snapshot.now(self.config))
 
     def _share_of_time(self, parts_left: int) -> float:
         return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.errors import InputError, OutputError
+from trimtab.core.session import SessionConfig
 
 from .environment import Environment
+from .gpu import GpuState
 from .outputs import Outcome
 
 SCHEMA = 1
@@ -238,6 +240,7 @@ def append(path: str | Path, outcomes: Sequence[Outcome]) -> None:
     try:
         for outcome in outcomes:
             threads = outcome.gate.threads or usable_cpus()
-            history.add(outcome, Environment.here(), now, threads)
+            gpu = GpuState.of(SessionConfig(provider=outcome.gate.provider))
+            history.add(outcome, Environment.here(gpu), now, threads)
     finally:
         history.close()

@@ -17,22 +17,28 @@ from trimtab.core.errors import RunError
 
 from .wire import Message, receive, send, unpack_error
 
+#: Of folders with feeds and models, one for each arm.
+FOLDER_PREFIX = "trimtab-bench-"
+
 
 class Host:
     """A worker, started at once, so that several start side by side.
+
+    Args:
+        folder: that the worker removes when this process is gone without having done so.
 
     Attributes:
         process: the worker.
         fed: whether it has the feeds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         self.fed = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The worker gets this process's import path, and is out of reach of the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "trimtab.runtime_bench.worker"],
+        self.process = subprocess.Popen(  # noqa: S603 - our own module, in our own folder
+            [sys.executable, "-P", "-m", "trimtab.runtime_bench.worker", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -120,7 +120,9 @@ def _opened(model: str | Path | Model) -> ModelOrPath:
 
 def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
     """What JUnit and other reports keep of a measurement."""
-    environment = Environment.here()
+    comparison = facts.comparisons.get(BASELINE)
+    alone = facts.solo or (comparison.candidate if comparison is not None else None)
+    environment = alone.environment if alone is not None else Environment.here()
     found: dict[str, Any] = {
         "machine_class": environment.machine_class(),
         "onnxruntime": environment.onnxruntime,
@@ -128,11 +130,9 @@ def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
     }
     for ruling in rulings:
         found[f"verdict {ruling.budget.name}"] = ruling.verdict
-    comparison = facts.comparisons.get(BASELINE)
     if comparison is not None:
         found |= {"ratio": comparison.ratio, "lo": comparison.low, "hi": comparison.high}
         found["blocks"] = comparison.blocks
-    alone = facts.solo or (comparison.candidate if comparison is not None else None)
     if alone is not None:
         for name, quantile in (("p50_ns", 0.5), ("p95_ns", 0.95)):
             found[name] = alone.percentile_ns(quantile)

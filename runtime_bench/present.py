@@ -15,6 +15,7 @@ from .tails import runs_needed
 from .values import Comparison, Measurement
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
+SHOWN_NODES = 5
 BARS = " ▁▂▃▄▅▆▇█"
 MEANING = {
     "better": "faster",
@@ -80,6 +81,37 @@ def speedup_text(comparison: Comparison) -> str:
     return f"{value}x [{low}, {high}]"
 
 
+def placement_lines(measurement: Measurement) -> list[str]:
+    """Where a model's nodes ran, and what bringing its tensors there and back costs besides."""
+    placement = measurement.placement
+    if placement is None:
+        return []
+    total, on = sum(placement.nodes.values()), placement.nodes.get(placement.provider, 0)
+    ran = f"{on} of {total} nodes on {placement.provider}" if total else "nodes unknown"
+    graph = ", as one CUDA graph" if placement.cuda_graph else ""
+    lines = [f"{measurement.model}: {ran}{graph}"]
+    if placement.elsewhere:
+        more = ", ..." if len(placement.elsewhere) > SHOWN_NODES else ""
+        lines.append(f"  elsewhere: {', '.join(placement.elsewhere[:SHOWN_NODES])}{more}")
+    to, back = placement.median_in_ns, placement.median_out_ns
+    if to is None or back is None:
+        lines.append("  tensors in host memory: a run holds the provider's own copies")
+    else:
+        lines.append(
+            f"  not in the times: {bytes_text(placement.in_bytes)} in {duration_text(to)} to the "
+            f"device, {bytes_text(placement.out_bytes)} in {duration_text(back)} back (medians)"
+        )
+    return lines
+
+
+def _clock(measurement: Measurement) -> str:
+    facts = measurement.fitness.facts
+    if "gpu_clock" not in facts:
+        return ""
+    most = f" of {facts['gpu_clock_most']:.0f}" if "gpu_clock_most" in facts else ""
+    return f", at {facts['gpu_clock']:.0f}{most} MHz at the end"
+
+
 def card_lines(cards: Sequence[Card]) -> list[str]:
     """What each model costs to start and to hold."""
     rows = [
@@ -89,11 +121,15 @@ def card_lines(cards: Sequence[Card]) -> list[str]:
             duration_text(c.median_load_ns),
             duration_text(c.median_first_ns),
             bytes_text(c.median_peak_bytes),
+            "-" if c.arena_bytes is None else bytes_text(c.arena_bytes),
         ]
         for c in cards
     ]
-    note = f"medians of {len(cards[0].load_ns)} fresh processes; memory above the runtime's own"
-    return [*table(["model", "size", "load", "first run", "peak memory"], rows), note]
+    note = (
+        f"medians of {len(cards[0].load_ns)} fresh processes; memory above the runtime's own; "
+        "arena: what a session without it needs less at its peak"
+    )
+    return [*table(["model", "size", "load", "first run", "peak memory", "arena"], rows), note]
 
 
 def plot_lines(found: Sequence[Measurement], width: int = 60) -> list[str]:
@@ -150,7 +186,10 @@ def _surroundings(found: Sequence[Measurement]) -> list[str]:
         f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {config.provider}, "
         f"onnxruntime {env.onnxruntime}; idle threads {spin}"
     )
+    if env.gpu:
+        lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
     lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]
+    lines += [line for m in found for line in placement_lines(m)]
     unfit = next((m.fitness for m in found if not m.fitness.fit), None)
     if unfit is not None:
         lines.append("unquiet machine: trust the ratios, not the absolute times")

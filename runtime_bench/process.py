@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from trimtab.core.accelerators import memory_of
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 
 from .arm import Runs
-from .host import Host
-from .pacing import WARM_RUNS
+from .device import prepared
+from .host import FOLDER_PREFIX, Host
+from .pacing import settle
+from .placement import Placement
 from .wire import Message
 
 #: A single command may take this long, and twenty times what its runs took so far.
@@ -41,12 +44,14 @@ class ProcessArm:
         concurrency: int = 1,
     ) -> None:
         self.name = name or str(model)
-        self.config, self.hang_seconds, self.concurrency = config, hang_seconds, concurrency
+        self.config = prepared(config, model if isinstance(model, Model) else Path(model))
+        self.hang_seconds, self.concurrency = hang_seconds, concurrency
+        self.placement: Placement | None = None
         self.load_ns: int | None = None
         self.first_ns: int | None = None
-        self.host = Host()
         self._run_seconds = 0.0
-        self._folder = tempfile.TemporaryDirectory(prefix="trimtab-bench-")
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
+        self.host = Host(self._folder.name)
         self._feeds = Path(self._folder.name) / "feeds.npz"
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
@@ -64,6 +69,9 @@ class ProcessArm:
         self._feed()
         self.first_ns = self._ask("run for the first time", do="time", runs=1)["ns"][0]
         self._run_seconds = self.first_ns / 1e9
+        if memory_of(self.config.provider) is not None:
+            told = self._ask("tell where its nodes are", do="place")["placement"]
+            self.placement = Placement.from_json(told)
 
     def renew(self) -> None:
         """Build the session anew in the host that the arm has now, and run it a few times.
@@ -73,7 +81,7 @@ class ProcessArm:
         """
         self.load()
         self._feed()
-        self.time(WARM_RUNS)
+        settle(self, on_device=memory_of(self.config.provider) is not None)
 
     def load(self) -> None:
         """Build the session in the worker.

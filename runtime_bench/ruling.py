@@ -12,7 +12,7 @@ from trimtab.core.running import Share
 
 from .budgets import Budget
 from .card import Card
-from .environment import Fitness
+from .fitness import Fitness
 from .values import Comparison, Measurement
 
 Ruled = Literal["pass", "fail", "inconclusive"]

@@ -10,9 +10,10 @@ from pathlib import Path
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 
-from .arm import Runs
-from .environment import Environment, Snapshot, fit_to_measure
+from .arm import Arm, Runs
+from .environment import Environment
 from .feeds import describe
+from .fitness import Snapshot, fit_to_measure
 from .sampling import Pair
 from .values import Comparison, Measurement
 from .verdict import decide, evidence, interval
@@ -61,7 +62,7 @@ class Reporter:
     canary_ns: Sequence[int]
     interrupted: bool
 
-    def measurement(self, subject: Subject, letters: Sequence[Runs]) -> Measurement:
+    def measurement(self, subject: Subject, arm: Arm, letters: Sequence[Runs]) -> Measurement:
         """All runs of a model, letters in the order they were taken."""
         switches = tuple(n for runs in letters for n in runs.switches)
         return Measurement(
@@ -70,11 +71,12 @@ class Reporter:
             subject.size_bytes,
             tuple(n for runs in letters for n in runs.ns),
             switches,
-            Environment.here(),
+            Environment.here(self.before.gpu),
             self.config,
             fit_to_measure(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
             describe(self.feeds),
             self.interrupted,
+            arm.placement,
         )
 
     def comparison(
@@ -91,8 +93,8 @@ class Reporter:
         test = pair.test
         low, high = interval(test, alpha=alpha, resolution=resolution)
         return Comparison(
-            self.measurement(base, pair.base_runs),
-            self.measurement(candidate, pair.candidate_runs),
+            self.measurement(base, pair.base, pair.base_runs),
+            self.measurement(candidate, pair.candidate, pair.candidate_runs),
             math.exp(test.estimate()) if test.blocks else math.nan,
             low,
             high,

@@ -13,7 +13,9 @@ from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
 from trimtab.core.session import SessionConfig
 
-from .environment import Environment, Fitness
+from .environment import Environment
+from .fitness import Fitness
+from .placement import Placement
 from .tails import percentile
 
 SCHEMA = 1
@@ -35,6 +37,7 @@ class Measurement:
         fitness: whether the machine was quiet enough for absolute latencies.
         inputs: shape of each input, "1x3x32x32 float32" by name.
         interrupted: the user stopped it; what was measured stands.
+        placement: where its nodes ran and what the copies cost; None for the CPU's own provider.
     """
 
     model: str
@@ -47,6 +50,7 @@ class Measurement:
     fitness: Fitness = field(default_factory=Fitness)
     inputs: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    placement: Placement | None = None
 
     def percentile_ns(self, quantile: float) -> float | None:
         """The quantile in nanoseconds; None where the runs are too few to support it."""
@@ -82,6 +86,7 @@ class Measurement:
             "fitness": self.fitness.to_json(),
             "inputs": dict(self.inputs),
             "interrupted": self.interrupted,
+            "placement": self.placement.to_json() if self.placement else None,
         }
 
     @classmethod
@@ -98,6 +103,7 @@ class Measurement:
             Fitness.from_json(value["fitness"]),
             value["inputs"],
             value["interrupted"],
+            Placement.from_json(value["placement"]) if value.get("placement") else None,
         )
 
 

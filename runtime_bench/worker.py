@@ -6,11 +6,11 @@ stdout. It waits in `read` while another worker has the baton, so it takes nothi
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import signal
+import select
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,8 @@ from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, build_session, runtime_errors
 
-from .arms import time_runs
+from .caller import Caller, caller_of, placement_of
+from .device import open_session, without_capture
 from .flood import Flood
 from .wire import Message, pack_error, receive, send
 
@@ -32,7 +33,6 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
-PR_SET_PDEATHSIG = 1
 #: What the runtime needs for any model is its own, and no model's.
 NOTHING = """
 <ir_version: 8, opset_import: ["": 17]>
@@ -45,7 +45,9 @@ class Worker:
 
     def __init__(self) -> None:
         self.session: Any = None
+        self.config = SessionConfig()
         self.feeds: Feeds = {}
+        self.caller: Caller | None = None
         self.name = "model"
         self.baseline_bytes = 0
         self.floods: dict[int, Flood] = {}
@@ -67,14 +69,15 @@ class Worker:
     def do_load(self, model: str, config: Message, name: str) -> Message:
         """Build the session, the first after a tiny one that brings in the runtime itself."""
         self.name = name
-        settings = SessionConfig.from_json(config)
+        self.config = SessionConfig.from_json(config)
         if not self.baseline_bytes:
-            build_session(Model.from_proto(onnx.parser.parse_model(NOTHING)), settings)
+            plain = without_capture(self.config)
+            build_session(Model.from_proto(onnx.parser.parse_model(NOTHING)), plain)
         self._drop()
         self.baseline_bytes = reset_peak()
         start = time.perf_counter_ns()
         try:
-            self.session = build_session(Path(model), settings)
+            self.session = open_session(Path(model), self.config, name)
         except RunError as error:  # it names the file, which may be a copy of ours
             raise RunError(error.what, where=name, hint=error.hint) from error
         return {"load_ns": time.perf_counter_ns() - start}
@@ -84,25 +87,35 @@ class Worker:
         for flood in self.floods.values():
             flood.close()
         self.floods.clear()
-        self.session = None
+        self.caller = self.session = None
 
     def do_feed(self, path: str) -> Message:
         """Take the feeds from an `.npz` file."""
         with np.load(path, allow_pickle=False) as arrays:
             self.feeds = {name: arrays[name] for name in arrays.files}
+        self.caller = None
         return {}
+
+    def _caller(self) -> Caller:
+        return caller_of(self.session, self.feeds, self.config)
 
     def do_time(self, runs: int) -> Message:
         """Run that many times in a row."""
-        timed = time_runs(self.session, self.feeds, runs)
+        self.caller = self.caller or self._caller()
+        timed = self.caller.time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
     def do_flood(self, runs: int, concurrency: int) -> Message:
         """Run that many bursts from `concurrency` threads at once."""
         if concurrency not in self.floods:
-            self.floods[concurrency] = Flood(self.session, self.feeds, concurrency)
+            self.floods[concurrency] = Flood([self._caller() for _ in range(concurrency)])
         timed = self.floods[concurrency].time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
+
+    def do_place(self) -> Message:
+        """Where the nodes are, after a run; null for the CPU's own provider."""
+        placement = placement_of(self.caller, self.name) if self.caller else None
+        return {"placement": placement.to_json() if placement else None}
 
     def do_memory(self) -> Message:
         """Peak resident set since the session was built, above what the runtime took before."""
@@ -145,16 +158,27 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
         send(answers, worker.answer(message))
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, in the middle of a run as well."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(
+    folder: str | None, exit_now: Callable[[int], object] = os._exit, *, stdin: int = 0
+) -> None:
+    """Wait until the other end of stdin is closed, then remove the bench's folder and end.
+
+    A parent that was killed cannot do it. This runs in a thread, so that it ends the process in the
+    middle of a run as well; `poll` without events wakes at a hang-up and takes no input.
+    """
+    poller = select.poll()
+    poller.register(stdin, 0)
+    poller.poll()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    exit_now(0)
 
 
 def main() -> None:
     """Serve on stdin and stdout; what libraries print goes to stderr instead."""
-    if sys.platform == "linux":
-        die_with_parent()
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    if hasattr(select, "poll"):  # not on Windows
+        threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, answers)

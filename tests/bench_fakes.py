@@ -10,6 +10,7 @@ import numpy as np
 from trimtab.core.errors import RunError
 from trimtab.core.session import Feeds
 from trimtab.runtime_bench.arm import Runs
+from trimtab.runtime_bench.placement import Placement
 
 
 @dataclass
@@ -38,6 +39,7 @@ class FakeArm:
     host: object = None
     renewed: list[object] = field(default_factory=list)
     renew_ns: int = 0
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)

@@ -9,7 +9,8 @@ import numpy as np
 from trimtab.core.session import SessionConfig
 from trimtab.runtime_bench.budgets import Budget, Gate
 from trimtab.runtime_bench.card import Card
-from trimtab.runtime_bench.environment import Environment, Fitness
+from trimtab.runtime_bench.environment import Environment
+from trimtab.runtime_bench.fitness import Fitness
 from trimtab.runtime_bench.values import Comparison, Measurement
 
 NOISY = Fitness(fit=False, reasons=("the hypervisor took 9.0% of the CPU time",))

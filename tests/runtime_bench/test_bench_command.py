@@ -69,6 +69,9 @@ def test_data_are_fed(dynamic, tmp_path) -> None:
         (["--alpha", "2"], "alpha"),
         (["--shape", "z=1x3"], "no input 'z'"),
         (["--provider", "CUDAExecutionProvide"], "CUDAExecutionProvide"),
+        (["--provider", "TensorrtExecutionProvider"], "pip install tensorrt"),
+        (["--provider", "CUDAExecutionProvider", "--cuda-graph"], "onnxruntime-gpu"),
+        (["--cuda-graph"], "Give --provider CUDAExecutionProvider"),
         (["--concurrency", "2"], "--concurrency"),
         (["--json", "/proc/none/b.json"], "cannot be written"),
         (["{missing}"], "no such file"),
@@ -103,7 +106,8 @@ def test_workers_cards_and_throughput(relu, tmp_path, capsys) -> None:
     out = capsys.readouterr().out
     assert "inferences/s" in out
     assert "peak memory" in out
-    assert len(load(tmp_path / "b.json")["cards"]) == 2
+    cards = load(tmp_path / "b.json")["cards"]
+    assert [len(c["bare_bytes"]) for c in cards] == [3, 3]
 
 
 @pytest.mark.slow

@@ -1,59 +1,16 @@
-"""Facts of the machine, and when they make it unfit to measure."""
+"""Facts of the machine, and what makes two machines one class."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-from trimtab.runtime_bench.environment import (
-    Environment,
-    Fitness,
-    Snapshot,
-    canary,
-    fit_to_measure,
-)
-
-START = Snapshot(0, steal=0, ticks=0, pressure_us=0, throttled=0)
-#: Ten quiet seconds of two CPUs.
-QUIET = Snapshot(10 * 10**9, steal=1, ticks=2000, pressure_us=10_000, throttled=0)
-
-
-def test_a_quiet_machine_is_fit() -> None:
-    found = fit_to_measure(START, QUIET, canary_ns=[100] * 20, switches=[0] * 100)
-    assert found.fit
-    assert found.reasons == ()
-    assert found.facts["steal"] == 1 / 2000
-
-
-def test_each_disturbance_is_named_with_its_figure_and_a_way_out() -> None:
-    cases = {
-        "hypervisor took 10.0%": {"after": replace(QUIET, steal=200)},
-        "waited for a CPU 50%": {"after": replace(QUIET, pressure_us=5_000_000)},
-        "quota stopped us 3 times": {"after": replace(QUIET, throttled=3)},
-        "0.50 involuntary switches": {"switches": [0, 1] * 50},
-        "varied 3.00 fold": {"canary_ns": [100] * 15 + [300] * 5},
-    }
-    for text, changed in cases.items():
-        found = fit_to_measure(START, changed.pop("after", QUIET), **changed)
-        assert not found.fit
-        assert len(found.reasons) == 1
-        assert text in found.reasons[0]
-        assert found.reasons[0].count(":") == 1
-
-
-def test_counters_that_a_system_lacks_are_no_reason() -> None:
-    assert fit_to_measure(Snapshot(0), Snapshot(10**9)).fit
-
-
-def test_a_snapshot_of_this_machine_grows() -> None:
-    first, second = Snapshot.now(), Snapshot.now()
-    assert second.at_ns >= first.at_ns
-    assert second.ticks >= first.ticks
+from trimtab.runtime_bench.environment import Environment
+from trimtab.runtime_bench.gpu import GpuState
 
 
 def test_a_missing_proc_is_no_error(monkeypatch) -> None:
-    monkeypatch.setattr("trimtab.runtime_bench.environment._text", lambda path: "")
-    assert Snapshot.now().ticks == 0
+    monkeypatch.setattr("trimtab.runtime_bench.environment.text_of", lambda path: "")
     assert Environment.here().cpu
     assert Environment.here().quota is None
 
@@ -71,11 +28,14 @@ def test_the_machine_class_ignores_what_does_not_change_speed() -> None:
     assert replace(here, onnxruntime="0").machine_class() != here.machine_class()
 
 
-def test_the_fitness_goes_through_json() -> None:
-    unfit = Fitness(fit=False, reasons=("loud",), facts={"steal": 0.5})
-    assert Fitness.from_json(json.loads(json.dumps(unfit.to_json()))) == unfit
+def test_the_gpu_that_ran_a_model_makes_another_machine_class() -> None:
+    here = Environment.here()
+    one, other = (Environment.here(GpuState("NVIDIA H200", d)) for d in ("550.1", "570.2"))
+    assert (one.gpu, one.driver) == ("NVIDIA H200", "550.1")
+    assert one.machine_class().startswith("NVIDIA-H200-")
+    assert len({here.machine_class(), one.machine_class(), other.machine_class()}) == 3
 
 
-def test_the_canary_tells_the_best_of_three() -> None:
-    times = iter([0, 30, 100, 120, 200, 240])
-    assert canary(lambda: next(times)) == 20
+def test_an_environment_written_before_gpus_is_read() -> None:
+    old = {k: v for k, v in Environment.here().to_json().items() if k not in {"gpu", "driver"}}
+    assert Environment.from_json(old) == Environment.here()

@@ -10,7 +10,9 @@ import pytest
 
 from trimtab.core.session import SessionConfig
 from trimtab.runtime_bench.card import Card
-from trimtab.runtime_bench.environment import Environment, Fitness
+from trimtab.runtime_bench.environment import Environment
+from trimtab.runtime_bench.fitness import Fitness
+from trimtab.runtime_bench.placement import Placement
 from trimtab.runtime_bench.present import (
     card_lines,
     comparison_lines,
@@ -99,8 +101,41 @@ def test_a_card_tells_medians() -> None:
     lines = card_lines(
         [Card("a", 10**6, (3 * 10**6, 10**6, 2 * 10**6), (1000,) * 3, (5 * 10**6,) * 3)]
     )
-    assert " ".join(lines[2].split()) == "a 1 MB 2 ms 1 us 5 MB"
+    assert " ".join(lines[2].split()) == "a 1 MB 2 ms 1 us 5 MB -"
     assert "3 fresh processes" in lines[-1]
+
+
+def test_a_card_tells_what_the_arena_holds() -> None:
+    made = Card("a", 10**6, (1,), (1,), (5 * 10**6,), (3 * 10**6,))
+    assert made.arena_bytes == 2e6
+    assert Card.from_json(made.to_json()) == made
+    assert " ".join(card_lines([made])[2].split()).endswith("5 MB 2 MB")
+    assert Card.from_json({**made.to_json(), "bare_bytes": []}).arena_bytes is None
+
+
+def test_a_gpu_and_the_copies_to_it_are_told() -> None:
+    placement = Placement(
+        "CUDAExecutionProvider",
+        "cuda",
+        {"CUDAExecutionProvider": 9, "CPUExecutionProvider": 1},
+        ("NonZero 'n' on CPUExecutionProvider",),
+        (10_000, 12_000, 30_000),
+        (4_000,),
+        602_112,
+        4_000,
+        cuda_graph=True,
+    )
+    fitness = Fitness(facts={"gpu_clock": 1900.0, "gpu_clock_most": 1980.0})
+    on_gpu = replace(HERE, gpu="NVIDIA H200", driver="570.1")
+    found = replace(measured("a", 1e6), placement=placement, environment=on_gpu, fitness=fitness)
+    text = "\n".join(measurement_lines([found]))
+    assert "NVIDIA H200, driver 570.1, at 1900 of 1980 MHz at the end" in text
+    assert "a: 9 of 10 nodes on CUDAExecutionProvider, as one CUDA graph" in text
+    assert "elsewhere: NonZero 'n' on CPUExecutionProvider" in text
+    assert "not in the times: 602 kB in 12 us to the device, 4 kB in 4 us back" in text
+    assert Measurement.from_json(found.to_json()) == found
+    shared = replace(found, placement=Placement("OpenVINOExecutionProvider", "cpu"))
+    assert "a run holds the provider's own copies" in "\n".join(measurement_lines([shared]))
 
 
 def test_the_plot_has_a_line_a_model_and_an_axis() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from graphs import model_of
 from trimtab.core.errors import ModelError, OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig
+from trimtab.runtime_bench import worker
 from trimtab.runtime_bench.card import Card, card
 from trimtab.runtime_bench.compare import compare
 from trimtab.runtime_bench.feeds import make_feeds
@@ -77,16 +81,16 @@ def test_errors_keep_their_class_on_the_way() -> None:
 
 
 def test_a_worker_loads_feeds_times_and_tells_its_memory(tmp_path: Path) -> None:
-    worker, path = Worker(), relu().save(tmp_path / "m.onnx")
+    made, path = Worker(), relu().save(tmp_path / "m.onnx")
     np.savez(tmp_path / "f.npz", x=np.zeros((2, 3), "f"))
     config = SessionConfig().to_json()
-    loaded = worker.answer({"do": "load", "model": str(path), "config": config, "name": "m"})
+    loaded = made.answer({"do": "load", "model": str(path), "config": config, "name": "m"})
     assert loaded["load_ns"] > 0
-    assert worker.answer({"do": "feed", "path": str(tmp_path / "f.npz")}) == {}
-    timed = worker.answer({"do": "time", "runs": 3})
+    assert made.answer({"do": "feed", "path": str(tmp_path / "f.npz")}) == {}
+    timed = made.answer({"do": "time", "runs": 3})
     assert len(timed["ns"]) == len(timed["switches"]) == 3
-    assert len(worker.answer({"do": "flood", "runs": 2, "concurrency": 2})["ns"]) == 2
-    assert worker.answer({"do": "memory"})["peak_bytes"] >= 0
+    assert len(made.answer({"do": "flood", "runs": 2, "concurrency": 2})["ns"]) == 2
+    assert made.answer({"do": "memory"})["peak_bytes"] >= 0
 
 
 def test_an_error_in_a_worker_is_an_answer(tmp_path: Path) -> None:
@@ -113,6 +117,49 @@ def test_a_closed_arm_leaves_nothing(arm: ProcessArm) -> None:
     arm.close()
     assert arm.host.process.poll() is not None
     assert not folder.exists()
+
+
+def test_a_worker_whose_parent_is_gone_removes_the_folder(tmp_path: Path, monkeypatch) -> None:
+    folder, codes = tmp_path / "trimtab-bench-x", list[int]()
+    folder.mkdir()
+    (folder / "feeds.npz").write_bytes(b"x")
+    ours, theirs = os.pipe()
+    os.close(theirs)
+    worker.die_with_parent(str(folder), codes.append, stdin=ours)
+    os.close(ours)
+    assert codes == [0]
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_bench_leaves_no_worker_and_no_folder(tmp_path: Path) -> None:
+    relu().save(tmp_path / "m.onnx")
+    code = (
+        "import sys, time; from pathlib import Path; import numpy as np;"
+        "from trimtab.core.session import SessionConfig;"
+        "from trimtab.runtime_bench.process import ProcessArm;"
+        "arm = ProcessArm(Path(sys.argv[1]), SessionConfig());"
+        "arm.warm({'x': np.zeros((2, 3), 'f')});"
+        "print(arm.host.process.pid, arm._folder.name, flush=True); time.sleep(60)"
+    )
+    asked = [sys.executable, "-c", code, str(tmp_path / "m.onnx")]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        pid, _, folder = bench.stdout.readline().strip().partition(" ")
+        assert Path(folder).is_dir()
+        bench.kill()
+    for _ in range(300):
+        if not Path(folder).exists() and not _runs(int(pid)):
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker or its folder is still there")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 def test_a_killed_worker_is_a_finding(arm: ProcessArm) -> None:

@@ -8,7 +8,7 @@ from bench_fakes import FakeArm, FakeClock, fails_at
 
 from trimtab.core.errors import RunError
 from trimtab.runtime_bench.arm import Runs
-from trimtab.runtime_bench.pacing import Plan, steady, warm_up
+from trimtab.runtime_bench.pacing import Plan, settle, steady, warm_up
 from trimtab.runtime_bench.sampling import Pair, Sampler, SideBySide
 from trimtab.runtime_bench.statistics import PairedTest
 
@@ -207,6 +207,30 @@ def test_warm_up_ends_at_its_time_but_runs_three_times_at_least() -> None:
     clock = FakeClock()
     arm = FakeArm(clock, 1e9)
     assert warm_up(arm, {}, clock, seconds=0.1) == pytest.approx(1e9, rel=0.1)
+    assert arm.calls == [3]
+
+
+class Searching(FakeArm):
+    """A session of a device, whose first runs search for algorithms."""
+
+    def time(self, runs: int) -> Runs:
+        self.run_ns = 1e9 / 10 ** min(3, len(self.calls))
+        return super().time(runs)
+
+
+def test_a_new_session_of_a_device_settles_until_it_gets_no_faster() -> None:
+    arm = Searching(FakeClock(), noise=0)
+    settle(arm, on_device=True)
+    assert arm.calls == [3] * 5
+    endless = FakeArm(FakeClock(), noise=0)
+    endless.before = lambda _: setattr(endless, "run_ns", endless.run_ns / 2)
+    settle(endless, on_device=True)
+    assert endless.calls == [3] * 11
+
+
+def test_a_new_session_of_the_cpu_runs_three_times() -> None:
+    arm = Searching(FakeClock(), noise=0)
+    settle(arm, on_device=False)
     assert arm.calls == [3]
 
 

@@ -1,0 +1,82 @@
+"""Where TensorRT keeps engines and timings: building one takes minutes, loading it a second.
+
+An engine is right for one GPU, driver, TensorRT, onnxruntime and model only, so each combination
+has a folder of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+
+from trimtab.core.accelerators import TENSORRT
+from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, available_providers
+
+from .gpu import GpuState
+
+#: Names under which TensorRT's libraries are installed by pip.
+DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+LIBRARIES = ("libnvinfer.so.10", "libnvinfer.so", "nvinfer_10.dll")
+UNKNOWN = "unknown"
+
+
+def cache_root() -> Path:
+    """The folder that the variable TRIMTAB_CACHE names, else `~/.cache/trimtab`."""
+    named = os.environ.get("TRIMTAB_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "trimtab"
+
+
+def cache_options(config: SessionConfig, source: Model | Path) -> dict[str, str]:
+    """TensorRT's options to keep engines and timings of a model; none for other providers."""
+    if config.provider != TENSORRT or TENSORRT not in available_providers():
+        return {}
+    import onnxruntime
+
+    model = source if isinstance(source, Model) else Model.load(source)
+    folder = cache_folder(
+        cache_root(),
+        GpuState.of(config),
+        tensorrt=tensorrt_version(),
+        onnxruntime=onnxruntime.__version__,
+        digest=model.digest,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }
+
+
+def cache_folder(
+    root: Path, gpu: GpuState | None, *, tensorrt: str, onnxruntime: str, digest: str
+) -> Path:
+    """The folder of one combination: readable parts, then a digest of all of them and the model."""
+    name, driver = (gpu.name, gpu.driver) if gpu else (UNKNOWN, UNKNOWN)
+    key = (name, driver, tensorrt, onnxruntime, digest)
+    parts = (name, f"driver {driver}", f"trt {tensorrt}", f"ort {onnxruntime}")
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", " ".join(parts))
+    return root / "tensorrt" / readable / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def tensorrt_version() -> str:
+    """Version of TensorRT's libraries, `unknown` where it cannot be told."""
+    for name in DISTRIBUTIONS:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    for library in LIBRARIES:
+        try:
+            return str(ctypes.CDLL(library).getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+    return UNKNOWN

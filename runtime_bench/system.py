@@ -1,0 +1,19 @@
+"""Reading what the system tells in files, where it tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def word_after(text: str, name: str) -> int | None:
+    """The number that follows a name, None where the name is not there."""
+    words = text.split()
+    return int(words[words.index(name) + 1]) if name in words else None
+
+
+def text_of(path: str) -> str:
+    """A file of the system, empty where it cannot be read."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
