@@ -160,7 +160,7 @@ def fixed_rows(model: Model) -> int | None:
 
 
 def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
-    """The items in batches that the model takes; where its batch is fixed, without a ragged rest."""
+    """The items in batches that the model takes, without a ragged rest where its batch is fixed."""
     fixed = fixed_rows(model)
     if data.source.batched or fixed is None:
         return data.sized(min(rows, max(len(data), 1)))
