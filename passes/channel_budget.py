@@ -189,7 +189,7 @@ def uniform(
 ) -> NDArray[np.int64]:
     """Every group keeps the same part, to the nearest width that it may have."""
     wanted = [len(g.classes) * (1 - ratio) for g in groups]
+    pairs = zip(steps, wanted, strict=True)
     return np.array(
-        [min(s, key=lambda w: (abs(w - want), w)) for s, want in zip(steps, wanted, strict=True)],
-        np.int64,
+        [min((w for w in s if w), key=lambda w: (abs(w - want), w)) for s, want in pairs], np.int64
     )

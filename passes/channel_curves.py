@@ -84,17 +84,15 @@ def eliminate(classes: NDArray[np.int64], readers: Sequence[tuple[Solution, Plac
     order: list[int] = []
     lost = [0.0]
     at_once = max(1, len(classes) // ROUNDS)
-    while len(alive) > 1:
+    while len(alive):
         rises = sum(solution.increase(places[alive]) for solution, places in readers)
         rises = np.maximum(np.nan_to_num(np.asarray(rises), nan=np.inf), 0)
-        chosen = np.argsort(rises, kind="stable")[: min(at_once, len(alive) - 1)]
+        chosen = np.argsort(rises, kind="stable")[:at_once]
         for solution, places in readers:
             solution.remove(places[alive[chosen]].reshape(-1))
         order.extend(int(i) for i in alive[chosen])
         lost.extend(lost[-1] + np.cumsum(rises[chosen]))
         alive = np.delete(alive, chosen)
-    order.append(int(alive[0]))
-    lost.append(lost[-1] * 2 + 1)  # the last one never goes
     return Curve(classes[order], np.array(lost))
 
 

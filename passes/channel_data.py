@@ -77,7 +77,7 @@ def least_squares(
                 held[number] = []
     norms = by_group(labels, weight_scores(labels, l2))
     typical = float(
-        np.median([c.loss[-2] / len(c.order) for c in curves if c is not None] or [1.0])
+        np.median([c.loss[-1] / len(c.order) for c in curves if c is not None] or [1.0])
     )
     return [
         curve or Curve.of_scores(group, norms * typical)

@@ -83,8 +83,8 @@ def some(values: Sequence[int]) -> list[int]:
 def _time(labels: Labels, cost: Cost, grid: list[list[int]], ctx: Context) -> dict[Lengths, float]:
     """Nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
-    built = {point: alone(labels.trace, cost, point) for point in points}
-    result: dict[Lengths, float] = {}
+    result: dict[Lengths, float] = {point: 0.0 for point in points if 0 in point}
+    built = {p: alone(labels.trace, cost, p) for p in points if p not in result}
     for point, made in built.items():
         if made is None:
             result[point] = cost.fixed * math.prod(point) / MACS_PER_NS

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
 
+from .channel_branches import branch_readers
 from .channel_budget import Budget, CostOf, Curve, Layer, layers, macs_of, uniform, widths
 from .channel_data import least_squares, mean_output
 from .channel_importance import by_group, fpgm, l1, l2, random_scores, weight_scores
@@ -40,13 +42,15 @@ class Plan:
     Attributes:
         groups: the groups that were considered.
         kept: for each, how many classes stay.
-        dead: the classes that go.
+        dead: the classes that go; of a group that goes altogether all but one.
+        emptied: the readers of groups that go altogether.
         predicted: share of the latency that the table says will stay, None where none was made.
     """
 
     groups: list[Group]
     kept: NDArray[np.int64]
     dead: list[int]
+    emptied: list[ir.Node] = field(default_factory=list)
     predicted: float | None = None
 
 
@@ -87,6 +91,8 @@ def choose(
     curves = _curves(model, labels, groups, options, batches, ctx)
     prefer = ctx.target.float_block
     steps = [widths(len(g.classes), g.width, options.block, prefer) for g in groups]
+    readers = branch_readers(labels, groups) if options.branches else {}
+    steps = [[0, *s] if number in readers else s for number, s in enumerate(steps)]
     aim, predicted = options.aim, None
     if aim.kind == "ratio":
         kept = _by_ratio(groups, curves, steps, aim.share, options.scope)
@@ -107,9 +113,10 @@ def choose(
     dead = [
         int(c)
         for curve, count in zip(curves, kept, strict=True)
-        for c in curve.order[: len(curve.order) - int(count)]
+        for c in curve.order[: len(curve.order) - max(int(count), 1)]
     ]
-    return Plan(groups, kept, dead, predicted)
+    emptied = [node for number, node in readers.items() if kept[number] == 0]
+    return Plan(groups, kept, dead, emptied, predicted)
 
 
 def _curves(

@@ -10,6 +10,7 @@ then corrects the error that the stream carries, which the plain target leaves i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,7 @@ class Repair:
         kept: for a node of the pruned model, which of its original outputs stayed.
         solve: whether weights are solved for; else biases alone.
         seed: of the choice of positions.
+        emptied: readers of branches that go altogether, which are their bias from now on.
     """
 
     pruned: Stream
@@ -95,6 +97,7 @@ class Repair:
     kept: Mapping[ir.Node, NDArray[np.bool_]]
     solve: bool
     seed: int
+    emptied: Sequence[ir.Node] = ()
 
     def run(self, changed: set[ir.Node], narrowed: set[ir.Node], ctx: Context) -> int:
         """Repair what reads fewer channels or adds to a stream, behind what `changed`, in order.
@@ -127,7 +130,10 @@ class Repair:
         self.original.advance(list(self.original.model.graph).index(maker) + 1)  # type: ignore[arg-type]
         targets = self._targets(reader, here, there)
         found = moments(reader, self.pruned.peek(source), targets, self.seed)
-        if self.solve and len(found.xx) <= LARGEST:
+        if reader.node in self.emptied:
+            found = dataclasses.replace(found, mean_x=np.zeros_like(found.mean_x))
+            self._write(reader, here, np.zeros(reader.weight().shape), found)
+        elif self.solve and len(found.xx) <= LARGEST:
             weight = np.linalg.solve(damped(found.xx), found.xy).T
             self._write(reader, here, weight, found)
         elif here.bias is not None:
@@ -199,6 +205,7 @@ def repair(
     ctx: Context,
     *,
     twins: Mapping[ir.Node, ir.Node],
+    emptied: Sequence[ir.Node] = (),
     solve: bool,
 ) -> int:
     """Repair a pruned model in place; the number of operators that were.
@@ -211,6 +218,7 @@ def repair(
         batches: calibration data.
         ctx: for progress and seed.
         twins: the original's node for each of the pruned model.
+        emptied: readers of branches that go altogether.
         solve: solve for weights; else biases alone.
     """
     work = Repair(
@@ -220,6 +228,7 @@ def repair(
         kept_outputs(labels, dead),
         solve,
         ctx.seed,
+        emptied,
     )
     changed, narrowed = changed_nodes(labels, dead)
     count = work.run(changed, narrowed, ctx)

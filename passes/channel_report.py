@@ -35,7 +35,7 @@ def report_of(before: Model, after: Model, labels: Labels, plan: Plan) -> dict[s
         {
             "name": group.name,
             "channels": [len(group.classes) * group.width, int(count) * group.width],
-            "members": list(group.members),
+            "operators": len(group.members),
         }
         for group, count in zip(plan.groups, plan.kept, strict=True)
         if count < len(group.classes)
@@ -44,11 +44,20 @@ def report_of(before: Model, after: Model, labels: Labels, plan: Plan) -> dict[s
     left = sum(int(n) * g.width for g, n in zip(plan.groups, plan.kept, strict=True))
     return {
         "channels": [channels, left],
-        "macs": [labels.macs(), labels.macs(labels.keep(plan.dead))],
+        "macs": [labels.macs(), labels.macs(labels.keep(_gone(plan)))],
         "parameters": [_parameters(before), _parameters(after)],
         "bytes": [dataclasses.replace(m, lineage=()).size_bytes for m in (before, after)],
         "groups": groups,
     }
+
+
+def _gone(plan: Plan) -> list[int]:
+    """All classes that count for nothing, the last of an emptied group too."""
+    gone = set(plan.dead)
+    for group, count in zip(plan.groups, plan.kept, strict=True):
+        if not count:
+            gone.update(map(int, group.classes))
+    return sorted(gone)
 
 
 def _parameters(model: Model) -> int:

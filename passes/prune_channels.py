@@ -19,6 +19,7 @@ from trimtab.core.errors import OptionError, PassError
 from trimtab.core.model import Model
 
 from .base import Pass, Rewrite
+from .channel_branches import short_circuit, silence
 from .channel_cut import cut
 from .channel_data import calibration
 from .channel_oracle import TOLERANCE, mask, oracle
@@ -53,6 +54,8 @@ class PruneChannels(Pass):
             kernels, halved for layers narrower than two blocks.
         heads: where an axis is split, as into heads or groups, whether whole ones go or all become
             narrower.
+        branches: whether whole residual branches may go where all are compared together, which
+            gives most time back for what it loses on layers that are a block wide already.
         data: calibration data; those of the context where not given.
         samples: how many of them to use.
         repair: solve for the weights of what reads the channels that are left, correct biases
@@ -71,6 +74,7 @@ class PruneChannels(Pass):
     protect: tuple[str, ...] = ()
     block: int | None = None
     heads: Literal["whole", "narrow"] = "whole"
+    branches: bool = False
     data: Dataset | None = None
     samples: int = 512
     repair: Literal["auto", "none", "bias", "least_squares"] = "auto"
@@ -119,6 +123,7 @@ class PruneChannels(Pass):
         original = work.clone()
         twins = dict(zip(work.graph, original.graph, strict=True))
         error = self._cut(work, labels, plan.dead, ctx)
+        silence(work.ir, plan.emptied)
         repaired = 0
         if self._repair(batches) != "none" and plan.dead:
             repaired = repair(
@@ -129,8 +134,10 @@ class PruneChannels(Pass):
                 batches or [],
                 ctx,
                 twins=twins,
+                emptied=plan.emptied,
                 solve=self._repair(batches) == "least_squares",
             )
+        short_circuit(work.ir, plan.emptied)
         report = report_of(model, work, labels, plan) | {"oracle": error, "repaired": repaired}
         return Rewrite(work.ir, tuple(declined), report | self._latency(model, work, plan, ctx))
 

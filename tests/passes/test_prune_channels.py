@@ -290,6 +290,57 @@ def test_too_few_samples_for_a_fixed_batch_are_refused() -> None:
         PruneChannels(0.5, samples=5)(model, Context(target=TARGET, data=data))
 
 
+def residual(c: int = 16) -> Model:
+    """A stem, two residual blocks of c channels, a head."""
+    return graphs.model_of(
+        "(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) "
+        f"<float[{c},3,3,3] w0, float[{c},{c},3,3] w1, float[{c}] b1, float[{c},{c},3,3] w2, "
+        f"float[{c}] b2, float[{c},{c},3,3] w3, float[{c},{c},3,3] w4, float[5,{c},1,1] w5>"
+        "{ a = Conv<pads=[1,1,1,1]>(x, w0) p = Conv<pads=[1,1,1,1]>(a, w1, b1) q = Relu(p) "
+        "r = Conv<pads=[1,1,1,1]>(q, w2, b2) s = Add(r, a) t = Conv<pads=[1,1,1,1]>(s, w3) "
+        "u = Relu(t) v = Conv<pads=[1,1,1,1]>(u, w4) w = Add(s, v) y = Conv(w, w5) }"
+    )
+
+
+@pytest.mark.parametrize("repair", ["none", "bias", "least_squares"])
+def test_a_whole_branch_may_go_where_this_is_asked(repair: str) -> None:
+    model = residual()
+    ctx = context(model)
+    options = {"macs": 0.3, "repair": repair, "protect": ("conv_0",), "block": 16}
+    with pytest.raises(OptionError, match="The least is 1"):
+        PruneChannels(**options)(model, ctx)
+    after = PruneChannels(**options, branches=True)(model, ctx)
+    notes = step(after)
+    assert {g["channels"][1] for g in notes["groups"]} == {0}
+    assert graphs.ops(after).count("Conv") == 2
+    assert notes["macs"][1] < 0.3 * notes["macs"][0]
+
+
+def test_a_branch_that_is_needed_elsewhere_stays() -> None:
+    model = chain(16)  # nothing is added to a stream
+    with pytest.raises(OptionError, match="The least is 1"):
+        PruneChannels(macs=0.3, block=16, branches=True)(model, context(model))
+
+
+def command(tmp_path, *options: str) -> tuple[int, Model | None]:
+    from trimtab.cli import main
+
+    chain(32).save(tmp_path / "in.onnx")
+    out = tmp_path / "out.onnx"
+    code = main(["prune", str(tmp_path / "in.onnx"), "-o", str(out), *options])
+    return code, Model.load(out) if out.exists() else None
+
+
+def test_the_command_takes_channels_or_sparsity(tmp_path, capsys) -> None:
+    code, model = command(tmp_path, "--channels", "0.5", "--protect", "conv_2")
+    assert (code, model.lineage[-1].pass_name) == (0, "prune-channels")
+    code, model = command(tmp_path, "--sparsity", "0.5", "--block", "1,1")
+    assert (code, model.lineage[-1].pass_name) == (0, "prune-magnitude")
+    code, _ = command(tmp_path, "--sparsity", "0.5", "--macs", "0.5")
+    assert code == 2
+    assert "one call does one of them" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_resnet20_at_half_its_multiplications_needs_no_training() -> None:
     model = Model.load(shared("data/resnet20.onnx"))

@@ -1,30 +1,71 @@
-"""Set weights to zero by magnitude.
+"""Remove channels, or set weights to zero.
 
-Zeros alone bring no speed on onnxruntime: they shrink the compressed file (or the file itself, with
---store sparse), and they are where retraining starts.
+--channels, --macs or --latency remove whole channels: the model becomes smaller and faster.
+--sparsity and --pattern set single weights to zero, which brings no speed on onnxruntime by itself:
+the compressed file shrinks (or the file itself, with --store sparse), and retraining starts there.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-SUMMARY = "set weights to zero by magnitude"
+if TYPE_CHECKING:
+    from trimtab.passes.base import Pass
+
+SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
+#: Fields whose option is called otherwise.
+OPTIONS = {"ratio": "--channels"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of the pass."""
+    """Options of the command: those of both passes."""
     from trimtab.commands.one_pass import add_fields, add_model_and_output, add_surroundings
     from trimtab.passes import find
 
+    channels, magnitude = find("prune-channels"), find("prune-magnitude")
     add_model_and_output(parser)
-    add_fields(parser, find("prune-magnitude"))
+    ratio = channels.fields()["ratio"]
+    parser.add_argument("--channels", dest="ratio", metavar="SHARE", help=ratio.help)
+    add_fields(parser, channels, "ratio", "data", "importance", "scope", "block")
+    add_fields(parser, magnitude, "importance", "scope", "block")
+    for name in ("importance", "scope", "block"):
+        texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
+        parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
     add_surroundings(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Prune and write."""
     from trimtab.commands.one_pass import apply, given_fields
+
+    kind = _kind(args)
+    return apply([kind.from_json(given_fields(args, kind))], args)
+
+
+def _kind(args: argparse.Namespace) -> type[Pass]:
+    """The pass that the options belong to.
+
+    Raises:
+        OptionError: they belong to both.
+    """
+    from trimtab.core.errors import OptionError
     from trimtab.passes import find
 
-    kind = find("prune-magnitude")
-    return apply([kind.from_json(given_fields(args, kind))], args)
+    channels, magnitude = find("prune-channels"), find("prune-magnitude")
+    given = {
+        kind: [
+            OPTIONS.get(name, field.option)
+            for name, field in kind.fields().items()
+            if name not in other.fields() and name != "data" and getattr(args, name) is not None
+        ]
+        for kind, other in ((channels, magnitude), (magnitude, channels))
+    }
+    if given[channels] and given[magnitude]:
+        raise OptionError(
+            f"{', '.join(given[channels])} remove channels, {', '.join(given[magnitude])} set "
+            "weights to zero: one call does one of them",
+            where="prune",
+            hint="Run the command twice, or write a recipe of both",
+        )
+    return channels if given[channels] else magnitude
