@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
@@ -28,21 +26,12 @@ from trimtab.core.fields import convert
 from trimtab.options import shape
 
 from .budgets import Budget, Gate, check, fraction
+from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
 KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "budgets")
-#: Deeper than any gate; an alias of YAML may even contain itself.
-DEEPEST = 8
 #: Makes the place in a message from a line.
 At = Callable[[int], str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A value of the file with its line; lists hold entries, mappings entries by key."""
-
-    value: Any
-    line: int
 
 
 def load_gates(path: str | Path) -> list[Gate]:
@@ -67,60 +56,12 @@ def parse_gates(text: str, where: str = "budgets.yaml") -> list[Gate]:
     Raises:
         InputError: see `load_gates`.
     """
-    gates = [gate for document in _documents(text, where) for gate in _gates_of(document, where)]
+    gates = [gate for document in documents(text, where) for gate in _gates_of(document, where)]
     if not gates:
         raise InputError(
             "holds no gate", where=where, hint="Write `model: FILE` and `budgets: {p95: 5ms}`"
         )
     return gates
-
-
-def _documents(text: str, where: str) -> list[Entry]:
-    loader = yaml.SafeLoader(text)
-    found = []
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None:
-                found.append(_entry(loader, node, where, 0))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise InputError(f"is no YAML ({problem})", where=f"{where}{line}") from error
-    finally:
-        loader.dispose()
-    return [entry for entry in found if entry.value is not None]
-
-
-def _entry(loader: Any, node: yaml.Node, where: str, depth: int) -> Entry:
-    line = node.start_mark.line + 1
-    if depth > DEEPEST:
-        raise InputError("is nested too deeply", where=f"{where}, line {line}")
-    if isinstance(node, yaml.SequenceNode):
-        return Entry([_entry(loader, item, where, depth + 1) for item in node.value], line)
-    if not isinstance(node, yaml.MappingNode):
-        return Entry(loader.construct_object(node), line)
-    found: dict[str, Entry] = {}
-    _refuse_duplicates(node, where)
-    loader.flatten_mapping(node)  # `<<: *defaults`
-    for key, value in node.value:
-        name = str(key.value)
-        found[name] = replace(_entry(loader, value, where, depth + 1), line=key.start_mark.line + 1)
-    return Entry(found, line)
-
-
-def _refuse_duplicates(node: yaml.MappingNode, where: str) -> None:
-    """YAML would silently keep the last of two equal keys, and with it one of two budgets."""
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if str(key.value) in seen:
-            raise InputError(
-                f"{key.value!r} stands here twice",
-                where=f"{where}, line {key.start_mark.line + 1}",
-                hint="Keep one of them",
-            )
-        seen.add(str(key.value))
 
 
 def _gates_of(document: Entry, where: str) -> list[Gate]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.accelerators import check_installed
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.running import int8_share
-from trimtab.core.session import Feeds, SessionConfig, available_providers, build_session
+from trimtab.core.session import Feeds, SessionConfig, available_providers
 from trimtab.core.target import usable_cpus
 
 from .budgets import Budget, Gate
@@ -126,15 +127,15 @@ class Collector:
         Raises:
             OptionError: it is missing, and no budget asked for it.
         """
-        have = available_providers()
-        if self.gate.provider in have:
+        try:
+            check_installed(self.gate.provider, available_providers())
+        except OptionError as error:
+            if not self.gate.of_kind("provider"):
+                raise
+            why = str(error)
+        else:
             return False
-        if not self.gate.of_kind("provider"):
-            build_session(self.open_model(self.gate.model), self.config)
         self._found["providers"] = {}
-        why = (
-            f"{self.gate.provider} is not in the installed onnxruntime, which has {', '.join(have)}"
-        )
         kinds = {b.kind for b in self.gate.budgets} - {"provider", "size"}
         self._failures.update(dict.fromkeys(kinds, why))
         return True

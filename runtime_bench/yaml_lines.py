@@ -1,0 +1,74 @@
+"""YAML whose every value knows its line, and whose keys stand there once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from trimtab.core.errors import InputError
+
+#: Deeper than any gate; an alias of YAML may even contain itself.
+DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value of the file with its line; lists hold entries, mappings entries by key."""
+
+    value: Any
+    line: int
+
+
+def documents(text: str, where: str) -> list[Entry]:
+    """The documents of a text that are not empty.
+
+    Raises:
+        InputError: it is no YAML, nested too deeply, or has a key twice; with its line.
+    """
+    loader = yaml.SafeLoader(text)
+    found = []
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None:
+                found.append(_entry(loader, node, where, 0))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise InputError(f"is no YAML ({problem})", where=f"{where}{line}") from error
+    finally:
+        loader.dispose()
+    return [entry for entry in found if entry.value is not None]
+
+
+def _entry(loader: Any, node: yaml.Node, where: str, depth: int) -> Entry:
+    line = node.start_mark.line + 1
+    if depth > DEEPEST:
+        raise InputError("is nested too deeply", where=f"{where}, line {line}")
+    if isinstance(node, yaml.SequenceNode):
+        return Entry([_entry(loader, item, where, depth + 1) for item in node.value], line)
+    if not isinstance(node, yaml.MappingNode):
+        return Entry(loader.construct_object(node), line)
+    found: dict[str, Entry] = {}
+    _refuse_duplicates(node, where)
+    loader.flatten_mapping(node)  # `<<: *defaults`
+    for key, value in node.value:
+        name = str(key.value)
+        found[name] = replace(_entry(loader, value, where, depth + 1), line=key.start_mark.line + 1)
+    return Entry(found, line)
+
+
+def _refuse_duplicates(node: yaml.MappingNode, where: str) -> None:
+    """YAML would silently keep the last of two equal keys, and with it one of two budgets."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if str(key.value) in seen:
+            raise InputError(
+                f"{key.value!r} stands here twice",
+                where=f"{where}, line {key.start_mark.line + 1}",
+                hint="Keep one of them",
+            )
+        seen.add(str(key.value))
