@@ -86,7 +86,7 @@ def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
     )
     save_outcome(outcome, tmp_path / "out")
     assert outcome.chosen is not None
-    assert not [r for r in outcome.results if r.failure and "the same model" not in r.failure]
+    assert not [r for r in outcome.results if r.failure]
     recipe = trimtab.Recipe.load(tmp_path / "out" / "recipe.yaml")
     again = recipe(model).save(tmp_path / "again.onnx")
     assert again.read_bytes() == (tmp_path / "out" / "model.onnx").read_bytes()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trimtab.result import Outcome, Result
     from trimtab.runtime_bench.compare import compare
     from trimtab.search import optimize
+    from trimtab.session_file import session
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "export": "trimtab.exporter:export",
     "load": "trimtab.open_model:open_model",
     "optimize": "trimtab.search:optimize",
+    "session": "trimtab.session_file:session",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "export",
     "load",
     "optimize",
+    "session",
 ]
 
 

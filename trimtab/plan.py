@@ -14,7 +14,7 @@ SPARSITY = 0.2
 
 
 def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ...]:  # noqa: ARG001
-    """The candidates: float, pruned, dynamic int8, static int8 by each range method, both.
+    """The candidates: float, pruned, dynamic int8, static int8 by each range method, and forms.
 
     Args:
         model: the float original.
@@ -25,18 +25,21 @@ def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ..
     prune = find("prune-magnitude").from_json({"sparsity": SPARSITY, "scope": "global"})
     dynamic = find("quantize-dynamic")()
     static = find("quantize-static")
+    forms = find("apply-forms")()
     methods = static.fields()["ranges"].choices
 
     def calibrated(method: str) -> Pass:
         return static.from_json({"data": calibration, "ranges": method})
 
-    return (
+    default = static.fields()["ranges"].default
+    candidates = [
         Recipe("float simplified", (simplify,)),
+        Recipe("float, other forms", (simplify, forms)),
         Recipe(f"pruned {SPARSITY:.0%}", (simplify, prune)),
         Recipe("int8 dynamic", (simplify, dynamic)),
+        Recipe("int8 dynamic, other forms", (simplify, dynamic, forms)),
         *(Recipe(f"int8 static {m}", (simplify, calibrated(m))) for m in methods),
-        Recipe(
-            f"pruned {SPARSITY:.0%}, int8 static",
-            (simplify, prune, calibrated(static.fields()["ranges"].default)),
-        ),
-    )
+        Recipe("int8 static, other forms", (simplify, calibrated(default), forms)),
+        Recipe(f"pruned {SPARSITY:.0%}, int8 static", (simplify, prune, calibrated(default))),
+    ]
+    return tuple(candidates)

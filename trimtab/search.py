@@ -108,8 +108,8 @@ def optimize(
     makers = tuple(recipes) if recipes is not None else plan(model, parts.calibration, ctx.target)
     if not makers:
         raise OptionError("there is no recipe to try", where="recipes")
-    results = [judge.judged(_make(recipe, model, ctx)) for recipe in _tracked(makers, ctx)]
-    results = _drop_twins(results)
+    made = _without_twins(_make(recipe, model, ctx) for recipe in _tracked(makers, ctx))
+    results = [judge.judged(result) for result in made]
     results = _measured(model, results, judge.feeds(), ctx, seconds, measure or _bench)
     return _decide(original, results, constraints, judge)
 
@@ -132,19 +132,16 @@ def _make(recipe: Recipe, model: Model, ctx: Context) -> Result:
     return Result(recipe.name, recipe, made, made.size_bytes)
 
 
-def _drop_twins(results: Sequence[Result]) -> list[Result]:
-    """Recipes that made the same model count once; measuring a twin would only add noise."""
-    seen: dict[str, str] = {}
+def _without_twins(results: Iterable[Result]) -> list[Result]:
+    """Recipes that made the same model count once; a pass that finds nothing to do makes a twin."""
+    seen: set[str] = set()
     kept = []
     for result in results:
-        if result.model is None:
-            kept.append(result)
-            continue
-        first = seen.setdefault(result.model.digest, result.name)
-        if first == result.name:
-            kept.append(result)
-        else:
-            kept.append(replace(result, model=None, failure=f"the same model as {first!r}"))
+        if result.model is not None:
+            if result.model.digest in seen:
+                continue
+            seen.add(result.model.digest)
+        kept.append(result)
     return kept
 
 

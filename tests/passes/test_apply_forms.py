@@ -1,0 +1,34 @@
+"""Named forms at all their sites, without a clock."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import cnn, model_of, ops
+
+from trimtab.core.errors import OptionError
+from trimtab.passes import find
+
+RESIDUAL = """
+(float[batch,4,8] x) => (float[batch,4,8] y)
+<float[8, 8] w, float[8] scale, float[8] bias> {
+  h = MatMul (x, w)
+  s = Add (h, x)
+  y = LayerNormalization <axis = -1> (s, scale, bias)
+}
+"""
+
+
+def test_the_residual_before_a_norm_becomes_a_sum() -> None:
+    made = find("apply-forms")()(model_of(RESIDUAL))
+    assert ops(made) == ["MatMul", "Sum", "LayerNormalization"]
+    assert made.lineage[-1].notes["sites"] == {"sum-before-norm": 1}
+
+
+def test_without_a_site_the_model_stays_the_same() -> None:
+    model = cnn()
+    assert find("apply-forms")()(model).digest == model.digest
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(OptionError, match="Did you mean 'sum-before-norm'"):
+        find("apply-forms").from_json({"rules": ["sum-before-norms"]})
