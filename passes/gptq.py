@@ -173,7 +173,8 @@ def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return values
     if values.shape[-1] % 2:
         values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
-    return np.bitwise_or(values[..., ::2], values[..., 1::2] << 4).astype(np.uint8)
+    pairs: NDArray[np.uint8] = np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
+    return pairs
 
 
 def _second_moments(

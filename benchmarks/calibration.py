@@ -1,0 +1,153 @@
+"""Calibration of resnet56: seconds and peak memory, ours against onnxruntime's calibrators.
+
+    python benchmarks/calibration.py [--samples 64 256 1024] [--repeats 3] [--network resnet56]
+
+Each run is a process of its own, so that its peak memory is its own. Ours makes statistics for all
+five range methods in its one pass; the search for the ranges is in its time. A run of the network
+alone over the same images tells what there is to pay at the least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from recover_data import cifar, network
+
+WAYS = ("ours", "onnxruntime-percentile", "onnxruntime-entropy", "onnxruntime-minmax", "inference")
+
+
+def ours(model, data) -> None:
+    from trimtab.core.context import Context
+    from trimtab.core.target import Target
+    from trimtab.passes.calibrate import calibrate
+    from trimtab.passes.int8_forms import to_int8_forms
+    from trimtab.passes.placement import int8_operators
+    from trimtab.passes.qdq import Scheme, observed_tensors
+    from trimtab.passes.quantizable import prepare
+    from trimtab.passes.ranges import METHODS, find_range
+
+    model = model.clone()
+    target = Target.named("x64-avx512-vnni")
+    prepare(model)
+    to_int8_forms(model.graph)
+    scheme = Scheme(
+        target.activation, target.weight, True, False, False, int8_operators(target, model.graph)
+    )
+    seen = calibrate(model, observed_tensors(model, scheme), data, Context(target=target))
+    for method in METHODS:
+        for statistic in seen.values():
+            find_range(statistic, method)
+
+
+def onnxruntimes(model, data, method: str) -> None:
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.stream = iter(data.sized(1))
+
+        def get_next(self):
+            batch = next(self.stream, None)
+            return None if batch is None else dict(batch.feeds)
+
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            str(model.save(Path(folder) / "float.onnx")),
+            ["Conv", "Gemm", "Add", "GlobalAveragePool", "MaxPool"],
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod[method],
+        )
+        calibrator.collect_data(Reader())
+        calibrator.compute_data()
+
+
+def inference(model, data) -> None:
+    from trimtab.core.session import SessionConfig, build_session, run
+    from trimtab.core.target import usable_cpus
+
+    session = build_session(model, SessionConfig(threads=usable_cpus()))
+    for batch in data.sized(16):
+        run(session, batch.feeds)
+
+
+def one(way: str, samples: int, name: str) -> None:
+    """In the process of its own: read the data, then measure."""
+    data, model = cifar("train", samples), network(name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    if way == "ours":
+        ours(model, data)
+    elif way == "inference":
+        inference(model, data)
+    else:
+        methods = {"percentile": "Percentile", "entropy": "Entropy", "minmax": "MinMax"}
+        onnxruntimes(model, data, methods[way.split("-")[1]])
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak, "before_mb": before / 1024}))
+
+
+def measured(way: str, samples: int, name: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--way", way, "--samples", str(samples), "--network", name]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise RuntimeError(f"{way}, {samples} samples: {last[0]}")
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--network", default="resnet56")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--way", choices=WAYS, help="measure this alone, in this process")
+    args = parser.parse_args()
+    if args.way:
+        one(args.way, args.samples[0], args.network)
+        return
+    figures: dict[tuple[str, int], tuple[float, float]] = {}
+    for samples in args.samples:
+        for way in args.ways:
+            try:
+                runs = [measured(way, samples, args.network) for _ in range(args.repeats)]
+            except RuntimeError as error:
+                print(f"failed: {error}", flush=True)
+                continue
+            seconds = statistics.median(r["seconds"] for r in runs)
+            peak = statistics.median(r["peak_mb"] for r in runs)
+            figures[way, samples] = seconds, peak
+            print(
+                f"FIGURE calibration.{args.network}.{way}.{samples} "
+                f"seconds={seconds:.2f} peak_mb={peak:.0f} runs={args.repeats}",
+                flush=True,
+            )
+    summary(figures, args)
+
+
+def summary(figures: dict[tuple[str, int], tuple[float, float]], args: argparse.Namespace) -> None:
+    first, last = min(args.samples), max(args.samples)
+    if ("ours", last) not in figures:
+        return
+    for way in args.ways:
+        if way != "ours" and (way, last) in figures:
+            times = figures[way, last][0] / figures["ours", last][0]
+            print(f"FIGURE calibration.{args.network}.times_faster_than.{way} {times:.1f}")
+    if ("ours", first) in figures:
+        growth = figures["ours", last][1] / figures["ours", first][1]
+        print(f"FIGURE calibration.{args.network}.memory_growth {growth:.3f} ({first} to {last})")
+
+
+if __name__ == "__main__":
+    main()
