@@ -19,7 +19,7 @@ from .channel_repair import place_of
 from .channel_shapes import Shapes, infer_again
 from .labels_classes import Group, Labels
 from .labels_edit import add_constant, set_input
-from .labels_parts import Sink, constant_array
+from .labels_parts import Array, Sink, constant_array
 
 
 def branch_readers(labels: Labels, groups: Sequence[Group]) -> dict[int, ir.Node]:
@@ -56,10 +56,7 @@ def _whole(sink: Sink, labels: Labels, group: Group, shapes: Shapes) -> bool:
 def silence(model: ir.Model, readers: Sequence[ir.Node]) -> None:
     """Set the weights of these readers to zero; in place."""
     for node in readers:
-        value = node.inputs[1]
-        old = None if value is None else constant_array(value)
-        assert old is not None
-        set_input(model, node, 1, np.zeros(old.shape, old.dtype))
+        set_input(model, node, 1, np.zeros_like(_weight(node)))
 
 
 def short_circuit(model: ir.Model, readers: Sequence[ir.Node]) -> None:
@@ -72,16 +69,22 @@ def short_circuit(model: ir.Model, readers: Sequence[ir.Node]) -> None:
         bias = _zeros(node) if given is None else constant_array(given)
         assert bias is not None
         if node.op_type == "Conv":
-            weight = constant_array(node.inputs[1])
-            assert weight is not None
-            bias = bias.reshape(1, -1, *[1] * (weight.ndim - 2))
+            spatial = len(_weight(node).shape) - 2
+            bias = bias.reshape(1, -1, *[1] * spatial)
         constant = add_constant(model, bias, f"{place.result.name}_branch")
         place.result.replace_all_uses_with(constant)
     RemoveUnusedNodesPass()(model)
     infer_again(model)
 
 
-def _zeros(node: ir.Node) -> np.ndarray:  # type: ignore[type-arg]
+def _weight(node: ir.Node) -> Array:
+    value = node.inputs[1]
+    array = None if value is None else constant_array(value)
+    assert array is not None
+    return array
+
+
+def _zeros(node: ir.Node) -> Array:
     reader = Reader.of(node)
     assert reader is not None
     return np.zeros(len(reader.weight()), np.float32)
