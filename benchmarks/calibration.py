@@ -39,7 +39,12 @@ def ours(model, data) -> None:
     prepare(model)
     to_int8_forms(model.graph)
     scheme = Scheme(
-        target.activation, target.weight, True, False, False, int8_operators(target, model.graph)
+        activation=target.activation,
+        weight=target.weight,
+        per_channel=True,
+        reduce_range=False,
+        symmetric=False,
+        ops=int8_operators(target, model.graph),
     )
     seen = calibrate(model, observed_tensors(model, scheme), data, Context(target=target))
     for method in METHODS:

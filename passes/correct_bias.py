@@ -93,8 +93,8 @@ def correct_biases(
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names = [makers[layer.name].outputs[0].name or "" for layer in layers]
     wanted = _means(reference, names, [_channels(layer) for layer in layers], fit)
-    truth = _answers(reference, judge)
-    error = first = _error(model, judge, truth)
+    truth = answers(reference, judge)
+    error = first = answer_error(model, judge, truth)
     corrected, declined = [], []
     for layer, mean in zip(
         ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
@@ -105,7 +105,7 @@ def correct_biases(
             continue
         got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
         bias.shift(mean - got)
-        after = _error(model, judge, truth)
+        after = answer_error(model, judge, truth)
         if after < error:
             error = after
             corrected.append(layer.name or "")
@@ -127,7 +127,7 @@ def _means(
     """Mean of each tensor over all but its channel axis."""
     # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
     config = SessionConfig(level="basic", threads=usable_cpus())
-    session = build_session(_up_to(model, tensors), config)
+    session = build_session(up_to(model, tensors), config)
     sums: list[Floats] = [np.zeros(()) for _ in tensors]
     counts = [0] * len(tensors)
     for batch in batches:
@@ -140,7 +140,7 @@ def _means(
     return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
 
 
-def _up_to(model: Model, tensors: Sequence[str]) -> Model:
+def up_to(model: Model, tensors: Sequence[str]) -> Model:
     """The part of the model that makes the tensors, and nothing behind."""
     part = observing(model, tensors)
     needed: set[ir.Node] = set()
@@ -157,7 +157,8 @@ def _up_to(model: Model, tensors: Sequence[str]) -> Model:
     return part
 
 
-def _answers(model: Model, batches: Sequence[Batch]) -> list[list[Floats]]:
+def answers(model: Model, batches: Sequence[Batch]) -> list[list[Floats]]:
+    """The model's float outputs, batch by batch."""
     session = build_session(model, SessionConfig(threads=usable_cpus()))
     return [
         [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
@@ -165,10 +166,10 @@ def _answers(model: Model, batches: Sequence[Batch]) -> list[list[Floats]]:
     ]
 
 
-def _error(model: Model, batches: Sequence[Batch], truth: list[list[Floats]]) -> float:
+def answer_error(model: Model, batches: Sequence[Batch], truth: list[list[Floats]]) -> float:
     """Squared error of the model's float outputs, relative to their size."""
     noise = size = 0.0
-    for got, expected in zip(_answers(model, batches), truth, strict=True):
+    for got, expected in zip(answers(model, batches), truth, strict=True):
         for a, b in zip(got, expected, strict=True):
             scale = max(float(np.square(b).mean()), 1e-12)
             noise += float(np.square(a - b).mean()) / scale
