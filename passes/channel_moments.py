@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 #: Larger than this no matrix of moments is made.
 LARGEST = 4608
 #: Rows that a regression has at least, and for each of its columns.
-ROWS, ROWS_PER_COLUMN = 1 << 16, 64
+ROWS, ROWS_PER_COLUMN = 1 << 15, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,8 @@ def moments(
     columns = weight.shape[1]
     total = sum(int(np.prod(reader.places(x))) for x in inputs)
     share = min(1.0, max(ROWS, ROWS_PER_COLUMN * columns) / max(total, 1))
-    sums = np.zeros((columns + 1, columns + 1 + (0 if targets is None else len(weight))))
+    width = columns + 1 + (0 if targets is None else len(weight))
+    sums = np.zeros((width, width))
     count = 0
     for number, x in enumerate(inputs):
         at = _sample(reader.places(x), share, rng)
@@ -144,7 +145,7 @@ def moments(
         if targets is not None:
             parts.append(reader.rows(targets[number])[at])
         both = np.concatenate(parts, axis=1)
-        sums += both[:, : columns + 1].T @ both
+        sums += both.T @ both  # a matrix by itself: BLAS makes half of it only
         count += len(rows)
     return _centred(sums / max(count, 1), columns, weight)
 
