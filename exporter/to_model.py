@@ -110,8 +110,9 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         flat = Flat(module, call)
         outputs = _chosen(output_names, _output_names(flat), "output", taken=names)
         job = Job(flat, outputs, opset, parity, tolerance, seed, locate, name)
-        if dynamic is None and inputs is None and hasattr(module, "dynamic_axes"):
-            dynamic = module.dynamic_axes()
+        own_axes: Any = getattr(module, "dynamic_axes", None)
+        if dynamic is None and inputs is None and callable(own_axes):
+            dynamic = own_axes()
         if dynamic is not None:
             model, notes = _export(job, {n: dict(axes) for n, axes in dynamic.items() if axes})
         else:

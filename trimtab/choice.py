@@ -25,16 +25,24 @@ def drop(result: Result, original: Result, part: str = "selection") -> float:
     return float("inf") if mine is None or base is None else mine.drop_from(base)[0]
 
 
+def loses_too_much(
+    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+) -> str | None:
+    """Why a candidate's quality does not do; None where it does."""
+    lost = drop(result, original, part)
+    if lost <= constraints.max_drop:
+        return None
+    return f"loses {lost:.4f}, {constraints.max_drop:g} is allowed"
+
+
 def objections(
     result: Result, original: Result, constraints: Constraints, part: str = "selection"
 ) -> list[str]:
     """Why a candidate does not hold the constraints; empty where it does."""
     if result.failure:
         return [result.failure]
-    found = []
-    lost = drop(result, original, part)
-    if lost > constraints.max_drop:
-        found.append(f"loses {lost:.4f}, {constraints.max_drop:g} is allowed")
+    lost = loses_too_much(result, original, constraints, part)
+    found = [lost] if lost else []
     ratio = speedup(result)
     if constraints.min_speedup and (ratio is None or ratio.low < constraints.min_speedup):
         found.append(f"speed-up {ratio} does not prove {constraints.min_speedup:g}x")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.choice import explain, objections, preference
+from trimtab.choice import explain, loses_too_much, objections, preference
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, TrimtabError
@@ -110,7 +110,8 @@ def optimize(
         raise OptionError("there is no recipe to try", where="recipes")
     made = _without_twins(_make(recipe, model, ctx) for recipe in _tracked(makers, ctx))
     results = [judge.judged(result) for result in made]
-    results = _measured(model, results, judge.feeds(), ctx, seconds, measure or _bench)
+    good = [r for r in results if not loses_too_much(r, original, constraints)]
+    results = _measured(results, good, judge, measure or _bench, seconds)
     return _decide(original, results, constraints, judge)
 
 
@@ -189,27 +190,26 @@ class _Judge:
 
 
 def _measured(
-    model: Model,
     results: Sequence[Result],
-    feeds: Feeds,
-    ctx: Context,
-    seconds: float | None,
+    good: Sequence[Result],
+    judge: _Judge,
     measure: Measure,
+    seconds: float | None,
 ) -> list[Result]:
-    """With comparisons; of candidates that run the same kernels one is measured for all."""
+    """The good ones with comparisons; of those that run the same kernels one stands for all."""
     groups: dict[str, Model] = {}
     keys = []
     for result in results:
-        runs = result.model is not None and result.failure is None
+        runs = result in good and result.failure is None
         key = structure(result.model) if runs and result.model is not None else None
         keys.append(key)
         if key is not None and result.model is not None:
             groups.setdefault(key, result.model)
     if not groups:
         return list(results)
-    ctx.progress.say(f"measuring {len(groups)} different graphs against the original")
+    judge.ctx.progress.say(f"measuring {len(groups)} different graphs against the original")
     limit = seconds or SECONDS_PER_GRAPH * len(groups)
-    found = measure(model, list(groups.values()), feeds, ctx, limit)
+    found = measure(judge.original, list(groups.values()), judge.feeds(), judge.ctx, limit)
     comparisons = dict(zip(groups, found, strict=True))
     return [
         r if key is None else _with_comparison(r, comparisons[key], groups[key].name)
@@ -246,7 +246,7 @@ def _decide(
 ) -> Outcome:
     """Choose on the selection part, confirm on the test part, one candidate after the other."""
     original = judge.confirmed(original)
-    results = [judge.confirmed(r) for r in results]
+    results = [judge.confirmed(r) if r.comparison else r for r in results]
     fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
     holding = [r for r in results if not objections(r, original, constraints)]
     ranked = preference(holding, fallback)

@@ -106,7 +106,9 @@ def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
     value = f"{result.test.value:.4f}" if result.test else "-"
     lost = f"{drop(result, original, 'test'):+.4f}" if result.test else "-"
-    verdict = result.comparison.verdict if result.comparison else "failed"
+    verdict: str = result.comparison.verdict if result.comparison else "failed"
+    if not result.comparison and not result.failure:
+        verdict = f"loses {drop(result, original):.4f}"
     same_graph = "=" if result.measured_as else ""
     name = f"{result.name} *" if chosen else result.name
     size = bytes_text(result.size_bytes) if result.size_bytes else "-"
