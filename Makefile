@@ -27,10 +27,10 @@ demo: $(STAMP)
 	$(BIN)/python -m trimtab.demo --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
