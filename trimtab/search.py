@@ -6,12 +6,13 @@ live elsewhere (`runtime_bench`, `choice`); this file is the order of work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.choice import explain, loses_too_much, objections, preference
+from trimtab.choice import explain, loses_too_much, objections, preference, speedup
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, TrimtabError
@@ -183,10 +184,12 @@ class _Judge:
         )
 
     def feeds(self) -> Feeds:
-        """One item from the middle of the selection part, as a deployed model gets it."""
+        """One row from the middle of the selection part, as a deployed model gets it."""
         part = self.parts.selection
         middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
-        return next(iter(middle.sized(1).bind(self.original))).feeds
+        feeds = next(iter(middle.sized(1).bind(self.original))).feeds
+        fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
+        return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
 
 
 def _measured(
@@ -250,8 +253,12 @@ def _decide(
     fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
     holding = [r for r in results if not objections(r, original, constraints)]
     ranked = preference(holding, fallback)
+    undecided = [r.name for r in results if (ratio := speedup(r)) and math.isinf(ratio.high)]
     cut_short = any(r.comparison is not None and r.comparison.interrupted for r in results)
     why = ["The measurement was interrupted; intervals are as wide as that."] if cut_short else []
+    if undecided:
+        names = ", ".join(undecided)
+        why.append(f"Too little time for a verdict on {names}: give more with --time.")
     chosen = None
     looks = 0
     for looks, result in enumerate(ranked, 1):  # noqa: B007 - read after the loop
