@@ -85,7 +85,10 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_face_brings_nothing_heavy() -> None:
-    code = "import sys, trimtab; print([m for m in ('torch','onnxruntime','numpy') if m in sys.modules])"
+    code = (
+        "import sys, trimtab; "
+        "print([m for m in ('torch', 'onnxruntime', 'numpy') if m in sys.modules])"
+    )
     assert run_python(code) == "[]"
 
 

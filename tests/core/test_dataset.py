@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_split_is_disjoint_complete_and_seeded(on_disk: Path) -> None:
     parts = data.split({"a": 0.5, "b": 0.3, "c": 0.2})
     rows = {name: rows_of(part) for name, part in parts.items()}
     assert [len(r) for r in rows.values()] == [10, 6, 4]
-    assert sorted(sum(rows.values(), [])) == list(range(20))
+    assert sorted(itertools.chain(*rows.values())) == list(range(20))
     assert rows != {n: rows_of(p) for n, p in data.split({"a": 5, "b": 3, "c": 2}, seed=1).items()}
     assert not parts["a"].overlaps(parts["b"])
     assert parts["a"].overlaps(data)
