@@ -82,8 +82,8 @@ def layers(labels: Labels, groups: Sequence[Group]) -> list[Layer]:
         bases, parts = [], []
         for ids in cost.axes:
             classes = labels.class_of[ids]
-            times = np.bincount(classes[first[classes]], minlength=labels.count)
-            parts.append({int(owner[c]): int(times[c]) for c in np.flatnonzero(times)})
+            members, times = np.unique(classes[first[classes]], return_counts=True)
+            parts.append({int(owner[c]): int(n) for c, n in zip(members, times, strict=True)})
             bases.append(int((owner[classes] < 0).sum()))
         found.append(Layer(index, tuple(bases), tuple(parts)))
     return found

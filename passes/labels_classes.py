@@ -97,8 +97,8 @@ class Labels:
             for ids in sink.axes:
                 if ids is not None:
                     key = rng.integers(1, 1 << 63, dtype=np.uint64)
-                    times = np.bincount(self.class_of[ids], minlength=self.count)
-                    signature += times.astype(np.uint64) * key
+                    classes, times = np.unique(self.class_of[ids], return_counts=True)
+                    signature[classes] += times.astype(np.uint64) * key
         by_signature: dict[int, list[int]] = {}
         for index in np.flatnonzero(self.free):
             by_signature.setdefault(int(signature[index]), []).append(int(index))
