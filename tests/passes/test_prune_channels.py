@@ -5,41 +5,16 @@ from __future__ import annotations
 import graphs
 import numpy as np
 import pytest
+from channel_models import TARGET, chain, context, step
 from shared_data import shared
 
-from trimtab.core.context import Context, Ratio
+from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.session import build_session, random_feeds, run
-from trimtab.core.target import Target
 from trimtab.passes.base import relative_error
 from trimtab.passes.prune_channels import PruneChannels
-
-TARGET = Target.named("x64-avx512-vnni")
-
-
-def chain(c: int = 32, *, body: str = "b = Relu(a)") -> Model:
-    """conv(3 -> c), relu, conv(c -> c), relu, conv(c -> 5)."""
-    return graphs.model_of(
-        "(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) "
-        f"<float[{c},3,3,3] w1, float[{c}] b1, float[{c},{c},3,3] w2, float[{c}] b2, "
-        f"float[5,{c},1,1] w3, float[5] b3>"
-        "{ a = Conv<pads=[1,1,1,1]>(x, w1, b1) " + body + " c = Conv<pads=[1,1,1,1]>(b, w2, b2) "
-        "d = Relu(c) y = Conv(d, w3, b3) }"
-    )
-
-
-def context(model: Model | None = None, **fields) -> Context:
-    data = None
-    if model is not None:
-        feeds = random_feeds(model, batch=64)
-        data = Dataset.of_arrays(feeds)
-    return Context(target=TARGET, data=data, **fields)
-
-
-def step(model: Model) -> dict:
-    return dict(model.lineage[-1].notes)
 
 
 def error(before: Model, after: Model) -> float:
@@ -47,25 +22,6 @@ def error(before: Model, after: Model) -> float:
     return relative_error(
         run(build_session(before), feeds)["y"], run(build_session(after), feeds)["y"]
     )
-
-
-class LayerClock:
-    """Time by the widths of the weights, in blocks of 16: a staircase."""
-
-    def median_ns(self, models, feeds, config, seconds):
-        return [
-            float(
-                sum(
-                    np.prod([-(-d // 16) for d in v.const_value.shape[:2]]) * 1000
-                    for v in m.graph.initializers.values()
-                    if len(v.const_value.shape) == 4
-                )
-            )
-            for m in models
-        ]
-
-    def compare(self, *args):
-        return Ratio(1.0, 0.9, 1.1)
 
 
 def test_half_of_the_channels_go_by_default_and_the_report_tells_it() -> None:
@@ -130,46 +86,6 @@ def test_an_own_importance_of_a_wrong_shape_is_refused() -> None:
         PruneChannels(0.5, importance=lambda labels: np.ones(3))(chain(), context())
 
 
-def test_macs_stay_below_the_share_that_is_asked() -> None:
-    for scope in ("global", "local"):
-        notes = step(PruneChannels(macs=0.4, scope=scope, block=4)(chain(), context()))
-        assert 0.2 < notes["macs"][1] / notes["macs"][0] <= 0.4
-
-
-def test_channels_are_kept_in_blocks_of_the_kernels() -> None:
-    notes = step(PruneChannels(0.3, scope="local")(chain(64), context()))
-    assert [g["channels"] for g in notes["groups"]] == [[64, 48], [64, 48]]
-
-
-def test_narrow_layers_take_half_a_block_rather_than_nothing() -> None:
-    notes = step(PruneChannels(0.5, scope="local")(chain(16), context()))
-    assert [g["channels"] for g in notes["groups"]] == [[16, 8], [16, 8]]
-
-
-def test_a_block_that_is_given_is_strict() -> None:
-    notes = step(PruneChannels(0.5, scope="local", block=16)(chain(16), context()))
-    assert notes["groups"] == []
-
-
-def test_latency_is_chosen_on_the_measured_staircase() -> None:
-    ctx = context(clock=LayerClock())
-    notes = step(PruneChannels(latency=0.6, importance="l2")(chain(64), ctx))
-    assert notes["latency_ratio"]["measured"] <= 0.6
-    assert notes["latency_ratio"]["predicted"] == pytest.approx(
-        notes["latency_ratio"]["measured"], rel=0.15
-    )
-
-
-def test_a_latency_that_no_width_reaches_tells_the_floor() -> None:
-    with pytest.raises(OptionError, match="The least is 0"):
-        PruneChannels(latency=0.01, importance="l2")(chain(64), context(clock=LayerClock()))
-
-
-def test_latency_without_a_clock_is_refused() -> None:
-    with pytest.raises(OptionError, match="clock"):
-        PruneChannels(latency=0.5, importance="l2")(chain(), context())
-
-
 def test_repair_brings_the_output_back() -> None:
     model = chain()
     ctx = context(model)
@@ -210,11 +126,6 @@ def test_repair_writes_a_bias_where_there_was_none() -> None:
 def test_shares_that_mean_nothing_are_refused(fields: dict) -> None:
     with pytest.raises(OptionError):
         PruneChannels(**fields)
-
-
-def test_a_group_never_loses_all_channels() -> None:
-    notes = step(PruneChannels(0.99, scope="local", block=1)(chain(8), context()))
-    assert [g["channels"][1] for g in notes["groups"]] == [1, 1]
 
 
 def test_a_protected_operator_keeps_its_channels() -> None:
@@ -288,38 +199,6 @@ def test_too_few_samples_for_a_fixed_batch_are_refused() -> None:
     data = Dataset.of_arrays({"x": np.zeros((8, 3, 4, 4), np.float32)}, batch=8)
     with pytest.raises(DataError, match="fewer than the 8"):
         PruneChannels(0.5, samples=5)(model, Context(target=TARGET, data=data))
-
-
-def residual(c: int = 16) -> Model:
-    """A stem, two residual blocks of c channels, a head."""
-    return graphs.model_of(
-        "(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) "
-        f"<float[{c},3,3,3] w0, float[{c},{c},3,3] w1, float[{c}] b1, float[{c},{c},3,3] w2, "
-        f"float[{c}] b2, float[{c},{c},3,3] w3, float[{c},{c},3,3] w4, float[5,{c},1,1] w5>"
-        "{ a = Conv<pads=[1,1,1,1]>(x, w0) p = Conv<pads=[1,1,1,1]>(a, w1, b1) q = Relu(p) "
-        "r = Conv<pads=[1,1,1,1]>(q, w2, b2) s = Add(r, a) t = Conv<pads=[1,1,1,1]>(s, w3) "
-        "u = Relu(t) v = Conv<pads=[1,1,1,1]>(u, w4) w = Add(s, v) y = Conv(w, w5) }"
-    )
-
-
-@pytest.mark.parametrize("repair", ["none", "bias", "least_squares"])
-def test_a_whole_branch_may_go_where_this_is_asked(repair: str) -> None:
-    model = residual()
-    ctx = context(model)
-    options = {"macs": 0.3, "repair": repair, "protect": ("conv_0",), "block": 16}
-    with pytest.raises(OptionError, match="The least is 1"):
-        PruneChannels(**options)(model, ctx)
-    after = PruneChannels(**options, branches=True)(model, ctx)
-    notes = step(after)
-    assert {g["channels"][1] for g in notes["groups"]} == {0}
-    assert graphs.ops(after).count("Conv") == 2
-    assert notes["macs"][1] < 0.3 * notes["macs"][0]
-
-
-def test_a_branch_that_is_needed_elsewhere_stays() -> None:
-    model = chain(16)  # nothing is added to a stream
-    with pytest.raises(OptionError, match="The least is 1"):
-        PruneChannels(macs=0.3, block=16, branches=True)(model, context(model))
 
 
 def command(tmp_path, *options: str) -> tuple[int, Model | None]:
