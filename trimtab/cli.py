@@ -6,6 +6,7 @@ Nothing heavy is imported before a command is chosen: `trimtab --help` answers a
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import pkgutil
@@ -34,7 +35,9 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments:"):
             wrong = message.partition(":")[2].split(maxsplit=1)[0].partition("=")[0]
             options = [o for action in self._actions for o in action.option_strings]
-            hint = nearest(wrong, options) if wrong.startswith("-") else f"See `{self.prog} --help`"
+            # Without the dashes, which make all options look alike.
+            near = difflib.get_close_matches(wrong.strip("-"), [o.strip("-") for o in options], n=1)
+            hint = f"Did you mean '--{near[0]}'?" if near else f"See `{self.prog} --help`"
             message = f"unknown argument {wrong!r}. {hint}"
         sys.stderr.write(f"{self.prog}: {message}\n")
         raise SystemExit(2)

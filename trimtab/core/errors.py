@@ -119,7 +119,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "Did you mean 'quantize-static'?"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.67)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known: {', '.join(names)}" if names else "There are none"
