@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
-from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
@@ -28,9 +26,7 @@ from trimtab.core.target import usable_cpus
 from .base import Declined, Pass, Rewrite
 from .biases import Bias, find_bias
 from .calibrate import fitting, observing
-from .int8_forms import to_int8_forms
-from .quantizable import prepare
-from .weights import channel_axis
+from .paired_float import open_reference, shared_layers
 
 Floats = NDArray[np.float64]
 
@@ -53,15 +49,7 @@ class CorrectBias(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Correct layer by layer, keep what helps."""
-        if not self.reference:
-            raise OptionError(
-                "needs the float model that the int8 model was made from",
-                where="correct-bias",
-                hint="Give --reference FLOAT.onnx",
-            )
-        reference = Model.load(Path(self.reference)).clone()
-        prepare(reference)
-        to_int8_forms(reference.graph)
+        reference = open_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="bias correction").take(self.samples)
         return correct_biases(model, reference, list(fitting(model, data, rows=32)), ctx)
 
@@ -80,16 +68,7 @@ def correct_biases(
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    makers = {node.name: node for node in reference.graph}
-    layers = [
-        node for node in model.graph if channel_axis(node) is not None and node.name in makers
-    ]
-    if not layers:
-        raise InputError(
-            "shares no layer with its reference by name",
-            where=model.name,
-            hint="Give the float model that this one was quantized from, as it was then",
-        )
+    layers, makers = shared_layers(model, reference)
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names = [makers[layer.name].outputs[0].name or "" for layer in layers]
     wanted = _means(reference, names, [_channels(layer) for layer in layers], fit)

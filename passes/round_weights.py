@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
-from trimtab.core.errors import InputError, OptionError
+from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
@@ -31,9 +30,8 @@ from trimtab.core.target import usable_cpus
 from .base import Declined, Pass, Rewrite
 from .calibrate import fitting
 from .correct_bias import answer_error, answers, up_to
-from .int8_forms import to_int8_forms
 from .layer_rows import as_columns, from_columns, regression, window_of
-from .quantizable import prepare
+from .paired_float import open_reference, shared_layers
 from .weights import channel_axis
 
 Array = NDArray[np.float64]
@@ -68,15 +66,7 @@ class RoundWeights(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Round layer by layer, keep what helps."""
-        if not self.reference:
-            raise OptionError(
-                "needs the float model that the int8 model was made from",
-                where="round-weights",
-                hint="Give --reference FLOAT.onnx",
-            )
-        reference = Model.load(Path(self.reference)).clone()
-        prepare(reference)
-        to_int8_forms(reference.graph)
+        reference = open_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="rounding weights").take(self.samples)
         return round_weights(model, reference, list(fitting(model, data, rows=32)), ctx)
 
@@ -95,16 +85,7 @@ def round_weights(
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    makers = {node.name: node for node in reference.graph}
-    layers = [
-        node for node in model.graph if channel_axis(node) is not None and node.name in makers
-    ]
-    if not layers:
-        raise InputError(
-            "shares no layer with its reference by name",
-            where=model.name,
-            hint="Give the float model that this one was quantized from, as it was then",
-        )
+    layers, makers = shared_layers(model, reference)
     judge = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
     truth = answers(reference, judge)
