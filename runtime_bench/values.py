@@ -52,6 +52,11 @@ class Measurement:
     interrupted: bool = False
     placement: Placement | None = None
 
+    def __str__(self) -> str:
+        median = self.median_ns
+        known = "no run" if median is None else f"median {median / 1e6:.3f} ms"
+        return f"{self.model}: {known} of {len(self.samples_ns)} runs"
+
     def percentile_ns(self, quantile: float) -> float | None:
         """The quantile in nanoseconds; None where the runs are too few to support it."""
         return percentile(self.samples_ns, quantile)
@@ -143,6 +148,10 @@ class Comparison:
     interrupted: bool = False
     error: str | None = None
     renewed: bool = True
+
+    def __str__(self) -> str:
+        ratio = f"{self.ratio:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.candidate.model} against {self.base.model}: {ratio}, {self.verdict}"
 
     @property
     def blocks(self) -> int:

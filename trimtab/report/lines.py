@@ -54,6 +54,9 @@ def _note(key: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         inner = [f"  {k}: {_number(v)}" for k, v in value.items()]
         return [f"{title}:", *inner[:40], *(["  ..."] if len(inner) > 40 else [])]
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        rows = ["  " + ", ".join(f"{k} {_number(v)}" for k, v in row.items()) for row in value]
+        return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
     return [f"{title}: {_number(value)}"]
 
 
