@@ -17,6 +17,7 @@ from trimtab.core.errors import ExportError, MissingExtraError
 from .explain import explain
 from .flat import Flat
 from .specs import Dynamic
+from .trainable import dropping, settle
 
 
 @contextlib.contextmanager
@@ -50,7 +51,14 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def capture(flat: Flat, tensors: tuple[Tensor, ...], dynamic: Dynamic, opset: int) -> Any:
+def capture(
+    flat: Flat,
+    tensors: tuple[Tensor, ...],
+    dynamic: Dynamic,
+    opset: int,
+    *,
+    trainable: bool = False,
+) -> Any:
     """The `torch.onnx.ONNXProgram` of a module.
 
     Args:
@@ -58,6 +66,7 @@ def capture(flat: Flat, tensors: tuple[Tensor, ...], dynamic: Dynamic, opset: in
         tensors: example inputs; named axes must be at least 2, since torch takes 0 and 1 as fixed.
         dynamic: axis names by input.
         opset: version of the default operator set.
+        trainable: whether BatchNormalization and Dropout stay nodes.
 
     Raises:
         ExportError: torch cannot export it; names the module and the source line.
@@ -69,7 +78,7 @@ def capture(flat: Flat, tensors: tuple[Tensor, ...], dynamic: Dynamic, opset: in
     )
     _forget_recurrent(flat)
     try:
-        with quiet():
+        with quiet(), dropping(flat) if trainable else contextlib.nullcontext():
             program = torch.onnx.export(
                 flat,
                 tensors,
@@ -77,7 +86,10 @@ def capture(flat: Flat, tensors: tuple[Tensor, ...], dynamic: Dynamic, opset: in
                 verbose=False,
                 opset_version=opset,
                 dynamic_shapes=(shapes,),
+                optimize=not trainable,
             )
+            if trainable:
+                settle(program)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"export needs {error.name}", extra="torch") from error
     except Exception as error:

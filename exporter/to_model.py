@@ -43,6 +43,7 @@ class Job:
         tolerance: largest relative error; None for what the output's type can hold.
         seed: of random inputs.
         locate: whether a difference is traced to a node.
+        trainable: whether BatchNormalization and Dropout stay nodes.
         name: for messages.
     """
 
@@ -53,6 +54,7 @@ class Job:
     tolerance: float | None
     seed: int
     locate: bool
+    trainable: bool
     name: str
 
 
@@ -69,6 +71,7 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
     tolerance: float | None = None,
     seed: int = 0,
     locate: bool = False,
+    trainable: bool = False,
     name: str | None = None,
 ) -> Model:
     """The module as an ONNX model that computes the same; its lineage holds the errors measured.
@@ -93,6 +96,8 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
             float16 1e-2. Whole numbers must be equal.
         seed: of random inputs.
         locate: whether a difference is traced to the first node that differs.
+        trainable: whether BatchNormalization and Dropout stay nodes, for `recover` and `distill`
+            to train with, where they would otherwise be folded and left out. It computes the same.
         name: of the model in messages; by default the module's class.
 
     Raises:
@@ -109,7 +114,7 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         call = dataclasses.replace(call, names=names)
         flat = Flat(module, call)
         outputs = _chosen(output_names, _output_names(flat), "output", taken=names)
-        job = Job(flat, outputs, opset, parity, tolerance, seed, locate, name)
+        job = Job(flat, outputs, opset, parity, tolerance, seed, locate, trainable, name)
         own_axes: Any = getattr(module, "dynamic_axes", None)
         if dynamic is None and inputs is None and callable(own_axes):
             dynamic = own_axes()
@@ -150,7 +155,7 @@ def _export(job: Job, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
     # Torch takes a size of 1 for a constant.
     grown = resized(flat.call, dynamic, {n: max(size, 2) for n, size in sizes.items()})
     compared = trials(flat, dynamic, sizes, job.seed)
-    program = capture(flat, grown, dynamic, job.opset)
+    program = capture(flat, grown, dynamic, job.opset, trainable=job.trainable)
     origins = finish(program.model, flat.call.names, job.outputs)
     model = Model(correct(program.model, compared), name=job.name)
     _check(model)

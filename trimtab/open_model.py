@@ -9,13 +9,16 @@ from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 
 
-def open_model(spec: str | Path, *, weights: str | Path | None = None) -> Model:
+def open_model(
+    spec: str | Path, *, weights: str | Path | None = None, trainable: bool = False
+) -> Model:
     """The model that a SOURCE or MODEL argument names.
 
     Args:
         spec: an `.onnx` file, or `package.module:callable` that returns a `torch.nn.Module` with a
             method `example_inputs`.
         weights: a state dict for the module: `.pt` or `.safetensors`.
+        trainable: whether a module's BatchNormalization and Dropout stay nodes; a file is as it is.
 
     Raises:
         ModelError: the file is no model.
@@ -25,7 +28,7 @@ def open_model(spec: str | Path, *, weights: str | Path | None = None) -> Model:
     if not Path(text).exists() and is_callable_spec(text):
         from trimtab.exporter import export, load_module
 
-        return export(load_module(text, weights), name=text)
+        return export(load_module(text, weights), name=text, trainable=trainable)
     if weights is not None:
         raise ModelError(
             "is a file, and weights belong to a module",

@@ -1,8 +1,8 @@
 """Train a smaller model to answer as a larger one does.
 
-The student is an .onnx file, best one that was pruned from the teacher or trained before, or
-module:callable, with --weights where it has some. An export folds BatchNormalization into the
-layers before it, so a network that starts from random weights learns faster where it was made.
+The student is an .onnx file, pruned from the teacher or trained before, or module:callable, with
+--weights where it has some. A module keeps its BatchNormalization and Dropout, which --batch-norm
+trained lets it learn with from random weights on; simplify folds them away afterwards.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.search import check_output
 
     check_output(Path(args.output).parent)
-    teacher, student = open_model(args.teacher), open_model(args.student, weights=args.weights)
+    teacher = open_model(args.teacher)
+    student = open_model(args.student, weights=args.weights, trainable=True)
     kind = find("recover")
     given = given_fields(args, kind)
     given.pop("teacher", None)

@@ -27,6 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-name", action="append", metavar="NAME", help="once for each")
     parser.add_argument("--opset", metavar="N", help="operator set (default 20)")
     parser.add_argument(
+        "--trainable",
+        action="store_true",
+        help="keep BatchNormalization and Dropout, for recover and distill to train with",
+    )
+    parser.add_argument(
         "--locate", action="store_true", help="where parity fails, name the first node that differs"
     )
 
@@ -48,6 +53,7 @@ def execute(args: argparse.Namespace) -> int:
         output_names=args.output_name,
         dynamic=parse_dynamic(*args.dynamic) if args.dynamic else None,
         locate=args.locate,
+        trainable=args.trainable,
         name=args.source,
         **({"opset": convert(int, args.opset, where="--opset")} if args.opset else {}),
     )
