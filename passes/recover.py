@@ -46,7 +46,8 @@ class Recover(Pass):
             the same as mse for inner tensors. Where none is given, kd for labelled classes, else
             mse; features too where some are named.
         temperature: that softens both sides of kd.
-        features: inner tensors to hold against the teacher's, as name or name=teacher's name.
+        features: inner tensors to hold against the teacher's, as name or name=teacher's name; each
+            the name of a tensor, of its node, or of the submodule that ends with it (layer4).
         epochs: times that every training item is seen; 1 where neither this nor steps nor time is
             given.
         steps: number of steps instead.

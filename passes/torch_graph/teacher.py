@@ -13,6 +13,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, build_session, run, with_outputs
 
 from .module import to_module
+from .taps import tensor_named
 
 Teach = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Pairs = list[tuple[str, str]]
@@ -36,9 +37,10 @@ def match_outputs(student: Model, teacher: Model, how: str) -> Pairs:
     )
 
 
-def match_features(features: Sequence[str]) -> Pairs:
-    """The student's and the teacher's inner tensors."""
-    return [(mine, theirs or mine) for mine, _, theirs in (f.partition("=") for f in features)]
+def match_features(features: Sequence[str], student: Model, teacher: Model) -> Pairs:
+    """The student's and the teacher's inner tensors, each named itself or by what makes it."""
+    pairs = [(mine, theirs or mine) for mine, _, theirs in (f.partition("=") for f in features)]
+    return [(tensor_named(student, mine), tensor_named(teacher, theirs)) for mine, theirs in pairs]
 
 
 def make_teacher(teacher: Model, taps: Sequence[str], device: torch.device, threads: int) -> Teach:

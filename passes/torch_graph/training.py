@@ -67,7 +67,7 @@ class _Run:
     ) -> None:
         self.how, self.model, self.ctx, self.device = how, model, ctx, device
         self.batches: Batches = make_batches(model, data, how.validation, how.batch, ctx.seed)
-        features = match_features(how.features)
+        features = match_features(how.features, model, teacher)
         self.module: TorchGraph = to_module(model, [mine for mine, _ in features]).to(device)
         # Convolutions are faster so, by a sixth.
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -191,6 +191,19 @@ def test_features_of_other_widths_are_projected() -> None:
         other(narrow, context())
 
 
+def test_features_are_named_by_tensor_by_node_or_by_submodule() -> None:
+    student, teacher = graphs.cnn(), graphs.cnn()
+    for model in (student, teacher):
+        for node in model.graph:
+            node.name = f"body.{node.outputs[0].name}/{node.op_type}"
+    for feature in ("r1", "body.r1/Relu", "body.r1", "body.r1=body.a1"):
+        how = Recover(teacher=teacher, loss=("features",), features=(feature,), steps=1)
+        assert notes(how(student, context()))["steps"] == 1
+    nowhere = Recover(teacher=teacher, loss=("features",), features=("body.r",), steps=1)
+    with pytest.raises(OptionError, match=r"body\.r"):
+        nowhere(student, context())
+
+
 def test_the_given_weights_stay_where_nothing_does_better() -> None:
     model = graphs.cnn()
     after = Recover(epochs=1, batch=16)(model, context())
