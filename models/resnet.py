@@ -75,6 +75,7 @@ class ResNet(ImageClassifier):
         block: the kind of block.
         depths: blocks in each of the four stages.
         num_classes: length of a row of logits.
+        width: factor on all channel counts.
     """
 
     def __init__(
@@ -82,18 +83,20 @@ class ResNet(ImageClassifier):
         block: type[BasicBlock | Bottleneck],
         depths: tuple[int, int, int, int],
         num_classes: int = 1000,
+        width: float = 1.0,
     ) -> None:
         super().__init__((3, 224, 224))
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        a, b, c, d = (max(1, round(channels * width)) for channels in (64, 128, 256, 512))
+        self.conv1 = nn.Conv2d(3, a, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(a)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         wide = block.expansion
-        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _stage(block, 64 * wide, 128, depths[1], stride=2)
-        self.layer3 = _stage(block, 128 * wide, 256, depths[2], stride=2)
-        self.layer4 = _stage(block, 256 * wide, 512, depths[3], stride=2)
+        self.layer1 = _stage(block, a, a, depths[0], stride=1)
+        self.layer2 = _stage(block, a * wide, b, depths[1], stride=2)
+        self.layer3 = _stage(block, b * wide, c, depths[2], stride=2)
+        self.layer4 = _stage(block, c * wide, d, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * wide, num_classes)
+        self.fc = nn.Linear(d * wide, num_classes)
         initialise(self)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
@@ -121,11 +124,11 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
-def resnet18(num_classes: int = 1000) -> ResNet:
+def resnet18(num_classes: int = 1000, width: float = 1.0) -> ResNet:
     """ResNet-18: 11,689,512 parameters, 1.8 G multiply-adds at 224 x 224."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes)
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, width)
 
 
-def resnet50(num_classes: int = 1000) -> ResNet:
+def resnet50(num_classes: int = 1000, width: float = 1.0) -> ResNet:
     """ResNet-50: 25,557,032 parameters, 4.1 G multiply-adds at 224 x 224."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes)
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, width)

@@ -23,17 +23,21 @@ class Vgg(ImageClassifier):
         cifar: a classifier of 512 units over one pixel, for 32 x 32 images, in the place of 4096
             units over 7 x 7.
         dropout: share of the classifier's units that training drops.
+        width: factor on all channel and unit counts.
     """
 
-    def __init__(self, num_classes: int, *, batch_norm: bool, cifar: bool, dropout: float) -> None:
+    def __init__(
+        self, num_classes: int, *, batch_norm: bool, cifar: bool, dropout: float, width: float
+    ) -> None:
         super().__init__((3, 32, 32) if cifar else (3, 224, 224))
-        grid, units = (1, 512) if cifar else (7, 4096)
-        self.features = _features(batch_norm=batch_norm)
+        grid, units = (1, _scaled(512, width)) if cifar else (7, _scaled(4096, width))
+        last = _scaled(STAGES[-1][0], width)
+        self.features = _features(batch_norm=batch_norm, width=width)
         # At the paper's size it passes everything on; at any other it makes the classifier fit.
         # It exports for any fixed image size: ONNX has no counterpart for a free one.
         self.avgpool = nn.AdaptiveAvgPool2d(grid)
         self.classifier = nn.Sequential(
-            nn.Linear(512 * grid * grid, units),
+            nn.Linear(last * grid * grid, units),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(units, units),
@@ -50,10 +54,15 @@ class Vgg(ImageClassifier):
         return logits
 
 
-def _features(*, batch_norm: bool) -> nn.Sequential:
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+def _features(*, batch_norm: bool, width: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels_in = 3
-    for channels, count in STAGES:
+    for base, count in STAGES:
+        channels = _scaled(base, width)
         for _ in range(count):
             layers.append(nn.Conv2d(channels_in, channels, 3, padding=1))
             if batch_norm:
@@ -65,7 +74,12 @@ def _features(*, batch_norm: bool) -> nn.Sequential:
 
 
 def vgg16(
-    num_classes: int = 1000, *, batch_norm: bool = False, cifar: bool = False, dropout: float = 0.5
+    num_classes: int = 1000,
+    *,
+    batch_norm: bool = False,
+    cifar: bool = False,
+    dropout: float = 0.5,
+    width: float = 1.0,
 ) -> Vgg:
     """VGG-16: 138,357,544 parameters, 15.5 G multiply-adds at 224 x 224.
 
@@ -74,5 +88,6 @@ def vgg16(
         batch_norm: BatchNorm after each convolution.
         cifar: the compact classifier for 32 x 32 images, 15.3 M parameters with 10 classes.
         dropout: share of the classifier's units that training drops.
+        width: factor on all channel and unit counts; the paper's is 1.
     """
-    return Vgg(num_classes, batch_norm=batch_norm, cifar=cifar, dropout=dropout)
+    return Vgg(num_classes, batch_norm=batch_norm, cifar=cifar, dropout=dropout, width=width)
