@@ -72,8 +72,9 @@ def correct_biases(
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names = [makers[layer.name].outputs[0].name or "" for layer in layers]
     wanted = _means(reference, names, [_channels(layer) for layer in layers], fit)
-    truth = answers(reference, judge)
-    error = first = answer_error(model, judge, truth)
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = answers(reference, judge, config)
+    error = first = answer_error(model, judge, truth, config)
     corrected, declined = [], []
     for layer, mean in zip(
         ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
@@ -84,7 +85,7 @@ def correct_biases(
             continue
         got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
         bias.shift(mean - got)
-        after = answer_error(model, judge, truth)
+        after = answer_error(model, judge, truth, config)
         if after < error:
             error = after
             corrected.append(layer.name or "")
@@ -136,19 +137,21 @@ def up_to(model: Model, tensors: Sequence[str]) -> Model:
     return part
 
 
-def answers(model: Model, batches: Sequence[Batch]) -> list[list[Floats]]:
+def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> list[list[Floats]]:
     """The model's float outputs, batch by batch."""
-    session = build_session(model, SessionConfig(threads=usable_cpus()))
+    session = build_session(model, config)
     return [
         [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
         for batch in batches
     ]
 
 
-def answer_error(model: Model, batches: Sequence[Batch], truth: list[list[Floats]]) -> float:
+def answer_error(
+    model: Model, batches: Sequence[Batch], truth: list[list[Floats]], config: SessionConfig
+) -> float:
     """Squared error of the model's float outputs, relative to their size."""
     noise = size = 0.0
-    for got, expected in zip(answers(model, batches), truth, strict=True):
+    for got, expected in zip(answers(model, batches, config), truth, strict=True):
         for a, b in zip(got, expected, strict=True):
             scale = max(float(np.square(b).mean()), 1e-12)
             noise += float(np.square(a - b).mean()) / scale

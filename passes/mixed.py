@@ -96,7 +96,8 @@ def choose_float(
     chosen = find_metric(metric or None, held)
     held = fitting(model, held)
     ranking = _ranked(model, nodes, write, held, chosen, ctx)
-    search = _Search(model, write, held, chosen, max_drop)
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    search = _Search(model, write, held, chosen, max_drop, config)
     order = [node for node, _ in ranking]
     result = Mixed([], ranking, chosen.name)
     result.curve = search.curve
@@ -110,10 +111,16 @@ class _Search:
     """Evaluations of the metric, each set of float nodes at most once."""
 
     def __init__(
-        self, model: Model, write: Write, held: Dataset, metric: Metric, max_drop: float
+        self,
+        model: Model,
+        write: Write,
+        held: Dataset,
+        metric: Metric,
+        max_drop: float,
+        config: SessionConfig,
     ) -> None:
         self.model, self.write, self.held, self.metric = model, write, held, metric
-        self.config = SessionConfig(threads=usable_cpus())
+        self.config = config
         self.max_drop = max_drop
         self.curve: list[dict[str, Any]] = []
         self.drops: dict[frozenset[str], float] = {}
@@ -178,19 +185,20 @@ def _ranked(
 ) -> list[tuple[str, float]]:
     """Nodes and their harm; by harm for each nanosecond that int8 saves, where there is a clock."""
     few = fitting(model, held.take(RANKING_SAMPLES))
-    truth = _outputs(model, few)
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = _outputs(model, few, config)
     distance = _divergence if metric.name in _CLASSES else _angle
     ranking: list[tuple[str, float]] = []
     for node in ctx.progress.track(nodes, "ranking layers", len(nodes)):
         others = [n for n in nodes if n != node]
-        got = _outputs(dataclasses.replace(model, ir=write(others)), few)
+        got = _outputs(dataclasses.replace(model, ir=write(others)), few, config)
         ranking.append((node, distance(truth, got)))
     ranking.sort(key=lambda pair: -pair[1])  # which keeps the graph's order among equals
     return ranking if ctx.clock is None else by_time(model, ranking, write, few, ctx)
 
 
-def _outputs(model: Model, data: Dataset) -> list[Outputs]:
-    session = build_session(model, SessionConfig(threads=usable_cpus()))
+def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs]:
+    session = build_session(model, config)
     return [run(session, batch.feeds) for batch in data]
 
 

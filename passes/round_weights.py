@@ -88,8 +88,9 @@ def round_weights(
     layers, makers = shared_layers(model, reference)
     judge = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    truth = answers(reference, judge)
-    error = first = answer_error(model, judge, truth)
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = answers(reference, judge, config)
+    error = first = answer_error(model, judge, truth, config)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
         weight = _weight(layer)
@@ -100,7 +101,7 @@ def round_weights(
         before = weight.integers.const_value
         integers = _descend(weight, layer, _float_weight(makers[layer.name]), *sums)
         weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
-        after = answer_error(model, judge, truth)
+        after = answer_error(model, judge, truth, config)
         if after < error:
             error = after
             rounded.append(layer.name or "")

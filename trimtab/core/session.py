@@ -23,10 +23,13 @@ from .errors import RunError, unknown
 from .model import EXTERNAL_DATA_BYTES, Model
 from .session_keys import CONFIG_KEYS
 from .target import Target
+from .untie import untied
 
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 Level = Literal["off", "basic", "extended", "all"]
+#: Entry that makes x64 sum 8-bit products in 32 bits whatever the CPU has.
+EXACT_INT8 = "session.x64quantprecision"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,20 @@ class SessionConfig:
     def of(cls, target: Target) -> SessionConfig:
         """The configuration that a target is measured with."""
         return cls(provider=target.provider, threads=target.threads)
+
+    @classmethod
+    def judging(cls, target: Target, threads: int = 1) -> SessionConfig:
+        """The configuration that tells what a model answers on the target, here and on the CPU.
+
+        An x64 host without VNNI sums 8-bit products in saturating 16 bits; a target that sums them
+        in 32 bits is judged with the kernels that do so too, which are slow and exact.
+
+        Args:
+            target: where the model will run.
+            threads: of the session here.
+        """
+        exact = target.vnni and not Target.detect().vnni
+        return cls(threads=threads, config={EXACT_INT8: "1"} if exact else {})
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -109,6 +126,8 @@ def build_session(
     check_installed(config.provider, have)
     load_libraries(config.provider)
     name = model.name if isinstance(model, Model) else str(model)
+    if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
+        model = untied(model)
     with _file_or_bytes(model) as source, runtime_errors(name):
         session = ort.InferenceSession(
             source,
