@@ -69,15 +69,22 @@ class Recover(Pass):
         patience: validations without improvement after which training stops; never where 0.
         batch_norm: statistics of BatchNormalization are frozen, re-estimated before and after
             training, or trained with the batches.
+        fold: whether BatchNormalization that was trained or re-estimated is folded into the layer
+            before it afterwards.
         dropout: rate of the graph's Dropout while it trains; as the graph says where not given.
         keep_zeros: weights that are exactly zero stay so.
         keep_clusters: weights that cluster-weights made equal stay so.
         learn_steps: whether step sizes of quantizers are trained (LSQ).
-        augment: images are mirrored or shifted at random, for the teacher as well.
+        augment: images are mirrored or shifted at random, for the teacher as well. auto does both
+            to colour images where a teacher answers, shifts them where labels do, and leaves
+            everything else as it is.
+        views: ways in which an item is augmented over all epochs; without end where 0, or 4 where
+            the teacher's outputs are kept.
+        cache: folder to keep the teacher's outputs in, for later epochs and later runs.
         precision: of the arithmetic while it trains.
         device: where it trains; a GPU where torch sees one.
-        threads: of torch on the CPU; 0 times a few steps and takes what is fastest, after which
-            the last digits may differ from run to run.
+        threads: of torch on the CPU; 0 times a few steps of a run of 200 or more and takes what is
+            fastest, else one. The last digits depend on it, and the lineage tells it.
         checkpoint: file that the state is written to now and then.
         checkpoint_minutes: time between two of these.
         resume: go on from the checkpoint where there is one.
@@ -107,14 +114,17 @@ class Recover(Pass):
     evaluate_every: int | None = None
     patience: int = 0
     batch_norm: Literal["frozen", "re-estimated", "trained"] = "frozen"
+    fold: bool = True
     dropout: float | None = None
     keep_zeros: bool = True
     keep_clusters: bool = True
     learn_steps: bool = True
-    augment: Literal["none", "mirror", "shift", "both"] = "none"
+    augment: Literal["auto", "none", "mirror", "shift", "both"] = "auto"
+    views: int = 0
+    cache: str | None = None
     precision: Literal["float32", "bf16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 1
+    threads: int = 0
     checkpoint: str | None = None
     checkpoint_minutes: float = 10.0
     resume: bool = False
@@ -137,6 +147,7 @@ class Recover(Pass):
             ("patience", self.patience >= 0, "0 or more"),
             ("dropout", self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1"),
             ("threads", self.threads >= 0, "0 or more"),
+            ("views", self.views >= 0, "0 or more"),
             ("checkpoint_minutes", self.checkpoint_minutes > 0, "above 0"),
         ):
             if not fits:

@@ -1,4 +1,4 @@
-"""Batches to train on: shuffled by seed and epoch, as tensors, augmented where asked for."""
+"""Batches to train on: shuffled by seed and epoch, as tensors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.dataset import Batch, Dataset, Rows
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
+
+from .module import TorchGraph
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A batch, and what it is a batch of.
+
+    Attributes:
+        batch: feeds and labels.
+        rows: positions of its items in the source; its own one where the source yields batches.
+        epoch: times that the data were seen before; -1 for items that are not trained on.
+    """
+
+    batch: Batch
+    rows: Rows
+    epoch: int = -1
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.rows[:8]))
+        return f"items {shown}{', ...' if len(self.rows) > 8 else ''}"
 
 
 @dataclass(frozen=True)
@@ -24,12 +44,14 @@ class Batches:
         validation: what weights are chosen by.
         size: rows in a step.
         seed: of the order.
+        fixed: whether the model takes batches of this size only.
     """
 
     training: Dataset
     validation: Dataset
     size: int
     seed: int
+    fixed: bool = False
 
     @property
     def per_epoch(self) -> int:
@@ -38,34 +60,46 @@ class Batches:
             return len(self.training)
         return max(len(self.training) // self.size, 1)
 
-    def stream(self, start: int) -> Iterator[Batch]:
+    def stream(self, start: int) -> Iterator[Taken]:
         """Batches without end from step `start` on, the same for the same seed."""
         epoch, skip = divmod(start, self.per_epoch)
         while True:
             yield from self._epoch(epoch, skip)
             epoch, skip = epoch + 1, 0
 
-    def _epoch(self, epoch: int, skip: int) -> Iterator[Batch]:
+    def _epoch(self, epoch: int, skip: int) -> Iterator[Taken]:
         if self.training.source.batched:
+            positions = self.training.positions
             for index, batch in enumerate(self.training):
                 if index >= skip:
-                    yield batch
+                    yield Taken(batch, positions[index : index + 1], epoch)
             return
         order = np.random.default_rng((self.seed, epoch)).permutation(self.training.positions)
         for index in range(skip, self.per_epoch):
             rows = np.sort(order[index * self.size : (index + 1) * self.size])
-            yield from self.training.select(rows, "batch").sized(len(rows))
+            yield Taken(_read(self.training, rows), rows, epoch)
 
-    def held_back(self) -> Iterator[Batch]:
+    def held_back(self) -> Iterator[Taken]:
         """The validation items in order."""
-        for batch in self.validation.sized(self.size):
-            # Where the model's batch is fixed, a rest does not fit.
-            if self.validation.source.batched or batch.size == self.size or not self._fixed:
-                yield batch
+        positions = self.validation.positions
+        if self.validation.source.batched:
+            for index, batch in enumerate(self.validation):
+                yield Taken(batch, positions[index : index + 1])
+            return
+        for start in range(0, len(positions), self.size):
+            rows = positions[start : start + self.size]
+            if len(rows) == self.size or not self.fixed:
+                yield Taken(_read(self.validation, rows), rows)
 
-    @property
-    def _fixed(self) -> bool:
-        return len(self.validation) >= self.size
+
+def _read(data: Dataset, rows: Rows) -> Batch:
+    """The items at these positions as one batch; shards give theirs apart."""
+    parts = list(data.select(rows, "batch").sized(len(rows)))
+    if len(parts) == 1:
+        return parts[0]
+    feeds = {name: np.concatenate([p.feeds[name] for p in parts]) for name in parts[0].feeds}
+    labels = [p.labels for p in parts if p.labels is not None]
+    return Batch(feeds, np.concatenate(labels) if len(labels) == len(parts) else None)
 
 
 def make_batches(model: Model, data: Dataset, share: float, size: int, seed: int) -> Batches:
@@ -89,7 +123,7 @@ def make_batches(model: Model, data: Dataset, share: float, size: int, seed: int
     parts = data.split({"training": 1 - held, "validation": held}, seed=seed)
     training, validation = parts["training"], parts["validation"]
     rows = size if fixed else min(size, len(training))
-    return Batches(training, validation, rows, seed)
+    return Batches(training, validation, rows, seed, bool(fixed))
 
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
@@ -103,25 +137,17 @@ def channels_last(feeds: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n: x.contiguous(memory_format=last) if x.ndim == 4 else x for n, x in feeds.items()}
 
 
-def augmented(feeds: dict[str, Tensor], how: str, generator: torch.Generator) -> dict[str, Tensor]:
-    """Images (N, C, H, W) mirrored left to right, or shifted by up to an eighth, at random."""
-    if how == "none":
-        return feeds
-    return {n: _augment(x, how, generator) if x.ndim == 4 else x for n, x in feeds.items()}
-
-
-def _augment(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    if how in {"mirror", "both"}:
-        chosen = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.5
-        x = torch.where(chosen.to(x.device), x.flip(-1), x)
-    if how in {"shift", "both"}:
-        count, _, height, width = x.shape
-        reach = max(min(height, width) // 8, 1)
-        padded = functional.pad(x, (reach,) * 4)
-        by = torch.randint(2 * reach + 1, (2, count, 1), generator=generator)
-        rows = (by[0] + torch.arange(height))[:, None, :, None].to(x.device)
-        columns = (by[1] + torch.arange(width))[:, None, None, :].to(x.device)
-        items = torch.arange(count, device=x.device)[:, None, None, None]
-        channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
-        x = padded[items, channels, rows, columns]
-    return x
+def estimate(module: TorchGraph, batches: Batches, device: torch.device) -> None:
+    """Statistics of BatchNormalization as the mean over some training batches."""
+    mode = module.mode
+    module.train()
+    mode.batch_norm = "trained"
+    try:
+        with torch.no_grad():
+            for count, taken in enumerate(batches.stream(0), 1):
+                mode.momentum = 1 / count  # a mean over all batches
+                module.run(to_tensors(taken.batch, device))
+                if count >= min(batches.per_epoch, 20):
+                    break
+    finally:
+        mode.batch_norm, mode.momentum = "frozen", 0.1

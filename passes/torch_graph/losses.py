@@ -89,7 +89,7 @@ class Loss(nn.Module):
 
     def _features(self, student: Values, teacher: Values) -> Tensor:
         parts = [
-            relative_square(project(student[mine]), teacher[theirs])
+            relative_square(project(student[mine].float()), teacher[theirs].float())
             for (mine, theirs), project in zip(self.features, self.projections, strict=True)
         ]
         return torch.stack(parts).mean()

@@ -46,11 +46,11 @@ class Optimizer:
         self.parameters: list[nn.Parameter] = [p for g in groups for p in g["params"]]
         self.inner: torch.optim.Optimizer
         if how.optimizer == "adamw":
-            self.inner = torch.optim.AdamW(groups, lr=self.highest)
+            self.inner = torch.optim.AdamW(groups, lr=self.highest, fused=True)
         else:
             nesterov = how.momentum > 0
             self.inner = torch.optim.SGD(
-                groups, lr=self.highest, momentum=how.momentum, nesterov=nesterov
+                groups, lr=self.highest, momentum=how.momentum, nesterov=nesterov, fused=True
             )
 
     def zero(self) -> None:

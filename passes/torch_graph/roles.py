@@ -32,7 +32,7 @@ _VECTORS = {
     "InstanceNormalization": {1, 2},
     "PRelu": {1},
 }
-_FLOATS = {
+FLOATS = {
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
     ir.DataType.BFLOAT16,
@@ -87,7 +87,7 @@ def find_roles(graph: ir.Graph) -> dict[str, Weight]:
         tensor = value.const_value
         if tensor is None or value.is_graph_output():
             continue
-        weight = _float_weight(name, value) if tensor.dtype in _FLOATS else _integer(name, value)
+        weight = _float_weight(name, value) if tensor.dtype in FLOATS else _integer(name, value)
         if weight is not None:
             found[name] = weight
     # The scales of 32-bit biases follow from two others when the graph is written.

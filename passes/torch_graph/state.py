@@ -107,7 +107,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> str:
     return ""
 
 
-def load_checkpoint(path: Path, digest: str) -> dict[str, Any] | None:
+def load_checkpoint(
+    path: Path, digest: str, device: torch.device | None = None
+) -> dict[str, Any] | None:
     """A checkpoint of this model, None where there is none.
 
     Raises:
@@ -116,7 +118,7 @@ def load_checkpoint(path: Path, digest: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
+        content: dict[str, Any] = torch.load(path, device, weights_only=True)
         of = content["digest"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ModelError("is no checkpoint of a recovery", where=str(path)) from error

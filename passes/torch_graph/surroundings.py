@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import os
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,8 +15,19 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError, OptionError
 from trimtab.core.model import Model
 
-if TYPE_CHECKING:
-    from trimtab.passes.recover import Recover
+from .module import TorchGraph
+from .roles import FLOATS
+
+#: A run of fewer steps takes one thread: to time some would take as long.
+FEW_STEPS = 200
+#: Operators whose results do not follow their inputs smoothly.
+_BLIND = frozenset(
+    {
+        *("ArgMax", "ArgMin", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"),
+        *("Sign", "Floor", "Ceil", "Round", "Not", "And", "Or", "Xor", "Cast", "TopK", "NonZero"),
+        *("Shape", "Size"),
+    }
+)
 
 
 def device_of(name: str) -> torch.device:
@@ -42,7 +52,8 @@ def surroundings(seed: int, device: torch.device, threads: int) -> Iterator[None
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         try:
-            torch.set_num_threads(threads or before)
+            # What is to be chosen by timing starts from one, and short runs stay there.
+            torch.set_num_threads(threads or 1)
             yield
         finally:
             torch.set_num_threads(before)
@@ -55,8 +66,7 @@ def short(value: float) -> float | None:
 
 def no_gradient(model: Model) -> ModelError:
     """No output depends on a weight in a way that could be followed."""
-    blind = {"ArgMax", "ArgMin", "Equal", "Less", "Greater", "Sign", "Floor", "Ceil", "Round"}
-    found = [f"{n.op_type} {n.name!r}" for n in model.graph if n.op_type in blind]
+    found = _blind(model)
     return ModelError(
         f"has no output with a gradient; these let none through: {', '.join(found) or 'its types'}",
         where=model.name,
@@ -76,16 +86,38 @@ def default_terms(model: Model, data: Dataset, *, features: bool) -> dict[str, f
     return terms | ({"features": 1.0} if features else {})
 
 
-def identity_of(how: Recover, model: Model, teacher: Model, data: Dataset, seed: int) -> str:
-    """What a checkpoint belongs to: everything but how long it trains and where it is kept."""
-    plain = how.to_json()
-    for name in ("resume", "checkpoint", "checkpoint_minutes", "data", "teacher", "time"):
-        plain.pop(name, None)
-    parts = [
-        json.dumps(plain, sort_keys=True),
-        model.digest,
-        teacher.digest,
-        data.digest,
-        str(seed),
+def without_gradient(model: Model, module: TorchGraph) -> tuple[list[str], list[str]]:
+    """Weights that got no gradient from a batch, and the operators that let none through."""
+    names = [
+        name
+        for name, tensor in module.named_weights("kernel", "vector").items()
+        if tensor.requires_grad and (tensor.grad is None or not bool(tensor.grad.any()))
     ]
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+    return names, _blind(model)
+
+
+def _blind(model: Model) -> list[str]:
+    """Operators between floats that have no gradient."""
+    found = [n for n in model.graph if n.op_type in _BLIND]
+    casts = [n for n in found if n.op_type == "Cast" and n.outputs[0].dtype in FLOATS]
+    return [f"{n.op_type} {n.name!r}" for n in found if n not in casts]
+
+
+def fastest_threads(work: Callable[[], object], rounds: int = 3) -> int:
+    """The number of threads that work is fastest with: on a busy machine that may be one.
+
+    Args:
+        work: what is timed.
+        rounds: times that each number has its turn; the shortest time counts.
+    """
+    most = os.cpu_count() or 1
+    counts = sorted({1, max(most // 2, 1), most})
+    spent = dict.fromkeys(counts, math.inf)
+    for turn in range(rounds + 1):
+        for count in counts:
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            work()
+            if turn:  # the first turn warms up
+                spent[count] = min(spent[count], time.perf_counter() - start)
+    return min(counts, key=lambda c: spent[c])

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
+from trimtab.passes.fold_norms import fold_norms
 
-from . import state
-from .batches import Batches, augmented, channels_last, make_batches, to_tensors
+from . import checkpoint, state
+from .augment import Augment, augmentation_for
+from .batches import Batches, Taken, channels_last, estimate, make_batches, to_tensors
+from .interrupts import Interrupts
 from .losses import Loss
 from .module import TorchGraph, to_module
+from .news import News
 from .optimizer import Optimizer
 from .schedules import share
 from .surroundings import (
+    FEW_STEPS,
     default_terms,
     device_of,
-    identity_of,
+    fastest_threads,
     no_gradient,
     short,
     surroundings,
+    without_gradient,
 )
-from .teacher import Teach, make_teacher, match_features, match_outputs
+from .teacher import Taught, cache_of, make_teacher, match_features, match_inputs, match_outputs
 from .weights import write_back
 
 if TYPE_CHECKING:
     from trimtab.passes.recover import Recover
+
+#: Where teacher outputs are kept, an augmented item has so many views unless told otherwise.
+CACHED_VIEWS = 4
 
 
 def recover(
@@ -48,14 +56,19 @@ def recover(
     """
     device = device_of(how.device)
     with surroundings(ctx.seed, device, how.threads):
-        run = _Run(how, model, teacher, data, ctx, device)
-        if how.threads == 0 and device.type == "cpu":
-            run.choose_threads()
+        run = Training(how, model, teacher, data, ctx, device)
+        run.choose_threads()
         run.train()
-        return write_back(model, run.module.cpu()), run.report
+        trained = write_back(model, run.module.cpu())
+        if how.fold and how.batch_norm != "frozen" and not run.kept.clusters:
+            trained, folded = fold_norms(trained)
+            run.report |= {"folded": folded} if folded else {}
+        return trained, run.report
 
 
-class _Run:
+class Training:
+    """One run: the module, what it learns from, and how far it is."""
+
     def __init__(
         self,
         how: Recover,
@@ -65,58 +78,74 @@ class _Run:
         ctx: Context,
         device: torch.device,
     ) -> None:
-        self.how, self.model, self.ctx, self.device = how, model, ctx, device
+        self.how, self.model, self.teacher, self.ctx, self.device = how, model, teacher, ctx, device
+        self.data, self.features = data, match_features(how.features, model, teacher)
         self.batches: Batches = make_batches(model, data, how.validation, how.batch, ctx.seed)
-        features = match_features(how.features, model, teacher)
-        self.module: TorchGraph = to_module(model, [mine for mine, _ in features]).to(device)
+        mine = [name for name, _ in self.features]
+        self.module: TorchGraph = to_module(model, mine).to(device)
         # Convolutions are faster so, by a sixth.
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.mode.batch_norm = "trained" if how.batch_norm == "trained" else "frozen"
         self.module.mode.dropout = how.dropout
-        terms = how.terms() or default_terms(model, data, features=bool(features))
-        self.loss, self.teach = self._lesson(terms, teacher, features)
+        terms = how.terms() or default_terms(model, data, features=bool(self.features))
+        self.augment = self._augment(taught=set(terms) != {"ce"})
+        self.loss, self.teach = self._lesson(terms, how.threads)
         past = " ".join(step.pass_name for step in model.lineage)
         pruned, clustered = "prune" in past, how.keep_clusters and "cluster" in past
         self.kept = state.Kept(
             self.module, zeros=how.keep_zeros, pruned=pruned, clustered=clustered
         )
-        self.identity = identity_of(how, model, teacher, data, ctx.seed)
         self.first = next(iter(self.batches.stream(0)))
         with torch.no_grad():
-            feeds = to_tensors(self.first, device)
-            self.loss.prepare(self.module.run(feeds), self.teach(feeds))
+            feeds = to_tensors(self.first.batch, device)
+            # Past what is kept: these feeds are no view of their items.
+            wanted = self.teach.teach(feeds) if self.teach else {}
+            self.loss.prepare(self.module.run(feeds), wanted)
         self.optimizer = Optimizer(how, self.module, self.loss)
         self.average = state.Average(self.module, how.ema) if how.ema else None
-        self.step, self.stalled, self.stopped = 0, 0, "done"
+        self.step, self.stalled, self.stopped, self.spent = 0, 0, "done", 0.0
         self.best, self.best_loss, self.best_step = state.snapshot(self.module), math.inf, 0
         self.given = math.inf
+        self.news = News(ctx.progress, self.batches.size)
         self.report: dict[str, Any] = {"loss": terms, "weights": len(self.module.weights)}
 
-    def _lesson(
-        self, terms: dict[str, float], teacher: Model, features: list[tuple[str, str]]
-    ) -> tuple[Loss, Teach]:
+    def _augment(self, *, taught: bool) -> Augment:
+        how, source = (
+            augmentation_for(self.model, self.how.augment, taught=taught),
+            self.data.source,
+        )
+        views = self.how.views or (CACHED_VIEWS if self.how.cache else 0)
+        return Augment(how, self.ctx.seed, views, 0 if source.batched else source.count)
+
+    def _lesson(self, terms: dict[str, float], threads: int) -> tuple[Loss, Taught | None]:
         """The loss and what runs the teacher; labels alone need none, whatever its outputs are."""
         how, outputs = self.how, [(o.name, o.name) for o in self.model.outputs]
         if set(terms) == {"ce"}:
-            return Loss(terms, how.temperature, outputs, features), lambda feeds: feeds
-        pairs = match_outputs(self.model, teacher, how.match)
-        teach = make_teacher(teacher, [t for _, t in features], self.device, how.threads)
-        return Loss(terms, how.temperature, pairs, features), teach
+            return Loss(terms, how.temperature, outputs, self.features), None
+        pairs = match_outputs(self.model, self.teacher, how.match)
+        inputs = match_inputs(self.model, self.teacher, how.match)
+        taps = [theirs for _, theirs in self.features]
+        teach = make_teacher(self.teacher, taps, inputs, self.device, threads)
+        say = self.ctx.progress.say
+        disk = cache_of(how.cache, self.teacher, self.data, taps, self.augment, say)
+        loss = Loss(terms, how.temperature, pairs, self.features)
+        return loss, Taught(teach, self.augment, disk, self.device)
 
     def choose_threads(self) -> None:
-        """As many as make two steps fastest: on a busy machine that may be one."""
+        """On the CPU, unless told how many, as many as make steps fastest."""
+        long = self.total >= FEW_STEPS or self.how.time is not None
+        if self.how.threads or self.device.type != "cpu" or not long:
+            return
         before = state.snapshot(self.module)
-        spent = {}
-        for count in sorted({1, max(torch.get_num_threads() // 2, 1), torch.get_num_threads()}):
-            torch.set_num_threads(count)
-            self._gradient(self.first, 0)
-            start = time.perf_counter()
-            for _ in range(2):
-                self._gradient(self.first, 0)
-            spent[count] = time.perf_counter() - start
+        chosen = fastest_threads(lambda: self._gradient(self.first))
         self.optimizer.forget()
         state.restore(self.module, before)
-        torch.set_num_threads(min(spent, key=lambda c: spent[c]))
+        torch.set_num_threads(chosen)
+        if self.teach is not None and chosen > 1:
+            inputs = match_inputs(self.model, self.teacher, self.how.match)
+            taps = [theirs for _, theirs in self.features]
+            self.teach.teach = make_teacher(self.teacher, taps, inputs, self.device, chosen)
+        self.report["threads"] = chosen
 
     @property
     def total(self) -> float:
@@ -130,16 +159,17 @@ class _Run:
 
     def train(self) -> None:
         """All steps; afterwards the module holds the best weights."""
-        self._resume()
+        checkpoint.resume(self)
         try:
-            if self.step == 0:
-                self._validate()
-                self.given = self.best_loss
-            self._steps()
+            with Interrupts(self.ctx.progress.say) as interrupts:
+                if self.step == 0:
+                    self._validate()
+                    self.given = self.best_loss
+                self._steps(interrupts)
+            if interrupts.asked:
+                self._interrupted()
         except KeyboardInterrupt:
-            self.stopped = "interrupted"
-            self._save()
-            self.ctx.progress.say("interrupted: the best weights so far are kept")
+            self._interrupted()
         state.restore(self.module, self.best)
         self.module.eval()
         self.report |= {
@@ -147,40 +177,52 @@ class _Run:
             "best_step": self.best_step,
             "validation": [short(self.given), short(self.best_loss)],
             "items": [len(self.batches.training), len(self.batches.validation)],
+            "augment": self.augment.how,
             "stopped": self.stopped,
         }
 
-    def _steps(self) -> None:
+    def _interrupted(self) -> None:
+        self.stopped = "interrupted"
+        checkpoint.save(self)
+        self.ctx.progress.say("interrupted: the best weights so far are kept")
+
+    def _steps(self, interrupts: Interrupts) -> None:
         total, limit = self.total, self.how.seconds()
         every = self.how.evaluate_every or self.batches.per_epoch
-        start = saved = time.monotonic()
+        start = saved = time.monotonic() - self.spent
         count = None if total == math.inf else int(total) - self.step
         stream = self.batches.stream(self.step)
-        for batch in self.ctx.progress.track(stream, "recover", count):
-            passed = time.monotonic() - start
-            done = max(self.step / total, passed / limit if limit else 0.0)
-            if done >= 1:
+        self.news.start(self.step)
+        for taken in self.ctx.progress.track(stream, "recover", count):
+            self.spent = time.monotonic() - start
+            done = max(self.step / total, self.spent / limit if limit else 0.0)
+            if interrupts.asked or done >= 1 or not self._step(taken, done):
                 break
-            if not self._step(batch, done):
-                break
-            if self.step % every == 0 and not self._improves():
+            self.news.tell(self.step, done, self.optimizer.rate)
+            if self.step % every == 0 and not self._improves(done):
                 break
             if time.monotonic() - saved > 60 * self.how.checkpoint_minutes:
                 saved = time.monotonic()
-                self._save()
+                checkpoint.save(self)
             if self.step >= total:
                 break
+        if interrupts.asked:
+            return
         if self.step % every and self.stopped == "done":
             self._validate()
-        self._save()
+        checkpoint.save(self)
 
-    def _step(self, batch: Batch, done: float) -> bool:
+    def _step(self, taken: Taken, done: float) -> bool:
         rate = share(self.how.schedule, done, self.how.warmup)
-        loss = self._gradient(batch, self.step)
+        loss = self._gradient(taken)
         if not math.isfinite(loss):
-            self.stopped = f"loss is {loss} at step {self.step}, rows of {self._where()}"
+            place = f"batch {self.step % self.batches.per_epoch} of epoch {taken.epoch}"
+            self.stopped = f"loss is {loss} at step {self.step}, {place}: {taken}"
             self.ctx.progress.say(f"{self.stopped}; the last good weights are kept")
             return False
+        if self.step == 0:
+            self._tell_untrained()
+        self.news.add(loss)
         self.optimizer.step(rate)
         self.kept.restore()
         self.step += 1
@@ -188,34 +230,44 @@ class _Run:
             self.average.update()
         return True
 
-    def _where(self) -> str:
-        epoch, batch = divmod(self.step, self.batches.per_epoch)
-        return f"batch {batch} of epoch {epoch}"
+    def _tell_untrained(self) -> None:
+        """Say which weights no gradient reaches, where operators are why."""
+        names, operators = without_gradient(self.model, self.module)
+        if names and operators:
+            self.report["untrained"] = names
+            self.ctx.progress.say(
+                f"no gradient reaches {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}: "
+                f"{', '.join(operators)} let none through"
+            )
 
-    def _gradient(self, batch: Batch, step: int) -> float:
+    def _gradient(self, taken: Taken) -> float:
         """Gradients of one batch; the loss."""
-        feeds = to_tensors(batch, self.device)
-        generator = torch.Generator().manual_seed(self.ctx.seed * 1_000_003 + step)
-        feeds = augmented(feeds, self.how.augment, generator)
+        feeds = to_tensors(taken.batch, self.device)
+        feeds = self.augment(feeds, self.augment.view(taken.epoch), taken.rows)
         self.module.train()
         self.optimizer.zero()
-        loss = self._loss(feeds, batch)
+        loss = self._loss(feeds, taken)
         if not loss.requires_grad:
             raise no_gradient(self.model)
         torch.autograd.backward(loss)
         return float(loss.item())
 
-    def _loss(self, feeds: dict[str, Tensor], batch: Batch) -> Tensor:
-        wanted = self.teach(feeds)
+    def _wanted(self, feeds: dict[str, Tensor], taken: Taken) -> dict[str, Tensor]:
+        if self.teach is None:
+            return {}
+        return self.teach(feeds, taken)
+
+    def _loss(self, feeds: dict[str, Tensor], taken: Taken) -> Tensor:
+        wanted = self._wanted(feeds, taken)
         half = self.how.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             made = self.module.run(channels_last(feeds))
-        loss: Tensor = self.loss(made, wanted, batch.labels)
+        loss: Tensor = self.loss(made, wanted, taken.batch.labels)
         return loss
 
-    def _improves(self) -> bool:
+    def _improves(self, done: float) -> bool:
         """Validate; whether to go on."""
-        if self._validate():
+        if self._validate(done):
             self.stalled = 0
             return True
         self.stalled += 1
@@ -226,75 +278,21 @@ class _Run:
             return False
         return True
 
-    def _validate(self) -> bool:
+    def _validate(self, done: float = 1.0) -> bool:
         """Loss on the items held back; whether it is the lowest, then the weights are kept."""
         with state.swapped(self.module, self.average.weights if self.average else None):
             if self.how.batch_norm == "re-estimated":
-                self._estimate()
+                estimate(self.module, self.batches, self.device)
             self.module.eval()
             total, rows = 0.0, 0
             with torch.no_grad():
-                for batch in self.batches.held_back():
-                    loss = self._loss(to_tensors(batch, self.device), batch)
-                    total, rows = total + loss.item() * batch.size, rows + batch.size
+                for taken in self.batches.held_back():
+                    loss = self._loss(to_tensors(taken.batch, self.device), taken)
+                    total, rows = total + loss.item() * taken.batch.size, rows + taken.batch.size
             value = total / rows if rows else math.inf
             better = value < self.best_loss
             if better:
                 self.best, self.best_loss = state.snapshot(self.module), value
                 self.best_step = self.step
-        rate = self.optimizer.rate
-        self.ctx.progress.say(
-            f"step {self.step}: validation loss {value:.5g}"
-            f"{' (best)' if better else ''}, rate {rate:.2g}"
-        )
+        self.news.validated(self.step, value, done, self.optimizer.rate, better=better)
         return better
-
-    def _estimate(self) -> None:
-        """Statistics of BatchNormalization as the mean over some training batches."""
-        mode = self.module.mode
-        self.module.train()
-        mode.batch_norm = "trained"
-        try:
-            with torch.no_grad():
-                for count, batch in enumerate(self.batches.stream(0), 1):
-                    mode.momentum = 1 / count  # a mean over all batches
-                    self.module.run(to_tensors(batch, self.device))
-                    if count >= min(self.batches.per_epoch, 20):
-                        break
-        finally:
-            mode.batch_norm, mode.momentum = "frozen", 0.1
-
-    def _save(self) -> None:
-        if self.how.checkpoint is None:
-            return
-        problem = state.save_checkpoint(
-            Path(self.how.checkpoint),
-            {
-                "digest": self.identity,
-                "weights": state.snapshot(self.module),
-                "average": self.average.weights if self.average else None,
-                "count": self.average.count if self.average else 0,
-                "loss": self.loss.state_dict(),
-                "optimizer": self.optimizer.state(),
-                "best": self.best,
-                "numbers": [self.step, self.best_step, self.stalled, self.best_loss, self.given],
-                "random": torch.get_rng_state(),
-            },
-        )
-        if problem:
-            self.ctx.progress.say(problem)
-
-    def _resume(self) -> None:
-        if not (self.how.resume and self.how.checkpoint):
-            return
-        found = state.load_checkpoint(Path(self.how.checkpoint), self.identity)
-        if found is None:
-            return
-        state.restore(self.module, found["weights"])
-        if self.average and found["average"]:
-            self.average.weights, self.average.count = found["average"], found["count"]
-        self.loss.load_state_dict(found["loss"])
-        self.optimizer.load(found["optimizer"])
-        self.best = found["best"]
-        self.step, self.best_step, self.stalled, self.best_loss, self.given = found["numbers"]
-        torch.set_rng_state(found["random"])

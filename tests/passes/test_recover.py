@@ -22,6 +22,8 @@ from trimtab.core.target import Target
 from trimtab.passes import PruneMagnitude, QuantizeStatic, Recover, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.torch_graph import state, to_module
+from trimtab.passes.torch_graph.augment import PLAIN, Augment, augmentation_for
+from trimtab.passes.torch_graph.batches import make_batches
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,77 @@ def test_each_way_to_train_improves(fields: dict[str, Any]) -> None:
     after = Recover(teacher=teacher, **given | fields)(pruned, context())
     before, best = notes(after)["validation"]
     assert best < before
+
+
+def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
+    teacher = graphs.cnn()
+    how = Recover(teacher=teacher, batch_norm="trained", epochs=1, batch=16)
+    assert "BatchNormalization" not in graphs.ops(how(teacher, context()))
+    assert "BatchNormalization" in graphs.ops(how.with_fields(fold=False)(teacher, context()))
+    assert "BatchNormalization" in graphs.ops(Recover(steps=1)(teacher, context()))
+
+
+def test_what_the_teacher_said_is_kept_and_changes_nothing(tmp_path: Path) -> None:
+    teacher = graphs.cnn()
+    pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
+    how = Recover(teacher=teacher, augment="both", views=2, **SHORT | {"epochs": 3})
+    plain = how(pruned, context())
+    first = how.with_fields(cache=str(tmp_path))(pruned, context())
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert len(files) == 4  # two views, the items as they are, and what a record holds
+    second = how.with_fields(cache=str(tmp_path))(pruned, context())
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+    for name, array in weights(plain).items():
+        np.testing.assert_array_equal(weights(first)[name], array)
+        np.testing.assert_array_equal(weights(second)[name], array)
+
+
+def test_whole_batches_of_the_users_code_train_with_a_cache(tmp_path: Path) -> None:
+    def stream() -> Iterator[dict[str, np.ndarray]]:
+        for batch in images(64).sized(16):
+            yield dict(batch.feeds)
+
+    data = Dataset.of_batches(stream)
+    pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
+    how = Recover(teacher=graphs.cnn(), epochs=4, learning_rate=5e-3, augment="mirror")
+    after = how.with_fields(cache=str(tmp_path))(pruned, context(data))
+    before, best = notes(after)["validation"]
+    assert best < before
+
+
+def test_shards_give_batches_of_one_size(tmp_path: Path) -> None:
+    (batch,) = images(40).sized(40)
+    for index, part in enumerate(np.split(batch.feeds["x"], [7, 20])):
+        np.savez(tmp_path / f"{index}.npz", x=part)
+    data = Dataset.open(tmp_path)
+    made = make_batches(graphs.cnn(), data, 0.25, 8, seed=0)
+    taken = [t for t, _ in zip(made.stream(0), range(made.per_epoch), strict=False)]
+    assert [t.batch.size for t in taken] == [8] * made.per_epoch
+    for one in taken:
+        np.testing.assert_array_equal(one.batch.feeds["x"], batch.feeds["x"][one.rows])
+
+
+def test_colour_images_are_augmented_where_a_teacher_answers() -> None:
+    def chosen(shape: str, *, taught: bool) -> str:
+        model = graphs.model_of(f"(float{shape} x) => (float{shape} y) {{ y = Relu (x) }}")
+        return augmentation_for(model, "auto", taught=taught)
+
+    assert chosen("[n,3,32,32]", taught=True) == "both"
+    assert chosen("[n,3,32,32]", taught=False) == "shift"
+    assert chosen("[n,1,32,32]", taught=True) == "none"
+    assert chosen("[n,3,8,8]", taught=True) == "none"
+    assert chosen("[n,16]", taught=True) == "none"
+
+
+def test_a_view_of_an_item_is_the_same_in_any_batch() -> None:
+    augment = Augment("both", seed=1, views=3, count=10)
+    x = torch.rand(10, 3, 16, 16)
+    whole = augment({"x": x}, 2, np.arange(10))["x"]
+    some = augment({"x": x[[1, 5]]}, 2, np.array([1, 5]))["x"]
+    torch.testing.assert_close(some, whole[[1, 5]], rtol=0, atol=0)
+    assert augment.view(5) == 2
+    assert not torch.equal(whole, augment({"x": x}, 1, np.arange(10))["x"])
+    assert augment({"x": x}, PLAIN, np.arange(10))["x"] is x
 
 
 def test_features_of_other_widths_are_projected() -> None:

@@ -1,0 +1,53 @@
+"""What a training run says while it goes on: loss, validation, rate, time left."""
+
+from __future__ import annotations
+
+import time
+
+from trimtab.core.progress import Progress
+
+#: Between two lines.
+_SECONDS = 60.0
+
+
+class News:
+    """Lines about the steps since the last one.
+
+    Args:
+        progress: where they are said.
+        size: items in a step.
+    """
+
+    def __init__(self, progress: Progress, size: int) -> None:
+        self.progress, self.size = progress, size
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """The clock starts at this step."""
+        self.begin = self.last = time.monotonic()
+        self.first, self.total, self.count = step, 0.0, 0
+
+    def add(self, loss: float) -> None:
+        """The loss of a step."""
+        self.total, self.count = self.total + loss, self.count + 1
+
+    def tell(self, step: int, done: float, rate: float) -> None:
+        """Say how it goes, once a minute."""
+        if time.monotonic() - self.last >= _SECONDS:
+            self.progress.say(f"step {step}: {self._pace(step, done, rate)}")
+
+    def validated(self, step: int, value: float, done: float, rate: float, *, better: bool) -> None:
+        """Say what validation found."""
+        best = " (best)" if better else ""
+        pace = f", {self._pace(step, done, rate)}" if self.count else ""
+        self.progress.say(f"step {step}: validation {value:.5g}{best}{pace}")
+
+    def _pace(self, step: int, done: float, rate: float) -> str:
+        now = time.monotonic()
+        self.last = now
+        each = (step - self.first) * self.size / max(now - self.begin, 1e-9)
+        loss = f"loss {self.total / self.count:.5g}, " if self.count else ""
+        self.total, self.count = 0.0, 0
+        left = (now - self.begin) / done * (1 - done) if 0 < done < 1 else 0.0
+        time_left = f", {left / 60:.1f} min left" if left else ""
+        return f"{loss}rate {rate:.2g}, {each:.0f} items/s{time_left}"
