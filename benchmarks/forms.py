@@ -19,16 +19,15 @@ else in `shared` beside the checkout; MiniLM comes with the package gt-all-minil
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from recover_data import cifar, network
+from forms_networks import NETWORKS
+from recover_data import cifar
 
 from trimtab.core.context import Context
+from trimtab.core.errors import unknown
 from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.session import Feeds, Level, SessionConfig, build_session, run
@@ -41,16 +40,9 @@ from trimtab.report.text import table
 from trimtab.runtime_bench.compare import compare
 from trimtab.tune_clock import DecidingClock
 
-ROOT = Path(__file__).resolve().parent.parent
+#: Networks that take CIFAR-10 images.
+CIFAR = ("resnet20", "resnet56", "mobilenet_v2")
 DEFAULT = "minilm,minilm-int8,resnet20,resnet56,mobilenet_v2"
-
-
-def minilm() -> Model:
-    """all-MiniLM-L6-v2 with its mean over tokens, batch and length dynamic."""
-    sys.path.insert(0, str(ROOT))
-    from trimtab.open_model import open_model
-
-    return open_model("examples.minilm:encoder")
 
 
 def dynamic_int8(model: Model) -> Model:
@@ -76,11 +68,12 @@ def static_int8(model: Model, target: Target) -> Model:
 def made(name: str, target: Target) -> Model:
     """The model of that name."""
     bare = name.removesuffix("-int8")
-    loaders: dict[str, Callable[[], Model]] = {"minilm": minilm}
-    model = loaders.get(bare, partial(network, bare))()
+    if bare not in NETWORKS:
+        raise unknown("network", bare, NETWORKS)
+    model = NETWORKS[bare]()
     if bare == name:
         return model
-    return dynamic_int8(model) if bare in loaders else static_int8(model, target)
+    return static_int8(model, target) if bare in CIFAR else dynamic_int8(model)
 
 
 def shapes_of(model: Model, batch: int, length: int) -> tuple[str, ...]:

@@ -57,9 +57,32 @@ def _finite(value: ir.Value | None, steps: int) -> bool:
     return all(_finite(v, steps - 1) for v in node.inputs[first:last])
 
 
+def unguarded(value: ir.Value | None) -> ir.Value | None:
+    """The probabilities behind a guard that can be left out; the value itself without one."""
+    where = producer(value, "Where")
+    if where is None:
+        return value
+    found = nan_guard_dropped.look(where)
+    return value if found is None or isinstance(found, str) else where.inputs[2]
+
+
 @form("keys-transposed", at="Reshape")
 def keys_transposed(last: ir.Node) -> Found:
     """Transpose in three axes between two Reshapes as one Transpose of the last two of four."""
+    found = _keys_before(last)
+    if found is None or isinstance(found, str):
+        return found
+    source = found
+    return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
+
+
+def keys_before(last: ir.Node | None) -> ir.Value | None:
+    """What is transposed in three axes up to this Reshape; None where it is something else."""
+    found = _keys_before(last) if last is not None and last.op_type == "Reshape" else None
+    return None if isinstance(found, str) else found
+
+
+def _keys_before(last: ir.Node) -> ir.Value | str | None:
     middle = producer(last.inputs[0], "Transpose")
     first = producer(middle.inputs[0], "Reshape") if middle is not None else None
     source = first.inputs[0] if first is not None else None
@@ -73,7 +96,7 @@ def keys_transposed(last: ir.Node) -> Found:
     sizes: list[Size] = [axis_size(source, i) for i in range(4)]
     if not _merged(there, sizes) or not _agree(back, [*sizes[:2], sizes[3], sizes[2]]):
         return "its shapes do more than merge the leading axes"
-    return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
+    return source
 
 
 def _merged(given: list[Size], sizes: list[Size]) -> bool:

@@ -8,7 +8,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .facts import Array, attr, const, conv_attrs, conv_facts, dims, only_user, producer, zeros
+from .facts import (
+    Array,
+    attr,
+    const,
+    conv_attrs,
+    conv_facts,
+    dims,
+    only_user,
+    producer,
+    same_shape,
+    zeros,
+)
 from .form import Found, Writer, form
 
 
@@ -116,5 +127,35 @@ def batchnorm_through_pad(norm: ir.Node) -> Found:
             epsilon=epsilon,
         )  # fmt: skip
         return w.op("Pad", made, *pad.inputs[1:], like=norm.outputs[0], mode="constant")
+
+    return make
+
+
+@form("batchnorm-through-add", at="BatchNormalization")
+def batchnorm_through_add(norm: ir.Node) -> Found:
+    """BatchNormalization of a sum of convolutions as one for each term, for them to take."""
+    add, found = producer(norm.inputs[0], "Add"), affine(norm)
+    if add is None or found is None:
+        return None
+    terms = [v for v in add.inputs if v is not None]
+    convs = [producer(v, "Conv") for v in terms]
+    if any(c is None or conv_facts(c) is None for c in convs):
+        return "a term is no convolution that could take it"
+    if any(only_user(v) is None for v in (add.outputs[0], *terms)):
+        return "the sum or a term is read elsewhere too"
+    if not all(same_shape(v, add.outputs[0]) for v in terms):
+        return "its terms are not known to have one shape"
+    zero = np.zeros_like(const(norm.inputs[2]))
+    epsilon = attr(norm, "epsilon", 1e-5)
+
+    def make(w: Writer) -> ir.Value:
+        first, second = terms
+        # The second term is scaled alone: the shift and the mean are in the first.
+        still = [norm.inputs[1], w.weight(zero, "shift"), w.weight(zero, "mean"), norm.inputs[4]]
+        parts = [
+            w.op("BatchNormalization", value, *rest, like=value, epsilon=epsilon)
+            for value, rest in ((first, norm.inputs[1:5]), (second, still))
+        ]
+        return w.op("Add", *parts, like=norm.outputs[0])
 
     return make

@@ -59,8 +59,8 @@ def gelu_open(gelu: ir.Node) -> Found:
 
 def _open_gelu(last: ir.Node) -> ir.Value | None:
     """The x, where the factors of a product are x, 1/2 and 1 + erf(x / sqrt 2), in any order."""
-    factors = [f for f in _factors(last, 3) if not is_scalar(f, 0.5)]
-    if len(factors) != 2 or len(_factors(last, 3)) != 3:
+    factors = [f for f in product_factors(last, 3) if not is_scalar(f, 0.5)]
+    if len(factors) != 2 or len(product_factors(last, 3)) != 3:
         return None
     for x, gate in (factors, factors[::-1]):
         add = producer(gate, "Add")
@@ -73,7 +73,7 @@ def _open_gelu(last: ir.Node) -> ir.Value | None:
     return None
 
 
-def _factors(node: ir.Node, most: int) -> list[ir.Value]:
+def product_factors(node: ir.Node, most: int) -> list[ir.Value]:
     """Factors of a product of products, at most that many, from the outside in."""
     found = list(pair(node))
     while len(found) < most:

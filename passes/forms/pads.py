@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .clips import bounds
+from .conv_parts import written_attrs
 from .facts import Array, attr, conv_attrs, conv_facts, only_user, producer, rank
 from .form import Found, Writer, form
 from .shortcuts import pads_of
@@ -120,7 +121,9 @@ def channels_to_block(last: ir.Node) -> Found:
                 value = w.op(node.op_type, value, *node.inputs[1:])
         weight = np.pad(after[0], ((0, 0), (0, extra), (0, 0), (0, 0)))
         bias = last.inputs[2:3]
-        return w.op("Conv", value, w.weight(weight), *bias, like=last.outputs[0], **_plain(last))
+        return w.op(
+            "Conv", value, w.weight(weight), *bias, like=last.outputs[0], **written_attrs(last)
+        )
 
     return make
 
@@ -158,16 +161,7 @@ def _widened(w: Writer, conv: ir.Node, value: ir.Value | None, extra: int) -> ir
     terms = [w.weight(weight)]
     if facts[1] is not None:
         terms.append(w.weight(np.pad(facts[1], (0, extra)), "bias"))
-    kinds = _plain(conv)
+    kinds = written_attrs(conv)
     if kinds["group"] > 1:
         kinds["group"] += extra
     return w.op("Conv", value, *terms, **kinds)
-
-
-def _plain(conv: ir.Node) -> dict[str, Any]:
-    """All attributes of a convolution, `auto_pad` included."""
-    kinds = conv_attrs(conv)
-    if kinds["pads"] is None:
-        del kinds["pads"]
-        kinds["auto_pad"] = attr(conv, "auto_pad")
-    return kinds

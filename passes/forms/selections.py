@@ -12,7 +12,7 @@ from .form import Found, Make, Writer, form
 from .shortcuts import FAR, slice_of
 
 
-def _sizes(split: ir.Node) -> tuple[int, list[int]] | None:
+def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
     """Axis and sizes of the parts; None where they are not known."""
     known = dims(split.inputs[0])
     if known is None:
@@ -33,7 +33,7 @@ def _sizes(split: ir.Node) -> tuple[int, list[int]] | None:
 @form("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
 def slices_from_split(split: ir.Node) -> Found:
     """Split as one Slice for each part."""
-    found = _sizes(split)
+    found = split_sizes(split)
     if found is None:
         return "the sizes of its parts are not known"
     axis, sizes = found

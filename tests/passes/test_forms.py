@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import forms_attention
 import forms_more
 import graphs
 import numpy as np
@@ -18,8 +19,8 @@ from trimtab.passes.base import relative_error
 from trimtab.passes.forms import find_form, forms
 from trimtab.passes.forms.sites import apply_form, find_sites
 
-CASES = [*FIRST, *forms_more.CASES]
-REFUSALS = [*FIRST_REFUSALS, *forms_more.REFUSALS]
+CASES = [*FIRST, *forms_more.CASES, *forms_attention.CASES]
+REFUSALS = [*FIRST_REFUSALS, *forms_more.REFUSALS, *forms_attention.REFUSALS]
 #: Two orders of summation in float32 differ by this much at the sizes of these graphs.
 ROUNDING = 2e-6
 

@@ -1,0 +1,121 @@
+"""The networks that forms are measured on, float, by name.
+
+Trained ones come from the shared data, MiniLM from its package; the rest have random weights of a
+fixed seed: what a form gains depends on operators and shapes, not on what was learned.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recover_data import network
+
+from trimtab.core.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Ids of tokens are drawn from the vocabulary of BERT.
+VOCABULARY = 30_000
+
+
+def minilm() -> Model:
+    """all-MiniLM-L6-v2 with its mean over tokens, batch and length dynamic."""
+    sys.path.insert(0, str(ROOT))
+    from trimtab.open_model import open_model
+
+    return open_model("examples.minilm:encoder")
+
+
+def exported(make: Callable[[], nn.Module], inputs: Mapping[str, Any], name: str) -> Model:
+    """A module with random weights, its batch dynamic."""
+    import torch
+
+    from trimtab.exporter import export
+
+    torch.manual_seed(0)
+    module = make().eval()
+    dynamic = {key: {0: "batch"} for key in inputs}
+    return export(module, dict(inputs), dynamic=dynamic, parity=False, name=name)
+
+
+def of_registry(name: str) -> Model:
+    """A row of `models.NETWORKS`."""
+    import torch
+
+    from trimtab.models import NETWORKS
+
+    image = torch.zeros(2, 3, 224, 224)
+    made = NETWORKS[name].inputs[0].name
+    return exported(NETWORKS[name].build, {made: image}, name)
+
+
+def unet() -> Model:
+    """U-Net (Ronneberger et al. 2015) of three levels, 16 to 128 channels, at 128 x 128."""
+    import torch
+    from torch import nn
+
+    def block(ins: int, outs: int) -> nn.Module:
+        parts: list[nn.Module] = []
+        for width in (ins, outs):
+            parts += [nn.Conv2d(width, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.ReLU()]
+        return nn.Sequential(*parts)
+
+    class UNet(nn.Module):
+        """Contracting and expanding path, nearest upsampling, skips concatenated."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            widths = (16, 32, 64, 128)
+            self.down = nn.ModuleList(
+                block(a, b) for a, b in zip((3, *widths), widths, strict=False)
+            )
+            self.up = nn.ModuleList(block(a + b, a) for a, b in itertools.pairwise(widths))
+            self.pool, self.grow = nn.MaxPool2d(2), nn.Upsample(scale_factor=2.0, mode="nearest")
+            self.head = nn.Conv2d(widths[0], 2, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            """(N, 3, 128, 128) -> (N, 2, 128, 128)."""
+            skips = [self.down[0](image)]
+            for step in list(self.down)[1:]:
+                skips.append(step(self.pool(skips[-1])))
+            value = skips.pop()
+            for step in reversed(list(self.up)):
+                value = step(torch.cat([skips.pop(), self.grow(value)], dim=1))
+            return self.head(value)
+
+    return exported(UNet, {"image": torch.zeros(2, 3, 128, 128)}, "unet")
+
+
+def transformer(name: str) -> Model:
+    """A network of transformers with its own defaults, a fourth as deep, random weights."""
+    import torch
+    import transformers as t
+
+    pixels = {"pixel_values": torch.zeros(2, 3, 224, 224)}
+    ids = torch.zeros(2, 128, dtype=torch.int64)
+    tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    makers: dict[str, tuple[Callable[[], nn.Module], Mapping[str, Any]]] = {
+        "vit": (lambda: t.ViTModel(t.ViTConfig(num_hidden_layers=3)), pixels),
+        "convnext": (lambda: t.ConvNextModel(t.ConvNextConfig()), pixels),
+        "swin": (lambda: t.SwinModel(t.SwinConfig()), pixels),
+        "bert": (lambda: t.BertModel(t.BertConfig(num_hidden_layers=3)), tokens),
+    }
+    make, inputs = makers[name]
+    return exported(make, inputs, name)
+
+
+NETWORKS: Mapping[str, Callable[[], Model]] = {
+    "minilm": minilm,
+    **{name: partial(network, name) for name in ("resnet20", "resnet56", "mobilenet_v2")},
+    "vgg16": partial(of_registry, "vgg16"),
+    "resnet50": partial(of_registry, "resnet50"),
+    "unet": unet,
+    **{name: partial(transformer, name) for name in ("vit", "convnext", "bert", "swin")},
+}
