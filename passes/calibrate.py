@@ -113,12 +113,12 @@ def calibrate(
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
     session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
-    rows = _rows_per_run(model, data, session, inner)
+    rows = rows_per_run(model, data, session, inner)
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
     found = {name: Statistics() for name in tensors}
     first = 0
-    stream = _runs(model, data.sized(rows), rows)
+    stream = in_runs(model, data.sized(rows), rows)
     for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
         arrays = _run(session, batch, inner, f"{data.spec}, batch {index}")
         for name in tensors:
@@ -168,7 +168,7 @@ def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
     return (data.select(data.positions[:whole], data.part) if whole else data).sized(fixed)
 
 
-def _rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
+def rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
     """How many samples a run takes, so that its observed tensors stay within `CHUNK_BYTES`."""
     fixed = fixed_rows(model)
     if fixed is not None:
@@ -181,7 +181,7 @@ def _rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str
     return 1
 
 
-def _runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
+def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
     """The data in batches of at most `rows`; a model of a fixed batch size gets exactly that."""
     fixed = fixed_rows(model)
     for batch in data:

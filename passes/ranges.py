@@ -50,7 +50,7 @@ def find_range(
     if method == "percentile":
         return clip(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)
-    search = _squared_errors if method == "mse" else _divergences
+    search = squared_errors if method == "mse" else _divergences
     costs = search(statistics.histogram, candidates, levels)
     best = candidates[int(np.argmin(costs))]
     return float(best[0]), float(best[1])
@@ -81,7 +81,7 @@ def _candidates(full: Range) -> Array:
     )
 
 
-def _squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Array:
+def squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Array:
     """Mean squared error of rounding and clipping to each candidate range: (N,)."""
     used = np.flatnonzero(histogram.counts)
     counts, centres = histogram.counts[used], histogram.centres[used]

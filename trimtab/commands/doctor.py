@@ -1,32 +1,41 @@
-"""Why is a model slow: what onnxruntime really runs, what of it is not int8, why, what mends it.
+"""Why is a model slow, and why is it wrong.
 
-Each finding names its nodes, the reason and the mend. Shares of time come from a profiled session
-of its own, since profiling slows every node. Exit code 0 whatever is found; --json for scripts.
+Slow: what onnxruntime really runs, what of it is not int8, why, what mends it. Shares of time come
+from a profiled session of its own, since profiling slows every node. Wrong, for int8 models where
+--data are given: which layers hurt the answer, by what cause, and which would saturate on x64
+without VNNI. Each finding names its nodes, the reason and the mend. Exit code 0 whatever is found;
+--json for scripts.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.session import Feeds
 
-SUMMARY = "why is a model slow: float islands, conversions, layouts"
+SUMMARY = "why is a model slow, and an int8 model wrong: causes and mends"
+_BOTH = argparse.BooleanOptionalAction
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
-    add("--baseline", metavar="FLOAT", help="show its operators side by side")
-    add("--data", metavar="DATA", help="feed its first row (default: random numbers)")
+    add("--baseline", metavar="FLOAT", help="the float original, to compare with")
+    add(
+        "--data", metavar="DATA", help="real inputs (default: random ones, and no word on accuracy)"
+    )
+    add("--samples", metavar="N", help="of the data, to judge accuracy on (default 64)")
+    add("--accuracy", action=_BOTH, default=True, help="why it is wrong, where data are given")
+    add("--overflow", action=_BOTH, default=True, help="16-bit sums that would saturate, likewise")
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="of an input")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="execution provider")
     add("--target", metavar="NAME", help="a preset instead of this machine")
-    add("--profile", action=argparse.BooleanOptionalAction, default=True, help="shares of time")
+    add("--profile", action=_BOTH, default=True, help="shares of time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
 
 
@@ -58,10 +67,44 @@ def execute(args: argparse.Namespace) -> int:
         baseline=baseline,
         profiled=args.profile,
     )
-    print("\n".join(lines(diagnosis)))  # noqa: T201
+    told, made = lines(diagnosis), document(diagnosis)
+    if args.data:
+        more, parts = _accuracy(args, model, baseline)
+        told, made = [*told, "", *more], made | parts
+    print("\n".join(told))  # noqa: T201
     if args.json:
-        write_text(Path(args.json), json.dumps(document(diagnosis), indent=1) + "\n")
+        write_text(Path(args.json), json.dumps(made, indent=1) + "\n")
     return 0
+
+
+def _accuracy(
+    args: argparse.Namespace, model: Model, baseline: Model | None
+) -> tuple[list[str], dict[str, Any]]:
+    """Why an int8 model is wrong: lines and JSON values."""
+    from trimtab.core.context import Context
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.fields import convert
+    from trimtab.core.progress import Stderr
+    from trimtab.passes.diagnosis.why import is_quantized, overflows, why_wrong
+    from trimtab.report.accuracy import accuracy_lines, overflow_lines
+
+    told: list[str] = []
+    made: dict[str, Any] = {}
+    if not is_quantized(model):
+        return told, made
+    data = Dataset.open(args.data)
+    samples = convert(int | None, args.samples, where="--samples") or 64
+    if args.accuracy:
+        found = why_wrong(
+            model, data, Context(progress=Stderr()), baseline=baseline, samples=samples
+        )
+        told += accuracy_lines(found)
+        made["accuracy"] = found.to_json()
+    if args.overflow:
+        saturating = overflows(model, data)
+        told += overflow_lines(saturating)
+        made["overflow"] = [layer.to_json() for layer in saturating]
+    return told, made
 
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:

@@ -202,15 +202,36 @@ def available_providers() -> tuple[str, ...]:
     return tuple(ort.get_available_providers())
 
 
-def run(session: Any, feeds: Feeds, outputs: Sequence[str] | None = None) -> Outputs:
+def run(
+    session: Any,
+    feeds: Feeds,
+    outputs: Sequence[str] | None = None,
+    *,
+    only_needed: bool = False,
+) -> Outputs:
     """Run a session once; results by output name.
+
+    Args:
+        session: built by `build_session`.
+        feeds: arrays by input name.
+        outputs: names of the wanted outputs, all where None.
+        only_needed: compute nothing that the wanted outputs do not need.
 
     Raises:
         RunError: onnxruntime refuses the feeds, or fails.
     """
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
     with runtime_errors("session.run"):
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        options = _only_needed() if only_needed else None
+        return dict(zip(names, session.run(names, dict(feeds), options), strict=True))
+
+
+def _only_needed() -> Any:
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def running_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:

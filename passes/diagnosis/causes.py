@@ -1,0 +1,296 @@
+"""What is wrong with a layer, told from its measurements, and the command that would mend it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..calibrate import Statistics
+from ..ranges import find_range, squared_errors
+from .grids import Grid
+from .layers import Constant, Floats, Kind, relative
+from .measure import Measured, Seen
+
+#: Error of a quantizer over that of the best one of its type, from which it counts as wrong.
+WRONG = 3.0
+#: Part of an error that is a shift of means, from which correcting biases would pay.
+SHIFTED = 0.3
+#: Bits of a range that values three standard deviations away do not reach: outliers.
+OUTLYING_BITS = 1.5
+#: Harm of the whole, below which a layer is not worth a mend.
+HARMLESS = 0.02
+
+_AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
+_RANGES = f"calibrate anew: {_AGAIN}"
+_DYNAMIC = "trimtab quantize-dynamic FLOAT -o OUT"
+_ROUND = "trimtab round-weights INT8 -o OUT --reference FLOAT --data DATA"
+_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
+_EQUALIZE = "trimtab equalize FLOAT -o OUT --data DATA, then quantize"
+_SMOOTH = "trimtab smooth-quant FLOAT -o OUT --data DATA, then quantize"
+_FLOAT = f"leave it float: {_AGAIN} --exclude {{name}}"
+_INPUT = "leave what reads it float, by --exclude; images of 8 bits are best fed as they are"
+
+
+@dataclass(frozen=True)
+class RangeFit:
+    """A quantizer's range against the values that it rounds.
+
+    Attributes:
+        narrow_bits: how many times, as a power of two, it should be wider; 0 where it is not.
+        wide_bits: how many times it could be narrower.
+        excess: its squared error over that of the best range.
+        outlying_bits: bits that the best range spends on values that hardly occur.
+    """
+
+    narrow_bits: float = 0.0
+    wide_bits: float = 0.0
+    excess: float = 1.0
+    outlying_bits: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is told of one layer; errors are squared and relative to the tensor's own size.
+
+    Attributes:
+        name: of the layer.
+        op: its operator.
+        harm: error of the model's answer with this layer alone in int8.
+        alone: error of its own output with it alone in int8.
+        accumulated: error of its own output with everything in int8.
+        clipped: part of its values that lie outside of its range.
+        fit: its range against its values.
+        weight_error: of its weights; None where it has none or they are not known in float.
+        kind: what of it does most of the harm.
+        cause: in words.
+        mend: what to do.
+    """
+
+    name: str
+    op: str
+    harm: float
+    alone: float
+    accumulated: float
+    clipped: float
+    fit: RangeFit
+    weight_error: float | None
+    kind: Kind
+    cause: str
+    mend: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values; signal-to-noise ratios in decibels."""
+        return {
+            "layer": self.name,
+            "op": self.op,
+            "harm": short(self.harm),
+            "snr_alone_db": decibels(self.alone),
+            "snr_accumulated_db": decibels(self.accumulated),
+            "clipped": short(self.clipped),
+            "range_too_narrow_bits": round(self.fit.narrow_bits, 2),
+            "range_too_wide_bits": round(self.fit.wide_bits, 2),
+            "weight_snr_db": None if self.weight_error is None else decibels(self.weight_error),
+            "kind": self.kind,
+            "cause": self.cause,
+            "mend": self.mend,
+        }
+
+
+def short(number: float) -> float:
+    """A number to three digits."""
+    return float(f"{number:.3g}")
+
+
+def decibels(error: float) -> float | None:
+    """Signal-to-noise ratio of a relative squared error; None where there is no noise."""
+    return None if error <= 0 else round(-10 * math.log10(error), 1)
+
+
+def judge(measured: Measured) -> Verdict:
+    """The verdict on one layer."""
+    layer = measured.layer
+    fits = [_fit(s, a.grid) for s, a in zip(measured.seen, layer.activations, strict=True)]
+    fit = max(fits, key=lambda f: f.excess, default=RangeFit())
+    clipped = max((s.clipped / s.count for s in measured.seen if s.count), default=0.0)
+    kind = _kind(measured)
+    cause, mend = _told(measured, kind, fit, clipped)
+    return Verdict(
+        name=layer.name,
+        op=layer.op,
+        harm=measured.harm.relative,
+        alone=measured.alone.relative,
+        accumulated=measured.accumulated.relative,
+        clipped=clipped,
+        fit=fit,
+        weight_error=max((w.error for w in layer.weights), default=None),
+        kind=kind,
+        cause=cause,
+        mend=mend.format(name=layer.name),
+    )
+
+
+def _kind(measured: Measured) -> Kind:
+    """What of a layer does most of the harm: measured where it was, else by its own errors."""
+    if measured.parts:
+        return max(measured.parts, key=lambda kind: measured.parts[kind].relative)
+    kinds = measured.layer.kinds
+    if len(kinds) == 1 or not measured.layer.weights:
+        return kinds[0] if len(kinds) == 1 else "activation"
+    return "activation" if "activation" in kinds else "weight"
+
+
+def _told(measured: Measured, kind: Kind, fit: RangeFit, clipped: float) -> tuple[str, str]:
+    if kind == "activation":
+        return _activation(measured, fit, clipped)
+    if kind == "bias":
+        worst = max(measured.layer.biases, key=lambda b: b.error)
+        largest = float(np.abs(worst.rounded - worst.exact).max(initial=0.0))
+        cause = f"its bias differs from the float one by {worst.error:.1%}, up to {largest:.3g}"
+        return cause, f"{_BIAS}; or {_AGAIN}"
+    return _weight(measured)
+
+
+def _activation(measured: Measured, fit: RangeFit, clipped: float) -> tuple[str, str]:
+    levels = max((a.grid.levels for a in measured.layer.activations if a.grid), default=0)
+    if not levels:
+        cause = "its input is rounded to 256 levels between the extremes of each run"
+        return cause, f"{_SMOOTH}; or leave it float: {_DYNAMIC} --exclude {{name}}"
+    if fit.excess > WRONG and fit.narrow_bits > fit.wide_bits:
+        cause = (
+            f"its range is {fit.narrow_bits:.1f} bits too narrow: {clipped:.2%} of its values "
+            "are clipped"
+        )
+        return cause, _RANGES
+    if fit.excess > WRONG:
+        cause = f"its range is {fit.wide_bits:.1f} bits too wide for its values"
+        return cause, _RANGES
+    if measured.shift > SHIFTED:
+        return f"{measured.shift:.0%} of its error is a shift of channels' means", _BIAS
+    if fit.outlying_bits > OUTLYING_BITS:
+        cause = f"outliers take {fit.outlying_bits:.1f} bits of its range, and the rest gets few"
+        product = measured.layer.op in {"Conv", "ConvTranspose"}
+        return cause, f"{_EQUALIZE if product else _SMOOTH}; or {_FLOAT}"
+    cause = f"{levels} levels are few for what follows"
+    return cause, _INPUT if measured.layer.op == "Input" else _FLOAT
+
+
+def _weight(measured: Measured) -> tuple[str, str]:
+    worst = max(measured.layer.weights, key=lambda w: w.error)
+    if worst.grid is None:
+        return f"its weight differs from the float one by {worst.error:.2%} of its size", _AGAIN
+    known = worst.channels is not None
+    excess = _excess(worst, per_channel=worst.grid.axis is not None)
+    if excess > WRONG:
+        return _wrong_scale(worst), _AGAIN
+    if known and worst.grid.axis is None and (gain := _excess(worst, per_channel=True)) > WRONG:
+        cause = (
+            "one scale serves channels of unlike size: a scale for each would leave "
+            f"1/{gain:.3g} of the error"
+        )
+        return cause, f"{_AGAIN} (--per-channel); or {_EQUALIZE}"
+    if _uses_seven_bits(worst):
+        cause = "its weights use 7 bits, as x64 without VNNI wants it"
+        return cause, f"{_ROUND}; where the target has VNNI: {_AGAIN} --target x64-avx512-vnni"
+    if measured.shift > SHIFTED:
+        return f"{measured.shift:.0%} of its error is a shift of channels' means", _BIAS
+    return "its weights are rounded", f"{_ROUND}; or {_BIAS}"
+
+
+def _excess(constant: Constant, *, per_channel: bool) -> float:
+    """Error of a weight over what scales of its largest magnitudes would leave."""
+    best = _rounded_best(constant, per_channel=per_channel)
+    return constant.error / max(relative(best, constant.exact), 1e-12)
+
+
+def _wrong_scale(constant: Constant) -> str:
+    assert constant.grid is not None
+    if constant.grid.axis is None or constant.channels is None:
+        return f"the scale of its weight is {_scale_excess(constant):.3g} times what it needs"
+    channel, times = _worst_channel(constant)
+    return f"the scale of its channel {channel} is {times:.3g} times what its weights need"
+
+
+def _fit(seen: Seen, grid: Grid | None) -> RangeFit:
+    """A range against the histogram of what it holds."""
+    statistics = seen.statistics
+    if grid is None or not seen.count or statistics.highest == statistics.lowest:
+        return RangeFit()
+    actual = grid.range
+    best = find_range(statistics, "mse", levels=grid.levels)
+    width, wanted = actual[1] - actual[0], best[1] - best[0]
+    if wanted <= 0 or width <= 0:
+        return RangeFit()
+    # A range of both signs that serves values of one sign spends half of itself on nothing.
+    costs = squared_errors(statistics.histogram, np.array([actual, best]), grid.levels)
+    sides = [_bits(best[1], actual[1]), _bits(-best[0], -actual[0])]
+    return RangeFit(
+        narrow_bits=max(0.0, *sides),
+        wide_bits=max(0.0, math.log2(width / wanted)),
+        excess=float(costs[0] / max(costs[1], 1e-30)),
+        outlying_bits=max(0.0, math.log2(wanted / max(_spread(statistics), 1e-30))),
+    )
+
+
+def _bits(wanted: float, actual: float) -> float:
+    """How many times `actual` reaches too short, as a power of two."""
+    if wanted <= 0:
+        return 0.0
+    return math.log2(wanted / actual) if actual > wanted * 2**-16 else 16.0
+
+
+def _spread(statistics: Statistics) -> float:
+    """Six standard deviations of the values: what all but a few lie within."""
+    counts, centres = statistics.histogram.counts, statistics.histogram.centres
+    total = max(int(counts.sum()), 1)
+    mean = float(counts @ centres) / total
+    return 6 * math.sqrt(max(float(counts @ np.square(centres - mean)) / total, 0.0))
+
+
+def _limits(constant: Constant) -> int:
+    """The largest integer of a weight: 63 where only 7 bits are used."""
+    assert constant.grid is not None
+    return 63 if _uses_seven_bits(constant) else constant.grid.levels // 2 - 1
+
+
+def _uses_seven_bits(constant: Constant) -> bool:
+    grid = constant.grid
+    if grid is None or grid.levels != 256:
+        return False
+    return bool(np.abs(grid.offsets(constant.rounded)).max(initial=0) <= 64)
+
+
+def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats:
+    """The exact weight rounded to scales of its largest magnitudes."""
+    largest = _limits(constant)
+    exact, axis = constant.exact.astype(np.float64), constant.channels
+    axes = (
+        tuple(i for i in range(exact.ndim) if i != axis)
+        if per_channel and axis is not None
+        else None
+    )
+    scale = np.maximum(np.abs(exact).max(axis=axes, keepdims=True), 1e-30) / largest
+    rounded: Floats = (np.round(exact / scale) * scale).astype(np.float32)
+    return rounded
+
+
+def _worst_channel(constant: Constant) -> tuple[int, float]:
+    """The channel of the largest error, and its scale over what it needs."""
+    grid, axis = constant.grid, constant.channels
+    assert grid is not None
+    assert axis is not None
+    rows = np.moveaxis(constant.exact, axis, 0).reshape(constant.exact.shape[axis], -1)
+    held = np.moveaxis(constant.rounded, axis, 0).reshape(rows.shape)
+    channel = int(np.square(held - rows).sum(axis=1).argmax())
+    if grid.scale.size != len(rows):
+        return channel, _scale_excess(constant)
+    need = float(np.abs(rows[channel]).max()) / _limits(constant)
+    return channel, float(grid.scale[channel]) / max(need, 1e-30)
+
+
+def _scale_excess(constant: Constant) -> float:
+    assert constant.grid is not None
+    need = float(np.abs(constant.exact).max(initial=0.0)) / _limits(constant)
+    return constant.grid.step / max(need, 1e-30)

@@ -1,0 +1,105 @@
+"""The integers of a quantizer, and the floats that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .constants import array_of
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a quantizer rounds to: (q - zero) * scale, low <= q <= high.
+
+    Attributes:
+        scale: a scalar, or one for each slice of `axis`.
+        zero: zero point, of the same shape.
+        low: smallest integer.
+        high: largest integer.
+        axis: None where one scale serves the whole tensor.
+    """
+
+    scale: NDArray[np.float64]
+    zero: NDArray[np.float64]
+    low: int
+    high: int
+    axis: int | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest float that is not clipped, of the whole tensor."""
+        low, high = (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale
+        return float(low.min()), float(high.max())
+
+    @property
+    def step(self) -> float:
+        """Distance of neighbouring levels, the largest where there are several."""
+        return float(self.scale.max())
+
+    @property
+    def levels(self) -> int:
+        """Number of integers."""
+        return self.high - self.low + 1
+
+    def same(self, other: Grid | None) -> bool:
+        """Whether both round to the same numbers."""
+        return (
+            other is not None
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero, other.zero)
+        )
+
+    def meant(self, integers: NDArray[Any]) -> NDArray[np.float32]:
+        """The floats that integers stand for."""
+        scale, zero = self._shaped(integers.ndim)
+        floats: NDArray[np.float32] = ((integers - zero) * scale).astype(np.float32)
+        return floats
+
+    def rounded(self, floats: NDArray[Any]) -> NDArray[np.float64]:
+        """The integers that floats become."""
+        scale, zero = self._shaped(floats.ndim)
+        integers: NDArray[np.float64] = np.clip(
+            np.round(floats / scale) + zero, self.low, self.high
+        )
+        return integers
+
+    def offsets(self, floats: NDArray[Any]) -> NDArray[np.float64]:
+        """The integers that floats become, counted from their zero point."""
+        zero = self._shaped(floats.ndim)[1]
+        distance: NDArray[np.float64] = self.rounded(floats) - zero
+        return distance
+
+    def _shaped(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.axis is None:
+            return self.scale.reshape(()), self.zero.reshape(())
+        shape = [-1 if i == self.axis % rank else 1 for i in range(rank)]
+        return self.scale.reshape(shape), self.zero.reshape(shape)
+
+
+def grid_of(node: ir.Node) -> Grid | None:
+    """The grid of a QuantizeLinear or DequantizeLinear; None where it is not constant."""
+    scale = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    zero = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scale is None or scale.ndim > 1:
+        return None
+    kind: np.dtype[Any] = np.dtype(np.uint8) if zero is None else zero.dtype
+    held = array_of(node.inputs[0])
+    if node.op_type == "DequantizeLinear" and held is not None:
+        kind = held.dtype
+    if kind.kind not in "iu":
+        return None
+    limits = np.iinfo(kind)
+    zeros = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    return Grid(
+        scale.astype(np.float64),
+        np.broadcast_to(zeros, scale.shape),
+        int(limits.min),
+        int(limits.max),
+        None if scale.size == 1 else axis,
+    )
