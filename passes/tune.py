@@ -13,10 +13,16 @@ from trimtab.core.session import Feeds, SessionConfig
 from .base import Declined, Pass, Rewrite
 from .forms import find_form
 from .tune_cache import Cache
-from .tune_candidates import already_optimized, candidates, is_quantized, with_shapes
+from .tune_candidates import (
+    Candidate,
+    already_optimized,
+    candidates,
+    is_quantized,
+    with_shapes,
+)
 from .tune_judge import Judge
 from .tune_search import Budget, Search
-from .tune_shapes import cases_of, first_rows, read_shapes
+from .tune_shapes import cases_of, first_rows, read_shapes, sizes_text
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Tune(Pass):
         seconds: time for everything together.
         shapes: sizes that matter, each as NAME=1x128; a second one for a name is a second case.
         over: whether several sizes are judged by their mean or by the worst of them.
-        goal: what a form must improve; other goals than latency may not cost time.
+        goal: what a form must improve: time, bytes of the file, peak memory of a run, or how much
+            runs in int8; the others may not cost time.
         contrib: try forms with operators that only onnxruntime knows.
         optimized: work on graphs that onnxruntime's optimizer wrote, which are left alone else.
         cache: file of what earlier runs found; none where empty.
@@ -46,7 +53,7 @@ class Tune(Pass):
     seconds: float = 90.0
     shapes: tuple[str, ...] = ()
     over: Literal["mean", "worst"] = "mean"
-    goal: Literal["latency", "size", "int8"] = "latency"
+    goal: Literal["latency", "size", "memory", "int8"] = "latency"
     contrib: bool = False
     optimized: bool = False
     cache: str = ""
@@ -74,26 +81,31 @@ class Tune(Pass):
             return Rewrite(model.ir, declined)
         budget = Budget.of(self.seconds)
         search = self._search(base, ctx, ctx.clock, budget)
-        ratio = search.run(found, asked=bool(self.rules))
+        ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
         undecided = [
             Declined(str(t.choice), str(t)) for t in search.trials if "left as it was" in t.verdict
         ]
         result = search.current.ir if search.kept else model.ir
         return Rewrite(result, [*undecided, *declined], _report(search, ratio))
 
+    def _candidates(self, model: Model) -> list[Candidate]:
+        return candidates(model, self.rules, contrib=self.contrib)[0]
+
     def _search(self, base: Model, ctx: Context, clock: Clock, budget: Budget) -> Search:
         quantized = is_quantized(base)
+        cases = cases_of(base, self.shapes, ctx, self.seed)
         judge = Judge(
             clock,
             SessionConfig.of(ctx.target),
-            cases_of(base, self.shapes, ctx, self.seed),
+            cases,
             _samples(base, ctx),
             self.over,
             self.goal,
             self.tolerance or 0.0,
             quantized,
         )
-        cache = Cache.open(self.cache, ctx.target, quantized=quantized)
+        sizes = sizes_text(cases)
+        cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
         return Search(base, judge, budget, cache, ctx.progress)
 
 

@@ -14,6 +14,10 @@ from trimtab.core.files import write_text
 from trimtab.core.target import Target
 
 Key = tuple[str, str]
+#: Between the shape of a site and the sizes of the model's inputs, where the shape is not fixed.
+AT = "@"
+#: What a text of fixed shapes is made of.
+FIXED = frozenset("0123456789x,")
 
 
 def machine_class(target: Target) -> str:
@@ -33,15 +37,18 @@ class Cache:
     Attributes:
         path: the file; None keeps everything in memory.
         place: machine class and precision.
+        sizes: of the inputs that are measured with; they tell apart what a site with free axes
+            gained. Empty where they are not known: then the least gain at any sizes counts.
         gains: ratio by rule and site shape.
     """
 
     path: Path | None
     place: str
+    sizes: str = ""
     gains: dict[Key, Ratio] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: str, target: Target, *, quantized: bool) -> Cache:
+    def open(cls, path: str, target: Target, *, quantized: bool, sizes: str = "") -> Cache:
         """What the file knows of this place; nothing where it is absent or cannot be read."""
         place = f"{machine_class(target)}, {'int8' if quantized else 'float'}"
         known = _read(Path(path)).get(place, {}) if path else {}
@@ -49,17 +56,30 @@ class Cache:
         for key, value in known.items():
             rule, _, shape = key.partition(" | ")
             gains[rule, shape] = Ratio(*value)
-        return cls(Path(path) if path else None, place, gains)
+        return cls(Path(path) if path else None, place, sizes, gains)
 
     def known(self, rule: str, shapes: Iterable[str]) -> Ratio | None:
         """The gain that a rule had at such sites: the least of them; None where one is unknown."""
-        found = [self.gains.get((rule, shape)) for shape in shapes]
-        ratios = [r for r in found if r is not None]
-        return min(ratios, key=lambda r: r.value) if ratios and len(ratios) == len(found) else None
+        found = [self._gains_at(rule, shape) for shape in shapes]
+        if not found or not all(found):
+            return None
+        return min((r for ratios in found for r in ratios), key=lambda r: r.value)
+
+    def _gains_at(self, rule: str, shape: str) -> list[Ratio]:
+        key = self._key(rule, shape)
+        if self.sizes or key in self.gains:
+            return [self.gains[key]] if key in self.gains else []
+        start = f"{shape} {AT} "
+        return [r for (name, at), r in self.gains.items() if name == rule and at.startswith(start)]
+
+    def _key(self, rule: str, shape: str) -> Key:
+        """A site with free axes gains by the sizes that they take."""
+        free = set(shape.partition(" ")[2].partition(" ")[2].replace("scalar", "")) - FIXED
+        return rule, f"{shape} {AT} {self.sizes}" if free and self.sizes else shape
 
     def learn(self, rule: str, shapes: Iterable[str], ratio: Ratio) -> None:
         """Note a gain that was measured."""
-        self.gains |= {(rule, shape): ratio for shape in shapes}
+        self.gains |= {self._key(rule, shape): ratio for shape in shapes}
         if self.path is None:
             return
         # Read again: another run may have written meanwhile. A cache is worth no failure.

@@ -12,15 +12,15 @@ from .base import Declined
 from .forms import find_form, forms
 from .forms.sites import Site, apply_form, find_sites, infer_shapes
 
-#: Operators that onnxruntime's optimizer writes and exporters do not.
+#: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
 FUSED = frozenset(
     {
         "BiasGelu",
-        "FastGelu",
+        "DynamicQuantizeMatMul",
         "FusedConv",
         "FusedGemm",
         "FusedMatMul",
-        "QuickGelu",
+        "MatMulIntegerToFloat",
         "ReorderInput",
         "SkipLayerNormalization",
     }

@@ -9,6 +9,7 @@ from typing import Literal
 
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
+from trimtab.core.live_memory import peak_bytes
 from trimtab.core.model import Model
 from trimtab.core.running import Share, int8_share
 from trimtab.core.session import Feeds, Outputs, SessionConfig, build_session, run
@@ -16,7 +17,7 @@ from trimtab.core.session import Feeds, Outputs, SessionConfig, build_session, r
 from .base import relative_error
 
 Over = Literal["mean", "worst"]
-Goal = Literal["latency", "size", "int8"]
+Goal = Literal["latency", "size", "memory", "int8"]
 #: Sessions of a screening live side by side; their weights together stay below this.
 SCREEN_BYTES = 2_000_000_000
 
@@ -59,6 +60,7 @@ class Judge:
     quantized: bool = False
     _expected: list[Outputs] = field(default_factory=list)
     _shares: dict[int, Share] = field(default_factory=dict)
+    _peaks: dict[int, int] = field(default_factory=dict)
 
     def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
         """Rough speed-up of each model over the base, from medians taken side by side."""
@@ -150,8 +152,15 @@ class Judge:
             return False
         if self.goal == "size":
             return candidate.size_bytes < current.size_bytes
+        if self.goal == "memory":
+            return self._peak(candidate) < self._peak(current)
         before, after = self._share(current), self._share(candidate)
         return (-after.leftover_qdq, after.int8_share) > (-before.leftover_qdq, before.int8_share)
+
+    def _peak(self, model: Model) -> int:
+        if id(model) not in self._peaks:
+            self._peaks[id(model)] = peak_bytes(model, self.config, self.cases[0])
+        return self._peaks[id(model)]
 
     def _share(self, model: Model) -> Share:
         # By identity: the models of a search live as long as it does.

@@ -8,7 +8,7 @@ the gain of a form depends on what stands around it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from trimtab.core.context import Ratio
@@ -16,6 +16,7 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 
+from .forms import find_form
 from .tune_cache import Cache
 from .tune_candidates import Candidate, Choice, build
 from .tune_judge import Judge, Screening
@@ -107,21 +108,44 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     current: Model = field(init=False)
     last: Ratio | None = None
+    _candidates: dict[str, Candidate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.current = self.original
 
-    def run(self, found: Sequence[Candidate], *, asked: bool) -> Ratio | None:
+    def run(
+        self,
+        found: Sequence[Candidate],
+        *,
+        asked: bool,
+        look: Callable[[Model], Sequence[Candidate]] = lambda _: (),
+    ) -> Ratio | None:
         """Try everything that time allows; the speed-up of the whole, None where nothing is kept.
 
         Args:
             found: rules with sites.
             asked: whether the user named the rules, so that known losers are tried again.
+            look: finds rules with sites, for those that rules which are kept open to others.
         """
-        counts = {c.form: c for c in found}
-        self._round([Choice(c.form) for c in self._promising(found, asked=asked)], counts)
-        self._round(self._finer(found), counts)
+        self._try(found, asked=asked)
+        opened = self._opened(look(self.current)) if self.kept else []
+        self._try(opened, asked=asked)
+        self._round(self._finer([*found, *opened]))
         return self._final()
+
+    def _try(self, found: Sequence[Candidate], *, asked: bool) -> None:
+        self._candidates |= {c.form: c for c in found}
+        self._round([Choice(c.form) for c in self._promising(found, asked=asked)])
+
+    def _opened(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Rules that had no site before; the way back from a rule that is kept is none of them."""
+        kept = {choice.form for choice in self.kept}
+        back = {find_form(name).back for name in kept}
+        return [
+            c
+            for c in found
+            if c.form not in {*self._candidates, *back} and find_form(c.form).back not in kept
+        ]
 
     def _promising(self, found: Sequence[Candidate], *, asked: bool) -> list[Candidate]:
         """Known winners first, rules known to be slower left out."""
@@ -150,7 +174,7 @@ class Search:
                 changes += [Choice(candidate.form, only=frozenset({g})) for g in groups]
         return changes
 
-    def _round(self, changes: Sequence[Choice], counts: dict[str, Candidate]) -> None:
+    def _round(self, changes: Sequence[Choice]) -> None:
         """Screen the changes, then confirm the promising ones, the best first."""
         made = [(c, m) for c in changes if (m := build(self.original, _with(self.kept, c)))]
         usable = self._usable()
@@ -163,7 +187,7 @@ class Search:
         limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
         promising = sum(gain >= limit for gain in screened.gains)
         for rank, (gain, change) in enumerate(order):
-            sites = sum(change.covers(site.shape) for site in counts[change.form].sites)
+            sites = sum(change.covers(s.shape) for s in self._candidates[change.form].sites)
             if gain < limit:
                 self._note(change, sites, gain, None, "no gain")
             else:
@@ -219,10 +243,7 @@ class Search:
             self._note(choice, sites, gain, ratio, _loss(ratio))
 
     def _learn(self, choice: Choice, ratio: Ratio) -> None:
-        from .forms import find_form
-        from .forms.sites import find_sites
-
-        sites, _ = find_sites(find_form(choice.form), self.original.graph)
+        sites = self._candidates[choice.form].sites
         shapes = {s.shape for s in sites if choice.covers(s.shape)}
         self.cache.learn(choice.form, shapes, ratio)
 

@@ -53,6 +53,14 @@ def cases_of(model: Model, texts: Sequence[str], ctx: Context, seed: int) -> lis
     return [_random(model, {}, seed)]
 
 
+def sizes_text(cases: Sequence[Feeds]) -> str:
+    """The sizes of all inputs, for people and as a key."""
+    return "; ".join(
+        " ".join(f"{name}={'x'.join(map(str, array.shape))}" for name, array in case.items())
+        for case in cases
+    )
+
+
 def first_rows(model: Model, ctx: Context) -> Feeds:
     """The first rows of the context's data, as many as the model's batch holds.
 

@@ -138,11 +138,14 @@ def scale_into_weights(mul: ir.Node) -> Found:
         return "the value is read without the scale too"
 
     def make(w: Writer) -> ir.Value:
-        scaled = w.op("MatMul", product.inputs[0], w.weight(weight * weight.dtype.type(factor)))
-        scaled = w.op("Add", scaled, w.weight(bias * bias.dtype.type(factor), "bias"))
+        kernel = w.weight(weight * weight.dtype.type(factor))
+        shift = w.weight(bias * bias.dtype.type(factor), "bias")
+        scaled = w.op("MatMul", product.inputs[0], kernel, like=product.outputs[0])
+        scaled = w.op("Add", scaled, shift, like=value)
         for node in reversed(moves):
             attributes = {name: a.value for name, a in node.attributes.items()}
-            scaled = w.op(node.op_type, scaled, *node.inputs[1:], **attributes)
+            like = node.outputs[0]
+            scaled = w.op(node.op_type, scaled, *node.inputs[1:], like=like, **attributes)
         return scaled
 
     return make

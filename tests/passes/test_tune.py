@@ -8,6 +8,7 @@ import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
+from forms_attention import SOFTMAX_OPEN
 from forms_cases import GEMM, NORM, SHORTCUT
 from tune_fakes import SUM_WINS, CountingClock, norms, notes, tuned
 
@@ -243,6 +244,26 @@ def test_a_goal_other_than_time_is_served_where_it_costs_no_time() -> None:
     assert notes(tuned(model, clock, goal="latency"))["kept"] == []
     smaller = tuned(model, clock, goal="size")
     assert smaller.size_bytes < model.size_bytes + 2000  # lineage aside
+
+
+def test_less_memory_is_served_where_it_costs_no_time() -> None:
+    """The open form of Softmax holds the maximum beside two values of full size."""
+    model = graphs.model_of(SOFTMAX_OPEN)
+    even = CountingClock(cost_of=lambda model, feeds: 1.0)
+    less = tuned(model, even, goal="memory", rules=("softmax-closed",))
+    assert notes(less)["kept"] == ["softmax-closed"]
+    assert notes(tuned(model, even, rules=("softmax-closed",)))["kept"] == []
+    assert notes(tuned(less, even, goal="memory", rules=("softmax-open",)))["kept"] == []
+
+
+def test_a_rule_that_another_one_opens_is_tried_after_it() -> None:
+    """There is no Clip to split before Max and Min are one."""
+    model = graphs.model_of("""(float[1,4] x) => (float[1,4] y)
+        <float low = {0.0}, float high = {1.0}> { m = Max (x, low) y = Min (m, high) }""")
+    after = tuned(model, CountingClock({"Max": 5.0}))
+    assert notes(after)["kept"] == ["clip-from-min-max"]
+    assert "relu6-split" in notes(after)["tried"]
+    assert "clip-as-min-max" not in notes(after)["tried"]  # which leads back
 
 
 def quantized() -> Model:

@@ -10,12 +10,13 @@ from typing import Any
 import graphs
 import numpy as np
 import pytest
-from tune_fakes import SUM_WINS, CountingClock, norms, notes, tuned
+from tune_fakes import SUM_WINS, CountingClock, context, norms, notes, tuned
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes.tune import Tune
+from trimtab.passes.tune_cache import Cache
 
 LENGTHS = ("x=2x6x16",)
 
@@ -86,8 +87,29 @@ def test_what_was_found_is_known_to_the_next_run(tmp_path: Any) -> None:
     [[place, rows]] = known.items()
     assert "onnxruntime" in place
     assert place.endswith("float")
-    assert list(rows) == ["sum-before-norm | Add float nx5x8,nx5x8"]
+    assert list(rows) == ["sum-before-norm | Add float nx5x8,nx5x8 @ x=1x5x8 z=1x5x8"]
     assert math.isclose(next(iter(rows.values()))[0], 1.0, abs_tol=0.01)
+
+
+def test_what_a_site_with_free_axes_gained_is_known_for_the_same_sizes(tmp_path: Any) -> None:
+    cache = str(tmp_path / "forms.json")
+    even = CountingClock({"Sum": 0.999})
+    tuned(graphs.transformer(), even, cache=cache, goal="size", shapes=("x=1x4x16",))
+    target = context(None).target
+    shapes = [
+        key.partition(" | ")[2].partition(" @ ")[0]
+        for key in next(iter(json.loads(Path(cache).read_text()).values()))
+        if key.startswith("sum-before-norm")
+    ]
+
+    def known(sizes: str) -> Any:
+        opened = Cache.open(cache, target, quantized=False, sizes=sizes)
+        return opened.known("sum-before-norm", shapes)
+
+    assert shapes
+    assert known("x=1x4x16") is not None
+    assert known("x=1x8x16") is None
+    assert known("") == known("x=1x4x16")  # nobody said which sizes
 
 
 def test_a_known_loser_is_not_tried_again_unless_named(tmp_path: Any) -> None:

@@ -158,7 +158,7 @@ def _shapes(
         return known
     plain = replace(config, level="off")
     try:
-        session = build_session(_observed(running, wanted), plain)
+        session = build_session(observed(running, wanted), plain)
         known |= {name: np.shape(array) for name, array in run(session, feeds).items()}
     except RunError:
         # A provider may refuse to load its own optimized graph: the counts still stand.
@@ -166,7 +166,7 @@ def _shapes(
     return known
 
 
-def _observed(running: Model, names: Iterable[str]) -> Model:
+def observed(running: Model, names: Iterable[str]) -> Model:
     """A copy with inner tensors as outputs; their types are left to onnxruntime to find."""
     proto = ir.to_proto(running.ir)
     present = {output.name for output in proto.graph.output}

@@ -46,6 +46,7 @@ class SessionConfig:
         provider_options: options of the provider.
         disabled_optimizers: graph optimizers of onnxruntime to leave out.
         arena: whether the CPU's memory comes from onnxruntime's arena, which keeps what it took.
+        memory_pattern: whether a run's memory is planned from that of earlier runs of its shapes.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -56,6 +57,7 @@ class SessionConfig:
     provider_options: Mapping[str, str] = field(default_factory=dict)
     disabled_optimizers: tuple[str, ...] = ()
     arena: bool = True
+    memory_pattern: bool = True
 
     @classmethod
     def of(cls, target: Target) -> SessionConfig:
@@ -185,6 +187,7 @@ def _options(config: SessionConfig) -> Any:
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = config.arena
+    options.enable_mem_pattern = config.memory_pattern
     options.log_severity_level = 3  # its warnings are ours to judge
     spinning = {"session.intra_op.allow_spinning": "1" if config.spinning else "0"}
     for key, value in (spinning | dict(config.config)).items():
