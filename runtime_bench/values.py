@@ -212,8 +212,12 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({"schema": SCHEMA, **document}, allow_nan=False) + "\n")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a document that `save` wrote.
+def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
+    """Read a document that `save` wrote, or another one with a schema number.
+
+    Args:
+        path: the file.
+        newest: largest schema number that is understood.
 
     Raises:
         DataError: it is no JSON, has no schema number, or a newer one.
@@ -225,9 +229,9 @@ def load(path: Path) -> dict[str, Any]:
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise DataError("has no schema number", where=str(path), hint="Write it with --json")
-    if schema > SCHEMA:
+    if schema > newest:
         raise DataError(
-            f"has schema {schema}, this trimtab reads up to {SCHEMA}",
+            f"has schema {schema}, this trimtab reads up to {newest}",
             where=str(path),
             hint="Update trimtab",
         )

@@ -1,0 +1,222 @@
+"""What a report tells, and that nothing in a document can be more than text in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_cases import HOSTILE, document, saved
+
+from trimtab.cli import main
+from trimtab.core.errors import DataError, MissingExtraError
+from trimtab.core.progress import Silent
+from trimtab.report import page as page_module
+from trimtab.report.asked import asked, headline
+from trimtab.report.charts import ECDF_POINTS, ecdf
+from trimtab.report.frontier import frontier_rows
+from trimtab.report.markdown import markdown, plain
+from trimtab.report.markup import embedded_json, tag
+from trimtab.report.view import view
+
+
+@pytest.fixture
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with a charting library of one line: these tests draw nothing."""
+    monkeypatch.setattr(page_module, "charting_script", lambda: "window.vegaEmbed = null;")
+
+
+class Elements(HTMLParser):
+    """Names of all elements, and the attributes that run code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.names.append(name)
+        self.handlers += [key for key, _ in attributes if key.startswith("on") or key == "style"]
+
+
+def test_each_constraint_is_held_or_broken_by_what_was_reached() -> None:
+    told = {line.name: line for line in asked(view(document()))}
+    assert told["loss of top1"].held is True  # 0.002 of 0.01
+    assert told["speed-up"].held is False  # 1.90 at the interval's lower end, 3 were asked
+    assert told["latency"].held is True  # p95 of about 0.6 ms, 2 ms are allowed
+    assert told["file"].held is None  # nothing was asked
+
+
+def test_no_winner_is_said_so() -> None:
+    nothing = view(document() | {"chosen": None})
+    assert headline(nothing) == "No candidate holds the constraints."
+    assert {line.reached for line in asked(nothing)} == {"-"}
+
+
+def test_the_drop_has_its_paired_interval() -> None:
+    row = view(document()).chosen
+    assert row is not None
+    assert (row.drop, row.drop_error) == (0.002, 0.003)
+    bare = document()
+    bare["evidence"] = {}
+    row = view(bare).chosen
+    assert row is not None
+    assert row.drop == pytest.approx(0.002)
+    assert row.drop_error is None
+
+
+def test_a_twin_has_the_measurement_of_the_one_that_stands_for_it() -> None:
+    made = document()
+    made["results"][2] |= {"comparison": None, "measured_as": "int8 static"}
+    rows = view(made).rows
+    assert rows[2].speedup == rows[1].speedup
+    assert rows[2].same_as == "int8 static"
+
+
+def test_points_have_bars_where_their_ends_are_known() -> None:
+    points = {p["name"]: p for p in frontier_rows(view(document()))}
+    assert set(points) == {"original", "float simplified", "int8 static", HOSTILE}
+    fast = points["int8 static"]
+    assert fast["x_low"] < fast["x"] < fast["x_high"]
+    assert fast["y_low"] < fast["y"] < fast["y_high"]
+    assert fast["x"] == pytest.approx(points["original"]["x"] / 2)
+    assert points["original"]["y_low"] is None
+
+
+def test_a_predicted_speedup_is_marked() -> None:
+    made = document()
+    made["results"][1] |= {"comparison": None, "predicted": 1.8}
+    row = view(made).rows[1]
+    assert row.predicted
+    assert any(line.reached == "~1.80x" for line in asked(view(made)))
+
+
+def test_a_distribution_keeps_its_extremes_and_is_thinned() -> None:
+    samples = [float(x) for x in range(10_000)]
+    points = ecdf(samples)
+    assert len(points) == ECDF_POINTS
+    assert points[0] == (0.0, 1e-4)
+    assert points[-1] == (9999.0, 1.0)
+    assert ecdf([5.0]) == [(5.0, 1.0)]
+
+
+@pytest.mark.usefixtures("without_library")
+def test_names_stay_text_in_the_page() -> None:
+    text = page_module.page(view(document()))
+    elements = Elements()
+    elements.feed(text)
+    assert elements.names.count("script") == 3
+    assert "img" not in elements.names
+    assert elements.handlers == []
+    (data,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', text)
+    assert any(p["name"] == HOSTILE for p in json.loads(data)["frontier"]["data"]["values"])
+
+
+@pytest.mark.usefixtures("without_library")
+def test_the_page_loads_nothing_and_runs_its_own_scripts_only() -> None:
+    text = page_module.page(view(document()))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert "default-src &#x27;none&#x27;" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert re.findall(r"""\b(?:src|href)=["'](?!#)""", re.sub(r"&[^;]*;", "", text)) == []
+
+
+def test_embedded_json_ends_no_script_and_holds_no_nan() -> None:
+    text = embedded_json({"a": HOSTILE, "b": [math.nan, math.inf, 1.0]})
+    assert "<" not in text
+    assert json.loads(text) == {"a": HOSTILE, "b": [None, None, 1.0]}
+
+
+def test_markup_escapes_all_but_markup() -> None:
+    assert tag("p", "<b>", tag("i", '"'), title='"><') == (
+        '<p title="&quot;&gt;&lt;">&lt;b&gt;<i>&quot;</i></p>'
+    )
+
+
+def test_markdown_shows_names_as_they_are_and_calls_nobody() -> None:
+    text = markdown(view(document()))
+    assert "<script" not in text.replace("\\<", "")
+    assert "| int8 static \\(chosen\\) | 1.1 MB |" in text
+    assert "| speed-up | at least 3x | 2.00x \\[1.90, 2.10\\] | broken |" in text
+    assert plain("@me #1 a|b\n# c") == "@\u200bme #\u200b1 a\\|b #\u200b c"
+
+
+def test_a_recipe_with_fences_stays_in_its_block() -> None:
+    made = document()
+    made["results"][1]["recipe"]["name"] = "````\n<b>out</b>"
+    assert "`````yaml" in markdown(view(made))
+
+
+@pytest.mark.usefixtures("without_library")
+def test_the_command_draws_beside_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = saved(tmp_path)
+    assert main(["report", str(result)]) == 0
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    assert main(["report", str(result), "--markdown"]) == 0
+    assert "### float.onnx" in capsys.readouterr().out
+    assert main(["report", str(result), "--markdown", "-o", str(tmp_path / "r.md")]) == 0
+    assert (tmp_path / "r.md").exists()
+
+
+BROKEN = {
+    "absent": (None, "cannot be read"),
+    "no JSON": ("{", "cannot be read as JSON"),
+    "no schema": ("{}", "has no schema number"),
+    "a list": ("[1]", "has no schema number"),
+    "another kind": ('{"schema": 1, "kind": "doctor"}', "no result of `trimtab optimize`"),
+    "an old schema": ('{"schema": 0, "kind": "optimize"}', "has schema 0"),
+    "a new schema": ('{"schema": 99, "kind": "optimize"}', "has schema 99"),
+    "cut short": ('{"schema": 1, "kind": "optimize", "results": []}', "is damaged"),
+    "of wrong types": ('{"schema": 1, "kind": "optimize", "results": [3]}', "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("markdown_too", [False, True])
+@pytest.mark.usefixtures("without_library")
+def test_what_is_no_result_is_one_message(
+    name: str, markdown_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, message = BROKEN[name]
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content)
+    before = sorted(tmp_path.iterdir())
+    assert main(["report", str(path), *(["--markdown"] if markdown_too else [])]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("part", ["layers", "widths", "islands", "lineage"])
+@pytest.mark.usefixtures("without_library")
+def test_damaged_evidence_is_one_message(part: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, evidence={part: [17]})
+    with pytest.raises(DataError, match="is damaged"):
+        page_module.page(view(json.loads(path.read_text())))
+
+
+def test_without_the_extra_the_search_keeps_its_result_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> str:
+        raise MissingExtraError("the report's charts need vl-convert-python", extra="report")
+
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    monkeypatch.setattr(page_module, "charting_script", absent)
+    assert page_module.write_report(saved(tmp_path), Heard()) == []
+    assert 'pip install "trimtab[report]"' in said[0]
+    assert main(["report", str(tmp_path / "result.json")]) == 2
+    assert main(["report", str(tmp_path / "result.json"), "--markdown"]) == 0

@@ -1,0 +1,41 @@
+"""Draw the report of a search again from its result.json.
+
+Writes one page that needs no network: what was asked and reached, candidates, the frontier,
+latencies, layers, lineage. With --markdown the short form for a pull request goes to stdout, or to
+the file that -o names; it needs no charting library.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "draw the report of a search again, as a page or as Markdown"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("result", metavar="RESULT", help="the result.json that optimize wrote")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write (default: report.html beside RESULT)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="Markdown instead of a page")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Read, draw, write."""
+    from pathlib import Path
+
+    from trimtab.core.files import write_text
+    from trimtab.report.markdown import markdown
+    from trimtab.report.page import page
+    from trimtab.report.view import load
+
+    view = load(args.result)
+    if args.markdown and not args.output:
+        print(markdown(view, where=args.result), end="")  # noqa: T201
+        return 0
+    path = Path(args.output) if args.output else Path(args.result).with_name("report.html")
+    draw = markdown if args.markdown else page
+    write_text(path, draw(view, where=args.result))
+    print(f"wrote {path}")  # noqa: T201
+    return 0

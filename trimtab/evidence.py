@@ -1,0 +1,196 @@
+"""What a search leaves as evidence of its winner, for the report: gathered once, kept as JSON.
+
+Layers before and after, quantization error, pruned widths, float islands, lineage, surroundings.
+A part that cannot be gathered is told as missing with its reason; it never costs the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.model import Model, Step
+from trimtab.core.session import Feeds, SessionConfig, available_providers
+from trimtab.recipe import Recipe
+from trimtab.result import Result
+
+if TYPE_CHECKING:
+    from trimtab.layer_errors import Pair
+    from trimtab.runtime_bench.doctor import Diagnosis
+
+T = TypeVar("T")
+#: How a recipe becomes a model: with a cache of steps, a beginning costs nothing.
+Make = Callable[[Recipe], Model]
+#: Passes that take minutes, which are not run again for the report alone.
+TRAINS = frozenset({"recover"})
+#: Findings of the doctor that are kept.
+FINDINGS = 50
+
+
+@dataclass
+class _Missing:
+    """Parts that could not be gathered, each with its reason."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def attempt(self, part: str, gather: Callable[[], T]) -> T | None:
+        """What `gather` returns; None where it failed."""
+        try:
+            return gather()
+        except Exception as error:  # noqa: BLE001 - a report must not cost hours of search
+            self.reasons[part] = f"Not gathered: {error or type(error).__name__}"
+            return None
+
+
+def gather(
+    original: Result,
+    results: Iterable[Result],
+    chosen: Result | None,
+    *,
+    held_out: Dataset,
+    feeds: Feeds,
+    ctx: Context,
+    make: Make | None = None,
+) -> dict[str, Any]:
+    """The evidence as JSON values.
+
+    Args:
+        original: with its model.
+        results: every candidate.
+        chosen: the winner, None where nothing held.
+        held_out: samples that nothing was calibrated on.
+        feeds: what is profiled: one row.
+        ctx: target and progress.
+        make: how the float beginning of the winner's recipe is made again.
+    """
+    from trimtab.runtime_bench.environment import Environment
+
+    missing = _Missing()
+    found: dict[str, Any] = {
+        "environment": missing.attempt("environment", lambda: Environment.here().to_json()),
+        "target": ctx.target.to_json(),
+        "drops": _drops(original, results),
+    }
+    if original.model is not None and chosen is not None and chosen.model is not None:
+        ctx.progress.say(f"looking into {chosen.name} for the report")
+        pair = _Pair(original.model, chosen, chosen.model, held_out, feeds, ctx, make)
+        found |= pair.gather(missing)
+    return {**found, "missing": missing.reasons}
+
+
+def _drops(original: Result, results: Iterable[Result]) -> dict[str, Any]:
+    """Loss against the original with its paired standard error, by candidate and part."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        for part in ("selection", "test"):
+            mine, base = getattr(result, part), getattr(original, part)
+            if mine is not None and base is not None:
+                found.setdefault(result.name, {})[part] = list(mine.drop_from(base))
+    return found
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The original and the winner."""
+
+    original: Model
+    chosen: Result
+    model: Model
+    held_out: Dataset
+    feeds: Feeds
+    ctx: Context
+    make: Make | None
+
+    def gather(self, missing: _Missing) -> dict[str, Any]:
+        """Everything that is told of the winner."""
+        from trimtab.layer_times import layers
+
+        before = missing.attempt("times", lambda: self._diagnosis(self.original))
+        after = missing.attempt("times", lambda: self._diagnosis(self.model))
+        errors = missing.attempt("errors", lambda: self._errors(missing))
+        found = layers(
+            before.facts if before else None,
+            after.facts if after else None,
+            original=self.original.graph,
+            measured_ns=self._medians(),
+            errors=errors,
+        )
+        return {
+            "digests": {"original": self.original.digest, "chosen model": self.model.digest},
+            "lineage": [step.to_json() for step in self.model.lineage],
+            "layers": [layer.to_json() for layer in found],
+            "widths": widths(self.model.lineage),
+            "islands": _islands(after),
+            "int8": after.facts.share.to_json() if after else None,
+        }
+
+    def _diagnosis(self, model: Model) -> Diagnosis:
+        from trimtab.runtime_bench.doctor import diagnose
+
+        config = SessionConfig.of(self.ctx.target)
+        if config.provider not in available_providers():
+            config = replace(config, provider="CPUExecutionProvider")
+        return diagnose(model, self.feeds, config, target=self.ctx.target)
+
+    def _medians(self) -> tuple[float | None, float | None]:
+        comparison = self.chosen.comparison
+        if comparison is None:
+            return None, None
+        return comparison.base.percentile_ns(0.5), comparison.candidate.percentile_ns(0.5)
+
+    def _errors(self, missing: _Missing) -> dict[Pair, float] | None:
+        from trimtab.layer_errors import layer_errors
+
+        twin, why = self._twin()
+        if twin is None:
+            missing.reasons["errors"] = why
+            return None
+        found = layer_errors(twin, self.model, self.held_out)
+        if not found:
+            missing.reasons["errors"] = "No layer of the float model is found by name."
+        return found
+
+    def _twin(self) -> tuple[Model | None, str]:
+        """The float model that the winner was quantized from; or why there is none."""
+        from trimtab.layer_errors import prepared
+
+        recipe = self.chosen.recipe
+        names = [p.name() for p in recipe.passes] if recipe is not None else []
+        at = next((i for i, name in enumerate(names) if name.startswith("quantize")), None)
+        if recipe is None or at is None:
+            return None, "The chosen model is not quantized."
+        if self.make is None and TRAINS & set(names[:at]):
+            return None, "The float model was trained; it is not made again for the report."
+        start = replace(recipe, passes=recipe.passes[:at])
+        twin = self.make(start) if self.make is not None else start(self.original, self.ctx)
+        made = self.model.lineage[len(self.original.lineage) :]
+        if at < len(made) and made[at].input_digest != twin.digest:
+            return None, "The float model that was quantized could not be made again."
+        return prepared(twin), ""
+
+
+def widths(lineage: Iterable[Step]) -> list[dict[str, Any]]:
+    """Channels of each pruned group before the first and after the last pruning."""
+    found: dict[str, dict[str, Any]] = {}
+    for step in lineage:
+        for group in step.notes.get("groups", ()):
+            if not isinstance(group, Mapping) or "channels" not in group:
+                continue
+            before, after = group["channels"]
+            name = str(group["name"])
+            known = found.setdefault(
+                name, {"name": name, "before": before, "operators": group.get("operators", 0)}
+            )
+            known["after"] = after
+    return list(found.values())
+
+
+def _islands(after: Diagnosis | None) -> list[dict[str, Any]]:
+    """What costs in an int8 model."""
+    if after is None or not after.facts.is_quantized:
+        return []
+    costs = [f.to_json() for f in after.findings if f.severity == "costs"]
+    return costs[:FINDINGS]

@@ -1,0 +1,85 @@
+"""Layers, widths and islands out of a result's evidence, as rows for charts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer, before and after.
+
+    Attributes:
+        name: of its node in the original; in parentheses what stands for an operator type.
+        op_type: its operator in the original.
+        runs_as: operators that run it in the winner.
+        before_ns: its time in the original, None where it is not there.
+        after_ns: its time in the winner.
+        snr_db: signal-to-noise ratio at its output in decibels, None where not known.
+    """
+
+    name: str
+    op_type: str = ""
+    runs_as: str = ""
+    before_ns: float | None = None
+    after_ns: float | None = None
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class WidthRow:
+    """Channels of a group of layers that were pruned together."""
+
+    name: str
+    before: int
+    after: int
+    operators: int
+
+
+@dataclass(frozen=True)
+class IslandRow:
+    """Float operators in an int8 model: which, why, and what mends it."""
+
+    nodes: tuple[str, ...]
+    why: str
+    mend: str
+    time_share: float | None
+
+
+def layer_rows(evidence: Mapping[str, Any]) -> tuple[LayerRow, ...]:
+    """The layers, in the order of the original's graph."""
+    return tuple(
+        LayerRow(
+            str(r["name"]),
+            str(r.get("op_type") or ""),
+            str(r.get("runs_as") or ""),
+            _number(r.get("before_ns")),
+            _number(r.get("after_ns")),
+            _number(r.get("snr_db")),
+        )
+        for r in evidence.get("layers") or ()
+    )
+
+
+def width_rows(evidence: Mapping[str, Any]) -> tuple[WidthRow, ...]:
+    """The groups that lost channels."""
+    return tuple(
+        WidthRow(str(r["name"]), int(r["before"]), int(r["after"]), int(r.get("operators", 0)))
+        for r in evidence.get("widths") or ()
+    )
+
+
+def island_rows(evidence: Mapping[str, Any]) -> tuple[IslandRow, ...]:
+    """What the doctor found in the winner that costs."""
+    return tuple(
+        IslandRow(
+            tuple(map(str, r["nodes"])), str(r["why"]), str(r["mend"]), _number(r.get("time_share"))
+        )
+        for r in evidence.get("islands") or ()
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,92 @@
+"""The report as Markdown for a pull request: what was asked, candidates, how to make it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .asked import asked, drop_text, headline, quality_text
+from .details import recipe_text
+from .frontier import speedup_text
+from .text import bytes_text, duration_text
+from .view import Row, View, whole
+
+#: Signs that mean something in Markdown or HTML.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()+!|~$&])")
+#: Signs by which GitHub finds people and issues, even where they are escaped.
+_CALLS = re.compile(r"([@#])")
+
+
+def markdown(view: View, *, where: str = "result") -> str:
+    """The report.
+
+    Raises:
+        DataError: the document is damaged.
+    """
+    with whole(where):
+        return "\n".join(_lines(view)) + "\n"
+
+
+def _lines(view: View) -> list[str]:
+    rulings = [[x.name, x.asked, x.reached, x.told] for x in asked(view)]
+    lines = [
+        f"### {plain(view.model)}",
+        "",
+        f"**{plain(headline(view))}**",
+        "",
+        *_table(["figure", "asked", "reached", "ruling"], rulings),
+        "",
+        *(plain(text) for text in (*view.marks, *view.why)),
+        "",
+        "<details><summary>Candidates</summary>",
+        "",
+        *_candidates(view),
+        "",
+        "</details>",
+    ]
+    recipe = recipe_text(view)
+    if recipe:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))
+        lines += ["", "<details><summary>Recipe</summary>", "", f"{fence}yaml", recipe.rstrip()]
+        lines += [fence, "", "</details>"]
+    return [*lines, "", _surroundings(view)]
+
+
+def _candidates(view: View) -> list[str]:
+    header = ["candidate", "file", view.metric, "loss", "p50", "p95", "speed-up", "verdict"]
+    return _table(header, [_cells(row, view) for row in (view.original, *view.rows)])
+
+
+def _cells(row: Row, view: View) -> list[str]:
+    is_original = row is view.original
+    times = ["-" if ns is None else duration_text(ns) for ns in (row.p50_ns, row.p95_ns)]
+    name = f"{row.name} (chosen)" if row.chosen else row.name
+    return [
+        name,
+        bytes_text(row.size_bytes) if row.size_bytes else "-",
+        quality_text(row),
+        "" if is_original else drop_text(row),
+        *times,
+        "" if is_original else speedup_text(row),
+        "" if is_original else (row.note or row.verdict),
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(plain(cell) for cell in cells) + " |"
+
+    return [line(header), "|" + " --- |" * len(header), *map(line, rows)]
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is: on one line, its signs escaped, nobody mentioned."""
+    quiet = _CALLS.sub("\\1\u200b", " ".join(text.split()))  # a space of no width
+    return _SPECIAL.sub(r"\\\1", quiet)
+
+
+def _surroundings(view: View) -> str:
+    env = view.environment
+    if not env:
+        return "Nothing was measured."
+    return plain(f"{env.get('cpu', '?')}, onnxruntime {env.get('onnxruntime', '?')}")

@@ -1,0 +1,108 @@
+"""HTML from values, escaped by construction: only what `tag` made is taken as markup."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+#: Elements without an end tag.
+_VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
+
+
+class Html(str):
+    """Markup that is safe as it is; any other text is escaped where it is put in."""
+
+    __slots__ = ()
+
+
+def safe(content: object) -> Html:
+    """Content as markup: what is no `Html` is text."""
+    return content if isinstance(content, Html) else Html(escape(str(content)))
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
+    """An element. `class_` and `for_` lose their underscore, others become hyphens.
+
+    Args:
+        name: of the element.
+        children: markup or text; None is left out.
+        attributes: True is a bare attribute; None and False are left out.
+    """
+    parts = [name]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        plain = key.rstrip("_").replace("_", "-")
+        parts.append(plain if value is True else f'{plain}="{escape(str(value))}"')
+    inner = "".join(safe(child) for child in children if child is not None)
+    end = "" if name in _VOID else f"{inner}</{name}>"
+    return Html(f"<{' '.join(parts)}>{end}")
+
+
+def joined(parts: Iterable[object]) -> Html:
+    """Several parts one after the other."""
+    return Html("".join(safe(part) for part in parts))
+
+
+def section(name: str, title: str, *content: object) -> Html:
+    """A part of the page under a heading, which is its label too."""
+    heading = tag("h2", title, id=f"{name}-title")
+    return tag("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, numeric: int = 1
+) -> Html:
+    """A table in a box that scrolls by itself where it is wider than the page.
+
+    Args:
+        header: of the columns.
+        rows: their cells; the first is the row's name.
+        caption: what the table shows.
+        numeric: index of the first column that is set to the right.
+    """
+    head = joined(
+        tag("th", text, scope="col", class_="number" if i >= numeric else None)
+        for i, text in enumerate(header)
+    )
+    body = joined(tag("tr", _cells(row, numeric)) for row in rows)
+    return scrolling(
+        tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body)),
+        caption,
+    )
+
+
+def scrolling(content: Html, label: str) -> Html:
+    """A box that keyboards can reach and scroll."""
+    return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
+
+
+def _cells(row: Sequence[object], numeric: int) -> Html:
+    first, *others = row
+    rest = joined(
+        tag("td", cell, class_="number" if i >= numeric else None)
+        for i, cell in enumerate(others, 1)
+    )
+    return joined([tag("th", first, scope="row"), rest])
+
+
+def embedded_json(value: object) -> str:
+    """JSON that can stand inside of a script element: no `<`, no NaN, no line separators."""
+    text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value with null for what is infinite or no number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value

@@ -1,0 +1,115 @@
+"""`report.html`: one file that needs no network, with every chart's figures in a table as well."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.errors import TrimtabError
+from trimtab.core.files import write_text
+from trimtab.core.progress import Progress
+
+from . import charts
+from . import sections as parts_of
+from .asked import headline
+from .bundle import charting_script
+from .details import details
+from .evidence_view import layer_rows, width_rows
+from .markup import Html, embedded_json, joined, section, tag
+from .view import View, load, whole
+
+
+def page(view: View, *, where: str = "result") -> str:
+    """The whole page.
+
+    Raises:
+        MissingExtraError: the charting library is not installed.
+        DataError: the document is damaged.
+    """
+    library = charting_script()
+    with whole(where):
+        specs, body = _body(view)
+    style, script = _asset("page.css"), _asset("page.js")
+    head = joined(
+        [
+            tag("meta", charset="utf-8"),
+            _policy([library, script], style),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", f"trimtab: {view.model}"),
+            Html(f"<style>{style}</style>"),
+        ]
+    )
+    data = Html(embedded_json(specs))
+    scripts = joined(
+        [
+            tag("script", data, type="application/json", id="charts"),
+            Html(f"<script>{library}</script>"),
+            Html(f"<script>{script}</script>"),
+        ]
+    )
+    html = tag("html", tag("head", head), tag("body", body, scripts), lang="en")
+    return f"<!doctype html>\n{html}\n"
+
+
+def write_report(result: Path, progress: Progress) -> list[Path]:
+    """Write `report.html` beside a `result.json`; what was written.
+
+    Where the charting library is missing, or the page cannot be drawn, that is said: a result is
+    never lost for its report.
+    """
+    path = result.with_name("report.html")
+    try:
+        write_text(path, page(load(result), where=str(result)))
+    except TrimtabError as error:
+        progress.say(f"no {path.name}: {error}")
+        return []
+    return [path]
+
+
+def _policy(scripts: list[str], style: str) -> Html:
+    """Nothing is loaded, and only these very scripts run, whatever a name may have smuggled in."""
+    allowed = " ".join(_hash(s) for s in scripts)
+    content = (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return tag("meta", http_equiv="Content-Security-Policy", content=content)
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _asset(name: str) -> str:
+    return files("trimtab.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _body(view: View) -> tuple[dict[str, Any], Html]:
+    layers, widths = layer_rows(view.evidence), width_rows(view.evidence)
+    made = {
+        "frontier": charts.frontier(view),
+        "latencies": charts.latencies(view),
+        "times": charts.layer_times(layers),
+        "errors": charts.layer_errors(layers),
+        "widths": charts.widths(widths),
+    }
+    specs = {name: spec for name, spec in made.items() if spec is not None}
+    parts = [
+        section("asked", "Asked and reached", parts_of.asked_and_reached(view)),
+        section("candidates", "Candidates", *parts_of.candidates(view)),
+        section("frontier", "Quality against latency", *parts_of.frontier(view)),
+        section("latencies", "Latency", *parts_of.latencies(view)),
+        section("times", "Time of each layer", *parts_of.times(view, layers)),
+        section("errors", "Quantization error of each layer", *parts_of.errors(view, layers)),
+        section("widths", "Pruned widths", *parts_of.widths(widths)),
+        section("islands", "Float islands in the int8 model", parts_of.islands(view)),
+        details(view),
+    ]
+    skip = tag("a", "Skip to the candidates", href="#candidates", class_="skip")
+    top = tag("header", tag("h1", view.model), tag("p", headline(view), class_="headline"))
+    return specs, joined([skip, top, tag("main", joined(parts))])

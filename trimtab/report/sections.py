@@ -1,0 +1,183 @@
+"""The sections of the page: each chart with its caption and its figures in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import charts
+from .asked import asked
+from .candidates import candidate_table
+from .evidence_view import IslandRow, LayerRow, WidthRow, island_rows
+from .frontier import frontier_rows
+from .markup import Html, joined, table, tag
+from .text import duration_text
+from .view import View
+
+
+def asked_and_reached(view: View) -> Html:
+    """A line for each constraint, and why this one was chosen."""
+    lines = asked(view)
+    rows = [[x.name, x.asked, x.reached, _ruling(x.told)] for x in lines]
+    told = [tag("p", text) for text in (*view.marks, *view.why)]
+    if view.confirmation is not None:
+        value, low, high = view.confirmation
+        told.append(
+            tag("p", f"Measured again in a fresh run: {value:.2f}x [{low:.2f}, {high:.2f}].")
+        )
+    caption = "What was asked, and what the chosen model reaches"
+    header = ["figure", "asked", "reached", "ruling"]
+    return joined([table(header, rows, caption=caption, numeric=9), *told])
+
+
+def _ruling(told: str) -> Html:
+    return tag("span", told, class_=f"ruling {told}" if told != "-" else "ruling")
+
+
+def candidates(view: View) -> list[Html]:
+    """The table with its filters and its signs."""
+    return [_filters(), candidate_table(view), _legend(view)]
+
+
+def _filters() -> Html:
+    """Shown by the page's script, since nothing filters without it."""
+    search = tag(
+        "label",
+        "Filter by name ",
+        tag("input", type="search", id="filter", autocomplete="off", spellcheck="false"),
+    )
+    boxes = [
+        tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {told}")
+        for name, told in (("measured", "measured only"), ("frontier", "frontier only"))
+    ]
+    count = tag("output", id="count", for_="filter only-measured only-frontier", aria_live="polite")
+    return tag("form", search, *boxes, count, id="filters", hidden=True, role="search")
+
+
+def _legend(view: View) -> Html:
+    notes = []
+    if any(r.same_as for r in view.rows):
+        notes.append("=: the same kernels on the same shapes as another line, measured once.")
+    if any(r.predicted for r in view.rows):
+        notes.append("~: predicted by a cost model, not measured.")
+    notes.append("±: half of a 95% interval, of the paired difference where the column is a loss.")
+    return tag("p", " ".join(notes), class_="note")
+
+
+def _figure(name: str, label: str, caption: str, behind: object) -> Html:
+    chart = tag("div", class_="chart", id=f"chart-{name}", role="group", aria_label=label)
+    folded = tag("details", tag("summary", f"Figures of “{label}” as a table"), behind)
+    return tag("figure", chart, tag("figcaption", caption), folded)
+
+
+def frontier(view: View) -> list[Html]:
+    """What a candidate costs and what it gains."""
+    points = frontier_rows(view)
+    if len(points) < 2:
+        return [_none("Too little was measured for a chart.")]
+    rows = [
+        [r["name"], r["kind"], f"{r['x']:.4g}", r["speedup"], f"{r['y']:+.4f}", r["size"]]
+        for r in points
+    ]
+    label = "Quality against latency"
+    header = ["candidate", "kind", points[0]["unit"], "speed-up", "change", "file"]
+    caption = (
+        "Further left is faster, further up is better; the area of a point is its file's size, "
+        "bars are 95% intervals, the dashed line joins the frontier. Latencies are the original's "
+        "median over the paired speed-up."
+    )
+    return [_figure("frontier", label, caption, table(header, rows, caption=label, numeric=2))]
+
+
+def latencies(view: View) -> list[Html]:
+    """All runs of the original and of the winner."""
+    if not (view.base_ns and view.chosen_ns):
+        return [_none("The chosen model's latency was not measured.")]
+    label = "Latency of original and chosen model"
+    rows = []
+    for share in (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99):
+        told = [duration_text(_quantile(s, share)) for s in (view.base_ns, view.chosen_ns)]
+        rows.append([f"{share:.0%} of runs", *told])
+    caption = (
+        f"{len(view.base_ns)} runs of the original and {len(view.chosen_ns)} of the chosen model, "
+        "interleaved at random in one run."
+    )
+    header = ["within the time", "original", "chosen"]
+    return [_figure("latencies", label, caption, table(header, rows, caption=label))]
+
+
+def _quantile(samples: tuple[float, ...], share: float) -> float:
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
+    """Where the time goes."""
+    timed = [r for r in layers if r.before_ns is not None or r.after_ns is not None]
+    if not timed:
+        return [_none(_missing(view, "times", "The layers were not profiled."))]
+    label = "Time of each layer, before and after"
+    rows = [
+        [r.name, r.op_type, r.runs_as, *(_time(ns) for ns in (r.before_ns, r.after_ns))]
+        for r in timed
+    ]
+    caption = (
+        "Shares of a profiled run, scaled to the measured median: profiling distorts short "
+        "operators. In parentheses: operators that stand for no layer of the original. The "
+        f"chart shows the {min(charts.LAYERS, len(timed))} slowest."
+    )
+    header = ["layer", "operator", "runs as", "before", "after"]
+    return [_figure("times", label, caption, table(header, rows, caption=label, numeric=3))]
+
+
+def _time(ns: float | None) -> str:
+    return "-" if ns is None else duration_text(ns)
+
+
+def errors(view: View, layers: Sequence[LayerRow]) -> list[Html]:
+    """What rounding does to each layer."""
+    known = [r for r in layers if r.snr_db is not None]
+    if not known:
+        return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
+    label = "Signal-to-noise ratio at each layer's output"
+    rows = [[r.name, r.op_type, f"{r.snr_db:.1f}"] for r in known]
+    caption = (
+        "Decibels between the float model that was quantized and the chosen one, on held-out "
+        "samples, errors of the layers before included; 6 dB are one bit. Worst first."
+    )
+    header = ["layer", "operator", "dB"]
+    return [_figure("errors", label, caption, table(header, rows, caption=label, numeric=2))]
+
+
+def widths(groups: Sequence[WidthRow]) -> list[Html]:
+    """What pruning left."""
+    if not groups:
+        return [_none("No channels were pruned.")]
+    label = "Channels of each pruned group"
+    rows = [[r.name, r.operators, r.before, r.after] for r in groups]
+    header = ["group", "layers", "before", "after"]
+    caption = "Layers of a group lose the same channels."
+    return [_figure("widths", label, caption, table(header, rows, caption=label))]
+
+
+def islands(view: View) -> Html:
+    """What stayed float, why, and what mends it."""
+    found = island_rows(view.evidence)
+    if not found:
+        return _none(_missing(view, "islands", "None."))
+    header = ["nodes", "why", "mend", "share of the time"]
+    caption = "Float operators that cost time in the chosen model"
+    return table(header, [_island(r) for r in found], caption=caption, numeric=3)
+
+
+def _island(row: IslandRow) -> list[object]:
+    share = "-" if row.time_share is None else f"{row.time_share:.1%}"
+    shown = ", ".join(row.nodes[:6]) + (" ..." if len(row.nodes) > 6 else "")
+    return [shown, row.why, row.mend, share]
+
+
+def _missing(view: View, part: str, otherwise: str) -> str:
+    return str(view.evidence.get("missing", {}).get(part, otherwise))
+
+
+def _none(text: str) -> Html:
+    return tag("p", text, class_="none")
