@@ -107,6 +107,19 @@ class Pass(ABC):
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def decides_by_time(self) -> bool:
+        """Whether it asks the clock, so that it may make another model the next time."""
+        return False
+
+    def settled(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
+        """The pass with everything written down that it would ask the clock: it makes that again.
+
+        Args:
+            model: that it will be applied to.
+            ctx: with the clock.
+        """
+        return self
+
     def __call__(self, model: Model, ctx: Context | None = None) -> Model:
         """Apply the pass.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Aim:
     """What a user asks for: the share of channels that goes, or the share of cost that stays."""
 
-    kind: Literal["ratio", "macs", "latency"]
+    kind: Literal["ratio", "macs", "latency", "widths"]
     share: float
 
 
@@ -94,7 +95,9 @@ def choose(
     readers = branch_readers(labels, groups) if options.branches else {}
     steps = [[0, *s] if number in readers else s for number, s in enumerate(steps)]
     aim, predicted = options.aim, None
-    if aim.kind == "ratio":
+    if aim.kind == "widths":
+        kept = _as_told(groups, options.widths or {}, readers)
+    elif aim.kind == "ratio":
         kept = _by_ratio(groups, curves, steps, aim.share, options.scope)
     else:
         cost_of: CostOf = macs_of(labels)
@@ -119,7 +122,34 @@ def choose(
     return Plan(groups, kept, dead, emptied, predicted)
 
 
+#: Curves found last, by what they depend on: one model is often pruned to several strengths.
+_KNOWN: dict[tuple[Any, ...], list[Curve]] = {}
+_KEPT = 4
+
+
 def _curves(
+    model: Model,
+    labels: Labels,
+    groups: list[Group],
+    options: PruneChannels,
+    batches: list[Feeds] | None,
+    ctx: Context,
+) -> list[Curve]:
+    """A curve for each group, found once for the same model, data and criterion."""
+    criterion = options.criterion(batches)
+    if callable(criterion):
+        return _new_curves(model, labels, groups, options, batches, ctx)
+    data = options.data or ctx.data
+    own = (options.samples, options.protect, options.heads, ctx.seed)
+    key = (model.digest, criterion, data.digest if data is not None and batches else None, *own)
+    if key not in _KNOWN:
+        _KNOWN[key] = _new_curves(model, labels, groups, options, batches, ctx)
+        while len(_KNOWN) > _KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)))
+    return _KNOWN[key]
+
+
+def _new_curves(
     model: Model,
     labels: Labels,
     groups: list[Group],
@@ -153,6 +183,52 @@ def _own_scores(criterion: Callable[..., Any], labels: Labels) -> NDArray[np.flo
             hint="Labels.class_of gives the class of each label of labels.weights",
         )
     return scores
+
+
+def _named(groups: Sequence[Group]) -> list[str]:
+    """A name for each group; an operator that makes several numbers them."""
+    seen: collections.Counter[str] = collections.Counter()
+    names = []
+    for group in groups:
+        seen[group.name] += 1
+        number = seen[group.name]
+        names.append(group.name if number == 1 else f"{group.name}#{number}")
+    return names
+
+
+def widths_of(plan: Plan) -> dict[str, int]:
+    """How many channels each group that loses some keeps."""
+    pairs = zip(_named(plan.groups), plan.groups, plan.kept, strict=True)
+    return {
+        name: int(count) * group.width for name, group, count in pairs if count < len(group.classes)
+    }
+
+
+def _as_told(
+    groups: list[Group], wanted: Mapping[str, int], readers: Mapping[int, ir.Node]
+) -> NDArray[np.int64]:
+    """Classes that each group keeps, by name.
+
+    Raises:
+        OptionError: no such group, or a number of channels that it cannot keep.
+    """
+    names = _named(groups)
+    for name in wanted:
+        if name not in names:
+            raise unknown("group of channels", name, names, where="prune-channels, widths")
+    kept = []
+    for number, (name, group) in enumerate(zip(names, groups, strict=True)):
+        full = len(group.classes) * group.width
+        channels = wanted.get(name, full)
+        least = 0 if number in readers else group.width
+        if channels % group.width or not least <= channels <= full:
+            raise OptionError(
+                f"{name} cannot keep {channels} of its {full} channels",
+                where="prune-channels, widths",
+                hint=f"Name a multiple of {group.width} from {least} to {full}",
+            )
+        kept.append(channels // group.width)
+    return np.array(kept, np.int64)
 
 
 def _by_ratio(

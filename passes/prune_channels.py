@@ -9,7 +9,7 @@ is solved for anew from calibration data (`channel_repair.py`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from .channel_branches import short_circuit, silence
 from .channel_cut import cut
 from .channel_data import calibration
 from .channel_oracle import TOLERANCE, mask, oracle
-from .channel_plan import Aim, Plan, choose, usable_groups
+from .channel_plan import Aim, Plan, choose, usable_groups, widths_of
 from .channel_repair import repair
 from .channel_report import declined_of, report_of
 from .labels_classes import Labels, label_channels, prepared
@@ -35,14 +35,16 @@ Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", 
 class PruneChannels(Pass):
     """Remove whole channels, attention heads and groups; inputs and outputs stay.
 
-    Exactly one of `ratio`, `macs` and `latency` says how much; where none is given, half of the
-    channels go. What cannot be removed is listed with the reason.
+    Exactly one of `ratio`, `macs`, `latency` and `widths` says how much; where none is given, half
+    of the channels go. What cannot be removed is listed with the reason.
 
     Attributes:
         ratio: share of the channels that goes, above 0 and below 1.
         macs: instead, share of the multiply-accumulates that stays.
         latency: instead, share of the latency that stays, by a table of layers measured on the
             target.
+        widths: instead, how many channels each named group keeps; those not named keep all. It is
+            what the others decide, so that a recipe makes the same model without a clock.
         importance: which channels matter: l1, l2, fpgm (distance to the others), mean_output,
             least_squares (what their readers cannot make up for), random as a control, or a
             callable from labels to a score for each class. auto is least_squares where there are
@@ -69,6 +71,7 @@ class PruneChannels(Pass):
     ratio: float | None = None
     macs: float | None = None
     latency: float | None = None
+    widths: Mapping[str, int] | None = None
     importance: Criterion | Callable[..., Any] = "auto"
     scope: Literal["global", "local"] = "global"
     protect: tuple[str, ...] = ()
@@ -82,15 +85,16 @@ class PruneChannels(Pass):
 
     def __post_init__(self) -> None:
         where = f"pass {self.name()}"
-        given = {n: v for n in ("ratio", "macs", "latency") if (v := getattr(self, n)) is not None}
+        aims = ("ratio", "macs", "latency", "widths")
+        given = {n: v for n in aims if (v := getattr(self, n)) is not None}
         if len(given) > 1:
             raise OptionError(
-                f"takes one of ratio, macs and latency, not {' and '.join(given)}",
+                f"takes one of ratio, macs, latency and widths, not {' and '.join(given)}",
                 where=where,
                 hint="Leave out all but one",
             )
         for name, value in given.items():
-            if not 0 < value < 1:
+            if name != "widths" and not 0 < value < 1:
                 hint = "0.3 removes 30% of the channels" if name == "ratio" else "0.5 keeps half"
                 raise OptionError(
                     f"{name}={value:g} is not between 0 and 1", where=where, hint=hint
@@ -107,7 +111,23 @@ class PruneChannels(Pass):
             return Aim("macs", self.macs)
         if self.latency is not None:
             return Aim("latency", self.latency)
+        if self.widths is not None:
+            return Aim("widths", 0.0)
         return Aim("ratio", 0.5 if self.ratio is None else self.ratio)
+
+    def decides_by_time(self) -> bool:
+        """Whether it asks the clock."""
+        return self.latency is not None
+
+    def settled(self, model: Model, ctx: Context) -> PruneChannels:
+        """The same with the widths that it chooses for `model`, for which no clock is needed."""
+        work = prepared(model.clone())
+        labels = label_channels(work, whole=self.heads == "whole")
+        groups = usable_groups(labels, self.protect)
+        if not groups:
+            return self.with_fields(latency=None, widths={})
+        plan = choose(work, labels, groups, self, self._batches(work, ctx), ctx)
+        return self.with_fields(latency=None, ratio=None, macs=None, widths=widths_of(plan))
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The graph without the least important channels."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time as clock
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,10 @@ from trimtab.core.model import Model
 from .base import Declined, Pass, Rewrite
 from .torch_graph.roles import Weight, find_roles
 
+#: The teacher that is the model a recipe started from.
+ORIGINAL = "original"
+#: Steps of the two runs by which the time of a step is found.
+PROBES = (4, 24)
 TERMS = ("kd", "ce", "mse", "cosine", "features")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -37,8 +42,9 @@ class Recover(Pass):
 
     Attributes:
         data: training data; the context's where none is named. Labels are needed for ce only.
-        teacher: the model to learn from, in most cases the float original: a file. Where none is
-            named, the model itself as it was given.
+        teacher: the model to learn from, in most cases the float original: a file, or `original`
+            for the model that the recipe started from. Where none is named, the model itself as it
+            was given.
         match: whether outputs are matched to the teacher's by name or by order.
         loss: terms, each a name or name:weight. kd is the divergence from the teacher's softened
             classes, ce the cross-entropy with the labels, mse the squared distance from the
@@ -195,6 +201,29 @@ class Recover(Pass):
             )
         return float(match[1]) * _UNITS[match[2]]
 
+    def decides_by_time(self) -> bool:
+        """Whether it trains for a time, in which another run takes another number of steps."""
+        return self.time is not None
+
+    def settled(self, model: Model, ctx: Context) -> Recover:
+        """The same for the number of steps that fit into the time, by the time that a few take."""
+        seconds = self.seconds()
+        if seconds is None:
+            return self
+        few, more = (self._timed(model, ctx, steps) for steps in PROBES)
+        each = max((more - few) / (PROBES[1] - PROBES[0]), 1e-4)
+        fixed = max(0.0, few - PROBES[0] * each)
+        steps = max(1, int((seconds - fixed) / each))
+        if self.steps is not None:
+            steps = min(steps, self.steps)
+        return self.with_fields(time=None, epochs=None, steps=steps)
+
+    def _timed(self, model: Model, ctx: Context, steps: int) -> float:
+        """Seconds that so many steps take, with all that belongs to them."""
+        start = clock.monotonic()
+        self.with_fields(time=None, epochs=None, steps=steps)(model, ctx)
+        return clock.monotonic() - start
+
     def to_json(self) -> dict[str, Any]:
         """Its fields that differ from their defaults; a teacher in memory by where it came from."""
         plain = super().to_json()
@@ -213,12 +242,20 @@ class Recover(Pass):
         from . import torch_graph
 
         data = ctx.dataset(self.data, model, purpose="recovery")
-        trained, report = torch_graph.recover(self, model, self._teacher(model), data, ctx)
+        trained, report = torch_graph.recover(self, model, self._teacher(model, ctx), data, ctx)
         return Rewrite(trained.ir, (), report)
 
-    def _teacher(self, model: Model) -> Model:
+    def _teacher(self, model: Model, ctx: Context) -> Model:
         if self.teacher is None:
             return dataclasses.replace(model.clone(), name=model.name)
+        if self.teacher == ORIGINAL:
+            if ctx.original is None:
+                raise OptionError(
+                    "teacher is `original`, and there is none outside of a recipe",
+                    where=f"pass {self.name()}",
+                    hint="Name its file",
+                )
+            return ctx.original
         return self.teacher if isinstance(self.teacher, Model) else Model.load(self.teacher)
 
 

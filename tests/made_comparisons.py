@@ -24,9 +24,15 @@ def made_comparison(ratio: float, error: str | None = None) -> Any:
 
 
 def made_comparisons(*ratios: float) -> Callable[..., Sequence[Any]]:
-    """A way to measure: the ratios in order, the last one for all that follow."""
+    """A way to measure: the ratios in order of appearance, the last one for all that follow.
+
+    A model that is measured again has the ratio that it had.
+    """
+    known: dict[str, float] = {}
 
     def measure(base: Any, candidates: Sequence[Any], *rest: Any) -> Sequence[Any]:
-        return [made_comparison(ratios[min(i, len(ratios) - 1)]) for i in range(len(candidates))]
+        for model in candidates:
+            known.setdefault(model.name, ratios[min(len(known), len(ratios) - 1)])
+        return [made_comparison(known[model.name]) for model in candidates]
 
     return measure

@@ -1,22 +1,50 @@
 """Which candidate is best: pure functions over results, so that every rule can be tested.
 
-The fastest that holds all constraints wins; a tie inside the intervals goes to the smaller file,
-and among files of one size to the better quality on the part of the data that decides. A candidate
-that is not faster than the original beyond its interval is never called a success.
+Of those that hold all constraints the one with least of the goal wins. Where that is time, a tie
+inside the intervals goes to the smaller file, and among files of one size to the better quality on
+the part of the data that decides; a candidate that is not faster than the original beyond its
+interval is never called a success.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
-from trimtab.result import Constraints, Result
+from trimtab.result import Constraints, Goal, Result
+from trimtab.searching.frontier import cost
+
+#: Costs that differ by less than this share count as equal.
+EQUAL = 1.01
+
+
+@dataclass(frozen=True)
+class Objection:
+    """One constraint that a candidate does not hold.
+
+    Attributes:
+        constraint: its name; `made` where there is no candidate at all.
+        text: one sentence without a full stop.
+        excess: how far beyond the limit, as a share of it; infinite where that is not known.
+    """
+
+    constraint: str
+    text: str
+    excess: float
 
 
 def speedup(result: Result) -> Ratio | None:
-    """The speed-up over the original with its 95% interval; None where it was not measured."""
+    """The speed-up over the original with its 95% interval; None where it is not known.
+
+    On a target that is not this machine it is what the cost model predicts.
+    """
     c = result.comparison
-    return None if c is None else Ratio(c.ratio, c.low, c.high)
+    if c is not None:
+        return Ratio(c.ratio, c.low, c.high)
+    known = result.predicted
+    return None if known is None else Ratio(known, known, known)
 
 
 def drop(result: Result, original: Result, part: str = "selection") -> float:
@@ -30,38 +58,83 @@ def loses_too_much(
 ) -> str | None:
     """Why a candidate's quality does not do; None where it does."""
     lost = drop(result, original, part)
-    if lost <= constraints.max_drop:
+    # Sums of many scores differ in the last bits with their order.
+    if lost <= constraints.max_drop + 1e-12:
         return None
     return f"loses {lost:.4f}, {constraints.max_drop:g} is allowed"
+
+
+def violations(
+    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+) -> list[Objection]:
+    """The constraints that a candidate does not hold, with how far it is beyond each."""
+    if result.failure:
+        return [Objection("made", result.failure, math.inf)]
+    if result.dropped:
+        beyond = drop(result, original, "selection") - constraints.max_drop
+        return [Objection("max_drop", result.dropped, beyond / max(constraints.max_drop, 1e-3))]
+    found = []
+    lost = loses_too_much(result, original, constraints, part)
+    if lost:
+        limit = max(constraints.max_drop, 1e-3)
+        excess = (drop(result, original, part) - constraints.max_drop) / limit
+        found.append(Objection("max_drop", lost, excess))
+    found += _too_slow(result, constraints)
+    if constraints.max_size and result.size_bytes > constraints.max_size:
+        text = f"{result.size_bytes} bytes, {constraints.max_size} are allowed"
+        found.append(Objection("max_size", text, result.size_bytes / constraints.max_size - 1))
+    if constraints.max_rss is not None:
+        found += _too_much_memory(result, constraints.max_rss)
+    return found + _too_late(result, constraints)
 
 
 def objections(
     result: Result, original: Result, constraints: Constraints, part: str = "selection"
 ) -> list[str]:
     """Why a candidate does not hold the constraints; empty where it does."""
-    if result.failure:
-        return [result.failure]
-    lost = loses_too_much(result, original, constraints, part)
-    found = [lost] if lost else []
-    ratio = speedup(result)
-    if constraints.min_speedup and (ratio is None or ratio.low < constraints.min_speedup):
-        found.append(f"speed-up {ratio} does not prove {constraints.min_speedup:g}x")
-    if constraints.max_size and result.size_bytes > constraints.max_size:
-        found.append(f"{result.size_bytes} bytes, {constraints.max_size} are allowed")
-    return found + _latency_objections(result, constraints)
+    return [o.text for o in violations(result, original, constraints, part)]
 
 
-def _latency_objections(result: Result, constraints: Constraints) -> list[str]:
-    if constraints.max_latency_ns is None or result.comparison is None:
+def _too_slow(result: Result, constraints: Constraints) -> list[Objection]:
+    wanted, ratio = constraints.min_speedup, speedup(result)
+    if not wanted or (ratio is not None and ratio.low >= wanted):
         return []
-    percentile = constraints.percentile
+    if ratio is None:
+        return [Objection("min_speedup", f"no speed-up is known, {wanted:g}x is asked", math.inf)]
+    excess = wanted / ratio.low - 1 if ratio.low > 0 else math.inf
+    return [Objection("min_speedup", f"speed-up {ratio} does not prove {wanted:g}x", excess)]
+
+
+def _too_much_memory(result: Result, limit: int) -> list[Objection]:
+    if result.rss_bytes is None:
+        return [Objection("max_rss", "its peak memory was not measured", math.inf)]
+    if result.rss_bytes <= limit:
+        return []
+    text = f"peak memory of {result.rss_bytes:.0f} bytes, {limit} are allowed"
+    return [Objection("max_rss", text, result.rss_bytes / limit - 1)]
+
+
+def _too_late(result: Result, constraints: Constraints) -> list[Objection]:
+    limit_ns, percentile = constraints.max_latency_ns, constraints.percentile
+    if limit_ns is None or result.comparison is None:
+        return []
     latency_ns = result.comparison.candidate.percentile_ns(percentile / 100)
     if latency_ns is None:
-        return [f"p{percentile:g} is not known: too few runs; give more --time"]
-    if latency_ns <= constraints.max_latency_ns:
+        text = f"p{percentile:g} is not known: too few runs; give more --time"
+        return [Objection("max_latency", text, math.inf)]
+    if latency_ns <= limit_ns:
         return []
-    limit = constraints.max_latency_ns / 1e6
-    return [f"p{percentile:g} {latency_ns / 1e6:.3f} ms, {limit:g} ms is allowed"]
+    text = f"p{percentile:g} {latency_ns / 1e6:.3f} ms, {limit_ns / 1e6:g} ms is allowed"
+    return [Objection("max_latency", text, latency_ns / limit_ns - 1)]
+
+
+def nearest_candidates(
+    results: Sequence[Result], original: Result, constraints: Constraints, count: int = 3
+) -> list[tuple[Result, list[Objection]]]:
+    """Those that break the constraints by the least, with what binds, the worst of it first."""
+    broken = [(r, violations(r, original, constraints)) for r in results if r.failure is None]
+    told = [(r, sorted(v, key=lambda o: -o.excess)) for r, v in broken if v]
+    return sorted(told, key=lambda pair: (pair[1][0].excess, len(pair[1])))[:count]
 
 
 def tied(a: Ratio, b: Ratio) -> bool:
@@ -69,13 +142,19 @@ def tied(a: Ratio, b: Ratio) -> bool:
     return b.low <= a.value <= b.high or a.low <= b.value <= a.high
 
 
-def preference(results: Sequence[Result], fallback: Result | None) -> list[Result]:
-    """Candidates from best to worst: those faster than the original, then the fallback.
+def preference(
+    results: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+) -> list[Result]:
+    """Candidates from best to worst.
 
     Args:
         results: candidates that hold the constraints.
         fallback: the simplified float model, which needs no speed-up to be offered.
+        goal: what is made small. For latency only those faster than the original, and then the
+            fallback, come in.
     """
+    if goal != "latency":
+        return _by_cost(results, goal)
     ranked: list[Result] = []
     left = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
     while left:
@@ -89,11 +168,28 @@ def preference(results: Sequence[Result], fallback: Result | None) -> list[Resul
     return ranked
 
 
+def _by_cost(results: Sequence[Result], goal: Goal) -> list[Result]:
+    """Least cost first; of equal costs the faster, then the more accurate."""
+    left = [r for r in results if math.isfinite(cost(r, goal))]
+    ranked: list[Result] = []
+    while left:
+        least = min(cost(r, goal) for r in left)
+        ties = [r for r in left if cost(r, goal) <= EQUAL * least]
+        winner = max(ties, key=lambda r: (_estimate(r), _quality(r)))
+        ranked.append(winner)
+        left.remove(winner)
+    return ranked
+
+
 def _of_equally_fast(ties: Sequence[Result]) -> Result:
     """The smallest file; of files within one percent of it the one with the best quality."""
     smallest = min(r.size_bytes for r in ties)
-    small = [r for r in ties if r.size_bytes <= 1.01 * smallest]
-    return max(small, key=lambda r: (r.selection.value if r.selection else 0.0, _value(r)))
+    small = [r for r in ties if r.size_bytes <= EQUAL * smallest]
+    return max(small, key=lambda r: (_quality(r), _value(r)))
+
+
+def _quality(result: Result) -> float:
+    return result.selection.value if result.selection else 0.0
 
 
 def _ratio(result: Result) -> Ratio:
@@ -106,9 +202,20 @@ def _value(result: Result) -> float:
     return _ratio(result).value
 
 
-def explain(chosen: Result, ranked: Sequence[Result], fallback: Result | None) -> list[str]:
+def _estimate(result: Result) -> float:
+    ratio = speedup(result)
+    return 0.0 if ratio is None else ratio.value
+
+
+def explain(
+    chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+) -> list[str]:
     """Why this one, in sentences."""
     ratio = speedup(chosen)
+    if goal != "latency":
+        speed = f", and {ratio} as fast as the original" if ratio else ""
+        unit = {"size": "bytes of file", "macs": "multiply-accumulates", "bytes": "bytes moved"}
+        return [f"{chosen.name} has the least {unit[goal]}: {cost(chosen, goal):.0f}{speed}."]
     if chosen is fallback and (ratio is None or not ratio.faster):
         return [
             "Nothing beats the float original beyond its interval on this machine, so this is "
@@ -123,5 +230,4 @@ def explain(chosen: Result, ranked: Sequence[Result], fallback: Result | None) -
 
 
 def _beats(a: Result, b: Result) -> bool:
-    first, second = speedup(a), speedup(b)
-    return first is not None and second is not None and first.value > second.value
+    return _estimate(a) > _estimate(b) > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import ModelError
@@ -10,15 +12,20 @@ from trimtab.core.model import Model
 
 
 def open_model(
-    spec: str | Path, *, weights: str | Path | None = None, trainable: bool = False
+    spec: str | Path,
+    *,
+    weights: str | Path | None = None,
+    trainable: bool = False,
+    example: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Model:
     """The model that a SOURCE or MODEL argument names.
 
     Args:
         spec: an `.onnx` file, or `package.module:callable` that returns a `torch.nn.Module` with a
-            method `example_inputs`.
+            method `example_inputs`, unless there is an example.
         weights: a state dict for the module: `.pt` or `.safetensors`.
         trainable: whether a module's BatchNormalization and Dropout stay nodes; a file is as it is.
+        example: makes feeds by input name, for a module of others that has no `example_inputs`.
 
     Raises:
         ModelError: the file is no model.
@@ -28,7 +35,10 @@ def open_model(
     if not Path(text).exists() and is_callable_spec(text):
         from trimtab.exporter import export, load_module
 
-        return export(load_module(text, weights), name=text, trainable=trainable)
+        module = load_module(text, weights)
+        if example is None or callable(getattr(module, "example_inputs", None)):
+            return export(module, name=text, trainable=trainable)
+        return export_on(module, example(), name=text)
     if weights is not None:
         raise ModelError(
             "is a file, and weights belong to a module",
@@ -36,3 +46,26 @@ def open_model(
             hint="Give --weights with module:callable only",
         )
     return Model.load(text)
+
+
+def export_on(module: Any, feeds: Mapping[str, Any], *, name: str) -> Model:
+    """Export a module on feeds: by keyword where its `forward` has such parameters, else in order.
+
+    Args:
+        module: a `torch.nn.Module`.
+        feeds: arrays by input name, which become the names of the model's inputs.
+        name: for messages.
+
+    Raises:
+        ExportError: the module cannot be exported.
+    """
+    import inspect
+
+    import torch
+
+    from trimtab.exporter import export
+
+    tensors = {key: torch.from_numpy(array.copy()) for key, array in feeds.items()}
+    if set(tensors) <= set(inspect.signature(module.forward).parameters):
+        return export(module, tensors, name=name)
+    return export(module, tuple(tensors.values()), input_names=list(tensors), name=name)

@@ -1,45 +1,222 @@
-"""Which recipes to try on a model."""
+"""Which recipes to try, family by family, in the order that keeps gains.
+
+A chain is: simplify, prune with its repair, recover, quantize, recover through Q/DQ, equal forms.
+Each later pass works on what the earlier ones left, and nothing that a later pass would undo comes
+before it: pruning after quantization would throw calibrated channels away, forms before it would
+hide the patterns that quantization looks for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import find
+from trimtab.passes import find, registry
 from trimtab.passes.base import Pass
 from trimtab.recipe import Recipe
 
-#: Share of weights that magnitude pruning sets to zero without retraining.
-SPARSITY = 0.2
+#: Items that pruning looks at: its least squares need no more, and its time grows with them.
+PRUNING_SAMPLES = 256
+#: Shares of the time that stay, from mild to strong.
+SHARES = (0.85, 0.7, 0.55, 0.4, 0.3)
+#: Part of the weights in MatMul and Gemm below which their own families gain nothing.
+SHARE_OF_PRODUCTS = 0.3
+#: Operators with a weight that int8 or narrower weights make cheaper.
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 
 
-def plan(model: Model, calibration: Dataset, target: Target) -> tuple[Recipe, ...]:  # noqa: ARG001
-    """The candidates: float, pruned, dynamic int8, static int8 by each range method, and forms.
+@dataclass(frozen=True)
+class Plan:
+    """What may be tried on a model.
 
-    Args:
+    Attributes:
         model: the float original.
-        calibration: what static quantization calibrates on.
+        data: what passes calibrate and train on.
         target: where it will run.
+        allowed: names of the passes that may be used; all where None.
+        own: passes as the user made them, each tried as it is.
+        timed: whether passes may ask the clock.
     """
-    simplify = find("simplify")()
-    prune = find("prune-magnitude").from_json({"sparsity": SPARSITY, "scope": "global"})
-    dynamic = find("quantize-dynamic")()
-    static = find("quantize-static")
-    forms = find("apply-forms")()
-    methods = static.fields()["ranges"].choices
 
-    def calibrated(method: str) -> Pass:
-        return static.from_json({"data": calibration, "ranges": method})
+    model: Model
+    data: Dataset
+    target: Target
+    allowed: frozenset[str] | None = None
+    own: tuple[Pass, ...] = ()
+    timed: bool = True
 
-    default = static.fields()["ranges"].default
-    candidates = [
-        Recipe("float simplified", (simplify,)),
-        Recipe("float, other forms", (simplify, forms)),
-        Recipe(f"pruned {SPARSITY:.0%}", (simplify, prune)),
-        Recipe("int8 dynamic", (simplify, dynamic)),
-        Recipe("int8 dynamic, other forms", (simplify, dynamic, forms)),
-        *(Recipe(f"int8 static {m}", (simplify, calibrated(m))) for m in methods),
-        Recipe("int8 static, other forms", (simplify, calibrated(default), forms)),
-        Recipe(f"pruned {SPARSITY:.0%}, int8 static", (simplify, prune, calibrated(default))),
-    ]
-    return tuple(candidates)
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        data: Dataset,
+        target: Target,
+        passes: Sequence[str | Pass | type[Pass]] | None,
+        *,
+        timed: bool,
+    ) -> Plan:
+        """The plan for what a user allows: names and classes of passes, or passes as they are.
+
+        Raises:
+            OptionError: a name that no pass has, or an empty list.
+        """
+        if passes is None:
+            return cls(model, data, target, None, _of_others(), timed)
+        if not passes:
+            raise OptionError("there is no pass to search with", where="passes")
+        own = tuple(p for p in passes if isinstance(p, Pass))
+        kinds = [p if isinstance(p, type) else find(p) for p in passes if not isinstance(p, Pass)]
+        foreign = tuple(k() for k in kinds if not k.__module__.startswith("trimtab."))
+        return cls(model, data, target, frozenset(k.name() for k in kinds), own + foreign, timed)
+
+    def allows(self, *names: str) -> bool:
+        """Whether all these passes may be used."""
+        return self.allowed is None or set(names) <= self.allowed
+
+    def floats(self) -> list[Recipe]:
+        """The model itself, cleaned up, and with the forms that were faster so far."""
+        plain = Recipe("float simplified", self.start())
+        return [plain, *([self.chain("float, other forms")] if self.forms() else [])]
+
+    def own_recipes(self) -> list[Recipe]:
+        """Each pass of the user's, alone and before int8."""
+        found = []
+        for step in self.own:
+            found.append(self.chain(step.name(), step))
+            if self.allows("quantize-static") and step.name() != "quantize-static":
+                found.append(self.chain(f"{step.name()}, int8 static", step, self.static()))
+        return found
+
+    def first(self) -> list[Recipe]:
+        """The one int8 recipe most likely to do, so that something usable is there soon."""
+        return self.int8()[:1]
+
+    def int8(self) -> list[Recipe]:
+        """One recipe a family, the most likely first."""
+        ops = {node.op_type for node in self.model.nodes()}
+        if not ops & PRODUCTS:
+            return []
+        static = [self.chain("int8 static", self.static())] if self.allows(*_STATIC) else []
+        dynamic = (
+            [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
+            if self.allows("quantize-dynamic") and self._products_share() > SHARE_OF_PRODUCTS
+            else []
+        )
+        # Convolutions have fast static kernels alone; a transformer's dynamic ones lose least.
+        return [*static, *dynamic] if "Conv" in ops else [*dynamic, *static]
+
+    def _products_share(self) -> float:
+        """Part of the weights that belongs to MatMul and Gemm, which alone have dynamic kernels."""
+        sizes: dict[bool, int] = {True: 0, False: 0}
+        for node in self.model.graph:
+            for value in node.inputs[1:]:
+                if value is not None and value.const_value is not None:
+                    sizes[node.op_type in {"MatMul", "Gemm"}] += value.const_value.size
+        return sizes[True] / max(1, sum(sizes.values()))
+
+    def weight_only(self) -> list[Recipe]:
+        """Narrow weights, float arithmetic: a smaller file at hardly a loss."""
+        if not self.allows("quantize-weights") or self._products_share() <= SHARE_OF_PRODUCTS:
+            return []
+        return [self.chain("weights only", self.made("quantize-weights"))]
+
+    def rescues(self, max_drop: float, metric: str) -> list[Recipe]:
+        """Other ways to int8 for a model that plain static int8 costs too much, the cheap first."""
+        found = []
+        if self.allows(*_STATIC):
+            found += [
+                self.chain(f"int8 static {m}", self.static(ranges=m))
+                for m in ("percentile", "minmax")
+            ]
+        if self.allows(*_STATIC, "equalize"):
+            found.append(self.chain("int8 static, equalized", self.made("equalize"), self.static()))
+        if self.allows(*_STATIC):
+            # Half of the drop: what calibration data allow, other data may not.
+            mixed = self.static(max_drop=max_drop / 2, metric=metric)
+            found.append(self.chain("int8 static, mixed precision", mixed))
+        return found
+
+    def pruning(self, share: float) -> Pass:
+        """Channels away until that share of the time stays: by the clock, else of the products."""
+        fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
+        aim = "latency" if self.timed else "macs"
+        return self.made("prune-channels", fields | {aim: share})
+
+    def pruned(self, share: float) -> Recipe:
+        """Pruned and repaired, without training."""
+        return self.chain(pruned_name(share), self.pruning(share))
+
+    def recovered(self, base: Recipe, seconds: float, threads: int) -> Recipe:
+        """A recipe whose float model is trained against the original."""
+        name = f"{base.name}, trained"
+        return self.chain(name, *self.middle(base), self.training(seconds, threads))
+
+    def quantized(self, base: Recipe) -> Recipe:
+        """A float recipe with static int8 behind it."""
+        return self.chain(f"{base.name}, int8", *self.middle(base), self.static())
+
+    def trained_through(self, base: Recipe, seconds: float, threads: int) -> Recipe:
+        """A quantized recipe trained through its rounding."""
+        name = f"{base.name}, trained through int8"
+        return self.chain(name, *self.middle(base), self.training(seconds, threads))
+
+    def training(self, seconds: float, threads: int) -> Pass:
+        """Recovery against the original for so many seconds."""
+        fields: dict[str, Any] = {
+            "data": self.data,
+            "teacher": "original",
+            "time": f"{max(1.0, seconds):.0f}s",
+            "threads": threads,
+        }
+        first = self.model.inputs[0].shape if self.model.inputs else None
+        if first is not None and len(first) == 4:
+            fields["augment"] = "both" if first[1] == 3 else "shift"
+        return self.made("recover", fields)
+
+    def static(self, **fields: Any) -> Pass:
+        """Static int8 on the calibration data."""
+        return self.made("quantize-static", {"data": self.data, **fields})
+
+    def made(self, name: str, fields: Mapping[str, Any] | None = None) -> Pass:
+        """A pass with fields; with the data where it wants some and none are given."""
+        kind = find(name)
+        given = dict(fields or {})
+        if "data" not in given and kind.needs_data and "data" in kind.fields():
+            given["data"] = self.data
+        return kind.from_json(given)
+
+    def start(self) -> tuple[Pass, ...]:
+        """What every chain begins with."""
+        return (find("simplify")(),)
+
+    def forms(self) -> tuple[Pass, ...]:
+        """What every chain ends with; it leaves no trace where it finds nothing."""
+        return (find("apply-forms")(),) if self.allows("apply-forms") else ()
+
+    def chain(self, name: str, *steps: Pass) -> Recipe:
+        """A recipe with these steps in the middle."""
+        return Recipe(name, (*self.start(), *steps, *self.forms()))
+
+    def middle(self, recipe: Recipe) -> tuple[Pass, ...]:
+        """The steps of a recipe without the common beginning and end."""
+        ends = {"simplify", "apply-forms"}
+        return tuple(p for p in recipe.passes if p.name() not in ends)
+
+
+_STATIC = ("quantize-static",)
+
+
+def pruned_name(share: float) -> str:
+    """Of a recipe that leaves this share of the time."""
+    return f"pruned to {share:.0%}"
+
+
+def _of_others() -> tuple[Pass, ...]:
+    """Passes that other packages offer by the entry point `trimtab.passes`."""
+    kinds = registry().values()
+    return tuple(k() for k in kinds if not k.__module__.startswith("trimtab."))

@@ -52,7 +52,9 @@ class Recipe:
                 hint="Use the original, or remove `digest` from the recipe to accept this one",
             )
         ctx = ctx or Context()
-        ctx = replace(ctx, target=self.target or ctx.target, seed=self.seed or ctx.seed)
+        ctx = replace(
+            ctx, target=self.target or ctx.target, seed=self.seed or ctx.seed, original=model
+        )
         for step in self.passes:
             model = step(model, ctx)
         return model

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from trimtab.core.errors import OptionError, nearest, unknown
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.recipe import Recipe
@@ -14,11 +18,13 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.values import Comparison
 
 SCHEMA = 1
+#: What is made as small as possible: time, file, multiply-accumulates, or bytes moved by a run.
+Goal = Literal["latency", "size", "macs", "bytes"]
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a result must hold; None asks for nothing.
+    """What a result must hold, None asking for nothing, and what is made as small as possible.
 
     Attributes:
         max_drop: largest loss of the metric against the original, in the metric's own unit.
@@ -26,6 +32,8 @@ class Constraints:
         max_latency_ns: largest latency at `percentile`, in nanoseconds.
         percentile: which percentile `max_latency_ns` speaks of.
         max_size: largest file, in bytes.
+        max_rss: largest peak memory of a process above the runtime's own, in bytes.
+        goal: of the candidates that hold all this, the one that has least of it is chosen.
     """
 
     max_drop: float = 0.01
@@ -33,9 +41,58 @@ class Constraints:
     max_latency_ns: float | None = None
     percentile: float = 95.0
     max_size: int | None = None
+    max_rss: int | None = None
+    goal: Goal = "latency"
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            raise unknown("goal", self.goal, get_args(Goal))
+        if not 0 <= self.max_drop < math.inf:
+            raise OptionError(
+                f"max_drop is {self.max_drop}, must be 0 or more",
+                hint="Write it in the metric's own unit: 0.01 is one point of top-1",
+            )
+        for name in ("min_speedup", "max_latency_ns", "max_size", "max_rss"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"{name} is {value}, must be above 0")
+
+    @classmethod
+    def of(cls, given: Constraints | Mapping[str, Any] | None) -> Constraints:
+        """Constraints from a mapping as people write it: `{"max_drop": 0.01, "max_size": "4MB"}`.
+
+        `max_latency` may be written as on the command line, `p95=5ms`.
+
+        Raises:
+            OptionError: an unknown name, or a value that is none.
+        """
+        if given is None or isinstance(given, Constraints):
+            return given or cls()
+        from trimtab.core.fields import convert
+        from trimtab.options import percentile, size
+
+        known = [*(f.name for f in fields(cls)), "max_latency"]
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise OptionError(
+                    f"there is no constraint {name!r}",
+                    where="constraints",
+                    hint=nearest(name, known),
+                )
+            if name == "max_latency":
+                values["percentile"], seconds = percentile(str(value))
+                values["max_latency_ns"] = seconds * 1e9
+            elif name in {"max_size", "max_rss"}:
+                values[name] = None if value is None else size(value)
+            elif name == "goal":
+                values[name] = value
+            else:
+                values[name] = convert(float | None, value, where=f"constraints, {name}")
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """The constraints that ask for something."""
+        """The constraints that ask for something, and the goal."""
         plain = {k: v for k, v in self.__dict__.items() if v is not None}
         if self.max_latency_ns is None:
             plain.pop("percentile")
@@ -57,6 +114,13 @@ class Result:
         measured_as: the candidate whose comparison this is, where that one runs the same kernels
             on the same shapes and was measured for both.
         failure: why it could not be made or measured.
+        macs: multiply-accumulates of one row, None where not counted.
+        moved_bytes: bytes that the operators of one run read and write, None where not counted.
+        rss_bytes: peak memory of a process above the runtime's own, None where not measured.
+        predicted: speed-up that a cost model predicts, where the target is not this machine.
+        confirmation: the comparison of the fresh run in which the winner was measured again.
+        dropped: why the search went on without it, though it could be made.
+        stage: of the search that made it.
     """
 
     name: str
@@ -68,6 +132,13 @@ class Result:
     comparison: Comparison | None = None
     measured_as: str | None = None
     failure: str | None = None
+    macs: int | None = None
+    moved_bytes: int | None = None
+    rss_bytes: float | None = None
+    predicted: float | None = None
+    confirmation: Comparison | None = None
+    dropped: str | None = None
+    stage: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the model itself."""
@@ -80,6 +151,13 @@ class Result:
             "comparison": self._comparison_json(),
             "measured_as": self.measured_as,
             "failure": self.failure,
+            "macs": self.macs,
+            "moved_bytes": self.moved_bytes,
+            "rss_bytes": self.rss_bytes,
+            "predicted": self.predicted,
+            "confirmation": self.confirmation.to_json() if self.confirmation else None,
+            "dropped": self.dropped,
+            "stage": self.stage,
         }
 
     def _comparison_json(self) -> dict[str, Any] | None:
@@ -100,6 +178,9 @@ class Outcome:
         constraints: what was asked.
         data: which part of the data served what.
         looks: candidates that were confirmed on the test part, until one held.
+        decisions: what was decided on which evidence, in order.
+        effort: seconds, trials, steps made and steps taken from the cache.
+        marks: what a reader must know about the evidence: shared data, predicted latencies.
     """
 
     original: Result
@@ -109,6 +190,32 @@ class Outcome:
     constraints: Constraints
     data: Mapping[str, Any] = field(default_factory=dict)
     looks: int = 1
+    decisions: tuple[Mapping[str, Any], ...] = ()
+    effort: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+    @property
+    def frontier(self) -> tuple[Result, ...]:
+        """The candidates that none beats in both quality and goal, the best of the goal first."""
+        from trimtab.searching.frontier import frontier
+
+        return frontier(self.results, self.constraints.goal)
+
+    def report(self) -> str:
+        """The table of candidates, the chosen one and why, as text."""
+        from trimtab.report.lines import outcome_lines
+
+        return "\n".join(outcome_lines(self))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write model, recipe, budgets, frontier and `result.json`; see `save_outcome`."""
+        from trimtab.searching.folder import save_outcome
+
+        return save_outcome(self, folder)
+
+    def _repr_html_(self) -> str:
+        """The report as a notebook shows it; names are escaped."""
+        return f"<pre>{html.escape(self.report())}</pre>"
 
     @property
     def model(self) -> Model:
@@ -133,6 +240,10 @@ class Outcome:
             "original": self.original.to_json(),
             "results": [r.to_json() for r in self.results],
             "chosen": self.chosen.name if self.chosen else None,
+            "frontier": [r.name for r in self.frontier],
             "looks": self.looks,
             "why": list(self.why),
+            "marks": list(self.marks),
+            "decisions": [dict(d) for d in self.decisions],
+            "effort": dict(self.effort),
         }

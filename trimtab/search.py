@@ -1,326 +1,246 @@
-"""`optimize`: make candidates, drop those that lose too much, measure the rest, choose, confirm.
+"""`optimize`: from constraints to the best model, with the evidence.
 
-Data that calibrates, data that chooses and data that confirms are disjoint. Measurement and choice
-live elsewhere (`runtime_bench`, `choice`); this file is the order of work.
+Candidates, evidence and cache live in `searching`, the rules of choice in `choice`, what may be
+tried in `plan`; this file puts them together and draws the conclusion.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trimtab.choice import explain, loses_too_much, objections, preference, speedup
+from trimtab.choice import (
+    explain,
+    nearest_candidates,
+    objections,
+    preference,
+    speedup,
+    violations,
+)
 from trimtab.core.context import Context
-from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, OptionError, TrimtabError
-from trimtab.core.metric import Metric, Quality, evaluate, find_metric
+from trimtab.core.errors import OptionError
+from trimtab.core.metric import Metric, find_metric
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
-from trimtab.plan import plan
+from trimtab.passes.base import Pass
+from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Constraints, Outcome, Result
-from trimtab.structure import structure
+from trimtab.searching.confirm import confirm
+from trimtab.searching.costs import is_here
+from trimtab.searching.effort import Effort, Spent
+from trimtab.searching.folder import check_output, save_outcome
+from trimtab.searching.given import open_data, open_given
+from trimtab.searching.judge import Judge
+from trimtab.searching.log import Log, Watch
+from trimtab.searching.maker import Maker
+from trimtab.searching.parts import Parts, split_data
+from trimtab.searching.run import Search
+from trimtab.searching.stages import fixed, staged
+from trimtab.searching.store import Store
+from trimtab.searching.timing import Measure, Timer
 
-if TYPE_CHECKING:
-    from trimtab.runtime_bench.values import Comparison
-
-#: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
-Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
-#: Seconds of measurement a graph may take, when the evidence is slow to come.
-SECONDS_PER_GRAPH = 15.0
-#: Chance that any of the intervals misses its ratio, whenever the measurement stops.
-ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Disjoint parts of the data: what calibrates, what chooses, what confirms."""
-
-    calibration: Dataset
-    selection: Dataset
-    test: Dataset
-
-    def to_json(self) -> dict[str, Any]:
-        """Where each part comes from and how many items it has."""
-        return {
-            name: {"data": part.spec, "items": len(part), "part": part.part}
-            for name, part in self.__dict__.items()
-        }
+__all__ = ["Parts", "check_output", "optimize", "save_outcome", "split_data"]
 
 
-def split_data(data: Dataset | Parts, evaluation: Dataset | None, *, seed: int = 0) -> Parts:
-    """Disjoint parts: with one dataset all from it, with two calibration from the first.
-
-    Raises:
-        DataError: both hold the same items, or there are too few.
-    """
-    if isinstance(data, Parts):
-        return data
-    if evaluation is None:
-        shares = {"calibration": 0.4, "selection": 0.3, "test": 0.3}
-        return Parts(**data.split(shares, seed=seed))
-    if data.overlaps(evaluation):
-        raise DataError(
-            "calibration and evaluation data hold the same items",
-            where=f"{data.spec} and {evaluation.spec}",
-            hint="Give disjoint data, or --data alone and let it be split",
-        )
-    halves = evaluation.split({"selection": 0.5, "test": 0.5}, seed=seed)
-    return Parts(data, halves["selection"], halves["test"])
-
-
-def optimize(
-    model: Model,
-    data: Dataset | Parts,
+def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyword
+    model: Any,
+    data: Any,
     *,
-    eval_data: Dataset | None = None,
+    eval_data: Any = None,
     metric: str | Metric | None = None,
-    constraints: Constraints | None = None,
+    constraints: Constraints | Mapping[str, Any] | None = None,
+    passes: Sequence[str | Pass | type[Pass]] | None = None,
     recipes: Iterable[Recipe] | None = None,
     ctx: Context | None = None,
+    effort: Effort | None = None,
     seconds: float | None = None,
+    train: float | str | None = None,
+    cache: str | Path | bool | None = None,
+    same_data: bool = False,
     measure: Measure | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
-    """The fastest model that holds the constraints, with the evidence.
+    """The best model that holds the constraints, with the evidence.
 
     Args:
-        model: the float original.
-        data: calibration data; also selection and test where `eval_data` is None; or all parts.
+        model: the float original: a `Model`, a file, `module:callable`, or a `torch.nn.Module`,
+            which is exported on the first row of the data.
+        data: calibration and training data: a `Dataset`, what `--data` takes, or arrays by input
+            name; selection and test too where `eval_data` is None; or all parts.
         eval_data: half of it chooses, half of it confirms.
         metric: see `find_metric`.
-        constraints: what the result must hold; a drop of at most 0.01 where None.
-        recipes: candidates; the plan for this model and target where None.
+        constraints: what the result must hold and what is made small, as `Constraints` or a mapping
+            such as `{"max_drop": 0.01, "max_size": "4MB"}`; a drop of at most 0.01 where None.
+        passes: names or classes of the passes that may be used, or passes to try as they are; all
+            where None, those of other packages (entry point `trimtab.passes`) included.
+        recipes: candidates instead of the staged search.
         ctx: target, progress, seed.
-        seconds: upper bound for measuring latency.
+        effort: bounds of time, training and trials.
+        seconds: upper bound of all, as `effort.seconds`.
+        train: time of training, in seconds or as `20m`; none where None.
+        cache: folder of what was made and measured, so that a killed search goes on where it was;
+            True for the usual place, memory alone where None.
+        same_data: take evaluation data that hold calibration data, and mark the result.
         measure: how candidates are measured against the original; the bench where None.
+        watch: called after each decision with it and all results so far.
 
     Raises:
-        DataError, OptionError: the data or the metric do not fit the model.
+        DataError, OptionError: the data, the metric or the constraints do not fit.
     """
     ctx = ctx or Context()
-    constraints = constraints or Constraints()
-    parts = split_data(data, eval_data, seed=ctx.seed)
-    chosen_metric = find_metric(metric, parts.selection)
-    judge = _Judge(model, parts, chosen_metric, ctx)
-    original = judge.judged(Result("original", model=model, size_bytes=model.size_bytes))
-    makers = tuple(recipes) if recipes is not None else plan(model, parts.calibration, ctx.target)
-    if not makers:
-        raise OptionError("there is no recipe to try", where="recipes")
-    made = _without_twins(_make(recipe, model, ctx) for recipe in _tracked(makers, ctx))
-    results = [judge.judged(result) for result in made]
-    good = [r for r in results if not loses_too_much(r, original, constraints)]
-    results = _measured(results, good, judge, measure or _bench, seconds)
-    return _decide(original, results, constraints, judge)
+    asked = Constraints.of(constraints)
+    effort = effort or _effort(seconds, train)
+    store = Store(_cache_root(cache), ctx.progress)
+    log = Log(ctx.progress, watch)
+    given = open_data(data)
+    model = open_given(model, given)
+    parts = split_data(given, open_data(eval_data), seed=ctx.seed, same_data=same_data)
+    search = _search(model, parts, metric, asked, ctx, store, log, effort, measure)
+    search.begin()
+    _say_what_holds(search)
+    if recipes is not None:
+        fixed(search, _some(recipes))
+    else:
+        plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=_timed(search))
+        staged(search, plan)
+    search.with_memory()
+    return _decide(search)
 
 
-def _tracked(makers: Sequence[Recipe], ctx: Context) -> Iterable[Recipe]:
-    for number, recipe in enumerate(makers, 1):
-        ctx.progress.say(f"[{number}/{len(makers)}] {recipe.name}")
-        yield recipe
-
-
-def _make(recipe: Recipe, model: Model, ctx: Context) -> Result:
-    recipe = replace(
-        recipe, model=model.name, digest=model.digest, target=ctx.target, seed=ctx.seed
-    )
-    try:
-        made = recipe(model, ctx)
-    except TrimtabError as error:
-        return Result(recipe.name, recipe, failure=str(error))
-    made = replace(made, name=recipe.name)
-    return Result(recipe.name, recipe, made, made.size_bytes)
-
-
-def _without_twins(results: Iterable[Result]) -> list[Result]:
-    """Recipes that made the same model count once; a pass that finds nothing to do makes a twin."""
-    seen: set[str] = set()
-    kept = []
-    for result in results:
-        if result.model is not None:
-            if result.model.digest in seen:
-                continue
-            seen.add(result.model.digest)
-        kept.append(result)
-    return kept
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """Evaluates candidates on the selection part, and survivors on the test part."""
-
-    original: Model
-    parts: Parts
-    metric: Metric
-    ctx: Context
-
-    def judged(self, result: Result) -> Result:
-        """With its quality on the selection part."""
-        if result.model is None:
-            return result
-        try:
-            return replace(result, selection=self._quality(result.model, self.parts.selection))
-        except TrimtabError as error:
-            if result.recipe is None:
-                raise  # the original itself cannot be evaluated: that is the user's to mend
-            return replace(result, failure=str(error))
-
-    def confirmed(self, result: Result) -> Result:
-        """With its quality on the test part."""
-        if result.model is None or result.failure:
-            return result
-        return replace(result, test=self._quality(result.model, self.parts.test))
-
-    def _quality(self, model: Model, data: Dataset) -> Quality:
-        return evaluate(
-            model,
-            data,
-            self.metric,
-            reference=self.original,
-            config=SessionConfig.of(self.ctx.target),
-            progress=self.ctx.progress,
+def _search(  # noqa: PLR0917 - puts the parts together, once
+    model: Model,
+    parts: Parts,
+    metric: str | Metric | None,
+    asked: Constraints,
+    ctx: Context,
+    store: Store,
+    log: Log,
+    effort: Effort,
+    measure: Measure | None,
+) -> Search:
+    if asked.max_latency_ns is not None and measure is None and not is_here(ctx.target):
+        raise OptionError(
+            f"a latency in milliseconds cannot be proved for {ctx.target.name}, which is not this "
+            "machine",
+            where="--max-latency",
+            hint="Ask for --min-speedup, which is predicted and marked, or run on that machine",
         )
-
-    def feeds(self) -> Feeds:
-        """One row from the middle of the selection part, as a deployed model gets it."""
-        part = self.parts.selection
-        middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
-        feeds = next(iter(middle.sized(1).bind(self.original))).feeds
-        fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
-        return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
+    judge = Judge(model, parts, find_metric(metric, parts.selection), asked, ctx, store)
+    timer = Timer(model, judge.feeds(), ctx, store, measure)
+    spent = Spent(effort, time.monotonic())
+    return Search(asked, ctx, Maker(model, ctx, store), judge, timer, log, spent)
 
 
-def _measured(
-    results: Sequence[Result],
-    good: Sequence[Result],
-    judge: _Judge,
-    measure: Measure,
-    seconds: float | None,
-) -> list[Result]:
-    """The good ones with comparisons; of those that run the same kernels one stands for all."""
-    groups: dict[str, Model] = {}
-    keys = []
-    for result in results:
-        runs = result in good and result.failure is None
-        key = structure(result.model) if runs and result.model is not None else None
-        keys.append(key)
-        if key is not None and result.model is not None:
-            groups.setdefault(key, result.model)
-    if not groups:
-        return list(results)
-    judge.ctx.progress.say(f"measuring {len(groups)} different graphs against the original")
-    limit = seconds or SECONDS_PER_GRAPH * len(groups)
-    found = measure(judge.original, list(groups.values()), judge.feeds(), judge.ctx, limit)
-    comparisons = dict(zip(groups, found, strict=True))
-    return [
-        r if key is None else _with_comparison(r, comparisons[key], groups[key].name)
-        for r, key in zip(results, keys, strict=True)
-    ]
+def _effort(seconds: float | None, train: float | str | None) -> Effort:
+    from trimtab.options import duration
+
+    return Effort(seconds, None if train is None else duration(train))
 
 
-def _with_comparison(result: Result, comparison: Comparison, measured: str) -> Result:
-    if comparison.error:
-        return replace(result, failure=comparison.error)
-    stands_for = None if measured == result.name else measured
-    return replace(result, comparison=comparison, measured_as=stands_for)
+def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001 - as documented
+    from trimtab.runtime_bench.engine_cache import cache_root
+
+    if cache is True:
+        return cache_root()
+    return Path(cache).expanduser() if cache else None
 
 
-def _bench(
-    model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
-) -> Sequence[Comparison]:
-    from trimtab.runtime_bench.compare import compare
+def _some(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
+    found = tuple(recipes)
+    if not found:
+        raise OptionError("there is no recipe to try", where="recipes")
+    return found
 
-    return compare(
-        model,
-        candidates,
-        feeds,
-        config=SessionConfig.of(ctx.target),
-        max_seconds=seconds,
-        alpha=ALPHA,
-        seed=ctx.seed,
-        progress=ctx.progress,
+
+def _timed(search: Search) -> bool:
+    return search.ctx.clock is not None and is_here(search.ctx.target)
+
+
+def _say_what_holds(search: Search) -> None:
+    """Whether the original holds what was asked, as far as that is known without measuring."""
+    asked = search.constraints
+    named = {"max_size", "max_latency_ns", "min_speedup", "max_rss"}
+    wanted = {k for k in named if getattr(asked, k) is not None}
+    if wanted - {"max_size"} or not wanted:
+        return
+    if not violations(search.original, search.original, replace(asked, min_speedup=None)):
+        search.log.note("original", "The original holds what is asked already; looking for better.")
+
+
+def _decide(search: Search) -> Outcome:
+    """Choose on the selection part, confirm on the test part and in a fresh run."""
+    asked, results = search.constraints, search.results
+    original = search.judge.confirmed(search.original)
+    fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
+    holding = [r for r in results if not r.dropped and not objections(r, original, asked)]
+    ranked = preference(holding, fallback, asked.goal)
+    why = _cut_short(results)
+    found = confirm(search, original, ranked, fallback)
+    why += found.why
+    chosen = found.chosen
+    if chosen is not None:
+        results[:] = [chosen if r.name == chosen.name else r for r in found.results]
+        why += explain(chosen, found.ranked, found.fallback, asked.goal)
+    else:
+        results[:] = found.results
+        why += _binding(original, results, asked)
+    effort = {
+        "seconds": round(search.log.seconds, 1),
+        "trials": search.spent.trials,
+        "steps_made": search.maker.store.made,
+        "steps_from_cache": search.maker.store.reused,
+    }
+    search.log.note("decide", f"chosen: {chosen.name if chosen else 'nothing'}", results)
+    return Outcome(
+        original,
+        tuple(results),
+        chosen,
+        tuple(why),
+        asked,
+        search.judge.parts.to_json(),
+        found.looks,
+        tuple(search.log.entries),
+        effort,
+        _marks(search),
     )
 
 
-def _decide(
-    original: Result, results: Sequence[Result], constraints: Constraints, judge: _Judge
-) -> Outcome:
-    """Choose on the selection part, confirm on the test part, one candidate after the other."""
-    original = judge.confirmed(original)
-    results = [judge.confirmed(r) if r.comparison else r for r in results]
-    fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
-    holding = [r for r in results if not objections(r, original, constraints)]
-    ranked = preference(holding, fallback)
+def _cut_short(results: Sequence[Result]) -> list[str]:
     undecided = [r.name for r in results if (ratio := speedup(r)) and math.isinf(ratio.high)]
-    cut_short = any(r.comparison is not None and r.comparison.interrupted for r in results)
-    why = ["The measurement was interrupted; intervals are as wide as that."] if cut_short else []
+    cut = any(r.comparison is not None and r.comparison.interrupted for r in results)
+    why = ["The measurement was interrupted; intervals are as wide as that."] if cut else []
     if undecided:
         names = ", ".join(undecided)
         why.append(f"Too little time for a verdict on {names}: give more with --time.")
-    chosen = None
-    looks = 0
-    for looks, result in enumerate(ranked, 1):  # noqa: B007 - read after the loop
-        against = objections(result, original, constraints, "test")
-        if not against:
-            chosen = result
-            break
-        why.append(f"{result.name} was not confirmed on the test part: {'; '.join(against)}.")
-    if chosen is not None:
-        why = [*why, *explain(chosen, ranked, fallback)]
-    else:
-        why += _binding(original, results, constraints)
-    return Outcome(
-        original, tuple(results), chosen, tuple(why), constraints, judge.parts.to_json(), looks
-    )
+    return why
+
+
+def _marks(search: Search) -> tuple[str, ...]:
+    marks = []
+    if search.judge.parts.shared:
+        marks.append("Calibration data are among the evaluation data: quality is too good.")
+    if not search.measures:
+        marks.append(
+            f"{search.ctx.target.name} is not this machine: speed-ups are predicted by a cost "
+            "model, not measured."
+        )
+    return tuple(marks)
 
 
 def _is_float(result: Result) -> bool:
     return result.recipe is not None and [p.name() for p in result.recipe.passes] == ["simplify"]
 
 
-def _binding(original: Result, results: Sequence[Result], constraints: Constraints) -> list[str]:
-    """What stands against each candidate, for when none holds."""
+def _binding(original: Result, results: Sequence[Result], asked: Constraints) -> list[str]:
+    """The nearest candidates and what binds, for when none holds."""
     lines = ["No candidate holds the constraints."]
-    for result in results:
-        against = objections(result, original, constraints)
-        lines += [f"{result.name}: {'; '.join(against)}."] if against else []
-    return lines
-
-
-def check_output(folder: str | Path) -> None:
-    """Refuse a folder that cannot be written before hours are spent, not after.
-
-    Raises:
-        OutputError: it cannot be made or written.
-    """
-    from trimtab.core.files import atomic_folder
-
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    with atomic_folder(existing):
-        pass
-
-
-def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
-    """Write `model.onnx`, `recipe.yaml` and `result.json`; each appears whole or not at all.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    import json
-
-    from trimtab.core.files import write_text, writing
-
-    folder = Path(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    if outcome.chosen is not None and outcome.chosen.recipe is not None:
-        written.append(outcome.model.save(folder / "model.onnx"))
-        written.append(outcome.chosen.recipe.save(folder / "recipe.yaml"))
-    path = folder / "result.json"
-    write_text(path, json.dumps(outcome.to_json(), indent=1) + "\n")
-    return [*written, path]
+    for result, against in nearest_candidates(results, original, asked):
+        worst = against[0]
+        by = "" if math.isinf(worst.excess) else f" ({worst.constraint} by {worst.excess:.0%})"
+        lines.append(f"{result.name}: {'; '.join(o.text for o in against)}{by}.")
+    failed = [r for r in results if r.failure]
+    return lines + [f"{r.name}: {r.failure}." for r in failed]

@@ -1,8 +1,9 @@
-"""Find the fastest model that still does its job, and prove it.
+"""Find the best model that holds your constraints, and prove it.
 
-Makes candidates, drops those that lose too much, measures the rest interleaved with the original,
-confirms the best on data that nothing was chosen on, and writes DIR/model.onnx, DIR/recipe.yaml
-and DIR/result.json. Exit code 1 where no candidate holds what was asked.
+Tries the passes in stages, drops what loses too much, measures the rest interleaved with the
+original, and confirms the best on data and in a run that nothing was chosen on. Writes
+DIR/model.onnx, recipe.yaml, budgets.yaml, frontier/ and result.json. Exit code 1 where no candidate
+holds what was asked; result.json then says what binds, and by how much.
 """
 
 from __future__ import annotations
@@ -11,68 +12,72 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab.result import Constraints
+    from trimtab.core.context import Context
+    from trimtab.result import Constraints, Outcome
+    from trimtab.searching.effort import Effort
 
-SUMMARY = "find the fastest model that holds your constraints"
+SUMMARY = "find the best model that holds your constraints"
+_OPTIONS = (
+    ("--eval", "DATA", "evaluation data (default: part of --data)"),
+    ("--metric", "NAME", "top1, ..., or module:callable"),
+    ("--weights", "FILE", "state dict of module:callable"),
+    ("--max-drop", "X", "largest loss of the metric (default 0.01)"),
+    ("--min-speedup", "X", "least speed-up over the original"),
+    ("--max-latency", "p95=5ms", "largest latency"),
+    ("--max-size", "4MB", "largest file"),
+    ("--max-rss", "200MB", "largest peak memory above the runtime's own"),
+    ("--goal", "GOAL", "what is made small: latency (default), size, macs or bytes moved"),
+    ("--train", "20m", "time that may be trained (default: none)"),
+    ("--time", "10m", "upper bound of the whole search"),
+    ("--trials", "N", "upper bound of the candidates"),
+    ("--passes", "A,B", "names of the passes that may be used (default: all)"),
+    ("--target", "NAME", "auto or a preset (default auto)"),
+    ("--threads", "N", "intra-op threads of the target"),
+    ("--cache", "DIR", "what was made and measured (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
+    ("--seed", "N", "of splits, training and measurement order (default 0)"),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("source", metavar="SOURCE", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--data", required=True, metavar="DATA", help="calibration data")
-    parser.add_argument("--eval", metavar="DATA", help="evaluation data (default: part of --data)")
-    parser.add_argument("--metric", metavar="NAME", help="top1, ..., or module:callable")
-    parser.add_argument("--weights", metavar="FILE", help="state dict of module:callable")
-    parser.add_argument("--max-drop", metavar="X", help="largest loss of the metric (default 0.01)")
-    parser.add_argument("--min-speedup", metavar="X", help="least speed-up over the original")
-    parser.add_argument("--max-latency", metavar="p95=5ms", help="largest latency")
-    parser.add_argument("--max-size", metavar="4MB", help="largest file")
-    parser.add_argument("--target", metavar="NAME", help="auto or a preset (default auto)")
-    parser.add_argument("--threads", metavar="N", help="intra-op threads of the target")
-    parser.add_argument("--time", metavar="30s", help="upper bound for measuring latency")
-    parser.add_argument("--seed", metavar="N", help="of splits and measurement order (default 0)")
+    parser.add_argument("--data", required=True, metavar="DATA", help="calibration, training data")
+    for option, metavar, text in _OPTIONS:
+        parser.add_argument(option, metavar=metavar, help=text)
+    parser.add_argument("--no-cache", action="store_true", help="keep nothing, take nothing")
+    parser.add_argument(
+        "--same-data",
+        action="store_true",
+        help="take evaluation data that hold calibration data; the result is marked",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the plan and its time, no more"
+    )
+    parser.add_argument("--mlflow", action="store_true", help="log the result to mlflow")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Search, print, write."""
-    from trimtab.core.context import Context
-    from trimtab.core.dataset import Dataset
     from trimtab.core.errors import BudgetError
-    from trimtab.core.fields import convert
-    from trimtab.core.progress import Stderr
-    from trimtab.core.target import Target
-    from trimtab.open_model import open_model
-    from trimtab.options import duration
     from trimtab.report.lines import outcome_lines
-    from trimtab.runtime_bench.clock import BenchClock
-    from trimtab.search import check_output, optimize, save_outcome
+    from trimtab.searching.folder import check_output, save_outcome
 
     check_output(args.output)
-    constraints = _constraints(args)
-    ctx = Context(
-        target=Target.named(
-            args.target or "auto", convert(int | None, args.threads, where="--threads")
-        ),
-        progress=Stderr(),
-        seed=convert(int, args.seed or 0, where="--seed"),
-        clock=BenchClock(),
-    )
-    data = Dataset.open(args.data)
-    evaluation = Dataset.open(args.eval) if args.eval else None
-    model = open_model(args.source, weights=args.weights)
-    outcome = optimize(
-        model,
-        data,
-        eval_data=evaluation,
-        metric=args.metric,
-        constraints=constraints,
-        ctx=ctx,
-        seconds=duration(args.time) if args.time else None,
-    )
+    if args.mlflow:
+        from trimtab.searching.mlflow_log import need_mlflow
+
+        need_mlflow()
+    outcome = _search(args)
+    if outcome is None:
+        return 0
     written = save_outcome(outcome, args.output)
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
+    if args.mlflow:
+        from trimtab.searching.mlflow_log import log_outcome
+
+        log_outcome(outcome, args.output)
     if outcome.chosen is None:
         raise BudgetError(
             "no candidate holds the constraints", hint=f"{written[-1]} says what binds"
@@ -80,17 +85,69 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _constraints(args: argparse.Namespace) -> Constraints:
+def _search(args: argparse.Namespace) -> Outcome | None:
+    """The outcome; None where only the plan was asked for."""
+    from trimtab.core.dataset import Dataset
+    from trimtab.open_model import open_model
+    from trimtab.search import optimize
+    from trimtab.searching.given import first_feeds
+
+    constraints, effort, ctx = _constraints(args), _effort(args), _context(args)
+    data = Dataset.open(args.data)
+    evaluation = Dataset.open(args.eval) if args.eval else None
+    model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
+    passes = args.passes.split(",") if args.passes else None
+    if args.dry_run:
+        from trimtab.searching.estimate import estimate, estimate_lines
+
+        found = estimate(model, data, evaluation, args.metric, passes, ctx, effort)
+        print("\n".join(estimate_lines(found)))  # noqa: T201
+        return None
+    return optimize(
+        model,
+        data,
+        eval_data=evaluation,
+        metric=args.metric,
+        constraints=constraints,
+        passes=passes,
+        ctx=ctx,
+        effort=effort,
+        cache=False if args.no_cache else args.cache or True,
+        same_data=args.same_data,
+    )
+
+
+def _context(args: argparse.Namespace) -> Context:
+    from trimtab.core.context import Context
     from trimtab.core.fields import convert
-    from trimtab.options import percentile, size
+    from trimtab.core.progress import Stderr
+    from trimtab.core.target import Target
+    from trimtab.runtime_bench.clock import BenchClock
+
+    threads = convert(int | None, args.threads, where="--threads")
+    return Context(
+        target=Target.named(args.target or "auto", threads),
+        progress=Stderr(),
+        seed=convert(int, args.seed or 0, where="--seed"),
+        clock=BenchClock(),
+    )
+
+
+def _effort(args: argparse.Namespace) -> Effort:
+    from trimtab.core.fields import convert
+    from trimtab.options import duration
+    from trimtab.searching.effort import Effort
+
+    return Effort(
+        seconds=duration(args.time) if args.time else None,
+        train_seconds=duration(args.train) if args.train else None,
+        trials=convert(int | None, args.trials, where="--trials"),
+    )
+
+
+def _constraints(args: argparse.Namespace) -> Constraints:
     from trimtab.result import Constraints
 
-    which, limit_s = percentile(args.max_latency) if args.max_latency else (95.0, None)
-    drop = convert(float | None, args.max_drop, where="--max-drop")
-    return Constraints(
-        max_drop=0.01 if drop is None else drop,
-        min_speedup=convert(float | None, args.min_speedup, where="--min-speedup"),
-        max_latency_ns=None if limit_s is None else limit_s * 1e9,
-        percentile=which,
-        max_size=size(args.max_size) if args.max_size else None,
-    )
+    names = ("max_drop", "min_speedup", "max_latency", "max_size", "max_rss", "goal")
+    given = {name: getattr(args, name) for name in names}
+    return Constraints.of({name: value for name, value in given.items() if value is not None})

@@ -77,6 +77,7 @@ class Context:
         progress: where long work tells how far it is.
         seed: of everything random.
         clock: measures, for the passes that decide by time; None where nothing can be measured.
+        original: the model that a recipe started from, for the passes that learn from it.
     """
 
     target: Target = field(default_factory=Target.detect)
@@ -84,6 +85,7 @@ class Context:
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
     clock: Clock | None = None
+    original: Model | None = None
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
         """The data that a pass names itself, else the context's, checked against the model.

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from .callables import import_callable, is_callable_spec
 from .dataset import Dataset
-from .errors import DataError, OptionError, unknown
+from .errors import DataError, OptionError, TrimtabError, unknown
 from .feeds import check_finite
 from .model import Model
 from .progress import Progress, Silent
 from .session import Outputs, SessionConfig, build_session, run
+from .target import usable_cpus
 
 Array = NDArray[Any]
 #: (outputs by name, labels or the reference's outputs) -> one score, or one score an item (N,)
@@ -233,7 +234,7 @@ def evaluate(
         outputs = run(session, batch.feeds)
         truth: Any = run(other, batch.feeds) if other else batch.labels
         if chosen.itemwise:
-            scores.append(np.asarray(chosen.score(outputs, truth), np.float64))
+            scores.append(np.asarray(_score(chosen, outputs, truth), np.float64))
         else:
             kept.append((outputs, batch.labels))
     if chosen.itemwise:
@@ -246,12 +247,38 @@ def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:
     names = list(kept[0][0])
     outputs = {name: np.concatenate([o[name] for o, _ in kept]) for name in names}
     labels = None if kept[0][1] is None else np.concatenate([y for _, y in kept if y is not None])
+    return _score(metric, outputs, labels)
+
+
+def _score(metric: Metric, outputs: Mapping[str, Array], truth: Any) -> Any:
     try:
-        return metric.score(outputs, labels)
+        return metric.score(outputs, truth)
+    except TrimtabError:
+        raise
     except Exception as error:
         raise OptionError(
             f"the metric failed ({type(error).__name__}: {error})", where=metric.name
         ) from error
+
+
+def values_by_chunk(
+    model: Model, data: Dataset, metric: Metric, resamples: int, seed: int
+) -> Array:
+    """A metric that is no mean over items, on the data and on resamples of their batches.
+
+    The same seed resamples the same batches of equal data, so that values of two models are pairs
+    (Efron's bootstrap).
+
+    Returns:
+        (1 + resamples,): of all batches, then of each resample.
+    """
+    data = data.bind(model)
+    session = build_session(model, SessionConfig(threads=usable_cpus()))
+    data = data if data.source.batched else data.sized(8)
+    kept = [(run(session, batch.feeds), batch.labels) for batch in data]
+    rng = np.random.default_rng(seed)
+    draws = [np.arange(len(kept)), *rng.integers(0, len(kept), (resamples, len(kept)))]
+    return np.array([float(np.mean(_whole(metric, [kept[i] for i in draw]))) for draw in draws])
 
 
 def _quality(name: str, scores: Any, count: int) -> Quality:

@@ -1,0 +1,123 @@
+"""The last word: the best candidate on data, and in a run, that nothing was chosen on.
+
+The best of many estimates is too good by the luck that made it the best (the winner's curse), so
+neither the quality nor the speed-up that chose it is what is told at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from trimtab.choice import objections, speedup
+from trimtab.result import Result
+from trimtab.structure import structure
+
+from .run import Search
+
+#: Seconds for each graph of the fresh run.
+SECONDS_EACH = 8.0
+
+
+@dataclass
+class Confirmed:
+    """What was confirmed.
+
+    Attributes:
+        results: all candidates, those that were looked at with what was found.
+        ranked: from best to worst, the same.
+        fallback: the simplified float model, the same.
+        chosen: the first that held; None where none did.
+        looks: how many were looked at on the test part.
+        why: what was found against those before.
+    """
+
+    results: list[Result]
+    ranked: list[Result]
+    fallback: Result | None
+    chosen: Result | None = None
+    looks: int = 0
+    why: list[str] = field(default_factory=list)
+
+    def update(self, old: Result, new: Result) -> None:
+        """Put what was found in the place of what was known."""
+        for kept in (self.results, self.ranked):
+            kept[:] = [new if r.name == old.name else r for r in kept]
+        if self.fallback is not None and self.fallback.name == old.name:
+            self.fallback = new
+
+
+def confirm(
+    search: Search, original: Result, ranked: Sequence[Result], fallback: Result | None
+) -> Confirmed:
+    """Look at candidates from the best on, until one holds on fresh evidence."""
+    state = Confirmed(list(search.results), list(ranked), fallback)
+    for candidate in ranked:
+        state.looks += 1
+        tested = search.judge.confirmed(candidate)
+        against = objections(tested, original, search.constraints, "test")
+        if not against:
+            rival = _runner_up(candidate, ranked)
+            tested = _measured_again(search, tested, rival, state)
+            against = _fresh_objections(search, original, tested, fallback)
+        state.update(candidate, tested)
+        if not against:
+            state.chosen = tested
+            return state
+        line = f"{tested.name} was not confirmed on the test part: {'; '.join(against)}."
+        state.why.append(line)
+        search.log.note("confirm", line, candidate=tested.name)
+    return state
+
+
+def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:
+    """The next best that runs other kernels and was measured."""
+    if candidate.model is None:
+        return None
+    own = structure(candidate.model)
+    others = (r for r in ranked if r.comparison is not None and r.model is not None)
+    return next((r for r in others if r.model is not None and structure(r.model) != own), None)
+
+
+def _measured_again(
+    search: Search, candidate: Result, rival: Result | None, state: Confirmed
+) -> Result:
+    """Measured anew against the original, beside the runner-up."""
+    if candidate.comparison is None or candidate.model is None:
+        return candidate
+    models = [candidate.model]
+    if rival is not None and rival.model is not None:
+        models.append(rival.model)
+    found = search.timer.again(models, SECONDS_EACH * len(models))
+    for result, comparison in zip([candidate, rival], found, strict=False):
+        if result is None:
+            continue
+        search.log.note(
+            "confirm",
+            f"{result.name} in a fresh run: {comparison.ratio:.2f}x "
+            f"[{comparison.low:.2f}, {comparison.high:.2f}]",
+            candidate=result.name,
+            speedup=[comparison.ratio, comparison.low, comparison.high],
+        )
+    if rival is not None and len(found) > 1:
+        state.update(rival, replace(rival, confirmation=found[1]))
+    return replace(candidate, confirmation=found[0])
+
+
+def _fresh_objections(
+    search: Search, original: Result, tested: Result, fallback: Result | None
+) -> list[str]:
+    """What the fresh run says against a candidate."""
+    if tested.confirmation is None:
+        return []
+    fresh = replace(tested, comparison=tested.confirmation)
+    if fresh.comparison is not None and fresh.comparison.error:
+        return [fresh.comparison.error]
+    against = objections(fresh, original, search.constraints, "test")
+    ratio = speedup(fresh)
+    needs_speed = search.constraints.goal == "latency" and not (
+        fallback is not None and tested.name == fallback.name
+    )
+    if needs_speed and ratio is not None and not ratio.faster:
+        against.append(f"in a fresh run it is {ratio}, not faster for certain")
+    return against

@@ -1,0 +1,83 @@
+"""How much a search may take, and what is left of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from trimtab.core.errors import OptionError
+from trimtab.core.target import usable_cpus
+
+#: Share of the time that is kept for the last comparison.
+KEPT = 0.15
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Budgets of a search; None is no bound.
+
+    Attributes:
+        seconds: of all, training included.
+        train_seconds: of training; none is done where None.
+        trials: candidates that may be made.
+        threads: of training.
+    """
+
+    seconds: float | None = None
+    train_seconds: float | None = None
+    trials: int | None = None
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "train_seconds", "trials"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise OptionError(f"{name} is {value}, must be above 0")
+        if self.seconds and self.train_seconds and self.train_seconds >= self.seconds:
+            raise OptionError(
+                f"training for {self.train_seconds:g} s does not fit into {self.seconds:g} s "
+                "of search",
+                where="--train and --time",
+                hint="Give --time more, or leave it out",
+            )
+
+    @property
+    def training_threads(self) -> int:
+        """Threads of training: written into the recipe, so that it makes the same bytes again."""
+        return self.threads or usable_cpus()
+
+
+@dataclass
+class Spent:
+    """What is left of an effort.
+
+    Attributes:
+        effort: the budgets.
+        start: by the monotonic clock.
+        trials: candidates made so far.
+    """
+
+    effort: Effort
+    start: float
+    trials: int = 0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left for all but the last comparison; infinite without a bound."""
+        if self.effort.seconds is None:
+            return float("inf")
+        kept = (1 - KEPT) * self.effort.seconds
+        return kept - (time.monotonic() - self.start)
+
+    @property
+    def over(self) -> str | None:
+        """Why no further candidate may be made; None where one may."""
+        if self.effort.trials is not None and self.trials >= self.effort.trials:
+            return f"{self.trials} trials are used up"
+        if self.left_s <= 0:
+            return f"the time of {self.effort.seconds:g} s is used up"
+        return None
+
+    def measuring_s(self, graphs: int, each: float) -> float:
+        """Seconds for measuring so many graphs."""
+        return max(1.0, min(each * graphs, self.left_s / 2))

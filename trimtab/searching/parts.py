@@ -1,0 +1,66 @@
+"""Which data serve what: calibration and training, selection, and the last word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the data: what calibrates, what chooses, what confirms; disjoint unless `shared`.
+
+    Attributes:
+        calibration: that passes calibrate and train on.
+        selection: that decides between candidates.
+        test: that the chosen one is confirmed on.
+        shared: calibration data are among the others, as the user insisted.
+    """
+
+    calibration: Dataset
+    selection: Dataset
+    test: Dataset
+    shared: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Where each part comes from and how many items it has."""
+        parts = {n: getattr(self, n) for n in ("calibration", "selection", "test")}
+        return {
+            name: {"data": part.spec, "items": len(part), "part": part.part}
+            for name, part in parts.items()
+        }
+
+
+def split_data(
+    data: Dataset | Parts, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
+) -> Parts:
+    """Disjoint parts: with one dataset all from it, with two calibration from the first.
+
+    Args:
+        data: calibration data, or all parts.
+        evaluation: half of it chooses, half of it confirms.
+        seed: of the split.
+        same_data: take evaluation data that hold calibration data; the result is marked.
+
+    Raises:
+        DataError: both hold the same items, or there are too few.
+    """
+    if isinstance(data, Parts):
+        return data
+    if evaluation is None:
+        shares = {"calibration": 0.4, "selection": 0.3, "test": 0.3}
+        made = data.split(shares, seed=seed)
+        return Parts(made["calibration"], made["selection"], made["test"])
+    shared = data.overlaps(evaluation)
+    if shared and not same_data:
+        raise DataError(
+            "calibration and evaluation data hold the same items",
+            where=f"{data.spec} and {evaluation.spec}",
+            hint="Give disjoint data, or --data alone and let it be split; --same-data takes them "
+            "as they are and marks the result",
+        )
+    halves = evaluation.split({"selection": 0.5, "test": 0.5}, seed=seed)
+    return Parts(data, halves["selection"], halves["test"], shared)

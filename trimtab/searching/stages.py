@@ -1,0 +1,107 @@
+"""The staged search: what a good engineer tries by hand, in the order in which he would.
+
+    first        the model cleaned up, and the int8 recipe most likely to do
+    int8         the other families; other ranges, equalization and mixed precision where the plain
+                 recipe loses too much
+    prune        channels away by steps, stronger as long as quality lasts, milder where it does not
+    combine      pruning and int8
+    train        short runs over strengths, a long one for the strongest that promises to come back
+
+The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
+are visited; each stage halves or bisects what the one before left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.plan import SHARES, Plan, pruned_name
+from trimtab.recipe import Recipe
+
+from .run import Search
+from .training import train
+
+#: Seconds of measurement for each graph of the first stage, so that something usable is there soon.
+SOON = 4.0
+#: Where pruning begins.
+START = SHARES.index(0.7)
+
+
+def staged(search: Search, plan: Plan) -> None:
+    """All stages; each stops where time or trials are used up."""
+    search.attempt("first", plan.floats()[:1])
+    search.attempt("first", plan.first())
+    search.measure("first", SOON)
+    _usable(search)
+    search.attempt("int8", [*plan.floats()[1:], *plan.int8()[1:], *plan.weight_only()])
+    search.attempt("own", plan.own_recipes())
+    _rescue(search, plan)
+    search.measure("int8")
+    strongest = _prune(search, plan)
+    _combine(search, plan, strongest)
+    search.measure("prune")
+    if search.spent.effort.train_seconds is not None:
+        train(search, plan)
+        search.measure("train")
+
+
+def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
+    """The recipes that a user gives, all of them."""
+    search.attempt("recipes", recipes)
+    search.measure("recipes")
+
+
+def _usable(search: Search) -> None:
+    best = search.best()
+    if best is not None:
+        search.log.note(
+            "first",
+            f"first usable candidate after {search.log.seconds:.0f} s: {best.name}",
+            search.results,
+            candidate=best.name,
+            seconds=round(search.log.seconds, 1),
+        )
+
+
+def _rescue(search: Search, plan: Plan) -> None:
+    """Other ways to static int8, one after the other, until one keeps its quality."""
+    static = search.named("int8 static")
+    if static is None or search.keeps(static) or static.failure:
+        return
+    metric = search.judge.metric.name if search.judge.metric.wants == "labels" else ""
+    for recipe in plan.rescues(search.constraints.max_drop, metric):
+        found = search.attempt("int8", [recipe])
+        if found and search.keeps(found[0]):
+            return
+
+
+def _prune(search: Search, plan: Plan) -> float | None:
+    """Stronger as long as quality lasts; the smallest share of the time that keeps it."""
+    if not plan.allows("prune-channels"):
+        return None
+    index, best = START, None
+    tried: set[int] = set()
+    while 0 <= index < len(SHARES) and index not in tried:
+        tried.add(index)
+        found = search.attempt("prune", [plan.pruned(SHARES[index])])
+        if not found:
+            break
+        kept = search.keeps(found[0])
+        best = SHARES[index] if kept else best
+        if found[0].failure or (best is not None and not kept):
+            break
+        index += 1 if kept else -1
+    return best
+
+
+def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
+    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one."""
+    if strongest is None or not plan.allows("quantize-static"):
+        return
+    for share in sorted(s for s in SHARES if s >= strongest):
+        base = search.named(pruned_name(share))
+        if base is None or base.recipe is None or not search.keeps(base):
+            continue
+        found = search.attempt("combine", [plan.quantized(base.recipe)])
+        if found and search.keeps(found[0]):
+            return

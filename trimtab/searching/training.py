@@ -1,0 +1,82 @@
+"""Training within the search: short runs over strengths, then a long one for the best of them.
+
+Successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and
+hyperparameter optimization", 2016) over how strongly a model is pruned, with the size of the drop
+after a short run as the evidence: a drop falls further with more training, so the strongest whose
+drop is within reach gets most of the time. What each run leaves is a candidate of its own, float
+and in int8, so that a long run that fails costs its time and nothing else.
+"""
+
+from __future__ import annotations
+
+from trimtab.plan import SHARES, Plan
+from trimtab.recipe import Recipe
+from trimtab.result import Result
+
+from .run import Search
+
+#: Strengths that are tried, the mildest first, and the share of the training that all of them get.
+LADDER = SHARES[1:]
+SHORT = 0.3
+#: Of the rest, for the float model; what is left trains it through int8.
+LONG = 0.6
+#: A drop of so many times the allowed one after a short run may still come back.
+REACH = 4.0
+
+
+def train(search: Search, plan: Plan) -> None:
+    """Add trained candidates, as far as the time for training goes."""
+    total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
+    if total is None or not plan.allows("recover"):
+        return
+    if not plan.allows("prune-channels"):
+        _through_int8(search, plan, Recipe("float", plan.start()), total, threads)
+        return
+    strongest = _short_runs(search, plan, SHORT * total / len(LADDER), threads)
+    if strongest is None or strongest.recipe is None:
+        search.log.note("train", "no strength is within reach of training", search.results)
+        _through_int8(search, plan, Recipe("float", plan.start()), (1 - SHORT) * total, threads)
+        return
+    left = (1 - SHORT) * total
+    longer = plan.recovered(strongest.recipe, LONG * left, threads)
+    found = search.attempt("train", [longer])
+    if found and found[0].recipe is not None and not found[0].failure:
+        _through_int8(search, plan, found[0].recipe, (1 - LONG) * left, threads)
+
+
+def _short_runs(search: Search, plan: Plan, seconds: float, threads: int) -> Result | None:
+    """One short run for each strength, milder to stronger; the strongest within reach."""
+    best = None
+    for share in LADDER:
+        found = search.attempt("train", [plan.recovered(plan.pruned(share), seconds, threads)])
+        if not found or found[0].failure:
+            break
+        lost, allowed = search.drop(found[0]), search.constraints.max_drop
+        within = lost <= REACH * max(allowed, 1e-3)
+        search.log.note(
+            "train",
+            f"{found[0].name}: drop {lost:.4f} after {seconds:.0f} s, "
+            f"{'within' if within else 'beyond'} reach of {allowed:g}",
+            search.results,
+            candidate=found[0].name,
+            drop=lost,
+            within_reach=within,
+        )
+        if (
+            search.keeps(found[0])
+            and found[0].recipe is not None
+            and plan.allows("quantize-static")
+        ):
+            search.attempt("train", [plan.quantized(found[0].recipe)])
+        if not within:
+            break
+        best = found[0]
+    return best
+
+
+def _through_int8(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
+    """Int8 behind a trained model, and trained on through its rounding."""
+    if not plan.allows("quantize-static"):
+        return
+    quantized = plan.quantized(base)
+    search.attempt("train", [quantized, plan.trained_through(quantized, seconds, threads)])
