@@ -34,7 +34,12 @@ def open_reference(path: str, where: str) -> Model:
             where=where,
             hint="Give --reference FLOAT.onnx",
         )
-    reference = Model.load(Path(path)).clone()
+    return as_reference(Model.load(Path(path)))
+
+
+def as_reference(model: Model) -> Model:
+    """A copy of the float model, prepared as it was before it was quantized."""
+    reference = model.clone()
     prepare(reference)
     to_int8_forms(reference.graph)
     return reference

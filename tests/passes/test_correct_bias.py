@@ -55,25 +55,27 @@ def error(reference, model, data):
     return total
 
 
+@pytest.mark.parametrize("judge", ["answer", "layer"])
 @pytest.mark.parametrize("make", [chain, depthwise])
-def test_a_planted_shift_is_found_and_mended(make, tmp_path):
+def test_a_planted_shift_is_found_and_mended(make, judge, tmp_path):
     model = make()
     data, fresh = normal(model, rows=128), normal(model, rows=64, seed=7)
     wrong = planted(model, data)
-    mended = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(wrong, VNNI)
+    reference = str(model.save(tmp_path / "f.onnx"))
+    mended = CorrectBias(data=data, reference=reference, judge=judge)(wrong, VNNI)
     assert error(model, mended, fresh) < 0.05 * error(model, wrong, fresh)
     assert int8_share(mended).float_ops == 0
     notes = mended.lineage[-1].notes
     assert notes["error_after"] < notes["error_before"]
 
 
-def test_layers_that_do_not_gain_stay_and_are_listed(tmp_path):
+@pytest.mark.parametrize("judge", ["answer", "layer"])
+def test_layers_that_do_not_gain_stay_and_are_listed(judge, tmp_path):
     model = depthwise()
     data = normal(model, rows=128)
     quantized = QuantizeStatic(data=data)(model, VNNI)
-    corrected = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(
-        quantized, VNNI
-    )
+    reference = str(model.save(tmp_path / "f.onnx"))
+    corrected = CorrectBias(data=data, reference=reference, judge=judge)(quantized, VNNI)
     notes = corrected.lineage[-1].notes
     named = notes["corrected"] + [name for name, _ in notes.get("declined", [])]
     assert sorted(named) == ["depth", "grouped", "head"]

@@ -1,36 +1,54 @@
 """Quantize to int8 with the types that the target's kernels want.
 
---mode static calibrates ranges on --data; --mode dynamic computes them at run time and needs no
-data. Without --mode it is static where there are data, else dynamic. The model is simplified first.
+With --data and nothing more, the best known order of passes for the model's family is taken, each
+step kept only where it helps on held-out calibration data; the steps are told. Without data it is
+dynamic int8. --mode names one way: static calibrates ranges on --data; dynamic computes them at run
+time and needs no data; weights stores those of matrix products in 4 or 8 bits (--bits, --method).
+An option of one way alone chooses that way. The model is simplified first.
 
-With --max-drop, static leaves those layers float that cost more on held-out calibration data; with
---eval the result is judged once more on data of its own, and not written where it loses more.
+With --max-drop, layers that cost more on held-out calibration data stay float; with --eval the
+result is judged once more on data of its own, and not written where it loses more. --requantize
+takes a model of Q/DQ pairs back to float first.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.passes.base import Pass
 
-SUMMARY = "int8, static or dynamic"
-MODES = {"static": "quantize-static", "dynamic": "quantize-dynamic"}
+SUMMARY = "int8 or int4: the best known way, or static, dynamic, weights only"
+MODES = {
+    "auto": "quantize-auto",
+    "static": "quantize-static",
+    "dynamic": "quantize-dynamic",
+    "weights": "quantize-weights",
+}
+#: Fields that the evaluation reads where the pass has none of that name.
+_OF_THE_JUDGEMENT = frozenset({"data", "max_drop", "metric"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of both passes."""
+    """Options of the command: those of all its passes."""
     from trimtab.commands.one_pass import add_fields, add_model_and_output, add_surroundings
     from trimtab.passes import find
 
     add_model_and_output(parser)
-    parser.add_argument("--mode", choices=list(MODES), help="default: static with --data")
-    static, dynamic = (find(name) for name in MODES.values())
-    add_fields(parser, static)
-    add_fields(parser, dynamic, *static.fields())
+    parser.add_argument("--mode", choices=list(MODES), help="default: auto with --data")
+    known: list[str] = []
+    for name in MODES.values():
+        kind = find(name)
+        add_fields(parser, kind, *known)
+        known += kind.fields()
     parser.add_argument("--eval", metavar="DATA", help="evaluate against the original on these")
+    parser.add_argument(
+        "--requantize",
+        action="store_true",
+        help="take a model that is quantized already back to float first",
+    )
     add_surroundings(parser)
 
 
@@ -40,14 +58,13 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import OptionError, nearest
     from trimtab.passes import find
 
-    mode = args.mode or ("static" if args.data else "dynamic")
-    kind = find(MODES[mode])
     given = {n: v for name in MODES.values() for n, v in given_fields(args, find(name)).items()}
-    if mode == "dynamic":
-        for name in ("data", "max_drop", "metric"):  # read below, by the evaluation
-            given.pop(name, None)
-        if args.max_drop and not args.eval:
-            raise OptionError("--max-drop needs --eval with --mode dynamic")
+    mode = args.mode or _mode_of(given)
+    kind = find(MODES[mode])
+    for name in _OF_THE_JUDGEMENT - set(kind.fields()):
+        given.pop(name, None)
+    if args.max_drop and not args.eval and "max_drop" not in kind.fields():
+        raise OptionError(f"--max-drop needs --eval with --mode {mode}")
     for name in given:
         if name not in kind.fields():
             raise OptionError(
@@ -55,7 +72,18 @@ def execute(args: argparse.Namespace) -> int:
                 hint=nearest(name, kind.fields()),
             )
     steps: list[Pass] = [find("simplify")(), kind.from_json(given)]
+    if args.requantize:
+        steps.insert(0, find("dequantize")())
     return apply(steps, args, accept=lambda before, after: _accept(before, after, args))
+
+
+def _mode_of(given: dict[str, Any]) -> str:
+    """The first way that has all fields that were given."""
+    from trimtab.passes import find
+
+    order = ["auto", "static", "weights"] if given.get("data") else ["dynamic", "weights"]
+    asked = set(given) - _OF_THE_JUDGEMENT
+    return next((m for m in order if asked <= set(find(MODES[m]).fields())), order[0])
 
 
 def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:

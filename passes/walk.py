@@ -1,0 +1,123 @@
+"""A model run from one tensor on to the next, each node once, on batches that stay in memory.
+
+Methods that mend one layer after the other need a layer's output as the mended layers before it
+hand it over. Running the model anew for each layer costs the square of its depth; a walk keeps what
+later nodes read and goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+
+Array = NDArray[Any]
+
+
+class Walk:
+    """Where the runs stand, and what later nodes will read.
+
+    Attributes:
+        model: whose nodes stand in an order in which they can run.
+        values: for each batch the tensors by name that are made and still read.
+    """
+
+    def __init__(self, model: Model, batches: Iterable[Mapping[str, Array]]) -> None:
+        self.model = model
+        self.values: list[dict[str, Array]] = [dict(feeds) for feeds in batches]
+        self._place = {node: index for index, node in enumerate(model.graph)}
+        self._fixed = _constants(model.graph)
+        self._live: dict[str, ir.Value] = {
+            v.name or "": v for v in model.graph.inputs if not v.is_initializer()
+        }
+        self._done = -1
+        self._order = list(model.graph)
+
+    def to(self, value: ir.Value) -> list[Array]:
+        """Run on until `value` is made; what it holds in each batch.
+
+        Args:
+            value: made by a node of the main graph, or kept alive by `keep`.
+        """
+        self.past([value])
+        return [batch[value.name or ""] for batch in self.values]
+
+    def past(self, wanted: Sequence[ir.Value]) -> None:
+        """Run on until all of these are made and keep them until the next step."""
+        makers = [v.producer() for v in wanted]
+        last = max((self._place[m] for m in makers if m is not None), default=-1)
+        names = {v.name or "" for v in wanted}
+        if last > self._done:
+            step = self._order[self._done + 1 : last + 1]
+            fresh = [v for node in step if node not in self._fixed for v in node.outputs if v.name]
+            outputs = [v for v in fresh if v.name in names or self._read_behind(v, last)]
+            self._run(outputs)
+            self._live |= {v.name or "": v for v in outputs}
+            self._done = last
+        gone = [n for n, v in self._live.items() if n not in names and not self._read_behind(v)]
+        for name in gone:
+            del self._live[name]
+            for batch in self.values:
+                batch.pop(name, None)
+
+    def add(self, value: ir.Value, by: NDArray[np.float64], axis: int) -> None:
+        """Add a number to each channel of a tensor that is made already."""
+        for batch in self.values:
+            array = batch[value.name or ""]
+            wide = [-1 if i == axis % array.ndim else 1 for i in range(array.ndim)]
+            batch[value.name or ""] = array + by.reshape(wide).astype(array.dtype)
+
+    def _run(self, outputs: Sequence[ir.Value]) -> None:
+        if not outputs:
+            return
+        part = ir.convenience.extract(self.model.graph, list(self._live.values()), outputs)
+        for value in part.inputs:
+            value.dtype = ir.DataType.from_numpy(self.values[0][value.name or ""].dtype)
+            value.shape = None
+        whole = ir.Model(part, ir_version=self.model.ir.ir_version)
+        whole.functions.update(self.model.ir.functions)
+        # Q and DQ are run as they stand: the wanted tensors lie inside of what would be fused.
+        config = SessionConfig(level="basic", threads=usable_cpus())
+        session = build_session(Model(whole, name=self.model.name), config)
+        fed = [i.name for i in session.get_inputs()]
+        names = [v.name or "" for v in outputs]
+        for batch in self.values:
+            batch.update(run(session, {name: batch[name] for name in fed}, names))
+
+    def _read_behind(self, value: ir.Value, place: int | None = None) -> bool:
+        """Whether a node behind the place, or inside of a subgraph, reads the value."""
+        place = self._done if place is None else place
+        return any(self._place.get(user, len(self._order)) > place for user, _ in value.uses())
+
+
+def _constants(graph: ir.Graph) -> set[ir.Node]:
+    """Nodes that make the same in every run; each step makes them again."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        sources = [v for v in node.inputs if v is not None]
+        if any(
+            a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+            for a in node.attributes.values()
+        ):
+            continue
+        if all(v.is_initializer() or v.producer() in found for v in sources):
+            found.add(node)
+    return found
+
+
+def channel_mean(arrays: Iterable[Array], axis: int) -> NDArray[np.float64]:
+    """Mean over all axes but one, and over all arrays."""
+    total: Any = 0.0
+    count = 0
+    for array in arrays:
+        flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+        total = total + flat.sum(axis=0, dtype=np.float64)
+        count += len(flat)
+    return np.asarray(total / max(count, 1), np.float64)
