@@ -9,8 +9,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .channel_shapes import infer_again
 from .labels_classes import Labels
-from .labels_edit import add_constant
-from .labels_parts import Use, constant_shape
+from .labels_edit import add_constant, add_tensor
+from .labels_parts import Array, Use, constant_shape
+
+#: A weight of at least so many bytes that lies in a file is cut where it is read, not in memory.
+LAZY_BYTES = 1 << 20
 
 Mask = NDArray[np.bool_]
 Key = tuple[ir.Value, tuple[bytes | None, ...]]
@@ -46,11 +49,22 @@ def _smaller(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
     name = str(use.value.name)
     if use.value.const_value is None:  # a ConstantOfShape: only its shape is stored
         return _smaller_filler(model, use, masks)
-    array = use.value.const_value.numpy()
+    tensor = use.value.const_value
+    if not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) or tensor.nbytes < LAZY_BYTES:
+        return add_constant(model, _compressed(tensor, masks), name)
+    left = [n if m is None else int(m.sum()) for n, m in zip(tensor.shape, masks, strict=True)]
+    later = ir.LazyTensor(
+        lambda: ir.Tensor(_compressed(tensor, masks)), tensor.dtype, ir.Shape(left)
+    )
+    return add_tensor(model, later, name)
+
+
+def _compressed(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> Array:
+    array = tensor.numpy()
     for axis, mask in enumerate(masks):
         if mask is not None:
             array = np.compress(mask, array, axis=axis)
-    return add_constant(model, array, name)
+    return np.asarray(array, order="C")
 
 
 def _smaller_filler(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:

@@ -15,11 +15,11 @@ from trimtab.core.model import Model
 from .channel_budget import Curve
 from .channel_curves import Places, Solution, columns_of, eliminate
 from .channel_importance import Scores, by_group, l2, weight_scores
-from .channel_moments import LARGEST, Moments, Reader, moments
+from .channel_moments import LARGEST, Moments, Reader, channel_statistics, moments
 from .channel_repair import Feeds, place_of
 from .channel_stream import Stream
 from .labels_classes import Group, Labels
-from .labels_parts import Array, Sink
+from .labels_parts import Sink
 
 Readers = list[tuple[Sink, Reader]]
 
@@ -148,14 +148,5 @@ def _walk(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) 
         other = place_of(sink.node).stream
         if other is not None and other.name in stream.values:
             axis = 1 if sink.node.op_type == "Conv" else -1
-            scale += _variance(stream.values[str(other.name)], axis)
+            scale += float(channel_statistics(stream.values[str(other.name)], axis)[1].sum())
         yield Seen(sink, reader, found, max(scale, 1e-12))
-
-
-def _variance(arrays: Sequence[Array], axis: int) -> float:
-    """Sum over channels of the variance of a tensor."""
-    flat = [np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in arrays]
-    count = sum(len(f) for f in flat)
-    mean = sum(f.sum(axis=0, dtype=np.float64) for f in flat) / count
-    square = sum(np.einsum("ij,ij->j", f, f, dtype=np.float64) for f in flat) / count
-    return float(np.sum(square - mean**2))

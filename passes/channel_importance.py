@@ -47,7 +47,7 @@ def weight_scores(labels: Labels, norm: Norm) -> Scores:
     """(classes,) sum of a norm over the weights; what is not weighed has 0."""
     scores = np.zeros(labels.count)
     for sink, axis, classes in _slices(labels, makers_only=norm is fpgm):
-        array = _folded(sink).astype(np.float32)
+        array = _folded(sink).astype(np.float32, copy=False)
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
         np.add.at(scores, classes, norm(rows))
     return scores

@@ -150,6 +150,15 @@ def moments(
     return _centred(sums / max(count, 1), columns, weight)
 
 
+def channel_statistics(arrays: Sequence[Array], axis: int) -> tuple[Matrix, Matrix]:
+    """(channels,) mean and variance along an axis, over all batches."""
+    flat = [np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in arrays]
+    count = sum(len(f) for f in flat)
+    mean = np.asarray(sum(f.sum(axis=0, dtype=np.float64) for f in flat) / count)
+    square = sum(np.einsum("ij,ij->j", f, f, dtype=np.float64) for f in flat) / count
+    return mean, np.maximum(square - mean**2, 0)
+
+
 def _sample(
     places: tuple[int, ...], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], ...]:

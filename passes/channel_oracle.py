@@ -10,7 +10,7 @@ left; in the masked copy they are written out over the kept channels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -19,25 +19,56 @@ from numpy.typing import NDArray
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, build_session, random_feeds, run
 
+from .channel_stream import Stream
 from .labels_classes import Labels
 from .labels_edit import add_constant
 from .labels_parts import Array, Axes, Keep
 from .labels_products import integer
 
 TOLERANCE = 1e-5
+#: Weights of a model that runs at once; of a larger one so many at a time.
+STRETCH_BYTES = 128 << 20
 
 
 def oracle(masked: Model, pruned: Model, *, seed: int = 0, runs: int = 2) -> float:
     """Largest difference of any output, relative to its largest magnitude, on random inputs."""
-    # Without fusions, which round differently for different widths.
-    plain = SessionConfig(level="basic")
-    first, second = build_session(masked, plain), build_session(pruned, plain)
+    first, second = _runner(masked), _runner(pruned)
     worst = 0.0
     for number in range(runs):
         feeds = random_feeds(masked, seed=seed + number, batch=2)
-        expected, got = run(first, feeds), run(second, feeds)
+        expected, got = first(feeds), second(feeds)
         worst = max(worst, *(_difference(a, got[name]) for name, a in expected.items()))
     return worst
+
+
+def _runner(model: Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
+    """What runs a model; a large one a stretch at a time, so that it never lies in memory whole."""
+    # Without fusions, which round differently for different widths.
+    plain = SessionConfig(level="basic")
+    if model.weight_bytes <= STRETCH_BYTES:
+        session = build_session(model, plain)
+        return lambda feeds: run(session, feeds)
+    stops = _stops(model)
+
+    def in_stretches(feeds: dict[str, Array]) -> dict[str, Array]:
+        stream = Stream.start(model, [feeds], plain)
+        for stop in stops:
+            stream.advance(stop)
+        return {spec.name: stream.values[spec.name][0] for spec in model.outputs}
+
+    return in_stretches
+
+
+def _stops(model: Model) -> list[int]:
+    """Numbers of nodes after which a stretch ends: where its weights become many."""
+    nodes, stops, held = list(model.graph), [], 0
+    for number, node in enumerate(nodes):
+        weights = [v.const_value for v in node.inputs if v is not None]
+        held += sum(t.nbytes for t in weights if t is not None)
+        if held > STRETCH_BYTES:
+            stops.append(number + 1)
+            held = 0
+    return [*stops, len(nodes)]
 
 
 def _difference(expected: Array, got: Array) -> float:

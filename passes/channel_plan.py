@@ -162,6 +162,8 @@ def _new_curves(
         return least_squares(model, labels, groups, batches or [], ctx)
     if criterion == "mean_output":
         scores = mean_output(model, labels, batches or [], ctx)
+    elif criterion == "taylor":
+        scores = _taylor(model, labels, options, ctx)
     elif criterion == "random":
         scores = random_scores(labels, ctx.seed)
     elif callable(criterion):
@@ -170,6 +172,16 @@ def _new_curves(
         scores = weight_scores(labels, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
     scores = by_group(labels, scores)
     return [Curve.of_scores(g, scores) for g in groups]
+
+
+def _taylor(
+    model: Model, labels: Labels, options: PruneChannels, ctx: Context
+) -> NDArray[np.float64]:
+    from .channel_taylor import ROWS, taylor
+
+    data = ctx.dataset(options.data, model, purpose="importance taylor").take(options.samples)
+    fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
+    return taylor(model, labels, data.sized(fixed[0] if fixed else ROWS), ctx)
 
 
 def _own_scores(criterion: Callable[..., Any], labels: Labels) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 
 from .channel_curves import damped
-from .channel_moments import LARGEST, Moments, Reader, moments
+from .channel_moments import LARGEST, Moments, Reader, channel_statistics, moments
 from .channel_stream import Stream
 from .labels_classes import Labels
 from .labels_edit import set_input
@@ -86,7 +86,7 @@ class Repair:
         original: as it was.
         twins: the original's node for each that the pruned one kept.
         kept: for a node of the pruned model, which of its original outputs stayed.
-        solve: whether weights are solved for; else biases alone.
+        how: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
         seed: of the choice of positions.
         emptied: readers of branches that go altogether, which are their bias from now on.
     """
@@ -95,7 +95,7 @@ class Repair:
     original: Stream
     twins: Mapping[ir.Node, ir.Node]
     kept: Mapping[ir.Node, NDArray[np.bool_]]
-    solve: bool
+    how: str
     seed: int
     emptied: Sequence[ir.Node] = ()
 
@@ -107,18 +107,37 @@ class Repair:
         """
         nodes = list(self.pruned.model.graph)
         dirty: set[ir.Value] = set()
-        todo: list[tuple[int, Reader]] = []
+        todo: list[tuple[int, Reader | None]] = []
         for index, node in enumerate(nodes):
             behind = any(v in dirty for v in node.inputs)
-            reader = Reader.of(node) if behind and node in self.twins else None
-            # Others would only adapt to errors that those behind them make up for better.
-            if reader is not None and (node in narrowed or place_of(node).stream is not None):
+            if behind and (reader := self._reader(node, narrowed)) is not None:
                 todo.append((index, reader))
+            elif behind and node.op_type == "BatchNormalization":
+                todo.append((index, None))
             if behind or node in changed:
                 dirty.update(node.outputs)
         for index, reader in ctx.progress.track(todo, "repairing", len(todo)):
-            self._repair(index, reader)
+            if reader is None:
+                self._estimate(index, nodes[index])
+            else:
+                self._repair(index, reader)
         return len(todo)
+
+    def _reader(self, node: ir.Node, narrowed: set[ir.Node]) -> Reader | None:
+        """The reader that a node is, where it is to be repaired."""
+        if self.how == "batch_norm" or node not in self.twins:
+            return None
+        # Others would only adapt to errors that those behind them make up for better.
+        wanted = node in narrowed or place_of(node).stream is not None
+        return Reader.of(node) if wanted else None
+
+    def _estimate(self, index: int, norm: ir.Node) -> None:
+        """The statistics of a BatchNormalization, of what arrives at it now."""
+        self.pruned.advance(index)
+        source = norm.inputs[0]
+        assert source is not None
+        for place, array in enumerate(channel_statistics(self.pruned.peek(source), 1), start=3):
+            set_input(self.pruned.model.ir, norm, place, array.astype(np.float32))
 
     def _repair(self, index: int, reader: Reader) -> None:
         here = place_of(reader.node)
@@ -133,7 +152,7 @@ class Repair:
         if reader.node in self.emptied:
             found = dataclasses.replace(found, mean_x=np.zeros_like(found.mean_x))
             self._write(reader, here, np.zeros(reader.weight().shape), found)
-        elif self.solve and len(found.xx) <= LARGEST:
+        elif self.how == "least_squares" and len(found.xx) <= LARGEST:
             weight = np.linalg.solve(damped(found.xx), found.xy).T
             self._write(reader, here, weight, found)
         elif here.bias is not None:
@@ -171,7 +190,7 @@ class Repair:
             old = node.inputs[index] if index < len(node.inputs) else None
             shape = (-1,) if old is None else constant_array(old).shape  # type: ignore[union-attr]
             set_input(model, node, index, bias.reshape(shape).astype(np.float32))
-        if self.solve:
+        if self.how == "least_squares":
             set_input(model, reader.node, 1, reader.shaped(weight).astype(np.float32))
 
 
@@ -206,7 +225,7 @@ def repair(
     *,
     twins: Mapping[ir.Node, ir.Node],
     emptied: Sequence[ir.Node] = (),
-    solve: bool,
+    how: str,
 ) -> int:
     """Repair a pruned model in place; the number of operators that were.
 
@@ -219,14 +238,14 @@ def repair(
         ctx: for progress and seed.
         twins: the original's node for each of the pruned model.
         emptied: readers of branches that go altogether.
-        solve: solve for weights; else biases alone.
+        how: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
     """
     work = Repair(
         Stream.start(pruned, batches),
         Stream.start(original, batches),
         twins,
         kept_outputs(labels, dead),
-        solve,
+        how,
         ctx.seed,
         emptied,
     )

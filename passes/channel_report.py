@@ -8,6 +8,7 @@ from typing import Any
 from trimtab.core.model import Model
 
 from .base import Declined
+from .channel_oracle import STRETCH_BYTES
 from .channel_plan import Plan
 from .labels_classes import Labels
 from .prunable import label as node_label
@@ -46,9 +47,15 @@ def report_of(before: Model, after: Model, labels: Labels, plan: Plan) -> dict[s
         "channels": [channels, left],
         "macs": [labels.macs(), labels.macs(labels.keep(_gone(plan)))],
         "parameters": [_parameters(before), _parameters(after)],
-        "bytes": [dataclasses.replace(m, lineage=()).size_bytes for m in (before, after)],
+        "bytes": [_bytes(m) for m in (before, after)],
         "groups": groups,
     }
+
+
+def _bytes(model: Model) -> int:
+    """Bytes of the file; of a large one those of its weights, since to write it takes memory."""
+    held = model.weight_bytes
+    return held if held > STRETCH_BYTES else dataclasses.replace(model, lineage=()).size_bytes
 
 
 def _gone(plan: Plan) -> list[int]:

@@ -34,18 +34,26 @@ class Stream:
         model: its graph may change behind `position`.
         values: the tensors that are needed further on, a list of batches each.
         position: how many nodes have run.
+        config: of the sessions that run them.
     """
 
     model: Model
     values: Values
     position: int = 0
+    config: SessionConfig = field(default_factory=lambda: SessionConfig(threads=usable_cpus()))
     _files: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
     _count: int = 0
 
     @classmethod
-    def start(cls, model: Model, batches: Iterable[dict[str, Array]]) -> Stream:
+    def start(
+        cls,
+        model: Model,
+        batches: Iterable[dict[str, Array]],
+        config: SessionConfig | None = None,
+    ) -> Stream:
         """At the inputs of the model."""
         stream = cls(model, {spec.name: [] for spec in model.inputs})
+        stream.config = config or stream.config
         for feeds in batches:
             for name in stream.values:
                 stream.values[name].append(feeds[name])
@@ -81,7 +89,7 @@ class Stream:
         if not wanted:
             return results
         part = _stretch(self.model, nodes, wanted, self.values)
-        session = build_session(part, SessionConfig(threads=usable_cpus()))
+        session = build_session(part, self.config)
         for number in range(self.batches):
             feeds = {spec.name: self.values[spec.name][number] for spec in part.inputs}
             for name, array in run(session, feeds, names).items():

@@ -12,6 +12,9 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.session import SessionConfig, build_session
 from trimtab.core.sparse import stores_sparse
 
+#: Weights of a model that is checked from a file, since its message would be a second copy.
+SPILL_BYTES = 256 << 20
+
 
 def check_model(model: Model, where: str) -> None:
     """The full ONNX checker, and onnxruntime loads it.
@@ -20,6 +23,9 @@ def check_model(model: Model, where: str) -> None:
         PassError: one of them refuses the model.
     """
     try:
+        if model.weight_bytes > SPILL_BYTES and not stores_sparse(model.ir):
+            _check_spilled(model)
+            return
         _onnx_check(model)
         build_session(model, SessionConfig(level="basic"))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -36,9 +42,22 @@ def check_model(model: Model, where: str) -> None:
         ) from error
 
 
-def _onnx_check(model: Model) -> None:
+def _full(model: Model) -> bool:
     # Contrib operators have no schema in the ONNX package: shapes behind them cannot be inferred.
-    full = all(domain in {"", "ai.onnx"} for domain in model.ir.opset_imports)
+    return all(domain in {"", "ai.onnx"} for domain in model.ir.opset_imports)
+
+
+def _check_spilled(model: Model) -> None:
+    """From a file, whose weights both map and neither copies."""
+    mapped = SessionConfig(level="basic", config={"session.disable_prepacking": "1"})
+    with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
+        path = model.spill(Path(folder))
+        onnx.checker.check_model(str(path), full_check=_full(model))
+        build_session(path, mapped)
+
+
+def _onnx_check(model: Model) -> None:
+    full = _full(model)
     if model.weight_bytes <= EXTERNAL_DATA_BYTES:
         onnx.checker.check_model(model.to_proto(), full_check=full)
         if stores_sparse(model.ir):

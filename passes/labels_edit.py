@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+#: The next number of each name in a graph: to look for it from 0 every time would be quadratic.
+_NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
 
 
 def set_int(node: ir.Node, name: str, value: int) -> None:
@@ -19,13 +24,19 @@ def set_ints(node: ir.Node, name: str, values: list[int]) -> None:
 
 def add_constant(model: ir.Model, array: NDArray[np.generic], like: str) -> ir.Value:
     """A new initializer, named after another tensor."""
+    return add_tensor(model, ir.Tensor(np.asarray(array, order="C")), like)
+
+
+def add_tensor(model: ir.Model, tensor: ir.Tensor | ir.LazyTensor, like: str) -> ir.Value:
+    """A new initializer, named after another tensor."""
     graph = model.graph
-    count = 0
-    while f"{like}_cut{count}" in graph.initializers:
+    counts = _NEXT.setdefault(graph, {})
+    count = counts.get(like, 0)
+    while (name := f"{like}_cut{count}") in graph.initializers:
         count += 1
-    name = f"{like}_cut{count}"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-    value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
+    counts[like] = count + 1
+    tensor.name = name
+    value = ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
     graph.register_initializer(value)
     return value
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
@@ -28,7 +29,7 @@ from .channel_repair import repair
 from .channel_report import declined_of, report_of
 from .labels_classes import Labels, label_channels, prepared
 
-Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "random"]
+Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "taylor", "random"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class PruneChannels(Pass):
         widths: instead, how many channels each named group keeps; those not named keep all. It is
             what the others decide, so that a recipe makes the same model without a clock.
         importance: which channels matter: l1, l2, fpgm (distance to the others), mean_output,
-            least_squares (what their readers cannot make up for), random as a control, or a
-            callable from labels to a score for each class. auto is least_squares where there are
-            data, else l2.
+            least_squares (what their readers cannot make up for), taylor (first-order change of
+            the loss of labels, else of the outputs), random as a control, or a callable from
+            labels to a score for each class. auto is least_squares where there are data, else l2.
         scope: whether every group loses the same share, or all are compared together; latency
             compares them always.
         protect: operators whose outputs keep all channels, as patterns of their names.
@@ -61,7 +62,8 @@ class PruneChannels(Pass):
         data: calibration data; those of the context where not given.
         samples: how many of them to use.
         repair: solve for the weights of what reads the channels that are left, correct biases
-            alone, or nothing. auto is least_squares where there are data.
+            alone, or nothing; all but nothing estimate the statistics of BatchNormalization anew,
+            and batch_norm does that alone. auto is least_squares where there are data.
         verify: prove on random inputs that the cut model computes what the original does with
             the removed channels zeroed.
     """
@@ -80,7 +82,7 @@ class PruneChannels(Pass):
     branches: bool = False
     data: Dataset | None = None
     samples: int = 512
-    repair: Literal["auto", "none", "bias", "least_squares"] = "auto"
+    repair: Literal["auto", "none", "bias", "least_squares", "batch_norm"] = "auto"
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -131,18 +133,20 @@ class PruneChannels(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The graph without the least important channels."""
-        work = prepared(model.clone())
-        labels = label_channels(work, whole=self.heads == "whole")
-        declined = declined_of(labels)
-        groups = usable_groups(labels, self.protect)
+        with collector_paused():
+            work = prepared(model.clone())
+            labels = label_channels(work, whole=self.heads == "whole")
+            declined = declined_of(labels)
+            groups = usable_groups(labels, self.protect)
         if not groups:
             note = {"note": "no channel can be removed; the model is unchanged"}
             return Rewrite(model.ir, tuple(declined), note)
         batches = self._batches(work, ctx)
         plan = choose(work, labels, groups, self, batches, ctx)
-        original = work.clone()
-        twins = dict(zip(work.graph, original.graph, strict=True))
-        error = self._cut(work, labels, plan.dead, ctx)
+        with collector_paused():
+            original = work.clone()
+            twins = dict(zip(work.graph, original.graph, strict=True))
+            error = self._cut(work, labels, plan.dead, ctx)
         silence(work.ir, plan.emptied)
         repaired = 0
         if self._repair(batches) != "none" and plan.dead:
@@ -155,7 +159,7 @@ class PruneChannels(Pass):
                 ctx,
                 twins=twins,
                 emptied=plan.emptied,
-                solve=self._repair(batches) == "least_squares",
+                how=self._repair(batches),
             )
         short_circuit(work.ir, plan.emptied)
         report = report_of(model, work, labels, plan) | {"oracle": error, "repaired": repaired}
@@ -214,4 +218,4 @@ class PruneChannels(Pass):
         }
 
 
-_DATA_DRIVEN = ("mean_output", "least_squares", "bias")
+_DATA_DRIVEN = ("mean_output", "least_squares", "taylor", "bias", "batch_norm")

@@ -1,6 +1,7 @@
 """Unstructured and patterned pruning by magnitude (Han et al. 2015; n:m after Mishra et al. 2021).
 
 A weight's importance is its magnitude: w goes where |w| is among the k smallest, k = s * size.
+With data it is the magnitude times the norm of the channel that it reads.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.sparse import sparsify, store_sparse
 
 from .base import Declined, Pass, Rewrite
+from .input_norms import Factors, input_norms
 from .masks import (
     Mask,
     block_scores,
@@ -48,7 +51,9 @@ class PruneMagnitude(Pass):
         pattern: unstructured, block, or n:m as in 2:4: n of every m weights stay, counted along
             the input channels, which are the axis that the operator sums over.
         block: outputs and inputs that go together for pattern block, as in 4,1.
-        importance: of a block: l1 its mean magnitude, l2 its root mean square.
+        importance: of a block: l1 its mean magnitude, l2 its root mean square; activation: the
+            magnitude times the root mean square of the input channel on calibration data (Wanda),
+            of a block its mean.
         scope: whether the share holds for each layer, or for all weights compared together.
         ops: operators whose weights are pruned.
         include: only nodes whose names match one of these patterns, as in "layer3*".
@@ -56,19 +61,23 @@ class PruneMagnitude(Pass):
         min_size: weights of fewer elements stay.
         store: dense, or sparse, which makes the file smaller beyond 67% zeros and which
             onnxruntime loads as it is; other tools may not.
+        data: calibration data for importance activation; those of the context where not given.
+        samples: how many of them to use.
     """
 
     sparsity: float | None = None
     threshold: float | None = None
     pattern: str = "unstructured"
     block: tuple[int, int] = (4, 1)
-    importance: Literal["l1", "l2"] = "l1"
+    importance: Literal["l1", "l2", "activation"] = "l1"
     scope: Literal["layer", "global"] = "layer"
     ops: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     min_size: int = 0
     store: Literal["dense", "sparse"] = "dense"
+    data: Dataset | None = None
+    samples: int = 128
 
     def __post_init__(self) -> None:
         where = f"pass {self.name()}"
@@ -82,6 +91,8 @@ class PruneMagnitude(Pass):
         if len(self.block) != 2 or min(self.block) < 1:
             hint = "Give outputs and inputs, as in 4,1"
             raise OptionError(f"{self.block} is no block", where=where, hint=hint)
+        if self.samples < 1:
+            raise OptionError(f"samples={self.samples} is not at least 1", where=where)
         for op in self.ops:
             if op not in WEIGHT_INPUTS:
                 raise unknown("prunable operator", op, WEIGHT_INPUTS, where=where)
@@ -109,7 +120,7 @@ class PruneMagnitude(Pass):
                 hint="Leave the sparsity out, or use pattern block or unstructured",
             )
 
-    def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The graph with zeros; weights that cannot be pruned are declined."""
         before = _figures(model)
         LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
@@ -121,7 +132,7 @@ class PruneMagnitude(Pass):
                 declined.append(Declined(weight.name, reason))
             else:
                 weights.append(weight)
-        masks = self._masks(weights)
+        masks = self._masks(weights, self._factors(model, weights, ctx))
         shares = {w.name: _zero(w, mask) for w, mask in zip(weights, masks, strict=True)}
         stored = self._store(model) if weights else []
         if weights and self.store == "sparse" and not stored:
@@ -146,17 +157,23 @@ class PruneMagnitude(Pass):
                     return f"its {run} {side} are no multiple of {size}"
         return ""
 
-    def _masks(self, weights: list[Weight]) -> list[Mask]:
+    def _factors(self, model: Model, weights: list[Weight], ctx: Context) -> Factors | None:
+        """What magnitudes are multiplied by, None where they count alone."""
+        if self.importance != "activation":
+            return None
+        data = ctx.dataset(self.data, model, purpose="importance activation")
+        return input_norms(model, weights, data.take(self.samples), ctx)
+
+    def _masks(self, weights: list[Weight], factors: Factors | None) -> list[Mask]:
         """For each weight, True where it becomes zero."""
         n_m = parse_n_m(self.pattern)
+        given = [w.array() if factors is None else w.array() * factors[w.name] for w in weights]
         if n_m:
-            return [n_m_mask(w.array(), *n_m, w.layout.inputs) for w in weights]
+            return [n_m_mask(a, *n_m, w.layout.inputs) for a, w in zip(given, weights, strict=True)]
         block = self.block if self.pattern == "block" else (1, 1)
         axes = [(w.layout.outputs, w.layout.inputs) for w in weights]
-        scores = [
-            block_scores(w.array(), block, ax, self.importance)
-            for w, ax in zip(weights, axes, strict=True)
-        ]
+        norm = "l2" if self.importance == "l2" else "l1"
+        scores = [block_scores(a, block, ax, norm) for a, ax in zip(given, axes, strict=True)]
         return [
             spread_blocks(chosen, w.array().shape, block, ax)
             for w, ax, chosen in zip(weights, axes, self._choose(scores), strict=True)

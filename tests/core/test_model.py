@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trimtab.core import model as model_module
 from trimtab.core.errors import ModelError, OutputError
 from trimtab.core.model import Model, Step
+from trimtab.core.session import build_session
 
 
 def tiny(scale: float = 1.0, width: int = 3) -> onnx.ModelProto:
@@ -142,3 +143,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         Model.from_proto(tiny(2)).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_weights_beside_a_small_model_are_part_of_it(tmp_path: Path) -> None:
+    """Its bytes hold them, its digest is theirs, onnxruntime loads it from memory."""
+    inside = Model.from_proto(tiny(width=64))
+    beside = Model.load(inside.spill(tmp_path))
+    assert beside.to_bytes() == inside.to_bytes()
+    assert beside.digest == inside.digest
+    build_session(beside)

@@ -14,6 +14,7 @@ from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.session import build_session, random_feeds, run
 from trimtab.passes.base import relative_error
+from trimtab.passes.calibrate import observing
 from trimtab.passes.prune_channels import PruneChannels
 
 
@@ -106,6 +107,23 @@ def test_repair_writes_a_bias_where_there_was_none() -> None:
     plain = PruneChannels(0.5, repair="none")(model, ctx)
     repaired = PruneChannels(0.5, repair="bias")(model, ctx)
     assert error(model, repaired) < error(model, plain)
+
+
+def test_repair_estimates_batch_normalisation_anew() -> None:
+    model = graphs.model_of(
+        "(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) <float[16,3,1,1] w1, float[16] b1, "
+        "float[8,16,1,1] w2, float[8] s, float[8] o, float[8] m, float[8] var, float[5,8,1,1] w3> "
+        "{ a = Conv(x, w1, b1) b = Relu(a) c = Conv(b, w2) d = BatchNormalization(c, s, o, m, var) "
+        "y = Conv(d, w3) }"
+    )
+    ctx = context(model)
+    after = PruneChannels(0.5, repair="batch_norm", protect=("conv_2",))(model, ctx)
+    assert step(after)["repaired"] == 1
+    norm = next(node for node in after.graph if node.op_type == "BatchNormalization")
+    mean, variance = (norm.inputs[i].const_value.numpy() for i in (3, 4))
+    seen = [run(build_session(observing(after, ["c"])), b.feeds, ["c"])["c"] for b in ctx.data]
+    np.testing.assert_allclose(mean, np.concatenate(seen).mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(variance, np.concatenate(seen).var((0, 2, 3)), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
 #: Fields whose option is called otherwise.
 OPTIONS = {"ratio": "--channels"}
+#: Fields that both passes have.
+SHARED = ("importance", "scope", "block", "samples")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_and_output(parser)
     ratio = channels.fields()["ratio"]
     parser.add_argument("--channels", dest="ratio", metavar="SHARE", help=ratio.help)
-    add_fields(parser, channels, "ratio", "data", "importance", "scope", "block")
-    add_fields(parser, magnitude, "importance", "scope", "block")
-    for name in ("importance", "scope", "block"):
+    add_fields(parser, channels, "ratio", "data", *SHARED)
+    add_fields(parser, magnitude, "data", *SHARED)
+    for name in SHARED:
         texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
     add_surroundings(parser)

@@ -118,7 +118,8 @@ class Model:
                 where=self.name,
                 hint="Work on a file with external data",
             )
-        return onnx_ir.to_proto(self._with_lineage())
+        # A message that names a file beside the model would be read from some other folder.
+        return onnx_ir.to_proto(onnx_ir.external_data.load_to_model(self._with_lineage()))
 
     def to_bytes(self) -> bytes:
         """The bytes that `save` writes; the same model gives the same bytes.
@@ -148,6 +149,12 @@ class Model:
             else:
                 temporary.write_bytes(self.to_bytes())
             publish(temporary, path)
+        return path
+
+    def spill(self, folder: Path) -> Path:
+        """Write for a short while, all weights beside the graph: one at a time is in memory."""
+        path = folder / "model.onnx"
+        onnx_ir.save(self._with_lineage(), path, external_data=path.name + ".data")
         return path
 
     def _with_lineage(self) -> onnx_ir.Model:
@@ -206,6 +213,7 @@ class Model:
                 digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())
                 digest.update(np.ascontiguousarray(tensor.numpy()).view(np.uint8).data)
                 value.const_value = onnx_ir.tensor([0], name=name)
+        onnx_ir.external_data.load_to_model(bare)
         digest.update(onnx_ir.to_proto(bare).SerializeToString(deterministic=True))
         return digest.hexdigest()
 
