@@ -27,7 +27,9 @@ def add_constant(model: ir.Model, array: NDArray[np.generic], like: str) -> ir.V
     return add_tensor(model, ir.Tensor(np.asarray(array, order="C")), like)
 
 
-def add_tensor(model: ir.Model, tensor: ir.Tensor | ir.LazyTensor, like: str) -> ir.Value:
+def add_tensor(
+    model: ir.Model, tensor: ir.Tensor[NDArray[np.generic]] | ir.LazyTensor, like: str
+) -> ir.Value:
     """A new initializer, named after another tensor."""
     graph = model.graph
     counts = _NEXT.setdefault(graph, {})
