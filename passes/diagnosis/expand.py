@@ -311,8 +311,8 @@ def _quantized_again(
     integers = quantize.outputs[0]
     integers.name = fresh(f"{output.name}_integers")
     if output.dtype is not None:
-        integers.dtype = output.dtype
-    output.dtype = ir.DataType.FLOAT
+        integers.type = ir.TensorType(output.dtype)
+    output.type = ir.TensorType(ir.DataType.FLOAT)  # a clone shares the old type with its source
     graph.insert_after(node, quantize)
     for use in uses:
         use.node.replace_input_with(use.idx, integers)

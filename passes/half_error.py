@@ -1,0 +1,137 @@
+"""What float16 costs, simulated in float32: each result and weight rounded to float16 and back.
+
+So the error is that of a GPU, which keeps tensors in float16 and sums in float32, on any machine:
+the CPU's kernels for float16 are few, and most nodes would silently run in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.dataset import Batch
+from trimtab.core.model import Model
+from trimtab.core.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.target import usable_cpus
+
+#: Names of nodes that are float16.
+Names = Collection[str | None]
+
+
+@dataclass(frozen=True)
+class HalfError:
+    """Errors of float16, relative to the size of the tensor (root of the mean square).
+
+    Attributes:
+        answer: of the worst output; infinite where float16 overflows.
+        nodes: of each node's result, by name.
+    """
+
+    answer: float
+    nodes: Mapping[str, float]
+
+
+def simulate(model: Model, half: Names, batches: Sequence[Batch], *, inside: bool) -> HalfError:
+    """Run a model with some of its nodes in float16.
+
+    Args:
+        model: float32.
+        half: nodes that are float16, by name.
+        batches: what to run it on.
+        inside: whether to tell the error of each of the nodes too.
+    """
+    outputs = [spec.name for spec in model.outputs if spec.dtype == ir.DataType.FLOAT]
+    inner = {n.name or "": n.outputs[0].name or "" for n in model.graph if n.name in half}
+    watched = [*outputs, *(v for v in inner.values() if inside and v not in outputs)]
+    config = SessionConfig(level="off", threads=usable_cpus())
+    exact = build_session(with_outputs(model, watched), config)
+    rounded = build_session(with_outputs(_rounding(model, half), watched), config)
+    noise, size = dict.fromkeys(watched, 0.0), dict.fromkeys(watched, 0.0)
+    for batch in batches:
+        expected, got = (run(session, batch.feeds, watched) for session in (exact, rounded))
+        _add(expected, got, noise, size)
+    error = {name: _relative(noise[name], size[name]) for name in watched}
+    return HalfError(
+        max((error[name] for name in outputs), default=0.0),
+        {node: error[value] for node, value in inner.items() if value in error},
+    )
+
+
+def _add(expected: Outputs, got: Outputs, noise: dict[str, float], size: dict[str, float]) -> None:
+    for name, array in expected.items():
+        exact: NDArray[Any] = array.astype(np.float64)
+        same = np.isfinite(exact)
+        difference = np.where(same, got[name] - np.where(same, exact, 0), 0.0)
+        total = float(np.square(difference).sum())
+        noise[name] += total if np.isfinite(total) else np.inf
+        size[name] += float(np.square(exact[same]).sum())
+
+
+def _relative(noise: float, size: float) -> float:
+    return float(np.sqrt(noise / size)) if size else float(noise > 0)
+
+
+def _rounding(model: Model, half: Names) -> Model:
+    """A copy that rounds weights and results of the float16 nodes to float16 and back."""
+    copy = model.clone()
+    graph = copy.graph
+    inputs: dict[ir.Value, ir.Value] = {}
+    for node in [node for node in graph if node.name in half]:
+        for index, value in enumerate(node.inputs):
+            if value is None or value.dtype != ir.DataType.FLOAT:
+                continue
+            maker = value.producer()
+            if maker is None or (maker.name not in half and maker.op_type != "Cast"):
+                if value not in inputs:
+                    inputs[value] = _rounded(graph, value, maker, node)
+                node.replace_input_with(index, inputs[value])
+        for value in list(node.outputs):
+            if value.dtype == ir.DataType.FLOAT:
+                _round_result(graph, node, value)
+    return replace(copy, name=model.name)
+
+
+def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir.Node) -> ir.Value:
+    if value.const_value is not None and not value.is_graph_input():
+        array = value.const_value.numpy()
+        with np.errstate(over="ignore"):
+            held = array.astype(np.float16).astype(np.float32)
+        made = ir.val(f"{value.name}_rounded", const_value=ir.tensor(held))
+        made.name = f"{value.name}_rounded"
+        graph.register_initializer(made)
+        return made
+    nodes = _pair(value)
+    if after is not None:
+        graph.insert_after(after, nodes)
+    else:
+        graph.insert_before(before if before.graph is graph else graph[0], nodes)
+    return nodes[-1].outputs[0]
+
+
+def _pair(value: ir.Value) -> list[ir.Node]:
+    down = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT16)})
+    up = ir.node("Cast", [down.outputs[0]], attributes={"to": int(ir.DataType.FLOAT)})
+    for node, suffix in ((down, "down"), (up, "up")):
+        node.outputs[0].name = f"{value.name}_{suffix}"
+    down.outputs[0].dtype, up.outputs[0].dtype = ir.DataType.FLOAT16, ir.DataType.FLOAT
+    return [down, up]
+
+
+def _round_result(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """The rounded result takes the name, so that whoever reads or observes it gets it."""
+    uses, was_output, name = list(value.uses()), value.is_graph_output(), value.name
+    value.name = f"{name}_unrounded"
+    pair = _pair(value)
+    result = pair[-1].outputs[0]
+    result.shape = value.shape
+    graph.insert_after(node, pair)
+    for use in uses:
+        use.node.replace_input_with(use.idx, result)
+    if was_output:
+        graph.outputs[list(graph.outputs).index(value)] = result
+    result.name = name

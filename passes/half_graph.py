@@ -1,0 +1,175 @@
+"""Float32 nodes made float16, with Casts where a region of the one meets the other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.running import FLOAT_OPS
+
+#: Largest finite float16.
+MOST = 65504.0
+#: Operators whose result's type stands in an attribute.
+_TYPED = frozenset({"Cast"})
+#: Operators that make their type up from an attribute in ways not worth following.
+_OWN_TYPE = frozenset(
+    {"Bernoulli", "ConstantOfShape", "EyeLike", "Multinomial", "RandomNormal", "RandomUniform"}
+)
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def why_not(node: ir.Node, opset: int) -> str | None:
+    """Why a node cannot be float16, None where it can."""
+    if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+        return "holds a subgraph, which is left alone"
+    if node.domain not in {"", "ai.onnx"}:
+        return f"is of domain {node.domain}, whose types are not known"
+    if node.op_type in _OWN_TYPE:
+        return "makes its type up by itself"
+    values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.const_value is None]
+    if not all(isinstance(value.type, ir.TensorType) for value in values):
+        return "has a value of unknown type, or a sequence"
+    if node.op_type not in _TYPED and not any(takes_half(node, i, opset) for i in _floats(node)):
+        return "has no float16 form"
+    return None
+
+
+_GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+
+
+def is_float(node: ir.Node) -> bool:
+    """Whether a node computes float32 values."""
+    return any(value.dtype == _FLOAT for value in node.outputs)
+
+
+def _floats(node: ir.Node) -> Iterator[int]:
+    """Positions of the float32 inputs."""
+    for index, value in enumerate(node.inputs):
+        if value is not None and value.dtype == _FLOAT:
+            yield index
+
+
+def takes_half(node: ir.Node, index: int, opset: int) -> bool:
+    """Whether an input may be float16 by the operator's schema."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    formal = schema.inputs[min(index, len(schema.inputs) - 1)]
+    return "tensor(float16)" in formal.types
+
+
+def without_crumbs(half: set[ir.Node]) -> set[ir.Node]:
+    """The float16 nodes without connected groups that hold no product: they gain nothing."""
+    kept: set[ir.Node] = set()
+    waiting = set(half)
+    while waiting:
+        group, front = set(), [next(iter(waiting))]
+        while front:
+            node = front.pop()
+            if node not in waiting:
+                continue
+            waiting.discard(node)
+            group.add(node)
+            front += [m for v in node.inputs if v is not None and (m := v.producer()) in waiting]
+            front += [u.node for v in node.outputs for u in v.uses() if u.node in waiting]
+        if any(node.op_type in FLOAT_OPS for node in group):
+            kept |= group
+    return kept
+
+
+class Converter:
+    """Converts some nodes of a graph, in place."""
+
+    def __init__(self, graph: ir.Graph, half: Collection[ir.Node], opset: int) -> None:
+        self.graph, self.half, self.opset = graph, half, opset
+        self.as_half: dict[ir.Value, ir.Value] = {}
+        self.as_float: dict[ir.Value, ir.Value] = {}
+        self.casts = 0
+
+    def convert(self) -> int:
+        """Convert; how many Casts it took."""
+        if not self.half:
+            return 0
+        nodes = [node for node in self.graph if node in self.half]
+        for node in nodes:
+            for index in list(_floats(node)):
+                value = node.inputs[index]
+                if value is not None and self._wants_half(node, index):
+                    node.replace_input_with(index, self._half_of(value))
+        for node in nodes:
+            if node.op_type == "Cast":
+                node.attributes["to"] = ir.AttrInt64("to", int(_HALF))
+            for value in node.outputs:
+                if value.dtype == _FLOAT:
+                    self._made_half(value)
+        self._drop_unused()
+        return self.casts
+
+    def _wants_half(self, node: ir.Node, index: int) -> bool:
+        return node.op_type not in _TYPED and takes_half(node, index, self.opset)
+
+    def _half_of(self, value: ir.Value) -> ir.Value:
+        """A float16 form of what a float16 node reads."""
+        maker = value.producer()
+        if maker in self.half:
+            return value  # becomes float16 itself
+        if value not in self.as_half:
+            if value.const_value is not None and not value.is_graph_input():
+                self.as_half[value] = self._weight(value)
+            else:
+                self.as_half[value] = self._cast(value, _HALF, maker)
+        return self.as_half[value]
+
+    def _weight(self, value: ir.Value) -> ir.Value:
+        assert value.const_value is not None
+        array = value.const_value.numpy().astype(np.float16)
+        name = f"{value.name}_half"
+        made = ir.val(name, const_value=ir.tensor(array, name=name))
+        self.graph.register_initializer(made)
+        return made
+
+    def _made_half(self, value: ir.Value) -> None:
+        """Float32 readers, subgraphs and the caller get a Cast of a result that is float16 now."""
+        readers = [
+            (use.node, use.idx)
+            for use in value.uses()
+            if use.node not in self.half or not self._wants_half(use.node, use.idx)
+        ]
+        # A Cast that is float16 itself reads any type.
+        readers = [
+            (node, i) for node, i in readers if not (node in self.half and node.op_type == "Cast")
+        ]
+        was_output, name = value.is_graph_output(), value.name
+        value.type = ir.TensorType(_HALF)  # a clone shares the old type with its source
+        if not readers and not was_output:
+            return
+        if was_output:
+            value.name = f"{name}_half"
+        back = self._cast(value, _FLOAT, value.producer())
+        for node, index in readers:
+            node.replace_input_with(index, back)
+        if was_output:
+            outputs = self.graph.outputs
+            outputs[list(outputs).index(value)] = back
+            back.name = name
+
+    def _cast(self, value: ir.Value, to: ir.DataType, after: ir.Node | None) -> ir.Value:
+        self.casts += 1
+        node = ir.node("Cast", [value], attributes={"to": int(to)})
+        result = node.outputs[0]
+        node.name = f"{value.name}_to_{to.name.lower()}"
+        result.name, result.dtype, result.shape = f"{node.name}_out", to, value.shape
+        if after is not None:
+            self.graph.insert_after(after, node)
+        else:
+            self.graph.insert_before(self.graph[0], node)
+        return result
+
+    def _drop_unused(self) -> None:
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                del self.graph.initializers[name]
