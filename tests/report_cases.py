@@ -95,7 +95,6 @@ def evidence(names: list[str]) -> dict[str, Any]:
             "runs_as": "QLinearConv",
             "before_ns": 1000.0 * (i + 2),
             "after_ns": 500.0 * (i + 1),
-            "snr_db": 40.0 - 3 * i,
         }
         for i, name in enumerate(["conv1", "conv2", f"conv{HOSTILE}"])
     ]
@@ -104,6 +103,23 @@ def evidence(names: list[str]) -> dict[str, Any]:
         "drops": {name: {"test": [0.002, 0.003]} for name in names},
         "digests": {"original": "a" * 64},
         "layers": layers,
+        "errors": {
+            "samples": 16,
+            "answer_snr_db": 30.0,
+            "notes": [f"1 constant has no partner: {HOSTILE}"],
+            "layers": [
+                {
+                    "layer": layer["name"],
+                    "op": "Conv",
+                    "harm": 0.1 / (i + 1),
+                    "snr_alone_db": 40.0 + i,
+                    "snr_accumulated_db": 30.0 + i,
+                    "cause": HOSTILE,
+                    "mend": "nothing",
+                }
+                for i, layer in enumerate(layers)
+            ],
+        },
         "widths": [{"name": "conv2", "before": 64, "after": 40, "operators": 2}],
         "islands": [{"nodes": [HOSTILE], "why": HOSTILE, "mend": "replace it", "time_share": 0.2}],
         "lineage": [

@@ -18,7 +18,6 @@ from trimtab.recipe import Recipe
 from trimtab.result import Result
 
 if TYPE_CHECKING:
-    from trimtab.layer_errors import Pair
     from trimtab.runtime_bench.doctor import Diagnosis
 
 T = TypeVar("T")
@@ -26,6 +25,8 @@ T = TypeVar("T")
 Make = Callable[[Recipe], Model]
 #: Passes that take minutes, which are not run again for the report alone.
 TRAINS = frozenset({"recover"})
+#: Held-out samples on which rounding is judged.
+SAMPLES = 16
 #: Findings of the doctor that are kept.
 FINDINGS = 50
 
@@ -110,18 +111,18 @@ class _Pair:
 
         before = missing.attempt("times", lambda: self._diagnosis(self.original))
         after = missing.attempt("times", lambda: self._diagnosis(self.model))
-        errors = missing.attempt("errors", lambda: self._errors(missing))
+        errors = missing.attempt("errors", self._errors)
         found = layers(
             before.facts if before else None,
             after.facts if after else None,
             original=self.original.graph,
             measured_ns=self._medians(),
-            errors=errors,
         )
         return {
             "digests": {"original": self.original.digest, "chosen model": self.model.digest},
             "lineage": [step.to_json() for step in self.model.lineage],
             "layers": [layer.to_json() for layer in found],
+            "errors": errors,
             "widths": widths(self.model.lineage),
             "islands": _islands(after),
             "int8": after.facts.share.to_json() if after else None,
@@ -141,35 +142,26 @@ class _Pair:
             return None, None
         return comparison.base.percentile_ns(0.5), comparison.candidate.percentile_ns(0.5)
 
-    def _errors(self, missing: _Missing) -> dict[Pair, float] | None:
-        from trimtab.layer_errors import layer_errors
+    def _errors(self) -> dict[str, Any] | None:
+        """What rounding does to each layer; None for a float model."""
+        from trimtab.passes.diagnosis.why import is_quantized, why_wrong
 
-        twin, why = self._twin()
-        if twin is None:
-            missing.reasons["errors"] = why
+        if not is_quantized(self.model):
             return None
-        found = layer_errors(twin, self.model, self.held_out)
-        if not found:
-            missing.reasons["errors"] = "No layer of the float model is found by name."
-        return found
+        found = why_wrong(
+            self.model, self.held_out, self.ctx, baseline=self._twin(), samples=SAMPLES
+        )
+        return found.to_json()
 
-    def _twin(self) -> tuple[Model | None, str]:
-        """The float model that the winner was quantized from; or why there is none."""
-        from trimtab.layer_errors import prepared
-
+    def _twin(self) -> Model:
+        """The float model that the winner was quantized from; the original where it is not had."""
         recipe = self.chosen.recipe
         names = [p.name() for p in recipe.passes] if recipe is not None else []
         at = next((i for i, name in enumerate(names) if name.startswith("quantize")), None)
-        if recipe is None or at is None:
-            return None, "The chosen model is not quantized."
-        if self.make is None and TRAINS & set(names[:at]):
-            return None, "The float model was trained; it is not made again for the report."
+        if recipe is None or not at or (self.make is None and TRAINS & set(names[:at])):
+            return self.original
         start = replace(recipe, passes=recipe.passes[:at])
-        twin = self.make(start) if self.make is not None else start(self.original, self.ctx)
-        made = self.model.lineage[len(self.original.lineage) :]
-        if at < len(made) and made[at].input_digest != twin.digest:
-            return None, "The float model that was quantized could not be made again."
-        return prepared(twin), ""
+        return self.make(start) if self.make is not None else start(self.original, self.ctx)
 
 
 def widths(lineage: Iterable[Step]) -> list[dict[str, Any]]:

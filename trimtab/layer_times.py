@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
-from trimtab.layer_errors import Pair
 from trimtab.runtime_bench.doctor import Facts
 from trimtab.runtime_bench.doctor_profile import NodeTime
 
@@ -23,7 +22,6 @@ class Layer:
         runs_as: operators that run it in the other model.
         before_ns: its time in the original, None where it is not there.
         after_ns: its time in the other model.
-        snr_db: signal-to-noise ratio at its output, None where not known.
     """
 
     name: str
@@ -31,7 +29,6 @@ class Layer:
     runs_as: set[str] = field(default_factory=set)
     before_ns: float | None = None
     after_ns: float | None = None
-    snr_db: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -44,7 +41,6 @@ def layers(
     *,
     original: ir.Graph,
     measured_ns: tuple[float | None, float | None] = (None, None),
-    errors: Mapping[Pair, float] | None = None,
 ) -> list[Layer]:
     """The layers in the order of the original's graph, then what stands for no layer of it.
 
@@ -54,7 +50,6 @@ def layers(
         original: the original's graph.
         measured_ns: median latencies of both, to which the profile's shares are scaled, since a
             profiler slows every node.
-        errors: signal-to-noise ratios by layer.
     """
     found = Layers(original)
     for timed, layer, ns in found.timed(before, measured_ns[0]):
@@ -63,8 +58,6 @@ def layers(
     for timed, layer, ns in found.timed(after, measured_ns[1]):
         layer.after_ns = (layer.after_ns or 0.0) + ns
         layer.runs_as.add(timed.op_type)
-    for pair, snr in (errors or {}).items():
-        found.at(pair.layer, pair.output, otherwise=pair.layer).snr_db = snr
     return found.told()
 
 
@@ -107,7 +100,7 @@ class Layers:
     def told(self) -> list[Layer]:
         """Those of which anything is known."""
         known = self.found.values()
-        return [x for x in known if x.before_ns or x.after_ns or x.snr_db is not None]
+        return [x for x in known if x.before_ns or x.after_ns]
 
 
 def _folded_into(origin: ir.Node | None, timed: NodeTime) -> ir.Node | None:

@@ -195,7 +195,7 @@ def test_what_is_no_result_is_one_message(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("part", ["layers", "widths", "islands", "lineage"])
+@pytest.mark.parametrize("part", ["layers", "errors", "widths", "islands", "lineage"])
 @pytest.mark.usefixtures("without_library")
 def test_damaged_evidence_is_one_message(part: str, tmp_path: Path) -> None:
     path = saved(tmp_path, evidence={part: [17]})

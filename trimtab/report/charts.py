@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .evidence_view import LayerRow, WidthRow
+from .evidence_view import ErrorRow, LayerRow, WidthRow
 from .frontier import frontier_rows
 from .view import View
 
@@ -162,20 +162,32 @@ def layer_times(rows: Sequence[LayerRow]) -> Spec | None:
     return _paired_bars("Time of each layer", data, "layer", "us", "time in us")
 
 
-def layer_errors(rows: Sequence[LayerRow]) -> Spec | None:
-    """Signal-to-noise ratio at the output of each layer, the worst first."""
-    known = sorted((r for r in rows if r.snr_db is not None), key=lambda r: r.snr_db or 0.0)
-    if not known:
+def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
+    """Signal-to-noise ratio at each layer's output, of all rounding and of the layer's own."""
+    data = [
+        {"layer": r.name, "here": r.here_db, "alone": r.alone_db, "harm": r.harm}
+        for r in rows[:LAYERS]
+    ]
+    if not data:
         return None
-    data = [{"layer": r.name, "snr": r.snr_db} for r in known[:LAYERS]]
+    title = "signal-to-noise ratio in dB"
+    y, x = _names("layer"), {"type": "quantitative", "title": title}
+    told = [
+        {"field": "layer"},
+        {"field": "here", "title": "everything in int8, dB", "format": ".1f"},
+        {"field": "alone", "title": "this layer alone, dB", "format": ".1f"},
+        {"field": "harm", "title": "of the harm", "format": ".1%"},
+    ]
     return {
-        **_chart("Quantization error of each layer", data, height=16 * len(data[:LAYERS])),
-        "mark": {"type": "bar", "tooltip": True},
-        "encoding": {
-            "y": _names("layer"),
-            "x": {"field": "snr", "type": "quantitative", "title": "signal-to-noise ratio in dB"},
-            "tooltip": [{"field": "layer"}, {"field": "snr", "title": "dB", "format": ".1f"}],
-        },
+        **_chart("Quantization error of each layer", data, height=16 * len(data)),
+        "encoding": {"y": y, "tooltip": told},
+        "layer": [
+            {"mark": "bar", "encoding": {"x": {"field": "here", **x}}},
+            {
+                "mark": {"type": "tick", "thickness": 3},
+                "encoding": {"x": {"field": "alone", **x}},
+            },
+        ],
     }
 
 

@@ -57,7 +57,7 @@ def _environment(view: View) -> Html:
     rows += [[f"digest of the {k}", v] for k, v in view.evidence.get("digests", {}).items()]
     if not rows:
         return tag("p", "Nothing is known.", class_="none")
-    return table(["fact", "value"], rows, caption="Machine, software and data", numeric=9)
+    return table(["fact", "value"], rows, caption="Machine, software and data", numeric=())
 
 
 def _plain(value: Any) -> str:
@@ -85,7 +85,7 @@ def _step(step: Mapping[str, Any]) -> Html:
     ]
     if declined:
         rows = [[str(node), str(reason)] for node, reason in declined]
-        inside.append(table(["node", "reason"], rows, caption="Left alone", numeric=9))
+        inside.append(table(["node", "reason"], rows, caption="Left alone", numeric=()))
     name = tag("strong", step["pass"])
     source = tag("span", f" from {str(step['input'])[:12]}", class_="note")
     if not inside:
@@ -98,11 +98,11 @@ def _search(view: View) -> list[Html]:
     found = []
     if effort:
         rows = [[str(k).replace("_", " "), _plain(v)] for k, v in effort.items()]
-        found.append(table(["figure", "value"], rows, caption="Effort", numeric=1))
+        found.append(table(["figure", "value"], rows, caption="Effort"))
     if decisions:
         keys = list(dict.fromkeys(key for d in decisions for key in d))
         rows = [[_plain(d.get(key)) for key in keys] for d in decisions]
-        shown = table(keys, rows, caption="What was decided on which evidence", numeric=99)
+        shown = table(keys, rows, caption="What was decided on which evidence", numeric=())
         found.append(tag("details", tag("summary", f"{len(rows)} decisions"), shown))
     looks = int(view.document.get("looks", 1))
     told = "candidate was" if looks == 1 else "candidates were"

@@ -17,7 +17,6 @@ class LayerRow:
         runs_as: operators that run it in the winner.
         before_ns: its time in the original, None where it is not there.
         after_ns: its time in the winner.
-        snr_db: signal-to-noise ratio at its output in decibels, None where not known.
     """
 
     name: str
@@ -25,7 +24,29 @@ class LayerRow:
     runs_as: str = ""
     before_ns: float | None = None
     after_ns: float | None = None
-    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """What rounding does to a layer of the winner; ratios of signal to noise in decibels.
+
+    Attributes:
+        name: of its node.
+        op_type: its operator.
+        alone_db: at its output with it alone in int8, None where there is no noise.
+        here_db: at its output with everything in int8.
+        harm: its part, 0 to 1, in the harm that layers do to the answer one by one.
+        cause: why it loses what it loses.
+        mend: what would mend it.
+    """
+
+    name: str
+    op_type: str
+    alone_db: float | None
+    here_db: float | None
+    harm: float
+    cause: str
+    mend: str
 
 
 @dataclass(frozen=True)
@@ -57,9 +78,26 @@ def layer_rows(evidence: Mapping[str, Any]) -> tuple[LayerRow, ...]:
             str(r.get("runs_as") or ""),
             _number(r.get("before_ns")),
             _number(r.get("after_ns")),
-            _number(r.get("snr_db")),
         )
         for r in evidence.get("layers") or ()
+    )
+
+
+def error_rows(evidence: Mapping[str, Any]) -> tuple[ErrorRow, ...]:
+    """The layers by the harm that each does to the answer, the worst first."""
+    listed = (evidence.get("errors") or {}).get("layers") or ()
+    total = sum(float(r["harm"]) for r in listed) or 1.0
+    return tuple(
+        ErrorRow(
+            str(r["layer"]),
+            str(r.get("op") or ""),
+            _number(r.get("snr_alone_db")),
+            _number(r.get("snr_accumulated_db")),
+            float(r["harm"]) / total,
+            str(r.get("cause") or ""),
+            str(r.get("mend") or ""),
+        )
+        for r in listed
     )
 
 

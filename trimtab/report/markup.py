@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -54,7 +54,11 @@ def section(name: str, title: str, *content: object) -> Html:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, numeric: int = 1
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str,
+    numeric: Container[int] = range(1, 99),
 ) -> Html:
     """A table in a box that scrolls by itself where it is wider than the page.
 
@@ -62,10 +66,10 @@ def table(
         header: of the columns.
         rows: their cells; the first is the row's name.
         caption: what the table shows.
-        numeric: index of the first column that is set to the right.
+        numeric: indices of the columns of numbers, which are set to the right.
     """
     head = joined(
-        tag("th", text, scope="col", class_="number" if i >= numeric else None)
+        tag("th", text, scope="col", class_="number" if i in numeric else None)
         for i, text in enumerate(header)
     )
     body = joined(tag("tr", _cells(row, numeric)) for row in rows)
@@ -80,10 +84,10 @@ def scrolling(content: Html, label: str) -> Html:
     return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
-def _cells(row: Sequence[object], numeric: int) -> Html:
+def _cells(row: Sequence[object], numeric: Container[int]) -> Html:
     first, *others = row
     rest = joined(
-        tag("td", cell, class_="number" if i >= numeric else None)
+        tag("td", cell, class_="number" if i in numeric else None)
         for i, cell in enumerate(others, 1)
     )
     return joined([tag("th", first, scope="row"), rest])

@@ -30,6 +30,7 @@
         rule: { color: soft },
         line: { color: soft },
         bar: { color: palette.pair[1] },
+        tick: { color: palette.range[0] },
         range: { category: palette.range },
       },
     };

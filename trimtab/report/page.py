@@ -17,7 +17,7 @@ from . import sections as parts_of
 from .asked import headline
 from .bundle import charting_script
 from .details import details
-from .evidence_view import layer_rows, width_rows
+from .evidence_view import error_rows, layer_rows, width_rows
 from .markup import Html, embedded_json, joined, section, tag
 from .view import View, load, whole
 
@@ -91,11 +91,12 @@ def _asset(name: str) -> str:
 
 def _body(view: View) -> tuple[dict[str, Any], Html]:
     layers, widths = layer_rows(view.evidence), width_rows(view.evidence)
+    errors = error_rows(view.evidence)
     made = {
         "frontier": charts.frontier(view),
         "latencies": charts.latencies(view),
         "times": charts.layer_times(layers),
-        "errors": charts.layer_errors(layers),
+        "errors": charts.layer_errors(errors),
         "widths": charts.widths(widths),
     }
     specs = {name: spec for name, spec in made.items() if spec is not None}
@@ -105,7 +106,7 @@ def _body(view: View) -> tuple[dict[str, Any], Html]:
         section("frontier", "Quality against latency", *parts_of.frontier(view)),
         section("latencies", "Latency", *parts_of.latencies(view)),
         section("times", "Time of each layer", *parts_of.times(view, layers)),
-        section("errors", "Quantization error of each layer", *parts_of.errors(view, layers)),
+        section("errors", "Quantization error of each layer", *parts_of.errors(view, errors)),
         section("widths", "Pruned widths", *parts_of.widths(widths)),
         section("islands", "Float islands in the int8 model", parts_of.islands(view)),
         details(view),

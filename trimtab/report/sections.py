@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from . import charts
 from .asked import asked
 from .candidates import candidate_table
-from .evidence_view import IslandRow, LayerRow, WidthRow, island_rows
+from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
 from .text import duration_text
@@ -26,7 +26,7 @@ def asked_and_reached(view: View) -> Html:
         )
     caption = "What was asked, and what the chosen model reaches"
     header = ["figure", "asked", "reached", "ruling"]
-    return joined([table(header, rows, caption=caption, numeric=9), *told])
+    return joined([table(header, rows, caption=caption, numeric=()), *told])
 
 
 def _ruling(told: str) -> Html:
@@ -85,7 +85,9 @@ def frontier(view: View) -> list[Html]:
         "bars are 95% intervals, the dashed line joins the frontier. Latencies are the original's "
         "median over the paired speed-up."
     )
-    return [_figure("frontier", label, caption, table(header, rows, caption=label, numeric=2))]
+    return [
+        _figure("frontier", label, caption, table(header, rows, caption=label, numeric=range(2, 6)))
+    ]
 
 
 def latencies(view: View) -> list[Html]:
@@ -126,26 +128,39 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
         f"chart shows the {min(charts.LAYERS, len(timed))} slowest."
     )
     header = ["layer", "operator", "runs as", "before", "after"]
-    return [_figure("times", label, caption, table(header, rows, caption=label, numeric=3))]
+    return [
+        _figure("times", label, caption, table(header, rows, caption=label, numeric=range(3, 5)))
+    ]
 
 
 def _time(ns: float | None) -> str:
     return "-" if ns is None else duration_text(ns)
 
 
-def errors(view: View, layers: Sequence[LayerRow]) -> list[Html]:
+def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
     """What rounding does to each layer."""
-    known = [r for r in layers if r.snr_db is not None]
-    if not known:
+    if not rows:
         return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
     label = "Signal-to-noise ratio at each layer's output"
-    rows = [[r.name, r.op_type, f"{r.snr_db:.1f}"] for r in known]
+    lines = [
+        [r.name, r.op_type, _decibels(r.alone_db), _decibels(r.here_db), f"{r.harm:.1%}", r.cause]
+        for r in rows
+    ]
+    found = view.evidence["errors"]
     caption = (
-        "Decibels between the float model that was quantized and the chosen one, on held-out "
-        "samples, errors of the layers before included; 6 dB are one bit. Worst first."
+        f"On {found.get('samples', '?')} held-out samples, against the float model. Bars: with "
+        "everything in int8; ticks: with this layer alone in int8. 6 dB are one bit. The layer "
+        f"that harms the answer most comes first; the answer itself has "
+        f"{_decibels(found.get('answer_snr_db'))} dB."
     )
-    header = ["layer", "operator", "dB"]
-    return [_figure("errors", label, caption, table(header, rows, caption=label, numeric=2))]
+    header = ["layer", "operator", "alone, dB", "all, dB", "of the harm", "cause"]
+    made = table(header, lines, caption=label, numeric=range(2, 5))
+    notes = [tag("p", note, class_="note") for note in found.get("notes", ())]
+    return [_figure("errors", label, caption, made), *notes]
+
+
+def _decibels(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1f}"
 
 
 def widths(groups: Sequence[WidthRow]) -> list[Html]:
@@ -166,7 +181,7 @@ def islands(view: View) -> Html:
         return _none(_missing(view, "islands", "None."))
     header = ["nodes", "why", "mend", "share of the time"]
     caption = "Float operators that cost time in the chosen model"
-    return table(header, [_island(r) for r in found], caption=caption, numeric=3)
+    return table(header, [_island(r) for r in found], caption=caption, numeric=range(3, 5))
 
 
 def _island(row: IslandRow) -> list[object]:
