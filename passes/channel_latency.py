@@ -8,13 +8,16 @@ shape share one measurement, and one process measures a shape once.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trimtab.core.context import Context
+from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, random_feeds
 
@@ -22,6 +25,7 @@ from .channel_budget import CostOf, Layer, layers
 from .channel_layers import alone
 from .labels_classes import Group, Labels
 from .labels_parts import Cost
+from .tune_cache import machine_class
 
 #: Widths of one axis that are measured; those between are interpolated.
 POINTS = 8
@@ -42,7 +46,9 @@ def measure(models: Sequence[Model], ctx: Context) -> list[float]:
     return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
 
 
-def table(labels: Labels, groups: list[Group], steps: list[list[int]], ctx: Context) -> CostOf:
+def table(
+    labels: Labels, groups: list[Group], steps: list[list[int]], ctx: Context, cache: str = ""
+) -> CostOf:
     """Cost of each layer in nanoseconds, by measurement.
 
     Args:
@@ -50,14 +56,38 @@ def table(labels: Labels, groups: list[Group], steps: list[list[int]], ctx: Cont
         groups: what may become narrower.
         steps: to which numbers of classes.
         ctx: with a clock.
+        cache: file of what was timed on machines of this class, read first and added to.
     """
     ctx.need_clock("latency=")
+    path = Path(cache) if cache else None
+    place = machine_class(ctx.target)
+    if path is not None:
+        known = _read(path).get(place, {})
+        _KNOWN.update({(ctx.target, digest): float(ns) for digest, ns in known.items()})
     found = layers(labels, groups)
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
         grid = _grid(layer, steps)
         times[layer.index] = _time(labels, labels.trace.costs[layer.index], grid, ctx)
+    if path is not None:
+        _write(path, place, ctx)
     return lambda index, lengths: _between(times[index], lengths)
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """Nanoseconds by digest of a layer, by machine class; nothing where there is no such file."""
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(path: Path, place: str, ctx: Context) -> None:
+    everything = _read(path)  # again: another run may have written meanwhile
+    own = {digest: round(ns) for (target, digest), ns in _KNOWN.items() if target == ctx.target}
+    everything[place] = everything.get(place, {}) | own
+    write_text(path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
 
 
 def _grid(layer: Layer, steps: list[list[int]]) -> list[list[int]]:

@@ -89,9 +89,10 @@ def choose(
     Raises:
         OptionError: a cost that no widths reach; the least one is told.
     """
-    curves = _curves(model, labels, groups, options, batches, ctx)
+    curves = loss_curves(model, labels, groups, options, batches, ctx)
     prefer = ctx.target.float_block
     steps = [widths(len(g.classes), g.width, options.block, prefer) for g in groups]
+    steps = _limited(groups, steps, options)
     readers = branch_readers(labels, groups) if options.branches else {}
     steps = [[0, *s] if number in readers else s for number, s in enumerate(steps)]
     aim, predicted = options.aim, None
@@ -105,7 +106,7 @@ def choose(
             from .channel_latency import some, table
 
             steps = [some(s) for s in steps]  # what is measured, since a staircase has no between
-            cost_of = table(labels, groups, steps, ctx)
+            cost_of = table(labels, groups, steps, ctx, options.cache)
         budget = Budget(groups, curves, steps, layers(labels, groups), cost_of)
         if aim.kind == "macs" and options.scope == "local":
             _spend_evenly(budget, aim, groups, steps)
@@ -127,7 +128,20 @@ _KNOWN: dict[tuple[Any, ...], list[Curve]] = {}
 _KEPT = 4
 
 
-def _curves(
+def _limited(
+    groups: list[Group], steps: list[list[int]], options: PruneChannels
+) -> list[list[int]]:
+    """Without the widths at which a group alone would cost more quality than it may."""
+    if not options.sensitivity:
+        return steps
+    from .channel_sensitivity import Sensitivity
+
+    found = Sensitivity.read(options.sensitivity)
+    least = [len(g.classes) * (1 - found.limit(g.name, options.group_drop)) for g in groups]
+    return [[w for w in s if w >= low] for s, low in zip(steps, least, strict=True)]
+
+
+def loss_curves(
     model: Model,
     labels: Labels,
     groups: list[Group],
@@ -157,6 +171,7 @@ def _new_curves(
     batches: list[Feeds] | None,
     ctx: Context,
 ) -> list[Curve]:
+    """What each group loses with its first 0, 1, ... channels, by the importance that is asked."""
     criterion = options.criterion(batches)
     if criterion == "least_squares":
         return least_squares(model, labels, groups, batches or [], ctx)

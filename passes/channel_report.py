@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 
@@ -11,6 +15,7 @@ from .base import Declined
 from .channel_oracle import STRETCH_BYTES
 from .channel_plan import Plan
 from .labels_classes import Labels
+from .labels_parts import Ids, constant_shape, is_constant
 from .prunable import label as node_label
 
 
@@ -32,13 +37,16 @@ def declined_of(labels: Labels) -> list[Declined]:
 
 def report_of(before: Model, after: Model, labels: Labels, plan: Plan) -> dict[str, Any]:
     """Figures before and after, and the groups that lost channels."""
+    costs = _costs_of_groups(labels, plan)
     groups = [
         {
             "name": group.name,
             "channels": [len(group.classes) * group.width, int(count) * group.width],
             "operators": len(group.members),
+            "macs": costs[number, :2].tolist(),
+            "parameters": costs[number, 2:].tolist(),
         }
-        for group, count in zip(plan.groups, plan.kept, strict=True)
+        for number, (group, count) in enumerate(zip(plan.groups, plan.kept, strict=True))
         if count < len(group.classes)
     ]
     channels = sum(len(g.classes) * g.width for g in plan.groups)
@@ -50,6 +58,40 @@ def report_of(before: Model, after: Model, labels: Labels, plan: Plan) -> dict[s
         "bytes": [_bytes(m) for m in (before, after)],
         "groups": groups,
     }
+
+
+def _costs_of_groups(labels: Labels, plan: Plan) -> NDArray[np.int64]:
+    """(groups, 4): MACs before and after, weights before and after, of a group's operators.
+
+    An operator between two groups counts for both.
+    """
+    owner = np.full(labels.count + 1, -1)
+    for number, group in enumerate(plan.groups):
+        owner[group.classes] = number
+    keep = labels.keep(_gone(plan))
+    table = np.zeros((len(plan.groups) + 1, 4), np.int64)  # the last row is nobody's
+
+    def add(axes: Sequence[Ids | None], fixed: int, column: int) -> None:
+        own = [ids for ids in axes if ids is not None]
+        sizes = fixed * np.array(
+            [
+                np.prod([len(ids) for ids in own], dtype=np.int64),
+                np.prod([keep.count(ids) for ids in own], dtype=np.int64),
+            ]
+        )
+        for number in {int(g) for ids in own for g in np.unique(owner[labels.class_of[ids]])}:
+            table[number, column : column + 2] += sizes
+
+    for cost in labels.trace.costs:
+        add(cost.axes, cost.fixed, 0)
+    table[:, :2] //= labels.trace.shapes.samples
+    for sink in labels.weights:
+        value = sink.node.inputs[sink.index]
+        if value is not None and is_constant(value):
+            shape = constant_shape(value)
+            rest = [n for n, ids in zip(shape, sink.axes, strict=True) if ids is None]
+            add(sink.axes, int(np.prod(rest, dtype=np.int64)), 2)
+    return table[:-1]
 
 
 def _bytes(model: Model) -> int:

@@ -59,6 +59,9 @@ class PruneChannels(Pass):
             narrower.
         branches: whether whole residual branches may go where all are compared together, which
             gives most time back for what it loses on layers that are a block wide already.
+        cache: for latency, a file that keeps timed layers for later runs, by machine class.
+        sensitivity: a file of `trimtab doctor --prune --json`; it limits what each group loses.
+        group_drop: quality that a group alone may cost, in the unit of that file's metric.
         data: calibration data; those of the context where not given.
         samples: how many of them to use.
         repair: solve for the weights of what reads the channels that are left, correct biases
@@ -80,6 +83,9 @@ class PruneChannels(Pass):
     block: int | None = None
     heads: Literal["whole", "narrow"] = "whole"
     branches: bool = False
+    cache: str = ""
+    sensitivity: str = ""
+    group_drop: float = 0.02
     data: Dataset | None = None
     samples: int = 512
     repair: Literal["auto", "none", "bias", "least_squares", "batch_norm"] = "auto"
@@ -103,6 +109,14 @@ class PruneChannels(Pass):
                 )
         if self.block is not None and self.block < 1:
             raise OptionError(f"block={self.block} is no number of channels", where=where)
+        if not self.group_drop >= 0:
+            raise OptionError(f"group_drop={self.group_drop:g} is below 0", where=where)
+        if self.branches and self.sensitivity:
+            raise OptionError(
+                "a sensitivity knows nothing of whole branches",
+                where=where,
+                hint="Leave out branches or sensitivity",
+            )
         if self.samples < 1:
             raise OptionError(f"samples={self.samples} is not at least 1", where=where)
 

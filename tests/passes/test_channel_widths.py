@@ -10,6 +10,7 @@ from channel_models import chain, context, step
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.passes import channel_latency
 from trimtab.passes.prune_channels import PruneChannels
 
 
@@ -60,6 +61,24 @@ def test_latency_is_chosen_on_the_measured_staircase() -> None:
     assert notes["latency_ratio"]["predicted"] == pytest.approx(
         notes["latency_ratio"]["measured"], rel=0.15
     )
+
+
+def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path, monkeypatch) -> None:
+    asked: list[int] = []
+
+    class Counting(LayerClock):
+        def median_ns(self, models, feeds, config, seconds):
+            asked.append(len(models))
+            return super().median_ns(models, feeds, config, seconds)
+
+    options = {"latency": 0.6, "importance": "l2", "cache": str(tmp_path / "layers.json")}
+    results = []
+    for _ in range(2):
+        monkeypatch.setattr(channel_latency, "_KNOWN", {})  # as a new process starts
+        asked.clear()
+        results.append(PruneChannels(**options)(chain(64), context(clock=Counting())))
+    assert asked == [2]  # the whole model, before and after
+    assert results[0].digest == results[1].digest
 
 
 def test_a_latency_that_no_width_reaches_tells_the_floor() -> None:

@@ -39,6 +39,15 @@ def test_half_of_the_channels_go_by_default_and_the_report_tells_it() -> None:
     assert notes["declined"] == [["conv_4", "its channels stay: is a graph output (the graph)"]]
 
 
+def test_the_report_tells_what_the_operators_of_each_group_cost() -> None:
+    notes = step(PruneChannels(0.5, scope="local")(chain(32), context()))
+    first, second = notes["groups"]
+    per_pixel = [np.array([3 * 9 * 32 + 32 * 9 * 32, 32 * 9 * 32 + 32 * 5])]
+    per_pixel.append(np.array([3 * 9 * 16 + 16 * 9 * 16, 16 * 9 * 16 + 16 * 5]))
+    assert [first["macs"], second["macs"]] == (64 * np.stack(per_pixel, axis=1)).tolist()
+    assert [first["parameters"], second["parameters"]] == np.stack(per_pixel, axis=1).tolist()
+
+
 @pytest.mark.parametrize("importance", ["l1", "l2", "fpgm", "random"])
 def test_criteria_of_weights_need_no_data(importance: str) -> None:
     after = PruneChannels(0.5, importance=importance, scope="local")(chain(), context())
@@ -231,7 +240,8 @@ def command(tmp_path, *options: str) -> tuple[int, Model | None]:
 def test_the_command_takes_channels_or_sparsity(tmp_path, capsys) -> None:
     code, model = command(tmp_path, "--channels", "0.5", "--protect", "conv_2")
     assert (code, model.lineage[-1].pass_name) == (0, "prune-channels")
-    code, model = command(tmp_path, "--sparsity", "0.5", "--block", "1,1")
+    assert "latency" in capsys.readouterr().out
+    code, model = command(tmp_path, "--sparsity", "0.5", "--block", "1,1", "--no-measure")
     assert (code, model.lineage[-1].pass_name) == (0, "prune-magnitude")
     code, _ = command(tmp_path, "--sparsity", "0.5", "--macs", "0.5")
     assert code == 2

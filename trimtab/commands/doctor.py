@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--data", metavar="DATA", help="real inputs (default: random ones, and no word on accuracy)"
     )
-    add("--samples", metavar="N", help="of the data, to judge accuracy on (default 64)")
+    add("--samples", metavar="N", help="of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="why it is wrong, where data are given")
     add("--overflow", action=_BOTH, default=True, help="16-bit sums that would saturate, likewise")
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="of an input")
@@ -37,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="NAME", help="a preset instead of this machine")
     add("--profile", action=_BOTH, default=True, help="shares of time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
+    from trimtab.doctor_prune import add_options
+
+    add_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -48,11 +51,14 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.files import write_text
     from trimtab.core.session import SessionConfig
     from trimtab.core.target import Target, usable_cpus
+    from trimtab.doctor_prune import examine
     from trimtab.open_model import open_model
     from trimtab.runtime_bench.doctor import diagnose
     from trimtab.runtime_bench.doctor_report import document, lines
     from trimtab.runtime_bench.feeds import check_same_inputs
 
+    if args.prune:
+        return examine(args)
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
     model = open_model(args.model)

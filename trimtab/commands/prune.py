@@ -11,11 +11,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trimtab.core.model import Model
     from trimtab.passes.base import Pass
 
 SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
 #: Fields whose option is called otherwise.
 OPTIONS = {"ratio": "--channels"}
+#: For measuring the latency before and after.
+SECONDS = 1.5
 #: Fields that both passes have.
 SHARED = ("importance", "scope", "block", "samples")
 
@@ -34,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name in SHARED:
         texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
+    text = "tell the latency before and after"
+    parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
     add_surroundings(parser)
 
 
@@ -42,7 +47,30 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.commands.one_pass import apply, given_fields
 
     kind = _kind(args)
-    return apply([kind.from_json(given_fields(args, kind))], args)
+    told: list[str] = []
+
+    def measure(before: Model, after: Model) -> None:
+        if args.measure and before.digest != after.digest:
+            told.extend(_latency(before, after, args))
+
+    code = apply([kind.from_json(given_fields(args, kind))], args, accept=measure)
+    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    return code
+
+
+def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
+    """The line that tells both latencies, measured interleaved; none where it stands already."""
+    from trimtab.commands.one_pass import context
+    from trimtab.core.session import SessionConfig, random_feeds
+    from trimtab.report.text import duration_text
+
+    ctx = context(args)
+    if "latency_ms" in after.lineage[-1].notes or ctx.clock is None:
+        return []
+    config = SessionConfig.of(ctx.target)
+    old, new = ctx.clock.median_ns([before, after], random_feeds(before), config, SECONDS)
+    both = f"{duration_text(old)} -> {duration_text(new)}"
+    return [f"latency, {ctx.target.threads} threads: {both}, {old / new:.2f}x"]
 
 
 def _kind(args: argparse.Namespace) -> type[Pass]:

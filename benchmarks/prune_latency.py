@@ -1,0 +1,102 @@
+"""Kept importance against measured latency: widths chosen on a measured table, and uniform ratios.
+
+Importance is the sum of the channels' scores (L2 norms of their weights, each group's mean 1) that
+is left, as a share. For each latency that is asked the table chooses the widths; uniform ratios
+take the same part of every group, to the same block of the kernels. All models are measured
+interleaved, batch 1. At equal importance the time that uniform ratios need is read off their
+frontier, between its points in proportion.
+
+    python benchmarks/prune_latency.py [--networks vgg16 resnet18] [--threads 1 2] [--seconds 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from prune_networks import own
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+from trimtab.core.progress import Stderr
+from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.target import Target
+from trimtab.passes.channel_importance import by_group, l2, weight_scores
+from trimtab.passes.labels_classes import label_channels, prepared
+from trimtab.passes.prune_channels import PruneChannels
+from trimtab.passes.simplify import Simplify
+from trimtab.runtime_bench.clock import BenchClock
+
+LATENCIES = (0.8, 0.65, 0.5, 0.35)
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+class Importance:
+    """Scores of the whole model's channels, and what a pruned one keeps of them."""
+
+    def __init__(self, model: Model) -> None:
+        work = prepared(model.clone())
+        labels = label_channels(work)
+        scores = by_group(labels, weight_scores(labels, l2))
+        self.by_name = {g.name: (np.sort(scores[g.classes])[::-1], g.width) for g in labels.groups}
+
+    def kept(self, pruned: Model) -> float:
+        """Share of the importance that is left; the least important channels went first."""
+        left = {g["name"]: g["channels"][1] for g in pruned.lineage[-1].notes["groups"]}
+        kept = total = 0.0
+        for name, (scores, width) in self.by_name.items():
+            count = left.get(name, len(scores) * width) // width
+            kept += float(scores[:count].sum()) * width
+            total += float(scores.sum()) * width
+        return kept / total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="*", default=["vgg16", "resnet18"])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each comparison")
+    parser.add_argument("--cache", default="", help="file that keeps timed layers")
+    args = parser.parse_args()
+    figures = []
+    for name in args.networks:
+        model = Simplify()(own(name))
+        for threads in args.threads:
+            gains, error = frontier(model, Target.detect(threads), args.seconds, args.cache)
+            text = " ".join(f"{gain:.3f}" for gain in gains)
+            print(f"{name}, {threads} threads: time of uniform / ours at equal importance: {text}")
+            figures += [
+                f"{name}_{threads}_least={min(gains):.3f}",
+                f"{name}_{threads}_median={np.median(gains):.3f}",
+                f"{name}_{threads}_prediction={error:.3f}",
+            ]
+    print("FIGURE", *figures)
+
+
+def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[list[float], float]:
+    """Times of uniform over ours at equal importance, and the largest error of a prediction."""
+    clock = BenchClock()
+    ctx = Context(target=target, clock=clock, progress=Stderr())
+    options = {"importance": "l2", "verify": False}
+    ours = [PruneChannels(latency=x, cache=cache, **options)(model, ctx) for x in LATENCIES]
+    uniform = [PruneChannels(r, scope="local", **options)(model, ctx) for r in RATIOS]
+    importance = Importance(model)
+    models = [model, *ours, *uniform]
+    times = clock.median_ns(models, random_feeds(model), SessionConfig.of(target), seconds)
+    shares = np.array(times) / times[0]
+    mine = shares[1 : 1 + len(ours)]
+    kept = np.array([importance.kept(m) for m in (*ours, *uniform)])
+    for kind, share, left in zip(
+        ["table"] * len(ours) + ["uniform"] * len(uniform), shares[1:], kept, strict=True
+    ):
+        print(f"  {kind}: latency {share:.3f}, importance {left:.3f}")
+    at = np.append(kept[len(ours) :][::-1], 1.0)
+    theirs = np.append(shares[1 + len(ours) :][::-1], 1.0)
+    wanted = np.interp(kept[: len(ours)], at, theirs)
+    predicted = [m.lineage[-1].notes["latency_ratio"]["predicted"] for m in ours]
+    error = float(np.abs(np.array(predicted) / mine - 1).max())
+    return [float(gain) for gain in wanted / mine], error
+
+
+if __name__ == "__main__":
+    main()
