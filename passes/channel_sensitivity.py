@@ -86,8 +86,8 @@ class Sensitivity:
             groups = tuple(
                 GroupSensitivity(**{**g, "quality": tuple(g["quality"])}) for g in given["groups"]
             )
-            names = ("metric", "whole", "items")
-            return cls(*(given[n] for n in names), tuple(given["ratios"]), groups)
+            metric, whole, items = (given[n] for n in ("metric", "whole", "items"))
+            return cls(metric, whole, items, tuple(given["ratios"]), groups)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise OptionError(
                 f"cannot be read as a sensitivity ({type(error).__name__}: {str(error)[:120]})",
