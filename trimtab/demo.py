@@ -18,7 +18,7 @@ from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.report.lines import outcome_lines
 from trimtab.result import Constraints
-from trimtab.search import Parts, check_output, optimize, save_outcome
+from trimtab.search import Parts, check_output, optimize
 
 #: One thread: a small network gains nothing from more, and one measures steadily anywhere.
 THREADS = 1
@@ -48,8 +48,9 @@ def main() -> int:
         Parts(part("calibration"), part("validation"), part("test")),
         constraints=Constraints(max_drop=0.01),
         ctx=Context(target=Target.detect(THREADS), progress=progress, seed=args.seed),
+        look_into=True,
     )
-    written = save_outcome(outcome, out)
+    written = outcome.save(out)
     print()  # noqa: T201
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print(f"\nwrote {', '.join(str(p) for p in written)}")  # noqa: T201

@@ -26,7 +26,7 @@ Make = Callable[[Recipe], Model]
 #: Passes that take minutes, which are not run again for the report alone.
 TRAINS = frozenset({"recover"})
 #: Held-out samples on which rounding is judged.
-SAMPLES = 16
+SAMPLES = 4
 #: Findings of the doctor that are kept.
 FINDINGS = 50
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -181,6 +180,7 @@ class Outcome:
         decisions: what was decided on which evidence, in order.
         effort: seconds, trials, steps made and steps taken from the cache.
         marks: what a reader must know about the evidence: shared data, predicted latencies.
+        evidence: what a report tells of the winner beside its figures, where it was asked for.
     """
 
     original: Result
@@ -193,6 +193,7 @@ class Outcome:
     decisions: tuple[Mapping[str, Any], ...] = ()
     effort: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def frontier(self) -> tuple[Result, ...]:
@@ -208,14 +209,22 @@ class Outcome:
         return "\n".join(outcome_lines(self))
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write model, recipe, budgets, frontier and `result.json`; see `save_outcome`."""
+        """Write model, recipe, budgets, frontier, `result.json` and, where it can be, the report.
+
+        See `save_outcome`; `report.html` needs the extra `report`.
+        """
+        from trimtab.report.page import write_report
         from trimtab.searching.folder import save_outcome
 
-        return save_outcome(self, folder)
+        written = save_outcome(self, folder)
+        return [*written, *write_report(written[-1])]
 
     def _repr_html_(self) -> str:
-        """The report as a notebook shows it; names are escaped."""
-        return f"<pre>{html.escape(self.report())}</pre>"
+        """A short static report, as a notebook shows it."""
+        from trimtab.report.notebook import summary
+        from trimtab.report.view import view
+
+        return summary(view(self.to_json()))
 
     @property
     def model(self) -> Model:
@@ -246,4 +255,5 @@ class Outcome:
             "marks": list(self.marks),
             "decisions": [dict(d) for d in self.decisions],
             "effort": dict(self.effort),
+            "evidence": dict(self.evidence),
         }

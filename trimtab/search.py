@@ -63,6 +63,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     same_data: bool = False,
     measure: Measure | None = None,
     watch: Watch | None = None,
+    look_into: bool = False,
 ) -> Outcome:
     """The best model that holds the constraints, with the evidence.
 
@@ -87,6 +88,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         same_data: take evaluation data that hold calibration data, and mark the result.
         measure: how candidates are measured against the original; the bench where None.
         watch: called after each decision with it and all results so far.
+        look_into: profile the winner and judge its rounding layer by layer, for the report.
 
     Raises:
         DataError, OptionError: the data, the metric or the constraints do not fit.
@@ -108,7 +110,24 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=_timed(search))
         staged(search, plan)
     search.with_memory()
-    return _decide(search)
+    outcome = _decide(search)
+    return _looked_into(outcome, search) if look_into else outcome
+
+
+def _looked_into(outcome: Outcome, search: Search) -> Outcome:
+    """With what the report tells of the winner."""
+    from trimtab.evidence import gather
+
+    found = gather(
+        outcome.original,
+        outcome.results,
+        outcome.chosen,
+        held_out=search.judge.parts.selection,
+        feeds=search.judge.feeds(),
+        ctx=search.ctx,
+        make=search.maker.model,
+    )
+    return replace(outcome, evidence=found)
 
 
 def _search(  # noqa: PLR0917 - puts the parts together, once

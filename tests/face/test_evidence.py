@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import graphs
 import numpy as np
 import pytest
 from cnn_data import arrays
+from made_comparisons import made_comparisons
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -18,7 +20,9 @@ from trimtab.evidence import gather, widths
 from trimtab.passes import find
 from trimtab.passes.base import Pass
 from trimtab.recipe import Recipe
-from trimtab.result import Result
+from trimtab.report import page as page_module
+from trimtab.result import Constraints, Result
+from trimtab.search import optimize
 
 CTX = Context(target=Target.detect(1))
 SIMPLIFY = find("simplify")()
@@ -107,3 +111,25 @@ def test_drops_are_paired(part: str) -> None:
     original, other = Result("original", **{part: base}), Result("other", **{part: mine})
     told = gather(original, [other], None, held_out=data(), feeds={}, ctx=CTX)["drops"]
     assert told == {"other": {part: [0.25, pytest.approx(0.25)]}}
+
+
+def test_a_search_keeps_the_evidence_of_its_winner_and_draws_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "charting_script", lambda: "window.vegaEmbed = null;")
+    outcome = optimize(
+        graphs.cnn(),
+        data(),
+        recipes=[Recipe("float", (SIMPLIFY,)), Recipe("int8", (SIMPLIFY, static()))],
+        constraints=Constraints(max_drop=1.0),
+        ctx=CTX,
+        measure=made_comparisons(1.0, 2.0),
+        look_into=True,
+    )
+    assert outcome.evidence["missing"] == {}
+    assert "int8" in outcome._repr_html_()
+    written = outcome.save(tmp_path)
+    assert written[-1] == tmp_path / "report.html"
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert [x["layer"] for x in document["evidence"]["errors"]["layers"]]
+    assert set(document["evidence"]["drops"]["int8"]) == {"selection", "test"}

@@ -20,6 +20,7 @@ from trimtab.report.charts import ECDF_POINTS, ecdf
 from trimtab.report.frontier import frontier_rows
 from trimtab.report.markdown import markdown, plain
 from trimtab.report.markup import embedded_json, tag
+from trimtab.report.notebook import summary
 from trimtab.report.view import view
 
 
@@ -220,3 +221,13 @@ def test_without_the_extra_the_search_keeps_its_result_and_says_what_to_install(
     assert 'pip install "trimtab[report]"' in said[0]
     assert main(["report", str(tmp_path / "result.json")]) == 2
     assert main(["report", str(tmp_path / "result.json"), "--markdown"]) == 0
+
+
+def test_a_notebook_gets_a_static_summary_with_names_as_text() -> None:
+    text = summary(view(document()))
+    elements = Elements()
+    elements.feed(text)
+    assert not {"script", "img", "style", "button", "input"} & set(elements.names)
+    assert elements.handlers == []
+    assert "<strong>int8 static</strong>" in text
+    assert elements.names.count("tr") == 1 + 4 + 1 + 6  # what was asked, and the candidates

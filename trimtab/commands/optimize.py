@@ -2,8 +2,9 @@
 
 Tries the passes in stages, drops what loses too much, measures the rest interleaved with the
 original, and confirms the best on data and in a run that nothing was chosen on. Writes
-DIR/model.onnx, recipe.yaml, budgets.yaml, frontier/ and result.json. Exit code 1 where no candidate
-holds what was asked; result.json then says what binds, and by how much.
+DIR/model.onnx, recipe.yaml, budgets.yaml, frontier/, result.json and, with the extra `report`,
+report.html. Exit code 1 where no candidate holds what was asked; result.json then says what binds,
+and by how much.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Search, print, write."""
     from trimtab.core.errors import BudgetError
+    from trimtab.core.progress import Stderr
     from trimtab.report.lines import outcome_lines
+    from trimtab.report.page import write_report
     from trimtab.searching.folder import check_output, save_outcome
 
     check_output(args.output)
@@ -72,6 +75,8 @@ def execute(args: argparse.Namespace) -> int:
     if outcome is None:
         return 0
     written = save_outcome(outcome, args.output)
+    result = written[-1]
+    written += write_report(result, Stderr())
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
     if args.mlflow:
@@ -79,16 +84,17 @@ def execute(args: argparse.Namespace) -> int:
 
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
-        raise BudgetError(
-            "no candidate holds the constraints", hint=f"{written[-1]} says what binds"
-        )
+        raise BudgetError("no candidate holds the constraints", hint=f"{result} says what binds")
     return 0
 
 
 def _search(args: argparse.Namespace) -> Outcome | None:
     """The outcome; None where only the plan was asked for."""
+    from dataclasses import replace
+
     from trimtab.core.dataset import Dataset
     from trimtab.open_model import open_model
+    from trimtab.report.live import watching
     from trimtab.search import optimize
     from trimtab.searching.given import first_feeds
 
@@ -103,18 +109,21 @@ def _search(args: argparse.Namespace) -> Outcome | None:
         found = estimate(model, data, evaluation, args.metric, passes, ctx, effort)
         print("\n".join(estimate_lines(found)))  # noqa: T201
         return None
-    return optimize(
-        model,
-        data,
-        eval_data=evaluation,
-        metric=args.metric,
-        constraints=constraints,
-        passes=passes,
-        ctx=ctx,
-        effort=effort,
-        cache=False if args.no_cache else args.cache or True,
-        same_data=args.same_data,
-    )
+    with watching(constraints.goal) as (progress, watch):
+        return optimize(
+            model,
+            data,
+            eval_data=evaluation,
+            metric=args.metric,
+            constraints=constraints,
+            passes=passes,
+            ctx=replace(ctx, progress=progress),
+            effort=effort,
+            cache=False if args.no_cache else args.cache or True,
+            same_data=args.same_data,
+            watch=watch,
+            look_into=True,
+        )
 
 
 def _context(args: argparse.Namespace) -> Context:

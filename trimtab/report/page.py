@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.core.errors import TrimtabError
 from trimtab.core.files import write_text
-from trimtab.core.progress import Progress
+from trimtab.core.progress import Progress, Silent
 
 from . import charts
 from . import sections as parts_of
@@ -55,7 +55,7 @@ def page(view: View, *, where: str = "result") -> str:
     return f"<!doctype html>\n{html}\n"
 
 
-def write_report(result: Path, progress: Progress) -> list[Path]:
+def write_report(result: Path, progress: Progress | None = None) -> list[Path]:
     """Write `report.html` beside a `result.json`; what was written.
 
     Where the charting library is missing, or the page cannot be drawn, that is said: a result is
@@ -65,7 +65,7 @@ def write_report(result: Path, progress: Progress) -> list[Path]:
     try:
         write_text(path, page(load(result), where=str(result)))
     except TrimtabError as error:
-        progress.say(f"no {path.name}: {error}")
+        (progress or Silent()).say(f"no {path.name}: {error}")
         return []
     return [path]
 

@@ -65,6 +65,17 @@ class Maker:
         self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
         return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
 
+    def model(self, recipe: Recipe) -> Model:
+        """The model of a recipe, or of the beginning of one.
+
+        Raises:
+            PassError: a pass refuses or breaks a promise.
+        """
+        made = self.make(recipe)
+        if made.model is None:
+            raise PassError(made.failure or "was not made", where=recipe.name)
+        return made.model
+
     def _settled(self, step: Pass, model: Model, ctx: Context) -> Pass:
         if not step.decides_by_time():
             return step

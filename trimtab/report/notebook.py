@@ -1,0 +1,35 @@
+"""What a notebook shows of a search: the answer, what was asked, the candidates; no script."""
+
+from __future__ import annotations
+
+from .asked import asked, drop_text, headline, quality_text
+from .frontier import speedup_text
+from .markup import joined, table, tag
+from .text import bytes_text, duration_text
+from .view import Row, View
+
+
+def summary(view: View) -> str:
+    """Static HTML without styles of its own: the notebook's own, dark or light, apply."""
+    lines = [[x.name, x.asked, x.reached, x.told] for x in asked(view)]
+    header = ["candidate", "file", view.metric, "loss", "p50", "speed-up", "verdict"]
+    rows = [_cells(row, view) for row in (view.original, *view.rows)]
+    notes = [tag("p", text) for text in (*view.marks, *view.why)]
+    caption = "What was asked, and what the chosen model reaches"
+    parts = [
+        tag("p", tag("strong", headline(view))),
+        table(["figure", "asked", "reached", "ruling"], lines, caption=caption),
+        *notes,
+        tag("details", tag("summary", "Candidates"), table(header, rows, caption="Candidates")),
+    ]
+    return str(tag("div", joined(parts)))
+
+
+def _cells(row: Row, view: View) -> list[object]:
+    name = tag("strong", row.name) if row.chosen else row.name
+    size = bytes_text(row.size_bytes) if row.size_bytes else "-"
+    time = "-" if row.p50_ns is None else duration_text(row.p50_ns)
+    if row is view.original:
+        return [name, size, quality_text(row), "", time, "", ""]
+    told = row.note or row.verdict
+    return [name, size, quality_text(row), drop_text(row), time, speedup_text(row), told]
