@@ -40,6 +40,7 @@ def save(run: Training) -> None:
         "optimizer": run.optimizer.state(),
         "best": run.best,
         "numbers": [run.step, run.best_step, run.stalled, run.best_loss, run.given, run.spent],
+        "stopped": run.stopped,
         "random": torch.get_rng_state(),
     }
     problem = state.save_checkpoint(Path(run.how.checkpoint), content)
@@ -67,6 +68,8 @@ def resume(run: Training) -> None:
     run.best = found["best"]
     run.step, run.best_step, run.stalled, run.best_loss, run.given, run.spent = found["numbers"]
     torch.set_rng_state(found["random"].cpu())
+    # A run that ended by itself does not begin to train again; an interrupted one does.
+    run.stopped = "done" if found["stopped"] == "interrupted" else found["stopped"]
     run.ctx.progress.say(f"goes on from step {run.step} of {how.checkpoint}")
 
 

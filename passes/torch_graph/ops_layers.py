@@ -38,11 +38,25 @@ def conv(site: Site) -> Run:
         sides = even(pairs)
         if sides is None:
             x, sides = pad(x, pairs), (0,) * len(pairs)
+        strides = window.strides
+        if all(size == 1 for size in w.shape[2:]) and any(step > 1 for step in strides):
+            x, sides, strides = _every(x, strides, sides), (0,) * len(strides), (1,) * len(strides)
         function = _of_rank(_CONV, w.ndim - 2, site)
-        out: Tensor = function(x, w, b, window.strides, sides, window.dilations, group)
+        out: Tensor = function(x, w, b, strides, sides, window.dilations, group)
         return out
 
     return run
+
+
+def _every(x: Tensor, strides: Sequence[int], sides: Sequence[int]) -> Tensor:
+    """The elements that a kernel of one element sees: every `strides`-th one of each axis.
+
+    For oneDNN's gradient of such a convolution writes past its memory where images have their
+    channels last and fewer of them than a vector holds.
+    """
+    if any(sides):
+        x = pad(x, tuple((side, side) for side in sides))
+    return x[(slice(None), slice(None), *(slice(None, None, step) for step in strides))]
 
 
 @op("ConvTranspose")

@@ -191,6 +191,8 @@ class Training:
         every = self.how.evaluate_every or self.batches.per_epoch
         start = saved = time.monotonic() - self.spent
         count = None if total == math.inf else int(total) - self.step
+        if self.stopped != "done":
+            return
         stream = self.batches.stream(self.step)
         self.news.start(self.step)
         for taken in self.ctx.progress.track(stream, "recover", count):

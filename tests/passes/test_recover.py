@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from recover_cases import Interrupting, context, images, notes, weights
 
-from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.session import build_session, random_feeds, run
-from trimtab.core.target import Target
 from trimtab.passes import PruneMagnitude, QuantizeStatic, Recover, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.torch_graph import state, to_module
@@ -32,25 +31,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def images(count: int = 96, *, labels: bool = False) -> Dataset:
-    x = np.random.default_rng(5).standard_normal((count, 3, 8, 8)).astype(np.float32)
-    answers = run(build_session(graphs.cnn()), {"x": x})["y"].argmax(1) if labels else None
-    return Dataset.of_arrays({"x": x}, answers)
-
-
-def context(data: Dataset | None = None, **fields: Any) -> Context:
-    target = Target.named("x64-avx512-vnni")
-    return Context(target=target, data=data or images(), seed=3, **fields)
-
-
-def notes(model: Model) -> dict[str, Any]:
-    return dict(model.lineage[-1].notes)
-
-
-def weights(model: Model) -> dict[str, np.ndarray]:
-    return dict(graphs.weights_of(model))
 
 
 SHORT = {"epochs": 8, "batch": 16, "learning_rate": 5e-3}
@@ -296,22 +276,6 @@ def test_patience_ends_it() -> None:
     after = Recover(patience=2, epochs=50, batch=16)(graphs.cnn(), context())
     assert "no improvement" in notes(after)["stopped"]
     assert notes(after)["steps"] < 50
-
-
-class Interrupting:
-    """Progress that is interrupted after some steps, as by Ctrl-C."""
-
-    def __init__(self, after: int) -> None:
-        self.after, self.said = after, []
-
-    def track(self, items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-        for count, item in enumerate(items):
-            if count == self.after:
-                raise KeyboardInterrupt
-            yield item
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_an_interrupted_run_gives_its_best_and_goes_on_from_there(tmp_path: Path) -> None:

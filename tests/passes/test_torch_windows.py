@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from torch_cases import floats, ints, same
+from torch_cases import agrees, floats, ints, one_node, same
+
+from trimtab.passes.torch_graph import to_module
 
 few = settings(
     max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -176,3 +179,26 @@ def test_cubic_without_what_lies_outside() -> None:
     given = {"s": np.array([1, 1, 2, 1.5], np.float32)}
     attributes = {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}
     same("Resize", {"x": floats(1, 2, 6, 6)}, given, inputs=["x", "", "s"], **attributes)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "pads"), [(4, 8, 0), (6, 8, 0), (6, 8, 1)])
+def test_strided_convolutions_of_one_element_have_right_gradients_with_channels_last(
+    inputs: int, outputs: int, pads: int
+) -> None:
+    """torch's own path writes past its memory here, which ended the process or changed numbers."""
+    weight = floats(outputs, inputs, 1, 1, seed=1)
+    feeds = {"x": floats(3, inputs, 8, 8)}
+    model = one_node("Conv", feeds, {"w": weight}, strides=[2, 2], pads=[pads] * 4)
+    agrees(model, feeds)
+    module = to_module(model).to(memory_format=torch.channels_last)
+    x = torch.from_numpy(feeds["x"]).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    for _ in range(5):
+        x.grad = None
+        module.zero_grad()
+        module(x).square().sum().backward()
+    twin = torch.from_numpy(feeds["x"]).double().requires_grad_()
+    kernel = torch.from_numpy(weight).double().requires_grad_()
+    torch.conv2d(twin, kernel, stride=2, padding=pads).square().sum().backward()
+    torch.testing.assert_close(x.grad.double(), twin.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module.weight("w").grad.double(), kernel.grad, rtol=1e-4, atol=1e-3)

@@ -1,8 +1,12 @@
 """Train a smaller model to answer as a larger one does.
 
-The student is an .onnx file, pruned from the teacher or trained before, or module:callable, with
---weights where it has some. A module keeps its BatchNormalization and Dropout, which --batch-norm
-trained lets it learn with from random weights on; simplify folds them away afterwards.
+The student is an .onnx file, which starts from its weights; module:callable, which starts at random
+or from --weights; or pruned:0.5, the teacher with half of its multiply-accumulates left. A module
+keeps its BatchNormalization and Dropout to learn with; from random weights --batch-norm is trained
+unless told otherwise, and folded into the layers before it at the end.
+
+Where a student is much smaller than its teacher, --through names students of falling size between
+them: each learns from the one before (Mirzadeh et al., "Teacher assistant", 2020).
 """
 
 from __future__ import annotations
@@ -21,9 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher", required=True, metavar="T", help=".onnx file, or module:callable"
     )
     parser.add_argument(
-        "--student", required=True, metavar="S", help=".onnx file, or module:callable"
+        "--student",
+        required=True,
+        metavar="S",
+        help=".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates",
     )
     parser.add_argument("--weights", metavar="FILE", help="a state dict for the student's module")
+    parser.add_argument(
+        "--through", metavar="S,...", help="students on the way, the largest first, as --student"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     add_fields(parser, find("recover"), "teacher")
     add_surroundings(parser)
@@ -38,15 +48,17 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.passes import find
     from trimtab.report.lines import pass_lines
     from trimtab.search import check_output
+    from trimtab.students import Student, in_steps
 
     check_output(Path(args.output).parent)
-    teacher = open_model(args.teacher)
-    student = open_model(args.student, weights=args.weights, trainable=True)
     kind = find("recover")
     given = given_fields(args, kind)
     given.pop("teacher", None)
-    how = kind.from_json(given).with_fields(teacher=teacher)
-    after = how(student, context(args))
+    how = kind.from_json(given)
+    way = [Student(spec) for spec in (args.through or "").split(",") if spec]
+    students = [*way, Student(args.student, args.weights)]
+    teacher = open_model(args.teacher)
+    before, after = in_steps(teacher, students, how, context(args))
     path = after.save(args.output)
-    print("\n".join(pass_lines(student, after, path)))  # noqa: T201
+    print("\n".join(pass_lines(before, after, path)))  # noqa: T201
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import json
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -185,6 +186,11 @@ def _convert_dataset(kind: Any, value: Any, where: str) -> Dataset:  # noqa: ARG
 
 
 def _convert_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:  # noqa: ARG001
+    if isinstance(value, str):  # as the command line has it
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise _wrong(value, "a mapping in JSON", where) from None
     if isinstance(value, Mapping):
         return dict(value)
     raise _wrong(value, "a mapping", where)
