@@ -106,7 +106,7 @@ def test_every_chart_is_drawn_and_no_name_runs(desktop: Any) -> None:
     assert points(page) == 4
     assert page.locator("#chart-latencies .mark-line path").count() == 2
     assert page.locator("#chart-times .mark-rect.role-mark path").count() == 6
-    assert page.locator("#chart-errors .mark-rect.role-mark path").count() == 3
+    assert page.locator("#chart-errors .mark-rect.role-mark path").count() == 6  # bars and ticks
     assert page.locator("#chart-widths .mark-rect.role-mark path").count() == 2
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .asked import drop_text, quality_text
 from .frontier import speedup_text
 from .markup import Html, joined, scrolling, tag
-from .text import bytes_text, duration_text
+from .text import bytes_text, known_duration
 from .view import Row, View
 
 #: Title and whether the column holds numbers.
@@ -51,8 +51,8 @@ def _line(row: Row, kind: str) -> Html:
         (bytes_text(row.size_bytes) if row.size_bytes else "-", row.size_bytes or None),
         (quality_text(row), row.quality),
         ("" if kind else drop_text(row), row.drop),
-        (_time(row.p50_ns), row.p50_ns),
-        (_time(row.p95_ns), row.p95_ns),
+        (known_duration(row.p50_ns), row.p50_ns),
+        (known_duration(row.p95_ns), row.p95_ns),
         ("" if kind else speedup_text(row), row.speedup),
         (_verdict(row, kind), row.verdict),
     ]
@@ -88,7 +88,3 @@ def _verdict(row: Row, kind: str) -> Html:
         return Html("")
     note = tag("small", row.note) if row.note else None
     return joined([row.verdict, *([tag("br"), note] if note else [])])
-
-
-def _time(ns: float | None) -> str:
-    return "-" if ns is None else duration_text(ns)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .view import number
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -76,8 +78,8 @@ def layer_rows(evidence: Mapping[str, Any]) -> tuple[LayerRow, ...]:
             str(r["name"]),
             str(r.get("op_type") or ""),
             str(r.get("runs_as") or ""),
-            _number(r.get("before_ns")),
-            _number(r.get("after_ns")),
+            number(r.get("before_ns")),
+            number(r.get("after_ns")),
         )
         for r in evidence.get("layers") or ()
     )
@@ -91,8 +93,8 @@ def error_rows(evidence: Mapping[str, Any]) -> tuple[ErrorRow, ...]:
         ErrorRow(
             str(r["layer"]),
             str(r.get("op") or ""),
-            _number(r.get("snr_alone_db")),
-            _number(r.get("snr_accumulated_db")),
+            number(r.get("snr_alone_db")),
+            number(r.get("snr_accumulated_db")),
             float(r["harm"]) / total,
             str(r.get("cause") or ""),
             str(r.get("mend") or ""),
@@ -113,11 +115,7 @@ def island_rows(evidence: Mapping[str, Any]) -> tuple[IslandRow, ...]:
     """What the doctor found in the winner that costs."""
     return tuple(
         IslandRow(
-            tuple(map(str, r["nodes"])), str(r["why"]), str(r["mend"]), _number(r.get("time_share"))
+            tuple(map(str, r["nodes"])), str(r["why"]), str(r["mend"]), number(r.get("time_share"))
         )
         for r in evidence.get("islands") or ()
     )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .asked import asked, drop_text, headline, quality_text
 from .details import recipe_text
 from .frontier import speedup_text
-from .text import bytes_text, duration_text
+from .text import bytes_text, known_duration
 from .view import Row, View, whole
 
 #: Signs that mean something in Markdown or HTML.
@@ -59,7 +59,7 @@ def _candidates(view: View) -> list[str]:
 
 def _cells(row: Row, view: View) -> list[str]:
     is_original = row is view.original
-    times = ["-" if ns is None else duration_text(ns) for ns in (row.p50_ns, row.p95_ns)]
+    times = [known_duration(ns) for ns in (row.p50_ns, row.p95_ns)]
     name = f"{row.name} (chosen)" if row.chosen else row.name
     return [
         name,

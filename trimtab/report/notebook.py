@@ -5,7 +5,7 @@ from __future__ import annotations
 from .asked import asked, drop_text, headline, quality_text
 from .frontier import speedup_text
 from .markup import joined, table, tag
-from .text import bytes_text, duration_text
+from .text import bytes_text, known_duration
 from .view import Row, View
 
 
@@ -28,7 +28,7 @@ def summary(view: View) -> str:
 def _cells(row: Row, view: View) -> list[object]:
     name = tag("strong", row.name) if row.chosen else row.name
     size = bytes_text(row.size_bytes) if row.size_bytes else "-"
-    time = "-" if row.p50_ns is None else duration_text(row.p50_ns)
+    time = known_duration(row.p50_ns)
     if row is view.original:
         return [name, size, quality_text(row), "", time, "", ""]
     told = row.note or row.verdict

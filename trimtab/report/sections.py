@@ -10,7 +10,7 @@ from .candidates import candidate_table
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
-from .text import duration_text
+from .text import duration_text, known_duration
 from .view import View
 
 
@@ -119,7 +119,7 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
         return [_none(_missing(view, "times", "The layers were not profiled."))]
     label = "Time of each layer, before and after"
     rows = [
-        [r.name, r.op_type, r.runs_as, *(_time(ns) for ns in (r.before_ns, r.after_ns))]
+        [r.name, r.op_type, r.runs_as, *(known_duration(ns) for ns in (r.before_ns, r.after_ns))]
         for r in timed
     ]
     caption = (
@@ -131,10 +131,6 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
     return [
         _figure("times", label, caption, table(header, rows, caption=label, numeric=range(3, 5)))
     ]
-
-
-def _time(ns: float | None) -> str:
-    return "-" if ns is None else duration_text(ns)
 
 
 def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:

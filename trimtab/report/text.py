@@ -22,6 +22,11 @@ def duration_text(nanoseconds: float) -> str:
     return f"{nanoseconds:.0f} ns"
 
 
+def known_duration(nanoseconds: float | None) -> str:
+    """A duration, or `-` where it is not known."""
+    return "-" if nanoseconds is None else duration_text(nanoseconds)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of an aligned table; the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

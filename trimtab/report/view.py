@@ -227,11 +227,11 @@ def _original(result: Json, base: Json) -> Row:
     return Row(
         "original",
         int(result["size_bytes"]),
-        _number((quality or {}).get("value")),
-        _number((quality or {}).get("standard_error")),
+        number((quality or {}).get("value")),
+        number((quality or {}).get("standard_error")),
         part,
-        p50_ns=_number(base.get("p50_ns")),
-        p95_ns=_number(base.get("p95_ns")),
+        p50_ns=number(base.get("p50_ns")),
+        p95_ns=number(base.get("p95_ns")),
     )
 
 
@@ -242,22 +242,22 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
     candidate: Json = comparison.get("candidate", {})
     drop, drop_error = _drop(name, part, quality, document, evidence)
     note = result.get("failure") or result.get("dropped") or ""
-    predicted = _number(result.get("predicted"))
-    ratio = _number(comparison.get("ratio"))
+    predicted = number(result.get("predicted"))
+    ratio = number(comparison.get("ratio"))
     verdict = str(comparison.get("verdict") or ("failed" if result.get("failure") else ""))
     return Row(
         name=name,
         size_bytes=int(result["size_bytes"]),
-        quality=_number((quality or {}).get("value")),
-        quality_error=_number((quality or {}).get("standard_error")),
+        quality=number((quality or {}).get("value")),
+        quality_error=number((quality or {}).get("standard_error")),
         part=part,
         drop=drop,
         drop_error=drop_error,
-        p50_ns=_number(candidate.get("p50_ns")),
-        p95_ns=_number(candidate.get("p95_ns")),
+        p50_ns=number(candidate.get("p50_ns")),
+        p95_ns=number(candidate.get("p95_ns")),
         speedup=predicted if ratio is None else ratio,
-        low=_number(comparison.get("low")) if ratio is not None else None,
-        high=_number(comparison.get("high")) if ratio is not None else None,
+        low=number(comparison.get("low")) if ratio is not None else None,
+        high=number(comparison.get("high")) if ratio is not None else None,
         verdict=verdict or ("predicted" if predicted else "not measured"),
         same_as=str(result.get("measured_as") or ""),
         predicted=ratio is None and predicted is not None,
@@ -274,7 +274,7 @@ def _drop(
     """The paired drop where the evidence has it, else the difference without an error."""
     paired = evidence.get("drops", {}).get(name, {}).get(part)
     if paired:
-        return _number(paired[0]), _number(paired[1])
+        return number(paired[0]), number(paired[1])
     base = (document["original"].get(part) or {}) if part else {}
     if quality is None or base.get("value") is None:
         return None, None
@@ -289,8 +289,9 @@ def _environment(document: Json) -> Json:
     return {}
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A finite number of a document; None for what is none."""
     if value is None or isinstance(value, bool):
         return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+    known = float(value)
+    return known if math.isfinite(known) else None
