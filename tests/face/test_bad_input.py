@@ -219,6 +219,34 @@ CASES: dict[str, tuple[Arguments, str]] = {
         lambda f, m, d: ["optimize", m, "-o", str(f / OUT), "--data", d, "--time", "soon"],
         "is not a duration",
     ),
+    "training longer than the search": (
+        lambda f, m, d: [
+            *("optimize", m, "-o", str(f / OUT), "--data", d, "--train", "20m", "--time", "10m"),
+        ],
+        "does not fit",
+    ),
+    "negative drop": (
+        lambda f, m, d: ["optimize", m, "-o", str(f / OUT), "--data", d, "--max-drop", "-1"],
+        "must be 0 or more",
+    ),
+    "unknown goal": (
+        lambda f, m, d: ["optimize", m, "-o", str(f / OUT), "--data", d, "--goal", "speed"],
+        "unknown goal 'speed'",
+    ),
+    "unknown pass of a search": (
+        lambda f, m, d: [
+            *("optimize", m, "-o", str(f / OUT), "--data", d, "--no-cache"),
+            *("--passes", "simplfy"),
+        ],
+        "Did you mean 'simplify'",
+    ),
+    "milliseconds of another machine": (
+        lambda f, m, d: [
+            *("optimize", m, "-o", str(f / OUT), "--data", d, "--no-cache"),
+            *("--target", "cuda", "--max-latency", "p95=5ms"),
+        ],
+        "cannot be proved",
+    ),
     "zero threads": (
         lambda f, m, d: ["optimize", m, "-o", str(f / OUT), "--data", d, "--threads", "-1"],
         "at least 1",

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from cnn_data import arrays
-from made_comparisons import made_comparison, made_comparisons
+from made_comparisons import made_comparisons
+from search_fakes import LOOSE, fast_int8, float_bytes
 
 from trimtab.core.context import Context
 from trimtab.core.errors import DataError, OptionError
@@ -27,23 +28,6 @@ from trimtab.runtime_bench.gate import judge
 from trimtab.search import optimize, save_outcome
 from trimtab.searching.effort import Effort
 
-
-def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]:
-    """Int8 is twice as fast as float, and pruned as fast as its products are fewer."""
-    found = []
-    for model in candidates:
-        ratio = 2.0 if any(n.op_type == "QuantizeLinear" for n in model.nodes()) else 1.0
-        found.append(made_comparison(ratio * base.weight_bytes / max(1, _floats(model))))
-    return found
-
-
-def _floats(model: Model) -> int:
-    """Bytes that the weights would take in float."""
-    values = [v.const_value for v in model.graph.initializers.values() if v.const_value]
-    return 4 * sum(v.size for v in values if v.size > 1)
-
-
-LOOSE = {"max_drop": 1.0}
 SMALL = ("simplify", "quantize-static")
 
 
@@ -209,7 +193,7 @@ def test_a_custom_pass_that_breaks_its_promise_is_named_and_dropped(
 def test_the_recipe_of_a_pruned_model_makes_the_same_bytes_without_a_clock(tmp_path: Path) -> None:
     class Clock:
         def median_ns(self, models: Sequence[Model], *rest: Any) -> list[float]:
-            return [float(_floats(m)) for m in models]
+            return [float(float_bytes(m)) for m in models]
 
         def compare(self, *rest: Any) -> Any:
             raise AssertionError("nothing is compared")

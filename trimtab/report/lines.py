@@ -79,7 +79,8 @@ def quality_line(quality: Quality) -> str:
 
 def outcome_lines(outcome: Outcome) -> list[str]:
     """The table of candidates, the chosen one and why."""
-    metric = outcome.original.test.metric if outcome.original.test else "quality"
+    known = outcome.original.selection or outcome.original.test
+    metric = known.metric if known else "quality"
     header = ["candidate", "size", metric, "drop", "p50", "p95", "speed-up", "verdict"]
     rows = [_original_row(outcome)]
     rows += [_row(r, outcome.original, chosen=r is outcome.chosen) for r in outcome.results]
@@ -88,34 +89,64 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     if failed:
         lines += ["", "not made or not measured:"]
         lines += [f"  {r.name}: {r.failure}" for r in failed]
-    tested = outcome.data.get("test", {}).get("items", 0)
-    lines += ["", f"{metric} and drop are on {tested} test items that nothing was chosen on."]
+    items = outcome.data.get("selection", {}).get("items", 0)
+    lines += ["", f"{metric} and drop are on the {items} items that chose."]
     if any(r.measured_as for r in outcome.results):
         lines.append("=: the same kernels on the same shapes as a line above, measured once.")
+    if any(r.predicted is not None for r in outcome.results):
+        lines.append("~: predicted by a cost model, not measured.")
     name = outcome.chosen.name if outcome.chosen else "nothing"
-    return [*lines, f"Chosen: {name}. {' '.join(outcome.why)}"]
+    lines.append(f"Chosen: {name}. {' '.join(outcome.why)}")
+    return [*lines, *_confirmed(outcome), *outcome.marks]
+
+
+def _confirmed(outcome: Outcome) -> list[str]:
+    """What the chosen one reached on evidence that nothing was chosen on."""
+    chosen, original = outcome.chosen, outcome.original
+    if chosen is None or chosen.test is None or original.test is None:
+        return []
+    lost, error = chosen.test.drop_from(original.test)
+    spread = "" if error is None else f" +- {error:.4f}"
+    looks = "" if outcome.looks == 1 else f", the candidate number {outcome.looks} to be looked at"
+    lines = [
+        f"On {chosen.test.count} test items that nothing was chosen on{looks}: "
+        f"{chosen.test.metric} {chosen.test.value:.4f}, drop {lost:+.4f}{spread}."
+    ]
+    if chosen.confirmation is not None:
+        c = chosen.confirmation
+        lines.append(f"Measured again in a fresh run: {c.ratio:.2f}x [{c.low:.2f}, {c.high:.2f}].")
+    return lines
 
 
 def _original_row(outcome: Outcome) -> list[str]:
     original = outcome.original
     measured = next((r.comparison for r in outcome.results if r.comparison), None)
     p50, p95 = _percentiles(measured.base) if measured else ("-", "-")
-    value = f"{original.test.value:.4f}" if original.test else "-"
+    known = original.selection or original.test
+    value = f"{known.value:.4f}" if known else "-"
     return ["original", bytes_text(original.size_bytes), value, "", p50, p95, "", ""]
 
 
 def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     ratio = speedup(result)
     p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
-    value = f"{result.test.value:.4f}" if result.test else "-"
-    lost = f"{drop(result, original, 'test'):+.4f}" if result.test else "-"
-    verdict: str = result.comparison.verdict if result.comparison else "failed"
-    if not result.comparison and not result.failure:
-        verdict = f"loses {drop(result, original):.4f}"
-    same_graph = "=" if result.measured_as else ""
+    value = f"{result.selection.value:.4f}" if result.selection else "-"
+    lost = f"{drop(result, original):+.4f}" if result.selection else "-"
+    same_graph = "=" if result.measured_as else "~" if result.predicted is not None else ""
+    verdict = _verdict(result)
     name = f"{result.name} *" if chosen else result.name
     size = bytes_text(result.size_bytes) if result.size_bytes else "-"
     return [name, size, value, lost, p50, p95, f"{same_graph}{ratio or '-'}", verdict]
+
+
+def _verdict(result: Result) -> str:
+    if result.failure:
+        return "failed"
+    if result.comparison:
+        return str(result.comparison.verdict)
+    if result.predicted is not None:
+        return "predicted"
+    return "loses too much" if result.dropped else "not measured"
 
 
 def _percentiles(measurement: Measurement) -> Sequence[str]:

@@ -22,7 +22,7 @@ from .run import Search
 from .training import train
 
 #: Seconds of measurement for each graph of the first stage, so that something usable is there soon.
-SOON = 4.0
+SOON = 6.0
 #: Where pruning begins.
 START = SHARES.index(0.7)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
 #: Seconds of measurement a graph may take, when the evidence is slow to come.
-SECONDS_PER_GRAPH = 10.0
+SECONDS_PER_GRAPH = 12.0
 #: Chance that any of the intervals of the search misses its ratio, whenever it stops.
 ALPHA = 0.05
 
