@@ -3,8 +3,8 @@
     import trimtab
     model = trimtab.export(module, inputs)              # PyTorch -> ONNX, parity proved
     model = trimtab.load("model.onnx")                  # or start from ONNX
-    found = trimtab.optimize(model, data, max_drop=0.01)
-    found.chosen.model.save("small.onnx")
+    found = trimtab.optimize(model, data, constraints={"max_drop": 0.01})
+    found.model.save("small.onnx")
 
 Names are imported when they are first used, so `import trimtab` is fast and needs no torch.
 """

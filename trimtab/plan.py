@@ -126,20 +126,20 @@ class Plan:
         return [self.chain("weights only", self.made("quantize-weights"))]
 
     def rescues(self, max_drop: float, metric: str) -> list[Recipe]:
-        """Other ways to int8 for a model that plain static int8 costs too much, the cheap first."""
+        """Other ways to int8 for a model that plain int8 costs too much, the cheap first."""
         found = []
         if self.allows(*_STATIC):
-            found += [
-                self.chain(f"int8 static {m}", self.static(ranges=m))
-                for m in ("percentile", "minmax")
-            ]
-        if self.allows(*_STATIC, "equalize"):
-            found.append(self.chain("int8 static, equalized", self.made("equalize"), self.static()))
-        if self.allows(*_STATIC):
-            # Half of the drop: what calibration data allow, other data may not.
-            mixed = self.static(max_drop=max_drop / 2, metric=metric)
-            found.append(self.chain("int8 static, mixed precision", mixed))
+            found.append(self.chain("int8 static percentile", self.static(ranges="percentile")))
+        if self.allows(_AUTO):
+            found.append(self.chain("int8, best known", self.best_known(max_drop, metric)))
         return found
+
+    def best_known(self, max_drop: float, metric: str) -> Pass:
+        """The best known order of quantization passes, layers that cost too much left float.
+
+        It may lose half of the drop on calibration data: other data may lose more.
+        """
+        return self.made(_AUTO, {"data": self.data, "max_drop": max_drop / 2, "metric": metric})
 
     def pruning(self, share: float) -> Pass:
         """Channels away until that share of the time stays: by the clock, else of the products."""
@@ -156,9 +156,10 @@ class Plan:
         name = f"{base.name}, trained"
         return self.chain(name, *self.middle(base), self.training(seconds, threads))
 
-    def quantized(self, base: Recipe) -> Recipe:
-        """A float recipe with static int8 behind it."""
-        return self.chain(f"{base.name}, int8", *self.middle(base), self.static())
+    def quantized(self, base: Recipe, *last: Pass) -> Recipe:
+        """A float recipe with static int8, or with what is given, behind it."""
+        name = f"{base.name}, int8{' best known' if last else ''}"
+        return self.chain(name, *self.middle(base), *(last or (self.static(),)))
 
     def trained_through(self, base: Recipe, seconds: float, threads: int) -> Recipe:
         """A quantized recipe trained through its rounding."""
@@ -173,9 +174,6 @@ class Plan:
             "time": f"{max(1.0, seconds):.0f}s",
             "threads": threads,
         }
-        first = self.model.inputs[0].shape if self.model.inputs else None
-        if first is not None and len(first) == 4:
-            fields["augment"] = "both" if first[1] == 3 else "shift"
         return self.made("recover", fields)
 
     def static(self, **fields: Any) -> Pass:
@@ -209,6 +207,7 @@ class Plan:
 
 
 _STATIC = ("quantize-static",)
+_AUTO = "quantize-auto"
 
 
 def pruned_name(share: float) -> str:

@@ -19,7 +19,6 @@ from trimtab.choice import (
     objections,
     preference,
     speedup,
-    violations,
 )
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
@@ -34,6 +33,7 @@ from trimtab.searching.costs import is_here
 from trimtab.searching.effort import Effort, Spent
 from trimtab.searching.folder import check_output, save_outcome
 from trimtab.searching.given import open_data, open_given
+from trimtab.searching.holds import say_what_holds
 from trimtab.searching.judge import Judge
 from trimtab.searching.log import Log, Watch
 from trimtab.searching.maker import Maker
@@ -103,7 +103,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     parts = split_data(given, open_data(eval_data), seed=ctx.seed, same_data=same_data)
     search = _search(model, parts, metric, asked, ctx, store, log, effort, measure)
     search.begin()
-    _say_what_holds(search)
+    say_what_holds(search)
     if recipes is not None:
         fixed(search, _some(recipes))
     else:
@@ -177,17 +177,6 @@ def _some(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
 
 def _timed(search: Search) -> bool:
     return search.ctx.clock is not None and is_here(search.ctx.target)
-
-
-def _say_what_holds(search: Search) -> None:
-    """Whether the original holds what was asked, as far as that is known without measuring."""
-    asked = search.constraints
-    named = {"max_size", "max_latency_ns", "min_speedup", "max_rss"}
-    wanted = {k for k in named if getattr(asked, k) is not None}
-    if wanted - {"max_size"} or not wanted:
-        return
-    if not violations(search.original, search.original, replace(asked, min_speedup=None)):
-        search.log.note("original", "The original holds what is asked already; looking for better.")
 
 
 def _decide(search: Search) -> Outcome:

@@ -34,6 +34,7 @@ def tiny_bert() -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_module_of_transformers_is_exported_on_the_names_of_the_data(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")

@@ -83,6 +83,19 @@ def test_an_original_that_holds_already_is_told_and_bettered() -> None:
     assert outcome.chosen is not None
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"max_latency": "p95=1s"}, "holds what is asked already"),
+        ({"max_latency": "p95=1us"}, "does not hold"),
+        ({"min_speedup": 1.5}, "does not hold"),
+    ],
+)
+def test_whether_the_original_holds_is_said_when_it_is_known(asked: dict, told: str) -> None:
+    outcome = search(constraints=LOOSE | asked, passes=("simplify",))
+    assert told in " ".join(d["what"] for d in outcome.decisions)
+
+
 def test_size_as_the_goal_takes_the_smallest_file() -> None:
     outcome = search(constraints=LOOSE | {"goal": "size"})
     assert outcome.chosen is not None

@@ -1,8 +1,8 @@
 """The staged search: what a good engineer tries by hand, in the order in which he would.
 
     first        the model cleaned up, and the int8 recipe most likely to do
-    int8         the other families; other ranges, equalization and mixed precision where the plain
-                 recipe loses too much
+    int8         the other families; other ranges, then the best known passes with layers left
+                 float, where the plain recipes lose too much
     prune        channels away by steps, stronger as long as quality lasts, milder where it does not
     combine      pruning and int8
     train        short runs over strengths, a long one for the strongest that promises to come back
@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab.core.callables import is_callable_spec
+from trimtab.core.metric import METRICS
 from trimtab.plan import SHARES, Plan, pruned_name
 from trimtab.recipe import Recipe
 
+from .holds import say_what_holds
 from .run import Search
 from .training import train
 
@@ -32,6 +35,7 @@ def staged(search: Search, plan: Plan) -> None:
     search.attempt("first", plan.floats()[:1])
     search.attempt("first", plan.first())
     search.measure("first", SOON)
+    say_what_holds(search)
     _usable(search)
     search.attempt("int8", [*plan.floats()[1:], *plan.int8()[1:], *plan.weight_only()])
     search.attempt("own", plan.own_recipes())
@@ -64,12 +68,11 @@ def _usable(search: Search) -> None:
 
 
 def _rescue(search: Search, plan: Plan) -> None:
-    """Other ways to static int8, one after the other, until one keeps its quality."""
-    static = search.named("int8 static")
-    if static is None or search.keeps(static) or static.failure:
+    """Other ways to int8, one after the other, until one keeps its quality."""
+    plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
+    if not plain or any(search.keeps(r) for r in plain):
         return
-    metric = search.judge.metric.name if search.judge.metric.wants == "labels" else ""
-    for recipe in plan.rescues(search.constraints.max_drop, metric):
+    for recipe in plan.rescues(search.constraints.max_drop, metric_of(search)):
         found = search.attempt("int8", [recipe])
         if found and search.keeps(found[0]):
             return
@@ -103,5 +106,15 @@ def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
         if base is None or base.recipe is None or not search.keeps(base):
             continue
         found = search.attempt("combine", [plan.quantized(base.recipe)])
+        if found and not search.keeps(found[0]) and plan.allows("quantize-auto"):
+            last = plan.best_known(search.constraints.max_drop, metric_of(search))
+            found = search.attempt("combine", [plan.quantized(base.recipe, last)])
         if found and search.keeps(found[0]):
             return
+
+
+def metric_of(search: Search) -> str:
+    """The metric's name for passes that judge themselves; their own choice where it has none."""
+    metric = search.judge.metric
+    known = metric.name in METRICS or is_callable_spec(metric.name)
+    return metric.name if known and metric.wants == "labels" else ""

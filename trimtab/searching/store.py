@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,7 @@ class Store:
     def _open(self, root: Path) -> None:
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(root)
         others = [p.name for p in root.parent.iterdir() if p.name != root.name]
         if others:
             self.progress.say(
@@ -188,8 +190,6 @@ def _rename(scratch: Path, place: Path) -> None:
 
 def remove_leftovers(root: Path, older_than_s: float = 3600.0) -> None:
     """Remove scratch folders that killed processes left; fresh ones may be another process's."""
-    import time
-
     for path in root.glob("*/.new-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > older_than_s:
