@@ -1,4 +1,4 @@
-"""The networks that forms are measured on, float, by name.
+"""The networks that forms are measured on, float and int8, by name.
 
 Trained ones come from the shared data, MiniLM from its package; the rest have random weights of a
 fixed seed: what a form gains depends on operators and shapes, not on what was learned.
@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recover_data import network
+import numpy as np
+from recover_data import cifar, network
 
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.passes.quantize_static import QuantizeStatic
+from trimtab.passes.simplify import Simplify
 
 if TYPE_CHECKING:
     from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Ids of tokens are drawn from the vocabulary of BERT.
-VOCABULARY = 30_000
+#: Networks that were trained on CIFAR-10.
+CIFAR = ("resnet20", "resnet56", "mobilenet_v2")
 
 
 def minilm() -> Model:
@@ -113,9 +121,57 @@ def transformer(name: str) -> Model:
 
 NETWORKS: Mapping[str, Callable[[], Model]] = {
     "minilm": minilm,
-    **{name: partial(network, name) for name in ("resnet20", "resnet56", "mobilenet_v2")},
+    **{name: partial(network, name) for name in CIFAR},
     "vgg16": partial(of_registry, "vgg16"),
     "resnet50": partial(of_registry, "resnet50"),
     "unet": unet,
     **{name: partial(transformer, name) for name in ("vit", "convnext", "bert", "swin")},
 }
+
+
+def dynamic_int8(model: Model, target: Target) -> Model:  # noqa: ARG001 - one signature for all
+    """What onnxruntime's own dynamic quantization makes of a model, its defaults but the weights'.
+
+    Its default weights are uint8; int8 ones are what its documentation advises for x64.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        model.save(source)
+        quantize_dynamic(source, out, weight_type=QuantType.QInt8)
+        return Model.from_proto(Model.load(out).to_proto(), f"{model.name} int8")
+
+
+def static_int8(model: Model, target: Target) -> Model:
+    """Static int8 with ranges from CIFAR-10 images, or from normal ones of another size."""
+    spec = model.inputs[0]
+    sizes = [d for d in (spec.shape or ())[1:] if isinstance(d, int)]
+    if sizes[1:] == [32, 32]:
+        data = cifar("train", 256)
+    else:
+        images = np.random.default_rng(0).standard_normal((8, *sizes)).astype(np.float32)
+        data = Dataset.of_arrays({spec.name: images}, batch=2)
+    ctx = Context(target=target, data=data)
+    return QuantizeStatic()(Simplify()(model, ctx), ctx)
+
+
+#: How each network is quantized: convolutions statically, transformers dynamically.
+INT8: Mapping[str, Callable[[Model, Target], Model]] = {
+    name: dynamic_int8 if name in {"minilm", "vit", "convnext", "bert", "swin"} else static_int8
+    for name in NETWORKS
+}
+
+
+def quality(name: str, before: Model, after: Model, images: int) -> str:
+    """Quality without and with forms on unseen data; "-" where the network was not trained."""
+    if name in CIFAR:
+        data, metric = cifar("eval", images), "top1"
+    elif name == "minilm":
+        sys.path.insert(0, str(ROOT))
+        data = Dataset.open("examples.minilm:stsb_dev")
+        metric = "examples.minilm:spearman"
+    else:
+        return "-"
+    values = [evaluate(model, data, metric).value for model in (before, after)]
+    return f"{values[0]:.4f} -> {values[1]:.4f}"

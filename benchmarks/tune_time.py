@@ -24,7 +24,7 @@ def main() -> None:
     target, figures = Target.detect(args.threads), []
     for name in args.models.split(","):
         model = made(name, target)
-        shapes = shapes_of(model, 1, 128)
+        shapes = shapes_of(model, "1x128")
         start = time.monotonic()
         after = tuned(model, shapes, target, args.seconds)
         taken = time.monotonic() - start

@@ -12,6 +12,7 @@ from trimtab.core.session import Feeds, SessionConfig
 
 from .base import Declined, Pass, Rewrite
 from .forms import find_form
+from .forms.usual import usual
 from .tune_cache import Cache
 from .tune_candidates import (
     Candidate,
@@ -106,7 +107,7 @@ class Tune(Pass):
         )
         sizes = sizes_text(cases)
         cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
-        return Search(base, judge, budget, cache, ctx.progress)
+        return Search(base, judge, budget, cache, ctx.progress, usual(ctx.target))
 
 
 def _samples(model: Model, ctx: Context) -> list[Feeds]:

@@ -8,7 +8,7 @@ the gain of a form depends on what stands around it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from trimtab.core.context import Ratio
@@ -93,6 +93,7 @@ class Search:
         budget: how long.
         cache: what is known from earlier runs.
         progress: where to tell.
+        trusted: rules that won wherever they were measured: confirmed first, without screening.
         kept: choices that are kept so far, in order.
         trials: everything that was tried.
         current: the original with the choices that are kept.
@@ -104,6 +105,7 @@ class Search:
     budget: Budget
     cache: Cache
     progress: Progress = field(default_factory=Silent)
+    trusted: Collection[str] = ()
     kept: tuple[Choice, ...] = ()
     trials: list[Trial] = field(default_factory=list)
     current: Model = field(init=False)
@@ -135,7 +137,17 @@ class Search:
 
     def _try(self, found: Sequence[Candidate], *, asked: bool) -> None:
         self._candidates |= {c.form: c for c in found}
-        self._round([Choice(c.form) for c in self._promising(found, asked=asked)])
+        promising = self._promising(found, asked=asked)
+        first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
+        for rank, candidate in enumerate(first):
+            remaining = len(first) - rank
+            self._confirm(Choice(candidate.form), len(candidate.sites), None, remaining=remaining)
+        self._round([Choice(c.form) for c in promising if c not in first])
+
+    def _expected(self, candidate: Candidate) -> bool:
+        """Whether a rule won at such sites before, or everywhere."""
+        known = self.cache.known(candidate.form, candidate.shapes)
+        return candidate.form in self.trusted if known is None else known.faster
 
     def _opened(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Rules that had no site before; the way back from a rule that is kept is none of them."""
@@ -213,7 +225,7 @@ class Search:
         except RunError:
             return Screening([0.0])
 
-    def _confirm(self, choice: Choice, sites: int, gain: float, *, remaining: int) -> None:
+    def _confirm(self, choice: Choice, sites: int, gain: float | None, *, remaining: int) -> None:
         """Measure a choice on top of what is kept, and keep it where it is better."""
         usable = self._usable()
         if usable < LEAST_SECONDS:

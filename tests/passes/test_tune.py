@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import graphs
@@ -10,12 +11,13 @@ import onnx_ir as ir
 import pytest
 from forms_attention import SOFTMAX_OPEN
 from forms_cases import GEMM, NORM, SHORTCUT
-from tune_fakes import SUM_WINS, CountingClock, norms, notes, tuned
+from tune_fakes import SUM_WINS, CountingClock, context, norms, notes, tuned
 
 from trimtab.core.context import Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
+from trimtab.core.target import Target
 from trimtab.passes import forms, tune_search
 from trimtab.passes.forms.form import Found, form
 from trimtab.passes.tune import Tune
@@ -74,6 +76,22 @@ def test_a_screening_that_doubts_the_base_itself_rejects_nothing() -> None:
 
     after = tuned(norms(), Shaky(SUM_WINS))
     assert notes(after)["kept"] == ["sum-before-norm"]
+
+
+def test_a_rule_that_won_wherever_it_was_measured_is_asked_about_first() -> None:
+    """Screening takes time, and a busy machine has little: what is known needs none."""
+
+    class NoScreening(CountingClock):
+        def median_ns(self, *args: Any) -> list[float]:
+            raise AssertionError("screened")
+
+    clock = NoScreening(SUM_WINS)
+    x64 = replace(context(clock), target=Target.named("x64-avx2"))
+    after = Tune(rules=("sum-before-norm",))(norms(), x64)
+    assert notes(after)["kept"] == ["sum-before-norm"]
+    assert "screened" not in notes(after)["tried"]["sum-before-norm"]
+    slow = replace(x64, clock=NoScreening({"Sum": 9.0}))
+    assert notes(Tune(rules=("sum-before-norm",))(norms(), slow))["kept"] == []
 
 
 def test_without_a_clock_nothing_is_kept_and_it_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tune_fakes import SUM_WINS, CountingClock, context, norms, notes, tuned
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.target import Target
 from trimtab.passes.tune import Tune
 from trimtab.passes.tune_cache import Cache
 
@@ -125,6 +128,30 @@ def test_a_known_loser_is_not_tried_again_unless_named(tmp_path: Any) -> None:
     assert "was slower at such sites before" in again
     named = tuned(norms(), clock, cache=cache, rules=("sum-before-norm",))
     assert "measured" in notes(named)["tried"]["sum-before-norm"]
+
+
+def test_another_provider_is_tuned_by_the_same_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Sessions are the CPU's here; what is asked for is the GPU's, everywhere and with its name."""
+    asked: list[SessionConfig] = []
+
+    def on_cpu(model: Model, config: SessionConfig) -> Any:
+        asked.append(config)
+        return build_session(model, replace(config, provider="CPUExecutionProvider"))
+
+    class Seeing(CountingClock):
+        def compare(self, base: Model, candidate: Model, feeds: Any, config: Any, s: float) -> Any:
+            asked.append(config)
+            return super().compare(base, candidate, feeds, config, s)
+
+    monkeypatch.setattr("trimtab.passes.tune_judge.build_session", on_cpu)
+    gpu = replace(context(Seeing(SUM_WINS)), target=Target.named("cuda"))
+    cache = tmp_path / "forms.json"
+    after = Tune(cache=str(cache))(norms(), gpu)
+    assert notes(after)["kept"] == ["sum-before-norm"]
+    assert {config.provider for config in asked} == {"CUDAExecutionProvider"}
+    assert next(iter(json.loads(cache.read_text()))).startswith("CUDA, gpu")
 
 
 def test_a_cache_that_cannot_be_read_or_written_is_no_failure(tmp_path: Any) -> None:

@@ -59,8 +59,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.tune_clock import DecidingClock
 
     seconds = duration(args.time)
-    step = _step(args, seconds * (1 if args.no_session else 1 - SESSION_SHARE))
     ctx = replace(context(args), clock=DecidingClock())
+    share = 1 if args.no_session else 1 - SESSION_SHARE
+    step = _step(args, seconds * share, ctx.target.provider)
     if args.dry_run:
         print("\n".join(_sites(open_model(args.model), step, ctx)))  # noqa: T201
         return 0
@@ -75,7 +76,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _step(args: argparse.Namespace, seconds: float) -> Tune:
+def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
     import os
     from pathlib import Path
 
@@ -83,8 +84,20 @@ def _step(args: argparse.Namespace, seconds: float) -> Tune:
     from trimtab.passes.tune import Tune
 
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    given = {"cache": str(Path(home) / "trimtab" / "forms.json")} | given_fields(args, Tune)
+    cache = Path(home) / "trimtab" / _cache_name(provider)
+    given = {"cache": str(cache)} | given_fields(args, Tune)
     return Tune.from_json(given | {"shapes": args.shape, "seconds": seconds})
+
+
+def _cache_name(provider: str) -> str:
+    """A file for each model of GPU: what wins on one need not win on another."""
+    import re
+
+    from trimtab.core.accelerators import memory_of
+    from trimtab.runtime_bench.gpu import nvidia_smi
+
+    name = nvidia_smi(["name"], "0") if memory_of(provider) else None
+    return f"forms-{re.sub('[^a-z0-9]+', '-', name[0].lower())}.json" if name else "forms.json"
 
 
 def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
@@ -96,7 +109,8 @@ def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
 
     base = shaped(model)
     found, declined = candidates(base, step.rules, contrib=step.contrib)
-    cache = Cache.open(step.cache, ctx.target, quantized=is_quantized(base))
+    sizes = _sizes(base, step, ctx)
+    cache = Cache.open(step.cache, ctx.target, quantized=is_quantized(base), sizes=sizes)
     rows = [
         [c.form, str(len(c.sites)), str(len(c.shapes)), str(cache.known(c.form, c.shapes) or "-")]
         for c in found
@@ -107,6 +121,19 @@ def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
     if declined:
         lines += ["", "declined:", *(f"  {d.node}: {d.reason}" for d in declined)]
     return lines
+
+
+def _sizes(model: Model, step: Tune, ctx: Context) -> str:
+    """The sizes that gains are wanted for; empty where a free axis has none: nothing is run."""
+    from trimtab.core.errors import OptionError
+    from trimtab.passes.tune_shapes import cases_of, sizes_text
+
+    try:
+        return sizes_text(cases_of(model, step.shapes, ctx, step.seed))
+    except OptionError:
+        if step.shapes:
+            raise
+        return ""
 
 
 def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
