@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import forms_attention
 import forms_more
 import graphs
@@ -84,6 +87,15 @@ def test_every_rule_has_a_case() -> None:
 
 def test_every_rule_tells_in_one_line_what_it_does() -> None:
     assert [name for name, form in forms().items() if not form.summary.endswith(".")] == []
+
+
+def test_the_documentation_names_every_rule_and_no_other() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "forms.md").read_text()
+    rows = [line for line in page.partition("## The rules")[2].splitlines() if line[:1] == "|"]
+    named = re.findall(r"`([a-z0-9-]+)`(\\\*)?", "\n".join(rows))
+    assert {name for name, _ in named} == set(forms())
+    marked = {name for name, star in named if star}
+    assert marked == {name for name, form in forms().items() if form.runtime_only}
 
 
 def test_a_way_back_leads_back() -> None:
