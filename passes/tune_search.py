@@ -190,7 +190,10 @@ class Search:
         """Screen the changes, then confirm the promising ones, the best first."""
         made = [(c, m) for c in changes if (m := build(self.original, _with(self.kept, c)))]
         usable = self._usable()
-        if not made or usable < LEAST_SECONDS:
+        if usable < LEAST_SECONDS:
+            self._leave([c for c, _ in made if not c.only and not c.without])
+            return
+        if not made:
             return
         self.progress.say(f"screening {len(made)} forms")
         screened = self._screen([m for _, m in made], usable * SCREEN_SHARE)
@@ -204,6 +207,12 @@ class Search:
                 self._note(change, sites, gain, None, "no gain")
             else:
                 self._confirm(change, sites, gain, remaining=promising - rank)
+
+    def _leave(self, changes: Sequence[Choice]) -> None:
+        """List rules that there was no time for."""
+        for change in changes:
+            sites = len(self._candidates[change.form].sites)
+            self._note(change, sites, None, None, "left as it was: the time was over")
 
     def _usable(self) -> float:
         """Seconds that are left before the final check, which one choice alone does not need."""

@@ -193,6 +193,9 @@ def test_a_rule_is_left_where_no_time_is_left_for_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tune_search, "time", Time)
     after = tuned(norms(), CountingClock(SUM_WINS), seconds=60.0)
     assert graphs.ops(after) == ["Add", "LayerNormalization"]
+    [[node, reason]] = notes(after)["declined"]
+    assert node == "sum-before-norm"
+    assert "the time was over" in reason
 
 
 @form("wrong-on-large-values", at="Add")
