@@ -1,22 +1,25 @@
 """What int8 costs and brings: ours against other tools' best settings, on the same files and data.
 
     python benchmarks/quantize_quality.py [--networks resnet20 minilm] [--eval 5000] [--seconds 60]
-        [--peer NAME=NETWORK=FILE ...] [--keep FOLDER]
+        [--peers-python PYTHON] [--peer NAME=NETWORK=FILE ...] [--keep FOLDER]
 
 Top-1 on the evaluation images, or Spearman on the development pairs of STS-B, with the paired
 standard error of the drop; latency as a ratio to float, all models interleaved in one run on one
-thread, one image or 128 tokens. Calibration: evenly spaced training images or sentences. A tool
-that is not installed has a row that says so; a model that it made elsewhere can be given with
---peer, and is measured like the others.
+thread, one image or 128 tokens. Calibration: evenly spaced training images or sentences. `ours` is
+`trimtab quantize` with nothing but those. NNCF, Quark and onnxsim run in the Python that
+--peers-python names (see peers.py); one that is not installed there has a row that says so. A model
+made elsewhere can be given with --peer, and is measured like the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,17 +28,26 @@ from recover_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import TrimtabError
+from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.metric import Quality, evaluate
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import CorrectBias, QuantizeDynamic, QuantizeStatic, RoundWeights, Simplify
+from trimtab.passes import (
+    CorrectBias,
+    QuantizeAuto,
+    QuantizeDynamic,
+    QuantizeStatic,
+    RoundWeights,
+    Simplify,
+)
 from trimtab.runtime_bench.compare import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2", "minilm")
-#: Tools that install as optional groups; where one is missing its row says so.
-OPTIONAL = {"nncf": "nncf", "quark": "quark", "onnxsim": "onnxsim"}
+#: Tools of peers.py.
+PEERS = ("nncf", "quark", "onnxsim")
+#: Runs of the model that calibrate a peer at most; a run is one image, or 32 sentences.
+PEER_RUNS = 512
 
 
 class Task:
@@ -106,13 +118,29 @@ def onnxruntime_static(task: Task, folder: Path) -> Model:
     return Model.load(folder / "made.onnx")
 
 
-def nncf(task: Task, folder: Path) -> Model:  # noqa: ARG001
-    import nncf as tool
+def peer(tool: str, task: Task, folder: Path, python: str) -> Model:
+    feeds = folder / "feeds"
+    feeds.mkdir()
+    for number, arrays in zip(range(PEER_RUNS), readers(task.data), strict=False):
+        np.savez(feeds / f"{number:05d}.npz", **arrays)
+    source, out = task.simple.save(folder / "float.onnx"), folder / "made.onnx"
+    command = [python, str(ROOT / "benchmarks" / "peers.py"), tool, str(source), str(feeds)]
+    done = subprocess.run(
+        [*command, str(out), *(["--text"] if task.is_text else [])],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        check=False,
+    )
+    if done.returncode or not out.exists():
+        lines = done.stderr.strip().splitlines() or ["it wrote no model"]
+        raise RunError(lines[-1][:200], where=tool)
+    return Model.load(out)
 
-    kind = tool.ModelType.TRANSFORMER if task.is_text else None
-    data = tool.Dataset(list(readers(task.data)))
-    made = tool.quantize(task.simple.to_proto(), data, subset_size=256, model_type=kind)
-    return Model.from_proto(made, "nncf")
+
+def auto(task: Task, folder: Path) -> Model:  # noqa: ARG001
+    return QuantizeAuto()(task.simple, task.ctx)
 
 
 def static(task: Task, folder: Path) -> Model:  # noqa: ARG001
@@ -137,7 +165,7 @@ def dynamic(task: Task, folder: Path) -> Model:  # noqa: ARG001
 WAYS: dict[str, Callable[[Task, Path], Model]] = {
     "onnxruntime-dynamic": onnxruntime_dynamic,
     "onnxruntime-static": onnxruntime_static,
-    "nncf": nncf,
+    "ours": auto,
     "ours-static": static,
     "ours-static-correct-bias": corrected,
     "ours-static-round-weights": rounded,
@@ -145,16 +173,21 @@ WAYS: dict[str, Callable[[Task, Path], Model]] = {
 }
 
 
-def made(way: str, task: Task, keep: Path | None) -> Model | str:
+def made(way: str, task: Task, args: argparse.Namespace) -> Model | str:
     """The model of a tool, or why there is none."""
-    package = OPTIONAL.get(way)
-    if package and importlib.util.find_spec(package) is None:
-        return f"not installed: pip install {package}"
-    with tempfile.TemporaryDirectory() as folder:
+    if way in PEERS and not args.peers_python:
+        return "no --peers-python is given"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = time.perf_counter()
         try:
-            model = WAYS[way](task, Path(folder))
-            if keep:
-                model.save(keep / f"{task.name}-{way}.onnx")
+            if way in PEERS:
+                model = peer(way, task, folder, args.peers_python)
+            else:
+                model = WAYS[way](task, folder)
+            print(f"made {task.name}.{way} in {time.perf_counter() - start:.0f} s", flush=True)
+            if args.keep:
+                model.save(args.keep / f"{task.name}-{way}.onnx")
         except TrimtabError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a peer's failure is a row of its own
@@ -174,13 +207,11 @@ def one(name: str, args: argparse.Namespace) -> None:
     models: dict[str, Model] = {}
     found = peers(args.peer, name)
     for way in args.ways:
-        model = made(way, task, args.keep)
+        model = made(way, task, args)
         if isinstance(model, str):
             print(f"missing quality.{name}.{way}: {model}", flush=True)
         else:
             models[way] = model
-    for tool in sorted(set(OPTIONAL) - set(WAYS) - set(found)):
-        print(f"missing quality.{name}.{tool}: give its model with --peer", flush=True)
     models |= found
     drops = {way: quality(task, model, base) for way, model in models.items()}
     ratios = speed(task, models, args.seconds)
@@ -211,13 +242,14 @@ def speed(task: Task, models: dict[str, Model], seconds: float) -> dict[str, str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, *PEERS], default=[*WAYS, *PEERS])
     parser.add_argument(
         "--samples", type=int, default=512, help="images or sentences to calibrate on"
     )
     parser.add_argument("--eval", type=int, default=None, help="evaluation images, all by default")
     parser.add_argument("--seconds", type=float, default=120.0, help="of measurement a network")
     parser.add_argument("--peer", nargs="*", default=[], metavar="NAME=NETWORK=FILE")
+    parser.add_argument("--peers-python", help="a Python that has nncf, amd-quark and onnxsim")
     parser.add_argument("--keep", type=Path, help="existing folder for the models that are made")
     args = parser.parse_args()
     for name in args.networks:

@@ -96,6 +96,9 @@ def _of_activations(node: ir.Node) -> bool:
 
 
 def _reason(node: ir.Node) -> str | None:
+    weights = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
+    if node.op_type in PRODUCTS and any(not weight.size for weight in weights):
+        return "its weight is empty"
     if node.op_type == "Clip":
         low, high = _bound(node, 1, 0.0), _bound(node, 2, 0.0)
         if low is None or high is None:

@@ -35,13 +35,14 @@ from .paired_float import as_reference
 from .placement import is_transformer
 from .quantize_dynamic import QuantizeDynamic
 from .quantize_static import QuantizeStatic
+from .ranges import Method
 from .smooth_quant import SmoothQuant
 from .trials import Trials, figures
 
 #: Samples that correct biases.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
-RANGES = ("minmax", "percentile")
+RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's answers may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02

@@ -8,13 +8,15 @@ It is quadratic, so instead of relaxing it, each integer in turn takes its best 
 others (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542), which needs no
 learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding stays
 only where the error of the model's output falls on samples that it was not made from.
+
+With unit=block whole residual blocks are rounded at once, by gradient: see `round_blocks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -30,9 +32,10 @@ from trimtab.core.target import usable_cpus
 from .base import Declined, Pass, Rewrite
 from .calibrate import fitting
 from .correct_bias import answer_error, answers, up_to
-from .layer_rows import as_columns, from_columns, regression, window_of
+from .layer_rows import as_columns, from_columns, regression
 from .paired_float import open_reference, shared_layers
-from .weights import channel_axis
+from .round_blocks import round_blocks
+from .round_layers import Weight, float_weight, weight_of
 
 Array = NDArray[np.float64]
 
@@ -52,6 +55,8 @@ class RoundWeights(Pass):
         data: samples; the context's where none is named.
         samples: how many, three of four to round by and the rest to judge by.
         reference: file of the float model that the int8 model was made from.
+        unit: what is rounded at once; block takes whole residual blocks and needs PyTorch.
+        steps: of descent for each block.
     """
 
     needs_data: ClassVar[bool] = True
@@ -59,16 +64,23 @@ class RoundWeights(Pass):
     data: Dataset | None = None
     samples: int = 256
     reference: str = ""
+    unit: Literal["layer", "block"] = "layer"
+    steps: int = 300
 
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise OptionError("must be at least 2", where=f"samples={self.samples}")
+        if self.steps < 1:
+            raise OptionError("must be at least 1", where=f"steps={self.steps}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Round layer by layer, keep what helps."""
         reference = open_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="rounding weights").take(self.samples)
-        return round_weights(model, reference, list(fitting(model, data, rows=32)), ctx)
+        batches = list(fitting(model, data, rows=32))
+        if self.unit == "block":
+            return round_blocks(model, reference, batches, ctx, steps=self.steps)
+        return round_weights(model, reference, batches, ctx)
 
 
 def round_weights(
@@ -93,13 +105,13 @@ def round_weights(
     error = first = answer_error(model, judge, truth, config)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
-        weight = _weight(layer)
+        weight = weight_of(layer)
         if isinstance(weight, str):
             declined.append(Declined(layer.name or "", weight))
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
         before = weight.integers.const_value
-        integers = _descend(weight, layer, _float_weight(makers[layer.name]), *sums)
+        integers = _descend(weight, layer, float_weight(makers[layer.name]), *sums)
         weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
         after = answer_error(model, judge, truth, config)
         if after < error:
@@ -112,66 +124,11 @@ def round_weights(
     return Rewrite(model.ir, declined, report)
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """A layer's int8 weight."""
-
-    integers: ir.Value
-    scale: Array  # (channels,) or (1,)
-    zero: Array
-    shape: tuple[int, ...]
-
-    def columns(self, layer: ir.Node) -> tuple[Array, Array, Array]:
-        """Integers, scales and zero points as (groups, depth, outputs)."""
-        assert self.integers.const_value is not None
-        values = self.integers.const_value.numpy().astype(np.float64)
-        axis = channel_axis(layer)
-        assert axis is not None
-        wide = [1] * len(self.shape)
-        wide[axis] = -1
-        scale, zero = (
-            np.broadcast_to(a.reshape(wide), self.shape) for a in (self.scale, self.zero)
-        )
-        return as_columns(layer, values), as_columns(layer, scale), as_columns(layer, zero)
-
-
-def _weight(layer: ir.Node) -> _Weight | str:
-    """The layer's int8 weight, or why it cannot be rounded."""
-    value = layer.inputs[1]
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear":
-        return "its weight is not int8"
-    integers, scale = node.inputs[0], node.inputs[1]
-    if integers is None or integers.const_value is None or scale is None or not scale.const_value:
-        return "its weight is computed while the model runs"
-    if len(integers.uses()) > 1 or value is None or len(value.uses()) > 1:
-        return "its weight is shared"
-    shape = tuple(integers.const_value.shape.numpy())
-    odd = window_of(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
-    if odd or ("alpha" in layer.attributes and layer.attributes["alpha"].as_float() != 1):
-        return "it is no plain product, nor a convolution of two dimensions with explicit pads"
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
-    return _Weight(
-        integers,
-        scale.const_value.numpy().astype(np.float64).reshape(-1),
-        zeros.astype(np.float64).reshape(-1),
-        shape,
-    )
-
-
-def _float_weight(layer: ir.Node) -> Array | None:
-    value = layer.inputs[1]
-    if value is None or value.const_value is None:
-        return None
-    return value.const_value.numpy().astype(np.float64)
-
-
 def _sums(
     model: Model,
     reference: Model,
     layer: ir.Node,
-    weight: _Weight,
+    weight: Weight,
     batches: Sequence[Batch],
     *,
     seed: int,
@@ -216,7 +173,7 @@ def _tensors(model: Model, names: list[str], batches: Sequence[Batch]) -> list[d
 
 
 def _descend(
-    weight: _Weight, layer: ir.Node, original: Array | None, moments: Array, cross: Array
+    weight: Weight, layer: ir.Node, original: Array | None, moments: Array, cross: Array
 ) -> NDArray[Any]:
     """Each integer in turn at its best value given the others."""
     integers, scale, zero = weight.columns(layer)

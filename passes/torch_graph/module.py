@@ -62,6 +62,10 @@ class TorchGraph(nn.Module):
         found: Tensor = getattr(self, _escaped(name))
         return found
 
+    def key(self, name: str) -> str:
+        """The parameter's name in torch, as `torch.func.functional_call` wants it."""
+        return _escaped(name)
+
     def named_weights(self, *roles: str) -> dict[str, Tensor]:
         """Parameters and statistics by initializer, all or those of some roles."""
         return {

@@ -93,7 +93,7 @@ class Context:
         Raises:
             DataError: there are none, or they do not fit.
         """
-        data = named or self.data
+        data = self.data if named is None else named
         if data is None:
             raise DataError(f"{purpose} needs data", hint="Give --data, or the field `data`")
         return data.bind(model)

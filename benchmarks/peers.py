@@ -1,0 +1,87 @@
+"""Other tools' int8 in their best known settings, run in a Python of their own.
+
+    PEERS_PYTHON benchmarks/peers.py TOOL FLOAT.onnx FEEDS_FOLDER OUT.onnx [--text]
+
+Needs the tool, onnx, numpy and onnxruntime, and nothing of this project, whose pinned versions
+these tools do not all bear. FEEDS_FOLDER holds an .npz of arrays by input name for each run of the
+model. quantize_quality.py calls it. To make such a Python:
+
+    python -m venv peers
+    peers/bin/pip install torch==2.13.0 onnxruntime==1.32.0 onnxsim nncf amd-quark
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+Feeds = list[dict[str, np.ndarray]]
+
+
+def nncf(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+    import nncf as tool
+
+    kind = tool.ModelType.TRANSFORMER if text else None
+    made = tool.quantize(
+        onnx.load(source), tool.Dataset(feeds), subset_size=len(feeds), model_type=kind
+    )
+    onnx.save(made, out)
+
+
+def quark(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from quark.onnx import ModelQuantizer
+    from quark.onnx.quantization.config.config import Config
+    from quark.onnx.quantization.config.custom_config import get_default_config
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.stream = iter(feeds)
+
+        def get_next(self):
+            return next(self.stream, None)
+
+        def reset_iter(self) -> None:
+            self.stream = iter(feeds)
+
+    preset = "INT8_TRANSFORMER_DEFAULT" if text else "INT8_CNN_DEFAULT"
+    config = Config(global_quant_config=get_default_config(preset))
+    ModelQuantizer(config).quantize_model(str(source), str(out), Reader())
+
+
+def onnxsim(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+    import onnxsim as tool
+    from onnxsim.calibration import quantize_static
+
+    model = onnx.load(source)
+    made = tool.quantize_dynamic(model) if text else quantize_static(model, feeds, full_graph=True)
+    onnx.save(made, out)
+
+
+TOOLS: dict[str, Callable[[Path, Feeds, Path, bool], None]] = {
+    "nncf": nncf,
+    "quark": quark,
+    "onnxsim": onnxsim,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tool", choices=TOOLS)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("feeds", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--text", action="store_true", help="a transformer over tokens")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    feeds = [dict(np.load(path)) for path in sorted(args.feeds.glob("*.npz"))]
+    TOOLS[args.tool](args.source, feeds, args.out, args.text)
+
+
+if __name__ == "__main__":
+    main()
