@@ -7,8 +7,10 @@ So memory is that of one batch and of tensors x bins, whatever the number of sam
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +26,8 @@ from trimtab.core.target import usable_cpus
 
 from .histogram import Histogram
 
-#: Memory of the observed tensors of one run.
-CHUNK_BYTES = 48 << 20
+#: Memory of the observed tensors of one run; two of them are held at a time.
+CHUNK_BYTES = 32 << 20
 #: Values per tensor that all runs together put into its histogram, about.
 SAMPLED_VALUES = 1 << 20
 #: Values per tensor that each run puts into its histogram at least.
@@ -119,18 +121,34 @@ def calibrate(
     found = {name: Statistics() for name in tensors}
     first = 0
     stream = in_runs(model, data.sized(rows), rows)
-    for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
-        arrays = _run(session, batch, inner, f"{data.spec}, batch {index}")
-        for name in tensors:
-            bad = found[name].update(arrays[name], batch.size, budget)
-            if bad is not None:
-                raise DataError(
-                    f"tensor {name!r} takes NaN or infinity at sample {first + bad}",
-                    where=data.spec,
-                    hint="Look at that sample; a range made of it would mean nothing",
-                )
-        first += batch.size
+    take_in = functools.partial(_take_in, found, budget=budget, where=data.spec)
+    # One run is taken in while the next one is computed: numpy and onnxruntime both let go of
+    # the interpreter. They are taken in one after the other, so the result is that of one thread.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[None] | None = None
+        for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
+            arrays = _run(session, batch, inner, f"{data.spec}, batch {index}")
+            if waiting is not None:
+                waiting.result()
+            waiting = pool.submit(take_in, arrays, batch.size, first)
+            first += batch.size
+        if waiting is not None:
+            waiting.result()
     return found
+
+
+def _take_in(
+    found: dict[str, Statistics], arrays: Outputs, rows: int, first: int, *, budget: int, where: str
+) -> None:
+    """Take in the tensors of one run, whose first sample is number `first`."""
+    for name, statistics in found.items():
+        bad = statistics.update(arrays[name], rows, budget)
+        if bad is not None:
+            raise DataError(
+                f"tensor {name!r} takes NaN or infinity at sample {first + bad}",
+                where=where,
+                hint="Look at that sample; a range made of it would mean nothing",
+            )
 
 
 def observing(model: Model, tensors: Sequence[str]) -> Model:

@@ -8,7 +8,7 @@ Banner et al. 2019).
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,9 @@ def squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Arra
 def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
     """Kullback-Leibler divergence of the quantized from the clipped distribution: (N,).
 
+    Each level's count is spread evenly over those of its bins that hold anything, so the sums over
+    bins are sums over levels, and those are differences of running sums: all candidates at once.
+
     Exact zeros, as ReLU makes them by the thousand, are left out: every range holds zero exactly,
     and their spike would drown the rest.
     """
@@ -105,28 +108,41 @@ def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
     step = histogram.width / BINS
     zero_bin = min(max(int(-histogram.start / step), 0), BINS - 1)
     counts[zero_bin] = 0.0
-    return np.array([_divergence(counts, histogram, low, high, levels) for low, high in candidates])
+    if not counts.any():
+        return np.zeros(len(candidates))
+    low, high = (candidates - histogram.start).T / step
+    first = np.clip(np.floor(low), 0, BINS - 1).astype(np.int64)
+    last = np.clip(np.ceil(high), first + 1, BINS).astype(np.int64)
+    sums, filled, entropy = (_running(a) for a in (counts, counts > 0, _times_log(counts)))
+    edges = first[:, None] + -(-np.arange(levels + 1) * (last - first)[:, None] // levels)
+    mass = np.diff(sums[edges], axis=1)
+    bins = np.maximum(np.diff(filled[edges], axis=1), 1)
+    kept, total = sums[last] - sums[first], sums[-1]
+    share = mass / bins / np.maximum(kept, 1e-30)[:, None]  # of the quantized, in each filled bin
+    wanted = entropy[last] - entropy[first]
+    got = (mass * np.log(np.maximum(share, 1e-30))).sum(axis=1)
+    # What lies beyond is clipped onto the first and the last bin; an empty one is smoothed.
+    for position, clipped in ((first, sums[first]), (last - 1, total - sums[last])):
+        held = counts[position]
+        wanted += _times_log(held + clipped) - _times_log(held)
+        chosen = share[np.arange(len(share)), _level_of(edges, position)]
+        got += clipped * np.log(np.where(held > 0, np.maximum(chosen, 1e-30), 1e-9))
+    divergence: Array = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
+    return divergence
 
 
-def _divergence(counts: Array, histogram: Histogram, low: float, high: float, levels: int) -> float:
-    step = histogram.width / BINS
-    first = int(np.clip(np.floor((low - histogram.start) / step), 0, BINS - 1))
-    last = int(np.clip(np.ceil((high - histogram.start) / step), first + 1, BINS))
-    inside = counts[first:last]
-    wanted = inside.copy()
-    wanted[0] += counts[:first].sum()
-    wanted[-1] += counts[last:].sum()
-    level = np.arange(last - first) * levels // (last - first)
-    filled = inside > 0
-    # Each level's count is spread evenly over those of its bins that hold anything.
-    mass = np.bincount(level, weights=inside, minlength=levels)
-    bins = np.maximum(np.bincount(level, weights=filled, minlength=levels), 1)
-    got = np.where(filled, (mass / bins)[level], 0.0)
-    total, kept = wanted.sum(), got.sum()
-    if total == 0 or kept == 0:
-        return 0.0 if total == 0 else np.inf
-    p, q = wanted / total, got / kept
-    seen = p > 0
-    if (q[seen] == 0).any():  # what is clipped falls on an empty bin: smooth it
-        q = np.where(seen & (q == 0), 1e-9, q)
-    return float(np.sum(p[seen] * np.log(p[seen] / q[seen])))
+def _level_of(edges: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The level that a bin falls into, for each candidate."""
+    found: NDArray[np.int64] = (edges[:, 1:] <= position[:, None]).sum(axis=1)
+    return found
+
+
+def _running(values: NDArray[Any]) -> Array:
+    """Sums of all values before each position: one more than there are values."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _times_log(values: Array) -> Array:
+    """Each value times its logarithm, 0 at 0."""
+    result: Array = values * np.log(np.maximum(values, 1e-30))
+    return result
