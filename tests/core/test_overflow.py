@@ -9,6 +9,7 @@ from int8_graphs import graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.overflow import find_overflows
+from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 
@@ -91,6 +92,20 @@ def test_grouped_and_dilated_convolutions_and_small_images():
     )
     quantized = QuantizeStatic(data=positive(model))(model, VNNI)
     assert find_overflows(quantized, positive(model))
+
+
+@pytest.mark.parametrize("second", [1.0, -1.0], ids=["large neighbours", "signs cancel"])
+def test_this_machines_kernels_do_what_the_simulation_says(second):
+    model = product(second=second)
+    data = positive(model)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    feeds = next(iter(data)).feeds
+    exact = SessionConfig(config={"session.x64quantprecision": "1"})
+    deployed, wide = (run(build_session(quantized, c), feeds)["y"] for c in (None, exact))
+    here = Target.detect()
+    saturates = here.isa == "x64" and not here.vnni
+    named = bool(find_overflows(quantized, data))
+    assert (deployed != wide).any() == (saturates and named)
 
 
 def test_the_pass_says_it_when_asked_and_where_the_target_saturates():

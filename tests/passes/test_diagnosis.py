@@ -168,6 +168,26 @@ def test_a_relu_that_the_quantizer_dropped_is_no_error():
     assert one.alone < 1e-3
 
 
+def test_a_clip_that_the_quantizer_dropped_is_no_error():
+    model = graph(
+        """g (float[N, 4, 8, 8] x) => (float[N, 8, 8, 8] y) {
+          [one] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Clip (a, zero, six)
+          [two] c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+          y = Clip (c, zero, six)
+        }""",
+        w1=np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32),
+        w2=(8, 8, 3, 3),
+        zero=np.float32(0),
+        six=np.float32(6),
+    )
+    quantized = int8(model)
+    assert "Clip" not in {node.op_type for node in quantized.graph}
+    found = diagnosed(quantized, model)
+    assert found.notes == ()
+    assert found.together < 1e-3
+
+
 def reader(model: Model):
     from onnxruntime.quantization import CalibrationDataReader
 
