@@ -20,6 +20,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, build_session, random_feeds, run
 
 from .channel_stream import Stream
+from .channel_unround import without_rounding
 from .labels_classes import Labels
 from .labels_edit import add_constant
 from .labels_parts import Array, Axes, Keep
@@ -31,8 +32,11 @@ STRETCH_BYTES = 128 << 20
 
 
 def oracle(masked: Model, pruned: Model, *, seed: int = 0, runs: int = 2) -> float:
-    """Largest difference of any output, relative to its largest magnitude, on random inputs."""
-    first, second = _runner(masked), _runner(pruned)
+    """Largest difference of any output, relative to its largest magnitude, on random inputs.
+
+    Activations that are quantized are compared before they are rounded.
+    """
+    first, second = (_runner(without_rounding(model)) for model in (masked, pruned))
     worst = 0.0
     for number in range(runs):
         feeds = random_feeds(masked, seed=seed + number, batch=2)

@@ -203,6 +203,25 @@ def _sequences(c: int) -> dict[str, Model]:
         "layer normalisation": sequence(
             "b = LayerNormalization(a, s, o)", f"float[{c}] s, float[{c}] o", c=c
         ),
+        "root mean square normalisation": sequence(
+            "b = RMSNormalization(a, s)", f"float[{c}] s", c=c, opset=23
+        ),
+        "tiles and a mean of three": sequence(
+            "p = Tile(s, once) q = Mean(a, p, a) r = Unsqueeze(q, one) "
+            "t = Concat<axis=1>(r, r) u = ReduceMax<keepdims=0>(t, one) b = Sub(u, p)",
+            f"float[1,1,{c}] s, int64[3] once = {{1, 6, 1}}, int64[1] one = {{1}}",
+            c=c,
+        ),
+        "embedding": graphs.model_of(
+            "(int64[N, 6] ids) => (float[N, 6, 5] y) "
+            f"<float[50,{c}] table, float[6,{c}] pos, float[{c},5] w_out>"
+            "{ e = Gather(table, ids) a = Add(e, pos) b = Relu(a) y = MatMul(b, w_out) }"
+        ),
+        "gemm with its first factor transposed": graphs.model_of(
+            "(float[4, 8] x) => (float[8, 5] y) "
+            f"<float[{c},4] w1, float[{c},1] b1, float[{c},5] w2>"
+            "{ p = MatMul(w1, x) a = Add(p, b1) y = Gemm<transA=1, alpha=0.5>(a, w2) }"
+        ),
         "attention written out": sequence(
             f"{project} k = Transpose<perm=[0,2,3,1]>(k2) t = MatMul(q, k) u = Mul(t, f) "
             f"p = Softmax<axis=-1>(u) o = MatMul(p, v) {merge}",
