@@ -28,10 +28,12 @@ def without_rounding(model: Model) -> Model:
         if not _is_pair(node):
             continue
         users = [user for user, _ in node.outputs[0].uses()]
-        scales = [_scale(copy.ir, n) for n in (node, *users)]
+        source = node.inputs[0]
+        assert source is not None
+        rank = None if source.shape is None else len(source.shape)
+        scales = [_scale(copy.ir, n, rank) for n in (node, *users)]
         if any(scale is None for scale in scales):
             continue
-        source = node.inputs[0]
         for user, scale in zip(users, scales[1:], strict=True):
             scaled = _insert(copy.ir, user, "Div", source, scales[0])
             result = _insert(copy.ir, user, "Mul", scaled, scale)
@@ -53,7 +55,7 @@ def _is_pair(node: ir.Node) -> bool:
     return bool(users) and all(u.op_type == "DequantizeLinear" for u in users)
 
 
-def _scale(model: ir.Model, node: ir.Node) -> ir.Value | None:
+def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
     """The scale of a node, laid out along its axis; None where that cannot be told."""
     given = node.inputs[1]
     array = None if given is None else constant_array(given)
@@ -61,11 +63,10 @@ def _scale(model: ir.Model, node: ir.Node) -> ir.Value | None:
         return None
     if array.size == 1:
         return add_constant(model, array.reshape(()), f"{given.name}_unrounded")
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if shape is None:
+    if rank is None:
         return None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    spread = [1] * len(shape)
+    spread = [1] * rank
     spread[axis] = -1
     return add_constant(model, array.reshape(spread), f"{given.name}_unrounded")
 
