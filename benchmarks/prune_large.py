@@ -10,6 +10,7 @@ on a file with external data: pages that are only mapped from the file are the k
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import threading
 import time
@@ -122,6 +123,7 @@ def memory(gigabytes: float) -> tuple[float, float, float]:
             while not stop.wait(0.01):
                 highest[0] = max(highest[0], anonymous())
 
+        gc.collect()  # the graph that was written
         before = anonymous()
         watcher = threading.Thread(target=watch)
         watcher.start()

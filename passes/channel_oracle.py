@@ -27,8 +27,10 @@ from .labels_parts import Array, Axes, Keep
 from .labels_products import integer
 
 TOLERANCE = 1e-5
-#: Weights of a model that runs at once; of a larger one so many at a time.
-STRETCH_BYTES = 128 << 20
+#: Weights of a model that runs whole.
+LARGE_BYTES = 128 << 20
+#: Weights of a larger one that run at a time, or one weight: onnxruntime takes several copies.
+STRETCH_BYTES = 16 << 20
 
 
 def oracle(masked: Model, pruned: Model, *, seed: int = 0, runs: int = 2) -> float:
@@ -49,7 +51,7 @@ def _runner(model: Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
     """What runs a model; a large one a stretch at a time, so that it never lies in memory whole."""
     # Without fusions, which round differently for different widths.
     plain = SessionConfig(level="basic")
-    if model.weight_bytes <= STRETCH_BYTES:
+    if model.weight_bytes <= LARGE_BYTES:
         session = build_session(model, plain)
         return lambda feeds: run(session, feeds)
     stops = _stops(model)

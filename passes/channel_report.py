@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.model import Model
 
 from .base import Declined
-from .channel_oracle import STRETCH_BYTES
+from .channel_oracle import LARGE_BYTES
 from .channel_plan import Plan
 from .labels_classes import Labels
 from .labels_parts import Ids, constant_shape, is_constant
@@ -97,7 +97,7 @@ def _costs_of_groups(labels: Labels, plan: Plan) -> NDArray[np.int64]:
 def _bytes(model: Model) -> int:
     """Bytes of the file; of a large one those of its weights, since to write it takes memory."""
     held = model.weight_bytes
-    return held if held > STRETCH_BYTES else dataclasses.replace(model, lineage=()).size_bytes
+    return held if held > LARGE_BYTES else dataclasses.replace(model, lineage=()).size_bytes
 
 
 def _gone(plan: Plan) -> list[int]:
