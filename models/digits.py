@@ -26,9 +26,10 @@ class DigitsCnn(ImageClassifier):
     Args:
         num_classes: length of a row of logits.
         widths: channels at full and at half resolution.
+        dropout: share of the features that training drops before the classifier.
     """
 
-    def __init__(self, num_classes: int, widths: tuple[int, int]) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, int], dropout: float = 0.0) -> None:
         super().__init__((1, 8, 8))
         narrow, wide = widths
         self.conv1 = nn.Conv2d(1, narrow, 3, padding=1, bias=False)
@@ -37,6 +38,7 @@ class DigitsCnn(ImageClassifier):
         self.layer2 = BasicBlock(narrow, wide, stride=2)
         self.layer3 = BasicBlock(wide, wide, stride=1)
         self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(wide, num_classes)
         initialise(self)
 
@@ -44,18 +46,21 @@ class DigitsCnn(ImageClassifier):
         """(N, 1, H, W) -> logits (N, classes)."""
         out = torch.relu(self.bn1(self.conv1(input)))
         out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(self.pool(out).flatten(1))
+        logits: Tensor = self.linear(self.dropout(self.pool(out).flatten(1)))
         return logits
 
 
-def digits_cnn(num_classes: int = 10, widths: tuple[int, int] = (32, 64)) -> DigitsCnn:
+def digits_cnn(
+    num_classes: int = 10, widths: tuple[int, int] = (32, 64), dropout: float = 0.0
+) -> DigitsCnn:
     """The network, untrained: 0.15 M parameters, 3.3 M multiply-adds at 8 x 8.
 
     Args:
         num_classes: length of a row of logits.
         widths: channels at full and at half resolution.
+        dropout: share of the features that training drops before the classifier.
     """
-    return DigitsCnn(num_classes, widths)
+    return DigitsCnn(num_classes, widths, dropout)
 
 
 def train_digits(

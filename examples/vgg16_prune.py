@@ -1,0 +1,77 @@
+"""VGG16 pruned by L1 norm and by threshold, then retrained.
+
+    python -m examples.vgg16_prune [--width 1.0] [--data pictures.npz]
+
+Two kinds of pruning that are easily confused. By L1 norm whole filters go, those whose weights sum
+to least in magnitude, and the network becomes thinner: smaller and faster. By threshold single
+weights go, those of small magnitude, wherever they stand: the network keeps its shape, and its
+file becomes smaller where it is compressed. Both lose accuracy, which training against the
+original brings back; the zeros stay zero meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import trimtab
+from examples.pictures import (
+    Pictures,
+    context,
+    input_of,
+    options,
+    pictures_of,
+    print_table,
+    trained,
+)
+from trimtab.core.progress import Stderr
+from trimtab.models import vgg16
+from trimtab.passes import PruneChannels, PruneMagnitude, Recover, Simplify
+
+
+def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
+    """The models in the order in which the table shows them."""
+    network = trained(
+        lambda: vgg16(pictures.classes, batch_norm=True, cifar=True, width=args.width),
+        pictures,
+        args.epochs,
+        args.seed,
+    )
+    # Pruning and training want BatchNormalization as it is; in the end it is folded away.
+    full = trimtab.export(network, input_of(pictures), name="vgg16", trainable=True)
+    ctx = context(pictures, args.seed, Stderr())
+    # As the literature has it (Li et al., 2017): norms alone decide, and nothing is made up for.
+    by_norm = PruneChannels(ratio=args.share, importance="l1", scope="local", repair="none")
+    by_threshold = PruneMagnitude(threshold=args.threshold)
+    retrain = Recover(
+        teacher=full,
+        loss=("ce", "kd:0.5"),
+        epochs=args.recover,
+        batch=32,
+        learning_rate=2e-3,
+        batch_norm="trained",
+        dropout=0.0,
+        augment="shift",
+    )
+    thin, sparse = by_norm(full, ctx), by_threshold(full, ctx)
+    models = {
+        "vgg16": full,
+        f"L1 norm, {args.share:.0%} of filters": thin,
+        "L1 norm, retrained": retrain(thin, ctx),
+        f"below {args.threshold:g}": sparse,
+        f"below {args.threshold:g}, retrained": retrain(sparse, ctx),
+    }
+    return {name: Simplify()(model, ctx) for name, model in models.items()}
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Make the models and print their table; their top-1 by name."""
+    parser = options(__doc__)
+    parser.add_argument("--share", type=float, default=0.5, help="of the filters that goes")
+    parser.add_argument("--threshold", type=float, default=0.03, help="smaller weights become 0")
+    args = parser.parse_args(argv)
+    pictures = pictures_of(args)
+    return print_table(lesson(pictures, args), pictures, args.seconds)
+
+
+if __name__ == "__main__":
+    main()
