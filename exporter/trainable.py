@@ -46,11 +46,11 @@ def settle(program: Any) -> None:
     for node in model.graph.all_nodes():
         if node.op_type == "Dropout" and node.domain in {"", "ai.onnx"}:
             node.resize_inputs(min(len(node.inputs), 2))
+    # Equal weights stay apart: in a fresh network scales, shifts and statistics are all ones or
+    # zeros, and merging them would make one weight of many.
     for tidy in (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.DeduplicateInitializersPass(),
-        common.CommonSubexpressionEliminationPass(),
     ):
         tidy(model)

@@ -60,6 +60,17 @@ def test_it_computes_what_torch_does_with_any_batch() -> None:
     assert model.lineage[-1].notes["parity"]["output"]["max_rel"] < 1e-4
 
 
+def test_weights_that_are_equal_before_training_stay_apart() -> None:
+    """A fresh norm has a scale of ones like its variance, and a shift of zeros like its mean."""
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+    )
+    model = export(module, images(), trainable=True)
+    norms = [n for n in model.graph if n.op_type == "BatchNormalization"]
+    assert len(norms) == 2
+    assert len({value for node in norms for value in node.inputs[1:]}) == 8
+
+
 def test_flags_of_the_module_stay() -> None:
     module = Small().train()
     module.norm.eval()
