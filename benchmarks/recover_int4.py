@@ -128,7 +128,7 @@ def main() -> None:
         time=f"{args.minutes:g}m",
         threads=args.threads,
         batch=64,
-        learning_rate=1e-3,
+        learning_rate=2e-4,
         augment="both",
         validation=0.02,
         evaluate_every=200,

@@ -31,15 +31,12 @@ from trimtab.passes import QuantizeDynamic, QuantizeStatic, Recover, Simplify
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
     """The models in the order in which the table shows them."""
     network = trained(
-        lambda: mobilenet_v2(pictures.classes, args.width, cifar=args.size < 64),
-        pictures,
-        args.epochs,
-        args.seed,
+        lambda: mobilenet_v2(pictures.classes, args.width, cifar=args.size < 64), pictures, args
     )
     ctx = context(pictures, args.seed, Stderr())
     original = Simplify()(trimtab.export(network, input_of(pictures), name="mobilenet_v2"), ctx)
     one_scale = QuantizeStatic(per_channel=False, ranges="minmax")(original, ctx)
-    train = Recover(teacher=original, epochs=args.recover, batch=32, augment="shift")
+    train = Recover(teacher=original, epochs=args.recover, batch=args.batch, augment="shift")
     return {
         "mobilenet_v2": original,
         "dynamic, products": QuantizeDynamic()(original, ctx),

@@ -88,6 +88,7 @@ def options(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=32, help="of the digits, a multiple of 8")
     parser.add_argument("--width", type=float, default=0.25, help="factor on all channels")
     parser.add_argument("--epochs", type=int, default=8, help="of the float network")
+    parser.add_argument("--batch", type=int, default=32, help="pictures in a step")
     parser.add_argument("--recover", type=float, default=4, help="epochs of each retraining")
     parser.add_argument("--seconds", type=float, default=10, help="to measure speed in; 0: do not")
     parser.add_argument("--seed", type=int, default=0)
@@ -107,14 +108,16 @@ def made(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def trained(
-    build: Callable[[], nn.Module], pictures: Pictures, epochs: int, seed: int
+    build: Callable[[], nn.Module], pictures: Pictures, args: argparse.Namespace
 ) -> nn.Module:
     """The network after training on the labels."""
     batches = list(pictures.train)
     images = np.concatenate([batch.feeds["input"] for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches if batch.labels is not None])
-    recipe = Training(epochs=epochs, batch_size=32, learning_rate=0.05, seed=seed, threads=1)
-    network = made(build, seed)
+    recipe = Training(
+        epochs=args.epochs, batch_size=args.batch, learning_rate=0.05, seed=args.seed, threads=1
+    )
+    network = made(build, args.seed)
     return train(network, images, labels, recipe, augment=shifted, progress=Stderr())
 
 

@@ -43,9 +43,7 @@ LESSONS: Mapping[str, tuple[str, ...]] = {
 
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
     """The models in the order in which the table shows them."""
-    network = trained(
-        lambda: resnet50(pictures.classes, args.width), pictures, args.epochs, args.seed
-    )
+    network = trained(lambda: resnet50(pictures.classes, args.width), pictures, args)
     teacher = trimtab.export(network, input_of(pictures), name="resnet50")
     small = made(lambda: resnet18(pictures.classes, args.width * args.student), args.seed)
     # Random weights learn with BatchNormalization, which the export would else fold away.
@@ -59,7 +57,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
             # Submodules of both networks, each for what it makes.
             features=("layer3", "layer4") if "features" in name else (),
             epochs=args.recover,
-            batch=32,
+            batch=args.batch,
             optimizer="sgd",
             learning_rate=0.05,
             weight_decay=5e-4,

@@ -33,8 +33,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
     network = trained(
         lambda: vgg16(pictures.classes, batch_norm=True, cifar=True, width=args.width),
         pictures,
-        args.epochs,
-        args.seed,
+        args,
     )
     # Pruning and training want BatchNormalization as it is; in the end it is folded away.
     full = trimtab.export(network, input_of(pictures), name="vgg16", trainable=True)
@@ -46,7 +45,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
         teacher=full,
         loss=("ce", "kd:0.5"),
         epochs=args.recover,
-        batch=32,
+        batch=args.batch,
         learning_rate=2e-3,
         batch_norm="trained",
         dropout=0.0,
