@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from recover_data import cifar, network, top1
-from recover_runs import by_seed, fields_of, parser_of, say, spread, train
+from recover_runs import by_seed, limit_time, parser_of, say, spread, timed_fields, train
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -101,8 +101,7 @@ def rounded_by_layer(model: Model, float_model: Model, data: Dataset) -> Model:
 
 def main() -> None:
     parser = parser_of(__doc__, "resnet20")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--threads", type=int, default=2)
+    limit_time(parser, 10)
     parser.add_argument("--all", action="store_true", help="first and last layer in 4 bits too")
     args = parser.parse_args()
     original, data, unseen = (
@@ -123,16 +122,7 @@ def main() -> None:
     figures |= {name: top1(check(model, ends=args.all), unseen) for name, model in coarse.items()}
     for name, value in figures.items():
         print(f"{name} {value:.4f}", flush=True)
-    fields = fields_of(
-        args,
-        time=f"{args.minutes:g}m",
-        threads=args.threads,
-        batch=64,
-        learning_rate=2e-4,
-        augment="both",
-        validation=0.02,
-        evaluate_every=200,
-    )
+    fields = timed_fields(args, learning_rate=2e-4)
     say(f"training from the rounded weights for {args.minutes:g} minutes a seed")
     found = by_seed(
         args,

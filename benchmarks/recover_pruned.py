@@ -14,7 +14,7 @@ import json
 import statistics
 
 from recover_data import cifar, network, top1
-from recover_runs import by_seed, fields_of, kept, parser_of, spread, train
+from recover_runs import by_seed, kept, limit_time, parser_of, spread, timed_fields, train
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -33,8 +33,7 @@ def pruned_model(args: argparse.Namespace, teacher: Model, data: Dataset) -> Mod
 
 def main() -> None:
     parser = parser_of(__doc__, "resnet56")
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--threads", type=int, default=2)
+    limit_time(parser, 20)
     parser.add_argument("--pruned", help="a pruned model instead of pruning here")
     parser.add_argument("--prune", default="prune-channels", help="pass that prunes")
     parser.add_argument("--fields", default='{"macs": 0.5, "block": 1}', help="its fields, as JSON")
@@ -47,16 +46,7 @@ def main() -> None:
     pruned = pruned_model(args, teacher, data)
     before, start = top1(teacher, unseen), top1(pruned, unseen)
     print(f"float {before:.4f}, pruned {start:.4f}", flush=True)
-    fields = fields_of(
-        args,
-        time=f"{args.minutes:g}m",
-        threads=args.threads,
-        batch=64,
-        learning_rate=1e-3,
-        augment="both",
-        validation=0.02,
-        evaluate_every=200,
-    )
+    fields = timed_fields(args, learning_rate=1e-3)
     found = by_seed(
         args,
         "recovered",

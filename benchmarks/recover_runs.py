@@ -66,6 +66,26 @@ def fields_of(args: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
     return defaults | given
 
 
+def limit_time(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """The options of a training that ends by the clock."""
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def timed_fields(args: argparse.Namespace, learning_rate: float) -> dict[str, Any]:
+    """Fields of such a training, from weights that are good already."""
+    return fields_of(
+        args,
+        time=f"{args.minutes:g}m",
+        threads=args.threads,
+        batch=64,
+        learning_rate=learning_rate,
+        augment="both",
+        validation=0.02,
+        evaluate_every=200,
+    )
+
+
 def by_seed(
     args: argparse.Namespace, name: str, unseen: Dataset, make: Callable[[int], Model]
 ) -> list[float]:
