@@ -43,6 +43,19 @@ def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     assert again.to_bytes() == trained[0].model.to_bytes()
 
 
+def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
+    from trimtab.core.dataset import Dataset
+    from trimtab.searching.maker import _changed
+
+    made = arrays(60)
+    data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
+    step = find("recover").from_json({"time": "9s", "data": data, "batch": 8})
+    settled = step.with_fields(time=None, steps=7).to_json()
+    changed = _changed(step, settled)
+    assert (changed.time, changed.steps, changed.batch) == (None, 7, 8)  # type: ignore[attr-defined]
+    assert changed.data is data  # type: ignore[attr-defined]
+
+
 def test_a_time_is_settled_as_a_number_of_steps() -> None:
     from trimtab.core.dataset import Dataset
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trimtab.core.context import Context
 from trimtab.core.errors import PassError, TrimtabError
@@ -81,7 +83,7 @@ class Maker:
             return step
         key = key_of("settle", **self._parts(step, model, ctx), machine=machine_class())
         found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
-        return type(step).from_json(found)
+        return _changed(step, found)
 
     def _step(self, step: Pass, model: Model, ctx: Context) -> Model:
         key = key_of("step", **self._parts(step, model, ctx))
@@ -108,6 +110,14 @@ class Maker:
             "target": ctx.target.to_json(),
             "seed": ctx.seed,
         }
+
+
+def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
+    """A pass with the fields that settling changed; data and teachers in memory stay as they are."""
+    before, known = step.to_json(), step.fields()
+    names = [n for n in known if settled.get(n) != before.get(n)]
+    made = type(step).from_json({n: settled[n] for n in names if n in settled})
+    return step.with_fields(**{n: getattr(made, n) for n in names})
 
 
 def _named(step: Pass, error: TrimtabError) -> str:
