@@ -113,7 +113,7 @@ class Maker:
 
 
 def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
-    """A pass with the fields that settling changed; data and teachers in memory stay as they are."""
+    """A pass with the fields that settling changed; data in memory stay as they are."""
     before, known = step.to_json(), step.fields()
     names = [n for n in known if settled.get(n) != before.get(n)]
     made = type(step).from_json({n: settled[n] for n in names if n in settled})
