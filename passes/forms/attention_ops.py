@@ -23,6 +23,7 @@ from .facts import (
     only_user,
     producer,
     rank,
+    same_dim,
 )
 from .form import CONTRIB, Found, Writer, form
 
@@ -130,14 +131,8 @@ def _bias_fits(bias: ir.Value, core: Core) -> bool:
     sizes, wanted = bias.shape, core.scores.shape
     if sizes is None or wanted is None or len(sizes) != 4 or not is_float(bias):
         return False
-    exact = all(_equal(sizes[i], wanted[i]) for i in (2, 3))
-    return exact and all(sizes[i] == 1 or _equal(sizes[i], wanted[i]) for i in (0, 1))
-
-
-def _equal(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
-    if isinstance(a, int) or isinstance(b, int):
-        return a == b and a != 0
-    return a.value is not None and a.value == b.value
+    exact = all(same_dim(sizes[i], wanted[i]) for i in (2, 3))
+    return exact and all(sizes[i] == 1 or same_dim(sizes[i], wanted[i]) for i in (0, 1))
 
 
 @form("multihead-open", at="MultiHeadAttention", back="attention-multihead")

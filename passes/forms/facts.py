@@ -58,10 +58,11 @@ def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
         return False
     if len(a.shape) != len(b.shape):
         return False
-    return all(_same_dim(x, y) for x, y in zip(a.shape, b.shape, strict=True))
+    return all(same_dim(x, y) for x, y in zip(a.shape, b.shape, strict=True))
 
 
-def _same_dim(a: Any, b: Any) -> bool:
+def same_dim(a: Any, b: Any) -> bool:
+    """Whether two sizes surely agree: known ones, or dimensions of one name."""
     if isinstance(a, int) or isinstance(b, int):
         return bool(a == b) and a != 0
     return a.value is not None and a.value == b.value
