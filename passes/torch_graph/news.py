@@ -22,10 +22,10 @@ class News:
         self.progress, self.size = progress, size
         self.start(0)
 
-    def start(self, step: int) -> None:
-        """The clock starts at this step."""
+    def start(self, step: int, done: float = 0.0) -> None:
+        """The clock starts at this step, when that share of the training was done."""
         self.begin = self.last = time.monotonic()
-        self.first, self.total, self.count = step, 0.0, 0
+        self.first, self.done, self.total, self.count = step, done, 0.0, 0
 
     def add(self, loss: float) -> None:
         """The loss of a step."""
@@ -48,6 +48,7 @@ class News:
         each = (step - self.first) * self.size / max(now - self.begin, 1e-9)
         loss = f"loss {self.total / self.count:.5g}, " if self.count else ""
         self.total, self.count = 0.0, 0
-        left = (now - self.begin) / done * (1 - done) if 0 < done < 1 else 0.0
+        here = done - self.done
+        left = (now - self.begin) / here * (1 - done) if here > 0 and done < 1 else 0.0
         time_left = f", {left / 60:.1f} min left" if left else ""
         return f"{loss}rate {rate:.2g}, {each:.0f} items/s{time_left}"

@@ -194,10 +194,10 @@ class Training:
         if self.stopped != "done":
             return
         stream = self.batches.stream(self.step)
-        self.news.start(self.step)
+        self.news.start(self.step, self._done(total, limit))
         for taken in self.ctx.progress.track(stream, "recover", count):
             self.spent = time.monotonic() - start
-            done = max(self.step / total, self.spent / limit if limit else 0.0)
+            done = self._done(total, limit)
             if interrupts.asked or done >= 1 or not self._step(taken, done):
                 break
             self.news.tell(self.step, done, self.optimizer.rate)
@@ -213,6 +213,10 @@ class Training:
         if self.step % every and self.stopped == "done":
             self._validate()
         checkpoint.save(self)
+
+    def _done(self, total: float, limit: float | None) -> float:
+        """Share of the training that is done, by steps or by time, whichever ends it first."""
+        return max(self.step / total, self.spent / limit if limit else 0.0)
 
     def _step(self, taken: Taken, done: float) -> bool:
         rate = share(self.how.schedule, done, self.how.warmup)
@@ -254,13 +258,8 @@ class Training:
         torch.autograd.backward(loss)
         return float(loss.item())
 
-    def _wanted(self, feeds: dict[str, Tensor], taken: Taken) -> dict[str, Tensor]:
-        if self.teach is None:
-            return {}
-        return self.teach(feeds, taken)
-
     def _loss(self, feeds: dict[str, Tensor], taken: Taken) -> Tensor:
-        wanted = self._wanted(feeds, taken)
+        wanted = self.teach(feeds, taken) if self.teach else {}
         half = self.how.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             made = self.module.run(channels_last(feeds))
