@@ -82,15 +82,15 @@ def to_pairs(model: ir.Model) -> list[str]:
         elif node.op_type.startswith(("QLinear", "QAttention", "DynamicQuantizeLSTM")):
             left.append(node.name or node.op_type)
     _read_as_floats(graph)
+    # What was replaced is read by nobody now.
+    for node in reversed(list(graph)):
+        if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+            graph.remove(node, safe=True)
     unread = [
         node.name or node.op_type
         for node in graph
         if node.op_type in {"MatMulInteger", "ConvInteger", "MatMulNBits"}
     ]
-    # What was replaced is read by nobody now.
-    for node in reversed(list(graph)):
-        if not any(v.uses() or v.is_graph_output() for v in node.outputs):
-            graph.remove(node, safe=True)
     graph.sort()
     return left + unread
 

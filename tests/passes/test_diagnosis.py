@@ -235,6 +235,7 @@ def test_dynamic_models_are_judged_by_product():
     found = diagnosed(quantized, model, data)
     assert {"query", "key", "out"} <= {v.name for v in found.verdicts}
     assert 0 < found.together < 1e-2
+    assert found.notes == ()
     worst = first(diagnosed(planted(quantized, "wo_scale", lambda s: s * 3), model, data))
     assert (worst.name, worst.kind) == ("out", "weight")
 
