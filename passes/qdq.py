@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from trimtab.core.model import Model
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
 from .indexed_graph import indexed
@@ -127,8 +127,17 @@ def inferred(model: Model) -> onnx.ModelProto:
     """The model as a message with the types of all tensors, marked so that no file is written."""
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    proto = onnx.shape_inference.infer_shapes(ir.to_proto(model.ir))
+    proto = whole(model)
+    if model.weight_bytes <= EXTERNAL_DATA_BYTES:
+        proto = onnx.shape_inference.infer_shapes(proto)
+    # Larger ones cannot be serialized for it, and have the shapes that `prepare` found.
     add_infer_metadata(proto)
+    return proto
+
+
+def whole(model: Model) -> onnx.ModelProto:
+    """The model as a message with all weights inside, which the quantizers read there alone."""
+    proto: onnx.ModelProto = ir.to_proto(ir.external_data.load_to_model(model.ir.clone()))
     return proto
 
 

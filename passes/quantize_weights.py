@@ -16,7 +16,7 @@ from trimtab.core.model import Model
 from .base import Declined, Pass, Rewrite
 from .gemms import gemms_to_products
 from .gptq import Grid, round_products, write_rounded
-from .qdq import finished, quiet
+from .qdq import finished, quiet, whole
 from .quantizable import lift_constants, match_nodes, name_nodes, refuse_quantized
 
 #: Blocks that the kernels know.
@@ -113,7 +113,7 @@ class QuantizeWeights(Pass):
         with quiet():
             try:
                 quantizer = tool.MatMulNBitsQuantizer(
-                    ir.to_proto(model.ir),
+                    whole(model),
                     bits=self.bits,
                     block_size=self.block,
                     is_symmetric=self.symmetric,

@@ -198,3 +198,18 @@ def test_an_old_opset_is_raised_by_the_command_and_refused_by_the_pass(tmp_path)
     options = ["--data", str(tmp_path / "d.npz"), "--mode", "static"]
     assert main(["quantize", source, "-o", str(out), *options]) == 0
     assert int8_share(Model.load(out)).int8_share == 1.0
+
+
+def test_a_model_too_large_for_one_message_goes_through_files_to_the_same_answers(
+    tmp_path, monkeypatch
+):
+    model = tied()[0]
+    data = normal(model)
+    usual = QuantizeStatic(data=data)(model, VNNI)
+    limit = (model.weight_bytes + usual.weight_bytes) // 2  # the int8 model is a small one again
+    for module in ("core.model", "core.session", "passes.qdq"):
+        monkeypatch.setattr(f"trimtab.{module}.EXTERNAL_DATA_BYTES", limit)
+    source = model.save(tmp_path / "float.onnx")
+    assert (tmp_path / "float.onnx.data").stat().st_size > limit
+    large = QuantizeStatic(data=data)(Model.load(source), VNNI)
+    np.testing.assert_array_equal(answer(large, data), answer(usual, data))
