@@ -103,7 +103,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> str:
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
-        return f"checkpoint not written ({error}); the previous one stays"
+        # torch tells a full disk by a place in its own source.
+        reason = "the disk is full" if isinstance(error, RuntimeError) else error
+        return f"checkpoint not written ({reason}); the previous one stays"
     return ""
 
 

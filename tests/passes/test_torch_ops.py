@@ -103,6 +103,11 @@ def test_integer_division_and_remainder() -> None:
     same("Mod", {"a": a.astype(np.float32), "b": b.astype(np.float32)}, fmod=1)
 
 
+def test_nan_is_found_and_types_follow_another_tensor() -> None:
+    same("IsNaN", {"x": np.where(X > 1, np.float32(np.nan), X)}, kind=BOOL)
+    same("CastLike", {"x": 3 * X, "like": ints(1)}, kind=INT64)
+
+
 def test_where_and_three_operands() -> None:
     same("Where", {"c": X > 0, "a": X, "b": floats(6)}, kind=FLOAT)
     same("Max", {"a": X, "b": floats(6), "c": floats(5, 1)})
