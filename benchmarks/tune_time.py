@@ -1,6 +1,6 @@
 """Time to tune a model: from the graph in memory to the tuned one, with the default rules.
 
-    python benchmarks/tune_time.py [--models minilm-int8,resnet56] [--seconds 90] [--threads 1]
+    python benchmarks/tune_time.py [--models minilm-int8,resnet56] [--seconds 80] [--threads 1]
 
 Where the data come from is told in `forms.py`.
 """
@@ -18,7 +18,7 @@ from trimtab.core.target import Target
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="minilm-int8,resnet56")
-    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--seconds", type=float, default=80.0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     target, figures = Target.detect(args.threads), []

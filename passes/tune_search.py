@@ -139,8 +139,9 @@ class Search:
         self._candidates |= {c.form: c for c in found}
         promising = self._promising(found, asked=asked)
         first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
+        others = len(promising) > len(first)  # which need time as well
         for rank, candidate in enumerate(first):
-            remaining = len(first) - rank
+            remaining = len(first) - rank + others
             self._confirm(Choice(candidate.form), len(candidate.sites), None, remaining=remaining)
         self._round([Choice(c.form) for c in promising if c not in first])
 
