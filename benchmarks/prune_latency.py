@@ -17,6 +17,7 @@ import numpy as np
 from prune_networks import own
 
 from trimtab.core.context import Context
+from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.session import SessionConfig, random_feeds
@@ -78,7 +79,14 @@ def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[
     clock = BenchClock()
     ctx = Context(target=target, clock=clock, progress=Stderr())
     options = {"importance": "l2", "verify": False}
-    ours = [PruneChannels(latency=x, cache=cache, **options)(model, ctx) for x in LATENCIES]
+    ours = []
+    for latency in LATENCIES:
+        try:
+            ours.append(PruneChannels(latency=latency, cache=cache, **options)(model, ctx))
+        except OptionError as error:  # below the floor, which it tells
+            print(f"  {error}")
+    if not ours:
+        raise SystemExit(f"none of the latencies {LATENCIES} can be reached")
     uniform = [PruneChannels(r, scope="local", **options)(model, ctx) for r in RATIOS]
     importance = Importance(model)
     models = [model, *ours, *uniform]
