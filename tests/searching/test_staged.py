@@ -41,7 +41,7 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     outcome = search(passes=None)
     names = [r.name for r in outcome.results]
     assert names[:2] == ["float simplified", "int8 static"]
-    assert "pruned to 70%" in names
+    assert "pruned to 85%" in names
     assert any(n.endswith(", int8") for n in names)
     assert outcome.chosen is not None
     assert outcome.chosen.name.endswith(", int8")

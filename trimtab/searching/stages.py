@@ -3,12 +3,12 @@
     first        the model cleaned up, and the int8 recipe most likely to do
     int8         the other families; other ranges, then the best known passes with layers left
                  float, where the plain recipes lose too much
-    prune        channels away by steps, stronger as long as quality lasts, milder where it does not
+    prune        channels away by steps, from mild to strong while quality lasts
     combine      pruning and int8
     train        short runs over strengths, a long one for the strongest that promises to come back
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
-are visited; each stage halves or bisects what the one before left.
+are visited, since each stage goes on from what the one before left.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from .training import train
 
 #: Seconds of measurement for each graph of the first stage, so that something usable is there soon.
 SOON = 6.0
-#: Where pruning begins.
-START = SHARES.index(0.7)
 
 
 def staged(search: Search, plan: Plan) -> None:
@@ -79,22 +77,18 @@ def _rescue(search: Search, plan: Plan) -> None:
 
 
 def _prune(search: Search, plan: Plan) -> float | None:
-    """Stronger as long as quality lasts; the smallest share of the time that keeps it."""
+    """From mild to strong while quality lasts; the smallest share of the time that keeps it."""
     if not plan.allows("prune-channels"):
         return None
-    index, best = START, None
-    tried: set[int] = set()
-    while 0 <= index < len(SHARES) and index not in tried:
-        tried.add(index)
-        found = search.attempt("prune", [plan.pruned(SHARES[index])])
-        if not found:
+    strongest = None
+    for share in SHARES:
+        found = search.attempt("prune", [plan.pruned(share)])
+        if not found and not search.spent.over:
+            continue  # the same widths as a step before: the next one cuts more
+        if not found or not search.keeps(found[0]):
             break
-        kept = search.keeps(found[0])
-        best = SHARES[index] if kept else best
-        if found[0].failure or (best is not None and not kept):
-            break
-        index += 1 if kept else -1
-    return best
+        strongest = share
+    return strongest
 
 
 def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
