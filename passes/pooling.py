@@ -1,4 +1,8 @@
-"""ReduceMean over all spatial axes is GlobalAveragePool: only the latter has int8 kernels."""
+"""Means over a whole image as GlobalAveragePool, the form that quantizes best.
+
+ReduceMean has no int8 kernel. An AveragePool whose window is the whole image has one, but gets the
+scale of its input, and a mean takes a far narrower range than what it is taken of.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ from .base import Declined
 
 
 def pool_means(model: ir.Model) -> list[Declined]:
-    """Replace ReduceMean by GlobalAveragePool where they are the same; in place.
+    """Replace ReduceMean and AveragePool by GlobalAveragePool where they are the same; in place.
 
     Only over two spatial axes or more: a mean over the last axis of three is what an open
     LayerNormalization begins with, and the runtime fuses that by its ReduceMean.
     """
     declined = []
     for node in list(model.graph.all_nodes()):
+        if _whole_window(node):
+            _pool_all(node)
         if node.op_type != "ReduceMean" or node.domain not in {"", "ai.onnx"}:
             continue
         reason = _refusal(node)
@@ -23,6 +29,28 @@ def pool_means(model: ir.Model) -> list[Declined]:
         elif reason is None:
             _replace(node)
     return declined
+
+
+def _whole_window(node: ir.Node) -> bool:
+    """Whether it is an AveragePool over one window that is the whole image and nothing more."""
+    if node.op_type != "AveragePool" or node.domain not in {"", "ai.onnx"}:
+        return False
+    source = node.inputs[0]
+    if source is None or source.shape is None or source.dtype != ir.DataType.FLOAT:
+        return False
+    sizes = [size if isinstance(size, int) else None for size in source.shape][2:]
+    pads = node.attributes.get("pads")
+    padded = pads is not None and any(pads.as_ints())
+    automatic = node.attributes.get("auto_pad")
+    fixed = automatic is None or automatic.as_string() in {"NOTSET", "VALID"}
+    dilated = "dilations" in node.attributes and max(node.attributes["dilations"].as_ints()) > 1
+    whole = list(node.attributes["kernel_shape"].as_ints()) == sizes
+    return whole and fixed and not padded and not dilated
+
+
+def _pool_all(node: ir.Node) -> None:
+    pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
+    _swap(node, [pool])
 
 
 def _refusal(node: ir.Node) -> str | None:
@@ -56,7 +84,6 @@ def _replace(node: ir.Node) -> None:
     source, old = node.inputs[0], node.outputs[0]
     assert source is not None
     assert source.shape is not None
-    assert node.graph is not None
     keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
     pool = ir.node("GlobalAveragePool", [source], name=node.name)
     new_nodes = [pool]
@@ -66,7 +93,14 @@ def _replace(node: ir.Node) -> None:
         pooled.shape = ir.Shape([*source.shape[:2], *[1] * (len(source.shape) - 2)])
         # Flatten names no size, so a dynamic batch stays dynamic.
         new_nodes.append(ir.node("Flatten", [pooled], {"axis": 1}, name=f"{node.name}_flatten"))
-    result = new_nodes[-1].outputs[0]
+    _swap(node, new_nodes)
+
+
+def _swap(node: ir.Node, new_nodes: list[ir.Node]) -> None:
+    """Put nodes in the place of one; the last makes what it made, under the same name."""
+    assert node.graph is not None
+    source, old, result = node.inputs[0], node.outputs[0], new_nodes[-1].outputs[0]
+    assert source is not None
     name, result.type, result.shape = old.name, old.type or source.type, old.shape
     node.graph.insert_after(node, new_nodes)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)

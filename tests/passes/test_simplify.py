@@ -136,6 +136,26 @@ def test_a_mean_over_all_spatial_axes_becomes_a_pool(opset, out, axes, call, exp
     assert_same_numbers(model, after, N=3)
 
 
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("kernel_shape=[5,5]", "GlobalAveragePool"),
+        ("kernel_shape=[5,5], strides=[5,5], count_include_pad=1", "GlobalAveragePool"),
+        ("kernel_shape=[5,4]", "AveragePool"),
+        ("kernel_shape=[5,5], pads=[0,1,0,0]", "AveragePool"),
+        ('kernel_shape=[5,5], auto_pad="SAME_UPPER"', "AveragePool"),
+    ],
+)
+def test_a_window_that_is_the_whole_image_pools_globally(window, expected):
+    model = model_of(f"""(float[N,3,5,5] x) => (float[N,3,h,w] y) {{
+            r = Relu (x)
+            y = AveragePool <{window}> (r)
+        }}""")
+    after = Simplify()(model)
+    assert ops(after)[-1] == expected
+    assert_same_numbers(model, after, N=3)
+
+
 def test_a_mean_of_doubles_stays_with_a_reason():
     model = model_of("""(double[N,3,5,5] x) => (double[N,3,1,1] y) <int64[2] axes = {2,3}> {
             y = ReduceMean (x, axes)
