@@ -8,6 +8,7 @@ nothing is rounded, equal functions give equal numbers again.
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
@@ -24,6 +25,7 @@ def without_rounding(model: Model) -> Model:
     if not any(_is_pair(node) for node in model.graph):
         return model
     copy = model.clone()
+    ShapeInferencePass()(copy.ir)  # scales along an axis want the rank, which a mask leaves open
     for node in list(copy.graph):
         if not _is_pair(node):
             continue
