@@ -104,6 +104,14 @@ def quantize_but(
     return quantize(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 
 
+def touched_by(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) -> list[str]:
+    """Those of the tensors that any of the nodes reads or makes, in their order."""
+    chosen = set(nodes)
+    touching = [node for node in graph if node.name in chosen]
+    names = {v.name for n in touching for v in (*n.inputs, *n.outputs) if v is not None}
+    return [name for name in tensors if name in names]
+
+
 def why_float(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
     """The operators that run in float, each with the reason."""
     reasons = {d.node: d.reason for d in declined}

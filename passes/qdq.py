@@ -36,6 +36,7 @@ class Scheme:
         symmetric: zero points of activations are zero.
         ops: operator types to quantize.
         exclude: names of nodes that stay float.
+        wide: names of activations that have 16 bits.
     """
 
     activation: IntType
@@ -45,6 +46,7 @@ class Scheme:
     symmetric: bool
     ops: frozenset[str]
     exclude: Sequence[str] = ()
+    wide: Sequence[str] = ()
 
 
 def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
@@ -108,7 +110,10 @@ def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Rang
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
     }
-    options = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    if scheme.wide:
+        wider = {"int8": QuantType.QInt16, "uint8": QuantType.QUInt16}[scheme.activation]
+        options["TensorQuantOverrides"] = {name: [{"quant_type": wider}] for name in scheme.wide}
     return QDQQuantizer(
         proto,
         scheme.per_channel,

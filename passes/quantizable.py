@@ -15,6 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.model import Model
 from trimtab.core.running import INT8_OPS, QDQ_OPS
+from trimtab.core.target import Target
 
 #: First operator set in which DequantizeLinear has an axis.
 MINIMUM_OPSET = 13
@@ -113,12 +114,31 @@ def match_nodes(patterns: Sequence[str], graph: ir.Graph) -> list[str]:
         OptionError: a pattern matches nothing; the nearest name is suggested.
     """
     names = [node.name or "" for node in graph.all_nodes()]
+    return _matches(patterns, names, "node", where="exclude")
+
+
+def match_tensors(patterns: Sequence[str], tensors: Sequence[str], target: Target) -> list[str]:
+    """Names of the activations that shall have 16 bits.
+
+    Raises:
+        OptionError: the target has no kernels for them, or a pattern matches nothing.
+    """
+    if patterns and not target.int16_activations:
+        raise OptionError(
+            f"target {target.name} has no kernels for 16-bit activations",
+            where=f"wide={','.join(patterns)}",
+            hint="They would run in float there: leave the layers float with exclude or max_drop",
+        )
+    return _matches(patterns, tensors, "quantized activation", where="wide")
+
+
+def _matches(patterns: Sequence[str], names: Sequence[str], what: str, *, where: str) -> list[str]:
     found: dict[str, None] = {}
     for pattern in patterns:
         hits = fnmatch.filter(names, pattern)
         if not hits:
             raise OptionError(
-                f"matches no node: {pattern!r}", where="exclude", hint=nearest(pattern, names)
+                f"matches no {what}: {pattern!r}", where=where, hint=nearest(pattern, names)
             )
         found.update(dict.fromkeys(hits))
     return list(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,18 @@ from .base import Declined, Pass, Rewrite
 from .calibrate import Statistics, calibrate, fitting
 from .int8_forms import to_int8_forms
 from .mixed import choose_float
-from .mixed_parts import averages, hold_out, quantize_but, quantized_nodes, through_moves, why_float
+from .mixed_parts import (
+    averages,
+    hold_out,
+    quantize_but,
+    quantized_nodes,
+    through_moves,
+    touched_by,
+    why_float,
+)
 from .placement import PRODUCTS, int8_operators, misplaced
 from .qdq import Scheme, observed_tensors, quantize
-from .quantizable import in_subgraphs, match_nodes, prepare
+from .quantizable import in_subgraphs, match_nodes, match_tensors, prepare
 from .ranges import Method, find_range
 from .share_ranges import share_ranges
 from .statistics_file import load_statistics, save_statistics
@@ -52,6 +62,8 @@ class QuantizeStatic(Pass):
         activation: integer type of activations; the target's where not given.
         weight: integer type of weights; the target's where not given.
         exclude: nodes to leave float, by name or glob pattern.
+        wide: activations to hold in 16 bits, by name or glob pattern, where the target has such
+            kernels; max_drop widens what layers read and make there before it leaves any float.
         statistics: file (.npz) to keep what calibration saw in; read where it exists already.
         max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
             Judged on samples that no range was made from; nothing is judged where not given.
@@ -74,6 +86,7 @@ class QuantizeStatic(Pass):
     activation: Literal["int8", "uint8"] | None = None
     weight: Literal["int8", "uint8"] | None = None
     exclude: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
     statistics: str = ""
     max_drop: float | None = None
     metric: str = ""
@@ -104,6 +117,7 @@ class QuantizeStatic(Pass):
                 where=model.name,
                 hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
             )
+        scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         if self.max_drop is not None:
             tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
         seen = self._statistics(model, tensors, data, ctx)
@@ -151,15 +165,30 @@ class QuantizeStatic(Pass):
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127
             clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
-        if self.max_drop is None:
+        limit = self.max_drop
+        if limit is None:
             return quantize(model, scheme, ranges), [], {}
         ranges = through_moves(model.graph, ranges)
 
         def write(floats: Sequence[str]) -> ir.Model:
             return quantize_but(model, plain, scheme, ranges, floats)
 
+        def wide(stubborn: Sequence[str]) -> list[str]:
+            return [*scheme.wide, *touched_by(model.graph, stubborn, list(ranges))]
+
+        def widen(stubborn: Sequence[str]) -> ir.Model:
+            return quantize(model, dataclasses.replace(scheme, wide=wide(stubborn)), ranges)
+
         nodes = quantized_nodes(model.graph, scheme)
-        chosen = choose_float(plain, nodes, write, held, self.max_drop, ctx, metric=self.metric)
+        choose = functools.partial(
+            choose_float, plain, nodes, held=held, max_drop=limit, ctx=ctx, metric=self.metric
+        )
+        if ctx.target.int16_activations:
+            with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
+                chosen = choose(write=widen)
+                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.floats)}
+                return widen(chosen.floats), [], {"mixed": notes}
+        chosen = choose(write=write)
         return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
 
     def _check_share(self, share: Share, floats: Sequence[Sequence[str]], model: Model) -> None:

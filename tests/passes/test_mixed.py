@@ -204,3 +204,35 @@ def test_a_model_of_a_fixed_batch():
     data = Dataset.of_arrays({"x": rows})
     done = QuantizeStatic(data=data, max_drop=1.0, check_overflow=True)(model, VNNI)
     assert notes(done)["mixed"]["float"] == []
+
+
+def test_where_the_target_has_them_16_bits_come_before_float():
+    model, data = spoiled()
+    target = Context(target=Target.named("generic-qdq"))
+    quantized = QuantizeStatic(data=data, max_drop=2e-3)(model, target)
+    mixed = notes(quantized)["mixed"]
+    assert mixed["float"] == []
+    assert "d" in mixed["wide"]
+    assert mixed["drop"] <= 2e-3
+    wide = [n for n in quantized.graph if n.op_type == "QuantizeLinear"]
+    kinds = {n.inputs[0].name: n.inputs[2].dtype.name for n in wide}
+    assert kinds["d"] == "UINT16"
+    assert "UINT8" in kinds.values()
+
+
+def test_named_activations_have_16_bits():
+    model, data = spoiled()
+    target = Context(target=Target.named("generic-qdq"))
+    quantized = QuantizeStatic(data=data, wide=("d",))(model, target)
+    kinds = {v.dtype.name for n, v in quantized.graph.initializers.items() if n == "d_zero_point"}
+    assert kinds == {"UINT16"}
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "message"),
+    [("x64-avx2", "d", "no kernels for 16-bit"), ("generic-qdq", "dd", "matches no quantized")],
+)
+def test_16_bits_that_cannot_be_are_refused(target, name, message):
+    model, data = spoiled()
+    with pytest.raises(OptionError, match=message):
+        QuantizeStatic(data=data, wide=(name,))(model, Context(target=Target.named(target)))

@@ -35,6 +35,8 @@ class Target:
         weight: int8 type of weights.
         reduce_range: weights use 7 bits, so that 16-bit pair sums cannot saturate.
         symmetric_activations: zero points of activations must be zero (TensorRT).
+        int16_activations: whether single activations may have 16 bits. onnxruntime's CPU and CUDA
+            kernels have none: a 16-bit pair there is an island of float.
         float_block: channel block of the float convolution kernels.
         int8_block: channel block of the int8 convolution kernels.
         max_opset: newest operator set that the runtime takes.
@@ -49,6 +51,7 @@ class Target:
     weight: IntType = "int8"
     reduce_range: bool = False
     symmetric_activations: bool = False
+    int16_activations: bool = False
     float_block: int = 16
     int8_block: int = 16
     max_opset: int = 23
@@ -104,7 +107,14 @@ PRESETS: dict[str, Target] = {
             symmetric_activations=True,
             float_block=8,
         ),
-        Target("generic-qdq", isa="any", reduce_range=True, float_block=8, int8_block=8),
+        Target(
+            "generic-qdq",
+            isa="any",
+            reduce_range=True,
+            int16_activations=True,
+            float_block=8,
+            int8_block=8,
+        ),
     )
 }
 
