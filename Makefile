@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m trimtab.demo --out out/demo
 
+# One thread in each of the processes that share the cores.
+test test-fast: export OMP_NUM_THREADS ?= 1
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
 

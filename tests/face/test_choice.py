@@ -111,3 +111,8 @@ def test_ties_are_symmetric() -> None:
     assert tied(a, b)
     assert tied(b, a)
     assert not tied(Ratio(2.0, 1.95, 2.05), Ratio(2.2, 2.15, 2.25))
+
+
+def test_what_was_stopped_before_its_first_block_is_not_shown_as_a_number():
+    assert str(Ratio(float("nan"), 0.0, float("inf"))) == "not measured"
+    assert str(Ratio(2.0, 1.9, 2.1)) == "2.00x [1.90, 2.10]"

@@ -6,6 +6,7 @@ the package injects the real one, tests inject a fake.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -43,6 +44,8 @@ class Ratio:
         return self.high < 1
 
     def __str__(self) -> str:
+        if math.isnan(self.value):  # stopped before its first block
+            return "not measured"
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
