@@ -57,11 +57,11 @@ def test_mobilenet_v2_learns_to_be_rounded(example: Any, capsys: Any) -> None:
 
 @pytest.mark.slow
 def test_students_learn_from_resnet50(example: Any, capsys: Any) -> None:
-    options = "--width 0.125 --student 1 --batch 32 --epochs 3 --recover 2"
+    options = "--width 0.125 --student 1 --batch 32 --epochs 3 --recover 2 --size 16"
     found = top1(example, "resnet50_distill", options)
     teacher, untrained, *students = found.values()
-    assert teacher > 0.5
-    assert max(students) > untrained + 0.05
+    assert teacher > 0.3
+    assert min(students) > untrained + 0.15
     assert "answers and features" in capsys.readouterr().out
 
 
