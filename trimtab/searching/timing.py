@@ -94,7 +94,7 @@ class Timer:
         ]
 
     def _knows(self, which: str) -> bool:
-        return which in self.known and not math.isnan(self.known[which][0].ratio)
+        return which in self.known and not _unbounded(self.known[which][0])
 
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
         """A fresh run, whatever is known."""
@@ -144,7 +144,12 @@ def lacks_time(result: Result) -> bool:
     """Whether it was not measured, or in so little time that nothing is known."""
     if result.failure is not None:
         return False
-    return result.comparison is None or math.isnan(result.comparison.ratio)
+    return result.comparison is None or _unbounded(result.comparison)
+
+
+def _unbounded(comparison: Comparison) -> bool:
+    """Whether the runs were too few for any interval: the next round goes on with it."""
+    return math.isnan(comparison.ratio) or math.isinf(comparison.high)
 
 
 def _suffices(found: Any, seconds_each: float) -> bool:
