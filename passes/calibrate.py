@@ -123,7 +123,7 @@ def calibrate(
     found = {name: Statistics() for name in tensors}
     first = 0
     stream = in_runs(model, data.sized(rows), rows)
-    take_in = functools.partial(_take_in, found, budget=budget, where=data.spec)
+    take_in = functools.partial(_take_in, found, budget=budget, data=data)
     # One run is taken in while the next one is computed: numpy and onnxruntime both let go of
     # the interpreter. They are taken in one after the other, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
@@ -140,15 +140,21 @@ def calibrate(
 
 
 def _take_in(
-    found: dict[str, Statistics], arrays: Outputs, rows: int, first: int, *, budget: int, where: str
+    found: dict[str, Statistics],
+    arrays: Outputs,
+    rows: int,
+    first: int,
+    *,
+    budget: int,
+    data: Dataset,
 ) -> None:
     """Take in the tensors of one run, whose first sample is number `first`."""
     for name, statistics in found.items():
         bad = statistics.update(arrays[name], rows, budget)
         if bad is not None:
             raise DataError(
-                f"tensor {name!r} takes NaN or infinity at sample {first + bad}",
-                where=where,
+                f"tensor {name!r} takes NaN or infinity at sample {data.row(first + bad)}",
+                where=data.spec,
                 hint="Look at that sample; a range made of it would mean nothing",
             )
 

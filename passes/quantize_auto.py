@@ -169,7 +169,7 @@ def _finite(held: Dataset) -> list[Batch]:
     """Its batches, none of which holds NaN or infinity."""
     batches, row = list(held), 0
     for batch in batches:
-        check_finite(batch, f"{held.spec}, {held.part}", row)
+        check_finite(batch, held.spec, row, held.row)
         row += batch.size
     return batches
 

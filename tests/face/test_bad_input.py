@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
     "data NaN": (lambda f, m, d: ["eval", m, "--data", with_nan(f)], "in row 17"),
     "data NaN in calibration": (
         lambda f, m, d: ["quantize", m, "-o", str(f / OUT), "--data", with_nan(f)],
-        "NaN",
+        "in row 17",
     ),
     "data no rows": (lambda f, m, d: ["eval", m, "--data", no_rows(f)], "no rows"),
     "labels out of range": (

@@ -152,6 +152,13 @@ class Dataset:
             return np.arange(self.source.count)
         return np.asarray(self.rows, dtype=np.int64)
 
+    def row(self, number: int) -> int:
+        """Where in the source the item stands that comes as the given one, counted from 0."""
+        if self.source.batched:
+            return number
+        # A last batch that was filled up repeats its last item.
+        return int(self.positions[min(number, len(self) - 1)])
+
     @property
     def batches(self) -> int:
         """Number of batches that one pass yields."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .dataset import Array, Batch, Dataset
@@ -56,8 +58,16 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
         )
 
 
-def check_finite(batch: Batch, where: str, first_row: int = 0) -> None:
+def check_finite(
+    batch: Batch, where: str, first_row: int = 0, locate: Callable[[int], int] = int
+) -> None:
     """Refuse NaN and infinity, which would poison ranges and metrics silently.
+
+    Args:
+        batch: what to look at.
+        where: the data, as the user named them.
+        first_row: how many rows came before.
+        locate: the row in the user's data of the n-th row that came, see `Dataset.row`.
 
     Raises:
         DataError: names the array and the row.
@@ -66,7 +76,7 @@ def check_finite(batch: Batch, where: str, first_row: int = 0) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.argwhere(~np.isfinite(array))[0][0])
             raise DataError(
-                f"array {name!r} holds NaN or infinity in row {first_row + bad}",
+                f"array {name!r} holds NaN or infinity in row {locate(first_row + bad)}",
                 where=where,
                 hint="Clean the data; a metric or a range made of it would mean nothing",
             )

@@ -229,7 +229,7 @@ def evaluate(
     row = 0
     tracked = (progress or Silent()).track(data, f"evaluating {model.name}", data.batches)
     for batch in tracked:
-        check_finite(batch, data.spec, row)
+        check_finite(batch, data.spec, row, data.row)
         row += batch.size
         outputs = run(session, batch.feeds)
         truth: Any = run(other, batch.feeds) if other else batch.labels
