@@ -60,6 +60,8 @@ FLOAT_OPS = frozenset(
 )
 #: Operators that only move between integers and floats.
 QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+#: Domain of the operators of onnxruntime that work on channels in blocks.
+BLOCKED_DOMAIN = "com.microsoft.nchwc"
 #: Where the weight, or the second factor, stands among an operator's inputs; 1 where not named.
 _WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "QLinearConvTranspose": 3}
 
@@ -116,11 +118,13 @@ def int8_share(
         RunError: onnxruntime refuses the model.
     """
     config = config or SessionConfig()
-    counts = collections.Counter(node.op_type for node in running_graph(model, config).graph)
-    # The blocked layout of float convolutions hides names and true channel counts, and decides
-    # nothing about int8: the products are weighed without it.
-    plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = running_graph(model, plain)
+    running = running_graph(model, config)
+    counts = collections.Counter(node.op_type for node in running.graph)
+    if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
+        # The blocked layout of float convolutions hides names and true channel counts, and decides
+        # nothing about int8: the products are weighed without it.
+        without = (*config.disabled_optimizers, "NchwcTransformer")
+        running = running_graph(model, replace(config, disabled_optimizers=without))
     integer = [node for node in running.graph.all_nodes() if node.op_type in INT8_OPS]
     floating = [node for node in running.graph.all_nodes() if node.op_type in FLOAT_OPS]
     shapes = _shapes(replace(model, ir=running), [*integer, *floating], config, feeds)
@@ -156,7 +160,7 @@ def _shapes(
     known |= {name: np.shape(array) for name, array in feeds.items()}
     if not wanted:
         return known
-    plain = replace(config, level="off")
+    plain = replace(config, level="off").unpacked()
     try:
         session = build_session(observed(running, wanted), plain)
         known |= {name: np.shape(array) for name, array in run(session, feeds).items()}

@@ -78,6 +78,10 @@ class SessionConfig:
         exact = target.vnni and not Target.detect().vnni
         return cls(threads=threads, config={EXACT_INT8: "1"} if exact else {})
 
+    def unpacked(self) -> SessionConfig:
+        """The same without weights repacked for their kernels: for a session that runs once."""
+        return replace(self, config={**self.config, "session.disable_prepacking": "1"})
+
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""
         plain = dict(self.__dict__, disabled_optimizers=list(self.disabled_optimizers))
@@ -241,10 +245,9 @@ def running_graph(model: Model | str | Path, config: SessionConfig | None = None
     """The graph that onnxruntime really runs at the configuration's level, fusions applied."""
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = Path(folder) / "running.onnx"
-        build_session(model, config, save_to=path)
-        loaded = ir.load(path)
-        # The folder goes away, so nothing may stay mapped to it.
-        return ir.from_proto(ir.to_proto(loaded))
+        build_session(model, (config or SessionConfig()).unpacked(), save_to=path)
+        # Its weights lie in the file itself, which is read whole: nothing stays mapped to it.
+        return ir.load(path)
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
