@@ -8,6 +8,7 @@ is static is quantized by `QuantizeStatic`.
     python benchmarks/forms.py                      all cases
     python benchmarks/forms.py --quick              seconds instead of a minute for each
     python benchmarks/forms.py --models minilm-int8 --threads 1 --sizes 1x128
+    python benchmarks/forms.py --models minilm-int8 --contrib   onnxruntime's own operators allowed
     python benchmarks/forms.py --list               the cases, and how long they will take
 
 `difference` is the largest of any output, relative, without onnxruntime's fusions: what the forms
@@ -139,9 +140,9 @@ def difference(model: Model, after: Model, feeds: Feeds, level: Level) -> float:
     return max(relative_error(array, new[name]) for name, array in old.items())
 
 
-def tuned(model: Model, shapes: tuple[str, ...], target: Target, seconds: float) -> Model:
+def tuned(model: Model, shapes: tuple[str, ...], target: Target, args: argparse.Namespace) -> Model:
     ctx = Context(target=target, clock=DecidingClock(), progress=Stderr())
-    return Tune(seconds=seconds, shapes=shapes)(model, ctx)
+    return Tune(seconds=args.tune, shapes=shapes, contrib=args.contrib)(model, ctx)
 
 
 def measured(case: Case, args: argparse.Namespace) -> Row:
@@ -149,7 +150,7 @@ def measured(case: Case, args: argparse.Namespace) -> Row:
     start, target = time.monotonic(), Target.detect(case.threads)
     model = made(case.network, target, args.out)
     shapes = shapes_of(model, case.size)
-    after = tuned(model, shapes, target, args.tune)
+    after = tuned(model, shapes, target, args)
     feeds, kept = feeds_of(model, shapes), after.lineage[-1].notes.get("kept", [])
     errors = [difference(model, after, feeds, level) for level in ("basic", "all")]
     figures, score = (1.0, 1.0, 1.0), "same file"
@@ -177,6 +178,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--measure", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--images", type=int, default=5000, help="to judge quality on")
     parser.add_argument("--out", type=Path, default=Path("out/forms"))
+    contrib = "forms with operators that only onnxruntime knows as well"
+    parser.add_argument("--contrib", action="store_true", help=contrib)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
@@ -188,7 +191,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     args = parsed()
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / f"rows-{args.tune:g}s.jsonl"
+    file = args.out / f"rows-{args.tune:g}s{'-contrib' * args.contrib}.jsonl"
     done, wanted = known(file), list(cases(args))
     left = [case for case in wanted if case.name not in done]
     minutes = len(left) * (args.tune + args.measure + MAKING) / 60
