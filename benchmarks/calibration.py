@@ -38,7 +38,7 @@ def ours(model, data) -> None:
     model = model.clone()
     target = Target.named("x64-avx512-vnni")
     prepare(model)
-    to_int8_forms(model.graph)
+    to_int8_forms(model)
     scheme = Scheme(
         activation=target.activation,
         weight=target.weight,

@@ -41,7 +41,7 @@ def as_reference(model: Model) -> Model:
     """A copy of the float model, prepared as it was before it was quantized."""
     reference = model.clone()
     prepare(reference)
-    to_int8_forms(reference.graph)
+    to_int8_forms(reference)
     return reference
 
 

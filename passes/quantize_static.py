@@ -106,7 +106,7 @@ class QuantizeStatic(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, look at what really runs."""
         prepare(model)
-        forms = to_int8_forms(model.graph)
+        forms = to_int8_forms(model)
         every = ctx.dataset(self.data, model, purpose="static quantization")
         data, held = self._parts(every)
         scheme, declined = self._scheme(model, ctx.target)

@@ -200,7 +200,7 @@ def _candidates(baseline: Model) -> Iterator[Model]:
         try:
             prepared = change(baseline).clone()
             prepare(prepared)
-            to_int8_forms(prepared.graph)
+            to_int8_forms(prepared)
         except (TrimtabError, MissingExtraError):
             continue
         yield prepared
