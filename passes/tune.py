@@ -22,8 +22,9 @@ from .tune_candidates import (
     with_shapes,
 )
 from .tune_judge import Judge
-from .tune_search import Budget, Search
+from .tune_search import Search
 from .tune_shapes import cases_of, first_rows, read_shapes, sizes_text
+from .tune_trials import Budget
 
 
 @dataclass(frozen=True)

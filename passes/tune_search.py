@@ -7,7 +7,6 @@ the gain of a form depends on what stands around it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from .forms import find_form
 from .tune_cache import Cache
 from .tune_candidates import Candidate, Choice, build
 from .tune_judge import Judge, Screening
+from .tune_trials import Budget, Trial
 
 #: Part of the time for screening, and for the final check of the combination.
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
@@ -34,53 +34,6 @@ MEASURING = 0.85
 LEAST_SHARE = 0.4
 #: Time of one confirmation that has to fit, in seconds.
 LEAST_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A choice that was tried.
-
-    Attributes:
-        choice: the rule and its sites.
-        sites: how many there are.
-        screened: rough speed-up when all were measured side by side; None where it was not.
-        ratio: speed-up over the best so far; None where it was not confirmed.
-        verdict: what became of it.
-    """
-
-    choice: Choice
-    sites: int
-    screened: float | None
-    ratio: Ratio | None
-    verdict: str
-
-    def __str__(self) -> str:
-        rough = f", screened {self.screened:.2f}x" if self.screened else ""
-        measured = f", measured {self.ratio}" if self.ratio else ""
-        return f"{self.sites} site{'s' * (self.sites != 1)}{rough}{measured}: {self.verdict}"
-
-
-@dataclass
-class Budget:
-    """Time that runs out.
-
-    Attributes:
-        seconds: all of it.
-        start: when it began.
-    """
-
-    seconds: float
-    start: float
-
-    @classmethod
-    def of(cls, seconds: float) -> Budget:
-        """It begins now."""
-        return cls(seconds, time.monotonic())
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, zero at the least."""
-        return max(0.0, self.seconds - (time.monotonic() - self.start))
 
 
 @dataclass

@@ -21,7 +21,8 @@ from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds, SessionConfig, build_session, run, running_graph
 
 from .base import relative_error
-from .tune_search import LEAST_SECONDS, MEASURING, Budget
+from .tune_search import LEAST_SECONDS, MEASURING
+from .tune_trials import Budget
 
 #: Where the whole configuration stands in a model; `ort_config` holds the part that onnxruntime
 #: reads itself, where the variable ORT_LOAD_CONFIG_FROM_MODEL is 1.
