@@ -18,7 +18,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import forms, tune_search
+from trimtab.passes import forms, tune_trials
 from trimtab.passes.forms.form import Found, form
 from trimtab.passes.tune import Tune
 
@@ -173,7 +173,7 @@ def test_it_stops_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None
     def takes(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(tune_search, "time", Time)
+    monkeypatch.setattr(tune_trials, "time", Time)
     after = tuned(
         graphs.transformer(), CountingClock(SUM_WINS, takes=takes), seconds=10.0, shapes=LENGTHS
     )
@@ -190,7 +190,7 @@ def test_a_rule_is_left_where_no_time_is_left_for_it(monkeypatch: pytest.MonkeyP
             cls.now += 30.0
             return cls.now
 
-    monkeypatch.setattr(tune_search, "time", Time)
+    monkeypatch.setattr(tune_trials, "time", Time)
     after = tuned(norms(), CountingClock(SUM_WINS), seconds=60.0)
     assert graphs.ops(after) == ["Add", "LayerNormalization"]
     [[node, reason]] = notes(after)["declined"]
