@@ -140,9 +140,16 @@ def difference(model: Model, after: Model, feeds: Feeds, level: Level) -> float:
     return max(relative_error(array, new[name]) for name, array in old.items())
 
 
-def tuned(model: Model, shapes: tuple[str, ...], target: Target, args: argparse.Namespace) -> Model:
+def tuned(
+    model: Model,
+    shapes: tuple[str, ...],
+    target: Target,
+    seconds: float,
+    *,
+    contrib: bool = False,
+) -> Model:
     ctx = Context(target=target, clock=DecidingClock(), progress=Stderr())
-    return Tune(seconds=args.tune, shapes=shapes, contrib=args.contrib)(model, ctx)
+    return Tune(seconds=seconds, shapes=shapes, contrib=contrib)(model, ctx)
 
 
 def measured(case: Case, args: argparse.Namespace) -> Row:
@@ -150,7 +157,7 @@ def measured(case: Case, args: argparse.Namespace) -> Row:
     start, target = time.monotonic(), Target.detect(case.threads)
     model = made(case.network, target, args.out)
     shapes = shapes_of(model, case.size)
-    after = tuned(model, shapes, target, args)
+    after = tuned(model, shapes, target, args.tune, contrib=args.contrib)
     feeds, kept = feeds_of(model, shapes), after.lineage[-1].notes.get("kept", [])
     errors = [difference(model, after, feeds, level) for level in ("basic", "all")]
     figures, score = (1.0, 1.0, 1.0), "same file"

@@ -21,7 +21,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
-from trimtab.core.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.repeated_runs import RepeatedRuns
+from trimtab.core.session import Outputs, SessionConfig, build_session, with_outputs
 from trimtab.core.target import usable_cpus
 
 from .histogram import Histogram
@@ -31,7 +32,7 @@ CHUNK_BYTES = 32 << 20
 #: Values per tensor that all runs together put into its histogram, about.
 SAMPLED_VALUES = 1 << 20
 #: Values per tensor that each run puts into its histogram at least.
-SAMPLED_PER_RUN = 1 << 14
+SAMPLED_PER_RUN = 1 << 12
 #: Strides through a tensor: primes, so that a stride never falls into step with rows or channels.
 STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093)
 
@@ -114,9 +115,9 @@ def calibrate(
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
-    # Without the arena, which keeps what it took and grows by doubling.
-    config = SessionConfig(threads=usable_cpus(), arena=False)
-    session = build_session(observing(model, inner), config)
+    session = build_session(
+        observing(model, inner), SessionConfig(threads=usable_cpus(), arena=False)
+    )
     rows = rows_per_run(model, data, session, inner)
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
@@ -124,12 +125,13 @@ def calibrate(
     first = 0
     stream = in_runs(model, data.sized(rows), rows)
     take_in = functools.partial(_take_in, found, budget=budget, data=data)
+    again = RepeatedRuns(session, inner)
     # One run is taken in while the next one is computed: numpy and onnxruntime both let go of
     # the interpreter. They are taken in one after the other, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[None] | None = None
         for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
-            arrays = _run(session, batch, inner, f"{data.spec}, batch {index}")
+            arrays = _run(again, batch, f"{data.spec}, batch {index}")
             if waiting is not None:
                 waiting.result()
             waiting = pool.submit(take_in, arrays, batch.size, first)
@@ -169,9 +171,9 @@ def observing(model: Model, tensors: Sequence[str]) -> Model:
     return copy
 
 
-def _run(session: Any, batch: Batch, inner: Sequence[str], where: str) -> Outputs:
+def _run(session: RepeatedRuns, batch: Batch, where: str) -> Outputs:
     try:
-        return {**batch.feeds, **(run(session, batch.feeds, inner) if inner else {})}
+        return {**batch.feeds, **session.run(batch.feeds)}
     except RunError as error:
         shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in batch.feeds.items())
         raise DataError(f"the model refuses it ({shapes})", where=where, hint=error.what) from error
@@ -201,7 +203,7 @@ def rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]
         return fixed
     for batch in data.take(1):
         row = _cut(batch, 0, 1)
-        arrays = _run(session, row, inner, f"{data.spec}, batch 0")
+        arrays = _run(RepeatedRuns(session, inner), row, f"{data.spec}, batch 0")
         nbytes = sum(a.nbytes for a in arrays.values()) / max(row.size, 1)
         return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, 64))
     return 1

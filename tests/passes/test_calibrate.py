@@ -91,9 +91,9 @@ def test_large_tensors_are_counted_in_part_and_evenly(monkeypatch):
 def test_memory_of_a_run_is_bounded(monkeypatch):
     seen = []
     monkeypatch.setattr(module, "CHUNK_BYTES", 10_000)
-    original = module.run
+    original = module.RepeatedRuns.run
     monkeypatch.setattr(
-        module, "run", lambda s, f, n: seen.append(len(f["x"])) or original(s, f, n)
+        module.RepeatedRuns, "run", lambda s, f: seen.append(len(f["x"])) or original(s, f)
     )
     model, rows = network(), batches_of((100, 20))[0]
     calibrate(model, TENSORS, Dataset.of_arrays({"x": rows}, batch=100), CONTEXT)
