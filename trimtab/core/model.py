@@ -119,7 +119,12 @@ class Model:
                 hint="Work on a file with external data",
             )
         # A message that names a file beside the model would be read from some other folder.
-        return onnx_ir.to_proto(onnx_ir.external_data.load_to_model(self._with_lineage()))
+        loaded = onnx_ir.external_data.load_to_model(self._with_lineage())
+        proto = onnx_ir.to_proto(loaded)
+        # A graph is a cycle and stays until it is collected; the weights read for it need not.
+        for value in loaded.graph.initializers.values():
+            value.const_value = None
+        return proto
 
     def to_bytes(self) -> bytes:
         """The bytes that `save` writes; the same model gives the same bytes.
@@ -205,14 +210,14 @@ class Model:
         bare.graph.initializers.clear()
         bare.graph.initializers.update(weights)
         digest = hashlib.sha256()
-        if self.weight_bytes > EXTERNAL_DATA_BYTES:
-            for name, value in sorted(bare.graph.initializers.items()):
-                tensor = value.const_value
-                if tensor is None:
-                    continue
-                digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())
-                digest.update(np.ascontiguousarray(tensor.numpy()).view(np.uint8).data)
-                value.const_value = onnx_ir.tensor([0], name=name)
+        # One weight at a time, as the message of all would be a second copy of them.
+        for name, value in weights:
+            tensor = value.const_value
+            if tensor is None or tensor.dtype == onnx_ir.DataType.STRING:
+                continue
+            digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+            value.const_value = onnx_ir.tensor([0], name=name)
         onnx_ir.external_data.load_to_model(bare)
         digest.update(onnx_ir.to_proto(bare).SerializeToString(deterministic=True))
         return digest.hexdigest()
