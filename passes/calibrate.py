@@ -115,9 +115,7 @@ def calibrate(
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
-    session = build_session(
-        observing(model, inner), SessionConfig(threads=usable_cpus(), arena=False)
-    )
+    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
     rows = rows_per_run(model, data, session, inner)
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
