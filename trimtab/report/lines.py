@@ -144,6 +144,8 @@ def _verdict(result: Result) -> str:
         return "failed"
     if result.comparison:
         return str(result.comparison.verdict)
+    if result.measured_as:
+        return "same graph"
     if result.predicted is not None:
         return "predicted"
     return "loses too much" if result.dropped else "not measured"

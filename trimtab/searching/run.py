@@ -24,7 +24,7 @@ from .judge import Judge
 from .log import Log
 from .maker import Maker
 from .memory import with_memory
-from .timing import SECONDS_PER_GRAPH, Timer, lacks_time
+from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer, lacks_time
 
 
 @dataclass
@@ -104,8 +104,11 @@ class Search:
 
     def measure(self, stage: str, seconds_each: float = SECONDS_PER_GRAPH) -> None:
         """Measure those that keep their quality and have no latency yet."""
+        if not self.measures:
+            return
+        self._leave_out_alike(stage)
         waiting = [r for r in self.good() if lacks_time(r) and self._small_enough(r)]
-        if not waiting or not self.measures:
+        if not waiting:
             return
         graphs = len({r.name for r in waiting})
         timed = self.timer.measured(waiting, self.spent.measuring_s(graphs, seconds_each))
@@ -121,6 +124,15 @@ class Search:
                 failure=new.failure,
                 measured_as=new.measured_as,
             )
+
+    def _leave_out_alike(self, stage: str) -> None:
+        """Candidates that run the original's own graph need no clock."""
+        for index, result in enumerate(self.results):
+            if result.model is None or not lacks_time(result) or result.comparison is not None:
+                continue
+            if self.timer.alike(result.model):
+                self.results[index] = replace(result, measured_as=ORIGINAL)
+                self.log.note(stage, f"{result.name}: runs the same graph as the original")
 
     def good(self) -> list[Result]:
         """Candidates that could be made and keep their quality, as far as is known."""

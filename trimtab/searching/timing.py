@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.session import Feeds, SessionConfig, running_graph
 from trimtab.result import Result
 from trimtab.structure import structure
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
 #: Seconds of measurement a graph may take, when the evidence is slow to come.
 SECONDS_PER_GRAPH = 12.0
+#: What a candidate is measured as that runs the original's graph.
+ORIGINAL = "original"
 #: Chance that any of the intervals of the search misses its ratio, whenever it stops.
 ALPHA = 0.05
 
@@ -96,6 +98,21 @@ class Timer:
     def _knows(self, which: str) -> bool:
         return which in self.known and not _unbounded(self.known[which][0])
 
+    def alike(self, model: Model) -> bool:
+        """Whether onnxruntime makes of a model the graph of the original: none is faster then."""
+        if self.given is not None:
+            return False
+        return self._runs_as(model) == self._runs_as(self.original)
+
+    def _runs_as(self, model: Model) -> str:
+        config = SessionConfig.of(self.ctx.target)
+        key = key_of("running", model=model.digest, config=config.to_json())
+        return str(
+            self.store.value(
+                key, lambda: structure(replace(model, ir=running_graph(model, config)))
+            )
+        )
+
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
         """A fresh run, whatever is known."""
         measure = self.given or bench(ALPHA)
@@ -142,7 +159,7 @@ class Timer:
 
 def lacks_time(result: Result) -> bool:
     """Whether it was not measured, or in so little time that nothing is known."""
-    if result.failure is not None:
+    if result.failure is not None or result.measured_as == ORIGINAL:
         return False
     return result.comparison is None or _unbounded(result.comparison)
 
