@@ -8,7 +8,6 @@ leaves its time to the next. After Ctrl-C the rest is left out and what was meas
 from __future__ import annotations
 
 import collections
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,18 +22,14 @@ from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.running import int8_share
 from trimtab.core.session import Feeds, SessionConfig, available_providers
-from trimtab.core.target import usable_cpus
 
+from .bench import Bench, LocalBench, Timing
 from .budgets import Budget, Gate
-from .card import card
-from .compare import ModelOrPath, compare, measure, size_bytes
+from .compare import ModelOrPath, size_bytes
 from .feeds import make_feeds
-from .fitness import Snapshot, fit_to_measure
-from .gate import fewest_runs, ratio_verdict
+from .gate import fewest_runs
 from .providers import nodes_by_provider
 from .ruling import Facts
-from .statistics import PairedTest
-from .tails import tail_test
 
 OpenModel = Callable[[str], ModelOrPath]
 #: Processes of a card where no start-up time is tested.
@@ -61,6 +56,7 @@ class Collector:
         open_model: from a name in the gate to a model or file.
         in_process: sessions in this process, for tests.
         given_feeds: what the model is fed; by default rows of the data, else random ones.
+        bench: where to measure.
     """
 
     gate: Gate
@@ -71,6 +67,7 @@ class Collector:
     open_model: OpenModel = open_file
     in_process: bool = False
     given_feeds: Feeds | None = None
+    bench: Bench = field(default_factory=LocalBench)
     _end: float = 0.0
     _found: dict[str, Any] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
@@ -99,11 +96,11 @@ class Collector:
     @property
     def config(self) -> SessionConfig:
         """How every session of this gate is built."""
-        threads = self.gate.threads or usable_cpus()
+        threads = self.gate.threads or self.bench.environment().cpus
         return SessionConfig(provider=self.gate.provider, threads=threads)
 
     def _measure(self, model: ModelOrPath, in_memory: Model) -> None:
-        if self._provider_is_missing():
+        if isinstance(self.bench, LocalBench) and self._provider_is_missing():
             return
         feeds = self._feeds(in_memory)
         if self.gate.of_kind("provider"):
@@ -178,18 +175,12 @@ class Collector:
         self._found["comparisons"] = {}
         parts = len(by_reference) + bool(self.gate.of_kind("tail"))
         for position, (reference, budgets) in enumerate(by_reference.items()):
-            found = compare(
+            found = self.bench.compare(
                 self.open_model(reference),
                 [model],
                 feeds,
-                config=self.config,
-                max_seconds=self._share_of_time(parts - position),
-                alpha=self.alpha,
-                resolution=self.gate.resolution,
-                seed=self.seed,
-                progress=self.progress,
-                in_process=self.in_process,
-                until=self._decided(budgets),
+                self._timing(self._share_of_time(parts - position), budgets),
+                self.progress,
             )[0]
             self._found["comparisons"][reference] = found
             if found.error is not None and found.error.startswith(found.candidate.model):
@@ -197,31 +188,23 @@ class Collector:
             if found.interrupted:
                 raise KeyboardInterrupt
 
-    def _decided(self, budgets: Sequence[Budget]) -> Callable[[PairedTest], bool]:
-        """Every budget is ruled; a few blocks more, until the interval has two ends to report."""
-
-        def decided(test: PairedTest) -> bool:
-            for budget in budgets:
-                if ratio_verdict(test, budget, self.alpha, self.gate.resolution) == "inconclusive":
-                    return False
-            return all(math.isfinite(end) for end in test.interval(self.alpha))
-
-        return decided
+    def _timing(self, seconds: float, budgets: Sequence[Budget] = ()) -> Timing:
+        return Timing(
+            self.config,
+            max_seconds=seconds,
+            alpha=self.alpha,
+            resolution=self.gate.resolution,
+            seed=self.seed,
+            in_process=self.in_process,
+            budgets=tuple(budgets),
+        )
 
     def _alone(self, model: ModelOrPath, feeds: Feeds) -> None:
         budgets = self.gate.of_kind("tail")
         if not budgets:
             return
-        solo = measure(
-            [model],
-            feeds,
-            config=self.config,
-            max_seconds=self._share_of_time(1),
-            seed=self.seed,
-            progress=self.progress,
-            in_process=self.in_process,
-            until=tails_decided(budgets, self.alpha),
-        )[0]
+        timing = self._timing(self._share_of_time(1), budgets)
+        solo = self.bench.measure([model], feeds, timing, self.progress)[0]
         self._found["solo"] = solo
         if solo.interrupted:
             raise KeyboardInterrupt
@@ -232,9 +215,8 @@ class Collector:
         tested = bool(self.gate.of_kind("start"))
         processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
         self.progress.say(f"starting {processes} fresh processes")
-        before = Snapshot.now(self.config)
-        self._found["card"] = card(model, feeds, self.config, processes=processes)
-        self._found["start_fitness"] = fit_to_measure(before, Snapshot.now(self.config))
+        found = self.bench.card(model, feeds, self._timing(self.seconds), processes, arena=False)
+        self._found["card"], self._found["start_fitness"] = found
 
     def _share_of_time(self, parts_left: int) -> float:
         return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)
@@ -242,26 +224,3 @@ class Collector:
     def _in_memory(self, name: str) -> Model:
         opened = self.open_model(name)
         return opened if isinstance(opened, Model) else Model.load(opened)
-
-
-def tails_decided(
-    budgets: Sequence[Budget], alpha: float
-) -> Callable[[Sequence[Sequence[int]]], bool]:
-    """When the runs of one model decide all its percentile budgets.
-
-    It looks again only after the runs have grown by a tenth, since a look goes through all of them.
-    """
-    next_look = 0
-
-    def decided(samples: Sequence[Sequence[int]]) -> bool:
-        nonlocal next_look
-        runs = samples[0]
-        if len(runs) < next_look:
-            return False
-        next_look = len(runs) + len(runs) // 10 + 1
-        return all(
-            tail_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
-            for b in budgets
-        )
-
-    return decided

@@ -17,3 +17,10 @@ def text_of(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
+
+
+def temperature() -> float | None:
+    """Of the hottest sensor in degrees Celsius, None where there is none."""
+    found = [text_of(str(p)).strip() for p in Path("/sys/class/thermal").glob("*/temp")]
+    values = [int(text) / 1000 for text in found if text.lstrip("-").isdigit()]
+    return max(values, default=None)

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
+    from trimtab.core.progress import Progress
     from trimtab.core.session import Feeds, SessionConfig
-    from trimtab.runtime_bench.compare import MakeArm, ModelOrPath
+    from trimtab.runtime_bench.bench import Bench, Timing
+    from trimtab.runtime_bench.compare import ModelOrPath
 
 SUMMARY = "measure models against each other"
 INTERRUPTED = 130
+#: Fresh processes that a model's start-up costs are the medians of.
+PROCESSES = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--in-process", action="store_true", help="all sessions in this process")
     add("--concurrency", metavar="N", help="throughput with N callers at once")
     add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
+    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or a name of `device`")
     add("--resolution", metavar="0.05", default="0.05", help="a difference that counts as none")
     add("--alpha", metavar="0.01", default="0.01", help="bound on any wrong verdict")
     add("--seed", metavar="N", default="0", help="of the order of blocks and of random inputs")
@@ -48,11 +53,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
+    from trimtab.core.progress import Stderr
+    from trimtab.runtime_bench.devices import bench_on
+
+    progress = Stderr()
+    request = _Request(args, progress)
+    with bench_on(args.on, progress) as bench:
+        return _carry_out(request, bench)
+
+
+def _carry_out(request: _Request, bench: Bench) -> int:
     from pathlib import Path
 
     from trimtab.runtime_bench.values import save
 
-    request = _Request(args)
+    args = request.args
+    request.measure_on(bench)
     document: dict[str, Any] = {"kind": "bench", "runs": [], "cards": []}
     codes = [0]
     for settings in request.sweep():
@@ -73,15 +89,14 @@ def execute(args: argparse.Namespace) -> int:
 class _Request:
     """What the options ask for, checked before anything is measured."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
         from trimtab.core.fields import convert
-        from trimtab.core.progress import Stderr
         from trimtab.options import duration, shape
 
         if args.aa and args.candidates:
             raise OptionError("measures the base against itself, without CANDIDATE", where="--aa")
-        self.args, self.progress = args, Stderr()
+        self.args, self.progress = args, progress
         self.seconds = duration(args.max_time)
         self.alpha = convert(float, args.alpha, where="--alpha")
         self.resolution = convert(float, args.resolution, where="--resolution")
@@ -95,10 +110,15 @@ class _Request:
             raise OptionError("needs processes", where="--concurrency", hint="Drop --in-process")
         if args.cuda_graph and self.concurrency > 1:
             raise OptionError("has one set of tensors, for one caller", where="--cuda-graph")
-        self._check_provider()
+        if args.on is None:
+            self._check_provider()
         self.base, self.base_model = _open(args.base)
         given = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in given]
+
+    def measure_on(self, bench: Bench) -> None:
+        """Where to measure."""
+        self.bench = bench
 
     def _check_provider(self) -> None:
         """A provider that is not installed is told before any model is opened."""
@@ -109,33 +129,21 @@ class _Request:
 
     def sweep(self) -> list[dict[str, Any]]:
         """Each combination of threads and batch."""
-        from trimtab.core.target import usable_cpus
-
-        threads = self.threads or [usable_cpus()]
+        threads = self.threads or [self.bench.environment().cpus]
         return [{"threads": t, "batch": b} for t in threads for b in self.batches]
 
     def measure(self, threads: int, batch: int | None) -> tuple[int, dict[str, Any]]:
         """Measure one combination and print it: exit code and entry of the document."""
-        from trimtab.runtime_bench.compare import compare, measure
         from trimtab.runtime_bench.present import comparison_lines, measurement_lines
 
-        config = self._config(threads)
-        common: dict[str, Any] = {
-            "config": config,
-            "max_seconds": self.seconds / len(self.sweep()),
-            "seed": self.seed,
-            "progress": self.progress,
-            "in_process": self.args.in_process,
-            "make_arm": self._make_arm(config),
-        }
+        how = self._timing(threads)
         feeds, per_second = self._feeds(batch), self.concurrency > 1
         if not self.candidates:
-            found = measure([self.base], feeds, **common)
+            found = self.bench.measure([self.base], feeds, how, self.progress)
             self._print(measurement_lines(found, per_second=per_second), found, threads, batch)
             entry: dict[str, Any] = {"measurements": [m.to_json() for m in found]}
             return (INTERRUPTED if found[0].interrupted else 0), entry
-        limits = {"alpha": self.alpha, "resolution": self.resolution}
-        compared = compare(self.base, self.candidates, feeds, **common, **limits)
+        compared = self.bench.compare(self.base, self.candidates, feeds, how, self.progress)
         shown = [compared[0].base, *(c.candidate for c in compared)]
         self._print(comparison_lines(compared, per_second=per_second), shown, threads, batch)
         entry = {"comparisons": [c.to_json() for c in compared]}
@@ -145,16 +153,16 @@ class _Request:
         """Measure what each model costs to start and hold, in fresh processes, and print it."""
         from trimtab.core.accelerators import CPU
         from trimtab.core.errors import RunError
-        from trimtab.runtime_bench.card import card
         from trimtab.runtime_bench.present import card_lines
 
-        config = self._config(self.sweep()[0]["threads"])
+        how = self._timing(self.sweep()[0]["threads"])
+        arena = how.config.provider == CPU
         feeds = self._feeds(self.batches[0])
         models = [self.base] if self.args.aa else [self.base, *self.candidates]
         found = []
         for model in self.progress.track(models, "cards", len(models)):
             try:
-                found.append(card(model, feeds, config, arena=config.provider == CPU))
+                found.append(self.bench.card(model, feeds, how, PROCESSES, arena=arena)[0])
             except RunError as error:
                 self.progress.say(str(error))
         if found:
@@ -177,12 +185,18 @@ class _Request:
         data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
         return next(iter(data)).feeds
 
-    def _make_arm(self, config: SessionConfig) -> MakeArm | None:
-        from trimtab.runtime_bench.process import ProcessArm
+    def _timing(self, threads: int) -> Timing:
+        from trimtab.runtime_bench.bench import Timing
 
-        if self.concurrency == 1:
-            return None
-        return lambda model, name: ProcessArm(model, config, name, concurrency=self.concurrency)
+        return Timing(
+            self._config(threads),
+            max_seconds=self.seconds / len(self.sweep()),
+            alpha=self.alpha,
+            resolution=self.resolution,
+            seed=self.seed,
+            in_process=self.args.in_process,
+            concurrency=self.concurrency,
+        )
 
     def _code(self, compared: Sequence[Any]) -> int:
         if any(c.interrupted for c in compared):

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="exit code 3 or 4 (report), 1 (fail), or 0 (pass)",
     )
     add("--seed", metavar="N", default="0", help="of the order of blocks")
+    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or a name of `device`")
     add("--history", metavar="FILE", help="append the figures to this history")
     add("--json", metavar="FILE", help="write everything, every sample included")
     add("--junit", metavar="FILE", help="write JUnit XML")
@@ -55,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.options import duration
     from trimtab.runtime_bench.budget_file import load_gates
     from trimtab.runtime_bench.budgets import count_statistical
+    from trimtab.runtime_bench.devices import bench_on
     from trimtab.runtime_bench.gate import ALPHA, exit_code, judge
     from trimtab.runtime_bench.gate_run import Collector
     from trimtab.runtime_bench.outputs import Outcome, all_rulings, lines
@@ -64,14 +66,18 @@ def execute(args: argparse.Namespace) -> int:
     _check_history(args.history)
     alpha = ALPHA / count_statistical(gates)
     outcomes: list[Outcome] = []
-    for gate in gates:
-        collector = Collector(gate, alpha, seconds, seed, Stderr(), open_model=_open)
-        facts = collector.collect()
-        outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
-        # After each gate, so that what a later one does loses nothing.
-        _write(args, outcomes, alpha)
-        if facts.interrupted:
-            break
+    progress = Stderr()
+    with bench_on(args.on, progress) as bench:
+        for gate in gates:
+            collector = Collector(
+                gate, alpha, seconds, seed, progress, open_model=_open, bench=bench
+            )
+            facts = collector.collect()
+            outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
+            # After each gate, so that what a later one does loses nothing.
+            _write(args, outcomes, alpha)
+            if facts.interrupted:
+                break
     print("\n".join(lines(outcomes)))  # noqa: T201
     _tell_github(args.budgets, outcomes)
     if args.history:

@@ -1,0 +1,209 @@
+"""Files on a device by the digest of their bytes, and the lock of the device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from trimtab.core.errors import OutputError, RunError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Files kept on a device, the least recently used go first.
+QUOTA_BYTES = 2 << 30
+#: Of a model, and of feeds; names that a model gives to its data stand beside them.
+MODEL, FEEDS = "model.onnx", "feeds.npz"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
+_CHUNK = 1 << 20
+
+
+class Store:
+    """Models and feeds in a folder of the user's cache.
+
+    Args:
+        folder: made where it does not exist.
+        quota: bytes beyond which the least recently used are removed.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, quota: int = QUOTA_BYTES) -> None:
+        self.folder, self.quota = folder, quota
+        self._lock: IO[str] | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _full(folder, error) from error
+
+    @classmethod
+    def here(cls) -> Store:
+        """The one of this user."""
+        base = os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab"
+        return cls(Path(base) / "device")
+
+    def has(self, digest: str) -> bool:
+        """Whether the files of that digest are here."""
+        return self._place(digest).is_dir()
+
+    def model(self, digest: str) -> Path:
+        """A model's file.
+
+        Raises:
+            RunError: it is not here.
+        """
+        return self._file(digest, MODEL)
+
+    def feeds(self, digest: str) -> Path:
+        """A file of feeds.
+
+        Raises:
+            RunError: it is not here.
+        """
+        return self._file(digest, FEEDS)
+
+    def put(self, digest: str, files: Sequence[tuple[str, int]], stream: BinaryIO) -> None:
+        """Keep files, whole or not at all; their bytes are read from the stream in any case.
+
+        Raises:
+            OutputError: there is no space.
+            RunError: a name that is none, or bytes that do not have the digest.
+        """
+        place, left = self._place(digest), sum(size for _, size in files)
+        problem: OutputError | None = None
+        total = hashlib.sha256()
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="coming-") as scratch:
+            for name, size in files:
+                if not _NAME.fullmatch(name):
+                    _skip(stream, left)
+                    raise RunError(f"{name!r} is no plain file name", where="device")
+                left -= size
+                total.update(f"{name}:{size}:".encode())
+                problem = _receive(stream, size, Path(scratch) / name, total) or problem
+            if problem is not None:
+                raise problem
+            if total.hexdigest() != digest:
+                raise RunError("files came with other bytes than announced", where="device")
+            self._make_room(sum(size for _, size in files))
+            if not place.is_dir():
+                Path(scratch).rename(place)
+                Path(scratch).mkdir()  # for its removal
+
+    def lock(self, who: str) -> dict[str, Any] | None:
+        """Take the device for this process.
+
+        Returns:
+            None where it is ours now, else what its holder wrote: who, since when.
+        """
+        if fcntl is None or self._lock is not None:
+            return None
+        file = (self.folder / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            text = file.read()
+            file.close()
+            try:
+                found: dict[str, Any] = json.loads(text)
+            except ValueError:
+                return {"who": "another run", "since": 0.0}
+            return found
+        # The system frees it when a process ends, however it ends: none is ever stale.
+        file.truncate(0)
+        file.write(json.dumps({"who": who[:200], "since": time.time(), "pid": os.getpid()}))
+        file.flush()
+        self._lock = file
+        return None
+
+    def free_bytes(self) -> int:
+        """Space on the disk that holds the folder."""
+        return shutil.disk_usage(self.folder).free
+
+    def _place(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise RunError(f"{digest[:80]!r} is no digest", where="device")
+        return self.folder / digest
+
+    def _file(self, digest: str, name: str) -> Path:
+        path = self._place(digest) / name
+        if not path.is_file():
+            raise RunError("was not sent, or was removed meanwhile", where=digest[:12])
+        with contextlib.suppress(OSError):
+            os.utime(path.parent)
+        return path
+
+    def _make_room(self, coming: int) -> None:
+        kept = [p for p in self.folder.iterdir() if p.is_dir() and _DIGEST.fullmatch(p.name)]
+        kept.sort(key=lambda p: p.stat().st_mtime)
+        sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in kept}
+        over = sum(sizes.values()) + coming - self.quota
+        for path in kept:
+            # What this run measures now was used a moment ago.
+            if over <= 0 or time.time() - path.stat().st_mtime < 3600:
+                return
+            shutil.rmtree(path, ignore_errors=True)
+            over -= sizes[path]
+
+
+def digest_of(files: Sequence[tuple[str, Path]]) -> str:
+    """SHA-256 over names, sizes and bytes of files, as `put` checks it."""
+    total = hashlib.sha256()
+    for name, path in files:
+        total.update(f"{name}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def _receive(stream: BinaryIO, size: int, path: Path, total: Any) -> OutputError | None:
+    """Write bytes to a file; after a problem they are read on, so that the next command is seen."""
+    problem: OutputError | None = None
+    try:
+        file: BinaryIO | None = path.open("wb")
+    except OSError as error:
+        file, problem = None, _full(path.parent, error)
+    while size:
+        chunk = stream.read(min(size, _CHUNK))
+        if not chunk:
+            raise RunError("the connection broke while a file was sent", where="device")
+        size -= len(chunk)
+        total.update(chunk)
+        if file is not None and problem is None:
+            try:
+                file.write(chunk)
+            except OSError as error:
+                problem = _full(path.parent, error)
+    if file is not None:
+        try:
+            file.close()
+        except OSError as error:
+            problem = _full(path.parent, error)
+    return problem
+
+
+def _skip(stream: BinaryIO, size: int) -> None:
+    while size > 0 and (chunk := stream.read(min(size, _CHUNK))):
+        size -= len(chunk)
+
+
+def _full(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot be written ({error.strerror or error})",
+        where=f"{folder} on the device",
+        hint="Free some space there, or set TRIMTAB_CACHE there to a disk that has some",
+    )

@@ -1,0 +1,140 @@
+"""What a device is and what it lacks, asked with nothing but its Python."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from trimtab.core.errors import RunError
+
+from .ssh import Ssh
+
+#: Oldest interpreter that trimtab runs on, and space that its light install takes.
+PYTHON, SPACE_BYTES = (3, 11), 600 << 20
+#: Runs there, whatever is installed: no import beyond the standard library.
+_PROBE = """
+import json, os, platform, shutil, sys
+from importlib import metadata
+def known(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+home = os.path.expanduser("~")
+print("TRIMTAB" + json.dumps({
+    "python": list(sys.version_info[:3]), "machine": platform.machine(),
+    "system": platform.system() + " " + platform.release(), "executable": sys.executable,
+    "free": shutil.disk_usage(home).free, "writable": os.access(home, os.W_OK),
+    "packages": {name: known(name) for name in %s},
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A device as it was found.
+
+    Attributes:
+        device: how it was reached.
+        facts: what it told of itself.
+        problems: what is missing and what to do, the first first.
+        remarks: what works and may surprise.
+    """
+
+    device: Ssh
+    facts: Mapping[str, Any]
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can measure."""
+        return not self.problems
+
+
+def check(device: Ssh) -> Checked:
+    """Look at a device.
+
+    Raises:
+        RunError: it cannot be reached, or has no Python.
+    """
+    names = ["trimtab", *needed()]
+    said = device.output([device.python, "-c", _PROBE % json.dumps(names)])
+    _, mark, told = said.partition("TRIMTAB")
+    if not mark:
+        raise RunError(
+            "its Python answers with something else",
+            where=str(device),
+            hint=f"Is {device.python} a Python? It said: {said.strip()[:200]}",
+        )
+    facts: dict[str, Any] = json.loads(told.splitlines()[0])
+    return Checked(device, facts, tuple(_problems(device, facts)), tuple(_remarks(facts)))
+
+
+def needed() -> list[str]:
+    """Distributions that trimtab without extras needs."""
+    found = [r for r in requires("trimtab") or [] if "extra ==" not in r]
+    return [re.split(r"[\s<>=!~;\[(]", r, maxsplit=1)[0] for r in found]
+
+
+def _problems(device: Ssh, facts: Mapping[str, Any]) -> list[str]:
+    python, packages = tuple(facts["python"]), facts["packages"]
+    if python < PYTHON:
+        newest = ".".join(map(str, PYTHON))
+        return [
+            f"its Python is {'.'.join(map(str, python))}, {newest} is needed: install one, "
+            "and name it as ssh://...?python=/path/to/python3"
+        ]
+    found = []
+    lacks = [name for name, known in packages.items() if known is None]
+    if lacks and facts["free"] < SPACE_BYTES:
+        found.append(
+            f"{facts['free'] >> 20} MB are free, the install takes {SPACE_BYTES >> 20}: free some"
+        )
+    if not facts["writable"]:
+        found.append("its home folder cannot be written: set TRIMTAB_CACHE there to one that can")
+    if "trimtab" in lacks:
+        found.append(
+            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install trimtab"
+        )
+    elif lacks:
+        found.append(
+            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install "
+            f"{' '.join(lacks)}"
+        )
+    return found
+
+
+def _remarks(facts: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in ("trimtab", "onnxruntime"):
+        there, here = facts["packages"].get(name), _version(name)
+        if there and here and there != here:
+            found.append(f"{name} is {there} there and {here} here: kernels and speed may differ")
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def check_lines(found: Checked) -> list[str]:
+    """For people."""
+    facts = found.facts
+    python = ".".join(map(str, facts["python"]))
+    packages = ", ".join(f"{n} {v}" for n, v in facts["packages"].items() if v)
+    lines = [
+        f"{found.device}",
+        f"  {facts['system']} on {facts['machine']}, Python {python} ({facts['executable']})",
+        f"  {facts['free'] / 1e9:.1f} GB free; {packages or 'nothing of ours installed'}",
+        *(f"  note: {text}" for text in found.remarks),
+        *(f"  missing: {text}" for text in found.problems),
+    ]
+    return [*lines, "  ready to measure" if found.ready else "  not ready"]

@@ -1,0 +1,110 @@
+"""Devices by name, in a file of the user's, and the bench on one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from trimtab.core.errors import InputError, OptionError, unknown
+from trimtab.core.files import write_text
+from trimtab.core.progress import Progress
+
+from .bench import Bench, LocalBench
+from .ssh import Ssh
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def registry() -> Path:
+    """The file that holds the devices."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "trimtab" / "devices.json"
+
+
+def load() -> dict[str, str]:
+    """Addresses by name.
+
+    Raises:
+        InputError: the file is none of ours.
+    """
+    path = registry()
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(k): str(v) for k, v in found["devices"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            "cannot be read as a list of devices", where=str(path), hint="Mend or remove it"
+        ) from error
+
+
+def add(name: str, address: str) -> Ssh:
+    """Keep a device under a name.
+
+    Raises:
+        OptionError: the name or the address is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionError(f"{name!r} is no name", hint="Use letters, digits, '.', '_' and '-'")
+    device = Ssh.parse(address)
+    _save(load() | {name: address})
+    return device
+
+
+def remove(name: str) -> None:
+    """Forget a device.
+
+    Raises:
+        OptionError: there is none of that name.
+    """
+    known = load()
+    if name not in known:
+        raise unknown("device", name, known)
+    _save({k: v for k, v in known.items() if k != name})
+
+
+def find(name: str) -> Ssh:
+    """A device by name or address.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if "://" in name:
+        return Ssh.parse(name)
+    known = load()
+    if name not in known:
+        raise OptionError(
+            f"there is no device {name!r}",
+            where="--on",
+            hint=f"Known: {', '.join(sorted(known)) or 'none'}. Give ssh://user@host, or "
+            "`trimtab device add NAME ssh://user@host` first",
+        )
+    return Ssh.parse(known[name])
+
+
+@contextlib.contextmanager
+def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
+    """The bench on a device, ours until the end; this machine's where no name is given.
+
+    Raises:
+        OptionError: no such device.
+        RunError: it cannot be reached, or lacks what it needs.
+    """
+    if name is None:
+        yield LocalBench()
+        return
+    from .remote import RemoteBench
+
+    with RemoteBench(find(name), progress) as bench:
+        yield bench
+
+
+def _save(devices: dict[str, str]) -> None:
+    path = registry()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"schema": 1, "devices": devices}, indent=1) + "\n")

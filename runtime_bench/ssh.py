@@ -1,0 +1,181 @@
+"""A device by ssh: the OpenSSH client of this system, with the keys and known hosts of its user.
+
+Nothing that a model or a device names reaches a shell: the far command is one quoted line that is
+made of the device's own entry alone, and all else goes through the two pipes as data.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import parse_qs, urlsplit
+
+from trimtab.core.errors import OptionError, RunError, nearest
+
+#: Seconds in which a connection must stand.
+CONNECT_SECONDS = 10
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_KNOWN = ("python", "config")
+#: What ssh or the far side says, what that means, and what to do.
+_SIGNS: tuple[tuple[str, str, str], ...] = (
+    (
+        "host key verification failed",
+        "the device's host key is not the known one, or none is known",
+        "Compare its fingerprint at the device (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
+        "then connect once by hand: {command}",
+    ),
+    (
+        "permission denied",
+        "it refuses the login",
+        "Set up a key that needs no question: ssh-copy-id; then try: {command}",
+    ),
+    ("could not resolve", "its name has no address", "Check the name, or give an address"),
+    ("connection refused", "nothing answers at that port", "Start sshd there, or give :port"),
+    ("timed out", "it does not answer", "Is it on, and in this network? Try: {command}"),
+    ("no route to host", "there is no way to it", "Is it on, and in this network?"),
+    (
+        "no module named 'onnxruntime'",
+        "it lacks onnxruntime",
+        "Run there: {python} -m pip install trimtab",
+    ),
+    ("no module named", "it lacks trimtab", "Run there: {python} -m pip install trimtab"),
+    (
+        "not found",
+        "it has no Python by that name",
+        "Install Python 3.11 or newer there, or name it: ssh://...?python=/path/to/python3",
+    ),
+    (
+        "no such file",
+        "it has no Python by that name",
+        "Name one that is there: ssh://...?python=/path/to/python3",
+    ),
+    ("no space left", "its disk is full", "Free some space there"),
+)
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """How to reach a device.
+
+    Attributes:
+        host: name, address, or an alias of the user's ssh configuration.
+        user: to log in as; the configuration's where empty.
+        port: 0 for the configuration's.
+        python: the interpreter there that has trimtab.
+        config: file of ssh configuration instead of the user's own.
+    """
+
+    host: str
+    user: str = ""
+    port: int = 0
+    python: str = "python3"
+    config: str = ""
+
+    @classmethod
+    def parse(cls, address: str) -> Ssh:
+        """From ssh://user@host:port?python=/path/python3&config=/path/ssh_config.
+
+        Raises:
+            OptionError: it is no such address.
+        """
+        try:
+            parts = urlsplit(address)
+            port = parts.port or 0
+            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        except ValueError as error:
+            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
+        if parts.scheme != "ssh" or not _HOST.fullmatch(parts.hostname or ""):
+            raise OptionError(f"{address!r} is no address of a device", hint=_FORM)
+        if parts.username is not None and not _USER.fullmatch(parts.username):
+            raise OptionError(f"{parts.username!r} is no user name", where=address)
+        if parts.password is not None or parts.path.strip("/"):
+            raise OptionError("holds more than user, host and port", where=address, hint=_FORM)
+        for name in given:
+            if name not in _KNOWN:
+                raise OptionError(
+                    f"unknown option {name!r} in an address",
+                    where=address,
+                    hint=f"Did you mean {nearest(name, _KNOWN) or _KNOWN[0]!r}?",
+                )
+        fields: Mapping[str, str] = {name: values[-1] for name, values in given.items()}
+        return cls(parts.hostname or "", parts.username or "", port, **fields)
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        return f"ssh://{user}{self.host}" + (f":{self.port}" if self.port else "")
+
+    def command(self, far: Sequence[str]) -> list[str]:
+        """The local command that runs `far` there.
+
+        Args:
+            far: words, which reach their program as they are.
+
+        Raises:
+            OptionError: this machine has no ssh.
+        """
+        client = shutil.which("ssh")
+        if client is None:
+            raise OptionError("there is no ssh on this machine", hint="Install OpenSSH's client")
+        options = [
+            *(["-F", self.config] if self.config else []),
+            *("-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", f"ConnectTimeout={CONNECT_SECONDS}"),
+            *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+            *(["-p", str(self.port)] if self.port else []),
+            *(["-l", self.user] if self.user else []),
+        ]
+        return [client, *options, "--", self.host, shlex.join(far)]
+
+    def start(self, far: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Run `far` there with pipes; it is out of reach of the terminal's Ctrl-C."""
+        return subprocess.Popen(  # noqa: S603 - the user's own device
+            self.command(far),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def output(self, far: Sequence[str], data: bytes = b"", seconds: float = 60.0) -> str:
+        """What a command prints there.
+
+        Raises:
+            RunError: it cannot be reached, or the command fails.
+        """
+        with tempfile.TemporaryFile() as log:
+            process = self.start(far, log)
+            try:
+                out, _ = process.communicate(data, timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                raise RunError(f"did not answer within {seconds:.0f} s", where=str(self)) from None
+            if process.returncode:
+                raise self.failure(log, process.returncode)
+        return out.decode(errors="replace")
+
+    def failure(self, log: IO[bytes], code: int) -> RunError:
+        """One message for what ssh, or the command there, said before it ended."""
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip()
+        by_hand = shlex.join(self.command(["true"])[:-1])
+        for sign, what, hint in _SIGNS:
+            if sign in said.lower():
+                told = hint.format(command=by_hand, python=self.python)
+                return RunError(what, where=str(self), hint=told)
+        last = said.rpartition("\n")[2][:300]
+        return RunError(
+            f"its connection ended (exit code {code}){': ' + last if last else ''}",
+            where=str(self),
+            hint=f"Try by hand: {by_hand}",
+        )
+
+
+_FORM = "Write it as ssh://user@host or ssh://user@host:port"

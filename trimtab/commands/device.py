@@ -1,0 +1,61 @@
+"""Boards and other machines to measure on, by ssh.
+
+    trimtab device add pi5 ssh://me@pi5.local           under a name, for --on pi5
+    trimtab device list
+    trimtab device check pi5                            what it is, and what it lacks
+    trimtab device remove pi5
+
+An address may name the interpreter there and another ssh configuration:
+ssh://me@board:2222?python=/opt/venv/bin/python&config=/path/ssh_config. The system's ssh client
+connects, with your keys; a device whose host key is not known is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "boards and other machines to measure on"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("action", choices=["add", "list", "remove", "check"])
+    parser.add_argument("name", nargs="?", help="of the device; for check an address as well")
+    parser.add_argument("address", nargs="?", help="ssh://user@host[:port]")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Do it."""
+    from trimtab.core.errors import OptionError
+    from trimtab.runtime_bench import devices
+
+    if args.action != "list" and args.name is None:
+        raise OptionError("needs the name of a device", where=f"device {args.action}")
+    if (args.action == "add") != (args.address is not None):
+        raise OptionError(
+            "takes a name and an address" if args.action == "add" else "takes no address",
+            where=f"device {args.action}",
+            hint="trimtab device add NAME ssh://user@host",
+        )
+    if args.action == "add":
+        device = devices.add(args.name, args.address)
+        print(f"{args.name}: {device}. Try it: trimtab device check {args.name}")  # noqa: T201
+    elif args.action == "remove":
+        devices.remove(args.name)
+        print(f"{args.name} is forgotten")  # noqa: T201
+    elif args.action == "list":
+        known = devices.load()
+        lines = [f"{name}  {address}" for name, address in sorted(known.items())]
+        print("\n".join(lines) or "no device is known: trimtab device add NAME ssh://...")  # noqa: T201
+    else:
+        return _check(args.name)
+    return 0
+
+
+def _check(name: str) -> int:
+    from trimtab.runtime_bench.device_check import check, check_lines
+    from trimtab.runtime_bench.devices import find
+
+    found = check(find(name))
+    print("\n".join(check_lines(found)))  # noqa: T201
+    return 0 if found.ready else 1
