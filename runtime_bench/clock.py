@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
+from trimtab.core.progress import Silent
 from trimtab.core.session import Feeds, SessionConfig
 
-from .compare import compare, measure
+from .bench import Bench, LocalBench, Timing
 
 #: `Ratio` promises a 95% interval.
 ALPHA = 0.05
@@ -25,10 +26,12 @@ class BenchClock:
         in_process: sessions in this process: a pass measures many small models, and starting two
             processes for each costs more than measuring. A model that crashes takes all down.
         seed: of the order of blocks.
+        bench: where it measures.
     """
 
     in_process: bool = True
     seed: int = 0
+    bench: Bench = field(default_factory=LocalBench)
 
     def compare(
         self,
@@ -43,16 +46,8 @@ class BenchClock:
         Raises:
             RunError: a model was refused, crashed or hung, or there was no time for a block.
         """
-        found = compare(
-            base,
-            [candidate],
-            feeds,
-            config=config,
-            max_seconds=seconds,
-            alpha=ALPHA,
-            seed=self.seed,
-            in_process=self.in_process,
-        )[0].check()
+        how = self._timing(config, seconds)
+        found = self.bench.compare(base, [candidate], feeds, how, Silent())[0].check()
         if found.interrupted:
             raise KeyboardInterrupt  # a pass cannot go on with half a measurement
         if not found.blocks:
@@ -71,14 +66,10 @@ class BenchClock:
         Raises:
             RunError: a model was refused, crashed or hung.
         """
-        found = measure(
-            models,
-            feeds,
-            config=config,
-            max_seconds=seconds,
-            seed=self.seed,
-            in_process=self.in_process,
-        )
+        found = self.bench.measure(models, feeds, self._timing(config, seconds), Silent())
         if any(m.interrupted for m in found):
             raise KeyboardInterrupt  # a pass cannot go on with half a measurement
         return [float(median(m.samples_ns)) for m in found]
+
+    def _timing(self, config: SessionConfig, seconds: float) -> Timing:
+        return Timing(config, seconds, alpha=ALPHA, seed=self.seed, in_process=self.in_process)

@@ -19,6 +19,7 @@ from trimtab.result import Result
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.doctor import Diagnosis
+    from trimtab.runtime_bench.environment import Environment
 
 T = TypeVar("T")
 #: How a recipe becomes a model: with a cache of steps, a beginning costs nothing.
@@ -55,6 +56,7 @@ def gather(
     feeds: Feeds,
     ctx: Context,
     make: Make | None = None,
+    environment: Environment | None = None,
 ) -> dict[str, Any]:
     """The evidence as JSON values.
 
@@ -66,12 +68,13 @@ def gather(
         feeds: what is profiled: one row.
         ctx: target and progress.
         make: how the float beginning of the winner's recipe is made again.
+        environment: of the machine that measured; this one where None.
     """
-    from trimtab.runtime_bench.environment import Environment
+    from trimtab.runtime_bench.environment import Environment as Here
 
     missing = _Missing()
     found: dict[str, Any] = {
-        "environment": missing.attempt("environment", lambda: Environment.here().to_json()),
+        "environment": missing.attempt("environment", (environment or Here.here()).to_json),
         "target": ctx.target.to_json(),
         "drops": _drops(original, results),
     }

@@ -28,6 +28,7 @@ from trimtab.passes.base import Pass
 from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Constraints, Outcome, Result
+from trimtab.runtime_bench.bench import Bench, LocalBench
 from trimtab.searching.confirm import confirm
 from trimtab.searching.costs import is_here
 from trimtab.searching.effort import Effort, Spent
@@ -64,6 +65,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     measure: Measure | None = None,
     watch: Watch | None = None,
     look_into: bool = False,
+    bench: Bench | None = None,
 ) -> Outcome:
     """The best model that holds the constraints, with the evidence.
 
@@ -88,6 +90,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         same_data: take evaluation data that hold calibration data, and mark the result.
         measure: how candidates are measured against the original; the bench where None.
         watch: called after each decision with it and all results so far.
+        bench: where to measure; this machine where None. The target is the context's.
         look_into: profile the winner and judge its rounding layer by layer, for the report.
 
     Raises:
@@ -101,7 +104,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     given = open_data(data)
     model = open_given(model, given)
     parts = split_data(given, open_data(eval_data), seed=ctx.seed, same_data=same_data)
-    search = _search(model, parts, metric, asked, ctx, store, log, effort, measure)
+    place = bench or LocalBench()
+    search = _search(model, parts, metric, asked, ctx, store, log, effort, measure, place)
     search.begin()
     say_what_holds(search)
     if recipes is not None:
@@ -126,6 +130,7 @@ def _looked_into(outcome: Outcome, search: Search) -> Outcome:
         feeds=search.judge.feeds(),
         ctx=search.ctx,
         make=search.maker.model,
+        environment=search.timer.bench.environment(),
     )
     return replace(outcome, evidence=found)
 
@@ -140,6 +145,7 @@ def _search(  # noqa: PLR0917 - puts the parts together, once
     log: Log,
     effort: Effort,
     measure: Measure | None,
+    bench: Bench,
 ) -> Search:
     if asked.max_latency_ns is not None and measure is None and not is_here(ctx.target):
         raise OptionError(
@@ -149,9 +155,10 @@ def _search(  # noqa: PLR0917 - puts the parts together, once
             hint="Ask for --min-speedup, which is predicted and marked, or run on that machine",
         )
     judge = Judge(model, parts, find_metric(metric, parts.selection), asked, ctx, store)
-    timer = Timer(model, judge.feeds(), ctx, store, measure)
+    timer = Timer(model, judge.feeds(), ctx, store, measure, bench)
+    maker = Maker(model, ctx, store, bench.environment().machine_class())
     spent = Spent(effort, time.monotonic())
-    return Search(asked, ctx, Maker(model, ctx, store), judge, timer, log, spent)
+    return Search(asked, ctx, maker, judge, timer, log, spent)
 
 
 def _effort(seconds: float | None, train: float | str | None) -> Effort:
@@ -235,6 +242,10 @@ def _marks(search: Search) -> tuple[str, ...]:
         marks.append(
             f"{search.ctx.target.name} is not this machine: speed-ups are predicted by a cost "
             "model, not measured."
+        )
+    if not isinstance(search.timer.bench, LocalBench):
+        marks.append(
+            "Latency and memory were measured on the device, times by layer on this machine."
         )
     return tuple(marks)
 

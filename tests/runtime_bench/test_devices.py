@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import graphs
+import numpy as np
 import pytest
 from sshd import Server, keygen, sshd
 
@@ -80,6 +81,25 @@ def test_gate_rules_what_was_measured_there(
     )
     code = main(["gate", str(tmp_path / "budgets.yaml"), "--on", server.address])
     assert code == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_optimize_takes_target_and_times_from_the_device(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    graphs.cnn().save(tmp_path / "float.onnx")
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((96, 3, 8, 8), np.float32))
+    command = ["optimize", str(tmp_path / "float.onnx"), "--data", str(tmp_path / "data.npz")]
+    command += ["-o", str(tmp_path / "out"), "--on", server.address, "--threads", "1"]
+    command += ["--passes", "simplify,quantize-static", "--max-drop", "1", "--time", "20s"]
+    assert main([*command, "--no-cache"]) in {0, 1}
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert any("on the device" in mark for mark in result["marks"])
+    assert any(r["comparison"] for r in result["results"])
+    capsys.readouterr()
+    assert main([*command, "--target", "arm64"]) == 2
+    assert "the device says what it is" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.model import Model
     from trimtab.result import Constraints, Outcome
+    from trimtab.runtime_bench.bench import Bench
     from trimtab.searching.effort import Effort
 
 SUMMARY = "find the best model that holds your constraints"
@@ -34,6 +37,7 @@ _OPTIONS = (
     ("--passes", "A,B", "names of the passes that may be used (default: all)"),
     ("--target", "NAME", "auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
+    ("--on", "DEVICE", "measure there: ssh://user@host, or a name of `device`"),
     ("--cache", "DIR", "what was made and measured (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--seed", "N", "of splits, training and measurement order (default 0)"),
 )
@@ -90,19 +94,40 @@ def execute(args: argparse.Namespace) -> int:
 
 def _search(args: argparse.Namespace) -> Outcome | None:
     """The outcome; None where only the plan was asked for."""
-    from dataclasses import replace
-
     from trimtab.core.dataset import Dataset
+    from trimtab.core.errors import OptionError
+    from trimtab.core.progress import Stderr
     from trimtab.open_model import open_model
-    from trimtab.report.live import watching
-    from trimtab.search import optimize
+    from trimtab.runtime_bench.devices import bench_on
     from trimtab.searching.given import first_feeds
 
-    constraints, effort, ctx = _constraints(args), _effort(args), _context(args)
+    constraints, effort = _constraints(args), _effort(args)
+    if args.on and args.target:
+        raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
     data = Dataset.open(args.data)
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
     passes = args.passes.split(",") if args.passes else None
+    with bench_on(args.on, Stderr()) as bench:
+        return _searched(args, model, data, evaluation, passes, constraints, effort, bench)
+
+
+def _searched(  # noqa: PLR0917 - the parts of one call
+    args: argparse.Namespace,
+    model: Model,
+    data: Dataset,
+    evaluation: Dataset | None,
+    passes: list[str] | None,
+    constraints: Constraints,
+    effort: Effort,
+    bench: Bench,
+) -> Outcome | None:
+    from dataclasses import replace
+
+    from trimtab.report.live import watching
+    from trimtab.search import optimize
+
+    ctx = _context(args, bench)
     if args.dry_run:
         from trimtab.searching.estimate import estimate, estimate_lines
 
@@ -123,10 +148,11 @@ def _search(args: argparse.Namespace) -> Outcome | None:
             same_data=args.same_data,
             watch=watch,
             look_into=True,
+            bench=bench,
         )
 
 
-def _context(args: argparse.Namespace) -> Context:
+def _context(args: argparse.Namespace, bench: Bench) -> Context:
     from trimtab.core.context import Context
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
@@ -135,10 +161,10 @@ def _context(args: argparse.Namespace) -> Context:
 
     threads = convert(int | None, args.threads, where="--threads")
     return Context(
-        target=Target.named(args.target or "auto", threads),
+        target=Target.named(args.target, threads) if args.target else bench.target(threads),
         progress=Stderr(),
         seed=convert(int, args.seed or 0, where="--seed"),
-        clock=BenchClock(),
+        clock=BenchClock(bench=bench),
     )
 
 

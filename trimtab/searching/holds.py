@@ -32,7 +32,8 @@ def original_holds(search: Search) -> bool | None:
         latency_ns = _latency_ns(search)
         found.append(None if latency_ns is None else latency_ns <= asked.max_latency_ns)
     if asked.max_rss is not None and False not in found:
-        peak = with_memory(original, search.timer.feeds, search.ctx, search.maker.store).rss_bytes
+        store, bench = search.maker.store, search.timer.bench
+        peak = with_memory(original, search.timer.feeds, search.ctx, store, bench).rss_bytes
         found.append(None if peak is None else peak <= asked.max_rss)
     if not found or False in found:
         return False if found else None

@@ -27,11 +27,13 @@ class Maker:
         original: what every recipe starts from.
         ctx: target, seed, clock.
         store: of steps made.
+        machine: class of the machine that measures, for what passes ask the clock.
     """
 
     original: Model
     ctx: Context
     store: Store
+    machine: str = ""
 
     def make(self, recipe: Recipe, stage: str = "") -> Result:
         """The candidate of a recipe; with its `failure` where a pass refuses or breaks a promise.
@@ -81,7 +83,7 @@ class Maker:
     def _settled(self, step: Pass, model: Model, ctx: Context) -> Pass:
         if not step.decides_by_time():
             return step
-        key = key_of("settle", **self._parts(step, model, ctx), machine=machine_class())
+        key = key_of("settle", **self._parts(step, model, ctx), machine=self.machine)
         found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
         return _changed(step, found)
 
@@ -123,10 +125,3 @@ def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
 def _named(step: Pass, error: TrimtabError) -> str:
     text = str(error)
     return text if step.name() in text else f"pass {step.name()}: {text}"
-
-
-def machine_class() -> str:
-    """Of this machine: what measured times may be carried over to."""
-    from trimtab.runtime_bench.environment import Environment
-
-    return Environment.here().machine_class()

@@ -8,15 +8,16 @@ from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.session import Feeds, SessionConfig
 from trimtab.result import Result
+from trimtab.runtime_bench.bench import Bench, Timing
 
-from .maker import machine_class
 from .store import Store, key_of
 
+#: Fresh processes, of which the largest peak counts.
+PROCESSES = 3
 
-def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store) -> Result:
+
+def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench: Bench) -> Result:
     """The result with the largest peak of three processes, or with the failure to run them."""
-    from trimtab.runtime_bench.card import card
-
     if result.model is None:
         return result
     model, config = result.model, SessionConfig.of(ctx.target)
@@ -25,10 +26,15 @@ def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store) -> Res
         model=model.digest,
         inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
         config=config.to_json(),
-        machine=machine_class(),
+        machine=bench.environment().machine_class(),
     )
+
+    def peak_bytes() -> float:
+        found, _ = bench.card(model, feeds, Timing(config), PROCESSES, arena=False)
+        return float(max(found.peak_bytes))
+
     try:
-        peak = store.value(key, lambda: float(max(card(model, feeds, config).peak_bytes)))
+        peak = store.value(key, peak_bytes)
     except TrimtabError as error:
         return replace(result, failure=str(error))
     return replace(result, rss_bytes=peak)

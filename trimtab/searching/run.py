@@ -175,7 +175,9 @@ class Search:
         for index, result in enumerate(self.results):
             if result.failure or violations(result, self.original, rest):
                 continue
-            self.results[index] = with_memory(result, self.timer.feeds, self.ctx, self.maker.store)
+            self.results[index] = with_memory(
+                result, self.timer.feeds, self.ctx, self.maker.store, self.timer.bench
+            )
 
     def _counted(self, made: Result) -> Result:
         if made.model is None or self.base_costs is None:

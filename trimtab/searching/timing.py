@@ -16,9 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, running_graph
 from trimtab.result import Result
+from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
 from trimtab.structure import structure
 
-from .maker import machine_class
 from .store import Store, key_of
 
 if TYPE_CHECKING:
@@ -34,24 +34,14 @@ ORIGINAL = "original"
 ALPHA = 0.05
 
 
-def bench(alpha: float) -> Measure:
-    """The bench, with a share of the error rate."""
+def measuring(bench: Bench, alpha: float) -> Measure:
+    """A bench, with a share of the error rate."""
 
     def measure(
         model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
-        from trimtab.runtime_bench.compare import compare
-
-        return compare(
-            model,
-            candidates,
-            feeds,
-            config=SessionConfig.of(ctx.target),
-            max_seconds=seconds,
-            alpha=alpha,
-            seed=ctx.seed,
-            progress=ctx.progress,
-        )
+        how = Timing(SessionConfig.of(ctx.target), seconds, alpha=alpha, seed=ctx.seed)
+        return bench.compare(model, candidates, feeds, how, ctx.progress)
 
     return measure
 
@@ -66,6 +56,7 @@ class Timer:
         ctx: target, seed, progress.
         store: of what was measured on this class of machine.
         given: how to measure; the bench where None, whose comparisons alone are kept.
+        bench: where to measure.
         rounds: so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
         known: comparison, and name of the model measured, by structure.
     """
@@ -75,6 +66,7 @@ class Timer:
     ctx: Context
     store: Store
     given: Measure | None = None
+    bench: Bench = field(default_factory=LocalBench)
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
 
@@ -115,7 +107,7 @@ class Timer:
 
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
         """A fresh run, whatever is known."""
-        measure = self.given or bench(ALPHA)
+        measure = self.given or measuring(self.bench, ALPHA)
         return measure(self.original, models, self.feeds, self.ctx, seconds)
 
     def _measure(self, wanted: dict[str, Model], seconds: float | None) -> None:
@@ -131,7 +123,7 @@ class Timer:
         if not left:
             return
         self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
-        measure = self.given or bench(alpha * len(left) / len(wanted))
+        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted))
         limit = seconds or SECONDS_PER_GRAPH * len(left)
         found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
         for (which, model), comparison in zip(left.items(), found_now, strict=True):
@@ -153,7 +145,7 @@ class Timer:
             config=SessionConfig.of(self.ctx.target).to_json(),
             inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
             alpha=round(alpha, 9),
-            machine=machine_class(),
+            machine=self.bench.environment().machine_class(),
         )
 
 
