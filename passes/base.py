@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import onnx_ir
 
+from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.errors import PassError, TrimtabError
 from trimtab.core.fields import Field, build, fields_of, to_plain
@@ -154,6 +155,7 @@ class Pass(ABC):
             notes["declined"] = [[d.node, d.reason] for d in result.declined]
         return Step(self.name(), self.to_json(), model.digest, notes)
 
+    @collector_paused()
     def _check(self, before: Model, after: Model, ctx: Context) -> None:
         """Hold the result against the promises of every pass."""
         if before.inputs != after.inputs or before.outputs != after.outputs:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from trimtab.core.collector import collector_paused
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.model import Model
 from trimtab.core.running import INT8_OPS, QDQ_OPS
@@ -23,6 +24,7 @@ MINIMUM_OPSET = 13
 HALF_OPSET = 21
 
 
+@collector_paused()
 def prepare(model: Model) -> None:
     """Make the graph of a clone ready: Constants lifted, nodes named, shapes known.
 

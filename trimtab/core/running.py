@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .collector import collector_paused
 from .errors import RunError
 from .model import Model
 from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
@@ -104,6 +105,7 @@ class Share:
         }
 
 
+@collector_paused()
 def int8_share(
     model: Model, config: SessionConfig | None = None, feeds: Feeds | None = None
 ) -> Share:
