@@ -17,6 +17,7 @@ from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from .base import Declined, Pass, Rewrite
+from .onnxsim_import import onnxsim
 from .pooling import pool_means
 from .tidy import merge_equal, restore_interface, tidy
 
@@ -53,7 +54,7 @@ class Simplify(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The simplified graph."""
-        _need_onnxsim()
+        onnxsim()  # said before any work where it is missing
         notes = _Notes()
         base = model.clone()
         notes.declined += tidy(base.ir)
@@ -106,8 +107,6 @@ class Simplify(Pass):
         return converted
 
     def _onnxsim(self, proto: onnx.ModelProto, *, notes: _Notes) -> onnx.ModelProto:
-        import onnxsim
-
         limit = proto.ByteSize() + self.max_growth
         kilobytes = min(max(self.max_growth // 1024, 1), 1 << 20)
         options: list[dict[str, Any]] = [
@@ -116,7 +115,7 @@ class Simplify(Pass):
             {"skip_constant_folding": True},
         ]
         for tried, option in enumerate(options):
-            made, _ = onnxsim.simplify(proto, certify=False, **option)
+            made, _ = onnxsim().simplify(proto, certify=False, **option)
             if made.ByteSize() <= limit:
                 if tried:
                     reason = f"stay computed: stored they add more than {self.max_growth:,} bytes"
@@ -150,13 +149,6 @@ class _Notes:
 def onnx_ir_proto(model: Model) -> onnx.ModelProto:
     """The bare graph as protobuf: lineage would only be copied about."""
     return dataclasses.replace(model, lineage=()).to_proto()
-
-
-def _need_onnxsim() -> None:
-    try:
-        import onnxsim  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("simplify needs onnxsim", extra="optimize") from error
 
 
 def _report(before: Model, after: Model, notes: list[str]) -> dict[str, Any]:

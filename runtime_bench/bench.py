@@ -24,6 +24,7 @@ from .process import ProcessArm
 from .statistics import PairedTest
 from .tails import tail_test
 from .values import Comparison, Measurement
+from .verdict import decide
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Timing:
         in_process: all sessions in one process.
         concurrency: callers at once.
         budgets: ends a measurement as soon as they are decided.
+        brief: ends a comparison as soon as its verdict stands, however wide the interval.
     """
 
     config: SessionConfig
@@ -49,6 +51,7 @@ class Timing:
     in_process: bool = False
     concurrency: int = 1
     budgets: tuple[Budget, ...] = ()
+    brief: bool = False
 
 
 class Bench(Protocol):
@@ -109,7 +112,7 @@ class LocalBench:
             seed=how.seed,
             progress=progress,
             in_process=how.in_process,
-            until=_ratios_decided(how) if how.budgets else None,
+            until=_decided(how, len(candidates)),
             make_arm=_callers(how),
         )
 
@@ -150,6 +153,22 @@ def _callers(how: Timing) -> Callable[..., ProcessArm] | None:
     if how.concurrency == 1:
         return None
     return lambda model, name: ProcessArm(model, how.config, name, concurrency=how.concurrency)
+
+
+def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
+    if how.budgets:
+        return _ratios_decided(how)
+    return _verdict_stands(how, how.alpha / candidates) if how.brief else None
+
+
+def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
+    """A verdict that holds for kept sessions too, and an interval of two ends to report."""
+
+    def stands(test: PairedTest) -> bool:
+        verdict = decide(test, alpha=alpha, resolution=how.resolution, renewed=False)
+        return verdict != "inconclusive" and all(map(math.isfinite, test.interval(alpha)))
+
+    return stands
 
 
 def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:

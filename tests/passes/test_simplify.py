@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
+import graphs
 import numpy as np
 import onnx
 import onnxsim
@@ -322,3 +324,15 @@ def test_a_trained_network_keeps_its_answers(name):
     assert after.graph.num_nodes() < model.graph.num_nodes()
     assert after.size_bytes < model.size_bytes + 2000
     assert_same_numbers(model, after, batch=4)
+
+
+def test_onnxsim_is_imported_without_torch_which_can_still_be_imported(tmp_path):
+    file = graphs.cnn().save(tmp_path / "cnn.onnx")
+    code = (
+        "import sys; from trimtab.core.model import Model; from trimtab.passes import Simplify\n"
+        f"Simplify()(Model.load({str(file)!r}))\n"
+        "assert 'onnxsim' in sys.modules and 'torch' not in sys.modules\n"
+        "import torch; torch.zeros(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

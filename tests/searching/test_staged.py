@@ -40,7 +40,7 @@ def search(**options: Any) -> Outcome:
 def test_the_stages_try_families_then_pruning_then_both() -> None:
     outcome = search(passes=None)
     names = [r.name for r in outcome.results]
-    assert names[:2] == ["float simplified", "int8 static"]
+    assert names[:2] == ["int8 static", "float simplified"]
     assert "pruned to 85%" in names
     assert any(n.endswith(", int8") for n in names)
     assert outcome.chosen is not None

@@ -72,9 +72,9 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
         return Line(stage, recipe.name, spent + full, always)
 
     lines = [Line("original", "evaluated on selection and test", 2 * full)]
-    firsts = [*plan.floats()[:1], *plan.first()]
+    firsts = plan.first()
     lines += [line("first", r) for r in firsts]
-    others = [*plan.floats()[1:], *plan.int8()[1:], *plan.weight_only(), *plan.own_recipes()]
+    others = [*plan.floats(), *plan.int8()[1:], *plan.weight_only(), *plan.own_recipes()]
     lines += [line("int8", r) for r in others]
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
     if plan.allows("prune-channels"):

@@ -24,7 +24,7 @@ from .judge import Judge
 from .log import Log
 from .maker import Maker
 from .memory import with_memory
-from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer, lacks_time
+from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
 
 @dataclass
@@ -102,16 +102,19 @@ class Search:
             self._tell(stage, judged)
         return found
 
-    def measure(self, stage: str, seconds_each: float = SECONDS_PER_GRAPH) -> None:
-        """Measure those that keep their quality and have no latency yet."""
+    def measure(
+        self, stage: str, seconds_each: float = SECONDS_PER_GRAPH, *, brief: bool = False
+    ) -> None:
+        """Measure those that keep their quality and have no latency yet, or a brief one only."""
         if not self.measures:
             return
         self._leave_out_alike(stage)
-        waiting = [r for r in self.good() if lacks_time(r) and self._small_enough(r)]
+        waiting = [r for r in self.good() if self.timer.lacks_time(r) and self._small_enough(r)]
         if not waiting:
             return
         graphs = len({r.name for r in waiting})
-        timed = self.timer.measured(waiting, self.spent.measuring_s(graphs, seconds_each))
+        seconds = self.spent.measuring_s(graphs, seconds_each)
+        timed = self.timer.measured(waiting, seconds, brief=brief)
         for old, new in zip(waiting, timed, strict=True):
             self.results[self.results.index(old)] = new
             ratio = speedup(new)
@@ -128,9 +131,9 @@ class Search:
     def _leave_out_alike(self, stage: str) -> None:
         """Candidates that run the original's own graph need no clock."""
         for index, result in enumerate(self.results):
-            if result.model is None or not lacks_time(result) or result.comparison is not None:
+            if result.model is None or result.comparison is not None:
                 continue
-            if self.timer.alike(result.model):
+            if self.timer.lacks_time(result) and self.timer.alike(result.model):
                 self.results[index] = replace(result, measured_as=ORIGINAL)
                 self.log.note(stage, f"{result.name}: runs the same graph as the original")
 

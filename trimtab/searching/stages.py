@@ -1,8 +1,8 @@
 """The staged search: what a good engineer tries by hand, in the order in which he would.
 
-    first        the model cleaned up, and the int8 recipe most likely to do
-    int8         the other families; other ranges, then the best known passes with layers left
-                 float, where the plain recipes lose too much
+    first        the int8 recipe most likely to do, timed until it is known to be faster
+    int8         the model cleaned up and the other families; other ranges, then the best known
+                 passes with layers left float, where the plain recipes lose too much
     prune        channels away by steps, from mild to strong while quality lasts
     combine      pruning and int8
     train        short runs over strengths, a long one for the strongest that promises to come back
@@ -24,21 +24,21 @@ from .holds import say_what_holds
 from .run import Search
 from .training import train
 
-#: Seconds of measurement for each graph of the first stage, so that something usable is there soon.
+#: Seconds of measurement of a graph in the first stage at most: something usable is there soon.
 SOON = 6.0
 
 
 def staged(search: Search, plan: Plan) -> None:
     """All stages; each stops where time or trials are used up."""
-    search.attempt("first", plan.floats()[:1])
-    search.attempt("first", plan.first())
-    search.measure("first", SOON)
+    search.attempt("first", plan.first() or plan.floats()[:1])
+    search.measure("first", SOON, brief=True)
     say_what_holds(search)
     _usable(search)
-    search.attempt("int8", [*plan.floats()[1:], *plan.int8()[1:], *plan.weight_only()])
+    search.attempt("int8", [*plan.floats(), *plan.int8()[1:], *plan.weight_only()])
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
+    say_what_holds(search)
     strongest = _prune(search, plan)
     _combine(search, plan, strongest)
     search.measure("prune")

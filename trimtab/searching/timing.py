@@ -34,13 +34,13 @@ ORIGINAL = "original"
 ALPHA = 0.05
 
 
-def measuring(bench: Bench, alpha: float) -> Measure:
-    """A bench, with a share of the error rate."""
+def measuring(bench: Bench, alpha: float, *, brief: bool = False) -> Measure:
+    """A bench, with a share of the error rate; brief: no longer than until a verdict stands."""
 
     def measure(
         model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
-        how = Timing(SessionConfig.of(ctx.target), seconds, alpha=alpha, seed=ctx.seed)
+        how = Timing(SessionConfig.of(ctx.target), seconds, alpha=alpha, seed=ctx.seed, brief=brief)
         return bench.compare(model, candidates, feeds, how, ctx.progress)
 
     return measure
@@ -59,6 +59,7 @@ class Timer:
         bench: where to measure.
         rounds: so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
         known: comparison, and name of the model measured, by structure.
+        rough: structures that were measured briefly; the next round measures them again.
     """
 
     original: Model
@@ -69,26 +70,44 @@ class Timer:
     bench: Bench = field(default_factory=LocalBench)
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
+    rough: set[str] = field(default_factory=set)
 
-    def measured(self, results: Sequence[Result], seconds: float | None) -> list[Result]:
-        """The results with comparisons; those that have one, or no model, stay as they are."""
+    def measured(
+        self, results: Sequence[Result], seconds: float | None, *, brief: bool = False
+    ) -> list[Result]:
+        """The results with comparisons; those that have one, or no model, stay as they are.
+
+        Args:
+            results: candidates.
+            seconds: of the round.
+            brief: ends as soon as the verdicts stand, for a first word; a later round does more.
+        """
         wanted: dict[str, Model] = {}
         keys = []
         for result in results:
-            key = structure(result.model) if result.model and lacks_time(result) else None
+            key = structure(result.model) if result.model and self.lacks_time(result) else None
             keys.append(key)
             if key is not None and result.model is not None and not self._knows(key):
                 wanted.setdefault(key, result.model)
         if wanted:
             self.rounds += 1
-            self._measure(wanted, seconds)
+            self._measure(wanted, seconds, brief=brief)
         return [
             r if key is None else _with_comparison(r, *self.known[key])
             for r, key in zip(results, keys, strict=True)
         ]
 
+    def lacks_time(self, result: Result) -> bool:
+        """Whether it was not measured, or in so little time that little is known."""
+        if result.failure is not None or result.measured_as == ORIGINAL or result.model is None:
+            return False
+        if result.comparison is None or _unbounded(result.comparison):
+            return True
+        return bool(self.rough) and structure(result.model) in self.rough
+
     def _knows(self, which: str) -> bool:
-        return which in self.known and not _unbounded(self.known[which][0])
+        known = which in self.known and not _unbounded(self.known[which][0])
+        return known and which not in self.rough
 
     def alike(self, model: Model) -> bool:
         """Whether onnxruntime makes of a model the graph of the original: none is faster then."""
@@ -110,9 +129,10 @@ class Timer:
         measure = self.given or measuring(self.bench, ALPHA)
         return measure(self.original, models, self.feeds, self.ctx, seconds)
 
-    def _measure(self, wanted: dict[str, Model], seconds: float | None) -> None:
+    def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
         alpha = ALPHA / 2**self.rounds
-        keys = {s: self._key(s, alpha / len(wanted)) for s in wanted}
+        keys = {s: self._key(s, alpha / len(wanted), brief=brief) for s in wanted}
+        self.rough = set(wanted) if brief else self.rough - set(wanted)
         left, each = dict(wanted), (seconds or math.inf) / len(wanted)
         for which in list(left):
             found = None if self.given else self.store.known(keys[which])
@@ -123,7 +143,7 @@ class Timer:
         if not left:
             return
         self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
-        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted))
+        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted), brief=brief)
         limit = seconds or SECONDS_PER_GRAPH * len(left)
         found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
         for (which, model), comparison in zip(left.items(), found_now, strict=True):
@@ -137,7 +157,7 @@ class Timer:
                 }
                 self.store.keep(keys[which], comparison.to_json() | taken)
 
-    def _key(self, which: str, alpha: float) -> str:
+    def _key(self, which: str, alpha: float, *, brief: bool) -> str:
         return key_of(
             "latency",
             base=structure(self.original),
@@ -145,15 +165,9 @@ class Timer:
             config=SessionConfig.of(self.ctx.target).to_json(),
             inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
             alpha=round(alpha, 9),
+            brief=brief,
             machine=self.bench.environment().machine_class(),
         )
-
-
-def lacks_time(result: Result) -> bool:
-    """Whether it was not measured, or in so little time that nothing is known."""
-    if result.failure is not None or result.measured_as == ORIGINAL:
-        return False
-    return result.comparison is None or _unbounded(result.comparison)
 
 
 def _unbounded(comparison: Comparison) -> bool:
