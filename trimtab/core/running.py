@@ -127,21 +127,44 @@ def int8_share(
         # nothing about int8: the products are weighed without it.
         without = (*config.disabled_optimizers, "NchwcTransformer")
         running = running_graph(model, replace(config, disabled_optimizers=without))
-    integer = [node for node in running.graph.all_nodes() if node.op_type in INT8_OPS]
-    floating = [node for node in running.graph.all_nodes() if node.op_type in FLOAT_OPS]
+    integer, floating = _kinds(running)
     shapes = _shapes(replace(model, ir=running), [*integer, *floating], config, feeds)
     return Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
-        int8_macs=sum(_macs(node, shapes) for node in integer),
-        float_macs=sum(_macs(node, shapes) for node in floating),
+        int8_macs=_sum_macs(integer, shapes),
+        float_macs=_sum_macs(floating, shapes),
         # This fusion appends its own name to that of the node that it replaces.
         float_nodes=tuple(
             (node.name or node.op_type).split("/MatmulTransposeFusion")[0] for node in floating
         ),
         ops=dict(counts),
     )
+
+
+def products(running: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    """(int8, float) multiply-accumulates of one run of a graph that runs.
+
+    Args:
+        running: as onnxruntime runs it, without the blocked layout, which hides channel counts.
+        shapes: of its tensors, by name; an operator of which one is missing counts nothing.
+    """
+    integer, floating = _kinds(running)
+    return _sum_macs(integer, shapes), _sum_macs(floating, shapes)
+
+
+def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Operators with weights in int8, and in float."""
+    nodes = list(running.graph.all_nodes())
+    return (
+        [node for node in nodes if node.op_type in INT8_OPS],
+        [node for node in nodes if node.op_type in FLOAT_OPS],
+    )
+
+
+def _sum_macs(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(_macs(node, shapes) for node in nodes)
 
 
 def _shapes(

@@ -7,14 +7,14 @@ bytes moved at the rate of the memory, the rates as ratios that hold for a class
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share, observed
+from trimtab.core.running import observed, products
 from trimtab.core.session import (
     Feeds,
     SessionConfig,
@@ -74,12 +74,46 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
         config=config.to_json(),
     )
 
-    def count() -> dict[str, Any]:
-        share = int8_share(model, config, feeds)
-        moved = moved_bytes(model, config, feeds)
-        return {"float_macs": share.float_macs, "int8_macs": share.int8_macs, "moved_bytes": moved}
+    return Costs(**store.value(key, lambda: asdict(counted(model, config, feeds))))
 
-    return Costs(**store.value(key, count))
+
+@collector_paused()
+def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
+    """Products and bytes of one run of the graph that onnxruntime makes of a model.
+
+    The blocked layout of float convolutions is left out: it hides true channel counts.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
+    running = replace(model, ir=running_graph(model, plain))
+    tensors = _tensors(running, config, feeds)
+    int8_macs, float_macs = products(running.ir, {n: shape for n, (shape, _) in tensors.items()})
+    moved = sum(
+        tensors[value.name][1]
+        for node in running.graph
+        for value in (*node.inputs, *node.outputs)
+        if value is not None and value.name in tensors
+    )
+    return Costs(float_macs, int8_macs, moved)
+
+
+def _tensors(
+    running: Model, config: SessionConfig, feeds: Feeds
+) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape and bytes of all tensors of a graph that runs, by one run of it."""
+    inner = [v.name for node in running.graph for v in node.outputs if v.name]
+    session = build_session(observed(running, inner), replace(config, level="off").unpacked())
+    found = {
+        name: (np.shape(array), np.asarray(array).nbytes)
+        for name, array in (*run(session, feeds).items(), *feeds.items())
+    }
+    for name, value in running.graph.initializers.items():
+        if value.const_value is not None:
+            shape = tuple(value.const_value.shape.numpy())
+            found[name] = (shape, value.const_value.nbytes)
+    return found
 
 
 def with_costs(result: Result, original: Costs, found: Costs, target: Target | None) -> Result:
@@ -97,29 +131,6 @@ def is_here(target: Target) -> bool:
         return False
     gpu = target.isa == "gpu"
     return gpu or (target.isa == here.isa and target.vnni == here.vnni)
-
-
-def moved_bytes(model: Model, config: SessionConfig, feeds: Feeds) -> int:
-    """Bytes that the operators of the graph that runs read and write in one run.
-
-    Raises:
-        RunError: onnxruntime refuses the model.
-    """
-    plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=running_graph(model, plain))
-    inner = [v.name for node in running.graph for v in node.outputs if v.name]
-    session = build_session(observed(running, inner), replace(config, level="off"))
-    sizes = {name: np.asarray(array).nbytes for name, array in run(session, feeds).items()}
-    sizes |= {name: np.asarray(array).nbytes for name, array in feeds.items()}
-    for name, value in running.graph.initializers.items():
-        if value.const_value is not None:
-            sizes[name] = value.const_value.nbytes
-    return sum(
-        sizes.get(value.name or "", 0)
-        for node in running.graph
-        for value in (*node.inputs, *node.outputs)
-        if value is not None
-    )
 
 
 def _here(target: Target) -> SessionConfig:
