@@ -60,7 +60,8 @@ class Recover(Pass):
         time: longest time to train, as in 90s, 20m or 1h; with steps or epochs, whichever is first.
         batch: items in a step; that of the model where it is fixed.
         optimizer: adamw, or sgd with Nesterov momentum.
-        learning_rate: the highest; 0.0005 for adamw and 0.01 for sgd where not given.
+        learning_rate: the highest; 0.0001 for adamw and 0.01 for sgd where not given, which suit a
+            model that was trained before.
         momentum: of sgd.
         weight_decay: pull of kernels towards zero; norms, biases and step sizes are left alone.
         schedule: how the learning rate falls: cosine to zero, step to a tenth at a half and at

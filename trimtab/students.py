@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
 _PRUNED = "pruned:"
+#: Learning rates from random weights: ten times those of a trained model.
+RATES = {"adamw": 1e-3, "sgd": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,9 @@ def _fields(how: Pass, student: Student, index: int, count: int) -> dict[str, An
     checkpoint = getattr(how, "checkpoint", None)
     if checkpoint and count > 1:
         fields["checkpoint"] = f"{checkpoint}.{index}"
-    if student.random and "batch_norm" not in how.to_json():
+    given = how.to_json()
+    if student.random and "batch_norm" not in given:
         fields["batch_norm"] = "trained"
+    if student.random and "learning_rate" not in given:
+        fields["learning_rate"] = RATES[getattr(how, "optimizer", "adamw")]
     return fields

@@ -3,7 +3,8 @@
 The student is an .onnx file, which starts from its weights; module:callable, which starts at random
 or from --weights; or pruned:0.5, the teacher with half of its multiply-accumulates left. A module
 keeps its BatchNormalization and Dropout to learn with; from random weights --batch-norm is trained
-unless told otherwise, and folded into the layers before it at the end.
+unless told otherwise, and folded into the layers before it at the end, and --learning-rate is ten
+times that of a trained model.
 
 Where a student is much smaller than its teacher, --through names students of falling size between
 them: each learns from the one before (Mirzadeh et al., "Teacher assistant", 2020).
