@@ -56,6 +56,7 @@ def main() -> None:
             learning_rate=0.1,
             weight_decay=5e-4,
             batch_norm="trained",
+            match="order",  # the files of the teachers name their outputs otherwise
             augment="both",
             evaluate_every=max(args.steps // 5, 1),
             validation=0.02,

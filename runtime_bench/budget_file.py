@@ -29,7 +29,7 @@ from .budgets import Budget, Gate, check, fraction
 from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
-KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "budgets")
+KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "on", "budgets")
 #: Makes the place in a message from a line.
 At = Callable[[int], str]
 
@@ -115,6 +115,7 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         threads=_threads(given.get("threads"), at),
         shapes=_shapes(given.get("shape"), at),
         resolution=_resolution(given.get("resolution"), at),
+        on=_devices(given.get("on"), at),
         where=at(entry.line),
     )
     return check(gate, at)
@@ -124,6 +125,18 @@ def _text(key: str, entry: Entry, at: At) -> str:
     if not isinstance(entry.value, str) or not entry.value.strip():
         raise InputError(f"`{key}:` is no text", where=at(entry.line), hint="Write a name or path")
     return entry.value
+
+
+def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    listed = entry.value if isinstance(entry.value, list) else [entry]
+    for item in listed:
+        if not isinstance(item.value, str) or not item.value.strip():
+            raise InputError(
+                "`on:` names no device", where=at(entry.line), hint="Write `on: [pi5, orin-nano]`"
+            )
+    return tuple(dict.fromkeys(item.value for item in listed))
 
 
 def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:

@@ -200,6 +200,7 @@ class Gate:
         threads: intra-op threads; all usable ones where None.
         shapes: of inputs with dynamic axes, by name.
         resolution: a relative budget is held if the model is proved to be within this much of it.
+        on: devices that each must hold it; where the command says where nothing is named.
         where: file and line, for messages.
     """
 
@@ -213,6 +214,7 @@ class Gate:
     threads: int | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     resolution: float = 0.05
+    on: tuple[str, ...] = ()
     where: str = "budgets"
 
     def of_kind(self, *kinds: Kind) -> list[Budget]:

@@ -14,8 +14,10 @@ from trimtab.core.files import write_text
 from trimtab.core.progress import Progress
 
 from .bench import Bench, LocalBench
+from .fleet_address import FleetAddress
 from .ssh import Ssh
 
+FLEET = "dask://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -43,7 +45,7 @@ def load() -> dict[str, str]:
         ) from error
 
 
-def add(name: str, address: str) -> Ssh:
+def add(name: str, address: str) -> Ssh | FleetAddress:
     """Keep a device under a name.
 
     Raises:
@@ -51,7 +53,9 @@ def add(name: str, address: str) -> Ssh:
     """
     if not _NAME.fullmatch(name):
         raise OptionError(f"{name!r} is no name", hint="Use letters, digits, '.', '_' and '-'")
-    device = Ssh.parse(address)
+    device: Ssh | FleetAddress = (
+        FleetAddress.parse(address) if address.startswith(FLEET) else Ssh.parse(address)
+    )
     _save(load() | {name: address})
     return device
 
@@ -98,10 +102,31 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
     if name is None:
         yield LocalBench()
         return
+    address = load().get(name, name)
+    if address.startswith(FLEET):
+        from .fleet import FleetBench
+
+        with FleetBench(FleetAddress.parse(address), progress) as fleet:
+            yield fleet
+        return
     from .remote import RemoteBench
 
     with RemoteBench(find(name), progress) as bench:
         yield bench
+
+
+def device_names(text: str | None) -> list[str | None]:
+    """The devices of an --on: one, several with commas between, or this machine.
+
+    Raises:
+        OptionError: a name between commas is missing.
+    """
+    if text is None:
+        return [None]
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise OptionError(f"{text!r} lacks a name", where="--on", hint="Write --on pi5,orin-nano")
+    return list(dict.fromkeys(names))
 
 
 def _save(devices: dict[str, str]) -> None:

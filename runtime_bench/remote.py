@@ -15,24 +15,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-import numpy as np
-import onnx
-
-from trimtab.core.errors import ModelError, RunError
-from trimtab.core.model import Model
+from trimtab.core.errors import RunError
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
 from trimtab.core.target import Target
 
 from .agent import PROTOCOL, timing_to_json
-from .agent_store import FEEDS, MODEL, digest_of
+from .agent_store import FEEDS, digest_of
 from .bench import Timing
+from .bundles import feeds_file, model_files, named
 from .card import Card
 from .compare import ModelOrPath
 from .environment import Environment
 from .fitness import Fitness
-from .ssh import Ssh
 from .subject import Subject
+from .transport import Device
 from .values import Comparison, Measurement
 from .wire import Message, receive, send, unpack_error
 
@@ -55,7 +52,7 @@ class RemoteBench:
         RunError: it cannot be reached, or lacks what it needs; the message says what to do.
     """
 
-    def __init__(self, device: Ssh, progress: Progress | None = None) -> None:
+    def __init__(self, device: Device, progress: Progress | None = None) -> None:
         self.device, self.progress = device, progress or Silent()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._folder = tempfile.TemporaryDirectory(prefix="trimtab-device-")
@@ -116,7 +113,7 @@ class RemoteBench:
         )
         found = [Comparison.from_json(c) for c in answer["comparisons"]]
         return [
-            replace(c, base=_named(c.base, subjects[0]), candidate=_named(c.candidate, s))
+            replace(c, base=named(c.base, subjects[0]), candidate=named(c.candidate, s))
             for c, s in zip(found, subjects[1:], strict=True)
         ]
 
@@ -133,7 +130,7 @@ class RemoteBench:
             how=timing_to_json(how),
         )
         found = [Measurement.from_json(m) for m in answer["measurements"]]
-        return [_named(m, s) for m, s in zip(found, subjects, strict=True)]
+        return [named(m, s) for m, s in zip(found, subjects, strict=True)]
 
     def card(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
@@ -257,34 +254,12 @@ class RemoteBench:
 
     def _send_model(self, subject: Subject) -> str:
         if subject.digest not in self._sent:
-            files = self._files(subject)
+            files = model_files(subject, Path(self._folder.name))
             self._sent[subject.digest] = self._put(files)
         return self._sent[subject.digest]
 
-    def _files(self, subject: Subject) -> list[tuple[str, Path]]:
-        """The files of a model, by the names that they get there."""
-        if isinstance(subject.source, Model):
-            folder = Path(self._folder.name) / subject.digest
-            folder.mkdir()
-            path = subject.source.save(folder / MODEL)
-        else:
-            path = subject.source
-        proto = onnx.load(path, load_external_data=False)
-        names = sorted(_beside(proto))
-        for name in names:
-            if Path(name).name != name or name == MODEL:
-                raise ModelError(
-                    f"keeps weights in {name!r}, not beside itself",
-                    where=str(path),
-                    hint="Write it anew, as `trimtab simplify` does, and measure that",
-                )
-        return [(MODEL, path), *((name, path.parent / name) for name in names)]
-
     def _send_feeds(self, feeds: Feeds) -> str:
-        path = Path(self._folder.name) / FEEDS
-        plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
-        np.savez(path, **plain)  # type: ignore[arg-type] # its stub takes names for options
-        return self._put([(FEEDS, path)])
+        return self._put([(FEEDS, feeds_file(feeds, Path(self._folder.name)))])
 
     def _put(self, files: list[tuple[str, Path]]) -> str:
         digest = digest_of(files)
@@ -304,23 +279,8 @@ class RemoteBench:
         return digest
 
 
-def _beside(proto: onnx.ModelProto) -> set[str]:
-    """Names of the files that hold weights."""
-    return {
-        entry.value
-        for tensor in proto.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-
-
 def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
     for path in paths:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
-
-
-def _named(found: Measurement, subject: Subject) -> Measurement:
-    """With what the model is called and weighs here."""
-    return replace(found, model=subject.name, digest=subject.digest, size_bytes=subject.size_bytes)

@@ -12,7 +12,7 @@ a model that cannot run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--in-process", action="store_true", help="all sessions in this process")
     add("--concurrency", metavar="N", help="throughput with N callers at once")
     add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
-    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or a name of `device`")
+    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
     add("--resolution", metavar="0.05", default="0.05", help="a difference that counts as none")
     add("--alpha", metavar="0.01", default="0.01", help="bound on any wrong verdict")
     add("--seed", metavar="N", default="0", help="of the order of blocks and of random inputs")
@@ -54,33 +54,64 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.devices import bench_on
+    from trimtab.runtime_bench.devices import bench_on, device_names
 
     progress = Stderr()
     request = _Request(args, progress)
-    with bench_on(args.on, progress) as bench:
-        return _carry_out(request, bench)
+    names = device_names(args.on)
+    document: dict[str, Any] = {"kind": "bench", "runs": [], "cards": []}
+    codes = []
+    for name in names:
+        with bench_on(name, progress) as bench:
+            if len(names) > 1:
+                print(f"\non {name}")  # noqa: T201
+            codes.append(_carry_out(request, bench, document, {} if name is None else {"on": name}))
+        if codes[-1] == INTERRUPTED:
+            return INTERRUPTED
+    if len(names) > 1:
+        print("\n".join(["", *across(document["runs"])]))  # noqa: T201
+    return max(codes)
 
 
-def _carry_out(request: _Request, bench: Bench) -> int:
+def across(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each candidate's speed-up over all devices and settings: the worst, and the median."""
+    from statistics import median
+
+    found: dict[str, list[tuple[float, str]]] = {}
+    for run in runs:
+        for c in run.get("comparisons", []):
+            if c["ratio"] is not None and not c.get("error"):
+                found.setdefault(c["candidate"]["model"], []).append((c["ratio"], run["on"]))
+    told = []
+    for name, ratios in found.items():
+        (worst, where), places = min(ratios), {place for _, place in ratios}
+        middle = median(ratio for ratio, _ in ratios)
+        told.append(
+            f"{name} on {len(places)} devices: worst {worst:.2f}x on {where}, median {middle:.2f}x"
+        )
+    return told
+
+
+def _carry_out(
+    request: _Request, bench: Bench, document: dict[str, Any], place: Mapping[str, str]
+) -> int:
     from pathlib import Path
 
     from trimtab.runtime_bench.values import save
 
     args = request.args
     request.measure_on(bench)
-    document: dict[str, Any] = {"kind": "bench", "runs": [], "cards": []}
     codes = [0]
     for settings in request.sweep():
         code, entry = request.measure(**settings)
-        document["runs"].append(settings | entry)
+        document["runs"].append({**place, **settings, **entry})
         codes.append(code)
         if args.json:  # after each, so that what fails later loses nothing
             save(Path(args.json), document)
         if code == INTERRUPTED:
             return code
     if args.card and not args.in_process:
-        document["cards"] = request.cards()
+        document["cards"] += [{**place, **card} for card in request.cards()]
         if args.json:
             save(Path(args.json), document)
     return max(codes)

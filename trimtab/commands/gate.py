@@ -13,15 +13,18 @@ budgets file reads:
               no_slower_than: previous.onnx, tolerance: 0.02, int8_share: 0.9}
 
 Several documents, or a list under `gates:`, are several gates; paths are relative to the file.
+`on: [pi5, orin-nano]` has each of these devices hold the budgets.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trimtab.runtime_bench.budgets import Gate
     from trimtab.runtime_bench.compare import ModelOrPath
     from trimtab.runtime_bench.outputs import Outcome
 
@@ -40,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="exit code 3 or 4 (report), 1 (fail), or 0 (pass)",
     )
     add("--seed", metavar="N", default="0", help="of the order of blocks")
-    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or a name of `device`")
+    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
     add("--history", metavar="FILE", help="append the figures to this history")
     add("--json", metavar="FILE", help="write everything, every sample included")
     add("--junit", metavar="FILE", help="write JUnit XML")
@@ -56,28 +59,36 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.options import duration
     from trimtab.runtime_bench.budget_file import load_gates
     from trimtab.runtime_bench.budgets import count_statistical
-    from trimtab.runtime_bench.devices import bench_on
+    from trimtab.runtime_bench.devices import bench_on, device_names
     from trimtab.runtime_bench.gate import ALPHA, exit_code, judge
     from trimtab.runtime_bench.gate_run import Collector
     from trimtab.runtime_bench.outputs import Outcome, all_rulings, lines
 
     seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
-    gates = load_gates(args.budgets)
+    gates = [
+        _on(gate, device)
+        for gate in load_gates(args.budgets)
+        for device in gate.on or device_names(args.on)
+    ]
     _check_history(args.history)
     alpha = ALPHA / count_statistical(gates)
     outcomes: list[Outcome] = []
     progress = Stderr()
-    with bench_on(args.on, progress) as bench:
-        for gate in gates:
-            collector = Collector(
-                gate, alpha, seconds, seed, progress, open_model=_open, bench=bench
-            )
-            facts = collector.collect()
-            outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
-            # After each gate, so that what a later one does loses nothing.
-            _write(args, outcomes, alpha)
-            if facts.interrupted:
-                break
+    # One device after the other, since two runs that hold one each would wait for ever.
+    for device in dict.fromkeys(gate.on for gate in gates):
+        with bench_on(device[0] if device else None, progress) as bench:
+            for gate in (g for g in gates if g.on == device):
+                collector = Collector(
+                    gate, alpha, seconds, seed, progress, open_model=_open, bench=bench
+                )
+                facts = collector.collect()
+                outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
+                # After each gate, so that what a later one does loses nothing.
+                _write(args, outcomes, alpha)
+                if facts.interrupted:
+                    break
+        if outcomes[-1].facts.interrupted:
+            break
     print("\n".join(lines(outcomes)))  # noqa: T201
     _tell_github(args.budgets, outcomes)
     if args.history:
@@ -85,6 +96,13 @@ def execute(args: argparse.Namespace) -> int:
 
         append(args.history, outcomes)
     return exit_code(all_rulings(outcomes), args.on_inconclusive)
+
+
+def _on(gate: Gate, device: str | None) -> Gate:
+    """The gate on one device, named after both."""
+    if device is None:
+        return gate
+    return replace(gate, name=f"{gate.name} on {device}", on=(device,))
 
 
 def _open(name: str) -> ModelOrPath:

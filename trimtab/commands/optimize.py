@@ -98,12 +98,18 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
     from trimtab.open_model import open_model
-    from trimtab.runtime_bench.devices import bench_on
+    from trimtab.runtime_bench.devices import bench_on, device_names
     from trimtab.searching.given import first_feeds
 
     constraints, effort = _constraints(args), _effort(args)
     if args.on and args.target:
         raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
+    if len(device_names(args.on)) > 1:
+        raise OptionError(
+            "a search is for one device",
+            where=f"--on {args.on}",
+            hint="Search for the slowest, then have all hold its budgets: `on: [...]` in the gate",
+        )
     data = Dataset.open(args.data)
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))

@@ -1,0 +1,251 @@
+"""A bench on a device of a Dask fleet: the scheduler is the queue, a resource token the mutex.
+
+Each worker offers a token for each device that it fronts (`dask worker --resources "orin-nano=1"`);
+a call takes the token, so that a device measures for one at a time and callers queue. Where a
+worker is lost in the middle, the scheduler gives the call to another that has such a device.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from trimtab.core.errors import OptionError, RunError
+from trimtab.core.progress import Progress, Silent
+from trimtab.core.session import Feeds
+from trimtab.core.target import Target
+
+from .agent import timing_to_json
+from .bench import Timing
+from .bundles import feeds_file, model_files, named
+from .card import Card
+from .compare import ModelOrPath
+from .environment import Environment
+from .fitness import Fitness
+from .fleet_address import FleetAddress
+from .fleet_worker import Call, carry_out
+from .subject import Subject
+from .values import Comparison, Measurement
+from .wire import Message, unpack_error
+
+#: Seconds to connect, and between two looks.
+CONNECT_SECONDS, POLL_SECONDS = 10.0, 0.2
+#: After which a call that has not begun is said to wait; that a device may be missing.
+WAITING_SECONDS, GONE_SECONDS = 1.0, 20.0
+#: That a call may take beside what it was given.
+EXTRA_SECONDS = 300.0
+
+
+class FleetBench:
+    """A device of a fleet; each call queues for it.
+
+    Args:
+        address: of the scheduler, and the device.
+        progress: where to tell what is waited for.
+
+    Raises:
+        MissingExtraError: Dask is not installed.
+        OptionError: no worker offers such a device.
+        RunError: the scheduler does not answer, or the device lacks what it needs.
+    """
+
+    def __init__(self, address: FleetAddress, progress: Progress | None = None) -> None:
+        self.address, self.progress = address, progress or Silent()
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        try:
+            self._client = address.client(CONNECT_SECONDS)
+        except OSError as error:
+            raise RunError(
+                f"no scheduler answers ({error})",
+                where=f"dask://{address.scheduler}",
+                hint="Start one: dask scheduler; or try: trimtab fleet up --local 2",
+            ) from error
+        try:
+            self._check_device()
+            self.facts = self._call(self.progress, Call("facts", address.device))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the fleet."""
+        self._client.close()
+
+    def compare(
+        self,
+        base: ModelOrPath,
+        candidates: Sequence[ModelOrPath],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """See `Bench`."""
+        subjects = [Subject.of(m) for m in (base, *candidates)]
+        answer = self._call(progress, self._packed("compare", subjects, feeds, how))
+        found = [Comparison.from_json(c) for c in answer["comparisons"]]
+        return [
+            replace(c, base=named(c.base, subjects[0]), candidate=named(c.candidate, s))
+            for c, s in zip(found, subjects[1:], strict=True)
+        ]
+
+    def measure(
+        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """See `Bench`."""
+        subjects = [Subject.of(m) for m in models]
+        answer = self._call(progress, self._packed("measure", subjects, feeds, how))
+        found = [Measurement.from_json(m) for m in answer["measurements"]]
+        return [named(m, s) for m, s in zip(found, subjects, strict=True)]
+
+    def card(
+        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[Card, Fitness]:
+        """See `Bench`."""
+        subject = Subject.of(model)
+        more = {"processes": processes, "arena": arena}
+        call = replace(self._packed("card", [subject], feeds, how), more=more)
+        answer = self._call(self.progress, call)
+        found = Card.from_json(answer["card"])
+        told = replace(found, model=subject.name, size_bytes=subject.size_bytes)
+        return told, Fitness.from_json(answer["fitness"])
+
+    def environment(self) -> Environment:
+        """See `Bench`."""
+        return Environment.from_json(self.facts["environment"])
+
+    def target(self, threads: int | None) -> Target:
+        """See `Bench`."""
+        found = Target(**self.facts["target"])
+        return replace(found, threads=threads or found.threads)
+
+    def _packed(self, what: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing) -> Call:
+        with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
+            folder = Path(name)
+            bundles = [
+                [(file, path.read_bytes()) for file, path in model_files(s, folder)]
+                for s in subjects
+            ]
+            packed = feeds_file(feeds, folder).read_bytes()
+        return Call(what, self.address.device, bundles, packed, timing_to_json(how))
+
+    def _workers(self) -> dict[str, dict[str, float]]:
+        """Tokens by worker."""
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {name: worker.get("resources", {}) for name, worker in found.items()}
+
+    def _check_device(self) -> None:
+        end = time.monotonic() + CONNECT_SECONDS / 2
+        while True:  # a fleet that was just started has its workers come
+            offered = {name for tokens in self._workers().values() for name in tokens}
+            if self.address.device in offered or time.monotonic() > end:
+                break
+            time.sleep(POLL_SECONDS)
+        if self.address.device not in offered:
+            raise OptionError(
+                f"no worker offers a device {self.address.device!r}",
+                where=f"dask://{self.address.scheduler}",
+                hint=f"Offered: {', '.join(sorted(offered)) or 'nothing'}. A worker offers one by "
+                f'dask worker {self.address.scheduler} --resources "{self.address.device}=1"',
+            )
+
+    def _call(self, progress: Progress, call: Call) -> Message:
+        call = replace(call, topic=f"trimtab-{uuid.uuid4()}")
+        tokens = {self.address.device: 1}
+        future = self._client.submit(carry_out, call, resources=tokens, pure=False)
+        try:
+            self._wait(future, call, progress)
+            answer: Message = json.loads(future.result())
+        except (RunError, KeyboardInterrupt):
+            future.cancel()
+            raise
+        except Exception as error:  # whatever Dask made of what happened there
+            raise _told(error, self.address) from error
+        if "error" in answer:
+            raise unpack_error(answer)
+        return answer
+
+    def _wait(self, future: Any, call: Call, progress: Progress) -> None:
+        seconds = (call.how or {}).get("max_seconds", 0.0) + EXTRA_SECONDS
+        watch = _Watch(self.address, progress, seconds)
+        while not future.done():
+            time.sleep(POLL_SECONDS)
+            offered = any(self.address.device in tokens for tokens in self._workers().values())
+            events = self._client.get_events(call.topic) or ()
+            watch.look([event for _, event in events], offered=offered)
+
+
+class _Watch:
+    """What is told while a call waits and runs, and when it is given up."""
+
+    def __init__(self, address: FleetAddress, progress: Progress, limit: float) -> None:
+        self.address, self.progress, self.limit = address, progress, limit
+        self.start = self.seen = self.began = time.monotonic()
+        self.holder: str | None = None
+        self.waits, self.heard = False, 0
+
+    def look(self, events: Sequence[Message], *, offered: bool) -> None:
+        """Take note of who began and what was said, and of whether there is such a device."""
+        now = time.monotonic()
+        self._still_there(now, offered=offered)
+        for event in events[self.heard :]:
+            if "said" in event:
+                self.progress.say(str(event["said"]))
+            elif self.holder is not None:
+                lost, self.holder, self.began = self.holder, str(event["worker"]), now
+                self.progress.say(f"{self.address}: {lost} was lost; again on {self.holder}")
+            else:
+                self.holder, self.began = str(event["worker"]), now
+        self.heard = len(events)
+        if self.holder is None and not self.waits and now - self.start > WAITING_SECONDS:
+            self.progress.say(f"{self.address}: in use, waiting")
+            self.waits = True
+        if self.holder is not None and now - self.began > self.limit:
+            raise RunError(
+                f"took more than {self.limit:.0f} s", where=str(self.address), hint="Is it busy?"
+            )
+
+    def _still_there(self, now: float, *, offered: bool) -> None:
+        if offered:
+            self.seen = now
+        elif now - self.seen > GONE_SECONDS:
+            raise RunError(
+                f"vanished: for {GONE_SECONDS:.0f} s no worker has offered it",
+                where=str(self.address),
+                hint="Start its worker again; nothing of this measurement was kept",
+            )
+
+
+def _told(error: Exception, address: FleetAddress) -> RunError:
+    kind = type(error).__name__
+    if kind == "KilledWorker":
+        return RunError(
+            "its workers die while they measure",
+            where=str(address),
+            hint="Too little memory there? Their logs tell more",
+        )
+    if isinstance(error, ImportError):
+        return RunError(
+            f"its worker lacks a package ({error})",
+            where=str(address),
+            hint='Install there: pip install "trimtab[fleet]"',
+        )
+    return RunError(f"failed there: {kind}: {error}", where=str(address))

@@ -1,0 +1,94 @@
+"""Which device of which fleet: dask://scheduler:8786?device=orin-nano."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from trimtab.core.errors import InputError, MissingExtraError, OptionError, nearest
+
+_FORM = "Write it as dask://scheduler:8786?device=NAME"
+_TLS = ("tls_ca", "tls_cert", "tls_key")
+
+
+@dataclass(frozen=True)
+class FleetAddress:
+    """A device of a fleet.
+
+    Attributes:
+        scheduler: host:port.
+        device: name of the resource of which a worker has a token for each device.
+        tls_ca: certificate that signed the scheduler's and the workers'; with it, and `tls_cert`
+            and `tls_key` of this client, all is encrypted and both sides prove who they are.
+        tls_cert: of this client.
+        tls_key: of this client.
+    """
+
+    scheduler: str
+    device: str
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+    @classmethod
+    def parse(cls, address: str) -> FleetAddress:
+        """From dask://host:port?device=NAME[&tls_ca=FILE&tls_cert=FILE&tls_key=FILE].
+
+        Raises:
+            OptionError: it is no such address.
+            InputError: a certificate is not there.
+        """
+        try:
+            parts = urlsplit(address)
+            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
+            named = f"{parts.hostname or ''}:{parts.port or 8786}"
+        except ValueError as error:
+            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
+        known = ("device", *_TLS)
+        for name in given:
+            if name not in known:
+                close = nearest(name, known) or known[0]
+                raise OptionError(
+                    f"unknown option {name!r} in an address",
+                    where=address,
+                    hint=f"Did you mean {close!r}?",
+                )
+        if parts.scheme != "dask" or not parts.hostname or "device" not in given:
+            raise OptionError(f"{address!r} names no device of a fleet", hint=_FORM)
+        files = {name: given[name][-1] for name in _TLS if name in given}
+        if files and len(files) < len(_TLS):
+            raise OptionError(f"needs all of {', '.join(_TLS)}", where=address)
+        for file in files.values():
+            if not Path(file).is_file():
+                raise InputError("no such file", where=file, hint="Check the path")
+        return cls(named, given["device"][-1], **files)
+
+    def __str__(self) -> str:
+        return f"{self.device} at dask://{self.scheduler}"
+
+    def client(self, seconds: float) -> Any:
+        """A connected client of the scheduler.
+
+        Raises:
+            MissingExtraError: Dask is not installed.
+            OSError: nobody answers.
+        """
+        try:
+            import distributed
+        except ImportError as error:
+            raise MissingExtraError("a fleet needs Dask", extra="fleet") from error
+        if not self.tls_ca:
+            return distributed.Client(
+                f"tcp://{self.scheduler}", timeout=seconds, set_as_default=False
+            )
+        security = distributed.Security(
+            tls_ca_file=self.tls_ca,
+            tls_client_cert=self.tls_cert,
+            tls_client_key=self.tls_key,
+            require_encryption=True,
+        )
+        return distributed.Client(
+            f"tls://{self.scheduler}", security=security, timeout=seconds, set_as_default=False
+        )

@@ -1,0 +1,128 @@
+"""What a worker of a Dask fleet does: one call of a bench on one of its devices.
+
+The worker hands the call to an agent in a process of its own, here or by ssh on a device that it
+fronts, and gives back JSON. Both models of a comparison are measured within the one call.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.errors import TrimtabError
+from trimtab.core.progress import Progress, Silent
+from trimtab.core.session import Feeds
+
+from .agent import timing_of
+from .agent_store import MODEL
+from .remote import RemoteBench
+from .ssh import Ssh
+from .transport import Device, Here
+from .wire import Message, pack_error
+
+#: Files of a model, as (name, bytes), the model itself first.
+Bundle = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a bench, as it travels.
+
+    Attributes:
+        what: facts, compare, measure or card.
+        device: name of the device that the worker has a token of.
+        models: the base first, where there is one.
+        feeds: an `.npz` of one run.
+        how: a timing, see `agent.timing_to_json`.
+        more: what the call takes besides.
+        topic: of the events that tell the caller who has begun, and what is said meanwhile.
+    """
+
+    what: str
+    device: str
+    models: Sequence[Bundle] = ()
+    feeds: bytes = b""
+    how: Message | None = None
+    more: Message | None = None
+    topic: str = ""
+
+
+class Announce(Silent):
+    """Tells the caller of a call, through the scheduler, who has begun and what is said."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic, self._worker = topic, _worker() if topic else None
+        if self._worker is not None:
+            self._worker.log_event(topic, {"worker": str(self._worker.name)})
+
+    def say(self, text: str) -> None:
+        """Tell a line."""
+        if self._worker is not None:
+            self._worker.log_event(self.topic, {"said": text})
+
+
+def carry_out(call: Call) -> str:
+    """The answer as JSON; an error of ours is an answer as well."""
+    progress = Announce(call.topic)
+    try:
+        with RemoteBench(fronted(call.device), progress) as bench:
+            answer = _answer(bench, call, progress)
+    except TrimtabError as error:
+        answer = pack_error(error)
+    return json.dumps(answer)
+
+
+def fronted(device: str) -> Device:
+    """A device that this worker's machine knows by name, else the machine itself."""
+    from .devices import load
+
+    address = load().get(device)
+    return Ssh.parse(address) if address is not None else Here(device)
+
+
+def _worker() -> Any:
+    """The worker that runs this; None where none does."""
+    try:
+        from distributed import get_worker
+    except ImportError:
+        return None
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
+    if call.what == "facts":
+        return bench.facts
+    how, more = timing_of(call.how or {}), call.more or {}
+    feeds = _arrays(call.feeds)
+    with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
+        paths = [_unpacked(bundle, Path(name) / str(i)) for i, bundle in enumerate(call.models)]
+        if call.what == "compare":
+            found = bench.compare(paths[0], paths[1:], feeds, how, progress)
+            return {"comparisons": [c.to_json() for c in found]}
+        if call.what == "measure":
+            taken = bench.measure(paths, feeds, how, progress)
+            return {"measurements": [m.to_json() for m in taken]}
+        card, fitness = bench.card(paths[0], feeds, how, **more)
+        return {"card": card.to_json(), "fitness": fitness.to_json()}
+
+
+def _arrays(packed: bytes) -> Feeds:
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _unpacked(bundle: Bundle, folder: Path) -> Path:
+    folder.mkdir()
+    for name, content in bundle:
+        (folder / Path(name).name).write_bytes(content)
+    return folder / MODEL
