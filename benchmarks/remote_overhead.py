@@ -27,8 +27,8 @@ from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
 from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.devices import find
 from trimtab.runtime_bench.remote import RemoteBench
+from trimtab.runtime_bench.ssh import Ssh
 from trimtab.runtime_bench.statistics import PairedTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -49,7 +49,7 @@ def main() -> None:
         folder.mkdir()
         with sshd(folder, cache) as server:
             start = time.monotonic()
-            with RemoteBench(find(server.address)) as remote:
+            with RemoteBench(Ssh.parse(server.address)) as remote:
                 connected = time.monotonic() - start
                 measured = in_turns(base, candidate, {"here": LocalBench(), "ssh": remote}, args)
     told = []

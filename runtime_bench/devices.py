@@ -15,6 +15,7 @@ from trimtab.core.progress import Progress
 
 from .bench import Bench, LocalBench
 from .fleet_address import FleetAddress
+from .shells import BareDevice
 from .ssh import Ssh
 
 FLEET = "dask://"
@@ -45,7 +46,7 @@ def load() -> dict[str, str]:
         ) from error
 
 
-def add(name: str, address: str) -> Ssh | FleetAddress:
+def add(name: str, address: str) -> Ssh | FleetAddress | BareDevice:
     """Keep a device under a name.
 
     Raises:
@@ -53,9 +54,7 @@ def add(name: str, address: str) -> Ssh | FleetAddress:
     """
     if not _NAME.fullmatch(name):
         raise OptionError(f"{name!r} is no name", hint="Use letters, digits, '.', '_' and '-'")
-    device: Ssh | FleetAddress = (
-        FleetAddress.parse(address) if address.startswith(FLEET) else Ssh.parse(address)
-    )
+    device = parse(address)
     _save(load() | {name: address})
     return device
 
@@ -72,14 +71,14 @@ def remove(name: str) -> None:
     _save({k: v for k, v in known.items() if k != name})
 
 
-def find(name: str) -> Ssh:
+def find(name: str) -> Ssh | FleetAddress | BareDevice:
     """A device by name or address.
 
     Raises:
         OptionError: it is neither.
     """
     if "://" in name:
-        return Ssh.parse(name)
+        return parse(name)
     known = load()
     if name not in known:
         raise OptionError(
@@ -88,7 +87,7 @@ def find(name: str) -> Ssh:
             hint=f"Known: {', '.join(sorted(known)) or 'none'}. Give ssh://user@host, or "
             "`trimtab device add NAME ssh://user@host` first",
         )
-    return Ssh.parse(known[name])
+    return parse(known[name])
 
 
 @contextlib.contextmanager
@@ -102,17 +101,22 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
     if name is None:
         yield LocalBench()
         return
-    address = load().get(name, name)
-    if address.startswith(FLEET):
+    device = find(name)
+    if isinstance(device, FleetAddress):
         from .fleet import FleetBench
 
-        with FleetBench(FleetAddress.parse(address), progress) as fleet:
+        with FleetBench(device, progress) as fleet:
             yield fleet
-        return
-    from .remote import RemoteBench
+    elif isinstance(device, BareDevice):
+        from .perf_test import PerfTestBench
 
-    with RemoteBench(find(name), progress) as bench:
-        yield bench
+        with PerfTestBench(device, progress) as bare:
+            yield bare
+    else:
+        from .remote import RemoteBench
+
+        with RemoteBench(device, progress) as bench:
+            yield bench
 
 
 def device_names(text: str | None) -> list[str | None]:
@@ -127,6 +131,22 @@ def device_names(text: str | None) -> list[str | None]:
     if not all(names):
         raise OptionError(f"{text!r} lacks a name", where="--on", hint="Write --on pi5,orin-nano")
     return list(dict.fromkeys(names))
+
+
+def is_bare(address: str) -> bool:
+    """Whether a device has no Python, and measures by onnxruntime_perf_test."""
+    return address.startswith("adb://") or "perf_test=" in address.partition("?")[2]
+
+
+def parse(address: str) -> Ssh | FleetAddress | BareDevice:
+    """A device from its address.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if address.startswith(FLEET):
+        return FleetAddress.parse(address)
+    return BareDevice.parse(address) if is_bare(address) else Ssh.parse(address)
 
 
 def _save(devices: dict[str, str]) -> None:

@@ -53,9 +53,19 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _check(name: str) -> int:
+    from trimtab.core.progress import Stderr
     from trimtab.runtime_bench.device_check import check, check_lines
-    from trimtab.runtime_bench.devices import find
+    from trimtab.runtime_bench.devices import bench_on, find
+    from trimtab.runtime_bench.ssh import Ssh
 
-    found = check(find(name))
-    print("\n".join(check_lines(found)))  # noqa: T201
-    return 0 if found.ready else 1
+    device = find(name)
+    if isinstance(device, Ssh):
+        found = check(device)
+        print("\n".join(check_lines(found)))  # noqa: T201
+        return 0 if found.ready else 1
+    with bench_on(name, Stderr()) as bench:
+        here, target = bench.environment(), bench.target(None)
+    kinds = ", ".join(here.flags) or "no known instruction set"
+    print(f"{device}\n  {here.cpu}, {here.cpus} CPUs, {here.system}; {kinds}")  # noqa: T201
+    print(f"  int8 with{'' if target.vnni else 'out'} dot products; ready to measure")  # noqa: T201
+    return 0

@@ -24,6 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run it until Ctrl-C."""
+    import signal
+
     from trimtab.core.errors import OptionError
     from trimtab.core.fields import convert
     from trimtab.runtime_bench.local_fleet import LocalFleet
@@ -32,6 +34,8 @@ def execute(args: argparse.Namespace) -> int:
     port = convert(int, args.port, where="--port")
     if count < 1 or not 0 < port < 65536:
         raise OptionError("needs at least one device, and a port", where="fleet up")
+    # Whoever ends this by a signal wants its processes ended as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with LocalFleet([f"local-{i}" for i in range(count)], port=port, common="local") as fleet:
         for name in fleet.names:
             print(f"dask://127.0.0.1:{port}?device={name}", flush=True)  # noqa: T201

@@ -1,0 +1,295 @@
+"""A bench for devices without Python: alternating short runs of onnxruntime_perf_test.
+
+Each letter of a block is a process of its own, and so a session of its own, whose first rows are
+dropped: the program runs once to warm up, and the next runs still get faster. What it writes are
+rows `model,seconds,peak bytes,CPU share,run`. It tells neither load times nor memory that could be
+compared with a card's, so cards are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shlex
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from trimtab.core.errors import OptionError, RunError
+from trimtab.core.progress import Progress, Silent
+from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.target import PRESETS, Target
+
+from .agent_store import MODEL, digest_of
+from .arm import Runs
+from .bench import Timing
+from .bundles import model_files
+from .card import Card
+from .compare import ModelOrPath, compare, measure
+from .environment import KERNEL_FLAGS, Environment
+from .fitness import Fitness
+from .placement import Placement
+from .shells import BareDevice
+from .subject import Subject
+from .values import Comparison, Measurement
+
+#: Rows that are dropped, and rows that a process gives at least: its start is the dear part.
+WARM_ROWS, ROWS = 2, 20
+#: What the program calls the levels of optimization.
+_LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
+_FACTS = "uname -srm; nproc; cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor; \
+cat /proc/cpuinfo; exit 0"
+
+
+class PerfTestBench:
+    """A device, ours on this machine until it is closed.
+
+    Args:
+        device: how to reach it.
+        progress: where to tell.
+
+    Raises:
+        RunError: it cannot be reached, or has no such program.
+        OptionError: another run of this machine uses it.
+    """
+
+    def __init__(self, device: BareDevice, progress: Progress | None = None) -> None:
+        self.device, self.progress = device, progress or Silent()
+        self._stack = contextlib.ExitStack()
+        try:
+            self._stack.enter_context(_locked(device))
+            name = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-perf-"))
+            self._folder = Path(name)
+            self._check_program()
+            self._facts = device.shell.run(["sh", "-c", _FACTS])
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_program(self) -> None:
+        program = self.device.perf_test
+        if not _holds(self.device, f"-x {shlex.quote(program)}"):
+            raise RunError(
+                f"there is no program {program}",
+                where=str(self.device),
+                hint="Build onnxruntime for that device, copy its onnxruntime_perf_test there, "
+                "and chmod +x it",
+            )
+
+    def __enter__(self) -> PerfTestBench:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._stack.close()
+
+    def compare(
+        self,
+        base: ModelOrPath,
+        candidates: Sequence[ModelOrPath],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """See `Bench`."""
+        found = compare(
+            base,
+            candidates,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            alpha=how.alpha,
+            resolution=how.resolution,
+            seed=how.seed,
+            progress=progress,
+            make_arm=lambda source, name: self._arm(source, name, how),
+        )
+        return [
+            replace(c, base=self._there(c.base), candidate=self._there(c.candidate)) for c in found
+        ]
+
+    def measure(
+        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """See `Bench`."""
+        found = measure(
+            models,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            seed=how.seed,
+            progress=progress,
+            make_arm=lambda source, name: self._arm(source, name, how),
+        )
+        return [self._there(m) for m in found]
+
+    def card(
+        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[Card, Fitness]:
+        """Refused: the program tells neither load times nor memory.
+
+        Raises:
+            RunError: always.
+        """
+        del model, feeds, how, processes, arena
+        raise RunError(
+            "load time and memory need trimtab on the device, perf_test does not tell them",
+            where=str(self.device),
+            hint="Give --no-card",
+        )
+
+    def environment(self) -> Environment:
+        """See `Bench`; versions that the device does not tell are empty."""
+        system, cpus, governor, *info = [*self._facts.splitlines(), "", "", ""]
+        facts = _cpuinfo(info)
+        names = ("model name", "Hardware", "Processor", "CPU part")
+        return Environment(
+            cpu=next((facts[n] for n in names if n in facts), system),
+            flags=tuple(f for f in KERNEL_FLAGS if f in _flags(facts)),
+            cpus=int(cpus) if cpus.isdigit() else 1,
+            affinity=(),
+            quota=None,
+            governor=governor if ":" not in governor else "",
+            system=system,
+            python="",
+            onnxruntime="",
+            numpy="",
+        )
+
+    def target(self, threads: int | None) -> Target:
+        """See `Bench`."""
+        here = self.environment()
+        arm = here.system.split()[-1:] in (["aarch64"], ["arm64"])
+        vnni = {"asimddp"} if arm else {"avx512_vnni", "avx_vnni"}
+        wide = "avx512" if "avx512f" in here.flags else "avx2"
+        dot = not vnni.isdisjoint(here.flags)
+        name = "arm64" if arm else f"x64-{wide}{'-vnni' if dot else ''}"
+        return replace(PRESETS[name], name="detected", vnni=dot, threads=threads or here.cpus)
+
+    def _arm(self, source: Any, name: str, how: Timing) -> PerfTestArm:
+        if how.concurrency != 1 or how.in_process:
+            raise OptionError("needs trimtab on the device", where="--concurrency, --in-process")
+        if how.config.provider != "CPUExecutionProvider":
+            raise OptionError("measures its CPU alone", where=f"--provider {how.config.provider}")
+        return PerfTestArm(self.device, Subject.of(source), name, how.config, self._folder)
+
+    def _there(self, found: Measurement) -> Measurement:
+        """With the device's environment; how quiet it was is not known."""
+        return replace(found, environment=self.environment(), fitness=Fitness())
+
+
+class PerfTestArm:
+    """A model whose every letter is a process of the program."""
+
+    host: Any = None
+    placement: Placement | None = None
+
+    def __init__(
+        self, device: BareDevice, subject: Subject, name: str, config: SessionConfig, folder: Path
+    ) -> None:
+        self.device, self.subject, self.name = device, subject, name
+        self.config, self._folder, self._place = config, folder, ""
+
+    def warm(self, feeds: Feeds) -> None:
+        """Copy model and inputs, once for each pair of digests, and run once."""
+        files = model_files(self.subject, self._folder)
+        digest = hashlib.sha256(f"{digest_of(files)}{_digest(feeds)}".encode()).hexdigest()[:32]
+        self._place, shell = f"{self.device.folder}/{digest}", self.device.shell
+        if not _holds(self.device, f"-f {shlex.quote(self._place)}/whole"):
+            data = f"{self._place}/test_data_set_0"
+            shell.run(["mkdir", "-p", data])
+            for name, path in files:
+                shell.put(path, f"{self._place}/{name}")
+            for index, (name, array) in enumerate(feeds.items()):
+                file = self._folder / f"input_{index}.pb"
+                tensor = numpy_helper.from_array(np.asarray(array), name)
+                file.write_bytes(tensor.SerializeToString())
+                shell.put(file, f"{data}/{file.name}")
+            shell.run(["touch", f"{self._place}/whole"])
+        self.time(1)
+
+    def renew(self) -> None:
+        """Nothing: every letter has a new session."""
+
+    def time(self, runs: int) -> Runs:
+        """One process, of at least `ROWS` runs."""
+        out = f"{self._place}/{uuid.uuid4().hex}.csv"
+        count = WARM_ROWS + max(runs, ROWS)
+        taskset = ["taskset", self.device.taskset] if self.device.taskset else []
+        level = _LEVELS[self.config.level]
+        command = [
+            *(*taskset, self.device.perf_test, "-e", "cpu", "-m", "times", "-r", str(count)),
+            *("-x", str(self.config.threads or 0), "-o", level, "-D"),
+            *(f"{self._place}/{MODEL}", out),
+        ]
+        # In one go, since each command costs a connection; the rows, or what was said instead.
+        there, log = shlex.quote(out), shlex.quote(f"{out}.log")
+        line = f"{shlex.join(command)} > {log} 2>&1; cat {there} 2> /dev/null || cat {log}"
+        said = self.device.shell.run(["sh", "-c", f"{line}; rm -f {there} {log}"])
+        return Runs(_latencies(said, str(self.device))[WARM_ROWS:])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _latencies(rows: str, where: str) -> tuple[int, ...]:
+    """Nanoseconds from the rows that the program wrote."""
+    found = []
+    for row in rows.splitlines():
+        cells = row.split(",")
+        if len(cells) < 5:
+            continue
+        try:
+            found.append(round(float(cells[-4]) * 1e9))
+        except ValueError:
+            break
+    if len(found) <= WARM_ROWS or min(found) <= 0:
+        last = rows.strip().rpartition("\n")[2][:300]
+        raise RunError(f"perf_test wrote no times{': ' + last if last else ''}", where=where)
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def _locked(device: BareDevice) -> Iterator[None]:
+    """Ours among the runs on this machine, which alone reaches a device on its cable."""
+    key = hashlib.sha256(str(device).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OptionError(
+                "another run on this machine uses it", where=str(device), hint="Wait for its end"
+            ) from None
+        yield
+
+
+def _cpuinfo(lines: Sequence[str]) -> dict[str, str]:
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
+
+
+def _flags(facts: dict[str, str]) -> set[str]:
+    return set(facts.get("flags", facts.get("Features", "")).split())
+
+
+def _digest(feeds: Feeds) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(feeds.items()):
+        plain = np.ascontiguousarray(array)
+        total.update(f"{name}:{plain.dtype}:{plain.shape}:".encode() + plain.tobytes())
+    return total.hexdigest()
+
+
+def _holds(device: BareDevice, test: str) -> bool:
+    """Whether a test of the shell there holds."""
+    return "yes" in device.shell.run(["sh", "-c", f"test {test} && echo yes; exit 0"])

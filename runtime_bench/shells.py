@@ -1,0 +1,180 @@
+"""A device that takes commands and files and has no Python: by ssh, or by adb."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from trimtab.core.errors import OptionError, RunError, nearest
+
+from .ssh import Ssh
+
+#: Seconds that a command may take; that a file may.
+COMMAND_SECONDS, FILE_SECONDS = 300.0, 600.0
+_SERIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_MASK = re.compile(r"[0-9a-fA-F]{1,16}")
+
+
+class Shell(Protocol):
+    """Commands and files on a device."""
+
+    def run(self, words: Sequence[str], data: bytes = b"") -> str:
+        """What a command prints; its words reach it as they are.
+
+        Raises:
+            RunError: it fails, or the device is gone.
+        """
+        ...
+
+    def put(self, file: Path, place: str) -> None:
+        """Copy a file there.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SshShell:
+    """By ssh."""
+
+    device: Ssh
+
+    def __str__(self) -> str:
+        return str(self.device)
+
+    def run(self, words: Sequence[str], data: bytes = b"") -> str:
+        """See `Shell`."""
+        return self.device.output(words, data, COMMAND_SECONDS)
+
+    def put(self, file: Path, place: str) -> None:
+        """See `Shell`."""
+        write = ["sh", "-c", f"cat > {shlex.quote(place)}"]
+        self.device.output(write, file.read_bytes(), FILE_SECONDS)
+
+
+@dataclass(frozen=True)
+class AdbShell:
+    """By Android's adb, which must be on the PATH and know the device.
+
+    Attributes:
+        serial: as `adb devices` names it.
+    """
+
+    serial: str
+
+    def __str__(self) -> str:
+        return f"adb://{self.serial}"
+
+    def run(self, words: Sequence[str], data: bytes = b"") -> str:
+        """See `Shell`; adb joins its words with spaces for a shell there, so they are quoted."""
+        return self._adb(["shell", shlex.join(words)], data, COMMAND_SECONDS)
+
+    def put(self, file: Path, place: str) -> None:
+        """See `Shell`."""
+        self._adb(["push", str(file), place], b"", FILE_SECONDS)
+
+    def _adb(self, words: Sequence[str], data: bytes, seconds: float) -> str:
+        client = shutil.which("adb")
+        if client is None:
+            raise OptionError(
+                "there is no adb on this machine",
+                where=str(self),
+                hint="Install Android's platform tools, and put adb on the PATH",
+            )
+        try:
+            done = subprocess.run(  # noqa: S603 - the user's own device
+                [client, "-s", self.serial, *words],
+                input=data,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise RunError(f"did not answer within {seconds:.0f} s", where=str(self)) from None
+        if done.returncode:
+            raise self._failure(done.stderr or done.stdout)
+        return done.stdout.decode(errors="replace")
+
+    def _failure(self, said: bytes) -> RunError:
+        text = said.decode(errors="replace").strip()
+        if "not found" in text and "device" in text:
+            hint = "Is it attached, with USB debugging on? See: adb devices"
+            return RunError("there is no such device", where=str(self), hint=hint)
+        if "unauthorized" in text:
+            hint = "Allow this computer on the device's screen"
+            return RunError("it does not trust this computer yet", where=str(self), hint=hint)
+        if "offline" in text:
+            return RunError("it is offline", where=str(self), hint="Attach it again")
+        if "No space left" in text:
+            return RunError("its disk is full", where=str(self), hint="Free some space there")
+        return RunError(f"said: {text.rpartition(chr(10))[2][:300]}", where=str(self))
+
+
+@dataclass(frozen=True)
+class BareDevice:
+    """A device that measures by onnxruntime_perf_test alone.
+
+    Attributes:
+        shell: how to reach it.
+        perf_test: path there of the program, which its user built.
+        folder: there, for models; made where it is missing.
+        taskset: mask of the CPUs to run on, hexadecimal as `taskset` takes it; all where empty.
+    """
+
+    shell: Shell
+    perf_test: str
+    folder: str
+    taskset: str = ""
+
+    @classmethod
+    def parse(cls, address: str) -> BareDevice:
+        """From ssh://user@host?perf_test=PATH or adb://SERIAL?perf_test=PATH[&taskset=f0].
+
+        Raises:
+            OptionError: it is no such address.
+        """
+        try:
+            parts = urlsplit(address)
+            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        except ValueError as error:
+            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
+        adb = parts.scheme == "adb"
+        known = ("perf_test", "folder", "taskset", *(() if adb else ("config",)))
+        for name in given:
+            if name not in known:
+                close = nearest(name, known) or known[0]
+                raise OptionError(
+                    f"unknown option {name!r} in an address",
+                    where=address,
+                    hint=f"Did you mean {close!r}?",
+                )
+        fields = {name: values[-1] for name, values in given.items()}
+        if "perf_test" not in fields:
+            raise OptionError("names no onnxruntime_perf_test", where=address, hint=_FORM)
+        if fields.get("taskset") and not _MASK.fullmatch(fields["taskset"]):
+            raise OptionError(f"{fields['taskset']!r} is no mask of CPUs", where=address)
+        if adb:
+            if not _SERIAL.fullmatch(parts.netloc):
+                raise OptionError(f"{parts.netloc!r} is no serial", where=address, hint=_FORM)
+            shell: Shell = AdbShell(parts.netloc)
+            folder = fields.get("folder", "/data/local/tmp/trimtab")
+        else:
+            config = f"?config={fields['config']}" if "config" in fields else ""
+            shell = SshShell(Ssh.parse(f"{parts.scheme}://{parts.netloc}{config}"))
+            folder = fields.get("folder", ".cache/trimtab/perf_test")
+        return cls(shell, fields["perf_test"], folder, fields.get("taskset", ""))
+
+    def __str__(self) -> str:
+        return str(self.shell)
+
+
+_FORM = "Write it as adb://SERIAL?perf_test=/data/local/tmp/onnxruntime_perf_test"
