@@ -14,13 +14,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 
@@ -125,6 +126,23 @@ class Agent:
         )
         return {"card": found.to_json(), "fitness": fitness.to_json()}
 
+    def do_diagnosis(
+        self,
+        model: str,
+        name: str,
+        baseline: str | None,
+        feeds: str,
+        how: Message,
+        profiled: bool,  # noqa: FBT001
+    ) -> Message:
+        """What runs here and why it is slow; the model is called as it is at home."""
+        named = replace(Model.load(self.store.model(model)), name=name)
+        other = self.store.model(baseline) if baseline else None
+        told, made = self.bench.diagnosis(
+            named, other, self._feeds(feeds), timing_of(how), profiled=profiled
+        )
+        return {"lines": list(told), "document": made}
+
     def _feeds(self, digest: str) -> Feeds:
         with np.load(self.store.feeds(digest), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -182,7 +200,7 @@ class Commands:
     def __iter__(self) -> Iterator[Message]:
         while True:
             message = self._queue.get()
-            self.busy = message.get("do") in {"compare", "measure", "card"}
+            self.busy = message.get("do") in {"compare", "measure", "card", "diagnosis"}
             if self.busy:
                 self._ready.set()
             yield message

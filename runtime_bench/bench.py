@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from trimtab.core.model import Model
 from trimtab.core.progress import Progress
 from trimtab.core.session import Feeds, SessionConfig
 from trimtab.core.target import Target
@@ -17,6 +18,8 @@ from trimtab.core.target import Target
 from .budgets import Budget
 from .card import Card, card
 from .compare import ModelOrPath, compare, measure
+from .doctor import diagnose
+from .doctor_report import document, lines
 from .environment import Environment
 from .fitness import Fitness, Snapshot, fit_to_measure
 from .gate import ratio_verdict
@@ -25,6 +28,9 @@ from .statistics import PairedTest
 from .tails import tail_test
 from .values import Comparison, Measurement
 from .verdict import decide
+
+#: Lines for people, and the same as JSON values.
+Told = tuple[Sequence[str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,18 @@ class Bench(Protocol):
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[Card, Fitness]:
         """What a model costs to start and hold, and whether the machine was quiet meanwhile."""
+        ...
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """What runs there and why it is slow; see `doctor.diagnose`."""
         ...
 
     def environment(self) -> Environment:
@@ -139,6 +157,28 @@ class LocalBench:
         before = Snapshot.now(how.config)
         found = card(model, feeds, how.config, processes=processes, arena=arena)
         return found, fit_to_measure(before, Snapshot.now(how.config))
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+        target: Target | None = None,
+    ) -> Told:
+        """See `Bench`; for a target that is not this machine, by its table."""
+        models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
+        found = diagnose(
+            models[0],
+            feeds,
+            how.config,
+            target=target,
+            baseline=models[1] if baseline else None,
+            profiled=profiled,
+        )
+        return lines(found), document(found)
 
     def environment(self) -> Environment:
         """See `Bench`."""

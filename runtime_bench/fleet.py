@@ -24,7 +24,7 @@ from trimtab.core.session import Feeds
 from trimtab.core.target import Target
 
 from .agent import timing_to_json
-from .bench import Timing
+from .bench import Timing, Told
 from .bundles import feeds_file, model_files, named
 from .card import Card
 from .compare import ModelOrPath
@@ -127,6 +127,23 @@ class FleetBench:
         found = Card.from_json(answer["card"])
         told = replace(found, model=subject.name, size_bytes=subject.size_bytes)
         return told, Fitness.from_json(answer["fitness"])
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """See `Bench`."""
+        subjects = [Subject.of(m) for m in (model, baseline) if m]
+        call = self._packed("diagnosis", subjects, feeds, how)
+        answer = self._call(
+            self.progress, replace(call, more={"profiled": profiled, "name": subjects[0].name})
+        )
+        return answer["lines"], answer["document"]
 
     def environment(self) -> Environment:
         """See `Bench`."""

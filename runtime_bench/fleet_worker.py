@@ -10,13 +10,14 @@ import io
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trimtab.core.errors import TrimtabError
+from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
 
@@ -36,9 +37,9 @@ class Call:
     """A call of a bench, as it travels.
 
     Attributes:
-        what: facts, compare, measure or card.
+        what: facts, compare, measure, card or diagnosis.
         device: name of the device that the worker has a token of.
-        models: the base first, where there is one.
+        models: the base first, where there is one; a baseline last.
         feeds: an `.npz` of one run.
         how: a timing, see `agent.timing_to_json`.
         more: what the call takes besides.
@@ -102,7 +103,7 @@ def _worker() -> Any:
 def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
     if call.what == "facts":
         return bench.facts
-    how, more = timing_of(call.how or {}), call.more or {}
+    how, more = timing_of(call.how or {}), dict(call.more or {})
     feeds = _arrays(call.feeds)
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
         paths = [_unpacked(bundle, Path(name) / str(i)) for i, bundle in enumerate(call.models)]
@@ -112,6 +113,11 @@ def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
         if call.what == "measure":
             taken = bench.measure(paths, feeds, how, progress)
             return {"measurements": [m.to_json() for m in taken]}
+        if call.what == "diagnosis":
+            baseline = paths[1] if len(paths) > 1 else None
+            model = replace(Model.load(paths[0]), name=more.pop("name"))
+            told, made = bench.diagnosis(model, baseline, feeds, how, **more)
+            return {"lines": list(told), "document": made}
         card, fitness = bench.card(paths[0], feeds, how, **more)
         return {"card": card.to_json(), "fitness": fitness.to_json()}
 

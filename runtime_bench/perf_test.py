@@ -29,7 +29,7 @@ from trimtab.core.target import PRESETS, Target
 
 from .agent_store import MODEL, digest_of
 from .arm import Runs
-from .bench import Timing
+from .bench import Timing, Told
 from .bundles import model_files
 from .card import Card
 from .compare import ModelOrPath, compare, measure
@@ -146,6 +146,27 @@ class PerfTestBench:
             "load time and memory need trimtab on the device, perf_test does not tell them",
             where=str(self.device),
             hint="Give --no-card",
+        )
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """Refused: the program tells nothing of the graph that it runs.
+
+        Raises:
+            RunError: always.
+        """
+        del model, baseline, feeds, how, profiled
+        raise RunError(
+            "a diagnosis needs trimtab on the device, perf_test does not tell what it runs",
+            where=str(self.device),
+            hint="Give --target with the preset of its kind instead of --on",
         )
 
     def environment(self) -> Environment:

@@ -22,7 +22,7 @@ from trimtab.core.target import Target
 
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .bench import Timing
+from .bench import Timing, Told
 from .bundles import feeds_file, model_files, named
 from .card import Card
 from .compare import ModelOrPath
@@ -149,6 +149,28 @@ class RemoteBench:
         found = Card.from_json(answer["card"])
         named = replace(found, model=subject.name, size_bytes=subject.size_bytes)
         return named, Fitness.from_json(answer["fitness"])
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """See `Bench`."""
+        answer = self._run(
+            self.progress,
+            do="diagnosis",
+            model=self._send_model(Subject.of(model)),
+            name=Subject.of(model).name,
+            baseline=self._send_model(Subject.of(baseline)) if baseline else None,
+            feeds=self._send_feeds(feeds),
+            how=timing_to_json(how),
+            profiled=profiled,
+        )
+        return answer["lines"], answer["document"]
 
     def environment(self) -> Environment:
         """See `Bench`."""

@@ -102,6 +102,18 @@ def test_optimize_takes_target_and_times_from_the_device(
     assert "the device says what it is" in capsys.readouterr().err
 
 
+def test_the_doctor_tells_what_runs_there(
+    server: Server, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "doctor.json"
+    command = ["doctor", str(files[0]), "--threads", "1", "--no-profile", "--json", str(out)]
+    assert main([*command, "--on", server.address]) == 0
+    there, told = json.loads(out.read_text()), capsys.readouterr().out
+    assert main(command) == 0
+    assert (json.loads(out.read_text()), capsys.readouterr().out) == (there, told)
+    assert main([*command, "--on", server.address, "--target", "arm64"]) == 2
+
+
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
     feeds, told, found = random_feeds(graphs.cnn()), Told(), []

@@ -246,6 +246,9 @@ def test_with_certificates_all_is_encrypted(
             feeds = random_feeds(graphs.cnn())
             card, _ = bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
             assert card.peak_bytes
+            told, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
+            assert told
+            assert made
         monkeypatch.setattr(fleet, "CONNECT_SECONDS", 3.0)
         with pytest.raises(RunError, match="no scheduler answers"):
             FleetBench(named(theirs))

@@ -19,6 +19,7 @@ from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Silent
 from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.target import usable_cpus
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.devices import bench_on, parse
 from trimtab.runtime_bench.perf_test import PerfTestBench, _latencies
@@ -89,7 +90,7 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
         assert found.low < 2 < found.high
         assert max(found.base.samples_ns) < 2.1e6  # rows of the warm-up are dropped
         assert found.base.environment.onnxruntime == ""
-        assert found.base.environment.cpus == os.cpu_count()
+        assert found.base.environment.cpus == usable_cpus()
         assert bench.target(2).threads == 2
         with pytest.raises(RunError, match="load time and memory need trimtab"):
             bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)

@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="execution provider")
     add("--target", metavar="NAME", help="a preset instead of this machine")
+    add("--on", metavar="DEVICE", help="what runs there: ssh://user@host, or a name of `device`")
     add("--profile", action=_BOTH, default=True, help="shares of time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
     from trimtab.doctor_prune import add_options
@@ -47,33 +48,21 @@ def execute(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from trimtab.core.fields import convert
+    from trimtab.core.errors import OptionError
     from trimtab.core.files import write_text
-    from trimtab.core.session import SessionConfig
-    from trimtab.core.target import Target, usable_cpus
     from trimtab.doctor_prune import examine
     from trimtab.open_model import open_model
-    from trimtab.runtime_bench.doctor import diagnose
-    from trimtab.runtime_bench.doctor_report import document, lines
     from trimtab.runtime_bench.feeds import check_same_inputs
 
     if args.prune:
         return examine(args)
-    threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
-    config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
+    if args.on and args.target:
+        raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
     model = open_model(args.model)
     baseline = open_model(args.baseline) if args.baseline else None
     feeds = _feeds(args, model)
     check_same_inputs([m for m in (model, baseline) if m is not None], feeds)
-    diagnosis = diagnose(
-        model,
-        feeds,
-        config,
-        target=Target.named(args.target, threads) if args.target else None,
-        baseline=baseline,
-        profiled=args.profile,
-    )
-    told, made = lines(diagnosis), document(diagnosis)
+    told, made = _slow(args, model, baseline, feeds)
     if args.data:
         more, parts = _accuracy(args, model, baseline)
         told, made = [*told, "", *more], made | parts
@@ -81,6 +70,32 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         write_text(Path(args.json), json.dumps(made, indent=1) + "\n")
     return 0
+
+
+def _slow(
+    args: argparse.Namespace, model: Model, baseline: Model | None, feeds: Feeds
+) -> tuple[list[str], dict[str, Any]]:
+    """What runs and why it is slow, here or on a device: lines and JSON values."""
+    from trimtab.core.fields import convert
+    from trimtab.core.progress import Stderr
+    from trimtab.core.session import SessionConfig
+    from trimtab.core.target import Target
+    from trimtab.runtime_bench.bench import LocalBench, Timing
+    from trimtab.runtime_bench.devices import bench_on
+
+    given = convert(int | None, args.threads, where="--threads")
+    with bench_on(args.on, Stderr()) as bench:
+        threads = given or bench.environment().cpus
+        provider = args.provider or "CPUExecutionProvider"
+        how = Timing(SessionConfig(provider=provider, threads=threads))
+        if isinstance(bench, LocalBench) and args.target:
+            target = Target.named(args.target, threads)
+            told, made = bench.diagnosis(
+                model, baseline, feeds, how, profiled=args.profile, target=target
+            )
+        else:
+            told, made = bench.diagnosis(model, baseline, feeds, how, profiled=args.profile)
+    return list(told), made
 
 
 def _accuracy(
