@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -98,50 +99,55 @@ class Agent:
         self.store.put(digest, [(str(name), int(size)) for name, size in files], self.stream)
         return {}
 
-    def do_compare(self, base: str, candidates: list[str], feeds: str, how: Message) -> Message:
-        """Candidates against a base, by digest."""
-        models = [self.store.model(d) for d in (base, *candidates)]
+    def do_compare(self, models: list[str], feeds: str, how: Message) -> Message:
+        """Candidates against a base, the first, by digest."""
+        base, *candidates = self._models(models)
         found = self.bench.compare(
-            models[0], models[1:], self._feeds(feeds), timing_of(how), Forward(self.send)
+            base, candidates, self._feeds(feeds), timing_of(how), Forward(self.send)
         )
         return {"comparisons": [c.to_json() for c in found], "temperature": temperature()}
 
     def do_measure(self, models: list[str], feeds: str, how: Message) -> Message:
         """Models side by side, by digest."""
-        paths = [self.store.model(d) for d in models]
-        found = self.bench.measure(paths, self._feeds(feeds), timing_of(how), Forward(self.send))
+        found = self.bench.measure(
+            self._models(models), self._feeds(feeds), timing_of(how), Forward(self.send)
+        )
         return {"measurements": [m.to_json() for m in found], "temperature": temperature()}
 
     def do_card(
         self,
-        model: str,
+        models: list[str],
         feeds: str,
         how: Message,
         processes: int,
         arena: bool,  # noqa: FBT001
     ) -> Message:
         """What a model costs to start and hold."""
+        (path,) = self._models(models)
         found, fitness = self.bench.card(
-            self.store.model(model), self._feeds(feeds), timing_of(how), processes, arena=arena
+            path, self._feeds(feeds), timing_of(how), processes, arena=arena
         )
         return {"card": found.to_json(), "fitness": fitness.to_json()}
 
     def do_diagnosis(
         self,
-        model: str,
-        name: str,
-        baseline: str | None,
+        models: list[str],
         feeds: str,
         how: Message,
+        name: str,
         profiled: bool,  # noqa: FBT001
     ) -> Message:
         """What runs here and why it is slow; the model is called as it is at home."""
-        named = replace(Model.load(self.store.model(model)), name=name)
-        other = self.store.model(baseline) if baseline else None
+        path, *baselines = self._models(models)
+        named = replace(Model.load(path), name=name)
+        baseline = baselines[0] if baselines else None
         told, made = self.bench.diagnosis(
-            named, other, self._feeds(feeds), timing_of(how), profiled=profiled
+            named, baseline, self._feeds(feeds), timing_of(how), profiled=profiled
         )
         return {"lines": list(told), "document": made}
+
+    def _models(self, digests: list[str]) -> list[Path]:
+        return [self.store.model(digest) for digest in digests]
 
     def _feeds(self, digest: str) -> Feeds:
         with np.load(self.store.feeds(digest), allow_pickle=False) as arrays:

@@ -15,25 +15,19 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
-from trimtab.core.target import Target
 
 from .agent import timing_to_json
-from .bench import Timing, Told
-from .bundles import feeds_file, model_files, named
-from .card import Card
-from .compare import ModelOrPath
-from .environment import Environment
-from .fitness import Fitness
+from .bench import Timing
+from .bundles import feeds_file, model_files
+from .far_bench import FarBench
 from .fleet_address import FleetAddress
 from .fleet_worker import Call, carry_out
 from .subject import Subject
-from .values import Comparison, Measurement
 from .wire import Message, unpack_error
 
 #: Seconds to connect, and between two looks.
@@ -44,7 +38,7 @@ WAITING_SECONDS, GONE_SECONDS = 1.0, 20.0
 EXTRA_SECONDS = 300.0
 
 
-class FleetBench:
+class FleetBench(FarBench):
     """A device of a fleet; each call queues for it.
 
     Args:
@@ -75,84 +69,22 @@ class FleetBench:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Leave the fleet."""
         self._client.close()
 
-    def compare(
+    def ask_for(
         self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
+        what: str,
+        subjects: Sequence[Subject],
         feeds: Feeds,
         how: Timing,
         progress: Progress,
-    ) -> list[Comparison]:
-        """See `Bench`."""
-        subjects = [Subject.of(m) for m in (base, *candidates)]
-        answer = self._call(progress, self._packed("compare", subjects, feeds, how))
-        found = [Comparison.from_json(c) for c in answer["comparisons"]]
-        return [
-            replace(c, base=named(c.base, subjects[0]), candidate=named(c.candidate, s))
-            for c, s in zip(found, subjects[1:], strict=True)
-        ]
-
-    def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
-    ) -> list[Measurement]:
-        """See `Bench`."""
-        subjects = [Subject.of(m) for m in models]
-        answer = self._call(progress, self._packed("measure", subjects, feeds, how))
-        found = [Measurement.from_json(m) for m in answer["measurements"]]
-        return [named(m, s) for m, s in zip(found, subjects, strict=True)]
-
-    def card(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
-        """See `Bench`."""
-        subject = Subject.of(model)
-        more = {"processes": processes, "arena": arena}
-        call = replace(self._packed("card", [subject], feeds, how), more=more)
-        answer = self._call(self.progress, call)
-        found = Card.from_json(answer["card"])
-        told = replace(found, model=subject.name, size_bytes=subject.size_bytes)
-        return told, Fitness.from_json(answer["fitness"])
-
-    def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
-    ) -> Told:
-        """See `Bench`."""
-        subjects = [Subject.of(m) for m in (model, baseline) if m]
-        call = self._packed("diagnosis", subjects, feeds, how)
-        answer = self._call(
-            self.progress, replace(call, more={"profiled": profiled, "name": subjects[0].name})
-        )
-        return answer["lines"], answer["document"]
-
-    def environment(self) -> Environment:
-        """See `Bench`."""
-        return Environment.from_json(self.facts["environment"])
-
-    def target(self, threads: int | None) -> Target:
-        """See `Bench`."""
-        found = Target(**self.facts["target"])
-        return replace(found, threads=threads or found.threads)
+        **more: object,
+    ) -> Message:
+        """See `FarBench`."""
+        call = self._packed(what, subjects, feeds, how)
+        return self._call(progress, replace(call, more=more))
 
     def _packed(self, what: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing) -> Call:
         with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:

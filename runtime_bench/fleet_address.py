@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from trimtab.core.errors import InputError, MissingExtraError, OptionError, nearest
+from trimtab.core.errors import InputError, MissingExtraError, OptionError
+
+from .addresses import options, split
 
 _FORM = "Write it as dask://scheduler:8786?device=NAME"
 _TLS = ("tls_ca", "tls_cert", "tls_key")
@@ -40,30 +41,17 @@ class FleetAddress:
             OptionError: it is no such address.
             InputError: a certificate is not there.
         """
-        try:
-            parts = urlsplit(address)
-            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
-            named = f"{parts.hostname or ''}:{parts.port or 8786}"
-        except ValueError as error:
-            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
-        known = ("device", *_TLS)
-        for name in given:
-            if name not in known:
-                close = nearest(name, known) or known[0]
-                raise OptionError(
-                    f"unknown option {name!r} in an address",
-                    where=address,
-                    hint=f"Did you mean {close!r}?",
-                )
+        parts = split(address, _FORM)
+        given = options(address, ("device", *_TLS), _FORM)
         if parts.scheme != "dask" or not parts.hostname or "device" not in given:
             raise OptionError(f"{address!r} names no device of a fleet", hint=_FORM)
-        files = {name: given[name][-1] for name in _TLS if name in given}
+        files = {name: given[name] for name in _TLS if name in given}
         if files and len(files) < len(_TLS):
             raise OptionError(f"needs all of {', '.join(_TLS)}", where=address)
         for file in files.values():
             if not Path(file).is_file():
                 raise InputError("no such file", where=file, hint="Check the path")
-        return cls(named, given["device"][-1], **files)
+        return cls(f"{parts.hostname}:{parts.port or 8786}", given["device"], **files)
 
     def __str__(self) -> str:
         return f"{self.device} at dask://{self.scheduler}"

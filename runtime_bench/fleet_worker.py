@@ -10,14 +10,13 @@ import io
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trimtab.core.errors import TrimtabError
-from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
 
@@ -25,6 +24,7 @@ from .agent import timing_of
 from .agent_store import MODEL
 from .remote import RemoteBench
 from .ssh import Ssh
+from .subject import Subject
 from .transport import Device, Here
 from .wire import Message, pack_error
 
@@ -103,23 +103,13 @@ def _worker() -> Any:
 def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
     if call.what == "facts":
         return bench.facts
-    how, more = timing_of(call.how or {}), dict(call.more or {})
-    feeds = _arrays(call.feeds)
+    how, feeds = timing_of(call.how or {}), _arrays(call.feeds)
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
-        paths = [_unpacked(bundle, Path(name) / str(i)) for i, bundle in enumerate(call.models)]
-        if call.what == "compare":
-            found = bench.compare(paths[0], paths[1:], feeds, how, progress)
-            return {"comparisons": [c.to_json() for c in found]}
-        if call.what == "measure":
-            taken = bench.measure(paths, feeds, how, progress)
-            return {"measurements": [m.to_json() for m in taken]}
-        if call.what == "diagnosis":
-            baseline = paths[1] if len(paths) > 1 else None
-            model = replace(Model.load(paths[0]), name=more.pop("name"))
-            told, made = bench.diagnosis(model, baseline, feeds, how, **more)
-            return {"lines": list(told), "document": made}
-        card, fitness = bench.card(paths[0], feeds, how, **more)
-        return {"card": card.to_json(), "fitness": fitness.to_json()}
+        subjects = [
+            Subject.of(_unpacked(bundle, Path(name) / str(i)))
+            for i, bundle in enumerate(call.models)
+        ]
+        return bench.ask_for(call.what, subjects, feeds, how, progress, **(call.more or {}))
 
 
 def _arrays(packed: bytes) -> Feeds:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
+
+from .far_bench import Closes
 
 START_SECONDS = 60.0
 
 
-class LocalFleet:
+class LocalFleet(Closes):
     """Each device is a worker of one thread, whose token it is.
 
     Args:
@@ -51,17 +51,6 @@ class LocalFleet:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start_worker(self, name: str) -> None:
         """Add the worker of a device."""

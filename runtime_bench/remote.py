@@ -10,27 +10,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 from trimtab.core.errors import RunError
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
-from trimtab.core.target import Target
 
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .bench import Timing, Told
-from .bundles import feeds_file, model_files, named
-from .card import Card
-from .compare import ModelOrPath
-from .environment import Environment
-from .fitness import Fitness
+from .bench import Timing
+from .bundles import feeds_file, model_files
+from .far_bench import FarBench
 from .subject import Subject
 from .transport import Device
-from .values import Comparison, Measurement
 from .wire import Message, receive, send, unpack_error
 
 AGENT = ("-P", "-m", "trimtab.runtime_bench.agent")
@@ -41,7 +34,7 @@ POLL_SECONDS = 1.0
 _CHUNK = 1 << 20
 
 
-class RemoteBench:
+class RemoteBench(FarBench):
     """A device, ours until it is closed.
 
     Args:
@@ -68,17 +61,6 @@ class RemoteBench:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Give the device back: what runs there ends when its pipe does."""
         with contextlib.suppress(OSError, ValueError):
@@ -92,94 +74,24 @@ class RemoteBench:
         self._log.close()
         self._folder.cleanup()
 
-    def compare(
+    def ask_for(
         self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
+        what: str,
+        subjects: Sequence[Subject],
         feeds: Feeds,
         how: Timing,
         progress: Progress,
-    ) -> list[Comparison]:
-        """See `Bench`."""
-        subjects = [Subject.of(m) for m in (base, *candidates)]
-        first, *others = [self._send_model(s) for s in subjects]
-        answer = self._run(
+        **more: object,
+    ) -> Message:
+        """See `FarBench`; models and feeds are sent where the device has them not."""
+        return self._run(
             progress,
-            do="compare",
-            base=first,
-            candidates=others,
-            feeds=self._send_feeds(feeds),
-            how=timing_to_json(how),
-        )
-        found = [Comparison.from_json(c) for c in answer["comparisons"]]
-        return [
-            replace(c, base=named(c.base, subjects[0]), candidate=named(c.candidate, s))
-            for c, s in zip(found, subjects[1:], strict=True)
-        ]
-
-    def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
-    ) -> list[Measurement]:
-        """See `Bench`."""
-        subjects = [Subject.of(m) for m in models]
-        answer = self._run(
-            progress,
-            do="measure",
+            do=what,
             models=[self._send_model(s) for s in subjects],
             feeds=self._send_feeds(feeds),
             how=timing_to_json(how),
+            **more,
         )
-        found = [Measurement.from_json(m) for m in answer["measurements"]]
-        return [named(m, s) for m, s in zip(found, subjects, strict=True)]
-
-    def card(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
-        """See `Bench`."""
-        subject = Subject.of(model)
-        answer = self._run(
-            self.progress,
-            do="card",
-            model=self._send_model(subject),
-            feeds=self._send_feeds(feeds),
-            how=timing_to_json(how),
-            processes=processes,
-            arena=arena,
-        )
-        found = Card.from_json(answer["card"])
-        named = replace(found, model=subject.name, size_bytes=subject.size_bytes)
-        return named, Fitness.from_json(answer["fitness"])
-
-    def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
-    ) -> Told:
-        """See `Bench`."""
-        answer = self._run(
-            self.progress,
-            do="diagnosis",
-            model=self._send_model(Subject.of(model)),
-            name=Subject.of(model).name,
-            baseline=self._send_model(Subject.of(baseline)) if baseline else None,
-            feeds=self._send_feeds(feeds),
-            how=timing_to_json(how),
-            profiled=profiled,
-        )
-        return answer["lines"], answer["document"]
-
-    def environment(self) -> Environment:
-        """See `Bench`."""
-        return Environment.from_json(self.facts["environment"])
-
-    def target(self, threads: int | None) -> Target:
-        """See `Bench`."""
-        found = Target(**self.facts["target"])
-        return replace(found, threads=threads or found.threads)
 
     def _check_protocol(self) -> None:
         if self.facts.get("protocol") != PROTOCOL:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
 
-from trimtab.core.errors import OptionError, RunError, nearest
+from trimtab.core.errors import OptionError, RunError
 
+from .addresses import options, split
 from .ssh import Ssh
 
 #: Seconds that a command may take; that a file may.
@@ -142,22 +142,10 @@ class BareDevice:
         Raises:
             OptionError: it is no such address.
         """
-        try:
-            parts = urlsplit(address)
-            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
-        except ValueError as error:
-            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
+        parts = split(address, _FORM)
         adb = parts.scheme == "adb"
         known = ("perf_test", "folder", "taskset", *(() if adb else ("config",)))
-        for name in given:
-            if name not in known:
-                close = nearest(name, known) or known[0]
-                raise OptionError(
-                    f"unknown option {name!r} in an address",
-                    where=address,
-                    hint=f"Did you mean {close!r}?",
-                )
-        fields = {name: values[-1] for name, values in given.items()}
+        fields = options(address, known, _FORM)
         if "perf_test" not in fields:
             raise OptionError("names no onnxruntime_perf_test", where=address, hint=_FORM)
         if fields.get("taskset") and not _MASK.fullmatch(fields["taskset"]):

@@ -11,12 +11,13 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
-from urllib.parse import parse_qs, urlsplit
 
-from trimtab.core.errors import OptionError, RunError, nearest
+from trimtab.core.errors import OptionError, RunError
+
+from .addresses import options, split
 
 #: Seconds in which a connection must stand.
 CONNECT_SECONDS = 10
@@ -85,27 +86,15 @@ class Ssh:
         Raises:
             OptionError: it is no such address.
         """
-        try:
-            parts = urlsplit(address)
-            port = parts.port or 0
-            given = parse_qs(parts.query, strict_parsing=bool(parts.query))
-        except ValueError as error:
-            raise OptionError(f"{address!r} is no address ({error})", hint=_FORM) from error
+        parts = split(address, _FORM)
         if parts.scheme != "ssh" or not _HOST.fullmatch(parts.hostname or ""):
             raise OptionError(f"{address!r} is no address of a device", hint=_FORM)
         if parts.username is not None and not _USER.fullmatch(parts.username):
             raise OptionError(f"{parts.username!r} is no user name", where=address)
         if parts.password is not None or parts.path.strip("/"):
             raise OptionError("holds more than user, host and port", where=address, hint=_FORM)
-        for name in given:
-            if name not in _KNOWN:
-                raise OptionError(
-                    f"unknown option {name!r} in an address",
-                    where=address,
-                    hint=f"Did you mean {nearest(name, _KNOWN) or _KNOWN[0]!r}?",
-                )
-        fields: Mapping[str, str] = {name: values[-1] for name, values in given.items()}
-        return cls(parts.hostname or "", parts.username or "", port, **fields)
+        fields = options(address, _KNOWN, _FORM)
+        return cls(parts.hostname or "", parts.username or "", parts.port or 0, **fields)
 
     def __str__(self) -> str:
         user = f"{self.user}@" if self.user else ""

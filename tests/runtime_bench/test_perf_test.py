@@ -22,7 +22,8 @@ from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import usable_cpus
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.devices import bench_on, parse
-from trimtab.runtime_bench.perf_test import PerfTestBench, _latencies
+from trimtab.runtime_bench.perf_arm import latencies
+from trimtab.runtime_bench.perf_test import PerfTestBench
 from trimtab.runtime_bench.shells import AdbShell, BareDevice
 
 PROGRAM = """#!{python} -S
@@ -146,9 +147,9 @@ def test_names_that_a_shell_would_obey_stay_words(adb: str, tmp_path: Path) -> N
 
 def test_rows_that_are_no_times() -> None:
     with pytest.raises(RunError, match="no times: out of memory"):
-        _latencies("loading\nout of memory", "phone")
+        latencies("loading\nout of memory", "phone")
     rows = "a,b,0.001,1,2,0\n" * 3 + "\nMin Latency is 0.001sec\n"
-    assert _latencies(rows, "phone") == (1_000_000,) * 3
+    assert latencies(rows, "phone") == (1_000_000,) * 3
 
 
 @pytest.mark.parametrize(
