@@ -24,6 +24,8 @@ from trimtab.recipe import Recipe
 PRUNING_SAMPLES = 256
 #: Shares of the time that stay, from mild to strong.
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3)
+#: Tried where the first of these loses too much already.
+MILDEST = 0.93
 #: Part of the weights in MatMul and Gemm below which their own families gain nothing.
 SHARE_OF_PRODUCTS = 0.3
 #: Operators with a weight that int8 or narrower weights make cheaper.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.metric import METRICS
-from trimtab.plan import SHARES, Plan, pruned_name
+from trimtab.plan import MILDEST, SHARES, Plan, pruned_name
 from trimtab.recipe import Recipe
 
 from .holds import say_what_holds
@@ -77,7 +77,10 @@ def _rescue(search: Search, plan: Plan) -> None:
 
 
 def _prune(search: Search, plan: Plan) -> float | None:
-    """From mild to strong while quality lasts; the smallest share of the time that keeps it."""
+    """From mild to strong while quality lasts; the smallest share of the time that keeps it.
+
+    Where the mildest loses too much, the one step back that is left is tried.
+    """
     if not plan.allows("prune-channels"):
         return None
     strongest = None
@@ -88,6 +91,9 @@ def _prune(search: Search, plan: Plan) -> float | None:
         if not found or not search.keeps(found[0]):
             break
         strongest = share
+    if strongest is None and not search.spent.over:
+        found = search.attempt("prune", [plan.pruned(MILDEST)])
+        strongest = MILDEST if found and search.keeps(found[0]) else None
     return strongest
 
 
@@ -95,7 +101,7 @@ def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
     """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one."""
     if strongest is None or not plan.allows("quantize-static"):
         return
-    for share in sorted(s for s in SHARES if s >= strongest):
+    for share in sorted(s for s in (MILDEST, *SHARES) if s >= strongest):
         base = search.named(pruned_name(share))
         if base is None or base.recipe is None or not search.keeps(base):
             continue
