@@ -211,8 +211,11 @@ class Recover(Pass):
         seconds = self.seconds()
         if seconds is None:
             return self
+        self._timed(model, ctx, 1)  # imports and caches, which are paid once, are no step's time
         few, more = (self._timed(model, ctx, steps) for steps in PROBES)
-        each = max((more - few) / (PROBES[1] - PROBES[0]), 1e-4)
+        # Never less than a part of what steps took at most: a stutter in the first of two short
+        # probes would make steps seem free.
+        each = max((more - few) / (PROBES[1] - PROBES[0]), more / PROBES[1] / 4)
         fixed = max(0.0, few - PROBES[0] * each)
         steps = max(1, int((seconds - fixed) / each))
         if self.steps is not None:

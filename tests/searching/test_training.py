@@ -78,3 +78,16 @@ def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
     with pytest.raises(OptionError, match="outside of a recipe"):
         step(graphs.cnn())
     assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "recover"
+
+
+def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.passes import recover
+
+    few, many = recover.PROBES
+    taken = iter([9.0, 5.0, 4.9])  # warm-up with imports; then few steps took longer than many
+    how = recover.Recover(time="60s")
+    monkeypatch.setattr(recover.Recover, "_timed", lambda *_: next(taken))
+    settled = how.settled(graphs.cnn(), Context())
+    assert settled.steps is not None
+    assert settled.steps <= 4 * 60 / (4.9 / many)
+    assert few < many
