@@ -31,8 +31,13 @@ from .shells import BareDevice
 from .subject import Subject
 from .values import Comparison, Measurement
 
-_FACTS = "uname -srm; nproc; cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor; \
-cat /proc/cpuinfo; exit 0"
+#: What a Linux tells of itself; nproc would take a variable of the session for the machine.
+_FACTS = """unset OMP_NUM_THREADS
+uname -srm
+nproc
+cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2> /dev/null
+cat /proc/cpuinfo
+exit 0"""
 
 
 class PerfTestBench(Closes):

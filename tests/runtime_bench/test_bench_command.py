@@ -115,7 +115,7 @@ def test_a_base_against_itself_comes_out_same(relu, monkeypatch) -> None:
     # The verdict of real time is not asserted, only the exit code's meaning.
     from dataclasses import replace
 
-    from trimtab.runtime_bench import compare as module
+    from trimtab.runtime_bench import bench as module
 
     real = module.compare
     for verdict, code in [("same", 0), ("better", 1), ("inconclusive", 3)]:
