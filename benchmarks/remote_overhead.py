@@ -1,10 +1,11 @@
-"""One pair of models measured here and through ssh to this same machine, in turns.
+"""One pair of models measured here, and on this machine through ssh and through Dask, in turns.
 
     python benchmarks/remote_overhead.py [--network resnet20] [--rounds 4] [--seconds 15]
 
-An sshd of its own with keys of its own listens on the loopback. Float against int8, one thread; the
-blocks of all rounds of one way are one test, so its interval holds for them together. Wanted: the
-two ratios within each other's intervals. Told as well: seconds to connect, and to copy the models.
+An sshd of its own with keys of its own, and a scheduler with one worker, listen on the loopback.
+Float against int8, one thread; the blocks of all rounds of one way are one test, so its interval
+holds for them together. Wanted: ratios equal within their intervals. Told as well: seconds until
+ssh and Dask are ready.
 
 Data: the folder that TRIMTAB_SHARED names, else `shared` beside the checkout.
 """
@@ -12,7 +13,9 @@ Data: the folder that TRIMTAB_SHARED names, else `shared` beside the checkout.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import sys
 import tempfile
 import time
@@ -27,6 +30,9 @@ from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
 from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.fleet import FleetBench
+from trimtab.runtime_bench.fleet_address import FleetAddress
+from trimtab.runtime_bench.local_fleet import LocalFleet
 from trimtab.runtime_bench.remote import RemoteBench
 from trimtab.runtime_bench.ssh import Ssh
 from trimtab.runtime_bench.statistics import PairedTest
@@ -42,22 +48,31 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of a round of one way")
     args = parser.parse_args()
     base, candidate = pair(args.network)
-    from sshd import sshd
+    from sshd import free_port, sshd
 
-    with tempfile.TemporaryDirectory(prefix="trimtab-overhead-") as name:
-        folder, cache = Path(name) / "sshd", Path(name) / "cache"
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-overhead-"))
+        folder = Path(name) / "sshd"
         folder.mkdir()
-        with sshd(folder, cache) as server:
-            start = time.monotonic()
-            with RemoteBench(Ssh.parse(server.address)) as remote:
-                connected = time.monotonic() - start
-                measured = in_turns(base, candidate, {"here": LocalBench(), "ssh": remote}, args)
+        os.environ["TRIMTAB_CACHE"] = str(Path(name) / "fleet")  # the lock of a device of its own
+        server = stack.enter_context(sshd(folder, Path(name) / "cache"))
+        fleet = stack.enter_context(LocalFleet(["board"], port=free_port()))
+        start = time.monotonic()
+        ssh = stack.enter_context(RemoteBench(Ssh.parse(server.address)))
+        connected = time.monotonic() - start
+        address = FleetAddress.parse(f"dask://127.0.0.1:{fleet.port}?device=board")
+        start = time.monotonic()
+        dask = stack.enter_context(FleetBench(address))
+        queued = time.monotonic() - start
+        ways: dict[str, Bench] = {"here": LocalBench(), "ssh": ssh, "dask": dask}
+        measured = in_turns(base, candidate, ways, args)
     told = []
     for way, logs in measured.items():
         low, high = (math.exp(v) for v in PairedTest.of(logs).interval(ALPHA))
         centre = math.exp(sorted(logs)[len(logs) // 2])
         told.append(f"{way}={centre:.3f} {way}_low={low:.3f} {way}_high={high:.3f}")
-    print(f"FIGURE {' '.join(told)} blocks={len(measured['ssh'])} connect_s={connected:.1f}")
+    blocks = min(map(len, measured.values()))
+    print(f"FIGURE {' '.join(told)} blocks={blocks} ssh_s={connected:.1f} dask_s={queued:.1f}")
 
 
 def pair(name: str) -> tuple[Model, Model]:
