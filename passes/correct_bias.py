@@ -77,14 +77,14 @@ def correct_biases(
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    layers, makers = shared_layers(model, reference)
+    layers, makers, declined = _correctable(model, reference)
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, makers)
     wanted = _means(reference, names, axes, fit)
     config = SessionConfig.judging(ctx.target, threads=usable_cpus())
     truth = answers(reference, judge, config)
     error = first = answer_error(model, judge, truth, config)
-    corrected, declined = [], []
+    corrected = []
     for layer, mean in zip(
         ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
     ):
@@ -113,7 +113,7 @@ def correct_by_layer(
     A shift s changes a channel's mean squared error by s (2 m + s), m its mean error: so means of
     held-out samples decide, and no layer is run twice. Arguments and errors as `correct_biases`.
     """
-    layers, makers = shared_layers(model, reference)
+    layers, makers, declined = _correctable(model, reference)
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, makers)
     wanted, held = (_means(reference, names, axes, part) for part in (fit, judge))
@@ -121,7 +121,7 @@ def correct_by_layer(
     truth = answers(reference, judge, config)
     first, untouched = answer_error(model, judge, truth, config), model.clone()
     walk = Walk(model, [batch.feeds for batch in (*fit, *judge)])
-    corrected, declined = [], []
+    corrected = []
     tracked = ctx.progress.track(layers, "correcting biases", len(layers))
     for layer, axis, mean, truly in zip(tracked, axes, wanted, held, strict=True):
         made = walk.to(layer.outputs[0])
@@ -147,6 +147,24 @@ def correct_by_layer(
     return Rewrite(model.ir, declined, report)
 
 
+def _correctable(
+    model: Model, reference: Model
+) -> tuple[list[ir.Node], dict[str | None, ir.Node], list[Declined]]:
+    """Layers that may have a bias, the reference's nodes by name, and those that have no place.
+
+    A product of two activations has none, and no channels either: its axes may vary in length.
+    """
+    layers, makers = shared_layers(model, reference)
+    found, declined = [], []
+    for layer in layers:
+        place = find_bias(model.graph, layer) if layer.op_type == "MatMul" else None
+        if isinstance(place, str):
+            declined.append(Declined(layer.name or "", place))
+        else:
+            found.append(layer)
+    return found, makers, declined
+
+
 def _observed(
     layers: Sequence[ir.Node], makers: Mapping[str | None, ir.Node]
 ) -> tuple[list[str], list[int]]:
@@ -164,6 +182,8 @@ def _means(
     model: Model, tensors: Sequence[str], axes: Sequence[int], batches: Sequence[Batch]
 ) -> list[Floats]:
     """Mean of each tensor over all but its channel axis."""
+    if not tensors:
+        return []
     # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
     config = SessionConfig(level="basic", threads=usable_cpus())
     session = build_session(up_to(model, tensors), config)

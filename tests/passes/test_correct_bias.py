@@ -7,6 +7,7 @@ import pytest
 from int8_graphs import chain, graph, normal, transformer_block
 
 from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.running import int8_share
 from trimtab.core.session import build_session, run
@@ -123,3 +124,30 @@ def test_a_foreign_reference_is_refused(tmp_path):
     path = str(other.save(tmp_path / "other.onnx"))
     with pytest.raises(InputError, match="shares no layer"):
         CorrectBias(data=data, reference=path)(quantized, VNNI)
+
+
+@pytest.mark.parametrize("judge", ["answer", "layer"])
+def test_sentences_of_any_length_are_no_obstacle(judge, tmp_path):
+    model = graph(
+        """g (float[N, L, 16] x) => (float[N, L, 16] y) {
+          [query] q = MatMul (x, w1)
+          t = Transpose <perm = [0, 2, 1]> (q)
+          [scores] s = MatMul (q, t)
+          p = Softmax <axis = -1> (s)
+          [mix] m = MatMul (p, x)
+          [out] o = MatMul (m, w2)
+          y = Add (o, b2)
+        }""",
+        w1=(16, 16),
+        w2=(16, 16),
+        b2=(16,),
+    )
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((4, n, 16), np.float32)} for n in (3, 5, 9, 4)]
+    data = Dataset.of_batches(lambda: feeds)
+    path = str(model.save(tmp_path / "f.onnx"))
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    after = CorrectBias(reference=path, data=data, judge=judge)(quantized, VNNI)
+    declined = dict(after.lineage[-1].notes.get("declined", []))
+    assert declined["scores"] == "no float bias is added to its product"
+    assert after.lineage[-1].notes["error_after"] <= after.lineage[-1].notes["error_before"]
