@@ -91,3 +91,24 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
     assert settled.steps is not None
     assert settled.steps <= 4 * 60 / (4.9 / many)
     assert few < many
+
+
+@pytest.mark.slow
+def test_a_short_run_that_finds_nothing_better_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trimtab.passes.torch_graph import optimizer
+
+    monkeypatch.setitem(optimizer._RATES, "adamw", 1e-12)
+    np.savez(tmp_path / "data.npz", **arrays(120))
+    outcome = optimize(
+        graphs.cnn(),
+        str(tmp_path / "data.npz"),
+        constraints=LOOSE,
+        measure=fast_int8,
+        passes=["simplify", "prune-channels", "recover"],
+        train="2s",
+    )
+    told = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
+    assert any("is the same model as an earlier candidate" in line for line in told)
+    assert any("reach of" in line for line in told)
