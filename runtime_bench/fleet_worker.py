@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.errors import TrimtabError
+from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
 
@@ -81,11 +81,26 @@ def carry_out(call: Call) -> str:
 
 
 def fronted(device: str) -> Device:
-    """A device that this worker's machine knows by name, else the machine itself."""
-    from .devices import load
+    """A device that this worker's machine knows by name, else the machine itself.
 
-    address = load().get(device)
-    return Ssh.parse(address) if address is not None else Here(device)
+    A name that stands for the fleet's own device, as it may where its user works too, is no other.
+
+    Raises:
+        RunError: it is one without Python, which no worker can drive.
+    """
+    from .devices import FLEET, load, parse
+
+    address = load().get(device, FLEET)
+    if address.startswith(FLEET):
+        return Here(device)
+    found = parse(address)
+    if not isinstance(found, Ssh):
+        raise RunError(
+            "a worker fronts devices with Python, by ssh",
+            where=device,
+            hint="Measure on it from the machine that it hangs on",
+        )
+    return found
 
 
 def _worker() -> Any:

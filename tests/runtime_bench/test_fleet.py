@@ -28,8 +28,9 @@ from trimtab.runtime_bench import devices, fleet
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.fleet import FleetBench
 from trimtab.runtime_bench.fleet_address import FleetAddress
-from trimtab.runtime_bench.fleet_worker import Call, carry_out
+from trimtab.runtime_bench.fleet_worker import Call, carry_out, fronted
 from trimtab.runtime_bench.local_fleet import LocalFleet
+from trimtab.runtime_bench.transport import Here
 
 pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
@@ -211,6 +212,17 @@ def test_a_worker_fronts_a_device_by_ssh(
         answer = json.loads(carry_out(Call("facts", "board")))
     assert answer["error"] == "RunError"
     assert "nothing answers" in answer["what"]
+
+
+def test_a_name_for_the_fleet_s_own_device_is_the_worker_s_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    devices.add("pi5", "dask://127.0.0.1:8786?device=pi5")
+    devices.add("phone", "adb://R58M?perf_test=/data/local/tmp/p")
+    assert fronted("pi5") == Here("pi5")
+    with pytest.raises(RunError, match="with Python, by ssh"):
+        fronted("phone")
 
 
 @pytest.mark.slow
