@@ -165,7 +165,7 @@ class _Watch:
                 self.holder, self.began = str(event["worker"]), now
         self.heard = len(events)
         if self.holder is None and not self.waits and now - self.start > WAITING_SECONDS:
-            self.progress.say(f"{self.address}: in use, waiting")
+            self.progress.say(f"{self.address}: waiting for its turn")
             self.waits = True
         if self.holder is not None and now - self.began > self.limit:
             raise RunError(

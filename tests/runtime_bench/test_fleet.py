@@ -146,7 +146,7 @@ def test_one_token_means_one_measurement_at_a_time(
     for thread in threads:
         thread.join(timeout=90)
     assert len(spans) == 2
-    assert any("in use, waiting" in line for t in told for line in t.lines)
+    assert any("waiting for its turn" in line for t in told for line in t.lines)
 
 
 @pytest.mark.slow
