@@ -143,6 +143,7 @@ class Pass(ABC):
                 where=model.name,
                 hint="This is a bug of trimtab; --debug shows where. Please report it",
             ) from error
+        _declare_alike(model, result.ir)
         after = dataclasses.replace(
             model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))
         )
@@ -184,6 +185,24 @@ class Pass(ABC):
                         where=before.name,
                         hint="This is a bug of the pass; please report it",
                     )
+
+
+def _declare_alike(before: Model, after: onnx_ir.Model) -> None:
+    """Declare the outputs' shapes as the user did where inference found sizes for their names.
+
+    A symbolic size that shape inference can work out is filled in by it, in place.
+    """
+    for spec, value in zip(before.outputs, after.graph.outputs, strict=False):
+        if spec.name != value.name or value.shape is None:
+            continue
+        found = list(value.shape)
+        if spec.shape is None:
+            value.shape = None
+        elif len(spec.shape) == len(found) and all(
+            not isinstance(declared, int) or declared == size
+            for declared, size in zip(spec.shape, found, strict=True)
+        ):
+            value.shape = onnx_ir.Shape(spec.shape)
 
 
 def relative_error(expected: Any, got: Any) -> float:

@@ -8,7 +8,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .weights import channel_axis
+
 Floats = NDArray[np.float64]
+
+#: How the names of nodes end that add a bias where a product had none.
+_MADE = "_added_bias"
 
 
 @dataclass
@@ -45,7 +50,8 @@ class Bias:
 def find_bias(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     """A layer's bias, made where it has none; or why there can be none."""
     if layer.op_type == "MatMul":
-        return _added_behind(layer)
+        found = _added_behind(layer)
+        return _make_behind(graph, layer) if found is None else found
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         return _own(layer.inputs[2])
     return _made(graph, layer)
@@ -65,7 +71,7 @@ def _own(value: ir.Value) -> Bias | str:
     return Bias(integer, scale.const_value.numpy().astype(np.float64))
 
 
-def _added_behind(layer: ir.Node) -> Bias | str:
+def _added_behind(layer: ir.Node) -> Bias | None:
     """The float constant that the next operator adds to a matrix product."""
     uses = list(layer.outputs[0].uses())
     if len(uses) == 1 and uses[0].node.op_type == "Add":
@@ -74,7 +80,46 @@ def _added_behind(layer: ir.Node) -> Bias | str:
             shape = other.const_value.shape.numpy()
             if len(shape) == 1 and len(other.uses()) == 1:
                 return Bias(other, np.ones(()))
-    return "no float bias is added to its product"
+    return None
+
+
+def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
+    """A zero bias added to a matrix product that had none.
+
+    In float: onnxruntime adds it where it scales the product's int32 sums (MatMulIntegerToFloat).
+    """
+    weight, made = layer.inputs[1], layer.outputs[0]
+    node = weight.producer() if weight is not None else None
+    source = node.inputs[0] if node is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or source is None:
+        return "its second input is not a quantized weight"
+    if source.const_value is None:
+        return "it is a product of two activations, whose channels are not fixed"
+    zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
+    bias = _register(graph, f"{layer.name}_bias", zeros)
+    add = ir.node("Add", [made, bias], name=f"{layer.name}{_MADE}")
+    out = add.outputs[0]
+    out.type, out.shape = made.type, made.shape
+    made.replace_all_uses_with(out, replace_graph_outputs=True)
+    add.replace_input_with(0, made)
+    out.name, made.name = made.name, f"{made.name}_product"
+    graph.insert_after(layer, add)
+    return Bias(bias, np.ones(()))
+
+
+def remove_idle(graph: ir.Graph) -> None:
+    """Take away what `find_bias` added behind products and nobody shifted."""
+    for node in list(graph):
+        bias = node.inputs[1] if (node.name or "").endswith(_MADE) else None
+        if bias is None or bias.const_value is None or bias.const_value.numpy().any():
+            continue
+        made, out = node.inputs[0], node.outputs[0]
+        assert made is not None
+        name = out.name
+        out.replace_all_uses_with(made, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        made.name = name
+        del graph.initializers[bias.name or ""]
 
 
 def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
@@ -83,15 +128,11 @@ def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     weight = layer.inputs[1]
     if scales[0] is None or scales[1] is None or weight is None:
         return "its input or weight is not quantized"
-    weight_node = weight.producer()
-    assert weight_node is not None
-    assert weight_node.inputs[0] is not None
-    shape = weight_node.inputs[0].shape
-    transposed = layer.attributes.get("transB")
-    first = layer.op_type == "Conv" or (transposed is not None and transposed.as_int() == 1)
-    if shape is None or not isinstance(channels := shape[0 if first else 1], int):
+    channels = _output_channels(layer, weight)
+    if channels is None:
         return "the shape of its weight is not known"
-    scale = np.broadcast_to(scales[0].reshape(-1) * scales[1].reshape(-1), (channels,))
+    scale = scales[0].reshape(-1) * scales[1].reshape(-1)
+    scale = np.tile(scale, channels // len(scale))  # one for all, or one for each of a group's
     name = f"{layer.name}_bias"
     constants = [
         _register(graph, f"{name}_quantized", np.zeros(channels, np.int32)),
@@ -107,6 +148,21 @@ def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
         layer.resize_inputs(len(layer.inputs) + 1)
     layer.replace_input_with(2, dequantize.outputs[0])
     return Bias(constants[0], scale.astype(np.float64))
+
+
+def _output_channels(layer: ir.Node, weight: ir.Value) -> int | None:
+    """How many channels a convolution or Gemm makes, from its quantized weight."""
+    node = weight.producer()
+    assert node is not None
+    assert node.inputs[0] is not None
+    shape = node.inputs[0].shape
+    if shape is None:
+        return None
+    if layer.op_type == "ConvTranspose":  # (inputs, outputs / groups, kernel)
+        groups = layer.attributes["group"].as_int() if "group" in layer.attributes else 1
+        return shape[1] * groups if isinstance(shape[1], int) else None
+    width = shape[channel_axis(layer) or 0]
+    return width if isinstance(width, int) else None
 
 
 def _scale(value: ir.Value | None) -> Floats | None:

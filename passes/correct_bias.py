@@ -25,7 +25,7 @@ from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from .base import Declined, Pass, Rewrite
-from .biases import Bias, find_bias
+from .biases import Bias, find_bias, remove_idle
 from .calibrate import fitting, observing
 from .paired_float import open_reference, shared_layers
 from .walk import Walk, channel_mean
@@ -101,6 +101,7 @@ def correct_biases(
         else:
             bias.undo()
             declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+    remove_idle(model.graph)
     report = {"corrected": corrected, "error_before": first, "error_after": error}
     return Rewrite(model.ir, declined, report)
 
@@ -143,6 +144,7 @@ def correct_by_layer(
     if after >= first:
         declined += [Declined(name, "the answer's error would not fall") for name in corrected]
         corrected, after, model = [], first, untouched
+    remove_idle(model.graph)
     report = {"corrected": corrected, "error_before": first, "error_after": after}
     return Rewrite(model.ir, declined, report)
 
@@ -153,8 +155,9 @@ def _correctable(
     """Layers that may have a bias, the reference's nodes by name, and those that have no place.
 
     A product of two activations has none, and no channels either: its axes may vary in length.
+    Products that add nothing get zeros here, before nodes are counted and tensors observed.
     """
-    layers, makers = shared_layers(model, reference)
+    layers, makers = shared_layers(model, reference, also=frozenset({"ConvTranspose"}))
     found, declined = [], []
     for layer in layers:
         place = find_bias(model.graph, layer) if layer.op_type == "MatMul" else None
@@ -175,7 +178,7 @@ def _observed(
 
 def _channels(layer: ir.Node) -> int:
     """The axis of channels of a layer's output."""
-    return 1 if layer.op_type == "Conv" else -1
+    return 1 if layer.op_type in {"Conv", "ConvTranspose"} else -1
 
 
 def _means(

@@ -46,16 +46,23 @@ def as_reference(model: Model) -> Model:
 
 
 def shared_layers(
-    model: Model, reference: Model
+    model: Model, reference: Model, *, also: frozenset[str] = frozenset()
 ) -> tuple[list[ir.Node], dict[str | None, ir.Node]]:
     """The model's layers that bear the name of a node of the reference, and the latter's by name.
+
+    Args:
+        model: the Q/DQ model.
+        reference: the float model, prepared.
+        also: types of operators that count as layers beside Conv, Gemm and MatMul.
 
     Raises:
         InputError: there is none.
     """
     makers = {node.name: node for node in reference.graph}
     layers = [
-        node for node in model.graph if channel_axis(node) is not None and node.name in makers
+        node
+        for node in model.graph
+        if (channel_axis(node) is not None or node.op_type in also) and node.name in makers
     ]
     if not layers:
         raise InputError(

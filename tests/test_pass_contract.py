@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin
 import graphs
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from trimtab.core.context import Context, Ratio
@@ -140,6 +141,14 @@ def test_inputs_and_outputs_keep_names_types_and_shapes(kind: type[Pass], graph:
     model, after, _, _ = result(kind, graph)
     assert after.inputs == model.inputs
     assert after.outputs == model.outputs
+
+
+@each_pass
+def test_sizes_that_outputs_are_declared_with_by_name_stay_so(kind: type[Pass]) -> None:
+    model = graphs.cnn().clone()
+    for value in model.graph.outputs:  # inference would find numbers for these
+        value.shape = ir.Shape([f"size{i}" for i in range(len(value.shape))])
+    assert applied(kind, model).outputs == model.outputs
 
 
 @each_pass
