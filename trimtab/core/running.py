@@ -164,7 +164,7 @@ def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
 
 
 def _sum_macs(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(_macs(node, shapes) for node in nodes)
+    return sum(macs_of(node, shapes) for node in nodes)
 
 
 def _shapes(
@@ -205,7 +205,7 @@ def observed(running: Model, names: Iterable[str]) -> Model:
     return Model.from_proto(proto, running.name)
 
 
-def _macs(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiply-accumulates of one operator; 0 where its shapes are not known."""
     weight = _shape_of(node, _WEIGHT_INPUT.get(node.op_type, 1), shapes)
     out = shapes.get(node.outputs[0].name or "")

@@ -37,6 +37,8 @@ class Target:
         symmetric_activations: zero points of activations must be zero (TensorRT).
         int16_activations: whether single activations may have 16 bits. onnxruntime's CPU and CUDA
             kernels have none: a 16-bit pair there is an island of float.
+        fuses_int8: whether the provider runs Q/DQ around a product as an int8 product;
+            onnxruntime's CUDA provider runs them as they stand, around a float product.
         float_block: channel block of the float convolution kernels.
         int8_block: channel block of the int8 convolution kernels.
         max_opset: newest operator set that the runtime takes.
@@ -52,6 +54,7 @@ class Target:
     reduce_range: bool = False
     symmetric_activations: bool = False
     int16_activations: bool = False
+    fuses_int8: bool = True
     float_block: int = 16
     int8_block: int = 16
     max_opset: int = 23
@@ -97,6 +100,7 @@ PRESETS: dict[str, Target] = {
             isa="gpu",
             activation="int8",
             symmetric_activations=True,
+            fuses_int8=False,
             float_block=8,
         ),
         Target(

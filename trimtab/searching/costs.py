@@ -9,29 +9,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
 from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import observed, products
-from trimtab.core.session import (
-    Feeds,
-    SessionConfig,
-    available_providers,
-    build_session,
-    run,
-    running_graph,
-)
+from trimtab.core.running import products
+from trimtab.core.session import Feeds, SessionConfig, available_providers, running_graph
 from trimtab.core.target import Target
 from trimtab.result import Result
 
+from .gpu_costs import counted_on_gpu
 from .store import Store, key_of
+from .tensors import tensors_of
 
-#: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM.
-INT8_TIME = {"vnni": 0.3, "plain": 0.6, "arm64": 0.4, "gpu": 0.5}
-#: Float products in the time in which a byte is moved: between that of caches and of memory.
-PRODUCTS_PER_BYTE = 4.0
+#: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM,
+#: on tensor cores, which double their rate from TF32 to float16 and again to int8 (NVIDIA's A100
+#: white paper, 2020: 156, 312 and 624 TOPS).
+INT8_TIME = {"vnni": 0.3, "plain": 0.6, "arm64": 0.4, "gpu": 0.25}
+HALF_TIME = 0.5
+#: Float products in the time in which a byte is moved. CPU: between that of caches and of memory.
+#: GPU: 78 of 10^12 in TF32 and 1.6 of 10^12 bytes each second (the same paper).
+PRODUCTS_PER_BYTE = {"cpu": 4.0, "gpu": 50.0}
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,29 @@ class Costs:
         float_macs: multiply-accumulates in float kernels.
         int8_macs: in int8 kernels.
         moved_bytes: read and written by all operators of the graph that runs.
+        half_macs: multiply-accumulates in float16 kernels.
     """
 
     float_macs: int
     int8_macs: int
     moved_bytes: int
+    half_macs: int = 0
 
     @property
     def macs(self) -> int:
         """All multiply-accumulates."""
-        return self.float_macs + self.int8_macs
+        return self.float_macs + self.int8_macs + self.half_macs
 
     def time(self, target: Target) -> float:
         """Predicted time in units of a float product."""
         kind = target.isa if target.isa in {"arm64", "gpu"} else "vnni" if target.vnni else "plain"
-        products = self.float_macs + INT8_TIME[kind] * self.int8_macs
-        return products + PRODUCTS_PER_BYTE * self.moved_bytes
+        products = self.float_macs + INT8_TIME[kind] * self.int8_macs + HALF_TIME * self.half_macs
+        per_byte = PRODUCTS_PER_BYTE["gpu" if kind == "gpu" else "cpu"]
+        return products + per_byte * self.moved_bytes
 
 
 def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
-    """The costs of a model on these feeds.
+    """The costs of a model on these feeds: on a GPU of the graph as it is written.
 
     Raises:
         RunError: onnxruntime refuses it.
@@ -72,9 +72,15 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
         model=model.digest,
         inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
         config=config.to_json(),
+        gpu=ctx.target.provider if ctx.target.isa == "gpu" else None,
     )
 
-    return Costs(**store.value(key, lambda: asdict(counted(model, config, feeds))))
+    def fresh() -> Costs:
+        if ctx.target.isa != "gpu":
+            return counted(model, config, feeds)
+        return Costs(*counted_on_gpu(model, config, feeds, fused=ctx.target.fuses_int8))
+
+    return Costs(**store.value(key, lambda: asdict(fresh())))
 
 
 @collector_paused()
@@ -88,32 +94,15 @@ def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
     """
     plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
     running = replace(model, ir=running_graph(model, plain))
-    tensors = _tensors(running, config, feeds)
-    int8_macs, float_macs = products(running.ir, {n: shape for n, (shape, _) in tensors.items()})
+    tensors = tensors_of(running, config, feeds)
+    int8_macs, float_macs = products(running.ir, {n: t.shape for n, t in tensors.items()})
     moved = sum(
-        tensors[value.name][1]
+        tensors[value.name].nbytes
         for node in running.graph
         for value in (*node.inputs, *node.outputs)
         if value is not None and value.name in tensors
     )
     return Costs(float_macs, int8_macs, moved)
-
-
-def _tensors(
-    running: Model, config: SessionConfig, feeds: Feeds
-) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Shape and bytes of all tensors of a graph that runs, by one run of it."""
-    inner = [v.name for node in running.graph for v in node.outputs if v.name]
-    session = build_session(observed(running, inner), replace(config, level="off").unpacked())
-    found = {
-        name: (np.shape(array), np.asarray(array).nbytes)
-        for name, array in (*run(session, feeds).items(), *feeds.items())
-    }
-    for name, value in running.graph.initializers.items():
-        if value.const_value is not None:
-            shape = tuple(value.const_value.shape.numpy())
-            found[name] = (shape, value.const_value.nbytes)
-    return found
 
 
 def with_costs(result: Result, original: Costs, found: Costs, target: Target | None) -> Result:

@@ -74,7 +74,7 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     lines = [Line("original", "evaluated on selection and test", 2 * full)]
     firsts = plan.first()
     lines += [line("first", r) for r in firsts]
-    others = [*plan.floats(), *plan.int8()[1:], *plan.weight_only(), *plan.own_recipes()]
+    others = [*plan.others(), *plan.own_recipes()]
     lines += [line("int8", r) for r in others]
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
     if plan.allows("prune-channels"):

@@ -1,10 +1,11 @@
 """The staged search: what a good engineer tries by hand, in the order in which he would.
 
-    first        the int8 recipe most likely to do, timed until it is known to be faster
+    first        the recipe most likely to do (int8; float16 on a GPU), timed until it is known to
+                 be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
                  passes with layers left float, where the plain recipes lose too much
     prune        channels away by steps, from mild to strong while quality lasts
-    combine      pruning and int8
+    combine      pruning and int8, or float16
     train        short runs over strengths, a long one for the strongest that promises to come back
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
@@ -34,7 +35,7 @@ def staged(search: Search, plan: Plan) -> None:
     search.measure("first", SOON, brief=True)
     say_what_holds(search)
     _usable(search)
-    search.attempt("int8", [*plan.floats(), *plan.int8()[1:], *plan.weight_only()])
+    search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
@@ -98,12 +99,21 @@ def _prune(search: Search, plan: Plan) -> float | None:
 
 
 def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
-    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one."""
-    if strongest is None or not plan.allows("quantize-static"):
+    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
+
+    On a GPU float16 behind the strongest too.
+    """
+    if strongest is None:
         return
-    for share in sorted(s for s in (MILDEST, *SHARES) if s >= strongest):
-        base = search.named(pruned_name(share))
-        if base is None or base.recipe is None or not search.keeps(base):
+    shares = sorted(s for s in (MILDEST, *SHARES) if s >= strongest)
+    pruned = [search.named(pruned_name(share)) for share in shares]
+    bases = [base for base in pruned if base is not None and search.keeps(base)]
+    if bases and plan.halves() and bases[0].recipe is not None:
+        search.attempt("combine", [plan.halved(bases[0].recipe)])
+    if not plan.allows("quantize-static"):
+        return
+    for base in bases:
+        if base.recipe is None:
             continue
         found = search.attempt("combine", [plan.quantized(base.recipe)])
         if found and not search.keeps(found[0]) and plan.allows("quantize-auto"):

@@ -42,6 +42,8 @@ def train(search: Search, plan: Plan) -> None:
     longer = plan.recovered(strongest.recipe, LONG * left, threads)
     found = search.attempt("train", [longer])
     if found and found[0].recipe is not None and not found[0].failure:
+        if plan.halves():
+            search.attempt("train", [plan.halved(found[0].recipe)])
         _through_int8(search, plan, found[0].recipe, (1 - LONG) * left, threads)
 
 

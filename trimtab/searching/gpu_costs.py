@@ -1,0 +1,78 @@
+"""Products and bytes of one run on a GPU, from the graph as it is written.
+
+No machine with the GPU need be there, so its provider's own graph is not known. What is: CUDA's
+provider has no int8 kernels, so that Q and DQ run as they stand around float products; TensorRT
+takes a product whose inputs all come from DequantizeLinear for an int8 one and absorbs Q and DQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+from trimtab.core.collector import collector_paused
+from trimtab.core.model import Model
+from trimtab.core.running import FLOAT_OPS, INT8_OPS, macs_of
+from trimtab.core.session import Feeds, SessionConfig
+
+from .tensors import Tensor, tensors_of
+
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+@collector_paused()
+def counted_on_gpu(
+    model: Model, config: SessionConfig, feeds: Feeds, *, fused: bool
+) -> tuple[int, int, int, int]:
+    """(float, int8, bytes, float16): multiply-accumulates, and bytes read and written.
+
+    Args:
+        model: as it is written.
+        config: of a session on this machine, which tells the shapes.
+        feeds: inputs of one run.
+        fused: whether the provider runs Q/DQ around a product as an int8 product.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    tensors = tensors_of(model, config, feeds)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    macs = {"float": 0, "int8": 0, "half": 0}
+    moved = 0
+    for node in model.graph.all_nodes():
+        if node.op_type in FLOAT_OPS or node.op_type in INT8_OPS:
+            macs[_kind(node, tensors, fused=fused)] += macs_of(node, shapes)
+        if fused and node.op_type in {_QUANTIZE, _DEQUANTIZE}:
+            continue
+        moved += sum(_bytes(value, tensors, fused=fused) for value in _values(node))
+    return macs["float"], macs["int8"], moved, macs["half"]
+
+
+def _kind(node: ir.Node, tensors: Mapping[str, Tensor], *, fused: bool) -> str:
+    factors = [value for value in node.inputs[:2] if value is not None]
+    if fused and factors and all(_maker(v) == _DEQUANTIZE for v in factors):
+        return "int8"
+    found = [tensors.get(value.name or "") for value in factors]
+    return "half" if found and all(t is not None and t.half for t in found) else "float"
+
+
+def _bytes(value: ir.Value, tensors: Mapping[str, Tensor], *, fused: bool) -> int:
+    """Of a tensor as the kernels see it: where Q/DQ are absorbed, its int8 form."""
+    if fused:
+        maker, users = value.producer(), [use.node for use in value.uses()]
+        if maker is not None and maker.op_type == _DEQUANTIZE and maker.inputs[0] is not None:
+            value = maker.inputs[0]
+        elif users and all(user.op_type == _QUANTIZE for user in users):
+            value = users[0].outputs[0]
+    tensor = tensors.get(value.name or "")
+    return 0 if tensor is None else tensor.nbytes
+
+
+def _values(node: ir.Node) -> Iterator[ir.Value]:
+    return (value for value in (*node.inputs, *node.outputs) if value is not None)
+
+
+def _maker(value: ir.Value) -> str | None:
+    maker = value.producer()
+    return None if maker is None else maker.op_type

@@ -1,0 +1,46 @@
+"""Shapes, bytes and types of all tensors of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trimtab.core.model import Model
+from trimtab.core.running import observed
+from trimtab.core.session import Feeds, SessionConfig, build_session, run
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as it was in a run.
+
+    Attributes:
+        shape: of this run.
+        nbytes: that it takes.
+        half: whether it holds float16.
+    """
+
+    shape: tuple[int, ...]
+    nbytes: int
+    half: bool = False
+
+
+def tensors_of(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, Tensor]:
+    """All tensors of a graph that runs, by name, from one run of it without further optimisation.
+
+    Raises:
+        RunError: onnxruntime refuses it.
+    """
+    inner = [v.name for node in running.graph for v in node.outputs if v.name]
+    session = build_session(observed(running, inner), replace(config, level="off").unpacked())
+    found = {}
+    for name, value in (*run(session, feeds).items(), *feeds.items()):
+        array = np.asarray(value)
+        found[name] = Tensor(array.shape, array.nbytes, array.dtype == np.float16)
+    for name, weight in running.graph.initializers.items():
+        tensor = weight.const_value
+        if tensor is not None:
+            half = tensor.dtype.name == "FLOAT16"
+            found[name] = Tensor(tuple(tensor.shape.numpy()), tensor.nbytes, half)
+    return found
