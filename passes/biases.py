@@ -47,14 +47,20 @@ class Bias:
         self.value.const_value = self.before
 
 
-def find_bias(graph: ir.Graph, layer: ir.Node) -> Bias | str:
-    """A layer's bias, made where it has none; or why there can be none."""
+def find_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool = True) -> Bias | str:
+    """A layer's bias, made where it has none; or why there can be none.
+
+    Args:
+        graph: of the Q/DQ model.
+        layer: a convolution or product of it.
+        integer: whether what is made is int32, as CPU kernels add it; TensorRT takes float alone.
+    """
     if layer.op_type == "MatMul":
         found = _added_behind(layer)
         return _make_behind(graph, layer) if found is None else found
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         return _own(layer.inputs[2])
-    return _made(graph, layer)
+    return _made(graph, layer, integer=integer)
 
 
 def _own(value: ir.Value) -> Bias | str:
@@ -122,8 +128,8 @@ def remove_idle(graph: ir.Graph) -> None:
         del graph.initializers[bias.name or ""]
 
 
-def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
-    """A zero bias for a convolution or Gemm that had none, in units of its int32 sums."""
+def _made(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
+    """A zero bias for a convolution or Gemm that had none, integers in units of its int32 sums."""
     scales = [_scale(layer.inputs[0]), _scale(layer.inputs[1])]
     weight = layer.inputs[1]
     if scales[0] is None or scales[1] is None or weight is None:
@@ -131,9 +137,13 @@ def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     channels = _output_channels(layer, weight)
     if channels is None:
         return "the shape of its weight is not known"
+    name = f"{layer.name}_bias"
+    if not integer:
+        value = _register(graph, name, np.zeros(channels, np.float32))
+        _append(layer, value)
+        return Bias(value, np.ones(()))
     scale = scales[0].reshape(-1) * scales[1].reshape(-1)
     scale = np.tile(scale, channels // len(scale))  # one for all, or one for each of a group's
-    name = f"{layer.name}_bias"
     constants = [
         _register(graph, f"{name}_quantized", np.zeros(channels, np.int32)),
         _register(graph, f"{name}_scale", scale.astype(np.float32)),
@@ -144,10 +154,13 @@ def _made(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     )
     dequantize.outputs[0].name = name
     graph.insert_before(layer, dequantize)
-    while len(layer.inputs) < 3:
-        layer.resize_inputs(len(layer.inputs) + 1)
-    layer.replace_input_with(2, dequantize.outputs[0])
+    _append(layer, dequantize.outputs[0])
     return Bias(constants[0], scale.astype(np.float64))
+
+
+def _append(layer: ir.Node, bias: ir.Value) -> None:
+    layer.resize_inputs(max(3, len(layer.inputs)))
+    layer.replace_input_with(2, bias)
 
 
 def _output_channels(layer: ir.Node, weight: ir.Value) -> int | None:

@@ -88,7 +88,7 @@ def correct_biases(
     for layer, mean in zip(
         ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
     ):
-        bias = find_bias(model.graph, layer)
+        bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
             declined.append(Declined(layer.name or "", bias))
             continue
@@ -126,7 +126,7 @@ def correct_by_layer(
     tracked = ctx.progress.track(layers, "correcting biases", len(layers))
     for layer, axis, mean, truly in zip(tracked, axes, wanted, held, strict=True):
         made = walk.to(layer.outputs[0])
-        bias = find_bias(model.graph, layer)
+        bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
             declined.append(Declined(layer.name or "", bias))
             continue

@@ -21,6 +21,7 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
 from .indexed_graph import indexed
+from .qdq_sums import free_sums
 from .ranges import Range
 from .stay_float import stay_float
 
@@ -38,6 +39,9 @@ class Scheme:
         ops: operator types to quantize.
         exclude: names of nodes that stay float.
         wide: names of activations that have 16 bits.
+        inputs_only: only what products read is rounded, and biases stay float, as TensorRT wants:
+            it refuses an int32 bias, and a pair behind a product keeps it from fusing the Relu and
+            the residual Add there.
     """
 
     activation: IntType
@@ -48,6 +52,7 @@ class Scheme:
     ops: frozenset[str]
     exclude: Sequence[str] = ()
     wide: Sequence[str] = ()
+    inputs_only: bool = False
 
 
 @collector_paused()
@@ -78,6 +83,8 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
     excluded = set(scheme.exclude)
     stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
     _free_products(written.graph, lambda node: node.name in stays)
+    if scheme.inputs_only:
+        free_sums(written.graph)
     _read_floats(written.graph, lambda node: node.name in stays)
     _remove_unused(written.graph)
     stay_float(written.graph, stays)
@@ -114,6 +121,9 @@ def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Rang
         for name, (low, high) in ranges.items()
     }
     options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    if scheme.inputs_only:
+        options["QuantizeBias"] = False
+        options["OpTypesToExcludeOutputQuantization"] = sorted(scheme.ops)
     if scheme.wide:
         wider = {"int8": QuantType.QInt16, "uint8": QuantType.QUInt16}[scheme.activation]
         options["TensorQuantOverrides"] = {name: [{"quant_type": wider}] for name in scheme.wide}

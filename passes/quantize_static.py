@@ -17,7 +17,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
 from trimtab.core.overflow import find_overflows
-from trimtab.core.running import Share, int8_share
+from trimtab.core.running import Share, int8_share, written_share
 from trimtab.core.session import SessionConfig
 from trimtab.core.target import Target
 
@@ -234,15 +234,21 @@ class QuantizeStatic(Pass):
             symmetric=target.symmetric_activations,
             ops=ops,
             exclude=[d.node for d in declined],
+            inputs_only=target.isa == "gpu",
         )
         return scheme, declined
 
 
 def running_share(written: ir.Model, model: Model, target: Target) -> Share:
-    """What of the written graph runs in int8; on the CPU where the target's provider is absent."""
+    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
+
+    For a GPU that is absent it is read off the graph as it is written.
+    """
     from trimtab.core.session import available_providers
 
-    config = SessionConfig.of(target)
+    config, whole = SessionConfig.of(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():
+        if target.isa == "gpu":
+            return written_share(whole, fused=target.fuses_int8)
         config = dataclasses.replace(config, provider="CPUExecutionProvider")
-    return int8_share(dataclasses.replace(model, ir=written), config)
+    return int8_share(whole, config)

@@ -143,6 +143,40 @@ def int8_share(
     )
 
 
+def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Share:
+    """What runs in int8 on a provider that is not at hand, from the graph as it is written.
+
+    Args:
+        model: any model.
+        fused: whether that provider runs a product between DequantizeLinear as an int8 product;
+            else it runs in float and all Q and DQ are left over.
+        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    counts = collections.Counter(node.op_type for node in model.graph)
+    integer, floating = _kinds(model.ir)
+    between = [node for node in floating if fused and between_qdq(node)]
+    floating = [node for node in floating if node not in between]
+    shapes = _shapes(model, [*integer, *between, *floating], SessionConfig(), feeds)
+    return Share(
+        int8_ops=len(integer) + len(between),
+        float_ops=len(floating),
+        leftover_qdq=0 if fused else sum(counts[op] for op in QDQ_OPS),
+        int8_macs=_sum_macs([*integer, *between], shapes),
+        float_macs=_sum_macs(floating, shapes),
+        float_nodes=tuple(node.name or node.op_type for node in floating),
+        ops=dict(counts),
+    )
+
+
+def between_qdq(node: ir.Node) -> bool:
+    """Whether both factors of a product come from DequantizeLinear."""
+    makers = [value.producer() for value in node.inputs[:2] if value is not None]
+    return bool(makers) and all(m is not None and m.op_type == "DequantizeLinear" for m in makers)
+
+
 def products(running: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
     """(int8, float) multiply-accumulates of one run of a graph that runs.
 

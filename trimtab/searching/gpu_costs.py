@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from trimtab.core.collector import collector_paused
 from trimtab.core.model import Model
-from trimtab.core.running import FLOAT_OPS, INT8_OPS, macs_of
+from trimtab.core.running import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
 from trimtab.core.session import Feeds, SessionConfig
 
 from .tensors import Tensor, tensors_of
@@ -50,9 +50,9 @@ def counted_on_gpu(
 
 
 def _kind(node: ir.Node, tensors: Mapping[str, Tensor], *, fused: bool) -> str:
-    factors = [value for value in node.inputs[:2] if value is not None]
-    if fused and factors and all(_maker(v) == _DEQUANTIZE for v in factors):
+    if fused and between_qdq(node):
         return "int8"
+    factors = [value for value in node.inputs[:2] if value is not None]
     found = [tensors.get(value.name or "") for value in factors]
     return "half" if found and all(t is not None and t.half for t in found) else "float"
 
@@ -71,8 +71,3 @@ def _bytes(value: ir.Value, tensors: Mapping[str, Tensor], *, fused: bool) -> in
 
 def _values(node: ir.Node) -> Iterator[ir.Value]:
     return (value for value in (*node.inputs, *node.outputs) if value is not None)
-
-
-def _maker(value: ir.Value) -> str | None:
-    maker = value.producer()
-    return None if maker is None else maker.op_type
