@@ -10,8 +10,8 @@ from .weights import channel_axis
 def free_sums(graph: ir.Graph) -> int:
     """Let each Add read one product as it is, not rounded first; how many do.
 
-    The other side stays rounded, since the kernel reads it from memory (TensorRT's guide to explicit
-    quantization: the residual input is quantized, the output of the product is not).
+    The other side stays rounded, since the kernel reads it from memory (TensorRT's guide to
+    explicit quantization: the residual input is quantized, the output of the product is not).
     """
     freed = 0
     for add in [node for node in graph if node.op_type == "Add"]:

@@ -210,7 +210,7 @@ def _estimate(result: Result) -> float:
 def explain(
     chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
 ) -> list[str]:
-    """Why this one, in sentences."""
+    """Why this one, in sentences; those ranked before it were looked at and did not hold."""
     ratio = speedup(chosen)
     if goal != "latency":
         speed = f", and {ratio} as fast as the original" if ratio else ""
@@ -222,10 +222,12 @@ def explain(
             "the simplified float model."
         ]
     lines = [f"{chosen.name} is {ratio} as fast as the original."]
-    faster = [r for r in ranked if r is not chosen and r is not fallback and _beats(r, chosen)]
+    places = [r.name for r in ranked]
+    behind = ranked[places.index(chosen.name) + 1 :] if chosen.name in places else []
+    faster = [r for r in behind if r is not fallback and _beats(r, chosen)]
     if faster:
-        names = ", ".join(r.name for r in faster)
-        lines.append(f"{names} cannot be told from it in time, and are larger or less accurate.")
+        names, verb = ", ".join(r.name for r in faster), "is" if len(faster) == 1 else "are"
+        lines.append(f"{names} cannot be told from it in time, and {verb} larger or less accurate.")
     return lines
 
 

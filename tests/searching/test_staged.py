@@ -114,6 +114,32 @@ def test_a_target_that_is_not_this_machine_has_predicted_speed_marked_as_such() 
         search(ctx=ctx, measure=None, constraints={"max_latency": "p95=5ms"})
 
 
+@pytest.mark.parametrize(("gpu", "best"), [("cuda", "float16"), ("tensorrt", "int8 static")])
+def test_a_gpu_gets_float16_and_int8_where_its_provider_has_kernels(gpu: str, best: str) -> None:
+    outcome = search(
+        ctx=Context(target=Target.named(gpu)),
+        measure=None,
+        passes=("simplify", "half", "quantize-static"),
+    )
+    names = [r.name for r in outcome.results]
+    assert names == ["float16", "float simplified", "int8 static"]
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == best
+    ratio = {r.name: r.predicted or 0 for r in outcome.results}
+    assert ratio["float16"] > ratio["float simplified"]
+    assert (ratio["int8 static"] > ratio["float16"]) == (gpu == "tensorrt")
+    assert "[" not in outcome.why[-1]
+
+
+def test_pruned_models_are_halved_too() -> None:
+    outcome = search(
+        ctx=Context(target=Target.named("cuda")),
+        measure=None,
+        passes=("simplify", "half", "prune-channels"),
+    )
+    assert any(r.name.startswith("pruned") and r.name.endswith("float16") for r in outcome.results)
+
+
 def test_calibration_data_among_the_evaluation_data_are_refused_or_marked() -> None:
     from trimtab.core.dataset import Dataset
 

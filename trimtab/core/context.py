@@ -46,6 +46,8 @@ class Ratio:
     def __str__(self) -> str:
         if math.isnan(self.value):  # stopped before its first block
             return "not measured"
+        if self.low == self.value == self.high:  # predicted: there is nothing to take one from
+            return f"{self.value:.2f}x"
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 

@@ -18,6 +18,8 @@ from trimtab.core.session import Feeds, SessionConfig
 
 from .tensors import Tensor, tensors_of
 
+#: What both providers fuse behind a product.
+_ACTIVATIONS = frozenset({"Clip", "Relu"})
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -38,6 +40,7 @@ def counted_on_gpu(
     """
     tensors = tensors_of(model, config, feeds)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    inside = _inside_kernels(model.graph)
     macs = {"float": 0, "int8": 0, "half": 0}
     moved = 0
     for node in model.graph.all_nodes():
@@ -45,8 +48,24 @@ def counted_on_gpu(
             macs[_kind(node, tensors, fused=fused)] += macs_of(node, shapes)
         if fused and node.op_type in {_QUANTIZE, _DEQUANTIZE}:
             continue
-        moved += sum(_bytes(value, tensors, fused=fused) for value in _values(node))
+        outside = [value for value in _values(node) if value not in inside]
+        moved += sum(_bytes(value, tensors, fused=fused) for value in outside)
     return macs["float"], macs["int8"], moved, macs["half"]
+
+
+def _inside_kernels(graph: ir.Graph) -> set[ir.Value]:
+    """What a product hands to the sum and the activation that run in its own kernel."""
+    inside: set[ir.Value] = set()
+    for node in graph:
+        value = node.outputs[0]
+        users = [use.node.op_type for use in value.uses()]
+        if len(users) != 1 or value.is_graph_output():
+            continue
+        added = node.op_type == "Add" and any(v in inside for v in node.inputs)
+        product = node.op_type in FLOAT_OPS
+        if (product and users[0] == "Add") or ((product or added) and users[0] in _ACTIVATIONS):
+            inside.add(value)
+    return inside
 
 
 def _kind(node: ir.Node, tensors: Mapping[str, Tensor], *, fused: bool) -> str:
