@@ -28,6 +28,7 @@ home = os.path.expanduser("~")
 print("TRIMTAB" + json.dumps({
     "python": list(sys.version_info[:3]), "machine": platform.machine(),
     "system": platform.system() + " " + platform.release(), "executable": sys.executable,
+    "libc": platform.libc_ver(),
     "free": shutil.disk_usage(home).free, "writable": os.access(home, os.W_OK),
     "packages": {name: known(name) for name in %s},
 }))
@@ -77,8 +78,17 @@ def check(device: Ssh) -> Checked:
 
 def needed() -> list[str]:
     """Distributions that trimtab without extras needs."""
-    found = [r for r in requires("trimtab") or [] if "extra ==" not in r]
-    return [re.split(r"[\s<>=!~;\[(]", r, maxsplit=1)[0] for r in found]
+    return [name_of(r) for r in needs()]
+
+
+def needs() -> list[str]:
+    """The same as requirements, with the versions that will do."""
+    return [r for r in requires("trimtab") or [] if "extra ==" not in r]
+
+
+def name_of(requirement: str) -> str:
+    """The distribution that a requirement names."""
+    return re.split(r"[\s<>=!~;\[(]", requirement, maxsplit=1)[0]
 
 
 def _problems(device: Ssh, facts: Mapping[str, Any]) -> list[str]:
@@ -99,7 +109,8 @@ def _problems(device: Ssh, facts: Mapping[str, Any]) -> list[str]:
         found.append("its home folder cannot be written: set TRIMTAB_CACHE there to one that can")
     if "trimtab" in lacks:
         found.append(
-            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install trimtab"
+            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install trimtab; "
+            "without internet there, from here: trimtab device install"
         )
     elif lacks:
         found.append(
@@ -112,13 +123,14 @@ def _problems(device: Ssh, facts: Mapping[str, Any]) -> list[str]:
 def _remarks(facts: Mapping[str, Any]) -> list[str]:
     found = []
     for name in ("trimtab", "onnxruntime"):
-        there, here = facts["packages"].get(name), _version(name)
+        there, here = facts["packages"].get(name), version_here(name)
         if there and here and there != here:
             found.append(f"{name} is {there} there and {here} here: kernels and speed may differ")
     return found
 
 
-def _version(name: str) -> str | None:
+def version_here(name: str) -> str | None:
+    """Version of a distribution that is installed on this machine."""
     try:
         return version(name)
     except PackageNotFoundError:

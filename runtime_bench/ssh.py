@@ -42,6 +42,17 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ("timed out", "it does not answer", "Is it on, and in this network? Try: {command}"),
     ("no route to host", "there is no way to it", "Is it on, and in this network?"),
     (
+        "no module named pip",
+        "its Python has no pip",
+        "Run there: {python} -m ensurepip, or install the system's package python3-pip",
+    ),
+    (
+        "externally-managed-environment",
+        "its Python belongs to the system, which lets nothing be installed into it",
+        "Make one there: {python} -m venv ~/trimtab, and name it: "
+        "ssh://...?python=/home/USER/trimtab/bin/python",
+    ),
+    (
         "no module named 'onnxruntime'",
         "it lacks onnxruntime",
         "Run there: {python} -m pip install trimtab",

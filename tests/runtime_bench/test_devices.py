@@ -289,3 +289,83 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         Store(tmp_path / "file" / "store")
+
+
+def made_wheel(folder: Path, name: str, *requires: str) -> None:
+    """A wheel with nothing in it but its name and what it requires."""
+    import zipfile
+
+    path, info = folder / f"{name}-99.0-py3-none-any.whl", f"{name}-99.0.dist-info"
+    needs = "".join(f"Requires-Dist: {r}\n" for r in requires)
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in files.items():
+            archive.writestr(inner, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{f},,\n" for f in [*files, f"{info}/RECORD"]))
+
+
+@pytest.fixture
+def bare(server: Server, tmp_path: Path) -> Ssh:
+    """A device whose Python has pip and nothing else."""
+    subprocess.run([sys._base_executable, "-m", "venv", str(tmp_path / "venv")], check=True)  # type: ignore[attr-defined]
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {tmp_path}/venv/bin/python "$@"\n')
+    python.chmod(0o755)
+    return Ssh(**Ssh.parse(server.address).__dict__ | {"python": str(python)})
+
+
+@pytest.mark.slow
+def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_path: Path) -> None:
+    from trimtab.runtime_bench.device_check import needed
+    from trimtab.runtime_bench.device_install import install
+
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    made_wheel(folder, "trimtab", *needed())
+    for name in needed():
+        made_wheel(folder, name.replace("-", "_").lower())
+    told = Told()
+    found = install(bare, told, folder)
+    assert found.ready
+    assert found.facts["packages"]["trimtab"] == "99.0"
+    assert sum("sending" in line for line in told.lines) == 1 + len(needed())
+    again = Told()
+    install(bare, again, folder)
+    assert not any("sending" in line for line in again.lines)
+
+
+def test_a_folder_without_trimtab_is_no_folder_of_wheels(server: Server, tmp_path: Path) -> None:
+    from trimtab.runtime_bench.device_install import install
+
+    with pytest.raises(OptionError, match="no folder of wheels"):
+        install(Ssh.parse(server.address), Silent(), tmp_path / "nothing")
+    made_wheel(tmp_path, "numpy")
+    with pytest.raises(OptionError, match="no wheel of trimtab"):
+        install(Ssh.parse(server.address), Silent(), tmp_path)
+
+
+def test_a_python_without_pip_says_what_to_do(server: Server, tmp_path: Path) -> None:
+    from trimtab.runtime_bench.device_install import install
+
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {sys._base_executable} -I -S "$@"\n')  # type: ignore[attr-defined]
+    python.chmod(0o755)
+    made_wheel(tmp_path, "trimtab")
+    device = Ssh(**Ssh.parse(server.address).__dict__ | {"python": str(python)})
+    with pytest.raises(RunError, match="no pip") as caught:
+        install(device, Silent(), tmp_path)
+    assert "ensurepip" in str(caught.value.hint)
+
+
+def test_a_device_takes_wheels_of_its_own_c_library_and_older_ones() -> None:
+    from trimtab.runtime_bench.device_install import platforms
+
+    found = platforms({"libc": ["glibc", "2.28"], "machine": "aarch64"})
+    assert found[0] == "manylinux_2_28_aarch64"
+    assert found[-1] == "manylinux2014_aarch64"
+    with pytest.raises(RunError, match="not glibc") as caught:
+        platforms({"libc": ["", ""], "machine": "aarch64"})
+    assert "--wheels" in str(caught.value.hint)

@@ -3,6 +3,7 @@
     trimtab device add pi5 ssh://me@pi5.local           under a name, for --on pi5
     trimtab device list
     trimtab device check pi5                            what it is, and what it lacks
+    trimtab device install pi5 [--wheels FOLDER]        brings it there, where there is no internet
     trimtab device remove pi5
 
 An address may name the interpreter there and another ssh configuration:
@@ -19,9 +20,10 @@ SUMMARY = "boards and other machines to measure on"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("action", choices=["add", "list", "remove", "check"])
-    parser.add_argument("name", nargs="?", help="of the device; for check an address as well")
+    parser.add_argument("action", choices=["add", "list", "remove", "check", "install"])
+    parser.add_argument("name", nargs="?", help="of the device; elsewhere than for add an address")
     parser.add_argument("address", nargs="?", help="ssh://user@host[:port]")
+    parser.add_argument("--wheels", metavar="FOLDER", help="install these instead of pip's finds")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -47,9 +49,29 @@ def execute(args: argparse.Namespace) -> int:
         known = devices.load()
         lines = [f"{name}  {address}" for name, address in sorted(known.items())]
         print("\n".join(lines) or "no device is known: trimtab device add NAME ssh://...")  # noqa: T201
+    elif args.action == "install":
+        return _install(args.name, args.wheels)
     else:
         return _check(args.name)
     return 0
+
+
+def _install(name: str, wheels: str | None) -> int:
+    from pathlib import Path
+
+    from trimtab.core.errors import OptionError
+    from trimtab.core.progress import Stderr
+    from trimtab.runtime_bench.device_check import check_lines
+    from trimtab.runtime_bench.device_install import install
+    from trimtab.runtime_bench.devices import find
+    from trimtab.runtime_bench.ssh import Ssh
+
+    device = find(name)
+    if not isinstance(device, Ssh):
+        raise OptionError("is reached otherwise than by ssh", where=name, hint="Install it there")
+    found = install(device, Stderr(), Path(wheels) if wheels else None)
+    print("\n".join(check_lines(found)))  # noqa: T201
+    return 0 if found.ready else 1
 
 
 def _check(name: str) -> int:

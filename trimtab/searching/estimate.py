@@ -20,7 +20,6 @@ from .costs import is_here
 from .effort import Effort
 from .parts import split_data
 from .timing import SECONDS_PER_GRAPH
-from .training import LADDER
 
 #: Items that the speed of an evaluation is taken from.
 SAMPLE = 64
@@ -81,7 +80,9 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[1])), always=False))
     if effort.train_seconds and plan.allows("recover"):
-        lines.append(Line("train", f"{len(LADDER)} short runs, a long one", effort.train_seconds))
+        lines.append(
+            Line("train", "a short run for each strength, a long one", effort.train_seconds)
+        )
     graphs = sum(entry.always for entry in lines)
     lines.append(
         Line("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)

@@ -9,14 +9,15 @@ and in int8, so that a long run that fails costs its time and nothing else.
 
 from __future__ import annotations
 
-from trimtab.plan import SHARES, Plan, pruned_name
+from collections.abc import Collection
+
+from trimtab.plan import MILDEST, SHARES, Plan, pruned_name
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 
 from .run import Search
 
-#: Strengths that are tried, the mildest first, and the share of the training that all of them get.
-LADDER = SHARES[1:]
+#: Share of the training that the short runs over all strengths get.
 SHORT = 0.3
 #: Of the rest, for the float model; what is left trains it through int8.
 LONG = 0.6
@@ -33,10 +34,10 @@ def train(search: Search, plan: Plan) -> None:
     if not plan.allows("prune-channels"):
         _through_int8(search, plan, Recipe("float", plan.start()), total, threads)
         return
-    strongest = _short_runs(search, plan, SHORT * total / len(LADDER), threads)
+    strongest = _short_runs(search, plan, SHORT * total, threads)
     if strongest is None or strongest.recipe is None:
         search.log.note("train", "no strength is within reach of training", search.results)
-        _through_int8(search, plan, Recipe("float", plan.start()), (1 - SHORT) * total, threads)
+        _through_int8(search, plan, _untouched(search, plan), (1 - SHORT) * total, threads)
         return
     left = (1 - SHORT) * total
     longer = plan.recovered(strongest.recipe, LONG * left, threads)
@@ -47,10 +48,32 @@ def train(search: Search, plan: Plan) -> None:
         _through_int8(search, plan, found[0].recipe, (1 - LONG) * left, threads)
 
 
-def _short_runs(search: Search, plan: Plan, seconds: float, threads: int) -> Result | None:
+def ladder(kept: Collection[float]) -> tuple[float, ...]:
+    """Strengths to train, the mildest first: those that cost too much as they are.
+
+    Args:
+        kept: shares of the time at which the pruned model keeps its quality untrained.
+    """
+    return tuple(share for share in SHARES if share not in kept) or SHARES[-1:]
+
+
+def _kept(search: Search) -> list[float]:
+    """Shares at which the pruned model keeps its quality untrained, the strongest last."""
+    return [s for s in (MILDEST, *SHARES) if search.keeps(search.named(pruned_name(s)))]
+
+
+def _untouched(search: Search, plan: Plan) -> Recipe:
+    """The strongest pruning that needs no training, or else the float model."""
+    found = [search.named(pruned_name(share)) for share in _kept(search)]
+    recipes = [result.recipe for result in found if result is not None and result.recipe]
+    return recipes[-1] if recipes else Recipe("float", plan.start())
+
+
+def _short_runs(search: Search, plan: Plan, total: float, threads: int) -> Result | None:
     """One short run for each strength, milder to stronger; the strongest within reach."""
-    best = None
-    for share in LADDER:
+    best, strengths = None, ladder(_kept(search))
+    seconds = total / len(strengths)
+    for share in strengths:
         found = search.attempt("train", [plan.recovered(plan.pruned(share), seconds, threads)])
         if not found and not search.spent.over:
             # So short a run may have found nothing better than where it began.
