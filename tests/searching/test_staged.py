@@ -51,6 +51,14 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     assert "first usable candidate" in " ".join(d["what"] for d in outcome.decisions)
 
 
+def test_the_first_usable_candidate_is_told_once_in_whichever_stage_it_comes() -> None:
+    smaller = min(r.size_bytes for r in search().results) - 1
+    outcome = search(passes=None, constraints=LOOSE | {"max_size": smaller})
+    told = [d for d in outcome.decisions if "first usable candidate" in d["what"]]
+    assert len(told) == 1
+    assert told[0]["stage"] == "prune"
+
+
 def test_only_the_passes_that_are_allowed_are_used() -> None:
     outcome = search()
     used = {p.name() for r in outcome.results if r.recipe for p in r.recipe.passes}

@@ -34,18 +34,22 @@ def staged(search: Search, plan: Plan) -> None:
     search.attempt("first", plan.first() or plan.floats()[:1])
     search.measure("first", SOON, brief=True)
     say_what_holds(search)
-    _usable(search)
+    told = _usable(search, "first")
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
     say_what_holds(search)
+    told = told or _usable(search, "int8")
     strongest = _prune(search, plan)
     _combine(search, plan, strongest)
     search.measure("prune")
+    told = told or _usable(search, "prune")
     if search.spent.effort.train_seconds is not None:
         train(search, plan)
         search.measure("train")
+        if not told:
+            _usable(search, "train")
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
@@ -54,16 +58,19 @@ def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
     search.measure("recipes")
 
 
-def _usable(search: Search) -> None:
+def _usable(search: Search, stage: str) -> bool:
+    """Say how long the first candidate took that holds all that is asked; whether there is one."""
     best = search.best()
-    if best is not None:
-        search.log.note(
-            "first",
-            f"first usable candidate after {search.log.seconds:.0f} s: {best.name}",
-            search.results,
-            candidate=best.name,
-            seconds=round(search.log.seconds, 1),
-        )
+    if best is None:
+        return False
+    search.log.note(
+        stage,
+        f"first usable candidate after {search.log.seconds:.0f} s: {best.name}",
+        search.results,
+        candidate=best.name,
+        seconds=round(search.log.seconds, 1),
+    )
+    return True
 
 
 def _rescue(search: Search, plan: Plan) -> None:
