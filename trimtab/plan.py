@@ -117,7 +117,9 @@ class Plan:
         static = [self.chain("int8 static", self.static())] if self.allows(*_STATIC) else []
         dynamic = (
             [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
-            if self.allows("quantize-dynamic") and self._products_share() > SHARE_OF_PRODUCTS
+            if self.allows("quantize-dynamic")
+            and self.target.isa != "gpu"  # whose providers leave such products to the CPU
+            and self._products_share() > SHARE_OF_PRODUCTS
             else []
         )
         # Convolutions have fast static kernels alone; a transformer's dynamic ones lose least.
@@ -135,6 +137,8 @@ class Plan:
     def weight_only(self) -> list[Recipe]:
         """Narrow weights, float arithmetic: a smaller file at hardly a loss."""
         if not self.allows("quantize-weights") or self._products_share() <= SHARE_OF_PRODUCTS:
+            return []
+        if self.target.provider == "TensorrtExecutionProvider":  # which has no such operator
             return []
         return [self.chain("weights only", self.made("quantize-weights"))]
 

@@ -139,6 +139,23 @@ def test_a_gpu_gets_float16_and_int8_where_its_provider_has_kernels(gpu: str, be
     assert "[" not in outcome.why[-1]
 
 
+def test_a_gpu_gets_no_families_that_its_provider_leaves_to_the_cpu() -> None:
+    from trimtab.core.dataset import Dataset
+    from trimtab.plan import Plan
+
+    model = graphs.transformer()
+    data = Dataset.of_arrays({"x": np.zeros((8, 4), np.float32)})
+
+    def families(target: str) -> set[str]:
+        plan = Plan.of(model, data, Target.named(target), None, timed=False)
+        return {recipe.name for recipe in (*plan.first(), *plan.others())}
+
+    dear = {"int8 dynamic", "weights only"}
+    assert families("arm64") >= dear
+    assert families("cuda") & dear == {"weights only"}
+    assert not families("tensorrt") & dear
+
+
 def test_pruned_models_are_halved_too() -> None:
     outcome = search(
         ctx=Context(target=Target.named("cuda")),

@@ -89,7 +89,8 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     if failed:
         lines += ["", "not made or not measured:"]
         lines += [f"  {r.name}: {r.failure}" for r in failed]
-    items = outcome.data.get("selection", {}).get("items", 0)
+    known = outcome.original.selection
+    items = known.count if known else outcome.data.get("selection", {}).get("items", 0)
     lines += ["", f"{metric} and drop are on the {items} items that chose."]
     if any(r.measured_as for r in outcome.results):
         lines.append("=: the same kernels on the same shapes as a line above, measured once.")

@@ -20,6 +20,8 @@ from .tensors import Tensor, tensors_of
 
 #: What both providers fuse behind a product.
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
+#: What gives a tensor another shape, and moves nothing.
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -46,7 +48,7 @@ def counted_on_gpu(
     for node in model.graph.all_nodes():
         if node.op_type in FLOAT_OPS or node.op_type in INT8_OPS:
             macs[_kind(node, tensors, fused=fused)] += macs_of(node, shapes)
-        if fused and node.op_type in {_QUANTIZE, _DEQUANTIZE}:
+        if node.op_type in _VIEWS or (fused and node.op_type in {_QUANTIZE, _DEQUANTIZE}):
             continue
         outside = [value for value in _values(node) if value not in inside]
         moved += sum(_bytes(value, tensors, fused=fused) for value in outside)
