@@ -140,6 +140,7 @@ def _of_folder(folder: Path) -> list[Path]:
 
 def _bring(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> Checked:
     there = json.loads(device.output([device.python, "-c", _LIST]).partition("TRIMTAB")[2])
+    fresh = False
     for path in wheels:
         if not _WHEEL.fullmatch(path.name):
             raise OptionError(f"{path.name!r} is no name of a wheel", where=str(path.parent))
@@ -148,9 +149,13 @@ def _bring(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> Checked:
             continue
         progress.say(f"sending {path.name}, {len(data) / 1e6:.1f} MB")
         device.output([device.python, "-c", _RECEIVE, path.name], data, _SECONDS)
+        fresh |= path.name.startswith("trimtab-")
     progress.say("installing there")
-    pip = [device.python, "-m", "pip", "install", "--quiet", "--upgrade", "--no-index"]
-    device.output([*pip, "--find-links", there["folder"], "trimtab"], seconds=_SECONDS)
+    pip = [device.python, "-m", "pip", "install", "--quiet", "--no-index"]
+    where = ["--find-links", there["folder"], "trimtab"]
+    device.output([*pip, "--upgrade", *where], seconds=_SECONDS)
+    if fresh:  # another build of the version that was there already
+        device.output([*pip, "--force-reinstall", "--no-deps", *where], seconds=_SECONDS)
     return check(device)
 
 
