@@ -81,7 +81,7 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[1])), always=False))
     if effort.train_seconds and plan.allows("recover"):
         lines.append(
-            Line("train", "a short run for each strength, a long one", effort.train_seconds)
+            Line("train", "short runs over strengths, a long one", effort.train_seconds)
         )
     graphs = sum(entry.always for entry in lines)
     lines.append(
