@@ -181,7 +181,12 @@ def main() -> None:
         threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, answers)
+    try:
+        serve(sys.stdin.buffer, answers)
+    finally:
+        # The thread sees the same end, and may see it too late to remove the folder.
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
