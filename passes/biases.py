@@ -102,7 +102,7 @@ def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     if source.const_value is None:
         return "it is a product of two activations, whose channels are not fixed"
     zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
-    bias = _register(graph, f"{layer.name}_bias", zeros)
+    bias = _register(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
     add = ir.node("Add", [made, bias], name=f"{layer.name}{_MADE}")
     out = add.outputs[0]
     out.type, out.shape = made.type, made.shape
@@ -116,7 +116,8 @@ def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
 def remove_idle(graph: ir.Graph) -> None:
     """Take away what `find_bias` added behind products and nobody shifted."""
     for node in list(graph):
-        bias = node.inputs[1] if (node.name or "").endswith(_MADE) else None
+        made_here = node.op_type == "Add" and (node.name or "").endswith(_MADE)
+        bias = node.inputs[1] if made_here else None
         if bias is None or bias.const_value is None or bias.const_value.numpy().any():
             continue
         made, out = node.inputs[0], node.outputs[0]
@@ -137,7 +138,7 @@ def _made(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
     channels = _output_channels(layer, weight)
     if channels is None:
         return "the shape of its weight is not known"
-    name = f"{layer.name}_bias"
+    name = _free_name(graph, f"{layer.name}_bias")
     if not integer:
         value = _register(graph, name, np.zeros(channels, np.float32))
         _append(layer, value)
@@ -184,6 +185,14 @@ def _scale(value: ir.Value | None) -> Floats | None:
         return None
     tensor = node.inputs[1].const_value
     return None if tensor is None else tensor.numpy().astype(np.float64)
+
+
+def _free_name(graph: ir.Graph, name: str) -> str:
+    """The name, or a longer one where the user's model has it already."""
+    taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+    while name in taken or f"{name}_quantized" in taken:
+        name += "_"
+    return name
 
 
 def _register(

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.progress import Progress
@@ -164,7 +166,7 @@ def _own_wheel(folder: Path) -> None:
     told = distribution("trimtab").read_text("direct_url.json")
     source = json.loads(told)["url"] if told else ""
     if source.startswith("file://"):
-        _pip("wheel", "--no-deps", "--wheel-dir", str(folder), source.removeprefix("file://"))
+        _pip("wheel", "--no-deps", "--wheel-dir", str(folder), url2pathname(urlsplit(source).path))
     else:
         wanted = f"trimtab=={version('trimtab')}"
         _pip("download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), wanted)

@@ -118,7 +118,7 @@ class Plan:
         dynamic = (
             [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
             if self.allows("quantize-dynamic")
-            and self.target.isa != "gpu"  # whose providers leave such products to the CPU
+            and self.target.isa != "gpu"  # whose providers have no DynamicQuantizeLinear
             and self._products_share() > SHARE_OF_PRODUCTS
             else []
         )

@@ -136,6 +136,25 @@ def test_a_product_without_a_bias_gets_one_where_it_helps(judge, tmp_path):
     assert [node.op_type for node in mended.graph].count("Add") == len(corrected)
 
 
+def test_what_is_made_takes_no_name_of_the_users_and_removes_nothing_of_his(tmp_path):
+    model = graph(
+        """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {
+          h = LayerNormalization <axis = -1> (x, dense_bias)
+          [dense] a = MatMul (h, w)
+          [scaled_added_bias] y = Mul (a, zeros)
+        }""",
+        dense_bias=np.ones(32, np.float32),
+        w=(32, 16),
+        zeros=np.zeros(16, np.float32),
+    )
+    data = normal(model, rows=64)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    path = str(model.save(tmp_path / "f.onnx"))
+    after = CorrectBias(data=data, reference=path)(quantized, VNNI)
+    assert [n.op_type for n in after.graph] == [n.op_type for n in quantized.graph]
+    assert "dense_bias" in after.graph.initializers
+
+
 def test_a_product_that_gains_nothing_is_left_as_it_was(tmp_path):
     model = products()
     data = normal(model, rows=128)

@@ -78,5 +78,13 @@ def test_all_products_are_int8_on_tensorrt_and_none_on_cuda() -> None:
     assert notes["leftover_qdq"] > 0
 
 
+def test_layers_are_left_float_for_the_metric_there_too() -> None:
+    model = residual()
+    made = QuantizeStatic(data=normal(model, rows=64), samples=32, max_drop=6e-5)
+    after = made(model, TENSORRT)
+    assert zero_points(after) <= {("INT8", True)}
+    assert after.lineage[-1].notes["mixed"]["float"]
+
+
 def test_the_share_of_a_float_model_is_none() -> None:
     assert written_share(residual(), fused=True).int8_share == 0

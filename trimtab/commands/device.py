@@ -39,6 +39,8 @@ def execute(args: argparse.Namespace) -> int:
             where=f"device {args.action}",
             hint="trimtab device add NAME ssh://user@host",
         )
+    if args.wheels is not None and args.action != "install":
+        raise OptionError("is for install alone", where="--wheels")
     if args.action == "add":
         device = devices.add(args.name, args.address)
         print(f"{args.name}: {device}. Try it: trimtab device check {args.name}")  # noqa: T201
