@@ -18,9 +18,9 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.feeds import check_finite
+from trimtab.core.feeds import finite_batches
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig
@@ -96,7 +96,7 @@ class QuantizeAuto(Pass):
         """Take the steps of the model's family."""
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held = hold_out(data, self.samples)
-        trials = Trials(model, _finite(fitting(model, held.take(self.samples))), ctx)
+        trials = Trials(model, list(finite_batches(fitting(model, held.take(self.samples)))), ctx)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,
@@ -163,15 +163,6 @@ class QuantizeAuto(Pass):
             max_drop=self.max_drop,
             metric=self.metric,
         )
-
-
-def _finite(held: Dataset) -> list[Batch]:
-    """Its batches, none of which holds NaN or infinity."""
-    batches, row = list(held), 0
-    for batch in batches:
-        check_finite(batch, held.spec, row, held.row)
-        row += batch.size
-    return batches
 
 
 def _corrected(

@@ -165,6 +165,17 @@ def test_pruned_models_are_halved_too() -> None:
     assert any(r.name.startswith("pruned") and r.name.endswith("float16") for r in outcome.results)
 
 
+@pytest.mark.parametrize("row", range(0, 120, 17))
+def test_nan_is_refused_before_anything_is_made_wherever_it_stands(row: int) -> None:
+    made = arrays(120)
+    made["x"] = made["x"].copy()
+    made["x"][row] = np.nan
+    seen: list[Any] = []
+    with pytest.raises(DataError, match=f"row {row}"):
+        optimize(graphs.cnn(), made, measure=fast_int8, watch=lambda d, _: seen.append(d))
+    assert [d["stage"] for d in seen if d["stage"] not in {"original", "first"}] == []
+
+
 def test_calibration_data_among_the_evaluation_data_are_refused_or_marked() -> None:
     from trimtab.core.dataset import Dataset
 

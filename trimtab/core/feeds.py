@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -80,3 +80,20 @@ def check_finite(
                 where=where,
                 hint="Clean the data; a metric or a range made of it would mean nothing",
             )
+
+
+def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
+    """The data's batches in order, each looked at as it comes.
+
+    Args:
+        data: whose rows a message names.
+        batches: all of its batches, where the caller reads them through something else.
+
+    Raises:
+        DataError: one holds NaN or infinity; names the array and the row.
+    """
+    row = 0
+    for batch in data if batches is None else batches:
+        check_finite(batch, data.spec, row, data.row)
+        row += batch.size
+        yield batch

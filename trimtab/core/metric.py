@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .callables import import_callable, is_callable_spec
 from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
-from .feeds import check_finite
+from .feeds import finite_batches
 from .model import Model
 from .progress import Progress, Silent
 from .session import Outputs, SessionConfig, build_session, run
@@ -226,11 +226,10 @@ def evaluate(
     other = build_session(reference, config) if chosen.wants == "reference" and reference else None
     scores: list[Array] = []
     kept: list[tuple[Outputs, Array | None]] = []
-    row = 0
+    rows = 0
     tracked = (progress or Silent()).track(data, f"evaluating {model.name}", data.batches)
-    for batch in tracked:
-        check_finite(batch, data.spec, row, data.row)
-        row += batch.size
+    for batch in finite_batches(data, tracked):
+        rows += batch.size
         outputs = run(session, batch.feeds)
         truth: Any = run(other, batch.feeds) if other else batch.labels
         if chosen.itemwise:
@@ -238,8 +237,8 @@ def evaluate(
         else:
             kept.append((outputs, batch.labels))
     if chosen.itemwise:
-        return _quality(chosen.name, np.concatenate(scores), row)
-    return _quality(chosen.name, _whole(chosen, kept), row)
+        return _quality(chosen.name, np.concatenate(scores), rows)
+    return _quality(chosen.name, _whole(chosen, kept), rows)
 
 
 def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:

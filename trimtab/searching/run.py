@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from trimtab.choice import drop, loses_too_much, preference, speedup, violations
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
+from trimtab.core.feeds import finite_batches
 from trimtab.recipe import Recipe
 from trimtab.result import Constraints, Result
 
@@ -25,6 +26,9 @@ from .log import Log
 from .maker import Maker
 from .memory import with_memory
 from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
+
+#: Calibration data that are looked at beforehand: no pass but training reads more.
+CALIBRATING = 1024
 
 
 @dataclass
@@ -57,8 +61,13 @@ class Search:
         """Evaluate the original; say at once what it holds already.
 
         Raises:
-            TrimtabError: it cannot be evaluated.
+            TrimtabError: it cannot be evaluated, or the data hold NaN: in the test part it would
+                be found when all is done, in calibration data as the failure of each candidate.
         """
+        parts = self.judge.parts
+        for part in (parts.calibration.take(CALIBRATING), parts.test):
+            for _ in finite_batches(part):
+                pass
         model = self.maker.original
         self.original = Result("original", model=model, size_bytes=model.size_bytes)
         self.original = replace(self.original, selection=self.judge.base)
