@@ -165,7 +165,7 @@ def test_pruned_models_are_halved_too() -> None:
     assert any(r.name.startswith("pruned") and r.name.endswith("float16") for r in outcome.results)
 
 
-@pytest.mark.parametrize("row", range(0, 120, 17))
+@pytest.mark.parametrize("row", [0, 34, 68, 119])
 def test_nan_is_refused_before_anything_is_made_wherever_it_stands(row: int) -> None:
     made = arrays(120)
     made["x"] = made["x"].copy()
