@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, random_feeds
 
 from .channel_budget import CostOf, Layer, layers
-from .channel_layers import alone
+from .channel_layers import Alone, alone
 from .labels_classes import Group, Labels
 from .labels_parts import Cost
 from .tune_cache import machine_class
@@ -33,6 +33,12 @@ POINTS = 8
 MACS_PER_NS = 20.0
 #: Seconds for one set of widths of one layer.
 SECONDS = 0.4
+
+#: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
+SET_BYTES = 1 << 28
+#: Widths of an axis where the weights are larger than that: each point takes long to make there,
+#: and so large a product has no stairs.
+FEW_POINTS = 4
 
 Lengths = tuple[int, ...]
 #: Times in nanoseconds that this process has measured, by target and layer.
@@ -67,8 +73,11 @@ def table(
     found = layers(labels, groups)
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
-        grid = _grid(layer, steps)
-        times[layer.index] = _time(labels, labels.trace.costs[layer.index], grid, ctx)
+        cost = labels.trace.costs[layer.index]
+        whole = alone(labels.trace, cost, _full(layer, steps))
+        large = whole is not None and whole.nbytes > SET_BYTES
+        grid = _grid(layer, steps, FEW_POINTS if large else POINTS)
+        times[layer.index] = _time(labels, cost, grid, ctx)
     if path is not None:
         _write(path, place, ctx)
     return lambda index, lengths: _between(times[index], lengths)
@@ -90,56 +99,71 @@ def _write(path: Path, place: str, ctx: Context) -> None:
     write_text(path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
 
 
-def _grid(layer: Layer, steps: list[list[int]]) -> list[list[int]]:
+def _full(layer: Layer, steps: list[list[int]]) -> Lengths:
+    """The labelled axes with all their channels."""
+    return tuple(
+        base + sum(times * steps[g][-1] for g, times in part.items())
+        for base, part in zip(layer.base, layer.parts, strict=True)
+    )
+
+
+def _grid(layer: Layer, steps: list[list[int]], points: int) -> list[list[int]]:
     """For each labelled axis the lengths to measure."""
     axes = []
-    for base, part in zip(layer.base, layer.parts, strict=True):
+    for base, part, full in zip(layer.base, layer.parts, _full(layer, steps), strict=True):
         options = [[times * w for w in some(steps[g])] for g, times in part.items()]
         lengths = {
             base + sum(chosen) for chosen in itertools.islice(itertools.product(*options), 64)
         }
-        full = base + sum(times * steps[g][-1] for g, times in part.items())
-        axes.append(some(sorted(lengths | {full})))
+        axes.append(some(sorted(lengths | {full}), points))
     return axes
 
 
-def some(values: Sequence[int]) -> list[int]:
-    """At most `POINTS` of them, evenly spaced, both ends among them."""
-    if len(values) <= POINTS:
+def some(values: Sequence[int], points: int = POINTS) -> list[int]:
+    """At most `points` of them, evenly spaced, both ends among them."""
+    if len(values) <= points:
         return list(values)
-    return [values[round(i * (len(values) - 1) / (POINTS - 1))] for i in range(POINTS)]
+    return [values[round(i * (len(values) - 1) / (points - 1))] for i in range(points)]
 
 
 def _time(labels: Labels, cost: Cost, grid: list[list[int]], ctx: Context) -> dict[Lengths, float]:
     """Nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
-    result: dict[Lengths, float] = {point: 0.0 for point in points if 0 in point}
-    built = {p: alone(labels.trace, cost, p) for p in points if p not in result}
-    for point, made in built.items():
-        if made is None:
-            result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
-    by_feeds: dict[tuple[Any, ...], list[Lengths]] = {}
-    for point, made in built.items():
+    result: dict[Lengths, float] = {}
+    by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, Alone]] = {}
+    for point in points:
+        made = alone(labels.trace, cost, point) if 0 not in point else None
         if made is not None:
-            by_feeds.setdefault(tuple(spec.shape for spec in made.inputs), []).append(point)
-    for same in by_feeds.values():
-        result |= _measured([(point, built[point]) for point in same], ctx)
+            by_reads.setdefault(made.reads, {})[point] = made
+        else:
+            result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
+    for same in by_reads.values():
+        _measure_new(list(same.values()), ctx)
+        result |= {point: _KNOWN[ctx.target, made.key] for point, made in same.items()}
     return result
 
 
-def _measured(models: list[tuple[Lengths, Model | None]], ctx: Context) -> dict[Lengths, float]:
-    """Times of layers that read the same input."""
-    keys = {point: (ctx.target, m.digest) for point, m in models if m is not None}
-    new = [(p, m) for p, m in models if m is not None and keys[p] not in _KNOWN]
-    if new:
-        clock = ctx.need_clock("latency=")
-        feeds = random_feeds(new[0][1])
-        config = SessionConfig.of(ctx.target)
-        for (point, _), ns in zip(
-            new, clock.median_ns([m for _, m in new], feeds, config, SECONDS), strict=True
-        ):
-            _KNOWN[keys[point]] = ns
-    return {point: _KNOWN[key] for point, key in keys.items()}
+def _measure_new(found: list[Alone], ctx: Context) -> None:
+    """Time layers that read the same input, but for those that are known, few at once."""
+    new = [layer for layer in found if (ctx.target, layer.key) not in _KNOWN]
+    clock, config = ctx.need_clock("latency="), SessionConfig.of(ctx.target)
+    for some_of in _sets(new):
+        models = [layer.model() for layer in some_of]
+        seconds = SECONDS * max(1.0, len(some_of) / POINTS)
+        times = clock.median_ns(models, random_feeds(models[0]), config, seconds)
+        _KNOWN.update({(ctx.target, m.key): ns for m, ns in zip(some_of, times, strict=True)})
+
+
+def _sets(found: list[Alone]) -> Iterator[list[Alone]]:
+    """Layers to measure interleaved: as many as `SET_BYTES` of weights allow."""
+    chosen: list[Alone] = []
+    for layer in found:
+        if chosen and sum(other.nbytes for other in (*chosen, layer)) > SET_BYTES:
+            yield chosen
+            chosen = []
+        chosen.append(layer)
+    if chosen:
+        yield chosen
 
 
 def _between(times: dict[Lengths, float], lengths: Lengths) -> float:

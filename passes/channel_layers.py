@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 
@@ -14,7 +17,62 @@ from .labels_parts import Cost, OpaqueError, is_constant
 from .labels_products import integer
 
 
-def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Model | None:
+@dataclass(frozen=True)
+class Alone:
+    """An operator at given widths, of which no weight exists yet.
+
+    Attributes:
+        node: the operator.
+        shapes: of its inputs, constants among them.
+        changed: attributes that the widths change.
+        opsets: of the model that it stands in.
+        ir_version: of that model.
+    """
+
+    node: ir.Node
+    shapes: list[list[int]]
+    changed: dict[str, int]
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    ir_version: int = 10
+
+    @property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs that are no constants."""
+        pairs = zip(self.node.inputs, self.shapes, strict=False)
+        return tuple(
+            tuple(shape)
+            for number, (value, shape) in enumerate(pairs)
+            if not _is_weight(number, value)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights."""
+        pairs = zip(self.node.inputs, self.shapes, strict=False)
+        return 4 * sum(
+            math.prod(shape)
+            for number, (value, shape) in enumerate(pairs)
+            if _is_weight(number, value)
+        )
+
+    @property
+    def key(self) -> str:
+        """Equal for layers of equal work."""
+        attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
+        shown = sorted((name, repr(value)) for name, value in attributes.items())
+        kinds = "".join("wx"[not _is_weight(n, v)] for n, v in enumerate(self.node.inputs))
+        return f"{self.node.op_type} {kinds} {self.shapes} {shown}"
+
+    def model(self) -> Model:
+        """It as a model of its own, with random constants where it has constants."""
+        return _build(self)
+
+
+def _is_weight(number: int, value: ir.Value | None) -> bool:
+    return bool(number) and value is not None and is_constant(value)
+
+
+def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Alone | None:
     """The operator of `cost` for one sample, its labelled axes of these lengths.
 
     None where it cannot be made, as for fused attention.
@@ -23,14 +81,15 @@ def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Model | None:
     node = cost.node
     try:
         if node.op_type in {"Conv", "ConvTranspose"}:
-            shapes = _conv(trace, node, lengths)
+            shapes, changed = _conv(trace, node, lengths)
         elif node.op_type in {"Gemm", "MatMul"}:
-            shapes = _product(trace, node, lengths)
+            shapes, changed = _product(trace, node, lengths)
         else:
             return None
     except OpaqueError:
         return None
-    return _build(trace, node, *shapes)
+    opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
+    return Alone(node, shapes[: len(node.inputs)], changed, opsets, version)
 
 
 def _conv(
@@ -76,32 +135,34 @@ def _product(
     return [a, b], {}
 
 
-def _build(trace: Trace, node: ir.Node, shapes: list[list[int]], changed: dict[str, int]) -> Model:
-    """The operator with random constants where it has constants, else with inputs."""
+def _build(layer: Alone) -> Model:
     rng = np.random.default_rng(0)
     inputs, constants = [], []
     values: list[ir.Value] = []
-    for number, shape in enumerate(shapes[: len(node.inputs)]):
-        given = node.inputs[number]
-        if number and given is not None and is_constant(given):
-            array = rng.standard_normal(shape).astype(np.float32)
-            tensor = ir.tensor(array, name=f"w{number}")
+    node = layer.node
+    for number, shape in enumerate(layer.shapes):
+        if _is_weight(number, node.inputs[number]):
+            tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
             values.append(ir.val(f"w{number}", const_value=tensor))
             constants.append(values[-1])
         else:
             values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
             inputs.append(values[-1])
     made = ir.Node("", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer")
-    for name, value in changed.items():
+    for name, value in layer.changed.items():
         made.attributes.add(ir.AttrInt64(name, value))
     made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
-    opsets = dict(trace.model.opset_imports)
     graph = ir.Graph(
         inputs,
         [made.outputs[0]],
         nodes=[made],
         initializers=constants,
-        opset_imports=opsets,
+        opset_imports=dict(layer.opsets),
         name="l",
     )
-    return Model(ir.Model(graph, ir_version=trace.model.ir_version), name=f"layer {node.name}")
+    return Model(ir.Model(graph, ir_version=layer.ir_version), name=f"layer {node.name}")
+
+
+def _filled(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Normal values, a few thousand of them over and over: making them shall not take long."""
+    return np.resize(rng.standard_normal(4099).astype(np.float32), tuple(shape))

@@ -219,7 +219,7 @@ def _shapes(
     known |= {name: np.shape(array) for name, array in feeds.items()}
     if not wanted:
         return known
-    plain = replace(config, level="off").unpacked()
+    plain = replace(config, level="off").for_one_run(running)
     try:
         session = build_session(observed(running, wanted), plain)
         known |= {name: np.shape(array) for name, array in run(session, feeds).items()}

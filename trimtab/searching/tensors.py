@@ -33,7 +33,8 @@ def tensors_of(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str,
         RunError: onnxruntime refuses it.
     """
     inner = [v.name for node in running.graph for v in node.outputs if v.name]
-    session = build_session(observed(running, inner), replace(config, level="off").unpacked())
+    plain = replace(config, level="off").for_one_run(running)
+    session = build_session(observed(running, inner), plain)
     found = {}
     for name, value in (*run(session, feeds).items(), *feeds.items()):
         array = np.asarray(value)
