@@ -23,6 +23,7 @@ from trimtab.core.target import IntType
 from .indexed_graph import indexed
 from .qdq_sums import free_sums
 from .ranges import Range
+from .stand_ins import StandIns, put_back, stand_in
 from .stay_float import stay_float
 
 
@@ -58,7 +59,7 @@ class Scheme:
 @collector_paused()
 def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
     """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
-    proto = inferred(model)
+    proto, _ = inferred(model)
     weights = {w.name for w in proto.graph.initializer}
     order = _activations(proto)
     with quiet(), indexed():
@@ -76,10 +77,11 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
         scheme: types and operators.
         ranges: of every tensor that `observed_tensors` names.
     """
-    proto = inferred(model)
+    proto, stood_in = inferred(model)
     with quiet(), indexed():
         message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
     written = finished(message, model)
+    put_back(written.graph, model, stood_in)
     excluded = set(scheme.exclude)
     stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
     _free_products(written.graph, lambda node: node.name in stays)
@@ -141,16 +143,20 @@ def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Rang
     )
 
 
-def inferred(model: Model) -> onnx.ModelProto:
-    """The model as a message with the types of all tensors, marked so that no file is written."""
+def inferred(model: Model, *, gemms: bool = True) -> tuple[onnx.ModelProto, StandIns]:
+    """The model as a message for a quantizer, and which of its weights are stood in for.
+
+    The types of all tensors are in it, and a mark that spares the quantizer a file.
+    """
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    proto = whole(model)
-    if model.weight_bytes <= EXTERNAL_DATA_BYTES:
+    small, axes = stand_in(model, gemms=gemms)
+    proto = whole(small)
+    if not axes and model.weight_bytes <= EXTERNAL_DATA_BYTES:
         proto = onnx.shape_inference.infer_shapes(proto)
-    # Larger ones cannot be serialized for it, and have the shapes that `prepare` found.
+    # Others have the shapes that were found before: larger ones cannot be serialized for it.
     add_infer_metadata(proto)
-    return proto
+    return proto, axes
 
 
 def whole(model: Model) -> onnx.ModelProto:

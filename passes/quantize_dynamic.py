@@ -15,6 +15,7 @@ from .base import Declined, Pass, Rewrite
 from .qdq import finished, inferred, quiet
 from .quantizable import match_nodes, prepare
 from .quantize_static import running_share
+from .stand_ins import put_back
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class QuantizeDynamic(Pass):
         ops = ["MatMul", "Gemm", "Attention", "LSTM"]
         ops += ["Conv"] * self.convs + ["Gather"] * self.embeddings
         kind = self.weight or target.weight
+        proto, stood_in = inferred(model, gemms=False)
         with quiet():
             quantizer = ONNXQuantizer(
-                inferred(model),
+                proto,
                 self.per_channel,
                 target.reduce_range,
                 QuantizationMode.IntegerOps,
@@ -77,4 +79,6 @@ class QuantizeDynamic(Pass):
                 {"MatMulConstBOnly": True, "WeightSymmetric": True},
             )
             quantizer.quantize_model()
-        return finished(quantizer.model.model, model)
+        written = finished(quantizer.model.model, model)
+        put_back(written.graph, model, stood_in)
+        return written

@@ -1,0 +1,120 @@
+"""Large weights kept out of onnxruntime's quantizer, so that memory does not hold several of each.
+
+Of a weight it reads the least and the greatest value of each channel and, at the end, the values
+that it rounds. So it gets a stand-in with the same two values in every channel, and the real
+weight is rounded afterwards, one at a time, with the scales that were written for the stand-in.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ShapeInferencePass
+
+from trimtab.core.model import Model
+
+#: Weights of fewer bytes go into the quantizer as they are.
+LARGE = 1 << 20
+#: Models with fewer bytes of weights do as well, all of them.
+LARGE_MODEL = 1 << 28
+#: Operators whose weights may be stood in for, the input that it is, and the axis of its channels.
+_WEIGHTS = {"Conv": (1, 0), "MatMul": (1, -1), "Gather": (0, -1)}
+
+#: Axis of the channels by the name of a weight that is stood in for.
+StandIns = dict[str, int]
+
+
+def stand_in(model: Model, *, gemms: bool) -> tuple[Model, StandIns]:
+    """A model with stand-ins for its large weights, and which they are.
+
+    Args:
+        model: left as it is.
+        gemms: whether those of Gemm too, which a quantizer may turn around.
+
+    Returns:
+        The model itself and nothing where its weights are small together.
+    """
+    if model.weight_bytes <= LARGE_MODEL:
+        return model, {}
+    copy = model.clone()
+    ShapeInferencePass()(copy.ir)  # while the weights have their shapes
+    axes: StandIns = {}
+    for name, value in copy.graph.initializers.items():
+        tensor, axis = value.const_value, _axis(value, gemms=gemms)
+        if tensor is None or axis is None or tensor.nbytes < LARGE:
+            continue
+        small = _extremes(tensor.numpy(), axis)
+        value.const_value = ir.tensor(small, name=name)
+        value.shape = ir.Shape(small.shape)
+        axes[name] = axis
+    return copy, axes
+
+
+def _axis(value: ir.Value, *, gemms: bool) -> int | None:
+    """The axis of a weight's channels, None where it has no one axis or is no plain weight."""
+    tensor = value.const_value
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or value.is_graph_output():
+        return None
+    found = set()
+    for node, number in value.uses():
+        place, axis = _WEIGHTS.get(node.op_type, (None, 0))
+        if node.op_type == "Gemm" and gemms:
+            turned = node.attributes.get("transB")
+            place, axis = 1, 0 if turned is not None and turned.as_int() else 1
+        if node.graph is not value.graph or number != place:
+            return None
+        found.add(axis % len(tensor.shape))
+    return found.pop() if len(found) == 1 and len(tensor.shape) > 1 else None
+
+
+def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The least and the greatest value of each channel: its axis as it was, one of 2, ones."""
+    others = tuple(a for a in range(array.ndim) if a != axis)
+    shape = [1] * array.ndim
+    shape[axis] = array.shape[axis]
+    pair = [array.min(others).reshape(shape), array.max(others).reshape(shape)]
+    return np.concatenate(pair, others[0])
+
+
+def put_back(graph: ir.Graph, model: Model, axes: StandIns) -> None:
+    """Give a written graph the weights of `model`: rounded where its stand-in was, else as is."""
+    for name, axis in axes.items():
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        rounded = graph.initializers.get(f"{name}_quantized")
+        if rounded is not None:
+            scale, zero = (_constant(graph, f"{name}_{kind}") for kind in ("scale", "zero_point"))
+            made = _rounded(tensor.numpy(), scale, zero, axis)
+            rounded.const_value = ir.tensor(made, name=rounded.name)
+            rounded.shape = ir.Shape(made.shape)
+        if name in graph.initializers:
+            value = graph.initializers[name]
+            value.const_value, value.shape = tensor, ir.Shape(tensor.shape)
+
+
+def _constant(graph: ir.Graph, name: str) -> NDArray[np.generic]:
+    tensor = graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _rounded(
+    array: NDArray[np.float32], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int
+) -> NDArray[np.generic]:
+    """QuantizeLinear (ONNX), a part of the channels at a time to keep the floats between few."""
+    made = np.empty(array.shape, zero.dtype)
+    limits = np.iinfo(zero.dtype)
+    source, target = np.moveaxis(array, axis, 0), np.moveaxis(made, axis, 0)
+    ones = (1,) * (array.ndim - 1)
+    scales, zeros = (np.broadcast_to(v.ravel(), len(source)) for v in (scale, zero))
+    step = max(1, LARGE // max(1, math.prod(source.shape[1:])))
+    for start in range(0, len(source), step):
+        part = slice(start, start + step)
+        values = source[part] / scales[part].reshape(-1, *ones)
+        np.rint(values, out=values)
+        values += zeros[part].reshape(-1, *ones)
+        target[part] = np.clip(values, limits.min, limits.max)
+    return made
