@@ -88,7 +88,7 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
     if scheme.inputs_only:
         free_sums(written.graph)
     _read_floats(written.graph, lambda node: node.name in stays)
-    _remove_unused(written.graph)
+    remove_unused(written.graph)
     stay_float(written.graph, stays)
     return written
 
@@ -229,7 +229,7 @@ def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
                 graph.remove(dequantize, safe=True)
 
 
-def _remove_unused(graph: ir.Graph) -> None:
+def remove_unused(graph: ir.Graph) -> None:
     """Drop initializers that nobody reads: the scales of pairs that went."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():

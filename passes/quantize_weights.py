@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import onnx
 import onnx_ir as ir
 
 from trimtab.core.context import Context
@@ -16,7 +17,7 @@ from trimtab.core.model import Model
 from .base import Declined, Pass, Rewrite
 from .gemms import gemms_to_products
 from .gptq import Grid, round_products, write_rounded
-from .qdq import finished, quiet, whole
+from .qdq import quiet, remove_unused
 from .quantizable import lift_constants, match_nodes, name_nodes, refuse_quantized
 
 #: Blocks that the kernels know.
@@ -88,17 +89,17 @@ class QuantizeWeights(Pass):
             data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
             rounded = round_products(model, products, data, grid, ctx)
         before = model.weight_bytes
-        keep = [node.name for node in model.nodes() if node not in products]
-        written = self._quantize(model, [name for name in keep if name])
+        for node in ctx.progress.track(products, "rounding weights", len(products)):
+            _replace(model.graph, node, self._quantize(model, node))
+        remove_unused(model.graph)
+        model.graph.opset_imports.setdefault("com.microsoft", 1)
         if rounded:
-            report["compensated"] = write_rounded(written.graph, rounded, grid)
-        after = sum(
-            v.const_value.nbytes for v in written.graph.initializers.values() if v.const_value
-        )
-        report |= {"weight_bytes_before": before, "weight_bytes": after}
-        return Rewrite(written, declined, report)
+            report["compensated"] = write_rounded(model.graph, rounded, grid)
+        report |= {"weight_bytes_before": before, "weight_bytes": model.weight_bytes}
+        return Rewrite(model.ir, declined, report)
 
-    def _quantize(self, model: Model, exclude: list[str]) -> ir.Model:
+    def _quantize(self, model: Model, product: ir.Node) -> ir.Graph:
+        """A graph of the product alone as MatMulNBits: of all weights only its own is in memory."""
         from onnxruntime.quantization import matmul_nbits_quantizer as tool
 
         level = 4 if self.int8 else 0
@@ -113,12 +114,11 @@ class QuantizeWeights(Pass):
         with quiet():
             try:
                 quantizer = tool.MatMulNBitsQuantizer(
-                    whole(model),
+                    _alone(model, product),
                     bits=self.bits,
                     block_size=self.block,
                     is_symmetric=self.symmetric,
                     accuracy_level=level,
-                    nodes_to_exclude=exclude,
                     algo_config=config,
                 )
                 quantizer.process()
@@ -126,7 +126,48 @@ class QuantizeWeights(Pass):
                 raise MissingExtraError(
                     f"method {self.method!r} needs {error.name}", extra="torch"
                 ) from error
-        return finished(quantizer.model.model, model)
+        graph: ir.Graph = ir.from_proto(quantizer.model.model).graph
+        return graph
+
+
+def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
+    """The product as a model of its own, its weight inside."""
+    data, weight = product.inputs[:2]
+    assert data is not None
+    assert weight is not None
+    assert weight.const_value is not None
+    own = ir.Value(name=data.name, type=data.type, shape=data.shape)
+    tensor = ir.tensor(weight.const_value.numpy(), name=weight.name)
+    factor = ir.val(weight.name, const_value=tensor)
+    node = ir.node("MatMul", [own, factor], name=product.name)
+    node.outputs[0].name = product.outputs[0].name
+    opsets = {"": model.opset}
+    graph = ir.Graph(
+        [own], node.outputs, nodes=[node], initializers=[factor], opset_imports=opsets, name="p"
+    )
+    proto: onnx.ModelProto = ir.to_proto(ir.Model(graph, ir_version=model.ir.ir_version))
+    return proto
+
+
+def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
+    """Put the operator of a graph of its own in a product's place, with its constants."""
+    made = alone[0]
+    inputs = [product.inputs[0]]
+    for value in made.inputs[1:]:
+        assert value is not None
+        if value.name not in graph.initializers:  # another product has the same weight
+            assert value.const_value is not None
+            # A copy, as a message's tensor keeps all of its message in memory, the old weight too.
+            tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+            graph.register_initializer(ir.val(value.name, const_value=tensor))
+        inputs.append(graph.initializers[str(value.name)])
+    attributes = [a for a in made.attributes.values() if isinstance(a, ir.Attr)]
+    node = ir.Node(made.domain, made.op_type, inputs, attributes, num_outputs=1, name=made.name)
+    old, new = product.outputs[0], node.outputs[0]
+    new.name, new.type, new.shape = old.name, old.type, old.shape
+    graph.insert_before(product, node)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(product, safe=True)
 
 
 def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[Declined]]:

@@ -8,6 +8,7 @@ weight is rounded afterwards, one at a time, with the scales that were written f
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -92,7 +93,7 @@ def put_back(graph: ir.Graph, model: Model, axes: StandIns) -> None:
             rounded.shape = ir.Shape(made.shape)
         if name in graph.initializers:
             value = graph.initializers[name]
-            value.const_value, value.shape = tensor, ir.Shape(tensor.shape)
+            value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
 
 
 def _constant(graph: ir.Graph, name: str) -> NDArray[np.generic]:
@@ -106,7 +107,7 @@ def _rounded(
 ) -> NDArray[np.generic]:
     """QuantizeLinear (ONNX), a part of the channels at a time to keep the floats between few."""
     made = np.empty(array.shape, zero.dtype)
-    limits = np.iinfo(zero.dtype)
+    limits = np.iinfo(cast("Any", zero.dtype))
     source, target = np.moveaxis(array, axis, 0), np.moveaxis(made, axis, 0)
     ones = (1,) * (array.ndim - 1)
     scales, zeros = (np.broadcast_to(v.ravel(), len(source)) for v in (scale, zero))
