@@ -133,6 +133,8 @@ class Comparison:
         renewed: every block had new sessions. Where it is false they took too long to make, and
             the ratio is that of one pair of sessions, with the luck of where its memory lies.
         error: why the candidate (or base) could not be measured to the end, None where it could.
+        devices: where it was measured on several, the comparison of each by the device's name. This
+            one is then that of the least ratio, its interval that of the least of all ratios.
     """
 
     base: Measurement
@@ -148,6 +150,7 @@ class Comparison:
     interrupted: bool = False
     error: str | None = None
     renewed: bool = True
+    devices: Mapping[str, Comparison] = field(default_factory=dict)
 
     def __str__(self) -> str:
         ratio = f"{self.ratio:.2f}x [{self.low:.2f}, {self.high:.2f}]"
@@ -185,6 +188,7 @@ class Comparison:
             "renewed": self.renewed,
             "base": self.base.to_json(),
             "candidate": self.candidate.to_json(),
+            "devices": {name: c.to_json() for name, c in self.devices.items()},
         }
 
     @classmethod
@@ -204,6 +208,7 @@ class Comparison:
             value["interrupted"],
             value["error"],
             value["renewed"],
+            {name: cls.from_json(c) for name, c in value.get("devices", {}).items()},
         )
 
 

@@ -29,6 +29,7 @@ from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Constraints, Outcome, Result
 from trimtab.runtime_bench.bench import Bench, LocalBench
+from trimtab.runtime_bench.several import machine_class
 from trimtab.searching.confirm import confirm
 from trimtab.searching.costs import is_here
 from trimtab.searching.effort import Effort, Spent
@@ -156,7 +157,7 @@ def _search(  # noqa: PLR0917 - puts the parts together, once
         )
     judge = Judge(model, parts, find_metric(metric, parts.selection), asked, ctx, store)
     timer = Timer(model, judge.feeds(), ctx, store, measure, bench)
-    maker = Maker(model, ctx, store, bench.environment().machine_class())
+    maker = Maker(model, ctx, store, machine_class(bench))
     spent = Spent(effort, time.monotonic())
     return Search(asked, ctx, maker, judge, timer, log, spent)
 

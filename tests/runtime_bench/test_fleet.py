@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import graphs
@@ -30,6 +31,7 @@ from trimtab.runtime_bench.fleet import FleetBench
 from trimtab.runtime_bench.fleet_address import FleetAddress
 from trimtab.runtime_bench.fleet_worker import Call, carry_out, fronted
 from trimtab.runtime_bench.local_fleet import LocalFleet
+from trimtab.runtime_bench.several import bench_on_all
 from trimtab.runtime_bench.transport import Here
 
 pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
@@ -124,6 +126,18 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
     assert main([*command, "--no-cache"]) in {0, 1}
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert any(r["comparison"] for r in result["results"])
+
+
+@pytest.mark.slow
+def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, Path]) -> None:
+    both = [at(running, name) for name in ("pi5", "orin")]
+    with bench_on_all(",".join(both), Told()) as bench:
+        feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=8.0)
+        (found,) = bench.compare(files[0], [files[1]], feeds, how, Silent())
+        assert bench.target(1).threads == 1
+    assert list(found.devices) == both
+    assert found.ratio == min(c.ratio for c in found.devices.values())
+    assert all(c.log_ratios and c.alpha == HOW.alpha / 2 for c in found.devices.values())
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ _OPTIONS = (
     ("--passes", "A,B", "names of the passes that may be used (default: all)"),
     ("--target", "NAME", "auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
-    ("--on", "DEVICE", "measure there: ssh://user@host, or a name of `device`"),
+    ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`; holds on all"),
     ("--cache", "DIR", "what was made and measured (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--seed", "N", "of splits, training and measurement order (default 0)"),
 )
@@ -98,23 +98,17 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
     from trimtab.open_model import open_model
-    from trimtab.runtime_bench.devices import bench_on, device_names
+    from trimtab.runtime_bench.several import bench_on_all
     from trimtab.searching.given import first_feeds
 
     constraints, effort = _constraints(args), _effort(args)
     if args.on and args.target:
         raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
-    if len(device_names(args.on)) > 1:
-        raise OptionError(
-            "a search is for one device",
-            where=f"--on {args.on}",
-            hint="Search for the slowest, then have all hold its budgets: `on: [...]` in the gate",
-        )
     data = Dataset.open(args.data)
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
     passes = args.passes.split(",") if args.passes else None
-    with bench_on(args.on, Stderr()) as bench:
+    with bench_on_all(args.on, Stderr()) as bench:
         return _searched(args, model, data, evaluation, passes, constraints, effort, bench)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -172,3 +173,36 @@ def _detect_preset() -> Target:
         return PRESETS["x64-avx512"]
     # Also where flags cannot be read: 7-bit weights are right everywhere, 8-bit ones are not.
     return PRESETS["x64-avx2"]
+
+
+def common_target(targets: Sequence[Target]) -> Target:
+    """What suits all of several targets: where they differ, what the pickiest of them wants.
+
+    Raises:
+        OptionError: they run by different providers, for which no one model is best.
+    """
+    first, *others = dict.fromkeys(targets)
+    if not others:
+        return first
+    every = [first, *others]
+    providers = {target.provider for target in every}
+    if len(providers) > 1 or (first.isa == "gpu" and len({t.fuses_int8 for t in every}) > 1):
+        raise OptionError(
+            "the devices run models by " + " and ".join(sorted(providers)),
+            where="--on",
+            hint="Search for one kind of device at a time",
+        )
+    # x64 sums pairs of products in 16 bits, which no other does: its types suit ARM too.
+    picky = min(every, key=lambda target: (target.isa != "x64", target.vnni))
+    return replace(
+        picky,
+        name=" and ".join(dict.fromkeys(target.name for target in every)),
+        vnni=all(target.vnni for target in every),
+        threads=min(target.threads for target in every),
+        reduce_range=any(target.reduce_range for target in every),
+        symmetric_activations=any(target.symmetric_activations for target in every),
+        int16_activations=all(target.int16_activations for target in every),
+        float_block=max(target.float_block for target in every),
+        int8_block=max(target.int8_block for target in every),
+        max_opset=min(target.max_opset for target in every),
+    )

@@ -116,6 +116,10 @@ def _confirmed(outcome: Outcome) -> list[str]:
     if chosen.confirmation is not None:
         c = chosen.confirmation
         lines.append(f"Measured again in a fresh run: {c.ratio:.2f}x [{c.low:.2f}, {c.high:.2f}].")
+        lines += [
+            f"  on {name}: {d.ratio:.2f}x [{d.low:.2f}, {d.high:.2f}]"
+            for name, d in c.devices.items()
+        ]
     return lines
 
 

@@ -48,6 +48,9 @@ def budgets_text(outcome: Outcome, folder: Path) -> str | None:
     if target.provider != "CPUExecutionProvider":
         gate["provider"] = target.provider
     gate["threads"] = target.threads
+    measured = chosen.confirmation or chosen.comparison
+    if measured is not None and measured.devices:
+        gate["on"] = list(measured.devices)
     gate["budgets"] = _budgets(outcome, chosen, with_quality=quality is not None)
     head = (
         "# Written by trimtab optimize: what was reached, with a margin. trimtab gate holds it.\n"

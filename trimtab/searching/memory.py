@@ -9,6 +9,7 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.session import Feeds, SessionConfig
 from trimtab.result import Result
 from trimtab.runtime_bench.bench import Bench, Timing
+from trimtab.runtime_bench.several import machine_class
 
 from .store import Store, key_of
 
@@ -26,7 +27,7 @@ def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench:
         model=model.digest,
         inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
         config=config.to_json(),
-        machine=bench.environment().machine_class(),
+        machine=machine_class(bench),
     )
 
     def peak_bytes() -> float:

@@ -17,6 +17,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, running_graph
 from trimtab.result import Result
 from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.several import machine_class
 from trimtab.structure import structure
 
 from .store import Store, key_of
@@ -166,7 +167,7 @@ class Timer:
             inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
             alpha=round(alpha, 9),
             brief=brief,
-            machine=self.bench.environment().machine_class(),
+            machine=machine_class(self.bench),
         )
 
 
