@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,14 +146,15 @@ def sensitivity(
     groups = usable_groups(labels, how.protect)
     batches = calibration(work, parts["ranking"], how.samples)
     curves = loss_curves(work, labels, groups, how, batches, ctx) if groups else []
-    whole = evaluate(work, unseen, chosen, reference=work)
+    judge = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
+    whole = judge(work)
     found = []
     pairs = list(zip(groups, curves, strict=True))
     for group, curve in ctx.progress.track(pairs, "measuring groups", len(pairs)):
         quality = []
         for ratio in ratios:
             masked = mask(work, labels, map(int, curve.order[: _count(group, ratio)]))
-            quality.append(evaluate(masked, unseen, chosen, reference=work).value)
+            quality.append(judge(masked).value)
         channels = len(group.classes) * group.width
         found.append(GroupSensitivity(group.name, channels, len(group.members), tuple(quality)))
     return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), tuple(found))

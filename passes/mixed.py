@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ def choose_float(
     held = fitting(model, held)
     ranking = _ranked(model, nodes, write, held, chosen, ctx)
     config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    search = _Search(model, write, held, chosen, max_drop, config)
+    judge = partial(evaluate, config=config, runner=ctx.runner)
+    search = _Search(model, write, held, chosen, max_drop, judge)
     order = [node for node, _ in ranking]
     result = Mixed([], ranking, chosen.name)
     result.curve = search.curve
@@ -117,17 +119,17 @@ class _Search:
         held: Dataset,
         metric: Metric,
         max_drop: float,
-        config: SessionConfig,
+        judge: Callable[..., Quality],
     ) -> None:
         self.model, self.write, self.held, self.metric = model, write, held, metric
-        self.config = config
+        self.judge = judge
         self.max_drop = max_drop
         self.curve: list[dict[str, Any]] = []
         self.drops: dict[frozenset[str], float] = {}
         self.base = self._quality(model)
 
     def _quality(self, candidate: Model) -> Quality:
-        return evaluate(candidate, self.held, self.metric, reference=self.model, config=self.config)
+        return self.judge(candidate, self.held, self.metric, reference=self.model)
 
     def allows(self, floats: Sequence[str]) -> bool:
         """Whether the metric stays within the drop with these nodes float."""

@@ -148,8 +148,9 @@ class QuantizeAuto(Pass):
         held = fitting(trials.original, hold_out(data, self.samples)[1])
         metric = find_metric(self.metric or None, held)
         config = SessionConfig.judging(trials.ctx.target, threads=usable_cpus())
+        runner = trials.ctx.runner
         base, mine = (
-            evaluate(m, held, metric, reference=trials.original, config=config)
+            evaluate(m, held, metric, reference=trials.original, config=config, runner=runner)
             for m in (trials.original, trials.chosen)
         )
         return mine.drop_from(base)[0] > self.max_drop

@@ -246,7 +246,7 @@ def running_share(written: ir.Model, model: Model, target: Target) -> Share:
     """
     from trimtab.core.session import available_providers
 
-    config, whole = SessionConfig.of(target), dataclasses.replace(model, ir=written)
+    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():
         if target.isa == "gpu":
             return written_share(whole, fused=target.fuses_int8)

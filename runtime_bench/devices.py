@@ -12,6 +12,7 @@ from pathlib import Path
 from trimtab.core.errors import InputError, OptionError, unknown
 from trimtab.core.files import write_text
 from trimtab.core.progress import Progress
+from trimtab.core.runner import Runner
 
 from .bench import Bench, LocalBench
 from .fleet_address import FleetAddress
@@ -117,6 +118,30 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
 
         with RemoteBench(device, progress) as bench:
             yield bench
+
+
+@contextlib.contextmanager
+def runner_on(name: str | None) -> Iterator[Runner | None]:
+    """What runs models on a fleet while their quality is judged; None where no name is given.
+
+    Raises:
+        OptionError: no such device, or none of a fleet.
+        RunError: its scheduler does not answer.
+    """
+    if name is None:
+        yield None
+        return
+    device = find(name)
+    if not isinstance(device, FleetAddress):
+        raise OptionError(
+            "evaluations are spread over a fleet, which this is not",
+            where=f"--eval-on {name}",
+            hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
+        )
+    from .fleet_runner import FleetRunner
+
+    with FleetRunner(device) as runner:
+        yield runner
 
 
 def device_names(text: str | None) -> list[str | None]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 from trimtab.core.running import QDQ_OPS, Share, int8_share
-from trimtab.core.session import Feeds, SessionConfig, running_graph
+from trimtab.core.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
 from trimtab.core.target import PRESETS, Target
 
 from .doctor_graph import Island, islands, key_of, makes_int8, original_name
@@ -22,8 +22,6 @@ from .doctor_profile import Profile, profile
 from .providers import nodes_by_provider
 
 Severity = Literal["costs", "note"]
-#: Lets onnxruntime fuse int8 activations on x64 as it does on ARM.
-INT8_ALLOWED = "session.qdqisint8allowed"
 #: Operators that onnxruntime fuses into the convolution or product before them.
 FUSED_IN = frozenset({"Add", "Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
@@ -177,6 +175,7 @@ def gather(
 ) -> Facts:
     """The facts that need no clock."""
     where = target or _target_of(config)
+    config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
     running = running_graph(model, config).graph
     found = tuple(islands(running))
     fallback: tuple[tuple[str, str], ...] = ()

@@ -57,13 +57,9 @@ class FleetBench(FarBench):
         try:
             self._client = address.client(CONNECT_SECONDS)
         except OSError as error:
-            raise RunError(
-                f"no scheduler answers ({error})",
-                where=f"dask://{address.scheduler}",
-                hint="Start one: dask scheduler; or try: trimtab fleet up --local 2",
-            ) from error
+            raise unreachable(address, error) from error
         try:
-            self._check_device()
+            check_offered(self._client, address)
             self.facts = self._call(self.progress, Call("facts", address.device))
         except BaseException:
             self.close()
@@ -96,26 +92,6 @@ class FleetBench(FarBench):
             packed = feeds_file(feeds, folder).read_bytes()
         return Call(what, self.address.device, bundles, packed, timing_to_json(how))
 
-    def _workers(self) -> dict[str, dict[str, float]]:
-        """Tokens by worker."""
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {name: worker.get("resources", {}) for name, worker in found.items()}
-
-    def _check_device(self) -> None:
-        end = time.monotonic() + CONNECT_SECONDS / 2
-        while True:  # a fleet that was just started has its workers come
-            offered = {name for tokens in self._workers().values() for name in tokens}
-            if self.address.device in offered or time.monotonic() > end:
-                break
-            time.sleep(POLL_SECONDS)
-        if self.address.device not in offered:
-            raise OptionError(
-                f"no worker offers a device {self.address.device!r}",
-                where=f"dask://{self.address.scheduler}",
-                hint=f"Offered: {', '.join(sorted(offered)) or 'nothing'}. A worker offers one by "
-                f'dask worker {self.address.scheduler} --resources "{self.address.device}=1"',
-            )
-
     def _call(self, progress: Progress, call: Call) -> Message:
         call = replace(call, topic=f"trimtab-{uuid.uuid4()}")
         tokens = {self.address.device: 1}
@@ -127,7 +103,7 @@ class FleetBench(FarBench):
             future.cancel()
             raise
         except Exception as error:  # whatever Dask made of what happened there
-            raise _told(error, self.address) from error
+            raise told(error, self.address) from error
         if "error" in answer:
             raise unpack_error(answer)
         return answer
@@ -137,9 +113,72 @@ class FleetBench(FarBench):
         watch = _Watch(self.address, progress, seconds)
         while not future.done():
             time.sleep(POLL_SECONDS)
-            offered = any(self.address.device in tokens for tokens in self._workers().values())
+            offered = offering(self._client, self.address.device) > 0
             events = self._client.get_events(call.topic) or ()
             watch.look([event for _, event in events], offered=offered)
+
+
+def unreachable(address: FleetAddress, error: OSError) -> RunError:
+    """What to say where nobody answers."""
+    return RunError(
+        f"no scheduler answers ({error})",
+        where=f"dask://{address.scheduler}",
+        hint="Start one: dask scheduler; or try: trimtab fleet up --local 2",
+    )
+
+
+def _tokens(client: Any) -> list[dict[str, float]]:
+    """Of each worker."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [worker.get("resources", {}) for worker in workers]
+
+
+def offering(client: Any, device: str) -> int:
+    """How many workers offer a device of that name."""
+    return sum(device in tokens for tokens in _tokens(client))
+
+
+def check_offered(client: Any, address: FleetAddress) -> int:
+    """How many workers offer the device.
+
+    Raises:
+        OptionError: none does.
+    """
+    end = time.monotonic() + CONNECT_SECONDS / 2
+    while not (count := offering(client, address.device)) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)  # a fleet that was just started has its workers come
+    if count:
+        return count
+    offered = sorted({name for tokens in _tokens(client) for name in tokens})
+    raise OptionError(
+        f"no worker offers a device {address.device!r}",
+        where=f"dask://{address.scheduler}",
+        hint=f"Offered: {', '.join(offered) or 'nothing'}. A worker offers one by "
+        f'dask worker {address.scheduler} --resources "{address.device}=1"',
+    )
+
+
+class Absence:
+    """How long no worker has offered a device."""
+
+    def __init__(self, address: FleetAddress) -> None:
+        self.address, self.seen = address, time.monotonic()
+
+    def look(self, *, offered: bool) -> None:
+        """Take note of whether one does.
+
+        Raises:
+            RunError: none has for too long.
+        """
+        now = time.monotonic()
+        if offered:
+            self.seen = now
+        elif now - self.seen > GONE_SECONDS:
+            raise RunError(
+                f"vanished: for {GONE_SECONDS:.0f} s no worker has offered it",
+                where=str(self.address),
+                hint="Start its worker again; nothing of this call was kept",
+            )
 
 
 class _Watch:
@@ -147,14 +186,15 @@ class _Watch:
 
     def __init__(self, address: FleetAddress, progress: Progress, limit: float) -> None:
         self.address, self.progress, self.limit = address, progress, limit
-        self.start = self.seen = self.began = time.monotonic()
+        self.start = self.began = time.monotonic()
+        self.absence = Absence(address)
         self.holder: str | None = None
         self.waits, self.heard = False, 0
 
     def look(self, events: Sequence[Message], *, offered: bool) -> None:
         """Take note of who began and what was said, and of whether there is such a device."""
         now = time.monotonic()
-        self._still_there(now, offered=offered)
+        self.absence.look(offered=offered)
         for event in events[self.heard :]:
             if "said" in event:
                 self.progress.say(str(event["said"]))
@@ -172,18 +212,9 @@ class _Watch:
                 f"took more than {self.limit:.0f} s", where=str(self.address), hint="Is it busy?"
             )
 
-    def _still_there(self, now: float, *, offered: bool) -> None:
-        if offered:
-            self.seen = now
-        elif now - self.seen > GONE_SECONDS:
-            raise RunError(
-                f"vanished: for {GONE_SECONDS:.0f} s no worker has offered it",
-                where=str(self.address),
-                hint="Start its worker again; nothing of this measurement was kept",
-            )
 
-
-def _told(error: Exception, address: FleetAddress) -> RunError:
+def told(error: Exception, address: FleetAddress) -> RunError:
+    """One message for whatever Dask made of what happened there."""
     kind = type(error).__name__
     if kind == "KilledWorker":
         return RunError(

@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--prune", action="store_true", help="quality without parts of each group of channels")
     add("--metric", metavar="M", help="for --prune: name or module:callable")
+    add("--eval-on", metavar="DEVICE", help="for --prune: on a fleet, dask://...?device=NAME")
     add("--importance", metavar="NAME", help="for --prune: as `trimtab prune` takes it")
 
 
@@ -31,16 +32,18 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.open_model import open_model
     from trimtab.passes.channel_sensitivity import sensitivity
     from trimtab.passes.prune_channels import PruneChannels
+    from trimtab.runtime_bench.devices import runner_on
 
     if not args.data:
         raise OptionError("--prune tells quality, which needs data", hint="Give --data")
     threads = convert(int | None, args.threads, where="--threads")
     fields = {"samples": args.samples or "256", "importance": args.importance or "auto"}
     how = PruneChannels.from_json(fields)
-    ctx = Context(Target.named(args.target or "auto", threads), progress=Stderr())
-    found = sensitivity(
-        open_model(args.model), how, Dataset.open(args.data), ctx, metric=args.metric
-    )
+    target, model = Target.named(args.target or "auto", threads), open_model(args.model)
+    data = Dataset.open(args.data)
+    with runner_on(args.eval_on) as runner:
+        ctx = Context(target, progress=Stderr(), runner=runner)
+        found = sensitivity(model, how, data, ctx, metric=args.metric)
     print("\n".join(lines(found)))  # noqa: T201
     if args.json:
         write_text(Path(args.json), json.dumps(found.to_json(), indent=1) + "\n")

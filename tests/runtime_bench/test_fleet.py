@@ -22,11 +22,14 @@ from sshd import sshd
 
 from trimtab.cli import main
 from trimtab.commands.bench import across
-from trimtab.core.errors import InputError, MissingExtraError, OptionError, RunError
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, InputError, MissingExtraError, OptionError, RunError
+from trimtab.core.metric import evaluate
 from trimtab.core.progress import Silent
 from trimtab.core.session import SessionConfig, random_feeds
-from trimtab.runtime_bench import devices, fleet
+from trimtab.runtime_bench import devices, fleet, fleet_runner
 from trimtab.runtime_bench.bench import Timing
+from trimtab.runtime_bench.devices import runner_on
 from trimtab.runtime_bench.fleet import FleetBench
 from trimtab.runtime_bench.fleet_address import FleetAddress
 from trimtab.runtime_bench.fleet_worker import Call, carry_out, fronted
@@ -211,6 +214,74 @@ def test_a_device_that_vanishes_is_told(
         how = Timing(HOW.config, 60.0)
         with pytest.raises(RunError, match="vanished"):
             bench.measure([files[0]], random_feeds(graphs.cnn()), how, Silent())
+
+
+def images(rows: int, batch: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((rows, 3, 8, 8), np.float32), rng.integers(0, 4, rows)
+    return Dataset.of_arrays({"x": x}, labels, batch=batch)
+
+
+@pytest.mark.slow
+def test_quality_is_the_same_wherever_it_is_judged(
+    running: LocalFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_runner, "PART_BYTES", 1 << 16)  # several tasks
+    model, data = graphs.cnn(), images(500, 32)
+    with runner_on(at(running, "board")) as runner:
+        assert runner is not None
+        for metric in ("top1", "cosine"):
+            here = evaluate(model, data, metric, reference=model)
+            there = evaluate(model, data, metric, reference=model, runner=runner)
+            assert there.value == here.value
+            np.testing.assert_array_equal(there.items, here.items)
+        wrong = Dataset.of_arrays(
+            {"x": np.full((9, 3, 8, 8), np.nan, np.float32)}, np.zeros(9, int)
+        )
+        with pytest.raises(DataError, match="NaN"):
+            evaluate(model, wrong, "top1", runner=runner)
+
+
+@pytest.mark.slow
+def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, tmp_path)
+    monkeypatch.setattr(fleet_runner, "PART_BYTES", 1)
+    model, data = graphs.cnn(), images(2000, 8)
+    with (
+        LocalFleet(["one", "two"], port=free_port(), common="any") as running,
+        runner_on(at(running, "any")) as runner,
+    ):
+        assert runner is not None
+        found = 0
+        for found, _ in enumerate(runner(model, data, SessionConfig()), 1):
+            if found == 20:
+                running.workers["one"].kill()
+        assert found == data.batches
+        running.workers["two"].kill()
+        monkeypatch.setattr(fleet, "GONE_SECONDS", 2.0)
+        with pytest.raises(RunError, match="vanished"):
+            list(runner(model, data, SessionConfig()))
+
+
+@pytest.mark.slow
+def test_doctor_spreads_its_sweep(running: LocalFleet, tmp_path: Path) -> None:
+    graphs.cnn().save(tmp_path / "float.onnx")
+    rng, told = np.random.default_rng(0), []
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((64, 3, 8, 8), np.float32))
+    command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--threads", "1"]
+    command += ["--data", str(tmp_path / "data.npz"), "--json", str(tmp_path / "out.json")]
+    for more in ([], ["--eval-on", at(running, "board")]):
+        assert main([*command, *more]) == 0
+        told.append((tmp_path / "out.json").read_text())
+    assert told[0] == told[1]
+
+
+def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphs.cnn().save(tmp_path / "float.onnx")
+    np.savez(tmp_path / "data.npz", x=np.zeros((32, 3, 8, 8), np.float32))
+    command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--eval-on", "ssh://pi5"]
+    assert main([*command, "--data", str(tmp_path / "data.npz")]) == 2
+    assert "spread over a fleet" in capsys.readouterr().err
 
 
 @pytest.mark.slow

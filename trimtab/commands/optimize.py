@@ -38,6 +38,11 @@ _OPTIONS = (
     ("--target", "NAME", "auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
     ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`; holds on all"),
+    (
+        "--eval-on",
+        "DEVICE",
+        "judge candidates' quality on the workers of a fleet: dask://...?device=",
+    ),
     ("--cache", "DIR", "what was made and measured (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--seed", "N", "of splits, training and measurement order (default 0)"),
 )
@@ -94,10 +99,13 @@ def execute(args: argparse.Namespace) -> int:
 
 def _search(args: argparse.Namespace) -> Outcome | None:
     """The outcome; None where only the plan was asked for."""
+    from dataclasses import replace
+
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
     from trimtab.open_model import open_model
+    from trimtab.runtime_bench.devices import runner_on
     from trimtab.runtime_bench.several import bench_on_all
     from trimtab.searching.given import first_feeds
 
@@ -108,8 +116,9 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
     passes = args.passes.split(",") if args.passes else None
-    with bench_on_all(args.on, Stderr()) as bench:
-        return _searched(args, model, data, evaluation, passes, constraints, effort, bench)
+    with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
+        ctx = replace(_context(args, bench), runner=runner)
+        return _searched(args, model, data, evaluation, passes, constraints, effort, ctx, bench)
 
 
 def _searched(  # noqa: PLR0917 - the parts of one call
@@ -120,6 +129,7 @@ def _searched(  # noqa: PLR0917 - the parts of one call
     passes: list[str] | None,
     constraints: Constraints,
     effort: Effort,
+    ctx: Context,
     bench: Bench,
 ) -> Outcome | None:
     from dataclasses import replace
@@ -127,7 +137,6 @@ def _searched(  # noqa: PLR0917 - the parts of one call
     from trimtab.report.live import watching
     from trimtab.search import optimize
 
-    ctx = _context(args, bench)
     if args.dry_run:
         from trimtab.searching.estimate import estimate, estimate_lines
 

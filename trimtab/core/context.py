@@ -15,6 +15,7 @@ from .dataset import Dataset
 from .errors import DataError, OptionError
 from .model import Model
 from .progress import Progress, Silent
+from .runner import Runner
 from .session import Feeds, SessionConfig
 from .target import Target
 
@@ -83,6 +84,7 @@ class Context:
         seed: of everything random.
         clock: measures, for the passes that decide by time; None where nothing can be measured.
         original: the model that a recipe started from, for the passes that learn from it.
+        runner: where candidates run when their quality is judged; in this process where None.
     """
 
     target: Target = field(default_factory=Target.detect)
@@ -91,6 +93,7 @@ class Context:
     seed: int = 0
     clock: Clock | None = None
     original: Model | None = None
+    runner: Runner | None = None
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
         """The data that a pass names itself, else the context's, checked against the model.

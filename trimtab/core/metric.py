@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from .callables import import_callable, is_callable_spec
 from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
-from .feeds import finite_batches
 from .model import Model
 from .progress import Progress, Silent
+from .runner import Runner, run_here
 from .session import Outputs, SessionConfig, build_session, run
 from .target import usable_cpus
 
@@ -197,6 +197,7 @@ def evaluate(
     reference: Model | None = None,
     config: SessionConfig | None = None,
     progress: Progress | None = None,
+    runner: Runner | None = None,
 ) -> Quality:
     """The model's quality on `data`.
 
@@ -207,6 +208,7 @@ def evaluate(
         reference: the float original, for metrics that compare with it.
         config: how sessions are built.
         progress: where to tell how far it is.
+        runner: where models run; in this process where None.
 
     Raises:
         DataError: NaN in the data, labels out of range, shapes that do not fit.
@@ -222,16 +224,18 @@ def evaluate(
     fixed = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
     if isinstance(fixed, int) and not data.source.batched:
         data = data.sized(fixed)
-    session = build_session(model, config)
-    other = build_session(reference, config) if chosen.wants == "reference" and reference else None
+    run_all, config = runner or run_here, config or SessionConfig()
+    other = reference if chosen.wants == "reference" else None
+    truths = (found for _, found in run_all(other, data, config)) if other else None
     scores: list[Array] = []
     kept: list[tuple[Outputs, Array | None]] = []
     rows = 0
-    tracked = (progress or Silent()).track(data, f"evaluating {model.name}", data.batches)
-    for batch in finite_batches(data, tracked):
+    found = run_all(model, data, config)
+    for batch, outputs in (progress or Silent()).track(
+        found, f"evaluating {model.name}", data.batches
+    ):
         rows += batch.size
-        outputs = run(session, batch.feeds)
-        truth: Any = run(other, batch.feeds) if other else batch.labels
+        truth: Any = next(truths) if truths else batch.labels
         if chosen.itemwise:
             scores.append(np.asarray(_score(chosen, outputs, truth), np.float64))
         else:

@@ -30,6 +30,8 @@ Outputs = dict[str, NDArray[Any]]
 Level = Literal["off", "basic", "extended", "all"]
 #: Entry that makes x64 sum 8-bit products in 32 bits whatever the CPU has.
 EXACT_INT8 = "session.x64quantprecision"
+#: Entry that lets x64 fuse int8 operators of signed activations; ARM does without it.
+INT8_ALLOWED = "session.qdqisint8allowed"
 #: From so many constants on even a session of one run may repack its weights (`for_one_run`).
 MANY_CONSTANTS = 5000
 
@@ -78,7 +80,17 @@ class SessionConfig:
             threads: of the session here.
         """
         exact = target.vnni and not Target.detect().vnni
-        return cls(threads=threads, config={EXACT_INT8: "1"} if exact else {})
+        fused = cls.fusing(target).config
+        return cls(threads=threads, config={**fused, EXACT_INT8: "1"} if exact else fused)
+
+    @classmethod
+    def fusing(cls, target: Target) -> SessionConfig:
+        """The configuration that fuses here what is fused on the target.
+
+        onnxruntime makes no int8 operators of signed activations on x64, as it does on ARM.
+        """
+        abroad = target.isa == "arm64" and Target.detect().isa != "arm64"
+        return replace(cls.of(target), config={INT8_ALLOWED: "1"} if abroad else {})
 
     def for_one_run(self, model: Model | str | Path) -> SessionConfig:
         """The same for a session of `model` that runs once: no weight is repacked for its kernel.

@@ -92,6 +92,7 @@ def _int8_share(chosen: Result) -> float:
     assert chosen.model is not None
     assert chosen.recipe is not None
     assert chosen.recipe.target is not None
+    # As the gate will see it, which may run on another kind of machine than the target.
     config = SessionConfig.of(chosen.recipe.target)
     from trimtab.core.session import available_providers
 

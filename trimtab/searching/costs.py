@@ -123,7 +123,7 @@ def is_here(target: Target) -> bool:
 
 
 def _here(target: Target) -> SessionConfig:
-    config = SessionConfig.of(target)
+    config = SessionConfig.fusing(target)
     if config.provider in available_providers():
         return config
     return replace(config, provider="CPUExecutionProvider")

@@ -101,6 +101,7 @@ class Judge:
             reference=self.original,
             config=config,
             progress=self.ctx.progress,
+            runner=self.ctx.runner,
         )
 
     def feeds(self) -> Feeds:
@@ -217,7 +218,7 @@ class Judge:
             "provider": self.ctx.target.provider,
             "role": role,
             "seed": self.ctx.seed,
-        }
+        } | ({"runner": str(self.ctx.runner)} if self.ctx.runner else {})
 
 
 def _plain(quality: Quality) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""int8 for ARM, made on an x64 machine: what is fused there must be seen here."""
+
+from __future__ import annotations
+
+import graphs
+import numpy as np
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.session import INT8_ALLOWED, SessionConfig, random_feeds
+from trimtab.core.target import Target
+from trimtab.passes import QuantizeStatic
+from trimtab.runtime_bench.doctor import diagnose
+
+
+def test_all_of_it_is_int8_and_the_doctor_says_so():
+    target = Target.named("arm64")
+    x = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    step = QuantizeStatic(data=Dataset.of_arrays({"x": x}), min_share=0.99)
+    made = step(graphs.cnn(), Context(target=target))
+    notes = made.lineage[-1].notes
+    assert notes["activation"] == "int8"
+    assert notes["int8_share"] == 1.0
+    assert not notes["float_nodes"]
+    found = diagnose(made, random_feeds(made), target=target, profiled=False)
+    assert found.facts.share.int8_share == 1.0
+
+
+def test_the_entry_is_for_other_machines_alone():
+    assert not SessionConfig.fusing(Target.detect()).config
+    abroad = SessionConfig.fusing(Target.named("arm64")).config
+    assert set(abroad) <= {INT8_ALLOWED}
