@@ -19,7 +19,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from quantize_quality import NETWORKS, WAYS, Task, made, peers
+from quantize_quality import NETWORKS, PEERS, WAYS, Task, made, peers
 from recover_data import cifar
 
 from trimtab.core.context import Context
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--eval", type=int, default=None, help="evaluation images, all by default")
     parser.add_argument("--seconds", type=float, default=90.0, help="of the last comparison")
     parser.add_argument("--cache", type=Path, help="folder that is kept; a new one by default")
+    parser.add_argument("--peers-python", default="", help="see quantize_quality.py")
     parser.add_argument("--peer", nargs="*", default=[], metavar="NAME=NETWORK=FILE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trimtab-frontier-") as scratch:
@@ -58,7 +59,9 @@ def main() -> None:
 
 def one(name: str, args: argparse.Namespace, cache: Path) -> None:
     task = Task(name, args.samples, args.eval)
-    tools = {way: model for way in OTHERS if isinstance(model := told(way, task), Model)}
+    ways = [*OTHERS, *PEERS] if args.peers_python else OTHERS
+    found = {way: told(way, task, args.peers_python) for way in ways}
+    tools = {way: model for way, model in found.items() if isinstance(model, Model)}
     tools |= peers(args.peer, name)
     base = evaluate(task.model, task.unseen, task.metric)
     lost = {
@@ -74,9 +77,9 @@ def one(name: str, args: argparse.Namespace, cache: Path) -> None:
             report(task, drop, train, outcome, holding, args.seconds)
 
 
-def told(way: str, task: Task) -> Model | str:
+def told(way: str, task: Task, peers_python: str) -> Model | str:
     """The model of a tool; why there is none is printed."""
-    model = made(way, task, None)
+    model = made(way, task, peers_python)
     if isinstance(model, str):
         print(f"missing {task.name} {way}: {model}", flush=True)
     return model

@@ -173,21 +173,21 @@ WAYS: dict[str, Callable[[Task, Path], Model]] = {
 }
 
 
-def made(way: str, task: Task, args: argparse.Namespace) -> Model | str:
+def made(way: str, task: Task, peers_python: str = "", keep: Path | None = None) -> Model | str:
     """The model of a tool, or why there is none."""
-    if way in PEERS and not args.peers_python:
+    if way in PEERS and not peers_python:
         return "no --peers-python is given"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
         try:
             if way in PEERS:
-                model = peer(way, task, folder, args.peers_python)
+                model = peer(way, task, folder, peers_python)
             else:
                 model = WAYS[way](task, folder)
             print(f"made {task.name}.{way} in {time.perf_counter() - start:.0f} s", flush=True)
-            if args.keep:
-                model.save(args.keep / f"{task.name}-{way}.onnx")
+            if keep:
+                model.save(keep / f"{task.name}-{way}.onnx")
         except TrimtabError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a peer's failure is a row of its own
@@ -207,7 +207,7 @@ def one(name: str, args: argparse.Namespace) -> None:
     models: dict[str, Model] = {}
     found = peers(args.peer, name)
     for way in args.ways:
-        model = made(way, task, args)
+        model = made(way, task, args.peers_python or "", args.keep)
         if isinstance(model, str):
             print(f"missing quality.{name}.{way}: {model}", flush=True)
         else:
