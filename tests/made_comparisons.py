@@ -17,6 +17,7 @@ def made_comparison(ratio: float, error: str | None = None) -> Any:
         verdict="better" if ratio > 1 else "worse",
         error=error,
         interrupted=False,
+        devices={},
         candidate=measurement,
         base=measurement,
         to_json=dict,

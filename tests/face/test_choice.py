@@ -35,6 +35,7 @@ def candidate(
         low=ratio[1],
         high=ratio[2],
         candidate=SimpleNamespace(percentile_ns=percentile_ns),
+        devices={},
     )
     return Result(
         name,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from cnn_data import arrays
-from made_comparisons import made_comparisons
+from made_comparisons import made_comparison, made_comparisons
 from search_fakes import LOOSE, fast_int8, float_bytes
 
 from trimtab.core.context import Context
@@ -57,6 +57,54 @@ def test_the_first_usable_candidate_is_told_once_in_whichever_stage_it_comes() -
     told = [d for d in outcome.decisions if "first usable candidate" in d["what"]]
     assert len(told) == 1
     assert told[0]["stage"] == "prune"
+
+
+def in_the_fresh_run(*ratios: float) -> Callable[..., Sequence[Any]]:
+    """Fast int8, but for what is measured a second time: those ratios, in order."""
+    seen: set[str] = set()
+
+    def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
+        if not all(model.name in seen for model in candidates):
+            seen.update(model.name for model in candidates)
+            return fast_int8(base, candidates)
+        return [made_comparison(r) for r, _ in zip(ratios, candidates, strict=False)]
+
+    return measure
+
+
+@pytest.mark.parametrize(("fresh", "place"), [((1.5, 2.5), 1), ((1.5, 1.55), 0)])
+def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
+    fresh: tuple[float, float], place: int
+) -> None:
+    usual = search(passes=None)
+    ranked = [r.name for r in usual.results if r.confirmation is not None]
+    assert usual.chosen is not None
+    first = usual.chosen.name
+    order = [first, *(name for name in ranked if name != first)]
+    outcome = search(passes=None, measure=in_the_fresh_run(*fresh))
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == order[place]
+    assert outcome.looks == 1 + place
+    assert outcome.chosen.test is not None
+    assert outcome.chosen.confirmation is not None
+    assert outcome.chosen.confirmation.ratio == fresh[place]
+
+
+def test_what_has_no_interval_yet_is_given_more_time() -> None:
+    rounds: list[tuple[int, float]] = []
+
+    def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
+        rounds.append((len(candidates), rest[-1]))
+        found = fast_int8(base, candidates)
+        for comparison in found if len(rounds) < 4 else []:
+            comparison.low, comparison.high = 0.0, np.inf
+        return found
+
+    outcome = search(measure=measure)
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == "int8 static"
+    each = [seconds / count for count, seconds in rounds]
+    assert each[-2] > each[-3]  # the last round is the fresh run
 
 
 def test_only_the_passes_that_are_allowed_are_used() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
+from .collector import collector_paused
 from .errors import ModelError
 from .files import atomic_folder, publish
 from .sparse import densify, sparsify, stores_sparse
@@ -102,6 +103,7 @@ class Model:
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
         return cls(model, lineage, name)
 
+    @collector_paused()
     def clone(self) -> Model:
         """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
         return replace(self, ir=self.ir.clone())
@@ -162,6 +164,7 @@ class Model:
         onnx_ir.save(self._with_lineage(), path, external_data=path.name + ".data")
         return path
 
+    @collector_paused()
     def _with_lineage(self) -> onnx_ir.Model:
         model = self.ir.clone()
         if self.lineage:
@@ -202,6 +205,7 @@ class Model:
         return self.weight_bytes
 
     @functools.cached_property
+    @collector_paused()
     def digest(self) -> str:
         """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
         bare = replace(self, lineage=()).ir.clone()

@@ -23,6 +23,7 @@ from trimtab.recipe import Recipe
 
 from .holds import say_what_holds
 from .run import Search
+from .timing import SECONDS_PER_GRAPH
 from .training import train
 
 #: Seconds of measurement of a graph in the first stage at most: something usable is there soon.
@@ -50,6 +51,17 @@ def staged(search: Search, plan: Plan) -> None:
         search.measure("train")
         if not told:
             _usable(search, "train")
+    _settle(search)
+
+
+def _settle(search: Search) -> None:
+    """More time for candidates whose runs were too few for any interval, as where loading is slow.
+
+    A round gives each twice the time of the one before, within what the search may take.
+    """
+    for times in (2, 4):
+        if not search.spent.over:
+            search.measure("settle", times * SECONDS_PER_GRAPH)
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
