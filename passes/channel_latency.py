@@ -31,8 +31,12 @@ from .tune_cache import machine_class
 POINTS = 8
 #: What a layer that cannot be timed alone is taken to do.
 MACS_PER_NS = 20.0
-#: Seconds for one set of widths of one layer.
+#: Seconds for one set of `POINTS` widths of one layer.
 SECONDS = 0.4
+#: Runs that each width of a slow layer gets: of two or three the luckiest would look like a stair.
+RUNS = 9
+#: Seconds that a multiply-accumulate takes, roughly.
+NS = 1e-9 / MACS_PER_NS
 
 #: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
 SET_BYTES = 1 << 28
@@ -149,7 +153,7 @@ def _measure_new(found: list[Alone], ctx: Context) -> None:
     clock, config = ctx.need_clock("latency="), SessionConfig.of(ctx.target)
     for some_of in _sets(new):
         models = [layer.model() for layer in some_of]
-        seconds = SECONDS * max(1.0, len(some_of) / POINTS)
+        seconds = max(SECONDS * len(some_of) / POINTS, RUNS * sum(m.macs for m in some_of) * NS)
         times = clock.median_ns(models, random_feeds(models[0]), config, seconds)
         _KNOWN.update({(ctx.target, m.key): ns for m, ns in zip(some_of, times, strict=True)})
 

@@ -27,6 +27,7 @@ class Alone:
         changed: attributes that the widths change.
         opsets: of the model that it stands in.
         ir_version: of that model.
+        macs: multiply-accumulates of one run.
     """
 
     node: ir.Node
@@ -34,6 +35,7 @@ class Alone:
     changed: dict[str, int]
     opsets: Mapping[str, int] = field(default_factory=dict)
     ir_version: int = 10
+    macs: int = 0
 
     @property
     def reads(self) -> tuple[tuple[int, ...], ...]:
@@ -89,7 +91,8 @@ def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Alone | None:
     except OpaqueError:
         return None
     opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
-    return Alone(node, shapes[: len(node.inputs)], changed, opsets, version)
+    macs = cost.fixed * math.prod(point)
+    return Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
 
 
 def _conv(
