@@ -53,11 +53,7 @@ class FleetBench(FarBench):
 
     def __init__(self, address: FleetAddress, progress: Progress | None = None) -> None:
         self.address, self.progress = address, progress or Silent()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        try:
-            self._client = address.client(CONNECT_SECONDS)
-        except OSError as error:
-            raise unreachable(address, error) from error
+        self._client = connected(address)
         try:
             check_offered(self._client, address)
             self.facts = self._call(self.progress, Call("facts", address.device))
@@ -118,13 +114,22 @@ class FleetBench(FarBench):
             watch.look([event for _, event in events], offered=offered)
 
 
-def unreachable(address: FleetAddress, error: OSError) -> RunError:
-    """What to say where nobody answers."""
-    return RunError(
-        f"no scheduler answers ({error})",
-        where=f"dask://{address.scheduler}",
-        hint="Start one: dask scheduler; or try: trimtab fleet up --local 2",
-    )
+def connected(address: FleetAddress) -> Any:
+    """A client of the scheduler; Dask tells its own troubles to nobody.
+
+    Raises:
+        MissingExtraError: Dask is not installed.
+        RunError: nobody answers.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        return address.client(CONNECT_SECONDS)
+    except OSError as error:
+        raise RunError(
+            f"no scheduler answers ({error})",
+            where=f"dask://{address.scheduler}",
+            hint="Start one: dask scheduler; or try: trimtab fleet up --local 2",
+        ) from error
 
 
 def _tokens(client: Any) -> list[dict[str, float]]:

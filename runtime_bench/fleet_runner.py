@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import io
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ from trimtab.core.runner import run_here
 from trimtab.core.session import Outputs, SessionConfig, build_session, run
 
 from .far_bench import Closes
-from .fleet import CONNECT_SECONDS, Absence, check_offered, offering, told, unreachable
+from .fleet import Absence, check_offered, connected, offering, told
 from .fleet_address import FleetAddress
 from .wire import pack_error, unpack_error
 
@@ -55,11 +54,7 @@ class FleetRunner(Closes):
 
     def __init__(self, address: FleetAddress) -> None:
         self.address = address
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        try:
-            self._client = address.client(CONNECT_SECONDS)
-        except OSError as error:
-            raise unreachable(address, error) from error
+        self._client = connected(address)
         try:
             self.workers = check_offered(self._client, address)
         except BaseException:

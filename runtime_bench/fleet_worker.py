@@ -9,25 +9,30 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.errors import TrimtabError
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds
+from trimtab.core.session import Feeds, SessionConfig
 
 from .agent import timing_of
 from .agent_store import MODEL
+from .bench import Timing
+from .fleet_address import FleetAddress
+from .perf_test import PerfTestBench
 from .remote import RemoteBench
-from .ssh import Ssh
+from .shells import BareDevice
 from .subject import Subject
 from .transport import Device, Here
 from .wire import Message, pack_error
 
+#: A bench's `ask_for`.
+Answer = Callable[..., Message]
 #: Files of a model, as (name, bytes), the model itself first.
 Bundle = Sequence[tuple[str, bytes]]
 
@@ -73,20 +78,23 @@ def carry_out(call: Call) -> str:
     """The answer as JSON; an error of ours is an answer as well."""
     progress = Announce(call.topic)
     try:
-        with RemoteBench(fronted(call.device), progress) as bench:
-            answer = _answer(bench, call, progress)
+        device = fronted(call.device)
+        if isinstance(device, BareDevice):
+            with PerfTestBench(device, progress) as bare:
+                answer = _answer(bare_answer(bare), call, progress)
+        else:
+            with RemoteBench(device, progress) as bench:
+                facts = dict(bench.facts)
+                answer = facts if call.what == "facts" else _answer(bench.ask_for, call, progress)
     except TrimtabError as error:
         answer = pack_error(error)
     return json.dumps(answer)
 
 
-def fronted(device: str) -> Device:
+def fronted(device: str) -> Device | BareDevice:
     """A device that this worker's machine knows by name, else the machine itself.
 
     A name that stands for the fleet's own device, as it may where its user works too, is no other.
-
-    Raises:
-        RunError: it is one without Python, which no worker can drive.
     """
     from .devices import FLEET, load, parse
 
@@ -94,13 +102,37 @@ def fronted(device: str) -> Device:
     if address.startswith(FLEET):
         return Here(device)
     found = parse(address)
-    if not isinstance(found, Ssh):
-        raise RunError(
-            "a worker fronts devices with Python, by ssh",
-            where=device,
-            hint="Measure on it from the machine that it hangs on",
-        )
+    assert not isinstance(found, FleetAddress)
     return found
+
+
+def bare_answer(bench: PerfTestBench) -> Answer:
+    """What an agent would answer, from a device that has none: its program is driven from here."""
+
+    def answer(
+        what: str,
+        subjects: Sequence[Subject],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+        **more: object,
+    ) -> Message:
+        if what == "facts":
+            target = bench.target(None).to_json()
+            return {"environment": bench.environment().to_json(), "target": target}
+        models = [subject.source for subject in subjects]
+        if what == "compare":
+            found = bench.compare(models[0], models[1:], feeds, how, progress)
+            return {"comparisons": [c.to_json() for c in found]}
+        if what == "measure":
+            measured = bench.measure(models, feeds, how, progress)
+            return {"measurements": [m.to_json() for m in measured]}
+        if what == "card":
+            bench.card(models[0], feeds, how, 1, arena=False)
+        bench.diagnosis(models[0], None, feeds, how, profiled=False)
+        raise AssertionError(more)  # both refuse
+
+    return answer
 
 
 def _worker() -> Any:
@@ -115,16 +147,15 @@ def _worker() -> Any:
         return None
 
 
-def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
-    if call.what == "facts":
-        return bench.facts
-    how, feeds = timing_of(call.how or {}), _arrays(call.feeds)
+def _answer(ask: Answer, call: Call, progress: Progress) -> Message:
+    how = timing_of(call.how) if call.how else Timing(SessionConfig())
+    feeds = _arrays(call.feeds) if call.feeds else {}
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
         subjects = [
             Subject.of(_unpacked(bundle, Path(name) / str(i)))
             for i, bundle in enumerate(call.models)
         ]
-        return bench.ask_for(call.what, subjects, feeds, how, progress, **(call.more or {}))
+        return ask(call.what, subjects, feeds, how, progress, **(call.more or {}))
 
 
 def _arrays(packed: bytes) -> Feeds:

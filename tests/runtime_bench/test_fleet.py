@@ -135,7 +135,7 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
 def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, Path]) -> None:
     both = [at(running, name) for name in ("pi5", "orin")]
     with bench_on_all(",".join(both), Told()) as bench:
-        feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=8.0)
+        feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=5.0)
         (found,) = bench.compare(files[0], [files[1]], feeds, how, Silent())
         assert bench.target(1).threads == 1
     assert list(found.devices) == both
@@ -246,7 +246,7 @@ def test_quality_is_the_same_wherever_it_is_judged(
 def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, tmp_path)
     monkeypatch.setattr(fleet_runner, "PART_BYTES", 1)
-    model, data = graphs.cnn(), images(2000, 8)
+    model, data = graphs.cnn(), images(320, 8)
     with (
         LocalFleet(["one", "two"], port=free_port(), common="any") as running,
         runner_on(at(running, "any")) as runner,
@@ -254,7 +254,7 @@ def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.Mon
         assert runner is not None
         found = 0
         for found, _ in enumerate(runner(model, data, SessionConfig()), 1):
-            if found == 20:
+            if found == 10:
                 running.workers["one"].kill()
         assert found == data.batches
         running.workers["two"].kill()

@@ -6,11 +6,15 @@ the format of the real one, the first of them slower.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import graphs
+import numpy as np
 import pytest
 from sshd import sshd
 
@@ -19,12 +23,18 @@ from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Silent
 from trimtab.core.session import SessionConfig, random_feeds
-from trimtab.core.target import usable_cpus
+from trimtab.core.target import Target, usable_cpus
+from trimtab.runtime_bench import devices
+from trimtab.runtime_bench.agent import timing_to_json
+from trimtab.runtime_bench.agent_store import MODEL
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.devices import bench_on, parse
+from trimtab.runtime_bench.environment import Environment
+from trimtab.runtime_bench.fleet_worker import Call, carry_out
 from trimtab.runtime_bench.perf_arm import latencies
 from trimtab.runtime_bench.perf_test import PerfTestBench
 from trimtab.runtime_bench.shells import AdbShell, BareDevice
+from trimtab.runtime_bench.values import Comparison
 
 PROGRAM = """#!{python} -S
 import os, sys
@@ -95,6 +105,24 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
         assert bench.target(2).threads == 2
         with pytest.raises(RunError, match="load time and memory need trimtab"):
             bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
+
+
+def test_a_worker_of_a_fleet_fronts_a_phone(
+    adb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    devices.add("phone", adb)
+    facts = json.loads(carry_out(Call("facts", "phone")))
+    assert Environment.from_json(facts["environment"]).cpus == usable_cpus()
+    assert Target(**facts["target"]).name == "detected"
+    feeds, how = io.BytesIO(), timing_to_json(Timing(HOW.config, 2.0))
+    np.savez(feeds, **random_feeds(graphs.cnn()))
+    models = [[(MODEL, named(word).to_bytes())] for word in ("slow", "quick")]
+    call = Call("compare", "phone", models, feeds.getvalue(), how)
+    (found,) = json.loads(carry_out(call))["comparisons"]
+    assert 1.9 < Comparison.from_json(found).ratio < 2.1
+    refused = json.loads(carry_out(replace(call, what="card", more={"processes": 1})))
+    assert "load time and memory need trimtab" in refused["what"]
 
 
 def test_ssh_drives_a_program_that_the_user_names(
