@@ -28,7 +28,7 @@ def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
         constraints=LOOSE,
         measure=fast_int8,
         passes=["simplify", "quantize-static", "recover"],
-        train="2s",
+        train="8s",
     )
     trained = [r for r in outcome.results if r.name.endswith("trained through int8")]
     assert len(trained) == 1
