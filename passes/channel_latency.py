@@ -29,15 +29,12 @@ from .tune_cache import machine_class
 
 #: Widths of one axis that are measured; those between are interpolated.
 POINTS = 8
-#: What a layer that cannot be timed alone is taken to do.
+#: What a layer that cannot be timed alone is taken to do, and how long the others may take.
 MACS_PER_NS = 20.0
 #: Seconds for one set of `POINTS` widths of one layer.
 SECONDS = 0.4
 #: Runs that each width of a slow layer gets: of two or three the luckiest would look like a stair.
 RUNS = 9
-#: Seconds that a multiply-accumulate takes, roughly.
-NS = 1e-9 / MACS_PER_NS
-
 #: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
 SET_BYTES = 1 << 28
 #: Widths of an axis where the weights are larger than that: each point takes long to make there,
@@ -73,7 +70,7 @@ def table(
     place = machine_class(ctx.target)
     if path is not None:
         known = _read(path).get(place, {})
-        _KNOWN.update({(ctx.target, digest): float(ns) for digest, ns in known.items()})
+        _KNOWN.update({(ctx.target, key): float(ns) for key, ns in known.items()})
     found = layers(labels, groups)
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
@@ -88,7 +85,7 @@ def table(
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Nanoseconds by digest of a layer, by machine class; nothing where there is no such file."""
+    """Nanoseconds by key of a layer, by machine class; nothing where there is no such file."""
     try:
         found = json.loads(path.read_text())
         return found if isinstance(found, dict) else {}
@@ -98,7 +95,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 
 def _write(path: Path, place: str, ctx: Context) -> None:
     everything = _read(path)  # again: another run may have written meanwhile
-    own = {digest: round(ns) for (target, digest), ns in _KNOWN.items() if target == ctx.target}
+    own = {key: round(ns) for (target, key), ns in _KNOWN.items() if target == ctx.target}
     everything[place] = everything.get(place, {}) | own
     write_text(path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
 
@@ -153,7 +150,8 @@ def _measure_new(found: list[Alone], ctx: Context) -> None:
     clock, config = ctx.need_clock("latency="), SessionConfig.of(ctx.target)
     for some_of in _sets(new):
         models = [layer.model() for layer in some_of]
-        seconds = max(SECONDS * len(some_of) / POINTS, RUNS * sum(m.macs for m in some_of) * NS)
+        once = sum(layer.macs for layer in some_of) / MACS_PER_NS / 1e9
+        seconds = max(SECONDS * len(some_of) / POINTS, RUNS * once)
         times = clock.median_ns(models, random_feeds(models[0]), config, seconds)
         _KNOWN.update({(ctx.target, m.key): ns for m, ns in zip(some_of, times, strict=True)})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -33,9 +33,9 @@ class Alone:
     node: ir.Node
     shapes: list[list[int]]
     changed: dict[str, int]
-    opsets: Mapping[str, int] = field(default_factory=dict)
-    ir_version: int = 10
-    macs: int = 0
+    opsets: Mapping[str, int]
+    ir_version: int
+    macs: int
 
     @property
     def reads(self) -> tuple[tuple[int, ...], ...]:
@@ -67,7 +67,33 @@ class Alone:
 
     def model(self) -> Model:
         """It as a model of its own, with random constants where it has constants."""
-        return _build(self)
+        rng = np.random.default_rng(0)
+        inputs, constants = [], []
+        values: list[ir.Value] = []
+        node = self.node
+        for number, shape in enumerate(self.shapes):
+            if _is_weight(number, node.inputs[number]):
+                tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
+                values.append(ir.val(f"w{number}", const_value=tensor))
+                constants.append(values[-1])
+            else:
+                values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
+                inputs.append(values[-1])
+        made = ir.Node(
+            "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
+        )
+        for name, value in self.changed.items():
+            made.attributes.add(ir.AttrInt64(name, value))
+        made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
+        graph = ir.Graph(
+            inputs,
+            [made.outputs[0]],
+            nodes=[made],
+            initializers=constants,
+            opset_imports=dict(self.opsets),
+            name="l",
+        )
+        return Model(ir.Model(graph, ir_version=self.ir_version), name=f"layer {node.name}")
 
 
 def _is_weight(number: int, value: ir.Value | None) -> bool:
@@ -136,34 +162,6 @@ def _product(
         if value is not None and not is_constant(value) and len(shape) > 2 and shape[0] > 1:
             shape[0] = max(1, shape[0] // trace.shapes.samples)
     return [a, b], {}
-
-
-def _build(layer: Alone) -> Model:
-    rng = np.random.default_rng(0)
-    inputs, constants = [], []
-    values: list[ir.Value] = []
-    node = layer.node
-    for number, shape in enumerate(layer.shapes):
-        if _is_weight(number, node.inputs[number]):
-            tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
-            values.append(ir.val(f"w{number}", const_value=tensor))
-            constants.append(values[-1])
-        else:
-            values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
-            inputs.append(values[-1])
-    made = ir.Node("", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer")
-    for name, value in layer.changed.items():
-        made.attributes.add(ir.AttrInt64(name, value))
-    made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
-    graph = ir.Graph(
-        inputs,
-        [made.outputs[0]],
-        nodes=[made],
-        initializers=constants,
-        opset_imports=dict(layer.opsets),
-        name="l",
-    )
-    return Model(ir.Model(graph, ir_version=layer.ir_version), name=f"layer {node.name}")
 
 
 def _filled(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float32]:

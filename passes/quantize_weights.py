@@ -155,7 +155,7 @@ def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
     inputs = [product.inputs[0]]
     for value in made.inputs[1:]:
         assert value is not None
-        if value.name not in graph.initializers:  # another product has the same weight
+        if value.name not in graph.initializers:  # else another product has the same weight
             assert value.const_value is not None
             # A copy, as a message's tensor keeps all of its message in memory, the old weight too.
             tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -22,11 +22,11 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from trimtab.core.errors import RunError, TrimtabError
-from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 
 from .agent_store import Store
+from .answers import answer_of
 from .bench import Bench, LocalBench, Timing
 from .budgets import Budget
 from .environment import Environment
@@ -99,52 +99,29 @@ class Agent:
         self.store.put(digest, [(str(name), int(size)) for name, size in files], self.stream)
         return {}
 
-    def do_compare(self, models: list[str], feeds: str, how: Message) -> Message:
+    def do_compare(self, **call: Any) -> Message:
         """Candidates against a base, the first, by digest."""
-        base, *candidates = self._models(models)
-        found = self.bench.compare(
-            base, candidates, self._feeds(feeds), timing_of(how), Forward(self.send)
-        )
-        return {"comparisons": [c.to_json() for c in found], "temperature": temperature()}
+        return self._measured("compare", **call) | {"temperature": temperature()}
 
-    def do_measure(self, models: list[str], feeds: str, how: Message) -> Message:
+    def do_measure(self, **call: Any) -> Message:
         """Models side by side, by digest."""
-        found = self.bench.measure(
-            self._models(models), self._feeds(feeds), timing_of(how), Forward(self.send)
-        )
-        return {"measurements": [m.to_json() for m in found], "temperature": temperature()}
+        return self._measured("measure", **call) | {"temperature": temperature()}
 
-    def do_card(
-        self,
-        models: list[str],
-        feeds: str,
-        how: Message,
-        processes: int,
-        arena: bool,  # noqa: FBT001
-    ) -> Message:
+    def do_card(self, **call: Any) -> Message:
         """What a model costs to start and hold."""
-        (path,) = self._models(models)
-        found, fitness = self.bench.card(
-            path, self._feeds(feeds), timing_of(how), processes, arena=arena
-        )
-        return {"card": found.to_json(), "fitness": fitness.to_json()}
+        return self._measured("card", **call)
 
-    def do_diagnosis(
-        self,
-        models: list[str],
-        feeds: str,
-        how: Message,
-        name: str,
-        profiled: bool,  # noqa: FBT001
+    def do_diagnosis(self, **call: Any) -> Message:
+        """What runs here and why it is slow."""
+        return self._measured("diagnosis", **call)
+
+    def _measured(
+        self, what: str, models: list[str], feeds: str, how: Message, **more: object
     ) -> Message:
-        """What runs here and why it is slow; the model is called as it is at home."""
-        path, *baselines = self._models(models)
-        named = replace(Model.load(path), name=name)
-        baseline = baselines[0] if baselines else None
-        told, made = self.bench.diagnosis(
-            named, baseline, self._feeds(feeds), timing_of(how), profiled=profiled
+        paths, progress = self._models(models), Forward(self.send)
+        return answer_of(
+            self.bench, what, paths, self._feeds(feeds), timing_of(how), progress, **more
         )
-        return {"lines": list(told), "document": made}
 
     def _models(self, digests: list[str]) -> list[Path]:
         return [self.store.model(digest) for digest in digests]

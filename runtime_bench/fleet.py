@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trimtab.core.errors import OptionError, RunError
+from trimtab.core.errors import LostError, OptionError, RunError
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.session import Feeds
 
@@ -173,13 +173,13 @@ class Absence:
         """Take note of whether one does.
 
         Raises:
-            RunError: none has for too long.
+            LostError: none has for too long.
         """
         now = time.monotonic()
         if offered:
             self.seen = now
         elif now - self.seen > GONE_SECONDS:
-            raise RunError(
+            raise LostError(
                 f"vanished: for {GONE_SECONDS:.0f} s no worker has offered it",
                 where=str(self.address),
                 hint="Start its worker again; nothing of this call was kept",

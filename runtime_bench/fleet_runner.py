@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from .fleet import Absence, check_offered, connected, offering, told
 from .fleet_address import FleetAddress
 from .wire import pack_error, unpack_error
 
-#: Bytes of feeds in one task, unless a single batch has more.
+#: Bytes of feeds in one task at most, unless a single batch has more.
 PART_BYTES = 16 << 20
 #: Tasks under way for each worker: one that runs, one that waits.
 AHEAD = 2
@@ -83,7 +84,7 @@ class FleetRunner(Closes):
         packed, plain = model.to_bytes(), config.to_json()
         under_way: collections.deque[tuple[list[Batch], Any]] = collections.deque()
         try:
-            for part in _parts(data):
+            for part in _parts(data, self.workers):
                 feeds = [_packed(batch.feeds) for batch in part]
                 task = self._client.submit(
                     outputs_of,
@@ -148,13 +149,14 @@ def _session(digest: str, model: bytes, config: Mapping[str, Any]) -> Any:
     return _SESSIONS[key]
 
 
-def _parts(data: Dataset) -> Iterator[list[Batch]]:
-    """Neighbouring batches, as many as a task takes."""
+def _parts(data: Dataset, workers: int) -> Iterator[list[Batch]]:
+    """Neighbouring batches, as many as a task takes: each worker gets some, and none too much."""
+    most = math.ceil(data.batches / workers)
     part: list[Batch] = []
     size = 0
     for batch in finite_batches(data):
         own = sum(array.nbytes for array in batch.feeds.values())
-        if part and size + own > PART_BYTES:
+        if part and (len(part) == most or size + own > PART_BYTES):
             yield part
             part, size = [], 0
         part.append(batch)

@@ -6,10 +6,11 @@ fronts, and gives back JSON. Both models of a comparison are measured within the
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import numpy as np
 
 from trimtab.core.errors import TrimtabError
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.session import Feeds
 
 from .agent import timing_of
 from .agent_store import MODEL
-from .bench import Timing
+from .answers import answer_of
 from .fleet_address import FleetAddress
 from .perf_test import PerfTestBench
 from .remote import RemoteBench
@@ -31,8 +32,6 @@ from .subject import Subject
 from .transport import Device, Here
 from .wire import Message, pack_error
 
-#: A bench's `ask_for`.
-Answer = Callable[..., Message]
 #: Files of a model, as (name, bytes), the model itself first.
 Bundle = Sequence[tuple[str, bytes]]
 
@@ -81,11 +80,10 @@ def carry_out(call: Call) -> str:
         device = fronted(call.device)
         if isinstance(device, BareDevice):
             with PerfTestBench(device, progress) as bare:
-                answer = _answer(bare_answer(bare), call, progress)
+                answer = _bare_answer(bare, call, progress)
         else:
             with RemoteBench(device, progress) as bench:
-                facts = dict(bench.facts)
-                answer = facts if call.what == "facts" else _answer(bench.ask_for, call, progress)
+                answer = _answer(bench, call, progress)
     except TrimtabError as error:
         answer = pack_error(error)
     return json.dumps(answer)
@@ -106,35 +104,6 @@ def fronted(device: str) -> Device | BareDevice:
     return found
 
 
-def bare_answer(bench: PerfTestBench) -> Answer:
-    """What an agent would answer, from a device that has none: its program is driven from here."""
-
-    def answer(
-        what: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **more: object,
-    ) -> Message:
-        if what == "facts":
-            target = bench.target(None).to_json()
-            return {"environment": bench.environment().to_json(), "target": target}
-        models = [subject.source for subject in subjects]
-        if what == "compare":
-            found = bench.compare(models[0], models[1:], feeds, how, progress)
-            return {"comparisons": [c.to_json() for c in found]}
-        if what == "measure":
-            measured = bench.measure(models, feeds, how, progress)
-            return {"measurements": [m.to_json() for m in measured]}
-        if what == "card":
-            bench.card(models[0], feeds, how, 1, arena=False)
-        bench.diagnosis(models[0], None, feeds, how, profiled=False)
-        raise AssertionError(more)  # both refuse
-
-    return answer
-
-
 def _worker() -> Any:
     """The worker that runs this; None where none does."""
     try:
@@ -147,15 +116,31 @@ def _worker() -> Any:
         return None
 
 
-def _answer(ask: Answer, call: Call, progress: Progress) -> Message:
-    how = timing_of(call.how) if call.how else Timing(SessionConfig())
-    feeds = _arrays(call.feeds) if call.feeds else {}
+def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
+    if call.what == "facts":
+        return bench.facts
+    how, feeds, more = timing_of(call.how or {}), _arrays(call.feeds), call.more or {}
+    with _models(call) as paths:
+        subjects = [Subject.of(path) for path in paths]
+        return bench.ask_for(call.what, subjects, feeds, how, progress, **more)
+
+
+def _bare_answer(bench: PerfTestBench, call: Call, progress: Progress) -> Message:
+    """What an agent would answer, from a device that has none: its program is driven from here."""
+    if call.what == "facts":
+        target = bench.target(None).to_json()
+        return {"environment": bench.environment().to_json(), "target": target}
+    how, feeds, more = timing_of(call.how or {}), _arrays(call.feeds), call.more or {}
+    with _models(call) as paths:
+        return answer_of(bench, call.what, paths, feeds, how, progress, **more)
+
+
+@contextlib.contextmanager
+def _models(call: Call) -> Iterator[list[Path]]:
+    """The models of a call as files, for a while."""
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
-        subjects = [
-            Subject.of(_unpacked(bundle, Path(name) / str(i)))
-            for i, bundle in enumerate(call.models)
-        ]
-        return ask(call.what, subjects, feeds, how, progress, **(call.more or {}))
+        folders = [Path(name) / str(number) for number in range(len(call.models))]
+        yield [_unpacked(b, folder) for b, folder in zip(call.models, folders, strict=True)]
 
 
 def _arrays(packed: bytes) -> Feeds:

@@ -121,7 +121,9 @@ def test_a_worker_of_a_fleet_fronts_a_phone(
     call = Call("compare", "phone", models, feeds.getvalue(), how)
     (found,) = json.loads(carry_out(call))["comparisons"]
     assert 1.9 < Comparison.from_json(found).ratio < 2.1
-    refused = json.loads(carry_out(replace(call, what="card", more={"processes": 1})))
+    refused = json.loads(
+        carry_out(replace(call, what="card", more={"processes": 1, "arena": False}))
+    )
     assert "load time and memory need trimtab" in refused["what"]
 
 

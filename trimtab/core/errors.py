@@ -94,6 +94,10 @@ class RunError(TrimtabError):
     """onnxruntime refused a model, or failed while running it."""
 
 
+class LostError(RunError):
+    """What should run a model is gone, which says nothing of the model."""
+
+
 class BudgetError(TrimtabError):
     """A budget is broken."""
 

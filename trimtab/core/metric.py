@@ -19,7 +19,7 @@ from .errors import DataError, OptionError, TrimtabError, unknown
 from .model import Model
 from .progress import Progress, Silent
 from .runner import Runner, run_here
-from .session import Outputs, SessionConfig, build_session, run
+from .session import Outputs, SessionConfig
 from .target import usable_cpus
 
 Array = NDArray[Any]
@@ -265,7 +265,12 @@ def _score(metric: Metric, outputs: Mapping[str, Array], truth: Any) -> Any:
 
 
 def values_by_chunk(
-    model: Model, data: Dataset, metric: Metric, resamples: int, seed: int
+    model: Model,
+    data: Dataset,
+    metric: Metric,
+    resamples: int,
+    seed: int,
+    runner: Runner | None = None,
 ) -> Array:
     """A metric that is no mean over items, on the data and on resamples of their batches.
 
@@ -276,9 +281,9 @@ def values_by_chunk(
         (1 + resamples,): of all batches, then of each resample.
     """
     data = data.bind(model)
-    session = build_session(model, SessionConfig(threads=usable_cpus()))
     data = data if data.source.batched else data.sized(8)
-    kept = [(run(session, batch.feeds), batch.labels) for batch in data]
+    found = (runner or run_here)(model, data, SessionConfig(threads=usable_cpus()))
+    kept = [(outputs, batch.labels) for batch, outputs in found]
     rng = np.random.default_rng(seed)
     draws = [np.arange(len(kept)), *rng.integers(0, len(kept), (resamples, len(kept)))]
     return np.array([float(np.mean(_whole(metric, [kept[i] for i in draw]))) for draw in draws])

@@ -186,7 +186,7 @@ def common_target(targets: Sequence[Target]) -> Target:
         return first
     every = [first, *others]
     providers = {target.provider for target in every}
-    if len(providers) > 1 or (first.isa == "gpu" and len({t.fuses_int8 for t in every}) > 1):
+    if len(providers) > 1:
         raise OptionError(
             "the devices run models by " + " and ".join(sorted(providers)),
             where="--on",

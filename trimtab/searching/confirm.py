@@ -53,16 +53,17 @@ def confirm(
     """Look at candidates from the best on, until one holds on fresh evidence."""
     state = Confirmed(list(search.results), list(ranked), fallback)
     for candidate in ranked:
+        rival = None
         state.looks += 1
         tested = search.judge.confirmed(candidate)
         against = objections(tested, original, search.constraints, "test")
         if not against:
-            rival = _runner_up(candidate, ranked)
-            tested = _measured_again(search, tested, rival, state)
+            rival = _runner_up(candidate, ranked[state.looks :])
+            tested, rival = _measured_again(search, tested, rival, state)
             against = _fresh_objections(search, original, tested, fallback)
         state.update(candidate, tested)
         if not against:
-            state.chosen = _overtaken(search, original, tested, state) or tested
+            state.chosen = _overtaken(search, original, tested, rival, state) or tested
             return state
         line = f"{tested.name} was not confirmed on the test part: {'; '.join(against)}."
         state.why.append(line)
@@ -81,10 +82,10 @@ def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:
 
 def _measured_again(
     search: Search, candidate: Result, rival: Result | None, state: Confirmed
-) -> Result:
-    """Measured anew against the original, beside the runner-up."""
+) -> tuple[Result, Result | None]:
+    """Both measured anew against the original, side by side."""
     if candidate.comparison is None or candidate.model is None:
-        return candidate
+        return candidate, None
     models = [candidate.model]
     if rival is not None and rival.model is not None:
         models.append(rival.model)
@@ -100,21 +101,22 @@ def _measured_again(
             speedup=[comparison.ratio, comparison.low, comparison.high],
         )
     if rival is not None and len(found) > 1:
-        state.update(rival, replace(rival, confirmation=found[1]))
-    return replace(candidate, confirmation=found[0])
+        rival = replace(rival, confirmation=found[1])
+        state.update(rival, rival)
+    return replace(candidate, confirmation=found[0]), rival
 
 
-def _overtaken(search: Search, original: Result, chosen: Result, state: Confirmed) -> Result | None:
+def _overtaken(
+    search: Search, original: Result, chosen: Result, rival: Result | None, state: Confirmed
+) -> Result | None:
     """The runner-up, where it is faster in the fresh run beyond both intervals, and holds too.
 
     What ranked them may have been a noisier run; this one measured both side by side.
     """
-    rival = next((r for r in state.ranked if r.confirmation and r.name != chosen.name), None)
-    if rival is None or search.constraints.goal != "latency":
+    if rival is None or rival.confirmation is None or chosen.confirmation is None:
         return None
-    assert rival.confirmation is not None
-    assert chosen.confirmation is not None
-    if rival.confirmation.low <= chosen.confirmation.high:
+    clear = rival.confirmation.low > chosen.confirmation.high
+    if not clear or search.constraints.goal != "latency":
         return None
     state.looks += 1
     tested = search.judge.confirmed(rival)

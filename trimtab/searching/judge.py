@@ -11,7 +11,7 @@ import numpy as np
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import TrimtabError
+from trimtab.core.errors import LostError, TrimtabError
 from trimtab.core.metric import Metric, Quality, evaluate, values_by_chunk
 from trimtab.core.model import Model
 from trimtab.core.session import Feeds, SessionConfig, available_providers
@@ -75,6 +75,8 @@ class Judge:
             if self._is_exact(result) and self._same_scores(model, base):
                 return replace(result, selection=base)
             found, why = self._raced(model, base)
+        except LostError:
+            raise  # says nothing of the candidate, and the next would fare no better
         except TrimtabError as error:
             return replace(result, failure=str(error))
         return replace(result, selection=found, dropped=why)
@@ -179,7 +181,7 @@ class Judge:
         """One look at a quarter of the data, by resampling, before all of it."""
         first = self._look()
         if first is not None:
-            mine = values_by_chunk(model, first, self.metric, RESAMPLES, self.ctx.seed)
+            mine = self._values(model, first)
             drops = self._base_values - mine
             if clearly_above(drops, self.constraints.max_drop, ALPHA / RACERS):
                 value = Quality(self.metric.name, base.value - drops[0], None, len(first))
@@ -200,7 +202,11 @@ class Judge:
     def _base_values(self) -> Any:
         look = self._look()
         assert look is not None
-        return values_by_chunk(self.original, look, self.metric, RESAMPLES, self.ctx.seed)
+        return self._values(self.original, look)
+
+    def _values(self, model: Model, data: Dataset) -> Any:
+        seed, runner = self.ctx.seed, self.ctx.runner
+        return values_by_chunk(model, data, self.metric, RESAMPLES, seed, runner)
 
     def _stored(
         self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality]

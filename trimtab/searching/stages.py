@@ -57,10 +57,12 @@ def staged(search: Search, plan: Plan) -> None:
 def _settle(search: Search) -> None:
     """More time for candidates whose runs were too few for any interval, as where loading is slow.
 
-    A round gives each twice the time of the one before, within what the search may take.
+    A round gives each twice the time of the one before, within what the search may take. Whoever
+    stopped a measurement wants no further one.
     """
     for times in (2, 4):
-        if not search.spent.over:
+        stopped = any(r.comparison is not None and r.comparison.interrupted for r in search.results)
+        if not stopped and not search.spent.over:
             search.measure("settle", times * SECONDS_PER_GRAPH)
 
 
