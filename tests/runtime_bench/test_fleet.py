@@ -223,6 +223,12 @@ def images(rows: int, batch: int) -> Dataset:
     return Dataset.of_arrays({"x": x}, labels, batch=batch)
 
 
+@pytest.mark.parametrize(("workers", "sizes"), [(1, [10]), (3, [4, 4, 2]), (20, [1] * 10)])
+def test_each_worker_gets_a_part(workers: int, sizes: list[int]) -> None:
+    parts = list(fleet_runner._parts(images(80, 8), workers))
+    assert [len(part) for part in parts] == sizes
+
+
 @pytest.mark.slow
 def test_quality_is_the_same_wherever_it_is_judged(
     running: LocalFleet, monkeypatch: pytest.MonkeyPatch

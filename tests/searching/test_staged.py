@@ -17,9 +17,10 @@ from made_comparisons import made_comparison, made_comparisons
 from search_fakes import LOOSE, fast_int8, float_bytes
 
 from trimtab.core.context import Context
-from trimtab.core.errors import DataError, OptionError
+from trimtab.core.errors import DataError, LostError, OptionError
 from trimtab.core.metric import Metric
 from trimtab.core.model import Model
+from trimtab.core.runner import run_here
 from trimtab.core.target import Target
 from trimtab.passes.base import Pass, Rewrite
 from trimtab.recipe import Recipe
@@ -88,6 +89,42 @@ def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
     assert outcome.chosen.test is not None
     assert outcome.chosen.confirmation is not None
     assert outcome.chosen.confirmation.ratio == fresh[place]
+
+
+def test_a_candidate_that_was_refused_is_no_runner_up() -> None:
+    beside: list[list[str]] = []
+
+    def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
+        beside.append([model.name for model in candidates])
+        again = sum(candidates[0].name in names for names in beside) > 1
+        found = fast_int8(base, candidates)
+        return [made_comparison(0.9), *found[1:]] if again else found
+
+    usual = search(passes=None)
+    assert usual.chosen is not None
+    first = usual.chosen.name
+    outcome = search(passes=None, measure=measure)
+    fresh = [names for names in beside if names[0] == first][-1:]
+    assert fresh
+    later = beside[beside.index(fresh[0]) + 1 :]
+    assert later
+    assert all(first not in names for names in later)
+    assert outcome.chosen is not None
+    assert outcome.chosen.name != first
+
+
+def test_a_fleet_that_is_gone_ends_the_search() -> None:
+    def gone(*_: Any) -> Any:
+        raise LostError("vanished", where="fleet")
+
+    calls: list[str] = []
+
+    def runner(model: Model, data: Any, config: Any) -> Any:
+        calls.append(model.name)
+        return run_here(model, data, config) if len(calls) < 3 else gone()
+
+    with pytest.raises(LostError, match="vanished"):
+        search(ctx=Context(runner=runner))
 
 
 def test_what_has_no_interval_yet_is_given_more_time() -> None:
