@@ -136,7 +136,7 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
 def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, Path]) -> None:
     both = [at(running, name) for name in ("pi5", "orin")]
     with bench_on_all(",".join(both), Told()) as bench:
-        feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=5.0)
+        feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=40.0, resolution=0.5)
         (found,) = bench.compare(files[0], [files[1]], feeds, how, Silent())
         assert bench.target(1).threads == 1
     assert list(found.devices) == both
