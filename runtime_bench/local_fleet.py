@@ -17,6 +17,7 @@ from trimtab.core.errors import MissingExtraError, OptionError, RunError
 from .far_bench import Closes
 
 START_SECONDS = 60.0
+STOP_SECONDS = 5.0
 
 
 class LocalFleet(Closes):
@@ -71,9 +72,10 @@ class LocalFleet(Closes):
         """End all processes."""
         for process in (*self.workers.values(), self._scheduler):
             process.terminate()
+        end = time.monotonic() + STOP_SECONDS
         for process in (*self.workers.values(), self._scheduler):
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
