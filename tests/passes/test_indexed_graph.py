@@ -83,7 +83,7 @@ def long_chain(nodes: int) -> Model:
 
 
 def lines_run(nodes: int) -> int:
-    """Lines of Python that quantizing takes: what a clock would say, without its noise."""
+    """Python lines that quantizing runs: no noise, and no work in C, which the benchmark times."""
     model, count, before = long_chain(nodes), 0, sys.gettrace()
 
     def trace(_frame: object, _event: str, _argument: object) -> object:
