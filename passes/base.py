@@ -47,11 +47,14 @@ class Rewrite:
         ir: the new graph.
         declined: what was left alone.
         report: figures for the user and the lineage, as JSON values.
+        loaded: onnxruntime has loaded and optimized this very graph already. Loading a large one
+            again is dear, and takes time that is not linear in its nodes.
     """
 
     ir: onnx_ir.Model
     declined: Sequence[Declined] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+    loaded: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Pass(ABC):
         after = dataclasses.replace(
             model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))
         )
-        self._check(model, after, ctx)
+        self._check(model, after, ctx, loaded=result.loaded)
         return after
 
     def _step(self, model: Model, result: Rewrite) -> Step:
@@ -157,7 +160,7 @@ class Pass(ABC):
         return Step(self.name(), self.to_json(), model.digest, notes)
 
     @collector_paused()
-    def _check(self, before: Model, after: Model, ctx: Context) -> None:
+    def _check(self, before: Model, after: Model, ctx: Context, *, loaded: bool = False) -> None:
         """Hold the result against the promises of every pass."""
         if before.inputs != after.inputs or before.outputs != after.outputs:
             raise PassError(
@@ -165,7 +168,7 @@ class Pass(ABC):
                 where=f"{_signature(before)} became {_signature(after)}",
                 hint="This is a bug of the pass; please report it",
             )
-        check_model(after, f"after pass {self.name()}")
+        check_model(after, f"after pass {self.name()}", loaded=loaded)
         if self.tolerance is not None:
             self._check_numbers(before, after, ctx, self.tolerance)
 

@@ -1,7 +1,7 @@
 """Removing whole residual branches: a group of no channels at all.
 
 Where the only reader of a group adds to a residual stream, the group can go altogether: the branch
-then is the constant that its reader's bias is, and all that made it is dead code. On kernels that
+then adds nothing, and all that made it is dead code. On kernels that
 work in blocks a whole branch gives far more time back for its multiplications than many layers made
 a little narrower.
 """
@@ -54,27 +54,47 @@ def _whole(sink: Sink, labels: Labels, group: Group, shapes: Shapes) -> bool:
 
 
 def silence(model: ir.Model, readers: Sequence[ir.Node]) -> None:
-    """Set the weights of these readers to zero; in place."""
+    """Set weights and biases of these readers to zero; in place.
+
+    The mean of a branch is not kept as a constant: adding one costs an int8 kernel more time than a
+    whole convolution may, and what reads the stream can make up for it.
+    """
     for node in readers:
         set_input(model, node, 1, np.zeros_like(_weight(node)))
-
-
-def short_circuit(model: ir.Model, readers: Sequence[ir.Node]) -> None:
-    """Replace readers whose weights are zero by what they compute, their bias; in place."""
-    for node in readers:
         place = place_of(node)
         assert place.bias is not None
         holder, index = place.bias
         given = holder.inputs[index] if index < len(holder.inputs) else None
-        bias = _zeros(node) if given is None else constant_array(given)
-        assert bias is not None
-        if node.op_type == "Conv":
-            spatial = len(_weight(node).shape) - 2
-            bias = bias.reshape(1, -1, *[1] * spatial)
-        constant = add_constant(model, bias, f"{place.result.name}_branch")
-        place.result.replace_all_uses_with(constant)
+        array = None if given is None else constant_array(given)
+        if array is not None:
+            set_input(model, holder, index, np.zeros_like(array))
+
+
+def short_circuit(model: ir.Model, readers: Sequence[ir.Node]) -> None:
+    """Take silent readers out of the streams that they add zero to; in place."""
+    for node in readers:
+        place = place_of(node)
+        added = next(iter(place.result.uses())).node
+        stream, total = place.stream, added.outputs[0]
+        assert stream is not None
+        if total.is_graph_output():
+            zero = np.zeros([1] * len(_weight(node).shape), np.float32)
+            place.result.replace_all_uses_with(add_constant(model, zero, f"{total.name}_zero"))
+            continue
+        total.replace_all_uses_with(stream)
+        _drop_second_relus(stream)
     RemoveUnusedNodesPass()(model)
     infer_again(model)
+
+
+def _drop_second_relus(stream: ir.Value) -> None:
+    """A Relu of a Relu changes nothing."""
+    maker = stream.producer()
+    if maker is None or maker.op_type != "Relu":
+        return
+    for user, _ in list(stream.uses()):
+        if user.op_type == "Relu" and not user.outputs[0].is_graph_output():
+            user.outputs[0].replace_all_uses_with(stream)
 
 
 def _weight(node: ir.Node) -> Array:
@@ -82,9 +102,3 @@ def _weight(node: ir.Node) -> Array:
     array = None if value is None else constant_array(value)
     assert array is not None
     return array
-
-
-def _zeros(node: ir.Node) -> Array:
-    reader = Reader.of(node)
-    assert reader is not None
-    return np.zeros(len(reader.weight()), np.float32)

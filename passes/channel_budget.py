@@ -104,6 +104,10 @@ class Budget:
         steps: for each group, the widths that it may have, ascending; the last is what it has.
         layers: the operators that multiply.
         cost_of: what they cost.
+
+    Attributes:
+        kept: the present widths.
+        fixed: cost of all else, which no width changes.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Budget:
         cost_of: CostOf,
     ) -> None:
         self.kept = np.array([len(g.classes) for g in groups], np.int64)
+        self.fixed = 0.0
         self._curves, self._steps = curves, steps
         self._layers, self._cost_of = layers, cost_of
         self._of_group: list[list[Layer]] = [[] for _ in groups]
@@ -124,14 +129,14 @@ class Budget:
 
     @property
     def cost(self) -> float:
-        """Cost of all layers at the present widths."""
-        return sum(self._cost_of(y.index, y.lengths(self.kept)) for y in self._layers)
+        """Cost of the whole at the present widths."""
+        return self.fixed + sum(self._cost_of(y.index, y.lengths(self.kept)) for y in self._layers)
 
     @property
     def floor(self) -> float:
         """Cost where every group has its least width."""
         least = np.array([s[0] for s in self._steps], np.int64)
-        return sum(self._cost_of(y.index, y.lengths(least)) for y in self._layers)
+        return self.fixed + sum(self._cost_of(y.index, y.lengths(least)) for y in self._layers)
 
     def descend(self, target: float) -> None:
         """Narrow groups until the cost is at most `target`, or nothing is left to narrow."""

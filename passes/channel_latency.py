@@ -7,16 +7,20 @@ shape share one measurement, and one process measures a shape once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig, random_feeds
@@ -37,6 +41,8 @@ SECONDS = 0.4
 RUNS = 9
 #: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
 SET_BYTES = 1 << 28
+#: Samples that a model is calibrated on where nothing but its latency matters.
+FEW_SAMPLES = 8
 #: Widths of an axis where the weights are larger than that: each point takes long to make there,
 #: and so large a product has no stairs.
 FEW_POINTS = 4
@@ -53,10 +59,30 @@ def measure(models: Sequence[Model], ctx: Context) -> list[float]:
     return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
 
 
+def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
+    """The model in static int8, for its latency alone: a few samples give its ranges.
+
+    Args:
+        model: a float model.
+        data: calibration data; random inputs where None.
+        ctx: with the target.
+    """
+    from .quantize_static import QuantizeStatic
+
+    data = data or Dataset.of_arrays(random_feeds(model, seed=ctx.seed, batch=FEW_SAMPLES))
+    return QuantizeStatic(data=data, samples=FEW_SAMPLES)(model, ctx)
+
+
 def table(
-    labels: Labels, groups: list[Group], steps: list[list[int]], ctx: Context, cache: str = ""
+    labels: Labels,
+    groups: list[Group],
+    steps: list[list[int]],
+    ctx: Context,
+    cache: str = "",
+    *,
+    int8: bool = False,
 ) -> CostOf:
-    """Cost of each layer in nanoseconds, by measurement.
+    """Cost of each layer in nanoseconds, by measurement; that of a call is not in it.
 
     Args:
         labels: of the whole model.
@@ -64,7 +90,17 @@ def table(
         steps: to which numbers of classes.
         ctx: with a clock.
         cache: file of what was timed on machines of this class, read first and added to.
+        int8: time the target's int8 kernels, since quantization will follow.
+
+    Raises:
+        OptionError: int8 for a GPU, whose providers have no kernels to time alone.
     """
+    if int8 and ctx.target.isa == "gpu":
+        raise OptionError(
+            "precision=int8 times the kernels of a CPU",
+            where="prune-channels",
+            hint="Leave it out, or name the target's CPU",
+        )
     ctx.need_clock("latency=")
     path = Path(cache) if cache else None
     place = machine_class(ctx.target)
@@ -72,16 +108,34 @@ def table(
         known = _read(path).get(place, {})
         _KNOWN.update({(ctx.target, key): float(ns) for key, ns in known.items()})
     found = layers(labels, groups)
+    integers = (ctx.target.activation, ctx.target.weight) if int8 else None
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
         cost = labels.trace.costs[layer.index]
-        whole = alone(labels.trace, cost, _full(layer, steps))
+        make = functools.partial(alone, labels.trace, cost, integers=integers)
+        whole = make(_full(layer, steps))
         large = whole is not None and whole.nbytes > SET_BYTES
         grid = _grid(layer, steps, FEW_POINTS if large else POINTS)
-        times[layer.index] = _time(labels, cost, grid, ctx)
+        times[layer.index] = _time(make, cost, grid, ctx)
+    calling = _calling_ns(ctx)
     if path is not None:
         _write(path, place, ctx)
-    return lambda index, lengths: _between(times[index], lengths)
+    return lambda index, lengths: max(0.0, _between(times[index], lengths) - calling)
+
+
+def _calling_ns(ctx: Context) -> float:
+    """Nanoseconds of a run that computes nothing: each layer alone pays it, the whole once."""
+    key = (ctx.target, "nothing")
+    if key not in _KNOWN:
+        x = ir.val("x0", ir.DataType.FLOAT, [1])
+        node = ir.Node("", "Identity", [x], num_outputs=1)
+        node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
+        graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
+        models = [Model(ir.Model(graph, ir_version=8), name="nothing")]
+        config = SessionConfig.of(ctx.target)
+        clock = ctx.need_clock("latency=")
+        _KNOWN[key] = clock.median_ns(models, random_feeds(models[0]), config, SECONDS)[0]
+    return _KNOWN[key]
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
@@ -127,13 +181,15 @@ def some(values: Sequence[int], points: int = POINTS) -> list[int]:
     return [values[round(i * (len(values) - 1) / (points - 1))] for i in range(points)]
 
 
-def _time(labels: Labels, cost: Cost, grid: list[list[int]], ctx: Context) -> dict[Lengths, float]:
+def _time(
+    make: Callable[[Lengths], Alone | None], cost: Cost, grid: list[list[int]], ctx: Context
+) -> dict[Lengths, float]:
     """Nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
     result: dict[Lengths, float] = {}
     by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, Alone]] = {}
     for point in points:
-        made = alone(labels.trace, cost, point) if 0 not in point else None
+        made = make(point) if 0 not in point else None
         if made is not None:
             by_reads.setdefault(made.reads, {})[point] = made
         else:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
+from trimtab.core.target import IntType
 
+from .channel_layers_int8 import has_kernel, int8_model
 from .labels import Trace
 from .labels_parts import Cost, OpaqueError, is_constant
 from .labels_products import integer
@@ -28,6 +30,7 @@ class Alone:
         opsets: of the model that it stands in.
         ir_version: of that model.
         macs: multiply-accumulates of one run.
+        integers: types of activations and weights where it runs in int8; None for float.
     """
 
     node: ir.Node
@@ -36,6 +39,11 @@ class Alone:
     opsets: Mapping[str, int]
     ir_version: int
     macs: int
+    integers: tuple[IntType, IntType] | None = None
+
+    def is_weight(self, number: int) -> bool:
+        """Whether the input of that number is a constant."""
+        return _is_weight(number, self.node.inputs[number])
 
     @property
     def reads(self) -> tuple[tuple[int, ...], ...]:
@@ -63,10 +71,13 @@ class Alone:
         attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
         shown = sorted((name, repr(value)) for name, value in attributes.items())
         kinds = "".join("wx"[not _is_weight(n, v)] for n, v in enumerate(self.node.inputs))
-        return f"{self.node.op_type} {kinds} {self.shapes} {shown}"
+        whole = f"{self.node.op_type} {kinds} {self.shapes} {shown}"
+        return f"{'/'.join(self.integers)} {whole}" if self.integers else whole
 
     def model(self) -> Model:
         """It as a model of its own, with random constants where it has constants."""
+        if self.integers:
+            return int8_model(self, *self.integers)
         rng = np.random.default_rng(0)
         inputs, constants = [], []
         values: list[ir.Value] = []
@@ -100,10 +111,21 @@ def _is_weight(number: int, value: ir.Value | None) -> bool:
     return bool(number) and value is not None and is_constant(value)
 
 
-def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Alone | None:
+def alone(
+    trace: Trace,
+    cost: Cost,
+    point: Sequence[int],
+    integers: tuple[IntType, IntType] | None = None,
+) -> Alone | None:
     """The operator of `cost` for one sample, its labelled axes of these lengths.
 
     None where it cannot be made, as for fused attention.
+
+    Args:
+        trace: of the whole model.
+        cost: of the operator.
+        point: lengths of its labelled axes.
+        integers: types of activations and weights for an int8 kernel; what has none stays float.
     """
     lengths = cost.filled(point)
     node = cost.node
@@ -118,7 +140,8 @@ def alone(trace: Trace, cost: Cost, point: Sequence[int]) -> Alone | None:
         return None
     opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
     macs = cost.fixed * math.prod(point)
-    return Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    made = Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    return replace(made, integers=integers) if integers and has_kernel(made) else made
 
 
 def _conv(

@@ -90,7 +90,8 @@ def choose(
         OptionError: a cost that no widths reach; the least one is told.
     """
     curves = loss_curves(model, labels, groups, options, batches, ctx)
-    prefer = ctx.target.float_block
+    int8 = options.precision == "int8"
+    prefer = ctx.target.int8_block // 2 if int8 else ctx.target.float_block
     steps = [widths(len(g.classes), g.width, options.block, prefer) for g in groups]
     steps = _limited(groups, steps, options)
     readers = branch_readers(labels, groups) if options.branches else {}
@@ -106,8 +107,10 @@ def choose(
             from .channel_latency import some, table
 
             steps = [some(s) for s in steps]  # what is measured, since a staircase has no between
-            cost_of = table(labels, groups, steps, ctx, options.cache)
+            cost_of = table(labels, groups, steps, ctx, options.cache, int8=int8)
         budget = Budget(groups, curves, steps, layers(labels, groups), cost_of)
+        if aim.kind == "latency":
+            budget.fixed = max(0.0, options.whole_ns(model, ctx) - budget.cost)
         if aim.kind == "macs" and options.scope == "local":
             _spend_evenly(budget, aim, groups, steps)
         else:

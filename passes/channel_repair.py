@@ -10,7 +10,6 @@ then corrects the error that the stream carries, which the plain target leaves i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +87,7 @@ class Repair:
         kept: for a node of the pruned model, which of its original outputs stayed.
         how: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
         seed: of the choice of positions.
-        emptied: readers of branches that go altogether, which are their bias from now on.
+        emptied: readers of branches that go altogether, which are silent from now on.
     """
 
     pruned: Stream
@@ -125,7 +124,7 @@ class Repair:
 
     def _reader(self, node: ir.Node, narrowed: set[ir.Node]) -> Reader | None:
         """The reader that a node is, where it is to be repaired."""
-        if self.how == "batch_norm" or node not in self.twins:
+        if self.how == "batch_norm" or node not in self.twins or node in self.emptied:
             return None
         # Others would only adapt to errors that those behind them make up for better.
         wanted = node in narrowed or place_of(node).stream is not None
@@ -149,10 +148,7 @@ class Repair:
         self.original.advance(list(self.original.model.graph).index(maker) + 1)  # type: ignore[arg-type]
         targets = self._targets(reader, here, there)
         found = moments(reader, self.pruned.peek(source), targets, self.seed)
-        if reader.node in self.emptied:
-            found = dataclasses.replace(found, mean_x=np.zeros_like(found.mean_x))
-            self._write(reader, here, np.zeros(reader.weight().shape), found)
-        elif self.how == "least_squares" and len(found.xx) <= LARGEST:
+        if self.how == "least_squares" and len(found.xx) <= LARGEST:
             weight = np.linalg.solve(damped(found.xx), found.xy).T
             self._write(reader, here, weight, found)
         elif here.bias is not None:

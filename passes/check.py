@@ -16,18 +16,24 @@ from trimtab.core.sparse import stores_sparse
 SPILL_BYTES = 256 << 20
 
 
-def check_model(model: Model, where: str) -> None:
+def check_model(model: Model, where: str, *, loaded: bool = False) -> None:
     """The full ONNX checker, and onnxruntime loads it.
+
+    Args:
+        model: the result of a pass.
+        where: for the message.
+        loaded: onnxruntime has loaded this graph already and need not again.
 
     Raises:
         PassError: one of them refuses the model.
     """
     try:
         if model.weight_bytes > SPILL_BYTES and not stores_sparse(model.ir):
-            _check_spilled(model)
+            _check_spilled(model, loaded=loaded)
             return
         _onnx_check(model)
-        build_session(model, SessionConfig(level="basic"))
+        if not loaded:
+            build_session(model, SessionConfig(level="basic"))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise PassError(
             f"makes a model that the ONNX checker refuses: {str(error).splitlines()[0]}",
@@ -47,13 +53,14 @@ def _full(model: Model) -> bool:
     return all(domain in {"", "ai.onnx"} for domain in model.ir.opset_imports)
 
 
-def _check_spilled(model: Model) -> None:
+def _check_spilled(model: Model, *, loaded: bool) -> None:
     """From a file, whose weights both map and neither copies."""
     mapped = SessionConfig(level="basic", config={"session.disable_prepacking": "1"})
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = model.spill(Path(folder))
         onnx.checker.check_model(str(path), full_check=_full(model))
-        build_session(path, mapped)
+        if not loaded:
+            build_session(path, mapped)
 
 
 def _onnx_check(model: Model) -> None:

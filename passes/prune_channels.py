@@ -46,6 +46,8 @@ class PruneChannels(Pass):
             target.
         widths: instead, how many channels each named group keeps; those not named keep all. It is
             what the others decide, so that a recipe makes the same model without a clock.
+        precision: the kernels that will run, whose block and latency decide: int8 where
+            quantization follows, since its staircase is another than that of the float ones.
         importance: which channels matter: l1, l2, fpgm (distance to the others), mean_output,
             least_squares (what their readers cannot make up for), taylor (first-order change of
             the loss of labels, else of the outputs), random as a control, or a callable from
@@ -77,6 +79,7 @@ class PruneChannels(Pass):
     macs: float | None = None
     latency: float | None = None
     widths: Mapping[str, int] | None = None
+    precision: Literal["float", "int8"] = "float"
     importance: Criterion | Callable[..., Any] = "auto"
     scope: Literal["global", "local"] = "global"
     protect: tuple[str, ...] = ()
@@ -216,13 +219,22 @@ class PruneChannels(Pass):
             )
         return error
 
+    def whole_ns(self, model: Model, ctx: Context) -> float:
+        """Latency of a whole model in the precision that it will run in."""
+        return self._measured([model], ctx)[0]
+
+    def _measured(self, models: list[Model], ctx: Context) -> list[float]:
+        from .channel_latency import in_int8, measure
+
+        if self.precision == "int8":
+            models = [in_int8(model, self.data or ctx.data, ctx) for model in models]
+        return measure(models, ctx)
+
     def _latency(self, before: Model, after: Model, plan: Plan, ctx: Context) -> dict[str, Any]:
         """Latency as it was, as predicted, and as measured, where latency was asked for."""
         if plan.predicted is None:
             return {}
-        from .channel_latency import measure
-
-        old, new = measure([before, dataclasses.replace(after)], ctx)
+        old, new = self._measured([before, dataclasses.replace(after)], ctx)
         return {
             "latency_ms": [round(old / 1e6, 4), round(new / 1e6, 4)],
             "latency_ratio": {

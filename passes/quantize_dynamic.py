@@ -52,7 +52,7 @@ class QuantizeDynamic(Pass):
             ]
         written = self._quantize(model, ctx.target, excluded)
         share = running_share(written, model, ctx.target)
-        return Rewrite(written, declined, share.to_json())
+        return Rewrite(written, declined, share.to_json(), loaded=not share.as_written)
 
     def _quantize(self, model: Model, target: Target, excluded: list[str]) -> ir.Model:
         from onnxruntime.quantization import QuantType

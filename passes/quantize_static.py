@@ -139,7 +139,7 @@ class QuantizeStatic(Pass):
             overflows = find_overflows(dataclasses.replace(model, ir=written), few)
             report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
-        return Rewrite(written, declined, report)
+        return Rewrite(written, declined, report, loaded=not share.as_written)
 
     def _parts(self, every: Dataset) -> tuple[Dataset, Dataset]:
         """Samples to make ranges from, and others to judge by where anything is judged."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
@@ -43,6 +43,8 @@ class Plan:
         allowed: names of the passes that may be used; all where None.
         own: passes as the user made them, each tried as it is.
         timed: whether passes may ask the clock.
+        precision: the kernels that pruning is for: int8 where static int8 turned out to be worth
+            it, since channels that cost a float kernel much may cost an int8 kernel little.
     """
 
     model: Model
@@ -51,6 +53,7 @@ class Plan:
     allowed: frozenset[str] | None = None
     own: tuple[Pass, ...] = ()
     timed: bool = True
+    precision: Literal["float", "int8"] = "float"
 
     @classmethod
     def of(
@@ -162,11 +165,18 @@ class Plan:
         """Channels away until that share of the time stays: by the clock, else of the products."""
         fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
         aim = "latency" if self.timed else "macs"
-        return self.made("prune-channels", fields | {aim: share})
+        own = {} if self.precision == "float" else {"precision": self.precision}
+        return self.made("prune-channels", fields | own | {aim: share})
 
     def pruned(self, share: float) -> Recipe:
         """Pruned and repaired, without training."""
-        return self.chain(pruned_name(share), self.pruning(share))
+        of = "" if self.precision == "float" else f" of {self.precision}"
+        return self.chain(f"pruned to {share:.0%}{of}", self.pruning(share))
+
+    def rung(self, share: float) -> Recipe:
+        """What is looked at of a strength of pruning: in the precision that it is for."""
+        pruned = self.pruned(share)
+        return pruned if self.precision == "float" else self.quantized(pruned)
 
     def recovered(self, base: Recipe, seconds: float, threads: int) -> Recipe:
         """A recipe whose float model is trained against the original."""
@@ -233,11 +243,6 @@ class Plan:
 
 _STATIC = ("quantize-static",)
 _AUTO = "quantize-auto"
-
-
-def pruned_name(share: float) -> str:
-    """Of a recipe that leaves this share of the time."""
-    return f"pruned to {share:.0%}"
 
 
 def _of_others() -> tuple[Pass, ...]:

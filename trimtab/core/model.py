@@ -108,6 +108,7 @@ class Model:
         """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
         return replace(self, ir=self.ir.clone())
 
+    @collector_paused()
     def to_proto(self) -> onnx.ModelProto:
         """The model as one protobuf message, lineage included, weights inside and dense.
 
@@ -120,8 +121,10 @@ class Model:
                 where=self.name,
                 hint="Work on a file with external data",
             )
+        if not _stands_on_files(self.ir):
+            return onnx_ir.to_proto(self._with_lineage(self.ir))
         # A message that names a file beside the model would be read from some other folder.
-        loaded = onnx_ir.external_data.load_to_model(self._with_lineage())
+        loaded = onnx_ir.external_data.load_to_model(self._with_lineage(self.ir.clone()))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a cycle and stays until it is collected; the weights read for it need not.
         for value in loaded.graph.initializers.values():
@@ -150,7 +153,8 @@ class Model:
             temporary = scratch / path.name
             if self.weight_bytes > EXTERNAL_DATA_BYTES:
                 data = path.name + ".data"
-                onnx_ir.save(self._with_lineage(), temporary, external_data=data)
+                copy = self._with_lineage(self.clone().ir)
+                onnx_ir.save(copy, temporary, external_data=data)
                 # The data file first: a model must never name a file that is not there yet.
                 publish(scratch / data, path.parent / data)
             else:
@@ -161,16 +165,28 @@ class Model:
     def spill(self, folder: Path) -> Path:
         """Write for a short while, all weights beside the graph: one at a time is in memory."""
         path = folder / "model.onnx"
-        onnx_ir.save(self._with_lineage(), path, external_data=path.name + ".data")
+        copy = self._with_lineage(self.clone().ir)
+        onnx_ir.save(copy, path, external_data=path.name + ".data")
         return path
 
-    @collector_paused()
-    def _with_lineage(self) -> onnx_ir.Model:
-        model = self.ir.clone()
+    def _with_lineage(self, of: onnx_ir.Model) -> onnx_ir.Model:
+        """The very graph of `of`, under a header that names the passes of this model."""
+        properties = dict(of.metadata_props)
         if self.lineage:
             steps = [step.to_json() for step in self.lineage]
-            model.metadata_props[LINEAGE_KEY] = json.dumps(steps, sort_keys=True)
-        return model
+            properties[LINEAGE_KEY] = json.dumps(steps, sort_keys=True)
+        return onnx_ir.Model(
+            of.graph,
+            ir_version=of.ir_version,
+            producer_name=of.producer_name,
+            producer_version=of.producer_version,
+            domain=of.domain,
+            model_version=of.model_version,
+            doc_string=of.doc_string,
+            functions=list(of.functions.values()),
+            metadata_props=properties,
+            device_configurations=of.device_configurations,
+        )
 
     @property
     def graph(self) -> onnx_ir.Graph:
@@ -233,6 +249,15 @@ class Model:
     def __repr__(self) -> str:
         steps = " > ".join(step.pass_name for step in self.lineage) or "as given"
         return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
+
+
+def _stands_on_files(model: onnx_ir.Model) -> bool:
+    """Whether any weight is read from a file beside the graph."""
+    return any(
+        isinstance(value.const_value, onnx_ir.ExternalTensor)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+    )
 
 
 def _spec(value: onnx_ir.Value) -> TensorSpec:

@@ -79,6 +79,7 @@ class Share:
         float_macs: multiply-accumulates of the float operators.
         float_nodes: names of the float operators.
         ops: all operators of the graph that runs, counted by type.
+        as_written: judged by the graph as it is written; no provider has loaded it.
     """
 
     int8_ops: int
@@ -88,6 +89,7 @@ class Share:
     float_macs: int
     float_nodes: tuple[str, ...] = ()
     ops: Mapping[str, int] = field(default_factory=dict)
+    as_written: bool = False
 
     @property
     def int8_share(self) -> float:
@@ -168,6 +170,7 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> S
         float_macs=_sum_macs(floating, shapes),
         float_nodes=tuple(node.name or node.op_type for node in floating),
         ops=dict(counts),
+        as_written=True,
     )
 
 

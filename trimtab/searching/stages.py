@@ -4,7 +4,8 @@
                  be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
                  passes with layers left float, where the plain recipes lose too much
-    prune        channels away by steps, from mild to strong while quality lasts
+    prune        channels away by steps, from mild to strong while quality lasts; for the int8
+                 kernels, and judged in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        short runs over strengths, a long one for the strongest that promises to come back
 
@@ -16,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimtab.core.callables import is_callable_spec
-from trimtab.core.metric import METRICS
-from trimtab.plan import MILDEST, SHARES, Plan, pruned_name
+from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 
 from .holds import say_what_holds
+from .pruning import for_int8, metric_of, prune
 from .run import Search
 from .timing import SECONDS_PER_GRAPH
 from .training import train
@@ -42,12 +42,12 @@ def staged(search: Search, plan: Plan) -> None:
     search.measure("int8")
     say_what_holds(search)
     told = told or _usable(search, "int8")
-    strongest = _prune(search, plan)
-    _combine(search, plan, strongest)
+    plan = for_int8(search, plan)
+    kept = prune(search, plan)
     search.measure("prune")
     told = told or _usable(search, "prune")
     if search.spent.effort.train_seconds is not None:
-        train(search, plan)
+        train(search, plan, kept)
         search.measure("train")
         if not told:
             _usable(search, "train")
@@ -96,56 +96,3 @@ def _rescue(search: Search, plan: Plan) -> None:
         found = search.attempt("int8", [recipe])
         if found and search.keeps(found[0]):
             return
-
-
-def _prune(search: Search, plan: Plan) -> float | None:
-    """From mild to strong while quality lasts; the smallest share of the time that keeps it.
-
-    Where the mildest loses too much, the one step back that is left is tried.
-    """
-    if not plan.allows("prune-channels"):
-        return None
-    strongest = None
-    for share in SHARES:
-        found = search.attempt("prune", [plan.pruned(share)])
-        if not found and not search.spent.over:
-            continue  # the same widths as a step before: the next one cuts more
-        if not found or not search.keeps(found[0]):
-            break
-        strongest = share
-    if strongest is None and not search.spent.over:
-        found = search.attempt("prune", [plan.pruned(MILDEST)])
-        strongest = MILDEST if found and search.keeps(found[0]) else None
-    return strongest
-
-
-def _combine(search: Search, plan: Plan, strongest: float | None) -> None:
-    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
-
-    On a GPU float16 behind the strongest too.
-    """
-    if strongest is None:
-        return
-    shares = sorted(s for s in (MILDEST, *SHARES) if s >= strongest)
-    pruned = [search.named(pruned_name(share)) for share in shares]
-    bases = [base for base in pruned if base is not None and search.keeps(base)]
-    if bases and plan.halves() and bases[0].recipe is not None:
-        search.attempt("combine", [plan.halved(bases[0].recipe)])
-    if not plan.allows("quantize-static"):
-        return
-    for base in bases:
-        if base.recipe is None:
-            continue
-        found = search.attempt("combine", [plan.quantized(base.recipe)])
-        if found and not search.keeps(found[0]) and plan.allows("quantize-auto"):
-            last = plan.best_known(search.constraints.max_drop, metric_of(search))
-            found = search.attempt("combine", [plan.quantized(base.recipe, last)])
-        if found and search.keeps(found[0]):
-            return
-
-
-def metric_of(search: Search) -> str:
-    """The metric's name for passes that judge themselves; their own choice where it has none."""
-    metric = search.judge.metric
-    known = metric.name in METRICS or is_callable_spec(metric.name)
-    return metric.name if known and metric.wants == "labels" else ""

@@ -10,9 +10,9 @@ keeps its quality untrained through int8, which needs least of all.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from trimtab.plan import MILDEST, SHARES, Plan, pruned_name
+from trimtab.plan import SHARES, Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 
@@ -29,18 +29,25 @@ REACH = 6.0
 NEARLY = 1.3
 
 
-def train(search: Search, plan: Plan) -> None:
-    """Add trained candidates, as far as the time for training goes."""
+def train(search: Search, plan: Plan, kept: Sequence[float]) -> None:
+    """Add trained candidates, as far as the time for training goes.
+
+    Args:
+        search: what is known so far.
+        plan: what may be tried.
+        kept: shares of the time at which the pruned model keeps its quality untrained, the
+            strongest last.
+    """
     total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
     if total is None or not plan.allows("recover"):
         return
     if not plan.allows("prune-channels"):
         _through_int8(search, plan, Recipe("float", plan.start()), total, threads)
         return
-    strongest = _short_runs(search, plan, SHORT * total, threads)
+    strongest = _short_runs(search, plan, kept, SHORT * total, threads)
     if strongest is None or strongest.recipe is None:
         search.log.note("train", "no strength is within reach of training", search.results)
-        _through_int8(search, plan, _untouched(search, plan), (1 - SHORT) * total, threads)
+        _through_int8(search, plan, _untouched(plan, kept), (1 - SHORT) * total, threads)
         return
     left = (1 - SHORT) * total
     longer = plan.recovered(strongest.recipe, LONG * left, threads)
@@ -49,7 +56,7 @@ def train(search: Search, plan: Plan) -> None:
     if base is not None and plan.halves():
         search.attempt("train", [plan.halved(base)])
     if base is None or not _nearly(search, found[0]):
-        base = _untouched(search, plan)
+        base = _untouched(plan, kept)
         search.log.note(
             "train", f"{longer.name} stays too far off: the rest of the time is for {base.name}"
         )
@@ -70,21 +77,16 @@ def ladder(kept: Collection[float]) -> tuple[float, ...]:
     return tuple(share for share in SHARES if share not in kept) or SHARES[-1:]
 
 
-def _kept(search: Search) -> list[float]:
-    """Shares at which the pruned model keeps its quality untrained, the strongest last."""
-    return [s for s in (MILDEST, *SHARES) if search.keeps(search.named(pruned_name(s)))]
-
-
-def _untouched(search: Search, plan: Plan) -> Recipe:
+def _untouched(plan: Plan, kept: Sequence[float]) -> Recipe:
     """The strongest pruning that needs no training, or else the float model."""
-    found = [search.named(pruned_name(share)) for share in _kept(search)]
-    recipes = [result.recipe for result in found if result is not None and result.recipe]
-    return recipes[-1] if recipes else Recipe("float", plan.start())
+    return plan.pruned(kept[-1]) if kept else Recipe("float", plan.start())
 
 
-def _short_runs(search: Search, plan: Plan, total: float, threads: int) -> Result | None:
+def _short_runs(
+    search: Search, plan: Plan, kept: Sequence[float], total: float, threads: int
+) -> Result | None:
     """One short run for each strength, milder to stronger; the strongest within reach."""
-    best, strengths = None, ladder(_kept(search))
+    best, strengths = None, ladder(kept)
     seconds = total / len(strengths)
     for share in strengths:
         found = search.attempt("train", [plan.recovered(plan.pruned(share), seconds, threads)])
@@ -118,7 +120,7 @@ def _short_runs(search: Search, plan: Plan, total: float, threads: int) -> Resul
 
 def _untrained(search: Search, plan: Plan, share: float) -> list[Result]:
     """The pruned model that a run began from, made now where it was not."""
-    known = search.named(pruned_name(share))
+    known = search.named(plan.pruned(share).name)
     return [known] if known is not None else search.attempt("train", [plan.pruned(share)])
 
 
