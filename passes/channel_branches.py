@@ -8,12 +8,13 @@ a little narrower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .channel_budget import Layer
 from .channel_moments import Reader
 from .channel_repair import place_of
 from .channel_shapes import Shapes, infer_again
@@ -51,6 +52,21 @@ def _whole(sink: Sink, labels: Labels, group: Group, shapes: Shapes) -> bool:
         return False
     sizes = shapes.sizes
     return sizes.get(str(place.stream.name), ()) == sizes.get(str(place.result.name), None)
+
+
+def additions(
+    labels: Labels, found: Sequence[Layer], readers: Mapping[int, ir.Node]
+) -> list[Layer]:
+    """The sums at the ends of branches as layers: their stream's channels, and the branch's.
+
+    Their numbers follow those of the operators that multiply.
+    """
+    costs, nodes = labels.trace.costs, set(readers.values())
+    return [
+        Layer(len(costs) + layer.index, layer.base[-2:], layer.parts[-2:])
+        for layer in found
+        if costs[layer.index].node in nodes and len(layer.base) > 1
+    ]
 
 
 def silence(model: ir.Model, readers: Sequence[ir.Node]) -> None:

@@ -27,6 +27,7 @@ from trimtab.core.session import SessionConfig, random_feeds
 
 from .channel_budget import CostOf, Layer, layers
 from .channel_layers import Alone, alone
+from .channel_layers_int8 import addition_model
 from .labels_classes import Group, Labels
 from .labels_parts import Cost
 from .tune_cache import machine_class
@@ -120,21 +121,60 @@ def table(
     calling = _calling_ns(ctx)
     if path is not None:
         _write(path, place, ctx)
-    return lambda index, lengths: max(0.0, _between(times[index], lengths) - calling)
+
+    def cost_of(index: int, lengths: Lengths) -> float:
+        return max(0.0, _between(times[index], lengths) - calling)
+
+    return cost_of
+
+
+def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx: Context) -> CostOf:
+    """The cost with that of the int8 sums at the ends of branches, which go with their branch.
+
+    Args:
+        cost_of: of the operators that multiply.
+        labels: of the whole model.
+        found: by `additions`.
+        ctx: with a clock.
+    """
+    costs = labels.trace.costs
+    per_channel: dict[int, float] = {}
+    for layer in found:
+        cost = costs[layer.index - len(costs)]
+        elements = math.prod(labels.trace.shape(cost.node.outputs[0]))
+        once = _addition_ns(elements // labels.trace.shapes.samples, ctx)
+        per_channel[layer.index] = max(0.0, once - _calling_ns(ctx)) / len(cost.axes[-2])
+
+    def both(index: int, lengths: Lengths) -> float:
+        if index not in per_channel:
+            return cost_of(index, lengths)
+        stream, branch = lengths
+        return per_channel[index] * stream if branch else 0.0
+
+    return both
 
 
 def _calling_ns(ctx: Context) -> float:
     """Nanoseconds of a run that computes nothing: each layer alone pays it, the whole once."""
-    key = (ctx.target, "nothing")
+    x = ir.val("x0", ir.DataType.FLOAT, [1])
+    node = ir.Node("", "Identity", [x], num_outputs=1)
+    node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
+    return _one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"), ctx)
+
+
+def _addition_ns(elements: int, ctx: Context) -> float:
+    """Nanoseconds of an int8 sum of so many elements, the call included."""
+    kind = ctx.target.activation
+    return _one_ns(f"{kind} Add {elements}", addition_model(elements, kind), ctx)
+
+
+def _one_ns(name: str, model: Model, ctx: Context) -> float:
+    """Latency of a small model, measured once."""
+    key, clock = (ctx.target, name), ctx.need_clock("latency=")
     if key not in _KNOWN:
-        x = ir.val("x0", ir.DataType.FLOAT, [1])
-        node = ir.Node("", "Identity", [x], num_outputs=1)
-        node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
-        graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
-        models = [Model(ir.Model(graph, ir_version=8), name="nothing")]
         config = SessionConfig.of(ctx.target)
-        clock = ctx.need_clock("latency=")
-        _KNOWN[key] = clock.median_ns(models, random_feeds(models[0]), config, SECONDS)[0]
+        _KNOWN[key] = clock.median_ns([model], random_feeds(model), config, SECONDS / 4)[0]
     return _KNOWN[key]
 
 

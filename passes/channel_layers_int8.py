@@ -10,7 +10,7 @@ with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,11 +72,22 @@ def int8_model(layer: Alone, activation: IntType, weight: IntType) -> Model:
     return _whole(layer, inputs, x, source.made, activation)
 
 
+def addition_model(elements: int, activation: IntType) -> Model:
+    """The sum of two tensors of so many int8 elements, as at the end of a residual branch."""
+    source = _Source()
+    zero = source.constant("zero", np.zeros((), _TYPES[activation]))
+    scale = source.scale("scale")
+    a, b = (ir.val(name, _dtype(activation), [elements]) for name in ("x0", "x1"))
+    inputs = [a, scale, zero, b, scale, zero, scale, zero]
+    node = ir.Node(_DOMAIN, "QLinearAdd", inputs, num_outputs=1, name="addition")
+    return _one_node(node, [a, b], source.made, activation, {"": 17}, 8)
+
+
 def _whole(
     layer: Alone,
     inputs: Sequence[ir.Value | None],
     x: ir.Value,
-    constants: list[ir.Value],
+    constants: Sequence[ir.Value],
     activation: IntType,
 ) -> Model:
     op = layer.node.op_type
@@ -92,17 +103,27 @@ def _whole(
         num_outputs=1,
         name="layer",
     )
+    return _one_node(node, [x], constants, activation, layer.opsets, layer.ir_version)
+
+
+def _one_node(
+    node: ir.Node,
+    inputs: Sequence[ir.Value],
+    constants: Sequence[ir.Value],
+    activation: IntType,
+    opsets: Mapping[str, int],
+    ir_version: int,
+) -> Model:
     node.outputs[0].name, node.outputs[0].dtype = "y", _dtype(activation)
     graph = ir.Graph(
-        [x],
-        [node.outputs[0]],
+        inputs,
+        node.outputs,
         nodes=[node],
         initializers=constants,
-        opset_imports={**layer.opsets, _DOMAIN: 1},
+        opset_imports={**opsets, _DOMAIN: 1},
         name="l",
     )
-    whole = ir.Model(graph, ir_version=layer.ir_version)
-    return Model(whole, name=f"int8 layer {layer.node.name}")
+    return Model(ir.Model(graph, ir_version=ir_version), name=f"int8 {node.name}")
 
 
 def _columns(layer: Alone) -> int:

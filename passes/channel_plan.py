@@ -16,8 +16,8 @@ from trimtab.core.context import Context
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
 
-from .channel_branches import branch_readers
-from .channel_budget import Budget, CostOf, Curve, Layer, layers, macs_of, uniform, widths
+from .channel_branches import additions, branch_readers
+from .channel_budget import Budget, Curve, Layer, layers, macs_of, uniform, widths
 from .channel_data import least_squares, mean_output
 from .channel_importance import by_group, fpgm, l1, l2, random_scores, weight_scores
 from .channel_repair import Feeds
@@ -102,13 +102,16 @@ def choose(
     elif aim.kind == "ratio":
         kept = _by_ratio(groups, curves, steps, aim.share, options.scope)
     else:
-        cost_of: CostOf = macs_of(labels)
+        cost_of, found = macs_of(labels), layers(labels, groups)
         if aim.kind == "latency":
-            from .channel_latency import some, table
+            from .channel_latency import some, table, with_additions
 
             steps = [some(s) for s in steps]  # what is measured, since a staircase has no between
             cost_of = table(labels, groups, steps, ctx, options.cache, int8=int8)
-        budget = Budget(groups, curves, steps, layers(labels, groups), cost_of)
+            if int8:  # a float sum is made within the convolution before it
+                sums = additions(labels, found, readers)
+                cost_of, found = with_additions(cost_of, labels, sums, ctx), [*found, *sums]
+        budget = Budget(groups, curves, steps, found, cost_of)
         if aim.kind == "latency":
             budget.fixed = max(0.0, options.whole_ns(model, ctx) - budget.cost)
         if aim.kind == "macs" and options.scope == "local":
