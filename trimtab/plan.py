@@ -8,6 +8,7 @@ hide the patterns that quantization looks for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -161,17 +162,25 @@ class Plan:
         """
         return self.made(_AUTO, {"data": self.data, "max_drop": max_drop / 2, "metric": metric})
 
-    def pruning(self, share: float) -> Pass:
-        """Channels away until that share of the time stays: by the clock, else of the products."""
+    def pruning(self, share: float) -> tuple[Pass, ...]:
+        """Channels away until that share of the time stays: by the clock, else of the products.
+
+        In steps down the ladder, repaired after each: which channels matter is another question
+        once others are gone.
+        """
+        path = [1.0, *(rung for rung in SHARES if rung > share), share]
+        return tuple(self._pruning_by(low / high) for high, low in itertools.pairwise(path))
+
+    def _pruning_by(self, share: float) -> Pass:
         fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
         aim = "latency" if self.timed else "macs"
         own = {} if self.precision == "float" else {"precision": self.precision}
-        return self.made("prune-channels", fields | own | {aim: share})
+        return self.made("prune-channels", fields | own | {aim: round(share, 4)})
 
     def pruned(self, share: float) -> Recipe:
         """Pruned and repaired, without training."""
         of = "" if self.precision == "float" else f" of {self.precision}"
-        return self.chain(f"pruned to {share:.0%}{of}", self.pruning(share))
+        return self.chain(f"pruned to {share:.0%}{of}", *self.pruning(share))
 
     def rung(self, share: float) -> Recipe:
         """What is looked at of a strength of pruning: in the precision that it is for."""
