@@ -25,8 +25,6 @@ from trimtab.recipe import Recipe
 PRUNING_SAMPLES = 256
 #: Shares of the time that stay, from mild to strong.
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3)
-#: Tried where the first of these loses too much already.
-MILDEST = 0.93
 #: Part of the weights in MatMul and Gemm below which their own families gain nothing.
 SHARE_OF_PRODUCTS = 0.3
 #: Operators with a weight that int8 or narrower weights make cheaper.
@@ -162,30 +160,33 @@ class Plan:
         """
         return self.made(_AUTO, {"data": self.data, "max_drop": max_drop / 2, "metric": metric})
 
-    def pruning(self, share: float) -> tuple[Pass, ...]:
-        """Channels away until that share of the time stays: by the clock, else of the products.
-
-        In steps down the ladder, repaired after each: which channels matter is another question
-        once others are gone.
-        """
-        path = [1.0, *(rung for rung in SHARES if rung > share), share]
-        return tuple(self._pruning_by(low / high) for high, low in itertools.pairwise(path))
-
-    def _pruning_by(self, share: float) -> Pass:
+    def pruning(self, share: float) -> Pass:
+        """Channels away until that share of the time stays: by the clock, else of the products."""
         fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
         aim = "latency" if self.timed else "macs"
         own = {} if self.precision == "float" else {"precision": self.precision}
         return self.made("prune-channels", fields | own | {aim: round(share, 4)})
 
-    def pruned(self, share: float) -> Recipe:
-        """Pruned and repaired, without training."""
-        of = "" if self.precision == "float" else f" of {self.precision}"
-        return self.chain(f"pruned to {share:.0%}{of}", *self.pruning(share))
+    def pruned(self, share: float, base: Recipe | None = None, reached: float = 1.0) -> Recipe:
+        """Pruned and repaired, without further training.
 
-    def rung(self, share: float) -> Recipe:
-        """What is looked at of a strength of pruning: in the precision that it is for."""
-        pruned = self.pruned(share)
+        Args:
+            share: of the original's time that stays.
+            base: the float recipe to go on from.
+            reached: share of the original's time that this one takes.
+        """
+        of = "" if self.precision == "float" else f" of {self.precision}"
+        before = self.middle(base) if base else ()
+        return self.chain(f"pruned to {share:.0%}{of}", *before, self.pruning(share / reached))
+
+    def rung(self, pruned: Recipe) -> Recipe:
+        """What is looked at of a pruned recipe: it in the precision that pruning is for."""
         return pruned if self.precision == "float" else self.quantized(pruned)
+
+    def float_part(self, recipe: Recipe) -> Recipe:
+        """A recipe up to its quantization."""
+        steps = itertools.takewhile(lambda p: p.name() not in _QUANTIZERS, self.middle(recipe))
+        return Recipe(recipe.name, (*self.start(), *steps))
 
     def recovered(self, base: Recipe, seconds: float, threads: int) -> Recipe:
         """A recipe whose float model is trained against the original."""
@@ -252,6 +253,7 @@ class Plan:
 
 _STATIC = ("quantize-static",)
 _AUTO = "quantize-auto"
+_QUANTIZERS = frozenset({_AUTO, "quantize-static", "quantize-dynamic", "quantize-weights", "half"})
 
 
 def _of_others() -> tuple[Pass, ...]:

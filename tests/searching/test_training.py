@@ -44,11 +44,11 @@ def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_only_strengths_that_cost_too_much_are_trained() -> None:
-    from trimtab.searching.training import ladder
+    from trimtab.searching.training import strengths
 
-    assert ladder([0.93]) == (0.85, 0.7, 0.55, 0.4, 0.3)
-    assert ladder([0.93, 0.85, 0.7]) == (0.55, 0.4, 0.3)
-    assert ladder([0.85, 0.7, 0.55, 0.4, 0.3]) == (0.3,)
+    assert strengths([0.925]) == (0.85, 0.7, 0.55, 0.4, 0.3)
+    assert strengths([0.85, 0.7, 0.625]) == (0.55, 0.4, 0.3)
+    assert strengths([0.85, 0.7, 0.55, 0.4, 0.3]) == (0.3,)
 
 
 def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:

@@ -6,19 +6,26 @@ kernels and each rung is judged in int8; else by that of the float ones, and int
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from trimtab.choice import speedup
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.metric import METRICS
-from trimtab.plan import MILDEST, SHARES, Plan
+from trimtab.passes import PruneChannels
+from trimtab.plan import SHARES, Plan
+from trimtab.recipe import Recipe
 from trimtab.result import Result
 
+from .costs import costs
 from .run import Search
+from .store import key_of
 
 #: Speed-up of static int8 from which on pruning is for its kernels.
 WORTH = 1.1
+#: A strength that is this close to what was reached is no step.
+NO_STEP = 0.98
+#: Strengths tried between the last that keeps its quality and the first that does not.
+HALVINGS = 2
 
 
 def for_int8(search: Search, plan: Plan) -> Plan:
@@ -32,64 +39,125 @@ def for_int8(search: Search, plan: Plan) -> Plan:
     return replace(plan, precision="int8")
 
 
-def prune(search: Search, plan: Plan) -> list[float]:
-    """All rungs that are worth looking at; the shares that keep their quality, strongest last."""
-    if not plan.allows("prune-channels"):
-        return []
-    kept = _ladder(search, plan)
-    if plan.precision == "float":
-        _combine(search, plan, kept)
-    return kept
+@dataclass
+class Ladder:
+    """Strengths of pruning, each cut out of the strongest that kept its quality before.
+
+    Which channels matter is another question once others are gone, so a way in several steps,
+    repaired after each, loses less than one step does.
+
+    Attributes:
+        search: what is known so far.
+        plan: what may be tried.
+        base: float recipe of the strongest so far.
+        reached: share of the original's time that it takes.
+        kept: its strength and those before it.
+    """
+
+    search: Search
+    plan: Plan
+    base: Recipe
+    reached: float = 1.0
+    kept: list[float] = field(default_factory=list)
+
+    def pruned(self, share: float) -> Recipe | None:
+        """The next strength; None where the last step, of a coarse network, went as far."""
+        if share >= NO_STEP * self.reached:
+            return None
+        return self.plan.pruned(share, self.base, self.reached)
+
+    def go_on_from(self, recipe: Recipe, share: float) -> None:
+        """The next strengths are cut out of this one."""
+        self.kept.append(share)
+        self.base = replace(self.plan.float_part(recipe), name=self.plan.pruned(share).name)
+        self.reached = self._share_of_time(self.base)
+
+    def _share_of_time(self, recipe: Recipe) -> float:
+        """Of the original's, both in the precision that pruning is for; of its products untimed."""
+        search = self.search
+        models = [search.maker.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
+        if not self.plan.timed:
+            counts = [costs(m, search.timer.feeds, search.ctx, search.maker.store) for m in models]
+            return float(counts[1].macs / max(1, counts[0].macs))
+        how = self.plan.pruning(0.5)
+        assert isinstance(how, PruneChannels)
+
+        def measured() -> float:
+            before, after = how.measured(models, search.ctx)
+            return float(after / before)
+
+        digests = [model.digest for model in models]
+        place = {"machine": search.maker.machine, "target": search.ctx.target.to_json()}
+        key = key_of("share of time", models=digests, precision=self.plan.precision, **place)
+        return float(search.maker.store.value(key, measured))
 
 
-def _ladder(search: Search, plan: Plan) -> list[float]:
-    """Down the ladder; half a rung back, or the mildest, where one loses too much."""
-    kept: list[float] = []
+def prune(search: Search, plan: Plan) -> Ladder:
+    """All rungs that are worth looking at, the strongest that keeps its quality as base."""
+    ladder = Ladder(search, plan, Recipe("float", plan.start()))
+    if plan.allows("prune-channels"):
+        _descend(ladder)
+        if plan.precision == "float":
+            _combine(search, plan, ladder)
+    return ladder
+
+
+def _descend(ladder: Ladder) -> None:
+    """Down the ladder; from the first rung that loses too much half of the step back, twice."""
     for share in SHARES:
-        found = search.attempt("prune", [plan.rung(share)])
-        if not found and not search.spent.over:
-            continue  # the same widths as a step before: the next one cuts more
-        if found and _keeps(search, plan, share, found[0]):
-            kept.append(share)
+        if _try(ladder, share) is not False:
             continue
-        between = round((kept[-1] + share) / 2, 2) if kept else MILDEST
-        found = search.attempt("prune", [plan.rung(between)]) if not search.spent.over else []
-        if found and _keeps(search, plan, between, found[0]):
-            kept.append(between)
-        break
-    return kept
+        failed = share
+        for _ in range(HALVINGS):
+            between = round(((ladder.kept or [1.0])[-1] + failed) / 2, 3)
+            failed = failed if _try(ladder, between) else between
+        return
 
 
-def _keeps(search: Search, plan: Plan, share: float, found: Result) -> bool:
-    """Whether a rung keeps its quality; int8 may leave layers float if that is what it takes."""
-    if search.keeps(found) or plan.precision == "float":
-        return search.keeps(found)
-    if not plan.allows("quantize-auto"):
+def _try(ladder: Ladder, share: float) -> bool | None:
+    """Whether a strength keeps its quality; None where it is no other model."""
+    search, plan, pruned = ladder.search, ladder.plan, ladder.pruned(share)
+    if pruned is None:
+        return None
+    found = search.attempt("prune", [plan.rung(pruned)])
+    if not found:
+        return False if search.spent.over else None
+    best = (found + _rescued(search, plan, pruned, found[0]))[-1]
+    if not search.keeps(best) or best.recipe is None:
         return False
-    pruned = search.attempt("prune", [plan.pruned(share)])
-    if not pruned or not search.keeps(pruned[0]):
-        return False  # it is pruning that costs too much
+    ladder.go_on_from(best.recipe, share)
+    return True
+
+
+def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[Result]:
+    """In int8 with layers left float, where rounding and not pruning costs too much."""
+    if search.keeps(found) or plan.precision == "float" or not plan.allows("quantize-auto"):
+        return []
+    alone = search.attempt("prune", [pruned])
+    if not alone or not search.keeps(alone[0]):
+        return []
     last = plan.best_known(search.constraints.max_drop, metric_of(search))
-    again = search.attempt("combine", [plan.quantized(plan.pruned(share), last)])
-    return bool(again) and search.keeps(again[0])
+    return search.attempt("combine", [plan.quantized(pruned, last)])
 
 
-def _combine(search: Search, plan: Plan, kept: Sequence[float]) -> None:
+def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
     """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
 
     On a GPU float16 behind the strongest too.
     """
-    bases = [plan.pruned(share) for share in reversed(kept)]
+    names = [plan.pruned(share).name for share in reversed(ladder.kept)]
+    found = [search.named(name) for name in names]
+    bases = [result.recipe for result in found if result is not None and result.recipe]
     if bases and plan.halves():
         search.attempt("combine", [plan.halved(bases[0])])
     if not plan.allows("quantize-static"):
         return
     for base in bases:
-        found = search.attempt("combine", [plan.quantized(base)])
-        if found and not search.keeps(found[0]) and plan.allows("quantize-auto"):
+        made = search.attempt("combine", [plan.quantized(base)])
+        if made and not search.keeps(made[0]) and plan.allows("quantize-auto"):
             last = plan.best_known(search.constraints.max_drop, metric_of(search))
-            found = search.attempt("combine", [plan.quantized(base, last)])
-        if found and search.keeps(found[0]):
+            made = search.attempt("combine", [plan.quantized(base, last)])
+        if made and search.keeps(made[0]):
             return
 
 

@@ -43,11 +43,11 @@ def staged(search: Search, plan: Plan) -> None:
     say_what_holds(search)
     told = told or _usable(search, "int8")
     plan = for_int8(search, plan)
-    kept = prune(search, plan)
+    ladder = prune(search, plan)
     search.measure("prune")
     told = told or _usable(search, "prune")
     if search.spent.effort.train_seconds is not None:
-        train(search, plan, kept)
+        train(search, plan, ladder)
         search.measure("train")
         if not told:
             _usable(search, "train")

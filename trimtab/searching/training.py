@@ -10,12 +10,13 @@ keeps its quality untrained through int8, which needs least of all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from trimtab.plan import SHARES, Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 
+from .pruning import Ladder
 from .run import Search
 
 #: Share of the training that the short runs over all strengths get.
@@ -29,14 +30,13 @@ REACH = 6.0
 NEARLY = 1.3
 
 
-def train(search: Search, plan: Plan, kept: Sequence[float]) -> None:
+def train(search: Search, plan: Plan, ladder: Ladder) -> None:
     """Add trained candidates, as far as the time for training goes.
 
     Args:
         search: what is known so far.
         plan: what may be tried.
-        kept: shares of the time at which the pruned model keeps its quality untrained, the
-            strongest last.
+        ladder: at the strongest pruning that keeps its quality untrained.
     """
     total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
     if total is None or not plan.allows("recover"):
@@ -44,10 +44,11 @@ def train(search: Search, plan: Plan, kept: Sequence[float]) -> None:
     if not plan.allows("prune-channels"):
         _through_int8(search, plan, Recipe("float", plan.start()), total, threads)
         return
-    strongest = _short_runs(search, plan, kept, SHORT * total, threads)
+    untouched = ladder.base
+    strongest = _short_runs(ladder, SHORT * total, threads)
     if strongest is None or strongest.recipe is None:
         search.log.note("train", "no strength is within reach of training", search.results)
-        _through_int8(search, plan, _untouched(plan, kept), (1 - SHORT) * total, threads)
+        _through_int8(search, plan, untouched, (1 - SHORT) * total, threads)
         return
     left = (1 - SHORT) * total
     longer = plan.recovered(strongest.recipe, LONG * left, threads)
@@ -56,7 +57,7 @@ def train(search: Search, plan: Plan, kept: Sequence[float]) -> None:
     if base is not None and plan.halves():
         search.attempt("train", [plan.halved(base)])
     if base is None or not _nearly(search, found[0]):
-        base = _untouched(plan, kept)
+        base = untouched
         search.log.note(
             "train", f"{longer.name} stays too far off: the rest of the time is for {base.name}"
         )
@@ -68,60 +69,66 @@ def _nearly(search: Search, result: Result) -> bool:
     return search.drop(result) <= NEARLY * max(search.constraints.max_drop, 1e-3)
 
 
-def ladder(kept: Collection[float]) -> tuple[float, ...]:
+def strengths(kept: Collection[float]) -> tuple[float, ...]:
     """Strengths to train, the mildest first: those that cost too much as they are.
 
     Args:
         kept: shares of the time at which the pruned model keeps its quality untrained.
     """
-    return tuple(share for share in SHARES if share not in kept) or SHARES[-1:]
+    strongest = min(kept, default=1.0)
+    return tuple(share for share in SHARES if share < strongest) or SHARES[-1:]
 
 
-def _untouched(plan: Plan, kept: Sequence[float]) -> Recipe:
-    """The strongest pruning that needs no training, or else the float model."""
-    return plan.pruned(kept[-1]) if kept else Recipe("float", plan.start())
+def _short_runs(ladder: Ladder, total: float, threads: int) -> Result | None:
+    """One short run for each strength, milder to stronger, each going on from the one before.
 
-
-def _short_runs(
-    search: Search, plan: Plan, kept: Sequence[float], total: float, threads: int
-) -> Result | None:
-    """One short run for each strength, milder to stronger; the strongest within reach."""
-    best, strengths = None, ladder(kept)
-    seconds = total / len(strengths)
-    for share in strengths:
-        found = search.attempt("train", [plan.recovered(plan.pruned(share), seconds, threads)])
+    Returns:
+        The strongest within reach.
+    """
+    search, plan, best = ladder.search, ladder.plan, None
+    shares = strengths(ladder.kept)
+    seconds = total / len(shares)
+    for share in shares:
+        pruned = ladder.pruned(share)
+        if pruned is None and best is None and share == shares[-1]:
+            pruned = ladder.base  # a coarse network went as far as it can untrained
+        if pruned is None:
+            continue
+        found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
         if not found and not search.spent.over:
             # So short a run may have found nothing better than where it began.
-            found = _untrained(search, plan, share)
-        if not found or found[0].failure:
+            found = _untrained(search, pruned)
+        if not found or found[0].failure or found[0].recipe is None:
             break
-        lost, allowed = search.drop(found[0]), search.constraints.max_drop
-        within = lost <= REACH * max(allowed, 1e-3)
-        search.log.note(
-            "train",
-            f"{found[0].name}: drop {lost:.4f} after {seconds:.0f} s, "
-            f"{'within' if within else 'beyond'} reach of {allowed:g}",
-            search.results,
-            candidate=found[0].name,
-            drop=lost,
-            within_reach=within,
-        )
-        if (
-            search.keeps(found[0])
-            and found[0].recipe is not None
-            and plan.allows("quantize-static")
-        ):
+        if not _within_reach(search, found[0], seconds):
+            break
+        if search.keeps(found[0]) and plan.allows("quantize-static"):
             search.attempt("train", [plan.quantized(found[0].recipe)])
-        if not within:
-            break
+        ladder.go_on_from(found[0].recipe, share)
         best = found[0]
     return best
 
 
-def _untrained(search: Search, plan: Plan, share: float) -> list[Result]:
+def _within_reach(search: Search, found: Result, seconds: float) -> bool:
+    """Whether more training may bring back what a short run left lost; said in the log."""
+    lost, allowed = search.drop(found), search.constraints.max_drop
+    within = lost <= REACH * max(allowed, 1e-3)
+    search.log.note(
+        "train",
+        f"{found.name}: drop {lost:.4f} after {seconds:.0f} s, "
+        f"{'within' if within else 'beyond'} reach of {allowed:g}",
+        search.results,
+        candidate=found.name,
+        drop=lost,
+        within_reach=within,
+    )
+    return within
+
+
+def _untrained(search: Search, pruned: Recipe) -> list[Result]:
     """The pruned model that a run began from, made now where it was not."""
-    known = search.named(plan.pruned(share).name)
-    return [known] if known is not None else search.attempt("train", [plan.pruned(share)])
+    known = search.named(pruned.name)
+    return [known] if known is not None else search.attempt("train", [pruned])
 
 
 def _through_int8(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
