@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import graphs
 import numpy as np
 import pytest
@@ -10,7 +13,11 @@ from channel_models import chain, context, step
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.session import build_session, random_feeds, run, with_outputs
+from trimtab.core.target import Target
 from trimtab.passes import channel_latency
+from trimtab.passes.channel_layers import alone
+from trimtab.passes.labels_classes import label_channels, prepared
 from trimtab.passes.prune_channels import PruneChannels
 
 
@@ -120,6 +127,105 @@ def test_a_whole_branch_may_go_where_this_is_asked(repair: str) -> None:
     assert {g["channels"][1] for g in notes["groups"]} == {0}
     assert graphs.ops(after).count("Conv") == 2
     assert notes["macs"][1] < 0.3 * notes["macs"][0]
+
+
+def test_a_branch_that_is_gone_leaves_nothing_behind() -> None:
+    """Not even its mean as a constant: adding one costs an int8 kernel more than a convolution."""
+    model = graphs.model_of(
+        "(float[N, 3, 8, 8] x) => (float[N, 5, 1, 1] y) <float[16,3,3,3] w0, float[16,16,3,3] w1, "
+        "float[16] b1, float[16,16,3,3] w2, float[16] b2, float[5,16,1,1] w3>"
+        "{ a = Conv<pads=[1,1,1,1]>(x, w0) s = Relu(a) p = Conv<pads=[1,1,1,1]>(s, w1, b1) "
+        "q = Relu(p) r = Conv<pads=[1,1,1,1]>(q, w2, b2) t = Add(r, s) u = Relu(t) "
+        "v = GlobalAveragePool(u) y = Conv(v, w3) }"
+    )
+    options = {"macs": 0.3, "protect": ("conv_0",), "block": 16, "branches": True}
+    after = PruneChannels(**options)(model, context(model))
+    assert graphs.ops(after) == ["Conv", "Relu", "GlobalAveragePool", "Conv"]
+
+
+def test_a_branch_at_the_end_of_the_graph_may_go_too() -> None:
+    model = graphs.model_of(
+        "(float[N, 3, 8, 8] x) => (float[N, 16, 8, 8] y) <float[16,3,3,3] w0, float[16,16,3,3] w1, "
+        "float[16] b1, float[16,16,3,3] w2, float[16] b2>"
+        "{ s = Conv<pads=[1,1,1,1]>(x, w0) p = Conv<pads=[1,1,1,1]>(s, w1, b1) q = Relu(p) "
+        "r = Conv<pads=[1,1,1,1]>(q, w2, b2) y = Add(r, s) }"
+    )
+    options = {"macs": 0.3, "repair": "none", "block": 16, "branches": True}
+    after = PruneChannels(**options)(model, context(model))
+    assert graphs.ops(after).count("Conv") == 1
+    feeds = random_feeds(model, seed=3, batch=2)
+    stem = with_outputs(model, ["s"])
+    expected = run(build_session(stem), feeds, ["s"])["s"]
+    np.testing.assert_allclose(run(build_session(after), feeds)["y"], expected, atol=1e-5)
+
+
+LAYERS = {
+    "Conv": "(float[N,8,8,8] x) => (float[N,6,4,4] y) <float[6,8,3,3] w, float[6] b> "
+    "{ y = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w, b) }",
+    "depthwise": "(float[N,8,8,8] x) => (float[N,8,6,6] y) <float[8,1,3,3] w> "
+    "{ y = Conv<group=8>(x, w) }",
+    "Conv of sequences": "(float[N,8,9] x) => (float[N,6,7] y) <float[6,8,3] w> { y = Conv(x, w) }",
+    "Gemm": "(float[N,8] x) => (float[N,6] y) <float[6,8] w, float[6] b> "
+    "{ y = Gemm<transB=1>(x, w, b) }",
+    "Gemm without bias": "(float[N,8] x) => (float[N,6] y) <float[8,6] w> { y = Gemm(x, w) }",
+    "MatMul": "(float[N,5,8] x) => (float[N,5,6] y) <float[8,6] w> { y = MatMul(x, w) }",
+}
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_alone_runs_in_int8(layer: str, activation: Any) -> None:
+    labels = label_channels(prepared(graphs.model_of(LAYERS[layer])))
+    cost = labels.trace.costs[0]
+    point = [len(ids) for ids in cost.axes]
+    made = alone(labels.trace, cost, point, (activation, "int8"))
+    floating = alone(labels.trace, cost, point)
+    assert made is not None
+    assert floating is not None
+    assert made.key != floating.key
+    model = made.model()
+    assert [s.dtype.name for s in (*model.inputs, *model.outputs)] == [activation.upper()] * 2
+    (array,) = run(build_session(model), random_feeds(model)).values()
+    (wanted,) = run(build_session(floating.model()), random_feeds(floating.model())).values()
+    assert array.size == wanted.size
+
+
+def test_a_product_of_two_tensors_has_no_int8_layer() -> None:
+    text = "(float[N,4,8] a, float[N,8,4] b) => (float[N,4,4] y) { y = MatMul(a, b) }"
+    labels = label_channels(prepared(graphs.model_of(text)))
+    cost = labels.trace.costs[0]
+    made = alone(labels.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
+    assert made is None or made.integers is None
+
+
+class Int8Clock(LayerClock):
+    """Adding takes time too; all else of a whole model as well."""
+
+    def median_ns(self, models, feeds, config, seconds):
+        times = super().median_ns(models, feeds, config, seconds)
+        adds = [sum("Add" in node.op_type for node in m.graph) for m in models]
+        rest = [3000.0 * (len(m.graph) > 1) for m in models]
+        return [100.0 + t + 500.0 * a + r for t, a, r in zip(times, adds, rest, strict=True)]
+
+
+def test_for_int8_the_int8_layers_and_sums_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_latency, "_KNOWN", {})
+    model = residual()
+    ctx = context(model, clock=Int8Clock())
+    options = {"latency": 0.7, "precision": "int8", "branches": True, "protect": ("conv_0",)}
+    after = PruneChannels(**options)(model, ctx)
+    timed = {name.split()[0] for _, name in channel_latency._KNOWN}
+    assert {"uint8/int8", "uint8", "nothing"} <= timed
+    assert graphs.ops(after).count("Add") < graphs.ops(model).count("Add")
+    ratio = step(after)["latency_ratio"]
+    assert ratio["predicted"] <= 0.7
+    assert ratio["measured"] == pytest.approx(ratio["predicted"], rel=0.15)
+
+
+def test_int8_kernels_of_a_gpu_cannot_be_timed_alone() -> None:
+    ctx = replace(context(clock=LayerClock()), target=Target.named("tensorrt"))
+    with pytest.raises(OptionError, match="kernels of a CPU"):
+        PruneChannels(latency=0.5, importance="l2", precision="int8")(chain(), ctx)
 
 
 def test_a_branch_that_is_needed_elsewhere_stays() -> None:
