@@ -40,6 +40,19 @@ def test_lineage_survives_the_file(tmp_path: Path) -> None:
     assert Model.load(made.save(tmp_path / "m.onnx")).lineage == (step,)
 
 
+def test_writing_leaves_the_graph_alone(tmp_path: Path) -> None:
+    """Lineage goes into the message; the weights of a file stay in it."""
+    step = Step("x", {}, "d")
+    made = Model(Model.from_proto(tiny()).ir, (step,), "m")
+    assert Model.from_proto(made.to_proto()).lineage == (step,)
+    assert not made.ir.metadata_props
+    beside = Model.load(Model.from_proto(tiny(width=64)).spill(tmp_path))
+    kinds = {name: type(v.const_value) for name, v in beside.graph.initializers.items()}
+    beside.to_proto()
+    assert {name: type(v.const_value) for name, v in beside.graph.initializers.items()} == kinds
+    assert kinds == {"w": ir.ExternalTensor}
+
+
 def test_digest_tells_weights_apart_and_not_lineage() -> None:
     one, same, other = (Model.from_proto(tiny(s)) for s in (1, 1, 2))
     assert one.digest == same.digest != other.digest

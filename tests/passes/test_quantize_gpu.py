@@ -9,7 +9,9 @@ from int8_graphs import chain, graph, normal, residual
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.running import written_share
+from trimtab.core.session import SessionConfig, build_session
 from trimtab.core.target import Target
+from trimtab.passes import check
 from trimtab.passes.correct_bias import CorrectBias
 from trimtab.passes.quantize_static import QuantizeStatic
 
@@ -88,3 +90,19 @@ def test_layers_are_left_float_for_the_metric_there_too() -> None:
 
 def test_the_share_of_a_float_model_is_none() -> None:
     assert written_share(residual(), fused=True).int8_share == 0
+
+
+@pytest.mark.parametrize(("target", "loads"), [("x64-avx512-vnni", 0), ("tensorrt", 1)])
+def test_a_graph_that_onnxruntime_optimized_is_not_loaded_once_more(
+    monkeypatch: pytest.MonkeyPatch, target: str, loads: int
+) -> None:
+    """For a GPU that is absent nothing was loaded: the share is read off the graph."""
+    asked: list[Model] = []
+
+    def counting(model: Model, config: SessionConfig) -> object:
+        asked.append(model)
+        return build_session(model, config)
+
+    monkeypatch.setattr(check, "build_session", counting)
+    quantized(chain(), Context(target=Target.named(target)))
+    assert len(asked) == loads
