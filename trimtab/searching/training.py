@@ -22,7 +22,7 @@ from .run import Search
 #: Share of the training that the short runs over all strengths get.
 SHORT = 0.3
 #: Of the rest, for the float model; what is left trains it through int8.
-LONG = 0.6
+LONG = 0.85
 #: A drop of so many times the allowed one after a short run may still come back: a resnet56 at half
 #: its products came from 1.5 points to 0.3 in 20 minutes of one core, hardly moving in the first.
 REACH = 6.0
@@ -85,12 +85,13 @@ def _short_runs(ladder: Ladder, total: float, threads: int) -> Result | None:
     Returns:
         The strongest within reach.
     """
-    search, plan, best = ladder.search, ladder.plan, None
-    shares = strengths(ladder.kept)
-    seconds = total / len(shares)
-    for share in shares:
+    search, plan, best, halved = ladder.search, ladder.plan, None, False
+    todo = list(strengths(ladder.kept))
+    seconds = total / (len(todo) + 1)
+    while todo:
+        share = todo.pop(0)
         pruned = ladder.pruned(share)
-        if pruned is None and best is None and share == shares[-1]:
+        if pruned is None and best is None and not todo:
             pruned = ladder.base  # a coarse network went as far as it can untrained
         if pruned is None:
             continue
@@ -101,7 +102,10 @@ def _short_runs(ladder: Ladder, total: float, threads: int) -> Result | None:
         if not found or found[0].failure or found[0].recipe is None:
             break
         if not _within_reach(search, found[0], seconds):
-            break
+            # Half of the step that went too far, once.
+            todo = [] if halved else [round((ladder.reached + share) / 2, 3)]
+            halved = True
+            continue
         if search.keeps(found[0]) and plan.allows("quantize-static"):
             search.attempt("train", [plan.quantized(found[0].recipe)])
         ladder.go_on_from(found[0].recipe, share)
