@@ -10,11 +10,12 @@ import pytest
 from cnn_data import arrays
 
 from trimtab.core.dataset import Dataset
+from trimtab.core.metric import find_metric
 from trimtab.core.target import Target
 from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.searching import pruning
-from trimtab.searching.pruning import Ladder, for_int8
+from trimtab.searching.pruning import Ladder, for_int8, metric_of
 
 VNNI = Target.named("x64-avx512-vnni")
 
@@ -79,3 +80,21 @@ def test_a_strength_that_the_last_step_reached_is_no_step() -> None:
     ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.56)  # type: ignore[arg-type]
     assert ladder.pruned(0.55) is None
     assert ladder.pruned(0.4) is not None
+
+
+def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
+    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.86)  # type: ignore[arg-type]
+    assert ladder.between(0.7) == 0.78
+    # A coarse network: what was reached lies below what failed from further up.
+    ladder.reached = 0.8
+    assert ladder.between(0.85) == 0.74
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_passes_judge_themselves_by_the_metric_where_there_are_labels(labelled: Any) -> None:
+    made = arrays(40)
+    data = Dataset.of_arrays({"x": made["x"]}, made["labels"] if labelled else None)
+    metric = find_metric("top1", Dataset.of_arrays({"x": made["x"]}, made["labels"]))
+    judge = SimpleNamespace(metric=metric, parts=SimpleNamespace(calibration=data))
+    search: Any = SimpleNamespace(judge=judge)
+    assert metric_of(search) == ("top1" if labelled else "")

@@ -66,6 +66,14 @@ class Ladder:
             return None
         return self.plan.pruned(share, self.base, self.reached)
 
+    def between(self, failed: float) -> float:
+        """Half of the step to a strength that went too far; of a usual step from where it went on.
+
+        Where layers are coarse, a step takes more than was asked for, and may end below a strength
+        that failed when it was cut out of a wider network.
+        """
+        return round((self.reached + min(failed, SHARES[0] * self.reached)) / 2, 3)
+
     def go_on_from(self, recipe: Recipe, share: float) -> None:
         """The next strengths are cut out of this one."""
         self.kept.append(share)
@@ -109,7 +117,7 @@ def _descend(ladder: Ladder) -> None:
             continue
         failed = share
         for _ in range(HALVINGS):
-            between = round(((ladder.kept or [1.0])[-1] + failed) / 2, 3)
+            between = ladder.between(failed)
             failed = failed if _try(ladder, between) else between
         return
 
@@ -162,7 +170,13 @@ def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
 
 
 def metric_of(search: Search) -> str:
-    """The metric's name for passes that judge themselves; their own choice where it has none."""
+    """The metric's name for passes that judge themselves on calibration data.
+
+    Their own choice where it has none, or where those data have no labels for it.
+    """
     metric = search.judge.metric
     known = metric.name in METRICS or is_callable_spec(metric.name)
-    return metric.name if known and metric.wants == "labels" else ""
+    if not known or metric.wants != "labels":
+        return ""
+    batch = next(iter(search.judge.parts.calibration.take(1)), None)
+    return "" if batch is None or batch.labels is None else metric.name

@@ -103,7 +103,7 @@ def _short_runs(ladder: Ladder, total: float, threads: int) -> Result | None:
             break
         if not _within_reach(search, found[0], seconds):
             # Half of the step that went too far, once.
-            todo = [] if halved else [round((ladder.reached + share) / 2, 3)]
+            todo = [] if halved else [ladder.between(share)]
             halved = True
             continue
         if search.keeps(found[0]) and plan.allows("quantize-static"):
