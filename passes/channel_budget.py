@@ -3,7 +3,7 @@
 Every group has a curve, what is lost when 1, 2, ... of its channels go, the least important first.
 The cost of a layer depends on two groups, those of its inputs and its outputs. Greedy descent: the
 step that loses least for what it saves, of any length, again and again, since on a staircase of
-latencies the first channels of a step may save nothing.
+latencies the first channels of a step may save nothing; the last step is the one that loses least.
 """
 
 from __future__ import annotations
@@ -147,6 +147,11 @@ class Budget:
             if chosen is None or not np.isfinite(best[chosen][0]):
                 return
             _, width, saved = best[chosen]
+            if total - saved <= target:
+                # Of all steps that suffice the one that loses least ends it.
+                chosen, width = self._last(total - target, (chosen, width))
+                self.kept[chosen] = width
+                return
             self.kept[chosen] = width
             total -= saved
             touched = {g for layer in self._of_group[chosen] for g in layer.groups} | {chosen}
@@ -154,19 +159,32 @@ class Budget:
 
     def _best(self, group: int) -> tuple[float, int, float]:
         """Loss per cost saved, width and saving of the best step of one group."""
+        steps = [(lost / saved, width, saved) for lost, width, saved in self._narrower(group)]
+        return min(steps, key=lambda step: step[0], default=(np.inf, int(self.kept[group]), 0.0))
+
+    def _last(self, wanted: float, default: tuple[int, int]) -> tuple[int, int]:
+        """Group and width of the step that saves at least so much and loses least."""
+        steps = [
+            (lost, group, width)
+            for group in range(len(self.kept))
+            for lost, width, saved in self._narrower(group)
+            if saved >= wanted
+        ]
+        return min(steps)[1:] if steps else default
+
+    def _narrower(self, group: int) -> list[tuple[float, int, float]]:
+        """Loss, width and saving of the steps of one group that save anything."""
         curve, now = self._curves[group], int(self.kept[group])
-        count = len(curve.order)
-        result = (np.inf, now, 0.0)
-        before = self._own_cost(group)
-        wider = [w for w in self._steps[group] if w < now][::-1]
-        for width in wider[:CANDIDATES]:
+        count, before, found = len(curve.order), self._own_cost(group), []
+        narrower = [w for w in self._steps[group] if w < now][::-1]
+        for width in narrower[:CANDIDATES]:
             self.kept[group] = width
             saved = before - self._own_cost(group)
-            lost = curve.loss[count - width] - curve.loss[count - now]
-            if saved > 0 and lost / saved < result[0]:
-                result = (lost / saved, width, saved)
+            if saved > 0:
+                lost = float(curve.loss[count - width] - curve.loss[count - now])
+                found.append((lost, width, saved))
         self.kept[group] = now
-        return result
+        return found
 
     def _own_cost(self, group: int) -> float:
         return sum(self._cost_of(y.index, y.lengths(self.kept)) for y in self._of_group[group])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import graphs
@@ -16,6 +17,7 @@ from trimtab.core.model import Model
 from trimtab.core.session import build_session, random_feeds, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes import channel_latency
+from trimtab.passes.channel_budget import Budget, Curve, Layer
 from trimtab.passes.channel_layers import alone
 from trimtab.passes.labels_classes import label_channels, prepared
 from trimtab.passes.prune_channels import PruneChannels
@@ -59,6 +61,24 @@ def test_narrow_layers_take_half_a_block_rather_than_nothing() -> None:
 def test_a_block_that_is_given_is_strict() -> None:
     notes = step(PruneChannels(0.5, scope="local", block=16)(chain(16), context()))
     assert notes["groups"] == []
+
+
+def test_the_last_step_is_the_one_that_loses_least() -> None:
+    """A step that saves far more than is still wanted may be the better bargain, and not needed."""
+
+    def curve(*loss: float) -> Curve:
+        return Curve(np.arange(len(loss) - 1), np.array(loss))
+
+    groups: Any = [SimpleNamespace(classes=np.arange(2)), SimpleNamespace(classes=np.arange(2))]
+    curves = [curve(0.0, 10.0, 11.0), curve(0.0, 3.0, 100.0)]
+    own = [Layer(number, (0,), ({number: 1},)) for number in range(2)]
+    costs = [{2: 200.0, 1: 100.0}, {2: 60.0, 1: 40.0}]
+    budget = Budget(groups, curves, [[1, 2], [1, 2]], own, lambda i, n: costs[i][n[0]])
+    budget.descend(245.0)
+    assert budget.kept.tolist() == [2, 1]
+    budget.descend(150.0)
+    assert budget.kept.tolist() == [1, 1]
+    assert budget.cost == 140.0
 
 
 def test_latency_is_chosen_on_the_measured_staircase() -> None:
