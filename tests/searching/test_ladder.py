@@ -88,6 +88,8 @@ def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
     # A coarse network: what was reached lies below what failed from further up.
     ladder.reached = 0.8
     assert ladder.between(0.85) == 0.74
+    ladder.reached = 0.84
+    assert ladder.between(0.77) == 0.805
 
 
 @pytest.mark.parametrize("labelled", [True, False])

@@ -26,7 +26,7 @@ SAMPLE = 64
 #: Time of a pass, in evaluations of as many items as it looks at; rough, from networks of the docs.
 PASS_ITEMS = {"simplify": 20, "quantize-static": 256 * 4, "prune-channels": 256 * 20}
 #: Most candidates of the pruning ladder that a search visits.
-RUNGS = 3
+RUNGS = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
     if plan.allows("prune-channels"):
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
-        lines.append(line("combine", plan.quantized(plan.pruned(SHARES[1])), always=False))
+        lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
     if effort.train_seconds and plan.allows("recover"):
         lines.append(Line("train", "short runs over strengths, a long one", effort.train_seconds))
     graphs = sum(entry.always for entry in lines)

@@ -24,6 +24,8 @@ from .store import key_of
 WORTH = 1.1
 #: A strength that is this close to what was reached is no step.
 NO_STEP = 0.98
+#: What a step leaves, where the strength that failed is none to go by.
+USUAL_STEP = 0.85
 #: Strengths tried between the last that keeps its quality and the first that does not.
 HALVINGS = 2
 
@@ -72,7 +74,8 @@ class Ladder:
         Where layers are coarse, a step takes more than was asked for, and may end below a strength
         that failed when it was cut out of a wider network.
         """
-        return round((self.reached + min(failed, SHARES[0] * self.reached)) / 2, 3)
+        low = failed if failed < NO_STEP * self.reached else USUAL_STEP * self.reached
+        return round((self.reached + low) / 2, 3)
 
     def go_on_from(self, recipe: Recipe, share: float) -> None:
         """The next strengths are cut out of this one."""
