@@ -42,7 +42,7 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     outcome = search(passes=None)
     names = [r.name for r in outcome.results]
     assert names[:2] == ["int8 static", "float simplified"]
-    assert "pruned to 85%" in names
+    assert "pruned to 93%" in names
     assert any(n.endswith(", int8") for n in names)
     assert outcome.chosen is not None
     assert outcome.chosen.name.endswith(", int8")
