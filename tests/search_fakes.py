@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import graphs
+from cnn_data import arrays
 from made_comparisons import made_comparison
 
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.plan import Plan
 
 
 def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]:
@@ -26,3 +31,11 @@ def float_bytes(model: Model) -> int:
 
 
 LOOSE = {"max_drop": 1.0}
+
+VNNI = Target.named("x64-avx512-vnni")
+
+
+def plan_for(target: Target = VNNI, *, timed: bool = True) -> Plan:
+    """What may be tried on a small convolutional network."""
+    data = Dataset.of_arrays({"x": arrays(40)["x"]})
+    return Plan.of(graphs.cnn(), data, target, None, timed=timed)

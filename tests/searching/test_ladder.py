@@ -5,24 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import graphs
 import pytest
 from cnn_data import arrays
+from search_fakes import VNNI, plan_for
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.metric import find_metric
 from trimtab.core.target import Target
-from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.searching import pruning
 from trimtab.searching.pruning import Ladder, for_int8, metric_of
-
-VNNI = Target.named("x64-avx512-vnni")
-
-
-def plan_for(target: Target = VNNI, *, timed: bool = True) -> Plan:
-    data = Dataset.of_arrays({"x": arrays(40)["x"]})
-    return Plan.of(graphs.cnn(), data, target, None, timed=timed)
 
 
 def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:

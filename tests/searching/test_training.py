@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import graphs
 import numpy as np
 import pytest
 from cnn_data import arrays
-from search_fakes import LOOSE, fast_int8
+from search_fakes import LOOSE, fast_int8, plan_for
 
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import find
 from trimtab.recipe import Recipe
+from trimtab.result import Result
 from trimtab.search import optimize, save_outcome
+from trimtab.searching.pruning import Ladder
+from trimtab.searching.training import train
 
 
 @pytest.mark.slow
@@ -41,14 +47,6 @@ def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     again = recipe(Model.load(path))
     assert trained[0].model is not None
     assert again.to_bytes() == trained[0].model.to_bytes()
-
-
-def test_only_strengths_that_cost_too_much_are_trained() -> None:
-    from trimtab.searching.training import strengths
-
-    assert strengths([0.925]) == (0.85, 0.7, 0.55, 0.4, 0.3)
-    assert strengths([0.85, 0.7, 0.625]) == (0.55, 0.4, 0.3)
-    assert strengths([0.85, 0.7, 0.55, 0.4, 0.3]) == (0.3,)
 
 
 def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
@@ -102,12 +100,10 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_a_short_run_that_finds_nothing_better_does_not_end_the_training(
+def test_a_run_that_finds_nothing_better_is_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab.passes.torch_graph import optimizer
-
-    monkeypatch.setitem(optimizer._RATES, "adamw", 1e-12)
+    monkeypatch.setattr("trimtab.plan.LEARNING_RATE", 1e-12)
     np.savez(tmp_path / "data.npz", **arrays(120))
     outcome = optimize(
         graphs.cnn(),
@@ -119,4 +115,75 @@ def test_a_short_run_that_finds_nothing_better_does_not_end_the_training(
     )
     told = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
     assert any("is the same model as an earlier candidate" in line for line in told)
-    assert any("reach of" in line for line in told)
+    assert not any(r.name.endswith("trained") and r.failure is None for r in outcome.results)
+
+
+class Turns:
+    """A search in which a model loses by its time, and a slice of training gives a part back.
+
+    Attributes:
+        lost: by a share of the time, untrained.
+        back: share of a drop that one slice leaves.
+    """
+
+    def __init__(self, lost: dict[float, float], back: float) -> None:
+        self.lost, self.back = lost, back
+        self.names: list[str] = []
+        self.log = SimpleNamespace(note=lambda *rest, **more: None)
+        self.results: list[Result] = []
+        self.constraints = SimpleNamespace(max_drop=0.01)
+        self.spent = SimpleNamespace(
+            over="", effort=SimpleNamespace(train_seconds=60.0, training_threads=1)
+        )
+
+    def attempt(self, stage: str, recipes: Sequence[Recipe]) -> list[Result]:
+        self.names += [recipe.name for recipe in recipes]
+        return [Result(recipe.name, recipe) for recipe in recipes]
+
+    def drop(self, result: Result) -> float:
+        share = float(result.name.split("to ")[1].split("%")[0]) / 100
+        slices = result.name.count("trained")
+        return self.lost.get(share, 0.0) * self.back**slices
+
+    def keeps(self, result: Result) -> bool:
+        return self.drop(result) <= self.constraints.max_drop
+
+    def named(self, name: str) -> None:
+        return None
+
+
+class Known(Ladder):
+    """A ladder whose strengths take the time that they were asked for."""
+
+    def go_on_from(self, recipe: Recipe, share: float) -> None:
+        self.kept.append(share)
+        self.base, self.reached = recipe, share
+
+
+def in_turns(lost: dict[float, float], back: float) -> tuple[list[float], list[str]]:
+    search: Any = Turns(lost, back)
+    plan = plan_for()
+    ladder = Known(search, plan, Recipe("float", plan.start()))
+    train(search, plan, ladder)
+    return ladder.kept, search.names
+
+
+def test_each_slice_cuts_a_step_further_while_the_quality_comes_back() -> None:
+    kept, names = in_turns({}, 0.5)
+    assert kept == [0.88, 0.774, 0.681, 0.599, 0.527, 0.464]
+    assert [n for n in names if n.endswith("trained")] == [
+        f"pruned to {share}%, trained" for share in (88, 77, 68, 60, 53, 46)
+    ]
+
+
+def test_a_drop_within_reach_is_trained_on() -> None:
+    kept, names = in_turns({0.77: 0.06, 0.68: 0.08}, 0.5)
+    assert kept == [0.88, 0.774]  # 0.03, 0.015, 0.0075; then 0.04 and 0.02 when the time is up
+    assert "pruned to 77%, trained, trained, trained" in names
+    assert names[-1] == "pruned to 68%, trained, trained"
+
+
+def test_after_a_step_and_half_of_it_that_went_too_far_the_rest_trains_through_int8() -> None:
+    kept, names = in_turns({0.77: 0.5, 0.83: 0.5}, 0.9)
+    assert kept == [0.88]
+    assert names[-1] == "pruned to 88%, trained, int8, trained through int8"

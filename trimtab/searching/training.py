@@ -1,33 +1,30 @@
-"""Training within the search: short runs over strengths, then a long one for the best of them.
+"""Training within the search: prune and train in turns, as long as the quality comes back.
 
-Successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and
-hyperparameter optimization", 2016) over how strongly a model is pruned, with the size of the drop
-after a short run as the evidence: a drop falls further with more training, so the strongest whose
-drop is within reach gets most of the time. What each run leaves is a candidate of its own, float
-and in int8; where the long run fails, what is left of the time trains the strongest pruning that
-keeps its quality untrained through int8, which needs least of all.
+The time is cut into slices. Each trains a model that was cut a step out of the strongest that keeps
+its quality; while what is lost is within reach the next slice goes on with it, and once it has come
+back the next step is cut out of the trained one (iterative pruning: Han et al., "Learning both
+weights and connections", 2015; Renda et al., "Comparing rewinding and fine-tuning", 2020). Nothing
+is staked on one strength: what came back last remains, float and in int8. Slices that are left when
+a step and half of it were too much train that model through int8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-from trimtab.plan import SHARES, Plan
+from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 
 from .pruning import Ladder
 from .run import Search
 
-#: Share of the training that the short runs over all strengths get.
-SHORT = 0.3
-#: Of the rest, for the float model; what is left trains it through int8.
-LONG = 0.85
-#: A drop of so many times the allowed one after a short run may still come back: at 0.5 points a
-#: resnet56 without 30% of its int8 time came from 1.9 points to 0.4 in six times as long.
+#: Parts of the time.
+SLICES = 6
+#: Share of the time that a step leaves.
+STEP = 0.88
+#: A drop of so many times the allowed one may still come back: with 0.5 points allowed a resnet56
+#: without 30% of its int8 time came from 1.9 points to 0.4 in six times as long, one without 45%
+#: from 2.7 to 1.2.
 REACH = 4.0
-#: A drop of so many times the allowed one after the long run may come back through int8.
-NEARLY = 1.3
 
 
 def train(search: Search, plan: Plan, ladder: Ladder) -> None:
@@ -41,80 +38,67 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
     total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
     if total is None or not plan.allows("recover"):
         return
-    if not plan.allows("prune-channels"):
-        _through_int8(search, plan, Recipe("float", plan.start()), total, threads)
-        return
-    untouched = ladder.base
-    strongest = _short_runs(ladder, SHORT * total, threads)
-    if strongest is None or strongest.recipe is None:
-        search.log.note("train", "no strength is within reach of training", search.results)
-        _through_int8(search, plan, untouched, (1 - SHORT) * total, threads)
-        return
-    left = (1 - SHORT) * total
-    longer = plan.recovered(strongest.recipe, LONG * left, threads)
-    found = search.attempt("train", [longer])
-    base = found[0].recipe if found and not found[0].failure else None
-    if base is not None and plan.halves():
-        search.attempt("train", [plan.halved(base)])
-    if base is None or not _nearly(search, found[0]):
-        base = untouched
-        search.log.note(
-            "train", f"{longer.name} stays too far off: the rest of the time is for {base.name}"
-        )
-    _through_int8(search, plan, base, (1 - LONG) * left, threads)
+    left, seconds = SLICES, total / SLICES
+    if plan.allows("prune-channels"):
+        left = _in_turns(ladder, seconds, threads)
+    if left and not search.spent.over:
+        _with_the_rest(search, plan, ladder.base, left * seconds, threads)
 
 
-def _nearly(search: Search, result: Result) -> bool:
-    """Whether training through int8 may bring a trained model the rest of the way."""
-    return search.drop(result) <= NEARLY * max(search.constraints.max_drop, 1e-3)
+def _in_turns(ladder: Ladder, seconds: float, threads: int) -> int:
+    """Prune and train until a step and half a step were too much; the slices that are left."""
+    left, steps = SLICES, [STEP, (1 + STEP) / 2]
+    while left and steps:
+        share = round(steps[0] * ladder.reached, 3)
+        found, used = _brought_back(ladder, share, seconds, threads, left)
+        left -= used
+        if found is None or found.recipe is None:
+            steps.pop(0)
+            continue
+        ladder.go_on_from(found.recipe, share)
+    return left
 
 
-def strengths(kept: Collection[float]) -> tuple[float, ...]:
-    """Strengths to train, the mildest first: those that cost too much as they are.
-
-    Args:
-        kept: shares of the time at which the pruned model keeps its quality untrained.
-    """
-    strongest = min(kept, default=1.0)
-    return tuple(share for share in SHARES if share < strongest) or SHARES[-1:]
-
-
-def _short_runs(ladder: Ladder, total: float, threads: int) -> Result | None:
-    """One short run for each strength, milder to stronger, each going on from the one before.
+def _brought_back(
+    ladder: Ladder, share: float, seconds: float, threads: int, slices: int
+) -> tuple[Result | None, int]:
+    """A step further, trained until it keeps its quality; None where that is out of reach.
 
     Returns:
-        The strongest within reach.
+        The trained float model, and the slices that it took.
     """
-    search, plan, best, halved = ladder.search, ladder.plan, None, False
-    todo = list(strengths(ladder.kept))
-    seconds = total / (len(todo) + 1)
-    while todo:
-        share = todo.pop(0)
-        pruned = ladder.pruned(share)
-        if pruned is None and best is None and not todo:
-            pruned = ladder.base  # a coarse network went as far as it can untrained
-        if pruned is None:
-            continue
-        found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
-        if not found and not search.spent.over:
-            # So short a run may have found nothing better than where it began.
-            found = _untrained(search, pruned)
+    search, plan, recipe = ladder.search, ladder.plan, ladder.pruned(share)
+    assert recipe is not None  # a step is more than nothing
+    for used in range(1, slices + 1):
+        found = search.attempt("train", [plan.recovered(recipe, seconds, threads)])
+        idle = not found and not search.spent.over
+        if idle:  # training has found nothing better than where it began
+            found = _untrained(search, recipe)
         if not found or found[0].failure or found[0].recipe is None:
-            break
-        if not _within_reach(search, found[0], seconds):
-            # Half of the step that went too far, once.
-            todo = [] if halved else [ladder.between(share)]
-            halved = True
-            continue
-        if search.keeps(found[0]) and plan.allows("quantize-static"):
-            search.attempt("train", [plan.quantized(found[0].recipe)])
-        ladder.go_on_from(found[0].recipe, share)
-        best = found[0]
-    return best
+            return None, used - 1
+        within = _within_reach(search, found[0], used * seconds)
+        if _keeps(search, plan, found[0]):
+            return found[0], used
+        if idle or not within:
+            return None, used
+        recipe = found[0].recipe
+    return None, slices
+
+
+def _keeps(search: Search, plan: Plan, found: Result) -> bool:
+    """Whether a trained model has come back, in the precision that pruning is for."""
+    if not search.keeps(found) or found.recipe is None:
+        return False
+    if plan.halves():
+        search.attempt("train", [plan.halved(found.recipe)])
+    if not plan.allows("quantize-static"):
+        return True
+    quantized = search.attempt("train", [plan.quantized(found.recipe)])
+    return plan.precision == "float" or any(search.keeps(result) for result in quantized)
 
 
 def _within_reach(search: Search, found: Result, seconds: float) -> bool:
-    """Whether more training may bring back what a short run left lost; said in the log."""
+    """Whether more training may bring back what is lost; said in the log."""
     lost, allowed = search.drop(found), search.constraints.max_drop
     within = lost <= REACH * max(allowed, 1e-3)
     search.log.note(
@@ -135,9 +119,10 @@ def _untrained(search: Search, pruned: Recipe) -> list[Result]:
     return [known] if known is not None else search.attempt("train", [pruned])
 
 
-def _through_int8(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
-    """Int8 behind a trained model, and trained on through its rounding."""
+def _with_the_rest(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
+    """Int8 behind the strongest, trained on through its rounding; float where int8 is not used."""
     if not plan.allows("quantize-static"):
+        search.attempt("train", [plan.recovered(base, seconds, threads)])
         return
     quantized = plan.quantized(base)
     search.attempt("train", [quantized, plan.trained_through(quantized, seconds, threads)])
