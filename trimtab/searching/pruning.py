@@ -80,7 +80,8 @@ class Ladder:
     def go_on_from(self, recipe: Recipe, share: float) -> None:
         """The next strengths are cut out of this one."""
         self.kept.append(share)
-        self.base = replace(self.plan.float_part(recipe), name=self.plan.pruned(share).name)
+        name = recipe.name.split(", int8")[0]
+        self.base = replace(self.plan.float_part(recipe), name=name)
         self.reached = self._share_of_time(self.base)
 
     def _share_of_time(self, recipe: Recipe) -> float:
