@@ -19,6 +19,7 @@ from trimtab.core.errors import ModelError, OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.session import SessionConfig
 from trimtab.runtime_bench import worker
+from trimtab.runtime_bench.arm import Runs
 from trimtab.runtime_bench.card import Card, card
 from trimtab.runtime_bench.compare import compare
 from trimtab.runtime_bench.feeds import make_feeds
@@ -202,15 +203,26 @@ def test_an_unknown_provider_is_an_option_error_from_the_worker() -> None:
 @pytest.mark.slow
 def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> None:
     arms: list[ProcessArm] = []
+    due: list[int] = []
+
+    class Dying(ProcessArm):
+        """Killed while it has the baton: an idle process may be dealt to another model next."""
+
+        def time(self, runs: int) -> Runs:
+            if due:
+                self.host.process.kill()
+            return super().time(runs)
 
     def make(model: Model | Path, name: str) -> ProcessArm:
-        arms.append(ProcessArm(model, SessionConfig(), name))
+        kind = Dying if len(arms) == 1 else ProcessArm
+        arms.append(kind(model, SessionConfig(), name))
         return arms[-1]
 
     def until(test: object) -> bool:
-        if len(arms) == 3 and getattr(test, "blocks", 0) == 5:
-            arms[1].host.process.kill()
-        return getattr(test, "blocks", 0) >= 15
+        blocks = getattr(test, "blocks", 0)
+        if blocks == 5:
+            due.append(blocks)
+        return bool(blocks >= 15)
 
     dead, whole = compare(relu(), [relu(), relu()], make_arm=make, until=until, max_seconds=60)
     assert "SIGKILL" in (dead.error or "")
