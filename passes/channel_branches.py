@@ -1,9 +1,8 @@
 """Removing whole residual branches: a group of no channels at all.
 
 Where the only reader of a group adds to a residual stream, the group can go altogether: the branch
-then adds nothing, and all that made it is dead code. On kernels that
-work in blocks a whole branch gives far more time back for its multiplications than many layers made
-a little narrower.
+then adds nothing, and all that made it is dead code. On kernels that work in blocks a whole branch
+gives far more time back for its multiplications than many layers made a little narrower.
 """
 
 from __future__ import annotations
@@ -33,9 +32,14 @@ def branch_readers(labels: Labels, groups: Sequence[Group]) -> dict[int, ir.Node
         for number in found:
             readers.setdefault(number, []).append(sink)
     result = {}
+    streams: set[ir.Value | None] = set()
     for number, group in enumerate(groups):
         sinks = readers.get(number, [])
         if len(sinks) == 1 and _whole(sinks[0], labels, group, labels.trace.shapes):
+            place = place_of(sinks[0].node)
+            if place.result in streams:
+                continue  # of two branches that are added to each other one has to stay
+            streams.add(place.stream)
             result[number] = sinks[0].node
     return result
 

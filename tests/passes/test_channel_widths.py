@@ -163,6 +163,26 @@ def test_a_branch_that_is_gone_leaves_nothing_behind() -> None:
     assert graphs.ops(after) == ["Conv", "Relu", "GlobalAveragePool", "Conv"]
 
 
+def test_of_two_branches_that_are_added_one_stays() -> None:
+    inner = " ".join(
+        f"p{n} = Conv<pads=[1,1,1,1]>(s, w1{n}) q{n} = Relu(p{n}) r{n} = Conv(q{n}, w2{n}, b{n})"
+        for n in "ab"
+    )
+    weights = ", ".join(
+        f"float[16,16,3,3] w1{n}, float[16,16,1,1] w2{n}, float[16] b{n}" for n in "ab"
+    )
+    model = graphs.model_of(
+        f"(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) <float[16,3,3,3] w0, {weights}, "
+        f"float[5,16,1,1] w3> {{ s = Conv<pads=[1,1,1,1]>(x, w0) {inner} t = Add(ra, rb) "
+        "u = Relu(t) y = Conv(u, w3) }"
+    )
+    options = {"macs": 0.7, "protect": ("conv_0",), "block": 16, "branches": True}
+    after = PruneChannels(**options)(model, context(model))
+    assert graphs.ops(after).count("Conv") == 4
+    with pytest.raises(OptionError, match="The least is"):
+        PruneChannels(**options | {"macs": 0.2})(model, context(model))
+
+
 def test_a_branch_at_the_end_of_the_graph_may_go_too() -> None:
     model = graphs.model_of(
         "(float[N, 3, 8, 8] x) => (float[N, 16, 8, 8] y) <float[16,3,3,3] w0, float[16,16,3,3] w1, "
