@@ -132,12 +132,6 @@ class Budget:
         """Cost of the whole at the present widths."""
         return self.fixed + sum(self._cost_of(y.index, y.lengths(self.kept)) for y in self._layers)
 
-    @property
-    def floor(self) -> float:
-        """Cost where every group has its least width."""
-        least = np.array([s[0] for s in self._steps], np.int64)
-        return self.fixed + sum(self._cost_of(y.index, y.lengths(least)) for y in self._layers)
-
     def descend(self, target: float) -> None:
         """Narrow groups until the cost is at most `target`, or nothing is left to narrow."""
         total = self.cost

@@ -287,14 +287,16 @@ def _length(_: int, lengths: tuple[int, ...]) -> float:
 def _spend(budget: Budget, aim: Aim) -> float:
     """Descend to the share of the cost that is asked; the share that it becomes."""
     whole = budget.cost
-    if budget.floor > aim.share * whole:
+    budget.descend(aim.share * whole)
+    reached = budget.cost / whole
+    # Told by the way down, not by the least widths: on a staircase narrower may be slower.
+    if reached > aim.share * (1 + 1e-9):
         raise OptionError(
             f"{aim.kind}={aim.share:g} is below what any widths reach",
             where="prune-channels",
-            hint=f"The least is {budget.floor / whole:.3f}; a smaller block may reach less",
+            hint=f"The least is {reached:.3f}; a smaller block may reach less",
         )
-    budget.descend(aim.share * whole)
-    return budget.cost / whole
+    return reached
 
 
 def _spend_evenly(budget: Budget, aim: Aim, groups: list[Group], steps: list[list[int]]) -> None:
