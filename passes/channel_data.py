@@ -10,6 +10,7 @@ import numpy as np
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
+from trimtab.core.feeds import finite_batches
 from trimtab.core.model import Model
 
 from .channel_budget import Curve
@@ -28,11 +29,13 @@ def calibration(model: Model, data: Dataset, samples: int) -> list[Feeds]:
     """At most so many samples in batches that the model takes.
 
     Raises:
-        DataError: not one batch of a model of a fixed batch size.
+        DataError: not one batch of a model of a fixed batch size; NaN or infinity.
     """
     fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
     rows = fixed[0] if fixed else 64
-    batches = [dict(b.feeds) for b in data.take(samples).sized(rows) if not fixed or b.size == rows]
+    some = data.take(samples)
+    whole = [b for b in finite_batches(some, some.sized(rows)) if not fixed or b.size == rows]
+    batches = [dict(b.feeds) for b in whole]
     if not batches:
         raise DataError(
             f"has fewer than the {rows} samples of one batch of the model",

@@ -54,6 +54,15 @@ def test_criteria_of_weights_need_no_data(importance: str) -> None:
     assert step(after)["channels"] == [64, 32]
 
 
+def test_data_with_nan_are_refused_with_the_row() -> None:
+    model = chain()
+    feeds = {name: array.copy() for name, array in random_feeds(model, batch=8).items()}
+    feeds["x"][5, 0, 0, 0] = np.nan
+    with pytest.raises(DataError, match=r"NaN") as found:
+        PruneChannels(0.5, data=Dataset.of_arrays(feeds))(model, context())
+    assert "5" in str(found.value)
+
+
 @pytest.mark.parametrize("importance", ["mean_output", "least_squares"])
 def test_criteria_of_data_refuse_to_go_without(importance: str) -> None:
     with pytest.raises(DataError, match="needs data"):
