@@ -157,7 +157,8 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "layout",
         "costs",
-        tuple(n.name or n.op_type for n in nodes),
+        # onnxruntime inserts and numbers them in another order from one process to the next.
+        tuple(sorted(n.name or n.op_type for n in nodes)),
         f"{len(nodes)} changes between layouts of tensors, {NEEDED_CHANGES} are enough; "
         f"they stand beside {', '.join(beside) or 'each other'}",
         mend,
@@ -166,17 +167,17 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
 
 
 def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
-    """Operators beside layout changes; those that could follow the kernels' layout come last."""
-    found: dict[str, None] = {}
+    """Operators beside layout changes; those that could follow only where there are no others."""
+    found: set[str] = set()
     for node in nodes:
         around = [v.producer() for v in node.inputs[:1] if v is not None]
         around += [usage.node for usage in node.outputs[0].uses()]
         for other in around:
             layout_aware = other is None or "Conv" in other.op_type or "Pool" in other.op_type
             if other is not None and not layout_aware and other.op_type not in REORDERS:
-                found[other.op_type] = None
-    stubborn = [op for op in found if op not in FOLLOWERS]
-    return (stubborn or list(found))[:6]
+                found.add(other.op_type)
+    stubborn = sorted(op for op in found if op not in FOLLOWERS)
+    return (stubborn or sorted(found))[:6]
 
 
 def find_fallback(facts: Facts) -> Iterator[Finding]:
