@@ -75,9 +75,12 @@ class Recover(Pass):
         evaluate_every: steps between two validations; once an epoch where not given.
         patience: validations without improvement after which training stops; never where 0.
         batch_norm: statistics of BatchNormalization are frozen, re-estimated before and after
-            training, or trained with the batches.
-        fold: whether BatchNormalization that was trained or re-estimated is folded into the layer
-            before it afterwards.
+            training, or trained with the batches; restored puts norms back behind convolutions
+            that they were folded into, and trains with these. A network that lost much comes back
+            further so, at the rates that networks are trained with from the start: sgd, a learning
+            rate of 0.1.
+        fold: whether BatchNormalization that was trained, restored or re-estimated is folded into
+            the layer before it afterwards.
         dropout: rate of the graph's Dropout while it trains; as the graph says where not given.
         keep_zeros: weights that are exactly zero stay so.
         keep_clusters: weights that cluster-weights made equal stay so.
@@ -120,7 +123,7 @@ class Recover(Pass):
     validation: float = 0.1
     evaluate_every: int | None = None
     patience: int = 0
-    batch_norm: Literal["frozen", "re-estimated", "trained"] = "frozen"
+    batch_norm: Literal["frozen", "re-estimated", "trained", "restored"] = "frozen"
     fold: bool = True
     dropout: float | None = None
     keep_zeros: bool = True

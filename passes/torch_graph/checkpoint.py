@@ -78,7 +78,7 @@ def _identity(run: Training) -> str:
     plain = {k: v for k, v in run.how.to_json().items() if k not in _SURROUNDINGS}
     parts = [
         json.dumps(plain, sort_keys=True),
-        run.model.digest,
+        run.begun.digest,
         run.teacher.digest,
         run.data.digest,
         str(run.ctx.seed),

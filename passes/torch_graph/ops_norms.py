@@ -20,6 +20,8 @@ def batch_normalization(site: Site) -> Run:
         raise site.refuse("the graph computes its statistics itself")
 
     def run(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        if mode.observe is not None:
+            mode.observe(shift, x)
         learn = mode.training and mode.batch_norm == "trained"
         return functional.batch_norm(x, mean, var, scale, shift, learn, mode.momentum, epsilon)
 

@@ -31,12 +31,14 @@ class Mode:
             moves the stored ones towards them.
         momentum: how far a batch moves the stored statistics.
         dropout: rate of every Dropout while training; what the graph says where None.
+        observe: told the shift of each BatchNormalization that runs, and what arrives at it.
     """
 
     training: bool = False
     batch_norm: Literal["frozen", "trained"] = "frozen"
     momentum: float = 0.1
     dropout: float | None = None
+    observe: Callable[[Tensor, Tensor], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.passes.fold_norms import fold_norms
+from trimtab.passes.restore_norms import Restored, restore_norms
 
 from . import checkpoint, state
 from .augment import Augment, augmentation_for
@@ -21,6 +22,7 @@ from .interrupts import Interrupts
 from .losses import Loss
 from .module import TorchGraph, to_module
 from .news import News
+from .norms import settle_norms
 from .optimizer import Optimizer
 from .schedules import share
 from .surroundings import (
@@ -59,7 +61,7 @@ def recover(
         run = Training(how, model, teacher, data, ctx, device)
         run.choose_threads()
         run.train()
-        trained = write_back(model, run.module.cpu())
+        trained = write_back(run.model, run.module.cpu())
         if how.fold and how.batch_norm != "frozen" and not run.kept.clusters:
             trained, folded = fold_norms(trained)
             run.report |= {"folded": folded} if folded else {}
@@ -78,23 +80,30 @@ class Training:
         ctx: Context,
         device: torch.device,
     ) -> None:
-        self.how, self.model, self.teacher, self.ctx, self.device = how, model, teacher, ctx, device
+        self.how, self.begun, self.teacher, self.ctx, self.device = how, model, teacher, ctx, device
+        past = " ".join(step.pass_name for step in model.lineage)
+        pruned, clustered = "prune" in past, how.keep_clusters and "cluster" in past
+        norms: list[Restored] = []
+        # Folding gives each channel a factor of its own, and no two weights would stay equal.
+        if how.batch_norm == "restored" and not clustered:
+            model, norms = restore_norms(model)
+        self.model = model
         self.data, self.features = data, match_features(how.features, model, teacher)
         self.batches: Batches = make_batches(model, data, how.validation, how.batch, ctx.seed)
         mine = [name for name, _ in self.features]
         self.module: TorchGraph = to_module(model, mine).to(device)
         # Convolutions are faster so, by a sixth.
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module.mode.batch_norm = "trained" if how.batch_norm == "trained" else "frozen"
+        learning = how.batch_norm in {"trained", "restored"}
+        self.module.mode.batch_norm = "trained" if learning else "frozen"
         self.module.mode.dropout = how.dropout
         terms = how.terms() or default_terms(model, data, features=bool(self.features))
         self.augment = self._augment(taught=set(terms) != {"ce"})
         self.loss, self.teach = self._lesson(terms, how.threads)
-        past = " ".join(step.pass_name for step in model.lineage)
-        pruned, clustered = "prune" in past, how.keep_clusters and "cluster" in past
         self.kept = state.Kept(
             self.module, zeros=how.keep_zeros, pruned=pruned, clustered=clustered
         )
+        settle_norms(self.module, norms, self.batches, device)
         self.first = next(iter(self.batches.stream(0)))
         with torch.no_grad():
             feeds = to_tensors(self.first.batch, device)
@@ -108,6 +117,7 @@ class Training:
         self.given = math.inf
         self.news = News(ctx.progress, self.batches.size)
         self.report: dict[str, Any] = {"loss": terms, "weights": len(self.module.weights)}
+        self.report |= {"restored": len(norms)} if norms else {}
 
     def _augment(self, *, taught: bool) -> Augment:
         how, source = (
