@@ -19,13 +19,14 @@ from prune_networks import own
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.progress import Stderr
+from trimtab.core.progress import Silent, Stderr
 from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.channel_importance import by_group, l2, weight_scores
 from trimtab.passes.labels_classes import label_channels, prepared
 from trimtab.passes.prune_channels import PruneChannels
 from trimtab.passes.simplify import Simplify
+from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.clock import BenchClock
 
 LATENCIES = (0.8, 0.65, 0.5, 0.35)
@@ -90,8 +91,11 @@ def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[
     uniform = [PruneChannels(r, scope="local", **options)(model, ctx) for r in RATIOS]
     importance = Importance(model)
     models = [model, *ours, *uniform]
-    times = clock.median_ns(models, random_feeds(model), SessionConfig.of(target), seconds)
-    shares = np.array(times) / times[0]
+    # Pairs of neighbouring blocks: two threads may run at two speeds by turns, and then the medians
+    # of two models are of different turns.
+    timing = Timing(SessionConfig.of(target), seconds, in_process=True)
+    found = clock.bench.compare(model, models[1:], random_feeds(model), timing, Silent())
+    shares = np.array([1.0, *(1 / pair.check().ratio for pair in found)])
     mine = shares[1 : 1 + len(ours)]
     kept = np.array([importance.kept(m) for m in (*ours, *uniform)])
     for kind, share, left in zip(

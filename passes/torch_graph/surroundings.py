@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError, OptionError
+from trimtab.core.metric import are_classes
 from trimtab.core.model import Model
 
 from .module import TorchGraph
@@ -76,13 +76,9 @@ def no_gradient(model: Model) -> ModelError:
 
 def default_terms(model: Model, data: Dataset, *, features: bool) -> dict[str, float]:
     """The divergence of classes where labels show that there are classes, else the distance."""
-    batch = next(iter(data.take(1)), None)
-    if batch is None:
+    if not len(data):
         raise DataError("has no rows", where=data.spec)
-    labels = batch.labels
-    shape = model.outputs[0].shape
-    classes = labels is not None and np.asarray(labels).dtype.kind in "iu" and labels.ndim == 1
-    terms = {"kd" if classes and shape is not None and len(shape) == 2 else "mse": 1.0}
+    terms = {"kd" if are_classes(model, data) else "mse": 1.0}
     return terms | ({"features": 1.0} if features else {})
 
 

@@ -11,12 +11,14 @@ import graphs
 import numpy as np
 import pytest
 from cnn_data import arrays
-from search_fakes import LOOSE, fast_int8, plan_for
+from search_fakes import LOOSE, VNNI, fast_int8, plan_for
 
 from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.passes import find
+from trimtab.passes import Recover, find
+from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 from trimtab.search import optimize, save_outcome
@@ -63,8 +65,6 @@ def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_time_is_settled_as_a_number_of_steps() -> None:
-    from trimtab.core.dataset import Dataset
-
     made = arrays(60)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     model = graphs.cnn()
@@ -76,8 +76,6 @@ def test_a_time_is_settled_as_a_number_of_steps() -> None:
 
 
 def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
-    from trimtab.core.dataset import Dataset
-
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     step = find("recover").from_json({"teacher": "original", "steps": 1, "data": data})
@@ -142,8 +140,9 @@ class Turns:
 
     def drop(self, result: Result) -> float:
         share = float(result.name.split("to ")[1].split("%")[0]) / 100
-        slices = result.name.count("trained")
-        return self.lost.get(share, 0.0) * self.back**slices
+        assert result.recipe is not None
+        times = [p.seconds() for p in result.recipe.passes if isinstance(p, Recover)]
+        return self.lost.get(share, 0.0) * self.back ** (sum(filter(None, times)) / 10)
 
     def keeps(self, result: Result) -> bool:
         return self.drop(result) <= self.constraints.max_drop
@@ -168,22 +167,59 @@ def in_turns(lost: dict[float, float], back: float) -> tuple[list[float], list[s
     return ladder.kept, search.names
 
 
-def test_each_slice_cuts_a_step_further_while_the_quality_comes_back() -> None:
+def test_half_of_the_slices_cut_a_step_further_each_and_the_rest_trains_the_last() -> None:
     kept, names = in_turns({}, 0.5)
-    assert kept == [0.88, 0.774, 0.681, 0.599, 0.527, 0.464]
+    assert kept == [0.85, 0.637, 0.478]  # all of the drop may be used up at first, then none is
     assert [n for n in names if n.endswith("trained")] == [
-        f"pruned to {share}%, trained" for share in (88, 77, 68, 60, 53, 46)
+        *(f"pruned to {share}%, trained" for share in (85, 64, 48)),
+        "pruned to 48%, trained, trained",
+    ]
+    assert names[-1] == "pruned to 48%, trained, trained, int8"
+
+
+def test_a_step_takes_the_less_the_more_is_lost() -> None:
+    kept, names = in_turns({0.85: 0.04, 0.81: 0.08}, 0.5)
+    assert kept == [0.85, 0.807, 0.767]  # 0.02 was lost both times, of 0.025 in reach
+    assert "pruned to 85%, trained, int8" not in names
+    assert "pruned to 81%, trained, int8" not in names
+    assert "pruned to 77%, trained, int8" in names
+
+
+def test_half_a_step_is_tried_where_a_step_went_too_far() -> None:
+    kept, names = in_turns({0.85: 0.5}, 0.5)
+    assert kept == [0.925, 0.809]
+    assert names[-2:] == [
+        "pruned to 81%, trained, trained",
+        "pruned to 81%, trained, trained, int8",
     ]
 
 
-def test_a_drop_within_reach_is_trained_on() -> None:
-    kept, names = in_turns({0.77: 0.06, 0.68: 0.08}, 0.5)
-    assert kept == [0.88, 0.774]  # 0.03, 0.015, 0.0075; then 0.04 and 0.02 when the time is up
-    assert "pruned to 77%, trained, trained, trained" in names
-    assert names[-1] == "pruned to 68%, trained, trained"
+def test_where_no_step_is_within_reach_the_rest_trains_through_int8() -> None:
+    kept, names = in_turns(dict.fromkeys((0.85, 0.93, 0.92, 0.96), 0.5), 0.9)
+    assert kept == []
+    assert names[-1] == "float, int8, trained through int8"
 
 
-def test_after_a_step_and_half_of_it_that_went_too_far_the_rest_trains_through_int8() -> None:
-    kept, names = in_turns({0.77: 0.5, 0.83: 0.5}, 0.9)
-    assert kept == [0.88]
-    assert names[-1] == "pruned to 88%, trained, int8, trained through int8"
+@pytest.mark.parametrize(
+    ("rows", "batch", "labels", "expected"),
+    [
+        (10_000, "n", True, ("restored", ("kd", "ce"))),
+        (10_000, "n", False, ("restored", ())),
+        (9_999, "n", True, ("frozen", ())),
+        (10_000, "4", True, ("frozen", ())),  # too few rows for statistics of their own
+    ],
+)
+def test_much_data_trains_with_norms_put_back(
+    rows: int, batch: str, labels: bool, expected: tuple[str, tuple[str, ...]]
+) -> None:
+    data = Dataset.of_arrays(
+        {"x": np.zeros((rows, 1, 1, 1), np.float32)}, np.zeros(rows, np.int64) if labels else None
+    )
+    model = graphs.model_of(
+        f"(float[{batch},1,1,1] x) => (float[{batch},1] y) <float[1,1,1,1] w> "
+        "{ c = Conv (x, w)  y = Flatten (c) }"
+    )
+    plan = Plan.of(model, data, VNNI, None, timed=True)
+    (step,) = plan.middle(plan.recovered(Recipe("float", plan.start()), 60, 1))
+    assert isinstance(step, Recover)
+    assert (step.batch_norm, step.loss) == expected

@@ -189,6 +189,16 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
     return metric
 
 
+def are_classes(model: Model, data: Dataset) -> bool:
+    """Whether labels are class numbers, one an item, and the first output has scores for them."""
+    batch = next(iter(data.take(1)), None)
+    if batch is None or batch.labels is None:
+        return False
+    shape = model.outputs[0].shape
+    numbers = batch.labels.dtype.kind in "iu" and batch.labels.ndim == 1
+    return numbers and shape is not None and len(shape) == 2
+
+
 def evaluate(
     model: Model,
     data: Dataset,

@@ -1,11 +1,11 @@
-"""Training within the search: prune and train in turns, as long as the quality comes back.
+"""Training within the search: first how strongly to prune, then the rest of the time for that.
 
-The time is cut into slices. Each trains a model that was cut a step out of the strongest that keeps
-its quality; while what is lost is within reach the next slice goes on with it, and once it has come
-back the next step is cut out of the trained one (iterative pruning: Han et al., "Learning both
-weights and connections", 2015; Renda et al., "Comparing rewinding and fine-tuning", 2020). Nothing
-is staked on one strength: what came back last remains, float and in int8. Slices that are left when
-a step and half of it were too much train that model through int8.
+The time is cut into slices. Half of them try strengths: a step is cut out of the strongest model so
+far and trained for one slice; where what is lost then is within reach of a longer training, the
+next step is cut out of the trained one (iterative pruning: Han et al., "Learning both weights and
+connections", 2015; Renda et al., "Comparing rewinding and fine-tuning", 2020). The other half goes
+into one run on the last that was within reach, since a long run at a high rate brings back more
+than several short ones. What kept its quality on the way remains a candidate.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from trimtab.plan import Plan
 from trimtab.recipe import Recipe
 from trimtab.result import Result
 
-from .pruning import Ladder
+from .pruning import Ladder, metric_of
 from .run import Search
 
-#: Parts of the time.
-SLICES = 6
-#: Share of the time that a step leaves.
-STEP = 0.88
-#: A drop of so many times the allowed one may still come back: with 0.5 points allowed a resnet56
-#: without 30% of its int8 time came from 1.9 points to 0.4 in six times as long, one without 45%
-#: from 2.7 to 1.2.
-REACH = 4.0
+#: Parts of the time, and those of them that try strengths.
+SLICES, TRIALS = 6, 3
+#: Share of the time that a step takes from a model that has lost nothing.
+STEP = 0.25
+#: A drop of so many times the allowed one, after a slice, comes back in those that are left: a
+#: resnet56 without 43% of its int8 time, with 0.5 points allowed, had lost 7 points untrained, 1.3
+#: after a slice and 0.4 after two.
+REACH = 2.5
 
 
 def train(search: Search, plan: Plan, ladder: Ladder) -> None:
@@ -38,80 +38,87 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
     total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
     if total is None or not plan.allows("recover"):
         return
-    left, seconds = SLICES, total / SLICES
+    last, left, seconds = None, SLICES, total / SLICES
     if plan.allows("prune-channels"):
-        left = _in_turns(ladder, seconds, threads)
-    if left and not search.spent.over:
+        last, left = _strengths(ladder, seconds, threads)
+    if not left or search.spent.over:
+        return
+    if last is None:
         _with_the_rest(search, plan, ladder.base, left * seconds, threads)
+        return
+    for found in search.attempt("train", [plan.recovered(last, left * seconds, threads)]):
+        _offer(search, plan, found)
 
 
-def _in_turns(ladder: Ladder, seconds: float, threads: int) -> int:
-    """Prune and train until a step and half a step were too much; the slices that are left."""
-    left, steps = SLICES, [STEP, (1 + STEP) / 2]
-    while left and steps:
-        share = round(steps[0] * ladder.reached, 3)
-        found, used = _brought_back(ladder, share, seconds, threads, left)
-        left -= used
-        if found is None or found.recipe is None:
-            steps.pop(0)
-            continue
-        ladder.go_on_from(found.recipe, share)
-    return left
-
-
-def _brought_back(
-    ladder: Ladder, share: float, seconds: float, threads: int, slices: int
-) -> tuple[Result | None, int]:
-    """A step further, trained until it keeps its quality; None where that is out of reach.
+def _strengths(ladder: Ladder, seconds: float, threads: int) -> tuple[Recipe | None, int]:
+    """Prune and train for a slice by turns; a step takes the less the more is lost already.
 
     Returns:
-        The trained float model, and the slices that it took.
+        The strongest trained float recipe that is within reach, and the slices that are left.
     """
-    search, plan, recipe = ladder.search, ladder.plan, ladder.pruned(share)
-    if recipe is None:  # so little is left that a step rounds to nothing
-        return None, 0
-    for used in range(1, slices + 1):
-        found = search.attempt("train", [plan.recovered(recipe, seconds, threads)])
-        idle = not found and not search.spent.over
-        if idle:  # training has found nothing better than where it began
-            found = _untrained(search, recipe)
-        if not found or found[0].failure or found[0].recipe is None:
-            return None, used - 1
-        within = _within_reach(search, found[0], used * seconds)
-        if _keeps(search, plan, found[0]):
-            return found[0], used
-        if idle or not within:
-            return None, used
-        recipe = found[0].recipe
-    return None, slices
+    search, last, left, step = ladder.search, None, SLICES, STEP
+    lost = search.constraints.max_drop  # which the strongest untrained one has used up, or nearly
+    while left > SLICES - TRIALS and not search.spent.over:
+        share = round(ladder.reached * (1 - step * (1 - lost / _limit(search))), 3)
+        pruned = ladder.pruned(share)
+        if pruned is None:  # the next step would be none
+            break
+        found = _trained(ladder, pruned, seconds, threads)
+        left -= 1
+        if found is None or found.recipe is None:
+            step /= 2
+            continue
+        last, lost = found.recipe, max(0.0, search.drop(found))
+        ladder.go_on_from(last, share)
+    return last, left
 
 
-def _keeps(search: Search, plan: Plan, found: Result) -> bool:
-    """Whether a trained model has come back, in the precision that pruning is for."""
+def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Result | None:
+    """A pruned model after a slice; None where what it lost is out of reach."""
+    search, plan = ladder.search, ladder.plan
+    found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
+    if not found and not search.spent.over:
+        # Training has found nothing better than where it began.
+        found = _untrained(search, pruned)
+    if not found or found[0].failure or not _within_reach(search, found[0], seconds):
+        return None
+    _offer(search, plan, found[0])
+    return found[0]
+
+
+def _offer(search: Search, plan: Plan, found: Result) -> None:
+    """Candidates in the precision that pruning is for, where a trained model has come back."""
     if not search.keeps(found) or found.recipe is None:
-        return False
+        return
     if plan.halves():
         search.attempt("train", [plan.halved(found.recipe)])
     if not plan.allows("quantize-static"):
-        return True
+        return
     quantized = search.attempt("train", [plan.quantized(found.recipe)])
-    return plan.precision == "float" or any(search.keeps(result) for result in quantized)
+    if quantized and not search.keeps(quantized[0]) and plan.allows("quantize-auto"):
+        last = plan.best_known(search.constraints.max_drop, metric_of(search))
+        search.attempt("train", [plan.quantized(found.recipe, last)])
 
 
 def _within_reach(search: Search, found: Result, seconds: float) -> bool:
     """Whether more training may bring back what is lost; said in the log."""
-    lost, allowed = search.drop(found), search.constraints.max_drop
-    within = lost <= REACH * max(allowed, 1e-3)
+    lost, limit = search.drop(found), _limit(search)
+    within = lost <= limit
     search.log.note(
         "train",
         f"{found.name}: drop {lost:.4f} after {seconds:.0f} s, "
-        f"{'within' if within else 'beyond'} reach of {allowed:g}",
+        f"{'within' if within else 'beyond'} reach ({limit:g})",
         search.results,
         candidate=found.name,
         drop=lost,
         within_reach=within,
     )
     return within
+
+
+def _limit(search: Search) -> float:
+    """The largest drop after a slice that may come back."""
+    return REACH * max(search.constraints.max_drop, 1e-3)
 
 
 def _untrained(search: Search, pruned: Recipe) -> list[Result]:
