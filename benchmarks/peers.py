@@ -7,7 +7,7 @@ these tools do not all bear. FEEDS_FOLDER holds an .npz of arrays by input name 
 model. quantize_quality.py calls it. To make such a Python:
 
     python -m venv peers
-    peers/bin/pip install torch==2.13.0 onnxruntime==1.32.0 onnxsim nncf amd-quark
+    peers/bin/pip install torch==2.13.0 onnxruntime==1.32.0 onnxsim nncf amd-quark olive-ai
 """
 
 from __future__ import annotations
@@ -63,10 +63,49 @@ def onnxsim(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa:
     onnx.save(made, out)
 
 
+def olive(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+    import tempfile
+
+    from olive.data.config import DataConfig
+    from olive.data.registry import Registry
+    from olive.model import ONNXModelHandler
+    from olive.passes.olive_pass import create_pass_from_dict
+    from olive.passes.onnx.quantization import OnnxDynamicQuantization, OnnxStaticQuantization
+    from torch.utils.data import DataLoader
+
+    @Registry.register_dataset("of_feeds")
+    def _dataset(**_: object) -> list[tuple[dict[str, np.ndarray], int]]:
+        return [(one, 0) for one in feeds]
+
+    @Registry.register_dataloader("one_run_each")
+    def _loader(dataset: object, **_: object) -> DataLoader:
+        return DataLoader(dataset, batch_size=None)  # each item is a whole batch
+
+    data = DataConfig(
+        name="feeds",
+        type="DataContainer",
+        load_dataset_config={"type": "of_feeds"},
+        pre_process_data_config={"type": "skip_pre_process"},
+        post_process_data_config={"type": "skip_post_process"},
+        dataloader_config={"type": "one_run_each"},
+    )
+    # Its defaults make convolutions slower than float on x64: the settings of peers that do not.
+    static = {"data_config": data, "per_channel": True, "calibrate_method": "MinMax"}
+    kinds = {"activation_type": "uint8", "precision": "int8", "quant_format": "QDQ"}
+    kind, fields = (
+        (OnnxDynamicQuantization, {}) if text else (OnnxStaticQuantization, static | kinds)
+    )
+    step = create_pass_from_dict(kind, fields, disable_search=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = step.run(ONNXModelHandler(str(source)), str(Path(scratch) / "made.onnx"))
+        onnx.save(onnx.load(made.model_path), out)
+
+
 TOOLS: dict[str, Callable[[Path, Feeds, Path, bool], None]] = {
     "nncf": nncf,
     "quark": quark,
     "onnxsim": onnxsim,
+    "olive": olive,
 }
 
 

@@ -45,7 +45,7 @@ from trimtab.runtime_bench.compare import compare
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2", "minilm")
 #: Tools of peers.py.
-PEERS = ("nncf", "quark", "onnxsim")
+PEERS = ("nncf", "quark", "onnxsim", "olive")
 #: Runs of the model that calibrate a peer at most; a run is one image, or 32 sentences.
 PEER_RUNS = 512
 
