@@ -77,8 +77,7 @@ class Recover(Pass):
         batch_norm: statistics of BatchNormalization are frozen, re-estimated before and after
             training, or trained with the batches; restored puts norms back behind convolutions
             that they were folded into, and trains with these. A network that lost much comes back
-            further so, at the rates that networks are trained with from the start: sgd, a learning
-            rate of 0.1.
+            further so, at rates near those of a fresh network: sgd, a learning rate of 0.05.
         fold: whether BatchNormalization that was trained, restored or re-estimated is folded into
             the layer before it afterwards.
         dropout: rate of the graph's Dropout while it trains; as the graph says where not given.

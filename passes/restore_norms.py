@@ -80,6 +80,7 @@ def _may(layer: ir.Node) -> bool:
 
 
 def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
+    """The norm's output takes the name, so that it stays where the norm is folded again."""
     made, kernel = layer.outputs[0], layer.inputs[1]
     bias = layer.inputs[2] if len(layer.inputs) > 2 else None
     assert kernel is not None
@@ -94,7 +95,8 @@ def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
         inputs.append(value)
     norm = ir.node("BatchNormalization", [made, *inputs], {"epsilon": EPSILON})
     after = norm.outputs[0]
-    after.name, after.type, after.shape = f"{made.name}.norm", made.type, made.shape
+    name, made.name = made.name, f"{made.name}.unnormed"
+    after.name, after.type, after.shape = name, made.type, made.shape
     made.replace_all_uses_with(after)
     norm.replace_input_with(0, made)
     graph.insert_after(layer, norm)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trimtab.core.errors import DataError
 from trimtab.passes.restore_norms import EPSILON, Restored
 
 from .batches import Batches, to_tensors
@@ -14,6 +15,8 @@ from .module import TorchGraph
 
 #: Batches that statistics are taken of.
 _BATCHES = 20
+#: A kernel this short is none; to lengthen it would overflow.
+_DEAD = 1e-12
 
 
 def settle_norms(
@@ -24,6 +27,9 @@ def settle_norms(
     Kernels come to the length that He et al., "Delving Deep into Rectifiers", 2015, start from,
     which the norm behind them makes up for: behind a norm a step turns a kernel by the more the
     shorter it is, and folding has left them of any length.
+
+    Raises:
+        DataError: NaN or infinity, which statistics would carry into all weights.
     """
     if not norms:
         return
@@ -39,6 +45,12 @@ def settle_norms(
         with torch.no_grad():
             for count, taken in enumerate(batches.stream(0), 1):
                 module.run(to_tensors(taken.batch, device))
+                if not all(moments.finite for moments in seen.values()):
+                    raise DataError(
+                        f"NaN or infinity inside of the network, from some of {taken}",
+                        where="training data",
+                        hint="Take these items out, or mend them",
+                    )
                 if count >= min(batches.per_epoch, _BATCHES):
                     break
     finally:
@@ -62,6 +74,11 @@ class _Moments:
         self.sum, self.squares = self.sum + wide.sum(1), self.squares + wide.square().sum(1)
         self.count += wide.shape[1]
 
+    @property
+    def finite(self) -> bool:
+        """Whether all that was taken in is."""
+        return bool(torch.as_tensor(self.squares).isfinite().all())
+
     def found(self) -> tuple[Tensor, Tensor]:
         """(C,) mean and variance."""
         assert isinstance(self.sum, Tensor)
@@ -73,9 +90,8 @@ class _Moments:
 def _settle(module: TorchGraph, norm: Restored, moments: _Moments) -> None:
     kernel = module.weight(norm.kernel)
     mean, var = moments.found()
-    length = kernel.flatten(1).norm(dim=1).clamp_min(torch.finfo(kernel.dtype).tiny)
-    dead = ~kernel.flatten(1).any(1)
-    factor = torch.where(dead, torch.ones_like(length), 2**0.5 / length)
+    length = kernel.flatten(1).norm(dim=1)
+    factor = torch.where(length > _DEAD, 2**0.5 / length, 1.0)
     kernel.mul_(factor.view(-1, *(1,) * (kernel.ndim - 1)))
     if norm.bias is not None:
         module.weight(norm.bias).mul_(factor)

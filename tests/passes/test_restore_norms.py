@@ -12,6 +12,8 @@ import pytest
 import torch
 from recover_cases import Interrupting, context, images, notes, weights
 
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.session import build_session, random_feeds, run
 from trimtab.passes import ClusterWeights, PruneMagnitude, QuantizeStatic, Recover, Simplify
@@ -62,6 +64,7 @@ def test_settled_norms_see_mean_0_and_variance_1_and_change_nothing() -> None:
     plain, count = fold_norms(settled)
     assert count == 3
     assert sorted(graphs.ops(plain)) == sorted(graphs.ops(model))
+    assert [n.outputs[0].name for n in plain.graph] == [n.outputs[0].name for n in model.graph]
     assert difference(model, plain) < 1e-5
     module.mode.batch_norm = "trained"
     module.train()
@@ -90,10 +93,11 @@ def test_what_has_a_norm_or_shares_its_weight_or_is_last_stays(body: str) -> Non
     assert not restore_norms(model)[1]
 
 
-def test_a_kernel_of_zeros_stays_and_divides_nothing() -> None:
+@pytest.mark.parametrize("length", [0.0, 1e-25])
+def test_a_kernel_of_nothing_stays_and_divides_nothing(length: float) -> None:
     model = folded()
     pruned = PruneMagnitude(sparsity=0.6)(model, context())
-    zero = np.zeros_like(weights(pruned)["w1"][:1])
+    zero = length * weights(pruned)["w1"][:1]
     value = pruned.graph.initializers["w1"]
     value.const_value = ir.tensor(np.concatenate([zero, weights(pruned)["w1"][1:]]), name="w1")
     after = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=4, **FROM_THE_START)(
@@ -127,6 +131,16 @@ def test_shared_and_rounded_weights_get_no_norms(made: Any) -> None:
     )
     assert "restored" not in notes(after)
     assert sorted(graphs.ops(after)) == sorted(graphs.ops(model))
+
+
+def test_nan_is_told_with_its_items_and_gets_into_no_weight() -> None:
+    (batch,) = images().sized(96)
+    x = batch.feeds["x"].copy()
+    x[:, 0] = np.nan
+    data = Dataset.of_arrays({"x": x})
+    how = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)
+    with pytest.raises(DataError, match=r"NaN or infinity.*items"):
+        how(folded(), context(data))
 
 
 def test_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

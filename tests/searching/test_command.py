@@ -29,7 +29,13 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
 ) -> None:
     assert main(["optimize", *files, "--dry-run", "--train", "5m"]) == 0
     told = capsys.readouterr().out
-    for wanted in ("int8 static", "pruned to 70%", "in turns", "confirm", "nothing was made"):
+    for wanted in (
+        "int8 static",
+        "pruned to 70%",
+        "strength of pruning",
+        "confirm",
+        "nothing was made",
+    ):
         assert wanted in told
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()

@@ -80,7 +80,9 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
     if effort.train_seconds and plan.allows("recover"):
-        lines.append(Line("train", "prune and train in turns", effort.train_seconds))
+        lines.append(
+            Line("train", "find the strength of pruning, then train", effort.train_seconds)
+        )
     graphs = sum(entry.always for entry in lines)
     lines.append(
         Line("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)

@@ -7,7 +7,7 @@
     prune        channels away by steps, from mild to strong while quality lasts; for the int8
                  kernels, and judged in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
-    train        prune and train in turns, as long as the quality comes back
+    train        find how strongly to prune, training a while at each strength, then train longer
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
 are visited, since each stage goes on from what the one before left.
