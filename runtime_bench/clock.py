@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
@@ -13,6 +12,7 @@ from trimtab.core.progress import Silent
 from trimtab.core.session import Feeds, SessionConfig
 
 from .bench import Bench, LocalBench, Timing
+from .statistics import medians_side_by_side
 
 #: `Ratio` promises a 95% interval.
 ALPHA = 0.05
@@ -63,13 +63,15 @@ class BenchClock:
     ) -> list[float]:
         """Median latency of each model in nanoseconds, all measured interleaved in one run.
 
+        What slows all models of a round alike is taken out, so that their ratios hold.
+
         Raises:
             RunError: a model was refused, crashed or hung.
         """
         found = self.bench.measure(models, feeds, self._timing(config, seconds), Silent())
         if any(m.interrupted for m in found):
             raise KeyboardInterrupt  # a pass cannot go on with half a measurement
-        return [float(median(m.samples_ns)) for m in found]
+        return medians_side_by_side([m.samples_ns for m in found])
 
     def _timing(self, config: SessionConfig, seconds: float) -> Timing:
         return Timing(config, seconds, alpha=ALPHA, seed=self.seed, in_process=self.in_process)

@@ -31,6 +31,8 @@ CLIP = 3.0
 SPREAD_FLOOR = 1e-3
 #: Up to here all pairs of blocks are averaged for the estimate; beyond, the median does.
 PAIRS_UP_TO = 1500
+#: Sweeps of a median polish, which hardly moves after two.
+POLISHING = 4
 
 Floats = NDArray[np.float64]
 
@@ -191,3 +193,30 @@ def hodges_lehmann(values: Sequence[float]) -> float:
         return float(np.median(array))
     rows, columns = np.triu_indices(len(array))
     return float(np.median((array[rows] + array[columns]) / 2))
+
+
+def medians_side_by_side(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """A typical time of each row, freed of what slows all rows of a column alike.
+
+    Median polish (Tukey, Exploratory Data Analysis, 1977) on logarithms. Where a machine runs at
+    two speeds by turns, plain medians may fall on the one for one row and on the other for another,
+    so that their ratio tells nothing; within a column both run at the same.
+
+    Args:
+        rounds: (models, runs) times above 0; runs of one column were taken together. What one row
+            has beyond the shortest is left out.
+
+    Raises:
+        ValueError: a row without times.
+    """
+    fewest = min(len(times) for times in rounds)
+    if not fewest:
+        raise ValueError("no times")
+    rest = np.log(np.maximum(1.0, [list(times[:fewest]) for times in rounds]))
+    rows, columns = np.zeros(len(rest)), np.zeros(fewest)
+    for _ in range(POLISHING):
+        by_row = np.median(rest, axis=1)
+        rows, rest = rows + by_row, rest - by_row[:, None]
+        by_column = np.median(rest, axis=0)
+        columns, rest = columns + by_column, rest - by_column
+    return [float(ns) for ns in np.exp(rows + np.median(columns))]

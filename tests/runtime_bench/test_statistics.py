@@ -15,6 +15,7 @@ from trimtab.runtime_bench.statistics import (
     hodges_lehmann,
     log_e_value,
     log_phi,
+    medians_side_by_side,
     spread,
 )
 from trimtab.runtime_bench.verdict import decide, interval, settled
@@ -199,3 +200,22 @@ def test_the_spread_ignores_a_wild_value_and_never_vanishes() -> None:
     values = [*rng.standard_normal(400), 1e6]
     assert spread(values) == pytest.approx(1.0, abs=0.15)
     assert spread([0.2] * 10) > 0
+
+
+def test_medians_side_by_side_see_through_a_machine_of_two_speeds() -> None:
+    """Half of the rounds run at 0.6 of the speed; each plain median falls on either."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        slow = np.where(rng.random(41) < 0.5, 1 / 0.6, 1.0)
+        true = np.array([100.0, 80.0, 40.0])
+        times = true[:, None] * slow * np.exp(0.02 * rng.standard_normal((3, 41)))
+        found = medians_side_by_side(times.tolist())
+        assert np.array(found) / found[0] == pytest.approx(true / 100, rel=0.02)
+        assert 95 < found[0] < 105 / 0.6
+
+
+def test_one_row_alone_has_its_median_and_a_longer_row_is_cut() -> None:
+    assert medians_side_by_side([[3e6, 1e6, 2e6]]) == pytest.approx([2e6])
+    assert medians_side_by_side([[10.0, 10.0, 10.0], [20.0, 20.0]]) == pytest.approx([10, 20])
+    with pytest.raises(ValueError, match="no times"):
+        medians_side_by_side([[1.0], []])
