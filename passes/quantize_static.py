@@ -23,6 +23,7 @@ from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
 from .calibrate import Statistics, calibrate, fitting
+from .fill_channels import fill_input_channels
 from .int8_forms import to_int8_forms
 from .mixed import choose_float
 from .mixed_parts import (
@@ -130,6 +131,9 @@ class QuantizeStatic(Pass):
             "forms": forms,
         }
         written, floats, notes = self._written(model, scheme, seen, held, ctx)
+        if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
+            filled = fill_input_channels(written.graph)
+            report["forms"] = forms | ({"channels-filled": filled} if filled else {})
         declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
         share = running_share(written, model, ctx.target)
         report |= notes | share.to_json()

@@ -188,7 +188,9 @@ def _round(
     weights: dict[ir.Node, Weight] = {}
     declined: list[Declined] = []
     for layer in unit.layers:
-        weight, original = weight_of(layer), float_weight(makers[layer.name])
+        weight = weight_of(layer)
+        shape = None if isinstance(weight, str) else weight.shape
+        original = float_weight(makers[layer.name], shape)
         if isinstance(weight, str) or original is None or original.shape != weight.shape:
             why = weight if isinstance(weight, str) else "the float model has another weight"
             declined.append(Declined(layer.name or "", why))
@@ -244,7 +246,7 @@ def _floated(
         weight = named.get(node.name)
         if weight is None or node.inputs[1] is None:
             continue
-        original = float_weight(makers[node.name])
+        original = float_weight(makers[node.name], weight.shape)
         assert original is not None
         name = f"{node.name}_float_weight"
         value = ir.val(name, const_value=ir.tensor(original.astype(np.float32), name=name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .fill_channels import TOGETHER
 from .layer_rows import as_columns, window_of
 from .weights import channel_axis
 
@@ -77,9 +79,17 @@ def weight_of(layer: ir.Node) -> Weight | str:
     )
 
 
-def float_weight(layer: ir.Node) -> Array | None:
-    """The constant second input of a float layer."""
+def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Array | None:
+    """The constant second input of a float layer, input channels filled up with zeros to `shape`.
+
+    None where it is computed.
+    """
     value = layer.inputs[1]
     if value is None or value.const_value is None:
         return None
-    return value.const_value.numpy().astype(np.float64)
+    array = value.const_value.numpy().astype(np.float64)
+    if shape is not None and layer.op_type == "Conv" and array.ndim == len(shape):
+        missing = shape[1] - array.shape[1]
+        if 0 < missing < TOGETHER:
+            array = np.pad(array, [(0, missing if a == 1 else 0) for a in range(array.ndim)])
+    return array

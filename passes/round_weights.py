@@ -111,7 +111,7 @@ def round_weights(
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
         before = weight.integers.const_value
-        integers = _descend(weight, layer, float_weight(makers[layer.name]), *sums)
+        integers = _descend(weight, layer, float_weight(makers[layer.name], weight.shape), *sums)
         weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
         after = answer_error(model, judge, truth, config)
         if after < error:

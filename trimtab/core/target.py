@@ -60,6 +60,11 @@ class Target:
     int8_block: int = 16
     max_opset: int = 23
 
+    @property
+    def fills_channels(self) -> bool:
+        """Whether U8S8 convolutions are faster on input channels filled up with zeros."""
+        return self.isa == "x64"
+
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise OptionError("threads must be at least 1", where=f"threads={self.threads}")
