@@ -119,7 +119,7 @@ def test_a_drop_is_told_with_its_paired_error():
 
 
 def test_an_int8_share_names_what_stays_float():
-    share = Share(3, 1, 4, 600, 400, ("head",))
+    share = Share(3, 1, 4, 0.6, ("head",))
     ruling = ruled(Budget("int8_share", 0.9, "90%"), Facts(share=share))
     assert ruling.verdict == "fail"
     assert "head" in ruling.evidence

@@ -8,7 +8,7 @@ float, and weighed by their multiply-accumulates.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,8 +75,7 @@ class Share:
         int8_ops: operators of `INT8_OPS`.
         float_ops: operators of `FLOAT_OPS`.
         leftover_qdq: conversions between int8 and float that no kernel absorbed.
-        int8_macs: multiply-accumulates of the int8 operators, for one run.
-        float_macs: multiply-accumulates of the float operators.
+        int8_share: part of the multiply-accumulates of one run that is made in int8, 0 to 1.
         float_nodes: names of the float operators.
         ops: all operators of the graph that runs, counted by type.
         as_written: judged by the graph as it is written; no provider has loaded it.
@@ -85,17 +84,10 @@ class Share:
     int8_ops: int
     float_ops: int
     leftover_qdq: int
-    int8_macs: int
-    float_macs: int
+    int8_share: float
     float_nodes: tuple[str, ...] = ()
     ops: Mapping[str, int] = field(default_factory=dict)
     as_written: bool = False
-
-    @property
-    def int8_share(self) -> float:
-        """Part of the multiply-accumulates that is made in int8, 0 to 1."""
-        total = self.int8_macs + self.float_macs
-        return self.int8_macs / total if total else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -121,7 +113,7 @@ def int8_share(
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    config = config or SessionConfig()
+    config = (config or SessionConfig()).fusing_alone(model)
     running = running_graph(model, config)
     counts = collections.Counter(node.op_type for node in running.graph)
     if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
@@ -130,13 +122,11 @@ def int8_share(
         without = (*config.disabled_optimizers, "NchwcTransformer")
         running = running_graph(model, replace(config, disabled_optimizers=without))
     integer, floating = _kinds(running)
-    shapes = _shapes(replace(model, ir=running), [*integer, *floating], config, feeds)
     return Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
-        int8_macs=_sum_macs(integer, shapes),
-        float_macs=_sum_macs(floating, shapes),
+        int8_share=_weighed(replace(model, ir=running), integer, floating, config, feeds),
         # This fusion appends its own name to that of the node that it replaces.
         float_nodes=tuple(
             (node.name or node.op_type).split("/MatmulTransposeFusion")[0] for node in floating
@@ -161,13 +151,12 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> S
     integer, floating = _kinds(model.ir)
     between = [node for node in floating if fused and between_qdq(node)]
     floating = [node for node in floating if node not in between]
-    shapes = _shapes(model, [*integer, *between, *floating], SessionConfig(), feeds)
+    integer += between
     return Share(
-        int8_ops=len(integer) + len(between),
+        int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=0 if fused else sum(counts[op] for op in QDQ_OPS),
-        int8_macs=_sum_macs([*integer, *between], shapes),
-        float_macs=_sum_macs(floating, shapes),
+        int8_share=_weighed(model, integer, floating, SessionConfig(), feeds),
         float_nodes=tuple(node.name or node.op_type for node in floating),
         ops=dict(counts),
         as_written=True,
@@ -198,6 +187,21 @@ def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
         [node for node in nodes if node.op_type in INT8_OPS],
         [node for node in nodes if node.op_type in FLOAT_OPS],
     )
+
+
+def _weighed(
+    running: Model,
+    integer: Sequence[ir.Node],
+    floating: Sequence[ir.Node],
+    config: SessionConfig,
+    feeds: Feeds | None,
+) -> float:
+    """Part of the multiply-accumulates that `integer` makes; needs a run only where both occur."""
+    if not integer or not floating:
+        return float(bool(integer))
+    shapes = _shapes(running, [*integer, *floating], config, feeds)
+    mine, others = _sum_macs(integer, shapes), _sum_macs(floating, shapes)
+    return mine / (mine + others) if mine + others else 0.0
 
 
 def _sum_macs(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -> int:
