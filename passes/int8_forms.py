@@ -8,6 +8,8 @@ fold into the quantizer after them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from trimtab.core.model import Model
@@ -17,14 +19,16 @@ from .forms.sites import Site, apply_form, find_sites
 
 #: The first one leaves a HardSigmoid to the second.
 RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")
+#: Dynamic int8 multiplies on any number of axes; the Reshapes around a Gemm only cost time there.
+DYNAMIC_RULES = ("matmul-from-rows",)
 #: Channels beyond which a dense 1x1 convolution costs more than the copy it replaces.
 MOST_CHANNELS = 512
 
 
-def to_int8_forms(model: Model) -> dict[str, int]:
+def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
     """Rewrite in place; how many sites each rule was applied at."""
     found: dict[str, int] = {}
-    for name in RULES:
+    for name in rules:
         rule = find_form(name)
         sites, _ = find_sites(rule, model.graph)
         values = {v.name: v for node in model.graph for v in node.outputs[:1]}

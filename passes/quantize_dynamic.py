@@ -12,6 +12,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
+from .int8_forms import DYNAMIC_RULES, to_int8_forms
 from .qdq import finished, inferred, quiet
 from .quantizable import match_nodes, prepare
 from .quantize_static import running_share
@@ -43,6 +44,8 @@ class QuantizeDynamic(Pass):
         """Write the graph of integer operators and look at what really runs."""
         prepare(model)
         excluded = match_nodes(self.exclude, model.graph)
+        # Excluded operators have to be found again by their names.
+        forms = {} if excluded else to_int8_forms(model, DYNAMIC_RULES)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         if not self.convs:
             declined += [
@@ -52,7 +55,8 @@ class QuantizeDynamic(Pass):
             ]
         written = self._quantize(model, ctx.target, excluded)
         share = running_share(written, model, ctx.target)
-        return Rewrite(written, declined, share.to_json(), loaded=not share.as_written)
+        report = {"forms": forms, **share.to_json()}
+        return Rewrite(written, declined, report, loaded=not share.as_written)
 
     def _quantize(self, model: Model, target: Target, excluded: list[str]) -> ir.Model:
         from onnxruntime.quantization import QuantType

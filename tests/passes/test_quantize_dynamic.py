@@ -5,6 +5,7 @@ import pytest
 from int8_graphs import attention, chain, graph, linear
 
 from trimtab.core.context import Context
+from trimtab.core.model import Model
 from trimtab.core.running import int8_share
 from trimtab.core.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
@@ -63,3 +64,45 @@ def test_embeddings_shrink_unless_declined():
     )
     plain, small = QuantizeDynamic(embeddings=False)(model, VNNI), QuantizeDynamic()(model, VNNI)
     assert small.size_bytes < plain.size_bytes / 3
+
+
+def rows() -> Model:
+    return graph(
+        """g (float[2, 6, 32] x) => (float[2, 6, 16] y) {
+          [flat] a = Reshape (x, into_rows)
+          [product] b = Gemm (a, w, c)
+          [back] y = Reshape (b, shape)
+        }""",
+        into_rows=np.array([-1, 32], np.int64),
+        shape=np.array([2, 6, 16], np.int64),
+        w=(32, 16),
+        c=(16,),
+    )
+
+
+def test_rows_made_for_a_gemm_alone_are_not_made() -> None:
+    made = QuantizeDynamic()(rows(), VNNI)
+    assert made.lineage[-1].notes["forms"] == {"matmul-from-rows": 1}
+    assert "Reshape" not in {node.op_type for node in made.graph}
+    feeds = random_feeds(rows())
+    expected, got = (run(build_session(m), feeds)["y"] for m in (rows(), made))
+    np.testing.assert_allclose(got, expected, atol=0.05)
+
+
+def test_what_is_excluded_by_name_keeps_its_form() -> None:
+    model = graph(
+        """g (float[2, 6, 32] x) => (float[2, 6, 32] z) {
+          a = Reshape (x, into_rows)
+          [product] b = Gemm (a, w, c)
+          y = Reshape (b, shape)
+          z = MatMul (y, v)
+        }""",
+        into_rows=np.array([-1, 32], np.int64),
+        shape=np.array([2, 6, 16], np.int64),
+        w=(32, 16),
+        c=(16,),
+        v=(16, 32),
+    )
+    made = QuantizeDynamic(exclude=("product",))(model, VNNI)
+    assert made.lineage[-1].notes["forms"] == {}
+    assert made.lineage[-1].notes["int8_ops"] == 1
