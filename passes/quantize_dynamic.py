@@ -78,7 +78,8 @@ class QuantizeDynamic(Pass):
                 QuantType.QUInt8,  # the only type that its kernels compute while running
                 None,
                 [],
-                excluded,
+                # The quantizer writes each Gemm as a MatMul first, under a name of its own.
+                [*excluded, *(f"{name}_MatMul" for name in excluded)],
                 ops,
                 {"MatMulConstBOnly": True, "WeightSymmetric": True},
             )

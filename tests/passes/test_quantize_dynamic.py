@@ -89,7 +89,7 @@ def test_rows_made_for_a_gemm_alone_are_not_made() -> None:
     np.testing.assert_allclose(got, expected, atol=0.05)
 
 
-def test_what_is_excluded_by_name_keeps_its_form() -> None:
+def test_a_gemm_that_is_excluded_by_name_stays_float() -> None:
     model = graph(
         """g (float[2, 6, 32] x) => (float[2, 6, 32] z) {
           a = Reshape (x, into_rows)
@@ -106,3 +106,4 @@ def test_what_is_excluded_by_name_keeps_its_form() -> None:
     made = QuantizeDynamic(exclude=("product",))(model, VNNI)
     assert made.lineage[-1].notes["forms"] == {}
     assert made.lineage[-1].notes["int8_ops"] == 1
+    assert any(node.op_type == "MatMul" and "product" in str(node.name) for node in made.graph)
