@@ -292,12 +292,11 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
     copy = model.clone()
     values = {v.name: v for node in copy.graph for v in node.outputs}
     present = {v.name for v in copy.graph.outputs}
-    for name in dict.fromkeys(names):
-        if name in present:
-            continue
+    added = [name for name in dict.fromkeys(names) if name not in present]
+    for name in added:
         if name not in values:
             raise RunError(f"no tensor named {name!r}", where=model.name)
-        copy.graph.outputs.append(values[name])
+    copy.graph.outputs.extend(values[name] for name in added)
     return replace(copy, name=model.name)
 
 
