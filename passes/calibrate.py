@@ -2,6 +2,7 @@
 
 The observed tensors are made outputs of the float model, which runs optimized on batches cut to a
 fixed memory. Minimum and maximum are exact; histograms count an evenly spread part of each tensor.
+Where single samples reach far beyond all others a second pass counts without them.
 So memory is that of one batch and of tensors x bins, whatever the number of samples.
 """
 
@@ -26,6 +27,7 @@ from trimtab.core.session import Level, Outputs, SessionConfig, build_session, w
 from trimtab.core.target import usable_cpus
 
 from .histogram import Histogram
+from .outliers import EXPONENTS, count_reach, leave_out
 
 #: Memory of the observed tensors of one run; two of them are held at a time.
 CHUNK_BYTES = 32 << 20
@@ -50,7 +52,9 @@ class Statistics:
         sum_lowest: sum over samples of each sample's smallest value.
         sum_highest: sum over samples of each sample's largest value.
         rows: number of samples seen.
-        histogram: of an evenly spread part of the values.
+        histogram: of an evenly spread part of the values; without those of single samples that
+            reach too far out, see `outliers`.
+        reach: samples by the binary exponent of their largest magnitude.
     """
 
     lowest: float = math.inf
@@ -59,6 +63,7 @@ class Statistics:
     sum_highest: float = 0.0
     rows: int = 0
     histogram: Histogram = field(default_factory=Histogram)
+    reach: NDArray[np.int64] = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
 
     @property
     def mean_lowest(self) -> float:
@@ -96,15 +101,22 @@ class Statistics:
         self.sum_lowest += float(low.sum(dtype=np.float64))
         self.sum_highest += float(high.sum(dtype=np.float64))
         self.rows += len(low)
+        count_reach(self.reach, np.maximum(-low, high))
         self.histogram.cover(self.lowest, self.highest)
         self.histogram.add(_spread(flat.reshape(-1), budget))
         return None
+
+    def within(self, array: NDArray[Any], budget: int) -> NDArray[np.float32]:
+        """Those of an evenly spread part of the values that the histogram covers."""
+        values = _spread(array.reshape(-1).astype(np.float32, copy=False), budget)
+        low, high = self.histogram.start, self.histogram.start + self.histogram.width
+        return values[(values >= low) & (values <= high)]
 
 
 def calibrate(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Statistics]:
-    """Statistics of the named tensors over all of the data, in one pass.
+    """Statistics of the named tensors over all of the data, in one pass where none lies far out.
 
     Args:
         model: the float model.
@@ -125,23 +137,40 @@ def calibrate(
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
     found = {name: Statistics() for name in tensors}
-    first = 0
-    stream = in_runs(model, data.sized(rows), rows)
+    observed = functools.partial(
+        _observed, RepeatedRuns(session, inner), model, data, ctx, rows=rows, runs=runs
+    )
     take_in = functools.partial(_take_in, found, budget=budget, data=data)
-    again = RepeatedRuns(session, inner)
     # One run is taken in while the next one is computed: numpy and onnxruntime both let go of
     # the interpreter. They are taken in one after the other, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[None] | None = None
-        for index, batch in enumerate(ctx.progress.track(stream, "calibrating", runs)):
-            arrays = _run(again, batch, f"{data.spec}, batch {index}")
+        for arrays, size, first in observed("calibrating"):
             if waiting is not None:
                 waiting.result()
-            waiting = pool.submit(take_in, arrays, batch.size, first)
-            first += batch.size
+            waiting = pool.submit(take_in, arrays, size, first)
         if waiting is not None:
             waiting.result()
+    leave_out(found, observed, budget, data, ctx)
     return found
+
+
+def _observed(
+    again: RepeatedRuns,
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    what: str,
+    *,
+    rows: int,
+    runs: int,
+) -> Iterator[tuple[Outputs, int, int]]:
+    """Arrays by tensor, samples in them and the number of the first, run by run."""
+    first = 0
+    stream = in_runs(model, data.sized(rows), rows)
+    for index, batch in enumerate(ctx.progress.track(stream, what, runs)):
+        yield _run(again, batch, f"{data.spec}, batch {index}"), batch.size, first
+        first += batch.size
 
 
 def _take_in(

@@ -45,8 +45,11 @@ def find_range(
     full = (min(statistics.lowest, 0.0), max(statistics.highest, 0.0))
     if method == "minmax" or full == (0.0, 0.0):
         return full
+    span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
+    full = clip(span, full)  # of single samples that reach too far out nothing is in the histogram
     if method == "mean_minmax":
-        return min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
+        means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
+        return clip(means, full)
     if method == "percentile":
         return clip(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)

@@ -29,6 +29,8 @@ MODES = {
 }
 #: Fields that the evaluation reads where the pass has none of that name.
 _OF_THE_JUDGEMENT = frozenset({"data", "max_drop", "metric"})
+#: Part of the arithmetic in int8 below which missing data are worth a word.
+_LITTLE = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +76,16 @@ def execute(args: argparse.Namespace) -> int:
     steps: list[Pass] = [find("simplify")(), kind.from_json(given)]
     if args.requantize:
         steps.insert(0, find("dequantize")())
-    return apply(steps, args, accept=lambda before, after: _accept(before, after, args))
+    told: list[str] = []
+
+    def accept(before: Model, after: Model) -> None:
+        _accept(before, after, args)
+        if mode == "dynamic" and args.mode is None:
+            told.extend(_missing_data(after))
+
+    code = apply(steps, args, accept=accept)
+    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    return code
 
 
 def _mode_of(given: dict[str, Any]) -> str:
@@ -84,6 +95,17 @@ def _mode_of(given: dict[str, Any]) -> str:
     order = ["auto", "static", "weights"] if given.get("data") else ["dynamic", "weights"]
     asked = set(given) - _OF_THE_JUDGEMENT
     return next((m for m in order if asked <= set(find(MODES[m]).fields())), order[0])
+
+
+def _missing_data(after: Model) -> list[str]:
+    """Where little runs in int8 without calibration data, what to do about it."""
+    share = after.lineage[-1].notes["int8_share"]
+    if share >= _LITTLE:
+        return []
+    return [
+        f"{share:.0%} of the multiply-accumulates run in int8: without data only matrix products "
+        "do. Give --data, samples to calibrate on, for the convolutions"
+    ]
 
 
 def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
         return lines
     step = after.lineage[-1]
     for key, value in step.notes.items():
-        if key != "declined":
+        if key != "declined" and value not in ({}, [], ()):
             lines += _note(key, value)
     declined = step.notes.get("declined", [])
     if declined:

@@ -1,0 +1,93 @@
+"""Single samples that lie so far out that the ranges of all others would be lost for them.
+
+One broken pixel of a million, where images reach four, makes a range in which all others share one
+level, and a histogram over all shows nothing of them. What a tensor's samples reach is therefore
+counted by powers of two; where a few reach far beyond the rest, its histogram is counted again over
+what the rest hold, and ranges are searched there. Values that every sample has, however large, are
+no outliers: transformers need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.session import Outputs
+
+from .histogram import Histogram
+
+if TYPE_CHECKING:
+    from .calibrate import Statistics
+
+#: How many times further than the usual a sample reaches that is left out.
+FAR = 256.0
+#: Part of the samples that counts as usual.
+USUAL = 0.9
+#: Samples from which on it is known what is usual.
+LEAST_SAMPLES = 8
+#: Binary exponents of float32, zero before them.
+EXPONENTS = 300
+_LOWEST = -149
+
+Counts = NDArray[np.int64]
+#: Arrays by tensor, samples in them, number of the first; all runs over the data again.
+Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
+
+
+def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
+    """Count samples by the binary exponent of their largest magnitude; in place.
+
+    Args:
+        counts: (EXPONENTS,).
+        largest: (samples,) not negative.
+    """
+    exponents = np.frexp(largest)[1] - _LOWEST + 1
+    np.add.at(counts, np.where(largest > 0, exponents, 0), 1)
+
+
+def usual_reach(counts: Counts) -> float:
+    """What nine samples of ten stay below, to a factor of two; infinite where that is not known."""
+    total = int(counts.sum())
+    place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
+    if total < LEAST_SAMPLES or place == 0:  # most samples are zero throughout
+        return float("inf")
+    return float(2.0 ** (place + _LOWEST - 1))
+
+
+def leave_out(
+    found: Mapping[str, Statistics], stream: Stream, budget: int, data: Dataset, ctx: Context
+) -> None:
+    """Count the histograms of tensors with such samples again without them, and say so."""
+    reach = {name: usual_reach(of.reach) for name, of in found.items()}
+    far = {n: r for n, r in reach.items() if max(-found[n].lowest, found[n].highest) > FAR * r}
+    if not far:
+        return
+    for name, usual in far.items():
+        low, high = max(found[name].lowest, -2 * usual), min(found[name].highest, 2 * usual)
+        found[name].histogram = Histogram(min(low, 0.0), max(high, 0.0) - min(low, 0.0))
+    row = None
+    for arrays, rows, first in stream("calibrating without outliers"):
+        for name, usual in far.items():
+            values = found[name].within(arrays[name], budget)
+            if row is None and np.abs(arrays[name]).max(initial=0) > FAR * usual:
+                row = first + _first_row(arrays[name], rows, FAR * usual)
+            found[name].histogram.add(values)
+    name = next(iter(far))
+    largest = max(-found[name].lowest, found[name].highest)
+    sample = "a sample" if row is None else f"sample {data.row(row)}"
+    ctx.progress.say(
+        f"{sample} reaches {largest:.3g} in tensor {name!r}, where nine of ten stay below "
+        f"{far[name]:.3g}: look at it. Ranges of {len(far)} tensors leave such values out"
+    )
+
+
+def _first_row(array: NDArray[np.float32], rows: int, limit: float) -> int:
+    """The first sample that goes beyond a limit; 0 where the tensor has no axis of samples."""
+    if not array.ndim or array.shape[0] != rows:
+        return 0
+    return int(np.argmax(np.abs(array.reshape(rows, -1)).max(axis=1) > limit))
