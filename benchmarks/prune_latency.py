@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", default=["vgg16", "resnet18"])
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each comparison")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of each comparison")
     parser.add_argument("--cache", default="", help="file that keeps timed layers")
     args = parser.parse_args()
     figures = []
@@ -95,6 +95,8 @@ def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[
     # of two models are of different turns.
     timing = Timing(SessionConfig.of(target), seconds, in_process=True)
     found = clock.bench.compare(model, models[1:], random_feeds(model), timing, Silent())
+    if not all(pair.blocks for pair in found):
+        raise SystemExit(f"--seconds {seconds:g} are too few to compare all models once")
     shares = np.array([1.0, *(1 / pair.check().ratio for pair in found)])
     mine = shares[1 : 1 + len(ours)]
     kept = np.array([importance.kept(m) for m in (*ours, *uniform)])
