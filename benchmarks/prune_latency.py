@@ -6,7 +6,7 @@ take the same part of every group, to the same block of the kernels. All models 
 interleaved, batch 1. At equal importance the time that uniform ratios need is read off their
 frontier, between its points in proportion.
 
-    python benchmarks/prune_latency.py [--networks vgg16 resnet18] [--threads 1 2] [--seconds 60]
+    python benchmarks/prune_latency.py [--networks vgg16 resnet18] [--threads 1 2] [--seconds 240]
 """
 
 from __future__ import annotations
