@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: How many times further than the usual a sample reaches that is left out.
 FAR = 256.0
+#: How many times further than the usual ranges are searched then: some samples go beyond it.
+SEARCHED = 8.0
 #: Part of the samples that counts as usual.
 USUAL = 0.9
 #: Samples from which on it is known what is usual.
@@ -68,7 +70,8 @@ def leave_out(
     if not far:
         return
     for name, usual in far.items():
-        low, high = max(found[name].lowest, -2 * usual), min(found[name].highest, 2 * usual)
+        far_enough = SEARCHED * usual
+        low, high = max(found[name].lowest, -far_enough), min(found[name].highest, far_enough)
         found[name].histogram = Histogram(min(low, 0.0), max(high, 0.0) - min(low, 0.0))
     row = None
     for arrays, rows, first in stream("calibrating without outliers"):
