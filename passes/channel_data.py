@@ -12,6 +12,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.feeds import finite_batches
 from trimtab.core.model import Model
+from trimtab.core.progress import Progress
 
 from .channel_budget import Curve
 from .channel_curves import Places, Solution, columns_of, eliminate
@@ -21,12 +22,16 @@ from .channel_repair import Feeds, place_of
 from .channel_stream import Stream
 from .labels_classes import Group, Labels
 from .labels_parts import Sink
+from .outliers import usual_rows
 
 Readers = list[tuple[Sink, Reader]]
 
 
-def calibration(model: Model, data: Dataset, samples: int) -> list[Feeds]:
+def calibration(model: Model, data: Dataset, samples: int, progress: Progress) -> list[Feeds]:
     """At most so many samples in batches that the model takes.
+
+    Samples that reach far beyond all others are left out, and said: least squares would fit them
+    alone. Of a model of a fixed batch size it is the whole batch.
 
     Raises:
         DataError: not one batch of a model of a fixed batch size; NaN or infinity.
@@ -42,7 +47,20 @@ def calibration(model: Model, data: Dataset, samples: int) -> list[Feeds]:
             where=data.spec,
             hint="Give more data",
         )
-    return batches
+    usual = usual_rows(batches)
+    if all(rows.all() for rows in usual):
+        return batches
+    kept = [rows & rows.all() if fixed else rows for rows in usual]
+    pairs = [(b, rows) for b, rows in zip(batches, kept, strict=True) if rows.any()]
+    if not pairs:
+        return batches
+    far = int(np.flatnonzero(~np.concatenate(usual))[0])
+    count = sum(int((~rows).sum()) for rows in kept)
+    progress.say(
+        f"sample {some.row(far)} reaches far beyond the others: look at it. Left out of pruning: "
+        f"{count} of {len(np.concatenate(kept))} samples"
+    )
+    return [{name: array[rows] for name, array in b.items()} for b, rows in pairs]
 
 
 def mean_output(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Scores:

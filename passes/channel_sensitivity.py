@@ -144,7 +144,7 @@ def sensitivity(
     work = prepared(model.clone())
     labels = label_channels(work, whole=how.heads == "whole")
     groups = usable_groups(labels, how.protect)
-    batches = calibration(work, parts["ranking"], how.samples)
+    batches = calibration(work, parts["ranking"], how.samples, ctx.progress)
     curves = loss_curves(work, labels, groups, how, batches, ctx) if groups else []
     judge = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
     whole = judge(work)

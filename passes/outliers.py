@@ -9,8 +9,8 @@ no outliers: transformers need them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,35 @@ def leave_out(
     )
 
 
+def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
+    """For each batch of inputs which samples reach no further than others do, (rows,)."""
+    reach: dict[str, Counts] = {}
+    largest = [
+        {name: _largest(array) for name, array in batch.items() if array.dtype.kind == "f"}
+        for batch in batches
+    ]
+    for found in largest:
+        for name, each in found.items():
+            count_reach(reach.setdefault(name, np.zeros(EXPONENTS, np.int64)), each)
+    limits = {name: FAR * usual_reach(counts) for name, counts in reach.items()}
+    return [
+        np.all(
+            [np.ones(len(next(iter(batch.values()))), bool)]
+            + [each <= limits[name] for name, each in found.items()],
+            axis=0,
+        )
+        for batch, found in zip(batches, largest, strict=True)
+    ]
+
+
+def _largest(array: NDArray[Any]) -> NDArray[Any]:
+    """(rows,) largest magnitudes."""
+    largest: NDArray[Any] = np.abs(array.reshape(len(array), -1)).max(axis=1, initial=0)
+    return largest
+
+
 def _first_row(array: NDArray[np.float32], rows: int, limit: float) -> int:
     """The first sample that goes beyond a limit; 0 where the tensor has no axis of samples."""
     if not array.ndim or array.shape[0] != rows:
         return 0
-    return int(np.argmax(np.abs(array.reshape(rows, -1)).max(axis=1) > limit))
+    return int(np.argmax(_largest(array) > limit))

@@ -201,7 +201,7 @@ class PruneChannels(Pass):
         if not needs and not may:
             return None
         data = ctx.dataset(self.data, model, purpose=str(needs[0]) if needs else "pruning")
-        return calibration(model, data, self.samples)
+        return calibration(model, data, self.samples, ctx.progress)
 
     def _cut(self, work: Model, labels: Labels, dead: list[int], ctx: Context) -> float | None:
         """Cut in place; what the oracle finds."""

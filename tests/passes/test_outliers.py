@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from int8_graphs import chain, normal
+from int8_graphs import chain, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -17,6 +17,7 @@ from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.calibrate import calibrate
 from trimtab.passes.outliers import EXPONENTS, count_reach, usual_reach
+from trimtab.passes.prune_channels import PruneChannels
 from trimtab.passes.quantize_static import QuantizeStatic
 from trimtab.passes.ranges import METHODS, find_range
 
@@ -117,3 +118,21 @@ def test_a_file_of_statistics_knows_what_was_left_out(tmp_path: Path) -> None:
     assert path.exists()
     assert fresh.digest == again.digest
     assert error(again, model) < 0.01
+
+
+@pytest.mark.parametrize("batch", ["N", "16"])
+def test_pruning_fits_nothing_to_a_broken_sample(batch: str) -> None:
+    text = f"""g (float[{batch}, 8, 12, 12] x) => (float[{batch}, 8, 12, 12] y) {{
+          a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Relu (a)
+          y = Conv <pads = [1, 1, 1, 1]> (b, w2)
+        }}"""
+    model, heard = graph(text, w1=(16, 8, 3, 3), w2=(8, 16, 3, 3)), Heard()
+    step = PruneChannels(ratio=0.5, samples=64)
+    clean = step(model, dataclasses.replace(VNNI, data=spoilt(1.0)))
+    made = step(model, dataclasses.replace(VNNI, data=spoilt(1e6), progress=heard))
+    (told,) = heard.said
+    assert told.startswith("sample 5 reaches")
+    feeds = {"x": pixels(16)}
+    whole, one, two = (run(build_session(m), feeds)["y"] for m in (model, clean, made))
+    assert np.square(two - whole).mean() < 1.2 * np.square(one - whole).mean()
