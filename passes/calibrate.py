@@ -93,13 +93,13 @@ class Statistics:
         if not flat.size:
             return None
         low, high = flat.min(axis=1), flat.max(axis=1)
-        finite = np.isfinite(low) & np.isfinite(high)
-        if not finite.all():
-            return int(np.argmin(finite))
+        sum_low, sum_high = float(low.sum(dtype=np.float64)), float(high.sum(dtype=np.float64))
+        if not math.isfinite(sum_low + sum_high):
+            return int(np.argmin(np.isfinite(low) & np.isfinite(high)))
         self.lowest = min(self.lowest, float(low.min()))
         self.highest = max(self.highest, float(high.max()))
-        self.sum_lowest += float(low.sum(dtype=np.float64))
-        self.sum_highest += float(high.sum(dtype=np.float64))
+        self.sum_lowest += sum_low
+        self.sum_highest += sum_high
         self.rows += len(low)
         count_reach(self.reach, np.maximum(-low, high))
         self.histogram.cover(self.lowest, self.highest)

@@ -55,11 +55,13 @@ class Histogram:
 
     def add(self, values: Floats) -> None:
         """Count values that lie in the covered range."""
-        scale = np.float32(BINS / self.width)
-        index = ((values - np.float32(self.start)) * scale).astype(np.int32)
-        # Rounding puts the largest value just beyond, and float32 may put the smallest just below.
-        np.clip(index, 0, BINS - 1, out=index)
-        self.counts += np.bincount(index, minlength=BINS)
+        place = np.subtract(values, np.float32(self.start))
+        place *= np.float32(BINS / self.width)
+        # Rounding puts the largest value just beyond the last bin. What float32 puts just below
+        # the first one is cut towards zero, into it.
+        counts = np.bincount(place.astype(np.intp), minlength=BINS + 1)
+        self.counts += counts[:BINS]
+        self.counts[-1] += counts[BINS]
 
     @property
     def total(self) -> int:

@@ -32,9 +32,10 @@ SEARCHED = 8.0
 USUAL = 0.9
 #: Samples from which on it is known what is usual.
 LEAST_SAMPLES = 8
-#: Binary exponents of float32, zero before them.
-EXPONENTS = 300
-_LOWEST = -149
+#: Binary exponents of float32; the first one is that of zero and of subnormal values.
+EXPONENTS = 256
+#: The exponent field of float32 stands above so many bits, and is so much larger than the exponent.
+_BITS, _BIAS = 23, 127
 
 Counts = NDArray[np.int64]
 #: Arrays by tensor, samples in them, number of the first; all runs over the data again.
@@ -48,8 +49,8 @@ def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
         counts: (EXPONENTS,).
         largest: (samples,) not negative.
     """
-    exponents = np.frexp(largest)[1] - _LOWEST + 1
-    np.add.at(counts, np.where(largest > 0, exponents, 0), 1)
+    bits = np.abs(largest).astype(np.float32, copy=False).view(np.int32)
+    counts += np.bincount(bits >> _BITS, minlength=EXPONENTS)
 
 
 def usual_reach(counts: Counts) -> float:
@@ -58,7 +59,7 @@ def usual_reach(counts: Counts) -> float:
     place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
     if total < LEAST_SAMPLES or place == 0:  # most samples are zero throughout
         return float("inf")
-    return float(2.0 ** (place + _LOWEST - 1))
+    return float(2.0 ** (place - _BIAS + 1))
 
 
 def leave_out(
