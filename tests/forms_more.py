@@ -59,6 +59,10 @@ ATTENTION = """(float[n,2,4,8] q, float[n,2,4,8] k, bool[n,1,4,4] mask) => (floa
         g = Where (i, zero, p)
         y = MatMul (g, k)
     }"""
+HEADS = """(float[1,5,12] x, float[1,5,12] z) => (float[1,3,5,5] y) <int64[4] split = {-1,5,3,4}> {
+    q = Reshape (x, split) forward = Transpose <perm=[0,2,1,3]> (q)
+    k = Reshape (z, split) keys = Transpose <perm=[0,2,3,1]> (k)
+    y = MatMul (forward, keys) }"""
 KEYS = """(float[n,2,l,8] k) => (float[n,2,8,l] y)
     <int64[1] rest = {-1}, int64[1] depth = {8}, int64[1] two = {2}, int64[1] three = {3},
      int64[1] zero = {0}> {
@@ -150,6 +154,7 @@ CASES = [
         "Transpose MatMul Where Add Softmax MatMul",
     ),
     Case("keys-transposed", KEYS, "Transpose"),
+    Case("heads-in-place", HEADS, "Reshape Transpose Reshape Transpose MatMul"),
     Case("scale-into-weights", SCALED, "MatMul Add Reshape Transpose"),
     Case("batchnorm-open", NORMED % ("4,6,6", f"y = {NORM_ONLY}"), "Mul Add"),
     Case(
@@ -219,6 +224,13 @@ REFUSALS = [
         "differ in kernel",
     ),
     ("nan-guard-dropped", ATTENTION % "-inf", "minus infinity"),
+    (
+        "heads-in-place",
+        """(float[n,5,3,4] q, float[n,3,4,5] keys) => (float[n,3,5,5] y) {
+            forward = Transpose <perm=[0,2,1,3]> (q)
+            y = MatMul (forward, keys) }""",
+        "not known to be one",
+    ),
     ("keys-transposed", KEYS.replace("(rest, length, depth)", "(rest, depth, length)"), "do more"),
     (
         "batchnorm-into-next-conv",

@@ -6,7 +6,8 @@ writes it, such a row gives equal probabilities, never NaN, and the guard is two
 largest tensors of the model for nothing.
 
 It also transposes keys in three axes, (batch * heads, length, depth), between two Reshapes: the
-same as one Transpose of the last two axes, which onnxruntime takes into the product.
+same as one Transpose of the last two axes, which onnxruntime takes into the product. The heads of
+a single sample are brought forward by a copy, where strides would do.
 """
 
 from __future__ import annotations
@@ -15,11 +16,24 @@ import numpy as np
 import onnx_ir as ir
 
 from .dimensions import Size, axis_size, items
-from .facts import attr, const, constant_side, only_user, producer, rank, scalar
+from .facts import (
+    attr,
+    const,
+    constant_side,
+    dims,
+    only_user,
+    private,
+    producer,
+    rank,
+    scalar,
+    users,
+)
 from .form import Found, Writer, form
 
 PRODUCTS = ("MatMul", "Gemm")
 MAX_STEPS = 4
+#: Queries or values, and keys, from (batch, positions, heads, depth) to what is multiplied.
+_HEADS_FORWARD = {(0, 2, 1, 3), (0, 2, 3, 1)}
 
 
 @form("nan-guard-dropped", at="Where")
@@ -74,6 +88,33 @@ def keys_transposed(last: ir.Node) -> Found:
         return found
     source = found
     return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
+
+
+@form("heads-in-place", at="Transpose")
+def heads_in_place(turn: ir.Node) -> Found:
+    """Heads of a single sample put before its positions by strides of a MatMul, without a copy.
+
+    onnxruntime takes a Transpose whose first axis becomes the last but one into the MatMul behind
+    it; with one sample that axis can be the positions.
+    """
+    perm, sizes = attr(turn, "perm"), dims(turn.inputs[0])
+    if perm not in _HEADS_FORWARD or sizes is None or turn.outputs[0].is_graph_output():
+        return None
+    if any(user.op_type != "MatMul" for user in users(turn.outputs[0])):
+        return None
+    if sizes[0] != 1 or None in sizes[2:]:
+        return "its batch is not known to be one, or its heads are not known"
+    source = turn.inputs[0]
+    split = producer(source, "Reshape")
+    if split is not None and source is not None and private(source):
+        source = split.inputs[0]
+
+    def make(w: Writer) -> ir.Value:
+        shape = w.weight(np.array([-1, 1, *sizes[2:]], np.int64), "shape")
+        order = [(1, 0, 2, 3)[axis] for axis in perm]
+        return w.op("Transpose", w.op("Reshape", source, shape), like=turn.outputs[0], perm=order)
+
+    return make
 
 
 def keys_before(last: ir.Node | None) -> ir.Value | None:

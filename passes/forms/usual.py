@@ -10,7 +10,9 @@ from __future__ import annotations
 from trimtab.core.target import Target
 
 #: By instruction set of the CPU provider.
-USUAL: dict[str, tuple[str, ...]] = {"x64": ("sum-before-norm", "shortcut-as-conv")}
+USUAL: dict[str, tuple[str, ...]] = {
+    "x64": ("sum-before-norm", "heads-in-place", "shortcut-as-conv")
+}
 
 
 def usual(target: Target) -> tuple[str, ...]:
