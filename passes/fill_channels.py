@@ -9,8 +9,12 @@ the bit. Measured: the first convolution of an image of 32 x 32 takes 16 us inst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .forms.facts import attr, const, dims, is_float, only_user, producer, rank
 
@@ -31,6 +35,18 @@ def fill_input_channels(graph: ir.Graph) -> int:
     return sum(_fill(graph, node) for node in list(graph) if node.op_type == "Conv")
 
 
+def as_filled(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """A float weight as its int8 form of that shape has it: with input channels of zeros.
+
+    As it is where the shapes differ otherwise.
+    """
+    missing = shape[1] - weight.shape[1] if weight.ndim == len(shape) == 4 else 0
+    if not 0 < missing < TOGETHER:
+        return weight
+    wide = np.pad(weight, [(0, missing if axis == 1 else 0) for axis in range(weight.ndim)])
+    return wide if wide.shape == tuple(shape) else weight
+
+
 def _fill(graph: ir.Graph, conv: ir.Node) -> bool:
     dequantize, of_weight = (producer(v, "DequantizeLinear") for v in conv.inputs[:2])
     quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize is not None else None
@@ -45,7 +61,7 @@ def _fill(graph: ir.Graph, conv: ir.Node) -> bool:
     if not missing or not _pays(conv, weight.shape) or not all(only_user(v) for v in chain):
         return False
     name = integers.name
-    wide = np.pad(weight, [(0, missing if axis == 1 else 0) for axis in range(weight.ndim)])
+    wide = as_filled(weight, (weight.shape[0], weight.shape[1] + missing, *weight.shape[2:]))
     integers.const_value, integers.shape = ir.tensor(wide, name=name), ir.Shape(wide.shape)
     quantize.replace_input_with(0, _padded(graph, quantize, image, missing))
     for value in chain[:3]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .fill_channels import TOGETHER
+from .fill_channels import as_filled
 from .layer_rows import as_columns, window_of
 from .weights import channel_axis
 
@@ -88,8 +88,4 @@ def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Array | 
     if value is None or value.const_value is None:
         return None
     array = value.const_value.numpy().astype(np.float64)
-    if shape is not None and layer.op_type == "Conv" and array.ndim == len(shape):
-        missing = shape[1] - array.shape[1]
-        if 0 < missing < TOGETHER:
-            array = np.pad(array, [(0, missing if a == 1 else 0) for a in range(array.ndim)])
-    return array
+    return array if shape is None else as_filled(array, shape)

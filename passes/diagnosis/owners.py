@@ -29,6 +29,10 @@ def chain_of(node: ir.Node) -> tuple[ir.Value | None, Sequence[ir.Node]]:
 def maker_of(value: ir.Value) -> Key:
     """The layer whose result a tensor is."""
     node = value.producer()
+    if node is not None and node.op_type == "Pad":  # an image with channels of zeros behind its own
+        image = node.inputs[0]
+        if image is not None and image.is_graph_input():
+            return image
     return value if node is None else layer_of(node)
 
 
