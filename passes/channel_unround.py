@@ -76,7 +76,8 @@ def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
 def _insert(
     model: ir.Model, before: ir.Node, op: str, first: ir.Value | None, second: ir.Value | None
 ) -> ir.Value:
-    made = ir.node(op, [first, second], name=f"{before.name or before.outputs[0].name}_{op}")
-    made.outputs[0].name = f"trimtab_unrounded_{model.graph.num_nodes()}"
+    name = f"trimtab_unrounded_{model.graph.num_nodes()}"
+    made = ir.node(op, [first, second], name=name)
+    made.outputs[0].name = name
     model.graph.insert_before(before, made)
     return made.outputs[0]

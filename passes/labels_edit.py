@@ -61,8 +61,9 @@ def overwrite(
     name = str(source.name)
     chosen = add_constant(model, np.asarray(where), name)
     given = add_constant(model, np.asarray(values, np.int64), name)
-    made = ir.node("Where", [chosen, given, source], name=f"{node.name or name}_shape")
-    made.outputs[0].name = f"{chosen.name}_shape"
+    # Named after the constant, whose name is new: what is cut twice is overwritten twice.
+    made = ir.node("Where", [chosen, given, source], name=f"{chosen.name}_shape")
+    made.outputs[0].name = made.name
     made.outputs[0].dtype = ir.DataType.INT64
     model.graph.insert_before(node, made)
     node.replace_input_with(index, made.outputs[0])

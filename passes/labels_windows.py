@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .labels import Trace
-from .labels_edit import set_input, set_ints
+from .labels_edit import add_constant, set_input, set_ints
 from .labels_moves import positions
 from .labels_parts import Axes, Ids, Keep, OpaqueError
 from .labels_products import integer
@@ -133,12 +133,12 @@ def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: NDArrayInt) -
     """Take these positions of an axis from what a node makes, in the place of its users."""
     result = node.outputs[0]
     users = list(result.uses())
-    made = ir.node("Gather", [result, None], {"axis": axis}, name=f"{node.name}_take{axis}")
-    made.outputs[0].name = f"{result.name}_take{axis}"
+    indices = add_constant(model, left.astype(np.int64), f"{result.name}_take{axis}")
+    made = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
+    made.outputs[0].name = made.name
     if result.dtype is not None:
         made.outputs[0].dtype = result.dtype
     model.graph.insert_after(node, made)
-    set_input(model, made, 1, left.astype(np.int64))
     for user, index in users:
         user.replace_input_with(index, made.outputs[0])
 

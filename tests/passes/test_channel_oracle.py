@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.model import Model
+from trimtab.core.session import build_session
 from trimtab.passes.channel_cut import cut
 from trimtab.passes.channel_oracle import TOLERANCE, mask, oracle
 from trimtab.passes.check import check_model
@@ -59,3 +60,12 @@ def test_cut_graph_computes_what_the_masked_one_does(
 ) -> None:
     labels, _ = prove(cases(channels)[name], share, seed=seed, whole=whole)
     assert sum(len(group.classes) for group in labels.groups) > 1
+
+
+@pytest.mark.parametrize("name", channel_cases.NAMES)
+def test_what_was_cut_can_be_cut_again(name: str) -> None:
+    model = cases(16)[name]
+    for seed in range(3):
+        labels, _ = prove(model, 0.2, seed=seed)
+        model = Model(labels.trace.model, name=name)
+    build_session(model)
