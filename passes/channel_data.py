@@ -60,7 +60,10 @@ def calibration(model: Model, data: Dataset, samples: int, progress: Progress) -
         f"sample {some.row(far)} reaches far beyond the others: look at it. Left out of pruning: "
         f"{count} of {len(np.concatenate(kept))} samples"
     )
-    return [{name: array[rows] for name, array in b.items()} for b, rows in pairs]
+    return [
+        {name: array[rows] if len(array) == len(rows) else array for name, array in b.items()}
+        for b, rows in pairs
+    ]
 
 
 def mean_output(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Scores:

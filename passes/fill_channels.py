@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .forms.facts import attr, const, dims, is_float, only_user, producer, rank
+from .forms.shortcuts import pads_of
 
 #: Input channels that the kernel reads at a time.
 TOGETHER = 4
@@ -45,6 +46,17 @@ def as_filled(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         return weight
     wide = np.pad(weight, [(0, missing if axis == 1 else 0) for axis in range(weight.ndim)])
     return wide if wide.shape == tuple(shape) else weight
+
+
+def filled_image(value: ir.Value) -> ir.Value | None:
+    """The image that such channels of zeros stand behind; None where a value is no filled image."""
+    pad = producer(value, "Pad")
+    amounts = pads_of(pad) if pad is not None else ""
+    if pad is None or isinstance(amounts, str):
+        return None
+    before, after = amounts
+    behind = 0 < after[1] < TOGETHER and not any((*before, after[0], *after[2:]))
+    return pad.inputs[0] if behind else None
 
 
 def _fill(graph: ir.Graph, conv: ir.Node) -> bool:

@@ -91,23 +91,27 @@ def leave_out(
 
 
 def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
-    """For each batch of inputs which samples reach no further than others do, (rows,)."""
+    """For each batch of inputs which samples reach no further than others do, (rows,).
+
+    Arrays that do not hold a row for each sample are not looked at.
+    """
     reach: dict[str, Counts] = {}
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
     largest = [
-        {name: _largest(array) for name, array in batch.items() if array.dtype.kind == "f"}
-        for batch in batches
+        {
+            name: _largest(array)
+            for name, array in batch.items()
+            if array.dtype.kind == "f" and len(array) == size
+        }
+        for batch, size in zip(batches, sizes, strict=True)
     ]
     for found in largest:
         for name, each in found.items():
             count_reach(reach.setdefault(name, np.zeros(EXPONENTS, np.int64)), each)
     limits = {name: FAR * usual_reach(counts) for name, counts in reach.items()}
     return [
-        np.all(
-            [np.ones(len(next(iter(batch.values()))), bool)]
-            + [each <= limits[name] for name, each in found.items()],
-            axis=0,
-        )
-        for batch, found in zip(batches, largest, strict=True)
+        np.all([np.ones(size, bool), *(e <= limits[n] for n, e in found.items())], axis=0)
+        for size, found in zip(sizes, largest, strict=True)
     ]
 
 

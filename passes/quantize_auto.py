@@ -54,6 +54,7 @@ _TOLD = frozenset(
         "activation",
         "float_nodes",
         "float_ops",
+        "forms",
         "int8_ops",
         "int8_share",
         "leftover_qdq",

@@ -67,6 +67,9 @@ class QuantizeDynamic(Pass):
         ops += ["Conv"] * self.convs + ["Gather"] * self.embeddings
         kind = self.weight or target.weight
         proto, stood_in = inferred(model, gemms=False)
+        # The quantizer writes each Gemm as a MatMul first, under a name of its own.
+        gemms = {node.name for node in model.graph if node.op_type == "Gemm"}
+        renamed = [f"{name}_MatMul" for name in excluded if name in gemms]
         with quiet():
             quantizer = ONNXQuantizer(
                 proto,
@@ -78,8 +81,7 @@ class QuantizeDynamic(Pass):
                 QuantType.QUInt8,  # the only type that its kernels compute while running
                 None,
                 [],
-                # The quantizer writes each Gemm as a MatMul first, under a name of its own.
-                [*excluded, *(f"{name}_MatMul" for name in excluded)],
+                [*excluded, *renamed],
                 ops,
                 {"MatMulConstBOnly": True, "WeightSymmetric": True},
             )

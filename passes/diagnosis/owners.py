@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from ..fill_channels import filled_image
 from .constants import array_of
 
 #: Operators whose result is rounded in the name of the operator before them.
@@ -28,11 +29,8 @@ def chain_of(node: ir.Node) -> tuple[ir.Value | None, Sequence[ir.Node]]:
 
 def maker_of(value: ir.Value) -> Key:
     """The layer whose result a tensor is."""
+    value = filled_image(value) or value  # whose channels of zeros are no layer of the model
     node = value.producer()
-    if node is not None and node.op_type == "Pad":  # an image with channels of zeros behind its own
-        image = node.inputs[0]
-        if image is not None and image.is_graph_input():
-            return image
     return value if node is None else layer_of(node)
 
 
