@@ -100,7 +100,7 @@ def _mode_of(given: dict[str, Any]) -> str:
 def _missing_data(after: Model) -> list[str]:
     """Where little runs in int8 without calibration data, what to do about it."""
     share = after.lineage[-1].notes["int8_share"]
-    if share >= _LITTLE:
+    if share >= _LITTLE or not any(node.op_type == "Conv" for node in after.graph):
         return []
     return [
         f"{share:.0%} of the multiply-accumulates run in int8: without data only matrix products "

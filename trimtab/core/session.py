@@ -34,6 +34,8 @@ EXACT_INT8 = "session.x64quantprecision"
 INT8_ALLOWED = "session.qdqisint8allowed"
 #: From so many constants on even a session of one run may repack its weights (`for_one_run`).
 MANY_CONSTANTS = 5000
+#: From so many nodes on a look at what is fused leaves out the rest (`fusing_alone`).
+MANY_NODES = 5000
 _SEEKING_EQUALS = ("ConstantSharing", "CommonSubexpressionElimination")
 
 
@@ -109,7 +111,7 @@ class SessionConfig:
         The layouts of convolutions and the search for equal constants and nodes take onnxruntime
         time that is quadratic in the nodes (1.32.0: 2.2 s of 10,000 in Q/DQ, 1.1 s without them).
         """
-        if len(model.ir.graph) <= MANY_CONSTANTS:
+        if len(model.ir.graph) <= MANY_NODES:
             return self
         without = (*self.disabled_optimizers, *_SEEKING_EQUALS)
         level: Level = "extended" if self.level == "all" else self.level
