@@ -1,0 +1,16 @@
+"""What all tests share: the header says on which class of CPU they run."""
+
+from __future__ import annotations
+
+from trimtab.core.target import Target, cpu_flags
+
+#: Flags that decide which int8 and float kernels onnxruntime takes.
+TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
+
+
+def pytest_report_header() -> str:
+    """The CPU's class: what a failure on one machine alone is most often due to."""
+    target = Target.detect()
+    kernels = "exact int8 sums" if target.vnni else "saturating int8 sums"
+    flags = " ".join(flag for flag in TELLING if flag in cpu_flags()) or "unknown"
+    return f"cpu: {target.isa}, {kernels}, {target.threads} usable, flags: {flags}"
