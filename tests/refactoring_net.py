@@ -121,7 +121,7 @@ def pass_digests(*, quick: bool) -> Iterator[tuple[str, str]]:
                 for fields in ({}, *VARIANTS.get(pass_name, ())):
                     label = f"{pass_name} {json.dumps(fields)} on {name} for {target}"
 
-                    def make(kind=kind, fields=fields, model=model, target=target) -> Model:  # noqa: ANN001
+                    def make(kind=kind, fields=fields, model=model, target=target) -> Model:
                         return kind.from_json(fields)(model, context(model, target))
 
                     yield label, outcome(make)
