@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SOURCES := trimtab exporter models passes runtime_bench tests benchmarks examples
+SOURCES := core trimtab exporter models passes runtime_bench tests benchmarks examples
 
 .PHONY: demo test test-fast check format setup clean
 .DEFAULT_GOAL := help

@@ -77,7 +77,7 @@ def onnxruntimes(model, data, method: str) -> None:
 
 
 def inference(model, data) -> None:
-    from trimtab.core.session import SessionConfig, build_session, run
+    from trimtab.core.ort.session import SessionConfig, build_session, run
     from trimtab.core.target import usable_cpus
 
     session = build_session(model, SessionConfig(threads=usable_cpus()))

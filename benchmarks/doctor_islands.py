@@ -25,7 +25,7 @@ from onnx import numpy_helper, parser
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, random_feeds, running_graph
+from trimtab.core.ort.session import SessionConfig, random_feeds, running_graph
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes.quantize_static import QuantizeStatic
 from trimtab.passes.simplify import Simplify

@@ -36,12 +36,12 @@ from forms_networks import INT8, NETWORKS, quality
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError, unknown
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, Level, SessionConfig, build_session, run
 from trimtab.core.progress import Stderr
-from trimtab.core.session import Feeds, Level, SessionConfig, build_session, run
 from trimtab.core.target import Target
+from trimtab.core.text import table
 from trimtab.passes.base import relative_error
 from trimtab.passes.tune import Tune
-from trimtab.report.text import table
 from trimtab.runtime_bench.compare import compare
 from trimtab.tune_clock import DecidingClock
 

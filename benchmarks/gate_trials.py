@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share
+from trimtab.core.ort.running import int8_share
 from trimtab.runtime_bench.budgets import Budget, Gate
 from trimtab.runtime_bench.gate import ALPHA, judge
 from trimtab.runtime_bench.gate_run import Collector

@@ -23,7 +23,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, build_session, random_feeds
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, random_feeds
 from trimtab.runtime_bench.arm import Arm, Runs
 from trimtab.runtime_bench.pacing import WARM_RUNS, Plan, warm_up
 from trimtab.runtime_bench.process import ProcessArm

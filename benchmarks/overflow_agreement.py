@@ -15,10 +15,10 @@ import numpy as np
 import onnx_ir as ir
 from recover_data import cifar, network
 
-from trimtab.core import overflow
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort import overflow
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 

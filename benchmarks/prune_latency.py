@@ -19,8 +19,8 @@ from prune_networks import own
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent, Stderr
-from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.channel_importance import by_group, l2, weight_scores
 from trimtab.passes.labels_classes import label_channels, prepared

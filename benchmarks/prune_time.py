@@ -19,7 +19,7 @@ from recover_data import cifar, network, top1
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.prune_channels import PruneChannels
 from trimtab.runtime_bench.clock import BenchClock

@@ -13,7 +13,7 @@ from PIL import Image
 from trimtab.core.dataset import Dataset
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target, usable_cpus
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)

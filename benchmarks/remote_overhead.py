@@ -25,8 +25,8 @@ from recover_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
-from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
 from trimtab.runtime_bench.bench import Bench, LocalBench, Timing

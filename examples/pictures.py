@@ -20,12 +20,12 @@ from torch import nn
 import trimtab
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Progress, Silent, Stderr
-from trimtab.core.session import SessionConfig
 from trimtab.core.target import Target
+from trimtab.core.text import bytes_text, table
 from trimtab.models import Training, digits_arrays, shifted, train
 from trimtab.models.training import seeded
-from trimtab.report.text import bytes_text, table
 
 Array = NDArray[np.float32]
 

@@ -20,9 +20,9 @@ import numpy as np
 import trimtab
 from examples.pictures import Pictures, context, made, top1
 from trimtab.core.dataset import Dataset
+from trimtab.core.text import table
 from trimtab.models import Training, digits_arrays, digits_cnn, shifted, train
 from trimtab.passes import PruneChannels, Recover
-from trimtab.report.text import table
 
 RATES = (1e-3, 1e-2, 1e-1, 1.0)
 NORMS = ("frozen", "re-estimated", "trained")

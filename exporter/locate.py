@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 
 from .capture import quiet
 from .explain import label

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trimtab.core.errors import ExportError, ParityError, RunError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, run
+from trimtab.core.ort.session import build_session, run
 
 from .explain import failed_forward
 from .flat import Flat

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
+from trimtab.passes.forms.usual import usual
 
 from .base import Declined, Pass, Rewrite
 from .forms import find_form
-from .forms.usual import usual
 from .tune_candidates import Choice, build, candidates, with_shapes
 
 

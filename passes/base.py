@@ -21,7 +21,7 @@ from trimtab.core.context import Context
 from trimtab.core.errors import PassError, TrimtabError
 from trimtab.core.fields import Field, build, fields_of, to_plain
 from trimtab.core.model import Model, Step
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from .check import check_model
 

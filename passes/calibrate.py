@@ -22,8 +22,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
-from trimtab.core.repeated_runs import RepeatedRuns
-from trimtab.core.session import Level, Outputs, SessionConfig, build_session, with_outputs
+from trimtab.core.ort.repeated_runs import RepeatedRuns
+from trimtab.core.ort.session import Level, Outputs, SessionConfig, build_session, with_outputs
 from trimtab.core.target import usable_cpus
 
 from .histogram import Histogram

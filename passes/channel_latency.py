@@ -24,7 +24,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.ort.session import SessionConfig, random_feeds
 
 from .channel_budget import CostOf, Layer, layers
 from .channel_layers import Alone, alone

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from .channel_stream import Stream
 from .channel_unround import without_rounding

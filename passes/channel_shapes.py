@@ -12,7 +12,7 @@ from onnx_ir import serde
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from .calibrate import observing
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from .labels_parts import Array, captured

@@ -9,7 +9,7 @@ import onnx
 
 from trimtab.core.errors import ModelError, PassError, RunError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
-from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.core.sparse import stores_sparse
 
 #: Weights of a model that is checked from a file, since its message would be a second copy.

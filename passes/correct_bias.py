@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from .base import Declined, Pass, Rewrite

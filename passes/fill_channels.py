@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .forms.facts import attr, const, dims, is_float, only_user, producer, rank
-from .forms.shortcuts import pads_of
+from trimtab.passes.forms.facts import attr, const, dims, is_float, only_user, producer, rank
+from trimtab.passes.forms.shortcuts import pads_of
 
 #: Input channels that the kernel reads at a time.
 TOGETHER = 4

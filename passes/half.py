@@ -15,7 +15,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session
+from trimtab.core.ort.session import build_session
 
 from .base import Declined, Pass, Rewrite
 from .calibrate import Statistics, calibrate, fitting

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.dataset import Batch
 from trimtab.core.model import Model
-from trimtab.core.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
 
 #: Names of nodes that are float16.

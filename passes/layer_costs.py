@@ -14,7 +14,7 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 
 from .calibrate import fitting
 

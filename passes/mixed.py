@@ -23,7 +23,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
 from trimtab.core.metric import Metric, Quality, evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from .calibrate import fitting

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.running import Share
+from trimtab.core.ort.running import Share
 
 from .base import Declined
 from .placement import ARITHMETIC, MOVES, PRODUCTS

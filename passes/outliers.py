@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.session import Outputs
+from trimtab.core.ort.session import Outputs
 
 from .histogram import Histogram
 

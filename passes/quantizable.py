@@ -15,7 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from trimtab.core.collector import collector_paused
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.model import Model
-from trimtab.core.running import INT8_OPS, QDQ_OPS
+from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 from trimtab.core.target import Target
 
 #: First operator set in which DequantizeLinear has an axis.

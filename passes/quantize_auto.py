@@ -23,7 +23,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.feeds import finite_batches
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from .apply_forms import ApplyForms

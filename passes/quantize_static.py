@@ -16,9 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
-from trimtab.core.overflow import find_overflows
-from trimtab.core.running import Share, int8_share, written_share
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.overflow import find_overflows
+from trimtab.core.ort.running import Share, int8_share, written_share
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 
 from .base import Declined, Pass, Rewrite
@@ -248,7 +248,7 @@ def running_share(written: ir.Model, model: Model, target: Target) -> Share:
 
     For a GPU that is absent it is read off the graph as it is written.
     """
-    from trimtab.core.session import available_providers
+    from trimtab.core.ort.session import available_providers
 
     config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():

@@ -10,7 +10,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from .base import Declined, Pass, Rewrite

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from trimtab.core.context import Clock, Context, Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.passes.forms.usual import usual
 
 from .base import Declined, Pass, Rewrite
 from .forms import find_form
-from .forms.usual import usual
 from .tune_cache import Cache
 from .tune_candidates import (
     Candidate,

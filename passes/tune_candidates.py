@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trimtab.core.model import Model
+from trimtab.passes.forms.sites import Site, apply_form, find_sites, infer_shapes
 
 from .base import Declined
 from .forms import find_form, forms
-from .forms.sites import Site, apply_form, find_sites, infer_shapes
 
 #: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
 FUSED = frozenset(
@@ -148,7 +148,7 @@ def already_optimized(model: Model) -> str | None:
 
 @functools.cache
 def _integer_ops() -> frozenset[str]:
-    from trimtab.core.running import INT8_OPS, QDQ_OPS
+    from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 
     return INT8_OPS | QDQ_OPS
 

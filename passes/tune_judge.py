@@ -9,10 +9,10 @@ from typing import Literal
 
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
-from trimtab.core.live_memory import peak_bytes
 from trimtab.core.model import Model
-from trimtab.core.running import Share, int8_share
-from trimtab.core.session import Feeds, Outputs, SessionConfig, build_session, run
+from trimtab.core.ort.live_memory import peak_bytes
+from trimtab.core.ort.running import Share, int8_share
+from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 
 from .base import relative_error
 

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, running_graph
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds, SessionConfig, build_session, run, running_graph
 
 from .base import relative_error
 from .tune_search import LEAST_SECONDS, MEASURING

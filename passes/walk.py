@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 Array = NDArray[Any]

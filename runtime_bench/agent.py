@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from trimtab.core.errors import RunError, TrimtabError
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 
 from .agent_store import Store

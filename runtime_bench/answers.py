@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
-from trimtab.core.session import Feeds
 
 from .bench import Bench, Timing
 from .compare import ModelOrPath

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trimtab.core.session import Feeds
+from trimtab.core.ort.session import Feeds
 
 from .placement import Placement
 

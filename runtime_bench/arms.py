@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from trimtab.core.accelerators import memory_of
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, runtime_errors
+from trimtab.core.ort.accelerators import memory_of
+from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
 
 from .arm import Runs
 from .caller import Caller, caller_of, placement_of

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
-from trimtab.core.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 
 from .budgets import Budget

@@ -23,7 +23,7 @@ from typing import Any
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
-from trimtab.options import shape
+from trimtab.core.units import shape
 
 from .budgets import Budget, Gate, check, fraction
 from .yaml_lines import Entry, documents

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trimtab.core.errors import InputError, OptionError, nearest
-from trimtab.options import duration, size
-from trimtab.report.text import bytes_text, duration_text
+from trimtab.core.text import bytes_text, duration_text
+from trimtab.core.units import duration, size
 
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
 #: `p95_quiet` looks only at runs that no other task interrupted: another quantity than p95.

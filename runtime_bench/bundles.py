@@ -10,7 +10,7 @@ import onnx
 
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds
+from trimtab.core.ort.session import Feeds
 
 from .agent_store import FEEDS, MODEL
 from .subject import Subject

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from trimtab.core.accelerators import memory_of
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.accelerators import memory_of
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .arm import Runs
 from .device import Bound

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .feeds import make_feeds
 from .process import ProcessArm

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Silent
-from trimtab.core.session import Feeds, SessionConfig
 
 from .bench import Bench, LocalBench, Timing
 from .statistics import medians_side_by_side

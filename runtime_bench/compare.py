@@ -11,8 +11,8 @@ import numpy as np
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds, SessionConfig
 
 from .arm import Arm, Runs
 from .arms import InProcessArm, quiet

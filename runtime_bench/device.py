@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.accelerators import CUDA, TENSORRT, memory_of
 from trimtab.core.errors import OptionError, RunError, TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, build_session
+from trimtab.core.ort.accelerators import CUDA, TENSORRT, memory_of
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 
 from .arm import Runs
 from .engine_cache import cache_options

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.core.running import QDQ_OPS, Share, int8_share
-from trimtab.core.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
+from trimtab.core.ort.running import QDQ_OPS, Share, int8_share
+from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
 from trimtab.core.target import PRESETS, Target
 
 from .doctor_graph import Island, islands, key_of, makes_int8, original_name

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, build_session, run
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 WARM_RUNS = 3
 MOST_RUNS = 30

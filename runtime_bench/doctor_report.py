@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.core.running import INT8_OPS
-from trimtab.report.text import table
+from trimtab.core.ort.running import INT8_OPS
+from trimtab.core.text import table
 
 from .doctor import Diagnosis, Facts, Finding
 from .doctor_profile import Profile

@@ -14,9 +14,9 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from trimtab.core.accelerators import TENSORRT
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, available_providers
+from trimtab.core.ort.accelerators import TENSORRT
+from trimtab.core.ort.session import SessionConfig, available_providers
 
 from .gpu import GpuState
 

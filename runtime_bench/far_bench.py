@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
-from trimtab.core.session import Feeds
 from trimtab.core.target import Target
 
 from .bench import Timing, Told

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
-from trimtab.core.session import Feeds, random_feeds
+from trimtab.core.ort.session import Feeds, random_feeds
 
 #: Sizes to suggest for a dynamic axis by a word in its name, else the last.
 SUGGESTED = (("batch", 1), ("seq", 128), ("len", 128), ("height", 224), ("width", 224), ("", 16))

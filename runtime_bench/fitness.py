@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 
 from .gpu import GpuState, disturbances
 from .system import text_of, word_after

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import LostError, OptionError, RunError
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds
 
 from .agent import timing_to_json
 from .bench import Timing

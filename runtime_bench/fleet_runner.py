@@ -21,8 +21,8 @@ from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.feeds import finite_batches
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.runner import run_here
-from trimtab.core.session import Outputs, SessionConfig, build_session, run
 
 from .far_bench import Closes
 from .fleet import Absence, check_offered, connected, offering, told

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from trimtab.core.errors import TrimtabError
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds
 
 from .agent import timing_of
 from .agent_store import MODEL

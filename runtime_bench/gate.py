@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
-from trimtab.core.running import FLOAT_OPS, INT8_OPS
+from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
 
 from .budgets import Budget, Gate
 from .fitness import Fitness

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.core.accelerators import check_installed
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
+from trimtab.core.ort.accelerators import check_installed
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.running import int8_share
-from trimtab.core.session import Feeds, SessionConfig, available_providers
 
 from .bench import Bench, LocalBench, Timing
 from .budgets import Budget, Gate

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trimtab.core.accelerators import memory_of
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.accelerators import memory_of
+from trimtab.core.ort.session import SessionConfig
 
 #: Answers for the fields, in their order; None where the tool, the GPU or a field is missing.
 Ask = Callable[[Sequence[str], str], "list[str] | None"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.errors import InputError, OutputError
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 
 from .environment import Environment
 from .gpu import GpuState

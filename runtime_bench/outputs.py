@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.report.text import table
+from trimtab.core.text import table
 
 from .budgets import Gate
 from .gate import OnInconclusive, exit_code, overall

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.core.session import Feeds
+from trimtab.core.ort.session import Feeds
 
 from .arm import Arm
 

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from trimtab.core.errors import RunError
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .agent_store import MODEL, digest_of
 from .arm import Runs

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import OptionError, RunError
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds
 from trimtab.core.target import PRESETS, Target
 
 from .bench import Timing, Told

@@ -21,7 +21,7 @@ from trimtab.core.errors import TrimtabError, nearest
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
-    from trimtab.core.session import Feeds
+    from trimtab.core.ort.session import Feeds
 
     from .ruling import Ruling
 
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--latency-only and --latency-skip exclude each other")
     text = config.getoption("--latency-max-time")
     if text:
-        from trimtab.options import duration
+        from trimtab.core.units import duration
 
         try:
             duration(text)

@@ -12,8 +12,8 @@ from typing import Any
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds
-from trimtab.options import duration
+from trimtab.core.ort.session import Feeds
+from trimtab.core.units import duration
 
 from .budgets import Budget, Gate, check, count_statistical, fraction
 from .compare import ModelOrPath

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trimtab.report.text import bytes_text, duration_text, table
+from trimtab.core.text import bytes_text, duration_text, table
 
 from .card import Card
 from .tails import runs_needed

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trimtab.core.accelerators import memory_of
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.accelerators import memory_of
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .arm import Runs
 from .device import prepared

@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.ort.session import SessionConfig, build_session
 
 #: Makes a session remember where its nodes went.
 RECORD = "session.record_ep_graph_assignment_info"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from trimtab.core.errors import RunError
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.session import Feeds
 
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of

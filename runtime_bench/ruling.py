@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trimtab.core.metric import Quality
-from trimtab.core.running import Share
+from trimtab.core.ort.running import Share
 
 from .budgets import Budget
 from .card import Card

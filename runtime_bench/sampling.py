@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trimtab.core.errors import RunError
-from trimtab.core.session import Feeds
+from trimtab.core.ort.session import Feeds
 
 from .arm import Arm, Runs, exchange_hosts
 from .pacing import Plan, warm_up

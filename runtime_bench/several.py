@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trimtab.core.errors import OptionError
+from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
-from trimtab.core.session import Feeds
 from trimtab.core.target import Target, common_target
 
 from .bench import Bench, Timing, Told

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .arm import Arm, Runs
 from .environment import Environment

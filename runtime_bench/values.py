@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 
 from .environment import Environment
 from .fitness import Fitness

@@ -21,7 +21,7 @@ import onnx.parser
 
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, build_session, runtime_errors
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
 
 from .caller import Caller, caller_of, placement_of
 from .device import open_session, without_capture

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trimtab.core.errors import RunError
-from trimtab.core.session import Feeds
+from trimtab.core.ort.session import Feeds
 from trimtab.runtime_bench.arm import Runs
 from trimtab.runtime_bench.placement import Placement
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.budgets import Budget, Gate
 from trimtab.runtime_bench.card import Card
 from trimtab.runtime_bench.environment import Environment

@@ -11,7 +11,7 @@ import numpy as np
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, run
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 
 

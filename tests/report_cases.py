@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.result import SCHEMA
 from trimtab.runtime_bench.environment import Environment
 from trimtab.runtime_bench.values import Comparison, Measurement

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.torch_graph import to_module
 

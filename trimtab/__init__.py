@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from trimtab.core.metric import Metric, Quality, evaluate
     from trimtab.core.model import Model
     from trimtab.core.target import Target
-    from trimtab.exporter import export
-    from trimtab.open_model import open_model as load
-    from trimtab.recipe import Recipe
-    from trimtab.result import Outcome, Result
     from trimtab.runtime_bench.compare import compare
-    from trimtab.search import optimize
-    from trimtab.session_file import session
+
+    from .exporter import export
+    from .open_model import open_model as load
+    from .recipe import Recipe
+    from .result import Outcome, Result
+    from .search import optimize
+    from .session_file import session
 
 __version__ = "0.1.0"
 

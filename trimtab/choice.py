@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
-from trimtab.result import Constraints, Goal, Result
 from trimtab.searching.frontier import cost
+
+from .result import Constraints, Goal, Result
 
 #: Costs that differ by less than this share count as equal.
 EQUAL = 1.01

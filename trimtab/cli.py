@@ -103,7 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _names() -> list[str]:
-    from trimtab import commands
+    from . import commands
 
     found = [info.name for info in pkgutil.iter_modules(commands.__path__)]
     names = [name.replace("_", "-") for name in found if name != "one_pass"]
@@ -113,8 +113,8 @@ def _names() -> list[str]:
 def _command(name: str) -> ModuleType:
     if name in _names():
         return importlib.import_module(f"trimtab.commands.{name.replace('-', '_')}")
-    from trimtab.commands import one_pass
-    from trimtab.passes import registry
+    from .commands import one_pass
+    from .passes import registry
 
     if name in registry():
         return one_pass.command(name)

@@ -17,8 +17,9 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.report.lines import outcome_lines
-from trimtab.result import Constraints
-from trimtab.search import Parts, check_output, optimize
+
+from .result import Constraints
+from .search import Parts, check_output, optimize
 
 #: One thread: a small network gains nothing from more, and one measures steadily anywhere.
 THREADS = 1
@@ -34,8 +35,9 @@ def main() -> int:
     check_output(out)
     progress = Stderr()
 
-    from trimtab.exporter import export
     from trimtab.models.digits import train_digits
+
+    from .exporter import export
 
     progress.say("training a small network on handwritten digits")
     module = train_digits(seed=args.seed)

@@ -29,10 +29,11 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.core.files import write_text
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.open_model import open_model
     from trimtab.passes.channel_sensitivity import sensitivity
     from trimtab.passes.prune_channels import PruneChannels
     from trimtab.runtime_bench.devices import runner_on
+
+    from .open_model import open_model
 
     if not args.data:
         raise OptionError("--prune tells quality, which needs data", hint="Give --data")
@@ -52,7 +53,7 @@ def examine(args: argparse.Namespace) -> int:
 
 def lines(found: Sensitivity) -> list[str]:
     """A table, a row for each group."""
-    from trimtab.report.text import table
+    from trimtab.core.text import table
 
     told = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
     if not found.groups:

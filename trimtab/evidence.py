@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model, Step
-from trimtab.core.session import Feeds, SessionConfig, available_providers
-from trimtab.recipe import Recipe
-from trimtab.result import Result
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
+
+from .recipe import Recipe
+from .result import Result
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.doctor import Diagnosis
@@ -110,7 +111,7 @@ class _Pair:
 
     def gather(self, missing: _Missing) -> dict[str, Any]:
         """Everything that is told of the winner."""
-        from trimtab.layer_times import layers
+        from .layer_times import layers
 
         before = missing.attempt("times", lambda: self._diagnosis(self.original))
         after = missing.attempt("times", lambda: self._diagnosis(self.model))

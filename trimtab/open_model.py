@@ -33,7 +33,7 @@ def open_model(
     """
     text = str(spec)
     if not Path(text).exists() and is_callable_spec(text):
-        from trimtab.exporter import export, load_module
+        from .exporter import export, load_module
 
         module = load_module(text, weights)
         if example is None or callable(getattr(module, "example_inputs", None)):
@@ -63,7 +63,7 @@ def export_on(module: Any, feeds: Mapping[str, Any], *, name: str) -> Model:
 
     import torch
 
-    from trimtab.exporter import export
+    from .exporter import export
 
     tensors = {key: torch.from_numpy(array.copy()) for key, array in feeds.items()}
     if set(tensors) <= set(inspect.signature(module.forward).parameters):

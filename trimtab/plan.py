@@ -18,9 +18,10 @@ from trimtab.core.errors import OptionError
 from trimtab.core.metric import are_classes
 from trimtab.core.model import Model
 from trimtab.core.target import Target, cpu_flags
-from trimtab.passes import find, registry
 from trimtab.passes.base import Pass
-from trimtab.recipe import Recipe
+
+from .passes import find, registry
+from .recipe import Recipe
 
 #: Items that pruning looks at: its least squares need no more, and its time grows with them.
 PRUNING_SAMPLES = 256

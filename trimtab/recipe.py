@@ -15,8 +15,9 @@ from trimtab.core.fields import convert
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import find
 from trimtab.passes.base import Pass
+
+from .passes import find
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from trimtab.core.errors import OptionError, nearest, unknown
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
-from trimtab.recipe import Recipe
+
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.values import Comparison
@@ -68,7 +69,7 @@ class Constraints:
         if given is None or isinstance(given, Constraints):
             return given or cls()
         from trimtab.core.fields import convert
-        from trimtab.options import percentile, size
+        from trimtab.core.units import percentile, size
 
         known = [*(f.name for f in fields(cls)), "max_latency"]
         values: dict[str, Any] = {}

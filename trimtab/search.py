@@ -13,21 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trimtab.choice import (
-    explain,
-    nearest_candidates,
-    objections,
-    preference,
-    speedup,
-)
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Metric, find_metric
 from trimtab.core.model import Model
 from trimtab.passes.base import Pass
-from trimtab.plan import Plan
-from trimtab.recipe import Recipe
-from trimtab.result import Constraints, Outcome, Result
 from trimtab.runtime_bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.several import machine_class
 from trimtab.searching.confirm import confirm
@@ -44,6 +34,11 @@ from trimtab.searching.run import Search
 from trimtab.searching.stages import fixed, staged
 from trimtab.searching.store import Store
 from trimtab.searching.timing import Measure, Timer
+
+from .choice import explain, nearest_candidates, objections, preference, speedup
+from .plan import Plan
+from .recipe import Recipe
+from .result import Constraints, Outcome, Result
 
 __all__ = ["Parts", "check_output", "optimize", "save_outcome", "split_data"]
 
@@ -121,7 +116,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
 
 def _looked_into(outcome: Outcome, search: Search) -> Outcome:
     """With what the report tells of the winner."""
-    from trimtab.evidence import gather
+    from .evidence import gather
 
     found = gather(
         outcome.original,
@@ -163,7 +158,7 @@ def _search(  # noqa: PLR0917 - puts the parts together, once
 
 
 def _effort(seconds: float | None, train: float | str | None) -> Effort:
-    from trimtab.options import duration
+    from trimtab.core.units import duration
 
     return Effort(seconds, None if train is None else duration(train))
 

@@ -10,7 +10,7 @@ from typing import Any
 from trimtab.core.errors import InputError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.passes.tune_session import read_options
 
 SCHEMA = 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.runtime_bench.arms import InProcessArm
 from trimtab.runtime_bench.clock import ALPHA, BenchClock
 from trimtab.runtime_bench.compare import compare

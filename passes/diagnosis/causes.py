@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..calibrate import Statistics
-from ..ranges import find_range, squared_errors
+from trimtab.passes.calibrate import Statistics
+from trimtab.passes.ranges import find_range, squared_errors
+
 from .grids import Grid
 from .layers import Constant, Floats, Kind, relative
 from .measure import Measured, Seen

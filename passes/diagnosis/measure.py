@@ -16,10 +16,10 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.session import Outputs, SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
+from trimtab.passes.calibrate import CHUNK_BYTES, Statistics, fixed_rows, in_runs
 
-from ..calibrate import CHUNK_BYTES, Statistics, fixed_rows, in_runs
 from .layers import Activation, Kind, Layer
 from .switches import Switched
 

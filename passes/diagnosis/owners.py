@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..fill_channels import filled_image
+from trimtab.passes.fill_channels import filled_image
+
 from .constants import array_of
 
 #: Operators whose result is rounded in the name of the operator before them.

@@ -12,14 +12,14 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import InputError, MissingExtraError, TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.overflow import Overflow, find_overflows
-from trimtab.core.running import INT8_OPS, QDQ_OPS
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.overflow import Overflow, find_overflows
+from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.passes.calibrate import fitting
+from trimtab.passes.int8_forms import to_int8_forms
+from trimtab.passes.quantizable import lift_constants, prepare, refuse_quantized
+from trimtab.passes.simplify import Simplify
 
-from ..calibrate import fitting
-from ..int8_forms import to_int8_forms
-from ..quantizable import lift_constants, prepare, refuse_quantized
-from ..simplify import Simplify
 from .causes import HARMLESS, Verdict, decibels, judge, short
 from .expand import to_pairs
 from .measure import Error, measure

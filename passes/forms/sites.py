@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..base import Declined
+from trimtab.passes.base import Declined
+
 from .form import Form, Found, Made, Writer
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 
 from .augment import PLAIN, Augment
 from .batches import Taken

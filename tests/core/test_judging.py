@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 from graphs import model_of
 
-from trimtab.core import session
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort import session
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.untie import untied
 from trimtab.core.target import Target
-from trimtab.core.untie import untied
 
 TIED = """(float[n,4] x) => (float[n,4] y) <float s = {0.02}, uint8 z = {128}, int8 zero = {0},
     int8[4,4] w = {100, -3, 7, 90, 2, 5, -8, 1, 0, 3, 2, 60, 9, 9, -9, 4}> {

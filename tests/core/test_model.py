@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trimtab.core import model as model_module
 from trimtab.core.errors import ModelError, OutputError
 from trimtab.core.model import Model, Step
-from trimtab.core.session import build_session
+from trimtab.core.ort.session import build_session
 
 
 def tiny(scale: float = 1.0, width: int = 3) -> onnx.ModelProto:

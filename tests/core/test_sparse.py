@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session
+from trimtab.core.ort.session import build_session
 from trimtab.core.sparse import densify, sparsify, store_sparse, stores_sparse
 
 TEXT = """(float[N,16] x) => (float[N,16] y) <float[16,16] w, float[16] b, float[16,16] v> {

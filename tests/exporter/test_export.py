@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import model as model_file
-from trimtab.core import session as session_file
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, run
+from trimtab.core.ort import session as session_file
+from trimtab.core.ort.session import build_session, run
 from trimtab.exporter import export
 from trimtab.exporter import to_model as export_file
 

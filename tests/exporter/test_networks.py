@@ -12,7 +12,7 @@ from shared_data import shared
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.metric import evaluate
-from trimtab.core.session import build_session, run
+from trimtab.core.ort.session import build_session, run
 from trimtab.exporter import export, load_module
 from trimtab.models import NETWORKS
 

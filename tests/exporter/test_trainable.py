@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, run
+from trimtab.core.ort.session import build_session, run
 from trimtab.exporter import export
 
 

@@ -5,7 +5,7 @@ import pytest
 from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.session import build_session, run, with_outputs
+from trimtab.core.ort.session import build_session, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes.absorb_bias import AbsorbBias
 

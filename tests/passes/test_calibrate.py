@@ -7,7 +7,7 @@ from int8_graphs import graph
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
-from trimtab.core.session import build_session, run, with_outputs
+from trimtab.core.ort.session import build_session, run, with_outputs
 from trimtab.passes import calibrate as module
 from trimtab.passes.calibrate import calibrate
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.model import Model
-from trimtab.core.session import build_session
+from trimtab.core.ort.session import build_session
 from trimtab.passes.channel_cut import cut
 from trimtab.passes.channel_oracle import TOLERANCE, mask, oracle
 from trimtab.passes.check import check_model

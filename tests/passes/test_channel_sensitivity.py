@@ -14,7 +14,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import random_feeds
+from trimtab.core.ort.session import random_feeds
 from trimtab.passes.channel_sensitivity import GroupSensitivity, Sensitivity, sensitivity
 from trimtab.passes.prune_channels import PruneChannels
 

@@ -11,7 +11,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.session import random_feeds
+from trimtab.core.ort.session import random_feeds
 from trimtab.passes.channel_taylor import taylor
 from trimtab.passes.labels_classes import label_channels, prepared
 from trimtab.passes.prune_channels import PruneChannels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.channel_unround import without_rounding
 

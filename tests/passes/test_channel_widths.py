@@ -14,7 +14,7 @@ from channel_models import chain, context, step
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, random_feeds, run, with_outputs
+from trimtab.core.ort.session import build_session, random_feeds, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes import channel_latency
 from trimtab.passes.channel_budget import Budget, Curve, Layer

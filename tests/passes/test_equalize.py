@@ -6,7 +6,7 @@ from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.metric import evaluate
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.base import relative_error
 from trimtab.passes.equalize import Equalize

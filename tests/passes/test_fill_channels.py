@@ -12,7 +12,7 @@ from int8_graphs import graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes import Dequantize, QuantizeStatic, RoundWeights
 from trimtab.passes.diagnosis.why import why_wrong

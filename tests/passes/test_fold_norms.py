@@ -6,7 +6,7 @@ import graphs
 import pytest
 
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.fold_norms import fold_norms
 

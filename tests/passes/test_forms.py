@@ -17,7 +17,7 @@ from forms_cases import REFUSALS as FIRST_REFUSALS
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.forms import find_form, forms
 from trimtab.passes.forms.sites import apply_form, find_sites

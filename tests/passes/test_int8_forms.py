@@ -5,8 +5,8 @@ import pytest
 from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.running import int8_share
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.int8_forms import to_int8_forms
 from trimtab.passes.quantizable import prepare

@@ -12,8 +12,8 @@ from int8_graphs import chain, graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
-from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.calibrate import calibrate
 from trimtab.passes.outliers import EXPONENTS, count_reach, usual_reach

@@ -12,7 +12,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.calibrate import observing
 from trimtab.passes.prune_channels import PruneChannels

@@ -10,7 +10,7 @@ import pytest
 from recover_cases import Interrupting, context, notes, weights
 
 from trimtab.core.errors import OptionError
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes import PruneGradually
 
 SHORT = {"epochs": 2, "batch": 16, "learning_rate": 5e-3}

@@ -10,7 +10,7 @@ from shared_data import shared
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes.prune_magnitude import PruneMagnitude
 
 

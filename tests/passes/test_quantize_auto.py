@@ -8,8 +8,8 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
 from trimtab.passes.correct_bias import answer_error, answers

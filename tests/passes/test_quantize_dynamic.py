@@ -6,8 +6,8 @@ from int8_graphs import attention, chain, graph, linear
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share
-from trimtab.core.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_dynamic import QuantizeDynamic
 

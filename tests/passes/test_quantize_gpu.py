@@ -8,8 +8,8 @@ from int8_graphs import chain, graph, normal, residual
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import written_share
-from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.ort.running import written_share
+from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.core.target import Target
 from trimtab.passes import check
 from trimtab.passes.correct_bias import CorrectBias

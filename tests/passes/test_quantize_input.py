@@ -15,9 +15,9 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError
 from trimtab.core.model import Model
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
-from trimtab.core.running import int8_share
-from trimtab.core.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_auto import QuantizeAuto
 from trimtab.passes.quantize_static import QuantizeStatic

@@ -12,8 +12,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, ModelError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_dynamic import QuantizeDynamic
 from trimtab.passes.quantize_static import QuantizeStatic

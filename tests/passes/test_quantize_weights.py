@@ -8,7 +8,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.metric import evaluate
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_weights import QuantizeWeights
 

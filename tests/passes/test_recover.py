@@ -18,7 +18,7 @@ from recover_cases import Interrupting, context, images, notes, weights
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
 from trimtab.passes import PruneMagnitude, QuantizeStatic, Recover, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.torch_graph import state, to_module

@@ -15,7 +15,7 @@ from recover_cases import Interrupting, context, images, notes, weights
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes import ClusterWeights, PruneMagnitude, QuantizeStatic, Recover, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.fold_norms import fold_norms

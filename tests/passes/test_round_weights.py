@@ -7,8 +7,8 @@ from int8_graphs import chain, graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
-from trimtab.core.running import int8_share
-from trimtab.core.session import build_session, run
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 from trimtab.passes.round_weights import RoundWeights

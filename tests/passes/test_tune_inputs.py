@@ -16,7 +16,7 @@ from tune_fakes import SUM_WINS, CountingClock, context, norms, notes, tuned
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, build_session
+from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.core.target import Target
 from trimtab.passes.tune import Tune
 from trimtab.passes.tune_cache import Cache

@@ -15,7 +15,7 @@ import pytest
 from trimtab.core.context import Ratio
 from trimtab.core.errors import InputError, RunError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.passes.tune_session import Options, Tried, settings, tune_options, write_options
 from trimtab.session_file import session, session_config, write_session_file
 

@@ -5,7 +5,7 @@ import pytest
 from int8_graphs import PATTERNS, graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.session import SessionConfig, build_session, run, with_outputs
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 from trimtab.passes.walk import Walk, channel_mean

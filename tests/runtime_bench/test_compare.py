@@ -14,7 +14,7 @@ from graphs import model_of
 
 from trimtab.core.errors import DataError, ModelError, OptionError, RunError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench import compare as module
 from trimtab.runtime_bench.clock import BenchClock
 from trimtab.runtime_bench.compare import compare, measure

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from graphs import model_of
 
-from trimtab.core.accelerators import CPU, CUDA, TENSORRT
 from trimtab.core.errors import OptionError, RunError
-from trimtab.core.session import SessionConfig, available_providers, build_session, run
+from trimtab.core.ort.accelerators import CPU, CUDA, TENSORRT
+from trimtab.core.ort.session import SessionConfig, available_providers, build_session, run
 from trimtab.runtime_bench import caller, device
 from trimtab.runtime_bench.arms import InProcessArm
 from trimtab.runtime_bench.device import Bound, captures, open_session, prepared, with_cuda_graph

@@ -18,8 +18,8 @@ from sshd import Server, keygen, sshd
 
 from trimtab.cli import main
 from trimtab.core.errors import OptionError, OutputError, RunError
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
-from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.runtime_bench import devices
 from trimtab.runtime_bench.agent_store import Store, digest_of
 from trimtab.runtime_bench.bench import Timing

@@ -10,7 +10,7 @@ from int8_graphs import chain, graph, linear, normal, residual
 
 from trimtab.cli import main
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig, random_feeds
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.runtime_bench.doctor import Diagnosis, diagnose, examine, gather
 from trimtab.runtime_bench.doctor_profile import parse

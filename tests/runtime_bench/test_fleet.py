@@ -25,8 +25,8 @@ from trimtab.commands.bench import across
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, MissingExtraError, OptionError, RunError
 from trimtab.core.metric import evaluate
+from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
-from trimtab.core.session import SessionConfig, random_feeds
 from trimtab.runtime_bench import devices, fleet, fleet_runner
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.devices import runner_on

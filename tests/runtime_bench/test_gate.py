@@ -7,7 +7,7 @@ from int8_graphs import chain, graph
 
 from trimtab.core.errors import InputError
 from trimtab.core.metric import Quality
-from trimtab.core.running import Share
+from trimtab.core.ort.running import Share
 from trimtab.runtime_bench.bench import tails_decided
 from trimtab.runtime_bench.budgets import Budget
 from trimtab.runtime_bench.gate import exit_code, fewest_runs, judge

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.core.accelerators import CUDA, TENSORRT
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.accelerators import CUDA, TENSORRT
+from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench import engine_cache
 from trimtab.runtime_bench.gpu import COUNTERS, FACTS, GpuState, nvidia_smi, smi_device
 

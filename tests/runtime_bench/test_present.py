@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.card import Card
 from trimtab.runtime_bench.environment import Environment
 from trimtab.runtime_bench.fitness import Fitness

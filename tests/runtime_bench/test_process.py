@@ -17,7 +17,7 @@ from graphs import model_of
 
 from trimtab.core.errors import ModelError, OptionError, RunError
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench import worker
 from trimtab.runtime_bench.arm import Runs
 from trimtab.runtime_bench.card import Card, card
@@ -137,7 +137,7 @@ def test_a_killed_bench_leaves_no_worker_and_no_folder(tmp_path: Path) -> None:
     relu().save(tmp_path / "m.onnx")
     code = (
         "import sys, time; from pathlib import Path; import numpy as np;"
-        "from trimtab.core.session import SessionConfig;"
+        "from trimtab.core.ort.session import SessionConfig;"
         "from trimtab.runtime_bench.process import ProcessArm;"
         "arm = ProcessArm(Path(sys.argv[1]), SessionConfig());"
         "arm.warm({'x': np.zeros((2, 3), 'f')});"

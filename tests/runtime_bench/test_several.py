@@ -10,8 +10,8 @@ import pytest
 from trimtab.choice import violations
 from trimtab.cli import main
 from trimtab.core.errors import OptionError
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
-from trimtab.core.session import SessionConfig
 from trimtab.core.target import PRESETS, Target, common_target
 from trimtab.result import Constraints, Result
 from trimtab.runtime_bench.bench import LocalBench, Timing

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
+    from trimtab.core.ort.session import Feeds, SessionConfig
     from trimtab.core.progress import Progress
-    from trimtab.core.session import Feeds, SessionConfig
     from trimtab.runtime_bench.bench import Bench, Timing
     from trimtab.runtime_bench.compare import ModelOrPath
 
@@ -123,7 +123,7 @@ class _Request:
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
         from trimtab.core.fields import convert
-        from trimtab.options import duration, shape
+        from trimtab.core.units import duration, shape
 
         if args.aa and args.candidates:
             raise OptionError("measures the base against itself, without CANDIDATE", where="--aa")
@@ -153,8 +153,8 @@ class _Request:
 
     def _check_provider(self) -> None:
         """A provider that is not installed is told before any model is opened."""
-        from trimtab.core.accelerators import check_installed
-        from trimtab.core.session import available_providers
+        from trimtab.core.ort.accelerators import check_installed
+        from trimtab.core.ort.session import available_providers
 
         check_installed(self._config(1).provider, available_providers())
 
@@ -182,8 +182,8 @@ class _Request:
 
     def cards(self) -> list[dict[str, Any]]:
         """Measure what each model costs to start and hold, in fresh processes, and print it."""
-        from trimtab.core.accelerators import CPU
         from trimtab.core.errors import RunError
+        from trimtab.core.ort.accelerators import CPU
         from trimtab.runtime_bench.present import card_lines
 
         how = self._timing(self.sweep()[0]["threads"])
@@ -201,7 +201,7 @@ class _Request:
         return [c.to_json() for c in found]
 
     def _config(self, threads: int) -> SessionConfig:
-        from trimtab.core.session import SessionConfig
+        from trimtab.core.ort.session import SessionConfig
         from trimtab.runtime_bench.device import with_cuda_graph
 
         config = SessionConfig(self.args.provider or "CPUExecutionProvider", threads)

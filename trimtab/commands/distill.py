@@ -19,8 +19,9 @@ SUMMARY = "train a smaller model to answer as a larger one does"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of the pass `recover`."""
-    from trimtab.commands.one_pass import add_fields, add_surroundings
     from trimtab.passes import find
+
+    from .one_pass import add_fields, add_surroundings
 
     parser.add_argument(
         "--teacher", required=True, metavar="T", help=".onnx file, or module:callable"
@@ -44,12 +45,13 @@ def execute(args: argparse.Namespace) -> int:
     """Train, write, say what happened."""
     from pathlib import Path
 
-    from trimtab.commands.one_pass import context, given_fields
     from trimtab.open_model import open_model
     from trimtab.passes import find
     from trimtab.report.lines import pass_lines
     from trimtab.search import check_output
     from trimtab.students import Student, in_steps
+
+    from .one_pass import context, given_fields
 
     check_output(Path(args.output).parent)
     kind = find("recover")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
-    from trimtab.core.session import Feeds
+    from trimtab.core.ort.session import Feeds
 
 SUMMARY = "why is a model slow, and an int8 model wrong: causes and mends"
 _BOTH = argparse.BooleanOptionalAction
@@ -77,8 +77,8 @@ def _slow(
 ) -> tuple[list[str], dict[str, Any]]:
     """What runs and why it is slow, here or on a device: lines and JSON values."""
     from trimtab.core.fields import convert
+    from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
-    from trimtab.core.session import SessionConfig
     from trimtab.core.target import Target
     from trimtab.runtime_bench.bench import LocalBench, Timing
     from trimtab.runtime_bench.devices import bench_on
@@ -130,7 +130,7 @@ def _accuracy(
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:
     from trimtab.core.dataset import Dataset
-    from trimtab.options import shape
+    from trimtab.core.units import shape
     from trimtab.runtime_bench.feeds import make_feeds
 
     if args.data:

@@ -33,8 +33,8 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.fields import convert
     from trimtab.core.files import write_text
     from trimtab.core.metric import evaluate
+    from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
-    from trimtab.core.session import SessionConfig
     from trimtab.core.target import usable_cpus
     from trimtab.open_model import open_model
     from trimtab.report.lines import quality_line

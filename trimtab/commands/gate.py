@@ -56,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     """Measure, rule, print, write."""
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
-    from trimtab.options import duration
+    from trimtab.core.units import duration
     from trimtab.runtime_bench.budget_file import load_gates
     from trimtab.runtime_bench.budgets import count_statistical
     from trimtab.runtime_bench.devices import bench_on, device_names

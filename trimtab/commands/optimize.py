@@ -179,7 +179,7 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
 
 def _effort(args: argparse.Namespace) -> Effort:
     from trimtab.core.fields import convert
-    from trimtab.options import duration
+    from trimtab.core.units import duration
     from trimtab.searching.effort import Effort
 
     return Effort(

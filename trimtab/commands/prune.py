@@ -25,8 +25,9 @@ SHARED = ("importance", "scope", "block", "samples")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of both passes."""
-    from trimtab.commands.one_pass import add_fields, add_model_and_output, add_surroundings
     from trimtab.passes import find
+
+    from .one_pass import add_fields, add_model_and_output, add_surroundings
 
     channels, magnitude = find("prune-channels"), find("prune-magnitude")
     add_model_and_output(parser)
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prune and write."""
-    from trimtab.commands.one_pass import apply, given_fields
+    from .one_pass import apply, given_fields
 
     kind = _kind(args)
     told: list[str] = []
@@ -60,9 +61,10 @@ def execute(args: argparse.Namespace) -> int:
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
     """The line that tells both latencies, measured interleaved; none where it stands already."""
-    from trimtab.commands.one_pass import context
-    from trimtab.core.session import SessionConfig, random_feeds
-    from trimtab.report.text import duration_text
+    from trimtab.core.ort.session import SessionConfig, random_feeds
+    from trimtab.core.text import duration_text
+
+    from .one_pass import context
 
     ctx = context(args)
     if "latency_ms" in after.lineage[-1].notes or ctx.clock is None:

@@ -35,8 +35,9 @@ _LITTLE = 0.5
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of all its passes."""
-    from trimtab.commands.one_pass import add_fields, add_model_and_output, add_surroundings
     from trimtab.passes import find
+
+    from .one_pass import add_fields, add_model_and_output, add_surroundings
 
     add_model_and_output(parser)
     parser.add_argument("--mode", choices=list(MODES), help="default: auto with --data")
@@ -56,9 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Quantize, evaluate where asked, write."""
-    from trimtab.commands.one_pass import apply, given_fields
     from trimtab.core.errors import OptionError, nearest
     from trimtab.passes import find
+
+    from .one_pass import apply, given_fields
 
     given = {n: v for name in MODES.values() for n, v in given_fields(args, find(name)).items()}
     mode = args.mode or _mode_of(given)

@@ -9,7 +9,7 @@ SUMMARY = "apply a recipe"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    from trimtab.commands.one_pass import add_surroundings
+    from .one_pass import add_surroundings
 
     parser.add_argument("recipe", metavar="recipe.yaml")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="instead of the recipe's own")
@@ -21,11 +21,12 @@ def execute(args: argparse.Namespace) -> int:
     """Make the model."""
     from pathlib import Path
 
-    from trimtab.commands.one_pass import context
     from trimtab.core.errors import InputError
+    from trimtab.core.text import bytes_text
     from trimtab.open_model import open_model
     from trimtab.recipe import Recipe
-    from trimtab.report.text import bytes_text
+
+    from .one_pass import context
 
     recipe = Recipe.load(args.recipe)
     source = args.model or recipe.model

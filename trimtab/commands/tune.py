@@ -25,8 +25,9 @@ SESSION_SHARE = 0.3
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    from trimtab.commands.one_pass import add_fields, add_surroundings
     from trimtab.passes import find
+
+    from .one_pass import add_fields, add_surroundings
 
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", metavar="OUT", help="file to write")
@@ -51,12 +52,13 @@ def execute(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from trimtab.commands.one_pass import context
     from trimtab.core.errors import OptionError
+    from trimtab.core.units import duration
     from trimtab.open_model import open_model
-    from trimtab.options import duration
     from trimtab.search import check_output
     from trimtab.tune_clock import DecidingClock
+
+    from .one_pass import context
 
     seconds = duration(args.time)
     ctx = replace(context(args), clock=DecidingClock())
@@ -80,8 +82,9 @@ def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
     import os
     from pathlib import Path
 
-    from trimtab.commands.one_pass import given_fields
     from trimtab.passes.tune import Tune
+
+    from .one_pass import given_fields
 
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home) / "trimtab" / _cache_name(provider)
@@ -93,7 +96,7 @@ def _cache_name(provider: str) -> str:
     """A file for each model of GPU: what wins on one need not win on another."""
     import re
 
-    from trimtab.core.accelerators import memory_of
+    from trimtab.core.ort.accelerators import memory_of
     from trimtab.runtime_bench.gpu import nvidia_smi
 
     name = nvidia_smi(["name"], "0") if memory_of(provider) else None
@@ -102,10 +105,10 @@ def _cache_name(provider: str) -> str:
 
 def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
     """Rules with sites, how many, and what they gained before."""
+    from trimtab.core.text import table
     from trimtab.passes.tune_cache import Cache
     from trimtab.passes.tune_candidates import already_optimized, candidates, is_quantized
     from trimtab.passes.tune_candidates import with_shapes as shaped
-    from trimtab.report.text import table
 
     base = shaped(model)
     found, declined = candidates(base, step.rules, contrib=step.contrib)
@@ -137,7 +140,7 @@ def _sizes(model: Model, step: Tune, ctx: Context) -> str:
 
 
 def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
-    from trimtab.core.session import SessionConfig
+    from trimtab.core.ort.session import SessionConfig
     from trimtab.passes.tune_session import tune_options
     from trimtab.passes.tune_shapes import cases_of
     from trimtab.tune_clock import SessionClock

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .text import table
+from trimtab.core.text import table
 
 if TYPE_CHECKING:
-    from trimtab.core.overflow import Overflow
+    from trimtab.core.ort.overflow import Overflow
     from trimtab.passes.diagnosis.causes import Verdict
     from trimtab.passes.diagnosis.why import WhyWrong
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.core.text import bytes_text, duration_text
+
 from .frontier import Z95, speedup_text
-from .text import bytes_text, duration_text
 from .view import Row, View
 
 

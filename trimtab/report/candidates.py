@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab.core.text import bytes_text, known_duration
+
 from .asked import drop_text, quality_text
 from .frontier import speedup_text
 from .markup import Html, joined, scrolling, tag
-from .text import bytes_text, known_duration
 from .view import Row, View
 
 #: Title and whether the column holds numbers.

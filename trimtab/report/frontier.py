@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .text import bytes_text, duration_text
+from trimtab.core.text import bytes_text, duration_text
+
 from .view import Row, View
 
 #: Half-width of a 95% interval in standard errors.

@@ -14,7 +14,7 @@ from trimtab.result import Outcome, Result
 if TYPE_CHECKING:
     from trimtab.runtime_bench.values import Measurement
 
-from .text import bytes_text, duration_text, table
+from trimtab.core.text import bytes_text, duration_text, table
 
 
 def pass_lines(before: Model, after: Model, path: Path) -> list[str]:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from trimtab.choice import speedup
 from trimtab.core.progress import Progress, Stderr
+from trimtab.core.text import bytes_text
 from trimtab.result import Goal, Result
 from trimtab.searching.frontier import cost, frontier
-
-from .text import bytes_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from trimtab.core.text import bytes_text, known_duration
+
 from .asked import asked, drop_text, headline, quality_text
 from .details import recipe_text
 from .frontier import speedup_text
-from .text import bytes_text, known_duration
 from .view import Row, View, whole
 
 #: Signs that mean something in Markdown or HTML.

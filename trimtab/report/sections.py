@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab.core.text import duration_text, known_duration
+
 from . import charts
 from .asked import asked
 from .candidates import candidate_table
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
-from .text import duration_text, known_duration
 from .view import View
 
 

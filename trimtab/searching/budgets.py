@@ -15,8 +15,8 @@ import yaml
 
 from trimtab.choice import drop
 from trimtab.core.callables import is_callable_spec
-from trimtab.core.running import int8_share
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig
 from trimtab.result import Outcome, Result
 
 #: Of a speed-up: the gate's resolution.
@@ -94,7 +94,7 @@ def _int8_share(chosen: Result) -> float:
     assert chosen.recipe.target is not None
     # As the gate will see it, which may run on another kind of machine than the target.
     config = SessionConfig.of(chosen.recipe.target)
-    from trimtab.core.session import available_providers
+    from trimtab.core.ort.session import available_providers
 
     if config.provider not in available_providers():
         return 0.0

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import products
-from trimtab.core.session import Feeds, SessionConfig, available_providers, running_graph
+from trimtab.core.ort.running import products
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, running_graph
 from trimtab.core.target import Target
 from trimtab.result import Result
 

@@ -10,7 +10,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 from trimtab.plan import SHARES, Plan
 from trimtab.recipe import Recipe

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from trimtab.core.collector import collector_paused
 from trimtab.core.model import Model
-from trimtab.core.running import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .tensors import Tensor, tensors_of
 

@@ -14,7 +14,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import LostError, TrimtabError
 from trimtab.core.metric import Metric, Quality, evaluate, values_by_chunk
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, available_providers
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.target import usable_cpus
 from trimtab.result import Constraints, Result
 

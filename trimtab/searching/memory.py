@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
-from trimtab.core.session import Feeds, SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.result import Result
 from trimtab.runtime_bench.bench import Bench, Timing
 from trimtab.runtime_bench.several import machine_class

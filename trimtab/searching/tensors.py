@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.core.model import Model
-from trimtab.core.running import observed
-from trimtab.core.session import Feeds, SessionConfig, build_session, run
+from trimtab.core.ort.running import observed
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 
 @dataclass(frozen=True)

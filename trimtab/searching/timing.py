@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.session import Feeds, SessionConfig, running_graph
+from trimtab.core.ort.session import Feeds, SessionConfig, running_graph
 from trimtab.result import Result
 from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.several import machine_class

@@ -21,8 +21,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .dataset import Batch
-from .model import Model
+from trimtab.core.dataset import Batch
+from trimtab.core.model import Model
+
 from .session import SessionConfig, build_session, run, with_outputs
 
 Ints = NDArray[np.int32]

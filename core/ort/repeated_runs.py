@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RunError
+from trimtab.core.errors import RunError
+
 from .session import Feeds, Outputs, run, runtime_errors
 
 

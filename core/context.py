@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from trimtab.core.ort.session import Feeds, SessionConfig
+
 from .dataset import Dataset
 from .errors import DataError, OptionError
 from .model import Model
 from .progress import Progress, Silent
 from .runner import Runner
-from .session import Feeds, SessionConfig
 from .target import Target
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trimtab.core.errors import OptionError
+from .errors import OptionError
 
 _SECONDS = {
     "ns": 1e-9,

@@ -5,8 +5,8 @@ from int8_graphs import attention, chain, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.running import int8_share
-from trimtab.core.session import Feeds, SessionConfig, random_feeds
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import Feeds, SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 from trimtab.searching.costs import counted

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from .model import Model
+from trimtab.core.model import Model
+
 from .running import observed
 from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
 

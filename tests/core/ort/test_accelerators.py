@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from trimtab.core.accelerators import (
+from trimtab.core.errors import OptionError
+from trimtab.core.ort.accelerators import (
     CPU,
     CUDA,
     TENSORRT,
@@ -15,7 +16,6 @@ from trimtab.core.accelerators import (
     check_started,
     memory_of,
 )
-from trimtab.core.errors import OptionError
 
 
 def test_each_provider_has_its_memory() -> None:

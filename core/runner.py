@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+
 from .dataset import Batch, Dataset
 from .feeds import finite_batches
 from .model import Model
-from .session import Outputs, SessionConfig, build_session, run
 
 
 class Runner(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimtab.core.errors import OptionError
-from trimtab.options import duration, percentile, shape, size
+from trimtab.core.units import duration, percentile, shape, size
 
 
 @pytest.mark.parametrize(

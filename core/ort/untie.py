@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .model import Model
+from trimtab.core.model import Model
 
 _SIGNED = ir.DataType.INT8
 

@@ -8,8 +8,8 @@ from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.overflow import find_overflows
-from trimtab.core.session import SessionConfig, build_session, run
+from trimtab.core.ort.overflow import find_overflows
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantize_static import QuantizeStatic
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import graphs
 import numpy as np
 
-from trimtab.core.live_memory import peak_bytes
-from trimtab.core.session import SessionConfig
+from trimtab.core.ort.live_memory import peak_bytes
+from trimtab.core.ort.session import SessionConfig
 
 OFF = SessionConfig(level="off")
 ROW = 4 * 1000  # bytes of (1, 1000) float32
