@@ -28,12 +28,12 @@ WAYS = ("ours", "onnxruntime-percentile", "onnxruntime-entropy", "onnxruntime-mi
 def ours(model, data) -> None:
     from trimtab.core.context import Context
     from trimtab.core.target import Target
-    from trimtab.passes.calibrate import calibrate
-    from trimtab.passes.int8_forms import to_int8_forms
-    from trimtab.passes.placement import int8_operators
-    from trimtab.passes.qdq import Scheme, observed_tensors
-    from trimtab.passes.quantizable import prepare
-    from trimtab.passes.ranges import METHODS, find_range
+    from trimtab.passes.calibration.collector import calibrate
+    from trimtab.passes.calibration.range_estimator import METHODS, find_range
+    from trimtab.passes.quantization.qdq.int8_operators import int8_operators
+    from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
+    from trimtab.passes.quantization.qdq.prepare import prepare
+    from trimtab.passes.quantization.qdq.writer import Scheme, observed_tensors
 
     model = model.clone()
     target = Target.named("x64-avx512-vnni")

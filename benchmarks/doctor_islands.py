@@ -27,8 +27,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds, running_graph
 from trimtab.core.target import PRESETS, Target
-from trimtab.passes.quantize_static import QuantizeStatic
-from trimtab.passes.simplify import Simplify
+from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.passes.simplify.simplify import Simplify
 from trimtab.runtime_bench.doctor import Diagnosis, diagnose
 
 

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from trimtab.core.model import Model
 from trimtab.models import build
-from trimtab.passes.torch_graph import to_module
+from trimtab.passes.training.torch_graph import to_module
 
 
 def folded(network: torch.nn.Module) -> torch.nn.Module:

@@ -41,7 +41,7 @@ from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.core.text import table
 from trimtab.passes.base import relative_error
-from trimtab.passes.tune import Tune
+from trimtab.passes.tuning.tune import Tune
 from trimtab.runtime_bench.compare import compare
 from trimtab.tune_clock import DecidingClock
 

@@ -22,8 +22,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes.quantize_static import QuantizeStatic
-from trimtab.passes.simplify import Simplify
+from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.passes.simplify.simplify import Simplify
 
 if TYPE_CHECKING:
     from torch import nn

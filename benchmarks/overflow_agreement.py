@@ -20,7 +20,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort import overflow
 from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import Target
-from trimtab.passes.quantize_static import QuantizeStatic
+from trimtab.passes.quantization.static import QuantizeStatic
 
 EXACT = SessionConfig(config={"session.x64quantprecision": "1"})
 

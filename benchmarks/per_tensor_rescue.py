@@ -22,8 +22,13 @@ from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.passes import CorrectBias, Equalize, QuantizeStatic, RoundWeights, Simplify
-from trimtab.passes.scalable_pairs import find_pairs, out_channels, scaled_input, scaled_output
-from trimtab.passes.scalable_pairs import weight_of as weight
+from trimtab.passes.quantization.algorithms.scalable_pairs import (
+    find_pairs,
+    out_channels,
+    scaled_input,
+    scaled_output,
+)
+from trimtab.passes.quantization.algorithms.scalable_pairs import weight_of as weight
 
 #: Factors lie between this and its inverse.
 LARGEST = 16.0

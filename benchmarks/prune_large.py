@@ -23,10 +23,10 @@ from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes.channel_cut import cut
-from trimtab.passes.channel_oracle import mask
-from trimtab.passes.labels_classes import label_channels, prepared
-from trimtab.passes.prune_channels import PruneChannels
+from trimtab.passes.pruning.channels import PruneChannels
+from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.structured.cut import cut
+from trimtab.passes.pruning.structured.verify import mask
 
 MIB = 1 << 20
 

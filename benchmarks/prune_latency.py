@@ -22,10 +22,10 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent, Stderr
 from trimtab.core.target import Target
-from trimtab.passes.channel_importance import by_group, l2, weight_scores
-from trimtab.passes.labels_classes import label_channels, prepared
-from trimtab.passes.prune_channels import PruneChannels
-from trimtab.passes.simplify import Simplify
+from trimtab.passes.pruning.channels import PruneChannels
+from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.structured.importance import by_group, l2, weight_scores
+from trimtab.passes.simplify.simplify import Simplify
 from trimtab.runtime_bench.bench import Timing
 from trimtab.runtime_bench.clock import BenchClock
 

@@ -20,11 +20,11 @@ import numpy as np
 from prune_networks import NETWORKS
 
 from trimtab.core.model import Model
-from trimtab.passes.channel_cut import cut
-from trimtab.passes.channel_oracle import TOLERANCE, mask, oracle
-from trimtab.passes.channel_report import declined_of
 from trimtab.passes.check import check_model
-from trimtab.passes.labels_classes import label_channels, prepared
+from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.structured.cut import cut
+from trimtab.passes.pruning.structured.report import declined_of
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
 
 SHARES = (0.3, 0.5)
 

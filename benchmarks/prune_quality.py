@@ -20,7 +20,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes.prune_channels import PruneChannels
+from trimtab.passes.pruning.channels import PruneChannels
 
 
 def onnxsim_structured(model: Model, data: Dataset, share: float) -> Model:

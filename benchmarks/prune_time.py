@@ -21,7 +21,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
-from trimtab.passes.prune_channels import PruneChannels
+from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.runtime_bench.clock import BenchClock
 
 

@@ -24,8 +24,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, RoundWeights, Simplify
-from trimtab.passes.torch_graph import to_module
-from trimtab.passes.torch_graph.roles import Stored
+from trimtab.passes.training.torch_graph import to_module
+from trimtab.passes.training.torch_graph.roles import Stored
 
 Array = NDArray[np.float32]
 #: The largest integer of 4 bits; -8 is left out when rounding, so that the range is symmetric.

@@ -1,40 +1,112 @@
-"""Passes: functions from model to model. A file with a `Pass` in it is one; nothing registers it.
+"""Passes: functions from model to model, each imported when it is first used.
 
-from trimtab.passes import Simplify, QuantizeStatic
-small = QuantizeStatic(data=calibration)(Simplify()(model))
+    from trimtab.passes import QuantizeStatic, Simplify
+    small = QuantizeStatic(data=calibration)(Simplify()(model))
+
+A pass of this package is a row of `_HOMES` and an import under `TYPE_CHECKING`; a test holds both
+against a scan of the folder. Passes of other packages come by the entry point `trimtab.passes`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import inspect
-import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Pass
+    from trimtab.passes.float16.float16 import Half
+    from trimtab.passes.pruning.channels import PruneChannels
+    from trimtab.passes.pruning.gradual import PruneGradually
+    from trimtab.passes.pruning.magnitude import PruneMagnitude
+    from trimtab.passes.pruning.weight_clustering import ClusterWeights
+    from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
+    from trimtab.passes.quantization.algorithms.bias_absorption import AbsorbBias
+    from trimtab.passes.quantization.algorithms.bias_correction import CorrectBias
+    from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
+    from trimtab.passes.quantization.algorithms.smooth_quant import SmoothQuant
+    from trimtab.passes.quantization.auto import QuantizeAuto
+    from trimtab.passes.quantization.dequantize import Dequantize
+    from trimtab.passes.quantization.dynamic import QuantizeDynamic
+    from trimtab.passes.quantization.static import QuantizeStatic
+    from trimtab.passes.quantization.weight_only import QuantizeWeights
+    from trimtab.passes.simplify.simplify import Simplify
+    from trimtab.passes.training.finetune import Recover
+    from trimtab.passes.tuning.apply_rewrites import ApplyForms
+    from trimtab.passes.tuning.tune import Tune
+
+    from .base import Declined, Pass, Rewrite
+
+#: Name in recipes and on the command line, class, and the module that holds it.
+_HOMES = {
+    "absorb-bias": ("AbsorbBias", "quantization.algorithms.bias_absorption"),
+    "apply-forms": ("ApplyForms", "tuning.apply_rewrites"),
+    "cluster-weights": ("ClusterWeights", "pruning.weight_clustering"),
+    "correct-bias": ("CorrectBias", "quantization.algorithms.bias_correction"),
+    "dequantize": ("Dequantize", "quantization.dequantize"),
+    "equalize": ("Equalize", "quantization.algorithms.cross_layer_equalization"),
+    "half": ("Half", "float16.float16"),
+    "prune-channels": ("PruneChannels", "pruning.channels"),
+    "prune-gradually": ("PruneGradually", "pruning.gradual"),
+    "prune-magnitude": ("PruneMagnitude", "pruning.magnitude"),
+    "quantize-auto": ("QuantizeAuto", "quantization.auto"),
+    "quantize-dynamic": ("QuantizeDynamic", "quantization.dynamic"),
+    "quantize-static": ("QuantizeStatic", "quantization.static"),
+    "quantize-weights": ("QuantizeWeights", "quantization.weight_only"),
+    "recover": ("Recover", "training.finetune"),
+    "round-weights": ("RoundWeights", "quantization.algorithms.adaptive_rounding"),
+    "simplify": ("Simplify", "simplify.simplify"),
+    "smooth-quant": ("SmoothQuant", "quantization.algorithms.smooth_quant"),
+    "tune": ("Tune", "tuning.tune"),
+}
+_CLASSES = dict(_HOMES.values())
+_CLASSES |= {"Declined": "base", "Pass": "base", "Rewrite": "base"}
+
+__all__ = [
+    "AbsorbBias",
+    "ApplyForms",
+    "ClusterWeights",
+    "CorrectBias",
+    "Declined",
+    "Dequantize",
+    "Equalize",
+    "Half",
+    "Pass",
+    "PruneChannels",
+    "PruneGradually",
+    "PruneMagnitude",
+    "QuantizeAuto",
+    "QuantizeDynamic",
+    "QuantizeStatic",
+    "QuantizeWeights",
+    "Recover",
+    "Rewrite",
+    "RoundWeights",
+    "Simplify",
+    "SmoothQuant",
+    "Tune",
+    "find",
+    "names",
+    "registry",
+]
 
 
 @functools.cache
-def registry() -> dict[str, type[Pass]]:
-    """Every pass by name: this folder's, and entry points `trimtab.passes` of other packages."""
+def _plugins() -> dict[str, type[Pass]]:
+    """Passes of other packages, by name."""
     from importlib.metadata import entry_points
 
-    from .base import Pass
+    kinds = [point.load() for point in entry_points(group="trimtab.passes")]
+    return {kind.name(): kind for kind in kinds}
 
-    found: dict[str, type[Pass]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            if not issubclass(kind, Pass) or kind.__module__ != module.__name__:
-                continue
-            if not inspect.isabstract(kind):
-                found[kind.name()] = kind
-    for point in entry_points(group="trimtab.passes"):
-        kind = point.load()
-        found[kind.name()] = kind
-    return dict(sorted(found.items()))
+
+def names() -> list[str]:
+    """Names of all passes, sorted; none is imported but those of other packages."""
+    return sorted({*_HOMES, *_plugins()})
+
+
+def registry() -> dict[str, type[Pass]]:
+    """Every pass by name: this package's, and entry points `trimtab.passes` of other packages."""
+    return {name: find(name) for name in names()}
 
 
 def find(name: str) -> type[Pass]:
@@ -43,24 +115,21 @@ def find(name: str) -> type[Pass]:
     Raises:
         OptionError: there is none; the nearest is suggested.
     """
-    from trimtab.core.errors import unknown
+    if name in _plugins():
+        return _plugins()[name]
+    if name not in _HOMES:
+        from trimtab.core.errors import unknown
 
-    passes = registry()
-    if name not in passes:
-        raise unknown("pass", name, passes)
-    return passes[name]
+        raise unknown("pass", name, names())
+    kind: type[Pass] = getattr(importlib.import_module(__name__), _HOMES[name][0])
+    return kind
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(name)
-    if name in {"Pass", "Rewrite", "Declined"}:
-        return getattr(importlib.import_module(f"{__name__}.base"), name)
-    for kind in registry().values():
-        if kind.__name__ == name:
-            return kind
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(["Pass", "find", "registry", *(kind.__name__ for kind in registry().values())])
+    return sorted(__all__)

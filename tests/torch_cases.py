@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.torch_graph import to_module
+from trimtab.passes.training.torch_graph import to_module
 
 
 def one_node(

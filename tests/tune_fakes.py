@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import graphs
-from forms_cases import NORM
+from rewrite_cases import NORM
 
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes.tune import Tune
+from trimtab.passes.tuning.tune import Tune
 
 
 @dataclass

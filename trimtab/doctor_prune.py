@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab.passes.channel_sensitivity import Sensitivity
+    from trimtab.passes.pruning.structured.sensitivity import Sensitivity
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,8 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.core.files import write_text
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.passes.channel_sensitivity import sensitivity
-    from trimtab.passes.prune_channels import PruneChannels
+    from trimtab.passes.pruning.channels import PruneChannels
+    from trimtab.passes.pruning.structured.sensitivity import sensitivity
     from trimtab.runtime_bench.devices import runner_on
 
     from .open_model import open_model

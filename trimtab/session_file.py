@@ -11,7 +11,7 @@ from trimtab.core.errors import InputError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session
-from trimtab.passes.tune_session import read_options
+from trimtab.passes.tuning.session_options import read_options
 
 SCHEMA = 1
 NAME = "session.json"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from trimtab.passes.fill_channels import filled_image
+from trimtab.passes.quantization.qdq.fill_channels import filled_image
 
 from .constants import array_of
 

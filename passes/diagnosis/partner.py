@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.passes.fill_channels import as_filled
+from trimtab.passes.quantization.qdq.fill_channels import as_filled
 
 from .constants import array_of
 

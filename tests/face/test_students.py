@@ -8,7 +8,7 @@ from typing import Any
 import graphs
 import numpy as np
 import pytest
-from recover_cases import Interrupting, context, images, notes, weights
+from finetune_cases import Interrupting, context, images, notes, weights
 
 from trimtab.cli import main
 from trimtab.core.errors import OptionError

@@ -85,7 +85,7 @@ def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
 
 
 def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.passes import recover
+    from trimtab.passes.training import finetune as recover
 
     few, many = recover.PROBES
     taken = iter([9.0, 5.0, 4.9])  # warm-up with imports; then few steps took longer than many

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from trimtab.core.context import Context
     from trimtab.core.model import Model
-    from trimtab.passes.tune import Tune
-    from trimtab.passes.tune_session import Options
+    from trimtab.passes.tuning.session_options import Options
+    from trimtab.passes.tuning.tune import Tune
 
 SUMMARY = "exact rewrites and session options, kept if faster"
 #: Part of the time that session options get.
@@ -82,7 +82,7 @@ def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
     import os
     from pathlib import Path
 
-    from trimtab.passes.tune import Tune
+    from trimtab.passes.tuning.tune import Tune
 
     from .one_pass import given_fields
 
@@ -106,9 +106,9 @@ def _cache_name(provider: str) -> str:
 def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
     """Rules with sites, how many, and what they gained before."""
     from trimtab.core.text import table
-    from trimtab.passes.tune_cache import Cache
-    from trimtab.passes.tune_candidates import already_optimized, candidates, is_quantized
-    from trimtab.passes.tune_candidates import with_shapes as shaped
+    from trimtab.passes.tuning.cache import Cache
+    from trimtab.passes.tuning.candidates import already_optimized, candidates, is_quantized
+    from trimtab.passes.tuning.candidates import with_shapes as shaped
 
     base = shaped(model)
     found, declined = candidates(base, step.rules, contrib=step.contrib)
@@ -129,7 +129,7 @@ def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
 def _sizes(model: Model, step: Tune, ctx: Context) -> str:
     """The sizes that gains are wanted for; empty where a free axis has none: nothing is run."""
     from trimtab.core.errors import OptionError
-    from trimtab.passes.tune_shapes import cases_of, sizes_text
+    from trimtab.passes.tuning.shapes import cases_of, sizes_text
 
     try:
         return sizes_text(cases_of(model, step.shapes, ctx, step.seed))
@@ -141,8 +141,8 @@ def _sizes(model: Model, step: Tune, ctx: Context) -> str:
 
 def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
     from trimtab.core.ort.session import SessionConfig
-    from trimtab.passes.tune_session import tune_options
-    from trimtab.passes.tune_shapes import cases_of
+    from trimtab.passes.tuning.session_options import tune_options
+    from trimtab.passes.tuning.shapes import cases_of
     from trimtab.tune_clock import SessionClock
 
     cases = cases_of(model, step.shapes, ctx, step.seed)
@@ -151,8 +151,8 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
 
 
 def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> Path:
-    from trimtab.passes.tune_cache import machine_class
-    from trimtab.passes.tune_session import write_options
+    from trimtab.passes.tuning.cache import machine_class
+    from trimtab.passes.tuning.session_options import write_options
     from trimtab.session_file import write_session_file
 
     if options is None or not options.gains:

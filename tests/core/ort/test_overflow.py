@@ -11,7 +11,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
-from trimtab.passes.quantize_static import QuantizeStatic
+from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 AVX2 = Context(target=Target.named("x64-avx2"))

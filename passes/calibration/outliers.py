@@ -1,0 +1,128 @@
+"""Single samples that lie so far out that the ranges of all others would be lost for them.
+
+One broken pixel of a million, where images reach four, makes a range in which all others share one
+level, and a histogram over all shows nothing of them. What a tensor's samples reach is therefore
+counted by powers of two; where a few reach far beyond the rest, its histogram is counted again over
+what the rest hold, and ranges are searched there. Values that every sample has, however large, are
+no outliers: transformers need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.ort.session import Outputs
+
+from .histogram import Histogram
+
+if TYPE_CHECKING:
+    from .collector import Statistics
+
+#: How many times further than the usual a sample reaches that is left out.
+FAR = 256.0
+#: How many times further than the usual ranges are searched then: some samples go beyond it.
+SEARCHED = 8.0
+#: Part of the samples that counts as usual.
+USUAL = 0.9
+#: Samples from which on it is known what is usual.
+LEAST_SAMPLES = 8
+#: Binary exponents of float32; the first one is that of zero and of subnormal values.
+EXPONENTS = 256
+#: The exponent field of float32 stands above so many bits, and is so much larger than the exponent.
+_BITS, _BIAS = 23, 127
+
+Counts = NDArray[np.int64]
+#: Arrays by tensor, samples in them, number of the first; all runs over the data again.
+Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
+
+
+def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
+    """Count samples by the binary exponent of their largest magnitude; in place.
+
+    Args:
+        counts: (EXPONENTS,).
+        largest: (samples,) not negative.
+    """
+    bits = np.abs(largest).astype(np.float32, copy=False).view(np.int32)
+    counts += np.bincount(bits >> _BITS, minlength=EXPONENTS)
+
+
+def usual_reach(counts: Counts) -> float:
+    """What nine samples of ten stay below, to a factor of two; infinite where that is not known."""
+    total = int(counts.sum())
+    place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
+    if total < LEAST_SAMPLES or place == 0:  # most samples are zero throughout
+        return float("inf")
+    return float(2.0 ** (place - _BIAS + 1))
+
+
+def leave_out(
+    found: Mapping[str, Statistics], stream: Stream, budget: int, data: Dataset, ctx: Context
+) -> None:
+    """Count the histograms of tensors with such samples again without them, and say so."""
+    reach = {name: usual_reach(of.reach) for name, of in found.items()}
+    far = {n: r for n, r in reach.items() if max(-found[n].lowest, found[n].highest) > FAR * r}
+    if not far:
+        return
+    for name, usual in far.items():
+        far_enough = SEARCHED * usual
+        low, high = max(found[name].lowest, -far_enough), min(found[name].highest, far_enough)
+        found[name].histogram = Histogram(min(low, 0.0), max(high, 0.0) - min(low, 0.0))
+    row = None
+    for arrays, rows, first in stream("calibrating without outliers"):
+        for name, usual in far.items():
+            values = found[name].within(arrays[name], budget)
+            if row is None and np.abs(arrays[name]).max(initial=0) > FAR * usual:
+                row = first + _first_row(arrays[name], rows, FAR * usual)
+            found[name].histogram.add(values)
+    name = next(iter(far))
+    largest = max(-found[name].lowest, found[name].highest)
+    sample = "a sample" if row is None else f"sample {data.row(row)}"
+    ctx.progress.say(
+        f"{sample} reaches {largest:.3g} in tensor {name!r}, where nine of ten stay below "
+        f"{far[name]:.3g}: look at it. Ranges of {len(far)} tensors leave such values out"
+    )
+
+
+def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
+    """For each batch of inputs which samples reach no further than others do, (rows,).
+
+    Arrays that do not hold a row for each sample are not looked at.
+    """
+    reach: dict[str, Counts] = {}
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    largest = [
+        {
+            name: _largest(array)
+            for name, array in batch.items()
+            if array.dtype.kind == "f" and len(array) == size
+        }
+        for batch, size in zip(batches, sizes, strict=True)
+    ]
+    for found in largest:
+        for name, each in found.items():
+            count_reach(reach.setdefault(name, np.zeros(EXPONENTS, np.int64)), each)
+    limits = {name: FAR * usual_reach(counts) for name, counts in reach.items()}
+    return [
+        np.all([np.ones(size, bool), *(e <= limits[n] for n, e in found.items())], axis=0)
+        for size, found in zip(sizes, largest, strict=True)
+    ]
+
+
+def _largest(array: NDArray[Any]) -> NDArray[Any]:
+    """(rows,) largest magnitudes."""
+    largest: NDArray[Any] = np.abs(array.reshape(len(array), -1)).max(axis=1, initial=0)
+    return largest
+
+
+def _first_row(array: NDArray[np.float32], rows: int, limit: float) -> int:
+    """The first sample that goes beyond a limit; 0 where the tensor has no axis of samples."""
+    if not array.ndim or array.shape[0] != rows:
+        return 0
+    return int(np.argmax(_largest(array) > limit))

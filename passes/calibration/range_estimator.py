@@ -1,0 +1,151 @@
+"""From statistics to ranges: which part of a tensor's values the 256 levels shall span.
+
+`minmax` keeps everything; `mean_minmax` the mean over samples of their extremes (NNCF's default);
+`percentile` cuts equal tails; `entropy` and `mse` search a clipping threshold over the histogram:
+the least Kullback-Leibler divergence (Migacz 2017) or the least squared error (Sung et al. 2015,
+Banner et al. 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .collector import Statistics
+from .histogram import BINS, Histogram
+
+Method = Literal["minmax", "mean_minmax", "percentile", "entropy", "mse"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+Range = tuple[float, float]
+Array = NDArray[np.float64]
+
+LEVELS = 256
+#: Thresholds that a search tries: this many steps of one percent of the largest magnitude.
+CANDIDATES = 100
+#: Thresholds below this part of the largest magnitude are not tried.
+SMALLEST = 0.05
+
+
+def find_range(
+    statistics: Statistics, method: Method, *, percentile: float = 99.99, levels: int = LEVELS
+) -> Range:
+    """The range of a tensor, zero included.
+
+    Args:
+        statistics: of the tensor; nothing seen gives the range of zero width.
+        method: see the module.
+        percentile: part of the values, in percent, that `percentile` keeps.
+        levels: of the integer type.
+    """
+    if statistics.rows == 0:
+        return 0.0, 0.0
+    full = (min(statistics.lowest, 0.0), max(statistics.highest, 0.0))
+    if method == "minmax" or full == (0.0, 0.0):
+        return full
+    span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
+    full = clip(span, full)  # of single samples that reach too far out nothing is in the histogram
+    if method == "mean_minmax":
+        means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
+        return clip(means, full)
+    if method == "percentile":
+        return clip(_percentile(statistics.histogram, percentile), full)
+    candidates = _candidates(full)
+    search = squared_errors if method == "mse" else _divergences
+    costs = search(statistics.histogram, candidates, levels)
+    best = candidates[int(np.argmin(costs))]
+    return float(best[0]), float(best[1])
+
+
+def clip(range_: Range, full: Range) -> Range:
+    """The part of a range that lies in another one."""
+    return max(range_[0], full[0]), min(range_[1], full[1])
+
+
+def _percentile(histogram: Histogram, percentile: float) -> Range:
+    """Bounds that leave out equal tails, zero included; linear within a bin."""
+    tail = (100.0 - percentile) / 200.0
+    share = np.concatenate([[0.0], np.cumsum(histogram.counts) / max(histogram.total, 1)])
+    low, high = np.interp([tail, 1.0 - tail], share, histogram.edges)
+    return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def _candidates(full: Range) -> Array:
+    """Ranges to try, the full one first: (N, 2).
+
+    Values are cut by magnitude, so a tail on one side is not shortened for the other's sake.
+    """
+    low, high = full
+    thresholds = max(-low, high) * np.linspace(1.0, SMALLEST, CANDIDATES)
+    return np.unique(
+        np.stack([np.maximum(low, -thresholds), np.minimum(high, thresholds)], axis=1), axis=0
+    )
+
+
+def squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Array:
+    """Mean squared error of rounding and clipping to each candidate range: (N,)."""
+    used = np.flatnonzero(histogram.counts)
+    counts, centres = histogram.counts[used], histogram.centres[used]
+    low, high = candidates[:, :1], candidates[:, 1:]
+    scale = np.maximum(high - low, 1e-30) / (levels - 1)
+    zero = np.round(-low / scale)
+    level = np.clip(np.round(centres / scale) + zero, 0, levels - 1)
+    error = (level - zero) * scale - centres
+    result: Array = (error**2 @ counts) / max(int(counts.sum()), 1)
+    # Within a bin values differ by its width: a finer rounding than that cannot be told apart.
+    return result
+
+
+def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
+    """Kullback-Leibler divergence of the quantized from the clipped distribution: (N,).
+
+    Each level's count is spread evenly over those of its bins that hold anything, so the sums over
+    bins are sums over levels, and those are differences of running sums: all candidates at once.
+
+    Exact zeros, as ReLU makes them by the thousand, are left out: every range holds zero exactly,
+    and their spike would drown the rest.
+    """
+    counts = histogram.counts.astype(np.float64)
+    step = histogram.width / BINS
+    zero_bin = min(max(int(-histogram.start / step), 0), BINS - 1)
+    counts[zero_bin] = 0.0
+    if not counts.any():
+        return np.zeros(len(candidates))
+    low, high = (candidates - histogram.start).T / step
+    first = np.clip(np.floor(low), 0, BINS - 1).astype(np.int64)
+    last = np.clip(np.ceil(high), first + 1, BINS).astype(np.int64)
+    sums, filled, entropy = (_running(a) for a in (counts, counts > 0, _times_log(counts)))
+    edges = first[:, None] + -(-np.arange(levels + 1) * (last - first)[:, None] // levels)
+    mass = np.diff(sums[edges], axis=1)
+    bins = np.maximum(np.diff(filled[edges], axis=1), 1)
+    kept, total = sums[last] - sums[first], sums[-1]
+    share = mass / bins / np.maximum(kept, 1e-30)[:, None]  # of the quantized, in each filled bin
+    wanted = entropy[last] - entropy[first]
+    got = (mass * np.log(np.maximum(share, 1e-30))).sum(axis=1)
+    # What lies beyond is clipped onto the first and the last bin; an empty one is smoothed.
+    for position, clipped in ((first, sums[first]), (last - 1, total - sums[last])):
+        held = counts[position]
+        wanted += _times_log(held + clipped) - _times_log(held)
+        chosen = share[np.arange(len(share)), _level_of(edges, position)]
+        got += clipped * np.log(np.where(held > 0, np.maximum(chosen, 1e-30), 1e-9))
+    divergence: Array = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
+    return divergence
+
+
+def _level_of(edges: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The level that a bin falls into, for each candidate."""
+    found: NDArray[np.int64] = (edges[:, 1:] <= position[:, None]).sum(axis=1)
+    return found
+
+
+def _running(values: NDArray[Any]) -> Array:
+    """Sums of all values before each position: one more than there are values."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _times_log(values: Array) -> Array:
+    """Each value times its logarithm, 0 at 0."""
+    result: Array = values * np.log(np.maximum(values, 1e-30))
+    return result

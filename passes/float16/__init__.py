@@ -1,0 +1,1 @@
+"""Weights and arithmetic in 16-bit floating point."""

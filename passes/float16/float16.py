@@ -1,0 +1,213 @@
+"""Float16 for GPUs, with float32 where float16 would overflow or cost the answer too much."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.errors import OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.calibration.collector import Statistics, calibrate, fitting
+from trimtab.passes.quantization.qdq.prepare import (
+    lift_constants,
+    match_nodes,
+    name_nodes,
+    refuse_quantized,
+)
+
+from .converter import MOST, Converter, is_float, why_not, without_crumbs
+from .error import simulate
+
+#: Stay float32 where no data tell their values: what sums much, or grows fast.
+UNSAFE = frozenset(
+    {
+        "CumSum",
+        "Exp",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "LogSoftmax",
+        "Pow",
+        "Range",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMean",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+    }
+)
+#: Room between what was seen and what float16 holds, since other data may go further.
+MARGIN = 4.0
+
+
+@dataclass(frozen=True)
+class Half(Pass):
+    """Turn float32 into float16, for GPUs, with float32 islands where that costs too much.
+
+    With data, nodes whose values come near 65504 stay float32, and of the others as many, those
+    that lose most first, as the error of the answer demands. Without data, operators of a table of
+    sums and exponentials do. Inputs and outputs keep their types.
+
+    Attributes:
+        data: samples to measure on; the context's where none is named, a table where none is.
+        samples: how many.
+        max_error: error of the outputs that is allowed, relative to their size.
+        exclude: nodes to leave float32, by name or glob pattern.
+    """
+
+    data: Dataset | None = None
+    samples: int = 16
+    max_error: float = 0.01
+    exclude: tuple[str, ...] = ()
+
+    needs_data: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise OptionError("must be at least 1", where=f"samples={self.samples}")
+        if not self.max_error > 0:
+            raise OptionError("must be above 0", where=f"max_error={self.max_error}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Choose the islands, convert the rest."""
+        refuse_quantized(model)
+        lift_constants(model.graph)
+        name_nodes(model.graph)
+        ShapeInferencePass()(model.ir)
+        reasons = self._fixed(model)
+        report: dict[str, Any] = {}
+        if self.data is not None or ctx.data is not None:
+            data = ctx.dataset(self.data, model, purpose="float16").take(self.samples)
+            reasons |= _overflowing(model, reasons, data, ctx)
+            batches = list(fitting(model, data, rows=8))
+            reasons |= self._too_costly(model, reasons, batches, report)
+        else:
+            for node in model.graph:
+                if node.op_type in UNSAFE and is_float(node):
+                    reasons.setdefault(node.name or "", "may overflow; no data were given to tell")
+        half = _half(model, reasons)
+        report["half"] = len(half)
+        report["casts"] = Converter(model.graph, half, model.opset).convert()
+        model.graph.sort()
+        build_session(dataclasses.replace(model))  # an error here is better than on the board
+        return Rewrite(model.ir, [Declined(n, why) for n, why in reasons.items()], report)
+
+    def _fixed(self, model: Model) -> dict[str, str]:
+        """Nodes that cannot, or shall not, be float16, and why."""
+        reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
+        for node in model.graph:
+            why = why_not(node, model.opset) if is_float(node) else None
+            largest = max((_largest(value) for value in node.inputs), default=0.0)
+            if why is None and largest > MOST:
+                why = f"has a weight of {largest:.3g}, and float16 ends at {MOST:.0f}"
+            if why is not None:
+                reasons.setdefault(node.name or "", why)
+        return reasons
+
+    def _too_costly(
+        self,
+        model: Model,
+        reasons: dict[str, str],
+        batches: Sequence[Batch],
+        report: dict[str, Any],
+    ) -> dict[str, str]:
+        """The fewest nodes, of those that lose most, that have to stay float32."""
+        names = [node.name or "" for node in _ordered(model, reasons)]
+        first = simulate(model, set(names), batches, inside=True)
+        curve = [{"islands": 0, "error": _short(first.answer)}]
+        report |= {"error_without_islands": _short(first.answer), "curve": curve}
+        low, high, error = 0, 0, first.answer
+        order = _by_own_error(model, names, first.nodes)
+        if first.answer > self.max_error:
+            low, high = 0, len(order)
+            error = 0.0
+            while high - low > 1:
+                middle = (low + high) // 2
+                left = set(names) - set(order[:middle])
+                got = simulate(model, left, batches, inside=False).answer
+                curve.append({"islands": middle, "error": _short(got)})
+                low, high = (low, middle) if got <= self.max_error else (middle, high)
+                error = got if high == middle else error
+        report["error"] = _short(error)
+        why = "float16 costs the answer too much here (error of its result {:.2g})"
+        return {name: why.format(first.nodes.get(name, np.inf)) for name in order[:high]}
+
+
+def _half(model: Model, reasons: dict[str, str]) -> set[ir.Node]:
+    return without_crumbs(
+        {node for node in model.graph if is_float(node) and node.name not in reasons}
+    )
+
+
+def _ordered(model: Model, reasons: dict[str, str]) -> list[ir.Node]:
+    half = _half(model, reasons)
+    return [node for node in model.graph if node in half]
+
+
+def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
+    """Nodes by how much more error their result has than what they read, the worst first."""
+    wanted = set(names)
+    made: dict[ir.Value, float] = {}
+    own: dict[str, float] = {}
+    for node in model.graph:
+        name = node.name or ""
+        if name not in wanted:
+            continue
+        before = max((made.get(v, 0.0) for v in node.inputs if v is not None), default=0.0)
+        error = errors.get(name, 0.0)
+        made |= dict.fromkeys(node.outputs, error)
+        own[name] = error - before if np.isfinite(error) else (np.inf if np.isfinite(before) else 0)
+    return sorted(names, key=lambda name: -own[name])
+
+
+def _overflowing(
+    model: Model, reasons: dict[str, str], data: Dataset, ctx: Context
+) -> dict[str, str]:
+    """Nodes that make or read values near the end of float16."""
+    nodes = [node for node in model.graph if is_float(node) and node.name not in reasons]
+    tensors = dict.fromkeys(
+        v.name or ""
+        for node in nodes
+        for v in (*node.inputs, *node.outputs)
+        if v is not None and v.dtype == ir.DataType.FLOAT and v.const_value is None and v.name
+    )
+    seen = calibrate(model, list(tensors), data, ctx) if tensors else {}
+    found: dict[str, str] = {}
+    for node in nodes:
+        values = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None]
+        largest = max((_magnitude(seen[name]) for name in values if name in seen), default=0.0)
+        if largest > MOST / MARGIN:
+            found[node.name or ""] = f"values reach {largest:.3g}, and float16 ends at {MOST:.0f}"
+    return found
+
+
+def _magnitude(statistics: Statistics) -> float:
+    return max(-statistics.lowest, statistics.highest) if statistics.rows else 0.0
+
+
+def _largest(value: ir.Value | None) -> float:
+    if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
+        return 0.0
+    array = value.const_value.numpy()
+    return float(np.abs(array).max(initial=0.0))
+
+
+def _short(number: float) -> float | None:
+    return float(f"{number:.3g}") if np.isfinite(number) else None

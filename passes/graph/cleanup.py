@@ -1,0 +1,122 @@
+"""What a graph carries without need: nodes that compute nothing, constants in the wrong place.
+
+Each function changes the graph in place and returns what it left alone.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from trimtab.passes.base import Declined
+
+
+def tidy(model: ir.Model) -> list[Declined]:
+    """Functions inlined, constants as initializers that no caller feeds, no-op nodes gone."""
+    if model.functions:
+        common.InlinePass()(model)
+    # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
+    # for an activation. From version 4 on it is a constant that nobody can replace.
+    common.RemoveInitializersFromInputsPass()(model)
+    model.ir_version = max(model.ir_version, 4)
+    # onnxruntime's quantizer knows initializers only; a Constant's weights it quantizes like data.
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    declined = drop_noops(model)
+    common.RemoveUnusedNodesPass()(model)
+    return declined
+
+
+def merge_equal(model: ir.Model) -> None:
+    """Equal nodes and equal initializers become one: what is left to do without onnxsim."""
+    common.CommonSubexpressionEliminationPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def drop_noops(model: ir.Model) -> list[Declined]:
+    """Remove Identity, Cast to the type it is, and Dropout as inference runs it."""
+    declined: list[Declined] = []
+    for node in list(model.graph.all_nodes()):
+        if node.domain not in {"", "ai.onnx"} or node.op_type not in _NOOPS:
+            continue
+        reason = _NOOPS[node.op_type](node, model) or _bypass(node)
+        if reason and not reason.startswith("needed"):
+            declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+    return declined
+
+
+def _identity(node: ir.Node, model: ir.Model) -> str:  # noqa: ARG001
+    return ""
+
+
+def _cast(node: ir.Node, model: ir.Model) -> str:  # noqa: ARG001
+    given = node.inputs[0].dtype if node.inputs[0] is not None else None
+    return "" if given is not None and given == node.attributes["to"].as_int() else "needed"
+
+
+def _dropout(node: ir.Node, model: ir.Model) -> str:
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+        return "its mask is used"
+    opset = node.version or model.opset_imports.get("", 1)
+    if opset < 7:
+        is_test = node.attributes.get("is_test")
+        return "" if is_test is not None and is_test.as_int() else "drops at random before opset 7"
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is None:
+        return ""
+    if training.const_value is None or training.const_value.numpy().any():
+        return "its training mode is on, or is decided while it runs"
+    return ""
+
+
+_NOOPS = {"Identity": _identity, "Cast": _cast, "Dropout": _dropout}
+
+
+def _bypass(node: ir.Node) -> str:
+    """Connect a node's input to its users and remove it; the reason where that cannot be."""
+    source, result = node.inputs[0], node.outputs[0]
+    graph = node.graph
+    if source is None or graph is None:
+        return "needed: it has no input"
+    if result.is_graph_output():
+        fixed = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
+        producer = source.producer()
+        if fixed or producer is None or producer.graph is not graph:
+            return "needed: it gives a graph output its name"
+        shape, kind, name = result.shape, result.type, result.name
+        ir.convenience.replace_all_uses_with(result, source, replace_graph_outputs=True)
+        result.name = None
+        source.name, source.shape, source.type = name, shape or source.shape, kind or source.type
+    else:
+        ir.convenience.replace_all_uses_with(result, source)
+        source.type = source.type or result.type
+        source.shape = source.shape or result.shape
+    graph.remove(node, safe=True)
+    return ""
+
+
+def restore_interface(after: ir.Model, before: ir.Model) -> None:
+    """Give inputs, outputs and metadata of `before` to `after`, dimension names included.
+
+    Simplifiers drop inputs that nothing reads and write inferred sizes into outputs; callers rely
+    on both.
+    """
+    present = {value.name: value for value in after.graph.inputs}
+    inputs = []
+    for old in before.graph.inputs:
+        if old.name in before.graph.initializers:
+            continue
+        value = present.get(old.name) or ir.val(str(old.name))
+        _describe(value, old)
+        inputs.append(value)
+    after.graph.inputs.clear()
+    after.graph.inputs.extend(inputs)
+    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
+        _describe(new, old)
+    after.metadata_props.clear()
+    after.metadata_props.update(before.metadata_props)
+
+
+def _describe(value: ir.Value, like: ir.Value) -> None:
+    value.type = like.type
+    value.shape = None if like.shape is None else ir.Shape(list(like.shape))

@@ -1,0 +1,166 @@
+"""Running a model a stretch at a time over all calibration data, while its weights change.
+
+Between stretches only the tensors that cross the cut are held, in memory up to a limit and in
+temporary files beyond it, so that all layers together cost one run of the model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+from trimtab.passes.pruning.dependency.parts import Array, captured
+
+#: Bytes of activations that stay in memory; what is more goes to temporary files.
+MEMORY_BYTES = 512 << 20
+
+Values = dict[str, list[Array]]
+
+
+@dataclass(eq=False)
+class Stream:
+    """All calibration data on their way through a model.
+
+    Attributes:
+        model: its graph may change behind `position`.
+        values: the tensors that are needed further on, a list of batches each.
+        position: how many nodes have run.
+        config: of the sessions that run them.
+    """
+
+    model: Model
+    values: Values
+    position: int = 0
+    config: SessionConfig = field(default_factory=lambda: SessionConfig(threads=usable_cpus()))
+    _files: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    _count: int = 0
+
+    @classmethod
+    def start(
+        cls,
+        model: Model,
+        batches: Iterable[dict[str, Array]],
+        config: SessionConfig | None = None,
+    ) -> Stream:
+        """At the inputs of the model."""
+        stream = cls(model, {spec.name: [] for spec in model.inputs})
+        stream.config = config or stream.config
+        for feeds in batches:
+            for name in stream.values:
+                stream.values[name].append(feeds[name])
+        return stream
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return len(next(iter(self.values.values()), []))
+
+    def advance(self, stop: int) -> None:
+        """Run the nodes up to number `stop`; hold what later ones and the outputs need."""
+        if stop <= self.position:
+            return
+        nodes = list(self.model.graph)
+        needed = _read(nodes[stop:], self.model.graph.outputs)
+        made = {str(v.name): v for n in nodes[self.position : stop] for v in n.outputs if v.name}
+        wanted = [v for name, v in made.items() if name in needed]
+        new = self._run(nodes[self.position : stop], wanted)
+        held = {name: arrays for name, arrays in self.values.items() if name in needed}
+        self.values = held | {name: [self._hold(a) for a in arrays] for name, arrays in new.items()}
+        self.position = stop
+
+    def peek(self, value: ir.Value) -> list[Array]:
+        """A tensor that lies behind `position` at any distance, without moving."""
+        if value.name in self.values:
+            return self.values[str(value.name)]
+        return self._run(list(self.model.graph)[self.position :], [value])[str(value.name)]
+
+    def _run(self, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> Values:
+        names = [str(v.name) for v in wanted]
+        results: Values = {name: [] for name in names}
+        if not wanted:
+            return results
+        part = _stretch(self.model, nodes, wanted, self.values)
+        session = build_session(part, self.config)
+        for number in range(self.batches):
+            feeds = {spec.name: self.values[spec.name][number] for spec in part.inputs}
+            for name, array in run(session, feeds, names).items():
+                results[name].append(array)
+        return results
+
+    def _hold(self, array: Array) -> Array:
+        held = sum(a.nbytes for arrays in self.values.values() for a in arrays)
+        if held + array.nbytes <= MEMORY_BYTES:
+            return array
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory(prefix="trimtab-")
+        self._count += 1
+        path = Path(self._files.name) / f"{self._count}.npy"
+        np.save(path, array)
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _read(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> set[str]:
+    """Names of what these nodes read, those of the graph's outputs among them."""
+    names = {str(v.name) for v in outputs}
+    for node in nodes:
+        names.update(str(v.name) for v in (*node.inputs, *captured(node)) if v is not None)
+    return names
+
+
+def _stretch(
+    model: Model, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], held: Values
+) -> Model:
+    """A model of the nodes that the wanted tensors need, fed by the tensors that are held."""
+    needed = {str(v.name) for v in wanted}
+    chosen: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(v.name in needed for v in node.outputs):
+            chosen.append(node)
+            reads = [v for v in (*node.inputs, *captured(node)) if v is not None and v.name]
+            needed.update(str(v.name) for v in reads)
+    twins: dict[str, ir.Value] = {}
+    for name in needed & set(held):
+        example = held[name][0]
+        dtype = ir.DataType.from_numpy(example.dtype)
+        twins[name] = ir.val(name, dtype, [None] * example.ndim)
+    inputs = list(twins.values())
+    constants = []
+    for name, value in model.graph.initializers.items():
+        if name in needed and value.const_value is not None:
+            twins[name] = ir.val(name, const_value=value.const_value)
+            constants.append(twins[name])
+    copies = [_copy(node, twins) for node in reversed(chosen)]
+    graph = ir.Graph(
+        inputs,
+        [twins[str(v.name)] for v in wanted],
+        nodes=copies,
+        initializers=constants,
+        opset_imports=dict(model.ir.opset_imports),
+        name="stretch",
+    )
+    return Model(ir.Model(graph, ir_version=model.ir.ir_version), name=f"a part of {model.name}")
+
+
+def _copy(node: ir.Node, twins: dict[str, ir.Value]) -> ir.Node:
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if v is None else twins[str(v.name)] for v in node.inputs],
+        node.attributes.values(),
+        overload=node.overload,
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
+    for old, new in zip(node.outputs, copy.outputs, strict=True):
+        new.name, new.type = old.name, old.type
+        if old.name:
+            twins[old.name] = new
+    return copy

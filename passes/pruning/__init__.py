@@ -1,0 +1,1 @@
+"""Passes that remove weights, channels, or distinct values of weights."""

@@ -1,0 +1,1 @@
+"""Which channels go together: the dependency graph of channels and its groups."""

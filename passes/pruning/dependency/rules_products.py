@@ -1,0 +1,228 @@
+"""How labels pass through operators with weights: convolutions, matrix products, attention."""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.edit import set_int
+
+from .parts import Axes, Ids, Keep, OpaqueError
+from .tracer import Trace
+
+
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """A whole-number attribute."""
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def conv(t: Trace, node: ir.Node) -> None:
+    """X (N, C, ...), W (M, C / group, k...), B (M): X.C goes with W.1, Y.C with W.0."""
+    group = integer(node, "group", 1)
+    x, w = t.axes(node, 0), t.axes(node, 1, only=(0, 1))
+    t.pin(x[2:], "a convolution mixes it")
+    w_shape, y_shape = t.shape(node.inputs[1]), t.shape(node.outputs[0])
+    out, into = w[0], w[1]
+    if group == 1:
+        t.tie(x[1], w[1])
+    else:
+        out, into = _grouped(t, node, group, x[1], (w[0], w[1]), t.shape(node.inputs[0])[1])
+    w_axes: Axes = [out, into, *[None] * (len(w_shape) - 2)]
+    t.sink(node, 1, w_axes, into=1)
+    _bias(t, node, 2, out)
+    t.set(node.outputs[0], [x[0], out, *[None] * (len(y_shape) - 2)])
+    fixed = int(np.prod(w_shape[2:])) * int(np.prod([y_shape[0], *y_shape[2:]]))
+    t.cost(node, fixed, [(w_shape[0], out), (w_shape[1], into)])
+
+
+def conv_transpose(t: Trace, node: ir.Node) -> None:
+    """X (N, C, ...), W (C, M / group, k...), B (M): X.C goes with W.0, Y.C with W.1."""
+    group = integer(node, "group", 1)
+    x, w = t.axes(node, 0), t.axes(node, 1, only=(0, 1))
+    t.pin(x[2:], "a convolution mixes it")
+    x_shape, w_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
+    t.tie(x[1], w[0])
+    out = w[1]
+    if group > 1:
+        out = _grouped_transpose(t, node, group, w, w_shape)
+    t.sink(node, 1, [w[0], None if group > 1 else w[1], *[None] * (len(w_shape) - 2)], into=0)
+    _bias(t, node, 2, out)
+    t.set(node.outputs[0], [x[0], out, *[None] * (len(t.shape(node.outputs[0])) - 2)])
+    fixed = int(np.prod(w_shape[2:])) * int(np.prod([x_shape[0], *x_shape[2:]]))
+    t.cost(node, fixed, [(w_shape[0], w[0]), (w_shape[1], w[1])])
+
+
+def _bias(t: Trace, node: ir.Node, index: int, out: Ids | None) -> None:
+    if t.has(node, index):
+        bias = t.axes(node, index)
+        t.tie(bias[0], out)
+        t.sink(node, index, bias)
+
+
+def _grouped(
+    t: Trace,
+    node: ir.Node,
+    group: int,
+    x: Ids | None,
+    w: tuple[Ids | None, Ids | None],
+    channels: int,
+) -> tuple[Ids | None, Ids | None]:
+    """Whole groups go, or the same positions of every group; labels of W.0 and W.1 as they are.
+
+    With one input channel to a group, and any number of outputs, only groups can go.
+    """
+    out, into = w
+    if out is None or x is None:
+        t.pin([out, into, x], "a grouped convolution next to channels that cannot change")
+        return None, None
+    rows = x.reshape(group, -1)
+    options = 2 if channels > group and len(out) > group else 1
+    if t.site(x, options) == 1:
+        t.tie(t.tie_rows(rows.T), into)
+        t.tie_rows(out.reshape(group, -1).T)
+        return out, into
+    t.pin([into], "whole groups go")
+    whole = t.tie(t.tie_rows(rows), t.tie_rows(out.reshape(group, -1)))
+    assert whole is not None
+    per_group = len(out) // group
+
+    def shrink(_: ir.Model, keep: Keep) -> None:
+        set_int(node, "group", keep.count(whole))
+
+    t.fix(shrink)
+    return np.repeat(whole, per_group), None
+
+
+def _grouped_transpose(
+    t: Trace, node: ir.Node, group: int, w: Axes, shape: tuple[int, ...]
+) -> Ids | None:
+    """As `_grouped`; the outputs of all groups share the columns of W.1."""
+    into, column = w[0], w[1]
+    if into is None:
+        t.pin([column], "a grouped convolution next to channels that cannot change")
+        return None
+    options = 2 if shape[0] > group and shape[1] > 1 else 1
+    if t.site(into, options) == 1:
+        t.tie_rows(into.reshape(group, -1).T)
+        return None if column is None else np.tile(column, group)
+    t.pin([column], "whole groups go")
+    whole = t.tie_rows(into.reshape(group, -1))
+    t.fix(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    return np.repeat(whole, shape[1])
+
+
+def gemm(t: Trace, node: ir.Node) -> None:
+    """Y = alpha A' B' + beta C; the axis that is summed over goes together."""
+    a, b = t.axes(node, 0), t.axes(node, 1)
+    a_in = 0 if integer(node, "transA", 0) else 1
+    b_in = 1 if integer(node, "transB", 0) else 0
+    t.tie(a[a_in], b[b_in])
+    t.sink(node, 0, a, into=a_in)
+    t.sink(node, 1, b, into=b_in)
+    out: Axes = [a[1 - a_in], b[1 - b_in]]
+    a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
+    if t.has(node, 2):
+        c = t.axes(node, 2)
+        sizes = t.shape(node.inputs[2])
+        for axis in range(-len(sizes), 0):
+            if sizes[axis] > 1:
+                t.tie(c[axis], out[axis])
+        t.sink(node, 2, c)
+    t.set(node.outputs[0], out)
+    lengths = (a_shape[1 - a_in], b_shape[1 - b_in], a_shape[a_in])
+    t.cost(node, 1, list(zip(lengths, (*out, b[b_in]), strict=True)))
+
+
+def matmul(t: Trace, node: ir.Node) -> None:
+    """A (..., M, K) times B (..., K, N): K goes together, and so do the leading axes."""
+    a, b = t.axes(node, 0), t.axes(node, 1)
+    a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
+    b_in = max(len(b) - 2, 0)
+    t.tie(a[-1], b[b_in])
+    t.sink(node, 0, a, into=len(a) - 1)
+    t.sink(node, 1, b, into=b_in)
+    lead, lengths = broadcast(t, [a[:-2], b[:-2]], [a_shape[:-2], b_shape[:-2]])
+    rows = [(a_shape[-2], a[-2])] if len(a) > 1 else []
+    columns = [(b_shape[-1], b[-1])] if len(b) > 1 else []
+    t.set(node.outputs[0], [*lead, *(ids for _, ids in rows + columns)])
+    outer = list(zip(lengths, lead, strict=True))
+    t.cost(node, 1, [*outer, *rows, *columns, (a_shape[-1], b[b_in])])
+
+
+def broadcast(
+    t: Trace, operands: list[Axes], shapes: list[tuple[int, ...]]
+) -> tuple[Axes, tuple[int, ...]]:
+    """Labels and lengths of what operands broadcast to; axes of length 1 are free."""
+    rank = max(len(s) for s in shapes)
+    result: Axes = []
+    lengths: list[int] = []
+    for axis in range(-rank, 0):
+        there = [
+            (o[axis], s[axis]) for o, s in zip(operands, shapes, strict=True) if -axis <= len(s)
+        ]
+        wide = [ids for ids, size in there if size != 1]
+        lengths.append(max((size for _, size in there), default=1))
+        if any(ids is None for ids in wide):
+            t.pin(wide, "meets an axis that cannot change")
+            result.append(None)
+            continue
+        for other in wide[1:]:
+            t.tie(wide[0], other)
+        result.append(wide[0] if wide else None)
+    return result, tuple(lengths)
+
+
+def einsum(t: Trace, node: ir.Node) -> None:
+    """Axes of the same letter go together; a letter that one operand alone sums over stays."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow or "." in equation or not set(left) <= set(string.ascii_letters + ","):
+        raise OpaqueError("its equation is not explicit")
+    owner: dict[str, Ids | None] = {}
+    for index, term in enumerate(terms):
+        axes, shape = t.axes(node, index), t.shape(node.inputs[index])
+        if len(set(term)) < len(term):
+            raise OpaqueError("a letter stands twice in one operand")
+        for letter, ids, size in zip(term, axes, shape, strict=True):
+            if letter in owner:
+                owner[letter] = t.tie(owner[letter], ids)
+            else:
+                owner[letter] = ids
+            alone = sum(letter in other for other in terms) == 1
+            if (alone and letter not in right) or size == 1:
+                t.pin([ids], "Einsum sums over it")
+        summed = [i for i, letter in enumerate(term) if letter not in right]
+        t.sink(node, index, axes, into=summed[0] if summed else None)
+    t.set(node.outputs[0], [owner[letter] for letter in right])
+
+
+def attention(t: Trace, node: ir.Node) -> None:
+    """Q (B, H, T, D), K (B, H, S, D), V (B, H, S, E): heads and both widths; no cache."""
+    shapes = [t.shape(node.inputs[i]) for i in range(3)]
+    plain = all(len(s) == 4 for s in shapes) and len(node.outputs) == 1
+    if not plain or any(t.has(node, i) for i in range(4, len(node.inputs))):
+        raise OpaqueError("this form of Attention is not followed")
+    if shapes[0][1] != shapes[1][1]:
+        raise OpaqueError("queries share their keys")
+    q, k, v = (t.axes(node, i) for i in range(3))
+    heads = t.tie(t.tie(q[1], k[1]), v[1])
+    t.tie(q[3], k[3])
+    t.pin([q[2], k[2], v[2]], "Attention mixes it")
+    for index, axes in enumerate((q, k, v)):
+        t.sink(node, index, axes, into=3)
+    if t.has(node, 3):
+        mask, size = t.axes(node, 3), t.shape(node.inputs[3])
+        t.pin(mask[-2:], "Attention mixes it")
+        if len(size) > 2 and size[-3] > 1:
+            t.tie(mask[-3], heads)
+    if "scale" not in node.attributes:  # its default would follow the new width
+        scale = ir.AttrFloat32("scale", 1 / float(np.sqrt(shapes[0][3])))
+        t.fix(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
+    t.set(node.outputs[0], [q[0], heads, q[2], v[3]])
+    batch, count, length, width = shapes[0]
+    outer = [(batch * length * shapes[1][2], None), (count, heads)]
+    t.cost(node, 1, [*outer, (width, q[3])])
+    t.cost(node, 1, [*outer, (shapes[2][3], v[3])])

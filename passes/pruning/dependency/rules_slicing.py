@@ -1,0 +1,237 @@
+"""How labels pass through operators that take or add a part of an axis: Slice, Gather, Pad."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.edit import add_constant, set_input, set_ints
+
+from .parts import Axes, Ids, Keep, OpaqueError
+from .rules_layout import positions
+from .rules_products import integer
+from .tracer import Trace
+
+#: Operators that a tensor's shape may pass through on its way to another shape.
+_SHAPE_OPS = (
+    "Abs Add Cast Concat ConstantOfShape Div Equal Expand Gather Greater Identity Less Max Min Mod "
+    "Mul Neg Not Range Reshape Resize Shape Slice Split Squeeze Sub Tile Transpose Unsqueeze Where"
+)
+
+
+def slice_axes(t: Trace, node: ir.Node) -> None:
+    """A part of the label vector; the bounds are rewritten, or become a list of indices."""
+    x, size = t.axes(node, 0), t.shape(node.inputs[0])
+    old = t.opset < 10
+    if old:
+        starts, ends = (list(node.attributes[n].as_ints()) for n in ("starts", "ends"))
+        given = list(node.attributes["axes"].as_ints()) if "axes" in node.attributes else None
+        steps = [1] * len(starts)
+    else:
+        labelled = any(ids is not None for ids in x)
+        if not labelled:
+            return
+        starts, ends = (positions(t.constant(node, i), w) for i, w in ((1, "starts"), (2, "ends")))
+        given = positions(t.constant(node, 3), "axes") if t.has(node, 3) else None
+        steps = positions(t.constant(node, 4), "steps") if t.has(node, 4) else [1] * len(starts)
+    axes = [a % len(x) for a in (range(len(starts)) if given is None else given)]
+    result: Axes = list(x)
+    windows: dict[int, tuple[Ids, NDArrayInt]] = {}
+    for position, axis in enumerate(axes):
+        ids = x[axis]
+        if ids is None:
+            continue
+        window = slice(*_bounds(starts[position], ends[position], steps[position], size[axis]))
+        taken = np.arange(size[axis])[window]
+        if len(taken) == size[axis] and steps[position] == 1:
+            windows[position] = (ids, taken)
+            continue
+        if not len(taken):
+            raise OpaqueError("it takes nothing")
+        result[axis] = ids[taken]
+        if len(taken) == 1:
+            t.pin([ids[taken]], "is taken alone")
+        windows[position] = (ids, taken)
+    t.set(node.outputs[0], result)
+    if windows:
+        t.fix(lambda model, keep: _cut_windows(model, keep, node, axes, windows, old=old))
+
+
+NDArrayInt = Ids
+
+
+def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
+    """Python's bounds for ONNX's, which clamp and count from the end."""
+    if step > 0:
+        return start, end, step
+    start = min(start, size - 1) if start >= 0 else start
+    stop = None if end < -size else end
+    return start, stop, step
+
+
+def _cut_windows(
+    model: ir.Model,
+    keep: Keep,
+    node: ir.Node,
+    axes: list[int],
+    windows: dict[int, tuple[Ids, NDArrayInt]],
+    *,
+    old: bool,
+) -> None:
+    """Bounds that take what is left; where no bounds do, the axis is gathered instead."""
+    if not keep.any([ids for ids, _ in windows.values()]):
+        return
+    starts, ends, steps = _read_bounds(node, len(axes), old=old)
+    extra: list[tuple[int, NDArrayInt]] = []
+    for position, (ids, taken) in windows.items():
+        if not keep.changes(ids):
+            continue
+        alive = keep.mask(ids)
+        place = np.cumsum(alive) - 1
+        left = place[taken[alive[taken]]]
+        if len(left) == 1 or (np.diff(left) == 1).all():
+            starts[position], ends[position], steps[position] = int(left[0]), int(left[-1]) + 1, 1
+        else:
+            starts[position], ends[position], steps[position] = 0, np.iinfo(np.int64).max, 1
+            extra.append((axes[position], left))
+    _write_bounds(model, node, axes, (starts, ends, steps), old=old)
+    for axis, left in extra:
+        _gather_after(model, node, axis, left)
+
+
+def _read_bounds(node: ir.Node, count: int, *, old: bool) -> tuple[list[int], list[int], list[int]]:
+    if old:
+        starts, ends = (list(node.attributes[n].as_ints()) for n in ("starts", "ends"))
+        return starts, ends, [1] * count
+    found = []
+    for index in (1, 2, 4):
+        value = node.inputs[index] if index < len(node.inputs) else None
+        tensor = None if value is None else value.const_value
+        found.append(
+            [1] * count if tensor is None else [int(v) for v in tensor.numpy().reshape(-1)]
+        )
+    return found[0], found[1], found[2]
+
+
+def _write_bounds(
+    model: ir.Model,
+    node: ir.Node,
+    axes: list[int],
+    bounds: tuple[list[int], list[int], list[int]],
+    *,
+    old: bool,
+) -> None:
+    if old:
+        for name, values in zip(("starts", "ends", "axes"), (*bounds[:2], axes), strict=True):
+            set_ints(node, name, values)
+        return
+    rows = (bounds[0], bounds[1], axes, bounds[2])
+    for index, values in enumerate(rows, start=1):
+        set_input(model, node, index, np.array(values, np.int64))
+
+
+def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: NDArrayInt) -> None:
+    """Take these positions of an axis from what a node makes, in the place of its users."""
+    result = node.outputs[0]
+    users = list(result.uses())
+    indices = add_constant(model, left.astype(np.int64), f"{result.name}_take{axis}")
+    made = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
+    made.outputs[0].name = made.name
+    if result.dtype is not None:
+        made.outputs[0].dtype = result.dtype
+    model.graph.insert_after(node, made)
+    for user, index in users:
+        user.replace_input_with(index, made.outputs[0])
+
+
+def gather(t: Trace, node: ir.Node) -> None:
+    """Positions of an axis by constant indices, or rows of an embedding by computed ones."""
+    value = node.inputs[0]
+    size = t.shape(value)
+    axis = integer(node, "axis", 0) % len(size)
+    others = [a for a in range(len(size)) if a != axis]
+    indices = t.constant(node, 1)
+    x = t.axes(node, 0, only=others if indices is None else None)
+    count = len(t.shape(node.inputs[1]))
+    ids = x[axis]
+    if ids is None or indices is None:
+        t.pin([ids], "Gather takes computed positions")
+        t.set(node.outputs[0], [*x[:axis], *[None] * count, *x[axis + 1 :]])
+        if t.constant(node, 0) is not None:
+            t.sink(node, 0, x, weight=True)
+        return
+    at = np.where(indices < 0, indices + size[axis], indices)
+    wanted = ids[at]
+    if indices.ndim != 1 or indices.size == 1:
+        t.pin([wanted.reshape(-1)], "is taken alone")
+        inner: Axes = [None] * count
+    else:
+        inner = [wanted]
+    t.set(node.outputs[0], [*x[:axis], *inner, *x[axis + 1 :]])
+
+    def rewrite(model: ir.Model, keep: Keep) -> None:
+        alive = keep.mask(ids)
+        if not alive.all():
+            place = np.cumsum(alive) - 1
+            set_input(model, node, 1, place[at[alive[at]]].reshape([-1] * count).astype(np.int64))
+
+    t.fix(rewrite)
+
+
+def pad(t: Trace, node: ir.Node) -> None:
+    """Constant channels around get labels of their own; as many as stay are padded later."""
+    x, before = t.axes(node, 0), t.shape(node.inputs[0])
+    after = t.shape(node.outputs[0])
+    rank = len(x)
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    result: Axes = list(x)
+    changed = [a for a in range(rank) if before[a] != after[a] and x[a] is not None]
+    if not changed:
+        t.set(node.outputs[0], result)
+        return
+    pads = t.integers(node, 1, "pads")
+    assert pads is not None
+    given = t.integers(node, 3, "axes") if t.opset >= 18 else None
+    axes = list(range(rank)) if given is None else [a % rank for a in given]
+    sides: dict[int, tuple[Ids, Ids]] = {}
+    for axis in changed:
+        at = axes.index(axis)
+        low, high = pads[at], pads[at + len(axes)]
+        if mode != "constant" or min(low, high) < 0:
+            t.pin([x[axis]], f"is padded by mode {mode}, or cut")
+            result[axis] = None
+            continue
+        sides[at] = (t.fresh(low), t.fresh(high))
+        result[axis] = np.concatenate([sides[at][0], x[axis], sides[at][1]])
+    t.set(node.outputs[0], result)
+
+    def rewrite(model: ir.Model, keep: Keep) -> None:
+        if not keep.any([ids for pair in sides.values() for ids in pair]):
+            return
+        new = list(pads)
+        for at, (low, high) in sides.items():
+            new[at], new[at + len(axes)] = keep.count(low), keep.count(high)
+        if "pads" in node.attributes:
+            set_ints(node, "pads", new)
+        else:
+            set_input(model, node, 1, np.array(new, np.int64))
+
+    t.fix(rewrite)
+
+
+def shape_of(t: Trace, node: ir.Node) -> None:
+    """Shapes follow by themselves, unless a length becomes a number of the computation."""
+    x = t.axes(node, 0)
+    if all(ids is None for ids in x):
+        return
+    waiting, seen = list(node.outputs), set(node.outputs)
+    while waiting:
+        for user, _ in waiting.pop().uses():
+            cast = user.attributes["to"].as_int() if user.op_type == "Cast" else None
+            if user.op_type not in _SHAPE_OPS.split() or cast in {1, 10, 11, 16}:
+                raise OpaqueError("its length becomes a number of the computation")
+            if user.op_type in {"Reshape", "Resize", "Expand", "ConstantOfShape", "Tile"}:
+                continue
+            new = [o for o in user.outputs if o not in seen]
+            seen.update(new)
+            waiting.extend(new)

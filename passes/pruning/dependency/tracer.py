@@ -1,0 +1,269 @@
+"""Channel labels: which positions of which axes of which tensors can only be removed together.
+
+Every axis of every tensor carries a vector of labels, one for each position, or None where nothing
+can be removed from it. Operators tie labels (both operands of an Add), pin them (Softmax over
+channels) or hand them on (Transpose); labels that are tied, directly or not, are a class. Removing
+all positions of a class from all tensors leaves a graph whose shapes fit.
+
+Coupled groups are DepGraph's idea (Fang et al. 2023, arXiv 2301.12900); labels in place of rules
+for pairs of operators are possible here since an ONNX graph tells every shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.concrete_shapes import Shapes
+from trimtab.passes.graph.weights import label as node_label
+
+from .parts import (
+    Array,
+    Axes,
+    Cost,
+    Fix,
+    Ids,
+    OpaqueError,
+    Sink,
+    Site,
+    Use,
+    can_cut,
+    captured,
+    constant_array,
+    constant_shape,
+    is_constant,
+)
+
+#: A shared initializer of at least this many elements stays shared: all its uses lose the same.
+TIED_SIZE = 4096
+
+
+@dataclass(eq=False)
+class Trace:
+    """What the rules record while they walk over a graph, operator by operator.
+
+    Attributes:
+        model: the graph; constants are initializers, functions inlined.
+        shapes: concrete shapes of its tensors.
+        choose: which factor a site gives its labels to, by key.
+        default: the factor for sites that `choose` does not name; the last one where it has fewer.
+        size: number of labels.
+        edges: labels that go together.
+        pins: labels that stay, the operator that wants it, and why.
+    """
+
+    model: ir.Model
+    shapes: Shapes
+    choose: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    default: int = 0
+    size: int = 0
+    edges: list[tuple[Ids, Ids]] = field(default_factory=list)
+    pins: list[tuple[Ids, str, str]] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    sinks: list[Sink] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    fixes: list[Fix] = field(default_factory=list)
+    inexact: list[tuple[ir.Node, Axes]] = field(default_factory=list)
+    _axes: dict[ir.Value, Axes] = field(default_factory=dict)
+    _tied: dict[ir.Value, Axes] = field(default_factory=dict)
+    _node: ir.Node | None = None
+    _index: int = 0
+    _sites_here: int = 0
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self.model.opset_imports.get("", 1)
+
+    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        """The concrete shape of a tensor.
+
+        Raises:
+            OpaqueError: it is not known.
+        """
+        if value is None or not value.name:
+            raise OpaqueError("an input is missing")
+        if is_constant(value):
+            return constant_shape(value)
+        if value.name not in self.shapes.sizes:
+            raise OpaqueError(f"the shape of {value.name!r} is not known")
+        return self.shapes.sizes[value.name]
+
+    def varies(self, value: ir.Value, axis: int) -> bool:
+        """Whether the length of an axis follows from that of an input."""
+        return (str(value.name), axis) in self.shapes.varies
+
+    def has(self, node: ir.Node, index: int) -> bool:
+        """Whether an operator has this input."""
+        return index < len(node.inputs) and node.inputs[index] is not None
+
+    def constant(self, node: ir.Node, index: int) -> Array | None:
+        """The numbers of an input that is an initializer, else None."""
+        value = node.inputs[index] if self.has(node, index) else None
+        if value is None or value.const_value is None or not is_constant(value):
+            return None
+        return value.const_value.numpy()
+
+    def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
+        """Whole numbers that are an attribute or a constant input; None if absent.
+
+        Raises:
+            OpaqueError: they are computed.
+        """
+        if attribute in node.attributes:
+            return [int(v) for v in node.attributes[attribute].as_ints()]
+        if not self.has(node, index):
+            return None
+        found = self.constant(node, index)
+        if found is None:
+            raise OpaqueError(f"its {attribute} are computed")
+        return [int(v) for v in np.atleast_1d(found)]
+
+    def axes(self, node: ir.Node, index: int, only: Sequence[int] | None = None) -> Axes:
+        """The labels of an input; a constant gets new ones, on the axes `only` if given."""
+        value = node.inputs[index]
+        shape = self.shape(value)
+        assert value is not None
+        if not is_constant(value):
+            return self._axes.get(value) or [None] * len(shape)
+        if not can_cut(value):
+            return [None] * len(shape)
+        wanted = {a % len(shape) for a in (range(len(shape)) if only is None else only) if shape}
+        made = self._tied.get(value)
+        if made is None:
+            new = {i: self.fresh(d) for i, d in enumerate(shape) if i in wanted and d > 1}
+            made = [new.get(i) for i in range(len(shape))]
+        else:
+            self.pin([made[i] for i in range(len(shape)) if i not in wanted], "shares its weights")
+        if value.const_value is not None and int(np.prod(shape)) >= TIED_SIZE:
+            self._tied.setdefault(value, made)
+        self.uses.append(Use(node, index, value, made))
+        return [ids if i in wanted else None for i, ids in enumerate(made)]
+
+    def fresh(self, length: int) -> Ids:
+        """New labels."""
+        self.size += length
+        return np.arange(self.size - length, self.size)
+
+    def set(self, value: ir.Value | None, axes: Axes) -> None:
+        """Give a tensor its labels."""
+        if value is not None:
+            self._axes[value] = axes
+
+    def tie(self, first: Ids | None, second: Ids | None) -> Ids | None:
+        """Positions of both axes go together, None pins the other; the labels of the result."""
+        if first is None or second is None:
+            self.pin([first, second], "meets an axis that cannot change")
+            return None
+        if first.shape != second.shape:
+            raise OpaqueError(f"axes of {len(first)} and {len(second)} meet")
+        if first is not second:
+            self.edges.append((first, second))
+        return first
+
+    def tie_rows(self, table: Ids) -> Ids:
+        """Labels within a row of (n, m) become one; returns (n,)."""
+        first = table[:, 0].copy()
+        pairs = np.stack([np.repeat(first, table.shape[1] - 1), table[:, 1:].reshape(-1)])
+        pairs = pairs[:, pairs[0] != pairs[1]]
+        if pairs.shape[1]:
+            self.edges.append((pairs[0], pairs[1]))
+        return first
+
+    def pin(self, axes: Sequence[Ids | None], reason: str) -> None:
+        """These labels cannot go."""
+        where = node_label(self._node) if self._node is not None else "the graph"
+        self.pins.extend((ids, where, reason) for ids in axes if ids is not None)
+
+    def site(self, ids: Ids, options: int) -> int:
+        """Which of several factors carries the labels at this place."""
+        key = (self._index, self._sites_here)
+        self._sites_here += 1
+        self.sites.append(Site(key, ids, options))
+        return min(self.choose.get(key, self.default), options - 1)
+
+    def cost(self, node: ir.Node, fixed: int, axes: Sequence[tuple[int, Ids | None]]) -> None:
+        """Record multiply-accumulates: `fixed` times the lengths of these axes."""
+        constant = fixed * int(np.prod([n for n, ids in axes if ids is None], dtype=np.int64))
+        labelled = tuple(ids is not None for _, ids in axes)
+        own = tuple(ids for _, ids in axes if ids is not None)
+        self.costs.append(Cost(node, constant, own, tuple(n for n, _ in axes), labelled))
+
+    def sink(
+        self,
+        node: ir.Node,
+        index: int,
+        axes: Axes,
+        into: int | None = None,
+        *,
+        weight: bool = False,
+    ) -> None:
+        """The oracle zeroes the removed positions of this input."""
+        if all(ids is None for ids in axes):
+            return
+        value = node.inputs[index]
+        assert value is not None
+        kind: Literal["weight", "vector", "data"] = "vector"
+        if weight or into is not None:
+            kind = "weight"
+        if constant_array(value) is None:
+            kind = "data"
+        self.sinks.append(Sink(node, index, axes, kind, into))
+
+    def fix(self, rewrite: Fix) -> None:
+        """What has to change in the graph beside its constants."""
+        self.fixes.append(rewrite)
+
+    def run(self, rule_of: Callable[[ir.Node], Callable[[Trace, ir.Node], None] | None]) -> None:
+        """Walk over the graph in order."""
+        for index, node in enumerate(self.model.graph):
+            self._node, self._index, self._sites_here = node, index, 0
+            before = len(self.uses)
+            rule = rule_of(node)
+            if rule is None:
+                name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+                self._give_up(node, f"operator {name} is not followed", before)
+                continue
+            try:
+                rule(self, node)
+            except OpaqueError as error:
+                self._give_up(node, str(error), before)
+        self._node = None
+        for value in self.model.graph.outputs:
+            self.pin(self._axes.get(value, []), "is a graph output")
+
+    def _give_up(self, node: ir.Node, reason: str, uses_before: int) -> None:
+        for value in (*node.inputs, *captured(node)):
+            if value is not None:
+                self.pin(self._axes.get(value, []), reason)
+        for use in self.uses[uses_before:]:
+            self.pin(use.axes, reason)
+        for result in node.outputs:
+            self._axes.pop(result, None)
+
+
+def components(size: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """The smallest label that each label is tied to, directly or not.
+
+    Hooking and pointer jumping (Shiloach and Vishkin 1982), on whole arrays.
+    """
+    parent = np.arange(size)
+    if not edges:
+        return parent
+    a = np.concatenate([e[0] for e in edges])
+    b = np.concatenate([e[1] for e in edges])
+    while True:
+        ra, rb = parent[a], parent[b]
+        apart = ra != rb
+        if not apart.any():
+            return parent
+        a, b, ra, rb = a[apart], b[apart], ra[apart], rb[apart]
+        np.minimum.at(parent, np.maximum(ra, rb), np.minimum(ra, rb))
+        jumped = parent[parent]
+        while not np.array_equal(jumped, parent):
+            parent, jumped = jumped, jumped[jumped]

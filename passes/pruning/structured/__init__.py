@@ -1,0 +1,1 @@
+"""Which channels to remove at what cost, cutting them, and repairing what reads them."""

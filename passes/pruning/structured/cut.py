@@ -1,0 +1,84 @@
+"""Removing classes of channels from a graph: constants are cut, what names lengths is rewritten."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from trimtab.passes.graph.concrete_shapes import infer_again
+from trimtab.passes.graph.edit import add_constant, add_tensor
+from trimtab.passes.pruning.dependency.groups import Labels
+from trimtab.passes.pruning.dependency.parts import Array, Use, constant_shape
+
+#: A weight of at least so many bytes that lies in a file is cut where it is read, not in memory.
+LAZY_BYTES = 1 << 20
+
+Mask = NDArray[np.bool_]
+Key = tuple[ir.Value, tuple[bytes | None, ...]]
+
+
+def cut(labels: Labels, dead: list[int]) -> None:
+    """Remove the classes `dead` from the graph that `labels` were traced on; in place.
+
+    A constant that is read in several places stays one where all of them lose the same, and is
+    cloned where they do not.
+    """
+    keep = labels.keep(dead)
+    model = labels.trace.model
+    made: dict[Key, ir.Value] = {}
+    for use in labels.trace.uses:
+        if not keep.any(use.axes):
+            continue
+        masks = [
+            keep.mask(ids) if ids is not None and keep.changes(ids) else None for ids in use.axes
+        ]
+        key = (use.value, tuple(None if m is None else m.tobytes() for m in masks))
+        if key not in made:
+            made[key] = _smaller(model, use, masks)
+        use.node.replace_input_with(use.index, made[key])
+    for fix in labels.trace.fixes:
+        fix(model, keep)
+    RemoveUnusedNodesPass()(model)
+    infer_again(model)
+
+
+def _smaller(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
+    """The constant without what goes, as a new value."""
+    name = str(use.value.name)
+    if use.value.const_value is None:  # a ConstantOfShape: only its shape is stored
+        return _smaller_filler(model, use, masks)
+    tensor = use.value.const_value
+    if not isinstance(tensor, ir.ExternalTensor | ir.LazyTensor) or tensor.nbytes < LAZY_BYTES:
+        return add_constant(model, _compressed(tensor, masks), name)
+    left = [n if m is None else int(m.sum()) for n, m in zip(tensor.shape, masks, strict=True)]
+    later = ir.LazyTensor(
+        lambda: ir.Tensor(_compressed(tensor, masks)), tensor.dtype, ir.Shape(left)
+    )
+    return add_tensor(model, later, name)
+
+
+def _compressed(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> Array:
+    array = tensor.numpy()
+    for axis, mask in enumerate(masks):
+        if mask is not None:
+            array = np.compress(mask, array, axis=axis)
+    return np.asarray(array, order="C")
+
+
+def _smaller_filler(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
+    maker = use.value.producer()
+    assert maker is not None
+    old = constant_shape(use.value)
+    new = [n if m is None else int(m.sum()) for n, m in zip(old, masks, strict=True)]
+    shape = add_constant(model, np.array(new, np.int64), f"{use.value.name}_shape")
+    made = ir.node("ConstantOfShape", [shape], name=shape.name)
+    given = maker.attributes.get("value")
+    if given is not None:
+        made.attributes.add(ir.AttrTensor("value", given.as_tensor()))
+    made.outputs[0].name = f"{shape.name}_filled"
+    if use.value.dtype is not None:
+        made.outputs[0].dtype = use.value.dtype
+    model.graph.insert_after(maker, made)
+    return made.outputs[0]

@@ -1,0 +1,192 @@
+"""One layer as a model of its own, at any widths: what a table of latencies is measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.model import Model
+from trimtab.core.target import IntType
+from trimtab.passes.pruning.dependency.parts import Cost, OpaqueError, is_constant
+from trimtab.passes.pruning.dependency.rules_products import integer
+from trimtab.passes.pruning.dependency.tracer import Trace
+
+from .layer_benchmark_int8 import has_kernel, int8_model
+
+
+@dataclass(frozen=True)
+class Alone:
+    """An operator at given widths, of which no weight exists yet.
+
+    Attributes:
+        node: the operator.
+        shapes: of its inputs, constants among them.
+        changed: attributes that the widths change.
+        opsets: of the model that it stands in.
+        ir_version: of that model.
+        macs: multiply-accumulates of one run.
+        integers: types of activations and weights where it runs in int8; None for float.
+    """
+
+    node: ir.Node
+    shapes: list[list[int]]
+    changed: dict[str, int]
+    opsets: Mapping[str, int]
+    ir_version: int
+    macs: int
+    integers: tuple[IntType, IntType] | None = None
+
+    def is_weight(self, number: int) -> bool:
+        """Whether the input of that number is a constant."""
+        return _is_weight(number, self.node.inputs[number])
+
+    @property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs that are no constants."""
+        pairs = zip(self.node.inputs, self.shapes, strict=False)
+        return tuple(
+            tuple(shape)
+            for number, (value, shape) in enumerate(pairs)
+            if not _is_weight(number, value)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights."""
+        pairs = zip(self.node.inputs, self.shapes, strict=False)
+        return 4 * sum(
+            math.prod(shape)
+            for number, (value, shape) in enumerate(pairs)
+            if _is_weight(number, value)
+        )
+
+    @property
+    def key(self) -> str:
+        """Equal for layers of equal work."""
+        attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
+        shown = sorted((name, repr(value)) for name, value in attributes.items())
+        kinds = "".join("wx"[not _is_weight(n, v)] for n, v in enumerate(self.node.inputs))
+        whole = f"{self.node.op_type} {kinds} {self.shapes} {shown}"
+        return f"{'/'.join(self.integers)} {whole}" if self.integers else whole
+
+    def model(self) -> Model:
+        """It as a model of its own, with random constants where it has constants."""
+        if self.integers:
+            return int8_model(self, *self.integers)
+        rng = np.random.default_rng(0)
+        inputs, constants = [], []
+        values: list[ir.Value] = []
+        node = self.node
+        for number, shape in enumerate(self.shapes):
+            if _is_weight(number, node.inputs[number]):
+                tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
+                values.append(ir.val(f"w{number}", const_value=tensor))
+                constants.append(values[-1])
+            else:
+                values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
+                inputs.append(values[-1])
+        made = ir.Node(
+            "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
+        )
+        for name, value in self.changed.items():
+            made.attributes.add(ir.AttrInt64(name, value))
+        made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
+        graph = ir.Graph(
+            inputs,
+            [made.outputs[0]],
+            nodes=[made],
+            initializers=constants,
+            opset_imports=dict(self.opsets),
+            name="l",
+        )
+        return Model(ir.Model(graph, ir_version=self.ir_version), name=f"layer {node.name}")
+
+
+def _is_weight(number: int, value: ir.Value | None) -> bool:
+    return bool(number) and value is not None and is_constant(value)
+
+
+def alone(
+    trace: Trace,
+    cost: Cost,
+    point: Sequence[int],
+    integers: tuple[IntType, IntType] | None = None,
+) -> Alone | None:
+    """The operator of `cost` for one sample, its labelled axes of these lengths.
+
+    None where it cannot be made, as for fused attention.
+
+    Args:
+        trace: of the whole model.
+        cost: of the operator.
+        point: lengths of its labelled axes.
+        integers: types of activations and weights for an int8 kernel; what has none stays float.
+    """
+    lengths = cost.filled(point)
+    node = cost.node
+    try:
+        if node.op_type in {"Conv", "ConvTranspose"}:
+            shapes, changed = _conv(trace, node, lengths)
+        elif node.op_type in {"Gemm", "MatMul"}:
+            shapes, changed = _product(trace, node, lengths)
+        else:
+            return None
+    except OpaqueError:
+        return None
+    opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
+    macs = cost.fixed * math.prod(point)
+    made = Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    return replace(made, integers=integers) if integers and has_kernel(made) else made
+
+
+def _conv(
+    trace: Trace, node: ir.Node, lengths: Sequence[int]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Shapes of input, weight and bias, and the group count."""
+    x, w = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    group = integer(node, "group", 1)
+    old = w[:2]
+    w[:2] = lengths
+    out = 0 if node.op_type == "Conv" else 1
+    if group > 1 and w[1] == old[1]:  # whole groups go
+        group = max(1, group * w[0] // old[0])
+    x[0], x[1] = 1, w[0] if out else w[1] * group
+    bias = [w[out] * (group if out else 1)]
+    return [x, w, bias], {"group": group}
+
+
+def _product(
+    trace: Trace, node: ir.Node, lengths: Sequence[int]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Shapes of both factors, of one sample."""
+    a, b = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    rows, columns, depth = lengths[-3:] if len(lengths) > 2 else (1, *lengths[-2:])
+    if node.op_type == "Gemm":
+        swap_a, swap_b = integer(node, "transA", 0), integer(node, "transB", 0)
+        rows = max(1, rows // trace.shapes.samples)
+        first = [depth, rows] if swap_a else [rows, depth]
+        return [first, [columns, depth] if swap_b else [depth, columns]], {}
+    lead = list(lengths[:-3])
+    a[-1] = depth
+    if len(a) > 1:
+        a[-2] = rows
+    if len(b) > 1:
+        b[-2:] = [depth, columns]
+    for shape in (a, b):
+        for axis in range(-min(len(lead), len(shape) - 2), 0):
+            if shape[axis - 2] > 1:
+                shape[axis - 2] = lead[axis]
+    for value, shape in zip(node.inputs, (a, b), strict=False):
+        if value is not None and not is_constant(value) and len(shape) > 2 and shape[0] > 1:
+            shape[0] = max(1, shape[0] // trace.shapes.samples)
+    return [a, b], {}
+
+
+def _filled(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Normal values, a few thousand of them over and over: making them shall not take long."""
+    return np.resize(rng.standard_normal(4099).astype(np.float32), tuple(shape))

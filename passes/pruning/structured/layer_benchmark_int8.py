@@ -1,0 +1,163 @@
+"""One layer alone as onnxruntime runs it in int8: what a table of int8 latencies is measured on.
+
+Int8 kernels have a staircase of their own. A float convolution of few channels on a large image
+costs what one of many channels on a small image does; in int8 the former costs two to three times
+as much, since copying the windows takes longer than multiplying them. Convolutions have the
+channels last, as onnxruntime's layout transformer leaves them, so that no transposition is timed
+with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+from trimtab.core.target import IntType
+
+if TYPE_CHECKING:
+    from .layer_benchmark import Alone
+
+#: Operators with an int8 kernel of onnxruntime's own domain that takes a layer as a whole.
+KERNELS = {"Conv": "QLinearConv", "Gemm": "QGemm"}
+_DOMAIN = "com.microsoft"
+_TYPES: dict[IntType, Any] = {"int8": np.int8, "uint8": np.uint8}
+
+
+def has_kernel(layer: Alone) -> bool:
+    """Whether it runs in int8: a convolution, or a product with a constant."""
+    op = layer.node.op_type
+    constant = [number for number, _ in enumerate(layer.shapes) if layer.is_weight(number)]
+    return (op in KERNELS or op == "MatMul") and 1 in constant
+
+
+def int8_model(layer: Alone, activation: IntType, weight: IntType) -> Model:
+    """The layer as a model of int8 input and output, with random weights.
+
+    Args:
+        layer: of which `has_kernel` holds.
+        activation: type of input and output.
+        weight: type of the weights, which have a scale for each output channel.
+    """
+    conv = layer.node.op_type == "Conv"
+    source = _Source()
+    shape = _channels_last(layer.shapes[0]) if conv else layer.shapes[0]
+    x = ir.val("x0", _dtype(activation), shape)
+    columns, zero = _columns(layer), np.zeros((), _TYPES[activation])
+    weights = [
+        source.integers("w", layer.shapes[1], weight),
+        source.constant("w_scale", np.full(columns, 0.01, np.float32)),
+        source.constant("w_zero", np.zeros(columns, _TYPES[weight])),
+    ]
+    inputs: list[ir.Value | None] = [
+        x,
+        source.scale("x_scale"),
+        source.constant("x_zero", zero),
+        *weights,
+    ]
+    outputs = [source.scale("y_scale"), source.constant("y_zero", zero)]
+    bias: list[ir.Value | None] = (
+        [source.constant("bias", np.zeros(layer.shapes[2], np.int32).reshape(-1))]
+        if len(layer.shapes) > 2
+        else []
+    )
+    if layer.node.op_type == "Gemm":
+        inputs += [*(bias or [None]), *outputs]
+    else:
+        inputs += [*outputs, *bias]
+    return _whole(layer, inputs, x, source.made, activation)
+
+
+def addition_model(elements: int, activation: IntType) -> Model:
+    """The sum of two tensors of so many int8 elements, as at the end of a residual branch."""
+    source = _Source()
+    zero = source.constant("zero", np.zeros((), _TYPES[activation]))
+    scale = source.scale("scale")
+    a, b = (ir.val(name, _dtype(activation), [elements]) for name in ("x0", "x1"))
+    inputs = [a, scale, zero, b, scale, zero, scale, zero]
+    node = ir.Node(_DOMAIN, "QLinearAdd", inputs, num_outputs=1, name="addition")
+    return _one_node(node, [a, b], source.made, activation, {"": 17}, 8)
+
+
+def _whole(
+    layer: Alone,
+    inputs: Sequence[ir.Value | None],
+    x: ir.Value,
+    constants: Sequence[ir.Value],
+    activation: IntType,
+) -> Model:
+    op = layer.node.op_type
+    domain = _DOMAIN if op in KERNELS else ""
+    kept = [a for a in layer.node.attributes.values() if a.name not in {"beta", *layer.changed}]
+    changed = [ir.AttrInt64(name, value) for name, value in layer.changed.items()]
+    last = [ir.AttrInt64("channels_last", 1)] if op == "Conv" else []
+    node = ir.Node(
+        domain,
+        KERNELS.get(op, "QLinearMatMul"),
+        inputs,
+        [*kept, *changed, *last],
+        num_outputs=1,
+        name="layer",
+    )
+    return _one_node(node, [x], constants, activation, layer.opsets, layer.ir_version)
+
+
+def _one_node(
+    node: ir.Node,
+    inputs: Sequence[ir.Value],
+    constants: Sequence[ir.Value],
+    activation: IntType,
+    opsets: Mapping[str, int],
+    ir_version: int,
+) -> Model:
+    node.outputs[0].name, node.outputs[0].dtype = "y", _dtype(activation)
+    graph = ir.Graph(
+        inputs,
+        node.outputs,
+        nodes=[node],
+        initializers=constants,
+        opset_imports={**opsets, _DOMAIN: 1},
+        name="l",
+    )
+    return Model(ir.Model(graph, ir_version=ir_version), name=f"int8 {node.name}")
+
+
+def _columns(layer: Alone) -> int:
+    """Output channels, each with a scale of its weights."""
+    w = layer.shapes[1]
+    if layer.node.op_type == "Conv":
+        return w[0]
+    flipped = layer.node.op_type == "Gemm" and "transB" in layer.node.attributes
+    return w[0] if flipped and layer.node.attributes["transB"].as_int() else w[-1]
+
+
+def _channels_last(shape: Sequence[int]) -> list[int]:
+    return [shape[0], *shape[2:], shape[1]]
+
+
+def _dtype(kind: IntType) -> ir.DataType:
+    return ir.DataType.INT8 if kind == "int8" else ir.DataType.UINT8
+
+
+class _Source:
+    """Constants of one model."""
+
+    def __init__(self) -> None:
+        self.made: list[ir.Value] = []
+        self._rng = np.random.default_rng(0)
+
+    def constant(self, name: str, array: Any) -> ir.Value:
+        self.made.append(ir.val(name, const_value=ir.tensor(np.asarray(array), name=name)))
+        return self.made[-1]
+
+    def scale(self, name: str) -> ir.Value:
+        return self.constant(name, np.float32(0.05))
+
+    def integers(self, name: str, shape: Sequence[int], kind: IntType) -> ir.Value:
+        few = self._rng.integers(-60, 61, min(4099, math.prod(shape)))
+        few = few + (64 if kind == "uint8" else 0)
+        return self.constant(name, np.resize(few.astype(_TYPES[kind]), tuple(shape)))

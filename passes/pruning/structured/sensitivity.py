@@ -1,0 +1,165 @@
+"""What each group of channels is worth: quality where a part of that group alone is gone.
+
+The part that goes is the one that pruning would take first, and nothing is repaired, so what is
+told is the worst case. Channels that go are masked, which the oracle proves to be the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError, unknown
+from trimtab.core.metric import Metric, evaluate, find_metric
+from trimtab.core.model import Model
+from trimtab.passes.pruning.dependency.groups import Group, label_channels, prepared
+
+from .data_importance import calibration
+from .plan import loss_curves, usable_groups
+from .verify import mask
+
+if TYPE_CHECKING:
+    from trimtab.passes.pruning.channels import PruneChannels
+
+#: Shares of a group's channels that are tried.
+RATIOS = (0.25, 0.5, 0.75)
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class GroupSensitivity:
+    """Quality without a part of one group.
+
+    Attributes:
+        name: of the group.
+        channels: that it has.
+        operators: that have a part in it.
+        quality: where each of the ratios is gone.
+    """
+
+    name: str
+    channels: int
+    operators: int
+    quality: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Quality of a model against the part of each group that is gone.
+
+    Attributes:
+        metric: by which quality is told; higher is better.
+        whole: quality of the whole model.
+        items: that it was measured on.
+        ratios: shares of the channels that went.
+        groups: in the order of the graph.
+    """
+
+    metric: str
+    whole: float
+    items: int
+    ratios: tuple[float, ...]
+    groups: tuple[GroupSensitivity, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, with a schema number."""
+        groups = [dict(g.__dict__, quality=list(g.quality)) for g in self.groups]
+        plain = dict(self.__dict__, ratios=list(self.ratios), groups=groups)
+        return {"schema": SCHEMA, **plain}
+
+    @classmethod
+    def read(cls, path: str | Path) -> Sensitivity:
+        """What `trimtab doctor --prune --json` wrote.
+
+        Raises:
+            OptionError: no such file, or another one.
+        """
+        try:
+            given = json.loads(Path(path).read_text())
+            groups = tuple(
+                GroupSensitivity(**{**g, "quality": tuple(g["quality"])}) for g in given["groups"]
+            )
+            metric, whole, items = (given[n] for n in ("metric", "whole", "items"))
+            return cls(metric, whole, items, tuple(given["ratios"]), groups)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise OptionError(
+                f"cannot be read as a sensitivity ({type(error).__name__}: {str(error)[:120]})",
+                where=str(path),
+                hint="trimtab doctor MODEL --prune --data DATA --json FILE writes one",
+            ) from error
+
+    def limit(self, name: str, drop: float) -> float:
+        """The share of a group that may go for at most this drop, between ratios in proportion.
+
+        Raises:
+            OptionError: no such group.
+        """
+        known = {g.name: g for g in self.groups}
+        if name not in known:
+            raise unknown("group", name, known, where="prune-channels, sensitivity")
+        last_ratio, last_drop = 0.0, 0.0
+        for ratio, quality in zip(self.ratios, known[name].quality, strict=True):
+            lost = self.whole - quality
+            if lost > drop:
+                part = (drop - last_drop) / (lost - last_drop)
+                return last_ratio + (ratio - last_ratio) * max(part, 0.0)
+            last_ratio, last_drop = ratio, lost
+        return 1.0
+
+
+def sensitivity(
+    model: Model,
+    how: PruneChannels,
+    data: Dataset,
+    ctx: Context,
+    *,
+    metric: str | Metric | None = None,
+    ratios: Sequence[float] = RATIOS,
+) -> Sensitivity:
+    """Measure a model's quality without parts of each of its groups.
+
+    Args:
+        model: stays as it is.
+        how: importance, heads, protected operators and number of samples, as pruning takes them.
+        data: one half ranks channels, the other tells quality.
+        ctx: for progress and seed.
+        metric: by default top-1 where there are labels, else the cosine to the whole model.
+        ratios: shares to try, ascending.
+
+    Raises:
+        DataError: the data do not fit.
+        OptionError: an unknown metric or pattern.
+    """
+    parts = data.bind(model).split({"ranking": 1, "quality": 1}, seed=ctx.seed)
+    unseen = parts["quality"].take(how.samples)
+    chosen = find_metric(metric, unseen)
+    work = prepared(model.clone())
+    labels = label_channels(work, whole=how.heads == "whole")
+    groups = usable_groups(labels, how.protect)
+    batches = calibration(work, parts["ranking"], how.samples, ctx.progress)
+    curves = loss_curves(work, labels, groups, how, batches, ctx) if groups else []
+    judge = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
+    whole = judge(work)
+    found = []
+    pairs = list(zip(groups, curves, strict=True))
+    for group, curve in ctx.progress.track(pairs, "measuring groups", len(pairs)):
+        quality = []
+        for ratio in ratios:
+            masked = mask(work, labels, map(int, curve.order[: _count(group, ratio)]))
+            quality.append(judge(masked).value)
+        channels = len(group.classes) * group.width
+        found.append(GroupSensitivity(group.name, channels, len(group.members), tuple(quality)))
+    return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), tuple(found))
+
+
+def _count(group: Group, ratio: float) -> int:
+    size = len(group.classes)
+    return min(int(np.floor(size * ratio + 0.5)), size - 1)

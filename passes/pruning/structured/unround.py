@@ -1,0 +1,82 @@
+"""A quantized model as the float function that it rounds: what an oracle can compare.
+
+Two equal sums that are added up in different orders differ in the last bit, and now and then one
+is rounded up and the other down: a whole step apart, which no tolerance of floats allows. Where
+nothing is rounded, equal functions give equal numbers again.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from trimtab.core.model import Model
+from trimtab.passes.graph.edit import add_constant
+from trimtab.passes.pruning.dependency.parts import constant_array, is_constant
+
+
+def without_rounding(model: Model) -> Model:
+    """A copy in which activations that are quantized and at once dequantized are only scaled.
+
+    Scales stay where they are, along their axis, since what a channel loses they lose too. A model
+    without such pairs is returned as it is.
+    """
+    if not any(_is_pair(node) for node in model.graph):
+        return model
+    copy = model.clone()
+    ShapeInferencePass()(copy.ir)  # scales along an axis want the rank, which a mask leaves open
+    for node in list(copy.graph):
+        if not _is_pair(node):
+            continue
+        users = [user for user, _ in node.outputs[0].uses()]
+        source = node.inputs[0]
+        assert source is not None
+        rank = None if source.shape is None else len(source.shape)
+        scales = [_scale(copy.ir, n, rank) for n in (node, *users)]
+        if any(scale is None for scale in scales):
+            continue
+        for user, scale in zip(users, scales[1:], strict=True):
+            scaled = _insert(copy.ir, user, "Div", source, scales[0])
+            result = _insert(copy.ir, user, "Mul", scaled, scale)
+            old = user.outputs[0]
+            result.name, old.name = old.name, f"{old.name}_rounded"
+            result.shape, result.type = old.shape, old.type
+            old.replace_all_uses_with(result, replace_graph_outputs=True)
+    return copy
+
+
+def _is_pair(node: ir.Node) -> bool:
+    """Whether it quantizes an activation that all its readers dequantize."""
+    if node.op_type != "QuantizeLinear" or node.domain not in {"", "ai.onnx"}:
+        return False
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or is_constant(source) or result.is_graph_output():
+        return False
+    users = [user for user, _ in result.uses()]
+    return bool(users) and all(u.op_type == "DequantizeLinear" for u in users)
+
+
+def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
+    """The scale of a node, laid out along its axis; None where that cannot be told."""
+    given = node.inputs[1]
+    array = None if given is None else constant_array(given)
+    if array is None or given is None or "block_size" in node.attributes:
+        return None
+    if array.size == 1:
+        return add_constant(model, array.reshape(()), f"{given.name}_unrounded")
+    if rank is None:
+        return None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    spread = [1] * rank
+    spread[axis] = -1
+    return add_constant(model, array.reshape(spread), f"{given.name}_unrounded")
+
+
+def _insert(
+    model: ir.Model, before: ir.Node, op: str, first: ir.Value | None, second: ir.Value | None
+) -> ir.Value:
+    name = f"trimtab_unrounded_{model.graph.num_nodes()}"
+    made = ir.node(op, [first, second], name=name)
+    made.outputs[0].name = name
+    model.graph.insert_before(before, made)
+    return made.outputs[0]

@@ -1,0 +1,174 @@
+"""Weight sharing: the weights of a layer take a few values only, which compresses well.
+
+Han et al., "Deep Compression", 2016, section 3: k-means over the weights of a layer, started from
+centres that are evenly spread, which keeps the few large weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+from trimtab.core.context import Context
+from trimtab.core.errors import OptionError, unknown
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.graph.weights import WEIGHT_INPUTS, Weight, find_weights
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClusterWeights(Pass):
+    """Let the weights of each layer share a few values; zeros stay zero.
+
+    The file keeps its size until it is compressed, and runs as fast as before: what becomes smaller
+    is a download, an archive, an image of a device. `recover` keeps the sharing.
+
+    Attributes:
+        clusters: values that a layer, or a channel of it, may take beside zero.
+        scope: whether a whole tensor shares its values or each output channel has its own.
+        start: first centres: linear spreads them evenly over the range, quantile over the weights.
+        iterations: of k-means, at most.
+        ops: operators whose weights are clustered.
+        include: only nodes whose names match one of these patterns, as in "layer3*".
+        exclude: not the nodes whose names match one of these.
+        min_size: weights of fewer elements stay.
+    """
+
+    clusters: int = 16
+    scope: Literal["tensor", "channel"] = "tensor"
+    start: Literal["linear", "quantile"] = "linear"
+    iterations: int = 50
+    ops: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_size: int = 0
+
+    def __post_init__(self) -> None:
+        where = f"pass {self.name()}"
+        if not 2 <= self.clusters <= 65536:
+            raise OptionError(f"clusters is {self.clusters}, must be 2 to 65536", where=where)
+        if self.iterations < 1:
+            raise OptionError(f"iterations is {self.iterations}, must be above 0", where=where)
+        for op in self.ops:
+            if op not in WEIGHT_INPUTS:
+                raise unknown("operator with weights", op, WEIGHT_INPUTS, where=where)
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
+        """The graph with shared values."""
+        before = _figures(model)
+        LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
+        weights, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
+        layers: dict[str, Any] = {}
+        for weight in weights:
+            reason = self._refusal(weight)
+            if reason:
+                declined.append(Declined(weight.name, reason))
+            else:
+                layers[weight.name] = self._cluster(weight)
+        after = _figures(model)
+        report = {
+            "clusters": self.clusters,
+            "layers": layers,
+            "bytes": [before[0], after[0]],
+            "gzip_bytes": [before[1], after[1]],
+            "note": "smaller when compressed; as fast as before",
+        }
+        return Rewrite(model.ir, tuple(declined), report)
+
+    def _refusal(self, weight: Weight) -> str:
+        array = weight.array()
+        if not np.issubdtype(array.dtype, np.floating):
+            return f"is {array.dtype}, and clusters are of floats"
+        if array.size < self.min_size:
+            return f"has {array.size} elements, fewer than {self.min_size}"
+        if not np.isfinite(array).all():
+            return "holds NaN or infinity"
+        return ""
+
+    def _cluster(self, weight: Weight) -> dict[str, float]:
+        """Assign the shared values; how many there are now and the relative error."""
+        array = weight.array()
+        made = np.array(array)
+        channels = np.moveaxis(made, weight.layout.outputs, 0)  # a view: written through
+        parts = channels if self.scope == "channel" else [channels]
+        for part in parts:
+            part[...] = shared_values(part, self.clusters, self.start, self.iterations)
+        weight.value.const_value = ir.tensor(made, name=weight.name)
+        given = array.astype(np.float64)
+        power = float(np.square(given).sum())
+        error = float(np.square(made.astype(np.float64) - given).sum())
+        return {
+            "values": len(np.unique(made)),
+            "error": round(float(np.sqrt(error / power)), 6) if power else 0.0,
+        }
+
+
+def shared_values(
+    weights: NDArray[Any], clusters: int, start: str, iterations: int
+) -> NDArray[Any]:
+    """The weights replaced by the nearest of at most `clusters` centres; zeros stay, in any shape.
+
+    One-dimensional k-means (Lloyd, 1982) on the sorted weights: a cluster is a run of them, and its
+    mean comes from running sums, so that an iteration costs `clusters` binary searches.
+    """
+    flat = weights.reshape(-1)
+    kept = flat != 0
+    values = np.sort(flat[kept].astype(np.float64))
+    if not len(values):
+        return weights
+    distinct = np.unique(values)
+    if len(distinct) <= clusters:
+        return weights
+    centres = _start(values, distinct, clusters, start)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    for _ in range(iterations):
+        ends = _ends(values, centres)
+        counts = np.diff(ends)
+        means = np.divide(
+            np.diff(sums[ends]), counts, out=centres.copy(), where=counts > 0
+        )  # an empty cluster stays where it is
+        if np.array_equal(means, centres):
+            break
+        centres = means
+    out = np.zeros_like(flat)
+    places = np.searchsorted(_borders(centres), flat[kept].astype(np.float64))
+    out[kept] = centres[places].astype(flat.dtype)
+    return out.reshape(weights.shape)
+
+
+def _start(values: Floats, distinct: Floats, clusters: int, how: str) -> Floats:
+    if how == "linear":
+        return np.linspace(values[0], values[-1], clusters)
+    places = (np.arange(clusters) + 0.5) / clusters
+    centres = np.unique(np.quantile(values, places))
+    # Weights that are often the same give the same quantile twice.
+    rest = np.setdiff1d(distinct, centres)[: clusters - len(centres)]
+    return np.sort(np.concatenate([centres, rest]))
+
+
+def _borders(centres: Floats) -> Floats:
+    return (centres[:-1] + centres[1:]) / 2
+
+
+def _ends(values: Floats, centres: Floats) -> NDArray[np.int64]:
+    """Where each cluster's run begins in the sorted values, and the last one ends."""
+    inner = np.searchsorted(values, _borders(centres), side="right")
+    return np.concatenate([[0], inner, [len(values)]])
+
+
+def _figures(model: Model) -> tuple[int, int]:
+    """Bytes of the file, and of the file compressed; lineage aside."""
+    bare = dataclasses.replace(model, lineage=())
+    if model.weight_bytes > EXTERNAL_DATA_BYTES:
+        return bare.size_bytes, 0
+    data = bare.to_bytes()
+    return len(data), len(gzip.compress(data, mtime=0))

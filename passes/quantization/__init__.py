@@ -1,0 +1,1 @@
+"""Passes that store or compute in integers, and the choice of layers that stay float."""

@@ -1,0 +1,1 @@
+"""Choosing the integers so that less is lost: bias correction, equalization, rounding."""

@@ -1,0 +1,207 @@
+"""Rounding by what it does to a layer's output, not by what is nearest.
+
+    min over integers q   || y_float - (s (q - z) x_int8 + b) ||^2
+
+Layer by layer from the input on, x as the int8 layers before hand it over, y of the float model:
+the objective of AdaRound (Nagel et al. 2020, arXiv 2004.10568, formula 21 without its activation).
+It is quadratic, so instead of relaxing it, each integer in turn takes its best value given the
+others (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542), which needs no
+learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding stays
+only where the error of the model's output falls on samples that it was not made from.
+
+With unit=block whole residual blocks are rounded at once, by gradient: see `round_blocks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.errors import OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.calibration.collector import fitting
+from trimtab.passes.quantization.qdq.float_reference import open_reference, shared_layers
+
+from .bias_correction import answer_error, answers, up_to
+from .block_rounding import round_blocks
+from .int8_layer import Weight, float_weight, weight_of
+from .layer_regression import as_columns, from_columns, regression
+
+Array = NDArray[np.float64]
+
+#: Pull towards the float weight, as a part of the mean square of the inputs.
+DAMPING = 0.02
+#: Sweeps over all integers of a layer at most; few change after the second.
+SWEEPS = 4
+
+
+@dataclass(frozen=True)
+class RoundWeights(Pass):
+    """Round each int8 weight up or down by what that does to its layer's output.
+
+    Run it on the int8 model, after CorrectBias or instead of it.
+
+    Attributes:
+        data: samples; the context's where none is named.
+        samples: how many, three of four to round by and the rest to judge by.
+        reference: file of the float model that the int8 model was made from.
+        unit: what is rounded at once; block takes whole residual blocks and needs PyTorch.
+        steps: of descent for each block.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    data: Dataset | None = None
+    samples: int = 256
+    reference: str = ""
+    unit: Literal["layer", "block"] = "layer"
+    steps: int = 300
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise OptionError("must be at least 2", where=f"samples={self.samples}")
+        if self.steps < 1:
+            raise OptionError("must be at least 1", where=f"steps={self.steps}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Round layer by layer, keep what helps."""
+        reference = open_reference(self.reference, self.name())
+        data = ctx.dataset(self.data, model, purpose="rounding weights").take(self.samples)
+        batches = list(fitting(model, data, rows=32))
+        if self.unit == "block":
+            return round_blocks(model, reference, batches, ctx, steps=self.steps)
+        return round_weights(model, reference, batches, ctx)
+
+
+def round_weights(
+    model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
+) -> Rewrite:
+    """Round the weights of a Q/DQ model in place.
+
+    Args:
+        model: a clone of the Q/DQ model.
+        reference: the float model, prepared, its nodes named like the model's.
+        batches: samples; every fourth judges.
+        ctx: for progress and the seed.
+
+    Raises:
+        InputError: no layer of the model bears the name of one in the reference.
+    """
+    layers, makers = shared_layers(model, reference)
+    judge = list(batches[3::4]) or list(batches[-1:])
+    fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = answers(reference, judge, config)
+    error = first = answer_error(model, judge, truth, config)
+    rounded, declined = [], []
+    for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
+        weight = weight_of(layer)
+        if isinstance(weight, str):
+            declined.append(Declined(layer.name or "", weight))
+            continue
+        sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
+        before = weight.integers.const_value
+        integers = _descend(weight, layer, float_weight(makers[layer.name], weight.shape), *sums)
+        weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
+        after = answer_error(model, judge, truth, config)
+        if after < error:
+            error = after
+            rounded.append(layer.name or "")
+        else:
+            weight.integers.const_value = before
+            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+    report = {"rounded": rounded, "error_before": first, "error_after": error}
+    return Rewrite(model.ir, declined, report)
+
+
+def _sums(
+    model: Model,
+    reference: Model,
+    layer: ir.Node,
+    weight: Weight,
+    batches: Sequence[Batch],
+    *,
+    seed: int,
+) -> tuple[Array, Array]:
+    """X^T X and X^T (Y - b) by the number of rows: (groups, depth, depth), (groups, depth, out)."""
+    maker = next(node for node in reference.graph if node.name == layer.name)
+    source, wanted = layer.inputs[0], maker.outputs[0].name or ""
+    assert source is not None
+    made = layer.outputs[0].name or ""
+    rng = np.random.default_rng(seed)
+    columns, scale, zero = weight.columns(layer)
+    current = (columns - zero) * scale
+    moments: Any = 0.0
+    cross: Any = 0.0
+    count = 0
+    xs = _tensors(model, [source.name or "", made], batches)
+    for got, expected in zip(xs, _tensors(reference, [wanted], batches), strict=True):
+        state = rng.bit_generator.state
+        x, y = regression(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
+        rng.bit_generator.state = state
+        _, now = regression(layer, weight.shape, got[source.name or ""], got[made], rng)
+        # The bias, which is what the layer makes beyond its product, is not to be fitted.
+        bias = now - x @ current
+        moments = moments + x.transpose(0, 2, 1).astype(np.float64) @ x
+        cross = cross + x.transpose(0, 2, 1).astype(np.float64) @ (y - bias)
+        count += x.shape[1]
+    return moments / max(count, 1), cross / max(count, 1)
+
+
+def _tensors(model: Model, names: list[str], batches: Sequence[Batch]) -> list[dict[str, Any]]:
+    fed = {spec.name for spec in model.inputs}
+    inner = [name for name in names if name not in fed]
+    # Q and DQ are run as they stand: the observed tensors lie inside of what would be fused.
+    session = build_session(
+        up_to(model, inner), SessionConfig(level="basic", threads=usable_cpus())
+    )
+    wanted = [i.name for i in session.get_inputs()]
+    return [
+        {**batch.feeds, **run(session, {name: batch.feeds[name] for name in wanted}, inner)}
+        for batch in batches
+    ]
+
+
+def _descend(
+    weight: Weight, layer: ir.Node, original: Array | None, moments: Array, cross: Array
+) -> NDArray[Any]:
+    """Each integer in turn at its best value given the others."""
+    integers, scale, zero = weight.columns(layer)
+    assert weight.integers.const_value is not None
+    dtype = weight.integers.const_value.numpy().dtype
+    near = integers
+    target = (integers - zero) * scale
+    if original is not None and original.shape == weight.shape:
+        target = as_columns(layer, original)
+        near = np.round(target / scale) + zero
+    low = np.clip(near - 1, integers.min(), integers.max())
+    high = np.clip(near + 1, integers.min(), integers.max())
+    depth = moments.shape[1]
+    pull = DAMPING * np.trace(moments, axis1=1, axis2=2)[:, None] / depth + 1e-12  # (groups, 1)
+    gram = moments + pull[:, :, None] * np.eye(depth)
+    now = np.clip(integers, low, high)
+    slope = gram @ ((now - zero) * scale) - cross - pull[:, :, None] * target
+    for _ in range(SWEEPS):
+        changed = 0
+        for j in range(depth):
+            step = slope[:, j] / (gram[:, j, j, None] * scale[:, j])
+            new = np.clip(np.round(now[:, j] - step), low[:, j], high[:, j])
+            moved = (new - now[:, j]) * scale[:, j]  # (groups, outputs)
+            count = int(np.count_nonzero(moved))
+            if count:
+                slope += gram[:, :, j, None] * moved[:, None, :]
+                now[:, j] = new
+                changed += count
+        if not changed:
+            break
+    return from_columns(layer, now.astype(dtype), weight.shape)

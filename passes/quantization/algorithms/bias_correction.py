@@ -1,0 +1,240 @@
+"""Bias correction: what rounding shifts in the mean of a layer's output goes into its bias.
+
+    b += E[y_float] - E[y_int8]
+
+Empirical and sequential (Nagel et al. 2019, Finkelstein et al. 2019): layer by layer from the input
+on, each on what the layers before it, corrected already, hand over. A correction stays only where
+an error falls on samples that it was not made from: that of the model's output, or that of the
+layer's own output, which needs one run of the model in all and not two for each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.calibration.collector import fitting, observing
+from trimtab.passes.graph.partial_run import Walk, channel_mean
+from trimtab.passes.quantization.qdq.bias import Bias, find_bias, remove_idle
+from trimtab.passes.quantization.qdq.float_reference import open_reference, shared_layers
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Move the mean error of each int8 layer into its bias, where that helps the answer.
+
+    Attributes:
+        data: samples; the context's where none is named.
+        samples: how many, half to correct on and half to judge by.
+        reference: file of the float model that the int8 model was made from.
+        judge: what must fall for a correction to stay: the error of the model's answer, or that of
+            the layer's output, channel by channel, which is many times faster; then the answer
+            decides about all of them together.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    data: Dataset | None = None
+    samples: int = 128
+    reference: str = ""
+    judge: Literal["answer", "layer"] = "answer"
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Correct layer by layer, keep what helps."""
+        reference = open_reference(self.reference, self.name())
+        data = ctx.dataset(self.data, model, purpose="bias correction").take(self.samples)
+        batches = list(fitting(model, data, rows=32))
+        if self.judge == "answer":
+            return correct_biases(model, reference, batches, ctx)
+        return correct_by_layer(model, reference, batches, ctx)
+
+
+def correct_biases(
+    model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
+) -> Rewrite:
+    """Correct the biases of a Q/DQ model in place.
+
+    Args:
+        model: a clone of the Q/DQ model.
+        reference: the float model, prepared, its nodes named like the model's.
+        batches: samples; every second one judges.
+        ctx: for progress.
+
+    Raises:
+        InputError: no layer of the model bears the name of one in the reference.
+    """
+    layers, makers, declined = _correctable(model, reference)
+    fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
+    names, axes = _observed(layers, makers)
+    wanted = _means(reference, names, axes, fit)
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = answers(reference, judge, config)
+    error = first = answer_error(model, judge, truth, config)
+    corrected = []
+    for layer, mean in zip(
+        ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
+    ):
+        bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
+        if not isinstance(bias, Bias):
+            declined.append(Declined(layer.name or "", bias))
+            continue
+        got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
+        bias.shift(mean - got)
+        after = answer_error(model, judge, truth, config)
+        if after < error:
+            error = after
+            corrected.append(layer.name or "")
+        else:
+            bias.undo()
+            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+    remove_idle(model.graph)
+    report = {"corrected": corrected, "error_before": first, "error_after": error}
+    return Rewrite(model.ir, declined, report)
+
+
+def correct_by_layer(
+    model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
+) -> Rewrite:
+    """Correct the biases of a Q/DQ model in place, each channel judged at its layer's output.
+
+    A shift s changes a channel's mean squared error by s (2 m + s), m its mean error: so means of
+    held-out samples decide, and no layer is run twice. Arguments and errors as `correct_biases`.
+    """
+    layers, makers, declined = _correctable(model, reference)
+    fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
+    names, axes = _observed(layers, makers)
+    wanted, held = (_means(reference, names, axes, part) for part in (fit, judge))
+    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    truth = answers(reference, judge, config)
+    first, untouched = answer_error(model, judge, truth, config), model.clone()
+    walk = Walk(model, [batch.feeds for batch in (*fit, *judge)])
+    corrected = []
+    tracked = ctx.progress.track(layers, "correcting biases", len(layers))
+    for layer, axis, mean, truly in zip(tracked, axes, wanted, held, strict=True):
+        made = walk.to(layer.outputs[0])
+        bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
+        if not isinstance(bias, Bias):
+            declined.append(Declined(layer.name or "", bias))
+            continue
+        shift = mean - channel_mean(made[: len(fit)], axis)
+        gap = channel_mean(made[len(fit) :], axis) - truly
+        shift = np.where(shift * (2 * gap + shift) < 0, shift, 0.0)
+        if not shift.any():
+            declined.append(Declined(layer.name or "", "its output's error would not fall"))
+            continue
+        bias.shift(shift)
+        corrected.append(layer.name or "")
+        if layer.op_type != "MatMul":  # whose bias is added behind it, in the next step
+            walk.add(layer.outputs[0], shift, axis)
+    after = answer_error(model, judge, truth, config)
+    if after >= first:
+        declined += [Declined(name, "the answer's error would not fall") for name in corrected]
+        corrected, after, model = [], first, untouched
+    remove_idle(model.graph)
+    report = {"corrected": corrected, "error_before": first, "error_after": after}
+    return Rewrite(model.ir, declined, report)
+
+
+def _correctable(
+    model: Model, reference: Model
+) -> tuple[list[ir.Node], dict[str | None, ir.Node], list[Declined]]:
+    """Layers that may have a bias, the reference's nodes by name, and those that have no place.
+
+    A product of two activations has none, and no channels either: its axes may vary in length.
+    Products that add nothing get zeros here, before nodes are counted and tensors observed.
+    """
+    layers, makers = shared_layers(model, reference, also=frozenset({"ConvTranspose"}))
+    found, declined = [], []
+    for layer in layers:
+        place = find_bias(model.graph, layer) if layer.op_type == "MatMul" else None
+        if isinstance(place, str):
+            declined.append(Declined(layer.name or "", place))
+        else:
+            found.append(layer)
+    return found, makers, declined
+
+
+def _observed(
+    layers: Sequence[ir.Node], makers: Mapping[str | None, ir.Node]
+) -> tuple[list[str], list[int]]:
+    """The reference's names of the layers' outputs, and the axes of their channels."""
+    names = [makers[layer.name].outputs[0].name or "" for layer in layers]
+    return names, [_channels(layer) for layer in layers]
+
+
+def _channels(layer: ir.Node) -> int:
+    """The axis of channels of a layer's output."""
+    return 1 if layer.op_type in {"Conv", "ConvTranspose"} else -1
+
+
+def _means(
+    model: Model, tensors: Sequence[str], axes: Sequence[int], batches: Sequence[Batch]
+) -> list[Floats]:
+    """Mean of each tensor over all but its channel axis."""
+    if not tensors:
+        return []
+    # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
+    config = SessionConfig(level="basic", threads=usable_cpus())
+    session = build_session(up_to(model, tensors), config)
+    sums: list[Floats] = [np.zeros(()) for _ in tensors]
+    counts = [0] * len(tensors)
+    for batch in batches:
+        arrays = run(session, {i.name: batch.feeds[i.name] for i in session.get_inputs()}, tensors)
+        for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
+            flat = np.moveaxis(arrays[name], axis, -1)
+            flat = flat.reshape(-1, flat.shape[-1])
+            sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
+            counts[i] += len(flat)
+    return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
+
+
+def up_to(model: Model, tensors: Sequence[str]) -> Model:
+    """The part of the model that makes the tensors, and nothing behind."""
+    part = observing(model, tensors)
+    needed: set[ir.Node] = set()
+    waiting = [value.producer() for value in part.graph.outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in needed:
+            needed.add(node)
+            waiting += [value.producer() for value in node.inputs if value is not None]
+    whole = any(node.graph is not part.graph for node in part.graph.all_nodes())
+    if not whole:  # subgraphs read outer tensors, so with them all is kept
+        for node in reversed([node for node in part.graph if node not in needed]):
+            part.graph.remove(node, safe=True)
+    return part
+
+
+def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> list[list[Floats]]:
+    """The model's float outputs, batch by batch."""
+    session = build_session(model, config)
+    return [
+        [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
+        for batch in batches
+    ]
+
+
+def answer_error(
+    model: Model, batches: Sequence[Batch], truth: list[list[Floats]], config: SessionConfig
+) -> float:
+    """Squared error of the model's float outputs, relative to their size."""
+    noise = size = 0.0
+    for got, expected in zip(answers(model, batches, config), truth, strict=True):
+        for a, b in zip(got, expected, strict=True):
+            scale = max(float(np.square(b).mean()), 1e-12)
+            noise += float(np.square(a - b).mean()) / scale
+            size += 1
+    return noise / max(size, 1)

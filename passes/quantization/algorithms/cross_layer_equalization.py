@@ -1,0 +1,167 @@
+"""Cross-layer equalisation: the same function, its weights spread evenly over the channels.
+
+    s_i = sqrt(r1_i / r2_i),   W1[i] /= s_i,   b1_i /= s_i,   W2[:, i] *= s_i
+
+with r the largest magnitude of a channel's weights (Nagel et al. 2019, "Data-free quantization
+through weight equalization and bias correction", arXiv 1906.04721, section 4.1), so that both
+become sqrt(r1_i r2_i). Sweeps over all pairs of layers are repeated until nothing moves: a
+depthwise layer between two others then gets, like them, the cube root of r1_i r2_i r3_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+from trimtab.passes.base import Pass, Rewrite
+from trimtab.passes.quantization.qdq.prepare import lift_constants, name_nodes, refuse_quantized
+
+from .scalable_pairs import (
+    Pair,
+    by_output,
+    channel_constant,
+    clip_bound,
+    find_pairs,
+    largest_by_input,
+    out_channels,
+    scaled_input,
+    scaled_output,
+    weight_of,
+)
+
+Array = NDArray[np.float64]
+
+#: Sweeps at most; each halves, at the least, what is left to do.
+SWEEPS = 60
+#: A sweep whose factors all lie this close to one, in powers of two, is the last.
+SETTLED = 1e-3
+#: Factors of a pair, all sweeps together, stay within this and its inverse.
+LARGEST = 4096.0
+
+
+@dataclass(frozen=True)
+class Equalize(Pass):
+    """Move factors between neighbouring layers until the weights of all channels are alike.
+
+    What it does not change is the function; what it mends are int8 weights with one scale for a
+    whole tensor, and activations of which a few channels are far larger than the others.
+
+    Attributes:
+        clips: whether a Clip between zero and a bound (ReLU6) may stand between two layers. Its
+            bound then becomes a Min with one value for each channel, which is exact, but runs in
+            float on every target.
+    """
+
+    tolerance: ClassVar[float | None] = 1e-4
+
+    clips: bool = False
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
+        """Find the pairs, sweep until they are equal, write the weights."""
+        refuse_quantized(model)
+        lift_constants(model.graph)
+        name_nodes(model.graph)
+        pairs, declined = find_pairs(model.graph, clips=self.clips)
+        weights = {node: weight_of(node) for pair in pairs for node in (pair.first, pair.second)}
+        before = _spread(pairs, weights)
+        factors = _balance(pairs, weights)
+        changed = [i for i, s in enumerate(factors) if np.abs(np.log2(s)).max() > 10 * SETTLED]
+        for index in changed:
+            _write_between(model.graph, pairs[index], factors[index])
+        originals = {node: weight_of(node) for node in weights}
+        for index in changed:
+            first, second, s = pairs[index].first, pairs[index].second, factors[index]
+            originals[first] = scaled_output(first, originals[first], 1 / s)
+            originals[second] = scaled_input(second, originals[second], s)
+        for node in {n: None for i in changed for n in (pairs[i].first, pairs[i].second)}:
+            _assign(node.inputs[1], originals[node])
+        report: dict[str, Any] = {"pairs": len(pairs), "changed": len(changed)}
+        if changed:
+            report |= {"spread_before": before, "spread_after": _spread(pairs, originals)}
+        return Rewrite(model.ir, declined, report)
+
+
+def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> list[Array]:
+    """Sweep over the pairs; changes `weights`, returns each pair's factors."""
+    total = [np.ones(out_channels(pair.first)) for pair in pairs]
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for index, pair in enumerate(pairs):
+            first, second = weights[pair.first], weights[pair.second]
+            r1 = np.abs(by_output(pair.first, first)).max(axis=1)
+            r2 = largest_by_input(pair.second, second, len(r1))
+            alive = (r1 > 0) & (r2 > 0)
+            s = np.sqrt(np.where(alive, r1, 1.0) / np.where(alive, r2, 1.0))
+            s = np.clip(total[index] * s, 1 / LARGEST, LARGEST) / total[index]
+            total[index] = total[index] * s
+            weights[pair.first] = scaled_output(pair.first, first, 1 / s)
+            weights[pair.second] = scaled_input(pair.second, second, s)
+            moved = max(moved, float(np.abs(np.log2(s)).max()))
+        if moved < SETTLED:
+            break
+    return total
+
+
+def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> float:
+    """Mean over layers of how many powers of two their largest channels lie above the median."""
+    values = []
+    for node in dict.fromkeys(pair.first for pair in pairs):
+        largest = np.abs(by_output(node, weights[node])).max(axis=1)
+        largest = largest[largest > 0]
+        if largest.size:
+            values.append(float(np.log2(largest.max() / np.median(largest))))
+    return round(float(np.mean(values)), 3) if values else 0.0
+
+
+def _write_between(graph: ir.Graph, pair: Pair, s: Array) -> None:
+    """Divide the first layer's bias and what stands between by the factors."""
+    if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
+        bias = pair.first.inputs[2]
+        _assign(bias, _constant(bias) / s)
+    for node in pair.between:
+        value = channel_constant(node, pair.first) if node.op_type in {"Add", "Min"} else None
+        if value is not None:
+            array = _constant(value)
+            _assign(value, (array.reshape(-1) / s).reshape(array.shape))
+        if node.op_type == "Clip":
+            _bound_by_channel(graph, node, pair.first, s)
+
+
+def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Array) -> None:
+    """Replace Clip(0, b) by Relu and Min with b / s_i."""
+    bound = clip_bound(clip)
+    assert bound is not None
+    old = clip.outputs[0]
+    rank = weight_of(first).ndim
+    shape = [1, -1, *[1] * (rank - 2)] if first.op_type == "Conv" else [-1]
+    limit = ir.val(
+        f"{old.name}_bound",
+        const_value=ir.tensor((bound / s).astype(np.float32).reshape(shape)),
+    )
+    graph.register_initializer(limit)
+    relu = ir.node("Relu", [clip.inputs[0]], name=f"{clip.name}_relu")
+    least = ir.node("Min", [relu.outputs[0], limit], name=f"{clip.name}_min")
+    relu.outputs[0].name, name = f"{old.name}_relu", old.name
+    for made in (relu.outputs[0], least.outputs[0]):
+        made.dtype, made.shape = ir.DataType.FLOAT, old.shape
+    graph.insert_before(clip, [relu, least])
+    old.replace_all_uses_with(least.outputs[0])
+    graph.remove(clip, safe=True)
+    least.outputs[0].name = name
+
+
+def _constant(value: ir.Value) -> Array:
+    assert value.const_value is not None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _assign(value: ir.Value | None, array: Array) -> None:
+    assert value is not None
+    value.const_value = ir.tensor(array.astype(np.float32), name=value.name)

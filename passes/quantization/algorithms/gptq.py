@@ -1,0 +1,198 @@
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): later weights make good for what earlier ones lost.
+
+With H = 2 X^T X of a layer's inputs, the weights are rounded input by input, and each one's error
+is spread over those not yet rounded along the Cholesky factor of the inverse of H. onnxruntime's
+own (1.32) reads the factor transposed, where it holds zeros, and so rounds to the nearest; its file
+format is used, with these integers. H is summed in a stream: memory is that of H and of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.target import usable_cpus
+from trimtab.passes.calibration.collector import fitting, observing
+
+Array = NDArray[np.float64]
+#: Added to the diagonal of H, as a part of its mean.
+DAMPING = 0.01
+#: Rows that are rounded before their errors reach the rows behind them.
+LAZY = 128
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How integers stand for weights.
+
+    Attributes:
+        bits: of a weight.
+        block: neighbouring weights of an output that share a scale.
+        symmetric: whether the zero point is the middle everywhere.
+    """
+
+    bits: int
+    block: int
+    symmetric: bool
+
+    @property
+    def largest(self) -> int:
+        """Largest integer; the smallest is 0."""
+        return int(2**self.bits - 1)
+
+    def fit(self, rows: Array) -> tuple[Array, Array]:
+        """Scale and zero point of each output, (out,), for the rows of a block: (block, out)."""
+        low, high = np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0)
+        middle = (self.largest + 1) // 2
+        if self.symmetric:
+            # The largest magnitude, whatever its sign, becomes the integer 0, as in onnxruntime.
+            scale = np.where(high > -low, high, low) / -middle
+        else:
+            scale = (high - low) / self.largest
+        scale = np.where(scale != 0, scale, 1.0).astype(np.float32).astype(np.float64)
+        zero = np.full(scale.shape, float(middle)) if self.symmetric else np.round(-low / scale)
+        return scale, zero
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight as integers.
+
+    Attributes:
+        integers: (in, out), 0 to the grid's largest.
+        scales: (blocks, out).
+        zeros: (blocks, out).
+    """
+
+    integers: NDArray[np.uint8]
+    scales: Array
+    zeros: Array
+
+
+def round_products(
+    model: Model, products: Sequence[ir.Node], data: Dataset, grid: Grid, ctx: Context
+) -> dict[str, Rounded]:
+    """The weights of matrix products, by name, rounded so that the products change least.
+
+    Args:
+        model: whose inputs of products are seen.
+        products: MatMuls with constant weights.
+        data: fits the model.
+        grid: of the integers.
+        ctx: for progress.
+    """
+    own = [node for node in products if node.inputs[1] and len(node.inputs[1].uses()) == 1]
+    inputs = list(dict.fromkeys(node.inputs[0].name or "" for node in own if node.inputs[0]))
+    moments = _second_moments(model, inputs, data, ctx)
+    found: dict[str, Rounded] = {}
+    for node in own:
+        value, source = node.inputs[1], node.inputs[0]
+        assert value is not None
+        assert value.const_value is not None
+        assert source is not None
+        weight = value.const_value.numpy().astype(np.float64)
+        found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
+    return found
+
+
+def round_weight(weight: Array, moments: Array, grid: Grid) -> Rounded:
+    """A weight (in, out) rounded for inputs with these second moments (in, in)."""
+    weight, moments = weight.copy(), moments.copy()
+    depth = len(weight)
+    unused = np.diag(moments) == 0
+    moments[unused, unused] = 1
+    moments[np.diag_indices(depth)] += DAMPING * np.diag(moments).mean()
+    factor = np.linalg.cholesky(np.linalg.inv(moments)).T  # upper: row i is for what follows i
+    blocks = -(-depth // grid.block)
+    integers = np.zeros(weight.shape, np.uint8)
+    scales, zeros = np.ones((2, blocks, weight.shape[1]))
+    for start in range(0, depth, LAZY):
+        stop = min(start + LAZY, depth)
+        errors = np.zeros((stop - start, weight.shape[1]))
+        for i in range(start, stop):
+            block = i // grid.block
+            if i % grid.block == 0:
+                # What comes behind this lazy part has not yet got its errors: give it them now.
+                behind = weight[i : i + grid.block].copy()
+                if stop < i + grid.block:
+                    behind[stop - i :] -= (
+                        factor[start:i, stop : i + grid.block].T @ errors[: i - start]
+                    )
+                scales[block], zeros[block] = grid.fit(behind)
+            level = np.round(weight[i] / scales[block]) + zeros[block]
+            integers[i] = np.clip(level, 0, grid.largest)
+            error = weight[i] - (integers[i] - zeros[block]) * scales[block]
+            errors[i - start] = error / factor[i, i]
+            weight[i:stop] -= np.outer(factor[i, i:stop], errors[i - start])
+        weight[stop:] -= factor[start:stop, stop:].T @ errors
+    return Rounded(integers, scales, zeros)
+
+
+def write_rounded(graph: ir.Graph, rounded: dict[str, Rounded], grid: Grid) -> int:
+    """Put rounded weights into a graph of MatMulNBits; how many it were."""
+    written = 0
+    for name, weight in rounded.items():
+        tensors = graph.initializers
+        packed = tensors.get(f"{name}_Q{grid.bits}")
+        if packed is None or packed.const_value is None:
+            continue
+        depth, outputs = weight.integers.shape
+        blocks = len(weight.scales)
+        full = np.zeros((blocks * grid.block, outputs), np.uint8)
+        full[:depth] = weight.integers
+        if depth < len(full):  # what is padded stands for zero
+            full[depth:] = weight.zeros[-1].astype(np.uint8)
+        new = {
+            f"{name}_Q{grid.bits}": _packed(full.T.reshape(outputs, blocks, grid.block), grid.bits),
+            f"{name}_scales": weight.scales.T,
+            f"{name}_zero_points": _packed(weight.zeros.T.astype(np.uint8), grid.bits),
+        }
+        for key, array in new.items():
+            value = tensors.get(key)
+            if value is not None and value.const_value is not None:
+                old = value.const_value.numpy()
+                shaped = np.ascontiguousarray(array).astype(old.dtype).reshape(old.shape)
+                value.const_value = ir.tensor(shaped, name=key)
+        written += 1
+    return written
+
+
+def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Neighbours of the last axis in one byte, the first in the low bits."""
+    if bits == 8:
+        return values
+    if values.shape[-1] % 2:
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
+    pairs: NDArray[np.uint8] = np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
+    return pairs
+
+
+def _second_moments(
+    model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
+) -> dict[str, Array]:
+    """2 X^T X of each tensor by the number of its rows: (features, features)."""
+    fed = {spec.name for spec in model.inputs}
+    inner = [name for name in tensors if name not in fed]
+    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
+    sums: dict[str, Array] = {}
+    rows = dict.fromkeys(tensors, 0)
+    batches = fitting(model, data, rows=16)
+    for batch in ctx.progress.track(batches, "collecting inputs", batches.batches):
+        arrays: dict[str, Any] = {
+            **batch.feeds,
+            **(run(session, batch.feeds, inner) if inner else {}),
+        }
+        for name in tensors:
+            flat = arrays[name].reshape(-1, arrays[name].shape[-1]).astype(np.float64)
+            sums[name] = sums.get(name, 0.0) + 2 * flat.T @ flat
+            rows[name] += len(flat)
+    return {name: total / max(rows[name], 1) for name, total in sums.items()}

@@ -1,0 +1,92 @@
+"""The int8 weight of a layer, as methods that choose its integers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.passes.graph.weight_scales import channel_axis
+from trimtab.passes.quantization.qdq.fill_channels import as_filled
+
+from .layer_regression import as_columns, window_of
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A layer's int8 weight."""
+
+    integers: ir.Value
+    scale: Array  # (channels,) or (1,)
+    zero: Array
+    shape: tuple[int, ...]
+
+    def columns(self, layer: ir.Node) -> tuple[Array, Array, Array]:
+        """Integers, scales and zero points as (groups, depth, outputs)."""
+        scale, zero = self.wide(layer)
+        values = self.values().astype(np.float64)
+        return as_columns(layer, values), as_columns(layer, scale), as_columns(layer, zero)
+
+    def wide(self, layer: ir.Node) -> tuple[Array, Array]:
+        """Scales and zero points in the weight's shape."""
+        axis = channel_axis(layer)
+        assert axis is not None
+        wide = [1] * len(self.shape)
+        wide[axis] = -1
+        scale, zero = (
+            np.broadcast_to(a.reshape(wide), self.shape).copy() for a in (self.scale, self.zero)
+        )
+        return scale, zero
+
+    def values(self) -> NDArray[Any]:
+        """The integers."""
+        assert self.integers.const_value is not None
+        return self.integers.const_value.numpy()
+
+    def limits(self) -> tuple[int, int]:
+        """The smallest and the largest integer that the weight uses: fewer bits than its type's."""
+        values = self.values()
+        return int(values.min()), int(values.max())
+
+
+def weight_of(layer: ir.Node) -> Weight | str:
+    """The layer's int8 weight, or why it cannot be rounded."""
+    value = layer.inputs[1]
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return "its weight is not int8"
+    integers, scale = node.inputs[0], node.inputs[1]
+    if integers is None or integers.const_value is None or scale is None or not scale.const_value:
+        return "its weight is computed while the model runs"
+    if len(integers.uses()) > 1 or value is None or len(value.uses()) > 1:
+        return "its weight is shared"
+    shape = tuple(integers.const_value.shape.numpy())
+    odd = window_of(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
+    if odd or ("alpha" in layer.attributes and layer.attributes["alpha"].as_float() != 1):
+        return "it is no plain product, nor a convolution of two dimensions with explicit pads"
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
+    return Weight(
+        integers,
+        scale.const_value.numpy().astype(np.float64).reshape(-1),
+        zeros.astype(np.float64).reshape(-1),
+        shape,
+    )
+
+
+def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Array | None:
+    """The constant second input of a float layer, input channels filled up with zeros to `shape`.
+
+    None where it is computed.
+    """
+    value = layer.inputs[1]
+    if value is None or value.const_value is None:
+        return None
+    array = value.const_value.numpy().astype(np.float64)
+    return array if shape is None else as_filled(array, shape)

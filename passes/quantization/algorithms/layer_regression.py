@@ -1,0 +1,109 @@
+"""A layer as a linear regression: what its weights are multiplied by, and what should come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trimtab.passes.graph.weight_scales import channel_axis
+
+from .scalable_pairs import groups
+
+Floats = NDArray[np.float32]
+#: Output positions of an image that a convolution is looked at.
+POSITIONS = 24
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the kernel of a convolution of two dimensions reads.
+
+    Attributes:
+        kernel: height and width.
+        strides: of the window.
+        dilations: of the kernel.
+        pads: top, left, bottom, right.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+    def patches(self, x: Floats, rows: NDArray[Any], columns: NDArray[Any]) -> Floats:
+        """(N, C, H, W) and P output positions -> (N, P, C, kernel height, kernel width)."""
+        top, left, bottom, right = self.pads
+        padded = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)])
+        r = rows[:, None] * self.strides[0] + np.arange(self.kernel[0]) * self.dilations[0]
+        c = columns[:, None] * self.strides[1] + np.arange(self.kernel[1]) * self.dilations[1]
+        taken = padded[:, :, r[:, :, None], c[:, None, :]]  # (N, C, P, kh, kw)
+        result: Floats = taken.transpose(0, 2, 1, 3, 4)
+        return result
+
+
+def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
+    """The window of a convolution with a weight of this shape; None for other dimensions."""
+    attributes = node.attributes
+    auto = attributes["auto_pad"].as_string() if "auto_pad" in attributes else "NOTSET"
+    if len(shape) != 4 or auto not in {"NOTSET", "VALID"}:
+        return None
+
+    def ints(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(attributes[name].as_ints()) if name in attributes else default
+
+    strides, dilations = ints("strides", (1, 1)), ints("dilations", (1, 1))
+    pads = ints("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0, 0, 0, 0)
+    return Window(
+        (shape[2], shape[3]),
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        (pads[0], pads[1], pads[2], pads[3]),
+    )
+
+
+def regression(
+    node: ir.Node, shape: tuple[int, ...], x: Floats, y: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Rows of a layer's input and of its output.
+
+    Args:
+        node: Conv, Gemm or MatMul.
+        shape: of its weight.
+        x: its input.
+        y: its output, or what that should be.
+        rng: chooses positions of a convolution, the same for all images.
+
+    Returns:
+        (groups, rows, depth) and (groups, rows, outputs of a group).
+    """
+    if node.op_type != "Conv":
+        return x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
+    window = window_of(node, shape)
+    assert window is not None
+    count = min(POSITIONS, y.shape[2] * y.shape[3])
+    chosen = rng.choice(y.shape[2] * y.shape[3], count, replace=False)
+    rows, columns = np.divmod(chosen, y.shape[3])
+    parts = groups(node)
+    taken = window.patches(x, rows, columns)  # (N, P, C, kh, kw)
+    inputs = taken.reshape(len(x) * count, parts, -1).transpose(1, 0, 2)
+    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, parts, -1)
+    return inputs, outputs.transpose(1, 0, 2)
+
+
+def as_columns(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
+    """A weight as (groups, depth, outputs of a group)."""
+    if node.op_type == "Conv":
+        parts = groups(node)
+        return weight.reshape(parts, weight.shape[0] // parts, -1).transpose(0, 2, 1)
+    return (weight.T if channel_axis(node) == 0 else weight)[None]
+
+
+def from_columns(node: ir.Node, columns: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The weight of this shape that `as_columns` was made of."""
+    if node.op_type == "Conv":
+        return np.ascontiguousarray(columns.transpose(0, 2, 1)).reshape(shape)
+    return np.ascontiguousarray(columns[0].T if channel_axis(node) == 0 else columns[0])

@@ -1,0 +1,1 @@
+"""Writing QuantizeLinear and DequantizeLinear pairs as the target's kernels want them."""

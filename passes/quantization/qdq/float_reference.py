@@ -1,0 +1,73 @@
+"""The float model that a Q/DQ model was made from, and the layers that both share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trimtab.core.errors import InputError, OptionError
+from trimtab.core.model import Model
+from trimtab.passes.graph.weight_scales import channel_axis
+
+from .int8_rewrites import to_int8_forms
+from .prepare import prepare
+
+#: Nodes by name.
+Nodes = dict[str | None, ir.Node]
+
+
+def open_reference(path: str, where: str) -> Model:
+    """The float model, prepared as it was before it was quantized.
+
+    Args:
+        path: its file.
+        where: the pass that wants it, for the message.
+
+    Raises:
+        OptionError: no file is named.
+        ModelError: the file cannot be used.
+    """
+    if not path:
+        raise OptionError(
+            "needs the float model that the int8 model was made from",
+            where=where,
+            hint="Give --reference FLOAT.onnx",
+        )
+    return as_reference(Model.load(Path(path)))
+
+
+def as_reference(model: Model) -> Model:
+    """A copy of the float model, prepared as it was before it was quantized."""
+    reference = model.clone()
+    prepare(reference)
+    to_int8_forms(reference)
+    return reference
+
+
+def shared_layers(
+    model: Model, reference: Model, *, also: frozenset[str] = frozenset()
+) -> tuple[list[ir.Node], dict[str | None, ir.Node]]:
+    """The model's layers that bear the name of a node of the reference, and the latter's by name.
+
+    Args:
+        model: the Q/DQ model.
+        reference: the float model, prepared.
+        also: types of operators that count as layers beside Conv, Gemm and MatMul.
+
+    Raises:
+        InputError: there is none.
+    """
+    makers = {node.name: node for node in reference.graph}
+    layers = [
+        node
+        for node in model.graph
+        if (channel_axis(node) is not None or node.op_type in also) and node.name in makers
+    ]
+    if not layers:
+        raise InputError(
+            "shares no layer with its reference by name",
+            where=model.name,
+            hint="Give the float model that this one was quantized from, as it was then",
+        )
+    return layers, makers

@@ -1,0 +1,45 @@
+"""The same function in forms that have int8 kernels: rules of `forms`, at all their sites.
+
+The parameter-free shortcut of residual networks (He et al. 2015, option A) is Slice with steps and
+Pad with zero channels, which onnxruntime runs in float between a DequantizeLinear and a
+QuantizeLinear; as a 1x1 convolution it stays in int8. Hard activations open up into operators that
+fold into the quantizer after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+from trimtab.passes.rewrites import find_form
+from trimtab.passes.rewrites.sites import Site, apply_form, find_sites
+
+#: The first one leaves a HardSigmoid to the second.
+RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")
+#: Dynamic int8 multiplies on any number of axes; the Reshapes around a Gemm only cost time there.
+DYNAMIC_RULES = ("matmul-from-rows",)
+#: Channels beyond which a dense 1x1 convolution costs more than the copy it replaces.
+MOST_CHANNELS = 512
+
+
+def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
+    """Rewrite in place; how many sites each rule was applied at."""
+    found: dict[str, int] = {}
+    for name in rules:
+        rule = find_form(name)
+        sites, _ = find_sites(rule, model.graph)
+        values = {v.name: v for node in model.graph for v in node.outputs[:1]}
+        where = {site.value for site in sites if _narrow(site, values[site.value])}
+        if where:
+            found[name] = apply_form(rule, model.ir, where)
+    return found
+
+
+def _narrow(site: Site, value: ir.Value) -> bool:
+    """Whether the rule pays at a site."""
+    if site.form != "shortcut-as-conv":
+        return True
+    channels = value.shape[1] if value.shape is not None and len(value.shape) == 4 else None
+    return isinstance(channels, int) and channels <= MOST_CHANNELS

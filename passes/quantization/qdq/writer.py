@@ -1,0 +1,256 @@
+"""onnxruntime's quantizer as a function: a graph and ranges go in, a Q/DQ graph comes out.
+
+Its public entry reads and writes files and calibrates by itself; the class behind it takes ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.collector import collector_paused
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.target import IntType
+from trimtab.passes.calibration.range_estimator import Range
+
+from .keep_float import stay_float
+from .ort_index import indexed
+from .residual_sums import free_sums
+from .weight_placeholders import StandIns, put_back, stand_in
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a graph is quantized.
+
+    Attributes:
+        activation: integer type of activations.
+        weight: integer type of weights.
+        per_channel: one scale for each output channel of a weight.
+        reduce_range: weights use 7 bits.
+        symmetric: zero points of activations are zero.
+        ops: operator types to quantize.
+        exclude: names of nodes that stay float.
+        wide: names of activations that have 16 bits.
+        inputs_only: only what products read is rounded, and biases stay float, as TensorRT wants:
+            it refuses an int32 bias, and a pair behind a product keeps it from fusing the Relu and
+            the residual Add there.
+    """
+
+    activation: IntType
+    weight: IntType
+    per_channel: bool
+    reduce_range: bool
+    symmetric: bool
+    ops: frozenset[str]
+    exclude: Sequence[str] = ()
+    wide: Sequence[str] = ()
+    inputs_only: bool = False
+
+
+@collector_paused()
+def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
+    """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
+    proto, _ = inferred(model)
+    weights = {w.name for w in proto.graph.initializer}
+    order = _activations(proto)
+    with quiet(), indexed():
+        quantizer = _quantizer(proto, scheme, dict.fromkeys(order, (0.0, 1.0)))
+        marked = _marked(quantizer)
+    return [name for name in order if name in marked and name not in weights]
+
+
+@collector_paused()
+def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
+    """The Q/DQ graph.
+
+    Args:
+        model: the float model, prepared.
+        scheme: types and operators.
+        ranges: of every tensor that `observed_tensors` names.
+    """
+    proto, stood_in = inferred(model)
+    with quiet(), indexed():
+        message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
+    written = finished(message, model)
+    put_back(written.graph, model, stood_in)
+    excluded = set(scheme.exclude)
+    stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
+    _free_products(written.graph, lambda node: node.name in stays)
+    if scheme.inputs_only:
+        free_sums(written.graph)
+    _read_floats(written.graph, lambda node: node.name in stays)
+    remove_unused(written.graph)
+    stay_float(written.graph, stays)
+    return written
+
+
+def _marked(quantizer: Any) -> set[str]:
+    """Tensors that the quantizer's rules mark; those that take their input's scale left out."""
+    from onnxruntime.quantization.registry import CreateQDQQuantizer
+
+    for node in quantizer.model.nodes():
+        if quantizer.should_quantize_node(node):
+            CreateQDQQuantizer(quantizer, node).quantize()
+    return {name for name, info in quantizer.tensors_to_quantize.items() if not info.is_shared}
+
+
+def _through_clips(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Give the input of each Relu and Clip its output's range: they melt into one operator."""
+    full = dict(ranges)
+    for node in reversed(proto.graph.node):
+        if node.op_type in {"Relu", "Clip"} and node.output[0] in full:
+            full.setdefault(node.input[0], full[node.output[0]])
+    return full
+
+
+def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Range]) -> Any:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    types = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+    if scheme.inputs_only:
+        options["QuantizeBias"] = False
+        options["OpTypesToExcludeOutputQuantization"] = sorted(scheme.ops)
+    if scheme.wide:
+        wider = {"int8": QuantType.QInt16, "uint8": QuantType.QUInt16}[scheme.activation]
+        options["TensorQuantOverrides"] = {name: [{"quant_type": wider}] for name in scheme.wide}
+    return QDQQuantizer(
+        proto,
+        scheme.per_channel,
+        scheme.reduce_range,
+        types[scheme.weight],
+        types[scheme.activation],
+        data,
+        [],
+        list(scheme.exclude),
+        sorted(scheme.ops),
+        options,
+    )
+
+
+def inferred(model: Model, *, gemms: bool = True) -> tuple[onnx.ModelProto, StandIns]:
+    """The model as a message for a quantizer, and which of its weights are stood in for.
+
+    The types of all tensors are in it, and a mark that spares the quantizer a file.
+    """
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    small, axes = stand_in(model, gemms=gemms)
+    proto = whole(small)
+    if not axes and model.weight_bytes <= EXTERNAL_DATA_BYTES:
+        proto = onnx.shape_inference.infer_shapes(proto)
+    # Others have the shapes that were found before: larger ones cannot be serialized for it.
+    add_infer_metadata(proto)
+    return proto, axes
+
+
+def whole(model: Model) -> onnx.ModelProto:
+    """The model as a message with all weights inside, which the quantizers read there alone."""
+    proto: onnx.ModelProto = ir.to_proto(ir.external_data.load_to_model(model.ir.clone()))
+    return proto
+
+
+def _activations(proto: onnx.ModelProto) -> list[str]:
+    names = [value.name for value in proto.graph.input]
+    return names + [name for node in proto.graph.node for name in node.output if name]
+
+
+def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
+    """The written graph, without what the quantizer leaves behind."""
+    alive = {name for node in proto.graph.node for name in node.output}
+    kept = [info for info in proto.graph.value_info if info.name in alive]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    written = ir.from_proto(proto)
+    written.graph.sort()  # the quantizer appends what it makes
+    written.metadata_props.pop("onnx.infer", None)
+    written.producer_name, written.producer_version = (
+        model.ir.producer_name,
+        model.ir.producer_version,
+    )
+    return written
+
+
+def _free_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let matrix products that nothing reads as int8 be float: their kernels write that as well.
+
+    So an answer is not rounded to 256 levels, and a Q and a DQ less run.
+    """
+    for dequantize in [node for node in graph if node.op_type == "DequantizeLinear"]:
+        rounded = dequantize.outputs[0]
+        quantize = _maker(dequantize, "QuantizeLinear")
+        product = _maker(quantize, "Gemm", "MatMul") if quantize else None
+        if quantize is None or product is None:
+            continue
+        value, integer = product.outputs[0], quantize.outputs[0]
+        alone = len(value.uses()) == 1 and len(integer.uses()) == 1
+        if not alone or not all(floating(node) for node, _ in rounded.uses()):
+            continue
+        name = rounded.name if rounded.is_graph_output() else value.name
+        value.dtype = rounded.dtype or ir.DataType.FLOAT
+        value.shape = rounded.shape or value.shape
+        rounded.replace_all_uses_with(value, replace_graph_outputs=True)
+        graph.remove([dequantize, quantize], safe=True)
+        value.name = name
+
+
+def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let float operators read a float tensor as it is, not the rounded copy made for others.
+
+    The quantizer gives every reader the copy: residual connections of transformers lose accuracy
+    by it and pay for a DQ. Behind an int8 kernel there is no float tensor, so the copy stays.
+    """
+    for quantize in [node for node in graph if node.op_type == "QuantizeLinear"]:
+        value = quantize.inputs[0]
+        maker = value.producer() if value is not None else None
+        if value is None or (maker is not None and not floating(maker)):
+            continue
+        for dequantize, _ in list(quantize.outputs[0].uses()):
+            for reader, index in list(dequantize.outputs[0].uses()):
+                if floating(reader):
+                    reader.replace_input_with(index, value)
+            rounded = dequantize.outputs[0]
+            if not rounded.uses() and not rounded.is_graph_output():
+                graph.remove(dequantize, safe=True)
+
+
+def remove_unused(graph: ir.Graph) -> None:
+    """Drop initializers that nobody reads: the scales of pairs that went."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]
+
+
+def _maker(node: ir.Node, *ops: str) -> ir.Node | None:
+    """The node that makes the first input, where it is of one of these types."""
+    value = node.inputs[0]
+    maker = value.producer() if value is not None else None
+    return maker if maker is not None and maker.op_type in ops else None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the quantizer, which logs advice about files through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,263 @@
+"""Static int8: ranges from calibration data, Q/DQ pairs around everything that has int8 kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import onnx_ir as ir
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, OptionError, PassError
+from trimtab.core.model import Model
+from trimtab.core.ort.overflow import find_overflows
+from trimtab.core.ort.running import Share, int8_share, written_share
+from trimtab.core.ort.session import SessionConfig
+from trimtab.core.target import Target
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.calibration.collector import Statistics, calibrate, fitting
+from trimtab.passes.calibration.concat_ranges import share_ranges
+from trimtab.passes.calibration.range_estimator import Method, find_range
+from trimtab.passes.calibration.statistics_file import load_statistics, save_statistics
+from trimtab.passes.graph.weight_scales import clip_weights
+from trimtab.passes.quantization.qdq.fill_channels import fill_input_channels
+from trimtab.passes.quantization.qdq.int8_operators import PRODUCTS, int8_operators, misplaced
+from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
+from trimtab.passes.quantization.qdq.prepare import (
+    in_subgraphs,
+    match_nodes,
+    match_tensors,
+    prepare,
+)
+from trimtab.passes.quantization.qdq.writer import Scheme, observed_tensors, quantize
+
+from .mixed_precision import choose_float
+from .mixed_precision_parts import (
+    averages,
+    hold_out,
+    quantize_but,
+    quantized_nodes,
+    through_moves,
+    touched_by,
+    why_float,
+)
+
+#: Fewer samples than this are told to the user.
+FEW_SAMPLES = 8
+#: Samples on which pair sums are looked at.
+OVERFLOW_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Quantize weights and activations to int8, with ranges from calibration data.
+
+    Attributes:
+        data: calibration data; the context's where none is named.
+        samples: how many samples to calibrate on, evenly spaced over the data.
+        ranges: how ranges come from the values seen; mse searches the least squared error.
+        percentile: part of the values, in percent, that `ranges=percentile` keeps.
+        per_channel: one scale for each output channel of a weight.
+        scales: how scales of weights are chosen; mse searches the least squared error.
+        activation: integer type of activations; the target's where not given.
+        weight: integer type of weights; the target's where not given.
+        exclude: nodes to leave float, by name or glob pattern.
+        wide: activations to hold in 16 bits, by name or glob pattern, where the target has such
+            kernels; max_drop widens what layers read and make there before it leaves any float.
+        statistics: file (.npz) to keep what calibration saw in; read where it exists already.
+        max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
+            Judged on samples that no range was made from; nothing is judged where not given.
+        metric: what max_drop is measured in: a metric's name or module:callable; top1 where the
+            data have labels, else cosine to the float model's outputs.
+        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; less is an error
+            that names what runs in float and why.
+        check_overflow: say which layers would saturate on x64 without VNNI, and by how much, even
+            where the target has it.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    data: Dataset | None = None
+    samples: int = 256
+    ranges: Method = "mse"
+    percentile: float = 99.99
+    per_channel: bool = True
+    scales: Literal["absmax", "mse"] = "absmax"
+    activation: Literal["int8", "uint8"] | None = None
+    weight: Literal["int8", "uint8"] | None = None
+    exclude: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
+    statistics: str = ""
+    max_drop: float | None = None
+    metric: str = ""
+    min_share: float = 0.0
+    check_overflow: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise OptionError("must be at least 1", where=f"samples={self.samples}")
+        if not 50 < self.percentile <= 100:
+            raise OptionError("must lie between 50 and 100", where=f"percentile={self.percentile}")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
+        if not 0 <= self.min_share <= 1:
+            raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Calibrate, write the Q/DQ graph, look at what really runs."""
+        prepare(model)
+        forms = to_int8_forms(model)
+        every = ctx.dataset(self.data, model, purpose="static quantization")
+        data, held = self._parts(every)
+        scheme, declined = self._scheme(model, ctx.target)
+        tensors = observed_tensors(model, scheme)
+        if not tensors:
+            raise DataError(
+                "holds nothing to quantize",
+                where=model.name,
+                hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
+            )
+        scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
+        if self.max_drop is not None:
+            tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
+        seen = self._statistics(model, tensors, data, ctx)
+        report: dict[str, Any] = {
+            "samples": len(data),
+            "data": data.digest,
+            "activation": scheme.activation,
+            "weight": scheme.weight,
+            "reduce_range": scheme.reduce_range,
+            "forms": forms,
+        }
+        written, floats, notes = self._written(model, scheme, seen, held, ctx)
+        if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
+            filled = fill_input_channels(written.graph)
+            report["forms"] = forms | ({"channels-filled": filled} if filled else {})
+        declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
+        share = running_share(written, model, ctx.target)
+        report |= notes | share.to_json()
+        report["float_nodes"] = why_float(share, declined)
+        if self.check_overflow or (ctx.target.isa in {"x64", "any"} and not ctx.target.vnni):
+            few = fitting(model, data.take(OVERFLOW_SAMPLES))
+            overflows = find_overflows(dataclasses.replace(model, ir=written), few)
+            report["overflow"] = [overflow.to_json() for overflow in overflows]
+        self._check_share(share, report["float_nodes"], model)
+        return Rewrite(written, declined, report, loaded=not share.as_written)
+
+    def _parts(self, every: Dataset) -> tuple[Dataset, Dataset]:
+        """Samples to make ranges from, and others to judge by where anything is judged."""
+        if self.max_drop is None:
+            return every.take(self.samples), every
+        return hold_out(every, self.samples)
+
+    def _written(
+        self,
+        model: Model,
+        scheme: Scheme,
+        seen: Mapping[str, Statistics],
+        held: Dataset,
+        ctx: Context,
+    ) -> tuple[ir.Model, list[str], dict[str, Any]]:
+        """The Q/DQ graph, the nodes that stay float for the metric's sake, and how that went."""
+        ranges = {
+            name: find_range(of, self.ranges, percentile=self.percentile)
+            for name, of in seen.items()
+        }
+        ranges = share_ranges(model.graph, ranges)
+        plain = model.clone() if self.max_drop is not None else model
+        if self.scales == "mse":
+            largest = 64 if scheme.reduce_range else 127
+            clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
+        limit = self.max_drop
+        if limit is None:
+            return quantize(model, scheme, ranges), [], {}
+        ranges = through_moves(model.graph, ranges)
+
+        def write(floats: Sequence[str]) -> ir.Model:
+            return quantize_but(model, plain, scheme, ranges, floats)
+
+        def wide(stubborn: Sequence[str]) -> list[str]:
+            return [*scheme.wide, *touched_by(model.graph, stubborn, list(ranges))]
+
+        def widen(stubborn: Sequence[str]) -> ir.Model:
+            return quantize(model, dataclasses.replace(scheme, wide=wide(stubborn)), ranges)
+
+        nodes = quantized_nodes(model.graph, scheme)
+        choose = functools.partial(
+            choose_float, plain, nodes, held=held, max_drop=limit, ctx=ctx, metric=self.metric
+        )
+        if ctx.target.int16_activations:
+            with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
+                chosen = choose(write=widen)
+                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.floats)}
+                return widen(chosen.floats), [], {"mixed": notes}
+        chosen = choose(write=write)
+        return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
+
+    def _check_share(self, share: Share, floats: Sequence[Sequence[str]], model: Model) -> None:
+        if share.int8_share >= self.min_share:
+            return
+        shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
+        raise PassError(
+            f"{share.int8_share:.0%} of the multiply-accumulates run in int8, "
+            f"{self.min_share:.0%} are asked for",
+            where=model.name,
+            hint=f"In float run {len(floats)} operators: {shown}",
+        )
+
+    def _statistics(
+        self, model: Model, tensors: list[str], data: Dataset, ctx: Context
+    ) -> dict[str, Statistics]:
+        path = Path(self.statistics) if self.statistics else None
+        if path is not None and path.exists():
+            found = load_statistics(path, model, data)
+            if set(tensors) <= set(found):
+                return found
+        if len(data) < FEW_SAMPLES and not data.source.batched:
+            ctx.progress.say(f"Only {len(data)} samples to calibrate on: ranges may be too narrow")
+        found = calibrate(model, tensors, data, ctx)
+        if path is not None:
+            save_statistics(path, found, model, data)
+        return found
+
+    def _scheme(self, model: Model, target: Target) -> tuple[Scheme, list[Declined]]:
+        ops = int8_operators(target, model.graph)
+        chosen = match_nodes(self.exclude, model.graph)
+        declined = [Declined(name, "excluded by the user") for name in chosen]
+        declined += [Declined(node.name or "", why) for node, why in misplaced(model.graph, ops)]
+        declined += [
+            Declined(node.name or "", "stands inside of a subgraph")
+            for node in in_subgraphs(model.graph, PRODUCTS)
+        ]
+        scheme = Scheme(
+            activation=self.activation or target.activation,
+            weight=self.weight or target.weight,
+            per_channel=self.per_channel,
+            reduce_range=target.reduce_range,
+            symmetric=target.symmetric_activations,
+            ops=ops,
+            exclude=[d.node for d in declined],
+            inputs_only=target.isa == "gpu",
+        )
+        return scheme, declined
+
+
+def running_share(written: ir.Model, model: Model, target: Target) -> Share:
+    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
+
+    For a GPU that is absent it is read off the graph as it is written.
+    """
+    from trimtab.core.ort.session import available_providers
+
+    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
+    if config.provider not in available_providers():
+        if target.isa == "gpu":
+            return written_share(whole, fused=target.fuses_int8)
+        config = dataclasses.replace(config, provider="CPUExecutionProvider")
+    return int8_share(whole, config)

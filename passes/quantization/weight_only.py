@@ -1,0 +1,203 @@
+"""Weights of 4 or 8 bits in blocks; activations stay float, or are rounded while the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, MissingExtraError, OptionError
+from trimtab.core.model import Model
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.graph.gemm import gemms_to_products
+from trimtab.passes.quantization.algorithms.gptq import Grid, round_products, write_rounded
+from trimtab.passes.quantization.qdq.prepare import (
+    lift_constants,
+    match_nodes,
+    name_nodes,
+    refuse_quantized,
+)
+from trimtab.passes.quantization.qdq.writer import quiet, remove_unused
+
+#: Blocks that the kernels know.
+BLOCKS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class QuantizeWeights(Pass):
+    """Store the weights of matrix products in 4 or 8 bits, with a scale for each small block.
+
+    Made with onnxruntime's MatMulNBits operator. It is for models whose time goes into reading
+    weights, such as language models; where products are large, QuantizeStatic is faster.
+
+    Attributes:
+        bits: of a weight, 4 or 8.
+        block: neighbouring weights that share a scale: 16, 32, 64, 128 or 256.
+        symmetric: no zero points: smaller, and a little less accurate.
+        method: rtn rounds each weight by itself; hqq searches zero points that outliers do not
+            move (4 bits, needs torch); gptq lets later weights make good for what earlier ones
+            lost, on calibration data.
+        int8: whether activations are rounded to int8 while the model runs, which is faster.
+        exclude: nodes to leave float, by name or glob pattern.
+        data: calibration data for gptq; the context's where none is named.
+        samples: how many of them.
+    """
+
+    bits: int = 4
+    block: int = 32
+    symmetric: bool = False
+    method: Literal["rtn", "hqq", "gptq"] = "rtn"
+    int8: bool = True
+    exclude: tuple[str, ...] = ()
+    data: Dataset | None = None
+    samples: int = 128
+
+    def __post_init__(self) -> None:
+        if self.bits not in {4, 8}:
+            raise OptionError("must be 4 or 8", where=f"bits={self.bits}")
+        if self.block not in BLOCKS:
+            raise OptionError(f"must be one of {BLOCKS}", where=f"block={self.block}")
+        if self.samples < 1:
+            raise OptionError("must be at least 1", where=f"samples={self.samples}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """Write products with constant weights as MatMulNBits."""
+        if self.method == "hqq" and (self.bits != 4 or self.symmetric):
+            raise OptionError(
+                "hqq makes 4 bits with zero points",
+                where=f"bits={self.bits}, symmetric={self.symmetric}",
+                hint="Take another method, or leave both fields at their defaults",
+            )
+        refuse_quantized(model)
+        lift_constants(model.graph)
+        name_nodes(model.graph)
+        gemms_to_products(model.graph)
+        excluded = match_nodes(self.exclude, model.graph)
+        declined = [Declined(name, "excluded by the user") for name in excluded]
+        products, others = _products(model.graph, set(excluded))
+        declined += others
+        if not products:
+            raise DataError(
+                "holds no matrix product with a constant weight",
+                where=model.name,
+                hint="For convolutions use quantize-static",
+            )
+        report: dict[str, Any] = {"products": len(products)}
+        grid, rounded = Grid(self.bits, self.block, self.symmetric), {}
+        if self.method == "gptq":
+            data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
+            rounded = round_products(model, products, data, grid, ctx)
+        before = model.weight_bytes
+        for node in ctx.progress.track(products, "rounding weights", len(products)):
+            _replace(model.graph, node, self._quantize(model, node))
+        remove_unused(model.graph)
+        model.graph.opset_imports.setdefault("com.microsoft", 1)
+        if rounded:
+            report["compensated"] = write_rounded(model.graph, rounded, grid)
+        report |= {"weight_bytes_before": before, "weight_bytes": model.weight_bytes}
+        return Rewrite(model.ir, declined, report)
+
+    def _quantize(self, model: Model, product: ir.Node) -> ir.Graph:
+        """A graph of the product alone as MatMulNBits: of all weights only its own is in memory."""
+        from onnxruntime.quantization import matmul_nbits_quantizer as tool
+
+        level = 4 if self.int8 else 0
+        config: Any = tool.DefaultWeightOnlyQuantConfig(
+            block_size=self.block,
+            is_symmetric=self.symmetric,
+            accuracy_level=level,
+            bits=self.bits,
+        )
+        if self.method == "hqq":
+            config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
+        with quiet():
+            try:
+                quantizer = tool.MatMulNBitsQuantizer(
+                    _alone(model, product),
+                    bits=self.bits,
+                    block_size=self.block,
+                    is_symmetric=self.symmetric,
+                    accuracy_level=level,
+                    algo_config=config,
+                )
+                quantizer.process()
+            except ModuleNotFoundError as error:
+                raise MissingExtraError(
+                    f"method {self.method!r} needs {error.name}", extra="torch"
+                ) from error
+        graph: ir.Graph = ir.from_proto(quantizer.model.model).graph
+        return graph
+
+
+def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
+    """The product as a model of its own, its weight inside."""
+    data, weight = product.inputs[:2]
+    assert data is not None
+    assert weight is not None
+    assert weight.const_value is not None
+    own = ir.Value(name=data.name, type=data.type, shape=data.shape)
+    tensor = ir.tensor(weight.const_value.numpy(), name=weight.name)
+    factor = ir.val(weight.name, const_value=tensor)
+    node = ir.node("MatMul", [own, factor], name=product.name)
+    node.outputs[0].name = product.outputs[0].name
+    opsets = {"": model.opset}
+    graph = ir.Graph(
+        [own], node.outputs, nodes=[node], initializers=[factor], opset_imports=opsets, name="p"
+    )
+    proto: onnx.ModelProto = ir.to_proto(ir.Model(graph, ir_version=model.ir.ir_version))
+    return proto
+
+
+def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
+    """Put the operator of a graph of its own in a product's place, with its constants."""
+    made = alone[0]
+    inputs = [product.inputs[0]]
+    for value in made.inputs[1:]:
+        assert value is not None
+        if value.name not in graph.initializers:  # else another product has the same weight
+            assert value.const_value is not None
+            # A copy, as a message's tensor keeps all of its message in memory, the old weight too.
+            tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+            graph.register_initializer(ir.val(value.name, const_value=tensor))
+        inputs.append(graph.initializers[str(value.name)])
+    attributes = [a for a in made.attributes.values() if isinstance(a, ir.Attr)]
+    node = ir.Node(made.domain, made.op_type, inputs, attributes, num_outputs=1, name=made.name)
+    old, new = product.outputs[0], node.outputs[0]
+    new.name, new.type, new.shape = old.name, old.type, old.shape
+    graph.insert_before(product, node)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(product, safe=True)
+
+
+def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[Declined]]:
+    """Matrix products of the main graph with a constant weight of two axes; why not the others."""
+    found: list[ir.Node] = []
+    declined: list[Declined] = []
+    for node in graph:
+        if node.op_type not in {"MatMul", "Conv"} or node.name in excluded:
+            continue
+        reason = _reason(node)
+        if reason:
+            declined.append(Declined(node.name or "", reason))
+        else:
+            found.append(node)
+    return found, declined
+
+
+def _reason(node: ir.Node) -> str:
+    if node.op_type == "Conv":
+        return "MatMulNBits has no convolution"
+    weight: Sequence[Any] | ir.Value | None = node.inputs[1]
+    tensor = weight.const_value if isinstance(weight, ir.Value) else None
+    if tensor is None:
+        return "its weight is computed while the model runs"
+    if len(tensor.shape) != 2:
+        return "its weight has not two axes"
+    if tensor.dtype not in {ir.DataType.FLOAT, ir.DataType.FLOAT16}:
+        return "its weight is not float"
+    return "" if tensor.size else "its weight is empty"

@@ -1,0 +1,113 @@
+"""What a computed shape holds: sizes that are known, and sizes of axes of other values.
+
+Exporters compute the target of a Reshape from Shape, Slice and Concat; a rule that asks whether two
+shapes agree has to see through that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from trimtab.passes.graph.queries import attr, const, ints, producer, rank
+
+MAX_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The size of an axis: of a value, or by the name of its symbolic dimension.
+
+    Attributes:
+        of: the name of the dimension, else of the value.
+        index: axis of the value; -1 for a named dimension.
+    """
+
+    of: str
+    index: int = -1
+
+
+Size = int | Axis
+
+
+def axis_size(value: ir.Value, index: int) -> Size:
+    """The size of one axis, as surely as it is known."""
+    if value.shape is not None:
+        size = value.shape[index]
+        if isinstance(size, int):
+            return size or Axis(str(value.name), index)  # 0 is what failed inference writes
+        if size.value is not None:
+            return Axis(str(size.value))
+    return Axis(str(value.name), index)
+
+
+def sizes_of(value: ir.Value | None) -> list[Size] | None:
+    """Sizes of all axes; of a Reshape those that it is given, since inference may lose names."""
+    reshape = producer(value, "Reshape")
+    if reshape is not None:
+        given = items(reshape.inputs[1])
+        if given is not None and all(not isinstance(g, int) or g > 0 for g in given):
+            return given
+    known = rank(value)
+    if value is None or known is None:
+        return None
+    return [axis_size(value, i) for i in range(known)]
+
+
+def items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | None:
+    """The elements of a computed shape; None where they cannot be told."""
+    if value is None or depth == 0:
+        return None
+    known = ints(value)
+    if known is not None:
+        return list(known)
+    node = producer(value, "Shape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Cast")
+    if node is None:
+        return None
+    return _OPERATORS[node.op_type](node, depth - 1)
+
+
+def _shape(node: ir.Node, depth: int) -> list[Size] | None:  # noqa: ARG001
+    source = node.inputs[0]
+    known = rank(source)
+    if source is None or known is None:
+        return None
+    every = [axis_size(source, i) for i in range(known)]
+    return every[attr(node, "start", 0) : attr(node, "end", known)]
+
+
+def _slice(node: ir.Node, depth: int) -> list[Size] | None:
+    given = items(node.inputs[0], depth)
+    start, end = ints(node.inputs[1]), ints(node.inputs[2])
+    steps = ints(node.inputs[4]) if len(node.inputs) > 4 else [1]
+    if given is None or start is None or end is None or steps != [1]:
+        return None
+    return given[start[0] : end[0]]
+
+
+def _concat(node: ir.Node, depth: int) -> list[Size] | None:
+    parts = [items(v, depth) for v in node.inputs]
+    return None if None in parts else [size for part in parts if part for size in part]
+
+
+def _gather(node: ir.Node, depth: int) -> list[Size] | None:
+    given, index = items(node.inputs[0], depth), const(node.inputs[1])
+    if given is None or index is None:
+        return None
+    return [given[int(i)] for i in index.reshape(-1)]
+
+
+def _same(node: ir.Node, depth: int) -> list[Size] | None:
+    return items(node.inputs[0], depth)
+
+
+_OPERATORS = {
+    "Shape": _shape,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Gather": _gather,
+    "Squeeze": _same,
+    "Unsqueeze": _same,
+    "Cast": _same,
+}

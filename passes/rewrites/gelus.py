@@ -1,0 +1,99 @@
+"""Gelu (Hendrycks and Gimpel 2016): x * (1 + erf(x / sqrt 2)) / 2, in the forms that exist.
+
+The operator came with opset 20, onnxruntime has its own since long, and exporters before that
+wrote the open form, with the factors in any order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
+
+from .rule import CONTRIB, Found, Writer, form
+
+
+@form("gelu-closed", at="Mul", back="gelu-open", min_opset=20)
+def gelu_closed(last: ir.Node) -> Found:
+    """Gelu written with Erf as the operator Gelu."""
+    source = _open_gelu(last)
+    if source is None or not is_float(source):
+        return None
+    return lambda w: w.op("Gelu", source, like=last.outputs[0])
+
+
+@form("gelu-contrib", at="Mul Gelu", back="gelu-open", runtime_only=True)
+def gelu_contrib(last: ir.Node) -> Found:
+    """Gelu as onnxruntime's own operator."""
+    if last.domain == CONTRIB:
+        return None
+    source = last.inputs[0] if last.op_type == "Gelu" else _open_gelu(last)
+    if source is None or not is_float(source):
+        return None
+    if attr(last, "approximate", "none") != "none":
+        return "it is the tanh approximation"
+    return lambda w: w.op("Gelu", source, like=last.outputs[0], domain=CONTRIB)
+
+
+@form("gelu-open", at="Gelu", back="gelu-closed")
+def gelu_open(gelu: ir.Node) -> Found:
+    """Gelu written with Erf."""
+    if attr(gelu, "approximate", "none") != "none":
+        return "it is the tanh approximation"
+    if not is_float(gelu.inputs[0]):
+        return "it is not float32"
+    x, like = gelu.inputs[0], gelu.outputs[0]
+
+    def make(w: Writer) -> ir.Value:
+        root, one, half = (
+            w.weight(np.array(v, np.float32), "gelu") for v in (math.sqrt(2), 1.0, 0.5)
+        )
+        erf = w.op("Erf", w.op("Div", x, root, like=like), like=like)
+        gate = w.op("Mul", x, w.op("Add", erf, one, like=like), like=like)
+        return w.op("Mul", gate, half, like=like)
+
+    return make
+
+
+def _open_gelu(last: ir.Node) -> ir.Value | None:
+    """The x, where the factors of a product are x, 1/2 and 1 + erf(x / sqrt 2), in any order."""
+    factors = [f for f in product_factors(last, 3) if not is_scalar(f, 0.5)]
+    if len(factors) != 2 or len(product_factors(last, 3)) != 3:
+        return None
+    for x, gate in (factors, factors[::-1]):
+        add = producer(gate, "Add")
+        sides = constant_side(add) if add is not None else None
+        if sides is None or not is_scalar(sides[1], 1.0):
+            continue
+        erf = producer(sides[0], "Erf")
+        if erf is not None and _over_root_two(erf.inputs[0]) is x:
+            return x
+    return None
+
+
+def product_factors(node: ir.Node, most: int) -> list[ir.Value]:
+    """Factors of a product of products, at most that many, from the outside in."""
+    found = list(pair(node))
+    while len(found) < most:
+        inner = next((f for f in found if producer(f, "Mul") is not None), None)
+        if inner is None:
+            break
+        place = found.index(inner)
+        product = producer(inner, "Mul")
+        assert product is not None
+        found[place : place + 1] = pair(product)
+    return found
+
+
+def _over_root_two(value: ir.Value | None) -> ir.Value | None:
+    node = producer(value, "Div", "Mul")
+    if node is None:
+        return None
+    if node.op_type == "Div":
+        a, b = pair(node)
+        return a if is_scalar(b, math.sqrt(2)) else None
+    sides = constant_side(node)
+    return sides[0] if sides and is_scalar(sides[1], math.sqrt(0.5)) else None

@@ -1,0 +1,83 @@
+"""Means over the spatial axes: ReduceMean and GlobalAveragePool, and pooling over everything."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.queries import attr, dims, ints, is_float, opset, rank
+
+from .rule import Found, Make, Writer, form
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    """Axes of a reduction with four axes: an attribute before opset 18, an input since."""
+    given = attr(node, "axes")
+    if given is None and len(node.inputs) > 1:
+        given = ints(node.inputs[1])
+    return None if given is None else sorted(int(a) % 4 for a in given)
+
+
+@form("mean-as-pool", at="ReduceMean", back="pool-as-mean")
+def mean_as_pool(mean: ir.Node) -> Found:
+    """ReduceMean over both spatial axes as GlobalAveragePool."""
+    source = mean.inputs[0]
+    if rank(source) != 4 or _axes(mean) != [2, 3]:
+        return None
+    if not is_float(source):
+        return "it is not float32"
+    if attr(mean, "keepdims", 1):
+        return lambda w: w.op("GlobalAveragePool", source, like=mean.outputs[0])
+    channels = (dims(source) or (None, None))[1]
+    if channels is None:
+        return "its number of channels is unknown"
+
+    def make(w: Writer) -> ir.Value:
+        pooled = w.op("GlobalAveragePool", source)
+        flat = w.weight(np.array([0, channels], np.int64), "shape")
+        return w.op("Reshape", pooled, flat, like=mean.outputs[0])
+
+    return make
+
+
+@form("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
+def pool_as_mean(pool: ir.Node) -> Found:
+    """GlobalAveragePool as ReduceMean over both spatial axes."""
+    if rank(pool.inputs[0]) != 4:
+        return None
+    return _mean(pool)
+
+
+@form("average-as-mean", at="AveragePool", back="mean-as-pool")
+def average_as_mean(pool: ir.Node) -> Found:
+    """AveragePool over the whole image as ReduceMean."""
+    return _mean(pool) if _covers_all(pool) else None
+
+
+@form("average-as-global", at="AveragePool")
+def average_as_global(pool: ir.Node) -> Found:
+    """AveragePool over the whole image as GlobalAveragePool."""
+    if not _covers_all(pool):
+        return None
+    return lambda w: w.op("GlobalAveragePool", pool.inputs[0], like=pool.outputs[0])
+
+
+def _covers_all(pool: ir.Node) -> bool:
+    sizes = dims(pool.inputs[0])
+    if sizes is None or len(sizes) != 4 or None in sizes[2:]:
+        return False
+    padded = any(attr(pool, "pads", ())) or attr(pool, "auto_pad", "NOTSET") != "NOTSET"
+    return not padded and attr(pool, "kernel_shape") == sizes[2:]
+
+
+def _mean(pool: ir.Node) -> Make:
+    since_input = opset(pool) >= 18
+
+    def make(w: Writer) -> ir.Value:
+        inputs = [pool.inputs[0]]
+        if since_input:
+            inputs.append(w.weight(np.array([2, 3], np.int64), "axes"))
+        axes = None if since_input else [2, 3]
+        return w.op("ReduceMean", *inputs, like=pool.outputs[0], axes=axes, keepdims=1)
+
+    return make

@@ -1,0 +1,227 @@
+"""Shortcuts of residual networks, and strided selections, as one convolution or pooling.
+
+The parameter-free shortcut of ResNets for CIFAR (He et al. 2016, option A) is Slice with a stride
+and zero channels from Pad. As a convolution it is y[o, i, j] = sum_c w[o, c] x[c, s i, s j] with
+w = 1 where o - first = c: a sum of one term, hence exact, in int8 too. onnxruntime fuses Add and
+Relu after it and keeps its blocked layout, which Slice and Pad break.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from trimtab.passes.graph.queries import (
+    attr,
+    const,
+    dims,
+    ints,
+    is_float,
+    private,
+    producer,
+    rank,
+    scalar,
+)
+
+from .rule import Found, Writer, form
+
+FAR = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A chain of Slices: by axis its first index, end and step."""
+
+    source: ir.Value
+    axes: dict[int, tuple[int, int, int]]
+
+
+def slice_of(node: ir.Node) -> tuple[dict[int, tuple[int, int, int]], str]:
+    """(start, end, step) by axis of a Slice with constant arguments, or a reason why not."""
+    known = rank(node.inputs[0])
+    if known is None:
+        return {}, "the rank is unknown"
+    parts = [ints(node.inputs[i]) if i < len(node.inputs) else None for i in range(1, 5)]
+    starts, ends, axes, steps = parts
+    if starts is None or ends is None:
+        return {}, "its bounds are computed"
+    if any(
+        len(node.inputs) > i and node.inputs[i] is not None and parts[i - 1] is None for i in (3, 4)
+    ):
+        return {}, "its axes or steps are computed"
+    axes = axes or list(range(len(starts)))
+    steps = steps or [1] * len(starts)
+    cut = {a % known: b for a, *b in zip(axes, starts, ends, steps, strict=True)}
+    return {a: (b[0], b[1], b[2]) for a, b in cut.items()}, ""
+
+
+def whole(cut: tuple[int, int, int], size: int | None) -> bool:
+    """Whether a slice takes everything of its axis, its step aside."""
+    start, end, _ = cut
+    return start == 0 and (end >= FAR or (size is not None and end >= size))
+
+
+def _strided(last: ir.Node) -> Cut | str | None:
+    """The chain of Slices that ends in `last`, where it selects by steps on the spatial axes."""
+    axes: dict[int, tuple[int, int, int]] = {}
+    node: ir.Node | None = last
+    source = last.inputs[0]
+    while node is not None:
+        cut, reason = slice_of(node)
+        if reason:
+            return reason
+        sizes = dims(node.inputs[0]) or ()
+        for axis, part in cut.items():
+            if part[2] == 1 and whole(part, sizes[axis]):
+                continue
+            if axis in axes or not whole(part, sizes[axis]) or part[2] < 1:
+                return "it cuts more than a step"
+            axes[axis] = part
+        source = node.inputs[0]
+        before = producer(source, "Slice")
+        node = before if before is not None and source is not None and private(source) else None
+    if not axes or source is None:
+        return None
+    return Cut(source, axes)
+
+
+def _strides(cut: Cut) -> tuple[int, int] | None:
+    if rank(cut.source) != 4 or not set(cut.axes) <= {2, 3}:
+        return None
+    steps = [cut.axes.get(a, (0, FAR, 1))[2] for a in (2, 3)]
+    return steps[0], steps[1]
+
+
+@form("shortcut-as-conv", at="Pad", min_opset=11)
+def shortcut_as_conv(pad: ir.Node) -> Found:
+    """Strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
+    last = producer(pad.inputs[0], "Slice")
+    cut = _strided(last) if last is not None else None
+    if cut is None or isinstance(cut, str):
+        return cut
+    strides, amounts = _strides(cut), channel_pads(pad)
+    channels = (dims(cut.source) or (None, None))[1]
+    if strides is None or isinstance(amounts, str):
+        return amounts if isinstance(amounts, str) else "its steps are not on two spatial axes"
+    if channels is None or not is_float(cut.source):
+        return "its number of channels is unknown, or it is not float32"
+    before, after = amounts
+    weight = np.zeros((before + channels + after, channels, 1, 1), np.float32)
+    weight[np.arange(channels) + before, np.arange(channels)] = 1
+    return lambda w: w.op(
+        "Conv",
+        cut.source,
+        w.weight(weight, "select"),
+        like=pad.outputs[0],
+        kernel_shape=[1, 1],
+        strides=strides,
+    )
+
+
+def channel_pads(pad: ir.Node) -> tuple[int, int] | str:
+    """Zero channels that a Pad of a 4-axis value adds before and after, or why it does more."""
+    amounts = pads_of(pad)
+    if isinstance(amounts, str):
+        return amounts
+    before, after = amounts
+    if any(before[i] or after[i] for i in range(len(before)) if i != 1):
+        return "it pads other axes than the channels"
+    if before[1] < 0 or after[1] < 0:
+        return "it cuts channels"
+    return before[1], after[1]
+
+
+def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
+    """What a Pad with zeros adds before and after each axis of four, or a reason why not."""
+    if attr(pad, "mode", "constant") != "constant":
+        return "it does not pad with a constant"
+    if rank(pad.inputs[0]) != 4:
+        return "it has not four axes"
+    fill = pad.inputs[2] if len(pad.inputs) > 2 else None
+    if fill is not None and scalar(fill) != 0:
+        return "it pads with something else than zero"
+    given = ints(pad.inputs[1]) if len(pad.inputs) > 1 else None
+    if given is None:
+        return "its amounts are computed"
+    axes = list(range(4))
+    if len(pad.inputs) > 3 and pad.inputs[3] is not None:
+        known = ints(pad.inputs[3])
+        if known is None:
+            return "its axes are computed"
+        axes = [a % 4 for a in known]
+    half = len(given) // 2
+    before, after = [0] * 4, [0] * 4
+    for index, axis in enumerate(axes):
+        before[axis], after[axis] = given[index], given[half + index]
+    return before, after
+
+
+@form("stride-as-pool", at="Slice", min_opset=10)
+def stride_as_pool(node: ir.Node) -> Found:
+    """Strided Slice on the spatial axes as a MaxPool with a 1x1 kernel."""
+    cut = _last_cut(node)
+    if cut is None or isinstance(cut, str):
+        return cut
+    strides = _strides(cut)
+    if strides is None:
+        return "its steps are not on two spatial axes"
+    if not is_float(cut.source):
+        return "it is not float32"
+    return lambda w: w.op(
+        "MaxPool", cut.source, like=node.outputs[0], kernel_shape=[1, 1], strides=strides
+    )
+
+
+@form("stride-as-conv", at="Slice", min_opset=10)
+def stride_as_conv(node: ir.Node) -> Found:
+    """Strided Slice on the spatial axes as a 1x1 Conv whose weight is the identity."""
+    cut = _last_cut(node)
+    if cut is None or isinstance(cut, str):
+        return cut
+    strides = _strides(cut)
+    if strides is None:
+        return "its steps are not on two spatial axes"
+    channels = (dims(cut.source) or (None, None))[1]
+    if channels is None or not is_float(cut.source):
+        return "its channels are unknown, or it is not float32"
+    weight = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
+    return lambda w: w.op(
+        "Conv",
+        cut.source,
+        w.weight(weight, "select"),
+        like=node.outputs[0],
+        kernel_shape=[1, 1],
+        strides=strides,
+    )
+
+
+def _last_cut(node: ir.Node) -> Cut | str | None:
+    """The strided chain that ends here, if none goes on behind."""
+    steps = ints(node.inputs[4]) if len(node.inputs) > 4 else None
+    if not steps or max(steps) < 2:
+        return None  # an ordinary Slice
+    goes_on = any(use.node.op_type == "Slice" for use in node.outputs[0].uses())
+    return None if goes_on else _strided(node)
+
+
+@form("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)
+def pool_as_stride(pool: ir.Node) -> Found:
+    """MaxPool with a 1x1 kernel as a strided Slice."""
+    if attr(pool, "kernel_shape") != (1, 1) or len(pool.outputs) > 1:
+        return None
+    strides = attr(pool, "strides", (1, 1))
+    if any(attr(pool, "pads", ())) or attr(pool, "auto_pad", "NOTSET") != "NOTSET":
+        return "it pads"
+    if const(pool.inputs[0]) is not None:
+        return "its input is constant"
+    if attr(pool, "ceil_mode", 0) and strides != (1, 1):
+        return None
+
+    def make(w: Writer) -> ir.Value:
+        arguments = {"starts": (0, 0), "ends": (FAR, FAR), "axes": (2, 3), "steps": strides}
+        bounds = [w.weight(np.array(v, np.int64), n) for n, v in arguments.items()]
+        return w.op("Slice", pool.inputs[0], *bounds, like=pool.outputs[0])
+
+    return make

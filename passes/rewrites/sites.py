@@ -1,0 +1,128 @@
+"""Where a rule applies in a graph, and applying it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from trimtab.passes.base import Declined
+
+from .rule import Form, Found, Made, Writer
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a rule applies.
+
+    Attributes:
+        form: the rule's name.
+        value: name of the first output of the node that it looks at, which is unique in a graph.
+        node: the node's name, for people.
+        shape: operator, types and shapes, by which sites are alike.
+    """
+
+    form: str
+    value: str
+    node: str
+    shape: str
+
+
+def find_sites(form: Form, graph: ir.Graph) -> tuple[list[Site], list[Declined]]:
+    """The places where a rule applies, and those that it declines with the reason."""
+    sites: list[Site] = []
+    declined: list[Declined] = []
+    for node, found in _looks(form, graph):
+        name = node.name or str(node.outputs[0].name)
+        if isinstance(found, str):
+            declined.append(Declined(name, f"{form.name}: {found}"))
+        else:
+            sites.append(Site(form.name, str(node.outputs[0].name), name, describe(node)))
+    return sites, declined
+
+
+def apply_form(form: Form, model: ir.Model, where: Collection[str] | None = None) -> int:
+    """Rewrite in place, at the named values or everywhere; the number of places rewritten."""
+    graph = model.graph
+    writer = Writer(graph)
+    count = 0
+    for node in list(graph):
+        if node.graph is not graph or (where is not None and node.outputs[0].name not in where):
+            continue
+        # Looked at again: a rewrite before it may have changed what stands here.
+        make = _look(form, node)
+        if make is None or isinstance(make, str):
+            continue
+        writer.stand_at(node)
+        _replace(graph, node, make(writer))
+        count += 1
+    if count:
+        finish(model)
+    return count
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infer the shapes that rules ask for, in place."""
+    common.ShapeInferencePass()(model)
+
+
+def finish(model: ir.Model) -> None:
+    """Sort, drop what nothing reads any more, and infer the shapes of what is new."""
+    model.graph.sort()
+    common.RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
+
+
+def describe(node: ir.Node) -> str:
+    """Operator, element type and shapes of the inputs of a node, as sites are alike by."""
+    texts = []
+    for value in node.inputs:
+        if value is None or value.shape is None:
+            texts.append("?")
+        else:
+            texts.append("x".join(str(d) for d in value.shape) or "scalar")
+    kind = node.outputs[0].dtype
+    return f"{node.op_type} {kind.name.lower() if kind else '?'} {','.join(texts)}"
+
+
+def _looks(form: Form, graph: ir.Graph) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
+    for node in graph:
+        found = _look(form, node)
+        if found is not None:
+            yield node, found
+
+
+def _look(form: Form, node: ir.Node) -> Found:
+    if node.op_type not in form.at or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+        return None
+    found = form.look(node)
+    if found is None or isinstance(found, str):
+        return found
+    version = node.graph.opset_imports.get("", 1) if node.graph else 1
+    if version < form.min_opset:
+        return f"needs opset {form.min_opset}, the model has {version}"
+    return found
+
+
+def _replace(graph: ir.Graph, node: ir.Node, made: Made) -> None:
+    replacements = {node.outputs[0]: made} if isinstance(made, ir.Value) else dict(made)
+    for old, new in replacements.items():
+        if old.is_graph_output():
+            new = _named_output(graph, node, old, new)  # noqa: PLW2901
+        elif new.shape is None:
+            new.type, new.shape = old.type or new.type, old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def _named_output(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+    """A value that can take the name, type and shape of a graph output."""
+    if new.producer() is None or new.is_graph_output() or list(new.uses()):
+        copy = ir.node("Identity", [new])
+        graph.insert_before(node, copy)
+        new = copy.outputs[0]
+    name = old.name
+    old.name = None
+    new.name, new.type, new.shape = name, old.type, old.shape
+    return new

@@ -1,0 +1,109 @@
+"""Means over a whole image as GlobalAveragePool, the form that quantizes best.
+
+ReduceMean has no int8 kernel. An AveragePool whose window is the whole image has one, but gets the
+scale of its input, and a mean takes a far narrower range than what it is taken of.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from trimtab.passes.base import Declined
+
+
+def pool_means(model: ir.Model) -> list[Declined]:
+    """Replace ReduceMean and AveragePool by GlobalAveragePool where they are the same; in place.
+
+    Only over two spatial axes or more: a mean over the last axis of three is what an open
+    LayerNormalization begins with, and the runtime fuses that by its ReduceMean.
+    """
+    declined = []
+    for node in list(model.graph.all_nodes()):
+        if _whole_window(node):
+            _pool_all(node)
+        if node.op_type != "ReduceMean" or node.domain not in {"", "ai.onnx"}:
+            continue
+        reason = _refusal(node)
+        if reason:
+            declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+        elif reason is None:
+            _replace(node)
+    return declined
+
+
+def _whole_window(node: ir.Node) -> bool:
+    """Whether it is an AveragePool over one window that is the whole image and nothing more."""
+    if node.op_type != "AveragePool" or node.domain not in {"", "ai.onnx"}:
+        return False
+    source = node.inputs[0]
+    if source is None or source.shape is None or source.dtype != ir.DataType.FLOAT:
+        return False
+    sizes = [size if isinstance(size, int) else None for size in source.shape][2:]
+    pads = node.attributes.get("pads")
+    padded = pads is not None and any(pads.as_ints())
+    automatic = node.attributes.get("auto_pad")
+    fixed = automatic is None or automatic.as_string() in {"NOTSET", "VALID"}
+    dilated = "dilations" in node.attributes and max(node.attributes["dilations"].as_ints()) > 1
+    whole = list(node.attributes["kernel_shape"].as_ints()) == sizes
+    return whole and fixed and not padded and not dilated
+
+
+def _pool_all(node: ir.Node) -> None:
+    pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
+    _swap(node, [pool])
+
+
+def _refusal(node: ir.Node) -> str | None:
+    """None where the node can be replaced, "" where it is another kind of mean, else a reason."""
+    source = node.inputs[0]
+    axes = _axes(node)
+    if source is None or not axes:
+        return ""
+    if source.shape is None:
+        return "a ReduceMean over an input of unknown rank stays"
+    rank = len(source.shape)
+    if rank < 4 or sorted(a % rank for a in axes) != list(range(2, rank)):
+        return ""
+    if source.dtype != ir.DataType.FLOAT:
+        name = source.dtype.name.lower() if source.dtype else "unknown type"
+        return f"a ReduceMean of {name} stays: the pooling kernels are float32"
+    return None
+
+
+def _axes(node: ir.Node) -> list[int]:
+    if "axes" in node.attributes:
+        return list(node.attributes["axes"].as_ints())
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if given is None or given.const_value is None or given.is_graph_input():
+        return []
+    return [int(a) for a in given.const_value.numpy().reshape(-1)]
+
+
+def _replace(node: ir.Node) -> None:
+    """(N, C, d1 .. dk) -> (N, C, 1 .. 1), flattened to (N, C) where the axes were dropped."""
+    source, old = node.inputs[0], node.outputs[0]
+    assert source is not None
+    assert source.shape is not None
+    keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
+    pool = ir.node("GlobalAveragePool", [source], name=node.name)
+    new_nodes = [pool]
+    if not keep:
+        pooled = pool.outputs[0]
+        pooled.name, pooled.type = f"{old.name}_pooled", source.type
+        pooled.shape = ir.Shape([*source.shape[:2], *[1] * (len(source.shape) - 2)])
+        # Flatten names no size, so a dynamic batch stays dynamic.
+        new_nodes.append(ir.node("Flatten", [pooled], {"axis": 1}, name=f"{node.name}_flatten"))
+    _swap(node, new_nodes)
+
+
+def _swap(node: ir.Node, new_nodes: list[ir.Node]) -> None:
+    """Put nodes in the place of one; the last makes what it made, under the same name."""
+    assert node.graph is not None
+    source, old, result = node.inputs[0], node.outputs[0], new_nodes[-1].outputs[0]
+    assert source is not None
+    name, result.type, result.shape = old.name, old.type or source.type, old.shape
+    node.graph.insert_after(node, new_nodes)
+    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
+    old.name = None
+    result.name = name

@@ -1,0 +1,163 @@
+"""The same function with fewer nodes, in the forms that later passes and kernels know."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.context import Context
+from trimtab.core.errors import MissingExtraError, OptionError, PassError
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.graph.cleanup import merge_equal, restore_interface, tidy
+
+from .mean_to_pool import pool_means
+from .onnxsim_import import onnxsim
+
+Convert = Callable[[onnx.ModelProto], onnx.ModelProto]
+
+
+@dataclass(frozen=True)
+class Simplify(Pass):
+    """Fold constants, fuse and drop nodes, and write means as pooling; the numbers stay.
+
+    onnxsim does the folding, the fusions (BatchNorm into Conv) and shape inference. Around it:
+    local functions are inlined, Constant nodes become initializers, initializers leave the input
+    list, Identity, Dropout and casts to the same type go, ReduceMean over the spatial axes becomes
+    GlobalAveragePool, and the operator set is raised to what quantization needs. Where onnxsim
+    fails, or its result computes something else, the pass does without it and says so.
+
+    Attributes:
+        opset: lowest operator set of the result; an older model is converted.
+        max_growth: bytes that folding may add to the file. Constants that are cheap to make and
+            large to store (ConstantOfShape, Expand, Tile) stay nodes where they would add more.
+    """
+
+    tolerance: ClassVar[float | None] = 1e-5
+
+    opset: int = 13
+    max_growth: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.opset < 7 or self.opset > onnx.defs.onnx_opset_version():
+            newest = onnx.defs.onnx_opset_version()
+            raise OptionError(f"opset {self.opset} is not between 7 and {newest}", where="simplify")
+        if self.max_growth < 0:
+            raise OptionError("max_growth is negative", where="simplify")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """The simplified graph."""
+        onnxsim()  # said before any work where it is missing
+        notes = _Notes()
+        base = model.clone()
+        notes.declined += tidy(base.ir)
+        if model.weight_bytes > EXTERNAL_DATA_BYTES:
+            notes.texts.append("more than 2 GB of weights: neither onnxsim nor opset conversion")
+            result = self._finish(model, base.ir, notes)
+        else:
+            result = self._best(model, onnx_ir_proto(base), notes, ctx)
+        report = _report(model, dataclasses.replace(model, ir=result), notes.texts)
+        return Rewrite(result, tuple(notes.declined), report)
+
+    def _best(self, model: Model, proto: onnx.ModelProto, notes: _Notes, ctx: Context) -> ir.Model:
+        """The result of the first of ever smaller sets of steps that keeps the function."""
+        raised = functools.partial(self._raise_opset, notes=notes)
+        simplified = functools.partial(self._onnxsim, notes=notes)
+        attempts: list[tuple[str, list[Convert]]] = [
+            ("onnxsim", [raised, simplified]),
+            ("conversion to a newer opset", [raised]),
+            ("", []),
+        ]
+        for step, converts in attempts:
+            mark = notes.mark()
+            try:
+                made = functools.reduce(lambda p, convert: convert(p), converts, proto)
+                result = self._finish(model, ir.from_proto(made), notes)
+                if not step:
+                    return result  # what the caller checks anyway
+                self._check(model, dataclasses.replace(model, ir=result), ctx)
+            except MissingExtraError:
+                raise
+            except Exception as error:  # noqa: BLE001 - foreign code; the steps before it remain
+                notes.undo(mark)
+                what = error.what if isinstance(error, PassError) else str(error)
+                line = (what.strip().splitlines() or [type(error).__name__])[0][:200]
+                notes.texts.append(f"without {step}: {line}")
+            else:
+                return result
+        raise AssertionError("the last attempt returns or raises")
+
+    def _raise_opset(self, proto: onnx.ModelProto, *, notes: _Notes) -> onnx.ModelProto:
+        now = {o.domain: o.version for o in proto.opset_import}.get("", 1)
+        if now >= self.opset:
+            return proto
+        source = onnx.ModelProto()
+        source.CopyFrom(proto)
+        # The converter takes initializers that are no inputs from IR version 4 on only.
+        source.ir_version = max(source.ir_version, 7)
+        converted: onnx.ModelProto = onnx.version_converter.convert_version(source, self.opset)
+        notes.texts.append(f"opset {now} raised to {self.opset}")
+        return converted
+
+    def _onnxsim(self, proto: onnx.ModelProto, *, notes: _Notes) -> onnx.ModelProto:
+        limit = proto.ByteSize() + self.max_growth
+        kilobytes = min(max(self.max_growth // 1024, 1), 1 << 20)
+        options: list[dict[str, Any]] = [
+            {"tensor_size_threshold": f"{kilobytes}KB"},
+            {"tensor_size_threshold": "1KB"},
+            {"skip_constant_folding": True},
+        ]
+        for tried, option in enumerate(options):
+            made, _ = onnxsim().simplify(proto, certify=False, **option)
+            if made.ByteSize() <= limit:
+                if tried:
+                    reason = f"stay computed: stored they add more than {self.max_growth:,} bytes"
+                    notes.declined.append(Declined("constants", reason))
+                return made  # type: ignore[no-any-return]
+        raise ValueError(f"its result is more than {self.max_growth:,} bytes larger")
+
+    def _finish(self, model: Model, result: ir.Model, notes: _Notes) -> ir.Model:
+        notes.declined += tidy(result)
+        notes.declined += pool_means(result)
+        merge_equal(result)
+        restore_interface(result, model.ir)
+        return result
+
+
+@dataclass
+class _Notes:
+    """What a run of the pass has to tell, with a way back for steps that are given up."""
+
+    texts: list[str] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+
+    def mark(self) -> tuple[int, int]:
+        return len(self.texts), len(self.declined)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        del self.texts[mark[0] :]
+        del self.declined[mark[1] :]
+
+
+def onnx_ir_proto(model: Model) -> onnx.ModelProto:
+    """The bare graph as protobuf: lineage would only be copied about."""
+    return dataclasses.replace(model, lineage=()).to_proto()
+
+
+def _report(before: Model, after: Model, notes: list[str]) -> dict[str, Any]:
+    old, new = (Counter(node.op_type for node in m.nodes()) for m in (before, after))
+    changed = {op: [old[op], new[op]] for op in sorted(old | new) if old[op] != new[op]}
+    sizes = [dataclasses.replace(m, lineage=()).size_bytes for m in (before, after)]
+    report: dict[str, Any] = {
+        "nodes": [old.total(), new.total()],
+        "ops": changed,
+        "bytes": sizes,
+    }
+    return report | ({"notes": notes} if notes else {})

@@ -1,0 +1,1 @@
+"""Which of several equal graphs and session options is fastest, decided by the clock."""

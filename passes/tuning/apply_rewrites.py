@@ -1,0 +1,46 @@
+"""Named equal forms at all their sites, without a clock: what `tune` found, made again anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.rewrites import find_form
+from trimtab.passes.rewrites.defaults import usual
+
+from .candidates import Choice, build, candidates, with_shapes
+
+
+@dataclass(frozen=True)
+class ApplyForms(Pass):
+    """Write the model in the named equal forms, wherever they apply.
+
+    Attributes:
+        rules: rules of `passes/forms`, applied in order; where empty those that were faster in
+            every measurement on such a machine, which `passes/rewrites/defaults.py` lists.
+    """
+
+    tolerance: ClassVar[float | None] = 1e-5
+
+    rules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            find_form(rule)
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """The graph with each rule applied at all of its sites."""
+        rules = self.rules or usual(ctx.target)
+        if not rules:
+            why = "nothing was measured on such a machine; name `rules`, or use tune"
+            return Rewrite(model.ir, [Declined("all sites", why)])
+        made = with_shapes(model)
+        found, declined = candidates(made, rules, contrib=True)
+        sites = {candidate.form: len(candidate.sites) for candidate in found}
+        for rule in rules:
+            made = build(made, [Choice(rule)]) or made if rule in sites else made
+        # Without a site the graph stays as it was, inferred shapes included.
+        return Rewrite(made.ir if sites else model.ir, declined, {"sites": sites})

@@ -1,0 +1,168 @@
+"""Whether a candidate may be kept: its numbers, its int8 kernels, its time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trimtab.core.context import Clock, Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.live_memory import peak_bytes
+from trimtab.core.ort.running import Share, int8_share
+from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
+from trimtab.passes.base import relative_error
+
+Over = Literal["mean", "worst"]
+Goal = Literal["latency", "size", "memory", "int8"]
+#: Sessions of a screening live side by side; their weights together stay below this.
+SCREEN_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Rough speed-ups, taken side by side.
+
+    Attributes:
+        gains: of each model over the base.
+        doubt: ratio of two measurements of the base in the same run, 1 on a quiet machine.
+    """
+
+    gains: list[float]
+    doubt: float = 1.0
+
+
+@dataclass
+class Judge:
+    """Compares candidates on the same feeds and configuration.
+
+    Attributes:
+        clock: measures.
+        config: how sessions are built.
+        cases: feeds to measure with, one for each size that matters.
+        samples: further feeds that the numbers must agree on: the user's data.
+        over: whether several cases are judged by their mean or by the worst of them.
+        goal: what a candidate must improve.
+        tolerance: largest relative difference of any output.
+        quantized: whether int8 kernels have to be kept.
+    """
+
+    clock: Clock
+    config: SessionConfig
+    cases: Sequence[Feeds]
+    samples: Sequence[Feeds] = ()
+    over: Over = "mean"
+    goal: Goal = "latency"
+    tolerance: float = 1e-5
+    quantized: bool = False
+    _expected: list[Outputs] = field(default_factory=list)
+    _shares: dict[int, Share] = field(default_factory=dict)
+    _peaks: dict[int, int] = field(default_factory=dict)
+
+    def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
+        """Rough speed-up of each model over the base, from medians taken side by side."""
+        gains: list[float] = []
+        doubts: list[float] = []
+        per_chunk = max(1, int(SCREEN_BYTES / max(1, base.weight_bytes)) - 2)
+        for start in range(0, len(models), per_chunk):
+            chunk = models[start : start + per_chunk]
+            share = seconds * len(chunk) / len(models) / len(self.cases)
+            found = [self._side_by_side(base, chunk, feeds, share) for feeds in self.cases]
+            doubts += [doubt for _, doubt in found]
+            by_model = list(zip(*(logs for logs, _ in found), strict=True))
+            if self.over == "worst":
+                gains += [math.exp(min(logs)) for logs in by_model]
+            else:
+                gains += [math.exp(sum(logs) / len(logs)) for logs in by_model]
+        return Screening(gains, math.exp(max(doubts)))
+
+    def _side_by_side(
+        self, base: Model, models: Sequence[Model], feeds: Feeds, seconds: float
+    ) -> tuple[list[float], float]:
+        """Log speed-ups, and how far two measurements of the base itself are apart."""
+        # The base twice: where even that differs, no rough figure of this run rejects anything.
+        arms = [base, base, *models]
+        one, two, *others = map(math.log, self.clock.median_ns(arms, feeds, self.config, seconds))
+        return [(one + two) / 2 - log for log in others], abs(one - two)
+
+    def compare(self, base: Model, candidate: Model, seconds: float) -> Ratio:
+        """Speed-up of the candidate over all cases."""
+        share = seconds / len(self.cases)
+        ratios = [
+            self.clock.compare(base, candidate, feeds, self.config, share) for feeds in self.cases
+        ]
+        if self.over == "worst":
+            return min(ratios, key=lambda r: r.low)
+        return Ratio(
+            *(
+                math.exp(sum(math.log(max(v, 1e-9)) for v in ends) / len(ends))
+                for ends in (
+                    [r.value for r in ratios],
+                    [r.low for r in ratios],
+                    [r.high for r in ratios],
+                )
+            )
+        )
+
+    def difference(self, original: Model, candidate: Model) -> float:
+        """Largest relative difference of any output, onnxruntime's own fusions left out."""
+        plain = SessionConfig(provider=self.config.provider, level="basic")
+        feeds = [*self.cases, *self.samples]
+        if not self._expected:
+            session = build_session(original, plain)
+            self._expected += [run(session, one) for one in feeds]
+        session = build_session(candidate, plain)
+        return max(
+            relative_error(array, got[name])
+            for one, expected in zip(feeds, self._expected, strict=True)
+            for got in [run(session, one)]
+            for name, array in expected.items()
+        )
+
+    def objection(self, original: Model, current: Model, candidate: Model) -> str | None:
+        """Why a candidate may not be kept whatever its time; None where nothing is against it."""
+        try:
+            error = self.difference(original, candidate)
+        except RunError as refused:
+            return f"dropped, onnxruntime refuses it ({refused.what}): a bug of trimtab, report it"
+        if error > self.tolerance:
+            what = f"dropped, it changes the numbers by {error:.1e} on these data"
+            if self.quantized:
+                return f"{what}: float rounding that crosses int8 steps"
+            return f"{what}: a bug of trimtab, please report it"
+        if not self.quantized and self.goal != "int8":
+            return None
+        before, after = self._share(current), self._share(candidate)
+        if after.int8_share < before.int8_share - 1e-6 or after.leftover_qdq > before.leftover_qdq:
+            return (
+                f"breaks int8 fusions: {before.leftover_qdq} conversions and "
+                f"{before.int8_share:.0%} of the products in int8 became "
+                f"{after.leftover_qdq} and {after.int8_share:.0%}"
+            )
+        return None
+
+    def improves(self, current: Model, candidate: Model, ratio: Ratio) -> bool:
+        """Whether a candidate serves the goal, beyond doubt where that is time."""
+        if self.goal == "latency":
+            return ratio.faster
+        if ratio.slower:
+            return False
+        if self.goal == "size":
+            return candidate.size_bytes < current.size_bytes
+        if self.goal == "memory":
+            return self._peak(candidate) < self._peak(current)
+        before, after = self._share(current), self._share(candidate)
+        return (-after.leftover_qdq, after.int8_share) > (-before.leftover_qdq, before.int8_share)
+
+    def _peak(self, model: Model) -> int:
+        if id(model) not in self._peaks:
+            self._peaks[id(model)] = peak_bytes(model, self.config, self.cases[0])
+        return self._peaks[id(model)]
+
+    def _share(self, model: Model) -> Share:
+        # By identity: the models of a search live as long as it does.
+        if id(model) not in self._shares:
+            self._shares[id(model)] = int8_share(model, self.config, self.cases[0])
+        return self._shares[id(model)]

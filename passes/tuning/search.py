@@ -1,0 +1,259 @@
+"""The search: screen all candidates side by side, confirm the promising ones, check the sum.
+
+First every rule at all of its sites, then, where the sites of a rule differ, group by group: kept
+rules without a group, others at one group alone. Everything is measured on the whole model, since
+the gain of a form depends on what stands around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.progress import Progress, Silent
+from trimtab.passes.rewrites import find_form
+
+from .cache import Cache
+from .candidates import Candidate, Choice, build
+from .judge import Judge, Screening
+from .trials import Budget, Trial
+
+#: Part of the time for screening, and for the final check of the combination.
+SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
+#: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
+WORTH, BEARABLE = 1.005, 0.97
+#: An interval within this ratio of one is a difference that nobody needs.
+SAME = 1.05
+#: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
+MEASURING = 0.85
+#: A confirmation gets this part of what is left at the least: the best candidates are worth a
+#: decision, and the clock stops early where there is one.
+LEAST_SHARE = 0.4
+#: Time of one confirmation that has to fit, in seconds.
+LEAST_SECONDS = 0.5
+
+
+@dataclass
+class Search:
+    """Finds the choices that are faster beyond doubt.
+
+    Attributes:
+        original: the model with shapes inferred.
+        judge: compares.
+        budget: how long.
+        cache: what is known from earlier runs.
+        progress: where to tell.
+        trusted: rules that won wherever they were measured: confirmed first, without screening.
+        kept: choices that are kept so far, in order.
+        trials: everything that was tried.
+        current: the original with the choices that are kept.
+        last: speed-up of the last choice that was kept over what was kept before it.
+    """
+
+    original: Model
+    judge: Judge
+    budget: Budget
+    cache: Cache
+    progress: Progress = field(default_factory=Silent)
+    trusted: Collection[str] = ()
+    kept: tuple[Choice, ...] = ()
+    trials: list[Trial] = field(default_factory=list)
+    current: Model = field(init=False)
+    last: Ratio | None = None
+    _candidates: dict[str, Candidate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.current = self.original
+
+    def run(
+        self,
+        found: Sequence[Candidate],
+        *,
+        asked: bool,
+        look: Callable[[Model], Sequence[Candidate]] = lambda _: (),
+    ) -> Ratio | None:
+        """Try everything that time allows; the speed-up of the whole, None where nothing is kept.
+
+        Args:
+            found: rules with sites.
+            asked: whether the user named the rules, so that known losers are tried again.
+            look: finds rules with sites, for those that rules which are kept open to others.
+        """
+        self._try(found, asked=asked)
+        opened = self._opened(look(self.current)) if self.kept else []
+        self._try(opened, asked=asked)
+        self._round(self._finer([*found, *opened]))
+        return self._final()
+
+    def _try(self, found: Sequence[Candidate], *, asked: bool) -> None:
+        self._candidates |= {c.form: c for c in found}
+        promising = self._promising(found, asked=asked)
+        first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
+        others = len(promising) > len(first)  # which need time as well
+        for rank, candidate in enumerate(first):
+            remaining = len(first) - rank + others
+            self._confirm(Choice(candidate.form), len(candidate.sites), None, remaining=remaining)
+        self._round([Choice(c.form) for c in promising if c not in first])
+
+    def _expected(self, candidate: Candidate) -> bool:
+        """Whether a rule won at such sites before, or everywhere."""
+        known = self.cache.known(candidate.form, candidate.shapes)
+        return candidate.form in self.trusted if known is None else known.faster
+
+    def _opened(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Rules that had no site before; the way back from a rule that is kept is none of them."""
+        kept = {choice.form for choice in self.kept}
+        back = {find_form(name).back for name in kept}
+        return [
+            c
+            for c in found
+            if c.form not in {*self._candidates, *back} and find_form(c.form).back not in kept
+        ]
+
+    def _promising(self, found: Sequence[Candidate], *, asked: bool) -> list[Candidate]:
+        """Known winners first, rules known to be slower left out."""
+        known = {c.form: self.cache.known(c.form, c.shapes) for c in found}
+        tried = []
+        for candidate in found:
+            before = known[candidate.form]
+            if before is not None and before.slower and not asked:
+                why = f"was slower at such sites before ({before}); name it in `rules` to try again"
+                self._note(Choice(candidate.form), len(candidate.sites), None, None, why)
+            else:
+                tried.append(candidate)
+        return sorted(tried, key=lambda c: -(r.value if (r := known[c.form]) else 1.0))
+
+    def _finer(self, found: Sequence[Candidate]) -> list[Choice]:
+        """Changes of one group of alike sites, where the sites of a rule differ."""
+        kept = {choice.form for choice in self.kept}
+        # What failed for another reason than time fails at a part of its sites too.
+        slow = {t.choice.form for t in self.trials if "dropped" not in t.verdict} - kept
+        changes: list[Choice] = []
+        for candidate in found:
+            groups = candidate.shapes if len(candidate.shapes) > 1 else ()
+            if candidate.form in kept:
+                changes += [Choice(candidate.form, without=frozenset({g})) for g in groups]
+            elif candidate.form in slow:
+                changes += [Choice(candidate.form, only=frozenset({g})) for g in groups]
+        return changes
+
+    def _round(self, changes: Sequence[Choice]) -> None:
+        """Screen the changes, then confirm the promising ones, the best first."""
+        made = [(c, m) for c in changes if (m := build(self.original, _with(self.kept, c)))]
+        usable = self._usable()
+        if usable < LEAST_SECONDS:
+            self._leave([c for c, _ in made if not c.only and not c.without])
+            return
+        if not made:
+            return
+        self.progress.say(f"screening {len(made)} forms")
+        screened = self._screen([m for _, m in made], usable * SCREEN_SHARE)
+        changed = [c for c, _ in made]
+        order = sorted(zip(screened.gains, changed, strict=True), key=lambda pair: -pair[0])
+        limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
+        promising = sum(gain >= limit for gain in screened.gains)
+        for rank, (gain, change) in enumerate(order):
+            sites = sum(change.covers(s.shape) for s in self._candidates[change.form].sites)
+            if gain < limit:
+                self._note(change, sites, gain, None, "no gain")
+            else:
+                self._confirm(change, sites, gain, remaining=promising - rank)
+
+    def _leave(self, changes: Sequence[Choice]) -> None:
+        """List rules that there was no time for."""
+        for change in changes:
+            sites = len(self._candidates[change.form].sites)
+            self._note(change, sites, None, None, "left as it was: the time was over")
+
+    def _usable(self) -> float:
+        """Seconds that are left before the final check, which one choice alone does not need."""
+        reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
+        return self.budget.left - reserved
+
+    def _screen(self, models: Sequence[Model], seconds: float) -> Screening:
+        """Rough gains; one that cannot run counts as a loss and takes nothing down with it."""
+        try:
+            return self.judge.screen(self.current, models, seconds)
+        except RunError:
+            apart = [self._screen_alone(model, seconds / len(models)) for model in models]
+            gains = [gain for one in apart for gain in one.gains]
+            return Screening(gains, max(one.doubt for one in apart))
+
+    def _screen_alone(self, model: Model, seconds: float) -> Screening:
+        try:
+            return self.judge.screen(self.current, [model], seconds)
+        except RunError:
+            return Screening([0.0])
+
+    def _confirm(self, choice: Choice, sites: int, gain: float | None, *, remaining: int) -> None:
+        """Measure a choice on top of what is kept, and keep it where it is better."""
+        usable = self._usable()
+        if usable < LEAST_SECONDS:
+            self._note(choice, sites, gain, None, "left as it was: the time was over")
+            return
+        choices = _with(self.kept, choice)
+        candidate = build(self.original, choices)
+        if candidate is None:
+            self._note(choice, sites, gain, None, "nothing left to rewrite after the rules kept")
+            return
+        objection = self.judge.objection(self.original, self.current, candidate)
+        if objection:
+            self._note(choice, sites, gain, None, objection)
+            return
+        self.progress.say(f"measuring {choice}")
+        share = usable * max(1 / max(1, remaining), LEAST_SHARE)
+        try:
+            ratio = self.judge.compare(self.current, candidate, MEASURING * share)
+        except RunError as refused:
+            self._note(choice, sites, gain, None, f"dropped: {refused.what}")
+            return
+        self._learn(choice, ratio)
+        if self.judge.improves(self.current, candidate, ratio):
+            self.kept, self.current, self.last = choices, candidate, ratio
+            self._note(choice, sites, gain, ratio, "kept")
+        else:
+            self._note(choice, sites, gain, ratio, _loss(ratio))
+
+    def _learn(self, choice: Choice, ratio: Ratio) -> None:
+        sites = self._candidates[choice.form].sites
+        shapes = {s.shape for s in sites if choice.covers(s.shape)}
+        self.cache.learn(choice.form, shapes, ratio)
+
+    def _final(self) -> Ratio | None:
+        """The combination against the original; given up where it is not better after all."""
+        if len([t for t in self.trials if t.verdict == "kept"]) < 2:
+            return self.last  # one choice was measured against the original itself
+        self.progress.say("checking the combination against the original")
+        seconds = max(self.budget.left, LEAST_SECONDS) * MEASURING
+        ratio = self.judge.compare(self.original, self.current, seconds)
+        if self.judge.improves(self.original, self.current, ratio):
+            return ratio
+        for choice in self.kept:
+            self._note(choice, 0, None, ratio, "given up: all together are not better beyond doubt")
+        self.kept, self.current = (), self.original
+        return None
+
+    def _note(
+        self, choice: Choice, sites: int, gain: float | None, ratio: Ratio | None, verdict: str
+    ) -> None:
+        self.trials.append(Trial(choice, sites, gain, ratio, verdict))
+        self.progress.say(f"{choice}: {self.trials[-1]}")
+
+
+def _loss(ratio: Ratio) -> str:
+    """What to say of a choice that is not kept."""
+    if ratio.slower:
+        return "slower"
+    if ratio.low > 1 / SAME and ratio.high < SAME:
+        return "no difference"
+    return "inconclusive, left as it was"
+
+
+def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:
+    """What is kept, with a rule's choice added, or merged into the one it has."""
+    if any(c.form == change.form for c in kept):
+        return tuple(c.merged(change) if c.form == change.form else c for c in kept)
+    return (*kept, change)

@@ -1,0 +1,236 @@
+"""Session options chosen like forms: one at a time, kept where the same model runs faster.
+
+A rewritten graph needs nothing from whoever runs it, an option has to be set by everybody: so forms
+come first, and options get what is left to gain.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, running_graph
+from trimtab.core.progress import Progress, Silent
+from trimtab.passes.base import relative_error
+
+from .search import LEAST_SECONDS, MEASURING
+from .trials import Budget
+
+#: Where the whole configuration stands in a model; `ort_config` holds the part that onnxruntime
+#: reads itself, where the variable ORT_LOAD_CONFIG_FROM_MODEL is 1.
+SESSION_KEY, ORT_KEY = "trimtab.session", "ort_config"
+LEVELS = {"off": 0, "basic": 1, "extended": 2, "all": 99}
+#: Fusions round otherwise, and in int8 models a rounding may become a step.
+TOLERANCE = 1e-4
+#: Optimizers of onnxruntime that are a loss on some models.
+OPTIMIZERS = (
+    "NchwcTransformer",
+    "SkipLayerNormFusion",
+    "BiasGeluFusion",
+    "MatMulAddFusion",
+    "ConvActivationFusion",
+    "TransposeOptimizer",
+)
+
+
+class ConfigClock(Protocol):
+    """Measures one model under two configurations."""
+
+    def compare_configs(
+        self,
+        model: Model,
+        base: SessionConfig,
+        candidate: SessionConfig,
+        feeds: Feeds,
+        seconds: float,
+    ) -> Ratio:
+        """Speed-up under the candidate over the base, both measured interleaved in one run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A session option that may help.
+
+    Attributes:
+        name: for people.
+        change: the configuration with it.
+        of_graph: whether it works by changing the graph that runs, so that an equal graph settles
+            it.
+        of_threads: whether it means something with several threads only.
+    """
+
+    name: str
+    change: Callable[[SessionConfig], SessionConfig]
+    of_graph: bool = False
+    of_threads: bool = False
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting, what it brought, and what became of it."""
+
+    setting: str
+    ratio: Ratio | None
+    verdict: str
+
+    def __str__(self) -> str:
+        return f"{self.ratio}: {self.verdict}" if self.ratio else self.verdict
+
+
+@dataclass(frozen=True)
+class Options:
+    """The configuration that won, and everything that was tried."""
+
+    config: SessionConfig
+    tried: tuple[Tried, ...]
+
+    @property
+    def gains(self) -> dict[str, str]:
+        """Speed-up by setting that was kept."""
+        return {t.setting: str(t.ratio) for t in self.tried if t.verdict == "kept"}
+
+
+def settings(config: SessionConfig) -> list[Setting]:
+    """What there is to try on top of a configuration."""
+    found = [Setting(f"threads {n}", _field(threads=n)) for n in _fewer(config.threads)]
+    blocks = _entry("session.dynamic_block_base", "4")
+    found.append(Setting("spinning threads", _field(spinning=True), of_threads=True))
+    found.append(Setting("dynamic block base 4", blocks, of_threads=True))
+    found += [Setting(f"without {name}", _without(name), of_graph=True) for name in OPTIMIZERS]
+    found += [
+        Setting("graph level extended", _field(level="extended"), of_graph=True),
+        Setting("denormals as zero", _entry("session.set_denormal_as_zero", "1")),
+        Setting("without prepacked weights", _entry("session.disable_prepacking", "1")),
+    ]
+    known = {f.name for f in fields(SessionConfig)}
+    for name in ("memory_pattern", "arena"):
+        if name in known:
+            found.append(Setting(f"without {name.replace('_', ' ')}", _field(**{name: False})))
+    return found
+
+
+def tune_options(
+    model: Model,
+    config: SessionConfig,
+    cases: Sequence[Feeds],
+    clock: ConfigClock,
+    seconds: float,
+    progress: Progress | None = None,
+) -> Options:
+    """Try each setting on top of those kept so far.
+
+    Args:
+        model: what will run.
+        config: where to start from.
+        cases: feeds; the first one is measured, all must give the same numbers.
+        clock: measures.
+        seconds: for everything together.
+        progress: where to tell.
+    """
+    budget, progress = Budget.of(seconds), progress or Silent()
+    bench = _Bench(model, cases, clock)
+    tried: list[Tried] = []
+    open_settings = settings(config)
+    for index, setting in enumerate(open_settings):
+        share = MEASURING * budget.left / (len(open_settings) - index)
+        found = bench.tried(config, setting, share)
+        tried.append(found)
+        progress.say(f"{setting.name}: {found}")
+        if found.verdict == "kept":
+            config = setting.change(config)
+    return Options(config, tuple(tried))
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What settings are tried on."""
+
+    model: Model
+    cases: Sequence[Feeds]
+    clock: ConfigClock
+
+    def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> Tried:
+        candidate = setting.change(config)
+        if setting.of_threads and config.threads == 1:
+            return Tried(setting.name, None, "has no meaning with one thread")
+        if seconds < LEAST_SECONDS:
+            return Tried(setting.name, None, "left as it was: the time was over")
+        try:
+            if setting.of_graph and self._runs(config) == self._runs(candidate):
+                return Tried(setting.name, None, "changes nothing here")
+            if not self._same_numbers(config, candidate):
+                return Tried(setting.name, None, "dropped, it changes the numbers")
+            ratio = self.clock.compare_configs(
+                self.model, config, candidate, self.cases[0], seconds
+            )
+        except RunError as refused:
+            return Tried(setting.name, None, f"dropped: {refused.what}")
+        slower = "slower" if ratio.slower else "inconclusive, left as it was"
+        return Tried(setting.name, ratio, "kept" if ratio.faster else slower)
+
+    def _runs(self, config: SessionConfig) -> Mapping[str, int]:
+        """Operators that really run, counted."""
+        running: ir.Model = running_graph(self.model, config)
+        return collections.Counter(f"{n.domain}:{n.op_type}" for n in running.graph.all_nodes())
+
+    def _same_numbers(self, config: SessionConfig, candidate: SessionConfig) -> bool:
+        old, new = build_session(self.model, config), build_session(self.model, candidate)
+        for feeds in self.cases:
+            expected, got = run(old, feeds), run(new, feeds)
+            if any(relative_error(a, got[n]) > TOLERANCE for n, a in expected.items()):
+                return False
+        return True
+
+
+def write_options(model: Model, config: SessionConfig) -> Model:
+    """A copy whose metadata carries the configuration, for onnxruntime and `trimtab.session`."""
+    copy = model.clone()
+    copy.ir.metadata_props[SESSION_KEY] = json.dumps(config.to_json(), sort_keys=True)
+    options = {
+        "intra_op_num_threads": config.threads,
+        "inter_op_num_threads": 1,
+        "graph_optimization_level": LEVELS[config.level],
+    }
+    copy.ir.metadata_props[ORT_KEY] = json.dumps({"session_options": options}, sort_keys=True)
+    return copy
+
+
+def read_options(metadata: Mapping[str, str]) -> SessionConfig | None:
+    """The configuration that a model's metadata carries."""
+    text = metadata.get(SESSION_KEY)
+    if text is None:
+        return None
+    try:
+        return SessionConfig.from_json(json.loads(text))
+    except (ValueError, TypeError, KeyError):
+        return None  # another version's, or somebody else's
+
+
+def _field(**changes: Any) -> Callable[[SessionConfig], SessionConfig]:
+    return lambda config: replace(config, **changes)
+
+
+def _entry(key: str, value: str) -> Callable[[SessionConfig], SessionConfig]:
+    return lambda config: replace(config, config={**config.config, key: value})
+
+
+def _without(name: str) -> Callable[[SessionConfig], SessionConfig]:
+    return lambda config: replace(config, disabled_optimizers=(*config.disabled_optimizers, name))
+
+
+def _fewer(threads: int) -> list[int]:
+    """Half, a quarter, ... of the threads: small models lose by more."""
+    found = []
+    while threads > 1:
+        threads //= 2
+        found.append(threads)
+    return found

@@ -1,0 +1,117 @@
+"""Equal graphs run at unequal speed: the forms that run fastest, chosen by measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from trimtab.core.context import Clock, Context, Ratio
+from trimtab.core.errors import OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.passes.base import Declined, Pass, Rewrite
+from trimtab.passes.rewrites import find_form
+from trimtab.passes.rewrites.defaults import usual
+
+from .cache import Cache
+from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
+from .judge import Judge
+from .search import Search
+from .shapes import cases_of, first_rows, read_shapes, sizes_text
+from .trials import Budget
+
+
+@dataclass(frozen=True)
+class Tune(Pass):
+    """Write the model in the equal forms that run faster here; the clock decides.
+
+    Each rule of `passes/forms` is exact. It is measured on the whole model at all of its sites,
+    then by groups of alike sites, and kept where it is faster beyond doubt; the combination is
+    checked against the original. Best run after quantization, or before and after: the best float
+    form is not always the best int8 form. Without a clock nothing is kept.
+
+    Attributes:
+        rules: rules to try; all where empty.
+        seconds: time for everything together.
+        shapes: sizes that matter, each as NAME=1x128; a second one for a name is a second case.
+        over: whether several sizes are judged by their mean or by the worst of them.
+        goal: what a form must improve: time, bytes of the file, peak memory of a run, or how much
+            runs in int8; the others may not cost time.
+        contrib: try forms with operators that only onnxruntime knows.
+        optimized: work on graphs that onnxruntime's optimizer wrote, which are left alone else.
+        cache: file of what earlier runs found; none where empty.
+        seed: of the random inputs.
+    """
+
+    tolerance: ClassVar[float | None] = 1e-5
+
+    rules: tuple[str, ...] = ()
+    seconds: float = 90.0
+    shapes: tuple[str, ...] = ()
+    over: Literal["mean", "worst"] = "mean"
+    goal: Literal["latency", "size", "memory", "int8"] = "latency"
+    contrib: bool = False
+    optimized: bool = False
+    cache: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            find_form(rule)
+        read_shapes(self.shapes)
+        if not self.seconds > 0:
+            raise OptionError("must be above 0", where=f"seconds={self.seconds}")
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        """The graph in its fastest forms."""
+        sign = already_optimized(model)
+        if sign and not self.optimized:
+            why = f"onnxruntime's optimizer wrote this graph ({sign}); give `optimized` to try"
+            return Rewrite(model.ir, [Declined("all sites", f"{why}, or start from its source")])
+        if ctx.clock is None:
+            why = "there is no clock, so nothing was measured and nothing is kept"
+            return Rewrite(model.ir, [Declined("all sites", why)])
+        base = with_shapes(model)
+        found, declined = candidates(base, self.rules, contrib=self.contrib)
+        if not found:
+            return Rewrite(model.ir, declined)
+        budget = Budget.of(self.seconds)
+        search = self._search(base, ctx, ctx.clock, budget)
+        ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
+        undecided = [
+            Declined(str(t.choice), str(t)) for t in search.trials if "left as it was" in t.verdict
+        ]
+        result = search.current.ir if search.kept else model.ir
+        return Rewrite(result, [*undecided, *declined], _report(search, ratio))
+
+    def _candidates(self, model: Model) -> list[Candidate]:
+        return candidates(model, self.rules, contrib=self.contrib)[0]
+
+    def _search(self, base: Model, ctx: Context, clock: Clock, budget: Budget) -> Search:
+        quantized = is_quantized(base)
+        cases = cases_of(base, self.shapes, ctx, self.seed)
+        judge = Judge(
+            clock,
+            SessionConfig.of(ctx.target),
+            cases,
+            _samples(base, ctx),
+            self.over,
+            self.goal,
+            self.tolerance or 0.0,
+            quantized,
+        )
+        sizes = sizes_text(cases)
+        cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
+        return Search(base, judge, budget, cache, ctx.progress, usual(ctx.target))
+
+
+def _samples(model: Model, ctx: Context) -> list[Feeds]:
+    return [first_rows(model, ctx)] if ctx.data is not None else []
+
+
+def _report(search: Search, ratio: Ratio | None) -> dict[str, Any]:
+    kept = [str(choice) for choice in search.kept]
+    report: dict[str, Any] = {"kept": kept}
+    if ratio is not None:
+        report["speedup"] = str(ratio)
+    return report | {"tried": {str(t.choice): str(t) for t in search.trials}}

@@ -1,0 +1,338 @@
+"""Why an int8 model is wrong: faults are planted, and named first with what would mend them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from int8_graphs import graph, linear, normal, transformer_block
+
+from trimtab.cli import main
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import InputError
+from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.passes.diagnosis import measure as measuring
+from trimtab.passes.diagnosis.constants import unpacked
+from trimtab.passes.diagnosis.why import WhyWrong, overflows, why_wrong
+from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
+from trimtab.passes.quantization.dynamic import QuantizeDynamic
+from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.passes.quantization.weight_only import QuantizeWeights
+
+# Seven bits of weight: this machine's kernels then compute what the file says, VNNI or not.
+CONTEXT = Context(target=Target.named("x64-avx2"))
+
+
+def network(**changed) -> Model:
+    weights = {
+        "w1": (8, 4, 3, 3),
+        "b1": (8,),
+        "w2": (8, 8, 3, 3),
+        "b2": (8,),
+        "w3": (8, 8, 3, 3),
+        "b3": (8,),
+        "w4": (5, 512),
+        "b4": (5,),
+    }
+    return graph(
+        """g (float[N, 4, 8, 8] x) => (float[N, 5] y) {
+          [one] a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+          [one_relu] ar = Relu (a)
+          [two] b = Conv <pads = [1, 1, 1, 1]> (ar, w2, b2)
+          [two_relu] br = Relu (b)
+          [three] c = Conv <pads = [1, 1, 1, 1]> (br, w3, b3)
+          [sum] s = Add (c, ar)
+          [sum_relu] sr = Relu (s)
+          [flat] f = Flatten (sr)
+          [head] y = Gemm <transB = 1> (f, w4, b4)
+        }""",
+        **(weights | changed),
+    )
+
+
+def int8(model: Model, **options) -> Model:
+    return QuantizeStatic(data=normal(model), **options)(model, CONTEXT)
+
+
+def planted(model: Model, name: str, change) -> Model:
+    """The model with an initializer changed."""
+    copy = model.clone()
+    value = copy.graph.initializers[name]
+    array = change(np.array(value.const_value.numpy()))
+    value.const_value = ir.tensor(array, name=name)
+    return copy
+
+
+def diagnosed(model: Model, baseline: Model | None, data: Dataset | None = None, **options):
+    options.setdefault("samples", 8)
+    return why_wrong(model, data or normal(model), Context(), baseline=baseline, **options)
+
+
+def first(found: WhyWrong):
+    return found.verdicts[0]
+
+
+@pytest.mark.parametrize(("tensor", "layer"), [("ar", "one"), ("br", "two"), ("s", "sum")])
+def test_an_activation_scale_ten_times_too_small_is_named_first(tensor, layer):
+    model = network()
+    quantized = int8(model)
+    scale = next(n for n in quantized.graph.initializers if n in {f"{tensor}_scale", "sr_scale"})
+    worst = first(diagnosed(planted(quantized, scale, lambda s: s / 10), model))
+    assert (worst.name, worst.kind) == (layer, "activation")
+    assert worst.fit.narrow_bits == pytest.approx(np.log2(10), abs=0.6)
+    assert "too narrow" in worst.cause
+    assert worst.clipped > 0.1
+    assert "calibrate anew" in worst.mend
+
+
+def test_an_activation_scale_forty_times_too_large_is_named_first():
+    model = network()
+    worst = first(diagnosed(planted(int8(model), "br_scale", lambda s: s * 40), model))
+    assert (worst.name, worst.clipped) == ("two", 0)
+    assert worst.fit.wide_bits == pytest.approx(np.log2(40), abs=0.6)
+    assert "too wide" in worst.cause
+
+
+def test_a_wrong_weight_scale_is_named_first_with_its_channel():
+    model = network()
+
+    def change(scale):
+        scale[3] *= 8
+        return scale
+
+    worst = first(diagnosed(planted(int8(model), "w2_scale", change), model))
+    assert (worst.name, worst.kind) == ("two", "weight")
+    assert re.search(r"channel 3 is (8|7\.\d+) times", worst.cause)
+    assert worst.weight_error > 1
+
+
+def test_a_wrong_scale_of_a_whole_weight_is_named_first():
+    model = network()
+    quantized = int8(model, per_channel=False)
+    worst = first(diagnosed(planted(quantized, "w3_scale", lambda s: s * 5), model))
+    assert (worst.name, worst.kind) == ("three", "weight")
+    assert re.search(r"is (5|4\.[89]\d*) times", worst.cause)
+
+
+def test_a_wrong_bias_is_named_first():
+    model = network()
+    quantized = planted(int8(model), "b3_quantized", lambda b: b + 20_000)
+    worst = first(diagnosed(quantized, model))
+    assert (worst.name, worst.kind) == ("three", "bias")
+    assert "correct-bias" in worst.mend
+
+
+def test_a_float_constant_that_was_changed_is_found_too():
+    model = transformer_block()
+    quantized = QuantizeDynamic()(model, CONTEXT)
+    quantized = planted(quantized, "shift", lambda s: s + 1)
+    worst = first(diagnosed(quantized, model, normal(model, N=32)))
+    assert worst.name.startswith("LayerNormalization")
+    assert worst.kind == "bias"
+
+
+def test_channels_of_unlike_size_want_a_scale_each():
+    rows = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32) / 8
+    rows[0] *= 30
+    model = network(w2=rows / 8)
+    found = diagnosed(int8(model, per_channel=False), model)
+    two = next(v for v in found.verdicts if v.name == "two")
+    assert two.kind == "weight"
+    assert "a scale for each" in two.cause
+    assert "equalize" in two.mend
+
+
+def test_a_sound_model_has_no_range_to_mend_and_its_harms_add_up():
+    model = network()
+    found = diagnosed(int8(model), model, samples=32)
+    assert found.together < 1e-3
+    assert sum(v.harm for v in found.verdicts) == pytest.approx(found.together, rel=0.6)
+    assert not found.kernels_differ
+    assert all("too narrow" not in v.cause for v in found.worth_mending)
+    assert found.notes == ()
+    assert found.samples == 32
+
+
+def test_a_relu_that_the_quantizer_dropped_is_no_error():
+    """Its convolution's float output is compared behind the Relu, as the integers are."""
+    model = network()
+    quantized = int8(model)
+    assert "Relu" not in {node.op_type for node in quantized.graph}
+    one = next(v for v in diagnosed(quantized, model).verdicts if v.name == "one")
+    assert one.alone < 1e-3
+
+
+def test_a_clip_that_the_quantizer_dropped_is_no_error():
+    model = graph(
+        """g (float[N, 4, 8, 8] x) => (float[N, 8, 8, 8] y) {
+          [one] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          b = Clip (a, zero, six)
+          [two] c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+          y = Clip (c, zero, six)
+        }""",
+        w1=np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32),
+        w2=(8, 8, 3, 3),
+        zero=np.float32(0),
+        six=np.float32(6),
+    )
+    quantized = int8(model)
+    assert "Clip" not in {node.op_type for node in quantized.graph}
+    found = diagnosed(quantized, model)
+    assert found.notes == ()
+    assert found.together < 1e-3
+
+
+def reader(model: Model):
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = [dict(batch.feeds) for batch in normal(model, rows=16).sized(1)]
+
+        def get_next(self):
+            return self.left.pop() if self.left else None
+
+    return Reader()
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_files_of_onnxruntimes_own_quantizer(form, kind, tmp_path: Path):
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    model = network()
+    model.save(tmp_path / "float.onnx")
+    quantize_static(
+        tmp_path / "float.onnx",
+        tmp_path / "int8.onnx",
+        reader(model),
+        quant_format=QuantFormat[form],
+        activation_type=QuantType[kind],
+        weight_type=QuantType.QInt8,
+        reduce_range=True,
+    )
+    quantized = Model.load(tmp_path / "int8.onnx")
+    sound = diagnosed(quantized, model)
+    assert sound.together < 5e-3
+    assert sound.notes == ()
+    scale = next(n for n in quantized.graph.initializers if n.startswith("w3") and "scale" in n)
+    worst = first(diagnosed(planted(quantized, scale, lambda s: s * 4), model))
+    # The integers of a bias count in units of the weight's scale, so it is wrong as well.
+    assert worst.name.removesuffix("_quant") == "three"
+    assert worst.kind in {"weight", "bias"}
+
+
+def test_dynamic_models_are_judged_by_product():
+    model = transformer_block()
+    data = normal(model, N=32)
+    quantized = QuantizeDynamic()(model, CONTEXT)
+    found = diagnosed(quantized, model, data)
+    assert {"query", "key", "out"} <= {v.name for v in found.verdicts}
+    assert 0 < found.together < 1e-2
+    assert found.notes == ()
+    worst = first(diagnosed(planted(quantized, "wo_scale", lambda s: s * 3), model, data))
+    assert (worst.name, worst.kind) == ("out", "weight")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_in_blocks_are_judged(bits):
+    model = linear()
+    found = diagnosed(QuantizeWeights(bits=bits, block=16, int8=False)(model, CONTEXT), model)
+    (only,) = found.verdicts
+    assert only.kind == "weight"
+    assert 0 < only.harm < 0.05
+    assert found.together == pytest.approx(found.running, rel=0.2)
+
+
+def test_blocks_of_four_bits_are_read_low_half_first():
+    packed = np.array([[[0x10, 0x32]], [[0x98, 0xBA]]], np.uint8)
+    got = unpacked(packed, np.array([1, 2], np.float32), None, shape=(2, 3), bits=4, block=4)
+    np.testing.assert_array_equal(got, [[-8, -7, -6], [0, 2, 4]])
+
+
+def test_without_a_baseline_activations_are_judged_and_it_is_said():
+    model = network()
+    found = diagnosed(planted(int8(model), "br_scale", lambda s: s / 10), None)
+    assert first(found).name == "two"
+    assert first(found).weight_error is None
+    assert "weights and biases are not judged" in found.notes[0]
+
+
+def test_weights_that_were_equalised_before_are_said():
+    model = network()
+    quantized = int8(Equalize()(model, CONTEXT))
+    quantized = planted(quantized, "br_scale", lambda s: s / 10)
+    found = diagnosed(quantized, model)
+    assert first(found).name == "two"
+    same = found.notes == ()
+    assert same or "equalised" in found.notes[0]
+
+
+@pytest.mark.slow
+def test_a_baseline_that_is_another_model_is_refused():
+    with pytest.raises(InputError, match="does not compute what"):
+        diagnosed(int8(network()), network(w1=np.zeros((8, 4, 3, 3), np.float32)))
+
+
+def test_a_float_model_is_refused():
+    with pytest.raises(InputError, match="is not quantized"):
+        diagnosed(network(), network())
+
+
+def test_a_quantized_baseline_is_refused():
+    with pytest.raises(InputError, match="is quantized already"):
+        diagnosed(int8(network()), int8(network()))
+
+
+def test_memory_is_bounded_and_the_same_data_give_the_same_words(monkeypatch):
+    model = network()
+    quantized = int8(model)
+    whole = diagnosed(quantized, model).to_json()
+    assert diagnosed(quantized, model).to_json() == whole
+    monkeypatch.setattr(measuring, "CHUNK_BYTES", 40_000)
+    sizes: list[int] = []
+    original = measuring.run
+    monkeypatch.setattr(
+        measuring, "run", lambda s, f, *a, **k: sizes.append(len(f["x"])) or original(s, f, *a, **k)
+    )
+    cut = diagnosed(quantized, model)
+    assert max(sizes[1:]) < 8
+    assert cut.together == pytest.approx(whole["answer_error"], rel=0.02)
+
+
+def test_sums_of_sixteen_bits_are_looked_at_in_any_format(tmp_path: Path):
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    model = network(w2=np.full((8, 8, 3, 3), 0.1, np.float32))
+    model.save(tmp_path / "float.onnx")
+    options = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    for form in ("QDQ", "QOperator"):
+        file = tmp_path / f"{form}.onnx"
+        options["quant_format"] = QuantFormat[form]
+        quantize_static(tmp_path / "float.onnx", file, reader(model), **options)
+        (only, *_) = overflows(Model.load(file), normal(model))
+        assert only.node.removesuffix("_quant") == "two"
+
+
+def test_the_command_names_the_fault_first(tmp_path: Path, capsys):
+    model = network()
+    model.save(tmp_path / "float.onnx")
+    planted(int8(model), "br_scale", lambda s: s / 10).save(tmp_path / "int8.onnx")
+    np.savez(tmp_path / "data.npz", **next(iter(normal(model).sized(32))).feeds)
+    paths = [str(tmp_path / name) for name in ("int8.onnx", "float.onnx", "data.npz", "out.json")]
+    command = ["doctor", paths[0], "--baseline", paths[1], "--data", paths[2], "--no-profile"]
+    assert main([*command, "--json", paths[3]]) == 0
+    text = capsys.readouterr().out
+    assert "two (activation): its range is 3." in text
+    assert "mend: calibrate anew" in text
+    assert "No 16-bit sum saturates" in text
+    made = json.loads(Path(paths[3]).read_text())
+    assert made["accuracy"]["layers"][0]["layer"] == "two"
+    assert made["overflow"] == []
+    assert made["findings"] is not None

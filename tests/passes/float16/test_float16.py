@@ -1,0 +1,187 @@
+"""Float16 where it holds, float32 islands where it would not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from graphs import cnn, model_of, transformer, weights_of
+from shared_data import shared
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import InputError, OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.passes.base import relative_error
+from trimtab.passes.float16.error import simulate
+from trimtab.passes.float16.float16 import Half
+from trimtab.passes.quantization.static import QuantizeStatic
+
+
+def data_of(model: Model, scale: float = 1.0, **sizes) -> Dataset:
+    feeds = random_feeds(model, seed=3, sizes={"batch": 8, **sizes}, batch=8)
+    return Dataset.of_arrays({n: a * np.float32(scale) for n, a in feeds.items()})
+
+
+def halves(model: Model) -> set[str]:
+    """Operators that give float16."""
+    return {
+        node.op_type
+        for node in model.graph
+        if node.op_type != "Cast" and node.outputs[0].dtype == ir.DataType.FLOAT16
+    }
+
+
+def reasons(model: Model) -> dict[str, str]:
+    return dict(model.lineage[-1].notes.get("declined", []))
+
+
+def agree(model: Model, after: Model, most: float) -> None:
+    feeds = next(iter(data_of(model, length=6).sized(8))).feeds
+    expected, got = run(build_session(model), feeds), run(build_session(after), feeds)
+    for name, array in expected.items():
+        assert got[name].dtype == array.dtype
+        assert relative_error(array, got[name]) < most
+
+
+@pytest.mark.parametrize("make", [cnn, transformer])
+def test_weights_are_halved_and_the_callers_types_stay(make):
+    model = make()
+    after = Half(data=data_of(model, length=6))(model)
+    assert {a.dtype for n, a in weights_of(after).items() if a.ndim > 1} == {np.dtype(np.float16)}
+    assert after.weight_bytes < 0.55 * model.weight_bytes
+    assert {v.dtype for v in (*after.inputs, *after.outputs)} == {ir.DataType.FLOAT}
+    onnx.checker.check_model(after.to_proto(), full_check=True)
+    agree(model, after, 5e-3)
+
+
+def test_a_plain_network_needs_two_casts_and_no_island():
+    after = Half(data=data_of(cnn()))(cnn())
+    notes = after.lineage[-1].notes
+    assert notes["casts"] == 2
+    assert notes["error"] < 2e-3
+    assert "declined" not in notes
+
+
+def test_without_data_sums_and_exponentials_stay_float32():
+    after = Half()(transformer())
+    assert {"MatMul", "Add", "Erf"} <= halves(after)
+    assert not {"Softmax", "LayerNormalization"} & halves(after)
+    assert all("no data were given" in why for why in reasons(after).values())
+    agree(transformer(), after, 5e-3)
+
+
+def squares() -> Model:
+    """A norm by hand: the squares of large values overflow float16."""
+    return model_of("""(float[batch,64] x) => (float[batch,64] y) <float[64,64] w, float[64,64] v> {
+        m = MatMul (x, w)
+        s = Mul (m, m)
+        t = ReduceMean <keepdims = 1> (s)
+        r = Sqrt (t)
+        n = Div (m, r)
+        y = MatMul (n, v)
+    }""")
+
+
+def test_what_overflows_stays_float32_as_a_region_and_is_said():
+    model, data = squares(), data_of(squares(), scale=300)
+    names = {node.name for node in model.graph}
+    typed = Model.from_proto(onnx.shape_inference.infer_shapes(model.to_proto()))
+    assert simulate(typed, names, list(data), inside=False).answer > 0.1
+    after = Half(data=data)(model)
+    why = reasons(after)
+    assert "values reach" in why["mul_1"]
+    assert "65504" in why["reducemean_2"]
+    assert "MatMul" in halves(after)
+    feeds = next(iter(data)).feeds
+    expected, got = run(build_session(model), feeds)["y"], run(build_session(after), feeds)["y"]
+    assert relative_error(expected, got) < 5e-3
+    assert after.lineage[-1].notes["casts"] <= 4
+
+
+def cancelling() -> Model:
+    """A large number is added and taken away: float16 keeps few digits of the rest."""
+    return model_of("""(float[batch,16] x) => (float[batch,16] y)
+    <float[16,16] w, float[16,16] v, float big = {1000.0}> {
+        m = MatMul (x, w)
+        a = Add (m, big)
+        b = Sub (a, big)
+        y = MatMul (b, v)
+    }""")
+
+
+def test_islands_are_as_many_as_the_allowed_error_demands():
+    model, data = cancelling(), data_of(cancelling())
+    strict = Half(data=data, max_error=0.01)(model)
+    notes = strict.lineage[-1].notes
+    assert notes["error_without_islands"] > 0.05
+    assert notes["error"] <= 0.01
+    assert "costs the answer too much" in reasons(strict)["add_1"]
+    assert notes["curve"][0]["islands"] == 0
+    loose = Half(data=data, max_error=10.0)(model)
+    assert "declined" not in loose.lineage[-1].notes
+
+
+def test_weights_beyond_float16_stay_float32():
+    model = model_of(
+        "(float[batch,4] x) => (float[batch,4] y) <float[4,4] w, float[4,4] v> "
+        "{ m = MatMul (x, w) y = MatMul (m, v) }",
+        w=np.full((4, 4), 1e5, np.float32),
+    )
+    after = Half()(model)
+    assert "has a weight of 1e+05" in reasons(after)["matmul_0"]
+    assert halves(after) == {"MatMul"}
+
+
+def test_tied_weights_stay_one():
+    model = model_of(
+        "(float[batch,8] x) => (float[batch,8] y) <float[8,8] w> "
+        "{ m = MatMul (x, w) r = Relu (m) y = MatMul (r, w) }"
+    )
+    after = Half()(model)
+    assert len(weights_of(after)) == 1
+
+
+def test_subgraphs_are_left_alone_and_said():
+    model = model_of("""(float[batch,8] x, bool c) => (float[batch,8] y) <float[8,8] w> {
+        m = MatMul (x, w)
+        [choice] i = If (c) <
+            then_branch = yes () => (float[batch,8] t) { t = Relu (m) },
+            else_branch = no () => (float[batch,8] e) { e = Neg (m) }
+        >
+        y = MatMul (i, w)
+    }""")
+    after = Half()(model)
+    assert reasons(after)["choice"] == "holds a subgraph, which is left alone"
+    assert halves(after) == {"MatMul"}
+    for flag in (True, False):
+        feeds = {"x": np.ones((2, 8), np.float32), "c": np.array(flag)}
+        expected, got = run(build_session(model), feeds), run(build_session(after), feeds)
+        assert relative_error(expected["y"], got["y"]) < 5e-3
+
+
+def test_nodes_are_excluded_by_name():
+    after = Half(exclude=("conv_0",))(cnn())
+    assert reasons(after)["conv_0"] == "excluded by the user"
+    with pytest.raises(OptionError, match="no_such"):
+        Half(exclude=("no_such",))(cnn())
+
+
+def test_an_int8_model_is_refused():
+    model = cnn()
+    with pytest.raises(InputError, match="is quantized already"):
+        Half()(QuantizeStatic(data=data_of(model))(model, Context()))
+
+
+@pytest.mark.slow
+def test_a_real_network_keeps_its_answers():
+    model = Model.load(shared("data/resnet20.onnx"))
+    after = Half(data=data_of(model))(model)
+    assert after.size_bytes < 0.55 * model.size_bytes
+    assert after.lineage[-1].notes["casts"] <= 4
+    feeds = next(iter(data_of(model))).feeds
+    expected, got = run(build_session(model), feeds), run(build_session(after), feeds)
+    for name in expected:
+        assert (expected[name].argmax(1) == got[name].argmax(1)).all()

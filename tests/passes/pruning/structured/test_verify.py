@@ -1,0 +1,71 @@
+"""The oracle holds for every operator: what is masked computes what is cut."""
+
+from __future__ import annotations
+
+import functools
+
+import channel_cases
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session
+from trimtab.passes.check import check_model
+from trimtab.passes.pruning.dependency.groups import Labels, label_channels, prepared
+from trimtab.passes.pruning.structured.cut import cut
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
+
+
+def some_of_each(labels: Labels, share: float, seed: int) -> list[int]:
+    """A random part of the channels of each group, never all of them."""
+    rng = np.random.default_rng(seed)
+    return [
+        int(c)
+        for group in labels.groups
+        for c in rng.choice(
+            group.classes,
+            min(round(len(group.classes) * share), len(group.classes) - 1),
+            replace=False,
+        )
+    ]
+
+
+def prove(model: Model, share: float, *, seed: int = 0, whole: bool = True) -> tuple[Labels, int]:
+    """Cut a random part of every group and hold it against the mask; labels and channels gone."""
+    copy = prepared(model.clone())
+    labels = label_channels(copy, whole=whole)
+    dead = some_of_each(labels, share, seed)
+    masked = mask(copy, labels, dead)
+    cut(labels, dead)
+    check_model(copy, "cut")
+    assert oracle(masked, copy, seed=seed) <= TOLERANCE
+    return labels, len(dead)
+
+
+cases = functools.cache(channel_cases.cases)
+
+
+@pytest.mark.parametrize("name", channel_cases.NAMES)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    channels=st.sampled_from([8, 16]),
+    share=st.sampled_from([0.2, 0.5, 0.8]),
+    seed=st.integers(0, 99),
+    whole=st.booleans(),
+)
+def test_cut_graph_computes_what_the_masked_one_does(
+    name: str, channels: int, share: float, seed: int, whole: bool
+) -> None:
+    labels, _ = prove(cases(channels)[name], share, seed=seed, whole=whole)
+    assert sum(len(group.classes) for group in labels.groups) > 1
+
+
+@pytest.mark.parametrize("name", channel_cases.NAMES)
+def test_what_was_cut_can_be_cut_again(name: str) -> None:
+    model = cases(16)[name]
+    for seed in range(3):
+        labels, _ = prove(model, 0.2, seed=seed)
+        model = Model(labels.trace.model, name=name)
+    build_session(model)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from int8_graphs import chain, graph, normal, residual, transformer_block
+
+from trimtab.cli import main
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.model import Model
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig
+from trimtab.core.target import Target
+from trimtab.passes.base import Declined, Rewrite
+from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
+from trimtab.passes.quantization.auto import QuantizeAuto
+from trimtab.passes.quantization.greedy_search import Trials, slower
+from trimtab.passes.quantization.static import QuantizeStatic
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+def steps(model: Model) -> list[dict]:
+    return model.lineage[-1].notes["steps"]
+
+
+def depthwise() -> Model:
+    return graph(
+        """g (float[N, 8, 9, 9] x) => (float[N, 6] y) {
+          [wide] a = Conv (x, w1)
+          b = Relu (a)
+          [depth] c = Conv <group = 16, pads = [1, 1, 1, 1]> (b, w2)
+          d = Relu (c)
+          e = GlobalAveragePool (d)
+          f = Flatten (e)
+          [head] y = Gemm <transB = 1> (f, w3)
+        }""",
+        w1=(16, 8, 1, 1),
+        w2=(16, 1, 3, 3),
+        w3=(6, 16),
+    )
+
+
+@pytest.mark.parametrize("make", [residual, depthwise])
+def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fast(make):
+    model = make()
+    data, fresh = normal(model, rows=96), list(normal(model, rows=64, seed=9))
+    auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
+    plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
+    config = SessionConfig.judging(VNNI.target)  # exact where this machine would saturate
+    truth = answers(model, fresh, config)
+    error, other = (answer_error(m, fresh, truth, config) for m in (auto, plain))
+    assert error <= 1.05 * other
+    assert int8_share(auto).int8_share == 1.0
+    assert not slower(auto, plain)
+
+
+def test_every_step_is_told_with_the_error_on_samples_that_nothing_was_made_from():
+    model = depthwise()
+    auto = QuantizeAuto(data=normal(model, rows=96), samples=64)(model, VNNI)
+    notes = auto.lineage[-1].notes
+    names = [step["step"] for step in steps(auto)]
+    assert names[0] == "static int8, ranges mse"
+    assert {"ranges minmax", "scales mse", "equalize", "correct bias"} <= set(names)
+    assert (notes["samples"], notes["held_out"]) == (64, 32)
+    kept = [step["error"] for step in steps(auto) if step["kept"]]
+    assert kept == sorted(kept, reverse=True)
+    assert notes["error"] == pytest.approx(kept[-1], rel=1e-3)
+    assert all(step["kept"] or step["why"] for step in steps(auto))
+
+
+def test_a_transformer_becomes_dynamic_where_that_stays_close():
+    model = transformer_block()
+    auto = QuantizeAuto(data=normal(model, rows=32))(model, VNNI)
+    assert [step["step"] for step in steps(auto) if step["kept"]] == ["dynamic int8"]
+    assert auto.lineage[-1].notes["int8_ops"] == 3
+
+
+def test_a_transformer_that_dynamic_spoils_gets_what_errs_least(monkeypatch):
+    monkeypatch.setattr("trimtab.passes.quantization.auto.CLOSE", 0.0)
+    model = transformer_block()
+    auto = QuantizeAuto(data=normal(model, rows=32))(model, VNNI)
+    tried = steps(auto)
+    assert [s["step"] for s in tried[:2]] == ["dynamic int8", "static int8"]
+    least = min(s["error"] for s in tried if "error" in s)
+    assert auto.lineage[-1].notes["error"] == pytest.approx(least, rel=0.03)
+
+
+def test_max_drop_leaves_layers_float():
+    # One feature is so large that in its tensor's scale the others vanish; its weights are small.
+    size = np.where(np.arange(8) == 0, 3000, 1)
+    weight = np.random.default_rng(1).standard_normal((8, 8)) / size[:, None]
+    model = graph(
+        """g (float[N, 8] x) => (float[N, 4] y) {
+          [bad] a = MatMul (x, w1)
+          b = Relu (a)
+          [good] y = MatMul (b, w2)
+        }""",
+        w1=weight.astype(np.float32),
+        w2=(8, 4),
+    )
+    x = np.random.default_rng(0).standard_normal((96, 8)) * size
+    data = Dataset.of_arrays({"x": x.astype(np.float32)})
+    auto = QuantizeAuto(data=data, samples=48, max_drop=0.001)(model, VNNI)
+    assert auto.lineage[-1].notes["mixed"]["float"] == ["bad"]
+    assert "mixed precision" in [s["step"] for s in steps(auto)]
+
+
+def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
+    model = chain()
+    data = normal(model, rows=16)
+    trials = Trials(model, list(data), VNNI)
+    trials.start("int8", QuantizeStatic(data=data))
+    before = trials.chosen
+    assert not trials.mend("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
+    assert trials.chosen is before
+    assert trials.steps[-1]["why"] == "the error would not fall"
+
+
+def test_a_step_that_fails_is_told_and_left_out():
+    model = chain()
+    data = normal(model, rows=16)
+    trials = Trials(model, list(data), VNNI)
+    trials.start("int8", QuantizeStatic(data=data))
+    assert not trials.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
+    assert "matches no node" in trials.steps[-1]["why"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    model = residual()
+    batch = next(iter(normal(model, rows=48)))
+    np.savez(tmp_path / "data.npz", **batch.feeds)
+    return str(model.save(tmp_path / "float.onnx")), str(tmp_path / "data.npz"), tmp_path
+
+
+def last_pass(path) -> str:
+    return Model.load(path).lineage[-1].pass_name
+
+
+def test_the_command_with_nothing_but_data_takes_it_and_tells_the_steps(files, capsys):
+    model, data, folder = files
+    assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]) == 0
+    assert last_pass(folder / "o.onnx") == "quantize-auto"
+    out = capsys.readouterr().out
+    assert "step static int8, ranges mse, kept True, error" in out
+    assert "correct bias" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--ranges", "minmax"], "quantize-static"),
+        (["--mode", "static"], "quantize-static"),
+        (["--mode", "dynamic"], "quantize-dynamic"),
+    ],
+)
+def test_the_command_takes_the_way_that_is_asked_for(files, options, expected):
+    model, data, folder = files
+    assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data, *options]) == 0
+    assert last_pass(folder / "o.onnx") == expected
+
+
+@pytest.mark.parametrize("bits", ["4", "8"])
+def test_the_command_stores_weights_alone_in_few_bits(tmp_path, bits):
+    model = transformer_block().save(tmp_path / "float.onnx")
+    out = tmp_path / "o.onnx"
+    arguments = ["quantize", str(model), "-o", str(out), "--mode", "weights", "--bits", bits]
+    assert main(arguments) == 0
+    made = Model.load(out)
+    assert made.lineage[-1].pass_name == "quantize-weights"
+    assert any(node.op_type == "MatMulNBits" for node in made.nodes())

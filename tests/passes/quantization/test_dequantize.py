@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from int8_graphs import PATTERNS, graph, normal, transformer_block
+
+from trimtab.cli import main
+from trimtab.core.context import Context
+from trimtab.core.errors import InputError
+from trimtab.core.model import Model
+from trimtab.core.ort.running import QDQ_OPS, int8_share
+from trimtab.core.ort.session import build_session, run
+from trimtab.core.target import Target
+from trimtab.passes.quantization.dequantize import Dequantize
+from trimtab.passes.quantization.dynamic import QuantizeDynamic
+from trimtab.passes.quantization.static import QuantizeStatic
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+def answer(model, data):
+    return np.concatenate([next(iter(run(build_session(model), b.feeds).values())) for b in data])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_no_pair_stays_and_the_answers_are_those_of_the_float_model_but_for_rounding(pattern):
+    model = PATTERNS[pattern]()
+    data = normal(model)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    back = Dequantize()(quantized, VNNI)
+    assert [n.op_type for n in back.nodes() if n.op_type in QDQ_OPS] == []
+    truth = answer(model, data)
+    # Weights stay rounded and values outside of a range that begins at zero stay clipped.
+    assert np.abs(answer(back, data) - truth).max() < 0.1 * np.abs(truth).max()
+
+
+def test_a_relu_that_was_melted_into_a_pair_comes_back():
+    model = PATTERNS["chain"]()
+    quantized = QuantizeStatic(data=normal(model))(model, VNNI)
+    assert not any(node.op_type == "Relu" for node in quantized.graph)
+    back = Dequantize()(quantized, VNNI)
+    clips = [node for node in back.graph if node.op_type == "Clip"]
+    assert len(clips) == 1
+    assert float(clips[0].inputs[1].const_value.numpy()) == 0
+
+
+def test_an_answer_that_was_rounded_keeps_its_name():
+    model = PATTERNS["residual"]()
+    quantized = QuantizeStatic(data=normal(model))(model, VNNI)
+    assert Dequantize()(quantized, VNNI).outputs == model.outputs
+
+
+def test_integer_operators_are_refused_with_the_node():
+    model = transformer_block()
+    dynamic = QuantizeDynamic()(model, VNNI)
+    with pytest.raises(InputError, match=r"computes with integers in node .*MatMulInteger|Dynamic"):
+        Dequantize()(dynamic, VNNI)
+
+
+def test_a_lone_half_of_a_pair_is_refused():
+    model = graph(
+        """g (float[N, 4] x) => (uint8[N, 4] y) {
+          y = QuantizeLinear (x, s, z)
+        }""",
+        s=np.array(0.1, np.float32),
+        z=np.array(3, np.uint8),
+    )
+    with pytest.raises(InputError, match="without its partner"):
+        Dequantize()(model, VNNI)
+
+
+def test_the_command_quantizes_anew_when_told(tmp_path):
+    model = PATTERNS["residual"]()
+    data = normal(model, rows=32)
+    np.savez(tmp_path / "d.npz", **next(iter(data)).feeds)
+    old = QuantizeStatic(data=data, ranges="minmax")(model, VNNI).save(tmp_path / "old.onnx")
+    out = tmp_path / "new.onnx"
+    arguments = ["quantize", str(old), "-o", str(out), "--data", str(tmp_path / "d.npz")]
+    assert main(arguments) == 2
+    assert not out.exists()
+    assert main([*arguments, "--requantize"]) == 0
+    assert int8_share(Model.load(out)).int8_share == 1.0

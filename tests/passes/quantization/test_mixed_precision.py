@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from int8_graphs import PATTERNS, chain, graph, normal
+
+from trimtab.core.context import Context, Ratio
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import OptionError, PassError
+from trimtab.core.metric import evaluate
+from trimtab.core.ort.running import int8_share
+from trimtab.core.target import Target
+from trimtab.passes.quantization.mixed_precision_parts import hold_out
+from trimtab.passes.quantization.static import QuantizeStatic
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+def stubborn(layers: int = 5):
+    """A chain of 1x1 convolutions that each do a little harm."""
+    lines = [f"[c{i}] t{i + 1} = Conv (t{i}, w{i})" for i in range(layers)]
+    head = f"g (float[N, 8, 6, 6] t0) => (float[N, 8, 6, 6] t{layers}) {{"
+    rng = np.random.default_rng(3)
+    weights = {f"w{i}": np.linalg.qr(rng.standard_normal((8, 8)))[0] for i in range(layers)}
+    weights = {n: w.astype(np.float32).reshape(8, 8, 1, 1) for n, w in weights.items()}
+    model = graph("\n".join([head, *lines, "}"]), **weights)
+    return model, normal(model, rows=48)
+
+
+def spoiled():
+    """Two branches; one squares its input, so that its activation has a few enormous values."""
+    model = graph(
+        """g (float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) {
+          [good] a = Conv (x, w0)
+          b = Mul (x, x)
+          c = Mul (b, b)
+          d = Mul (c, c)
+          [bad] e = Conv (d, w1)
+          f = Mul (e, small)
+          [last] g = Conv (a, w2)
+          y = Add (f, g)
+        }""",
+        w0=(8, 8, 1, 1),
+        w1=(8, 8, 1, 1),
+        w2=(8, 8, 1, 1),
+        small=np.array([0.05], np.float32),
+    )
+    return model, normal(model, rows=96)
+
+
+def notes(model):
+    return model.lineage[-1].notes
+
+
+def test_nothing_is_float_where_the_drop_allows_it():
+    model = chain()
+    quantized = QuantizeStatic(data=normal(model), max_drop=0.05)(model, VNNI)
+    assert int8_share(quantized).int8_share == 1.0
+    assert notes(quantized)["mixed"]["float"] == []
+    assert [point["float"] for point in notes(quantized)["mixed"]["curve"]] == [0]
+
+
+def test_the_drop_is_kept_on_samples_that_no_range_was_made_from():
+    model, data = spoiled()
+    plain = QuantizeStatic(data=data)(model, VNNI)
+    fresh = normal(model, rows=64, seed=9)
+    allowed = 0.3 * (1 - evaluate(plain, fresh, "cosine", reference=model).value)
+    mixed = QuantizeStatic(data=data, max_drop=allowed)(model, VNNI)
+    report = notes(mixed)["mixed"]
+    assert 0 <= report["drop"] <= allowed
+    assert 1 - evaluate(mixed, fresh, "cosine", reference=model).value < 2 * allowed
+    assert report["float"]
+    assert int8_share(mixed).int8_ops > 0
+
+
+def test_evaluations_are_few_and_the_curve_tells_them():
+    model, data = stubborn(8)
+    report = notes(QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI))["mixed"]
+    assert len(report["curve"]) <= 2 + 3 + 6
+    assert all({"float", "drop"} == set(point) for point in report["curve"])
+    assert {"float": len(report["float"]), "drop": report["drop"]} in report["curve"]
+    assert 0 < len(report["float"]) < 8
+
+
+def test_the_same_twice():
+    model, data = stubborn(3)
+    made = [QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI).to_bytes() for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_a_drop_that_nothing_in_int8_can_keep_is_an_error():
+    model, data = stubborn(2)
+    with pytest.raises(PassError, match=r"cosine falls by 0\.0.* at the least"):
+        QuantizeStatic(data=data, max_drop=0.0)(model, VNNI)
+
+
+class SlowWhereFloat:
+    """Finds a model slower by a millisecond for each node of these names that is float."""
+
+    def __init__(self, *dear: str) -> None:
+        self.dear = dear
+
+    def median_ns(self, models, feeds, config, seconds):
+        return [1e6 * (1 + sum(n in int8_share(m).float_nodes for n in self.dear)) for m in models]
+
+    def compare(self, *args) -> Ratio:
+        raise AssertionError
+
+
+def test_with_a_clock_the_cheap_layer_becomes_float_before_the_dear_one():
+    model, data = stubborn(3)
+    free = QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI)
+    first = notes(free)["mixed"]["ranking"][0][0]
+    timed = dataclasses.replace(VNNI, clock=SlowWhereFloat(first))
+    dear = QuantizeStatic(data=data, max_drop=2e-4)(model, timed)
+    order = [name for name, _ in notes(dear)["mixed"]["ranking"]]
+    assert order.index(first) > 0
+
+
+def test_labels_are_judged_by_top1_and_ranked_by_divergence():
+    model = graph(
+        """g (float[N, 16] x) => (float[N, 4] y) {
+          h = Gemm <transB = 1> (x, w1)
+          r = Relu (h)
+          y = Gemm <transB = 1> (r, w2)
+        }""",
+        w1=(32, 16),
+        w2=(4, 32),
+    )
+    x = np.random.default_rng(0).standard_normal((60, 16)).astype(np.float32)
+    data = Dataset.of_arrays({"x": x}, np.arange(60) % 4)
+    quantized = QuantizeStatic(data=data, max_drop=0.2)(model, VNNI)
+    assert notes(quantized)["mixed"]["metric"] == "top1"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_any_single_node_of_any_pattern_can_stay_float(pattern):
+    model = PATTERNS[pattern]()
+    quantized = QuantizeStatic(data=normal(model, rows=12), max_drop=1.0)(model, VNNI)
+    ranking = notes(quantized)["mixed"]["ranking"]  # each of which ran alone in int8
+    assert ranking
+    assert all(np.isfinite(harm) for _, harm in ranking)
+
+
+def test_samples_that_judge_are_others():
+    data = Dataset.of_arrays({"x": np.zeros((100, 1), np.float32)})
+    for samples in (10, 50, 100, 1000):
+        used, held = hold_out(data, samples)
+        assert not used.overlaps(held)
+        assert 1 <= len(held) <= 50
+        assert len(used) >= min(samples, 60)
+
+
+def test_too_small_a_share_names_what_is_float_and_why():
+    model = PATTERNS["chain"]()
+    data = normal(model, rows=8)
+    names = [node.name for node in QuantizeStatic(data=data)(model, VNNI).graph]
+    conv = next(n for n in names if "conv" in (n or "").lower() and "quant" not in n.lower())
+    with pytest.raises(PassError, match="excluded by the user"):
+        QuantizeStatic(data=data, exclude=(conv,), min_share=0.9)(model, VNNI)
+    done = QuantizeStatic(data=data, min_share=1.0)(model, VNNI)
+    assert notes(done)["float_nodes"] == []
+
+
+@pytest.mark.parametrize("fields", [{"max_drop": -1.0}, {"min_share": 1.5}])
+def test_impossible_fields_are_refused(fields):
+    with pytest.raises(OptionError):
+        QuantizeStatic(**fields)
+
+
+@pytest.mark.parametrize("name", ["c0", "c2", "c4"])
+def test_an_excluded_layer_between_int8_layers_really_runs_in_float(name):
+    model, data = stubborn()
+    quantized = QuantizeStatic(data=data, exclude=(name,))(model, VNNI)
+    share = int8_share(quantized)
+    assert share.float_nodes == (name,)
+    assert share.int8_ops == 4
+    assert notes(quantized)["float_nodes"] == [[name, "excluded by the user"]]
+
+
+def test_an_average_behind_a_float_layer_has_a_range_of_its_own():
+    model = graph(
+        """g (float[N, 4, 6, 6] x) => (float[N, 3] y) {
+          [c] a = Conv (x, w)
+          [r] b = Relu (a)
+          [p] d = GlobalAveragePool (b)
+          [f] e = Flatten (d)
+          [h] y = Gemm <transB = 1> (e, v)
+        }""",
+        w=(8, 4, 1, 1),
+        v=(3, 8),
+    )
+    quantized = QuantizeStatic(data=normal(model), max_drop=1.0)(model, VNNI)
+    assert [n for n, _ in notes(quantized)["mixed"]["ranking"]] != []
+
+
+def test_a_model_of_a_fixed_batch():
+    model = graph(
+        "g (float[4, 16] x) => (float[4, 6] y) { y = Gemm <transB = 1> (x, w) }", w=(6, 16)
+    )
+    rows = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    data = Dataset.of_arrays({"x": rows})
+    done = QuantizeStatic(data=data, max_drop=1.0, check_overflow=True)(model, VNNI)
+    assert notes(done)["mixed"]["float"] == []
+
+
+def test_where_the_target_has_them_16_bits_come_before_float():
+    model, data = spoiled()
+    target = Context(target=Target.named("generic-qdq"))
+    quantized = QuantizeStatic(data=data, max_drop=2e-3)(model, target)
+    mixed = notes(quantized)["mixed"]
+    assert mixed["float"] == []
+    assert "d" in mixed["wide"]
+    assert mixed["drop"] <= 2e-3
+    wide = [n for n in quantized.graph if n.op_type == "QuantizeLinear"]
+    kinds = {n.inputs[0].name: n.inputs[2].dtype.name for n in wide}
+    assert kinds["d"] == "UINT16"
+    assert "UINT8" in kinds.values()
+
+
+def test_named_activations_have_16_bits():
+    model, data = spoiled()
+    target = Context(target=Target.named("generic-qdq"))
+    quantized = QuantizeStatic(data=data, wide=("d",))(model, target)
+    kinds = {v.dtype.name for n, v in quantized.graph.initializers.items() if n == "d_zero_point"}
+    assert kinds == {"UINT16"}
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "message"),
+    [("x64-avx2", "d", "no kernels for 16-bit"), ("generic-qdq", "dd", "matches no quantized")],
+)
+def test_16_bits_that_cannot_be_are_refused(target, name, message):
+    model, data = spoiled()
+    with pytest.raises(OptionError, match=message):
+        QuantizeStatic(data=data, wide=(name,))(model, Context(target=Target.named(target)))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from int8_graphs import attention, chain, graph, linear, normal
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, OptionError
+from trimtab.core.metric import evaluate
+from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.target import Target
+from trimtab.passes.quantization.weight_only import QuantizeWeights
+
+VNNI = Context(target=Target.named("x64-avx512-vnni"))
+
+
+def wide():
+    return graph(
+        """g (float[N, 128] x) => (float[N, 64] y) {
+          [up] a = MatMul (x, w1)
+          b = Relu (a)
+          [down] y = Gemm <transB = 1> (b, w2, c)
+        }""",
+        w1=(128, 256),
+        w2=(64, 256),
+        c=(64,),
+    )
+
+
+def lost(model, after, data):
+    return 1 - evaluate(after, data, "cosine", reference=model).value
+
+
+def ops(model):
+    return [node.op_type for node in model.graph]
+
+
+@pytest.mark.parametrize(("bits", "part", "most"), [(4, 0.2, 2e-2), (8, 0.35, 1e-4)])
+def test_weights_shrink_and_the_answer_stays_near(bits, part, most):
+    model = wide()
+    after = QuantizeWeights(bits=bits)(model, VNNI)
+    assert ops(after).count("MatMulNBits") == 2
+    assert after.weight_bytes < part * model.weight_bytes
+    assert lost(model, after, normal(model)) < most
+
+
+def test_a_gemm_becomes_a_product_and_its_bias_stays():
+    model = wide()
+    after = QuantizeWeights(bits=8)(model, VNNI)
+    assert ops(after) == ["MatMulNBits", "Relu", "MatMulNBits", "Add"]
+    names = [node.name for node in after.graph if node.op_type == "MatMulNBits"]
+    assert [name.split("_")[0] for name in names] == ["up", "down"]
+
+
+def test_gptq_is_better_than_rounding_on_correlated_inputs():
+    model = graph("g (float[N, 64] x) => (float[N, 32] y) { y = MatMul (x, w) }", w=(64, 32))
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((512, 8)) @ rng.standard_normal((8, 64))).astype(np.float32)
+    data = Dataset.of_arrays({"x": x + 0.05 * rng.standard_normal(x.shape).astype(np.float32)})
+    plain = QuantizeWeights(int8=False)(model, VNNI)
+    after = QuantizeWeights(method="gptq", data=data, int8=False)(model, VNNI)
+    assert lost(model, after, data) < 0.6 * lost(model, plain, data)
+    assert after.lineage[-1].notes["compensated"] == 1
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("depth", [64, 200])
+def test_gptq_writes_what_the_kernel_reads(bits, symmetric, depth):
+    model = graph(
+        f"g (float[N, {depth}] x) => (float[N, 8] y) {{ y = MatMul (x, w) }}", w=(depth, 8)
+    )
+    how = {"bits": bits, "symmetric": symmetric, "int8": False}
+    data = normal(model, rows=600)
+    plain = lost(model, QuantizeWeights(**how)(model, VNNI), data)
+    after = lost(
+        model, QuantizeWeights(method="gptq", data=data, samples=600, **how)(model, VNNI), data
+    )
+    assert after < 1.3 * plain
+
+
+def test_hqq():
+    pytest.importorskip("torch")
+    model = wide()
+    after = QuantizeWeights(method="hqq")(model, VNNI)
+    assert ops(after).count("MatMulNBits") == 2
+    assert lost(model, after, normal(model)) < 2e-2
+
+
+@pytest.mark.parametrize("block", [16, 128])
+def test_blocks_that_do_not_divide_the_depth(block):
+    model = linear()
+    after = QuantizeWeights(bits=8, block=block)(model, VNNI)
+    feeds = random_feeds(model, batch=2)
+    a, b = (next(iter(run(build_session(m), feeds).values())) for m in (model, after))
+    np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def test_products_of_activations_and_excluded_ones_stay():
+    model = attention()
+    name = next(node.name for node in QuantizeWeights()(model, VNNI).graph if node.name)
+    first = name.removesuffix("_Q4")
+    after = QuantizeWeights(exclude=(first,))(model, VNNI)
+    declined = dict(after.lineage[-1].notes["declined"])
+    assert declined[first] == "excluded by the user"
+    assert list(declined.values()).count("its weight is computed while the model runs") == 2
+    assert ops(after).count("MatMulNBits") == 2
+
+
+def test_convolutions_alone_are_refused_with_the_pass_to_take():
+    with pytest.raises(DataError, match="quantize-static"):
+        QuantizeWeights()(chain(), VNNI)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"bits": 3}, {"block": 20}, {"method": "hqq", "bits": 8}, {"samples": 0}]
+)
+def test_impossible_fields_are_refused(fields):
+    with pytest.raises(OptionError):
+        QuantizeWeights(**fields)(wide(), VNNI)
