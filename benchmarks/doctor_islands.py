@@ -29,7 +29,7 @@ from trimtab.core.ort.session import SessionConfig, random_feeds, running_graph
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes.quantization.static import QuantizeStatic
 from trimtab.passes.simplify.simplify import Simplify
-from trimtab.runtime_bench.doctor import Diagnosis, diagnose
+from trimtab.runtime_bench.doctor.diagnose import Diagnosis, diagnose
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from trimtab.core.target import Target
 from trimtab.core.text import table
 from trimtab.passes.base import relative_error
 from trimtab.passes.tuning.tune import Tune
-from trimtab.runtime_bench.compare import compare
+from trimtab.runtime_bench.measure.compare import compare
 from trimtab.tune_clock import DecidingClock
 
 #: Sizes of text as batch x tokens, and of images as batch.

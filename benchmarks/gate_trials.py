@@ -20,9 +20,9 @@ from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
 from trimtab.core.ort.running import int8_share
-from trimtab.runtime_bench.budgets import Budget, Gate
-from trimtab.runtime_bench.gate import ALPHA, judge
-from trimtab.runtime_bench.gate_run import Collector
+from trimtab.runtime_bench.bench.budgets import Budget, Gate
+from trimtab.runtime_bench.gate.collect import Collector
+from trimtab.runtime_bench.gate.rules import ALPHA, judge
 
 #: Layers of 32 x 256 x 256 multiply-accumulates: about 1 ms on one core.
 LAYERS, ROWS, WIDTH = 20, 32, 256

@@ -24,10 +24,10 @@ from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, random_feeds
-from trimtab.runtime_bench.arm import Arm, Runs
-from trimtab.runtime_bench.pacing import WARM_RUNS, Plan, warm_up
-from trimtab.runtime_bench.process import ProcessArm
-from trimtab.runtime_bench.statistics import PairedTest
+from trimtab.runtime_bench.measure.contender import Arm, Runs
+from trimtab.runtime_bench.measure.pacing import WARM_RUNS, Plan, warm_up
+from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
+from trimtab.runtime_bench.stats.e_process import PairedTest
 
 #: (name, rows, layers) of width 256: about 0.1 ms and 2 ms on one core, weights within its cache.
 MODELS = (("small", 16, 6), ("large", 64, 28))

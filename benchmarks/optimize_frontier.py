@@ -28,8 +28,8 @@ from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.result import Outcome
-from trimtab.runtime_bench.clock import BenchClock
-from trimtab.runtime_bench.compare import compare
+from trimtab.runtime_bench.bench.clock import BenchClock
+from trimtab.runtime_bench.measure.compare import compare
 from trimtab.search import optimize
 
 DROPS = {"minilm": (0.002, 0.005, 0.01)}

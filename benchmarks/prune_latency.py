@@ -26,8 +26,8 @@ from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.dependency.groups import label_channels, prepared
 from trimtab.passes.pruning.structured.importance import by_group, l2, weight_scores
 from trimtab.passes.simplify.simplify import Simplify
-from trimtab.runtime_bench.bench import Timing
-from trimtab.runtime_bench.clock import BenchClock
+from trimtab.runtime_bench.bench.bench import Timing
+from trimtab.runtime_bench.bench.clock import BenchClock
 
 LATENCIES = (0.8, 0.65, 0.5, 0.35)
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)

@@ -22,7 +22,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.runtime_bench.clock import BenchClock
+from trimtab.runtime_bench.bench.clock import BenchClock
 
 
 def search(model: Model, ctx: Context, block: int | None, args: argparse.Namespace) -> Model:

@@ -40,7 +40,7 @@ from trimtab.passes import (
     RoundWeights,
     Simplify,
 )
-from trimtab.runtime_bench.compare import compare
+from trimtab.runtime_bench.measure.compare import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2", "minilm")

@@ -29,13 +29,13 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
-from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.fleet import FleetBench
-from trimtab.runtime_bench.fleet_address import FleetAddress
-from trimtab.runtime_bench.local_fleet import LocalFleet
-from trimtab.runtime_bench.remote import RemoteBench
-from trimtab.runtime_bench.ssh import Ssh
-from trimtab.runtime_bench.statistics import PairedTest
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.devices.fleet_address import FleetAddress
+from trimtab.runtime_bench.devices.remote import RemoteBench
+from trimtab.runtime_bench.devices.ssh import Ssh
+from trimtab.runtime_bench.fleet.bench import FleetBench
+from trimtab.runtime_bench.fleet.local import LocalFleet
+from trimtab.runtime_bench.stats.e_process import PairedTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 ALPHA = 0.01

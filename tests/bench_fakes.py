@@ -9,8 +9,8 @@ import numpy as np
 
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
-from trimtab.runtime_bench.arm import Runs
-from trimtab.runtime_bench.placement import Placement
+from trimtab.runtime_bench.machine.placement import Placement
+from trimtab.runtime_bench.measure.contender import Runs
 
 
 @dataclass

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from trimtab.core.ort.session import SessionConfig
-from trimtab.runtime_bench.budgets import Budget, Gate
-from trimtab.runtime_bench.card import Card
-from trimtab.runtime_bench.environment import Environment
-from trimtab.runtime_bench.fitness import Fitness
-from trimtab.runtime_bench.values import Comparison, Measurement
+from trimtab.runtime_bench.bench.budgets import Budget, Gate
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.noise_check import Fitness
+from trimtab.runtime_bench.measure.startup import Card
+from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
 NOISY = Fitness(fit=False, reasons=("the hypervisor took 9.0% of the CPU time",))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trimtab.core.metric import Metric, Quality, evaluate
     from trimtab.core.model import Model
     from trimtab.core.target import Target
-    from trimtab.runtime_bench.compare import compare
+    from trimtab.runtime_bench.measure.compare import compare
 
     from .exporter import export
     from .open_model import open_model as load
@@ -44,7 +44,7 @@ _HOMES = {
     "Result": "trimtab.result:Result",
     "Target": "trimtab.core.target:Target",
     "TrimtabError": "trimtab.core.errors:TrimtabError",
-    "compare": "trimtab.runtime_bench.compare:compare",
+    "compare": "trimtab.runtime_bench.measure.compare:compare",
     "evaluate": "trimtab.core.metric:evaluate",
     "export": "trimtab.exporter:export",
     "load": "trimtab.open_model:open_model",

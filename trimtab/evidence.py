@@ -19,8 +19,8 @@ from .recipe import Recipe
 from .result import Result
 
 if TYPE_CHECKING:
-    from trimtab.runtime_bench.doctor import Diagnosis
-    from trimtab.runtime_bench.environment import Environment
+    from trimtab.runtime_bench.doctor.diagnose import Diagnosis
+    from trimtab.runtime_bench.machine.environment import Environment
 
 T = TypeVar("T")
 #: How a recipe becomes a model: with a cache of steps, a beginning costs nothing.
@@ -71,7 +71,7 @@ def gather(
         make: how the float beginning of the winner's recipe is made again.
         environment: of the machine that measured; this one where None.
     """
-    from trimtab.runtime_bench.environment import Environment as Here
+    from trimtab.runtime_bench.machine.environment import Environment as Here
 
     missing = _Missing()
     found: dict[str, Any] = {
@@ -133,7 +133,7 @@ class _Pair:
         }
 
     def _diagnosis(self, model: Model) -> Diagnosis:
-        from trimtab.runtime_bench.doctor import diagnose
+        from trimtab.runtime_bench.doctor.diagnose import diagnose
 
         config = SessionConfig.of(self.ctx.target)
         if config.provider not in available_providers():

@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trimtab.runtime_bench.doctor import Facts
-from trimtab.runtime_bench.doctor_profile import NodeTime
+from trimtab.runtime_bench.doctor.diagnose import Facts
+from trimtab.runtime_bench.doctor.profile import NodeTime
 
 
 @dataclass

@@ -15,7 +15,7 @@ from trimtab.core.model import Model
 from .recipe import Recipe
 
 if TYPE_CHECKING:
-    from trimtab.runtime_bench.values import Comparison
+    from trimtab.runtime_bench.measure.values import Comparison
 
 SCHEMA = 1
 #: What is made as small as possible: time, file, multiply-accumulates, or bytes moved by a run.

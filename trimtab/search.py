@@ -18,8 +18,8 @@ from trimtab.core.errors import OptionError
 from trimtab.core.metric import Metric, find_metric
 from trimtab.core.model import Model
 from trimtab.passes.base import Pass
-from trimtab.runtime_bench.bench import Bench, LocalBench
-from trimtab.runtime_bench.several import machine_class
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench
+from trimtab.runtime_bench.multi_device import machine_class
 from trimtab.searching.confirm import confirm
 from trimtab.searching.costs import is_here
 from trimtab.searching.effort import Effort, Spent
@@ -164,7 +164,7 @@ def _effort(seconds: float | None, train: float | str | None) -> Effort:
 
 
 def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001 - as documented
-    from trimtab.runtime_bench.engine_cache import cache_root
+    from trimtab.runtime_bench.machine.engine_cache import cache_root
 
     if cache is True:
         return cache_root()

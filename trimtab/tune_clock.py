@@ -14,11 +14,11 @@ from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.arms import InProcessArm
-from trimtab.runtime_bench.clock import ALPHA, BenchClock
-from trimtab.runtime_bench.compare import compare
-from trimtab.runtime_bench.statistics import PairedTest
-from trimtab.runtime_bench.verdict import decide
+from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock
+from trimtab.runtime_bench.measure.compare import compare
+from trimtab.runtime_bench.measure.in_process import InProcessArm
+from trimtab.runtime_bench.stats.e_process import PairedTest
+from trimtab.runtime_bench.stats.verdict import decide
 
 #: Relative difference that counts as none: small forms gain a few per cent.
 RESOLUTION = 0.03

@@ -25,7 +25,7 @@ from trimtab.core.target import Target
 from trimtab.passes.base import Pass, Rewrite
 from trimtab.recipe import Recipe
 from trimtab.result import Outcome
-from trimtab.runtime_bench.gate import judge
+from trimtab.runtime_bench.gate.rules import judge
 from trimtab.search import optimize, save_outcome
 from trimtab.searching.effort import Effort
 
@@ -378,8 +378,8 @@ def test_the_recipe_of_a_pruned_model_makes_the_same_bytes_without_a_clock(tmp_p
 
 
 def test_the_folder_holds_budgets_that_a_gate_reads_and_the_frontier(tmp_path: Path) -> None:
-    from trimtab.runtime_bench.budget_file import load_gates
-    from trimtab.runtime_bench.ruling import Facts
+    from trimtab.runtime_bench.gate.budget_file import load_gates
+    from trimtab.runtime_bench.gate.verdicts import Facts
 
     np.savez(tmp_path / "data.npz", **arrays(120))
     path = graphs.cnn().save(tmp_path / "float.onnx")

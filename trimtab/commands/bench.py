@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.ort.session import Feeds, SessionConfig
     from trimtab.core.progress import Progress
-    from trimtab.runtime_bench.bench import Bench, Timing
-    from trimtab.runtime_bench.compare import ModelOrPath
+    from trimtab.runtime_bench.bench.bench import Bench, Timing
+    from trimtab.runtime_bench.measure.compare import ModelOrPath
 
 SUMMARY = "measure models against each other"
 INTERRUPTED = 130
@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.devices import bench_on, device_names
+    from trimtab.runtime_bench.devices.registry import bench_on, device_names
 
     progress = Stderr()
     request = _Request(args, progress)
@@ -97,7 +97,7 @@ def _carry_out(
 ) -> int:
     from pathlib import Path
 
-    from trimtab.runtime_bench.values import save
+    from trimtab.runtime_bench.measure.values import save
 
     args = request.args
     request.measure_on(bench)
@@ -165,7 +165,7 @@ class _Request:
 
     def measure(self, threads: int, batch: int | None) -> tuple[int, dict[str, Any]]:
         """Measure one combination and print it: exit code and entry of the document."""
-        from trimtab.runtime_bench.present import comparison_lines, measurement_lines
+        from trimtab.runtime_bench.measure.text import comparison_lines, measurement_lines
 
         how = self._timing(threads)
         feeds, per_second = self._feeds(batch), self.concurrency > 1
@@ -184,7 +184,7 @@ class _Request:
         """Measure what each model costs to start and hold, in fresh processes, and print it."""
         from trimtab.core.errors import RunError
         from trimtab.core.ort.accelerators import CPU
-        from trimtab.runtime_bench.present import card_lines
+        from trimtab.runtime_bench.measure.text import card_lines
 
         how = self._timing(self.sweep()[0]["threads"])
         arena = how.config.provider == CPU
@@ -202,14 +202,14 @@ class _Request:
 
     def _config(self, threads: int) -> SessionConfig:
         from trimtab.core.ort.session import SessionConfig
-        from trimtab.runtime_bench.device import with_cuda_graph
+        from trimtab.runtime_bench.measure.io_binding import with_cuda_graph
 
         config = SessionConfig(self.args.provider or "CPUExecutionProvider", threads)
         return with_cuda_graph(config) if self.args.cuda_graph else config
 
     def _feeds(self, batch: int | None) -> Feeds:
         from trimtab.core.dataset import Dataset
-        from trimtab.runtime_bench.feeds import make_feeds
+        from trimtab.runtime_bench.measure.feeds import make_feeds
 
         if self.args.data is None:
             return make_feeds(self.base_model, self.shapes, batch=batch, seed=self.seed)
@@ -217,7 +217,7 @@ class _Request:
         return next(iter(data)).feeds
 
     def _timing(self, threads: int) -> Timing:
-        from trimtab.runtime_bench.bench import Timing
+        from trimtab.runtime_bench.bench.bench import Timing
 
         return Timing(
             self._config(threads),
@@ -244,7 +244,7 @@ class _Request:
     ) -> None:
         import sys
 
-        from trimtab.runtime_bench.present import plot_lines
+        from trimtab.runtime_bench.measure.text import plot_lines
 
         title = f"threads {threads}" + (f", batch {batch}" if batch else "")
         title += f", {self.concurrency} callers" if self.concurrency > 1 else ""

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Do it."""
     from trimtab.core.errors import OptionError
-    from trimtab.runtime_bench import devices
+    from trimtab.runtime_bench.devices import registry as devices
 
     if args.action != "list" and args.name is None:
         raise OptionError("needs the name of a device", where=f"device {args.action}")
@@ -63,10 +63,10 @@ def _install(name: str, wheels: str | None) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.device_check import check_lines
-    from trimtab.runtime_bench.device_install import install
-    from trimtab.runtime_bench.devices import find
-    from trimtab.runtime_bench.ssh import Ssh
+    from trimtab.runtime_bench.devices.check import check_lines
+    from trimtab.runtime_bench.devices.install import install
+    from trimtab.runtime_bench.devices.registry import find
+    from trimtab.runtime_bench.devices.ssh import Ssh
 
     device = find(name)
     if not isinstance(device, Ssh):
@@ -78,9 +78,9 @@ def _install(name: str, wheels: str | None) -> int:
 
 def _check(name: str) -> int:
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.device_check import check, check_lines
-    from trimtab.runtime_bench.devices import bench_on, find
-    from trimtab.runtime_bench.ssh import Ssh
+    from trimtab.runtime_bench.devices.check import check, check_lines
+    from trimtab.runtime_bench.devices.registry import bench_on, find
+    from trimtab.runtime_bench.devices.ssh import Ssh
 
     device = find(name)
     if isinstance(device, Ssh):

@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.files import write_text
     from trimtab.doctor_prune import examine
     from trimtab.open_model import open_model
-    from trimtab.runtime_bench.feeds import check_same_inputs
+    from trimtab.runtime_bench.measure.feeds import check_same_inputs
 
     if args.prune:
         return examine(args)
@@ -80,8 +80,8 @@ def _slow(
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.runtime_bench.bench import LocalBench, Timing
-    from trimtab.runtime_bench.devices import bench_on
+    from trimtab.runtime_bench.bench.bench import LocalBench, Timing
+    from trimtab.runtime_bench.devices.registry import bench_on
 
     given = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:
@@ -131,7 +131,7 @@ def _accuracy(
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:
     from trimtab.core.dataset import Dataset
     from trimtab.core.units import shape
-    from trimtab.runtime_bench.feeds import make_feeds
+    from trimtab.runtime_bench.measure.feeds import make_feeds
 
     if args.data:
         return next(iter(Dataset.open(args.data, batch=1).bind(model).take(1))).feeds

@@ -28,7 +28,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.fields import convert
-    from trimtab.runtime_bench.local_fleet import LocalFleet
+    from trimtab.runtime_bench.fleet.local import LocalFleet
 
     count = convert(int, args.local, where="--local")
     port = convert(int, args.port, where="--port")

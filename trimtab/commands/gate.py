@@ -24,9 +24,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab.runtime_bench.budgets import Gate
-    from trimtab.runtime_bench.compare import ModelOrPath
-    from trimtab.runtime_bench.outputs import Outcome
+    from trimtab.runtime_bench.bench.budgets import Gate
+    from trimtab.runtime_bench.gate.reporters import Outcome
+    from trimtab.runtime_bench.measure.compare import ModelOrPath
 
 SUMMARY = "check a model against its budgets, for CI"
 
@@ -57,12 +57,12 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
-    from trimtab.runtime_bench.budget_file import load_gates
-    from trimtab.runtime_bench.budgets import count_statistical
-    from trimtab.runtime_bench.devices import bench_on, device_names
-    from trimtab.runtime_bench.gate import ALPHA, exit_code, judge
-    from trimtab.runtime_bench.gate_run import Collector
-    from trimtab.runtime_bench.outputs import Outcome, all_rulings, lines
+    from trimtab.runtime_bench.bench.budgets import count_statistical
+    from trimtab.runtime_bench.devices.registry import bench_on, device_names
+    from trimtab.runtime_bench.gate.budget_file import load_gates
+    from trimtab.runtime_bench.gate.collect import Collector
+    from trimtab.runtime_bench.gate.reporters import Outcome, all_rulings, lines
+    from trimtab.runtime_bench.gate.rules import ALPHA, exit_code, judge
 
     seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
     gates = [
@@ -92,7 +92,7 @@ def execute(args: argparse.Namespace) -> int:
     print("\n".join(lines(outcomes)))  # noqa: T201
     _tell_github(args.budgets, outcomes)
     if args.history:
-        from trimtab.runtime_bench.history import append
+        from trimtab.runtime_bench.gate.history import append
 
         append(args.history, outcomes)
     return exit_code(all_rulings(outcomes), args.on_inconclusive)
@@ -116,7 +116,7 @@ def _open(name: str) -> ModelOrPath:
 def _check_history(path: str | None) -> None:
     """A history that cannot be appended to is told before anything is measured."""
     if path:
-        from trimtab.runtime_bench.history import History
+        from trimtab.runtime_bench.gate.history import History
 
         History(path).close()
 
@@ -126,8 +126,8 @@ def _write(args: argparse.Namespace, outcomes: Sequence[Outcome], alpha: float) 
     from pathlib import Path
 
     from trimtab.core.files import write_text
-    from trimtab.runtime_bench import outputs
-    from trimtab.runtime_bench.values import save
+    from trimtab.runtime_bench.gate import reporters as outputs
+    from trimtab.runtime_bench.measure.values import save
 
     if args.json:
         told = outputs.document(outcomes, alpha=alpha, on_inconclusive=args.on_inconclusive)
@@ -149,7 +149,7 @@ def _tell_github(budgets: str, outcomes: Sequence[Outcome]) -> None:
     from pathlib import Path
 
     from trimtab.core.files import writing
-    from trimtab.runtime_bench.outputs import markdown, workflow_commands
+    from trimtab.runtime_bench.gate.reporters import markdown, workflow_commands
 
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:

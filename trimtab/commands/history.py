@@ -21,8 +21,8 @@ def execute(args: argparse.Namespace) -> int:
     """Print the series."""
     import json
 
-    from trimtab.runtime_bench.history import History
-    from trimtab.runtime_bench.trend import document, lines
+    from trimtab.runtime_bench.gate.history import History
+    from trimtab.runtime_bench.gate.trend import document, lines
 
     history = History(args.file, create=False)
     try:

@@ -86,7 +86,7 @@ def context(args: argparse.Namespace) -> Context:
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.runtime_bench.clock import BenchClock
+    from trimtab.runtime_bench.bench.clock import BenchClock
 
     threads = convert(int | None, args.threads, where="--threads")
     data = getattr(args, "data", None)

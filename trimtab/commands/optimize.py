@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trimtab.core.dataset import Dataset
     from trimtab.core.model import Model
     from trimtab.result import Constraints, Outcome
-    from trimtab.runtime_bench.bench import Bench
+    from trimtab.runtime_bench.bench.bench import Bench
     from trimtab.searching.effort import Effort
 
 SUMMARY = "find the best model that holds your constraints"
@@ -105,8 +105,8 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
     from trimtab.open_model import open_model
-    from trimtab.runtime_bench.devices import runner_on
-    from trimtab.runtime_bench.several import bench_on_all
+    from trimtab.runtime_bench.devices.registry import runner_on
+    from trimtab.runtime_bench.multi_device import bench_on_all
     from trimtab.searching.given import first_feeds
 
     constraints, effort = _constraints(args), _effort(args)
@@ -166,7 +166,7 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.runtime_bench.clock import BenchClock
+    from trimtab.runtime_bench.bench.clock import BenchClock
 
     threads = convert(int | None, args.threads, where="--threads")
     return Context(

@@ -97,7 +97,7 @@ def _cache_name(provider: str) -> str:
     import re
 
     from trimtab.core.ort.accelerators import memory_of
-    from trimtab.runtime_bench.gpu import nvidia_smi
+    from trimtab.runtime_bench.machine.gpu import nvidia_smi
 
     name = nvidia_smi(["name"], "0") if memory_of(provider) else None
     return f"forms-{re.sub('[^a-z0-9]+', '-', name[0].lower())}.json" if name else "forms.json"

@@ -12,7 +12,7 @@ from trimtab.core.model import Model
 from trimtab.result import Outcome, Result
 
 if TYPE_CHECKING:
-    from trimtab.runtime_bench.values import Measurement
+    from trimtab.runtime_bench.measure.values import Measurement
 
 from trimtab.core.text import bytes_text, duration_text, table
 

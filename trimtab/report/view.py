@@ -120,7 +120,7 @@ def load(path: str | Path) -> View:
     Raises:
         DataError: it cannot be read, is no result of `optimize`, or of another schema.
     """
-    from trimtab.runtime_bench.values import load as load_document
+    from trimtab.runtime_bench.measure.values import load as load_document
 
     return view(load_document(Path(path), newest=SCHEMA), where=str(path))
 

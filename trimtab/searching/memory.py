@@ -8,8 +8,8 @@ from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.result import Result
-from trimtab.runtime_bench.bench import Bench, Timing
-from trimtab.runtime_bench.several import machine_class
+from trimtab.runtime_bench.bench.bench import Bench, Timing
+from trimtab.runtime_bench.multi_device import machine_class
 
 from .store import Store, key_of
 

@@ -16,14 +16,14 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, running_graph
 from trimtab.result import Result
-from trimtab.runtime_bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.several import machine_class
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.multi_device import machine_class
 from trimtab.structure import structure
 
 from .store import Store, key_of
 
 if TYPE_CHECKING:
-    from trimtab.runtime_bench.values import Comparison
+    from trimtab.runtime_bench.measure.values import Comparison
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
@@ -183,7 +183,7 @@ def _suffices(found: Any, seconds_each: float) -> bool:
 
 
 def _comparison(value: Any) -> Comparison:
-    from trimtab.runtime_bench.values import Comparison
+    from trimtab.runtime_bench.measure.values import Comparison
 
     return Comparison.from_json(value)
 

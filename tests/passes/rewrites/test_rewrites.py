@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import forms_attention
-import forms_more
 import graphs
 import numpy as np
 import onnx
 import pytest
+import rewrite_cases_attention as forms_attention
+import rewrite_cases_more as forms_more
 from rewrite_cases import CASES as FIRST
 from rewrite_cases import NORM, Case, shaped
 from rewrite_cases import REFUSALS as FIRST_REFUSALS

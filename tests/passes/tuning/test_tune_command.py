@@ -97,7 +97,9 @@ def test_a_dry_run_of_free_sizes_tells_the_least_gain_known(
 
 
 def test_each_model_of_gpu_has_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab.runtime_bench.gpu.nvidia_smi", lambda *_: ["NVIDIA H100 80GB"])
+    monkeypatch.setattr(
+        "trimtab.runtime_bench.machine.gpu.nvidia_smi", lambda *_: ["NVIDIA H100 80GB"]
+    )
     assert _cache_name("CUDAExecutionProvider") == "forms-nvidia-h100-80gb.json"
     assert _cache_name("CPUExecutionProvider") == "forms.json"
 

@@ -10,7 +10,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import INT8_ALLOWED, SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic
-from trimtab.runtime_bench.doctor import diagnose
+from trimtab.runtime_bench.doctor.diagnose import diagnose
 
 
 def test_all_of_it_is_int8_and_the_doctor_says_so():

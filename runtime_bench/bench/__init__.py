@@ -1,0 +1,1 @@
+"""The bench as passes and commands see it: measure, compare, diagnose, on this machine."""

@@ -1,0 +1,246 @@
+"""Where measurements are taken: on this machine, or on a device that runs the same code.
+
+Everything that measures asks a `Bench`, so that nothing but the bench knows of devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.progress import Progress
+from trimtab.core.target import Target
+from trimtab.runtime_bench.doctor.diagnose import diagnose
+from trimtab.runtime_bench.doctor.report import document, lines
+from trimtab.runtime_bench.gate.rules import ratio_verdict
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.noise_check import Fitness, Snapshot, fit_to_measure
+from trimtab.runtime_bench.measure.compare import ModelOrPath, compare, measure
+from trimtab.runtime_bench.measure.startup import Card, card
+from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
+from trimtab.runtime_bench.measure.values import Comparison, Measurement
+from trimtab.runtime_bench.stats.e_process import PairedTest
+from trimtab.runtime_bench.stats.percentiles import tail_test
+from trimtab.runtime_bench.stats.verdict import decide
+
+from .budgets import Budget
+
+#: Lines for people, and the same as JSON values.
+Told = tuple[Sequence[str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long and how surely to measure; see `compare`.
+
+    Attributes:
+        config: how sessions are built.
+        max_seconds: of all together.
+        alpha: bound on any wrong verdict.
+        resolution: relative difference that counts as none.
+        seed: of the order of blocks.
+        in_process: all sessions in one process.
+        concurrency: callers at once.
+        budgets: ends a measurement as soon as they are decided.
+        brief: ends a comparison as soon as its verdict stands, however wide the interval.
+    """
+
+    config: SessionConfig
+    max_seconds: float = 30.0
+    alpha: float = 0.01
+    resolution: float = 0.05
+    seed: int = 0
+    in_process: bool = False
+    concurrency: int = 1
+    budgets: tuple[Budget, ...] = ()
+    brief: bool = False
+
+
+class Bench(Protocol):
+    """Takes measurements; what each raises is told in `compare`, `measure` and `card`."""
+
+    def compare(
+        self,
+        base: ModelOrPath,
+        candidates: Sequence[ModelOrPath],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """Candidates against a base, interleaved."""
+        ...
+
+    def measure(
+        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """Models side by side, without a verdict."""
+        ...
+
+    def card(
+        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[Card, Fitness]:
+        """What a model costs to start and hold, and whether the machine was quiet meanwhile."""
+        ...
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """What runs there and why it is slow; see `doctor.diagnose`."""
+        ...
+
+    def environment(self) -> Environment:
+        """Of the machine that measures."""
+        ...
+
+    def target(self, threads: int | None) -> Target:
+        """What that machine's kernels want."""
+        ...
+
+
+class LocalBench:
+    """This machine."""
+
+    def compare(
+        self,
+        base: ModelOrPath,
+        candidates: Sequence[ModelOrPath],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """See `Bench`."""
+        return compare(
+            base,
+            candidates,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            alpha=how.alpha,
+            resolution=how.resolution,
+            seed=how.seed,
+            progress=progress,
+            in_process=how.in_process,
+            until=_decided(how, len(candidates)),
+            make_arm=_callers(how),
+        )
+
+    def measure(
+        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """See `Bench`."""
+        return measure(
+            models,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            seed=how.seed,
+            progress=progress,
+            in_process=how.in_process,
+            until=tails_decided(how.budgets, how.alpha) if how.budgets else None,
+            make_arm=_callers(how),
+        )
+
+    def card(
+        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[Card, Fitness]:
+        """See `Bench`."""
+        before = Snapshot.now(how.config)
+        found = card(model, feeds, how.config, processes=processes, arena=arena)
+        return found, fit_to_measure(before, Snapshot.now(how.config))
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+        target: Target | None = None,
+    ) -> Told:
+        """See `Bench`; for a target that is not this machine, by its table."""
+        models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
+        found = diagnose(
+            models[0],
+            feeds,
+            how.config,
+            target=target,
+            baseline=models[1] if baseline else None,
+            profiled=profiled,
+        )
+        return lines(found), document(found)
+
+    def environment(self) -> Environment:
+        """See `Bench`."""
+        return Environment.here()
+
+    def target(self, threads: int | None) -> Target:
+        """See `Bench`."""
+        return Target.detect(threads)
+
+
+def _callers(how: Timing) -> Callable[..., ProcessArm] | None:
+    if how.concurrency == 1:
+        return None
+    return lambda model, name: ProcessArm(model, how.config, name, concurrency=how.concurrency)
+
+
+def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
+    if how.budgets:
+        return _ratios_decided(how)
+    return _verdict_stands(how, how.alpha / candidates) if how.brief else None
+
+
+def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
+    """A verdict that holds for kept sessions too, and an interval of two ends to report."""
+
+    def stands(test: PairedTest) -> bool:
+        verdict = decide(test, alpha=alpha, resolution=how.resolution, renewed=False)
+        return verdict != "inconclusive" and all(map(math.isfinite, test.interval(alpha)))
+
+    return stands
+
+
+def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
+    """Every budget is ruled; a few blocks more, until the interval has two ends to report."""
+
+    def decided(test: PairedTest) -> bool:
+        for budget in how.budgets:
+            if ratio_verdict(test, budget, how.alpha, how.resolution) == "inconclusive":
+                return False
+        return all(math.isfinite(end) for end in test.interval(how.alpha))
+
+    return decided
+
+
+def tails_decided(
+    budgets: Sequence[Budget], alpha: float
+) -> Callable[[Sequence[Sequence[int]]], bool]:
+    """When the runs of one model decide all its percentile budgets.
+
+    It looks again only after the runs have grown by a tenth, since a look goes through all of them.
+    """
+    next_look = 0
+
+    def decided(samples: Sequence[Sequence[int]]) -> bool:
+        nonlocal next_look
+        runs = samples[0]
+        if len(runs) < next_look:
+            return False
+        next_look = len(runs) + len(runs) // 10 + 1
+        return all(
+            tail_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
+            for b in budgets
+        )
+
+    return decided

@@ -1,0 +1,77 @@
+"""The clock that passes ask, on top of the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trimtab.core.context import Ratio
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.progress import Silent
+from trimtab.runtime_bench.stats.e_process import medians_side_by_side
+
+from .bench import Bench, LocalBench, Timing
+
+#: `Ratio` promises a 95% interval.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class BenchClock:
+    """Measures models for passes that decide by time.
+
+    Attributes:
+        in_process: sessions in this process: a pass measures many small models, and starting two
+            processes for each costs more than measuring. A model that crashes takes all down.
+        seed: of the order of blocks.
+        bench: where it measures.
+    """
+
+    in_process: bool = True
+    seed: int = 0
+    bench: Bench = field(default_factory=LocalBench)
+
+    def compare(
+        self,
+        base: Model,
+        candidate: Model,
+        feeds: Feeds,
+        config: SessionConfig,
+        seconds: float,
+    ) -> Ratio:
+        """The candidate's speed-up over the base, both measured interleaved in one run.
+
+        Raises:
+            RunError: a model was refused, crashed or hung, or there was no time for a block.
+        """
+        how = self._timing(config, seconds)
+        found = self.bench.compare(base, [candidate], feeds, how, Silent())[0].check()
+        if found.interrupted:
+            raise KeyboardInterrupt  # a pass cannot go on with half a measurement
+        if not found.blocks:
+            raise RunError(
+                f"one comparison takes longer than {seconds:g} s",
+                where=candidate.name,
+                hint="Give more time, or smaller inputs",
+            )
+        return Ratio(found.ratio, found.low, found.high)
+
+    def median_ns(
+        self, models: Sequence[Model], feeds: Feeds, config: SessionConfig, seconds: float
+    ) -> list[float]:
+        """Median latency of each model in nanoseconds, all measured interleaved in one run.
+
+        What slows all models of a round alike is taken out, so that their ratios hold.
+
+        Raises:
+            RunError: a model was refused, crashed or hung.
+        """
+        found = self.bench.measure(models, feeds, self._timing(config, seconds), Silent())
+        if any(m.interrupted for m in found):
+            raise KeyboardInterrupt  # a pass cannot go on with half a measurement
+        return medians_side_by_side([m.samples_ns for m in found])
+
+    def _timing(self, config: SessionConfig, seconds: float) -> Timing:
+        return Timing(config, seconds, alpha=ALPHA, seed=self.seed, in_process=self.in_process)

@@ -1,0 +1,1 @@
+"""Benches elsewhere: addresses, transports, the agent on a device, the registry."""

@@ -1,0 +1,231 @@
+"""What runs on a device: it holds the device's lock, keeps models, and measures when told to.
+
+Started as `python -m trimtab.runtime_bench.devices.agent`, by ssh or any other means that joins two
+pipes. It takes JSON commands on stdin and answers on stdout, and measures with the same blocks as
+the bench at home. When stdin closes it ends, and its workers with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.target import Target
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.bench.budgets import Budget
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.system import temperature, text_of, word_after
+from trimtab.runtime_bench.measure.protocol import Message, pack_error, receive, send
+
+from .agent_store import Store
+from .dispatch import answer_of
+
+#: Raised whenever what the two sides say to each other changes.
+PROTOCOL = 1
+T = TypeVar("T")
+
+
+class Agent:
+    """Carries out commands; each method named `do_*` is one, its keywords the command's.
+
+    Args:
+        stream: where commands come from; the bytes of a file follow the command that announces it.
+        answer: sends a message.
+        store: of models and feeds, and the lock.
+        bench: measures.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        answer: Callable[[Message], None],
+        store: Store,
+        bench: Bench | None = None,
+    ) -> None:
+        self.stream, self.send, self.store = stream, answer, store
+        self.bench: Bench = bench or LocalBench()
+
+    def answer(self, message: Message) -> Message:
+        """Carry out one command; an error becomes an answer as well."""
+        arguments = dict(message)
+        command = getattr(self, f"do_{arguments.pop('do', '')}", None)
+        try:
+            if command is None:
+                raise RunError("does not know that command", where="device")  # noqa: TRY301
+            found: Message = command(**arguments)
+        except TrimtabError as error:
+            return pack_error(error)
+        except MemoryError:
+            return pack_error(RunError("runs out of memory", where="device"))
+        except Exception as error:  # noqa: BLE001 - an agent must answer whatever happens
+            return pack_error(RunError(f"{type(error).__name__}: {error}", where="device"))
+        return found
+
+    def do_hello(self) -> Message:
+        """Who and where this is."""
+        return {
+            "protocol": PROTOCOL,
+            "trimtab": version("trimtab"),
+            "environment": Environment.here().to_json(),
+            "target": Target.detect().to_json(),
+            "memory_bytes": memory_bytes(),
+            "free_bytes": self.store.free_bytes(),
+            "temperature": temperature(),
+        }
+
+    def do_lock(self, who: str) -> Message:
+        """Take the device; where another has it, who and since when."""
+        return {"holder": self.store.lock(who)}
+
+    def do_missing(self, digests: list[str]) -> Message:
+        """Which of these are not here."""
+        return {"digests": [d for d in digests if not self.store.has(d)]}
+
+    def do_put(self, digest: str, files: list[list[Any]]) -> Message:
+        """Keep files, whose bytes follow: [name, bytes] of each, in order."""
+        self.store.put(digest, [(str(name), int(size)) for name, size in files], self.stream)
+        return {}
+
+    def do_compare(self, **call: Any) -> Message:
+        """Candidates against a base, the first, by digest."""
+        return self._measured("compare", **call) | {"temperature": temperature()}
+
+    def do_measure(self, **call: Any) -> Message:
+        """Models side by side, by digest."""
+        return self._measured("measure", **call) | {"temperature": temperature()}
+
+    def do_card(self, **call: Any) -> Message:
+        """What a model costs to start and hold."""
+        return self._measured("card", **call)
+
+    def do_diagnosis(self, **call: Any) -> Message:
+        """What runs here and why it is slow."""
+        return self._measured("diagnosis", **call)
+
+    def _measured(
+        self, what: str, models: list[str], feeds: str, how: Message, **more: object
+    ) -> Message:
+        paths, progress = self._models(models), Forward(self.send)
+        return answer_of(
+            self.bench, what, paths, self._feeds(feeds), timing_of(how), progress, **more
+        )
+
+    def _models(self, digests: list[str]) -> list[Path]:
+        return [self.store.model(digest) for digest in digests]
+
+    def _feeds(self, digest: str) -> Feeds:
+        with np.load(self.store.feeds(digest), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+class Forward:
+    """Progress that is told to the other side."""
+
+    def __init__(self, answer: Callable[[Message], None]) -> None:
+        self._send = answer
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Pass the items on, telling how many there were."""
+        for count, item in enumerate(items, 1):
+            yield item
+            self._send({"progress": [label, count, total]})
+
+    def say(self, text: str) -> None:
+        """Tell a line."""
+        self._send({"said": text})
+
+
+def timing_to_json(how: Timing) -> Message:
+    """A timing as JSON values."""
+    plain = dict(how.__dict__, config=how.config.to_json())
+    return plain | {"budgets": [asdict(b) for b in how.budgets]}
+
+
+def timing_of(value: Message) -> Timing:
+    """The timing that `timing_to_json` wrote."""
+    fields = dict(value, config=SessionConfig.from_json(value["config"]))
+    return Timing(**fields | {"budgets": tuple(Budget(**b) for b in value["budgets"])})
+
+
+def memory_bytes() -> int:
+    """Memory of this machine that is free for use, 0 where the system does not tell."""
+    return 1024 * (word_after(text_of("/proc/meminfo"), "MemAvailable:") or 0)
+
+
+class Commands:
+    """Commands as they come, read in a thread, so that a stop is seen while something is measured.
+
+    The thread waits after each command until it is carried out, since the bytes of files follow
+    some of them; only a running measurement is listened beside.
+    """
+
+    def __init__(self, stream: BinaryIO, gone: Callable[[], None]) -> None:
+        self._stream, self._gone = stream, gone
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._ready = threading.Event()
+        self._ready.set()
+        self.busy = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            message = self._queue.get()
+            self.busy = message.get("do") in {"compare", "measure", "card", "diagnosis"}
+            if self.busy:
+                self._ready.set()
+            yield message
+            self.busy = False
+            self._ready.set()
+
+    def _listen(self) -> None:
+        while True:
+            self._ready.wait()
+            message = receive(self._stream)
+            if message is None:
+                self._gone()
+                return
+            if message.get("do") == "stop":
+                if self.busy:
+                    os.kill(os.getpid(), signal.SIGINT)
+                continue
+            self._ready.clear()
+            self._queue.put(message)
+
+
+def main() -> None:
+    """Serve on stdin and stdout; what libraries print goes to stderr instead."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    guard = threading.Lock()
+
+    def answer(message: Message) -> None:
+        with guard:
+            send(answers, message)
+
+    # Whoever started it may have told it to ignore the signal that ends a measurement.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    store = Store.here()
+    # The end of the process frees the lock and closes the workers' stdin, which ends them.
+    commands = Commands(sys.stdin.buffer, lambda: os._exit(0))
+    agent = Agent(sys.stdin.buffer, answer, store)
+    for message in commands:
+        found = agent.answer(message)
+        with contextlib.suppress(OSError):
+            answer(found | {"done": True})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""A model timed by onnxruntime_perf_test: every letter of a block is a process of its own.
+
+The program runs once to warm up, and the next runs still get faster, so the first rows of each
+process are dropped. What it writes are rows `model,seconds,peak bytes,CPU share,run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from trimtab.core.errors import RunError
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.runtime_bench.machine.placement import Placement
+from trimtab.runtime_bench.measure.contender import Runs
+from trimtab.runtime_bench.measure.subject import Subject
+
+from .agent_store import MODEL, digest_of
+from .bundles import model_files
+from .shells import BareDevice
+
+#: Rows that are dropped, and rows that a process gives at least: its start is the dear part.
+WARM_ROWS, ROWS = 2, 20
+#: What the program calls the levels of optimization.
+_LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
+
+
+class PerfTestArm:
+    """A model whose every letter is a process of the program."""
+
+    host: Any = None
+    placement: Placement | None = None
+
+    def __init__(
+        self, device: BareDevice, subject: Subject, name: str, config: SessionConfig, folder: Path
+    ) -> None:
+        self.device, self.subject, self.name = device, subject, name
+        self.config, self._folder, self._place = config, folder, ""
+
+    def warm(self, feeds: Feeds) -> None:
+        """Copy model and inputs, once for each pair of digests, and run once."""
+        files = model_files(self.subject, self._folder)
+        digest = hashlib.sha256(f"{digest_of(files)}{_digest(feeds)}".encode()).hexdigest()[:32]
+        self._place, shell = f"{self.device.folder}/{digest}", self.device.shell
+        if not holds(self.device, f"-f {shlex.quote(self._place)}/whole"):
+            data = f"{self._place}/test_data_set_0"
+            shell.run(["mkdir", "-p", data])
+            for name, path in files:
+                shell.put(path, f"{self._place}/{name}")
+            for index, (name, array) in enumerate(feeds.items()):
+                file = self._folder / f"input_{index}.pb"
+                tensor = numpy_helper.from_array(np.asarray(array), name)
+                file.write_bytes(tensor.SerializeToString())
+                shell.put(file, f"{data}/{file.name}")
+            shell.run(["touch", f"{self._place}/whole"])
+        self.time(1)
+
+    def renew(self) -> None:
+        """Nothing: every letter has a new session."""
+
+    def time(self, runs: int) -> Runs:
+        """One process, of at least `ROWS` runs."""
+        out = f"{self._place}/{uuid.uuid4().hex}.csv"
+        count = WARM_ROWS + max(runs, ROWS)
+        taskset = ["taskset", self.device.taskset] if self.device.taskset else []
+        level = _LEVELS[self.config.level]
+        command = [
+            *(*taskset, self.device.perf_test, "-e", "cpu", "-m", "times", "-r", str(count)),
+            *("-x", str(self.config.threads or 0), "-o", level, "-D"),
+            *(f"{self._place}/{MODEL}", out),
+        ]
+        # In one go, since each command costs a connection; the rows, or what was said instead.
+        there, log = shlex.quote(out), shlex.quote(f"{out}.log")
+        line = f"{shlex.join(command)} > {log} 2>&1; cat {there} 2> /dev/null || cat {log}"
+        said = self.device.shell.run(["sh", "-c", f"{line}; rm -f {there} {log}"])
+        return Runs(latencies(said, str(self.device))[WARM_ROWS:])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def latencies(rows: str, where: str) -> tuple[int, ...]:
+    """Nanoseconds from the rows that the program wrote."""
+    found = []
+    for row in rows.splitlines():
+        cells = row.split(",")
+        if len(cells) < 5:
+            continue
+        try:
+            found.append(round(float(cells[-4]) * 1e9))
+        except ValueError:
+            break
+    if len(found) <= WARM_ROWS or min(found) <= 0:
+        last = rows.strip().rpartition("\n")[2][:300]
+        raise RunError(f"perf_test wrote no times{': ' + last if last else ''}", where=where)
+    return tuple(found)
+
+
+def _digest(feeds: Feeds) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(feeds.items()):
+        plain = np.ascontiguousarray(array)
+        total.update(f"{name}:{plain.dtype}:{plain.shape}:".encode() + plain.tobytes())
+    return total.hexdigest()
+
+
+def holds(device: BareDevice, test: str) -> bool:
+    """Whether a test of the shell there holds."""
+    return "yes" in device.shell.run(["sh", "-c", f"test {test} && echo yes; exit 0"])

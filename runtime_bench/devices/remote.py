@@ -1,0 +1,220 @@
+"""A bench on a device: models go there once, blocks run there, all samples come back."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import platform
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from trimtab.core.errors import RunError
+from trimtab.core.ort.session import Feeds
+from trimtab.core.progress import Progress, Silent
+from trimtab.runtime_bench.bench.bench import Timing
+from trimtab.runtime_bench.measure.protocol import Message, receive, send, unpack_error
+from trimtab.runtime_bench.measure.subject import Subject
+
+from .agent import PROTOCOL, timing_to_json
+from .agent_store import FEEDS, digest_of
+from .base import FarBench
+from .bundles import feeds_file, model_files
+from .transport import Device
+
+AGENT = ("-P", "-m", "trimtab.runtime_bench.devices.agent")
+#: Seconds that a device may be silent: its interpreter starts, a session of a large model is made.
+START_SECONDS, SILENT_SECONDS = 60.0, 600.0
+#: Seconds between two looks whether a device is free.
+POLL_SECONDS = 1.0
+_CHUNK = 1 << 20
+
+
+class RemoteBench(FarBench):
+    """A device, ours until it is closed.
+
+    Args:
+        device: how to reach it.
+        progress: where to tell that it is waited for, and how warm it is.
+
+    Raises:
+        RunError: it cannot be reached, or lacks what it needs; the message says what to do.
+    """
+
+    def __init__(self, device: Device, progress: Progress | None = None) -> None:
+        self.device, self.progress = device, progress or Silent()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._folder = tempfile.TemporaryDirectory(prefix="trimtab-device-")
+        self._sent: dict[str, str] = {}
+        self._answers: queue.SimpleQueue[Message | RunError | None] = queue.SimpleQueue()
+        self._process = device.start([device.python, *AGENT], self._log)
+        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            self.facts = self._ask(START_SECONDS, do="hello")
+            self._check_protocol()
+            self._wait_for_lock()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the device back: what runs there ends when its pipe does."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except Exception:  # noqa: BLE001 - it is ended in any case
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+    def ask_for(
+        self,
+        what: str,
+        subjects: Sequence[Subject],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+        **more: object,
+    ) -> Message:
+        """See `FarBench`; models and feeds are sent where the device has them not."""
+        return self._run(
+            progress,
+            do=what,
+            models=[self._send_model(s) for s in subjects],
+            feeds=self._send_feeds(feeds),
+            how=timing_to_json(how),
+            **more,
+        )
+
+    def _check_protocol(self) -> None:
+        if self.facts.get("protocol") != PROTOCOL:
+            raise RunError(
+                f"has trimtab {self.facts.get('trimtab')}, which speaks to others than this one",
+                where=str(self.device),
+                hint=f"Run there: {self.device.python} -m pip install --upgrade trimtab",
+            )
+
+    def _wait_for_lock(self) -> None:
+        who = f"{getpass.getuser()}@{platform.node()}"
+        told = False
+        while (holder := self._ask(START_SECONDS, do="lock", who=who)["holder"]) is not None:
+            if not told:
+                since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", 0)))
+                name = holder.get("who", "another run")
+                self.progress.say(f"{self.device}: in use by {name} since {since}; waiting")
+                told = True
+            time.sleep(POLL_SECONDS)
+
+    def _run(self, progress: Progress, **message: object) -> Message:
+        """A command that takes long, its progress passed on; Ctrl-C ends it there, with results."""
+        before = self.facts.get("temperature")
+        self._send(message)
+        while True:
+            try:
+                answer = self._next(progress)
+            except KeyboardInterrupt:
+                self._send({"do": "stop"})
+                continue
+            if answer is not None:
+                after = answer.get("temperature")
+                if before is not None and after is not None:
+                    told = f"{before:.0f} degrees Celsius before, {after:.0f} after"
+                    progress.say(f"{self.device}: {told}")
+                return answer
+
+    def _ask(self, seconds: float, **message: object) -> Message:
+        self._send(message)
+        while (answer := self._next(self.progress, seconds)) is None:
+            pass
+        return answer
+
+    def _send(self, message: Message) -> None:
+        try:
+            send(cast("BinaryIO", self._process.stdin), message)
+        except (OSError, ValueError):
+            raise self._broken() from None
+
+    def _next(self, progress: Progress, seconds: float = SILENT_SECONDS) -> Message | None:
+        """The next answer; None where it was progress."""
+        try:
+            found = self._answers.get(timeout=seconds)
+        except queue.Empty:
+            raise RunError(
+                f"said nothing for {seconds:.0f} s", where=str(self.device), hint="Is it still on?"
+            ) from None
+        if found is None:
+            raise self._broken()
+        if isinstance(found, RunError):
+            raise found
+        if "said" in found:
+            progress.say(str(found["said"]))
+            return None
+        if "progress" in found:
+            return None
+        if "error" in found:
+            raise unpack_error(found)
+        return found
+
+    def _broken(self) -> RunError:
+        try:
+            code = self._process.wait(timeout=5)
+        except Exception:  # noqa: BLE001 - it hangs; that is all there is to say
+            code = -1
+        return self.device.failure(self._log, code)
+
+    def _listen(self) -> None:
+        stream = cast("BinaryIO", self._process.stdout)
+        try:
+            while (message := receive(stream)) is not None:
+                self._answers.put(message)
+        except RunError as error:
+            self._answers.put(
+                RunError(
+                    "answers with something else than trimtab's agent",
+                    where=str(self.device),
+                    hint=f"Does its shell print something at login? ({error.what})",
+                )
+            )
+        except (OSError, ValueError):  # closed under our hands
+            pass
+        self._answers.put(None)
+
+    def _send_model(self, subject: Subject) -> str:
+        if subject.digest not in self._sent:
+            files = model_files(subject, Path(self._folder.name))
+            self._sent[subject.digest] = self._put(files)
+        return self._sent[subject.digest]
+
+    def _send_feeds(self, feeds: Feeds) -> str:
+        return self._put([(FEEDS, feeds_file(feeds, Path(self._folder.name)))])
+
+    def _put(self, files: list[tuple[str, Path]]) -> str:
+        digest = digest_of(files)
+        if not self._ask(START_SECONDS, do="missing", digests=[digest])["digests"]:
+            return digest
+        sizes = [[name, path.stat().st_size] for name, path in files]
+        self._send({"do": "put", "digest": digest, "files": sizes})
+        stream = cast("BinaryIO", self._process.stdin)
+        try:
+            for chunk in _chunks([path for _, path in files]):
+                stream.write(chunk)
+            stream.flush()
+        except (OSError, ValueError):
+            raise self._broken() from None
+        while self._next(self.progress) is None:
+            pass
+        return digest
+
+
+def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk

@@ -1,0 +1,1 @@
+"""Benches behind a Dask scheduler."""

@@ -1,0 +1,178 @@
+"""Outputs of models from the workers of a Dask fleet: evaluations spread over all of them.
+
+A part of the data and the model travel with each task, so that whichever worker is free takes it
+and another where one is lost. A task takes the token of a device: nothing is measured meanwhile.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.feeds import finite_batches
+from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.runner import run_here
+from trimtab.runtime_bench.devices.base import Closes
+from trimtab.runtime_bench.devices.fleet_address import FleetAddress
+from trimtab.runtime_bench.measure.protocol import pack_error, unpack_error
+
+from .bench import Absence, check_offered, connected, offering, told
+
+#: Bytes of feeds in one task at most, unless a single batch has more.
+PART_BYTES = 16 << 20
+#: Tasks under way for each worker: one that runs, one that waits.
+AHEAD = 2
+#: Seconds between two looks whether there still is a worker.
+LOOK_SECONDS = 1.0
+#: Sessions that a worker keeps, by model and configuration.
+KEPT = 2
+
+_SESSIONS: collections.OrderedDict[str, Any] = collections.OrderedDict()
+
+
+class FleetRunner(Closes):
+    """Runs models over data on all workers that offer a device; see `core.runner.Runner`.
+
+    Args:
+        address: of the scheduler, and the device whose workers run them.
+
+    Raises:
+        MissingExtraError: Dask is not installed.
+        OptionError: no worker offers such a device.
+        RunError: the scheduler does not answer.
+    """
+
+    def __init__(self, address: FleetAddress) -> None:
+        self.address = address
+        self._client = connected(address)
+        try:
+            self.workers = check_offered(self._client, address)
+        except BaseException:
+            self.close()
+            raise
+
+    def __str__(self) -> str:
+        return self.address.device
+
+    def close(self) -> None:
+        """Leave the fleet."""
+        self._client.close()
+
+    def __call__(
+        self, model: Model, data: Dataset, config: SessionConfig
+    ) -> Iterator[tuple[Batch, Outputs]]:
+        """Each batch with the outputs for it, in order; a model beyond 2 GB runs here.
+
+        Raises:
+            DataError: NaN or infinity in the data.
+            RunError: the model cannot be run, or the fleet fails.
+        """
+        if model.weight_bytes > EXTERNAL_DATA_BYTES:
+            yield from run_here(model, data, config)
+            return
+        packed, plain = model.to_bytes(), config.to_json()
+        under_way: collections.deque[tuple[list[Batch], Any]] = collections.deque()
+        try:
+            for part in _parts(data, self.workers):
+                feeds = [_packed(batch.feeds) for batch in part]
+                task = self._client.submit(
+                    outputs_of,
+                    model.digest,
+                    packed,
+                    plain,
+                    feeds,
+                    resources={self.address.device: 1},
+                    pure=False,
+                )
+                under_way.append((part, task))
+                if len(under_way) >= AHEAD * self.workers:
+                    yield from self._taken(*under_way.popleft())
+            while under_way:
+                yield from self._taken(*under_way.popleft())
+        finally:
+            for _, task in under_way:
+                task.cancel()
+
+    def _taken(self, part: list[Batch], task: Any) -> Iterator[tuple[Batch, Outputs]]:
+        try:
+            error, found = self._result(task)
+        except RunError:
+            raise
+        except Exception as failure:  # whatever Dask made of what happened there
+            raise told(failure, self.address) from failure
+        if error:
+            raise unpack_error(json.loads(error))
+        for batch, outputs in zip(part, found, strict=True):
+            yield batch, _unpacked(outputs)
+
+    def _result(self, task: Any) -> tuple[str, list[bytes]]:
+        gone = Absence(self.address)
+        while True:
+            try:
+                found: tuple[str, list[bytes]] = task.result(timeout=LOOK_SECONDS)
+            except TimeoutError:
+                gone.look(offered=offering(self._client, self.address.device) > 0)
+            else:
+                return found
+
+
+def outputs_of(
+    digest: str, model: bytes, config: Mapping[str, Any], feeds: list[bytes]
+) -> tuple[str, list[bytes]]:
+    """What a worker does: an error of ours as JSON, or the outputs of each feed."""
+    try:
+        session = _session(digest, model, config)
+        return "", [_packed(run(session, _unpacked(one))) for one in feeds]
+    except TrimtabError as error:
+        return json.dumps(pack_error(error)), []
+
+
+def _session(digest: str, model: bytes, config: Mapping[str, Any]) -> Any:
+    key = f"{digest} {json.dumps(config, sort_keys=True)}"
+    if key not in _SESSIONS:
+        loaded = Model.from_proto(onnx.load_from_string(model), "candidate")
+        _SESSIONS[key] = build_session(loaded, SessionConfig.from_json(config))
+        while len(_SESSIONS) > KEPT:
+            _SESSIONS.popitem(last=False)
+    _SESSIONS.move_to_end(key)
+    return _SESSIONS[key]
+
+
+def _parts(data: Dataset, workers: int) -> Iterator[list[Batch]]:
+    """Neighbouring batches, as many as a task takes: each worker gets some, and none too much."""
+    most = math.ceil(data.batches / workers)
+    part: list[Batch] = []
+    size = 0
+    for batch in finite_batches(data):
+        own = sum(array.nbytes for array in batch.feeds.values())
+        if part and (len(part) == most or size + own > PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(batch)
+        size += own
+    if part:
+        yield part
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    stream = io.BytesIO()
+    # By number: a tensor's name may hold what no file of an archive may be called.
+    np.savez(stream, *arrays.values(), names=np.array(list(arrays)))
+    return stream.getvalue()
+
+
+def _unpacked(packed: bytes) -> Outputs:
+    with np.load(io.BytesIO(packed), allow_pickle=False) as found:
+        names = [str(name) for name in found["names"]]
+        return {name: found[f"arr_{number}"] for number, name in enumerate(names)}

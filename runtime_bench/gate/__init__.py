@@ -1,0 +1,1 @@
+"""Budgets held against measurements: files of budgets, verdicts, reports, history."""

@@ -1,0 +1,248 @@
+"""Reading budgets.yaml: strict, and every refusal names its line.
+
+    model: out/model.onnx
+    baseline: float.onnx      # for speedup and drop
+    data: eval.npz            # for drop, and what the model is fed
+    metric: top1
+    threads: 1
+    shape: {input: 1x3x224x224}
+    budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}
+
+Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults of
+all. Paths are relative to the file's own folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.callables import is_callable_spec
+from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
+from trimtab.core.fields import convert
+from trimtab.core.units import shape
+from trimtab.runtime_bench.bench.budgets import Budget, Gate, check, fraction
+
+from .yaml_lines import Entry, documents
+
+TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
+KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "on", "budgets")
+#: Makes the place in a message from a line.
+At = Callable[[int], str]
+
+
+def load_gates(path: str | Path) -> list[Gate]:
+    """The gates of a file, their paths resolved and their files present.
+
+    Raises:
+        InputError: it cannot be read, is empty, or says something that has no meaning; with line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path), hint="Check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path)) from error
+    return [_with_files(gate, path) for gate in parse_gates(text, str(path))]
+
+
+def parse_gates(text: str, where: str = "budgets.yaml") -> list[Gate]:
+    """The gates that a text describes; no file is looked for.
+
+    Raises:
+        InputError: see `load_gates`.
+    """
+    gates = [gate for document in documents(text, where) for gate in _gates_of(document, where)]
+    if not gates:
+        raise InputError(
+            "holds no gate", where=where, hint="Write `model: FILE` and `budgets: {p95: 5ms}`"
+        )
+    return gates
+
+
+def _gates_of(document: Entry, where: str) -> list[Gate]:
+    shared: dict[str, Entry] = {}
+    if isinstance(document.value, dict) and "gates" in document.value:
+        shared = {k: v for k, v in document.value.items() if k != "gates"}
+        listed = document.value["gates"]
+        if not isinstance(listed.value, list) or not listed.value:
+            raise InputError(
+                "`gates:` is no list, or an empty one",
+                where=f"{where}, line {listed.line}",
+                hint="Write `- model: FILE` lines under it",
+            )
+        entries = listed.value
+    else:
+        entries = document.value if isinstance(document.value, list) else [document]
+    return [_gate(entry, shared, where) for entry in entries]
+
+
+def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
+    def at(line: int) -> str:
+        return f"{where}, line {line or entry.line}"
+
+    if not isinstance(entry.value, dict):
+        raise InputError(
+            "is no gate", where=at(entry.line), hint="Write `model: FILE` and `budgets: {...}`"
+        )
+    given = {**shared, **entry.value}
+    for key, value in given.items():
+        if key not in KEYS:
+            raise InputError(f"unknown key {key!r}", where=at(value.line), hint=nearest(key, KEYS))
+    for wanted in ("model", "budgets"):
+        if wanted not in given or given[wanted].value is None:
+            example = "out/model.onnx" if wanted == "model" else "{p95: 5ms, size: 4MB}"
+            raise InputError(
+                f"this gate has no `{wanted}:`",
+                where=at(entry.line),
+                hint=f"Add `{wanted}: {example}`",
+            )
+    texts = {key: _text(key, given[key], at) for key in TEXT_KEYS if key in given}
+    budgets = _budgets(given["budgets"], texts.get("baseline", ""), at)
+    named = next((b.against for b in budgets if b.name == "provider"), "CPUExecutionProvider")
+    gate = Gate(
+        name=texts.get("name", texts["model"]),
+        model=texts["model"],
+        budgets=budgets,
+        baseline=texts.get("baseline"),
+        data=texts.get("data"),
+        metric=texts.get("metric"),
+        provider=texts.get("provider", named),
+        threads=_threads(given.get("threads"), at),
+        shapes=_shapes(given.get("shape"), at),
+        resolution=_resolution(given.get("resolution"), at),
+        on=_devices(given.get("on"), at),
+        where=at(entry.line),
+    )
+    return check(gate, at)
+
+
+def _text(key: str, entry: Entry, at: At) -> str:
+    if not isinstance(entry.value, str) or not entry.value.strip():
+        raise InputError(f"`{key}:` is no text", where=at(entry.line), hint="Write a name or path")
+    return entry.value
+
+
+def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    listed = entry.value if isinstance(entry.value, list) else [entry]
+    for item in listed:
+        if not isinstance(item.value, str) or not item.value.strip():
+            raise InputError(
+                "`on:` names no device", where=at(entry.line), hint="Write `on: [pi5, orin-nano]`"
+            )
+    return tuple(dict.fromkeys(item.value for item in listed))
+
+
+def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:
+    if not isinstance(entry.value, dict) or not entry.value:
+        raise InputError(
+            "`budgets:` is no mapping, or an empty one",
+            where=at(entry.line),
+            hint="Write {p95: 5ms, size: 4MB}",
+        )
+    found: list[Budget] = []
+    for name, value in entry.value.items():
+        if name == "tolerance":
+            continue
+        against = baseline if name == "speedup" else ""
+        with _on_line(at, value.line, name):
+            if isinstance(value.value, dict | list):
+                raise OptionError("has more than one value", hint=f"Write `{name}: VALUE`")
+            found.append(Budget.of(name, value.value, against=against, line=value.line))
+    tolerance = entry.value.get("tolerance")
+    if tolerance is None:
+        return tuple(found)
+    if all(b.name != "no_slower_than" for b in found):
+        raise InputError(
+            "`tolerance:` belongs to `no_slower_than:`, which is not there",
+            where=at(tolerance.line),
+            hint="Add `no_slower_than: previous.onnx`, or remove it",
+        )
+    with _on_line(at, tolerance.line, "tolerance"):
+        allowed = fraction(tolerance.value)
+    return tuple(replace(b, tolerance=allowed) if b.name == "no_slower_than" else b for b in found)
+
+
+@contextlib.contextmanager
+def _on_line(at: At, line: int, key: str) -> Iterator[None]:
+    """Give an error about a value the line that it stands on."""
+    try:
+        yield
+    except TrimtabError as error:
+        what = error.what if error.what.startswith("unknown") else f"{key}: {error.what}"
+        raise InputError(what, where=at(line), hint=error.hint) from error
+
+
+def _threads(entry: Entry | None, at: At) -> int | None:
+    if entry is None:
+        return None
+    with _on_line(at, entry.line, "threads"):
+        threads: int = convert(int, entry.value, where="")
+        if threads < 1:
+            raise OptionError(f"{threads} is not above 0", hint="Leave it out for all usable CPUs")
+        return threads
+
+
+def _resolution(entry: Entry | None, at: At) -> float:
+    if entry is None:
+        return Gate.resolution
+    with _on_line(at, entry.line, "resolution"):
+        value = fraction(entry.value)
+        if not 0 < value < 1:
+            raise OptionError(f"{entry.value!r} is not above 0", hint="Write it as 0.05")
+        return value
+
+
+def _shapes(entry: Entry | None, at: At) -> dict[str, tuple[int, ...]]:
+    if entry is None:
+        return {}
+    value = entry.value
+    if isinstance(value, dict):
+        texts = {f"{name}={_sizes(e.value)}" for name, e in value.items()}
+    else:
+        texts = {str(e.value) for e in value} if isinstance(value, list) else {str(value)}
+    with _on_line(at, entry.line, "shape"):
+        return dict(shape(text) for text in sorted(texts))
+
+
+def _sizes(value: Any) -> str:
+    return "x".join(str(d.value) for d in value) if isinstance(value, list) else str(value)
+
+
+def _with_files(gate: Gate, path: Path) -> Gate:
+    """Paths relative to the budgets' own folder, and all of them present.
+
+    Raises:
+        InputError: one is missing.
+    """
+
+    def found(name: str | None) -> str | None:
+        if name is None:
+            return None
+        file = path.parent / name
+        if not file.exists():
+            if is_callable_spec(name):
+                return name
+            raise InputError(
+                f"no such file: {file}",
+                where=gate.where,
+                hint=f"Paths are relative to {path.parent.resolve()}, where {path.name} stands",
+            )
+        return str(file)
+
+    budgets = tuple(
+        replace(b, against=found(b.against) or "") if b.kind == "ratio" else b for b in gate.budgets
+    )
+    return replace(
+        gate,
+        model=found(gate.model) or gate.model,
+        baseline=found(gate.baseline),
+        data=found(gate.data),
+        budgets=budgets,
+    )

@@ -1,0 +1,226 @@
+"""Measuring what a gate's budgets need, and nothing else.
+
+What needs no clock comes first; then the model interleaved with each reference; then the model
+alone; then its start-up in fresh processes. Each part ends as soon as its budgets are decided, and
+leaves its time to the next. After Ctrl-C the rest is left out and what was measured stands.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import InputError, OptionError, RunError
+from trimtab.core.metric import evaluate
+from trimtab.core.model import Model
+from trimtab.core.ort.accelerators import check_installed
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
+from trimtab.core.progress import Progress, Silent
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.bench.budgets import Budget, Gate
+from trimtab.runtime_bench.machine.providers import nodes_by_provider
+from trimtab.runtime_bench.measure.compare import ModelOrPath, size_bytes
+from trimtab.runtime_bench.measure.feeds import make_feeds
+
+from .rules import fewest_runs
+from .verdicts import Facts
+
+OpenModel = Callable[[str], ModelOrPath]
+#: Processes of a card where no start-up time is tested.
+FEW_PROCESSES = 3
+#: Least time for a part, so that the last one is not starved by the first.
+LEAST_SECONDS = 1.0
+
+
+def open_file(name: str) -> ModelOrPath:
+    """A model by its path; sessions read the file themselves, as in production."""
+    return Path(name)
+
+
+@dataclass
+class Collector:
+    """Gathers the facts of one gate.
+
+    Attributes:
+        gate: what to measure for.
+        alpha: error rate of each statistical budget.
+        seconds: upper bound of the timed parts together, start-up aside.
+        seed: of the order of blocks.
+        progress: where to tell how far it is.
+        open_model: from a name in the gate to a model or file.
+        in_process: sessions in this process, for tests.
+        given_feeds: what the model is fed; by default rows of the data, else random ones.
+        bench: where to measure.
+    """
+
+    gate: Gate
+    alpha: float
+    seconds: float = 30.0
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+    open_model: OpenModel = open_file
+    in_process: bool = False
+    given_feeds: Feeds | None = None
+    bench: Bench = field(default_factory=LocalBench)
+    _end: float = 0.0
+    _found: dict[str, Any] = field(default_factory=dict)
+    _failures: dict[str, str] = field(default_factory=dict)
+
+    def collect(self) -> Facts:
+        """Measure.
+
+        Raises:
+            InputError: the gate's files do not fit together.
+        """
+        self._failures, self._found = {}, {}
+        model = self.open_model(self.gate.model)
+        self._found["size_bytes"] = size_bytes(model if isinstance(model, Model) else Path(model))
+        in_memory = Model.load(model) if not isinstance(model, Model) else model
+        self._found["digest"] = in_memory.digest
+        try:
+            self._measure(model, in_memory)
+        except KeyboardInterrupt:
+            self._found["interrupted"] = True
+        except RunError as error:
+            if error.where not in {None, "session.run", in_memory.name}:
+                raise  # a reference that cannot be run is bad input, not the model's fault
+            self._found["broken"] = str(error)
+        return Facts(**self._found, failures=self._failures)
+
+    @property
+    def config(self) -> SessionConfig:
+        """How every session of this gate is built."""
+        threads = self.gate.threads or self.bench.environment().cpus
+        return SessionConfig(provider=self.gate.provider, threads=threads)
+
+    def _measure(self, model: ModelOrPath, in_memory: Model) -> None:
+        if isinstance(self.bench, LocalBench) and self._provider_is_missing():
+            return
+        feeds = self._feeds(in_memory)
+        if self.gate.of_kind("provider"):
+            placed = nodes_by_provider(in_memory, self.config)
+            self._found["providers"] = {
+                name: dict(collections.Counter(op for _, op in nodes))
+                for name, nodes in placed.items()
+            }
+        if self.gate.of_kind("share"):
+            self._found["share"] = int8_share(in_memory, self.config, feeds)
+        if self.gate.of_kind("quality"):
+            self._quality(in_memory)
+        self._end = time.monotonic() + self.seconds
+        self._compare(model, feeds)
+        self._alone(model, feeds)
+        self._start_up(model, feeds)
+
+    def _provider_is_missing(self) -> bool:
+        """A budget on the provider is broken where the provider is not even installed.
+
+        Raises:
+            OptionError: it is missing, and no budget asked for it.
+        """
+        try:
+            check_installed(self.gate.provider, available_providers())
+        except OptionError as error:
+            if not self.gate.of_kind("provider"):
+                raise
+            why = str(error)
+        else:
+            return False
+        self._found["providers"] = {}
+        kinds = {b.kind for b in self.gate.budgets} - {"provider", "size"}
+        self._failures.update(dict.fromkeys(kinds, why))
+        return True
+
+    def _feeds(self, model: Model) -> Feeds:
+        if self.given_feeds is not None:
+            return self.given_feeds
+        if self.gate.data and not self.gate.shapes:
+            data = Dataset.open(self.gate.data, batch=1).bind(model)
+            return next(iter(data.take(1))).feeds
+        try:
+            return make_feeds(model, self.gate.shapes, batch=1)
+        except OptionError as error:
+            hint = f"In a budgets file that is `shape: {{NAME: 1x3x224x224}}`. {error.hint or ''}"
+            raise InputError(error.what, where=self.gate.where, hint=hint.strip()) from error
+
+    def _quality(self, model: Model) -> None:
+        assert self.gate.data is not None
+        assert self.gate.baseline is not None
+        base = self._in_memory(self.gate.baseline)
+        data = Dataset.open(self.gate.data)
+        mine, theirs = (
+            evaluate(
+                m,
+                data,
+                self.gate.metric,
+                reference=base,
+                config=self.config,
+                progress=self.progress,
+            )
+            for m in (model, base)
+        )
+        self._found["quality"] = (mine, theirs)
+
+    def _compare(self, model: ModelOrPath, feeds: Feeds) -> None:
+        """The model against each reference, until the budgets that name it are decided."""
+        by_reference: dict[str, list[Budget]] = {}
+        for budget in self.gate.of_kind("ratio"):
+            by_reference.setdefault(budget.against, []).append(budget)
+        self._found["comparisons"] = {}
+        parts = len(by_reference) + bool(self.gate.of_kind("tail"))
+        for position, (reference, budgets) in enumerate(by_reference.items()):
+            found = self.bench.compare(
+                self.open_model(reference),
+                [model],
+                feeds,
+                self._timing(self._share_of_time(parts - position), budgets),
+                self.progress,
+            )[0]
+            self._found["comparisons"][reference] = found
+            if found.error is not None and found.error.startswith(found.candidate.model):
+                self._found["broken"] = found.error
+            if found.interrupted:
+                raise KeyboardInterrupt
+
+    def _timing(self, seconds: float, budgets: Sequence[Budget] = ()) -> Timing:
+        return Timing(
+            self.config,
+            max_seconds=seconds,
+            alpha=self.alpha,
+            resolution=self.gate.resolution,
+            seed=self.seed,
+            in_process=self.in_process,
+            budgets=tuple(budgets),
+        )
+
+    def _alone(self, model: ModelOrPath, feeds: Feeds) -> None:
+        budgets = self.gate.of_kind("tail")
+        if not budgets:
+            return
+        timing = self._timing(self._share_of_time(1), budgets)
+        solo = self.bench.measure([model], feeds, timing, self.progress)[0]
+        self._found["solo"] = solo
+        if solo.interrupted:
+            raise KeyboardInterrupt
+
+    def _start_up(self, model: ModelOrPath, feeds: Feeds) -> None:
+        if not self.gate.of_kind("start", "memory"):
+            return
+        tested = bool(self.gate.of_kind("start"))
+        processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
+        self.progress.say(f"starting {processes} fresh processes")
+        found = self.bench.card(model, feeds, self._timing(self.seconds), processes, arena=False)
+        self._found["card"], self._found["start_fitness"] = found
+
+    def _share_of_time(self, parts_left: int) -> float:
+        return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)
+
+    def _in_memory(self, name: str) -> Model:
+        opened = self.open_model(name)
+        return opened if isinstance(opened, Model) else Model.load(opened)

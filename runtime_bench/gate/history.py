@@ -1,0 +1,246 @@
+"""A file that remembers every gate: SQLite, appended to by any number of processes.
+
+Figures are kept by machine class, model digest, onnxruntime version and budget, and are never
+compared across machine classes: between two hosted runners a latency may differ twofold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.core.errors import InputError, OutputError
+from trimtab.core.ort.session import SessionConfig
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.gpu import GpuState
+
+from .reporters import Outcome
+
+SCHEMA = 1
+#: Marks the file as ours (SQLite's application_id): "TRIM".
+APPLICATION = 0x5452494D
+#: How long a process waits for another one that is writing.
+WAIT_SECONDS = 30.0
+_TABLES = """
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,              -- UTC, ISO 8601
+  gate TEXT NOT NULL,
+  machine_class TEXT NOT NULL,
+  digest TEXT NOT NULL,          -- of the model
+  onnxruntime TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  threads INTEGER NOT NULL
+);
+CREATE TABLE figures (
+  run INTEGER NOT NULL REFERENCES runs (id),
+  budget TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  wanted TEXT NOT NULL,          -- the budget as it was written then
+  verdict TEXT NOT NULL,
+  value REAL,                    -- nanoseconds, bytes, a factor or a part of one
+  low REAL,
+  high REAL
+);
+CREATE INDEX figures_of_run ON figures (run);
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One figure of one run.
+
+    Attributes:
+        at: when, UTC in ISO 8601.
+        digest: of the model.
+        onnxruntime: version.
+        value: in the budget's unit.
+        verdict: of the gate then.
+    """
+
+    at: str
+    digest: str
+    onnxruntime: str
+    value: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """All figures that may be compared with each other, oldest first.
+
+    Attributes:
+        gate: its name.
+        budget: p95, speedup, size, ...
+        machine_class: where they were taken.
+        setting: provider and threads.
+        points: the figures.
+    """
+
+    gate: str
+    budget: str
+    machine_class: str
+    setting: str
+    points: tuple[Point, ...]
+
+
+class History:
+    """An open history file; made where there is none.
+
+    Args:
+        path: of the file.
+        create: whether to make one.
+
+    Raises:
+        InputError: it is no history, is from a newer version, or does not exist.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        self.path = Path(path)
+        if not create and not self.path.exists():
+            raise InputError(
+                "no such file", where=str(path), hint="`trimtab gate --history FILE` makes one"
+            )
+        with self._errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+            self._prepare()
+
+    def _prepare(self) -> None:
+        with self._writing():  # two processes may both find an empty file
+            version = self._pragma("user_version")
+            application = self._pragma("application_id")
+            empty = not self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            if empty and not version:
+                for statement in _TABLES.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+                return
+            if application != APPLICATION:
+                raise InputError(
+                    "is a database, but no history of trimtab",
+                    where=str(self.path),
+                    hint="Give another file; it is made where there is none",
+                )
+            if version > SCHEMA:
+                raise InputError(
+                    f"is a history of version {version}, this trimtab reads up to {SCHEMA}",
+                    where=str(self.path),
+                    hint="Update trimtab, or give another file",
+                )
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction that takes the lock at once, so that it waits instead of failing later."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's refusals as one clear message."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"cannot be used as a history ({error})",
+                where=str(self.path),
+                hint="Check its folder and rights, and that no other process holds it",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"is no history of trimtab ({error})",
+                where=str(self.path),
+                hint="Give another file; it is made where there is none",
+            ) from error
+
+    def add(self, outcome: Outcome, environment: Environment, at: str, threads: int) -> None:
+        """Append one gate; all of it or nothing.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        gate = outcome.gate
+        with self._errors(), self._writing():
+            run = self._db.execute(
+                "INSERT INTO runs (at, gate, machine_class, digest, onnxruntime, provider, threads)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    at,
+                    gate.name,
+                    environment.machine_class(),
+                    outcome.facts.digest,
+                    environment.onnxruntime,
+                    gate.provider,
+                    threads,
+                ),
+            ).lastrowid
+            for r in outcome.rulings:
+                high = None if r.high is None or r.high == float("inf") else r.high
+                self._db.execute(
+                    "INSERT INTO figures (run, budget, kind, wanted, verdict, value, low, high)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        run,
+                        r.budget.name,
+                        r.budget.kind,
+                        str(r.budget),
+                        r.verdict,
+                        r.value,
+                        r.low,
+                        high,
+                    ),
+                )
+
+    def series(self) -> list[Series]:
+        """All series, by gate, budget, machine class and setting.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT gate, budget, machine_class, provider || ', ' || threads || ' threads',"
+                " at, digest, onnxruntime, value, verdict"
+                " FROM figures JOIN runs ON runs.id = run WHERE value IS NOT NULL ORDER BY at, run"
+            ).fetchall()
+        found: dict[tuple[str, str, str, str], list[Point]] = {}
+        for row in rows:
+            found.setdefault(row[:4], []).append(Point(*row[4:]))
+        return [Series(*key, tuple(points)) for key, points in sorted(found.items())]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def append(path: str | Path, outcomes: Sequence[Outcome]) -> None:
+    """Append gates to a history, with this machine and this moment.
+
+    Raises:
+        InputError, OutputError: see `History`.
+    """
+    from trimtab.core.target import usable_cpus
+
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    history = History(path)
+    try:
+        for outcome in outcomes:
+            threads = outcome.gate.threads or usable_cpus()
+            gpu = GpuState.of(SessionConfig(provider=outcome.gate.provider))
+            history.add(outcome, Environment.here(gpu), now, threads)
+    finally:
+        history.close()

@@ -1,0 +1,156 @@
+"""What the pytest plugin does once a test measures; imports the bench."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.errors import OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds
+from trimtab.core.units import duration
+from trimtab.runtime_bench.bench.budgets import Budget, Gate, check, count_statistical, fraction
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.measure.compare import ModelOrPath
+
+from .collect import Collector
+from .rules import ALPHA, judge
+from .verdicts import Facts, Ruling
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+MODEL, BASELINE = "model", "baseline"
+#: Marker keywords that are no budgets.
+SETTINGS = frozenset({"max_time", "alpha", "resolution", "tolerance", "min_speedup"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `latency.compare`, see there; `asked` holds the marker's keywords."""
+
+    model: str | Path | Model
+    baseline: str | Path | Model | None
+    feeds: Feeds | None
+    provider: str
+    threads: int
+    require_int8: float | None
+    shapes: Mapping[str, tuple[int, ...]]
+    asked: Mapping[str, Any]
+
+
+def measured(request: Request) -> tuple[list[Ruling], dict[str, Any]]:
+    """Measure, one process at a time on this machine; rulings and properties for reports.
+
+    Raises:
+        OptionError: a budget that has no meaning.
+    """
+    gate = gate_of(request)
+    models = {MODEL: _opened(request.model)}
+    if request.baseline is not None:
+        models[BASELINE] = _opened(request.baseline)
+    alpha = float(request.asked.get("alpha", ALPHA)) / count_statistical([gate])
+    collector = Collector(
+        gate,
+        alpha,
+        seconds=duration(request.asked.get("max_time", 30)),
+        open_model=models.__getitem__,
+        given_feeds=request.feeds,
+    )
+    with one_at_a_time():
+        facts = collector.collect()
+    if facts.interrupted:
+        raise KeyboardInterrupt
+    rulings = judge(gate, facts, alpha=alpha)
+    return rulings, properties(facts, rulings)
+
+
+def gate_of(request: Request) -> Gate:
+    """The gate that a call describes.
+
+    Raises:
+        OptionError: a budget that has no meaning, or none at all.
+    """
+    asked, baseline = request.asked, request.baseline is not None
+    budgets = [
+        Budget.of(name.replace("_", ".", 1) if name[-1].isdigit() else name, value)
+        for name, value in asked.items()
+        if name not in SETTINGS
+    ]
+    for name in ("min_speedup", "tolerance"):
+        if name in asked and not baseline:
+            raise OptionError(f"{name} needs latency.compare(model, baseline=...)")
+    if "min_speedup" in asked:
+        budgets.append(Budget.of("speedup", asked["min_speedup"], against=BASELINE))
+    elif baseline:
+        allowed = fraction(asked.get("tolerance", 0))
+        budgets.append(Budget("no_slower_than", text=BASELINE, against=BASELINE, tolerance=allowed))
+    if request.require_int8 is not None:
+        budgets.append(Budget.of("int8_share", request.require_int8))
+    if request.provider != "CPUExecutionProvider":
+        budgets.append(Budget.of("provider", request.provider))
+    if not budgets:
+        raise OptionError(
+            "this test names no budget",
+            hint="Mark it @pytest.mark.latency(p95='5ms'), or give a baseline",
+        )
+    gate = Gate(
+        name=MODEL,
+        model=MODEL,
+        budgets=tuple(budgets),
+        baseline=BASELINE if baseline else None,
+        provider=request.provider,
+        threads=request.threads,
+        shapes=request.shapes,
+        resolution=fraction(asked.get("resolution", Gate.resolution)),
+    )
+    return check(gate, lambda _: "@pytest.mark.latency")
+
+
+def _opened(model: str | Path | Model) -> ModelOrPath:
+    return model if isinstance(model, Model) else Path(model)
+
+
+def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
+    """What JUnit and other reports keep of a measurement."""
+    comparison = facts.comparisons.get(BASELINE)
+    alone = facts.solo or (comparison.candidate if comparison is not None else None)
+    environment = alone.environment if alone is not None else Environment.here()
+    found: dict[str, Any] = {
+        "machine_class": environment.machine_class(),
+        "onnxruntime": environment.onnxruntime,
+        "model_digest": facts.digest,
+    }
+    for ruling in rulings:
+        found[f"verdict {ruling.budget.name}"] = ruling.verdict
+    if comparison is not None:
+        found |= {"ratio": comparison.ratio, "lo": comparison.low, "hi": comparison.high}
+        found["blocks"] = comparison.blocks
+    if alone is not None:
+        for name, quantile in (("p50_ns", 0.5), ("p95_ns", 0.95)):
+            found[name] = alone.percentile_ns(quantile)
+        found["machine_fit"] = alone.fitness.fit
+    if facts.share is not None:
+        found["int8_share"] = facts.share.int8_share
+    return found
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path | None = None) -> Iterator[None]:
+    """Wait until no other test on this machine measures: under xdist tests run side by side.
+
+    Args:
+        path: of the lock's file; one for each user by default.
+    """
+    lock = path or Path(tempfile.gettempdir()) / f"trimtab-latency-{getpass.getuser()}.lock"
+    with lock.open("a") as file:
+        for lock_it in [fcntl.flock] if fcntl else []:
+            lock_it(file, fcntl.LOCK_EX)
+        yield  # the system frees it with the file, also when the process dies

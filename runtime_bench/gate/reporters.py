@@ -1,0 +1,226 @@
+"""A gate's rulings as text, JSON, JUnit, Markdown, annotations, and for two dashboards."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.core.text import table
+from trimtab.runtime_bench.bench.budgets import Gate
+
+from .rules import OnInconclusive, exit_code, overall
+from .verdicts import Facts, Ruling
+
+SIGNS = {"pass": "ok", "fail": "BROKEN", "inconclusive": "undecided"}
+ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
+#: Measure names of Bencher, which draws each in a plot of its own.
+BENCHER = {"tail": "latency", "start": "latency", "memory": "memory", "size": "file-size"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A gate that was run."""
+
+    gate: Gate
+    facts: Facts
+    rulings: Sequence[Ruling]
+
+
+def all_rulings(outcomes: Sequence[Outcome]) -> list[Ruling]:
+    """Those of all gates."""
+    return [ruling for outcome in outcomes for ruling in outcome.rulings]
+
+
+def lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """For the terminal: a table for each gate, the evidence under it."""
+    found: list[str] = []
+    for outcome in outcomes:
+        rows = [
+            [str(r.budget), SIGNS[r.verdict], _measured(r), _interval(r)] for r in outcome.rulings
+        ]
+        found += [outcome.gate.name, *table(["budget", "verdict", "measured", "interval"], rows)]
+        found += [f"  {r.budget.name}: {r.evidence}" for r in outcome.rulings]
+        found.append("")
+    return [*found, summary(all_rulings(outcomes))]
+
+
+def summary(rulings: Sequence[Ruling]) -> str:
+    """One sentence on all budgets."""
+    counts = {v: sum(r.verdict == v for r in rulings) for v in SIGNS}
+    told = [f"{counts['pass']} of {len(rulings)} budgets held"]
+    told += [f"{counts['fail']} broken"] if counts["fail"] else []
+    told += [f"{counts['inconclusive']} undecided"] if counts["inconclusive"] else []
+    unfit = [r for r in rulings if r.unfit]
+    told += [f"{len(unfit)} of them for want of a quiet machine"] if unfit else []
+    return ", ".join(told)
+
+
+def document(
+    outcomes: Sequence[Outcome], *, alpha: float, on_inconclusive: OnInconclusive
+) -> dict[str, Any]:
+    """Everything, every sample included, as JSON values."""
+    rulings = all_rulings(outcomes)
+    return {
+        "kind": "gate",
+        "verdict": overall(rulings),
+        "exit_code": exit_code(rulings, on_inconclusive),
+        "alpha": alpha,
+        "gates": [_gate_json(outcome) for outcome in outcomes],
+    }
+
+
+def _gate_json(outcome: Outcome) -> dict[str, Any]:
+    gate, facts = outcome.gate, outcome.facts
+    return {
+        "name": gate.name,
+        "model": gate.model,
+        "digest": facts.digest,
+        "baseline": gate.baseline,
+        "provider": gate.provider,
+        "verdict": overall(outcome.rulings),
+        "interrupted": facts.interrupted,
+        "budgets": [r.to_json() for r in outcome.rulings],
+        "comparisons": {name: c.to_json() for name, c in facts.comparisons.items()},
+        "solo": facts.solo and facts.solo.to_json(),
+        "card": facts.card and facts.card.to_json(),
+        "start_fitness": facts.start_fitness.to_json(),
+        "quality": [q.to_json() for q in facts.quality] if facts.quality else None,
+        "share": facts.share and facts.share.to_json(),
+        "providers": facts.providers,
+    }
+
+
+def junit(outcomes: Sequence[Outcome]) -> str:
+    """JUnit XML: a suite for each gate, a case for each budget; undecided ones are skipped."""
+    root = ET.Element("testsuites", name="trimtab gate")
+    for outcome in outcomes:
+        rulings = outcome.rulings
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            name=_plain(outcome.gate.name),
+            tests=str(len(rulings)),
+            failures=str(sum(r.verdict == "fail" for r in rulings)),
+            skipped=str(sum(r.verdict == "inconclusive" for r in rulings)),
+            errors="0",
+        )
+        for ruling in rulings:
+            case = ET.SubElement(
+                suite,
+                "testcase",
+                classname=_plain(outcome.gate.name),
+                name=_plain(str(ruling.budget)),
+            )
+            if ruling.verdict == "pass":
+                ET.SubElement(case, "system-out").text = _plain(ruling.evidence)
+            else:
+                tag = "failure" if ruling.verdict == "fail" else "skipped"
+                ET.SubElement(case, tag, message=_plain(ruling.evidence))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold; names come from files."""
+    return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """A table for a job's summary or a comment."""
+    rulings = all_rulings(outcomes)
+    found = [f"### {ICONS[overall(rulings)]} trimtab gate: {summary(rulings)}", ""]
+    for outcome in outcomes:
+        found += [f"**{_cell(outcome.gate.name)}**", ""]
+        found += ["| budget | verdict | measured | evidence |", "|---|---|---:|---|"]
+        found += [
+            f"| {_cell(str(r.budget))} | {ICONS[r.verdict]} {r.verdict} "
+            f"| {_cell(_measured(r))} | {_cell(r.evidence)} |"
+            for r in outcome.rulings
+        ]
+        found.append("")
+    return "\n".join(found)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def workflow_commands(outcomes: Sequence[Outcome], file: str) -> list[str]:
+    """GitHub workflow commands: an error for each broken budget, a warning for undecided ones."""
+    found = []
+    for outcome in outcomes:
+        for ruling in outcome.rulings:
+            if ruling.verdict == "pass":
+                continue
+            level = "error" if ruling.verdict == "fail" else "warning"
+            place = f"file={_property(file)},line={max(1, ruling.budget.line)}"
+            title = _property(f"{outcome.gate.name}: {ruling.budget}")
+            found.append(f"::{level} {place},title={title}::{_escaped(ruling.evidence)}")
+    return found
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def bencher(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float]]]:
+    """Bencher Metric Format: benchmark, measure, value with bounds; times in nanoseconds."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for outcome in outcomes:
+        for ruling in outcome.rulings:
+            if ruling.value is None:
+                continue
+            kind = ruling.budget.kind
+            shared = kind in {"tail", "start"}
+            name = f"{outcome.gate.name} {ruling.budget.name}" if shared else outcome.gate.name
+            measure = BENCHER.get(kind, ruling.budget.name.replace("_", "-"))
+            figures = {"value": ruling.value}
+            bounds: Mapping[str, float | None] = {
+                "lower_value": ruling.low,
+                "upper_value": ruling.high,
+            }
+            figures |= {k: v for k, v in bounds.items() if v is not None and abs(v) < float("inf")}
+            found.setdefault(name, {})[measure] = figures
+    return found
+
+
+def benchmark_action(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """github-action-benchmark, `customSmallerIsBetter`: what shrinks when it gets better."""
+    found: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        for ruling in outcome.rulings:
+            kind, value = ruling.budget.kind, ruling.value
+            if value is None or kind in {"share", "provider"}:
+                continue
+            if kind == "ratio":  # a speed; its inverse is the time relative to the reference's
+                value, unit = 1 / value, "x the time"
+            else:
+                unit = {"tail": "ns", "start": "ns", "quality": "drop"}.get(kind, "bytes")
+            entry = {
+                "name": f"{outcome.gate.name}: {ruling.budget.name}",
+                "unit": unit,
+                "value": value,
+                "extra": ruling.evidence,
+            }
+            if kind == "ratio" and ruling.low and ruling.high and ruling.high < float("inf"):
+                entry["range"] = f"{1 / ruling.high:.3f} - {1 / ruling.low:.3f}"
+            found.append(entry)
+    return found
+
+
+def _measured(ruling: Ruling) -> str:
+    return "-" if ruling.value is None else ruling.budget.told(ruling.value)
+
+
+def _interval(ruling: Ruling) -> str:
+    if ruling.low is None or ruling.high is None:
+        return ""
+    high = "inf" if ruling.high == float("inf") else ruling.budget.told(ruling.high)
+    return f"[{ruling.budget.told(ruling.low)}, {high}]"

@@ -1,0 +1,123 @@
+"""A history as text and JSON: levels, steps, and what changed with each step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from trimtab.runtime_bench.bench.budgets import Budget, rule_of
+from trimtab.runtime_bench.stats.change_points import SHORTEST, Step, find_steps
+
+from .history import Point, Series
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+#: Columns of the little plot.
+WIDTH = 40
+#: Smaller is better for these kinds; for the others larger is.
+COSTS = frozenset({"tail", "start", "memory", "size", "quality"})
+
+
+def lines(series: Sequence[Series]) -> list[str]:
+    """For the terminal."""
+    if not series:
+        return ["The history holds no figures yet."]
+    found: list[str] = []
+    for one in series:
+        found += [*_series_lines(one), ""]
+    classes = sorted({s.machine_class for s in series})
+    if len(classes) > 1:
+        found.append(
+            f"{len(classes)} machine classes, shown apart, since figures of one say nothing of "
+            f"another: {', '.join(classes)}"
+        )
+    return found
+
+
+def _series_lines(series: Series) -> list[str]:
+    values = [p.value for p in series.points]
+    told = Budget(series.budget).told
+    newest = series.points[-1]
+    found = [
+        f"{series.gate}: {series.budget}",
+        f"  on {series.machine_class}, {series.setting}",
+        f"  {len(values)} runs, {series.points[0].at[:10]} to {newest.at[:10]}; newest "
+        f"{told(newest.value)}, median {told(median(values))}, "
+        f"range {told(min(values))} to {told(max(values))}",
+    ]
+    if len(values) > 1:
+        found.append(f"  {spark(values)}")
+    steps = find_steps(values)
+    found += [f"  {_step_line(series, step)}" for step in steps]
+    if not steps:
+        few = f" (needs {2 * SHORTEST} runs)" if len(values) < 2 * SHORTEST else ""
+        found.append(f"  no change of level{few}")
+    return found
+
+
+def _step_line(series: Series, step: Step) -> str:
+    told = Budget(series.budget).told
+    way = "worse" if worse(series.budget, step) else "better"
+    levels = f"{told(step.before)} -> {told(step.after)} ({step.change:+.1%})"
+    return f"{way}: {levels} at {series.points[step.index].at}{_cause(series.points, step)}"
+
+
+def worse(budget: str, step: Step) -> bool:
+    """Whether the step went the wrong way."""
+    return (step.after > step.before) == (rule_of(budget).kind in COSTS)
+
+
+def _cause(points: Sequence[Point], step: Step) -> str:
+    """What else changed there: model or onnxruntime; where neither did, that is said."""
+    old, new = points[step.index - 1], points[step.index]
+    changed = []
+    if old.digest != new.digest:
+        changed.append(f"the model changed, {old.digest[:8]} to {new.digest[:8]}")
+    if old.onnxruntime != new.onnxruntime:
+        changed.append(f"onnxruntime {old.onnxruntime} to {new.onnxruntime}")
+    return ", with " + " and ".join(changed) if changed else ", neither model nor runtime changed"
+
+
+def spark(values: Sequence[float]) -> str:
+    """A line of blocks; of many figures each block is the median of a group."""
+    if len(values) > WIDTH:
+        ends = [i * len(values) // WIDTH for i in range(WIDTH + 1)]
+        values = [median(values[a:b]) for a, b in itertools.pairwise(ends)]
+    low, high = min(values), max(values)
+    if high == low:
+        return BLOCKS[3] * len(values)
+    scale = (len(BLOCKS) - 1) / (high - low)
+    return "".join(BLOCKS[round((v - low) * scale)] for v in values)
+
+
+def document(series: Sequence[Series]) -> dict[str, Any]:
+    """Everything as JSON values; times in nanoseconds, sizes in bytes."""
+    return {
+        "schema": 1,
+        "kind": "history",
+        "machine_classes": sorted({s.machine_class for s in series}),
+        "series": [_series_json(s) for s in series],
+    }
+
+
+def _series_json(series: Series) -> dict[str, Any]:
+    values = [p.value for p in series.points]
+    return {
+        "gate": series.gate,
+        "budget": series.budget,
+        "machine_class": series.machine_class,
+        "setting": series.setting,
+        "points": [p.__dict__ for p in series.points],
+        "steps": [
+            {
+                "at": series.points[step.index].at,
+                "index": step.index,
+                "before": step.before,
+                "after": step.after,
+                "change": step.change,
+                "worse": worse(series.budget, step),
+            }
+            for step in find_steps(values)
+        ],
+    }

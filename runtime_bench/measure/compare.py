@@ -1,0 +1,213 @@
+"""Models against each other in one run, and models side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trimtab.core.errors import OptionError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.progress import Progress, Silent
+from trimtab.runtime_bench.machine.noise_check import Snapshot, canary
+from trimtab.runtime_bench.stats.e_process import PairedTest
+from trimtab.runtime_bench.stats.percentiles import runs_needed
+from trimtab.runtime_bench.stats.verdict import settled
+
+from .contender import Arm, Runs
+from .feeds import check_same_inputs, make_feeds
+from .in_process import InProcessArm, quiet
+from .pacing import Plan, warm_up
+from .sampling import Pair, Sampler, SideBySide
+from .subject import ModelOrPath, Reporter, Subject, size_bytes
+from .subprocess_contender import ProcessArm
+from .values import Comparison, Measurement
+
+__all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
+
+MakeArm = Callable[[Model | Path, str], Arm]
+#: Runs of each model that `measure` wants at least, time permitting: enough for a 99th percentile.
+WANTED_RUNS = runs_needed(0.99)
+
+
+def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyword
+    base: ModelOrPath,
+    candidates: Sequence[ModelOrPath],
+    feeds: Feeds | None = None,
+    *,
+    config: SessionConfig | None = None,
+    max_seconds: float = 30.0,
+    alpha: float = 0.01,
+    resolution: float = 0.05,
+    seed: int = 0,
+    progress: Progress | None = None,
+    in_process: bool = False,
+    until: Callable[[PairedTest], bool] | None = None,
+    make_arm: MakeArm | None = None,
+) -> list[Comparison]:
+    """Measure candidates against a base, all interleaved, and judge each.
+
+    Args:
+        base: a model or an `.onnx` file.
+        candidates: models that take the same inputs.
+        feeds: arrays by input name; random ones where None.
+        config: how sessions are built; the defaults where None.
+        max_seconds: of all together; it stops earlier when all verdicts stand.
+        alpha: bound on the probability of any wrong verdict, shared by the candidates.
+        resolution: relative difference that counts as none.
+        seed: of the order of blocks.
+        progress: where to tell how far it is.
+        in_process: sessions in this process, instead of a process for each.
+        until: when a pair is settled; the default is a verdict and an interval no wider than the
+            resolution on each side.
+        make_arm: makes the arm of a model; the default follows `in_process`.
+
+    Returns:
+        One comparison per candidate, in their order. A candidate that crashed, hung or was refused
+        has its `error`, and the others are whole. After Ctrl-C they are `interrupted`.
+
+    Raises:
+        InputError: the models do not take the same inputs, or a file cannot be used.
+        OptionError: a dynamic axis without a size, or an option out of range.
+        RunError: the base cannot be run.
+    """
+    _check_options(max_seconds, alpha, resolution, candidates)
+    config = config or SessionConfig()
+    subjects = [Subject.of(base), *map(Subject.of, candidates)]
+    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], fed)
+    share = alpha / len(candidates)
+    sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
+
+    def verdict_stands(test: PairedTest) -> bool:
+        return settled(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
+
+    before = Snapshot.now(config)
+    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
+        pairs = [Pair(arms[0], arm) for arm in arms[1:]]
+        blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
+        interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
+        after = Snapshot.now(config)  # before a GPU cools
+    used = quiet(config) if in_process else config
+    reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
+    return [
+        reporter.comparison(
+            subjects[0], subject, pair, share, resolution, renewed=sampler.plan.renew
+        )
+        for subject, pair in zip(subjects[1:], pairs, strict=True)
+    ]
+
+
+def measure(
+    models: Sequence[ModelOrPath],
+    feeds: Feeds | None = None,
+    *,
+    config: SessionConfig | None = None,
+    max_seconds: float = 30.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+    in_process: bool = False,
+    until: Callable[[Sequence[Sequence[int]]], bool] | None = None,
+    make_arm: MakeArm | None = None,
+) -> list[Measurement]:
+    """Measure models side by side, in rounds of random order, without a verdict.
+
+    It stops when every model has the runs that a 99th percentile needs and half of the time is
+    gone, when `until` says so of all samples by model, at the time limit, or at Ctrl-C.
+
+    Raises:
+        InputError, OptionError, RunError: as `compare`, for any of the models.
+    """
+    if max_seconds <= 0:
+        raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
+    config = config or SessionConfig()
+    subjects = [Subject.of(m) for m in models]
+    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], fed)
+    taken: list[list[Runs]] = [[] for _ in subjects]
+    before, canary_ns = Snapshot.now(config), list[int]()
+    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
+        steps = _side_by_side(
+            arms, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
+        )
+        interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
+        after = Snapshot.now(config)  # before a GPU cools
+    used = quiet(config) if in_process else config
+    reporter = Reporter(used, fed, before, after, canary_ns, interrupted)
+    told = zip(subjects, arms, taken, strict=True)
+    return [reporter.measurement(s, arm, runs) for s, arm, runs in told]
+
+
+def _side_by_side(
+    arms: Sequence[Arm],
+    feeds: Feeds,
+    seed: int,
+    seconds: float,
+    *,
+    taken: list[list[Runs]],
+    canary_ns: list[int],
+    until: Callable[[Sequence[Sequence[int]]], bool] | None,
+) -> Iterator[None]:
+    start = time.monotonic()
+    share = seconds / 10 / len(arms)
+    slowest = max(warm_up(arm, feeds, time.monotonic_ns, share) for arm in arms)
+    plan = Plan.of(slowest, 0, seconds, len(arms))
+    turns = SideBySide(arms, np.random.default_rng(seed), time.monotonic_ns, plan)
+    while True:
+        for index, runs in turns.round():
+            taken[index].append(runs)
+        canary_ns.append(canary())
+        yield
+        gone = time.monotonic() - start
+        if until is not None and until([[n for r in runs for n in r.ns] for runs in taken]):
+            return
+        fewest = min(sum(len(r.ns) for r in runs) for runs in taken)
+        if gone >= seconds or (until is None and gone > seconds / 2 and fewest >= WANTED_RUNS):
+            return
+
+
+@contextlib.contextmanager
+def opened(
+    subjects: Sequence[Subject],
+    config: SessionConfig,
+    *,
+    in_process: bool,
+    make_arm: MakeArm | None = None,
+) -> Iterator[list[Arm]]:
+    """Arms of the subjects, closed at the end whatever happens."""
+    with contextlib.ExitStack() as stack:
+        kind = InProcessArm if in_process else ProcessArm
+        make = make_arm or (lambda source, name: kind(source, config, name))
+        arms = []
+        for subject in subjects:
+            arm = make(subject.source, subject.name)
+            stack.callback(arm.close)
+            arms.append(arm)
+        yield arms
+
+
+def _exhaust(steps: Iterable[object]) -> bool:
+    """Go through all steps; True where the user interrupted, so that what was taken is kept."""
+    try:
+        for _ in steps:
+            pass
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _check_options(
+    max_seconds: float, alpha: float, resolution: float, candidates: Sequence[ModelOrPath]
+) -> None:
+    if not candidates:
+        raise OptionError("there is no candidate to compare", hint="Use measure for one model")
+    if max_seconds <= 0:
+        raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
+    if not 0 < alpha < 1:
+        raise OptionError("must lie between 0 and 1", where=f"alpha={alpha}")
+    if not 0 < resolution <= 1:
+        raise OptionError("must lie between 0 and 1", where=f"resolution={resolution}")

@@ -1,0 +1,122 @@
+"""What a model costs beside its latency: start, memory, file; each in a fresh process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+
+from .feeds import make_feeds
+from .subject import ModelOrPath, Subject
+from .subprocess_contender import ProcessArm
+
+#: Runs before the peak is read: the arena grows in the first ones.
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Card:
+    """Costs of a model, one value per fresh process.
+
+    Attributes:
+        model: its name or path.
+        size_bytes: of its file, external data included.
+        load_ns: time to make the session, the file in the system's cache.
+        first_ns: time of the first inference.
+        peak_bytes: peak resident set from before the load until after a few runs, above what
+            Python and the runtime took before; it holds weights, arena and packed copies.
+        bare_bytes: the same of sessions without the CPU's arena; empty where not measured.
+    """
+
+    model: str
+    size_bytes: int
+    load_ns: tuple[int, ...]
+    first_ns: tuple[int, ...]
+    peak_bytes: tuple[int, ...]
+    bare_bytes: tuple[int, ...] = ()
+
+    @property
+    def median_load_ns(self) -> float:
+        """Median over the processes."""
+        return float(median(self.load_ns))
+
+    @property
+    def median_first_ns(self) -> float:
+        """Median over the processes."""
+        return float(median(self.first_ns))
+
+    @property
+    def median_peak_bytes(self) -> float:
+        """Median over the processes."""
+        return float(median(self.peak_bytes))
+
+    @property
+    def arena_bytes(self) -> float | None:
+        """What the CPU's arena holds more than the tensors need; None where not measured."""
+        if not self.bare_bytes:
+            return None
+        return max(0.0, self.median_peak_bytes - float(median(self.bare_bytes)))
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, and the arena, as JSON values."""
+        return {"arena_bytes": self.arena_bytes} | {
+            k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Card:
+        """The card that `to_json` wrote."""
+        keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
+        lists = [tuple(value.get(key, ())) for key in keys]
+        return cls(value["model"], value["size_bytes"], *lists)
+
+
+def card(
+    model: ModelOrPath,
+    feeds: Feeds | None = None,
+    config: SessionConfig | None = None,
+    *,
+    processes: int = 3,
+    arena: bool = False,
+) -> Card:
+    """Measure a model's costs in fresh processes, one after the other.
+
+    Args:
+        model: a model or file.
+        feeds: arrays by input name; random ones where None.
+        config: how the session is built.
+        processes: how many.
+        arena: whether to measure the arena too, in as many processes more without it.
+
+    Raises:
+        InputError: the model, or a dynamic axis without a size.
+        RunError: it was refused, crashed or hung.
+    """
+    subject = Subject.of(model)
+    fed = feeds if feeds is not None else make_feeds(subject.model)
+    config = config or SessionConfig()
+    found, bare = [], []
+    for _ in range(processes):  # in turn, so that what drifts falls on both
+        found.append(_once(subject.source, fed, config))
+        if arena and config.arena:
+            bare.append(_once(subject.source, fed, replace(config, arena=False))[2])
+    load, first, peak = zip(*found, strict=True)
+    return Card(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
+
+
+def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
+    name = source.name if isinstance(source, Model) else str(source)
+    arm = ProcessArm(source, config, name)
+    try:
+        arm.warm(feeds)
+        arm.time(RUNS)
+        assert arm.load_ns is not None
+        assert arm.first_ns is not None
+        return arm.load_ns, arm.first_ns, arm.peak_bytes()
+    finally:
+        arm.close()

@@ -1,0 +1,126 @@
+"""What is measured, and how samples become values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.noise_check import Snapshot, fit_to_measure
+from trimtab.runtime_bench.stats.verdict import decide, evidence, interval
+
+from .contender import Arm, Runs
+from .feeds import describe
+from .sampling import Pair
+from .values import Comparison, Measurement
+
+ModelOrPath = Model | str | Path
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure: what a session loads, and what is known of it.
+
+    Size and digest are taken at the start, since a file may be gone at the end.
+    """
+
+    source: Model | Path
+    model: Model
+    size_bytes: int
+    digest: str
+
+    @classmethod
+    def of(cls, given: ModelOrPath) -> Subject:
+        """From a model in memory or a file.
+
+        Raises:
+            ModelError: the file cannot be used.
+        """
+        if isinstance(given, Model):
+            return cls(given, given, given.size_bytes, given.digest)
+        model = Model.load(given)
+        return cls(Path(given), model, size_bytes(Path(given)), model.digest)
+
+    @property
+    def name(self) -> str:
+        """For messages and reports."""
+        return self.model.name
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Turns what was sampled into values."""
+
+    config: SessionConfig
+    feeds: Feeds
+    before: Snapshot
+    after: Snapshot
+    canary_ns: Sequence[int]
+    interrupted: bool
+
+    def measurement(self, subject: Subject, arm: Arm, letters: Sequence[Runs]) -> Measurement:
+        """All runs of a model, letters in the order they were taken."""
+        switches = tuple(n for runs in letters for n in runs.switches)
+        return Measurement(
+            subject.name,
+            subject.digest,
+            subject.size_bytes,
+            tuple(n for runs in letters for n in runs.ns),
+            switches,
+            Environment.here(self.before.gpu),
+            self.config,
+            fit_to_measure(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
+            describe(self.feeds),
+            self.interrupted,
+            arm.placement,
+        )
+
+    def comparison(
+        self,
+        base: Subject,
+        candidate: Subject,
+        pair: Pair,
+        alpha: float,
+        resolution: float,
+        *,
+        renewed: bool,
+    ) -> Comparison:
+        """A pair with its verdict at the stop."""
+        test = pair.test
+        low, high = interval(test, alpha=alpha, resolution=resolution)
+        return Comparison(
+            self.measurement(base, pair.base, pair.base_runs),
+            self.measurement(candidate, pair.candidate, pair.candidate_runs),
+            math.exp(test.estimate()) if test.blocks else math.nan,
+            low,
+            high,
+            decide(test, alpha=alpha, resolution=resolution, renewed=renewed),
+            alpha,
+            resolution,
+            tuple(test.log_ratios),
+            evidence(test, resolution),
+            self.interrupted,
+            str(pair.error) if pair.error else None,
+            renewed,
+        )
+
+
+def size_bytes(given: ModelOrPath) -> int:
+    """Bytes of the file, with external data where it has any."""
+    import onnx
+
+    if isinstance(given, Model):
+        return given.size_bytes
+    path = Path(given)
+    proto = onnx.load(path, load_external_data=False)
+    beside = {
+        entry.value
+        for tensor in proto.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in beside)])

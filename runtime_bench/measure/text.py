@@ -1,0 +1,197 @@
+"""Measurements as text: tables, and a small plot of the distributions for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from trimtab.core.text import bytes_text, duration_text, table
+from trimtab.runtime_bench.stats.percentiles import runs_needed
+
+from .startup import Card
+from .values import Comparison, Measurement
+
+PERCENTILES = (0.5, 0.9, 0.95, 0.99)
+SHOWN_NODES = 5
+BARS = " ▁▂▃▄▅▆▇█"
+MEANING = {
+    "better": "faster",
+    "worse": "slower",
+    "same": "same",
+    "inconclusive": "inconclusive",
+}
+
+
+def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = False) -> list[str]:
+    """The base and each candidate with percentiles, speed-up, interval and verdict, and notes.
+
+    Args:
+        comparisons: of one run, against one base.
+        per_second: samples are inverse throughput: show inferences a second.
+    """
+    first = comparisons[0]
+    # Each comparison holds the base's runs in its own blocks; the row tells of all of them.
+    pooled = tuple(ns for c in comparisons for ns in c.base.samples_ns)
+    base = replace(first.base, samples_ns=pooled, switches=())
+    rows = [[*_cells(base, per_second=per_second), "", "base"]]
+    rows += [
+        [*_cells(c.candidate, per_second=per_second), speedup_text(c), _verdict(c)]
+        for c in comparisons
+    ]
+    lines = table([*_header(per_second=per_second), "speed-up", "verdict"], rows)
+    notes = [f"{c.candidate.model}: {c.error}" for c in comparisons if c.error]
+    if first.interrupted:
+        notes.append("interrupted: this is what was measured until then")
+    if not first.renewed:
+        notes.append(
+            "sessions take too long to make anew for each block: differences within "
+            f"{first.resolution:.1%} may be the luck of where their memory lies; "
+            "a longer --max-time averages it"
+        )
+    blocks = ", ".join(str(c.blocks) for c in comparisons)
+    level = 1 - first.alpha * len(comparisons)
+    notes.append(
+        f"{blocks} blocks; all intervals hold together at {level:.2%}; "
+        f"same means within {first.resolution:.1%}"
+    )
+    return [*lines, *notes, *_surroundings([first.base, *(c.candidate for c in comparisons)])]
+
+
+def measurement_lines(found: Sequence[Measurement], *, per_second: bool = False) -> list[str]:
+    """Models side by side without a verdict."""
+    lines = table(_header(per_second=per_second), [_cells(m, per_second=per_second) for m in found])
+    if any(m.interrupted for m in found):
+        lines.append("interrupted: this is what was measured until then")
+    return [*lines, *_surroundings(found)]
+
+
+def speedup_text(comparison: Comparison) -> str:
+    """`1.52x [1.48, 1.56]`; without the interval where the blocks do not suffice for one yet."""
+    if math.isnan(comparison.ratio):
+        return "-"
+    if not math.isfinite(comparison.high) or comparison.low == 0:
+        return f"{comparison.ratio:.2f}x [?, ?]"
+    digits = 3 if comparison.high - comparison.low < 0.02 else 2
+    value, low, high = (
+        f"{v:.{digits}f}" for v in (comparison.ratio, comparison.low, comparison.high)
+    )
+    return f"{value}x [{low}, {high}]"
+
+
+def placement_lines(measurement: Measurement) -> list[str]:
+    """Where a model's nodes ran, and what bringing its tensors there and back costs besides."""
+    placement = measurement.placement
+    if placement is None:
+        return []
+    total, on = sum(placement.nodes.values()), placement.nodes.get(placement.provider, 0)
+    ran = f"{on} of {total} nodes on {placement.provider}" if total else "nodes unknown"
+    graph = ", as one CUDA graph" if placement.cuda_graph else ""
+    lines = [f"{measurement.model}: {ran}{graph}"]
+    if placement.elsewhere:
+        more = ", ..." if len(placement.elsewhere) > SHOWN_NODES else ""
+        lines.append(f"  elsewhere: {', '.join(placement.elsewhere[:SHOWN_NODES])}{more}")
+    to, back = placement.median_in_ns, placement.median_out_ns
+    if to is None or back is None:
+        lines.append("  tensors in host memory: a run holds the provider's own copies")
+    else:
+        lines.append(
+            f"  not in the times: {bytes_text(placement.in_bytes)} in {duration_text(to)} to the "
+            f"device, {bytes_text(placement.out_bytes)} in {duration_text(back)} back (medians)"
+        )
+    return lines
+
+
+def _clock(measurement: Measurement) -> str:
+    facts = measurement.fitness.facts
+    if "gpu_clock" not in facts:
+        return ""
+    most = f" of {facts['gpu_clock_most']:.0f}" if "gpu_clock_most" in facts else ""
+    return f", at {facts['gpu_clock']:.0f}{most} MHz at the end"
+
+
+def card_lines(cards: Sequence[Card]) -> list[str]:
+    """What each model costs to start and to hold."""
+    rows = [
+        [
+            c.model,
+            bytes_text(c.size_bytes),
+            duration_text(c.median_load_ns),
+            duration_text(c.median_first_ns),
+            bytes_text(c.median_peak_bytes),
+            "-" if c.arena_bytes is None else bytes_text(c.arena_bytes),
+        ]
+        for c in cards
+    ]
+    note = (
+        f"medians of {len(cards[0].load_ns)} fresh processes; memory above the runtime's own; "
+        "arena: what a session without it needs less at its peak"
+    )
+    return [*table(["model", "size", "load", "first run", "peak memory", "arena"], rows), note]
+
+
+def plot_lines(found: Sequence[Measurement], width: int = 60) -> list[str]:
+    """One histogram line per model on a common logarithmic axis, from p0.5 to p99.5 of all runs."""
+    shown = [m for m in found if m.samples_ns]
+    if not shown:
+        return []
+    logs = [np.log(np.maximum(1, np.asarray(m.samples_ns, float))) for m in shown]
+    low, high = np.quantile(np.concatenate(logs), [0.005, 0.995])
+    edges = np.linspace(low, max(high, low + 1e-3), width + 1)
+    lines = []
+    for values, measurement in zip(logs, shown, strict=True):
+        counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+        # Square roots keep the tail visible beside the mode; any run at all gets a mark.
+        levels = np.ceil(np.sqrt(counts / max(1, counts.max())) * (len(BARS) - 1)).astype(int)
+        lines.append("".join(BARS[n] for n in levels) + f"  {measurement.model}")
+    left, right = duration_text(math.exp(edges[0])), duration_text(math.exp(edges[-1]))
+    return [*lines, left + right.rjust(width - len(left))]
+
+
+def _header(*, per_second: bool) -> list[str]:
+    if per_second:
+        return ["model", "size", "inferences/s", "slowest tenth"]
+    return ["model", "size", *(f"p{q * 100:g}" for q in PERCENTILES)]
+
+
+def _cells(measurement: Measurement, *, per_second: bool) -> list[str]:
+    start = [measurement.model, bytes_text(measurement.size_bytes)]
+    if per_second:
+        return start + [_rate(measurement.percentile_ns(q)) for q in (0.5, 0.9)]
+    told = [measurement.percentile_ns(q) for q in PERCENTILES]
+    return start + ["-" if ns is None else duration_text(ns) for ns in told]
+
+
+def _rate(ns: float | None) -> str:
+    return "-" if not ns else f"{1e9 / ns:.4g}"
+
+
+def _verdict(comparison: Comparison) -> str:
+    return "failed" if comparison.error else MEANING[comparison.verdict]
+
+
+def _surroundings(found: Sequence[Measurement]) -> list[str]:
+    first = found[0]
+    env, config = first.environment, first.config
+    fewest = min((len(m.samples_ns) for m in found if m.samples_ns), default=0)
+    unsupported = [q for q in PERCENTILES if runs_needed(q) > fewest]
+    lines = []
+    if unsupported:
+        needs = ", ".join(f"p{q * 100:g} {runs_needed(q)}" for q in unsupported)
+        lines.append(f"-: too few runs to support it ({fewest}; needed: {needs})")
+    spin = "spin" if config.spinning else "do not spin (onnxruntime's own default: they do)"
+    lines.append(
+        f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {config.provider}, "
+        f"onnxruntime {env.onnxruntime}; idle threads {spin}"
+    )
+    if env.gpu:
+        lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
+    lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]
+    lines += [line for m in found for line in placement_lines(m)]
+    unfit = next((m.fitness for m in found if not m.fitness.fit), None)
+    if unfit is not None:
+        lines.append("unquiet machine: trust the ratios, not the absolute times")
+        lines += [f"  {reason}" for reason in unfit.reasons]
+    return lines

@@ -1,0 +1,49 @@
+"""Throughput: many callers of one session at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from .caller import Caller
+from .contender import Runs
+from .timing import involuntary_switches
+
+#: Calls of each caller in one burst, so that starting and joining weigh little.
+CALLS = 8
+
+
+class Flood:
+    """Callers in threads; a run is a burst of `CALLS` inferences from each of them.
+
+    Its time is told per inference, the inverse of throughput, so that the statistics of latency
+    serve for it as well.
+
+    Args:
+        callers: all at once, usually of one session, which may be run from many threads.
+    """
+
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        self.callers = callers
+        self.pool = ThreadPoolExecutor(len(callers))
+
+    def time(self, bursts: int) -> Runs:
+        """Nanoseconds per inference of each burst."""
+        ns, switches = [], []
+        for _ in range(bursts):
+            before, start = involuntary_switches(), time.perf_counter_ns()
+            for future in [self.pool.submit(_call, caller) for caller in self.callers]:
+                future.result()
+            ns.append((time.perf_counter_ns() - start) // (CALLS * len(self.callers)))
+            switches.append(involuntary_switches() - before)
+        return Runs(tuple(ns), tuple(switches))
+
+    def close(self) -> None:
+        """End the callers."""
+        self.pool.shutdown()
+
+
+def _call(caller: Caller) -> None:
+    for _ in range(CALLS):
+        caller.run()

@@ -1,0 +1,246 @@
+"""What measuring yields: values that keep every sample and go to JSON and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trimtab.core.errors import DataError, RunError
+from trimtab.core.files import write_text
+from trimtab.core.ort.session import SessionConfig
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.noise_check import Fitness
+from trimtab.runtime_bench.machine.placement import Placement
+from trimtab.runtime_bench.stats.percentiles import percentile
+
+SCHEMA = 1
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All latencies of one model, with the surroundings they were taken in.
+
+    Attributes:
+        model: its name or path.
+        digest: of its graph and weights.
+        size_bytes: of its file, external data included.
+        samples_ns: every timed run, in order; warm-up and the runs after a switch are not in it.
+        switches: involuntary context switches during each run; empty where the system tells none.
+        environment: machine and software.
+        config: how the session was built.
+        fitness: whether the machine was quiet enough for absolute latencies.
+        inputs: shape of each input, "1x3x32x32 float32" by name.
+        interrupted: the user stopped it; what was measured stands.
+        placement: where its nodes ran and what the copies cost; None for the CPU's own provider.
+    """
+
+    model: str
+    digest: str
+    size_bytes: int
+    samples_ns: tuple[int, ...]
+    switches: tuple[int, ...]
+    environment: Environment
+    config: SessionConfig
+    fitness: Fitness = field(default_factory=Fitness)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    placement: Placement | None = None
+
+    def __str__(self) -> str:
+        median = self.median_ns
+        known = "no run" if median is None else f"median {median / 1e6:.3f} ms"
+        return f"{self.model}: {known} of {len(self.samples_ns)} runs"
+
+    def percentile_ns(self, quantile: float) -> float | None:
+        """The quantile in nanoseconds; None where the runs are too few to support it."""
+        return percentile(self.samples_ns, quantile)
+
+    @property
+    def quiet_ns(self) -> tuple[int, ...]:
+        """The runs without an involuntary switch; another quantity than all runs."""
+        if not self.switches:
+            return self.samples_ns
+        pairs = zip(self.samples_ns, self.switches, strict=True)
+        return tuple(ns for ns, switched in pairs if not switched)
+
+    @property
+    def median_ns(self) -> float | None:
+        """The 50th percentile in nanoseconds, of however few runs; None without any."""
+        ordered = sorted(self.samples_ns)
+        return float(ordered[(len(ordered) - 1) // 2]) if ordered else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, and the percentiles that the runs support, as JSON values."""
+        told = {f"p{q * 100:g}_ns": self.percentile_ns(q) for q in (0.5, 0.9, 0.95, 0.99)}
+        return {
+            "model": self.model,
+            "digest": self.digest,
+            "size_bytes": self.size_bytes,
+            "runs": len(self.samples_ns),
+            **told,
+            "samples_ns": list(self.samples_ns),
+            "switches": list(self.switches),
+            "environment": self.environment.to_json(),
+            "config": self.config.to_json(),
+            "fitness": self.fitness.to_json(),
+            "inputs": dict(self.inputs),
+            "interrupted": self.interrupted,
+            "placement": self.placement.to_json() if self.placement else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
+        """The measurement that `to_json` wrote."""
+        return cls(
+            value["model"],
+            value["digest"],
+            value["size_bytes"],
+            tuple(value["samples_ns"]),
+            tuple(value["switches"]),
+            Environment.from_json(value["environment"]),
+            SessionConfig.from_json(value["config"]),
+            Fitness.from_json(value["fitness"]),
+            value["inputs"],
+            value["interrupted"],
+            Placement.from_json(value["placement"]) if value.get("placement") else None,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate measured against a base, interleaved in one run.
+
+    Attributes:
+        base: the base's runs within this candidate's blocks.
+        candidate: the candidate's runs.
+        ratio: estimate of time of base over time of candidate; above 1 the candidate is faster.
+            NaN where nothing was measured.
+        low: lower end of the confidence sequence at level 1 - alpha; 0 where unknown yet.
+        high: upper end; infinite where unknown yet.
+        verdict: better (faster), worse, same (within `resolution`), or inconclusive.
+        alpha: bound on the probability of a wrong verdict, this candidate's share.
+        resolution: relative difference that counts as none, 0.05 for 5%.
+        log_ratios: ln(base / candidate) of every block, for tests of other boundaries.
+        e_values: ln E for "better", "worse", "above -resolution", "below +resolution"; each
+            decides at ln(2 / alpha).
+        interrupted: the user stopped it; what was measured stands.
+        renewed: every block had new sessions. Where it is false they took too long to make, and
+            the ratio is that of one pair of sessions, with the luck of where its memory lies.
+        error: why the candidate (or base) could not be measured to the end, None where it could.
+        devices: where it was measured on several, the comparison of each by the device's name. This
+            one is then that of the least ratio, its interval that of the least of all ratios.
+    """
+
+    base: Measurement
+    candidate: Measurement
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict
+    alpha: float
+    resolution: float
+    log_ratios: tuple[float, ...] = ()
+    e_values: Mapping[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+    error: str | None = None
+    renewed: bool = True
+    devices: Mapping[str, Comparison] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ratio = f"{self.ratio:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.candidate.model} against {self.base.model}: {ratio}, {self.verdict}"
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.log_ratios)
+
+    def check(self) -> Comparison:
+        """This comparison, if both models ran to its end.
+
+        Raises:
+            RunError: one crashed, hung or was refused.
+        """
+        if self.error is not None:
+            raise RunError(self.error)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values; what is unknown or infinite is null."""
+        return {
+            "verdict": self.verdict,
+            "ratio": _finite(self.ratio),
+            "low": self.low,
+            "high": _finite(self.high),
+            "alpha": self.alpha,
+            "resolution": self.resolution,
+            "blocks": self.blocks,
+            "log_ratios": list(self.log_ratios),
+            "e_values": dict(self.e_values),
+            "interrupted": self.interrupted,
+            "error": self.error,
+            "renewed": self.renewed,
+            "base": self.base.to_json(),
+            "candidate": self.candidate.to_json(),
+            "devices": {name: c.to_json() for name, c in self.devices.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Comparison:
+        """The comparison that `to_json` wrote."""
+        return cls(
+            Measurement.from_json(value["base"]),
+            Measurement.from_json(value["candidate"]),
+            math.nan if value["ratio"] is None else value["ratio"],
+            value["low"],
+            math.inf if value["high"] is None else value["high"],
+            value["verdict"],
+            value["alpha"],
+            value["resolution"],
+            tuple(value["log_ratios"]),
+            value["e_values"],
+            value["interrupted"],
+            value["error"],
+            value["renewed"],
+            {name: cls.from_json(c) for name, c in value.get("devices", {}).items()},
+        )
+
+
+def save(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document with its schema number, whole or not at all."""
+    write_text(path, json.dumps({"schema": SCHEMA, **document}, allow_nan=False) + "\n")
+
+
+def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
+    """Read a document that `save` wrote, or another one with a schema number.
+
+    Args:
+        path: the file.
+        newest: largest schema number that is understood.
+
+    Raises:
+        DataError: it is no JSON, has no schema number, or a newer one.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int):
+        raise DataError("has no schema number", where=str(path), hint="Write it with --json")
+    if schema > newest:
+        raise DataError(
+            f"has schema {schema}, this trimtab reads up to {newest}",
+            where=str(path),
+            hint="Update trimtab",
+        )
+    return dict(document)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,193 @@
+"""A process that holds one session and runs it when it is told to.
+
+Started as `python -m trimtab.runtime_bench.measure.worker`, it reads commands on stdin and answers
+on stdout. It waits in `read` while another worker has the baton, so it takes nothing from it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx.parser
+
+from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
+
+from .caller import Caller, caller_of, placement_of
+from .io_binding import open_session, without_capture
+from .protocol import Message, pack_error, receive, send
+from .throughput import Flood
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+#: What the runtime needs for any model is its own, and no model's.
+NOTHING = """
+<ir_version: 8, opset_import: ["": 17]>
+nothing (float[1] x) => (float[1] y) { y = Identity(x) }
+"""
+
+
+class Worker:
+    """Carries out commands; each method named `do_*` is one, its keywords the command's."""
+
+    def __init__(self) -> None:
+        self.session: Any = None
+        self.config = SessionConfig()
+        self.feeds: Feeds = {}
+        self.caller: Caller | None = None
+        self.name = "model"
+        self.baseline_bytes = 0
+        self.floods: dict[int, Flood] = {}
+
+    def answer(self, message: Message) -> Message:
+        """Carry out one command; an error becomes an answer as well."""
+        arguments = dict(message)
+        command: Callable[..., Message] = getattr(self, f"do_{arguments.pop('do')}")
+        try:
+            with runtime_errors(self.name):
+                return command(**arguments)
+        except TrimtabError as error:
+            return pack_error(error)
+        except MemoryError:
+            return pack_error(RunError("runs out of memory", where=self.name))
+        except Exception as error:  # noqa: BLE001 - a worker must answer whatever happens
+            return pack_error(RunError(f"{type(error).__name__}: {error}", where=self.name))
+
+    def do_load(self, model: str, config: Message, name: str) -> Message:
+        """Build the session, the first after a tiny one that brings in the runtime itself."""
+        self.name = name
+        self.config = SessionConfig.from_json(config)
+        if not self.baseline_bytes:
+            plain = without_capture(self.config)
+            build_session(Model.from_proto(onnx.parser.parse_model(NOTHING)), plain)
+        self._drop()
+        self.baseline_bytes = reset_peak()
+        start = time.perf_counter_ns()
+        try:
+            self.session = open_session(Path(model), self.config, name)
+        except RunError as error:  # it names the file, which may be a copy of ours
+            raise RunError(error.what, where=name, hint=error.hint) from error
+        return {"load_ns": time.perf_counter_ns() - start}
+
+    def _drop(self) -> None:
+        """Free the session that was."""
+        for flood in self.floods.values():
+            flood.close()
+        self.floods.clear()
+        self.caller = self.session = None
+
+    def do_feed(self, path: str) -> Message:
+        """Take the feeds from an `.npz` file."""
+        with np.load(path, allow_pickle=False) as arrays:
+            self.feeds = {name: arrays[name] for name in arrays.files}
+        self.caller = None
+        return {}
+
+    def _caller(self) -> Caller:
+        return caller_of(self.session, self.feeds, self.config)
+
+    def do_time(self, runs: int) -> Message:
+        """Run that many times in a row."""
+        self.caller = self.caller or self._caller()
+        timed = self.caller.time(runs)
+        return {"ns": timed.ns, "switches": timed.switches}
+
+    def do_flood(self, runs: int, concurrency: int) -> Message:
+        """Run that many bursts from `concurrency` threads at once."""
+        if concurrency not in self.floods:
+            self.floods[concurrency] = Flood([self._caller() for _ in range(concurrency)])
+        timed = self.floods[concurrency].time(runs)
+        return {"ns": timed.ns, "switches": timed.switches}
+
+    def do_place(self) -> Message:
+        """Where the nodes are, after a run; null for the CPU's own provider."""
+        placement = placement_of(self.caller, self.name) if self.caller else None
+        return {"placement": placement.to_json() if placement else None}
+
+    def do_memory(self) -> Message:
+        """Peak resident set since the session was built, above what the runtime took before."""
+        return {"peak_bytes": max(0, peak_bytes() - self.baseline_bytes)}
+
+
+def reset_peak() -> int:
+    """Start the peak anew and return what is resident now, in bytes.
+
+    Where the kernel does not let us, the old peak is the baseline, and what the model needs within
+    it is not counted.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status_bytes("VmRSS:")
+    except OSError:
+        return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Peak resident set of this process."""
+    try:
+        return _status_bytes("VmHWM:")
+    except OSError:
+        if not resource:
+            return 0
+        peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(key: str) -> int:
+    words = Path("/proc/self/status").read_text().split()
+    return int(words[words.index(key) + 1]) * 1024 if key in words else 0
+
+
+def serve(commands: BinaryIO, answers: BinaryIO) -> None:
+    """Answer commands until the other side is gone."""
+    worker = Worker()
+    while (message := receive(commands)) is not None:
+        send(answers, worker.answer(message))
+
+
+def die_with_parent(
+    folder: str | None, exit_now: Callable[[int], object] = os._exit, *, stdin: int = 0
+) -> None:
+    """Wait until the other end of stdin is closed, then remove the bench's folder and end.
+
+    A parent that was killed cannot do it. This runs in a thread, so that it ends the process in the
+    middle of a run as well; `poll` without events wakes at a hang-up and takes no input.
+    """
+    poller = select.poll()
+    poller.register(stdin, 0)
+    poller.poll()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    exit_now(0)
+
+
+def main() -> None:
+    """Serve on stdin and stdout; what libraries print goes to stderr instead."""
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    if hasattr(select, "poll"):  # not on Windows
+        threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        serve(sys.stdin.buffer, answers)
+    finally:
+        # The thread sees the same end, and may see it too late to remove the folder.
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

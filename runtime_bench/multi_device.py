@@ -1,0 +1,158 @@
+"""Several devices as one bench: what holds of a model must hold on each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from trimtab.core.errors import OptionError
+from trimtab.core.ort.session import Feeds
+from trimtab.core.progress import Progress
+from trimtab.core.target import Target, common_target
+from trimtab.runtime_bench.bench.bench import Bench, Timing, Told
+from trimtab.runtime_bench.devices.registry import bench_on, device_names, find
+from trimtab.runtime_bench.machine.environment import Environment
+from trimtab.runtime_bench.machine.noise_check import Fitness
+from trimtab.runtime_bench.measure.compare import ModelOrPath
+from trimtab.runtime_bench.measure.startup import Card
+from trimtab.runtime_bench.measure.values import Comparison, Measurement, Verdict
+
+
+@dataclass(frozen=True)
+class SeveralBench:
+    """Devices measured one after the other, each for its part of the time and of the error rate.
+
+    Attributes:
+        benches: of the devices, by name.
+    """
+
+    benches: Mapping[str, Bench]
+
+    def compare(
+        self,
+        base: ModelOrPath,
+        candidates: Sequence[ModelOrPath],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """See `Bench`: of each candidate the device on which it gains least, and all of them."""
+        part, found = self._part(how), {}
+        for name, bench in self.benches.items():
+            progress.say(f"on {name}")
+            found[name] = bench.compare(base, candidates, feeds, part, progress)
+            if any(c.interrupted for c in found[name]):
+                break
+        whole = len(found) == len(self.benches)
+        rows = zip(*found.values(), strict=True)
+        return [_least(dict(zip(found, row, strict=True)), how, whole=whole) for row in rows]
+
+    def measure(
+        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """See `Bench`: of each model the measurement of the device on which it is slowest."""
+        rows = []
+        for bench in self.benches.values():
+            rows.append(bench.measure(models, feeds, self._part(how), progress))
+            if any(m.interrupted for m in rows[-1]):
+                break
+        return [max(same, key=lambda m: m.median_ns or 0.0) for same in zip(*rows, strict=True)]
+
+    def card(
+        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[Card, Fitness]:
+        """See `Bench`: of the device on which it takes most memory."""
+        every = [b.card(model, feeds, how, processes, arena=arena) for b in self.benches.values()]
+        return max(every, key=lambda pair: pair[0].median_peak_bytes)
+
+    def diagnosis(
+        self,
+        model: ModelOrPath,
+        baseline: ModelOrPath | None,
+        feeds: Feeds,
+        how: Timing,
+        *,
+        profiled: bool,
+    ) -> Told:
+        """See `Bench`: of the first device."""
+        first = next(iter(self.benches.values()))
+        return first.diagnosis(model, baseline, feeds, how, profiled=profiled)
+
+    def environment(self) -> Environment:
+        """Of the first device."""
+        return next(iter(self.benches.values())).environment()
+
+    def target(self, threads: int | None) -> Target:
+        """What suits the kernels of all.
+
+        Raises:
+            OptionError: they run models by different providers.
+        """
+        return common_target([bench.target(threads) for bench in self.benches.values()])
+
+    def _part(self, how: Timing) -> Timing:
+        count = len(self.benches)
+        return replace(how, max_seconds=how.max_seconds / count, alpha=how.alpha / count)
+
+
+def _least(found: Mapping[str, Comparison], how: Timing, *, whole: bool) -> Comparison:
+    """The comparison with the least ratio, its interval that of the least of all ratios.
+
+    All intervals hold at once but for the error rate, so the least of the true ratios lies between
+    the least of the lower and the least of the upper ends.
+    """
+    failed = [f"on {name}: {c.error}" for name, c in found.items() if c.error]
+    worst = min(found.values(), key=lambda c: -math.inf if math.isnan(c.ratio) else c.ratio)
+    return replace(
+        worst,
+        low=min(c.low for c in found.values()) if whole else 0.0,
+        high=min(c.high for c in found.values()) if whole else math.inf,
+        verdict=_verdict([c.verdict for c in found.values()]) if whole else "inconclusive",
+        alpha=how.alpha,
+        interrupted=any(c.interrupted for c in found.values()),
+        error="; ".join(failed) or None,
+        devices=found,
+    )
+
+
+def _verdict(every: Sequence[Verdict]) -> Verdict:
+    """Worse where it is on any, better where it is on all."""
+    if "worse" in every:
+        return "worse"
+    if "inconclusive" in every:
+        return "inconclusive"
+    return "same" if "same" in every else "better"
+
+
+@contextlib.contextmanager
+def bench_on_all(names: str | None, progress: Progress) -> Iterator[Bench]:
+    """The bench on the devices of an --on, ours until the end; this machine's where None.
+
+    Raises:
+        OptionError: no such device.
+        RunError: one cannot be reached, or lacks what it needs.
+    """
+    with contextlib.ExitStack() as stack:
+        wanted = device_names(names)
+        _refuse_twice([name for name in wanted if name is not None])
+        benches = {str(n): stack.enter_context(bench_on(n, progress)) for n in wanted}
+        yield SeveralBench(benches) if len(benches) > 1 else next(iter(benches.values()))
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    """One device under two names would wait for itself."""
+    seen: dict[object, str] = {}
+    for name in names:
+        other = seen.setdefault(find(name), name)
+        if other != name:
+            raise OptionError(
+                f"{other} and {name} are one device", where="--on", hint="Name it once"
+            )
+
+
+def machine_class(bench: Bench) -> str:
+    """Of the machine that measures, or of all of them: what may share measurements."""
+    benches = bench.benches.values() if isinstance(bench, SeveralBench) else [bench]
+    return " + ".join(sorted({b.environment().machine_class() for b in benches}))

@@ -1,0 +1,70 @@
+"""From evidence to a verdict: better, worse, same, or not enough evidence."""
+
+from __future__ import annotations
+
+import math
+
+from trimtab.runtime_bench.measure.values import Verdict
+
+from .e_process import PairedTest
+
+
+def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
+    """Largest ln E so far of the four claims that verdicts rest on."""
+    band = math.log1p(resolution)
+    return {
+        "better": test.evidence_above(0.0),
+        "worse": test.evidence_below(0.0),
+        "above -resolution": test.evidence_above(-band),
+        "below +resolution": test.evidence_below(band),
+    }
+
+
+def decide(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> Verdict:
+    """The verdict on a candidate after any number of blocks.
+
+    Better and worse share alpha, so that each decides at ln(2 / alpha), as the two ends of the
+    interval do. A difference that is both proved and proved to be within the resolution is told as
+    a difference; its interval shows how small it is. (Same in both directions is the two one-sided
+    tests of Schuirmann 1987, each an e-process.)
+
+    Args:
+        test: the blocks.
+        alpha: bound on a wrong verdict.
+        resolution: relative difference that counts as none.
+        renewed: whether each block had new sessions. Where one pair of sessions served all blocks,
+            a difference must exceed the resolution to be told: less may be the luck of these two.
+    """
+    limit = math.log(2 / alpha)
+    known = evidence(test, resolution)
+    band = 0.0 if renewed else math.log1p(resolution)
+    better, worse = test.evidence_above(band), test.evidence_below(-band)
+    if max(better, worse) >= limit:
+        return "better" if better >= worse else "worse"
+    if known["above -resolution"] >= limit and known["below +resolution"] >= limit:
+        return "same"
+    return "inconclusive"
+
+
+def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[float, float]:
+    """(low, high) of the ratio at the stop: the confidence sequence, cut by what was decided.
+
+    A boundary once rejected stays rejected (the running intersection of a confidence sequence is
+    one), so that the interval never contradicts the verdict.
+    """
+    low, high = test.interval(alpha)
+    limit, band = math.log(2 / alpha), math.log1p(resolution)
+    for boundary in (-band, 0.0, band):
+        if test.evidence_above(boundary) >= limit:
+            low = max(low, boundary)
+        if test.evidence_below(boundary) >= limit:
+            high = min(high, boundary)
+    return math.exp(low), math.exp(max(low, high))
+
+
+def settled(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
+    """Whether the verdict stands and the interval is no wider than the resolution on each side."""
+    if decide(test, alpha=alpha, resolution=resolution, renewed=renewed) == "inconclusive":
+        return False
+    low, high = test.interval(alpha)
+    return high - low <= 2 * math.log1p(resolution)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+
+import numpy as np
+import pytest
+from gate_facts import environment, gate, measurement
+
+from trimtab.cli import main
+from trimtab.core.errors import InputError, OutputError
+from trimtab.runtime_bench.bench.budgets import Budget
+from trimtab.runtime_bench.gate.history import History, Series, append
+from trimtab.runtime_bench.gate.reporters import Outcome
+from trimtab.runtime_bench.gate.rules import judge
+from trimtab.runtime_bench.gate.trend import lines, spark
+from trimtab.runtime_bench.gate.verdicts import Facts
+from trimtab.runtime_bench.stats.change_points import find_steps
+
+
+def outcome(ns: float = 1e6, digest: str = "aaaaaaaaaa") -> Outcome:
+    asked = gate(Budget("p50", 5e6, "5ms"), Budget("drop", 0.1, "0.1"))
+    facts = Facts(solo=measurement((ns,) * 20), digest=digest)
+    return Outcome(asked, facts, judge(asked, facts, alpha=0.01))
+
+
+def fill(path, values, **changes) -> None:
+    history = History(path)
+    for i, value in enumerate(values):
+        digest = "a" * 10 if i < len(values) // 2 else "b" * 10
+        at = f"2026-01-{i + 1:02}T00:00:00+00:00"
+        history.add(outcome(value, digest), environment(**changes), at, 1)
+    history.close()
+
+
+def series(path) -> list[Series]:
+    history = History(path, create=False)
+    found = history.series()
+    history.close()
+    return found
+
+
+def test_runs_come_back_in_order_and_unmeasured_budgets_do_not(tmp_path):
+    fill(tmp_path / "h.db", [1e6, 2e6])
+    (one,) = series(tmp_path / "h.db")
+    assert (one.budget, [p.value for p in one.points]) == ("p50", [1e6, 2e6])
+
+
+def test_machine_classes_are_kept_apart_and_that_is_said(tmp_path):
+    fill(tmp_path / "h.db", [1e6] * 8)
+    fill(tmp_path / "h.db", [2e6] * 8, cpu="Another CPU")
+    found = series(tmp_path / "h.db")
+    assert len(found) == 2
+    text = "\n".join(lines(found))
+    assert "2 machine classes, shown apart" in text
+    assert text.count("no change of level") == 2
+
+
+def test_a_step_is_told_with_what_changed(tmp_path):
+    rng = np.random.default_rng(0)
+    fill(tmp_path / "h.db", np.array([1e6] * 12 + [1.3e6] * 12) * np.exp(rng.normal(0, 0.02, 24)))
+    text = "\n".join(lines(series(tmp_path / "h.db")))
+    assert "worse: " in text
+    assert "2026-01-13" in text
+    assert "the model changed, aaaaaaaa to bbbbbbbb" in text
+
+
+def test_a_newer_history_is_refused(tmp_path):
+    History(tmp_path / "h.db").close()
+    with sqlite3.connect(tmp_path / "h.db") as db:
+        db.execute("PRAGMA user_version = 2")
+    with pytest.raises(InputError, match=r"version 2, this trimtab reads up to 1.*Update"):
+        History(tmp_path / "h.db")
+
+
+def test_another_database_is_refused_and_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "h.db") as db:
+        db.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(InputError, match="no history of trimtab"):
+        History(tmp_path / "h.db")
+    with sqlite3.connect(tmp_path / "h.db") as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_what_is_no_database_is_refused(tmp_path):
+    (tmp_path / "h.db").write_text("model: a.onnx\n" * 100)
+    with pytest.raises(InputError, match="no history of trimtab"):
+        History(tmp_path / "h.db")
+
+
+def test_a_place_that_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="cannot be used"):
+        History(tmp_path)
+
+
+def test_many_may_append_at_once(tmp_path):
+    path = tmp_path / "h.db"
+    workers = [
+        threading.Thread(target=lambda: [append(path, [outcome()]) for _ in range(5)])
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sum(len(s.points) for s in series(path)) == 20
+
+
+def test_the_command_prints_text_and_json(tmp_path, capsys):
+    fill(tmp_path / "h.db", [1e6, 1.1e6, 1e6])
+    assert main(["history", str(tmp_path / "h.db")]) == 0
+    assert "m: p50" in capsys.readouterr().out
+    assert main(["history", str(tmp_path / "h.db"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["series"][0]["points"][1]["value"] == 1.1e6
+
+
+def test_the_command_refuses_a_missing_file(tmp_path, capsys):
+    assert main(["history", str(tmp_path / "none.db")]) == 2
+    assert "gate --history" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_level_noise_has_no_steps():
+    rng = np.random.default_rng(1)
+    found = [find_steps(np.exp(0.03 * rng.standard_t(3, 40)).tolist()) for _ in range(40)]
+    assert sum(map(bool, found)) <= 1
+
+
+def test_one_spike_is_no_step():
+    values = [1.0, 1.01, 0.99] * 8
+    values[12] = 5.0
+    assert find_steps(values) == []
+
+
+def test_two_steps_are_found_where_they_are():
+    rng = np.random.default_rng(2)
+    levels = [1.0] * 15 + [1.2] * 15 + [1.0] * 15
+    found = find_steps((np.array(levels) * np.exp(rng.normal(0, 0.02, 45))).tolist())
+    assert [s.index for s in found] == [15, 30]
+    assert found[0].change == pytest.approx(0.2, abs=0.03)
+
+
+def test_figures_that_never_vary_and_then_change_are_one_step():
+    assert [s.index for s in find_steps([1000.0] * 5 + [1100.0] * 5)] == [5]
+
+
+def test_figures_around_zero_have_steps_too():
+    assert len(find_steps([0.0, 0.001, -0.001] * 5 + [0.05, 0.051, 0.049] * 5)) == 1
+
+
+def test_a_long_series_is_drawn_short():
+    assert len(spark(list(range(1000)))) == 40
+    assert spark([1.0, 1.0]) == "▄▄"
