@@ -27,10 +27,10 @@ from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
-from trimtab.result import Outcome
 from trimtab.runtime_bench.bench.clock import BenchClock
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.search import optimize
+from trimtab.search.optimize import optimize
+from trimtab.search.result import Outcome
 
 DROPS = {"minilm": (0.002, 0.005, 0.01)}
 IMAGE_DROPS = (0.005, 0.01, 0.03)

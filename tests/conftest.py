@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cnn_data import arrays
+from graphs import cnn
+
 from trimtab.core.target import Target, cpu_flags
 
 #: Flags that decide which int8 and float kernels onnxruntime takes.
 TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small model on disk, for the command line."""
+    return cnn().save(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Data for it."""
+    np.savez(tmp_path / "data.npz", **arrays())
+    return tmp_path / "data.npz"
 
 
 def pytest_report_header() -> str:

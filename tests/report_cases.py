@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from trimtab.core.ort.session import SessionConfig
-from trimtab.result import SCHEMA
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
+from trimtab.search.result import SCHEMA
 
 #: A name that ends a script, opens one, and breaks out of an attribute.
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'`|"

@@ -73,7 +73,7 @@ def test_static_int8_keeps_the_accuracy_with_every_convolution_in_int8(
 def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
     calibration: trimtab.Dataset, evaluation: trimtab.Dataset, tmp_path: Path
 ) -> None:
-    from trimtab.search import optimize, save_outcome
+    from trimtab.search.optimize import optimize, save_outcome
 
     np.savez(tmp_path / "calib.npz", **next(iter(calibration.sized(256))).feeds)
     model = trimtab.load(shared("data/resnet20.onnx"))

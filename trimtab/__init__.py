@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.target import Target
     from trimtab.runtime_bench.measure.compare import compare
+    from trimtab.search.optimize import optimize
+    from trimtab.search.recipe import Recipe
+    from trimtab.search.result import Outcome, Result
+    from trimtab.search.session_file import session
 
     from .exporter import export
     from .open_model import open_model as load
-    from .recipe import Recipe
-    from .result import Outcome, Result
-    from .search import optimize
-    from .session_file import session
 
 __version__ = "0.1.0"
 
@@ -38,18 +38,18 @@ _HOMES = {
     "Dataset": "trimtab.core.dataset:Dataset",
     "Metric": "trimtab.core.metric:Metric",
     "Model": "trimtab.core.model:Model",
-    "Outcome": "trimtab.result:Outcome",
+    "Outcome": "trimtab.search.result:Outcome",
     "Quality": "trimtab.core.metric:Quality",
-    "Recipe": "trimtab.recipe:Recipe",
-    "Result": "trimtab.result:Result",
+    "Recipe": "trimtab.search.recipe:Recipe",
+    "Result": "trimtab.search.result:Result",
     "Target": "trimtab.core.target:Target",
     "TrimtabError": "trimtab.core.errors:TrimtabError",
     "compare": "trimtab.runtime_bench.measure.compare:compare",
     "evaluate": "trimtab.core.metric:evaluate",
     "export": "trimtab.exporter:export",
     "load": "trimtab.open_model:open_model",
-    "optimize": "trimtab.search:optimize",
-    "session": "trimtab.session_file:session",
+    "optimize": "trimtab.search.optimize:optimize",
+    "session": "trimtab.search.session_file:session",
 }
 
 __all__ = [

@@ -19,6 +19,8 @@ from trimtab.core.errors import OptionError, TrimtabError, nearest
 
 #: The order in which help lists commands; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
+#: Modules of `commands/` that commands share.
+SHARED = frozenset({"doctor_prune", "one_pass"})
 EPILOG = """\
 every pass is a command too, as `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
 
@@ -106,7 +108,7 @@ def _names() -> list[str]:
     from . import commands
 
     found = [info.name for info in pkgutil.iter_modules(commands.__path__)]
-    names = [name.replace("_", "-") for name in found if name != "one_pass"]
+    names = [name.replace("_", "-") for name in found if name not in SHARED]
     return sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
 
 

@@ -17,9 +17,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 from trimtab.report.lines import outcome_lines
-
-from .result import Constraints
-from .search import Parts, check_output, optimize
+from trimtab.search.optimize import Parts, check_output, optimize
+from trimtab.search.result import Constraints
 
 #: One thread: a small network gains nothing from more, and one measures steadily anywhere.
 THREADS = 1

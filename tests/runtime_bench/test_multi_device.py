@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from trimtab.choice import violations
 from trimtab.cli import main
 from trimtab.core.errors import OptionError
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.core.target import PRESETS, Target, common_target
-from trimtab.result import Constraints, Result
 from trimtab.runtime_bench.bench.bench import LocalBench, Timing
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 from trimtab.runtime_bench.multi_device import SeveralBench, bench_on_all, machine_class
+from trimtab.search.ranking import violations
+from trimtab.search.result import Constraints, Result
 
 HOW = Timing(SessionConfig(threads=1), max_seconds=8.0, alpha=0.04)
 

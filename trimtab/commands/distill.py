@@ -48,8 +48,8 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.open_model import open_model
     from trimtab.passes import find
     from trimtab.report.lines import pass_lines
-    from trimtab.search import check_output
-    from trimtab.students import Student, in_steps
+    from trimtab.search.optimize import check_output
+    from trimtab.search.students import Student, in_steps
 
     from .one_pass import context, given_fields
 

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--on", metavar="DEVICE", help="what runs there: ssh://user@host, or a name of `device`")
     add("--profile", action=_BOTH, default=True, help="shares of time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
-    from trimtab.doctor_prune import add_options
+    from .doctor_prune import add_options
 
     add_options(parser)
 
@@ -50,9 +50,10 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.files import write_text
-    from trimtab.doctor_prune import examine
     from trimtab.open_model import open_model
     from trimtab.runtime_bench.measure.feeds import check_same_inputs
+
+    from .doctor_prune import examine
 
     if args.prune:
         return examine(args)

@@ -116,7 +116,7 @@ def apply(
 
     from trimtab.open_model import open_model
     from trimtab.report.lines import pass_lines
-    from trimtab.search import check_output
+    from trimtab.search.optimize import check_output
 
     check_output(Path(args.output).parent)
     model = open_model(args.model)

@@ -24,7 +24,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import InputError
     from trimtab.core.text import bytes_text
     from trimtab.open_model import open_model
-    from trimtab.recipe import Recipe
+    from trimtab.search.recipe import Recipe
 
     from .one_pass import context
 

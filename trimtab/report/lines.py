@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.choice import drop, speedup
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
-from trimtab.result import Outcome, Result
+from trimtab.search.ranking import drop, speedup
+from trimtab.search.result import Outcome, Result
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Measurement

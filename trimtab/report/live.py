@@ -12,16 +12,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from trimtab.choice import speedup
 from trimtab.core.progress import Progress, Stderr
 from trimtab.core.text import bytes_text
-from trimtab.result import Goal, Result
-from trimtab.searching.frontier import cost, frontier
+from trimtab.search.frontier import cost, frontier
+from trimtab.search.ranking import speedup
+from trimtab.search.result import Goal, Result
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from trimtab.searching.log import Watch
+    from trimtab.search.log import Watch
 
 T = TypeVar("T")
 #: Redraws a second, and candidates that fit beside the news.

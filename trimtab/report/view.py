@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import DataError
-from trimtab.result import SCHEMA
+from trimtab.search.result import SCHEMA
 
 Json = Mapping[str, Any]
 

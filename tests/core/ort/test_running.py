@@ -9,7 +9,7 @@ from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.quantization.static import QuantizeStatic
-from trimtab.searching.costs import counted
+from trimtab.search.costs import counted
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 

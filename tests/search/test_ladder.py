@@ -1,0 +1,94 @@
+"""The ladder of pruning: for which kernels, and from where each strength is cut."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cnn_data import arrays
+from search_fakes import VNNI, plan_for
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.metric import find_metric
+from trimtab.core.target import Target
+from trimtab.search import pruning
+from trimtab.search.pruning import Ladder, for_int8, metric_of
+from trimtab.search.recipe import Recipe
+
+
+def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:
+    """A search whose static int8 is so much faster."""
+    told = None if ratio is None else SimpleNamespace(value=ratio)
+    monkeypatch.setattr(pruning, "speedup", lambda result: told)
+    return SimpleNamespace(named=lambda name: name, keeps=lambda result: keeps, measures=True)
+
+
+def test_channels_are_chosen_for_int8_kernels_where_int8_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = for_int8(search_with(monkeypatch, 2.0), plan_for())
+    assert plan.precision == "int8"
+    rung = plan.rung(plan.pruned(0.85))
+    assert rung.name == "pruned to 85% of int8, int8"
+    names = [p.name() for p in rung.passes]
+    assert names == ["simplify", "prune-channels", "quantize-static", "apply-forms"]
+    assert rung.passes[1].to_json()["precision"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "keeps", "target", "timed"),
+    [
+        (1.05, True, VNNI, True),
+        (None, True, VNNI, True),
+        (2.0, False, VNNI, True),
+        (2.0, True, Target.named("tensorrt"), True),
+        (2.0, True, VNNI, False),
+    ],
+    ids=["no faster", "not measured", "loses too much", "gpu", "no clock"],
+)
+def test_else_they_are_chosen_for_float_kernels(
+    monkeypatch: pytest.MonkeyPatch, ratio: float | None, keeps: Any, target: Target, timed: Any
+) -> None:
+    plan = for_int8(
+        search_with(monkeypatch, ratio, keeps=keeps), plan_for(target, timed=bool(timed))
+    )
+    assert plan.precision == "float"
+    assert plan.rung(plan.pruned(0.7)).name == "pruned to 70%"
+
+
+def test_each_strength_is_cut_out_of_the_one_before() -> None:
+    plan = plan_for()
+    first = plan.quantized(plan.pruned(0.85))
+    base = plan.float_part(first)
+    assert [p.name() for p in base.passes] == ["simplify", "prune-channels"]
+    second = plan.pruned(0.7, base, 0.8)
+    shares = [p.to_json()["latency"] for p in second.passes if p.name() == "prune-channels"]
+    assert shares == [0.85, 0.875]
+    assert second.name == "pruned to 70%"
+
+
+def test_a_strength_that_the_last_step_reached_is_no_step() -> None:
+    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.56)  # type: ignore[arg-type]
+    assert ladder.pruned(0.55) is None
+    assert ladder.pruned(0.4) is not None
+
+
+def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
+    ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.86)  # type: ignore[arg-type]
+    assert ladder.between(0.7) == 0.78
+    # A coarse network: what was reached lies below what failed from further up.
+    ladder.reached = 0.8
+    assert ladder.between(0.85) == 0.74
+    ladder.reached = 0.84
+    assert ladder.between(0.77) == 0.805
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_passes_judge_themselves_by_the_metric_where_there_are_labels(labelled: Any) -> None:
+    made = arrays(40)
+    data = Dataset.of_arrays({"x": made["x"]}, made["labels"] if labelled else None)
+    metric = find_metric("top1", Dataset.of_arrays({"x": made["x"]}, made["labels"]))
+    judge = SimpleNamespace(metric=metric, parts=SimpleNamespace(calibration=data))
+    search: Any = SimpleNamespace(judge=judge)
+    assert metric_of(search) == ("top1" if labelled else "")

@@ -1,0 +1,145 @@
+"""The order of work of `optimize`, with made comparisons: a test times nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import graphs
+import pytest
+from cnn_data import arrays
+from made_comparisons import made_comparison, made_comparisons
+
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import BudgetError, DataError
+from trimtab.core.model import Model
+from trimtab.passes import find
+from trimtab.search.fingerprint import structure
+from trimtab.search.optimize import optimize, save_outcome, split_data
+from trimtab.search.recipe import Recipe
+from trimtab.search.result import Constraints
+
+SIMPLIFY = find("simplify")()
+FLOAT = Recipe("float", (SIMPLIFY,))
+
+
+def data(rows: int = 60) -> Dataset:
+    made = arrays(rows)
+    labels = made.pop("labels")
+    return Dataset.of_arrays(made, labels)
+
+
+def static(ranges: str, calibration: Dataset) -> Recipe:
+    step = find("quantize-static").from_json({"ranges": ranges, "data": calibration})
+    return Recipe(f"int8 {ranges}", (SIMPLIFY, step))
+
+
+def prune(sparsity: float) -> Recipe:
+    step = find("prune-magnitude").from_json({"sparsity": sparsity, "min_size": 1})
+    return Recipe(f"pruned {sparsity}", (SIMPLIFY, step))
+
+
+LOOSE = Constraints(max_drop=1.0)
+
+
+def test_parts_are_disjoint() -> None:
+    parts = split_data(data(), None)
+    assert len(parts.calibration) + len(parts.selection) + len(parts.test) == 60
+    assert not parts.selection.overlaps(parts.test)
+    with pytest.raises(DataError, match="the same items"):
+        split_data(data(), data())
+
+
+def test_the_fastest_that_holds_is_chosen_and_written(tmp_path: Path) -> None:
+    recipes = [FLOAT, static("minmax", data()), prune(0.5)]
+    outcome = optimize(
+        graphs.cnn(), data(), recipes=recipes, constraints=LOOSE, measure=made_comparisons(1.0, 2.0)
+    )
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == "int8 minmax"
+    written = save_outcome(outcome, tmp_path / "out")
+    names = [p.name for p in written]
+    # The original was in memory and the data too: it is saved, and no gate could find the data.
+    assert names[:3] == ["float.onnx", "model.onnx", "recipe.yaml"]
+    assert names[-1] == "result.json"
+    document = json.loads(written[-1].read_text())
+    assert document["schema"] == 1
+    assert document["chosen"] == "int8 minmax"
+    assert {p["part"].split()[0] for p in document["data"].values()} == {
+        "calibration",
+        "selection",
+        "test",
+    }
+
+
+def test_nothing_faster_than_float_gives_the_simplified_float_model() -> None:
+    recipes = [FLOAT, static("minmax", data())]
+    outcome = optimize(
+        graphs.cnn(), data(), recipes=recipes, constraints=LOOSE, measure=made_comparisons(1.0, 0.8)
+    )
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == "float"
+    assert "Nothing beats the float original" in outcome.why[0]
+
+
+def test_nothing_that_holds_is_no_model() -> None:
+    outcome = optimize(
+        graphs.cnn(),
+        data(),
+        recipes=[FLOAT],
+        constraints=Constraints(max_size=10),
+        measure=made_comparisons(1.0),
+    )
+    assert outcome.chosen is None
+    assert "10 are allowed" in " ".join(outcome.why)
+    with pytest.raises(BudgetError):
+        _ = outcome.model
+
+
+def test_a_recipe_that_fails_is_reported_and_the_search_goes_on() -> None:
+    twice = Recipe("twice", (SIMPLIFY, *static("minmax", data()).passes[1:] * 2))
+    outcome = optimize(
+        graphs.cnn(), data(), recipes=[twice, FLOAT], constraints=LOOSE, measure=made_comparisons(1)
+    )
+    failed, fine = outcome.results
+    assert "quantized" in str(failed.failure)
+    assert fine.failure is None
+
+
+def test_a_candidate_that_cannot_be_measured_is_no_choice() -> None:
+    def crashes(base: Model, candidates: Any, *rest: Any) -> Any:
+        return [made_comparison(2.0, "its process died") for _ in candidates]
+
+    outcome = optimize(graphs.cnn(), data(), recipes=[FLOAT], constraints=LOOSE, measure=crashes)
+    assert outcome.chosen is None
+    assert outcome.results[0].failure == "its process died"
+
+
+def test_equal_recipes_count_once() -> None:
+    again = Recipe("again", FLOAT.passes)
+    outcome = optimize(
+        graphs.cnn(), data(), recipes=[FLOAT, again], constraints=LOOSE, measure=made_comparisons(1)
+    )
+    assert [r.name for r in outcome.results] == ["float"]
+
+
+def test_of_equal_graphs_one_is_measured() -> None:
+    counts = []
+
+    made = made_comparisons(1.0, 2.0)
+
+    def counting(base: Model, candidates: Any, *rest: Any) -> Any:
+        counts.append(len(candidates))
+        return made(base, candidates)
+
+    recipes = [FLOAT, prune(0.5), *(static(m, data()) for m in ("minmax", "mse"))]
+    outcome = optimize(graphs.cnn(), data(), recipes=recipes, constraints=LOOSE, measure=counting)
+    assert counts == [2, 2]  # the second run is the fresh one of the winner and the runner-up
+    assert [r.measured_as for r in outcome.results] == [None, "float", None, "int8 minmax"]
+
+
+def test_structure_tells_graphs_apart_and_not_weights() -> None:
+    one, two = graphs.cnn(), prune(0.5)(graphs.cnn())
+    assert structure(SIMPLIFY(one)) == structure(two)
+    assert structure(one) != structure(graphs.mlp())

@@ -1,0 +1,62 @@
+"""Recipes: YAML round trip, refusals, the same bytes again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trimtab.core.errors import InputError, ModelError, OptionError
+from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.passes import find
+from trimtab.search.recipe import Recipe
+
+
+def example() -> Recipe:
+    prune = find("prune-magnitude").from_json({"sparsity": 0.25})
+    return Recipe("mine", (find("simplify")(), prune), "a.onnx", "d", Target.named("arm64"), seed=3)
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    recipe = example()
+    assert Recipe.load(recipe.save(tmp_path / "r.yaml")) == recipe
+
+
+def test_a_recipe_by_hand_is_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("- simplify\n- prune-magnitude: {sparsity: 0.5}\n")
+    assert [p.name() for p in Recipe.load(path).passes] == ["simplify", "prune-magnitude"]
+    assert Recipe.load(path).name == "r"
+
+
+def test_another_model_is_refused() -> None:
+    from graphs import cnn  # type: ignore[import-not-found]
+
+    with pytest.raises(ModelError, match="not the model that recipe 'mine'"):
+        example()(Model.from_proto(cnn()) if not isinstance(cnn(), Model) else cnn())
+
+
+BAD = {
+    "unknown pass": ("- simplifi", "Did you mean 'simplify'"),
+    "unknown field": ("- prune-magnitude: {sparsty: 1}", "Did you mean 'sparsity'"),
+    "wrong type": ("- prune-magnitude: {sparsity: lots}", "'lots' is not a number"),
+    "no passes": ("name: x", "is no recipe"),
+    "unknown key": ("passes: []\nmodell: a", "Did you mean 'model'"),
+    "no yaml": ("passes: [", "is no YAML"),
+    "two in one": ("- {simplify: {}, prune-magnitude: {}}", "is no pass"),
+    "fields no mapping": ("- simplify: 3", "no mapping"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_recipe_is_refused(case: str, tmp_path: Path) -> None:
+    text, message = BAD[case]
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises((InputError, OptionError), match=message):
+        Recipe.load(tmp_path / "r.yaml")
+
+
+def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        Recipe.load(tmp_path / "r.yaml")

@@ -1,0 +1,65 @@
+"""`trimtab doctor --prune`: what each group of channels is worth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.passes.pruning.structured.sensitivity import Sensitivity
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that --prune takes."""
+    add = parser.add_argument
+    add("--prune", action="store_true", help="quality without parts of each group of channels")
+    add("--metric", metavar="M", help="for --prune: name or module:callable")
+    add("--eval-on", metavar="DEVICE", help="for --prune: on a fleet, dask://...?device=NAME")
+    add("--importance", metavar="NAME", help="for --prune: as `trimtab prune` takes it")
+
+
+def examine(args: argparse.Namespace) -> int:
+    """Measure, print, and write where --json asks for it."""
+    from trimtab.core.context import Context
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.errors import OptionError
+    from trimtab.core.fields import convert
+    from trimtab.core.files import write_text
+    from trimtab.core.progress import Stderr
+    from trimtab.core.target import Target
+    from trimtab.open_model import open_model
+    from trimtab.passes.pruning.channels import PruneChannels
+    from trimtab.passes.pruning.structured.sensitivity import sensitivity
+    from trimtab.runtime_bench.devices.registry import runner_on
+
+    if not args.data:
+        raise OptionError("--prune tells quality, which needs data", hint="Give --data")
+    threads = convert(int | None, args.threads, where="--threads")
+    fields = {"samples": args.samples or "256", "importance": args.importance or "auto"}
+    how = PruneChannels.from_json(fields)
+    target, model = Target.named(args.target or "auto", threads), open_model(args.model)
+    data = Dataset.open(args.data)
+    with runner_on(args.eval_on) as runner:
+        ctx = Context(target, progress=Stderr(), runner=runner)
+        found = sensitivity(model, how, data, ctx, metric=args.metric)
+    print("\n".join(lines(found)))  # noqa: T201
+    if args.json:
+        write_text(Path(args.json), json.dumps(found.to_json(), indent=1) + "\n")
+    return 0
+
+
+def lines(found: Sensitivity) -> list[str]:
+    """A table, a row for each group."""
+    from trimtab.core.text import table
+
+    told = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
+    if not found.groups:
+        return [told, "no channel can be removed"]
+    header = ["group", "channels", "operators", *(f"-{r:.0%}" for r in found.ratios)]
+    rows = [
+        [g.name, str(g.channels), str(g.operators), *(f"{q:.4f}" for q in g.quality)]
+        for g in found.groups
+    ]
+    return [told, "where that part of one group is gone, nothing repaired:", *table(header, rows)]

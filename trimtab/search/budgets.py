@@ -1,0 +1,119 @@
+"""`budgets.yaml` of a result: what it reached, with a margin, for `trimtab gate` to hold.
+
+Margins: a gate proves slower with certainty, so the proved speed-up less the gate's own resolution;
+twice the standard error of a drop, for other data of the same kind; a few per cent of sizes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab.core.callables import is_callable_spec
+from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.session import SessionConfig
+
+from .ranking import drop
+from .result import Outcome, Result
+
+#: Of a speed-up: the gate's resolution.
+SPEED_MARGIN = 0.05
+SIZE_MARGIN = 0.02
+MEMORY_MARGIN = 0.15
+SHARE_MARGIN = 0.02
+#: Standard errors of a drop.
+ERRORS = 2.0
+
+
+def budgets_text(outcome: Outcome, folder: Path) -> str | None:
+    """The text of `budgets.yaml` in a folder; None where there is nothing to compare with."""
+    chosen = outcome.chosen
+    if chosen is None or chosen.recipe is None or chosen.recipe.target is None:
+        return None
+    target, data = chosen.recipe.target, outcome.data.get("test", {}).get("data")
+    baseline = _from(folder, chosen.recipe.model)
+    if baseline is None:
+        return None
+    gate: dict[str, Any] = {"name": "what optimize reached", "model": "model.onnx"}
+    gate["baseline"] = baseline
+    usable = _from(folder, data)
+    quality = chosen.test.metric if usable and chosen.test else None
+    if usable:
+        gate["data"] = usable
+    if quality:
+        gate["metric"] = quality
+    if target.provider != "CPUExecutionProvider":
+        gate["provider"] = target.provider
+    gate["threads"] = target.threads
+    measured = chosen.confirmation or chosen.comparison
+    if measured is not None and measured.devices:
+        gate["on"] = list(measured.devices)
+    gate["budgets"] = _budgets(outcome, chosen, with_quality=quality is not None)
+    head = (
+        "# Written by trimtab optimize: what was reached, with a margin. trimtab gate holds it.\n"
+    )
+    return head + yaml.safe_dump(gate, sort_keys=False, width=100)
+
+
+def _budgets(outcome: Outcome, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    comparison = chosen.confirmation or chosen.comparison
+    if comparison is not None and comparison.low > 1 + SPEED_MARGIN:
+        found["speedup"] = _down(comparison.low / (1 + SPEED_MARGIN), 2)
+    limit = outcome.constraints.max_latency_ns
+    if limit is not None and comparison is not None:
+        found[f"p{outcome.constraints.percentile:g}"] = f"{limit / 1e6:g}ms"
+    found["size"] = math.ceil(chosen.size_bytes * (1 + SIZE_MARGIN))
+    if chosen.rss_bytes is not None:
+        found["rss"] = math.ceil(chosen.rss_bytes * (1 + MEMORY_MARGIN))
+    if with_quality:
+        found["drop"] = _drop(outcome, chosen)
+    share = _int8_share(chosen)
+    if share > SHARE_MARGIN:
+        found["int8_share"] = _down(share - SHARE_MARGIN, 2)
+    return found
+
+
+def _drop(outcome: Outcome, chosen: Result) -> float:
+    """The larger drop of both parts, with its error; what was asked for where that allows more."""
+    parts = [p for p in ("selection", "test") if getattr(chosen, p) is not None]
+    worst = max(max(0.0, drop(chosen, outcome.original, part)) for part in parts)
+    errors = [getattr(chosen, p).drop_from(getattr(outcome.original, p))[1] or 0.0 for p in parts]
+    upper = worst + ERRORS * max(errors)
+    asked = outcome.constraints.max_drop
+    told = min(upper, asked) if worst <= asked else upper
+    return _up(told, 4)
+
+
+def _int8_share(chosen: Result) -> float:
+    assert chosen.model is not None
+    assert chosen.recipe is not None
+    assert chosen.recipe.target is not None
+    # As the gate will see it, which may run on another kind of machine than the target.
+    config = SessionConfig.of(chosen.recipe.target)
+    from trimtab.core.ort.session import available_providers
+
+    if config.provider not in available_providers():
+        return 0.0
+    return int8_share(chosen.model, config).int8_share
+
+
+def _from(folder: Path, spec: str | None) -> str | None:
+    """A path as seen from a folder; None where it does not exist. `module:callable` stays."""
+    if spec is None or spec.startswith("memory:"):
+        return None
+    if Path(spec).exists():
+        return os.path.relpath(Path(spec).resolve(), folder.resolve())
+    return spec if is_callable_spec(spec) else None
+
+
+def _down(value: float, digits: int) -> float:
+    return math.floor(value * 10.0**digits) / 10.0**digits
+
+
+def _up(value: float, digits: int) -> float:
+    return round(math.ceil(value * 10.0**digits - 1e-9) / 10.0**digits, digits)

@@ -1,0 +1,127 @@
+"""Recipes to models through the store, pass by pass: a beginning in common is made once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimtab.core.context import Context
+from trimtab.core.errors import PassError, TrimtabError
+from trimtab.core.model import Model
+from trimtab.passes.base import Pass
+
+from .recipe import Recipe
+from .result import Result
+from .store import Store, key_of, source_of
+
+FORMS = "apply-forms"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes candidates.
+
+    Attributes:
+        original: what every recipe starts from.
+        ctx: target, seed, clock.
+        store: of steps made.
+        machine: class of the machine that measures, for what passes ask the clock.
+    """
+
+    original: Model
+    ctx: Context
+    store: Store
+    machine: str = ""
+
+    def make(self, recipe: Recipe, stage: str = "") -> Result:
+        """The candidate of a recipe; with its `failure` where a pass refuses or breaks a promise.
+
+        A pass that decides by measured time is first settled, so that the recipe makes the same
+        bytes again on any machine.
+        """
+        recipe = replace(
+            recipe,
+            model=self.original.name,
+            digest=self.original.digest,
+            target=self.ctx.target,
+            seed=self.ctx.seed,
+        )
+        start = time.monotonic()
+        model, steps = self.original, list[Pass]()
+        ctx = replace(self.ctx, original=self.original)
+        for step in recipe.passes:
+            try:
+                settled = self._settled(step, model, ctx)
+                after = self._step(settled, model, ctx)
+                if step.name() == FORMS and after.digest == model.digest:
+                    continue  # it found nothing to do: neither file nor recipe need name it
+                steps.append(settled)
+                model = after
+            except TrimtabError as error:
+                return Result(recipe.name, recipe, failure=_named(step, error), stage=stage)
+            except Exception as error:  # noqa: BLE001 - a custom pass may do anything
+                wrapped = PassError(f"{type(error).__name__}: {error}")
+                return Result(recipe.name, recipe, failure=_named(step, wrapped), stage=stage)
+        made = replace(model, name=recipe.name)
+        recipe = replace(recipe, passes=tuple(steps))
+        self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
+        return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
+
+    def model(self, recipe: Recipe) -> Model:
+        """The model of a recipe, or of the beginning of one.
+
+        Raises:
+            PassError: a pass refuses or breaks a promise.
+        """
+        made = self.make(recipe)
+        if made.model is None:
+            raise PassError(made.failure or "was not made", where=recipe.name)
+        return made.model
+
+    def _settled(self, step: Pass, model: Model, ctx: Context) -> Pass:
+        if not step.decides_by_time():
+            return step
+        key = key_of("settle", **self._parts(step, model, ctx), machine=self.machine)
+        found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
+        return _changed(step, found)
+
+    def _step(self, step: Pass, model: Model, ctx: Context) -> Model:
+        key = key_of("step", **self._parts(step, model, ctx))
+
+        def make() -> Model:
+            made = step(model, ctx)
+            if made.lineage and made.lineage[-1].notes.get("stopped") == "interrupted":
+                raise KeyboardInterrupt  # half of a training is no step to go on from
+            return made
+
+        return self.store.model(key, make)
+
+    def _parts(self, step: Pass, model: Model, ctx: Context) -> dict[str, object]:
+        own = type(step)
+        return {
+            "input": model.digest,
+            # Two ways may lead to one graph, and lineage is part of the file.
+            "lineage": [s.to_json() for s in model.lineage],
+            "pass": step.name(),
+            "source": "" if own.__module__.startswith("trimtab.") else source_of(own),
+            "params": step.to_json(),
+            "data": ctx.data.digest if ctx.data is not None else None,
+            "original": self.original.digest,
+            "target": ctx.target.to_json(),
+            "seed": ctx.seed,
+        }
+
+
+def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
+    """A pass with the fields that settling changed; data in memory stay as they are."""
+    before, known = step.to_json(), step.fields()
+    names = [n for n in known if settled.get(n) != before.get(n)]
+    made = type(step).from_json({n: settled[n] for n in names if n in settled})
+    return step.with_fields(**{n: getattr(made, n) for n in names})
+
+
+def _named(step: Pass, error: TrimtabError) -> str:
+    text = str(error)
+    return text if step.name() in text else f"pass {step.name()}: {text}"

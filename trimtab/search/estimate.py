@@ -1,0 +1,102 @@
+"""`--dry-run`: what would be tried, and about how long it takes, before anything is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.metric import evaluate, find_metric
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig
+from trimtab.core.target import usable_cpus
+
+from .confirm import SECONDS_EACH
+from .costs import is_here
+from .plan import SHARES, Plan
+from .recipe import Recipe
+from .splits import split_data
+from .time_budget import Effort
+from .timing import SECONDS_PER_GRAPH
+
+#: Items that the speed of an evaluation is taken from.
+SAMPLE = 64
+#: Time of a pass, in evaluations of as many items as it looks at; rough, from networks of the docs.
+PASS_ITEMS = {"simplify": 20, "quantize-static": 256 * 4, "prune-channels": 256 * 20}
+#: Most candidates of the pruning ladder that a search visits.
+RUNGS = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the plan.
+
+    Attributes:
+        stage: of the search.
+        name: of the candidate, or what is done.
+        seconds: estimate.
+        always: whether it is tried in any case, not only where an earlier one leads to it.
+    """
+
+    stage: str
+    name: str
+    seconds: float
+    always: bool = True
+
+
+def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
+    model: Model,
+    data: Dataset,
+    evaluation: Dataset | None,
+    metric: str | None,
+    passes: Sequence[str] | None,
+    ctx: Context,
+    effort: Effort,
+) -> list[Line]:
+    """The plan as lines, with seconds by a short evaluation of the original on this machine."""
+    parts = split_data(data, evaluation, seed=ctx.seed)
+    plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=is_here(ctx.target))
+    chosen = find_metric(metric, parts.selection)
+    few = parts.selection.take(SAMPLE)
+    config = SessionConfig(threads=usable_cpus())
+    start = time.monotonic()
+    evaluate(model, few, chosen, reference=model, config=config)
+    item = (time.monotonic() - start) / max(1, len(few))
+    full = item * len(parts.selection)
+
+    def line(stage: str, recipe: Recipe, *, always: bool = True) -> Line:
+        spent = sum(item * PASS_ITEMS.get(p.name(), 20) for p in recipe.passes)
+        return Line(stage, recipe.name, spent + full, always)
+
+    lines = [Line("original", "evaluated on selection and test", 2 * full)]
+    firsts = plan.first()
+    lines += [line("first", r) for r in firsts]
+    others = [*plan.others(), *plan.own_recipes()]
+    lines += [line("int8", r) for r in others]
+    lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
+    if plan.allows("prune-channels"):
+        lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
+        lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
+    if effort.train_seconds and plan.allows("recover"):
+        lines.append(
+            Line("train", "find the strength of pruning, then train", effort.train_seconds)
+        )
+    graphs = sum(entry.always for entry in lines)
+    lines.append(
+        Line("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
+    )
+    return [*lines, Line("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
+
+
+def estimate_lines(lines: Sequence[Line]) -> list[str]:
+    """For people."""
+    told = [
+        f"{entry.stage:9} {entry.name:45} {entry.seconds:7.0f} s"
+        f"{'' if entry.always else '   only where an earlier one leads to it'}"
+        for entry in lines
+    ]
+    least = sum(entry.seconds for entry in lines if entry.always)
+    most = sum(entry.seconds for entry in lines)
+    return [*told, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]

@@ -1,0 +1,101 @@
+"""The folder that a search leaves: model, recipe, evidence, budgets for CI, and the frontier."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from trimtab.core.files import atomic_folder, write_text, writing
+
+from .budgets import budgets_text
+from .result import Outcome, Result
+
+FRONTIER = "frontier"
+#: The original, where it was no file: a module, or a model in memory.
+ORIGINAL = "float.onnx"
+
+
+def check_output(folder: str | Path) -> None:
+    """Refuse a folder that cannot be written before hours are spent, not after.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    with atomic_folder(existing):
+        pass
+
+
+def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
+    """Write `model.onnx`, `recipe.yaml`, `budgets.yaml`, `frontier/` and `result.json`.
+
+    Each file appears whole or not at all; `result.json` comes last, so that where it stands all
+    that it speaks of stands too. Budgets are left out where neither the original nor the data can
+    be found again.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    outcome, written = _with_original(outcome, folder)
+    if outcome.chosen is not None and outcome.chosen.recipe is not None:
+        written.append(outcome.model.save(folder / "model.onnx"))
+        written.append(outcome.chosen.recipe.save(folder / "recipe.yaml"))
+        text = budgets_text(outcome, folder)
+        if text is not None:
+            write_text(folder / "budgets.yaml", text)
+            written.append(folder / "budgets.yaml")
+    written += _save_frontier(outcome, folder)
+    path = folder / "result.json"
+    write_text(path, json.dumps(outcome.to_json(), indent=1) + "\n")
+    return [*written, path]
+
+
+def _with_original(outcome: Outcome, folder: Path) -> tuple[Outcome, list[Path]]:
+    """The outcome with recipes that name a file: an original that is none is saved beside."""
+    model = outcome.original.model
+    if model is None or outcome.chosen is None or Path(model.name).is_file():
+        return outcome, []
+    path = model.save(folder / ORIGINAL)
+
+    def named(result: Result) -> Result:
+        if result.recipe is None:
+            return result
+        return replace(result, recipe=replace(result.recipe, model=str(path)))
+
+    results = {id(r): named(r) for r in outcome.results}
+    chosen = results.get(id(outcome.chosen), named(outcome.chosen))
+    return replace(outcome, results=tuple(results.values()), chosen=chosen), [path]
+
+
+def file_name(name: str) -> str:
+    """A candidate's name as that of a file: `pruned to 70%, int8` is `pruned-to-70-int8`."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "candidate"
+
+
+def _save_frontier(outcome: Outcome, folder: Path) -> list[Path]:
+    """The Pareto-optimal models beside the chosen one; those of an earlier search go."""
+    others = [r for r in outcome.frontier if r is not outcome.chosen and r.recipe is not None]
+    with writing(folder):
+        shutil.rmtree(folder / FRONTIER, ignore_errors=True)
+    written = []
+    for result in others:
+        written += _save_one(result, folder / FRONTIER)
+    return written
+
+
+def _save_one(result: Result, folder: Path) -> list[Path]:
+    assert result.model is not None
+    assert result.recipe is not None
+    name = file_name(result.name)
+    return [
+        result.model.save(folder / f"{name}.onnx"),
+        result.recipe.save(folder / f"{name}.recipe.yaml"),
+    ]

@@ -1,0 +1,242 @@
+"""Quality of candidates: raced on the selection part, confirmed on the test part."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import LostError, TrimtabError
+from trimtab.core.metric import Metric, Quality, evaluate, values_by_chunk
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
+from trimtab.core.target import usable_cpus
+
+from .result import Constraints, Result
+from .sequential_test import clearly_above, loses
+from .splits import Parts
+from .store import Store, key_of, source_of
+
+#: Chance that any candidate is dropped although it would have kept within the drop.
+ALPHA = 0.01
+#: Candidates that share it.
+RACERS = 40
+#: Shares of the selection part after which a candidate is looked at.
+LOOKS = (0.1, 0.25, 0.5, 1.0)
+#: Fewer items than this are evaluated at once: a look would save nothing.
+FEWEST = 200
+#: Largest difference of two scores of an item, by metric.
+SPREADS = {"top1": 1.0, "top5": 1.0, "agreement": 1.0, "cosine": 2.0}
+#: Resamples of a metric that is no mean over items.
+RESAMPLES = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Evaluates candidates on the selection part, and survivors on the test part.
+
+    Attributes:
+        original: the float model, which drops are measured from.
+        parts: of the data.
+        metric: higher is better.
+        constraints: with the drop that is allowed.
+        ctx: target, seed, progress.
+        store: of what was evaluated already.
+    """
+
+    original: Model
+    parts: Parts
+    metric: Metric
+    constraints: Constraints
+    ctx: Context
+    store: Store
+
+    @functools.cached_property
+    def base(self) -> Quality:
+        """Of the original on the selection part.
+
+        Raises:
+            TrimtabError: it cannot be evaluated; that is the user's to mend.
+        """
+        return self._stored(self.original, self.parts.selection, "base", self._all_looks)
+
+    def judged(self, result: Result) -> Result:
+        """With its quality on the selection part, or with what part of it sufficed to drop it."""
+        if result.model is None:
+            return result
+        model = result.model
+        base = self.base
+        try:
+            if self._is_exact(result) and self._same_scores(model, base):
+                return replace(result, selection=base)
+            found, why = self._raced(model, base)
+        except LostError:
+            raise  # says nothing of the candidate, and the next would fare no better
+        except TrimtabError as error:
+            return replace(result, failure=str(error))
+        return replace(result, selection=found, dropped=why)
+
+    def confirmed(self, result: Result) -> Result:
+        """With its quality on the test part."""
+        if result.model is None or result.failure or result.test is not None:
+            return result
+        test = self._stored(
+            result.model, self.parts.test, "test", lambda m: self.quality(m, self.parts.test)
+        )
+        return replace(result, test=test)
+
+    def quality(self, model: Model, data: Dataset) -> Quality:
+        """The metric of a model on some data, on all CPUs: a metric takes no time into account."""
+        target = self.ctx.target
+        config = SessionConfig.judging(target, usable_cpus())
+        if target.isa == "gpu" and target.provider in available_providers():
+            config = SessionConfig(provider=target.provider, threads=usable_cpus())
+        return evaluate(
+            model,
+            data,
+            self.metric,
+            reference=self.original,
+            config=config,
+            progress=self.ctx.progress,
+            runner=self.ctx.runner,
+        )
+
+    def feeds(self) -> Feeds:
+        """One row from the middle of the selection part, as a deployed model gets it."""
+        part = self.parts.selection
+        middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
+        feeds = next(iter(middle.sized(1).bind(self.original))).feeds
+        fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
+        return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
+
+    def chunks(self) -> list[Dataset]:
+        """The selection part in random order, cut at the looks."""
+        part = self.parts.selection
+        if len(part) < FEWEST and not part.source.batched:
+            return [part]
+        order = np.random.default_rng(self.ctx.seed).permutation(part.positions)
+        ends = sorted({max(1, round(share * len(order))) for share in LOOKS})
+        cuts = zip([0, *ends[:-1]], ends, strict=True)
+        return [part.select(np.sort(order[a:b]), part.part) for a, b in cuts]
+
+    def _all_looks(self, model: Model) -> Quality:
+        if not self.metric.itemwise:
+            return self.quality(model, self.parts.selection)
+        return self._joined([self.quality(model, chunk) for chunk in self.chunks()])
+
+    def _joined(self, parts: Sequence[Quality]) -> Quality:
+        """Items in the order of the looks, the same for all models, so that they stay pairs."""
+        items = np.concatenate([q.items for q in parts if q.items is not None])
+        count = sum(q.count for q in parts)
+        return Quality(self.metric.name, float(items.mean()), items, count)
+
+    def _is_exact(self, result: Result) -> bool:
+        """Whether every pass that made it keeps the numbers, and holds its results to that."""
+        passes = result.recipe.passes if result.recipe is not None else ()
+        return bool(passes) and all(p.tolerance is not None for p in passes)
+
+    def _same_scores(self, model: Model, base: Quality) -> bool:
+        """Whether the first look finds the original's score on every item."""
+        if not self.metric.itemwise or base.items is None:
+            return False
+        first = self._stored(
+            model, self.chunks()[0], "look", lambda m: self.quality(m, self.chunks()[0])
+        )
+        return first.items is not None and bool(
+            np.array_equal(first.items, base.items[: len(first.items)])
+        )
+
+    def _raced(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
+        key = self._key(model, self.parts.selection, "race") | {
+            "max_drop": self.constraints.max_drop
+        }
+        race = self._race_items if self.metric.itemwise else self._race_whole
+        found = self.store.value(key_of("race", **key), lambda: race(model, base))
+        return _quality(found), found["dropped"]
+
+    def _race_items(self, model: Model, base: Quality) -> dict[str, Any]:
+        """Look after ever larger shares; stop as soon as too large a loss is proved."""
+        chunks, seen = self.chunks(), list[Quality]()
+        spread = SPREADS.get(self.metric.name)
+        for number, chunk in enumerate(chunks, 1):
+            seen.append(self.quality(model, chunk))
+            joined = self._joined(seen)
+            assert joined.items is not None
+            assert base.items is not None
+            drops = base.items[: len(joined.items)] - joined.items
+            limit, alpha = self.constraints.max_drop, ALPHA / RACERS
+            if spread is not None and number < len(chunks) and loses(drops, limit, alpha, spread):
+                return _plain(joined) | {
+                    "dropped": f"loses {drops.mean():.4f} on {len(drops)} of {len(base.items)} "
+                    f"items, {limit:g} is allowed"
+                }
+        return _plain(joined) | {"dropped": None}
+
+    def _race_whole(self, model: Model, base: Quality) -> dict[str, Any]:
+        """One look at a quarter of the data, by resampling, before all of it."""
+        first = self._look()
+        if first is not None:
+            mine = self._values(model, first)
+            drops = self._base_values - mine
+            if clearly_above(drops, self.constraints.max_drop, ALPHA / RACERS):
+                value = Quality(self.metric.name, base.value - drops[0], None, len(first))
+                return _plain(value) | {
+                    "dropped": f"loses {drops[0]:.4f} on {len(first)} of "
+                    f"{len(self.parts.selection)} items, {self.constraints.max_drop:g} is allowed"
+                }
+        return _plain(self.quality(model, self.parts.selection)) | {"dropped": None}
+
+    def _look(self) -> Dataset | None:
+        chunks = self.chunks()
+        if len(chunks) < 3:
+            return None
+        rows = np.sort(np.concatenate([c.positions for c in chunks[:2]]))
+        return self.parts.selection.select(rows, self.parts.selection.part)
+
+    @functools.cached_property
+    def _base_values(self) -> Any:
+        look = self._look()
+        assert look is not None
+        return self._values(self.original, look)
+
+    def _values(self, model: Model, data: Dataset) -> Any:
+        seed, runner = self.ctx.seed, self.ctx.runner
+        return values_by_chunk(model, data, self.metric, RESAMPLES, seed, runner)
+
+    def _stored(
+        self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality]
+    ) -> Quality:
+        key = key_of("quality", **self._key(model, data, role))
+        return _quality(self.store.value(key, lambda: _plain(make(model))))
+
+    def _key(self, model: Model, data: Dataset, role: str) -> dict[str, Any]:
+        return {
+            "model": model.digest,
+            "original": self.original.digest,
+            "data": data.digest,
+            "metric": self.metric.name,
+            "score": source_of(self.metric.score),
+            "provider": self.ctx.target.provider,
+            "role": role,
+            "seed": self.ctx.seed,
+        } | ({"runner": str(self.ctx.runner)} if self.ctx.runner else {})
+
+
+def _plain(quality: Quality) -> dict[str, Any]:
+    items = None if quality.items is None else [float(v) for v in quality.items]
+    return {
+        "metric": quality.metric,
+        "value": quality.value,
+        "items": items,
+        "count": quality.count,
+    }
+
+
+def _quality(value: Mapping[str, Any]) -> Quality:
+    items = None if value["items"] is None else np.asarray(value["items"], np.float64)
+    return Quality(value["metric"], value["value"], items, value["count"])

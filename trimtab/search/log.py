@@ -1,0 +1,59 @@
+"""What a search decided, on which evidence, as values for `result.json` and lines for people."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trimtab.core.progress import Progress
+
+from .result import Result
+
+#: Called after each decision with it and with all results so far: a live table draws from these.
+Watch = Callable[[dict[str, Any], Sequence[Result]], None]
+
+
+@dataclass
+class Log:
+    """Decisions in order.
+
+    Attributes:
+        progress: where each is told as a line.
+        watch: who is told as well.
+        start: of the search, by the monotonic clock.
+        entries: `at_s`, `stage`, `what`, `evidence`.
+    """
+
+    progress: Progress
+    watch: Watch | None = None
+    start: float = field(default_factory=time.monotonic)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, stage: str, what: str, results: Sequence[Result] = (), **evidence: Any) -> None:
+        """Note a decision."""
+        entry = {
+            "at_s": round(self.seconds, 1),
+            "stage": stage,
+            "what": what,
+            "evidence": {k: _plain(v) for k, v in evidence.items() if v is not None},
+        }
+        self.entries.append(entry)
+        if self.watch is None:
+            self.progress.say(f"[{entry['at_s']:.0f} s] {what}")
+        else:
+            self.watch(entry, results)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.start
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: what is not known yet is None, neither NaN nor infinite."""
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,41 @@
+"""Peak memory of candidates, in fresh processes, where a constraint asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trimtab.core.context import Context
+from trimtab.core.errors import TrimtabError
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.runtime_bench.bench.bench import Bench, Timing
+from trimtab.runtime_bench.multi_device import machine_class
+
+from .result import Result
+from .store import Store, key_of
+
+#: Fresh processes, of which the largest peak counts.
+PROCESSES = 3
+
+
+def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench: Bench) -> Result:
+    """The result with the largest peak of three processes, or with the failure to run them."""
+    if result.model is None:
+        return result
+    model, config = result.model, SessionConfig.of(ctx.target)
+    key = key_of(
+        "memory",
+        model=model.digest,
+        inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
+        config=config.to_json(),
+        machine=machine_class(bench),
+    )
+
+    def peak_bytes() -> float:
+        found, _ = bench.card(model, feeds, Timing(config), PROCESSES, arena=False)
+        return float(max(found.peak_bytes))
+
+    try:
+        peak = store.value(key, peak_bytes)
+    except TrimtabError as error:
+        return replace(result, failure=str(error))
+    return replace(result, rss_bytes=peak)

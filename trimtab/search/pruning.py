@@ -1,0 +1,186 @@
+"""How strongly to prune: a ladder of shares of the time, from mild to strong while quality lasts.
+
+Where static int8 keeps the quality and is faster, channels are chosen by the latency of the int8
+kernels and each rung is judged in int8; else by that of the float ones, and int8 is tried behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from trimtab.core.callables import is_callable_spec
+from trimtab.core.metric import METRICS
+from trimtab.passes import PruneChannels
+
+from .costs import costs
+from .plan import SHARES, Plan
+from .ranking import speedup
+from .recipe import Recipe
+from .result import Result
+from .run import Search
+from .store import key_of
+
+#: Speed-up of static int8 from which on pruning is for its kernels.
+WORTH = 1.1
+#: A strength that is this close to what was reached is no step.
+NO_STEP = 0.98
+#: What a step leaves, where the strength that failed is none to go by.
+USUAL_STEP = 0.85
+#: Strengths tried between the last that keeps its quality and the first that does not.
+HALVINGS = 2
+
+
+def for_int8(search: Search, plan: Plan) -> Plan:
+    """The plan, with pruning for int8 kernels where int8 is worth it and can be timed here."""
+    static = search.named("int8 static")
+    if static is None or not (search.keeps(static) and plan.timed and search.measures):
+        return plan
+    ratio = speedup(static)
+    if plan.target.isa == "gpu" or ratio is None or ratio.value < WORTH:
+        return plan
+    return replace(plan, precision="int8")
+
+
+@dataclass
+class Ladder:
+    """Strengths of pruning, each cut out of the strongest that kept its quality before.
+
+    Which channels matter is another question once others are gone, so a way in several steps,
+    repaired after each, loses less than one step does.
+
+    Attributes:
+        search: what is known so far.
+        plan: what may be tried.
+        base: float recipe of the strongest so far.
+        reached: share of the original's time that it takes.
+        kept: its strength and those before it.
+    """
+
+    search: Search
+    plan: Plan
+    base: Recipe
+    reached: float = 1.0
+    kept: list[float] = field(default_factory=list)
+
+    def pruned(self, share: float) -> Recipe | None:
+        """The next strength; None where the last step, of a coarse network, went as far."""
+        if share >= NO_STEP * self.reached:
+            return None
+        return self.plan.pruned(share, self.base, self.reached)
+
+    def between(self, failed: float) -> float:
+        """Half of the step to a strength that went too far; of a usual step from where it went on.
+
+        Where layers are coarse, a step takes more than was asked for, and may end below a strength
+        that failed when it was cut out of a wider network.
+        """
+        low = failed if failed < NO_STEP * self.reached else USUAL_STEP * self.reached
+        return round((self.reached + low) / 2, 3)
+
+    def go_on_from(self, recipe: Recipe, share: float) -> None:
+        """The next strengths are cut out of this one."""
+        self.kept.append(share)
+        name = recipe.name.split(", int8")[0]
+        self.base = replace(self.plan.float_part(recipe), name=name)
+        self.reached = self._share_of_time(self.base)
+
+    def _share_of_time(self, recipe: Recipe) -> float:
+        """Of the original's, both in the precision that pruning is for; of its products untimed."""
+        search = self.search
+        models = [search.maker.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
+        if not self.plan.timed:
+            counts = [costs(m, search.timer.feeds, search.ctx, search.maker.store) for m in models]
+            return float(counts[1].macs / max(1, counts[0].macs))
+        how = self.plan.pruning(0.5)
+        assert isinstance(how, PruneChannels)
+
+        def measured() -> float:
+            before, after = how.measured(models, search.ctx)
+            return float(after / before)
+
+        digests = [model.digest for model in models]
+        place = {"machine": search.maker.machine, "target": search.ctx.target.to_json()}
+        key = key_of("share of time", models=digests, precision=self.plan.precision, **place)
+        return float(search.maker.store.value(key, measured))
+
+
+def prune(search: Search, plan: Plan) -> Ladder:
+    """All rungs that are worth looking at, the strongest that keeps its quality as base."""
+    ladder = Ladder(search, plan, Recipe("float", plan.start()))
+    if plan.allows("prune-channels"):
+        _descend(ladder)
+        if plan.precision == "float":
+            _combine(search, plan, ladder)
+    return ladder
+
+
+def _descend(ladder: Ladder) -> None:
+    """Down the ladder; from the first rung that loses too much half of the step back, twice."""
+    for share in SHARES:
+        if _try(ladder, share) is not False:
+            continue
+        failed = share
+        for _ in range(HALVINGS):
+            between = ladder.between(failed)
+            failed = failed if _try(ladder, between) else between
+        return
+
+
+def _try(ladder: Ladder, share: float) -> bool | None:
+    """Whether a strength keeps its quality; None where it is no other model."""
+    search, plan, pruned = ladder.search, ladder.plan, ladder.pruned(share)
+    if pruned is None:
+        return None
+    found = search.attempt("prune", [plan.rung(pruned)])
+    if not found:
+        return False if search.spent.over else None
+    best = (found + _rescued(search, plan, pruned, found[0]))[-1]
+    if not search.keeps(best) or best.recipe is None:
+        return False
+    ladder.go_on_from(best.recipe, share)
+    return True
+
+
+def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[Result]:
+    """In int8 with layers left float, where rounding and not pruning costs too much."""
+    if search.keeps(found) or plan.precision == "float" or not plan.allows("quantize-auto"):
+        return []
+    alone = search.attempt("prune", [pruned])
+    if not alone or not search.keeps(alone[0]):
+        return []
+    last = plan.best_known(search.constraints.max_drop, metric_of(search))
+    return search.attempt("combine", [plan.quantized(pruned, last)])
+
+
+def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
+    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
+
+    On a GPU float16 behind the strongest too.
+    """
+    names = [plan.pruned(share).name for share in reversed(ladder.kept)]
+    found = [search.named(name) for name in names]
+    bases = [result.recipe for result in found if result is not None and result.recipe]
+    if bases and plan.halves():
+        search.attempt("combine", [plan.halved(bases[0])])
+    if not plan.allows("quantize-static"):
+        return
+    for base in bases:
+        made = search.attempt("combine", [plan.quantized(base)])
+        if made and not search.keeps(made[0]) and plan.allows("quantize-auto"):
+            last = plan.best_known(search.constraints.max_drop, metric_of(search))
+            made = search.attempt("combine", [plan.quantized(base, last)])
+        if made and search.keeps(made[0]):
+            return
+
+
+def metric_of(search: Search) -> str:
+    """The metric's name for passes that judge themselves on calibration data.
+
+    Their own choice where it has none, or where those data have no labels for it.
+    """
+    metric = search.judge.metric
+    known = metric.name in METRICS or is_callable_spec(metric.name)
+    if not known or metric.wants != "labels":
+        return ""
+    batch = next(iter(search.judge.parts.calibration.take(1)), None)
+    return "" if batch is None or batch.labels is None else metric.name

@@ -1,0 +1,241 @@
+"""Which candidate is best: pure functions over results, so that every rule can be tested.
+
+Of those that hold all constraints the one with least of the goal wins. Where that is time, a tie
+inside the intervals goes to the smaller file, and among files of one size to the better quality on
+the part of the data that decides; a candidate that is not faster than the original beyond its
+interval is never called a success.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.core.context import Ratio
+
+from .frontier import cost
+from .result import Constraints, Goal, Result
+
+#: Costs that differ by less than this share count as equal.
+EQUAL = 1.01
+
+
+@dataclass(frozen=True)
+class Objection:
+    """One constraint that a candidate does not hold.
+
+    Attributes:
+        constraint: its name; `made` where there is no candidate at all.
+        text: one sentence without a full stop.
+        excess: how far beyond the limit, as a share of it; infinite where that is not known.
+    """
+
+    constraint: str
+    text: str
+    excess: float
+
+
+def speedup(result: Result) -> Ratio | None:
+    """The speed-up over the original with its 95% interval; None where it is not known.
+
+    On a target that is not this machine it is what the cost model predicts.
+    """
+    c = result.comparison
+    if c is not None:
+        return Ratio(c.ratio, c.low, c.high)
+    known = result.predicted
+    return None if known is None else Ratio(known, known, known)
+
+
+def drop(result: Result, original: Result, part: str = "selection") -> float:
+    """Loss of the metric against the original on a part of the data."""
+    mine, base = getattr(result, part), getattr(original, part)
+    return float("inf") if mine is None or base is None else mine.drop_from(base)[0]
+
+
+def loses_too_much(
+    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+) -> str | None:
+    """Why a candidate's quality does not do; None where it does."""
+    lost = drop(result, original, part)
+    # Sums of many scores differ in the last bits with their order.
+    if lost <= constraints.max_drop + 1e-12:
+        return None
+    return f"loses {lost:.4f}, {constraints.max_drop:g} is allowed"
+
+
+def violations(
+    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+) -> list[Objection]:
+    """The constraints that a candidate does not hold, with how far it is beyond each."""
+    if result.failure:
+        return [Objection("made", result.failure, math.inf)]
+    if result.dropped:
+        beyond = drop(result, original, "selection") - constraints.max_drop
+        return [Objection("max_drop", result.dropped, beyond / max(constraints.max_drop, 1e-3))]
+    found = []
+    lost = loses_too_much(result, original, constraints, part)
+    if lost:
+        limit = max(constraints.max_drop, 1e-3)
+        excess = (drop(result, original, part) - constraints.max_drop) / limit
+        found.append(Objection("max_drop", lost, excess))
+    found += _too_slow(result, constraints)
+    if constraints.max_size and result.size_bytes > constraints.max_size:
+        text = f"{result.size_bytes} bytes, {constraints.max_size} are allowed"
+        found.append(Objection("max_size", text, result.size_bytes / constraints.max_size - 1))
+    if constraints.max_rss is not None:
+        found += _too_much_memory(result, constraints.max_rss)
+    return found + _too_late(result, constraints)
+
+
+def objections(
+    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+) -> list[str]:
+    """Why a candidate does not hold the constraints; empty where it does."""
+    return [o.text for o in violations(result, original, constraints, part)]
+
+
+def _too_slow(result: Result, constraints: Constraints) -> list[Objection]:
+    wanted, ratio = constraints.min_speedup, speedup(result)
+    if not wanted or (ratio is not None and ratio.low >= wanted):
+        return []
+    if ratio is None:
+        return [Objection("min_speedup", f"no speed-up is known, {wanted:g}x is asked", math.inf)]
+    excess = wanted / ratio.low - 1 if ratio.low > 0 else math.inf
+    return [Objection("min_speedup", f"speed-up {ratio} does not prove {wanted:g}x", excess)]
+
+
+def _too_much_memory(result: Result, limit: int) -> list[Objection]:
+    if result.rss_bytes is None:
+        return [Objection("max_rss", "its peak memory was not measured", math.inf)]
+    if result.rss_bytes <= limit:
+        return []
+    text = f"peak memory of {result.rss_bytes:.0f} bytes, {limit} are allowed"
+    return [Objection("max_rss", text, result.rss_bytes / limit - 1)]
+
+
+def _too_late(result: Result, constraints: Constraints) -> list[Objection]:
+    limit_ns, percentile = constraints.max_latency_ns, constraints.percentile
+    if limit_ns is None or result.comparison is None:
+        return []
+    places = dict(result.comparison.devices) or {"": result.comparison}
+    found = []
+    for name, comparison in places.items():
+        latency_ns = comparison.candidate.percentile_ns(percentile / 100)
+        on = f" on {name}" if name else ""
+        if latency_ns is None:
+            text = f"p{percentile:g} is not known{on}: too few runs; give more --time"
+            found.append(Objection("max_latency", text, math.inf))
+        elif latency_ns > limit_ns:
+            took, allowed = f"{latency_ns / 1e6:.3f} ms{on}", f"{limit_ns / 1e6:g} ms is allowed"
+            text = f"p{percentile:g} {took}, {allowed}"
+            found.append(Objection("max_latency", text, latency_ns / limit_ns - 1))
+    return sorted(found, key=lambda objection: -objection.excess)[:1]
+
+
+def nearest_candidates(
+    results: Sequence[Result], original: Result, constraints: Constraints, count: int = 3
+) -> list[tuple[Result, list[Objection]]]:
+    """Those that break the constraints by the least, with what binds, the worst of it first."""
+    broken = [(r, violations(r, original, constraints)) for r in results if r.failure is None]
+    told = [(r, sorted(v, key=lambda o: -o.excess)) for r, v in broken if v]
+    return sorted(told, key=lambda pair: (pair[1][0].excess, len(pair[1])))[:count]
+
+
+def tied(a: Ratio, b: Ratio) -> bool:
+    """Whether two speed-ups cannot be told apart: either estimate lies in the other's interval."""
+    return b.low <= a.value <= b.high or a.low <= b.value <= a.high
+
+
+def preference(
+    results: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+) -> list[Result]:
+    """Candidates from best to worst.
+
+    Args:
+        results: candidates that hold the constraints.
+        fallback: the simplified float model, which needs no speed-up to be offered.
+        goal: what is made small. For latency only those faster than the original, and then the
+            fallback, come in.
+    """
+    if goal != "latency":
+        return _by_cost(results, goal)
+    ranked: list[Result] = []
+    left = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
+    while left:
+        best = max(left, key=_value)
+        ties = [r for r in left if tied(_ratio(r), _ratio(best))]
+        winner = _of_equally_fast(ties)
+        ranked.append(winner)
+        left.remove(winner)
+    if fallback is not None and fallback in results and fallback not in ranked:
+        ranked.append(fallback)
+    return ranked
+
+
+def _by_cost(results: Sequence[Result], goal: Goal) -> list[Result]:
+    """Least cost first; of equal costs the faster, then the more accurate."""
+    left = [r for r in results if math.isfinite(cost(r, goal))]
+    ranked: list[Result] = []
+    while left:
+        least = min(cost(r, goal) for r in left)
+        ties = [r for r in left if cost(r, goal) <= EQUAL * least]
+        winner = max(ties, key=lambda r: (_estimate(r), _quality(r)))
+        ranked.append(winner)
+        left.remove(winner)
+    return ranked
+
+
+def _of_equally_fast(ties: Sequence[Result]) -> Result:
+    """The smallest file; of files within one percent of it the one with the best quality."""
+    smallest = min(r.size_bytes for r in ties)
+    small = [r for r in ties if r.size_bytes <= EQUAL * smallest]
+    return max(small, key=lambda r: (_quality(r), _value(r)))
+
+
+def _quality(result: Result) -> float:
+    return result.selection.value if result.selection else 0.0
+
+
+def _ratio(result: Result) -> Ratio:
+    ratio = speedup(result)
+    assert ratio is not None
+    return ratio
+
+
+def _value(result: Result) -> float:
+    return _ratio(result).value
+
+
+def _estimate(result: Result) -> float:
+    ratio = speedup(result)
+    return 0.0 if ratio is None else ratio.value
+
+
+def explain(
+    chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+) -> list[str]:
+    """Why this one, in sentences; those ranked before it were looked at and did not hold."""
+    ratio = speedup(chosen)
+    if goal != "latency":
+        speed = f", and {ratio} as fast as the original" if ratio else ""
+        unit = {"size": "bytes of file", "macs": "multiply-accumulates", "bytes": "bytes moved"}
+        return [f"{chosen.name} has the least {unit[goal]}: {cost(chosen, goal):.0f}{speed}."]
+    if chosen is fallback and (ratio is None or not ratio.faster):
+        return [
+            "Nothing beats the float original beyond its interval on this machine, so this is "
+            "the simplified float model."
+        ]
+    lines = [f"{chosen.name} is {ratio} as fast as the original."]
+    places = [r.name for r in ranked]
+    behind = ranked[places.index(chosen.name) + 1 :] if chosen.name in places else []
+    faster = [r for r in behind if r is not fallback and _beats(r, chosen)]
+    if faster:
+        names, verb = ", ".join(r.name for r in faster), "is" if len(faster) == 1 else "are"
+        lines.append(f"{names} cannot be told from it in time, and {verb} larger or less accurate.")
+    return lines
+
+
+def _beats(a: Result, b: Result) -> bool:
+    return _estimate(a) > _estimate(b) > 0

@@ -1,0 +1,153 @@
+"""Recipes: named tuples of passes, as YAML and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab.core.context import Context
+from trimtab.core.errors import InputError, ModelError, OptionError, nearest
+from trimtab.core.fields import convert
+from trimtab.core.files import write_text
+from trimtab.core.model import Model
+from trimtab.core.target import Target
+from trimtab.passes import find
+from trimtab.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named tuple of passes; the same recipe on the same model gives the same bytes.
+
+    Attributes:
+        name: for tables.
+        passes: applied in order.
+        model: the source that it was made for: a file or `module:callable`.
+        digest: of that source; another one is refused.
+        target: where the result will run, so that another machine makes the same file.
+        seed: of everything random in the passes.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+    model: str | None = None
+    digest: str | None = None
+    target: Target | None = None
+    seed: int = 0
+
+    def __call__(self, model: Model, ctx: Context | None = None) -> Model:
+        """Apply the passes in order.
+
+        Raises:
+            ModelError: the recipe was made for another model.
+        """
+        if self.digest not in {None, model.digest}:
+            raise ModelError(
+                f"is not the model that recipe {self.name!r} was made for",
+                where=model.name,
+                hint="Use the original, or remove `digest` from the recipe to accept this one",
+            )
+        ctx = ctx or Context()
+        ctx = replace(
+            ctx, target=self.target or ctx.target, seed=self.seed or ctx.seed, original=model
+        )
+        for step in self.passes:
+            model = step(model, ctx)
+        return model
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON values, fields at their defaults left out."""
+        plain: dict[str, Any] = {"name": self.name}
+        for key in ("model", "digest", "seed"):
+            if getattr(self, key):
+                plain[key] = getattr(self, key)
+        if self.target:
+            plain["target"] = self.target.to_json()
+        return plain | {"passes": [_pass_to_json(p) for p in self.passes]}
+
+    @classmethod
+    def from_json(cls, value: Any, *, where: str = "recipe") -> Recipe:
+        """The recipe that `to_json` wrote, or that somebody wrote by hand.
+
+        Raises:
+            OptionError: an unknown pass or field; the nearest is suggested.
+            InputError: it is no recipe.
+        """
+        if isinstance(value, list):
+            value = {"passes": value}
+        if not isinstance(value, Mapping) or not isinstance(value.get("passes"), list):
+            raise InputError(
+                "is no recipe", where=where, hint="Write a list `passes:`; see `trimtab passes`"
+            )
+        known = {"name", "model", "digest", "target", "seed", "passes"}
+        for key in value:
+            if key not in known:
+                raise OptionError(f"has no field {key!r}", where=where, hint=nearest(key, known))
+        target = value.get("target")
+        return cls(
+            name=str(value.get("name", Path(where).stem)),
+            passes=tuple(_pass_from_json(p, where) for p in value["passes"]),
+            model=value.get("model"),
+            digest=value.get("digest"),
+            target=None if target is None else convert(Target, target, where=f"{where}, target"),
+            seed=convert(int, value.get("seed", 0), where=f"{where}, seed"),
+        )
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML."""
+        return yaml.safe_dump(self.to_json(), sort_keys=False, width=100)
+
+    def save(self, path: str | Path) -> Path:
+        """Write YAML to `path`, whole or not at all."""
+        write_text(Path(path), self.to_yaml())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a YAML or JSON file.
+
+        Raises:
+            InputError: no such file, or no YAML.
+        """
+        return cls.from_json(read_yaml(Path(path)), where=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML or JSON file.
+
+    Raises:
+        InputError: no such file, or no YAML; names the line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path), hint="Check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path)) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", error)
+        raise InputError(f"is no YAML ({problem})", where=f"{path}{line}") from error
+
+
+def _pass_to_json(step: Pass) -> Any:
+    values = step.to_json()
+    return {step.name(): values} if values else step.name()
+
+
+def _pass_from_json(value: Any, where: str) -> Pass:
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise InputError(
+            f"{value!r} is no pass", where=where, hint="Write `- name` or `- name: {field: value}`"
+        )
+    ((name, fields),) = value.items()
+    if not isinstance(fields or {}, Mapping):
+        raise InputError(f"the fields of pass {name!r} are no mapping", where=where)
+    return find(str(name)).from_json(fields or {})

@@ -1,0 +1,261 @@
+"""What a search found: results, the chosen one and why, as values and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from trimtab.core.errors import OptionError, nearest, unknown
+from trimtab.core.metric import Quality
+from trimtab.core.model import Model
+
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from trimtab.runtime_bench.measure.values import Comparison
+
+SCHEMA = 1
+#: What is made as small as possible: time, file, multiply-accumulates, or bytes moved by a run.
+Goal = Literal["latency", "size", "macs", "bytes"]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a result must hold, None asking for nothing, and what is made as small as possible.
+
+    Attributes:
+        max_drop: largest loss of the metric against the original, in the metric's own unit.
+        min_speedup: least speed-up over the original; the interval's lower end must reach it.
+        max_latency_ns: largest latency at `percentile`, in nanoseconds.
+        percentile: which percentile `max_latency_ns` speaks of.
+        max_size: largest file, in bytes.
+        max_rss: largest peak memory of a process above the runtime's own, in bytes.
+        goal: of the candidates that hold all this, the one that has least of it is chosen.
+    """
+
+    max_drop: float = 0.01
+    min_speedup: float | None = None
+    max_latency_ns: float | None = None
+    percentile: float = 95.0
+    max_size: int | None = None
+    max_rss: int | None = None
+    goal: Goal = "latency"
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            raise unknown("goal", self.goal, get_args(Goal))
+        if not 0 <= self.max_drop < math.inf:
+            raise OptionError(
+                f"max_drop is {self.max_drop}, must be 0 or more",
+                hint="Write it in the metric's own unit: 0.01 is one point of top-1",
+            )
+        for name in ("min_speedup", "max_latency_ns", "max_size", "max_rss"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"{name} is {value}, must be above 0")
+
+    @classmethod
+    def of(cls, given: Constraints | Mapping[str, Any] | None) -> Constraints:
+        """Constraints from a mapping as people write it: `{"max_drop": 0.01, "max_size": "4MB"}`.
+
+        `max_latency` may be written as on the command line, `p95=5ms`.
+
+        Raises:
+            OptionError: an unknown name, or a value that is none.
+        """
+        if given is None or isinstance(given, Constraints):
+            return given or cls()
+        from trimtab.core.fields import convert
+        from trimtab.core.units import percentile, size
+
+        known = [*(f.name for f in fields(cls)), "max_latency"]
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise OptionError(
+                    f"there is no constraint {name!r}",
+                    where="constraints",
+                    hint=nearest(name, known),
+                )
+            if name == "max_latency":
+                values["percentile"], seconds = percentile(str(value))
+                values["max_latency_ns"] = seconds * 1e9
+            elif name in {"max_size", "max_rss"}:
+                values[name] = None if value is None else size(value)
+            elif name == "goal":
+                values[name] = value
+            else:
+                values[name] = convert(float | None, value, where=f"constraints, {name}")
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The constraints that ask for something, and the goal."""
+        plain = {k: v for k, v in self.__dict__.items() if v is not None}
+        if self.max_latency_ns is None:
+            plain.pop("percentile")
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One candidate: recipe, model, size, quality, comparison.
+
+    Attributes:
+        name: of the recipe.
+        recipe: how it is made; None for the original.
+        model: None where it could not be made.
+        size_bytes: of the saved file.
+        selection: quality on the part that decides.
+        test: quality on the part that nothing was calibrated or chosen on.
+        comparison: against the original, measured in one run; None for the original.
+        measured_as: the candidate whose comparison this is, where that one runs the same kernels
+            on the same shapes and was measured for both.
+        failure: why it could not be made or measured.
+        macs: multiply-accumulates of one row, None where not counted.
+        moved_bytes: bytes that the operators of one run read and write, None where not counted.
+        rss_bytes: peak memory of a process above the runtime's own, None where not measured.
+        predicted: speed-up that a cost model predicts, where the target is not this machine.
+        confirmation: the comparison of the fresh run in which the winner was measured again.
+        dropped: why the search went on without it, though it could be made.
+        stage: of the search that made it.
+    """
+
+    name: str
+    recipe: Recipe | None = None
+    model: Model | None = None
+    size_bytes: int = 0
+    selection: Quality | None = None
+    test: Quality | None = None
+    comparison: Comparison | None = None
+    measured_as: str | None = None
+    failure: str | None = None
+    macs: int | None = None
+    moved_bytes: int | None = None
+    rss_bytes: float | None = None
+    predicted: float | None = None
+    confirmation: Comparison | None = None
+    dropped: str | None = None
+    stage: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the model itself."""
+        return {
+            "name": self.name,
+            "recipe": self.recipe.to_json() if self.recipe else None,
+            "size_bytes": self.size_bytes,
+            "selection": self.selection.to_json() if self.selection else None,
+            "test": self.test.to_json() if self.test else None,
+            "comparison": self._comparison_json(),
+            "measured_as": self.measured_as,
+            "failure": self.failure,
+            "macs": self.macs,
+            "moved_bytes": self.moved_bytes,
+            "rss_bytes": self.rss_bytes,
+            "predicted": self.predicted,
+            "confirmation": self.confirmation.to_json() if self.confirmation else None,
+            "dropped": self.dropped,
+            "stage": self.stage,
+        }
+
+    def _comparison_json(self) -> dict[str, Any] | None:
+        # The samples stand once, with the candidate that was measured.
+        measured = self.comparison is not None and self.measured_as is None
+        return self.comparison.to_json() if measured and self.comparison else None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What `optimize` returns.
+
+    Attributes:
+        original: the model as given, with its quality.
+        results: every candidate, in the order of the plan.
+        chosen: the best that holds all constraints; None where none does.
+        why: reasons in sentences, for people.
+        constraints: what was asked.
+        data: which part of the data served what.
+        looks: candidates that were confirmed on the test part, until one held.
+        decisions: what was decided on which evidence, in order.
+        effort: seconds, trials, steps made and steps taken from the cache.
+        marks: what a reader must know about the evidence: shared data, predicted latencies.
+        evidence: what a report tells of the winner beside its figures, where it was asked for.
+    """
+
+    original: Result
+    results: tuple[Result, ...]
+    chosen: Result | None
+    why: tuple[str, ...]
+    constraints: Constraints
+    data: Mapping[str, Any] = field(default_factory=dict)
+    looks: int = 1
+    decisions: tuple[Mapping[str, Any], ...] = ()
+    effort: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def frontier(self) -> tuple[Result, ...]:
+        """The candidates that none beats in both quality and goal, the best of the goal first."""
+        from .frontier import frontier
+
+        return frontier(self.results, self.constraints.goal)
+
+    def report(self) -> str:
+        """The table of candidates, the chosen one and why, as text."""
+        from trimtab.report.lines import outcome_lines
+
+        return "\n".join(outcome_lines(self))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write model, recipe, budgets, frontier, `result.json` and, where it can be, the report.
+
+        See `save_outcome`; `report.html` needs the extra `report`.
+        """
+        from trimtab.report.page import write_report
+
+        from .folder import save_outcome
+
+        written = save_outcome(self, folder)
+        return [*written, *write_report(written[-1])]
+
+    def _repr_html_(self) -> str:
+        """A short static report, as a notebook shows it."""
+        from trimtab.report.notebook import summary
+        from trimtab.report.view import view
+
+        return summary(view(self.to_json()))
+
+    @property
+    def model(self) -> Model:
+        """The chosen model.
+
+        Raises:
+            BudgetError: no candidate holds the constraints.
+        """
+        if self.chosen is None or self.chosen.model is None:
+            from trimtab.core.errors import BudgetError
+
+            raise BudgetError("no candidate holds the constraints", hint=" ".join(self.why))
+        return self.chosen.model
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole outcome as one document with a `schema` number."""
+        return {
+            "schema": SCHEMA,
+            "kind": "optimize",
+            "constraints": self.constraints.to_json(),
+            "data": dict(self.data),
+            "original": self.original.to_json(),
+            "results": [r.to_json() for r in self.results],
+            "chosen": self.chosen.name if self.chosen else None,
+            "frontier": [r.name for r in self.frontier],
+            "looks": self.looks,
+            "why": list(self.why),
+            "marks": list(self.marks),
+            "decisions": [dict(d) for d in self.decisions],
+            "effort": dict(self.effort),
+            "evidence": dict(self.evidence),
+        }

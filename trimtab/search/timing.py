@@ -1,0 +1,195 @@
+"""Latency of candidates: measured in rounds against the original, each structure once.
+
+Dense kernels take the same time whatever the values, so one of several equal structures stands for
+all. What was measured on this class of machine is kept; the winner is measured again in any case.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, running_graph
+from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.multi_device import machine_class
+
+from .fingerprint import structure
+from .result import Result
+from .store import Store, key_of
+
+if TYPE_CHECKING:
+    from trimtab.runtime_bench.measure.values import Comparison
+
+#: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
+Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
+#: Seconds of measurement a graph may take, when the evidence is slow to come.
+SECONDS_PER_GRAPH = 12.0
+#: What a candidate is measured as that runs the original's graph.
+ORIGINAL = "original"
+#: Chance that any of the intervals of the search misses its ratio, whenever it stops.
+ALPHA = 0.05
+
+
+def measuring(bench: Bench, alpha: float, *, brief: bool = False) -> Measure:
+    """A bench, with a share of the error rate; brief: no longer than until a verdict stands."""
+
+    def measure(
+        model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
+    ) -> Sequence[Comparison]:
+        how = Timing(SessionConfig.of(ctx.target), seconds, alpha=alpha, seed=ctx.seed, brief=brief)
+        return bench.compare(model, candidates, feeds, how, ctx.progress)
+
+    return measure
+
+
+@dataclass
+class Timer:
+    """Measures candidates in rounds.
+
+    Attributes:
+        original: what all are measured against.
+        feeds: of one run.
+        ctx: target, seed, progress.
+        store: of what was measured on this class of machine.
+        given: how to measure; the bench where None, whose comparisons alone are kept.
+        bench: where to measure.
+        rounds: so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
+        known: comparison, and name of the model measured, by structure.
+        rough: structures that were measured briefly; the next round measures them again.
+    """
+
+    original: Model
+    feeds: Feeds
+    ctx: Context
+    store: Store
+    given: Measure | None = None
+    bench: Bench = field(default_factory=LocalBench)
+    rounds: int = 0
+    known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
+    rough: set[str] = field(default_factory=set)
+
+    def measured(
+        self, results: Sequence[Result], seconds: float | None, *, brief: bool = False
+    ) -> list[Result]:
+        """The results with comparisons; those that have one, or no model, stay as they are.
+
+        Args:
+            results: candidates.
+            seconds: of the round.
+            brief: ends as soon as the verdicts stand, for a first word; a later round does more.
+        """
+        wanted: dict[str, Model] = {}
+        keys = []
+        for result in results:
+            key = structure(result.model) if result.model and self.lacks_time(result) else None
+            keys.append(key)
+            if key is not None and result.model is not None and not self._knows(key):
+                wanted.setdefault(key, result.model)
+        if wanted:
+            self.rounds += 1
+            self._measure(wanted, seconds, brief=brief)
+        return [
+            r if key is None else _with_comparison(r, *self.known[key])
+            for r, key in zip(results, keys, strict=True)
+        ]
+
+    def lacks_time(self, result: Result) -> bool:
+        """Whether it was not measured, or in so little time that little is known."""
+        if result.failure is not None or result.measured_as == ORIGINAL or result.model is None:
+            return False
+        if result.comparison is None or _unbounded(result.comparison):
+            return True
+        return bool(self.rough) and structure(result.model) in self.rough
+
+    def _knows(self, which: str) -> bool:
+        known = which in self.known and not _unbounded(self.known[which][0])
+        return known and which not in self.rough
+
+    def alike(self, model: Model) -> bool:
+        """Whether onnxruntime makes of a model the graph of the original: none is faster then."""
+        if self.given is not None:
+            return False
+        return self._runs_as(model) == self._runs_as(self.original)
+
+    def _runs_as(self, model: Model) -> str:
+        config = SessionConfig.of(self.ctx.target)
+        key = key_of("running", model=model.digest, config=config.to_json())
+        return str(
+            self.store.value(
+                key, lambda: structure(replace(model, ir=running_graph(model, config)))
+            )
+        )
+
+    def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
+        """A fresh run, whatever is known."""
+        measure = self.given or measuring(self.bench, ALPHA)
+        return measure(self.original, models, self.feeds, self.ctx, seconds)
+
+    def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
+        alpha = ALPHA / 2**self.rounds
+        keys = {s: self._key(s, alpha / len(wanted), brief=brief) for s in wanted}
+        self.rough = set(wanted) if brief else self.rough - set(wanted)
+        left, each = dict(wanted), (seconds or math.inf) / len(wanted)
+        for which in list(left):
+            found = None if self.given else self.store.known(keys[which])
+            if found is not None and _suffices(found, each):
+                self.store.reused += 1
+                self.known[which] = (_comparison(found), found["measured"])
+                left.pop(which)
+        if not left:
+            return
+        self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
+        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted), brief=brief)
+        limit = seconds or SECONDS_PER_GRAPH * len(left)
+        found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
+        for (which, model), comparison in zip(left.items(), found_now, strict=True):
+            self.known[which] = (comparison, model.name)
+            if self.given is None and not comparison.interrupted and not comparison.error:
+                self.store.made += 1
+                taken = {
+                    "measured": model.name,
+                    "taken": time.strftime("%Y-%m-%dT%H:%M:%S"),
+                    "seconds_each": limit / len(left),
+                }
+                self.store.keep(keys[which], comparison.to_json() | taken)
+
+    def _key(self, which: str, alpha: float, *, brief: bool) -> str:
+        return key_of(
+            "latency",
+            base=structure(self.original),
+            candidate=which,
+            config=SessionConfig.of(self.ctx.target).to_json(),
+            inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
+            alpha=round(alpha, 9),
+            brief=brief,
+            machine=machine_class(self.bench),
+        )
+
+
+def _unbounded(comparison: Comparison) -> bool:
+    """Whether the runs were too few for any interval: the next round goes on with it."""
+    return math.isnan(comparison.ratio) or math.isinf(comparison.high)
+
+
+def _suffices(found: Any, seconds_each: float) -> bool:
+    """Whether a kept comparison had its verdict, or as much time as there is now."""
+    enough = min(seconds_each, SECONDS_PER_GRAPH) <= 1.25 * float(found["seconds_each"])
+    return found["verdict"] != "inconclusive" or enough
+
+
+def _comparison(value: Any) -> Comparison:
+    from trimtab.runtime_bench.measure.values import Comparison
+
+    return Comparison.from_json(value)
+
+
+def _with_comparison(result: Result, comparison: Comparison, measured: str) -> Result:
+    if comparison.error:
+        return replace(result, failure=comparison.error)
+    stands_for = None if measured == result.name else measured
+    return replace(result, comparison=comparison, measured_as=stands_for)

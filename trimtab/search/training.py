@@ -1,0 +1,135 @@
+"""Training within the search: first how strongly to prune, then the rest of the time for that.
+
+The time is cut into slices. Half of them try strengths: a step is cut out of the strongest model so
+far and trained for one slice; where what is lost then is within reach of a longer training, the
+next step is cut out of the trained one (iterative pruning: Han et al., "Learning both weights and
+connections", 2015; Renda et al., "Comparing rewinding and fine-tuning", 2020). The other half goes
+into one run on the last that was within reach, since a long run at a high rate brings back more
+than several short ones. What kept its quality on the way remains a candidate.
+"""
+
+from __future__ import annotations
+
+from .plan import Plan
+from .pruning import Ladder, metric_of
+from .recipe import Recipe
+from .result import Result
+from .run import Search
+
+#: Parts of the time, and those of them that try strengths.
+SLICES, TRIALS = 6, 3
+#: Share of the time that a step takes from a model that has lost nothing.
+STEP = 0.25
+#: A drop of so many times the allowed one, after a slice, comes back in those that are left: a
+#: resnet56 without 43% of its int8 time, with 0.5 points allowed, had lost 7 points untrained, 1.3
+#: after a slice and 0.4 after two.
+REACH = 2.5
+
+
+def train(search: Search, plan: Plan, ladder: Ladder) -> None:
+    """Add trained candidates, as far as the time for training goes.
+
+    Args:
+        search: what is known so far.
+        plan: what may be tried.
+        ladder: at the strongest pruning that keeps its quality untrained.
+    """
+    total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
+    if total is None or not plan.allows("recover"):
+        return
+    last, left, seconds = None, SLICES, total / SLICES
+    if plan.allows("prune-channels"):
+        last, left = _strengths(ladder, seconds, threads)
+    if not left or search.spent.over:
+        return
+    if last is None:
+        _with_the_rest(search, plan, ladder.base, left * seconds, threads)
+        return
+    for found in search.attempt("train", [plan.recovered(last, left * seconds, threads)]):
+        _offer(search, plan, found)
+
+
+def _strengths(ladder: Ladder, seconds: float, threads: int) -> tuple[Recipe | None, int]:
+    """Prune and train for a slice by turns; a step takes the less the more is lost already.
+
+    Returns:
+        The strongest trained float recipe that is within reach, and the slices that are left.
+    """
+    search, last, left, step = ladder.search, None, SLICES, STEP
+    lost = search.constraints.max_drop  # which the strongest untrained one has used up, or nearly
+    while left > SLICES - TRIALS and not search.spent.over:
+        share = round(ladder.reached * (1 - step * (1 - lost / _limit(search))), 3)
+        pruned = ladder.pruned(share)
+        if pruned is None:  # the next step would be none
+            break
+        found = _trained(ladder, pruned, seconds, threads)
+        left -= 1
+        if found is None or found.recipe is None:
+            step /= 2
+            continue
+        last, lost = found.recipe, max(0.0, search.drop(found))
+        ladder.go_on_from(last, share)
+    return last, left
+
+
+def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Result | None:
+    """A pruned model after a slice; None where what it lost is out of reach."""
+    search, plan = ladder.search, ladder.plan
+    found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
+    if not found and not search.spent.over:
+        # Training has found nothing better than where it began.
+        found = _untrained(search, pruned)
+    if not found or found[0].failure or not _within_reach(search, found[0], seconds):
+        return None
+    _offer(search, plan, found[0])
+    return found[0]
+
+
+def _offer(search: Search, plan: Plan, found: Result) -> None:
+    """Candidates in the precision that pruning is for, where a trained model has come back."""
+    if not search.keeps(found) or found.recipe is None:
+        return
+    if plan.halves():
+        search.attempt("train", [plan.halved(found.recipe)])
+    if not plan.allows("quantize-static"):
+        return
+    quantized = search.attempt("train", [plan.quantized(found.recipe)])
+    if quantized and not search.keeps(quantized[0]) and plan.allows("quantize-auto"):
+        last = plan.best_known(search.constraints.max_drop, metric_of(search))
+        search.attempt("train", [plan.quantized(found.recipe, last)])
+
+
+def _within_reach(search: Search, found: Result, seconds: float) -> bool:
+    """Whether more training may bring back what is lost; said in the log."""
+    lost, limit = search.drop(found), _limit(search)
+    within = lost <= limit
+    search.log.note(
+        "train",
+        f"{found.name}: drop {lost:.4f} after {seconds:.0f} s, "
+        f"{'within' if within else 'beyond'} reach ({limit:g})",
+        search.results,
+        candidate=found.name,
+        drop=lost,
+        within_reach=within,
+    )
+    return within
+
+
+def _limit(search: Search) -> float:
+    """The largest drop after a slice that may come back."""
+    return REACH * max(search.constraints.max_drop, 1e-3)
+
+
+def _untrained(search: Search, pruned: Recipe) -> list[Result]:
+    """The pruned model that a run began from, made now where it was not."""
+    known = search.named(pruned.name)
+    return [known] if known is not None else search.attempt("train", [pruned])
+
+
+def _with_the_rest(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
+    """Int8 behind the strongest, trained on through its rounding; float where int8 is not used."""
+    if not plan.allows("quantize-static"):
+        search.attempt("train", [plan.recovered(base, seconds, threads)])
+        return
+    quantized = plan.quantized(base)
+    search.attempt("train", [quantized, plan.trained_through(quantized, seconds, threads)])
