@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trimtab.core.ort.session import Feeds, SessionConfig
-
 from .dataset import Dataset
 from .errors import DataError, OptionError
 from .model import Model
+from .ort.session import Feeds, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner
 from .target import Target

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.ort.session import Outputs, SessionConfig
-
 from .callables import import_callable, is_callable_spec
 from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
 from .model import Model
+from .ort.session import Outputs, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
-
 from .dataset import Batch, Dataset
 from .feeds import finite_batches
 from .model import Model
+from .ort.session import Outputs, SessionConfig, build_session, run
 
 
 class Runner(Protocol):

@@ -14,27 +14,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimtab.passes.float16.float16 import Half
-    from trimtab.passes.pruning.channels import PruneChannels
-    from trimtab.passes.pruning.gradual import PruneGradually
-    from trimtab.passes.pruning.magnitude import PruneMagnitude
-    from trimtab.passes.pruning.weight_clustering import ClusterWeights
-    from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
-    from trimtab.passes.quantization.algorithms.bias_absorption import AbsorbBias
-    from trimtab.passes.quantization.algorithms.bias_correction import CorrectBias
-    from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
-    from trimtab.passes.quantization.algorithms.smooth_quant import SmoothQuant
-    from trimtab.passes.quantization.auto import QuantizeAuto
-    from trimtab.passes.quantization.dequantize import Dequantize
-    from trimtab.passes.quantization.dynamic import QuantizeDynamic
-    from trimtab.passes.quantization.static import QuantizeStatic
-    from trimtab.passes.quantization.weight_only import QuantizeWeights
-    from trimtab.passes.simplify.simplify import Simplify
-    from trimtab.passes.training.finetune import Recover
-    from trimtab.passes.tuning.apply_rewrites import ApplyForms
-    from trimtab.passes.tuning.tune import Tune
-
     from .base import Declined, Pass, Rewrite
+    from .float16.float16 import Half
+    from .pruning.channels import PruneChannels
+    from .pruning.gradual import PruneGradually
+    from .pruning.magnitude import PruneMagnitude
+    from .pruning.weight_clustering import ClusterWeights
+    from .quantization.algorithms.adaptive_rounding import RoundWeights
+    from .quantization.algorithms.bias_absorption import AbsorbBias
+    from .quantization.algorithms.bias_correction import CorrectBias
+    from .quantization.algorithms.cross_layer_equalization import Equalize
+    from .quantization.algorithms.smooth_quant import SmoothQuant
+    from .quantization.auto import QuantizeAuto
+    from .quantization.dequantize import Dequantize
+    from .quantization.dynamic import QuantizeDynamic
+    from .quantization.static import QuantizeStatic
+    from .quantization.weight_only import QuantizeWeights
+    from .simplify.simplify import Simplify
+    from .training.finetune import Recover
+    from .tuning.apply_rewrites import ApplyForms
+    from .tuning.tune import Tune
 
 #: Name in recipes and on the command line, class, and the module that holds it.
 _HOMES = {

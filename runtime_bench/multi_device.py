@@ -11,13 +11,14 @@ from trimtab.core.errors import OptionError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target, common_target
-from trimtab.runtime_bench.bench.bench import Bench, Timing, Told
-from trimtab.runtime_bench.devices.registry import bench_on, device_names, find
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.measure.compare import ModelOrPath
-from trimtab.runtime_bench.measure.startup import Card
-from trimtab.runtime_bench.measure.values import Comparison, Measurement, Verdict
+
+from .bench.bench import Bench, Timing, Told
+from .devices.registry import bench_on, device_names, find
+from .machine.environment import Environment
+from .machine.noise_check import Fitness
+from .measure.compare import ModelOrPath
+from .measure.startup import Card
+from .measure.values import Comparison, Measurement, Verdict
 
 
 @dataclass(frozen=True)

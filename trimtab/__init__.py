@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.target import Target
     from trimtab.runtime_bench.measure.compare import compare
-    from trimtab.search.optimize import optimize
-    from trimtab.search.recipe import Recipe
-    from trimtab.search.result import Outcome, Result
-    from trimtab.search.session_file import session
 
     from .exporter import export
     from .open_model import open_model as load
+    from .search.optimize import optimize
+    from .search.recipe import Recipe
+    from .search.result import Outcome, Result
+    from .search.session_file import session
 
 __version__ = "0.1.0"
 

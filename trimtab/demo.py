@@ -16,9 +16,10 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
-from trimtab.report.lines import outcome_lines
-from trimtab.search.optimize import Parts, check_output, optimize
-from trimtab.search.result import Constraints
+
+from .report.lines import outcome_lines
+from .search.optimize import Parts, check_output, optimize
+from .search.result import Constraints
 
 #: One thread: a small network gains nothing from more, and one measures steadily anywhere.
 THREADS = 1

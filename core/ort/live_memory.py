@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from trimtab.core.model import Model
-
+from ..model import Model
 from .running import observed
 from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
 

@@ -21,9 +21,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.core.dataset import Batch
-from trimtab.core.model import Model
-
+from ..dataset import Batch
+from ..model import Model
 from .session import SessionConfig, build_session, run, with_outputs
 
 Ints = NDArray[np.int32]

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.errors import RunError
-
+from ..errors import RunError
 from .session import Feeds, Outputs, run, runtime_errors
 
 

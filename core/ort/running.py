@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
-from trimtab.core.errors import RunError
-from trimtab.core.model import Model
-
+from ..collector import collector_paused
+from ..errors import RunError
+from ..model import Model
 from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
 
 #: Operators whose products are made of integers, contrib operators of onnxruntime included.

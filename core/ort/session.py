@@ -18,10 +18,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.core.errors import RunError, unknown
-from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
-from trimtab.core.target import Target
-
+from ..errors import RunError, unknown
+from ..model import EXTERNAL_DATA_BYTES, Model
+from ..target import Target
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .session_keys import CONFIG_KEYS
 from .untie import untied

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimtab.core.model import Model
+from ..model import Model
 
 _SIGNED = ir.DataType.INT8
 

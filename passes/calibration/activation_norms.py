@@ -19,8 +19,8 @@ from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.graph.weights import Weight
 
+from ..graph.weights import Weight
 from .collector import fitting, observing
 
 Array = NDArray[Any]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.passes.calibration.collector import Statistics
-from trimtab.passes.calibration.range_estimator import find_range, squared_errors
-
+from ..calibration.collector import Statistics
+from ..calibration.range_estimator import find_range, squared_errors
 from .grids import Grid
 from .layers import Constant, Floats, Kind, relative
 from .measure import Measured, Seen

@@ -18,8 +18,8 @@ from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
-from trimtab.passes.calibration.collector import CHUNK_BYTES, Statistics, fixed_rows, in_runs
 
+from ..calibration.collector import CHUNK_BYTES, Statistics, fixed_rows, in_runs
 from .layers import Activation, Kind, Layer
 from .switches import Switched
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from trimtab.passes.quantization.qdq.fill_channels import filled_image
-
+from ..quantization.qdq.fill_channels import filled_image
 from .constants import array_of
 
 #: Operators whose result is rounded in the name of the operator before them.

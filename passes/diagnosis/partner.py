@@ -10,8 +10,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.passes.quantization.qdq.fill_channels import as_filled
 
+from ..quantization.qdq.fill_channels import as_filled
 from .constants import array_of
 
 #: What quantizers append to the names of weights.

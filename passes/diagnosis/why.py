@@ -15,11 +15,11 @@ from trimtab.core.model import Model
 from trimtab.core.ort.overflow import Overflow, find_overflows
 from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.passes.calibration.collector import fitting
-from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
-from trimtab.passes.quantization.qdq.prepare import lift_constants, prepare, refuse_quantized
-from trimtab.passes.simplify.simplify import Simplify
 
+from ..calibration.collector import fitting
+from ..quantization.qdq.int8_rewrites import to_int8_forms
+from ..quantization.qdq.prepare import lift_constants, prepare, refuse_quantized
+from ..simplify.simplify import Simplify
 from .causes import HARMLESS, Verdict, decibels, judge, short
 from .expand import to_pairs
 from .measure import Error, measure

@@ -16,15 +16,15 @@ from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.collector import Statistics, calibrate, fitting
-from trimtab.passes.quantization.qdq.prepare import (
+
+from ..base import Declined, Pass, Rewrite
+from ..calibration.collector import Statistics, calibrate, fitting
+from ..quantization.qdq.prepare import (
     lift_constants,
     match_nodes,
     name_nodes,
     refuse_quantized,
 )
-
 from .converter import MOST, Converter, is_float, why_not, without_crumbs
 from .error import simulate
 

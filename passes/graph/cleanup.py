@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from trimtab.passes.base import Declined
+from ..base import Declined
 
 
 def tidy(model: ir.Model) -> list[Declined]:

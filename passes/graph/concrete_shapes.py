@@ -13,7 +13,8 @@ from onnx_ir import serde
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
-from trimtab.passes.calibration.collector import observing
+
+from ..calibration.collector import observing
 
 Shape = tuple[int, ...]
 #: Constants of at most so many elements may be shapes, whose numbers inference has to know.

@@ -17,7 +17,8 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.pruning.dependency.parts import Array, captured
+
+from ..pruning.dependency.parts import Array, captured
 
 #: Bytes of activations that stay in memory; what is more goes to temporary files.
 MEMORY_BYTES = 512 << 20

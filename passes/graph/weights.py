@@ -11,7 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.errors import unknown
-from trimtab.passes.base import Declined
+
+from ..base import Declined
 
 #: Operators with prunable weights, and the inputs that these may be.
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1, 0)}

@@ -18,15 +18,16 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
 from trimtab.core.model import Model
-from trimtab.passes.base import Pass, Rewrite
-from trimtab.passes.pruning.dependency.groups import Labels, label_channels, prepared
-from trimtab.passes.pruning.structured.cut import cut
-from trimtab.passes.pruning.structured.data_importance import calibration
-from trimtab.passes.pruning.structured.plan import Aim, Plan, choose, usable_groups, widths_of
-from trimtab.passes.pruning.structured.report import declined_of, report_of
-from trimtab.passes.pruning.structured.residual_branches import short_circuit, silence
-from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
-from trimtab.passes.pruning.structured.weight_repair import repair
+
+from ..base import Pass, Rewrite
+from .dependency.groups import Labels, label_channels, prepared
+from .structured.cut import cut
+from .structured.data_importance import calibration
+from .structured.plan import Aim, Plan, choose, usable_groups, widths_of
+from .structured.report import declined_of, report_of
+from .structured.residual_branches import short_circuit, silence
+from .structured.verify import TOLERANCE, mask, oracle
+from .structured.weight_repair import repair
 
 Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "taylor", "random"]
 
@@ -224,7 +225,7 @@ class PruneChannels(Pass):
 
     def measured(self, models: list[Model], ctx: Context) -> list[float]:
         """Latencies of whole models in that precision, measured in one run, in nanoseconds."""
-        from trimtab.passes.pruning.structured.latency_table import in_int8, measure
+        from .structured.latency_table import in_int8, measure
 
         if self.precision == "int8":
             models = [in_int8(model, self.data or ctx.data, ctx) for model in models]

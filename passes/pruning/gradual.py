@@ -16,9 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.passes.base import Pass, Rewrite
-from trimtab.passes.training.finetune import Recover
 
+from ..base import Pass, Rewrite
+from ..training.finetune import Recover
 from .channels import PruneChannels
 from .magnitude import PruneMagnitude
 

@@ -20,10 +20,10 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.sparse import sparsify, store_sparse
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.activation_norms import Factors, input_norms
-from trimtab.passes.graph.weights import WEIGHT_INPUTS, Weight, find_weights
 
+from ..base import Declined, Pass, Rewrite
+from ..calibration.activation_norms import Factors, input_norms
+from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 from .masks import (
     Mask,
     block_scores,

@@ -19,8 +19,9 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.graph.weights import WEIGHT_INPUTS, Weight, find_weights
+
+from ..base import Declined, Pass, Rewrite
+from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 
 Floats = NDArray[np.float64]
 

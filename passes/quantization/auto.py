@@ -25,19 +25,19 @@ from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Pass, Rewrite
-from trimtab.passes.calibration.collector import fitting
-from trimtab.passes.calibration.range_estimator import Method
-from trimtab.passes.quantization.algorithms.bias_correction import correct_by_layer
-from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
-from trimtab.passes.quantization.algorithms.smooth_quant import SmoothQuant
-from trimtab.passes.quantization.qdq.float_reference import as_reference
-from trimtab.passes.quantization.qdq.int8_operators import is_transformer
-from trimtab.passes.tuning.apply_rewrites import ApplyForms
 
+from ..base import Pass, Rewrite
+from ..calibration.collector import fitting
+from ..calibration.range_estimator import Method
+from ..tuning.apply_rewrites import ApplyForms
+from .algorithms.bias_correction import correct_by_layer
+from .algorithms.cross_layer_equalization import Equalize
+from .algorithms.smooth_quant import SmoothQuant
 from .dynamic import QuantizeDynamic
 from .greedy_search import Trials, figures
 from .mixed_precision_parts import hold_out
+from .qdq.float_reference import as_reference
+from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
 
 #: Samples that correct biases.

@@ -13,8 +13,9 @@ from trimtab.core.context import Context
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.ort.running import INT8_OPS
-from trimtab.passes.base import Pass, Rewrite
-from trimtab.passes.quantization.qdq.prepare import lift_constants, name_nodes
+
+from ..base import Pass, Rewrite
+from .qdq.prepare import lift_constants, name_nodes
 
 #: What runs on integers without Q/DQ pairs: their float form is gone.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}

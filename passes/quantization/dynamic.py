@@ -10,12 +10,12 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.quantization.qdq.int8_rewrites import DYNAMIC_RULES, to_int8_forms
-from trimtab.passes.quantization.qdq.prepare import match_nodes, prepare
-from trimtab.passes.quantization.qdq.weight_placeholders import put_back
-from trimtab.passes.quantization.qdq.writer import finished, inferred, quiet
 
+from ..base import Declined, Pass, Rewrite
+from .qdq.int8_rewrites import DYNAMIC_RULES, to_int8_forms
+from .qdq.prepare import match_nodes, prepare
+from .qdq.weight_placeholders import put_back
+from .qdq.writer import finished, inferred, quiet
 from .static import running_share
 
 

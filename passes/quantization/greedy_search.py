@@ -12,8 +12,9 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
+
+from ..base import Declined, Pass, Rewrite
+from .algorithms.bias_correction import answer_error, answers
 
 #: A step must lower the error by this part: less is what other samples would turn round.
 MARGIN = 0.02

@@ -15,7 +15,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
-from trimtab.passes.calibration.collector import fitting
+
+from ..calibration.collector import fitting
 
 #: Layers that are timed: those that do most harm. The others stay int8 in all likelihood.
 TIMED = 12

@@ -25,8 +25,8 @@ from trimtab.core.metric import Metric, Quality, evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.calibration.collector import fitting
 
+from ..calibration.collector import fitting
 from .layer_costs import by_time
 
 Array = NDArray[np.float64]

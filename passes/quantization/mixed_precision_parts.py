@@ -11,10 +11,11 @@ import onnx_ir as ir
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.running import Share
-from trimtab.passes.base import Declined
-from trimtab.passes.calibration.range_estimator import Range
-from trimtab.passes.quantization.qdq.int8_operators import ARITHMETIC, MOVES, PRODUCTS
-from trimtab.passes.quantization.qdq.writer import Scheme, quantize
+
+from ..base import Declined
+from ..calibration.range_estimator import Range
+from .qdq.int8_operators import ARITHMETIC, MOVES, PRODUCTS
+from .qdq.writer import Scheme, quantize
 
 #: Of the samples that hold both calibration and judgement, this part judges.
 JUDGING_PART = 3

@@ -20,23 +20,13 @@ from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.ort.running import Share, int8_share, written_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.collector import Statistics, calibrate, fitting
-from trimtab.passes.calibration.concat_ranges import share_ranges
-from trimtab.passes.calibration.range_estimator import Method, find_range
-from trimtab.passes.calibration.statistics_file import load_statistics, save_statistics
-from trimtab.passes.graph.weight_scales import clip_weights
-from trimtab.passes.quantization.qdq.fill_channels import fill_input_channels
-from trimtab.passes.quantization.qdq.int8_operators import PRODUCTS, int8_operators, misplaced
-from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
-from trimtab.passes.quantization.qdq.prepare import (
-    in_subgraphs,
-    match_nodes,
-    match_tensors,
-    prepare,
-)
-from trimtab.passes.quantization.qdq.writer import Scheme, observed_tensors, quantize
 
+from ..base import Declined, Pass, Rewrite
+from ..calibration.collector import Statistics, calibrate, fitting
+from ..calibration.concat_ranges import share_ranges
+from ..calibration.range_estimator import Method, find_range
+from ..calibration.statistics_file import load_statistics, save_statistics
+from ..graph.weight_scales import clip_weights
 from .mixed_precision import choose_float
 from .mixed_precision_parts import (
     averages,
@@ -47,6 +37,16 @@ from .mixed_precision_parts import (
     touched_by,
     why_float,
 )
+from .qdq.fill_channels import fill_input_channels
+from .qdq.int8_operators import PRODUCTS, int8_operators, misplaced
+from .qdq.int8_rewrites import to_int8_forms
+from .qdq.prepare import (
+    in_subgraphs,
+    match_nodes,
+    match_tensors,
+    prepare,
+)
+from .qdq.writer import Scheme, observed_tensors, quantize
 
 #: Fewer samples than this are told to the user.
 FEW_SAMPLES = 8

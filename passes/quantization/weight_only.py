@@ -13,16 +13,17 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, OptionError
 from trimtab.core.model import Model
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.graph.gemm import gemms_to_products
-from trimtab.passes.quantization.algorithms.gptq import Grid, round_products, write_rounded
-from trimtab.passes.quantization.qdq.prepare import (
+
+from ..base import Declined, Pass, Rewrite
+from ..graph.gemm import gemms_to_products
+from .algorithms.gptq import Grid, round_products, write_rounded
+from .qdq.prepare import (
     lift_constants,
     match_nodes,
     name_nodes,
     refuse_quantized,
 )
-from trimtab.passes.quantization.qdq.writer import quiet, remove_unused
+from .qdq.writer import quiet, remove_unused
 
 #: Blocks that the kernels know.
 BLOCKS = (16, 32, 64, 128, 256)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     const,
     constant_side,
@@ -27,7 +27,6 @@ from trimtab.passes.graph.queries import (
     scalar,
     users,
 )
-
 from .dimensions import Size, axis_size, items
 from .rule import Found, Writer, form
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     constant_side,
     dims,
@@ -21,7 +21,6 @@ from trimtab.passes.graph.queries import (
     rank,
     scalar,
 )
-
 from .attention import keys_before, unguarded
 from .dimensions import axis_size
 from .rule import Writer

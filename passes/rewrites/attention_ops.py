@@ -12,7 +12,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     Array,
     attr,
     const,
@@ -24,7 +24,6 @@ from trimtab.passes.graph.queries import (
     rank,
     same_dim,
 )
-
 from .attention_core import HEADS_SECOND, Core, core_of, rows_of_heads, rows_of_keys
 from .rule import CONTRIB, Found, Writer, form
 

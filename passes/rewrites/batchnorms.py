@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     Array,
     attr,
     const,
@@ -20,7 +20,6 @@ from trimtab.passes.graph.queries import (
     same_shape,
     zeros,
 )
-
 from .rule import Found, Writer, form
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     constant_side,
     is_float,
@@ -19,7 +19,6 @@ from trimtab.passes.graph.queries import (
     producer,
     scalar,
 )
-
 from .rule import Found, Writer, form
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import Array, const
-
+from ..graph.queries import Array, const
 from .rule import Found, form
 
 #: What masks and shapes are made of; none of it random or dependent on the machine.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     Array,
     attr,
     const,
@@ -20,7 +20,6 @@ from trimtab.passes.graph.queries import (
     producer,
     rank,
 )
-
 from .rule import CONTRIB, Found, Writer, form
 from .selections import split_sizes
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, const, ints, producer, rank
+from ..graph.queries import attr, const, ints, producer, rank
 
 MAX_DEPTH = 12
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import Array, attr, const, is_float, rank
-
+from ..graph.queries import Array, attr, const, is_float, rank
 from .rule import Found, Writer, form
 
 

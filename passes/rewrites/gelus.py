@@ -11,8 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
-
+from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
 from .rule import CONTRIB, Found, Writer, form
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     Array,
     const,
     dims,
@@ -19,7 +19,6 @@ from trimtab.passes.graph.queries import (
     same_shape,
     scalar,
 )
-
 from .rule import Found, Make, Writer, form
 
 LARGE = -1e30

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, dims, ints, is_float, opset, rank
-
+from ..graph.queries import attr, dims, ints, is_float, opset, rank
 from .rule import Found, Make, Writer, form
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     const,
     conv_attrs,
@@ -20,7 +20,6 @@ from trimtab.passes.graph.queries import (
     rank,
     users,
 )
-
 from .rule import Found, Writer, form
 
 

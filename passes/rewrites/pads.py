@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     Array,
     attr,
     conv_attrs,
@@ -20,7 +20,6 @@ from trimtab.passes.graph.queries import (
     producer,
     rank,
 )
-
 from .clips import bounds
 from .conv_parts import written_attrs
 from .rule import Found, Writer, form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     const,
     constant_side,
@@ -19,7 +19,6 @@ from trimtab.passes.graph.queries import (
     rank,
     users,
 )
-
 from .dimensions import sizes_of
 from .rule import Found, Writer, form
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, const, dims, ints, is_float, only_user, producer
-
+from ..graph.queries import attr, const, dims, ints, is_float, only_user, producer
 from .rule import Found, Writer, form
 
 #: Copies of channels that DepthToSpace may need.

@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, const, dims, ints, opset, rank, users
-
+from ..graph.queries import attr, const, dims, ints, opset, rank, users
 from .rule import Found, Make, Writer, form
 from .shortcuts import FAR, slice_of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import (
+from ..graph.queries import (
     attr,
     const,
     dims,
@@ -24,7 +24,6 @@ from trimtab.passes.graph.queries import (
     rank,
     scalar,
 )
-
 from .rule import Found, Writer, form
 
 FAR = 2**31 - 1

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from trimtab.passes.base import Declined
-
+from ..base import Declined
 from .rule import Form, Found, Made, Writer
 
 

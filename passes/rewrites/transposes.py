@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.queries import attr, const, only_user, producer, rank
-
+from ..graph.queries import attr, const, only_user, producer, rank
 from .rule import Found, Writer, form
 
 UNARY = "Abs Ceil Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Neg Relu Sigmoid " \

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimtab.passes.base import Declined
+from ..base import Declined
 
 
 def pool_means(model: ir.Model) -> list[Declined]:

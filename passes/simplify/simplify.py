@@ -15,9 +15,9 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.graph.cleanup import merge_equal, restore_interface, tidy
 
+from ..base import Declined, Pass, Rewrite
+from ..graph.cleanup import merge_equal, restore_interface, tidy
 from .mean_to_pool import pool_means
 from .onnxsim_import import onnxsim
 

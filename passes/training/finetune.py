@@ -20,8 +20,9 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, unknown
 from trimtab.core.model import Model
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.training.torch_graph.roles import Weight, find_roles
+
+from ..base import Declined, Pass, Rewrite
+from .torch_graph.roles import Weight, find_roles
 
 #: The teacher that is the model a recipe started from.
 ORIGINAL = "original"

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.rewrites import find_form
-from trimtab.passes.rewrites.defaults import usual
 
+from ..base import Declined, Pass, Rewrite
+from ..rewrites import find_form
+from ..rewrites.defaults import usual
 from .candidates import Choice, build, candidates, with_shapes
 
 

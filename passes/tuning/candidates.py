@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trimtab.core.model import Model
-from trimtab.passes.base import Declined
-from trimtab.passes.rewrites import find_form, forms
-from trimtab.passes.rewrites.sites import Site, apply_form, find_sites, infer_shapes
+
+from ..base import Declined
+from ..rewrites import find_form, forms
+from ..rewrites.sites import Site, apply_form, find_sites, infer_shapes
 
 #: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
 FUSED = frozenset(

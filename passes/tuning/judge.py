@@ -13,7 +13,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.live_memory import peak_bytes
 from trimtab.core.ort.running import Share, int8_share
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
-from trimtab.passes.base import relative_error
+
+from ..base import relative_error
 
 Over = Literal["mean", "worst"]
 Goal = Literal["latency", "size", "memory", "int8"]

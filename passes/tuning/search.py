@@ -14,8 +14,8 @@ from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
-from trimtab.passes.rewrites import find_form
 
+from ..rewrites import find_form
 from .cache import Cache
 from .candidates import Candidate, Choice, build
 from .judge import Judge, Screening

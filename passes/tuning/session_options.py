@@ -19,8 +19,8 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, running_graph
 from trimtab.core.progress import Progress, Silent
-from trimtab.passes.base import relative_error
 
+from ..base import relative_error
 from .search import LEAST_SECONDS, MEASURING
 from .trials import Budget
 

@@ -9,10 +9,10 @@ from trimtab.core.context import Clock, Context, Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.rewrites import find_form
-from trimtab.passes.rewrites.defaults import usual
 
+from ..base import Declined, Pass, Rewrite
+from ..rewrites import find_form
+from ..rewrites.defaults import usual
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
 from .judge import Judge

@@ -14,19 +14,19 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target
-from trimtab.runtime_bench.doctor.diagnose import diagnose
-from trimtab.runtime_bench.doctor.report import document, lines
-from trimtab.runtime_bench.gate.rules import ratio_verdict
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness, Snapshot, fit_to_measure
-from trimtab.runtime_bench.measure.compare import ModelOrPath, compare, measure
-from trimtab.runtime_bench.measure.startup import Card, card
-from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
-from trimtab.runtime_bench.measure.values import Comparison, Measurement
-from trimtab.runtime_bench.stats.e_process import PairedTest
-from trimtab.runtime_bench.stats.percentiles import tail_test
-from trimtab.runtime_bench.stats.verdict import decide
 
+from ..doctor.diagnose import diagnose
+from ..doctor.report import document, lines
+from ..gate.rules import ratio_verdict
+from ..machine.environment import Environment
+from ..machine.noise_check import Fitness, Snapshot, fit_to_measure
+from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.startup import Card, card
+from ..measure.subprocess_contender import ProcessArm
+from ..measure.values import Comparison, Measurement
+from ..stats.e_process import PairedTest
+from ..stats.percentiles import tail_test
+from ..stats.verdict import decide
 from .budgets import Budget
 
 #: Lines for people, and the same as JSON values.

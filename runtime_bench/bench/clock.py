@@ -10,8 +10,8 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Silent
-from trimtab.runtime_bench.stats.e_process import medians_side_by_side
 
+from ..stats.e_process import medians_side_by_side
 from .bench import Bench, LocalBench, Timing
 
 #: `Ratio` promises a 95% interval.

@@ -24,12 +24,12 @@ import numpy as np
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import Target
-from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.bench.budgets import Budget
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.system import temperature, text_of, word_after
-from trimtab.runtime_bench.measure.protocol import Message, pack_error, receive, send
 
+from ..bench.bench import Bench, LocalBench, Timing
+from ..bench.budgets import Budget
+from ..machine.environment import Environment
+from ..machine.system import temperature, text_of, word_after
+from ..measure.protocol import Message, pack_error, receive, send
 from .agent_store import Store
 from .dispatch import answer_of
 

@@ -11,15 +11,15 @@ from typing import Any
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target
-from trimtab.runtime_bench.bench.bench import Timing, Told
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.measure.compare import ModelOrPath
-from trimtab.runtime_bench.measure.protocol import Message
-from trimtab.runtime_bench.measure.startup import Card
-from trimtab.runtime_bench.measure.subject import Subject
-from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
+from ..bench.bench import Timing, Told
+from ..machine.environment import Environment
+from ..machine.noise_check import Fitness
+from ..measure.compare import ModelOrPath
+from ..measure.protocol import Message
+from ..measure.startup import Card
+from ..measure.subject import Subject
+from ..measure.values import Comparison, Measurement
 from .bundles import named
 
 

@@ -11,9 +11,9 @@ import onnx
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
-from trimtab.runtime_bench.measure.subject import Subject
-from trimtab.runtime_bench.measure.values import Measurement
 
+from ..measure.subject import Subject
+from ..measure.values import Measurement
 from .agent_store import FEEDS, MODEL
 
 

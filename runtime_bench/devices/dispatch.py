@@ -9,9 +9,10 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
-from trimtab.runtime_bench.bench.bench import Bench, Timing
-from trimtab.runtime_bench.measure.compare import ModelOrPath
-from trimtab.runtime_bench.measure.protocol import Message
+
+from ..bench.bench import Bench, Timing
+from ..measure.compare import ModelOrPath
+from ..measure.protocol import Message
 
 
 def answer_of(

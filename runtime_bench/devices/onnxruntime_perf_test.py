@@ -19,14 +19,14 @@ from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import PRESETS, Target
-from trimtab.runtime_bench.bench.bench import Timing, Told
-from trimtab.runtime_bench.machine.environment import KERNEL_FLAGS, Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.measure.compare import ModelOrPath, compare, measure
-from trimtab.runtime_bench.measure.startup import Card
-from trimtab.runtime_bench.measure.subject import Subject
-from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
+from ..bench.bench import Timing, Told
+from ..machine.environment import KERNEL_FLAGS, Environment
+from ..machine.noise_check import Fitness
+from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.startup import Card
+from ..measure.subject import Subject
+from ..measure.values import Comparison, Measurement
 from .base import Closes
 from .perf_test_contender import PerfTestArm, holds
 from .shells import BareDevice

@@ -17,10 +17,10 @@ from onnx import numpy_helper
 
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.measure.contender import Runs
-from trimtab.runtime_bench.measure.subject import Subject
 
+from ..machine.placement import Placement
+from ..measure.contender import Runs
+from ..measure.subject import Subject
 from .agent_store import MODEL, digest_of
 from .bundles import model_files
 from .shells import BareDevice

@@ -13,8 +13,8 @@ from trimtab.core.errors import InputError, OptionError, unknown
 from trimtab.core.files import write_text
 from trimtab.core.progress import Progress
 from trimtab.core.runner import Runner
-from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 
+from ..bench.bench import Bench, LocalBench
 from .fleet_address import FleetAddress
 from .shells import BareDevice
 from .ssh import Ssh
@@ -104,7 +104,7 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
         return
     device = find(name)
     if isinstance(device, FleetAddress):
-        from trimtab.runtime_bench.fleet.bench import FleetBench
+        from ..fleet.bench import FleetBench
 
         with FleetBench(device, progress) as fleet:
             yield fleet
@@ -138,7 +138,7 @@ def runner_on(name: str | None) -> Iterator[Runner | None]:
             where=f"--eval-on {name}",
             hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
         )
-    from trimtab.runtime_bench.fleet.runner import FleetRunner
+    from ..fleet.runner import FleetRunner
 
     with FleetRunner(device) as runner:
         yield runner

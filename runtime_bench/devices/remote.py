@@ -16,10 +16,10 @@ from typing import BinaryIO, cast
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.runtime_bench.bench.bench import Timing
-from trimtab.runtime_bench.measure.protocol import Message, receive, send, unpack_error
-from trimtab.runtime_bench.measure.subject import Subject
 
+from ..bench.bench import Timing
+from ..measure.protocol import Message, receive, send, unpack_error
+from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
 from .base import FarBench

@@ -16,8 +16,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.running import QDQ_OPS, Share, int8_share
 from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
 from trimtab.core.target import PRESETS, Target
-from trimtab.runtime_bench.machine.providers import nodes_by_provider
 
+from ..machine.providers import nodes_by_provider
 from .graph import Island, islands, key_of, makes_int8, original_name
 from .profile import Profile, profile
 

@@ -20,14 +20,14 @@ from typing import Any
 from trimtab.core.errors import LostError, OptionError, RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.runtime_bench.bench.bench import Timing
-from trimtab.runtime_bench.devices.agent import timing_to_json
-from trimtab.runtime_bench.devices.base import FarBench
-from trimtab.runtime_bench.devices.bundles import feeds_file, model_files
-from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.measure.protocol import Message, unpack_error
-from trimtab.runtime_bench.measure.subject import Subject
 
+from ..bench.bench import Timing
+from ..devices.agent import timing_to_json
+from ..devices.base import FarBench
+from ..devices.bundles import feeds_file, model_files
+from ..devices.fleet_address import FleetAddress
+from ..measure.protocol import Message, unpack_error
+from ..measure.subject import Subject
 from .worker import Call, carry_out
 
 #: Seconds to connect, and between two looks.

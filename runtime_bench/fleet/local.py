@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
-from trimtab.runtime_bench.devices.base import Closes
+
+from ..devices.base import Closes
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0

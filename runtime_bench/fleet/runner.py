@@ -23,10 +23,10 @@ from trimtab.core.feeds import finite_batches
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.runner import run_here
-from trimtab.runtime_bench.devices.base import Closes
-from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.measure.protocol import pack_error, unpack_error
 
+from ..devices.base import Closes
+from ..devices.fleet_address import FleetAddress
+from ..measure.protocol import pack_error, unpack_error
 from .bench import Absence, check_offered, connected, offering, told
 
 #: Bytes of feeds in one task at most, unless a single batch has more.

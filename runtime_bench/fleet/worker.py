@@ -20,16 +20,17 @@ import numpy as np
 from trimtab.core.errors import TrimtabError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.runtime_bench.devices.agent import timing_of
-from trimtab.runtime_bench.devices.agent_store import MODEL
-from trimtab.runtime_bench.devices.dispatch import answer_of
-from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.devices.onnxruntime_perf_test import PerfTestBench
-from trimtab.runtime_bench.devices.remote import RemoteBench
-from trimtab.runtime_bench.devices.shells import BareDevice
-from trimtab.runtime_bench.devices.transport import Device, Here
-from trimtab.runtime_bench.measure.protocol import Message, pack_error
-from trimtab.runtime_bench.measure.subject import Subject
+
+from ..devices.agent import timing_of
+from ..devices.agent_store import MODEL
+from ..devices.dispatch import answer_of
+from ..devices.fleet_address import FleetAddress
+from ..devices.onnxruntime_perf_test import PerfTestBench
+from ..devices.remote import RemoteBench
+from ..devices.shells import BareDevice
+from ..devices.transport import Device, Here
+from ..measure.protocol import Message, pack_error
+from ..measure.subject import Subject
 
 #: Files of a model, as (name, bytes), the model itself first.
 Bundle = Sequence[tuple[str, bytes]]
@@ -93,7 +94,7 @@ def fronted(device: str) -> Device | BareDevice:
 
     A name that stands for the fleet's own device, as it may where its user works too, is no other.
     """
-    from trimtab.runtime_bench.devices.registry import FLEET, load, parse
+    from ..devices.registry import FLEET, load, parse
 
     address = load().get(device, FLEET)
     if address.startswith(FLEET):

@@ -24,8 +24,8 @@ from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
 from trimtab.core.units import shape
-from trimtab.runtime_bench.bench.budgets import Budget, Gate, check, fraction
 
+from ..bench.budgets import Budget, Gate, check, fraction
 from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")

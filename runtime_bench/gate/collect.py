@@ -22,12 +22,12 @@ from trimtab.core.ort.accelerators import check_installed
 from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
-from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.bench.budgets import Budget, Gate
-from trimtab.runtime_bench.machine.providers import nodes_by_provider
-from trimtab.runtime_bench.measure.compare import ModelOrPath, size_bytes
-from trimtab.runtime_bench.measure.feeds import make_feeds
 
+from ..bench.bench import Bench, LocalBench, Timing
+from ..bench.budgets import Budget, Gate
+from ..machine.providers import nodes_by_provider
+from ..measure.compare import ModelOrPath, size_bytes
+from ..measure.feeds import make_feeds
 from .rules import fewest_runs
 from .verdicts import Facts
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from trimtab.core.errors import InputError, OutputError
 from trimtab.core.ort.session import SessionConfig
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.gpu import GpuState
 
+from ..machine.environment import Environment
+from ..machine.gpu import GpuState
 from .reporters import Outcome
 
 SCHEMA = 1

@@ -14,10 +14,10 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
 from trimtab.core.units import duration
-from trimtab.runtime_bench.bench.budgets import Budget, Gate, check, count_statistical, fraction
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.measure.compare import ModelOrPath
 
+from ..bench.budgets import Budget, Gate, check, count_statistical, fraction
+from ..machine.environment import Environment
+from ..measure.compare import ModelOrPath
 from .collect import Collector
 from .rules import ALPHA, judge
 from .verdicts import Facts, Ruling

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.core.text import table
-from trimtab.runtime_bench.bench.budgets import Gate
 
+from ..bench.budgets import Gate
 from .rules import OnInconclusive, exit_code, overall
 from .verdicts import Facts, Ruling
 

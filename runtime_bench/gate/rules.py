@@ -19,11 +19,11 @@ from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
 from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
-from trimtab.runtime_bench.bench.budgets import Budget, Gate
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.stats.e_process import PairedTest
-from trimtab.runtime_bench.stats.percentiles import TailTest, tail_test
 
+from ..bench.budgets import Budget, Gate
+from ..machine.noise_check import Fitness
+from ..stats.e_process import PairedTest
+from ..stats.percentiles import TailTest, tail_test
 from .verdicts import Facts, Ruled, Ruling
 
 OnInconclusive = Literal["report", "fail", "pass"]

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from trimtab.runtime_bench.bench.budgets import Budget, rule_of
-from trimtab.runtime_bench.stats.change_points import SHORTEST, Step, find_steps
-
+from ..bench.budgets import Budget, rule_of
+from ..stats.change_points import SHORTEST, Step, find_steps
 from .history import Point, Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"

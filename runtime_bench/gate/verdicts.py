@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from trimtab.core.metric import Quality
 from trimtab.core.ort.running import Share
-from trimtab.runtime_bench.bench.budgets import Budget
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.measure.startup import Card
-from trimtab.runtime_bench.measure.values import Comparison, Measurement
+
+from ..bench.budgets import Budget
+from ..machine.noise_check import Fitness
+from ..measure.startup import Card
+from ..measure.values import Comparison, Measurement
 
 Ruled = Literal["pass", "fail", "inconclusive"]
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.machine.placement import Placement
 
+from ..machine.placement import Placement
 from .contender import Runs
 from .io_binding import Bound
 from .timing import time_calls

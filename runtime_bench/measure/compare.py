@@ -13,11 +13,11 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
-from trimtab.runtime_bench.machine.noise_check import Snapshot, canary
-from trimtab.runtime_bench.stats.e_process import PairedTest
-from trimtab.runtime_bench.stats.percentiles import runs_needed
-from trimtab.runtime_bench.stats.verdict import settled
 
+from ..machine.noise_check import Snapshot, canary
+from ..stats.e_process import PairedTest
+from ..stats.percentiles import runs_needed
+from ..stats.verdict import settled
 from .contender import Arm, Runs
 from .feeds import check_same_inputs, make_feeds
 from .in_process import InProcessArm, quiet

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from trimtab.core.ort.session import Feeds
-from trimtab.runtime_bench.machine.placement import Placement
+
+from ..machine.placement import Placement
 
 
 @dataclass(frozen=True)

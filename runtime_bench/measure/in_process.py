@@ -8,8 +8,8 @@ from pathlib import Path
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
-from trimtab.runtime_bench.machine.placement import Placement
 
+from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of
 from .contender import Runs
 from .io_binding import open_session, prepared

@@ -18,10 +18,10 @@ from trimtab.core.errors import OptionError, RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import CUDA, TENSORRT, memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session
-from trimtab.runtime_bench.machine.engine_cache import cache_options
-from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.machine.providers import RECORD, nodes_by_provider, nodes_of
 
+from ..machine.engine_cache import cache_options
+from ..machine.placement import Placement
+from ..machine.providers import RECORD, nodes_by_provider, nodes_of
 from .contender import Runs
 from .timing import time_calls
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
-from trimtab.runtime_bench.stats.e_process import PairedTest
 
+from ..stats.e_process import PairedTest
 from .contender import Arm, Runs, exchange_hosts
 from .pacing import Plan, warm_up
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Snapshot, fit_to_measure
-from trimtab.runtime_bench.stats.verdict import decide, evidence, interval
 
+from ..machine.environment import Environment
+from ..machine.noise_check import Snapshot, fit_to_measure
+from ..stats.verdict import decide, evidence, interval
 from .contender import Arm, Runs
 from .feeds import describe
 from .sampling import Pair

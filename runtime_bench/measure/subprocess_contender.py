@@ -10,8 +10,8 @@ import numpy as np
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.machine.placement import Placement
 
+from ..machine.placement import Placement
 from .contender import Runs
 from .io_binding import prepared
 from .pacing import settle

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from trimtab.core.text import bytes_text, duration_text, table
-from trimtab.runtime_bench.stats.percentiles import runs_needed
 
+from ..stats.percentiles import runs_needed
 from .startup import Card
 from .values import Comparison, Measurement
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
 from trimtab.core.ort.session import SessionConfig
-from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.stats.percentiles import percentile
+
+from ..machine.environment import Environment
+from ..machine.noise_check import Fitness
+from ..machine.placement import Placement
+from ..stats.percentiles import percentile
 
 SCHEMA = 1
 Verdict = Literal["better", "worse", "same", "inconclusive"]

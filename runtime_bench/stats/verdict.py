@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trimtab.runtime_bench.measure.values import Verdict
-
+from ..measure.values import Verdict
 from .e_process import PairedTest
 
 

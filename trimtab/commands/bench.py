@@ -257,7 +257,7 @@ def _open(spec: str) -> tuple[ModelOrPath, Model]:
     """What a session loads, and the model; a file is loaded by the session itself."""
     from pathlib import Path
 
-    from trimtab.open_model import open_model
+    from ..open_model import open_model
 
     model = open_model(spec)
     path = Path(spec)

@@ -45,12 +45,12 @@ def execute(args: argparse.Namespace) -> int:
     """Train, write, say what happened."""
     from pathlib import Path
 
-    from trimtab.open_model import open_model
     from trimtab.passes import find
-    from trimtab.report.lines import pass_lines
-    from trimtab.search.optimize import check_output
-    from trimtab.search.students import Student, in_steps
 
+    from ..open_model import open_model
+    from ..report.lines import pass_lines
+    from ..search.optimize import check_output
+    from ..search.students import Student, in_steps
     from .one_pass import context, given_fields
 
     check_output(Path(args.output).parent)

@@ -50,9 +50,9 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.files import write_text
-    from trimtab.open_model import open_model
     from trimtab.runtime_bench.measure.feeds import check_same_inputs
 
+    from ..open_model import open_model
     from .doctor_prune import examine
 
     if args.prune:
@@ -108,7 +108,8 @@ def _accuracy(
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.passes.diagnosis.why import is_quantized, overflows, why_wrong
-    from trimtab.report.accuracy import accuracy_lines, overflow_lines
+
+    from ..report.accuracy import accuracy_lines, overflow_lines
 
     told: list[str] = []
     made: dict[str, Any] = {}

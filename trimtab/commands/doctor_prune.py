@@ -29,10 +29,11 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.core.files import write_text
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
-    from trimtab.open_model import open_model
     from trimtab.passes.pruning.channels import PruneChannels
     from trimtab.passes.pruning.structured.sensitivity import sensitivity
     from trimtab.runtime_bench.devices.registry import runner_on
+
+    from ..open_model import open_model
 
     if not args.data:
         raise OptionError("--prune tells quality, which needs data", hint="Give --data")

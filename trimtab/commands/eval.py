@@ -36,8 +36,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
     from trimtab.core.target import usable_cpus
-    from trimtab.open_model import open_model
-    from trimtab.report.lines import quality_line
+
+    from ..open_model import open_model
+    from ..report.lines import quality_line
 
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)

@@ -42,8 +42,9 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.fields import convert
     from trimtab.exporter import export, load_module, parse_dynamic
-    from trimtab.report.lines import export_lines
-    from trimtab.search.optimize import check_output
+
+    from ..report.lines import export_lines
+    from ..search.optimize import check_output
 
     check_output(Path(args.output).parent)
     module = load_module(args.source, args.weights)

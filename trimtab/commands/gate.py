@@ -108,7 +108,7 @@ def _on(gate: Gate, device: str | None) -> Gate:
 def _open(name: str) -> ModelOrPath:
     from pathlib import Path
 
-    from trimtab.open_model import open_model
+    from ..open_model import open_model
 
     return Path(name) if Path(name).exists() else open_model(name)
 

@@ -114,9 +114,9 @@ def apply(
     """
     from pathlib import Path
 
-    from trimtab.open_model import open_model
-    from trimtab.report.lines import pass_lines
-    from trimtab.search.optimize import check_output
+    from ..open_model import open_model
+    from ..report.lines import pass_lines
+    from ..search.optimize import check_output
 
     check_output(Path(args.output).parent)
     model = open_model(args.model)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from trimtab.core.dataset import Dataset
     from trimtab.core.model import Model
     from trimtab.runtime_bench.bench.bench import Bench
-    from trimtab.search.result import Constraints, Outcome
-    from trimtab.search.time_budget import Effort
+
+    from ..search.result import Constraints, Outcome
+    from ..search.time_budget import Effort
 
 SUMMARY = "find the best model that holds your constraints"
 _OPTIONS = (
@@ -71,13 +72,14 @@ def execute(args: argparse.Namespace) -> int:
     """Search, print, write."""
     from trimtab.core.errors import BudgetError
     from trimtab.core.progress import Stderr
-    from trimtab.report.lines import outcome_lines
-    from trimtab.report.page import write_report
-    from trimtab.search.folder import check_output, save_outcome
+
+    from ..report.lines import outcome_lines
+    from ..report.page import write_report
+    from ..search.folder import check_output, save_outcome
 
     check_output(args.output)
     if args.mlflow:
-        from trimtab.search.mlflow_log import need_mlflow
+        from ..search.mlflow_log import need_mlflow
 
         need_mlflow()
     outcome = _search(args)
@@ -89,7 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
     if args.mlflow:
-        from trimtab.search.mlflow_log import log_outcome
+        from ..search.mlflow_log import log_outcome
 
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
@@ -104,10 +106,11 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
-    from trimtab.open_model import open_model
     from trimtab.runtime_bench.devices.registry import runner_on
     from trimtab.runtime_bench.multi_device import bench_on_all
-    from trimtab.search.inputs import first_feeds
+
+    from ..open_model import open_model
+    from ..search.inputs import first_feeds
 
     constraints, effort = _constraints(args), _effort(args)
     if args.on and args.target:
@@ -134,11 +137,11 @@ def _searched(  # noqa: PLR0917 - the parts of one call
 ) -> Outcome | None:
     from dataclasses import replace
 
-    from trimtab.report.live import watching
-    from trimtab.search.optimize import optimize
+    from ..report.live import watching
+    from ..search.optimize import optimize
 
     if args.dry_run:
-        from trimtab.search.estimate import estimate, estimate_lines
+        from ..search.estimate import estimate, estimate_lines
 
         found = estimate(model, data, evaluation, args.metric, passes, ctx, effort)
         print("\n".join(estimate_lines(found)))  # noqa: T201
@@ -180,7 +183,8 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
 def _effort(args: argparse.Namespace) -> Effort:
     from trimtab.core.fields import convert
     from trimtab.core.units import duration
-    from trimtab.search.time_budget import Effort
+
+    from ..search.time_budget import Effort
 
     return Effort(
         seconds=duration(args.time) if args.time else None,
@@ -190,7 +194,7 @@ def _effort(args: argparse.Namespace) -> Effort:
 
 
 def _constraints(args: argparse.Namespace) -> Constraints:
-    from trimtab.search.result import Constraints
+    from ..search.result import Constraints
 
     names = ("max_drop", "min_speedup", "max_latency", "max_size", "max_rss", "goal")
     given = {name: getattr(args, name) for name in names}

@@ -117,7 +117,8 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     from trimtab.core.fields import convert
     from trimtab.core.metric import evaluate
     from trimtab.core.progress import Stderr
-    from trimtab.report.lines import quality_line
+
+    from ..report.lines import quality_line
 
     if not args.eval:
         return

@@ -26,9 +26,10 @@ def execute(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from trimtab.core.files import write_text
-    from trimtab.report.markdown import markdown
-    from trimtab.report.page import page
-    from trimtab.report.view import load
+
+    from ..report.markdown import markdown
+    from ..report.page import page
+    from ..report.view import load
 
     view = load(args.result)
     if args.markdown and not args.output:

@@ -23,9 +23,9 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import InputError
     from trimtab.core.text import bytes_text
-    from trimtab.open_model import open_model
-    from trimtab.search.recipe import Recipe
 
+    from ..open_model import open_model
+    from ..search.recipe import Recipe
     from .one_pass import context
 
     recipe = Recipe.load(args.recipe)

@@ -54,10 +54,10 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.errors import OptionError
     from trimtab.core.units import duration
-    from trimtab.open_model import open_model
-    from trimtab.search.optimize import check_output
-    from trimtab.search.tune_clock import DecidingClock
 
+    from ..open_model import open_model
+    from ..search.optimize import check_output
+    from ..search.tune_clock import DecidingClock
     from .one_pass import context
 
     seconds = duration(args.time)
@@ -143,7 +143,8 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
     from trimtab.core.ort.session import SessionConfig
     from trimtab.passes.tuning.session_options import tune_options
     from trimtab.passes.tuning.shapes import cases_of
-    from trimtab.search.tune_clock import SessionClock
+
+    from ..search.tune_clock import SessionClock
 
     cases = cases_of(model, step.shapes, ctx, step.seed)
     config = SessionConfig.of(ctx.target)
@@ -153,7 +154,8 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
 def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> Path:
     from trimtab.passes.tuning.cache import machine_class
     from trimtab.passes.tuning.session_options import write_options
-    from trimtab.search.session_file import write_session_file
+
+    from ..search.session_file import write_session_file
 
     if options is None or not options.gains:
         return model.save(path)
@@ -163,7 +165,7 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
 
 
 def _lines(before: Model, after: Model, path: Path, options: Options | None) -> list[str]:
-    from trimtab.report.lines import pass_lines
+    from ..report.lines import pass_lines
 
     lines = pass_lines(before, after, path)
     if options is not None:

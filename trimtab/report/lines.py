@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
-from trimtab.search.ranking import drop, speedup
-from trimtab.search.result import Outcome, Result
+
+from ..search.ranking import drop, speedup
+from ..search.result import Outcome, Result
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Measurement

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from trimtab.core.progress import Progress, Stderr
 from trimtab.core.text import bytes_text
-from trimtab.search.frontier import cost, frontier
-from trimtab.search.ranking import speedup
-from trimtab.search.result import Goal, Result
+
+from ..search.frontier import cost, frontier
+from ..search.ranking import speedup
+from ..search.result import Goal, Result
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from trimtab.search.log import Watch
+    from ..search.log import Watch
 
 T = TypeVar("T")
 #: Redraws a second, and candidates that fit beside the news.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import DataError
-from trimtab.search.result import SCHEMA
+
+from ..search.result import SCHEMA
 
 Json = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ import numpy as np
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.open_model import export_on, open_model
 
+from ..open_model import export_on, open_model
 from .splits import Parts
 
 LABELS = "labels"

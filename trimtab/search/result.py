@@ -205,7 +205,7 @@ class Outcome:
 
     def report(self) -> str:
         """The table of candidates, the chosen one and why, as text."""
-        from trimtab.report.lines import outcome_lines
+        from ..report.lines import outcome_lines
 
         return "\n".join(outcome_lines(self))
 
@@ -214,8 +214,7 @@ class Outcome:
 
         See `save_outcome`; `report.html` needs the extra `report`.
         """
-        from trimtab.report.page import write_report
-
+        from ..report.page import write_report
         from .folder import save_outcome
 
         written = save_outcome(self, folder)
@@ -223,8 +222,8 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """A short static report, as a notebook shows it."""
-        from trimtab.report.notebook import summary
-        from trimtab.report.view import view
+        from ..report.notebook import summary
+        from ..report.view import view
 
         return summary(view(self.to_json()))
 

@@ -70,8 +70,9 @@ class Student:
         Raises:
             OptionError: it would be no smaller than what it is pruned from.
         """
-        from trimtab.open_model import open_model
         from trimtab.passes import find
+
+        from ..open_model import open_model
 
         if self.share is None:
             if self.random:

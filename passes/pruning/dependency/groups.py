@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.passes.graph.concrete_shapes import Shapes, concrete_shapes
-from trimtab.passes.graph.weights import label as node_label
 
+from ...graph.concrete_shapes import Shapes, concrete_shapes
+from ...graph.weights import label as node_label
 from .parts import Keep, Sink
 from .rules import rule_of
 from .tracer import Trace, components

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from trimtab.passes.graph.edit import overwrite, set_input, set_int
-
+from ...graph.edit import overwrite, set_input, set_int
 from .parts import Axes, Keep, OpaqueError
 from .rules_products import broadcast, integer
 from .tracer import Trace

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.edit import overwrite, set_input, set_ints
-
+from ...graph.edit import overwrite, set_input, set_ints
 from .parts import Array, Axes, Ids, Keep, OpaqueError
 from .rules_products import integer
 from .tracer import Trace

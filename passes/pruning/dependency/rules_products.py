@@ -7,8 +7,7 @@ import string
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.edit import set_int
-
+from ...graph.edit import set_int
 from .parts import Axes, Ids, Keep, OpaqueError
 from .tracer import Trace
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.edit import add_constant, set_input, set_ints
-
+from ...graph.edit import add_constant, set_input, set_ints
 from .parts import Axes, Ids, Keep, OpaqueError
 from .rules_layout import positions
 from .rules_products import integer

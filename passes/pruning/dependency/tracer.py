@@ -18,9 +18,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.passes.graph.concrete_shapes import Shapes
-from trimtab.passes.graph.weights import label as node_label
-
+from ...graph.concrete_shapes import Shapes
+from ...graph.weights import label as node_label
 from .parts import (
     Array,
     Axes,

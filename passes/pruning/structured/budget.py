@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.passes.pruning.dependency.groups import Group, Labels
+from ..dependency.groups import Group, Labels
 
 #: Candidate widths that one group is tried at.
 CANDIDATES = 24

@@ -13,11 +13,11 @@ from trimtab.core.errors import DataError
 from trimtab.core.feeds import finite_batches
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress
-from trimtab.passes.calibration.outliers import usual_rows
-from trimtab.passes.graph.streaming_run import Stream
-from trimtab.passes.pruning.dependency.groups import Group, Labels
-from trimtab.passes.pruning.dependency.parts import Sink
 
+from ...calibration.outliers import usual_rows
+from ...graph.streaming_run import Stream
+from ..dependency.groups import Group, Labels
+from ..dependency.parts import Sink
 from .budget import Curve
 from .importance import Scores, by_group, l2, weight_scores
 from .loss_curves import Places, Solution, columns_of, eliminate

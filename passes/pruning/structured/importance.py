@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.pruning.dependency.groups import Labels
-from trimtab.passes.pruning.dependency.parts import Array, Sink, constant_array
+from ..dependency.groups import Labels
+from ..dependency.parts import Array, Sink, constant_array
 
 Scores = NDArray[np.float64]
 #: From a weight (positions, everything else) to a score for each position.

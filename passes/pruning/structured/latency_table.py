@@ -25,10 +25,10 @@ from trimtab.core.errors import OptionError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
-from trimtab.passes.pruning.dependency.groups import Group, Labels
-from trimtab.passes.pruning.dependency.parts import Cost
-from trimtab.passes.tuning.cache import machine_class
 
+from ...tuning.cache import machine_class
+from ..dependency.groups import Group, Labels
+from ..dependency.parts import Cost
 from .budget import CostOf, Layer, layers
 from .layer_benchmark import Alone, alone
 from .layer_benchmark_int8 import addition_model
@@ -69,7 +69,7 @@ def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
         data: calibration data; random inputs where None.
         ctx: with the target.
     """
-    from trimtab.passes.quantization.static import QuantizeStatic
+    from ...quantization.static import QuantizeStatic
 
     data = data or Dataset.of_arrays(random_feeds(model, seed=ctx.seed, batch=FEW_SAMPLES))
     # Its answers matter to nobody, so that no sums of theirs are looked through for saturation.

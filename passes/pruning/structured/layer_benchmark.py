@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
-from trimtab.passes.pruning.dependency.parts import Cost, OpaqueError, is_constant
-from trimtab.passes.pruning.dependency.rules_products import integer
-from trimtab.passes.pruning.dependency.tracer import Trace
 
+from ..dependency.parts import Cost, OpaqueError, is_constant
+from ..dependency.rules_products import integer
+from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model
 
 

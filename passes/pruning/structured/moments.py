@@ -10,8 +10,8 @@ import onnx_ir as ir
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.passes.pruning.dependency.parts import Array, constant_array, is_constant
-from trimtab.passes.pruning.dependency.rules_products import integer
+from ..dependency.parts import Array, constant_array, is_constant
+from ..dependency.rules_products import integer
 
 Matrix = NDArray[np.float64]
 

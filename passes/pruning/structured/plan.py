@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
-from trimtab.passes.graph.weights import label as node_label
-from trimtab.passes.pruning.dependency.groups import Group, Labels
 
+from ...graph.weights import label as node_label
+from ..dependency.groups import Group, Labels
 from .budget import Budget, Curve, Layer, layers, macs_of, uniform, widths
 from .data_importance import least_squares, mean_output
 from .importance import by_group, fpgm, l1, l2, random_scores, weight_scores
@@ -25,7 +25,7 @@ from .residual_branches import additions, branch_readers
 from .weight_repair import Feeds
 
 if TYPE_CHECKING:
-    from trimtab.passes.pruning.channels import PruneChannels
+    from ..channels import PruneChannels
 
 
 @dataclass(frozen=True)

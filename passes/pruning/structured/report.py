@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
-from trimtab.passes.base import Declined
-from trimtab.passes.graph.weights import label as node_label
-from trimtab.passes.pruning.dependency.groups import Labels
-from trimtab.passes.pruning.dependency.parts import Ids, constant_shape, is_constant
 
+from ...base import Declined
+from ...graph.weights import label as node_label
+from ..dependency.groups import Labels
+from ..dependency.parts import Ids, constant_shape, is_constant
 from .plan import Plan
 from .verify import LARGE_BYTES
 

@@ -13,11 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from trimtab.passes.graph.concrete_shapes import Shapes, infer_again
-from trimtab.passes.graph.edit import add_constant, set_input
-from trimtab.passes.pruning.dependency.groups import Group, Labels
-from trimtab.passes.pruning.dependency.parts import Array, Sink, constant_array
-
+from ...graph.concrete_shapes import Shapes, infer_again
+from ...graph.edit import add_constant, set_input
+from ..dependency.groups import Group, Labels
+from ..dependency.parts import Array, Sink, constant_array
 from .budget import Layer
 from .moments import Reader
 from .weight_repair import place_of

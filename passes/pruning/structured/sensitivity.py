@@ -20,14 +20,14 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.metric import Metric, evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.passes.pruning.dependency.groups import Group, label_channels, prepared
 
+from ..dependency.groups import Group, label_channels, prepared
 from .data_importance import calibration
 from .plan import loss_curves, usable_groups
 from .verify import mask
 
 if TYPE_CHECKING:
-    from trimtab.passes.pruning.channels import PruneChannels
+    from ..channels import PruneChannels
 
 #: Shares of a group's channels that are tried.
 RATIOS = (0.25, 0.5, 0.75)

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.model import Model
-from trimtab.passes.pruning.dependency.groups import Labels
+
+from ..dependency.groups import Labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trimtab.passes.training.torch_graph import TorchGraph
+    from ...training.torch_graph import TorchGraph
 
 #: Items whose gradients are summed before they are squared.
 ROWS = 16
@@ -44,7 +45,7 @@ def taylor(model: Model, labels: Labels, data: Dataset, ctx: Context) -> NDArray
         MissingExtraError: without PyTorch.
         ModelError: operators that PyTorch cannot differentiate here, all of them named.
     """
-    from trimtab.passes.training import torch_graph
+    from ...training import torch_graph
 
     module = torch_graph.to_module(model)
     slices = _slices(labels, module)

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
-from trimtab.passes.graph.edit import add_constant
-from trimtab.passes.pruning.dependency.parts import constant_array, is_constant
+
+from ...graph.edit import add_constant
+from ..dependency.parts import constant_array, is_constant
 
 
 def without_rounding(model: Model) -> Model:

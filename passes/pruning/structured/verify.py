@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
-from trimtab.passes.graph.edit import add_constant
-from trimtab.passes.graph.streaming_run import Stream
-from trimtab.passes.pruning.dependency.groups import Labels
-from trimtab.passes.pruning.dependency.parts import Array, Axes, Keep
-from trimtab.passes.pruning.dependency.rules_products import integer
 
+from ...graph.edit import add_constant
+from ...graph.streaming_run import Stream
+from ..dependency.groups import Labels
+from ..dependency.parts import Array, Axes, Keep
+from ..dependency.rules_products import integer
 from .unround import without_rounding
 
 TOLERANCE = 1e-5

@@ -20,11 +20,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.passes.graph.edit import set_input
-from trimtab.passes.graph.streaming_run import Stream
-from trimtab.passes.pruning.dependency.groups import Labels
-from trimtab.passes.pruning.dependency.parts import Array, constant_array, is_constant
 
+from ...graph.edit import set_input
+from ...graph.streaming_run import Stream
+from ..dependency.groups import Labels
+from ..dependency.parts import Array, constant_array, is_constant
 from .loss_curves import damped
 from .moments import LARGEST, Moments, Reader, channel_statistics, moments
 

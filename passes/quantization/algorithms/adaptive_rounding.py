@@ -28,10 +28,10 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.collector import fitting
-from trimtab.passes.quantization.qdq.float_reference import open_reference, shared_layers
 
+from ...base import Declined, Pass, Rewrite
+from ...calibration.collector import fitting
+from ..qdq.float_reference import open_reference, shared_layers
 from .bias_correction import answer_error, answers, up_to
 from .block_rounding import round_blocks
 from .int8_layer import Weight, float_weight, weight_of

@@ -23,11 +23,12 @@ from trimtab.core.dataset import Batch, Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.collector import fitting, observing
-from trimtab.passes.graph.partial_run import Walk, channel_mean
-from trimtab.passes.quantization.qdq.bias import Bias, find_bias, remove_idle
-from trimtab.passes.quantization.qdq.float_reference import open_reference, shared_layers
+
+from ...base import Declined, Pass, Rewrite
+from ...calibration.collector import fitting, observing
+from ...graph.partial_run import Walk, channel_mean
+from ..qdq.bias import Bias, find_bias, remove_idle
+from ..qdq.float_reference import open_reference, shared_layers
 
 Floats = NDArray[np.float64]
 

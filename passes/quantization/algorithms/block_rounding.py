@@ -24,10 +24,10 @@ from trimtab.core.dataset import Batch
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Declined, Rewrite
-from trimtab.passes.graph.partial_run import Walk
-from trimtab.passes.quantization.qdq.float_reference import Nodes, shared_layers
 
+from ...base import Declined, Rewrite
+from ...graph.partial_run import Walk
+from ..qdq.float_reference import Nodes, shared_layers
 from .bias_correction import answer_error, answers
 from .int8_layer import Weight, float_weight, weight_of
 
@@ -183,7 +183,7 @@ def _round(
     steps: int,
 ) -> tuple[list[str], list[Declined]]:
     """Round one unit and keep that if it helps; names of the rounded layers, and the others."""
-    from trimtab.passes.training.torch_graph import round_softly
+    from ...training.torch_graph import round_softly
 
     weights: dict[ir.Node, Weight] = {}
     declined: list[Declined] = []

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.passes.base import Pass, Rewrite
-from trimtab.passes.quantization.qdq.prepare import lift_constants, name_nodes, refuse_quantized
 
+from ...base import Pass, Rewrite
+from ..qdq.prepare import lift_constants, name_nodes, refuse_quantized
 from .scalable_pairs import (
     Pair,
     by_output,

@@ -21,7 +21,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.calibration.collector import fitting, observing
+
+from ...calibration.collector import fitting, observing
 
 Array = NDArray[np.float64]
 #: Added to the diagonal of H, as a part of its mean.

@@ -10,9 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.graph.weight_scales import channel_axis
-from trimtab.passes.quantization.qdq.fill_channels import as_filled
-
+from ...graph.weight_scales import channel_axis
+from ..qdq.fill_channels import as_filled
 from .layer_regression import as_columns, window_of
 
 Array = NDArray[np.float64]

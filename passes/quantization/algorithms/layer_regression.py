@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.graph.weight_scales import channel_axis
-
+from ...graph.weight_scales import channel_axis
 from .scalable_pairs import groups
 
 Floats = NDArray[np.float32]

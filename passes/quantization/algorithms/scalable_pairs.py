@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.base import Declined
-from trimtab.passes.graph.weight_scales import channel_axis
-from trimtab.passes.quantization.qdq.int8_operators import PRODUCTS
+from ...base import Declined
+from ...graph.weight_scales import channel_axis
+from ..qdq.int8_operators import PRODUCTS
 
 Array = NDArray[np.float64]
 

@@ -21,10 +21,11 @@ from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
-from trimtab.passes.base import Declined, Pass, Rewrite
-from trimtab.passes.calibration.collector import fitting, observing
-from trimtab.passes.graph.weight_scales import channel_axis
-from trimtab.passes.quantization.qdq.prepare import lift_constants, name_nodes, refuse_quantized
+
+from ...base import Declined, Pass, Rewrite
+from ...calibration.collector import fitting, observing
+from ...graph.weight_scales import channel_axis
+from ..qdq.prepare import lift_constants, name_nodes, refuse_quantized
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.graph.weight_scales import channel_axis
+from ...graph.weight_scales import channel_axis
 
 Floats = NDArray[np.float64]
 

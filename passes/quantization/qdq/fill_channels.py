@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.passes.graph.queries import attr, const, dims, is_float, only_user, producer, rank
-from trimtab.passes.rewrites.shortcuts import pads_of
+from ...graph.queries import attr, const, dims, is_float, only_user, producer, rank
+from ...rewrites.shortcuts import pads_of
 
 #: Input channels that the kernel reads at a time.
 TOGETHER = 4

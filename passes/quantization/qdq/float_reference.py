@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
-from trimtab.passes.graph.weight_scales import channel_axis
 
+from ...graph.weight_scales import channel_axis
 from .int8_rewrites import to_int8_forms
 from .prepare import prepare
 

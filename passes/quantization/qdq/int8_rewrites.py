@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.passes.rewrites import find_form
-from trimtab.passes.rewrites.sites import Site, apply_form, find_sites
+
+from ...rewrites import find_form
+from ...rewrites.sites import Site, apply_form, find_sites
 
 #: The first one leaves a HardSigmoid to the second.
 RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")

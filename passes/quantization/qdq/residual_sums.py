@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimtab.passes.graph.weight_scales import channel_axis
+from ...graph.weight_scales import channel_axis
 
 
 def free_sums(graph: ir.Graph) -> int:

@@ -19,8 +19,8 @@ import onnx_ir as ir
 from trimtab.core.collector import collector_paused
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
-from trimtab.passes.calibration.range_estimator import Range
 
+from ...calibration.range_estimator import Range
 from .keep_float import stay_float
 from .ort_index import indexed
 from .residual_sums import free_sums

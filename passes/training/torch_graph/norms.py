@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trimtab.core.errors import DataError
-from trimtab.passes.graph.batch_norm_unfold import EPSILON, Restored
 
+from ...graph.batch_norm_unfold import EPSILON, Restored
 from .batches import Batches, to_tensors
 from .module import TorchGraph
 

@@ -11,7 +11,7 @@ from .losses import Loss
 from .module import TorchGraph
 
 if TYPE_CHECKING:
-    from trimtab.passes.training.finetune import Recover
+    from ..finetune import Recover
 
 #: For a trained model. AdamW at 2e-4 and above undid a repaired resnet56 that 1.2e-4 brought back.
 _RATES = {"adamw": 1e-4, "sgd": 0.01}

@@ -12,9 +12,9 @@ from torch import Tensor
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.passes.graph.batch_norm_fold import fold_norms
-from trimtab.passes.graph.batch_norm_unfold import Restored, restore_norms
 
+from ...graph.batch_norm_fold import fold_norms
+from ...graph.batch_norm_unfold import Restored, restore_norms
 from . import checkpoint, state
 from .augment import Augment, augmentation_for
 from .batches import Batches, Taken, channels_last, estimate, make_batches, to_tensors
@@ -39,7 +39,7 @@ from .teacher import Taught, cache_of, make_teacher, match_features, match_input
 from .weights import write_back
 
 if TYPE_CHECKING:
-    from trimtab.passes.training.finetune import Recover
+    from ..finetune import Recover
 
 #: Where teacher outputs are kept, an augmented item has so many views unless told otherwise.
 CACHED_VIEWS = 4
