@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from .dataset import Array, Batch, Dataset
+from .data import Array, Batch
+from .dataset import Dataset
 from .errors import DataError, nearest
 from .model import Model, TensorSpec
 

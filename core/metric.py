@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .callables import import_callable, is_callable_spec
+from .data import Array
 from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
 from .model import Model
@@ -22,7 +22,6 @@ from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus
 
-Array = NDArray[Any]
 #: (outputs by name, labels or the reference's outputs) -> one score, or one score an item (N,)
 Score = Callable[[Mapping[str, Array], Any], Any]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from .dataset import Batch, Dataset
+from .data import Batch
+from .dataset import Dataset
 from .feeds import finite_batches
 from .model import Model
 from .ort.session import Outputs, SessionConfig, build_session, run

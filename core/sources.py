@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .callables import import_callable, is_callable_spec
-from .dataset import Array, Batch, Dataset, Rows, Source
+from .data import Array, Batch, Rows, Source
+from .dataset import Dataset
 from .errors import DataError, InputError, MissingExtraError
 from .npz import read_member
 

@@ -211,3 +211,13 @@ def common_target(targets: Sequence[Target]) -> Target:
         int8_block=max(target.int8_block for target in every),
         max_opset=min(target.max_opset for target in every),
     )
+
+
+def machine_class(target: Target) -> str:
+    """Machines on which the same forms win, by what their kernels are chosen by."""
+    import onnxruntime
+
+    parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
+    parts += ["vnni"] if target.vnni and target.isa != "gpu" else []
+    parts += [f"block {target.float_block}", f"{target.threads} threads"]
+    return ", ".join([*parts, f"onnxruntime {onnxruntime.__version__}"])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
-    from trimtab.core.dataset import Batch, Dataset
+    from trimtab.core.data import Batch
+    from trimtab.core.dataset import Dataset
     from trimtab.core.errors import TrimtabError
     from trimtab.core.metric import Metric, Quality, evaluate
     from trimtab.core.model import Model

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..dataset import Batch
+from ..data import Batch
 from ..model import Model
 from .session import SessionConfig, build_session, run, with_outputs
 

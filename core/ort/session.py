@@ -340,3 +340,13 @@ def _random_array(
             else rng.integers(0, 2, shape, dtype=kind)
         )
     raise RunError(f"cannot make random values of type {dtype.name}", where=f"input {name!r}")
+
+
+def observing(model: Model, tensors: Sequence[str]) -> Model:
+    """A copy whose outputs are the named inner tensors and nothing else."""
+    copy = with_outputs(model, tensors)
+    wanted = set(tensors)
+    kept = [value for value in copy.graph.outputs if value.name in wanted]
+    if kept:  # a model that is nothing but observed inputs keeps its outputs
+        copy.graph.outputs[:] = kept
+    return copy

@@ -7,23 +7,21 @@ Sun et al. 2023, "A simple and effective pruning approach for large language mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
+from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, observing, run
 from trimtab.core.target import usable_cpus
 
 from ..graph.weights import Weight
-from .collector import fitting, observing
 
-Array = NDArray[Any]
 #: An operator, and which of its inputs the weight is.
 Usage = tuple[ir.Node, int]
 #: By name of a weight, what broadcasts against it.

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from trimtab.core.data import Floats32
+
 Counts = NDArray[np.int64]
 
 #: Half of them lie in the data's range at the least, so 2,048 do the work of a search.
@@ -53,7 +54,7 @@ class Histogram:
         self.counts = np.zeros(BINS, np.int64)
         self.counts[shift // 2 : shift // 2 + BINS // 2] = half
 
-    def add(self, values: Floats) -> None:
+    def add(self, values: Floats32) -> None:
         """Count values that lie in the covered range."""
         place = np.subtract(values, np.float32(self.start))
         place *= np.float32(BINS / self.width)

@@ -20,9 +20,10 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import Outputs
 
 from .histogram import Histogram
+from .statistics import EXPONENT_BIAS, EXPONENTS, Counts, count_reach
 
 if TYPE_CHECKING:
-    from .collector import Statistics
+    from .statistics import Statistics
 
 #: How many times further than the usual a sample reaches that is left out.
 FAR = 256.0
@@ -32,25 +33,9 @@ SEARCHED = 8.0
 USUAL = 0.9
 #: Samples from which on it is known what is usual.
 LEAST_SAMPLES = 8
-#: Binary exponents of float32; the first one is that of zero and of subnormal values.
-EXPONENTS = 256
-#: The exponent field of float32 stands above so many bits, and is so much larger than the exponent.
-_BITS, _BIAS = 23, 127
 
-Counts = NDArray[np.int64]
 #: Arrays by tensor, samples in them, number of the first; all runs over the data again.
 Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
-
-
-def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
-    """Count samples by the binary exponent of their largest magnitude; in place.
-
-    Args:
-        counts: (EXPONENTS,).
-        largest: (samples,) not negative.
-    """
-    bits = np.abs(largest).astype(np.float32, copy=False).view(np.int32)
-    counts += np.bincount(bits >> _BITS, minlength=EXPONENTS)
 
 
 def usual_reach(counts: Counts) -> float:
@@ -59,7 +44,7 @@ def usual_reach(counts: Counts) -> float:
     place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
     if total < LEAST_SAMPLES or place == 0:  # most samples are zero throughout
         return float("inf")
-    return float(2.0 ** (place - _BIAS + 1))
+    return float(2.0 ** (place - EXPONENT_BIAS + 1))
 
 
 def leave_out(

@@ -13,14 +13,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .collector import Statistics
+from trimtab.core.data import Floats
+
 from .histogram import BINS, Histogram
+from .statistics import Statistics
 
 Method = Literal["minmax", "mean_minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 Range = tuple[float, float]
-Array = NDArray[np.float64]
 
 LEVELS = 256
 #: Thresholds that a search tries: this many steps of one percent of the largest magnitude.
@@ -72,7 +73,7 @@ def _percentile(histogram: Histogram, percentile: float) -> Range:
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def _candidates(full: Range) -> Array:
+def _candidates(full: Range) -> Floats:
     """Ranges to try, the full one first: (N, 2).
 
     Values are cut by magnitude, so a tail on one side is not shortened for the other's sake.
@@ -84,7 +85,7 @@ def _candidates(full: Range) -> Array:
     )
 
 
-def squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Array:
+def squared_errors(histogram: Histogram, candidates: Floats, levels: int) -> Floats:
     """Mean squared error of rounding and clipping to each candidate range: (N,)."""
     used = np.flatnonzero(histogram.counts)
     counts, centres = histogram.counts[used], histogram.centres[used]
@@ -93,12 +94,12 @@ def squared_errors(histogram: Histogram, candidates: Array, levels: int) -> Arra
     zero = np.round(-low / scale)
     level = np.clip(np.round(centres / scale) + zero, 0, levels - 1)
     error = (level - zero) * scale - centres
-    result: Array = (error**2 @ counts) / max(int(counts.sum()), 1)
+    result: Floats = (error**2 @ counts) / max(int(counts.sum()), 1)
     # Within a bin values differ by its width: a finer rounding than that cannot be told apart.
     return result
 
 
-def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
+def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Floats:
     """Kullback-Leibler divergence of the quantized from the clipped distribution: (N,).
 
     Each level's count is spread evenly over those of its bins that hold anything, so the sums over
@@ -130,7 +131,7 @@ def _divergences(histogram: Histogram, candidates: Array, levels: int) -> Array:
         wanted += _times_log(held + clipped) - _times_log(held)
         chosen = share[np.arange(len(share)), _level_of(edges, position)]
         got += clipped * np.log(np.where(held > 0, np.maximum(chosen, 1e-30), 1e-9))
-    divergence: Array = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
+    divergence: Floats = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
     return divergence
 
 
@@ -140,12 +141,12 @@ def _level_of(edges: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[
     return found
 
 
-def _running(values: NDArray[Any]) -> Array:
+def _running(values: NDArray[Any]) -> Floats:
     """Sums of all values before each position: one more than there are values."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
-def _times_log(values: Array) -> Array:
+def _times_log(values: Floats) -> Floats:
     """Each value times its logarithm, 0 at 0."""
-    result: Array = values * np.log(np.maximum(values, 1e-30))
+    result: Floats = values * np.log(np.maximum(values, 1e-30))
     return result

@@ -19,8 +19,8 @@ from trimtab.core.errors import DataError
 from trimtab.core.files import write_bytes
 from trimtab.core.model import Model
 
-from .collector import Statistics
 from .histogram import Histogram
+from .statistics import Statistics
 
 FORMAT = 1
 _FIELDS = ("lowest", "highest", "sum_lowest", "sum_highest", "rows")

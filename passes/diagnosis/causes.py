@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.collector import Statistics
+from trimtab.core.data import Floats32
+
 from ..calibration.range_estimator import find_range, squared_errors
+from ..calibration.statistics import Statistics
 from .grids import Grid
-from .layers import Constant, Floats, Kind, relative
+from .layers import Constant, Kind, relative
 from .measure import Measured, Seen
 
 #: Error of a quantizer over that of the best one of its type, from which it counts as wrong.
@@ -262,7 +264,7 @@ def _uses_seven_bits(constant: Constant) -> bool:
     return bool(np.abs(grid.offsets(constant.rounded)).max(initial=0) <= 64)
 
 
-def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats:
+def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats32:
     """The exact weight rounded to scales of its largest magnitudes."""
     largest = _limits(constant)
     exact, axis = constant.exact.astype(np.float64), constant.channels
@@ -272,7 +274,7 @@ def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats:
         else None
     )
     scale = np.maximum(np.abs(exact).max(axis=axes, keepdims=True), 1e-30) / largest
-    rounded: Floats = (np.round(exact / scale) * scale).astype(np.float32)
+    rounded: Floats32 = (np.round(exact / scale) * scale).astype(np.float32)
     return rounded
 
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from trimtab.core.data import Floats32
 
 from .grids import Grid
 
 Kind = Literal["weight", "bias", "activation"]
 KINDS: tuple[Kind, ...] = ("weight", "bias", "activation")
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Constant:
     """
 
     name: str
-    rounded: Floats
-    exact: Floats
+    rounded: Floats32
+    exact: Floats32
     grid: Grid | None = None
     channels: int | None = None
 
@@ -80,7 +79,7 @@ class Layer:
         return tuple(kind for kind in KINDS if has[kind])
 
 
-def relative(got: Floats, exact: Floats) -> float:
+def relative(got: Floats32, exact: Floats32) -> float:
     """Squared error, relative to the exact values."""
     size = float(np.square(exact, dtype=np.float64).sum())
     noise = float(np.square(got.astype(np.float64) - exact).sum())

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.batches import fixed_rows, in_runs
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
 
-from ..calibration.collector import CHUNK_BYTES, Statistics, fixed_rows, in_runs
+from ..calibration.collector import CHUNK_BYTES
+from ..calibration.statistics import Statistics
 from .layers import Activation, Kind, Layer
 from .switches import Switched
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Floats32
 from trimtab.core.model import Model
 
 from ..quantization.qdq.fill_channels import as_filled
@@ -21,7 +22,6 @@ _SUFFIX = re.compile(
 #: Least cosine of two weights that bear the same name, and of two that do not.
 SAME_NAME, OTHER_NAME = 0.5, 0.95
 
-Floats = NDArray[np.float32]
 Bounds = tuple[float, float]
 NO_BOUNDS: Bounds = (-np.inf, np.inf)
 
@@ -30,7 +30,7 @@ class Partner:
     """Finds constants in a float model."""
 
     def __init__(self, baseline: Model) -> None:
-        self._constants: dict[str, Floats] = {}
+        self._constants: dict[str, Floats32] = {}
         self._nodes = {node.name: node for node in baseline.graph if node.name}
         self._readers: dict[str, ir.Node] = {}
         self._twins: dict[ir.Node, ir.Node] = {}
@@ -43,7 +43,9 @@ class Partner:
                     self._constants.setdefault(value.name, array.astype(np.float32, copy=False))
                     self._readers.setdefault(value.name, node)
 
-    def weight(self, name: str, reader: ir.Node, position: int, rounded: Floats) -> Floats | None:
+    def weight(
+        self, name: str, reader: ir.Node, position: int, rounded: Floats32
+    ) -> Floats32 | None:
         """The float weight that a rounded one comes from.
 
         Args:
@@ -60,7 +62,7 @@ class Partner:
         found = self._fitting(closest, rounded, OTHER_NAME)
         return None if found is None else self._paired(reader, closest, found)
 
-    def bias(self, name: str, reader: ir.Node, position: int, held: Floats) -> Floats | None:
+    def bias(self, name: str, reader: ir.Node, position: int, held: Floats32) -> Floats32 | None:
         """The float bias of the layer whose weight was found, zeros where it has none."""
         for known in (_SUFFIX.sub("", name), self._at(reader, position)):
             found = self._constants.get(known)
@@ -75,7 +77,7 @@ class Partner:
         found = self._constants.get(other.name or "")
         return found if found is not None and found.shape == held.shape else None
 
-    def same_name(self, name: str, held: NDArray[Any]) -> Floats | None:
+    def same_name(self, name: str, held: NDArray[Any]) -> Floats32 | None:
         """The float constant of that name and shape."""
         found = self._constants.get(name)
         return found if found is not None and found.shape == held.shape else None
@@ -104,7 +106,7 @@ class Partner:
         # The operator may well stand behind the quantizer: then its integers are not bounded so.
         return (low if enforced[0] >= low else -np.inf), (high if enforced[1] <= high else np.inf)
 
-    def _paired(self, reader: ir.Node, name: str, found: Floats) -> Floats:
+    def _paired(self, reader: ir.Node, name: str, found: Floats32) -> Floats32:
         self._twins[reader] = self._readers[name]
         return found
 
@@ -116,14 +118,14 @@ class Partner:
         value = node.inputs[position]
         return (value.name or "") if value is not None else ""
 
-    def _fitting(self, name: str, rounded: Floats, least: float) -> Floats | None:
+    def _fitting(self, name: str, rounded: Floats32, least: float) -> Floats32 | None:
         found = self._constants.get(name)
         if found is None or self._likeness(name, rounded) < least:
             return None
         found = as_filled(found, rounded.shape)
         return found if found.shape == rounded.shape else np.ascontiguousarray(found.T)
 
-    def _likeness(self, name: str, rounded: Floats) -> float:
+    def _likeness(self, name: str, rounded: Floats32) -> float:
         """Cosine of both, which no wrong scale of the whole changes."""
         found = as_filled(self._constants[name], rounded.shape)
         if found.shape != rounded.shape:

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, MissingExtraError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.overflow import Overflow, find_overflows
 from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 from trimtab.core.ort.session import SessionConfig, build_session, run
 
-from ..calibration.collector import fitting
+from ..graph.edit import lift_constants
+from ..graph.quantized import refuse_quantized
 from ..quantization.qdq.int8_rewrites import to_int8_forms
-from ..quantization.qdq.prepare import lift_constants, prepare, refuse_quantized
+from ..quantization.qdq.prepare import prepare
 from ..simplify.simplify import Simplify
 from .causes import HARMLESS, Verdict, decibels, judge, short
 from .expand import to_pairs

@@ -11,20 +11,20 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 
 from ..base import Declined, Pass, Rewrite
-from ..calibration.collector import Statistics, calibrate, fitting
-from ..quantization.qdq.prepare import (
-    lift_constants,
-    match_nodes,
-    name_nodes,
-    refuse_quantized,
-)
+from ..calibration.collector import calibrate
+from ..calibration.statistics import Statistics
+from ..graph.edit import lift_constants, name_nodes
+from ..graph.patterns import match_nodes
+from ..graph.quantized import refuse_quantized
 from .converter import MOST, Converter, is_float, why_not, without_crumbs
 from .error import simulate
 

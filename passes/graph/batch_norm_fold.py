@@ -6,15 +6,13 @@ y = g (W x + b - m) / sqrt(v + e) + t  =  (a W) x + (a (b - m) + t),  a = g / sq
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from trimtab.core.data import Array
 from trimtab.core.model import Model
 
-Array = NDArray[Any]
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
 

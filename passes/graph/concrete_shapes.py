@@ -12,9 +12,7 @@ from onnx_ir import serde
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
-
-from ..calibration.collector import observing
+from trimtab.core.ort.session import SessionConfig, build_session, observing, random_feeds, run
 
 Shape = tuple[int, ...]
 #: Constants of at most so many elements may be shapes, whose numbers inference has to know.

@@ -67,3 +67,41 @@ def overwrite(
     made.outputs[0].dtype = ir.DataType.INT64
     model.graph.insert_before(node, made)
     node.replace_input_with(index, made.outputs[0])
+
+
+def lift_constants(graph: ir.Graph) -> None:
+    """Turn Constant nodes of the main graph into initializers; other forms than `value` stay."""
+    for node in list(graph):
+        if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
+            continue
+        value = node.outputs[0]
+        attribute = node.attributes.get("value")
+        if attribute is None or value.is_graph_output():
+            continue
+        tensor = attribute.as_tensor()
+        fresh = ir.val(
+            value.name or "",
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
+        )
+        value.replace_all_uses_with(fresh)
+        graph.remove(node, safe=True)
+        graph.register_initializer(fresh)
+
+
+def name_nodes(graph: ir.Graph) -> None:
+    """Give every node a name of its own; names that are unique stay."""
+    taken: set[str] = set()
+    clashes: list[ir.Node] = []
+    for node in graph.all_nodes():
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        else:
+            clashes.append(node)
+    for index, node in enumerate(clashes):
+        name = base = f"{node.name or node.op_type}_{index}"
+        while name in taken:
+            name = f"{base}_{len(taken)}"
+        taken.add(name)
+        node.name = name

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from trimtab.core.data import Array
 
 
 def const(value: ir.Value | None) -> Array | None:
@@ -156,3 +155,9 @@ def conv_attrs(node: ir.Node) -> dict[str, Any]:
         "group": attr(node, "group", 1),
         "pads": attr(node, "pads", (0, 0, 0, 0)) if auto == "NOTSET" else None,
     }
+
+
+def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:
+    """Nodes of these types that stand inside of If, Loop or Scan."""
+    wanted = set(ops)
+    return (n for n in graph.all_nodes() if n.graph is not graph and n.op_type in wanted)

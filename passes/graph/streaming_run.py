@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
-from ..pruning.dependency.parts import Array, captured
+from .constants import captured
 
 #: Bytes of activations that stay in memory; what is more goes to temporary files.
 MEMORY_BYTES = 512 << 20

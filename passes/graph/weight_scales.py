@@ -10,9 +10,8 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from trimtab.core.data import Floats32
 
 #: Thresholds that are tried, as parts of the largest magnitude, the whole of it first.
 PARTS = np.linspace(1.0, 0.5, 41)
@@ -61,7 +60,7 @@ def channel_axis(node: ir.Node) -> int | None:
     return -1 if node.op_type == "MatMul" else None
 
 
-def thresholds(values: Floats, axis: int | None, largest: int) -> Floats:
+def thresholds(values: Floats32, axis: int | None, largest: int) -> Floats32:
     """The clipping thresholds of the least squared error, to be broadcast to the weight."""
     axes = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
     full = np.abs(values).max(axis=axes, keepdims=True)
@@ -73,5 +72,5 @@ def thresholds(values: Floats, axis: int | None, largest: int) -> Floats:
         error = np.square(rounded - values).sum(axis=axes, keepdims=True)
         better = error < least
         best, least = np.where(better, limit, best), np.where(better, error, least)
-    found: Floats = best.astype(np.float32)
+    found: Floats32 = best.astype(np.float32)
     return found

@@ -6,14 +6,13 @@ Ties go by position, the first first, so that the same weights give the same zer
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array
 from trimtab.core.errors import OptionError
 
-Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from ..base import Declined, Pass, Rewrite
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

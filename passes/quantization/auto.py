@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
@@ -27,7 +28,6 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
-from ..calibration.collector import fitting
 from ..calibration.range_estimator import Method
 from ..tuning.apply_rewrites import ApplyForms
 from .algorithms.bias_correction import correct_by_layer

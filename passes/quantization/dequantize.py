@@ -15,7 +15,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.running import INT8_OPS
 
 from ..base import Pass, Rewrite
-from .qdq.prepare import lift_constants, name_nodes
+from ..graph.edit import lift_constants, name_nodes
 
 #: What runs on integers without Q/DQ pairs: their float form is gone.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}

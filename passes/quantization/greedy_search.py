@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch
+from trimtab.core.data import Batch
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
-
-from ..calibration.collector import fitting
 
 #: Layers that are timed: those that do most harm. The others stay int8 in all likelihood.
 TIMED = 12

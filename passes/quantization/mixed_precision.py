@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
 from trimtab.core.metric import Metric, Quality, evaluate, find_metric
@@ -26,10 +27,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
-from ..calibration.collector import fitting
 from .layer_costs import by_time
 
-Array = NDArray[np.float64]
 #: Makes the model in which these nodes, and what the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
 
@@ -204,7 +203,7 @@ def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs
     return [run(session, batch.feeds) for batch in data]
 
 
-def _rows(outputs: Outputs) -> list[Array]:
+def _rows(outputs: Outputs) -> list[Floats]:
     """Each float output as rows of one sample."""
     return [
         a.reshape(len(a), -1).astype(np.float64) for a in outputs.values() if a.dtype.kind == "f"
@@ -230,7 +229,7 @@ def _divergence(truth: Sequence[Outputs], got: Sequence[Outputs]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _log_softmax(logits: Array) -> Array:
+def _log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

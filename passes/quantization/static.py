@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
@@ -22,10 +23,13 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 
 from ..base import Declined, Pass, Rewrite
-from ..calibration.collector import Statistics, calibrate, fitting
+from ..calibration.collector import calibrate
 from ..calibration.concat_ranges import share_ranges
 from ..calibration.range_estimator import Method, find_range
+from ..calibration.statistics import Statistics
 from ..calibration.statistics_file import load_statistics, save_statistics
+from ..graph.patterns import match_nodes, match_tensors
+from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights
 from .mixed_precision import choose_float
 from .mixed_precision_parts import (
@@ -40,12 +44,7 @@ from .mixed_precision_parts import (
 from .qdq.fill_channels import fill_input_channels
 from .qdq.int8_operators import PRODUCTS, int8_operators, misplaced
 from .qdq.int8_rewrites import to_int8_forms
-from .qdq.prepare import (
-    in_subgraphs,
-    match_nodes,
-    match_tensors,
-    prepare,
-)
+from .qdq.prepare import prepare
 from .qdq.writer import Scheme, observed_tensors, quantize
 
 #: Fewer samples than this are told to the user.

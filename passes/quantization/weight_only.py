@@ -15,14 +15,11 @@ from trimtab.core.errors import DataError, MissingExtraError, OptionError
 from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
+from ..graph.edit import lift_constants, name_nodes
 from ..graph.gemm import gemms_to_products
+from ..graph.patterns import match_nodes
+from ..graph.quantized import refuse_quantized
 from .algorithms.gptq import Grid, round_products, write_rounded
-from .qdq.prepare import (
-    lift_constants,
-    match_nodes,
-    name_nodes,
-    refuse_quantized,
-)
 from .qdq.writer import quiet, remove_unused
 
 #: Blocks that the kernels know.

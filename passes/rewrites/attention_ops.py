@@ -12,8 +12,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
+
 from ..graph.queries import (
-    Array,
     attr,
     const,
     constant_side,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
+
 from ..graph.queries import (
-    Array,
     attr,
     const,
     conv_attrs,

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..graph.queries import Array, const
+from trimtab.core.data import Array
+
+from ..graph.queries import const
 from .rule import Found, form
 
 #: What masks and shapes are made of; none of it random or dependent on the machine.

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
+
 from ..graph.queries import (
-    Array,
     attr,
     const,
     constant_side,

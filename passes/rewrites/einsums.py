@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..graph.queries import Array, attr, const, is_float, rank
+from trimtab.core.data import Array
+
+from ..graph.queries import attr, const, is_float, rank
 from .rule import Found, Writer, form
 
 

@@ -9,16 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import (
-    Array,
-    const,
-    dims,
-    is_float,
-    producer,
-    rank,
-    same_shape,
-    scalar,
-)
+from trimtab.core.data import Array
+
+from ..graph.queries import const, dims, is_float, producer, rank, same_shape, scalar
 from .rule import Found, Make, Writer, form
 
 LARGE = -1e30

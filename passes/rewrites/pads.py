@@ -11,15 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import (
-    Array,
-    attr,
-    conv_attrs,
-    conv_facts,
-    only_user,
-    producer,
-    rank,
-)
+from trimtab.core.data import Array
+
+from ..graph.queries import attr, conv_attrs, conv_facts, only_user, producer, rank
 from .clips import bounds
 from .conv_parts import written_attrs
 from .rule import Found, Writer, form

@@ -11,23 +11,13 @@ from pathlib import Path
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OutputError
 from trimtab.core.files import write_text
-from trimtab.core.target import Target
+from trimtab.core.target import Target, machine_class
 
 Key = tuple[str, str]
 #: Between the shape of a site and the sizes of the model's inputs, where the shape is not fixed.
 AT = "@"
 #: What a text of fixed shapes is made of.
 FIXED = frozenset("0123456789x,")
-
-
-def machine_class(target: Target) -> str:
-    """Machines on which the same forms win, by what their kernels are chosen by."""
-    import onnxruntime
-
-    parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
-    parts += ["vnni"] if target.vnni and target.isa != "gpu" else []
-    parts += [f"block {target.float_block}", f"{target.threads} threads"]
-    return ", ".join([*parts, f"onnxruntime {onnxruntime.__version__}"])
 
 
 @dataclass

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.feeds import finite_batches
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import re
 from importlib import metadata
 from pathlib import Path
 
+from trimtab.core.cache import cache_root
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import TENSORRT
 from trimtab.core.ort.session import SessionConfig, available_providers
@@ -24,12 +24,6 @@ from .gpu import GpuState
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 LIBRARIES = ("libnvinfer.so.10", "libnvinfer.so", "nvinfer_10.dll")
 UNKNOWN = "unknown"
-
-
-def cache_root() -> Path:
-    """The folder that the variable TRIMTAB_CACHE names, else `~/.cache/trimtab`."""
-    named = os.environ.get("TRIMTAB_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "trimtab"
 
 
 def cache_options(config: SessionConfig, source: Model | Path) -> dict[str, str]:

@@ -22,7 +22,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from trimtab.core.data import Floats
 
 PILOT_BLOCKS = 10
 TAU2 = 0.25
@@ -33,8 +34,6 @@ SPREAD_FLOOR = 1e-3
 PAIRS_UP_TO = 1500
 #: Sweeps of a median polish, which hardly moves after two.
 POLISHING = 4
-
-Floats = NDArray[np.float64]
 
 
 def log_e_value(total: float, squares: float) -> float:

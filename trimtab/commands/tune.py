@@ -79,15 +79,12 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
-    import os
-    from pathlib import Path
-
+    from trimtab.core.cache import cache_root
     from trimtab.passes.tuning.tune import Tune
 
     from .one_pass import given_fields
 
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(home) / "trimtab" / _cache_name(provider)
+    cache = cache_root() / _cache_name(provider)
     given = {"cache": str(cache)} | given_fields(args, Tune)
     return Tune.from_json(given | {"shapes": args.shape, "seconds": seconds})
 
@@ -152,7 +149,7 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
 
 
 def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> Path:
-    from trimtab.passes.tuning.cache import machine_class
+    from trimtab.core.target import machine_class
     from trimtab.passes.tuning.session_options import write_options
 
     from ..search.session_file import write_session_file

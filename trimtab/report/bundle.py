@@ -28,7 +28,7 @@ def charting_script() -> str:
         raise MissingExtraError(
             "the report's charts need vl-convert-python", extra="report"
         ) from error
-    from trimtab.runtime_bench.machine.engine_cache import cache_root
+    from trimtab.core.cache import cache_root
 
     path = cache_root() / f"vega-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):

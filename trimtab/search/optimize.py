@@ -164,7 +164,7 @@ def _effort(seconds: float | None, train: float | str | None) -> Effort:
 
 
 def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001 - as documented
-    from trimtab.runtime_bench.machine.engine_cache import cache_root
+    from trimtab.core.cache import cache_root
 
     if cache is True:
         return cache_root()

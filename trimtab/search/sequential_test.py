@@ -14,12 +14,11 @@ import math
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
+
+from trimtab.core.data import Floats
 
 #: Bets as shares of the largest that cannot ruin: small ones find small excesses, late.
 BETS = (0.02, 0.05, 0.1, 0.2, 0.4)
-
-Floats = NDArray[np.float64]
 
 
 def evidence(drops: Floats, limit: float, spread: float = 1.0) -> float:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array
+
+from ...graph.constants import (
+    constant_array,
+)
+
 #: One label for each position of an axis.
 Ids = NDArray[np.int64]
 #: For each axis its labels, or None where nothing can be removed.
 Axes = list[Ids | None]
-Array = NDArray[Any]
 
 
 class OpaqueError(Exception):
@@ -129,100 +134,3 @@ class Keep:
 
 #: What has to change in the graph beside its constants.
 Fix = Callable[[ir.Model, Keep], None]
-
-
-def is_constant(value: ir.Value) -> bool:
-    """An initializer that no caller feeds, or what a ConstantOfShape of constant shape makes."""
-    if value.is_graph_input():
-        return False
-    if value.is_initializer() and value.const_value is not None:
-        return True
-    maker = value.producer()
-    if maker is None or maker.op_type != "ConstantOfShape" or maker.domain not in {"", "ai.onnx"}:
-        return False
-    shape = maker.inputs[0]
-    return shape is not None and shape.is_initializer() and shape.const_value is not None
-
-
-def constant_shape(value: ir.Value) -> tuple[int, ...]:
-    """Shape of a value that `is_constant`."""
-    if value.const_value is not None:
-        return tuple(value.const_value.numpy().shape)
-    maker = value.producer()
-    assert maker is not None
-    shape = maker.inputs[0]
-    assert shape is not None
-    assert shape.const_value is not None
-    return tuple(int(d) for d in shape.const_value.numpy().reshape(-1))
-
-
-def constant_array(value: ir.Value) -> Array | None:
-    """Numbers of a constant, or of what a few operators make of constants; else None."""
-    if is_constant(value) and value.const_value is not None:
-        return value.const_value.numpy()
-    maker = value.producer()
-    if maker is None or not maker.inputs or maker.inputs[0] is None:
-        return None
-    if is_constant(value):
-        given = maker.attributes.get("value")
-        filler = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
-        return np.broadcast_to(filler.reshape(-1)[0], constant_shape(value))
-    source = constant_array(maker.inputs[0]) if maker.op_type in _FOLDED else None
-    return None if source is None else _FOLDED[maker.op_type](maker, source)
-
-
-def _transposed(node: ir.Node, array: Array) -> Array:
-    given = node.attributes.get("perm")
-    return np.transpose(array, None if given is None else list(given.as_ints()))
-
-
-def _dequantized(node: ir.Node, array: Array) -> Array | None:
-    scale = None if node.inputs[1] is None else constant_array(node.inputs[1])
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    offset = np.zeros(1) if zero is None else constant_array(zero)
-    if scale is None or offset is None or "block_size" in node.attributes:
-        return None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    shape = [1] * array.ndim
-    if scale.size > 1:
-        shape[axis] = scale.size
-    spread = offset.reshape(shape if offset.size > 1 else [1] * array.ndim).astype(np.float32)
-    return np.asarray((array.astype(np.float32) - spread) * scale.reshape(shape))
-
-
-def _same(node: ir.Node, array: Array) -> Array:  # noqa: ARG001
-    return array
-
-
-_FOLDED: dict[str, Callable[[ir.Node, Array], Array | None]] = {
-    "DequantizeLinear": _dequantized,
-    "Transpose": _transposed,
-    "Identity": _same,
-}
-
-
-def can_cut(value: ir.Value) -> bool:
-    """Numbers of a layer; shapes, indices and texts change by rules of their own."""
-    if value.const_value is None:
-        maker = value.producer()
-        given = maker.attributes.get("value") if maker is not None else None
-        kind = ir.DataType.FLOAT if given is None else given.as_tensor().dtype
-    else:
-        kind = value.const_value.dtype
-    return kind not in {ir.DataType.INT64, ir.DataType.STRING}
-
-
-def captured(node: ir.Node) -> list[ir.Value]:
-    """Values that the graphs inside of a node read, those of the outer graph among them."""
-    found: list[ir.Value] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            found.extend(v for n in graph.all_nodes() for v in n.inputs if v is not None)
-            found.extend(graph.outputs)
-    return found

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
+
 from ...graph.edit import overwrite, set_input, set_ints
-from .parts import Array, Axes, Ids, Keep, OpaqueError
+from .parts import Axes, Ids, Keep, OpaqueError
 from .rules_products import integer
 from .tracer import Trace
 

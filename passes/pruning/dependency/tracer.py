@@ -18,24 +18,12 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Array
+
 from ...graph.concrete_shapes import Shapes
+from ...graph.constants import can_cut, captured, constant_array, constant_shape, is_constant
 from ...graph.weights import label as node_label
-from .parts import (
-    Array,
-    Axes,
-    Cost,
-    Fix,
-    Ids,
-    OpaqueError,
-    Sink,
-    Site,
-    Use,
-    can_cut,
-    captured,
-    constant_array,
-    constant_shape,
-    is_constant,
-)
+from .parts import Axes, Cost, Fix, Ids, OpaqueError, Sink, Site, Use
 
 #: A shared initializer of at least this many elements stays shared: all its uses lose the same.
 TIED_SIZE = 4096

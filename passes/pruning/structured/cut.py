@@ -7,10 +7,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from trimtab.core.data import Array
+
 from ...graph.concrete_shapes import infer_again
+from ...graph.constants import constant_shape
 from ...graph.edit import add_constant, add_tensor
 from ..dependency.groups import Labels
-from ..dependency.parts import Array, Use, constant_shape
+from ..dependency.parts import Use
 
 #: A weight of at least so many bytes that lies in a file is cut where it is read, not in memory.
 LAZY_BYTES = 1 << 20

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.feeds import finite_batches
@@ -19,7 +20,7 @@ from ...graph.streaming_run import Stream
 from ..dependency.groups import Group, Labels
 from ..dependency.parts import Sink
 from .budget import Curve
-from .importance import Scores, by_group, l2, weight_scores
+from .importance import by_group, l2, weight_scores
 from .loss_curves import Places, Solution, columns_of, eliminate
 from .moments import LARGEST, Moments, Reader, channel_statistics, moments
 from .weight_repair import Feeds, place_of
@@ -66,7 +67,7 @@ def calibration(model: Model, data: Dataset, samples: int, progress: Progress) -
     ]
 
 
-def mean_output(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Scores:
+def mean_output(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Floats:
     """(classes,) mean magnitude of the channels where they are read, by group."""
     scores = np.zeros(labels.count)
     for seen in _walk(model, labels, batches, ctx):

@@ -13,25 +13,27 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array, Floats
+
+from ...graph.constants import constant_array
 from ..dependency.groups import Labels
-from ..dependency.parts import Array, Sink, constant_array
+from ..dependency.parts import Sink
 
-Scores = NDArray[np.float64]
 #: From a weight (positions, everything else) to a score for each position.
-Norm = Callable[[Array], Scores]
+Norm = Callable[[Array], Floats]
 
 
-def l1(rows: Array) -> Scores:
+def l1(rows: Array) -> Floats:
     """Sum of magnitudes (Li et al. 2017, arXiv 1608.08710)."""
     return np.asarray(np.abs(rows).sum(axis=1, dtype=np.float64))
 
 
-def l2(rows: Array) -> Scores:
+def l2(rows: Array) -> Floats:
     """Sum of squares."""
     return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
-def fpgm(rows: Array) -> Scores:
+def fpgm(rows: Array) -> Floats:
     """Sum of distances to all other rows: what lies in their middle can be spared.
 
     He et al. 2019, "Filter pruning via geometric median", arXiv 1811.00250, equation 4: distances
@@ -43,7 +45,7 @@ def fpgm(rows: Array) -> Scores:
     return np.asarray(np.sqrt(np.maximum(apart, 0)).sum(axis=1))
 
 
-def weight_scores(labels: Labels, norm: Norm) -> Scores:
+def weight_scores(labels: Labels, norm: Norm) -> Floats:
     """(classes,) sum of a norm over the weights; what is not weighed has 0."""
     scores = np.zeros(labels.count)
     for sink, axis, classes in _slices(labels, makers_only=norm is fpgm):
@@ -53,13 +55,13 @@ def weight_scores(labels: Labels, norm: Norm) -> Scores:
     return scores
 
 
-def random_scores(labels: Labels, seed: int) -> Scores:
+def random_scores(labels: Labels, seed: int) -> Floats:
     """(classes,) the control: what any criterion has to beat."""
     return np.random.default_rng(seed).random(labels.count)
 
 
-def by_group(labels: Labels, scores: Scores) -> Scores:
-    """Scores divided by the mean of their group."""
+def by_group(labels: Labels, scores: Floats) -> Floats:
+    """Floats divided by the mean of their group."""
     result = scores.astype(np.float64).copy()
     for group in labels.groups:
         mean = float(scores[group.classes].mean())

@@ -25,8 +25,8 @@ from trimtab.core.errors import OptionError
 from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.target import machine_class
 
-from ...tuning.cache import machine_class
 from ..dependency.groups import Group, Labels
 from ..dependency.parts import Cost
 from .budget import CostOf, Layer, layers

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
-from ..dependency.parts import Cost, OpaqueError, is_constant
+from ...graph.constants import is_constant
+from ..dependency.parts import Cost, OpaqueError
 from ..dependency.rules_products import integer
 from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model

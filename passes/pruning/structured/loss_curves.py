@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.data import Floats
+
 from .budget import Curve
-from .moments import Matrix, Moments, Reader
+from .moments import Moments, Reader
 
 #: Added to the covariance, as a part of the mean of its diagonal.
 RIDGE = 1e-4
@@ -36,8 +38,8 @@ class Solution:
         scale: what an error is divided by: the variance of the tensor that it disturbs.
     """
 
-    inverse: Matrix
-    weights: Matrix
+    inverse: Floats
+    weights: Floats
     scale: float
 
     @classmethod
@@ -67,7 +69,7 @@ class Solution:
         self.weights[columns] = 0
 
 
-def damped(covariance: Matrix) -> Matrix:
+def damped(covariance: Floats) -> Floats:
     """With a small ridge, since channels that are always zero make it singular."""
     level = float(np.trace(covariance)) / max(len(covariance), 1)
     return covariance + np.eye(len(covariance)) * max(RIDGE * level, 1e-12)

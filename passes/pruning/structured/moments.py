@@ -10,10 +10,10 @@ import onnx_ir as ir
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..dependency.parts import Array, constant_array, is_constant
-from ..dependency.rules_products import integer
+from trimtab.core.data import Array, Floats
 
-Matrix = NDArray[np.float64]
+from ...graph.constants import constant_array, is_constant
+from ..dependency.rules_products import integer
 
 #: Larger than this no matrix of moments is made.
 LARGEST = 4608
@@ -112,10 +112,10 @@ class Moments:
         xy: (columns, outputs).
     """
 
-    mean_x: Matrix
-    mean_y: Matrix
-    xx: Matrix
-    xy: Matrix
+    mean_x: Floats
+    mean_y: Floats
+    xx: Floats
+    xy: Floats
 
 
 def moments(
@@ -150,7 +150,7 @@ def moments(
     return _centred(sums / max(count, 1), columns, weight)
 
 
-def channel_statistics(arrays: Sequence[Array], axis: int) -> tuple[Matrix, Matrix]:
+def channel_statistics(arrays: Sequence[Array], axis: int) -> tuple[Floats, Floats]:
     """(channels,) mean and variance along an axis, over all batches."""
     flat = [np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in arrays]
     count = sum(len(f) for f in flat)
@@ -169,7 +169,7 @@ def _sample(
     return np.unravel_index(chosen, places)
 
 
-def _centred(sums: Matrix, columns: int, weight: Array) -> Moments:
+def _centred(sums: Floats, columns: int, weight: Array) -> Moments:
     mean_x, mean_y = sums[columns, :columns].copy(), sums[columns, columns + 1 :].copy()
     xx = sums[:columns, :columns] - np.outer(mean_x, mean_x)
     if not mean_y.size:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from trimtab.core.model import Model
 
 from ...base import Declined
+from ...graph.constants import constant_shape, is_constant
 from ...graph.weights import label as node_label
 from ..dependency.groups import Labels
-from ..dependency.parts import Ids, constant_shape, is_constant
+from ..dependency.parts import Ids
 from .plan import Plan
 from .verify import LARGE_BYTES
 

@@ -13,10 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from trimtab.core.data import Array
+
 from ...graph.concrete_shapes import Shapes, infer_again
+from ...graph.constants import constant_array
 from ...graph.edit import add_constant, set_input
 from ..dependency.groups import Group, Labels
-from ..dependency.parts import Array, Sink, constant_array
+from ..dependency.parts import Sink
 from .budget import Layer
 from .moments import Reader
 from .weight_repair import place_of

@@ -16,7 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ..dependency.groups import Labels

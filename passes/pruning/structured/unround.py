@@ -12,8 +12,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
+from ...graph.constants import constant_array, is_constant
 from ...graph.edit import add_constant
-from ..dependency.parts import constant_array, is_constant
 
 
 def without_rounding(model: Model) -> Model:

@@ -16,13 +16,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from ...graph.edit import add_constant
 from ...graph.streaming_run import Stream
 from ..dependency.groups import Labels
-from ..dependency.parts import Array, Axes, Keep
+from ..dependency.parts import Axes, Keep
 from ..dependency.rules_products import integer
 from .unround import without_rounding
 

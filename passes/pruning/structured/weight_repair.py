@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trimtab.core.context import Context
+from trimtab.core.data import Array
 from trimtab.core.model import Model
 
+from ...graph.constants import constant_array, is_constant
 from ...graph.edit import set_input
 from ...graph.streaming_run import Stream
 from ..dependency.groups import Labels
-from ..dependency.parts import Array, constant_array, is_constant
 from .loss_curves import damped
 from .moments import LARGEST, Moments, Reader, channel_statistics, moments
 

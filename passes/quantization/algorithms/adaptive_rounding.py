@@ -22,22 +22,21 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch, Floats
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ...calibration.collector import fitting
 from ..qdq.float_reference import open_reference, shared_layers
 from .bias_correction import answer_error, answers, up_to
 from .block_rounding import round_blocks
 from .int8_layer import Weight, float_weight, weight_of
 from .layer_regression import as_columns, from_columns, regression
-
-Array = NDArray[np.float64]
 
 #: Pull towards the float weight, as a part of the mean square of the inputs.
 DAMPING = 0.02
@@ -132,7 +131,7 @@ def _sums(
     batches: Sequence[Batch],
     *,
     seed: int,
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """X^T X and X^T (Y - b) by the number of rows: (groups, depth, depth), (groups, depth, out)."""
     maker = next(node for node in reference.graph if node.name == layer.name)
     source, wanted = layer.inputs[0], maker.outputs[0].name or ""
@@ -173,7 +172,7 @@ def _tensors(model: Model, names: list[str], batches: Sequence[Batch]) -> list[d
 
 
 def _descend(
-    weight: Weight, layer: ir.Node, original: Array | None, moments: Array, cross: Array
+    weight: Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
 ) -> NDArray[Any]:
     """Each integer in turn at its best value given the others."""
     integers, scale, zero = weight.columns(layer)

@@ -14,22 +14,21 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, observing, run
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ...calibration.collector import fitting, observing
+from ...graph.edit import lift_constants, name_nodes
+from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
-from ..qdq.prepare import lift_constants, name_nodes, refuse_quantized
 from .scalable_pairs import Pair, find_pairs, groups, out_channels, weight_of
-
-Array = NDArray[np.float64]
 
 #: Standard deviations below the mean that hold nearly all values.
 DEVIATIONS = 3.0
@@ -121,7 +120,7 @@ def _bias_reason(pair: Pair) -> str:
     return ""
 
 
-def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> list[Array]:
+def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> list[Floats]:
     """How much of each channel of each first layer is always there: (channels,)."""
     names = [pair.first.outputs[0].name or "" for pair in pairs]
     axes = [1 if pair.first.op_type == "Conv" else -1 for pair in pairs]
@@ -145,7 +144,7 @@ def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> lis
     return found
 
 
-def _absorb(graph: ir.Graph, pair: Pair, shift: Array) -> None:
+def _absorb(graph: ir.Graph, pair: Pair, shift: Floats) -> None:
     first, second = pair.first, pair.second
     own = first.inputs[2]
     assert own is not None
@@ -164,7 +163,7 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: Array) -> None:
     second.replace_input_with(2, value)
 
 
-def _response(node: ir.Node, shift: Array) -> Array:
+def _response(node: ir.Node, shift: Floats) -> Floats:
     """What a layer makes of an input that is `shift` everywhere: (outputs,)."""
     weight = weight_of(node)
     if node.op_type != "Conv":
@@ -172,9 +171,9 @@ def _response(node: ir.Node, shift: Array) -> Array:
         return rows @ np.repeat(shift, rows.shape[1] // len(shift))
     parts = groups(node)
     kernel = weight.reshape(parts, weight.shape[0] // parts, weight.shape[1], -1).sum(axis=3)
-    result: Array = np.einsum("goi,gi->go", kernel, shift.reshape(parts, -1)).reshape(-1)
+    result: Floats = np.einsum("goi,gi->go", kernel, shift.reshape(parts, -1)).reshape(-1)
     return result
 
 
-def _assign(value: ir.Value, array: Array) -> None:
+def _assign(value: ir.Value, array: Floats) -> None:
     value.const_value = ir.tensor(array.astype(np.float32), name=value.name)

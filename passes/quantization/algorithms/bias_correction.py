@@ -16,21 +16,19 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch, Dataset
+from trimtab.core.data import Batch, Floats
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, observing, run
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ...calibration.collector import fitting, observing
 from ...graph.partial_run import Walk, channel_mean
 from ..qdq.bias import Bias, find_bias, remove_idle
 from ..qdq.float_reference import open_reference, shared_layers
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trimtab.core.context import Context
-from trimtab.core.dataset import Batch
+from trimtab.core.data import Array, Batch
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
@@ -30,8 +28,6 @@ from ...graph.partial_run import Walk
 from ..qdq.float_reference import Nodes, shared_layers
 from .bias_correction import answer_error, answers
 from .int8_layer import Weight, float_weight, weight_of
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.model import Model
 
 from ...base import Pass, Rewrite
-from ..qdq.prepare import lift_constants, name_nodes, refuse_quantized
+from ...graph.edit import lift_constants, name_nodes
+from ...graph.quantized import refuse_quantized
 from .scalable_pairs import (
     Pair,
     by_output,
@@ -35,8 +36,6 @@ from .scalable_pairs import (
     scaled_output,
     weight_of,
 )
-
-Array = NDArray[np.float64]
 
 #: Sweeps at most; each halves, at the least, what is left to do.
 SWEEPS = 60
@@ -88,7 +87,7 @@ class Equalize(Pass):
         return Rewrite(model.ir, declined, report)
 
 
-def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> list[Array]:
+def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> list[Floats]:
     """Sweep over the pairs; changes `weights`, returns each pair's factors."""
     total = [np.ones(out_channels(pair.first)) for pair in pairs]
     for _ in range(SWEEPS):
@@ -109,7 +108,7 @@ def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> list[Array
     return total
 
 
-def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> float:
+def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> float:
     """Mean over layers of how many powers of two their largest channels lie above the median."""
     values = []
     for node in dict.fromkeys(pair.first for pair in pairs):
@@ -120,7 +119,7 @@ def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Array]) -> float:
     return round(float(np.mean(values)), 3) if values else 0.0
 
 
-def _write_between(graph: ir.Graph, pair: Pair, s: Array) -> None:
+def _write_between(graph: ir.Graph, pair: Pair, s: Floats) -> None:
     """Divide the first layer's bias and what stands between by the factors."""
     if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
         bias = pair.first.inputs[2]
@@ -134,7 +133,7 @@ def _write_between(graph: ir.Graph, pair: Pair, s: Array) -> None:
             _bound_by_channel(graph, node, pair.first, s)
 
 
-def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Array) -> None:
+def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Floats) -> None:
     """Replace Clip(0, b) by Relu and Min with b / s_i."""
     bound = clip_bound(clip)
     assert bound is not None
@@ -157,11 +156,11 @@ def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Array) 
     least.outputs[0].name = name
 
 
-def _constant(value: ir.Value) -> Array:
+def _constant(value: ir.Value) -> Floats:
     assert value.const_value is not None
     return value.const_value.numpy().astype(np.float64)
 
 
-def _assign(value: ir.Value | None, array: Array) -> None:
+def _assign(value: ir.Value | None, array: Floats) -> None:
     assert value is not None
     value.const_value = ir.tensor(array.astype(np.float32), name=value.name)

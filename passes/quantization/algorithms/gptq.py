@@ -16,15 +16,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, observing, run
 from trimtab.core.target import usable_cpus
 
-from ...calibration.collector import fitting, observing
-
-Array = NDArray[np.float64]
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
 #: Rows that are rounded before their errors reach the rows behind them.
@@ -50,7 +49,7 @@ class Grid:
         """Largest integer; the smallest is 0."""
         return int(2**self.bits - 1)
 
-    def fit(self, rows: Array) -> tuple[Array, Array]:
+    def fit(self, rows: Floats) -> tuple[Floats, Floats]:
         """Scale and zero point of each output, (out,), for the rows of a block: (block, out)."""
         low, high = np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0)
         middle = (self.largest + 1) // 2
@@ -75,8 +74,8 @@ class Rounded:
     """
 
     integers: NDArray[np.uint8]
-    scales: Array
-    zeros: Array
+    scales: Floats
+    zeros: Floats
 
 
 def round_products(
@@ -105,7 +104,7 @@ def round_products(
     return found
 
 
-def round_weight(weight: Array, moments: Array, grid: Grid) -> Rounded:
+def round_weight(weight: Floats, moments: Floats, grid: Grid) -> Rounded:
     """A weight (in, out) rounded for inputs with these second moments (in, in)."""
     weight, moments = weight.copy(), moments.copy()
     depth = len(weight)
@@ -179,12 +178,12 @@ def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 def _second_moments(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
-) -> dict[str, Array]:
+) -> dict[str, Floats]:
     """2 X^T X of each tensor by the number of its rows: (features, features)."""
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
     session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
-    sums: dict[str, Array] = {}
+    sums: dict[str, Floats] = {}
     rows = dict.fromkeys(tensors, 0)
     batches = fitting(model, data, rows=16)
     for batch in ctx.progress.track(batches, "collecting inputs", batches.batches):

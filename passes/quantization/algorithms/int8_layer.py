@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Floats
+
 from ...graph.weight_scales import channel_axis
 from ..qdq.fill_channels import as_filled
 from .layer_regression import as_columns, window_of
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,17 @@ class Weight:
     """A layer's int8 weight."""
 
     integers: ir.Value
-    scale: Array  # (channels,) or (1,)
-    zero: Array
+    scale: Floats  # (channels,) or (1,)
+    zero: Floats
     shape: tuple[int, ...]
 
-    def columns(self, layer: ir.Node) -> tuple[Array, Array, Array]:
+    def columns(self, layer: ir.Node) -> tuple[Floats, Floats, Floats]:
         """Integers, scales and zero points as (groups, depth, outputs)."""
         scale, zero = self.wide(layer)
         values = self.values().astype(np.float64)
         return as_columns(layer, values), as_columns(layer, scale), as_columns(layer, zero)
 
-    def wide(self, layer: ir.Node) -> tuple[Array, Array]:
+    def wide(self, layer: ir.Node) -> tuple[Floats, Floats]:
         """Scales and zero points in the weight's shape."""
         axis = channel_axis(layer)
         assert axis is not None
@@ -79,7 +79,7 @@ def weight_of(layer: ir.Node) -> Weight | str:
     )
 
 
-def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Array | None:
+def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Floats | None:
     """The constant second input of a float layer, input channels filled up with zeros to `shape`.
 
     None where it is computed.

@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.data import Floats32
+
 from ...graph.weight_scales import channel_axis
 from .scalable_pairs import groups
 
-Floats = NDArray[np.float32]
 #: Output positions of an image that a convolution is looked at.
 POSITIONS = 24
 
@@ -33,14 +34,14 @@ class Window:
     dilations: tuple[int, int]
     pads: tuple[int, int, int, int]
 
-    def patches(self, x: Floats, rows: NDArray[Any], columns: NDArray[Any]) -> Floats:
+    def patches(self, x: Floats32, rows: NDArray[Any], columns: NDArray[Any]) -> Floats32:
         """(N, C, H, W) and P output positions -> (N, P, C, kernel height, kernel width)."""
         top, left, bottom, right = self.pads
         padded = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)])
         r = rows[:, None] * self.strides[0] + np.arange(self.kernel[0]) * self.dilations[0]
         c = columns[:, None] * self.strides[1] + np.arange(self.kernel[1]) * self.dilations[1]
         taken = padded[:, :, r[:, :, None], c[:, None, :]]  # (N, C, P, kh, kw)
-        result: Floats = taken.transpose(0, 2, 1, 3, 4)
+        result: Floats32 = taken.transpose(0, 2, 1, 3, 4)
         return result
 
 
@@ -65,8 +66,8 @@ def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
 
 
 def regression(
-    node: ir.Node, shape: tuple[int, ...], x: Floats, y: Floats, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+    node: ir.Node, shape: tuple[int, ...], x: Floats32, y: Floats32, rng: np.random.Generator
+) -> tuple[Floats32, Floats32]:
     """Rows of a layer's input and of its output.
 
     Args:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+
+from trimtab.core.data import Floats
 
 from ...base import Declined
 from ...graph.weight_scales import channel_axis
 from ..qdq.int8_operators import PRODUCTS
-
-Array = NDArray[np.float64]
 
 #: Operators that a positive factor per channel passes through.
 HOMOGENEOUS = frozenset(
@@ -168,7 +167,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     return constants[0] if fits and shape else None
 
 
-def weight_of(node: ir.Node) -> Array:
+def weight_of(node: ir.Node) -> Floats:
     """A layer's weight, in double precision."""
     value = node.inputs[1]
     assert value is not None
@@ -204,20 +203,20 @@ def groups(node: ir.Node) -> int:
     return _int(node, "group") or 1
 
 
-def by_output(node: ir.Node, weight: Array) -> Array:
+def by_output(node: ir.Node, weight: Floats) -> Floats:
     """A view of a weight as (output channels, rest)."""
     axis = channel_axis(node)
     assert axis is not None
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
 
 
-def largest_by_input(node: ir.Node, weight: Array, channels: int) -> Array:
+def largest_by_input(node: ir.Node, weight: Floats, channels: int) -> Floats:
     """Largest magnitude that multiplies each input channel: (channels,)."""
-    result: Array = np.abs(_input_view(node, weight, channels)).max(axis=(1, 3)).reshape(channels)
+    result: Floats = np.abs(_input_view(node, weight, channels)).max(axis=(1, 3)).reshape(channels)
     return result
 
 
-def scaled_output(node: ir.Node, weight: Array, factors: Array) -> Array:
+def scaled_output(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
     """The weight with each output channel multiplied."""
     axis = channel_axis(node)
     assert axis is not None
@@ -226,7 +225,7 @@ def scaled_output(node: ir.Node, weight: Array, factors: Array) -> Array:
     return weight * factors.reshape(shape)
 
 
-def scaled_input(node: ir.Node, weight: Array, factors: Array) -> Array:
+def scaled_input(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
     """The weight with what multiplies each input channel multiplied."""
     view = _input_view(node, weight, len(factors))
     parts = view.shape[0]
@@ -236,7 +235,7 @@ def scaled_input(node: ir.Node, weight: Array, factors: Array) -> Array:
     return scaled.reshape(weight.shape[::-1]).T
 
 
-def _input_view(node: ir.Node, weight: Array, channels: int) -> Array:
+def _input_view(node: ir.Node, weight: Floats, channels: int) -> Floats:
     """(groups, outputs of a group, input channels of a group, values of each)."""
     if node.op_type == "Conv":
         parts = groups(node)

@@ -15,19 +15,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig, build_session, observing, run
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ...calibration.collector import fitting, observing
+from ...graph.edit import lift_constants, name_nodes
+from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
-from ..qdq.prepare import lift_constants, name_nodes, refuse_quantized
-
-Array = NDArray[np.float64]
 
 #: Normalisations with a gain for each feature, and maybe a shift.
 _NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
@@ -88,13 +88,13 @@ class SmoothQuant(Pass):
         inserted = sum(node.op_type == "Mul" and _ours(node) for node in model.graph)
         return Rewrite(model.ir, declined, {"smoothed": len(chosen), "inserted": inserted})
 
-    def _factors(self, largest: Array, products: Sequence[ir.Node]) -> Array:
+    def _factors(self, largest: Floats, products: Sequence[ir.Node]) -> Floats:
         weights = np.max([np.abs(_rows(node)).max(axis=1) for node in products], axis=0)
         alive = (largest > 0) & (weights > 0)
         x, w = np.where(alive, largest, 1.0), np.where(alive, weights, 1.0)
-        factors: Array = np.clip(x**self.alpha / w ** (1 - self.alpha), 1 / LARGEST, LARGEST)
+        factors: Floats = np.clip(x**self.alpha / w ** (1 - self.alpha), 1 / LARGEST, LARGEST)
         # A common factor changes no relation between the features, and would only move numbers.
-        centred: Array = factors / np.exp(np.log(factors).mean())
+        centred: Floats = factors / np.exp(np.log(factors).mean())
         return centred
 
 
@@ -130,12 +130,14 @@ def _unfoldable(value: ir.Value, products: Sequence[ir.Node]) -> str:
     return ""
 
 
-def _largest(model: Model, tensors: Sequence[str], data: Dataset, ctx: Context) -> dict[str, Array]:
+def _largest(
+    model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
+) -> dict[str, Floats]:
     """Largest magnitude of each feature of the tensors: (features,)."""
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
     session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
-    found: dict[str, Array] = {}
+    found: dict[str, Floats] = {}
     batches = fitting(model, data, rows=16)
     for batch in ctx.progress.track(batches, "collecting features", batches.batches):
         arrays: dict[str, Any] = dict(batch.feeds)
@@ -148,7 +150,7 @@ def _largest(model: Model, tensors: Sequence[str], data: Dataset, ctx: Context) 
     return found
 
 
-def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Array) -> None:
+def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Floats) -> None:
     """Divide the value by the factors and multiply the weights."""
     for node in products:
         weight = node.inputs[1]
@@ -173,7 +175,7 @@ def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factor
             graph.initializers.pop(old.name or "", None)
 
 
-def _insert(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Array) -> None:
+def _insert(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Floats) -> None:
     inverse = _register(graph, f"{value.name}_smooth", (1 / factors).astype(np.float32))
     multiply = ir.node("Mul", [value, inverse], name=f"{value.name}_smooth_mul")
     made = multiply.outputs[0]
@@ -188,7 +190,7 @@ def _ours(node: ir.Node) -> bool:
     return (node.name or "").endswith("_smooth_mul")
 
 
-def _rows(node: ir.Node) -> Array:
+def _rows(node: ir.Node) -> Floats:
     """A product's weight as (features that are summed over, outputs)."""
     weight = node.inputs[1]
     assert weight is not None

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...graph.weight_scales import channel_axis
+from trimtab.core.data import Floats
 
-Floats = NDArray[np.float64]
+from ...graph.weight_scales import channel_axis
 
 #: How the names of nodes end that add a bias where a product had none.
 _MADE = "_added_bias"

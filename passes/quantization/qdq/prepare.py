@@ -6,17 +6,15 @@ and cannot quantize per channel below opset 13.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
-
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.collector import collector_paused
-from trimtab.core.errors import InputError, ModelError, OptionError, nearest
+from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
-from trimtab.core.target import Target
+
+from ...graph.edit import lift_constants, name_nodes
+from ...graph.quantized import refuse_quantized
 
 #: First operator set in which DequantizeLinear has an axis.
 MINIMUM_OPSET = 13
@@ -54,99 +52,3 @@ def prepare(model: Model) -> None:
     if len(kept) < len(model.graph.inputs):
         model.graph.inputs[:] = kept
     ShapeInferencePass()(model.ir)
-
-
-def refuse_quantized(model: Model) -> None:
-    """Refuse a model that holds int8 arithmetic.
-
-    Raises:
-        InputError: names the first such node.
-    """
-    for node in model.nodes():
-        if node.op_type in INT8_OPS or node.op_type in QDQ_OPS:
-            raise InputError(
-                f"is quantized already: node {node.name!r} is a {node.op_type}",
-                where=model.name,
-                hint="Quantize the float model that it was made from",
-            )
-
-
-def lift_constants(graph: ir.Graph) -> None:
-    """Turn Constant nodes of the main graph into initializers; other forms than `value` stay."""
-    for node in list(graph):
-        if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
-            continue
-        value = node.outputs[0]
-        attribute = node.attributes.get("value")
-        if attribute is None or value.is_graph_output():
-            continue
-        tensor = attribute.as_tensor()
-        fresh = ir.val(
-            value.name or "",
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
-        value.replace_all_uses_with(fresh)
-        graph.remove(node, safe=True)
-        graph.register_initializer(fresh)
-
-
-def name_nodes(graph: ir.Graph) -> None:
-    """Give every node a name of its own; names that are unique stay."""
-    taken: set[str] = set()
-    clashes: list[ir.Node] = []
-    for node in graph.all_nodes():
-        if node.name and node.name not in taken:
-            taken.add(node.name)
-        else:
-            clashes.append(node)
-    for index, node in enumerate(clashes):
-        name = base = f"{node.name or node.op_type}_{index}"
-        while name in taken:
-            name = f"{base}_{len(taken)}"
-        taken.add(name)
-        node.name = name
-
-
-def match_nodes(patterns: Sequence[str], graph: ir.Graph) -> list[str]:
-    """Names of the nodes that any of the glob patterns matches.
-
-    Raises:
-        OptionError: a pattern matches nothing; the nearest name is suggested.
-    """
-    names = [node.name or "" for node in graph.all_nodes()]
-    return _matches(patterns, names, "node", where="exclude")
-
-
-def match_tensors(patterns: Sequence[str], tensors: Sequence[str], target: Target) -> list[str]:
-    """Names of the activations that shall have 16 bits.
-
-    Raises:
-        OptionError: the target has no kernels for them, or a pattern matches nothing.
-    """
-    if patterns and not target.int16_activations:
-        raise OptionError(
-            f"target {target.name} has no kernels for 16-bit activations",
-            where=f"wide={','.join(patterns)}",
-            hint="They would run in float there: leave the layers float with exclude or max_drop",
-        )
-    return _matches(patterns, tensors, "quantized activation", where="wide")
-
-
-def _matches(patterns: Sequence[str], names: Sequence[str], what: str, *, where: str) -> list[str]:
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        hits = fnmatch.filter(names, pattern)
-        if not hits:
-            raise OptionError(
-                f"matches no {what}: {pattern!r}", where=where, hint=nearest(pattern, names)
-            )
-        found.update(dict.fromkeys(hits))
-    return list(found)
-
-
-def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:
-    """Nodes of these types that stand inside of If, Loop or Scan."""
-    wanted = set(ops)
-    return (n for n in graph.all_nodes() if n.graph is not graph and n.op_type in wanted)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trimtab.core.dataset import Rows
+from trimtab.core.data import Rows
 from trimtab.core.model import Model
 
 #: Smaller images hold nothing that a shift leaves as it was.

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab.core.dataset import Batch, Dataset, Rows
+from trimtab.core.data import Batch, Rows
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 

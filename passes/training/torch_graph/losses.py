@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trimtab.core.dataset import Array
+from trimtab.core.data import Array
 from trimtab.core.errors import DataError, ModelError
 
 Values = Mapping[str, Tensor]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.dataset import Rows
+from trimtab.core.data import Rows
 from trimtab.core.errors import OutputError
 from trimtab.core.files import write_text
 

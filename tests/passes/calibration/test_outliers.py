@@ -16,8 +16,9 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.calibration.collector import calibrate
-from trimtab.passes.calibration.outliers import EXPONENTS, count_reach, usual_reach
+from trimtab.passes.calibration.outliers import usual_reach
 from trimtab.passes.calibration.range_estimator import METHODS, find_range
+from trimtab.passes.calibration.statistics import EXPONENTS, count_reach
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.quantization.static import QuantizeStatic
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trimtab.passes.calibration.collector import Statistics
 from trimtab.passes.calibration.range_estimator import METHODS, find_range
+from trimtab.passes.calibration.statistics import Statistics
 
 
 def seen(values: np.ndarray, rows: int = 8) -> Statistics:

@@ -12,9 +12,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, observing, random_feeds, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.calibration.collector import observing
 from trimtab.passes.pruning.channels import PruneChannels
 
 

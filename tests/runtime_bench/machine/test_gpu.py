@@ -96,5 +96,3 @@ def test_tensorrt_keeps_engines_where_the_variable_says(
     assert folder.is_relative_to(tmp_path / "cache")
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
     assert engine_cache.cache_options(SessionConfig(provider=CUDA), model) == {}
-    monkeypatch.delenv("TRIMTAB_CACHE")
-    assert engine_cache.cache_root() == Path.home() / ".cache" / "trimtab"

@@ -1,0 +1,55 @@
+"""Batches as a model takes them: cut or padded to its fixed number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .data import Batch
+from .dataset import Dataset
+from .model import Model
+
+
+def fixed_rows(model: Model) -> int | None:
+    """The batch size that the model is fixed to, None where it takes any."""
+    for spec in model.inputs:
+        if spec.shape and isinstance(spec.shape[0], int):
+            return spec.shape[0]
+    return None
+
+
+def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
+    """The items in batches that the model takes, without a ragged rest where its batch is fixed."""
+    fixed = fixed_rows(model)
+    if data.source.batched or fixed is None:
+        return data.sized(min(rows, max(len(data), 1)))
+    whole = len(data) - len(data) % fixed
+    return (data.select(data.positions[:whole], data.part) if whole else data).sized(fixed)
+
+
+def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
+    """The data in batches of at most `rows`; a model of a fixed batch size gets exactly that."""
+    fixed = fixed_rows(model)
+    for batch in data:
+        for start in range(0, batch.size, rows):
+            part = _cut(batch, start, start + rows)
+            if fixed is not None and part.size < fixed:
+                part = _padded(part, fixed)
+            yield part
+            if part.size > rows:  # cannot be cut: it went through whole
+                break
+
+
+def _cut(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows of a batch; the whole batch where its arrays do not share a batch axis."""
+    if start == 0 and stop >= batch.size:
+        return batch
+    if any(a.ndim == 0 or a.shape[0] != batch.size for a in batch.feeds.values()):
+        return batch
+    return Batch({name: a[start:stop] for name, a in batch.feeds.items()})
+
+
+def _padded(batch: Batch, rows: int) -> Batch:
+    """The batch with its last row repeated: that moves no range."""
+    return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})

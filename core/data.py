@@ -1,0 +1,60 @@
+"""What a dataset is made of: arrays, batches, and where items come from by position."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+#: Items by position, ascending.
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Feeds of one run of a model, with labels where there are any.
+
+    Attributes:
+        feeds: arrays by input name, their first axis the batch.
+        labels: (N, ...) or None.
+    """
+
+    feeds: Mapping[str, Array]
+    labels: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Rows in the batch."""
+        for array in self.feeds.values():
+            return int(array.shape[0]) if array.ndim else 1
+        return 0
+
+
+class Source(ABC):
+    """Where a dataset's items come from, by position."""
+
+    #: True where an item is a whole batch as its author made it, which is not to be regrouped.
+    batched = False
+    #: The one array whose name says nothing, so that it takes the name of the model's input.
+    anonymous: str | None = None
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Number of items."""
+
+    @abstractmethod
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """The items at `rows`, at most `batch` of them at a time."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""

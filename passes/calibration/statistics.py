@@ -1,0 +1,109 @@
+"""Statistics of a tensor's values: extremes, histograms, a sample, and how far its rows reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .histogram import Histogram
+
+#: Strides through a tensor: primes, so that a stride never falls into step with rows or channels.
+STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093)
+#: Binary exponents of float32; the first one is that of zero and of subnormal values.
+EXPONENTS = 256
+#: The exponent field of float32 stands above so many bits, and is so much larger than the exponent.
+MANTISSA_BITS, EXPONENT_BIAS = 23, 127
+#: Samples by binary exponent, (EXPONENTS,).
+Counts = NDArray[np.int64]
+
+
+@dataclass
+class Statistics:
+    """What was seen of one tensor.
+
+    Attributes:
+        lowest: smallest value, exact.
+        highest: largest value, exact.
+        sum_lowest: sum over samples of each sample's smallest value.
+        sum_highest: sum over samples of each sample's largest value.
+        rows: number of samples seen.
+        histogram: of an evenly spread part of the values; without those of single samples that
+            reach too far out, see `outliers`.
+        reach: samples by the binary exponent of their largest magnitude.
+    """
+
+    lowest: float = math.inf
+    highest: float = -math.inf
+    sum_lowest: float = 0.0
+    sum_highest: float = 0.0
+    rows: int = 0
+    histogram: Histogram = field(default_factory=Histogram)
+    reach: NDArray[np.int64] = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
+
+    @property
+    def mean_lowest(self) -> float:
+        """Mean over samples of the smallest value."""
+        return self.sum_lowest / max(self.rows, 1)
+
+    @property
+    def mean_highest(self) -> float:
+        """Mean over samples of the largest value."""
+        return self.sum_highest / max(self.rows, 1)
+
+    def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
+        """Take in the tensor of one run.
+
+        Args:
+            array: (rows, ...), or any shape where the tensor has no batch axis.
+            rows: samples in the run.
+            budget: values to count in the histogram, about.
+
+        Returns:
+            The first row that holds NaN or infinity, None where all is finite.
+        """
+        by_row = array.ndim > 0 and array.shape[0] == rows and rows > 1
+        flat = array.reshape(rows if by_row else 1, -1)
+        if flat.dtype != np.float32:
+            flat = flat.astype(np.float32)
+        if not flat.size:
+            return None
+        low, high = flat.min(axis=1), flat.max(axis=1)
+        sum_low, sum_high = float(low.sum(dtype=np.float64)), float(high.sum(dtype=np.float64))
+        if not math.isfinite(sum_low + sum_high):
+            return int(np.argmin(np.isfinite(low) & np.isfinite(high)))
+        self.lowest = min(self.lowest, float(low.min()))
+        self.highest = max(self.highest, float(high.max()))
+        self.sum_lowest += sum_low
+        self.sum_highest += sum_high
+        self.rows += len(low)
+        count_reach(self.reach, np.maximum(-low, high))
+        self.histogram.cover(self.lowest, self.highest)
+        self.histogram.add(_spread(flat.reshape(-1), budget))
+        return None
+
+    def within(self, array: NDArray[Any], budget: int) -> NDArray[np.float32]:
+        """Those of an evenly spread part of the values that the histogram covers."""
+        values = _spread(array.reshape(-1).astype(np.float32, copy=False), budget)
+        low, high = self.histogram.start, self.histogram.start + self.histogram.width
+        return values[(values >= low) & (values <= high)]
+
+
+def _spread(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:
+    """An evenly spread part of the values, about `budget` of them."""
+    stride = next((s for s in STRIDES if flat.size // s <= budget), STRIDES[-1])
+    return flat[::stride]
+
+
+def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
+    """Count samples by the binary exponent of their largest magnitude; in place.
+
+    Args:
+        counts: (EXPONENTS,).
+        largest: (samples,) not negative.
+    """
+    bits = np.abs(largest).astype(np.float32, copy=False).view(np.int32)
+    counts += np.bincount(bits >> MANTISSA_BITS, minlength=EXPONENTS)

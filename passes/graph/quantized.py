@@ -1,0 +1,22 @@
+"""Whether a graph is quantized already."""
+
+from __future__ import annotations
+
+from trimtab.core.errors import InputError
+from trimtab.core.model import Model
+from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
+
+
+def refuse_quantized(model: Model) -> None:
+    """Refuse a model that holds int8 arithmetic.
+
+    Raises:
+        InputError: names the first such node.
+    """
+    for node in model.nodes():
+        if node.op_type in INT8_OPS or node.op_type in QDQ_OPS:
+            raise InputError(
+                f"is quantized already: node {node.name!r} is a {node.op_type}",
+                where=model.name,
+                hint="Quantize the float model that it was made from",
+            )
