@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=256, help="to calibrate on")
     parser.add_argument("--eval", type=int, default=1000)
-    parser.add_argument("--passes", default="simplify,quantize-static,apply-forms,prune-channels")
+    parser.add_argument(
+        "--passes", default="simplify,quantize-static,apply-rewrites,prune-channels"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trimtab-kill-") as name:
         folder = Path(name)

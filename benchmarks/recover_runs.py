@@ -17,7 +17,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.progress import Stderr
-from trimtab.passes import Recover
+from trimtab.passes import Finetune
 
 
 def parser_of(text: str | None, network: str) -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def train(
     model: Model, data: Dataset, seed: int, *, teacher: Model, fields: Mapping[str, Any]
 ) -> Model:
     """A model after one training; how it went is told on stderr."""
-    how = Recover.from_json(dict(fields)).with_fields(teacher=teacher)
+    how = Finetune.from_json(dict(fields)).with_fields(teacher=teacher)
     started = time.monotonic()
     after = how(model, Context(data=data, progress=Stderr(), seed=seed))
     notes = after.lineage[-1].notes

@@ -25,7 +25,7 @@ from examples.pictures import (
 )
 from trimtab.core.progress import Stderr
 from trimtab.models import mobilenet_v2
-from trimtab.passes import QuantizeDynamic, QuantizeStatic, Recover, Simplify
+from trimtab.passes import Finetune, QuantizeDynamic, QuantizeStatic, Simplify
 
 
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
@@ -36,7 +36,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
     ctx = context(pictures, args.seed, Stderr())
     original = Simplify()(trimtab.export(network, input_of(pictures), name="mobilenet_v2"), ctx)
     one_scale = QuantizeStatic(per_channel=False, ranges="minmax")(original, ctx)
-    train = Recover(teacher=original, epochs=args.recover, batch=args.batch, augment="shift")
+    train = Finetune(teacher=original, epochs=args.recover, batch=args.batch, augment="shift")
     return {
         "mobilenet_v2": original,
         "dynamic, products": QuantizeDynamic()(original, ctx),

@@ -22,7 +22,7 @@ from examples.pictures import Pictures, context, made, top1
 from trimtab.core.dataset import Dataset
 from trimtab.core.text import table
 from trimtab.models import Training, digits_arrays, digits_cnn, shifted, train
-from trimtab.passes import PruneChannels, Recover
+from trimtab.passes import Finetune, PruneChannels
 
 RATES = (1e-3, 1e-2, 1e-1, 1.0)
 NORMS = ("frozen", "re-estimated", "trained")
@@ -82,7 +82,7 @@ def lesson(
     found = []
     for way in chosen:
         fields: dict[str, Any] = {"batch_norm": way.norm, "dropout": way.dropout}
-        how = Recover(
+        how = Finetune(
             loss=("ce",), optimizer="sgd", learning_rate=way.rate, epochs=recover, **fields
         )
         found.append(top1(how(pruned, ctx), pictures))

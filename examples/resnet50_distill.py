@@ -30,7 +30,7 @@ from examples.pictures import (
 )
 from trimtab.core.progress import Stderr
 from trimtab.models import resnet18, resnet50
-from trimtab.passes import Recover, Simplify
+from trimtab.passes import Finetune, Simplify
 
 #: Terms of each student's loss; a weight for each.
 LESSONS: Mapping[str, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
     ctx = context(pictures, args.seed, Stderr())
     models = {"resnet50": teacher, "student, untrained": Simplify()(student, ctx)}
     for name, terms in LESSONS.items():
-        how = Recover(
+        how = Finetune(
             teacher=teacher,
             loss=terms,
             # Submodules of both networks, each for what it makes.

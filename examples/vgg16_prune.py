@@ -25,7 +25,7 @@ from examples.pictures import (
 )
 from trimtab.core.progress import Stderr
 from trimtab.models import vgg16
-from trimtab.passes import PruneChannels, PruneMagnitude, Recover, Simplify
+from trimtab.passes import Finetune, PruneChannels, PruneMagnitude, Simplify
 
 
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
@@ -41,7 +41,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
     # As the literature has it (Li et al., 2017): norms alone decide, and nothing is made up for.
     by_norm = PruneChannels(ratio=args.share, importance="l1", scope="local", repair="none")
     by_threshold = PruneMagnitude(threshold=args.threshold)
-    retrain = Recover(
+    retrain = Finetune(
         teacher=full,
         loss=("ce", "kd:0.5"),
         epochs=args.recover,

@@ -96,7 +96,7 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
             float16 1e-2. Whole numbers must be equal.
         seed: of random inputs.
         locate: whether a difference is traced to the first node that differs.
-        trainable: whether BatchNormalization and Dropout stay nodes, for `recover` and `distill`
+        trainable: whether BatchNormalization and Dropout stay nodes, for `finetune` and `distill`
             to train with, where they would otherwise be folded and left out. It computes the same.
         name: of the model in messages; by default the module's class.
 

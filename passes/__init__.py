@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from .quantization.static import QuantizeStatic
     from .quantization.weight_only import QuantizeWeights
     from .simplify.simplify import Simplify
-    from .training.finetune import Recover
-    from .tuning.apply_rewrites import ApplyForms
+    from .training.finetune import Finetune
+    from .tuning.apply_rewrites import ApplyRewrites
     from .tuning.tune import Tune
+
+    ApplyForms = ApplyRewrites
+    Recover = Finetune
 
 #: Name in recipes and on the command line, class, and the module that holds it.
 _HOMES = {
     "absorb-bias": ("AbsorbBias", "quantization.algorithms.bias_absorption"),
-    "apply-forms": ("ApplyForms", "tuning.apply_rewrites"),
+    "apply-rewrites": ("ApplyRewrites", "tuning.apply_rewrites"),
     "cluster-weights": ("ClusterWeights", "pruning.weight_clustering"),
     "correct-bias": ("CorrectBias", "quantization.algorithms.bias_correction"),
     "dequantize": ("Dequantize", "quantization.dequantize"),
@@ -51,23 +54,28 @@ _HOMES = {
     "quantize-dynamic": ("QuantizeDynamic", "quantization.dynamic"),
     "quantize-static": ("QuantizeStatic", "quantization.static"),
     "quantize-weights": ("QuantizeWeights", "quantization.weight_only"),
-    "recover": ("Recover", "training.finetune"),
+    "finetune": ("Finetune", "training.finetune"),
     "round-weights": ("RoundWeights", "quantization.algorithms.adaptive_rounding"),
     "simplify": ("Simplify", "simplify.simplify"),
     "smooth-quant": ("SmoothQuant", "quantization.algorithms.smooth_quant"),
     "tune": ("Tune", "tuning.tune"),
 }
+#: Old names in recipes and on the command line, which go on working.
+ALIASES = {"apply-forms": "apply-rewrites", "recover": "finetune"}
 _CLASSES = dict(_HOMES.values())
 _CLASSES |= {"Declined": "base", "Pass": "base", "Rewrite": "base"}
+_OLD_CLASSES = {"ApplyForms": "ApplyRewrites", "Recover": "Finetune"}
 
 __all__ = [
     "AbsorbBias",
     "ApplyForms",
+    "ApplyRewrites",
     "ClusterWeights",
     "CorrectBias",
     "Declined",
     "Dequantize",
     "Equalize",
+    "Finetune",
     "Half",
     "Pass",
     "PruneChannels",
@@ -109,11 +117,12 @@ def registry() -> dict[str, type[Pass]]:
 
 
 def find(name: str) -> type[Pass]:
-    """The pass of that name.
+    """Find a pass by its name, or by an old name of it.
 
     Raises:
         OptionError: there is none; the nearest is suggested.
     """
+    name = ALIASES.get(name, name)
     if name in _plugins():
         return _plugins()[name]
     if name not in _HOMES:
@@ -125,6 +134,7 @@ def find(name: str) -> type[Pass]:
 
 
 def __getattr__(name: str) -> Any:
+    name = _OLD_CLASSES.get(name, name)
     if name not in _CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)

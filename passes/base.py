@@ -65,10 +65,12 @@ class Pass(ABC):
         tolerance: largest difference of any output on random inputs, relative to that output's
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
+        renamed: fields by the old names under which recipes may still give them.
     """
 
     tolerance: ClassVar[float | None] = None
     needs_data: ClassVar[bool] = False
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
@@ -96,7 +98,8 @@ class Pass(ABC):
         Raises:
             OptionError: an unknown field or a value of a wrong type.
         """
-        made: Self = build(cls, values, where=f"pass {cls.name()}")
+        known = {cls.renamed.get(name, name): value for name, value in values.items()}
+        made: Self = build(cls, known, where=f"pass {cls.name()}")
         return made
 
     def to_json(self) -> dict[str, Any]:

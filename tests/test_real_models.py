@@ -82,7 +82,7 @@ def test_optimize_chooses_a_recipe_that_makes_the_same_bytes_again(
         trimtab.Dataset.open(tmp_path / "calib.npz"),
         eval_data=evaluation.take(1000),
         ctx=CTX,
-        passes=("simplify", "quantize-static", "apply-forms"),
+        passes=("simplify", "quantize-static", "apply-rewrites"),
         measure=made_comparisons(2.0),
     )
     save_outcome(outcome, tmp_path / "out")

@@ -18,7 +18,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
-from ..training.finetune import Recover
+from ..training.finetune import Finetune
 from .channels import PruneChannels
 from .magnitude import PruneMagnitude
 
@@ -28,7 +28,7 @@ AIMS = ("sparsity", "ratio", "macs", "latency")
 
 @dataclass(frozen=True)
 class PruneGradually(Pass):
-    """Prune a little, recover, and again, until what is asked for is gone.
+    """Prune a little, finetune, and again, until what is asked for is gone.
 
     One of `sparsity`, `ratio`, `macs` and `latency` says how much; half of the weights become zero
     where none is given. Against one round of the same training it loses less where much goes.
@@ -41,12 +41,13 @@ class PruneGradually(Pass):
         schedule: how the share grows: gradual by a cubic that flattens, even by equal parts, once.
         rounds: how often it prunes and recovers.
         prune: further fields of the pass that prunes, as a mapping; JSON on the command line.
-        recover: fields of the recovery after each round, as a mapping; JSON on the command line.
+        finetune: fields of the recovery after each round, as a mapping; JSON on the command line.
         teacher: the model to learn from: a file; the model as it was given where none is named.
         data: data for both; the context's where none is named.
     """
 
     needs_data: ClassVar[bool] = True
+    renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None
     ratio: float | None = None
@@ -55,7 +56,7 @@ class PruneGradually(Pass):
     schedule: Literal["gradual", "even", "once"] = "gradual"
     rounds: int = 4
     prune: Mapping[str, Any] = field(default_factory=dict)
-    recover: Mapping[str, Any] = field(default_factory=dict)
+    finetune: Mapping[str, Any] = field(default_factory=dict)
     teacher: Model | str | None = None
     data: Dataset | None = None
 
@@ -77,7 +78,7 @@ class PruneGradually(Pass):
             raise OptionError(
                 f"pattern {self.prune['pattern']} has one sparsity and cannot grow towards it",
                 where=where,
-                hint="Use prune-magnitude and recover once; or pattern block or unstructured",
+                hint="Use prune-magnitude and finetune once; or pattern block or unstructured",
             )
         for name in {*AIMS, "threshold"} & set(self.prune):
             raise OptionError(f"{name} belongs outside of `prune`", where=where)
@@ -152,14 +153,14 @@ class PruneGradually(Pass):
         made = PruneMagnitude if kind == "sparsity" else PruneChannels
         return made.from_json({**self.prune, kind: value})
 
-    def _recovery(self, index: int, *, last: bool, teacher: Model | None) -> Recover:
+    def _recovery(self, index: int, *, last: bool, teacher: Model | None) -> Finetune:
         """The recovery of a round; only the last one may fold what the next would train."""
-        fields = dict(self.recover)
+        fields = dict(self.finetune)
         if fields.get("checkpoint"):
             fields["checkpoint"] = f"{fields['checkpoint']}.{index}"
         if not last:
             fields["fold"] = False
-        return Recover.from_json(fields).with_fields(teacher=teacher)
+        return Finetune.from_json(fields).with_fields(teacher=teacher)
 
 
 def _half(sparsity: float | None) -> float:

@@ -30,7 +30,7 @@ class ClusterWeights(Pass):
     """Let the weights of each layer share a few values; zeros stay zero.
 
     The file keeps its size until it is compressed, and runs as fast as before: what becomes smaller
-    is a download, an archive, an image of a device. `recover` keeps the sharing.
+    is a download, an archive, an image of a device. `finetune` keeps the sharing.
 
     Attributes:
         clusters: values that a layer, or a channel of it, may take beside zero.

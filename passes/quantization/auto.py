@@ -29,7 +29,7 @@ from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
-from ..tuning.apply_rewrites import ApplyForms
+from ..tuning.apply_rewrites import ApplyRewrites
 from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
@@ -133,7 +133,7 @@ class QuantizeAuto(Pass):
 
     def _transformer(self, trials: Trials, static: QuantizeStatic, data: Dataset) -> None:
         """What is fastest and still close to float; the least error where nothing is close."""
-        forms = ApplyForms()
+        forms = ApplyRewrites()
         trials.start("dynamic int8", QuantizeDynamic(exclude=self.exclude), forms)
         if trials.error > CLOSE or self._loses(trials, data):
             trials.offer("static int8", static, forms, as_fast=False)

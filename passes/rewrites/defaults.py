@@ -1,6 +1,6 @@
 """Rules that won wherever they were measured, by what a machine's kernels are chosen by.
 
-They are what `ApplyForms` writes without a clock, and what `Tune` asks its clock about first. A
+They are what `ApplyRewrites` writes without a clock, and what `Tune` asks its clock about first. A
 class of machines that nothing was measured on has none: SkipLayerNormalization, whose kernel for
 the CPU is slow, is fast on a GPU.
 """

@@ -33,7 +33,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
-class Recover(Pass):
+class Finetune(Pass):
     """Train the weights, on labels or against a teacher, and keep what does best on unseen items.
 
     Zeros stay zeros, quantized graphs train through their rounding with learned step sizes
@@ -208,7 +208,7 @@ class Recover(Pass):
         """Whether it trains for a time, in which another run takes another number of steps."""
         return self.time is not None
 
-    def settled(self, model: Model, ctx: Context) -> Recover:
+    def settled(self, model: Model, ctx: Context) -> Finetune:
         """The same for the number of steps that fit into the time, by the time that a few take."""
         seconds = self.seconds()
         if seconds is None:
@@ -248,7 +248,7 @@ class Recover(Pass):
         from . import torch_graph
 
         data = ctx.dataset(self.data, model, purpose="recovery")
-        trained, report = torch_graph.recover(self, model, self._teacher(model, ctx), data, ctx)
+        trained, report = torch_graph.finetune(self, model, self._teacher(model, ctx), data, ctx)
         return Rewrite(trained.ir, (), report)
 
     def _teacher(self, model: Model, ctx: Context) -> Model:

@@ -15,7 +15,7 @@ from .candidates import Choice, build, candidates, with_shapes
 
 
 @dataclass(frozen=True)
-class ApplyForms(Pass):
+class ApplyRewrites(Pass):
     """Write the model in the named equal forms, wherever they apply.
 
     Attributes:

@@ -32,7 +32,7 @@ def test_channels_are_chosen_for_int8_kernels_where_int8_pays(
     rung = plan.rung(plan.pruned(0.85))
     assert rung.name == "pruned to 85% of int8, int8"
     names = [p.name() for p in rung.passes]
-    assert names == ["simplify", "prune-channels", "quantize-static", "apply-forms"]
+    assert names == ["simplify", "prune-channels", "quantize-static", "apply-rewrites"]
     assert rung.passes[1].to_json()["precision"] == "int8"
 
 

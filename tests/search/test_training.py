@@ -17,7 +17,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.passes import Recover, find
+from trimtab.passes import Finetune, find
 from trimtab.search.optimize import optimize, save_outcome
 from trimtab.search.plan import Plan
 from trimtab.search.pruning import Ladder
@@ -35,7 +35,7 @@ def test_a_trained_model_is_made_again_bit_for_bit(tmp_path: Path) -> None:
         str(tmp_path / "data.npz"),
         constraints=LOOSE,
         measure=fast_int8,
-        passes=["simplify", "quantize-static", "recover"],
+        passes=["simplify", "quantize-static", "finetune"],
         train="8s",
     )
     trained = [r for r in outcome.results if r.name.endswith("trained through int8")]
@@ -57,7 +57,7 @@ def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
 
     made = arrays(60)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
-    step = find("recover").from_json({"time": "9s", "data": data, "batch": 8})
+    step = find("finetune").from_json({"time": "9s", "data": data, "batch": 8})
     settled = step.with_fields(time=None, steps=7).to_json()
     changed = _changed(step, settled)
     assert (changed.time, changed.steps, changed.batch) == (None, 7, 8)  # type: ignore[attr-defined]
@@ -68,9 +68,9 @@ def test_a_time_is_settled_as_a_number_of_steps() -> None:
     made = arrays(60)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     model = graphs.cnn()
-    recover = find("recover").from_json({"time": "1s", "data": data, "threads": 1})
-    assert recover.decides_by_time()
-    settled = recover.settled(model, Context())
+    finetune = find("finetune").from_json({"time": "1s", "data": data, "threads": 1})
+    assert finetune.decides_by_time()
+    settled = finetune.settled(model, Context())
     assert not settled.decides_by_time()
     assert settled.to_json()["steps"] >= 1
 
@@ -78,19 +78,19 @@ def test_a_time_is_settled_as_a_number_of_steps() -> None:
 def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
-    step = find("recover").from_json({"teacher": "original", "steps": 1, "data": data})
+    step = find("finetune").from_json({"teacher": "original", "steps": 1, "data": data})
     with pytest.raises(OptionError, match="outside of a recipe"):
         step(graphs.cnn())
-    assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "recover"
+    assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "finetune"
 
 
 def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.passes.training import finetune as recover
+    from trimtab.passes.training import finetune
 
-    few, many = recover.PROBES
+    few, many = finetune.PROBES
     taken = iter([9.0, 5.0, 4.9])  # warm-up with imports; then few steps took longer than many
-    how = recover.Recover(time="60s")
-    monkeypatch.setattr(recover.Recover, "_timed", lambda *_: next(taken))
+    how = finetune.Finetune(time="60s")
+    monkeypatch.setattr(finetune.Finetune, "_timed", lambda *_: next(taken))
     settled = how.settled(graphs.cnn(), Context())
     assert settled.steps is not None
     assert settled.steps <= 4 * 60 / (4.9 / many)
@@ -108,7 +108,7 @@ def test_a_run_that_finds_nothing_better_is_no_candidate(
         str(tmp_path / "data.npz"),
         constraints=LOOSE,
         measure=fast_int8,
-        passes=["simplify", "prune-channels", "recover"],
+        passes=["simplify", "prune-channels", "finetune"],
         train="2s",
     )
     told = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
@@ -141,7 +141,7 @@ class Turns:
     def drop(self, result: Result) -> float:
         share = float(result.name.split("to ")[1].split("%")[0]) / 100
         assert result.recipe is not None
-        times = [p.seconds() for p in result.recipe.passes if isinstance(p, Recover)]
+        times = [p.seconds() for p in result.recipe.passes if isinstance(p, Finetune)]
         return self.lost.get(share, 0.0) * self.back ** (sum(filter(None, times)) / 10)
 
     def keeps(self, result: Result) -> bool:
@@ -221,5 +221,5 @@ def test_much_data_trains_with_norms_put_back(
     )
     plan = Plan.of(model, data, VNNI, None, timed=True)
     (step,) = plan.middle(plan.recovered(Recipe("float", plan.start()), 60, 1))
-    assert isinstance(step, Recover)
+    assert isinstance(step, Finetune)
     assert (step.batch_norm, step.loss) == expected

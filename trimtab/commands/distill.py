@@ -18,7 +18,7 @@ SUMMARY = "train a smaller model to answer as a larger one does"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of the pass `recover`."""
+    """Options of the command: those of the pass `finetune`."""
     from trimtab.passes import find
 
     from .one_pass import add_fields, add_surroundings
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--through", metavar="S,...", help="students on the way, the largest first, as --student"
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
-    add_fields(parser, find("recover"), "teacher")
+    add_fields(parser, find("finetune"), "teacher")
     add_surroundings(parser)
 
 
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     from .one_pass import context, given_fields
 
     check_output(Path(args.output).parent)
-    kind = find("recover")
+    kind = find("finetune")
     given = given_fields(args, kind)
     given.pop("teacher", None)
     how = kind.from_json(given)

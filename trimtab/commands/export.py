@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trainable",
         action="store_true",
-        help="keep BatchNormalization and Dropout, for recover and distill to train with",
+        help="keep BatchNormalization and Dropout, for finetune and distill to train with",
     )
     parser.add_argument(
         "--locate", action="store_true", help="where parity fails, name the first node that differs"

@@ -60,6 +60,10 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
     for field in kind.fields().values():
         if field.name not in leave_out:
             _add_field(parser, field)
+    for old, new in kind.renamed.items():
+        if new not in leave_out:
+            option = f"--{old.replace('_', '-')}"
+            parser.add_argument(option, dest=new, help=argparse.SUPPRESS, default=None)
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:

@@ -16,7 +16,7 @@ from .recipe import Recipe
 from .result import Result
 from .store import Store, key_of, source_of
 
-FORMS = "apply-forms"
+FORMS = "apply-rewrites"
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     if plan.allows("prune-channels"):
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
-    if effort.train_seconds and plan.allows("recover"):
+    if effort.train_seconds and plan.allows("finetune"):
         lines.append(
             Line("train", "find the strength of pruning, then train", effort.train_seconds)
         )

@@ -26,7 +26,7 @@ T = TypeVar("T")
 #: How a recipe becomes a model: with a cache of steps, a beginning costs nothing.
 Make = Callable[[Recipe], Model]
 #: Passes that take minutes, which are not run again for the report alone.
-TRAINS = frozenset({"recover"})
+TRAINS = frozenset({"finetune", "recover"})
 #: Held-out samples on which rounding is judged.
 SAMPLES = 4
 #: Findings of the doctor that are kept.

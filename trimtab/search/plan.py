@@ -1,6 +1,6 @@
 """Which recipes to try, family by family, in the order that keeps gains.
 
-A chain is: simplify, prune with its repair, recover, quantize, recover through Q/DQ, equal forms.
+A chain is: simplify, prune with its repair, finetune, quantize, finetune through Q/DQ, equal forms.
 Each later pass works on what the earlier ones left, and nothing that a later pass would undo comes
 before it: pruning after quantization would throw calibrated channels away, forms before it would
 hide the patterns that quantization looks for.
@@ -248,7 +248,7 @@ class Plan:
             "time": f"{max(1.0, seconds):.0f}s",
             "threads": threads,
         }
-        return self.made("recover", fields | own)
+        return self.made("finetune", fields | own)
 
     def static(self, **fields: Any) -> Pass:
         """Static int8 on the calibration data."""
@@ -272,7 +272,7 @@ class Plan:
 
     def forms(self) -> tuple[Pass, ...]:
         """What every chain ends with; it leaves no trace where it finds nothing."""
-        return (find("apply-forms")(),) if self.allows("apply-forms") else ()
+        return (find("apply-rewrites")(),) if self.allows("apply-rewrites") else ()
 
     def chain(self, name: str, *steps: Pass) -> Recipe:
         """A recipe with these steps in the middle."""
@@ -280,7 +280,7 @@ class Plan:
 
     def middle(self, recipe: Recipe) -> tuple[Pass, ...]:
         """The steps of a recipe without the common beginning and end."""
-        ends = {"simplify", "apply-forms"}
+        ends = {"simplify", "apply-rewrites"}
         return tuple(p for p in recipe.passes if p.name() not in ends)
 
 

@@ -35,7 +35,7 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
         ladder: at the strongest pruning that keeps its quality untrained.
     """
     total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
-    if total is None or not plan.allows("recover"):
+    if total is None or not plan.allows("finetune"):
         return
     last, left, seconds = None, SLICES, total / SLICES
     if plan.allows("prune-channels"):

@@ -17,18 +17,18 @@ from trimtab.core.errors import MissingExtraError
 if TYPE_CHECKING:
     from .module import TorchGraph, to_module
     from .rounding import round_softly
-    from .training import recover
+    from .training import finetune
     from .weights import write_back
 
 _HOMES = {
     "TorchGraph": "module",
-    "recover": "training",
+    "finetune": "training",
     "round_softly": "rounding",
     "to_module": "module",
     "write_back": "weights",
 }
 
-__all__ = ["TorchGraph", "recover", "round_softly", "to_module", "write_back"]
+__all__ = ["TorchGraph", "finetune", "round_softly", "to_module", "write_back"]
 
 
 def __getattr__(name: str) -> Any:

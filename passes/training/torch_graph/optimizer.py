@@ -11,7 +11,7 @@ from .losses import Loss
 from .module import TorchGraph
 
 if TYPE_CHECKING:
-    from ..finetune import Recover
+    from ..finetune import Finetune
 
 #: For a trained model. AdamW at 2e-4 and above undid a repaired resnet56 that 1.2e-4 brought back.
 _RATES = {"adamw": 1e-4, "sgd": 0.01}
@@ -27,7 +27,7 @@ class Optimizer:
     step size is multiplied by the step size itself.
     """
 
-    def __init__(self, how: Recover, module: TorchGraph, loss: Loss) -> None:
+    def __init__(self, how: Finetune, module: TorchGraph, loss: Loss) -> None:
         self.highest = how.learning_rate or _RATES[how.optimizer]
         self.clip, self.factor, self.rate = how.clip, 1.0, 0.0
         kernels = list(module.named_weights("kernel").values())

@@ -1,4 +1,4 @@
-"""The loop of the pass `recover`."""
+"""The loop of the pass `finetune`."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from .teacher import Taught, cache_of, make_teacher, match_features, match_input
 from .weights import write_back
 
 if TYPE_CHECKING:
-    from ..finetune import Recover
+    from ..finetune import Finetune
 
 #: Where teacher outputs are kept, an augmented item has so many views unless told otherwise.
 CACHED_VIEWS = 4
 
 
-def recover(
-    how: Recover, model: Model, teacher: Model, data: Dataset, ctx: Context
+def finetune(
+    how: Finetune, model: Model, teacher: Model, data: Dataset, ctx: Context
 ) -> tuple[Model, dict[str, Any]]:
-    """Train a model as a `Recover` says.
+    """Train a model as a `Finetune` says.
 
     Returns:
         The model with its new weights, and figures for the report.
@@ -73,7 +73,7 @@ class Training:
 
     def __init__(
         self,
-        how: Recover,
+        how: Finetune,
         model: Model,
         teacher: Model,
         data: Dataset,
@@ -205,7 +205,7 @@ class Training:
             return
         stream = self.batches.stream(self.step)
         self.news.start(self.step, self._done(total, limit))
-        for taken in self.ctx.progress.track(stream, "recover", count):
+        for taken in self.ctx.progress.track(stream, "finetune", count):
             self.spent = time.monotonic() - start
             done = self._done(total, limit)
             if interrupts.asked or done >= 1 or not self._step(taken, done):

@@ -16,7 +16,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, random_feeds, run
-from trimtab.passes import ClusterWeights, PruneMagnitude, QuantizeStatic, Recover, Simplify
+from trimtab.passes import ClusterWeights, Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.graph.batch_norm_fold import fold_norms
 from trimtab.passes.graph.batch_norm_unfold import restore_norms
@@ -100,7 +100,7 @@ def test_a_kernel_of_nothing_stays_and_divides_nothing(length: float) -> None:
     zero = length * weights(pruned)["w1"][:1]
     value = pruned.graph.initializers["w1"]
     value.const_value = ir.tensor(np.concatenate([zero, weights(pruned)["w1"][1:]]), name="w1")
-    after = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=4, **FROM_THE_START)(
+    after = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=4, **FROM_THE_START)(
         pruned, context()
     )
     assert notes(after)["restored"] == notes(after)["folded"] == 3
@@ -112,7 +112,7 @@ def test_a_kernel_of_nothing_stays_and_divides_nothing(length: float) -> None:
 def test_what_the_pass_says_is_what_onnxruntime_computes_of_the_folded_graph() -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(folded(), context())
-    how = Recover(teacher=teacher, batch_norm="restored", epochs=8, **FROM_THE_START)
+    how = Finetune(teacher=teacher, batch_norm="restored", epochs=8, **FROM_THE_START)
     after = how(pruned, context())
     before, best = notes(after)["validation"]
     assert best < 0.5 * before
@@ -126,7 +126,7 @@ def test_what_the_pass_says_is_what_onnxruntime_computes_of_the_folded_graph() -
 @pytest.mark.parametrize("made", [ClusterWeights(), QuantizeStatic()])
 def test_shared_and_rounded_weights_get_no_norms(made: Any) -> None:
     model = made(folded(), context())
-    after = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)(
+    after = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)(
         model, context()
     )
     assert "restored" not in notes(after)
@@ -138,14 +138,14 @@ def test_nan_is_told_with_its_items_and_gets_into_no_weight() -> None:
     x = batch.feeds["x"].copy()
     x[:, 0] = np.nan
     data = Dataset.of_arrays({"x": x})
-    how = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)
+    how = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)
     with pytest.raises(DataError, match=r"NaN or infinity.*items"):
         how(folded(), context(data))
 
 
 def test_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     pruned = PruneMagnitude(sparsity=0.6)(folded(), context())
-    how = Recover(teacher=graphs.cnn(), batch_norm="restored", epochs=3, **FROM_THE_START)
+    how = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=3, **FROM_THE_START)
     whole = how(pruned, context())
     saved = how.with_fields(checkpoint=str(tmp_path / "state.pt"))
     saved(pruned, context(progress=Interrupting(7)))

@@ -27,7 +27,7 @@ def test_the_share_grows_by_a_cubic_that_flattens() -> None:
 
 
 def test_zeros_grow_to_what_is_asked_for_and_stay() -> None:
-    after = PruneGradually(sparsity=0.8, rounds=3, recover=SHORT)(graphs.cnn(), context())
+    after = PruneGradually(sparsity=0.8, rounds=3, finetune=SHORT)(graphs.cnn(), context())
     rows = notes(after)["rounds"]
     assert [r["sparsity"] for r in rows] == sorted(r["sparsity"] for r in rows)
     for name in ("w0", "w1", "w2", "w3"):
@@ -38,7 +38,7 @@ def test_zeros_grow_to_what_is_asked_for_and_stay() -> None:
 
 def test_channels_go_round_by_round_and_the_result_runs() -> None:
     model = graphs.cnn()
-    how = PruneGradually(macs=0.6, rounds=2, recover=SHORT, prune={"block": 2, "samples": 32})
+    how = PruneGradually(macs=0.6, rounds=2, finetune=SHORT, prune={"block": 2, "samples": 32})
     after = how(model, context())
     rows = notes(after)["rounds"]
     first, last = rows[0]["macs"][0], rows[-1]["macs"][1]
@@ -49,7 +49,7 @@ def test_channels_go_round_by_round_and_the_result_runs() -> None:
 
 def test_an_interrupted_round_ends_it_with_what_there_is() -> None:
     progress = Interrupting(after=3)
-    after = PruneGradually(sparsity=0.8, rounds=3, recover=SHORT)(
+    after = PruneGradually(sparsity=0.8, rounds=3, finetune=SHORT)(
         graphs.cnn(), context(progress=progress)
     )
     assert len(notes(after)["rounds"]) == 1
@@ -65,7 +65,7 @@ def test_an_interrupted_round_ends_it_with_what_there_is() -> None:
         ({"prune": {"pattern": "2:4"}}, "one sparsity"),
         ({"prune": {"sparsity": 0.5}}, "outside"),
         ({"prune": {"blok": 4}}, "block"),
-        ({"recover": {"epoch": 4}}, "epochs"),
+        ({"finetune": {"epoch": 4}}, "epochs"),
     ],
 )
 def test_fields_that_make_no_sense(fields: dict[str, Any], what: str) -> None:

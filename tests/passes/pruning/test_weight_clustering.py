@@ -14,7 +14,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import ClusterWeights, PruneMagnitude, QuantizeStatic, Recover, Simplify
+from trimtab.passes import ClusterWeights, Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.pruning.weight_clustering import shared_values
 
 KERNELS = ("w0", "w1", "w2", "w3")
@@ -85,7 +85,7 @@ def test_every_weight_takes_the_nearest_value(values: list[float], count: int, s
 def test_recovery_keeps_the_values_few() -> None:
     teacher = graphs.cnn()
     shared = ClusterWeights(clusters=4)(PruneMagnitude(sparsity=0.4)(teacher))
-    how = Recover(teacher=teacher, epochs=6, batch=16, learning_rate=5e-3)
+    how = Finetune(teacher=teacher, epochs=6, batch=16, learning_rate=5e-3)
     after = how(shared, context())
     before, best = after.lineage[-1].notes["validation"]
     assert best < before
@@ -104,7 +104,7 @@ def test_quantization_aware_training_keeps_what_was_bought(kept: str) -> None:
     before = PruneMagnitude(sparsity=0.4)(before) if "zeros" in kept else before
     before = ClusterWeights(clusters=4)(before) if "values" in kept else before
     rounded = QuantizeStatic()(before, ctx)
-    after = Recover(teacher=teacher, epochs=2, batch=16, learning_rate=5e-3)(rounded, ctx)
+    after = Finetune(teacher=teacher, epochs=2, batch=16, learning_rate=5e-3)(rounded, ctx)
     after = Model.from_proto(onnx.load_from_string(after.to_bytes()))
     checked, moved = 0, False
     for name, old in graphs.weights_of(rounded).items():

@@ -1,4 +1,4 @@
-"""Recover: what pruning and rounding cost comes back, and what it refuses."""
+"""Finetune: what pruning and rounding cost comes back, and what it refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
-from trimtab.passes import PruneMagnitude, QuantizeStatic, Recover, Simplify
+from trimtab.passes import Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.training.torch_graph import state, to_module
 from trimtab.passes.training.torch_graph.augment import PLAIN, Augment, augmentation_for
@@ -40,7 +40,7 @@ SHORT = {"epochs": 8, "batch": 16, "learning_rate": 5e-3}
 def test_a_pruned_network_comes_near_its_teacher_again_and_its_zeros_stay() -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
-    after = Recover(teacher=teacher, **SHORT)(pruned, context())
+    after = Finetune(teacher=teacher, **SHORT)(pruned, context())
     before, best = notes(after)["validation"]
     assert best < 0.5 * before
     for name in ("w0", "w1", "w2", "w3"):
@@ -51,7 +51,7 @@ def test_a_pruned_network_comes_near_its_teacher_again_and_its_zeros_stay() -> N
 def test_what_the_pass_says_is_what_onnxruntime_computes() -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
-    after = Recover(teacher=teacher, **SHORT)(pruned, context())
+    after = Finetune(teacher=teacher, **SHORT)(pruned, context())
     parts = images().split({"training": 0.9, "validation": 0.1}, seed=3)
     (batch,) = parts["validation"]
     mine, theirs = (run(build_session(m), dict(batch.feeds))["y"] for m in (after, teacher))
@@ -78,7 +78,7 @@ def coarse() -> Model:
 
 def test_a_quantized_graph_trains_through_its_rounding() -> None:
     rough = coarse()
-    after = Recover(teacher=graphs.cnn(), **SHORT)(rough, context())
+    after = Finetune(teacher=graphs.cnn(), **SHORT)(rough, context())
     before, best = notes(after)["validation"]
     assert best < 0.7 * before
     assert graphs.ops(after) == graphs.ops(rough)
@@ -90,7 +90,7 @@ def test_a_quantized_graph_trains_through_its_rounding() -> None:
 
 
 def test_onnxruntime_agrees_with_the_trained_module() -> None:
-    after = Recover(teacher=graphs.cnn(), **SHORT)(coarse(), context())
+    after = Finetune(teacher=graphs.cnn(), **SHORT)(coarse(), context())
     feeds = random_feeds(after, batch=8)
     exact = SessionConfig(config={EXACT_INT8: "1"})  # on a CPU without VNNI as on one with it
     expected = run(build_session(after, exact), feeds)["y"]
@@ -100,7 +100,7 @@ def test_onnxruntime_agrees_with_the_trained_module() -> None:
 
 
 def test_steps_of_biases_follow_from_the_learned_ones() -> None:
-    after = Recover(teacher=graphs.cnn(), **SHORT)(quantized(), context())
+    after = Finetune(teacher=graphs.cnn(), **SHORT)(quantized(), context())
     values = weights(after)
     checked = 0
     for node in after.graph:
@@ -115,7 +115,7 @@ def test_steps_of_biases_follow_from_the_learned_ones() -> None:
 
 def test_steps_stay_where_they_are_not_learned() -> None:
     rough = quantized()
-    after = Recover(teacher=graphs.cnn(), learn_steps=False, **SHORT)(rough, context())
+    after = Finetune(teacher=graphs.cnn(), learn_steps=False, **SHORT)(rough, context())
     for name, weight in to_module(rough).weights.items():
         if weight.role == "step":
             np.testing.assert_array_equal(weights(after)[name], weights(rough)[name])
@@ -124,13 +124,13 @@ def test_steps_stay_where_they_are_not_learned() -> None:
 def test_learns_from_labels_alone() -> None:
     data = images(labels=True)
     pruned = PruneMagnitude(sparsity=0.8)(graphs.cnn(), context())
-    after = Recover(loss=("ce",), **SHORT)(pruned, context(data))
+    after = Finetune(loss=("ce",), **SHORT)(pruned, context(data))
     before, best = notes(after)["validation"]
     assert best < before
 
 
 def test_labels_choose_the_divergence_of_classes_and_none_the_distance() -> None:
-    short = Recover(steps=1)
+    short = Finetune(steps=1)
     assert notes(short(graphs.cnn(), context(images(labels=True))))["loss"] == {"kd": 1.0}
     assert notes(short(graphs.cnn(), context()))["loss"] == {"mse": 1.0}
 
@@ -154,23 +154,23 @@ def test_each_way_to_train_improves(fields: dict[str, Any]) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     given = SHORT | {"epochs": 3} if "time" not in fields else {"batch": 16, "learning_rate": 5e-3}
-    after = Recover(teacher=teacher, **given | fields)(pruned, context())
+    after = Finetune(teacher=teacher, **given | fields)(pruned, context())
     before, best = notes(after)["validation"]
     assert best < before
 
 
 def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
     teacher = graphs.cnn()
-    how = Recover(teacher=teacher, batch_norm="trained", epochs=1, batch=16)
+    how = Finetune(teacher=teacher, batch_norm="trained", epochs=1, batch=16)
     assert "BatchNormalization" not in graphs.ops(how(teacher, context()))
     assert "BatchNormalization" in graphs.ops(how.with_fields(fold=False)(teacher, context()))
-    assert "BatchNormalization" in graphs.ops(Recover(steps=1)(teacher, context()))
+    assert "BatchNormalization" in graphs.ops(Finetune(steps=1)(teacher, context()))
 
 
 def test_what_the_teacher_said_is_kept_and_changes_nothing(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
-    how = Recover(teacher=teacher, augment="both", views=2, **SHORT | {"epochs": 3})
+    how = Finetune(teacher=teacher, augment="both", views=2, **SHORT | {"epochs": 3})
     plain = how(pruned, context())
     first = how.with_fields(cache=str(tmp_path))(pruned, context())
     files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -189,7 +189,7 @@ def test_whole_batches_of_the_users_code_train_with_a_cache(tmp_path: Path) -> N
 
     data = Dataset.of_batches(stream)
     pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
-    how = Recover(teacher=graphs.cnn(), epochs=4, learning_rate=5e-3, augment="mirror")
+    how = Finetune(teacher=graphs.cnn(), epochs=4, learning_rate=5e-3, augment="mirror")
     after = how.with_fields(cache=str(tmp_path))(pruned, context(data))
     before, best = notes(after)["validation"]
     assert best < before
@@ -238,10 +238,10 @@ def test_features_of_other_widths_are_projected() -> None:
             f = Flatten (p)
             y = Gemm <transB=1> (f, v)
         }""")
-    how = Recover(teacher=graphs.cnn(), loss=("mse", "features"), features=("c=r0",), **SHORT)
+    how = Finetune(teacher=graphs.cnn(), loss=("mse", "features"), features=("c=r0",), **SHORT)
     before, best = notes(how(narrow, context()))["validation"]
     assert best < before
-    other = Recover(teacher=graphs.cnn(), features=("c=c2",), steps=1)
+    other = Finetune(teacher=graphs.cnn(), features=("c=c2",), steps=1)
     with pytest.raises(ModelError, match="feature 'c'"):
         other(narrow, context())
 
@@ -252,30 +252,30 @@ def test_features_are_named_by_tensor_by_node_or_by_submodule() -> None:
         for node in model.graph:
             node.name = f"body.{node.outputs[0].name}/{node.op_type}"
     for feature in ("r1", "body.r1/Relu", "body.r1", "body.r1=body.a1"):
-        how = Recover(teacher=teacher, loss=("features",), features=(feature,), steps=1)
+        how = Finetune(teacher=teacher, loss=("features",), features=(feature,), steps=1)
         assert notes(how(student, context()))["steps"] == 1
-    nowhere = Recover(teacher=teacher, loss=("features",), features=("body.r",), steps=1)
+    nowhere = Finetune(teacher=teacher, loss=("features",), features=("body.r",), steps=1)
     with pytest.raises(OptionError, match=r"body\.r"):
         nowhere(student, context())
 
 
 def test_the_given_weights_stay_where_nothing_does_better() -> None:
     model = graphs.cnn()
-    after = Recover(epochs=1, batch=16)(model, context())
+    after = Finetune(epochs=1, batch=16)(model, context())
     assert notes(after)["best_step"] == 0
     np.testing.assert_array_equal(weights(after)["w1"], weights(model)["w1"])
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_batch() -> None:
     pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
-    how = Recover(teacher=graphs.cnn(), optimizer="sgd", learning_rate=1e12, clip=0, epochs=9)
+    how = Finetune(teacher=graphs.cnn(), optimizer="sgd", learning_rate=1e12, clip=0, epochs=9)
     after = how.with_fields(batch=16, warmup=0.0)(pruned, context())
     assert re.search(r"batch \d+ of epoch \d+: items \d+, ", notes(after)["stopped"])
     assert all(np.isfinite(a).all() for a in weights(after).values())
 
 
 def test_patience_ends_it() -> None:
-    after = Recover(patience=2, epochs=50, batch=16)(graphs.cnn(), context())
+    after = Finetune(patience=2, epochs=50, batch=16)(graphs.cnn(), context())
     assert "no improvement" in notes(after)["stopped"]
     assert notes(after)["steps"] < 50
 
@@ -283,7 +283,7 @@ def test_patience_ends_it() -> None:
 def test_an_interrupted_run_gives_its_best_and_goes_on_from_there(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
-    how = Recover(teacher=teacher, **SHORT)
+    how = Finetune(teacher=teacher, **SHORT)
     whole = how(pruned, context())
     file = str(tmp_path / "state.pt")
     progress = Interrupting(after=13)
@@ -296,7 +296,7 @@ def test_an_interrupted_run_gives_its_best_and_goes_on_from_there(tmp_path: Path
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    how = Recover(checkpoint=str(tmp_path / "state.pt"), resume=True, steps=1)
+    how = Finetune(checkpoint=str(tmp_path / "state.pt"), resume=True, steps=1)
     how(graphs.cnn(), context())
     pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
     with pytest.raises(ModelError, match="another model"):
@@ -325,19 +325,19 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 def test_labels_out_of_range_and_labels_that_are_not_there() -> None:
     wrong = Dataset.of_arrays({"x": np.zeros((8, 3, 8, 8), np.float32)}, np.arange(8))
     with pytest.raises(DataError, match="4 classes"):
-        Recover(loss=("ce",))(graphs.cnn(), context(wrong))
+        Finetune(loss=("ce",))(graphs.cnn(), context(wrong))
     with pytest.raises(DataError, match="needs labels"):
-        Recover(loss=("ce",))(graphs.cnn(), context())
+        Finetune(loss=("ce",))(graphs.cnn(), context())
 
 
 def test_too_few_items() -> None:
     with pytest.raises(DataError, match="1 items"):
-        Recover()(graphs.cnn(), context(images(1)))
+        Finetune()(graphs.cnn(), context(images(1)))
 
 
 def test_a_teacher_with_other_outputs() -> None:
     with pytest.raises(ModelError, match="outputs"):
-        Recover(teacher=graphs.relu_only())(
+        Finetune(teacher=graphs.relu_only())(
             graphs.model_of("""(float[batch,4] x) => (float[batch,3] z) <float[4,3] w> {
                 z = MatMul (x, w)
             }"""),
@@ -358,20 +358,20 @@ SHAPES = {
 @pytest.mark.parametrize("what", SHAPES)
 def test_a_teacher_of_other_inputs_or_shapes(what: str) -> None:
     with pytest.raises(ModelError, match=what) as refused:
-        Recover(teacher=graphs.model_of(SHAPES[what]), steps=1)(graphs.cnn(), context())
+        Finetune(teacher=graphs.model_of(SHAPES[what]), steps=1)(graphs.cnn(), context())
     assert refused.value.hint
 
 
 def test_a_teacher_with_other_names_is_matched_by_order_if_asked() -> None:
     other = graphs.model_of(SHAPES["inputs"].replace(" y)", " z)").replace("y =", "z ="))
     with pytest.raises(ModelError, match="--match order"):
-        Recover(teacher=other, steps=1)(graphs.cnn(), context())
-    after = Recover(teacher=other, match="order", steps=1)(graphs.cnn(), context())
+        Finetune(teacher=other, steps=1)(graphs.cnn(), context())
+    after = Finetune(teacher=other, match="order", steps=1)(graphs.cnn(), context())
     assert notes(after)["steps"] == 1
 
 
 def test_data_smaller_than_a_batch_are_one_batch() -> None:
-    after = Recover(epochs=3, batch=64)(graphs.cnn(), context(images(10)))
+    after = Finetune(epochs=3, batch=64)(graphs.cnn(), context(images(10)))
     assert notes(after)["items"] == [9, 1]
     assert notes(after)["steps"] == 3
 
@@ -390,7 +390,7 @@ def test_weights_behind_an_operator_without_gradient_are_told() -> None:
         seed=4,
     )
     progress = Interrupting(after=10**9)
-    after = Recover(teacher=other, steps=2, batch=8)(model, context(data, progress=progress))
+    after = Finetune(teacher=other, steps=2, batch=8)(model, context(data, progress=progress))
     assert notes(after)["untrained"] == ["w"]
     assert any("Round" in line for line in progress.said)
 
@@ -403,7 +403,7 @@ def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
     }""")
     data = Dataset.of_arrays({"x": np.ones((8, 4), np.float32)})
     with pytest.raises(ModelError, match="ArgMax"):
-        Recover(steps=1)(model, context(data))
+        Finetune(steps=1)(model, context(data))
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +412,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"trimtab\[torch\]"):
-        Recover()(graphs.cnn(), context())
+        Finetune()(graphs.cnn(), context())
 
 
 @pytest.mark.parametrize(
@@ -429,12 +429,12 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_fields_that_make_no_sense(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(OptionError, match=what):
-        Recover(**fields)
+        Finetune(**fields)
 
 
 def test_a_teacher_in_memory_is_named_in_the_lineage() -> None:
     teacher = graphs.cnn()
-    after = Recover(teacher=teacher, steps=1)(graphs.cnn(), context())
+    after = Finetune(teacher=teacher, steps=1)(graphs.cnn(), context())
     assert after.lineage[-1].params["teacher"] == teacher.name
 
 
@@ -447,7 +447,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     data = str(tmp_path / "data.npz")
     np.savez(data, **dict(next(iter(images(96).sized(96))).feeds))
     files = [str(tmp_path / n) for n in ("pruned.onnx", "out.onnx", "float.onnx")]
-    args = ["recover", files[0], "-o", files[1], "--teacher", files[2], "--data", data]
+    args = ["finetune", files[0], "-o", files[1], "--teacher", files[2], "--data", data]
     assert main([*args, "--epochs", "8", "--batch", "16", "--learning-rate", "0.005"]) == 0
     before, best = notes(Model.load(files[1]))["validation"]
     assert best < 0.6 * before

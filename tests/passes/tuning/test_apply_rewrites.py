@@ -22,7 +22,7 @@ RESIDUAL = """
 
 
 def test_the_residual_before_a_norm_becomes_a_sum() -> None:
-    made = find("apply-forms")()(model_of(RESIDUAL), X64)
+    made = find("apply-rewrites")()(model_of(RESIDUAL), X64)
     assert ops(made) == ["MatMul", "Sum", "LayerNormalization"]
     assert made.lineage[-1].notes["sites"] == {"sum-before-norm": 1}
 
@@ -30,18 +30,18 @@ def test_the_residual_before_a_norm_becomes_a_sum() -> None:
 def test_where_nothing_was_measured_it_writes_nothing_and_says_so() -> None:
     gpu = Context(target=Target.named("cuda"))
     model = model_of(RESIDUAL)
-    made = find("apply-forms")()(model, gpu)
+    made = find("apply-rewrites")()(model, gpu)
     assert ops(made) == ops(model)
     assert "nothing was measured on such a machine" in made.lineage[-1].notes["declined"][0][1]
-    named = find("apply-forms").from_json({"rules": ["sum-before-norm"]})(model, gpu)
+    named = find("apply-rewrites").from_json({"rules": ["sum-before-norm"]})(model, gpu)
     assert "Sum" in ops(named)
 
 
 def test_without_a_site_the_model_stays_the_same() -> None:
     model = cnn()
-    assert find("apply-forms")()(model, X64).digest == model.digest
+    assert find("apply-rewrites")()(model, X64).digest == model.digest
 
 
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(OptionError, match="Did you mean 'sum-before-norm'"):
-        find("apply-forms").from_json({"rules": ["sum-before-norms"]})
+        find("apply-rewrites").from_json({"rules": ["sum-before-norms"]})
