@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SOURCES := core trimtab exporter models passes runtime_bench tests benchmarks examples
+SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples
 
 .PHONY: demo test test-fast check format setup clean
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ SOURCES := core trimtab exporter models passes runtime_bench tests benchmarks ex
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
 	@echo "make test       all tests        make test-fast  those under a minute"
-	@echo "make check      format, lint, types        make format  write the format"
+	@echo "make check      format, lint, types, who imports whom        make format  write the format"
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mypy typing_tests/public_api.py
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/architecture.py --brief
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

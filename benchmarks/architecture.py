@@ -1,6 +1,6 @@
 """Count boxes, floors, arrows, circles and names of the source: what ARCHITECTURE.md promises.
 
-    python benchmarks/architecture.py [--json FILE] [--arrows passes]
+    python benchmarks/architecture.py [--json FILE] [--brief] [--arrows passes]
 
 A box is a file or a folder of a room; an arrow is an import of one box by another, those inside
 functions and under TYPE_CHECKING included; a box stands one floor above the highest that it
@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("core", "exporter", "models", "passes", "runtime_bench", "trimtab")
@@ -148,7 +149,7 @@ def floors(boxes: Iterable[str], pairs: Iterable[tuple[str, str]]) -> int:
     return max((height(box) for box in boxes), default=0)
 
 
-def figures(sources: list[Source]) -> dict[str, object]:
+def figures(sources: list[Source]) -> dict[str, Any]:
     """Everything that is promised, as JSON values."""
     rooms: dict[str, dict[str, int]] = {}
     for room in FOLDERS:
@@ -178,6 +179,26 @@ def figures(sources: list[Source]) -> dict[str, object]:
     }
 
 
+def broken_promises(found: dict[str, Any]) -> list[str]:
+    """A line for each promise that does not hold."""
+    rooms = found["rooms"]
+    return [
+        *(f"{r} has {rooms[r]['boxes']} boxes" for r, n in BOXES.items() if rooms[r]["boxes"] > n),
+        *(
+            f"{r} has {rooms[r]['floors']} floors"
+            for r, n in FLOORS.items()
+            if rooms[r]["floors"] > n
+        ),
+        *(f"{r}: {row['back']} boxes import each other" for r, row in rooms.items() if row["back"]),
+        *("a circle of imports: " + ", ".join(group) for group in found["circles"]),
+        *(
+            f"class {name} is defined in {' and '.join(where)}"
+            for name, where in found["classes_of_one_name"].items()
+        ),
+        *([f"a folder has {n} files"] if (n := found["most_files_of_a_folder"]) > FILES else []),
+    ]
+
+
 def commit() -> str:
     """The commit that is counted."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -191,6 +212,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--arrows", metavar="ROOM", help="list a room's arrows and their files")
+    parser.add_argument("--brief", action="store_true", help="what is broken, and the figures")
     args = parser.parse_args()
     sources = read_sources()
     if args.arrows:
@@ -200,17 +222,14 @@ def main() -> int:
     found = figures(sources)
     if args.json:
         args.json.write_text(json.dumps({"commit": commit(), **found}, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
-    rooms = found["rooms"]
-    broken = [r for r, most in BOXES.items() if rooms[r]["boxes"] > most]
-    broken += [r for r, most in FLOORS.items() if rooms[r]["floors"] > most]
-    broken += [r for r in rooms if rooms[r]["back"]]
-    good = not (broken or found["circles"] or found["classes_of_one_name"])
-    good = good and found["most_files_of_a_folder"] <= FILES
-    for room, row in rooms.items():
+    if not args.brief:
+        print(json.dumps(found, indent=1))
+    broken = broken_promises(found)
+    print("\n".join(broken))
+    for room, row in found["rooms"].items():
         print(f"FIGURE {room}_boxes={row['boxes']} {room}_floors={row['floors']}")
     print(f"FIGURE circles={len(found['circles'])} lines={found['lines']}")
-    return 0 if good else 1
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
