@@ -18,7 +18,8 @@ from .machine.environment import Environment
 from .machine.noise_check import Fitness
 from .measure.compare import ModelOrPath
 from .measure.startup import Card
-from .measure.values import Comparison, Measurement, Verdict
+from .measure.values import Comparison, Measurement
+from .stats.verdict import Verdict
 
 
 @dataclass(frozen=True)

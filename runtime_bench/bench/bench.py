@@ -17,7 +17,6 @@ from trimtab.core.target import Target
 
 from ..doctor.diagnose import diagnose
 from ..doctor.report import document, lines
-from ..gate.rules import ratio_verdict
 from ..machine.environment import Environment
 from ..machine.noise_check import Fitness, Snapshot, fit_to_measure
 from ..measure.compare import ModelOrPath, compare, measure
@@ -27,7 +26,7 @@ from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import tail_test
 from ..stats.verdict import decide
-from .budgets import Budget
+from .budgets import Budget, ratio_verdict
 
 #: Lines for people, and the same as JSON values.
 Told = tuple[Sequence[str], dict[str, Any]]

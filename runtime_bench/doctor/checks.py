@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS, QDQ_OPS
 
-from .diagnose import Facts, Finding
+from .findings import Facts, Finding
 from .graph import REORDERS, constant_of, is_constant, makes_int8
 from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS
 
-from .diagnose import Facts, Finding
+from .findings import Facts, Finding
 from .graph import Island, constant_of, consumers, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel

@@ -8,7 +8,8 @@ from typing import Any
 from trimtab.core.ort.running import INT8_OPS
 from trimtab.core.text import table
 
-from .diagnose import Diagnosis, Facts, Finding
+from .diagnose import Diagnosis
+from .findings import Facts, Finding
 from .profile import Profile
 
 #: Groups of nodes that are listed one by one.

@@ -20,11 +20,12 @@ from typing import Literal
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
 from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
 
-from ..bench.budgets import Budget, Gate
+from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import Fitness
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import TailTest, tail_test
-from .verdicts import Facts, Ruled, Ruling
+from ..stats.verdict import Ruled
+from .verdicts import Facts, Ruling
 
 OnInconclusive = Literal["report", "fail", "pass"]
 #: Bound on the probability that any statistical budget of a run is ruled wrongly.
@@ -54,21 +55,6 @@ def _rule(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
     if budget.kind in facts.failures:
         return Ruling(budget, "inconclusive", f"not measured: {facts.failures[budget.kind]}")
     return _JUDGES[budget.kind](budget, gate, facts, alpha)
-
-
-def slowest_allowed(budget: Budget) -> float:
-    """ln(reference / model) at the limit: ln 1.5 for `speedup: 1.5`, -ln 1.02 for 2% tolerance."""
-    return math.log(budget.limit) if budget.name == "speedup" else -math.log1p(budget.tolerance)
-
-
-def ratio_verdict(test: PairedTest, budget: Budget, alpha: float, resolution: float) -> Ruled:
-    """Whether the blocks prove the budget broken, or held within the resolution, or neither."""
-    limit, boundary = math.log(1 / alpha), slowest_allowed(budget)
-    if test.evidence_below(boundary) >= limit:
-        return "fail"
-    if test.evidence_above(boundary - math.log1p(resolution)) >= limit:
-        return "pass"
-    return "inconclusive"
 
 
 def _ratio(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:

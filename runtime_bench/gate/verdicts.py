@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.metric import Quality
 from trimtab.core.ort.running import Share
@@ -14,8 +14,7 @@ from ..bench.budgets import Budget
 from ..machine.noise_check import Fitness
 from ..measure.startup import Card
 from ..measure.values import Comparison, Measurement
-
-Ruled = Literal["pass", "fail", "inconclusive"]
+from ..stats.verdict import Ruled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
@@ -17,9 +17,9 @@ from ..machine.environment import Environment
 from ..machine.noise_check import Fitness
 from ..machine.placement import Placement
 from ..stats.percentiles import percentile
+from ..stats.verdict import Verdict
 
 SCHEMA = 1
-Verdict = Literal["better", "worse", "same", "inconclusive"]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from ..measure.values import Verdict
 from .e_process import PairedTest
+
+#: A candidate against its base.
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+#: A model against a budget.
+Ruled = Literal["pass", "fail", "inconclusive"]
 
 
 def evidence(test: PairedTest, resolution: float) -> dict[str, float]:

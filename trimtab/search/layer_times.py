@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trimtab.runtime_bench.doctor.diagnose import Facts
+from trimtab.runtime_bench.doctor.findings import Facts
 from trimtab.runtime_bench.doctor.profile import NodeTime
 
 
