@@ -14,7 +14,7 @@ from trimtab.core.target import PRESETS, Target
 
 from ..machine.providers import nodes_by_provider
 from .checks import FINDERS
-from .findings import Facts, Finding
+from .findings import Finding, GraphFacts
 from .graph import Island, islands, key_of
 from .profile import profile
 
@@ -28,7 +28,7 @@ class Diagnosis:
         findings: those that cost come first.
     """
 
-    facts: Facts
+    facts: GraphFacts
     findings: tuple[Finding, ...] = field(default_factory=tuple)
 
     @property
@@ -59,17 +59,17 @@ def diagnose(
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    facts = gather(model, feeds, config or SessionConfig(), target=target)
+    facts = collect_facts(model, feeds, config or SessionConfig(), target=target)
     if profiled:
         settings = config or SessionConfig()
         other = profile(baseline, settings, feeds) if baseline is not None else None
         facts = replace(facts, times=profile(model, settings, feeds), baseline=other)
-    return Diagnosis(facts, examine(facts))
+    return Diagnosis(facts, run_finders(facts))
 
 
-def gather(
+def collect_facts(
     model: Model, feeds: Feeds, config: SessionConfig, *, target: Target | None = None
-) -> Facts:
+) -> GraphFacts:
     """The facts that need no clock."""
     where = target or _target_of(config)
     config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
@@ -80,7 +80,7 @@ def gather(
         placed = nodes_by_provider(model, config)
         elsewhere = [nodes for name, nodes in placed.items() if name != config.provider]
         fallback = tuple(pair for nodes in elsewhere for pair in nodes)
-    return Facts(
+    return GraphFacts(
         model,
         running,
         int8_share(model, config, feeds),
@@ -112,7 +112,7 @@ def _freed(
     return frozenset(before - still)
 
 
-def examine(facts: Facts) -> tuple[Finding, ...]:
+def run_finders(facts: GraphFacts) -> tuple[Finding, ...]:
     """The findings of all finders; those that cost come first, the slowest of them before."""
     found = [finding for finder in FINDERS for finding in finder(facts)]
     return tuple(sorted(found, key=lambda f: (f.severity != "costs", -(f.time_share or 0))))

@@ -1,4 +1,4 @@
-"""Facts that the doctor's finders look at, and the findings that they report."""
+"""GraphFacts that the doctor's finders look at, and the findings that they report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Finding:
         severity: `costs` time or memory, or a `note`.
         nodes: names in the file.
         why: the reason, one or two sentences.
-        mend: what to do, naming a command where there is one.
+        fix: what to do, naming a command where there is one.
         cause: short name of the reason, by which findings are grouped.
         time_share: part of the profiled time of these nodes, None without a profile.
     """
@@ -41,17 +41,18 @@ class Finding:
     severity: Severity
     nodes: tuple[str, ...]
     why: str
-    mend: str
+    fix: str
     cause: str = ""
     time_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return dict(self.__dict__, nodes=list(self.nodes))
+        """Return all fields as JSON values; the fix keeps its first key, `mend`."""
+        plain = {"mend" if k == "fix" else k: v for k, v in self.__dict__.items()}
+        return plain | {"nodes": list(self.nodes)}
 
 
 @dataclass(frozen=True)
-class Facts:
+class GraphFacts:
     """What is known of a model before anything is judged.
 
     Attributes:
@@ -116,4 +117,4 @@ class Facts:
         return any(n.op_type in QDQ_OPS or makes_int8(n) for n in nodes)
 
 
-Finder = Callable[[Facts], Iterable[Finding]]
+Finder = Callable[[GraphFacts], Iterable[Finding]]

@@ -21,9 +21,9 @@ from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineErro
 from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
 
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import TailTest, tail_test
+from ..stats.percentiles import PercentileTest, percentile_test
 from ..stats.verdict import Ruled
 from .verdicts import Facts, Ruling
 
@@ -86,7 +86,7 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     if solo is None:
         return _unmeasured(budget)
     samples = solo.quiet_ns if budget.quiet else solo.samples_ns
-    test = tail_test(samples, budget.limit, quantile=budget.quantile, alpha=alpha)
+    test = percentile_test(samples, budget.limit, quantile=budget.quantile, alpha=alpha)
     value = solo.median_ns if budget.quantile == 0.5 else None
     if not budget.quiet and budget.quantile != 0.5:
         value = solo.percentile_ns(budget.quantile)
@@ -94,7 +94,7 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     over = f"{test.over} of {test.runs} runs over {budget.text}"
     allowed = f"{1 - budget.quantile:.2g} of them may be"
     evidence = f"{estimate}{over}, {allowed}"
-    return _timed(budget, test, alpha, evidence=evidence, fitness=solo.fitness, value=value)
+    return _timed(budget, test, alpha, evidence=evidence, noise_check=solo.noise_check, value=value)
 
 
 def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
@@ -103,39 +103,39 @@ def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  #
     load = budget.name == "load"
     samples = facts.card.load_ns if load else facts.card.first_ns
     value = facts.card.median_load_ns if load else facts.card.median_first_ns
-    test = tail_test(samples, budget.limit, quantile=0.5, alpha=alpha)
+    test = percentile_test(samples, budget.limit, quantile=0.5, alpha=alpha)
     counted = f"{test.over} of {test.runs} fresh processes over {budget.text}"
     evidence = f"median {budget.told(value)}; {counted}"
-    fitness = facts.start_fitness
-    return _timed(budget, test, alpha, evidence=evidence, fitness=fitness, value=value)
+    noise_check = facts.start_fitness
+    return _timed(budget, test, alpha, evidence=evidence, noise_check=noise_check, value=value)
 
 
 def _timed(
     budget: Budget,
-    test: TailTest,
+    test: PercentileTest,
     alpha: float,
     *,
     evidence: str,
-    fitness: Fitness,
+    noise_check: NoiseCheck,
     value: float | None,
 ) -> Ruling:
     """An absolute time: held anywhere, broken only on a machine found quiet enough."""
     if test.verdict == "pass":
         return Ruling(budget, "pass", evidence, value)
-    if test.verdict == "fail" and fitness.fit:
+    if test.verdict == "fail" and noise_check.fit:
         return Ruling(budget, "fail", evidence, value)
     needed = fewest_runs(budget.quantile, alpha)
     if test.runs < needed:
         why = f"{evidence}; {needed} runs are needed, give more --max-time"
         return Ruling(budget, "inconclusive", why, value)
-    if not fitness.fit:
-        why = f"{evidence}; proves nothing here: {'; '.join(fitness.reasons)}"
+    if not noise_check.fit:
+        why = f"{evidence}; proves nothing here: {'; '.join(noise_check.reasons)}"
         return Ruling(budget, "inconclusive", why, value, unfit=True)
     return Ruling(budget, "inconclusive", f"{evidence}; too close to tell yet", value)
 
 
 def fewest_runs(quantile: float, alpha: float) -> int:
-    """Runs before which no decision is possible: the first look of `tail_test`, q^n <= alpha/2."""
+    """Runs before which no decision is possible: the first look of the test, q^n <= alpha/2."""
     return math.ceil(math.log(alpha / 2) / math.log(quantile))
 
 

@@ -66,7 +66,7 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
     return math.exp(low), math.exp(max(low, high))
 
 
-def settled(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
+def is_decided(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
     """Whether the verdict stands and the interval is no wider than the resolution on each side."""
     if decide(test, alpha=alpha, resolution=resolution, renewed=renewed) == "inconclusive":
         return False
