@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def examined(title: str, model: Model, target: Target) -> Diagnosis:
-    """Examine a model and print what is wrong by cause."""
+    """Diagnose a model and print its islands by cause."""
     diagnosis = diagnose(model, random_feeds(model), SessionConfig(), target=target, profiled=False)
     causes = Counter(f.cause for f in islands(diagnosis))
     ops = Counter(node.op_type for node in running_graph(model).graph)

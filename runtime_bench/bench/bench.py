@@ -1,6 +1,6 @@
-"""Where measurements are taken: on this machine, or on a device that runs the same code.
+"""The bench that takes measurements: this machine, or a device that runs the same code.
 
-Everything that measures asks a `Bench`, so that nothing but the bench knows of devices.
+All that measures uses a `Bench`, so nothing else needs to know about devices.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from ..stats.percentiles import percentile_test
 from ..stats.verdict import decide
 from .budgets import Budget, ratio_verdict
 
-#: Lines for people, and the same as JSON values.
+#: Lines of a report, and the same as JSON values.
 TextAndJson = tuple[Sequence[str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long and how surely to measure; see `compare`.
+    """Duration and confidence of a measurement; see `compare`.
 
     Attributes:
-        config: how sessions are built.
-        max_seconds: of all together.
-        alpha: bound on any wrong verdict.
-        resolution: relative difference that counts as none.
-        seed: of the order of blocks.
-        in_process: all sessions in one process.
-        concurrency: callers at once.
-        budgets: ends a measurement as soon as they are decided.
-        brief: ends a comparison as soon as its verdict stands, however wide the interval.
+        config: session configuration.
+        max_seconds: time limit of all together.
+        alpha: bound on the probability of any wrong verdict.
+        resolution: relative difference below which two models count as equal.
+        seed: random seed of the order of blocks (default 0).
+        in_process: run all sessions in this process.
+        concurrency: number of concurrent callers.
+        budgets: stop a measurement as soon as these are decided.
+        brief: stop a comparison as soon as it has a verdict, however wide the interval.
     """
 
     config: SessionConfig
@@ -60,7 +60,7 @@ class Timing:
 
 
 class Bench(Protocol):
-    """Takes measurements; what each raises is told in `compare`, `measure` and `startup_costs`."""
+    """A place that takes measurements; for errors see `compare`, `measure`, `startup_costs`."""
 
     def compare(
         self,
@@ -70,19 +70,19 @@ class Bench(Protocol):
         how: Timing,
         progress: Progress,
     ) -> list[Comparison]:
-        """Candidates against a base, interleaved."""
+        """Compare candidates with a base, interleaved."""
         ...
 
     def measure(
         self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
-        """Models side by side, without a verdict."""
+        """Measure models side by side, without a verdict."""
         ...
 
     def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
-        """What a model costs to start and hold, and whether the machine was quiet meanwhile."""
+        """Measure the startup costs of a model, and check the machine's noise meanwhile."""
         ...
 
     def diagnosis(
@@ -94,15 +94,15 @@ class Bench(Protocol):
         *,
         profiled: bool,
     ) -> TextAndJson:
-        """What runs there and why it is slow; see `doctor.diagnose`."""
+        """Diagnose what runs there and why it is slow; see `doctor.diagnose`."""
         ...
 
     def environment(self) -> Environment:
-        """Of the machine that measures."""
+        """Describe the machine that measures."""
         ...
 
     def target(self, threads: int | None) -> Target:
-        """What that machine's kernels want."""
+        """Describe that machine as a target of optimization."""
         ...
 
 
@@ -167,7 +167,7 @@ class LocalBench:
         profiled: bool,
         target: Target | None = None,
     ) -> TextAndJson:
-        """See `Bench`; for a target that is not this machine, by its table."""
+        """See `Bench`; for a target other than this machine, by its preset."""
         models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
         found = diagnose(
             models[0],
@@ -203,7 +203,7 @@ def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | Non
 
 
 def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
-    """A verdict that holds for kept sessions too, and an interval of two ends to report."""
+    """Return the rule that stops at a verdict, even for kept sessions, and a finite interval."""
 
     def stands(test: PairedTest) -> bool:
         verdict = decide(test, alpha=alpha, resolution=how.resolution, renewed=False)
@@ -213,7 +213,7 @@ def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
 
 
 def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
-    """Every budget is ruled; a few blocks more, until the interval has two ends to report."""
+    """Return the rule that stops when every budget is decided and the interval is finite."""
 
     def decided(test: PairedTest) -> bool:
         for budget in how.budgets:
@@ -227,9 +227,9 @@ def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
 def percentiles_decided(
     budgets: Sequence[Budget], alpha: float
 ) -> Callable[[Sequence[Sequence[int]]], bool]:
-    """When the runs of one model decide all its percentile budgets.
+    """Return the rule that stops when a model's runs decide all its percentile budgets.
 
-    It looks again only after the runs have grown by a tenth, since a look goes through all of them.
+    It looks again only after the runs have grown by a tenth, since a look reads all of them.
     """
     next_look = 0
 

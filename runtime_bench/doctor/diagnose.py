@@ -1,6 +1,6 @@
-"""Why a model is slow: a list of finders over the graph that onnxruntime really runs.
+"""Diagnosis of a slow model: a list of finders over the graph that onnxruntime really runs.
 
-A finder is a function from facts to findings; to add one, write it and name it in `FINDERS`.
+A finder is a function from facts to findings; to add one, write it and list it in `FINDERS`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .profile import profile
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor says.
+    """Diagnosis of a model.
 
     Attributes:
-        facts: that it rests on.
-        findings: those that cost come first.
+        facts: facts that it is based on.
+        findings: findings, those that cost first.
     """
 
     facts: GraphFacts
@@ -33,7 +33,7 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that costs."""
+        """True if no finding costs time or memory."""
         return all(finding.severity != "costs" for finding in self.findings)
 
 
@@ -46,15 +46,15 @@ def diagnose(
     baseline: Model | None = None,
     profiled: bool = True,
 ) -> Diagnosis:
-    """Examine a model.
+    """Diagnose why a model is slow.
 
     Args:
         model: any model.
-        feeds: what it is run with.
-        config: how its session is deployed.
-        target: where it runs; this machine where None.
-        baseline: the float original, to show operators side by side.
-        profiled: whether to profile, which runs the model for about a second.
+        feeds: arrays by input name.
+        config: session configuration of the deployment.
+        target: target that it runs on (default this machine).
+        baseline: float original, to show operators side by side.
+        profiled: profile the model, which runs it for about a second (default true).
 
     Raises:
         RunError: onnxruntime refuses the model.
@@ -70,7 +70,7 @@ def diagnose(
 def collect_facts(
     model: Model, feeds: Feeds, config: SessionConfig, *, target: Target | None = None
 ) -> GraphFacts:
-    """The facts that need no clock."""
+    """Collect the facts that need no timing."""
     where = target or _target_of(config)
     config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
     running = running_graph(model, config).graph
@@ -101,7 +101,7 @@ def _target_of(config: SessionConfig) -> Target:
 def _freed(
     model: Model, config: SessionConfig, found: tuple[Island, ...], target: Target
 ) -> frozenset[str]:
-    """The experiment that proves S8S8 to be the cause: allow it, and see which nodes turn int8."""
+    """Prove by experiment that S8S8 is the cause: allow it, and return nodes that become int8."""
     touching = [island for island in found if island.touches_int8]
     if target.isa != "x64" or not touching or INT8_ALLOWED in config.config:
         return frozenset()
@@ -113,6 +113,6 @@ def _freed(
 
 
 def run_finders(facts: GraphFacts) -> tuple[Finding, ...]:
-    """The findings of all finders; those that cost come first, the slowest of them before."""
+    """Run all finders; findings that cost come first, the slowest of them at the top."""
     found = [finding for finder in FINDERS for finding in finder(facts)]
     return tuple(sorted(found, key=lambda f: (f.severity != "costs", -(f.time_share or 0))))

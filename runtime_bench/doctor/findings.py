@@ -1,4 +1,4 @@
-"""GraphFacts that the doctor's finders look at, and the findings that they report."""
+"""Facts of a running graph, and the findings that the doctor's finders make of them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .profile import Profile
 Severity = Literal["costs", "note"]
 
 
-#: Operators that onnxruntime fuses into the convolution or product before them.
+#: Operators that onnxruntime fuses into the preceding convolution or matrix product.
 FUSED_IN = frozenset({"Add", "Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the doctor found.
+    """A finding of the doctor.
 
     Attributes:
-        kind: what sort of thing: float-island, layout, fallback, channels, ...
+        kind: kind of finding: float-island, layout, fallback, channels, ...
         severity: `costs` time or memory, or a `note`.
         nodes: names in the file.
-        why: the reason, one or two sentences.
-        fix: what to do, naming a command where there is one.
+        why: reason, in one or two sentences.
+        fix: what to do, with a command if there is one.
         cause: short name of the reason, by which findings are grouped.
-        time_share: part of the profiled time of these nodes, None without a profile.
+        time_share: share of these nodes in the profiled time; None without a profile.
     """
 
     kind: str
@@ -46,25 +46,25 @@ class Finding:
     time_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return all fields as JSON values; the fix keeps its first key, `mend`."""
+        """Return all fields as JSON values; the key of the fix is `mend`, as it always was."""
         plain = {"mend" if k == "fix" else k: v for k, v in self.__dict__.items()}
         return plain | {"nodes": list(self.nodes)}
 
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What is known of a model before anything is judged.
+    """Facts of a model's running graph.
 
     Attributes:
-        model: as it was given.
+        model: the model.
         running: the graph that onnxruntime runs.
-        share: its arithmetic, int8 against float.
-        target: the machine it runs on.
+        share: share of its arithmetic in int8.
+        target: target that it runs on.
         islands: groups of float nodes of the running graph.
-        freed: nodes (by `key_of`) that become int8 once int8 activations are allowed.
-        times: where the time goes, None where it was not profiled.
-        baseline: where the baseline's time goes, None without one.
-        fallback: name and operator of nodes that another provider than the wanted one runs.
+        freed: nodes (by `key_of`) that become int8 if int8 activations are allowed.
+        times: profile; None if not profiled.
+        baseline: profile of the baseline; None without one.
+        fallback: name and operator of nodes that run on a provider other than the requested one.
     """
 
     model: Model
@@ -79,16 +79,16 @@ class GraphFacts:
 
     @functools.cached_property
     def _origins(self) -> tuple[dict[str, ir.Node], dict[str, ir.Node]]:
-        """Nodes of the given model by their names and by the names of what they make."""
+        """Nodes of the model by their names and by the names of their outputs."""
         nodes = list(self.model.graph)
         made = {v.name: node for node in nodes for v in node.outputs if v.name}
         return {node.name: node for node in nodes if node.name}, made
 
     def origin_of(self, node: ir.Node) -> ir.Node | None:
-        """The node of the given model that a node of the running graph comes from.
+        """Find the node of the model that a node of the running graph comes from.
 
-        onnxruntime keeps names, or makes one of the output's; where an activation was fused in,
-        that output is the activation's.
+        onnxruntime keeps the name, or derives one from the output's; if an activation was fused
+        into the node, that is the activation's output.
         """
         by_name, by_output = self._origins
         name = original_name(node.name or "")
@@ -99,12 +99,12 @@ class GraphFacts:
         return found
 
     def names_of(self, nodes: Iterable[ir.Node]) -> tuple[str, ...]:
-        """Names in the file; for nodes that are not there, what onnxruntime made of them."""
+        """Return names in the file; for nodes that are not in it, those in the running graph."""
         origins = ((node, self.origin_of(node)) for node in nodes)
         return tuple((origin.name if origin else None) or key_of(node) for node, origin in origins)
 
     def time_of(self, nodes: Iterable[ir.Node]) -> float | None:
-        """Part of the profiled time of nodes of the running graph, None without a profile."""
+        """Return the share of running nodes in the profiled time; None without a profile."""
         if self.times is None:
             return None
         known = self.times.by_name
@@ -112,7 +112,7 @@ class GraphFacts:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether anything at all is int8."""
+        """True if any node is int8."""
         nodes = list(self.running)
         return any(n.op_type in QDQ_OPS or makes_int8(n) for n in nodes)
 

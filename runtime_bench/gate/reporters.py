@@ -216,11 +216,11 @@ def benchmark_action(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _measured(ruling: Ruling) -> str:
-    return "-" if ruling.value is None else ruling.budget.told(ruling.value)
+    return "-" if ruling.value is None else ruling.budget.value_text(ruling.value)
 
 
 def _interval(ruling: Ruling) -> str:
     if ruling.low is None or ruling.high is None:
         return ""
-    high = "inf" if ruling.high == float("inf") else ruling.budget.told(ruling.high)
-    return f"[{ruling.budget.told(ruling.low)}, {high}]"
+    high = "inf" if ruling.high == float("inf") else ruling.budget.value_text(ruling.high)
+    return f"[{ruling.budget.value_text(ruling.low)}, {high}]"

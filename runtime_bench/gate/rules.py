@@ -90,7 +90,7 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     value = solo.median_ns if budget.quantile == 0.5 else None
     if not budget.quiet and budget.quantile != 0.5:
         value = solo.percentile_ns(budget.quantile)
-    estimate = "" if value is None else f"{budget.told(value)}; "
+    estimate = "" if value is None else f"{budget.value_text(value)}; "
     over = f"{test.over} of {test.runs} runs over {budget.text}"
     allowed = f"{1 - budget.quantile:.2g} of them may be"
     evidence = f"{estimate}{over}, {allowed}"
@@ -105,7 +105,7 @@ def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  #
     value = facts.card.median_load_ns if load else facts.card.median_first_ns
     test = percentile_test(samples, budget.limit, quantile=0.5, alpha=alpha)
     counted = f"{test.over} of {test.runs} fresh processes over {budget.text}"
-    evidence = f"median {budget.told(value)}; {counted}"
+    evidence = f"median {budget.value_text(value)}; {counted}"
     noise_check = facts.start_fitness
     return _timed(budget, test, alpha, evidence=evidence, noise_check=noise_check, value=value)
 
@@ -144,7 +144,7 @@ def _memory(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  
         return _unmeasured(budget)
     peaks = facts.card.peak_bytes
     low, high = float(min(peaks)), float(max(peaks))
-    span = f"{budget.told(low)} to {budget.told(high)} in {len(peaks)} fresh processes"
+    span = f"{budget.value_text(low)} to {budget.value_text(high)} in {len(peaks)} fresh processes"
     verdict: Ruled = (
         "pass" if high <= budget.limit else "fail" if low > budget.limit else "inconclusive"
     )
@@ -162,7 +162,9 @@ def _size(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     if facts.size_bytes is None:
         return _unmeasured(budget)
     held = facts.size_bytes <= budget.limit
-    evidence = f"{budget.told(facts.size_bytes)} ({facts.size_bytes} bytes), external data included"
+    evidence = (
+        f"{budget.value_text(facts.size_bytes)} ({facts.size_bytes} bytes), external data included"
+    )
     return Ruling(budget, "pass" if held else "fail", evidence, float(facts.size_bytes))
 
 

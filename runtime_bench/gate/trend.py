@@ -36,7 +36,7 @@ def lines(series: Sequence[Series]) -> list[str]:
 
 def _series_lines(series: Series) -> list[str]:
     values = [p.value for p in series.points]
-    told = Budget(series.budget).told
+    told = Budget(series.budget).value_text
     newest = series.points[-1]
     found = [
         f"{series.gate}: {series.budget}",
@@ -56,7 +56,7 @@ def _series_lines(series: Series) -> list[str]:
 
 
 def _step_line(series: Series, step: ChangePoint) -> str:
-    told = Budget(series.budget).told
+    told = Budget(series.budget).value_text
     way = "worse" if worse(series.budget, step) else "better"
     levels = f"{told(step.before)} -> {told(step.after)} ({step.change:+.1%})"
     return f"{way}: {levels} at {series.points[step.index].at}{_cause(series.points, step)}"

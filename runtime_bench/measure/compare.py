@@ -1,4 +1,4 @@
-"""Models against each other in one run, and models side by side."""
+"""Comparison of models in one run, with a verdict (`compare`) or without (`measure`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .values import Comparison, Measurement
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
 
 MakeContender = Callable[[Model | Path, str], Contender]
-#: Runs of each model that `measure` wants at least, time permitting: enough for a 99th percentile.
+#: Fewest runs of each model in `measure`, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
 
 
@@ -49,37 +49,37 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     until: Callable[[PairedTest], bool] | None = None,
     make_contender: MakeContender | None = None,
 ) -> list[Comparison]:
-    """Measure candidates against a base, all interleaved, and judge each.
+    """Measure candidates against a base, all interleaved, and decide a verdict on each.
 
     Args:
-        base: a model or an `.onnx` file.
+        base: model or `.onnx` file.
         candidates: models that take the same inputs.
-        feeds: arrays by input name; random ones where None.
-        config: how sessions are built; the defaults where None.
-        max_seconds: of all together; it stops earlier when all verdicts stand.
+        feeds: arrays by input name (default random).
+        config: session configuration.
+        max_seconds: time limit of all together; it stops earlier when all are decided.
         alpha: bound on the probability of any wrong verdict, shared by the candidates.
-        resolution: relative difference that counts as none.
-        seed: of the order of blocks.
-        progress: where to tell how far it is.
-        in_process: sessions in this process, instead of a process for each.
-        until: when a pair is is_decided; the default is a verdict and an interval no wider than the
-            resolution on each side.
-        make_contender: makes the contender of a model; the default follows `in_process`.
+        resolution: relative difference below which two models count as equal.
+        seed: random seed of the order of blocks (default 0).
+        progress: progress reporter.
+        in_process: run sessions in this process instead of one process each.
+        until: stopping rule of a pair; by default it stops at a verdict and an interval no wider
+            than the resolution on each side.
+        make_contender: factory of a model's contender; by default it follows `in_process`.
 
     Returns:
-        One comparison per candidate, in their order. A candidate that crashed, hung or was refused
-        has its `error`, and the others are whole. After Ctrl-C they are `interrupted`.
+        One comparison per candidate, in order. A candidate that crashed, hung or was refused has
+        its `error`, and the others are complete. After Ctrl-C they are `interrupted`.
 
     Raises:
         InputError: the models do not take the same inputs, or a file cannot be used.
-        OptionError: a dynamic axis without a size, or an option out of range.
+        OptionError: a dynamic axis has no size, or an option is out of range.
         RunError: the base cannot be run.
     """
     _check_options(max_seconds, alpha, resolution, candidates)
     config = config or SessionConfig()
     subjects = [Subject.of(base), *map(Subject.of, candidates)]
-    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], fed)
+    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], feeds)
     share = alpha / len(candidates)
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
 
@@ -91,11 +91,11 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         subjects, config, in_process=in_process, make_contender=make_contender
     ) as contenders:
         pairs = [BlockPair(contenders[0], contender) for contender in contenders[1:]]
-        blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
+        blocks = sampler.blocks(pairs, feeds, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
         after = Snapshot.now(config)  # before a GPU cools
     used = without_spinning(config) if in_process else config
-    reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
+    reporter = Reporter(used, feeds, before, after, sampler.canary_ns, interrupted)
     return [
         reporter.comparison(
             subjects[0], subject, pair, share, resolution, renewed=sampler.plan.renew
@@ -118,8 +118,8 @@ def measure(
 ) -> list[Measurement]:
     """Measure models side by side, in rounds of random order, without a verdict.
 
-    It stops when every model has the runs that a 99th percentile needs and half of the time is
-    gone, when `until` says so of all samples by model, at the time limit, or at Ctrl-C.
+    It stops when every model has the runs that a 99th percentile needs and half of the time has
+    passed, when `until` returns true for the samples by model, at the time limit, or at Ctrl-C.
 
     Raises:
         InputError, OptionError, RunError: as `compare`, for any of the models.
@@ -128,22 +128,22 @@ def measure(
         raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
     config = config or SessionConfig()
     subjects = [Subject.of(m) for m in models]
-    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], fed)
+    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], feeds)
     taken: list[list[Runs]] = [[] for _ in subjects]
     before, canary_ns = Snapshot.now(config), list[int]()
     with open_contenders(
         subjects, config, in_process=in_process, make_contender=make_contender
     ) as contenders:
-        steps = _side_by_side(
-            contenders, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
+        rounds = _side_by_side(
+            contenders, feeds, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
         )
-        interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
+        interrupted = _exhaust((progress or Silent()).track(rounds, "rounds"))
         after = Snapshot.now(config)  # before a GPU cools
     used = without_spinning(config) if in_process else config
-    reporter = Reporter(used, fed, before, after, canary_ns, interrupted)
-    told = zip(subjects, contenders, taken, strict=True)
-    return [reporter.measurement(s, contender, runs) for s, contender, runs in told]
+    reporter = Reporter(used, feeds, before, after, canary_ns, interrupted)
+    measured = zip(subjects, contenders, taken, strict=True)
+    return [reporter.measurement(s, contender, runs) for s, contender, runs in measured]
 
 
 def _side_by_side(
@@ -195,7 +195,7 @@ def open_contenders(
 
 
 def _exhaust(steps: Iterable[object]) -> bool:
-    """Go through all steps; True where the user interrupted, so that what was taken is kept."""
+    """Exhaust an iterator; return True if the user interrupted, so that the samples are kept."""
     try:
         for _ in steps:
             pass

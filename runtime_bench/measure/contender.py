@@ -1,4 +1,4 @@
-"""What the sampler needs to know of a model that can be timed."""
+"""A contender: a model that can be timed, as the sampler sees it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Runs:
 
     Attributes:
         ns: latency of each.
-        switches: involuntary context switches during each; empty where the system tells none.
+        switches: involuntary context switches during each; empty if the system does not count them.
     """
 
     ns: tuple[int, ...]
     switches: tuple[int, ...] = ()
 
     def after(self, discarded: int) -> Runs:
-        """Without the first ones."""
+        """Return the runs without the first ones."""
         return Runs(self.ns[discarded:], self.switches[discarded:])
 
 
 class Contender(Protocol):
-    """A model ready to be timed. Every method but `close` may raise RunError.
+    """A model ready to be timed. Every method except `close` may raise RunError.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         worker: where its session lives; contenders may exchange theirs before they are renewed.
-        placement: where its nodes are, known after `warm`; None for the CPU's own provider.
+        placement: placement of its nodes, known after `warm`; None for the CPU's own provider.
     """
 
     name: str
@@ -44,24 +44,24 @@ class Contender(Protocol):
     placement: Placement | None
 
     def warm(self, feeds: Feeds) -> None:
-        """Make the session, take the feeds, run once."""
+        """Build the session, take the feeds, run once."""
         ...
 
     def renew(self) -> None:
-        """Make the session anew, in the worker that it has now, and run it a few times."""
+        """Build the session again, in the current worker, and run it a few times."""
         ...
 
     def time(self, runs: int) -> Runs:
-        """Run that many times, one after the other."""
+        """Time a number of consecutive runs."""
         ...
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all resources."""
         ...
 
 
 def exchange_workers(contenders: Sequence[Contender], rng: np.random.Generator) -> None:
-    """Deal the contenders' workers out anew, at random."""
+    """Reassign the workers to the contenders at random."""
     workers = [contender.worker for contender in contenders]
     for contender, index in zip(contenders, rng.permutation(len(workers)), strict=True):
         contender.worker = workers[index]

@@ -1,11 +1,11 @@
-"""Who runs when: randomised blocks with new sessions. Times nothing itself: contenders do.
+"""Sampling in randomised blocks with new sessions. The contenders do the timing.
 
-Two random draws carry the method. The order ABBA or BAAB is one: in a simulation with noise that
-depends on the position in the block, a fixed order gave 19-21% false alarms at a nominal 1%, the
-random one 0.2-0.4%. Which process holds which model, with sessions made anew for each block, is the
-other: two sessions of the same model differ by where their memory came to lie. Measured on a model
-of 3 MB, that luck had a standard deviation of 1.5% and stayed as long as the sessions did, so that
-a test of two fixed sessions "proves" differences of 5% between a model and itself.
+The method rests on two random draws. One is the order, ABBA or BAAB: in a simulation with noise
+that depends on the position in the block, a fixed order gave 19-21% false alarms at a nominal 1%,
+the random one 0.2-0.4%. The other is which process holds which model, with new sessions for each
+block: two sessions of the same model differ by where their memory lies. For a model of 3 MB this
+effect had a standard deviation of 1.5% and lasted as long as the sessions, so that a test of two
+fixed sessions "proves" differences of 5% between a model and itself.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .pacing import BlockPlan, warm_up
 
 @dataclass
 class BlockPair:
-    """A candidate, its base, and what was measured of both.
+    """A candidate, its base, and the samples of both.
 
     Attributes:
-        base: the base's contender; candidates share it.
-        candidate: the candidate's contender.
-        test: log ratios of blocks.
+        base: contender of the base; candidates share it.
+        candidate: contender of the candidate.
+        test: sequential test of the blocks' log ratios.
         base_runs: all timed runs of the base in this pair's blocks.
-        candidate_runs: all of the candidate.
-        error: why one of them cannot go on.
+        candidate_runs: all timed runs of the candidate.
+        error: reason why one of them cannot go on.
     """
 
     base: Contender
@@ -48,14 +48,14 @@ class BlockPair:
 
 @dataclass
 class Sampler:
-    """Measures pairs until all are settled or the time is up.
+    """Sampler of pairs, until all are decided or the time is up.
 
     Attributes:
-        rng: draws orders, workers and turns.
+        rng: source of orders, workers and turns.
         now: monotonic clock in nanoseconds.
-        canary: a constant kernel, timed once per round; None for none.
-        canary_ns: its times.
-        plan: how long blocks are, known after the warm-up.
+        canary: constant kernel that is timed once per round; None to leave it out.
+        canary_ns: times of the canary.
+        plan: length of blocks, known after the warm-up.
     """
 
     rng: np.random.Generator
@@ -72,10 +72,10 @@ class Sampler:
         seconds: float,
         until: Callable[[PairedTest], bool],
     ) -> Iterator[BlockPair]:
-        """Measure in rounds, and yield each pair after its block, until all are settled or time.
+        """Measure in rounds, and yield each pair after its block, until all are decided.
 
-        A round holds one block of each open pair, their orders mixed at random. A pair whose model
-        fails gets its error and leaves; the others go on.
+        A round has one block of each open pair, in random order. A pair whose model fails gets its
+        error and drops out; the others go on.
 
         Raises:
             RunError: the base cannot be warmed up.
@@ -83,15 +83,15 @@ class Sampler:
         end = self.now() + int(seconds * 1e9)
         self._prepare(pairs, feeds, seconds)
         while self.now() < end:
-            still = [p for p in pairs if not p.error and not until(p.test)]
-            if not still:
+            active = [p for p in pairs if not p.error and not until(p.test)]
+            if not active:
                 return
             if self.plan.renew:
-                self._renew(still)
-            yield from self._round(still)
+                self._renew(active)
+            yield from self._round(active)
 
     def _round(self, pairs: Sequence[BlockPair]) -> Iterator[BlockPair]:
-        """One block of each pair."""
+        """Take one block of each pair."""
         if self.canary is not None:
             self.canary_ns.append(self.canary())
         found: list[list[float]] = [[] for _ in pairs]
@@ -121,7 +121,7 @@ class Sampler:
         log_ratios.append(math.log(_median_ns(taken["A"]) / _median_ns(taken["B"])))
 
     def _prepare(self, pairs: Sequence[BlockPair], feeds: Feeds, seconds: float) -> None:
-        """Warm all contenders and make the plan; the slowest one decides the length of slots."""
+        """Warm up all contenders and make the plan; the slowest decides the length of slots."""
         share = seconds / 10 / (len(pairs) + 1)
         bases = {id(pair.base): pair.base for pair in pairs}
         slowest = max(
@@ -138,7 +138,7 @@ class Sampler:
         self.plan = BlockPlan.of(slowest, self.now() - start, seconds, len(pairs))
 
     def _renew(self, pairs: Sequence[BlockPair]) -> None:
-        """New sessions in workers dealt out at random, made in random order."""
+        """Build new sessions, in randomly assigned workers and in random order."""
         contenders = list(
             {
                 id(contender): contender for p in pairs for contender in (p.base, p.candidate)
@@ -159,13 +159,13 @@ class Sampler:
 class SideBySide:
     """Rounds of one slot of each contender in random order, for medians without a verdict.
 
-    Sessions are made anew before a round as long as that has taken less time than the rounds.
+    Sessions are renewed before a round as long as renewing has taken less time than the rounds.
 
     Attributes:
-        contenders: warmed up.
-        rng: draws turns and workers.
+        contenders: contenders, warmed up.
+        rng: source of turns and workers.
         now: monotonic clock in nanoseconds.
-        plan: how long slots are.
+        plan: length of slots.
     """
 
     contenders: Sequence[Contender]
@@ -176,7 +176,7 @@ class SideBySide:
     _timing_ns: int = 0
 
     def round(self) -> list[tuple[int, Runs]]:
-        """One slot of each contender, by its index."""
+        """Take one slot of each contender; return (index, runs) of each."""
         start = self.now()
         if self._renewing_ns <= self._timing_ns:
             exchange_workers(self.contenders, self.rng)

@@ -1,4 +1,4 @@
-"""A contender in a worker process: its thread pool, arena and crash stay its own."""
+"""A contender in a worker process, with its own thread pool and arena; a crash stays there."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from .pacing import stabilize
 from .protocol import Message
 from .worker_process import FOLDER_PREFIX, WorkerProcess
 
-#: A single command may take this long, and twenty times what its runs took so far.
+#: Time limit of a command: this long, plus `PATIENCE` times what its runs took so far.
 HANG_SECONDS = 60.0
 PATIENCE = 20
 
 
 class SubprocessContender:
-    """A session in a process of its own.
+    """A session in its own process.
 
     Args:
-        model: a model or file.
-        config: how to build the session.
-        name: for messages.
-        hang_seconds: how long the worker may be silent before it is killed.
-        concurrency: callers at once; with more than one, times are per inference of a burst.
+        model: model or file.
+        config: session configuration.
+        name: name for messages.
+        hang_seconds: time without an answer after which the worker is killed.
+        concurrency: number of concurrent callers; with more than one, times are per inference of a
+            burst.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SubprocessContender:
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
     def warm(self, feeds: Feeds) -> None:
-        """Load the model, hand the feeds over, run once.
+        """Load the model, send the feeds, run once.
 
         Raises:
             RunError: onnxruntime refuses the model or the feeds; the worker crashed or hung.
@@ -70,11 +71,11 @@ class SubprocessContender:
         self.first_ns = self._ask("run for the first time", do="time", runs=1)["ns"][0]
         self._run_seconds = self.first_ns / 1e9
         if memory_of(self.config.provider) is not None:
-            told = self._ask("tell where its nodes are", do="place")["placement"]
-            self.placement = Placement.from_json(told)
+            answer = self._ask("report where its nodes are", do="place")
+            self.placement = Placement.from_json(answer["placement"])
 
     def renew(self) -> None:
-        """Build the session anew in the worker that the contender has now, and run it a few times.
+        """Build the session again, in the current worker, and run it a few times.
 
         Raises:
             RunError: the worker crashed or hung.
@@ -92,14 +93,14 @@ class SubprocessContender:
         if isinstance(self._model, Model):
             self._model = self._model.save(Path(self._folder.name) / "model.onnx")
         config = self.config.to_json()
-        if self.config.spinning:  # until the next run only: the others have the CPUs then
+        if self.config.spinning:  # stop between runs, when the others need the CPUs
             config["config"] = {"session.force_spinning_stop": "1"} | config["config"]
         path = str(self._model)
         answer = self._ask("load", do="load", model=path, config=config, name=self.name)
         self.load_ns = answer["load_ns"]
 
     def time(self, runs: int) -> Runs:
-        """Run that many times in a row.
+        """Time a number of consecutive runs.
 
         Raises:
             RunError: onnxruntime fails; the worker crashed or hung.
@@ -112,15 +113,15 @@ class SubprocessContender:
         return Runs(tuple(answer["ns"]), tuple(answer["switches"]))
 
     def peak_bytes(self) -> int:
-        """Peak resident set since the load, above what was resident before.
+        """Return the peak resident set since the load, above what was resident before.
 
         Raises:
             RunError: the worker crashed.
         """
-        return int(self._ask("tell its memory", do="memory")["peak_bytes"])
+        return int(self._ask("report its memory", do="memory")["peak_bytes"])
 
     def close(self) -> None:
-        """End the worker at once; it has nothing to save."""
+        """Kill the worker; it has nothing to save."""
         self.worker.close()
         self._folder.cleanup()
 

@@ -145,7 +145,7 @@ def qdq(middle: str, **weights) -> Model:
         ),
     ],
 )
-def test_each_island_has_its_cause_and_its_mend(middle, weights, cause, fix):
+def test_each_island_has_its_cause_and_its_fix(middle, weights, cause, fix):
     diagnosis = examined(qdq(middle, **weights))
     finding = next(f for f in diagnosis.findings if f.kind == "float-island")
     assert finding.cause == cause

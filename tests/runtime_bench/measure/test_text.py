@@ -68,7 +68,7 @@ def test_an_interruption_is_told() -> None:
 
 def test_kept_sessions_are_told() -> None:
     lines = comparison_lines([compared(renewed=False)])
-    assert any("luck of where their memory lies" in line for line in lines)
+    assert any("may come from where their memory lies" in line for line in lines)
 
 
 def test_an_unquiet_machine_is_told_with_its_reasons() -> None:
