@@ -1,9 +1,9 @@
-"""What our harness adds to a latency: p50 in a worker against a bare loop around `session.run`.
+"""Measure the overhead of the harness: p50 in a worker against a bare loop of `session.run`.
 
 Both run the same model with the same options, interleaved in rounds of random order, for a model
-of about 0.1 ms and one of about 2 ms. Sessions are made anew in each round on both sides, since
-where their memory lies changes a latency by more than a harness does. The last line holds the
-relative differences of the p50s.
+of about 0.1 ms and one of about 2 ms. Both sides build new sessions in each round, since where
+their memory lies changes a latency by more than a harness does. The last line has the relative
+differences of the p50s.
 
     python benchmarks/harness_overhead.py [--seconds 20]
 """
@@ -36,7 +36,7 @@ WIDTH = 256
 
 @dataclass
 class BareLoop:
-    """What a user writes: a list, `perf_counter_ns`, `session.run`."""
+    """A loop as users write it: a list, `perf_counter_ns`, `session.run`."""
 
     model: Model
     config: SessionConfig
@@ -49,12 +49,12 @@ class BareLoop:
         self.renew()
 
     def renew(self) -> None:
-        """A new session, run a few times."""
+        """Build a new session, and run it a few times."""
         self.session: Any = build_session(self.model, self.config)
         self.time(WARM_RUNS)
 
     def time(self, runs: int) -> Runs:
-        """The loop."""
+        """Run the loop."""
         session, feeds, taken = self.session, self.feeds, []
         names = [output.name for output in session.get_outputs()]
         for _ in range(runs):
@@ -69,7 +69,7 @@ class BareLoop:
 
 
 def chain(rows: int, layers: int) -> Model:
-    """A chain of square matrix products and ReLUs."""
+    """Build a chain of square matrix products and ReLUs."""
     rng = np.random.default_rng(0)
     names = ["x", *(f"t{i}" for i in range(layers - 1)), "y"]
     body = "\n".join(
@@ -87,7 +87,7 @@ def chain(rows: int, layers: int) -> Model:
 
 
 def difference(model: Model, seconds: float) -> float:
-    """Ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
+    """Return ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
     config, feeds = SessionConfig(), random_feeds(model)
     contenders: list[Contender] = [
         SubprocessContender(model, config, "worker"),

@@ -1,4 +1,4 @@
-"""Arms and a clock for tests of the bench, so that no test times anything."""
+"""Fake contenders and a fake clock for tests of the bench, so that no test depends on time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trimtab.runtime_bench.measure.contender import Runs
 
 @dataclass
 class FakeClock:
-    """A clock that stands until somebody works."""
+    """A clock that advances only when a fake works."""
 
     at_ns: int = 0
 
@@ -64,7 +64,7 @@ class FakeContender:
 
 
 def fails_at(call: int, error: BaseException | None = None) -> Callable[[int], None]:
-    """A `before` that raises at the given call of `time`."""
+    """Return a `before` that raises at a certain call of `time`."""
 
     def before(index: int) -> None:
         if index == call:

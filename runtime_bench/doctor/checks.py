@@ -16,7 +16,7 @@ from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
 #: Layout changes that a graph needs: one after its input, one before its output.
 NEEDED_CHANGES = 2
-#: Operators that take any layout, and change it only because of what stands beside them.
+#: Operators that take any layout, and change it only because of their neighbours.
 FOLLOWERS = frozenset({"Add", "Clip", "Concat", "Mul", "Relu", "Sigmoid", "Sum"})
 #: Largest part of a kernel's block that may stay empty.
 WASTE = 0.10

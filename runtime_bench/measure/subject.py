@@ -119,10 +119,10 @@ def size_bytes(source: ModelOrPath) -> int:
         return source.size_bytes
     path = Path(source)
     proto = onnx.load(path, load_external_data=False)
-    beside = {
+    external = {
         entry.value
         for tensor in proto.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in beside)])
+    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in external)])

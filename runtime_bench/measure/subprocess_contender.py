@@ -64,7 +64,7 @@ class SubprocessContender:
         """
         plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
         np.savez(self._feeds, **plain)  # type: ignore[arg-type] # its stub takes names for options
-        self.worker.fed = False
+        self.worker.has_feeds = False
         if self.load_ns is None:
             self.load()
         self._feed()
@@ -126,9 +126,9 @@ class SubprocessContender:
         self._folder.cleanup()
 
     def _feed(self) -> None:
-        if not self.worker.fed:
+        if not self.worker.has_feeds:
             self._ask("take its feeds", do="feed", path=str(self._feeds))
-            self.worker.fed = True
+            self.worker.has_feeds = True
 
     def _ask(self, doing: str, **message: object) -> Message:
         limit = self.hang_seconds + PATIENCE * self._run_seconds

@@ -112,7 +112,7 @@ def _clock(measurement: Measurement) -> str:
     return f", at {facts['gpu_clock']:.0f}{most} MHz at the end"
 
 
-def startup_lines(cards: Sequence[StartupCosts]) -> list[str]:
+def startup_lines(costs: Sequence[StartupCosts]) -> list[str]:
     """Format the startup costs of each model."""
     rows = [
         [
@@ -123,10 +123,10 @@ def startup_lines(cards: Sequence[StartupCosts]) -> list[str]:
             bytes_text(c.median_peak_bytes),
             "-" if c.arena_bytes is None else bytes_text(c.arena_bytes),
         ]
-        for c in cards
+        for c in costs
     ]
     note = (
-        f"medians of {len(cards[0].load_ns)} fresh processes; memory above the runtime's own; "
+        f"medians of {len(costs[0].load_ns)} fresh processes; memory above the runtime's own; "
         "arena: memory that a session without it saves at its peak"
     )
     return [*table(["model", "size", "load", "first run", "peak memory", "arena"], rows), note]

@@ -29,11 +29,11 @@ class WorkerProcess:
 
     Attributes:
         process: the process.
-        fed: true once it has the feeds.
+        has_feeds: true once it has the feeds.
     """
 
     def __init__(self, folder: str) -> None:
-        self.fed = False
+        self.has_feeds = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The worker gets this process's import path, and does not receive the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)

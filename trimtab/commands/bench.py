@@ -217,7 +217,7 @@ class _Request:
         feeds = self._feeds(self.batches[0])
         models = [self.base] if self.args.aa else [self.base, *self.candidates]
         found = []
-        for model in self.progress.track(models, "cards", len(models)):
+        for model in self.progress.track(models, "startup costs", len(models)):
             try:
                 found.append(self.bench.startup_costs(model, feeds, how, PROCESSES, arena=arena)[0])
             except RunError as error:

@@ -237,8 +237,8 @@ def test_nodes_that_fell_back_are_named():
 
 def run_events(start: int, name: str, dur: int) -> list[dict]:
     node = {"cat": "Node", "name": f"{name}_kernel_time", "ts": start + 1, "dur": dur}
-    told = {"op_name": "Conv", "provider": "CPUExecutionProvider"}
-    return [{"cat": "Session", "name": "model_run", "ts": start}, {**node, "args": told}]
+    args = {"op_name": "Conv", "provider": "CPUExecutionProvider"}
+    return [{"cat": "Session", "name": "model_run", "ts": start}, {**node, "args": args}]
 
 
 def test_a_profile_drops_the_warm_up_and_takes_medians():

@@ -1,4 +1,4 @@
-"""What happened during a measurement, and when it makes a machine unfit."""
+"""Disturbances during a measurement, and those that make a machine unfit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models are fed, and the questions asked where that is not known."""
+"""Feeds of models, and the messages where their shapes are not known."""
 
 from __future__ import annotations
 

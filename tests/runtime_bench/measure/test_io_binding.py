@@ -253,8 +253,8 @@ def test_a_worker_binds_and_tells_where_its_nodes_are(monkeypatch, tmp_path: Pat
     worker.answer({"do": "feed", "path": str(tmp_path / "f.npz")})
     assert len(worker.answer({"do": "time", "runs": 3})["ns"]) == 3
     assert len(worker.answer({"do": "throughput", "runs": 1, "concurrency": 2})["ns"]) == 1
-    told = worker.answer({"do": "place"})["placement"]
-    assert Placement.from_json(told).nodes == {CPU: 2}
+    answer = worker.answer({"do": "place"})
+    assert Placement.from_json(answer["placement"]).nodes == {CPU: 2}
 
 
 @pytest.mark.skipif(

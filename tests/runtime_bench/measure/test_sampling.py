@@ -1,4 +1,4 @@
-"""Who runs when, with contenders and a clock that are fakes."""
+"""The order of runs, with fake contenders and a fake clock."""
 
 from __future__ import annotations
 

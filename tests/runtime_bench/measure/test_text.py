@@ -1,4 +1,4 @@
-"""What a reader sees of measurements."""
+"""The text of measurements."""
 
 from __future__ import annotations
 
