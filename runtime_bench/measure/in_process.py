@@ -12,7 +12,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
 from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of
 from .contender import Runs
-from .io_binding import open_session, session_config
+from .io_binding import device_config, open_session
 from .pacing import stabilize
 
 
@@ -37,7 +37,7 @@ class InProcessContender:
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
         self.worker = None  # all run in this process
-        self.model, self.config = model, session_config(without_spinning(config), model)
+        self.model, self.config = model, device_config(without_spinning(config), model)
         self.placement: Placement | None = None
         self.feeds: Feeds = {}
         self._caller: Caller | None = None

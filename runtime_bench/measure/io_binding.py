@@ -60,7 +60,7 @@ def without_capture(config: SessionConfig) -> SessionConfig:
     return replace(config, provider_options=options)
 
 
-def session_config(config: SessionConfig, source: Model | Path) -> SessionConfig:
+def device_config(config: SessionConfig, source: Model | Path) -> SessionConfig:
     """Extend a configuration for a model on a device: record the placement, cache engines."""
     if memory_of(config.provider) is None:
         return config

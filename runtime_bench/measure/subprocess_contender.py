@@ -13,7 +13,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
-from .io_binding import session_config
+from .io_binding import device_config
 from .pacing import stabilize
 from .protocol import Message
 from .worker_process import FOLDER_PREFIX, WorkerProcess
@@ -45,7 +45,7 @@ class SubprocessContender:
         concurrency: int = 1,
     ) -> None:
         self.name = name or str(model)
-        self.config = session_config(config, model if isinstance(model, Model) else Path(model))
+        self.config = device_config(config, model if isinstance(model, Model) else Path(model))
         self.hang_seconds, self.concurrency = hang_seconds, concurrency
         self.placement: Placement | None = None
         self.load_ns: int | None = None

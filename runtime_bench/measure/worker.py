@@ -50,7 +50,7 @@ class Worker:
         self.caller: Caller | None = None
         self.name = "model"
         self.baseline_bytes = 0
-        self.throughputs: dict[int, ThroughputRunner] = {}
+        self.runners: dict[int, ThroughputRunner] = {}
 
     def answer(self, message: Message) -> Message:
         """Carry out one command; an error becomes an answer too."""
@@ -84,9 +84,9 @@ class Worker:
 
     def _drop(self) -> None:
         """Free the previous session."""
-        for throughput in self.throughputs.values():
-            throughput.close()
-        self.throughputs.clear()
+        for runner in self.runners.values():
+            runner.close()
+        self.runners.clear()
         self.caller = self.session = None
 
     def do_feed(self, path: str) -> Message:
@@ -107,11 +107,11 @@ class Worker:
 
     def do_throughput(self, runs: int, concurrency: int) -> Message:
         """Time a number of bursts from `concurrency` threads."""
-        if concurrency not in self.throughputs:
-            self.throughputs[concurrency] = ThroughputRunner(
+        if concurrency not in self.runners:
+            self.runners[concurrency] = ThroughputRunner(
                 [self._caller() for _ in range(concurrency)]
             )
-        timed = self.throughputs[concurrency].time(runs)
+        timed = self.runners[concurrency].time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
     def do_place(self) -> Message:

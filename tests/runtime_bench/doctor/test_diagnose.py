@@ -76,7 +76,7 @@ def test_symmetric_unsigned_activations_leave_the_relu_float(tmp_path):
     assert causes(examined(model)) == ["symmetric-uint8"]
 
 
-def test_weights_in_constant_nodes_are_told(tmp_path):
+def test_weights_in_constant_nodes_are_reported(tmp_path):
     model = linear()
     proto = model.to_proto()
     weight = next(t for t in proto.graph.initializer if t.name == "w")
@@ -153,7 +153,7 @@ def test_each_island_has_its_cause_and_its_fix(middle, weights, cause, fix):
     assert fix in finding.fix
 
 
-def test_a_missing_pair_after_a_convolution_is_told():
+def test_a_missing_pair_after_a_convolution_is_reported():
     model = graph(
         f"""g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {{
           x0 = QuantizeLinear (x, s, z)
@@ -200,7 +200,7 @@ def test_channels_that_leave_a_block_empty_are_noted():
     assert "20 channels in blocks of 16" in finding.why
 
 
-def test_denormal_weights_are_told():
+def test_denormal_weights_are_reported():
     weight = np.full((8, 8, 1, 1), 1e-40, np.float32)
     model = graph("g (float[N, 8, 4, 4] x) => (float[N, 8, 4, 4] y) { y = Conv (x, w) }", w=weight)
     finding = next(f for f in examined(model).findings if f.kind == "denormals")
@@ -208,7 +208,7 @@ def test_denormal_weights_are_told():
     assert "64 weights" in finding.why
 
 
-def test_layout_changes_beyond_two_are_told():
+def test_layout_changes_beyond_two_are_reported():
     model = graph(
         """g (float[1, 16, 12, 12] x) => (float[1, 16, 24, 12] y) {
           a = Conv (x, w1)

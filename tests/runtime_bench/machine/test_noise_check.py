@@ -36,7 +36,7 @@ def test_each_disturbance_is_named_with_its_figure_and_a_way_out() -> None:
         assert found.reasons[0].count(":") == 1
 
 
-def test_counters_that_a_system_lacks_are_no_reason() -> None:
+def test_counters_that_a_system_lacks_are_ignored() -> None:
     assert check_noise(Snapshot(0), Snapshot(10**9)).fit
 
 
@@ -46,12 +46,12 @@ def test_a_snapshot_of_this_machine_grows() -> None:
     assert second.ticks >= first.ticks
 
 
-def test_the_fitness_goes_through_json() -> None:
+def test_the_noise_check_round_trips_through_json() -> None:
     unfit = NoiseCheck(fit=False, reasons=("loud",), facts={"steal": 0.5})
     assert NoiseCheck.from_json(json.loads(json.dumps(unfit.to_json()))) == unfit
 
 
-def test_the_canary_tells_the_best_of_three() -> None:
+def test_the_canary_returns_the_best_of_three() -> None:
     times = iter([0, 30, 100, 120, 200, 240])
     assert canary(lambda: next(times)) == 20
 

@@ -135,7 +135,7 @@ def test_a_missing_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
         compare(named("a"), [tmp_path / "none.onnx"])
 
 
-def test_a_comparison_goes_through_json(clock: FakeClock, tmp_path: Path) -> None:
+def test_a_comparison_round_trips_through_json(clock: FakeClock, tmp_path: Path) -> None:
     found = compared(clock, [FakeContender(clock), FakeContender(clock, 2e6)])
     save(tmp_path / "b.json", {"comparisons": [c.to_json() for c in found]})
     document = load(tmp_path / "b.json")
@@ -143,7 +143,7 @@ def test_a_comparison_goes_through_json(clock: FakeClock, tmp_path: Path) -> Non
     assert document["schema"] == 1
 
 
-def test_an_unfinished_comparison_goes_through_json(clock: FakeClock) -> None:
+def test_an_unfinished_comparison_round_trips_through_json(clock: FakeClock) -> None:
     (found,) = compared(clock, [FakeContender(clock), FakeContender(clock, 2e6)], max_seconds=0.1)
     plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert Comparison.from_json(plain) == found

@@ -22,8 +22,8 @@ from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.measure.io_binding import (
     BoundCaller,
     captures_cuda_graph,
+    device_config,
     open_session,
-    session_config,
     with_cuda_graph,
 )
 from trimtab.runtime_bench.measure.worker import Worker
@@ -131,7 +131,7 @@ def test_outputs_stay_where_the_first_run_put_them() -> None:
     assert session.log[4:] == ["run"]
 
 
-def test_copies_are_timed_apart_and_nodes_are_counted() -> None:
+def test_copies_are_timed_separately_and_nodes_are_counted() -> None:
     session = FakeSession()
     made = bound(session)
     made.time(1)
@@ -196,9 +196,9 @@ def test_tensorrt_drops_no_capture_in_silence(monkeypatch: pytest.MonkeyPatch) -
         open_session(MODEL, with_cuda_graph(config), "m")
 
 
-def test_only_sessions_of_a_device_are_prepared() -> None:
-    assert session_config(SessionConfig(), MODEL) == SessionConfig()
-    assert session_config(ON_CUDA, MODEL).config == {RECORD: "1"}
+def test_only_sessions_of_a_device_get_a_device_configuration() -> None:
+    assert device_config(SessionConfig(), MODEL) == SessionConfig()
+    assert device_config(ON_CUDA, MODEL).config == {RECORD: "1"}
 
 
 def test_the_same_binding_computes_on_the_cpu() -> None:
@@ -244,7 +244,7 @@ def test_a_contender_in_this_process_binds_where_its_provider_wants_it(monkeypat
     assert len(contender.time(4).ns) == 4
 
 
-def test_a_worker_binds_and_tells_where_its_nodes_are(monkeypatch, tmp_path: Path) -> None:
+def test_a_worker_binds_and_reports_its_placement(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(caller, "memory_of", lambda provider: "cpu")
     worker, path = Worker(), MODEL.save(tmp_path / "m.onnx")
     np.savez(tmp_path / "f.npz", x=np.zeros((2, 3), "f"))

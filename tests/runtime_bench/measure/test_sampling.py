@@ -62,7 +62,7 @@ def test_it_stops_at_the_time_limit() -> None:
     assert pair.test.blocks > 20
 
 
-def test_a_settled_pair_is_measured_no_further() -> None:
+def test_a_decided_pair_is_measured_no_further() -> None:
     clock = FakeClock()
     base = FakeContender(clock)
     quick, slow = (
@@ -102,7 +102,7 @@ def test_a_block_of_several_orders_is_their_median() -> None:
     assert pair.test.log_ratios == [0.0]
 
 
-def test_each_block_has_new_sessions_in_hosts_dealt_at_random() -> None:
+def test_each_block_has_new_sessions_in_randomly_assigned_workers() -> None:
     clock = FakeClock()
     a, b = FakeContender(clock, worker="left"), FakeContender(clock, worker="right")
     pair = BlockPair(a, b)
@@ -112,7 +112,7 @@ def test_each_block_has_new_sessions_in_hosts_dealt_at_random() -> None:
     assert 0.3 < a.renewed.count("left") / len(a.renewed) < 0.7
 
 
-def test_sessions_that_take_too_long_to_make_are_kept() -> None:
+def test_sessions_that_take_too_long_to_build_are_kept() -> None:
     clock = FakeClock()
     pair = BlockPair(FakeContender(clock, renew_ns=10**9), FakeContender(clock))
     run = sampler(clock)
@@ -179,14 +179,14 @@ def test_the_canary_is_timed_once_per_block() -> None:
     assert run.canary_ns == [5] * len(blocks)
 
 
-def test_short_models_get_longer_letters_and_slow_ones_shorter() -> None:
+def test_fast_models_get_longer_slots_and_slow_ones_shorter() -> None:
     assert BlockPlan.of(2e6, 0, 30) == BlockPlan(1, 4)
     assert BlockPlan.of(1e5, 0, 30) == BlockPlan(5, 20)
     assert BlockPlan.of(1e3, 0, 30) == BlockPlan(16, 64)
     assert BlockPlan.of(5e7, 0, 30) == BlockPlan(1, 1)
 
 
-def test_a_block_lasts_about_as_long_as_its_sessions_took_to_make() -> None:
+def test_a_block_lasts_about_as_long_as_its_sessions_took_to_build() -> None:
     assert BlockPlan.of(1e6, 100e6, 30) == BlockPlan(1, 4, repeats=5)
     assert BlockPlan.of(1e5, 1e9 / 10, 30).repeats == 8
     assert BlockPlan.of(1e6, 440e6, 30).repeats == 3
@@ -228,7 +228,7 @@ class Searching(FakeContender):
         return super().time(runs)
 
 
-def test_a_new_session_of_a_device_settles_until_it_gets_no_faster() -> None:
+def test_a_new_session_of_a_device_runs_until_it_gets_no_faster() -> None:
     contender = Searching(FakeClock(), noise=0)
     stabilize(contender, on_device=True)
     assert contender.calls == [3] * 5
@@ -250,7 +250,7 @@ def test_steady_needs_runs_and_no_falling_trend() -> None:
     assert not steady([1000 - 10 * i for i in range(40)])
 
 
-def test_a_round_side_by_side_holds_every_arm_once() -> None:
+def test_a_round_side_by_side_has_every_contender_once() -> None:
     clock = FakeClock()
     contenders = [FakeContender(clock), FakeContender(clock), FakeContender(clock)]
     slots = SideBySide(contenders, np.random.default_rng(0), clock, BlockPlan(1, 4)).round()
@@ -258,7 +258,7 @@ def test_a_round_side_by_side_holds_every_arm_once() -> None:
     assert all(len(runs.ns) == 4 for _, runs in slots)
 
 
-def test_sessions_side_by_side_are_made_anew_for_half_of_the_time() -> None:
+def test_sessions_side_by_side_are_renewed_for_half_of_the_time() -> None:
     clock = FakeClock()
     contender = FakeContender(clock, renew_ns=50_000_000)
     turns = SideBySide([contender], np.random.default_rng(0), clock, BlockPlan(1, 4))

@@ -87,7 +87,7 @@ def test_errors_keep_their_class_on_the_way() -> None:
     assert type(unpack_error({"error": "annotations", "what": "odd"})) is RunError
 
 
-def test_a_worker_loads_feeds_times_and_tells_its_memory(tmp_path: Path) -> None:
+def test_a_worker_loads_feeds_times_and_reports_its_memory(tmp_path: Path) -> None:
     made, path = Worker(), relu().save(tmp_path / "m.onnx")
     np.savez(tmp_path / "f.npz", x=np.zeros((2, 3), "f"))
     config = SessionConfig().to_json()
@@ -178,7 +178,7 @@ def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
         contender.time(1)
 
 
-def test_wrong_feeds_are_told_and_the_worker_lives(contender: SubprocessContender) -> None:
+def test_wrong_feeds_are_reported_and_the_worker_lives(contender: SubprocessContender) -> None:
     with pytest.raises(RunError, match="onnxruntime refuses"):
         contender.warm({"x": np.zeros((4, 4), "f")})
     contender.warm(make_feeds(relu()))
@@ -258,7 +258,7 @@ def test_a_corrupt_file_is_refused_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_card_tells_load_first_run_memory_and_size(tmp_path: Path) -> None:
+def test_startup_costs_are_load_first_run_memory_and_size(tmp_path: Path) -> None:
     path = relu().save(tmp_path / "m.onnx")
     found = startup_costs(path, processes=2)
     assert len(found.load_ns) == len(found.first_ns) == len(found.peak_bytes) == 2

@@ -62,7 +62,7 @@ def test_few_runs_decide_nothing() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["pass", "fail"])
-def test_a_tail_just_at_the_limit_is_rarely_decided(wrong: str) -> None:
+def test_a_percentile_just_at_the_limit_is_rarely_decided(wrong: str) -> None:
     rng = np.random.default_rng(1)
     series = (rng.random((300, 1700)) < 0.05).astype(float)
     assert [percentile_test(s, 0.5).verdict for s in series].count(wrong) <= 6
