@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.core.errors import OptionError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target, common_target
 
 from .bench.bench import Bench, Timing, Told
-from .devices.registry import bench_on, device_names, find
 from .machine.environment import Environment
 from .machine.noise_check import Fitness
 from .measure.compare import ModelOrPath
@@ -125,32 +122,6 @@ def _verdict(every: Sequence[Verdict]) -> Verdict:
     if "inconclusive" in every:
         return "inconclusive"
     return "same" if "same" in every else "better"
-
-
-@contextlib.contextmanager
-def bench_on_all(names: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on the devices of an --on, ours until the end; this machine's where None.
-
-    Raises:
-        OptionError: no such device.
-        RunError: one cannot be reached, or lacks what it needs.
-    """
-    with contextlib.ExitStack() as stack:
-        wanted = device_names(names)
-        _refuse_twice([name for name in wanted if name is not None])
-        benches = {str(n): stack.enter_context(bench_on(n, progress)) for n in wanted}
-        yield SeveralBench(benches) if len(benches) > 1 else next(iter(benches.values()))
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    """One device under two names would wait for itself."""
-    seen: dict[object, str] = {}
-    for name in names:
-        other = seen.setdefault(find(name), name)
-        if other != name:
-            raise OptionError(
-                f"{other} and {name} are one device", where="--on", hint="Name it once"
-            )
 
 
 def machine_class(bench: Bench) -> str:

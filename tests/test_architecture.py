@@ -20,8 +20,6 @@ ALLOWED = {
     "runtime_bench": {"core", "runtime_bench"},
     "models": {"core", "models"},
 }
-# The bench runs as a command and reads the command line's spellings of durations and sizes.
-SHARED_TEXT = {"recipe", "report"}
 
 
 def sources(layer: str) -> list[Path]:
@@ -44,11 +42,10 @@ def imported_layers(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("layer", ALLOWED)
 def test_a_layer_imports_only_what_it_may(layer: str) -> None:
-    allowed = ALLOWED[layer] | (SHARED_TEXT if layer == "runtime_bench" else set())
     wrong = {
         str(path.relative_to(ROOT)): extra
         for path in sources(layer)
-        if (extra := imported_layers(path) - allowed)
+        if (extra := imported_layers(path) - ALLOWED[layer])
     }
     assert wrong == {}
 

@@ -1,20 +1,15 @@
-"""Devices by name, in a file of the user's, and the bench on one of them."""
+"""Devices by name, in a file of the user."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.core.errors import InputError, OptionError, unknown
 from trimtab.core.files import write_text
-from trimtab.core.progress import Progress
-from trimtab.core.runner import Runner
 
-from ..bench.bench import Bench, LocalBench
 from .fleet_address import FleetAddress
 from .shells import BareDevice
 from .ssh import Ssh
@@ -23,7 +18,7 @@ FLEET = "dask://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def registry() -> Path:
+def devices_file() -> Path:
     """The file that holds the devices."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "trimtab" / "devices.json"
@@ -35,7 +30,7 @@ def load() -> dict[str, str]:
     Raises:
         InputError: the file is none of ours.
     """
-    path = registry()
+    path = devices_file()
     if not path.exists():
         return {}
     try:
@@ -91,73 +86,6 @@ def find(name: str) -> Ssh | FleetAddress | BareDevice:
     return parse(known[name])
 
 
-@contextlib.contextmanager
-def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on a device, ours until the end; this machine's where no name is given.
-
-    Raises:
-        OptionError: no such device.
-        RunError: it cannot be reached, or lacks what it needs.
-    """
-    if name is None:
-        yield LocalBench()
-        return
-    device = find(name)
-    if isinstance(device, FleetAddress):
-        from ..fleet.bench import FleetBench
-
-        with FleetBench(device, progress) as fleet:
-            yield fleet
-    elif isinstance(device, BareDevice):
-        from .onnxruntime_perf_test import PerfTestBench
-
-        with PerfTestBench(device, progress) as bare:
-            yield bare
-    else:
-        from .remote import RemoteBench
-
-        with RemoteBench(device, progress) as bench:
-            yield bench
-
-
-@contextlib.contextmanager
-def runner_on(name: str | None) -> Iterator[Runner | None]:
-    """What runs models on a fleet while their quality is judged; None where no name is given.
-
-    Raises:
-        OptionError: no such device, or none of a fleet.
-        RunError: its scheduler does not answer.
-    """
-    if name is None:
-        yield None
-        return
-    device = find(name)
-    if not isinstance(device, FleetAddress):
-        raise OptionError(
-            "evaluations are spread over a fleet, which this is not",
-            where=f"--eval-on {name}",
-            hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
-        )
-    from ..fleet.runner import FleetRunner
-
-    with FleetRunner(device) as runner:
-        yield runner
-
-
-def device_names(text: str | None) -> list[str | None]:
-    """The devices of an --on: one, several with commas between, or this machine.
-
-    Raises:
-        OptionError: a name between commas is missing.
-    """
-    if text is None:
-        return [None]
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise OptionError(f"{text!r} lacks a name", where="--on", hint="Write --on pi5,orin-nano")
-    return list(dict.fromkeys(names))
-
-
 def is_bare(address: str) -> bool:
     """Whether a device has no Python, and measures by onnxruntime_perf_test."""
     return address.startswith("adb://") or "perf_test=" in address.partition("?")[2]
@@ -175,6 +103,6 @@ def parse(address: str) -> Ssh | FleetAddress | BareDevice:
 
 
 def _save(devices: dict[str, str]) -> None:
-    path = registry()
+    path = devices_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"schema": 1, "devices": devices}, indent=1) + "\n")

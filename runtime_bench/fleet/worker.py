@@ -26,6 +26,7 @@ from ..devices.agent_store import MODEL
 from ..devices.dispatch import answer_of
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
+from ..devices.registry import FLEET, load, parse
 from ..devices.remote import RemoteBench
 from ..devices.shells import BareDevice
 from ..devices.transport import Device, Here
@@ -94,8 +95,6 @@ def fronted(device: str) -> Device | BareDevice:
 
     A name that stands for the fleet's own device, as it may where its user works too, is no other.
     """
-    from ..devices.registry import FLEET, load, parse
-
     address = load().get(device, FLEET)
     if address.startswith(FLEET):
         return Here(device)

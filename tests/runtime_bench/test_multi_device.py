@@ -15,7 +15,8 @@ from trimtab.core.target import PRESETS, Target, common_target
 from trimtab.runtime_bench.bench.bench import LocalBench, Timing
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
-from trimtab.runtime_bench.multi_device import SeveralBench, bench_on_all, machine_class
+from trimtab.runtime_bench.multi_device import SeveralBench, machine_class
+from trimtab.runtime_bench.open import bench_on_all
 from trimtab.search.ranking import violations
 from trimtab.search.result import Constraints, Result
 

@@ -58,11 +58,11 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
     from trimtab.runtime_bench.bench.budgets import count_statistical
-    from trimtab.runtime_bench.devices.registry import bench_on, device_names
     from trimtab.runtime_bench.gate.budget_file import load_gates
     from trimtab.runtime_bench.gate.collect import Collector
     from trimtab.runtime_bench.gate.reporters import Outcome, all_rulings, lines
     from trimtab.runtime_bench.gate.rules import ALPHA, exit_code, judge
+    from trimtab.runtime_bench.open import bench_on, device_names
 
     seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
     gates = [

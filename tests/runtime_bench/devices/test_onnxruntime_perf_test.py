@@ -30,11 +30,12 @@ from trimtab.runtime_bench.devices.agent import timing_to_json
 from trimtab.runtime_bench.devices.agent_store import MODEL
 from trimtab.runtime_bench.devices.onnxruntime_perf_test import PerfTestBench
 from trimtab.runtime_bench.devices.perf_test_contender import latencies
-from trimtab.runtime_bench.devices.registry import bench_on, parse
+from trimtab.runtime_bench.devices.registry import parse
 from trimtab.runtime_bench.devices.shells import AdbShell, BareDevice
 from trimtab.runtime_bench.fleet.worker import Call, carry_out
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison
+from trimtab.runtime_bench.open import bench_on
 
 PROGRAM = """#!{python} -S
 import os, sys

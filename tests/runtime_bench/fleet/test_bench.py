@@ -30,7 +30,6 @@ from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
 from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.devices.registry import runner_on
 from trimtab.runtime_bench.devices.shells import BareDevice
 from trimtab.runtime_bench.devices.transport import Here
 from trimtab.runtime_bench.fleet import bench as fleet
@@ -38,7 +37,7 @@ from trimtab.runtime_bench.fleet import runner as fleet_runner
 from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
 from trimtab.runtime_bench.fleet.worker import Call, carry_out, fronted
-from trimtab.runtime_bench.multi_device import bench_on_all
+from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
@@ -423,9 +422,9 @@ def test_the_worst_and_the_median_are_told_over_devices() -> None:
 
 
 def test_commas_name_several_devices() -> None:
-    assert devices.device_names("a, b,a") == ["a", "b"]
+    assert device_names("a, b,a") == ["a", "b"]
     with pytest.raises(OptionError, match="lacks a name"):
-        devices.device_names("a,,b")
+        device_names("a,,b")
 
 
 def test_fleet_up_refuses_what_it_cannot_do(
