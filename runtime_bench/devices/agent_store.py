@@ -12,14 +12,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
+from trimtab.core.cache import cache_root
 from trimtab.core.errors import OutputError, RunError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from trimtab.core.files import write_text
 
 #: Files kept on a device, the least recently used go first.
 QUOTA_BYTES = 2 << 30
@@ -43,7 +42,9 @@ class Store:
 
     def __init__(self, folder: Path, quota: int = QUOTA_BYTES) -> None:
         self.folder, self.quota = folder, quota
-        self._lock: IO[str] | None = None
+        # Whichever thread takes or frees it, it is one lock; the system frees it when the process
+        # ends, however it ends, so that none is ever stale.
+        self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,8 +53,7 @@ class Store:
     @classmethod
     def here(cls) -> Store:
         """The one of this user."""
-        base = os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab"
-        return cls(Path(base) / "device")
+        return cls(cache_root() / "device")
 
     def has(self, digest: str) -> bool:
         """Whether the files of that digest are here."""
@@ -108,25 +108,24 @@ class Store:
         Returns:
             None where it is ours now, else what its holder wrote: who, since when.
         """
-        if fcntl is None or self._lock is not None:
+        # The holder stands in a file of its own: taking a lock may empty the lock's.
+        holder = self.folder / "holder.json"
+        if self._lock.is_locked:
             return None
-        file = (self.folder / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            text = file.read()
-            file.close()
+            self._lock.acquire()
+        except Timeout:
             try:
-                found: dict[str, Any] = json.loads(text)
-            except ValueError:
+                found: dict[str, Any] = json.loads(holder.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
                 return {"who": "another run", "since": 0.0}
             return found
-        # The system frees it when a process ends, however it ends: none is ever stale.
-        file.truncate(0)
-        file.write(json.dumps({"who": who[:200], "since": time.time(), "pid": os.getpid()}))
-        file.flush()
-        self._lock = file
+        mine = {"who": who[:200], "since": time.time(), "pid": os.getpid()}
+        try:
+            write_text(holder, json.dumps(mine))
+        except BaseException:
+            self._lock.release()
+            raise
         return None
 
     def free_bytes(self) -> int:

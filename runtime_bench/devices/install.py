@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from trimtab.core.cache import LINUX_CACHE_ROOT
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.progress import Progress
 
@@ -27,10 +28,9 @@ _WHEEL = re.compile(r"[A-Za-z0-9_.+!]+(-[A-Za-z0-9_.+!]+){4,5}\.whl")
 #: Seconds for one wheel to get there, and for the installation.
 _SECONDS = 900.0
 #: Both run there with nothing but the standard library; names and data come as words and by pipe.
-_FOLDER = """
+_FOLDER = f"""
 import hashlib, json, os, pathlib, sys
-base = os.environ.get("TRIMTAB_CACHE") or os.path.expanduser("~/.cache/trimtab")
-folder = pathlib.Path(base) / "wheels"
+folder = pathlib.Path({LINUX_CACHE_ROOT}) / "wheels"
 folder.mkdir(parents=True, exist_ok=True)
 """
 _LIST = (

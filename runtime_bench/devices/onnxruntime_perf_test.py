@@ -6,7 +6,6 @@ It tells neither load times nor memory that could be compared with a card's, so 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shlex
 import tempfile
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import Feeds
@@ -199,14 +200,18 @@ class PerfTestBench(Closes):
 def _locked(device: BareDevice) -> Iterator[None]:
     """Ours among the runs on this machine, which alone reaches a device on its cable."""
     key = hashlib.sha256(str(device).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OptionError(
-                "another run on this machine uses it", where=str(device), hint="Wait for its end"
-            ) from None
+    path = Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock"
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OptionError(
+            "another run on this machine uses it", where=str(device), hint="Wait for its end"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _cpuinfo(lines: Sequence[str]) -> dict[str, str]:

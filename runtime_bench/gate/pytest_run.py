@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
@@ -21,11 +23,6 @@ from ..measure.compare import ModelOrPath
 from .collect import Collector
 from .rules import ALPHA, judge
 from .verdicts import Facts, Ruling
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 MODEL, BASELINE = "model", "baseline"
 #: Marker keywords that are no budgets.
@@ -150,7 +147,5 @@ def one_at_a_time(path: Path | None = None) -> Iterator[None]:
         path: of the lock's file; one for each user by default.
     """
     lock = path or Path(tempfile.gettempdir()) / f"trimtab-latency-{getpass.getuser()}.lock"
-    with lock.open("a") as file:
-        for lock_it in [fcntl.flock] if fcntl else []:
-            lock_it(file, fcntl.LOCK_EX)
-        yield  # the system frees it with the file, also when the process dies
+    with FileLock(lock):  # the system frees it, also when the process dies
+        yield

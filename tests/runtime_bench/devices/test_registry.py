@@ -17,12 +17,11 @@ import pytest
 from sshd import Server, keygen, sshd
 
 from trimtab.cli import main
-from trimtab.core.errors import OptionError, OutputError, RunError
+from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
-from trimtab.runtime_bench.devices.agent_store import Store, digest_of
 from trimtab.runtime_bench.devices.remote import RemoteBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 
@@ -250,45 +249,6 @@ def test_words_reach_the_far_program_as_they_are() -> None:
     line = Ssh("host").command(far)[-1]
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout == "; rm -rf ~|$(x)|a'b|"
-
-
-def test_the_store_takes_only_what_was_announced(tmp_path: Path) -> None:
-    import io
-
-    store = Store(tmp_path / "store")
-    file = tmp_path / "f"
-    file.write_bytes(b"abc")
-    digest = digest_of([("model.onnx", file)])
-    with pytest.raises(RunError, match="other bytes"):
-        store.put(digest, [("model.onnx", 3)], io.BytesIO(b"abd"))
-    with pytest.raises(RunError, match="plain file name"):
-        store.put(digest, [("../model.onnx", 3)], io.BytesIO(b"abc"))
-    with pytest.raises(RunError, match="no digest"):
-        store.has("../../etc")
-    assert not list((tmp_path / "store").iterdir())
-    store.put(digest, [("model.onnx", 3)], io.BytesIO(b"abc"))
-    assert store.model(digest).read_bytes() == b"abc"
-
-
-def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    import io
-    import os
-
-    store, digests = Store(tmp_path, quota=10), []
-    for text in (b"aaaa", b"bbbb", b"cccc"):
-        file = tmp_path / "f"
-        file.write_bytes(text)
-        digests.append(digest_of([("model.onnx", file)]))
-        file.unlink()
-        store.put(digests[-1], [("model.onnx", 4)], io.BytesIO(text))
-        os.utime(tmp_path / digests[-1], (time.time() - 7200 + len(digests),) * 2)
-    assert [store.has(d) for d in digests] == [False, True, True]
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        Store(tmp_path / "file" / "store")
 
 
 def made_wheel(folder: Path, name: str, *requires: str) -> None:
