@@ -1,6 +1,6 @@
 """A residual network quantized with onnxruntime's defaults: the doctor names every float island.
 
-Then its mend is followed, `trimtab quantize` with the target's types, and it must find none left.
+Then its fix is followed, `trimtab quantize` with the target's types, and it must find none left.
 The islands are counted by the script itself too, from the running graph alone: float convolutions,
 products and additions that have int8 on both sides.
 
@@ -41,7 +41,7 @@ def main() -> None:
     target = Target.detect(1) if Target.detect(1).isa == "x64" else PRESETS["x64-avx512-vnni"]
     before = examined("onnxruntime's defaults", by_onnxruntime(model, data), target)
     ctx = Context(target=target, data=data)
-    after = examined("after the mend", QuantizeStatic()(Simplify()(model, ctx), ctx), target)
+    after = examined("after the fix", QuantizeStatic()(Simplify()(model, ctx), ctx), target)
     named = islands(before)
     print(
         f"FIGURE islands_before={between(before)} islands_named={len(named)} "

@@ -98,7 +98,7 @@ def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dic
         "seconds": round(time.monotonic() - start, 2),
         "ratio": found.ratio,
         "blocks": found.blocks,
-        "fit": found.candidate.fitness.fit,
+        "fit": found.candidate.noise_check.fit,
     }
 
 

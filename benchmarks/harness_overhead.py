@@ -24,9 +24,9 @@ from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, random_feeds
-from trimtab.runtime_bench.measure.contender import Arm, Runs
-from trimtab.runtime_bench.measure.pacing import WARM_RUNS, Plan, warm_up
-from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
+from trimtab.runtime_bench.measure.contender import Contender, Runs
+from trimtab.runtime_bench.measure.pacing import WARM_RUNS, BlockPlan, warm_up
+from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 
 #: (name, rows, layers) of width 256: about 0.1 ms and 2 ms on one core, weights within its cache.
@@ -41,7 +41,7 @@ class BareLoop:
     model: Model
     config: SessionConfig
     name: str = "bare loop"
-    host: None = None
+    worker: None = None
 
     def warm(self, feeds: Feeds) -> None:
         """Take the feeds."""
@@ -89,23 +89,28 @@ def chain(rows: int, layers: int) -> Model:
 def difference(model: Model, seconds: float) -> float:
     """Ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
     config, feeds = SessionConfig(), random_feeds(model)
-    arms: list[Arm] = [ProcessArm(model, config, "worker"), BareLoop(model, config)]
+    contenders: list[Contender] = [
+        SubprocessContender(model, config, "worker"),
+        BareLoop(model, config),
+    ]
     rng, test = np.random.default_rng(0), PairedTest()
     taken: list[list[int]] = [[], []]
     try:
-        plan = Plan.of(max(warm_up(a, feeds, time.monotonic_ns, 1.0) for a in arms), 0, seconds)
+        plan = BlockPlan.of(
+            max(warm_up(a, feeds, time.monotonic_ns, 1.0) for a in contenders), 0, seconds
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            letters: list[list[int]] = [[], []]
+            slots: list[list[int]] = [[], []]
             for i in rng.permutation(2):
-                arms[i].renew()
+                contenders[i].renew()
             for i in [0, 1, 1, 0] if rng.integers(2) else [1, 0, 0, 1]:
-                letters[i] += arms[i].time(plan.discard + plan.runs).after(plan.discard).ns
-            test.add(math.log(median(letters[0]) / median(letters[1])))
-            taken = [old + new for old, new in zip(taken, letters, strict=True)]
+                slots[i] += contenders[i].time(plan.discard + plan.runs).after(plan.discard).ns
+            test.add(math.log(median(slots[0]) / median(slots[1])))
+            taken = [old + new for old, new in zip(taken, slots, strict=True)]
     finally:
-        for arm in arms:
-            arm.close()
+        for contender in contenders:
+            contender.close()
     found = math.expm1(test.estimate())
     low, high = (math.expm1(end) for end in test.interval(0.05))
     ours, bare = (median(t) / 1e6 for t in taken)

@@ -10,12 +10,13 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target, common_target
 
-from .bench.bench import Bench, Timing, Told
+from .bench.bench import Bench, TextAndJson, Timing
 from .machine.environment import Environment
-from .machine.noise_check import Fitness
+from .machine.noise_check import NoiseCheck
 from .measure.compare import ModelOrPath
-from .measure.startup import Card
-from .measure.values import Comparison, Measurement, Verdict
+from .measure.startup import StartupCosts
+from .measure.values import Comparison, Measurement
+from .stats.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ class SeveralBench:
                 break
         return [max(same, key=lambda m: m.median_ns or 0.0) for same in zip(*rows, strict=True)]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`: of the device on which it takes most memory."""
-        every = [b.card(model, feeds, how, processes, arena=arena) for b in self.benches.values()]
+        benches = self.benches.values()
+        every = [b.startup_costs(model, feeds, how, processes, arena=arena) for b in benches]
         return max(every, key=lambda pair: pair[0].median_peak_bytes)
 
     def diagnosis(
@@ -73,7 +75,7 @@ class SeveralBench:
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
+    ) -> TextAndJson:
         """See `Bench`: of the first device."""
         first = next(iter(self.benches.values()))
         return first.diagnosis(model, baseline, feeds, how, profiled=profiled)

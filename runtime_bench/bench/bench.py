@@ -17,20 +17,19 @@ from trimtab.core.target import Target
 
 from ..doctor.diagnose import diagnose
 from ..doctor.report import document, lines
-from ..gate.rules import ratio_verdict
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness, Snapshot, fit_to_measure
+from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
 from ..measure.compare import ModelOrPath, compare, measure
-from ..measure.startup import Card, card
-from ..measure.subprocess_contender import ProcessArm
+from ..measure.startup import StartupCosts, startup_costs
+from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import tail_test
+from ..stats.percentiles import percentile_test
 from ..stats.verdict import decide
-from .budgets import Budget
+from .budgets import Budget, ratio_verdict
 
 #: Lines for people, and the same as JSON values.
-Told = tuple[Sequence[str], dict[str, Any]]
+TextAndJson = tuple[Sequence[str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Timing:
 
 
 class Bench(Protocol):
-    """Takes measurements; what each raises is told in `compare`, `measure` and `card`."""
+    """Takes measurements; what each raises is told in `compare`, `measure` and `startup_costs`."""
 
     def compare(
         self,
@@ -80,9 +79,9 @@ class Bench(Protocol):
         """Models side by side, without a verdict."""
         ...
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """What a model costs to start and hold, and whether the machine was quiet meanwhile."""
         ...
 
@@ -94,7 +93,7 @@ class Bench(Protocol):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
+    ) -> TextAndJson:
         """What runs there and why it is slow; see `doctor.diagnose`."""
         ...
 
@@ -131,7 +130,7 @@ class LocalBench:
             progress=progress,
             in_process=how.in_process,
             until=_decided(how, len(candidates)),
-            make_arm=_callers(how),
+            make_contender=_callers(how),
         )
 
     def measure(
@@ -146,17 +145,17 @@ class LocalBench:
             seed=how.seed,
             progress=progress,
             in_process=how.in_process,
-            until=tails_decided(how.budgets, how.alpha) if how.budgets else None,
-            make_arm=_callers(how),
+            until=percentiles_decided(how.budgets, how.alpha) if how.budgets else None,
+            make_contender=_callers(how),
         )
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         before = Snapshot.now(how.config)
-        found = card(model, feeds, how.config, processes=processes, arena=arena)
-        return found, fit_to_measure(before, Snapshot.now(how.config))
+        found = startup_costs(model, feeds, how.config, processes=processes, arena=arena)
+        return found, check_noise(before, Snapshot.now(how.config))
 
     def diagnosis(
         self,
@@ -167,7 +166,7 @@ class LocalBench:
         *,
         profiled: bool,
         target: Target | None = None,
-    ) -> Told:
+    ) -> TextAndJson:
         """See `Bench`; for a target that is not this machine, by its table."""
         models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
         found = diagnose(
@@ -189,10 +188,12 @@ class LocalBench:
         return Target.detect(threads)
 
 
-def _callers(how: Timing) -> Callable[..., ProcessArm] | None:
+def _callers(how: Timing) -> Callable[..., SubprocessContender] | None:
     if how.concurrency == 1:
         return None
-    return lambda model, name: ProcessArm(model, how.config, name, concurrency=how.concurrency)
+    return lambda model, name: SubprocessContender(
+        model, how.config, name, concurrency=how.concurrency
+    )
 
 
 def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
@@ -223,7 +224,7 @@ def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
     return decided
 
 
-def tails_decided(
+def percentiles_decided(
     budgets: Sequence[Budget], alpha: float
 ) -> Callable[[Sequence[Sequence[int]]], bool]:
     """When the runs of one model decide all its percentile budgets.
@@ -239,7 +240,7 @@ def tails_decided(
             return False
         next_look = len(runs) + len(runs) // 10 + 1
         return all(
-            tail_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
+            percentile_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
             for b in budgets
         )
 

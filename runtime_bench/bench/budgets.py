@@ -7,6 +7,7 @@ them in is read by `budget_file`, the evidence is weighed by `gate`.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from typing import Any, Literal
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.text import bytes_text, duration_text
 from trimtab.core.units import duration, size
+
+from ..stats.e_process import PairedTest
+from ..stats.verdict import Ruled
 
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
 #: `p95_quiet` looks only at runs that no other task interrupted: another quantity than p95.
@@ -274,3 +278,18 @@ def _check_order(tails: Sequence[Budget], at: Callable[[int], str]) -> None:
                     where=at(max(low.line, high.line)),
                     hint="Remove one, or give the higher percentile the larger limit",
                 )
+
+
+def slowest_allowed(budget: Budget) -> float:
+    """ln(reference / model) at the limit: ln 1.5 for `speedup: 1.5`, -ln 1.02 for 2% tolerance."""
+    return math.log(budget.limit) if budget.name == "speedup" else -math.log1p(budget.tolerance)
+
+
+def ratio_verdict(test: PairedTest, budget: Budget, alpha: float, resolution: float) -> Ruled:
+    """Whether the blocks prove the budget broken, or held within the resolution, or neither."""
+    limit, boundary = math.log(1 / alpha), slowest_allowed(budget)
+    if test.evidence_below(boundary) >= limit:
+        return "fail"
+    if test.evidence_above(boundary - math.log1p(resolution)) >= limit:
+        return "pass"
+    return "inconclusive"

@@ -28,7 +28,7 @@ from trimtab.core.target import Target
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget
 from ..machine.environment import Environment
-from ..machine.system import temperature, text_of, word_after
+from ..machine.system import number_after, read_text, temperature
 from ..measure.protocol import Message, pack_error, receive, send
 from .agent_store import Store
 from .dispatch import answer_of
@@ -162,7 +162,7 @@ def timing_of(value: Message) -> Timing:
 
 def memory_bytes() -> int:
     """Memory of this machine that is free for use, 0 where the system does not tell."""
-    return 1024 * (word_after(text_of("/proc/meminfo"), "MemAvailable:") or 0)
+    return 1024 * (number_after(read_text("/proc/meminfo"), "MemAvailable:") or 0)
 
 
 class Commands:

@@ -12,12 +12,12 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target
 
-from ..bench.bench import Timing, Told
+from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
-from ..measure.startup import Card
+from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
 from .bundles import named
@@ -98,16 +98,16 @@ class FarBench(Closes, ABC):
         found = [Measurement.from_json(m) for m in answer["measurements"]]
         return [named(m, s) for m, s in zip(found, subjects, strict=True)]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         subject = Subject.of(model)
         more = {"processes": processes, "arena": arena}
         answer = self.ask_for("card", [subject], feeds, how, self.progress, **more)
-        found = Card.from_json(answer["card"])
+        found = StartupCosts.from_json(answer["card"])
         told = replace(found, model=subject.name, size_bytes=subject.size_bytes)
-        return told, Fitness.from_json(answer["fitness"])
+        return told, NoiseCheck.from_json(answer["fitness"])
 
     def diagnosis(
         self,
@@ -117,7 +117,7 @@ class FarBench(Closes, ABC):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
+    ) -> TextAndJson:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (model, baseline) if m]
         more = {"profiled": profiled, "name": subjects[0].name}

@@ -46,7 +46,7 @@ def answer_of(
         return {"measurements": [m.to_json() for m in bench.measure(models, feeds, how, progress)]}
     if what == "card":
         processes, arena = int(str(more["processes"])), bool(more["arena"])
-        card, fitness = bench.card(base, feeds, how, processes, arena=arena)
+        card, fitness = bench.startup_costs(base, feeds, how, processes, arena=arena)
         return {"card": card.to_json(), "fitness": fitness.to_json()}
     if what == "diagnosis":
         # The model is called as it is at home, not as the file that holds it here.

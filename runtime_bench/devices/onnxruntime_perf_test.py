@@ -21,11 +21,11 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import PRESETS, Target
 
-from ..bench.bench import Timing, Told
+from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import KERNEL_FLAGS, Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath, compare, measure
-from ..measure.startup import Card
+from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
 from .base import Closes
@@ -99,7 +99,7 @@ class PerfTestBench(Closes):
             resolution=how.resolution,
             seed=how.seed,
             progress=progress,
-            make_arm=lambda source, name: self._arm(source, name, how),
+            make_contender=lambda source, name: self._arm(source, name, how),
         )
         return [
             replace(c, base=self._there(c.base), candidate=self._there(c.candidate)) for c in found
@@ -116,13 +116,13 @@ class PerfTestBench(Closes):
             max_seconds=how.max_seconds,
             seed=how.seed,
             progress=progress,
-            make_arm=lambda source, name: self._arm(source, name, how),
+            make_contender=lambda source, name: self._arm(source, name, how),
         )
         return [self._there(m) for m in found]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """Refused: the program tells neither load times nor memory.
 
         Raises:
@@ -143,7 +143,7 @@ class PerfTestBench(Closes):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
+    ) -> TextAndJson:
         """Refused: the program tells nothing of the graph that it runs.
 
         Raises:
@@ -193,7 +193,7 @@ class PerfTestBench(Closes):
 
     def _there(self, found: Measurement) -> Measurement:
         """With the device's environment; how quiet it was is not known."""
-        return replace(found, environment=self.environment(), fitness=Fitness())
+        return replace(found, environment=self.environment(), noise_check=NoiseCheck())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A model timed by onnxruntime_perf_test: every letter of a block is a process of its own.
+"""A model timed by onnxruntime_perf_test: every slot of a block is a process of its own.
 
 The program runs once to warm up, and the next runs still get faster, so the first rows of each
 process are dropped. What it writes are rows `model,seconds,peak bytes,CPU share,run`.
@@ -32,9 +32,9 @@ _LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
 
 
 class PerfTestArm:
-    """A model whose every letter is a process of the program."""
+    """A model whose every slot is a process of the program."""
 
-    host: Any = None
+    worker: Any = None
     placement: Placement | None = None
 
     def __init__(
@@ -62,7 +62,7 @@ class PerfTestArm:
         self.time(1)
 
     def renew(self) -> None:
-        """Nothing: every letter has a new session."""
+        """Nothing: every slot has a new session."""
 
     def time(self, runs: int) -> Runs:
         """One process, of at least `ROWS` runs."""

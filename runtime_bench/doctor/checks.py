@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS, QDQ_OPS
 
-from .diagnose import Facts, Finding
+from .findings import Finding, GraphFacts
 from .graph import REORDERS, constant_of, is_constant, makes_int8
 from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
@@ -24,7 +24,7 @@ WASTE = 0.10
 LEAST_TIME = 0.01
 
 
-def find_no_int8(facts: Facts) -> Iterator[Finding]:
+def find_no_int8(facts: GraphFacts) -> Iterator[Finding]:
     """Nothing at all is int8."""
     if not facts.is_quantized and facts.share.float_ops:
         yield Finding(
@@ -37,7 +37,7 @@ def find_no_int8(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def find_constants(facts: Facts) -> Iterator[Finding]:
+def find_constants(facts: GraphFacts) -> Iterator[Finding]:
     """Weights that are quantized anew, in graphs where no island told of them."""
     nodes = [
         node
@@ -48,11 +48,11 @@ def find_constants(facts: Facts) -> Iterator[Finding]:
         size = sum(t.nbytes for n in nodes if (t := constant_of(n.inputs[0])) is not None)
         why = f"{CONSTANT.why}; {size} bytes of float weights"
         yield Finding(
-            "constant-weight", "costs", facts.names_of(nodes), why, CONSTANT.mend, CONSTANT.name
+            "constant-weight", "costs", facts.names_of(nodes), why, CONSTANT.fix, CONSTANT.name
         )
 
 
-def find_batch_norms(facts: Facts) -> Iterator[Finding]:
+def find_batch_norms(facts: GraphFacts) -> Iterator[Finding]:
     """BatchNormalization that onnxruntime did not fold, outside of islands."""
     inside = {node for island in facts.islands if island.between for node in island.nodes}
     nodes = [n for n in facts.running if n.op_type == "BatchNormalization" and n not in inside]
@@ -62,13 +62,13 @@ def find_batch_norms(facts: Facts) -> Iterator[Finding]:
             "costs",
             facts.names_of(nodes),
             BATCH_NORM.why,
-            BATCH_NORM.mend,
+            BATCH_NORM.fix,
             BATCH_NORM.name,
             facts.time_of(nodes),
         )
 
 
-def find_weight_only(facts: Facts) -> Iterator[Finding]:
+def find_weight_only(facts: GraphFacts) -> Iterator[Finding]:
     """Weights stored in int8, made float again in each run, and multiplied in float."""
     nodes = [
         node
@@ -103,7 +103,7 @@ def _takes_int8(node: ir.Node) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear"
 
 
-def find_leftovers(facts: Facts) -> Iterator[Finding]:
+def find_leftovers(facts: GraphFacts) -> Iterator[Finding]:
     """Conversions that are neither at the graph's ends nor at the shore of an island."""
     shores = {c for i in facts.islands if i.touches_int8 for c in (*i.enters, *i.leaves)}
     nodes = [
@@ -137,7 +137,7 @@ def _at_an_end(node: ir.Node) -> bool:
     return from_input or any(v.is_graph_output() for v in node.outputs)
 
 
-def find_layout(facts: Facts) -> Iterator[Finding]:
+def find_layout(facts: GraphFacts) -> Iterator[Finding]:
     """Changes of layout that onnxruntime had to insert beyond one in and one out."""
     nodes = [
         node
@@ -149,8 +149,8 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
         return
     beside = _neighbours(nodes)
     islands = any(island.between for island in facts.islands)
-    mend = (
-        "mend the float islands first: each int8 convolution among them changes layout twice"
+    fix = (
+        "fix the float islands first: each int8 convolution among them changes layout twice"
         if islands
         else f"these operators keep to one layout: {', '.join(beside)}; replace or move them"
     )
@@ -161,7 +161,7 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
         tuple(sorted(n.name or n.op_type for n in nodes)),
         f"{len(nodes)} changes between layouts of tensors, {NEEDED_CHANGES} are enough; "
         f"they stand beside {', '.join(beside) or 'each other'}",
-        mend,
+        fix,
         time_share=facts.time_of(nodes),
     )
 
@@ -180,7 +180,7 @@ def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
     return (stubborn or sorted(found))[:6]
 
 
-def find_fallback(facts: Facts) -> Iterator[Finding]:
+def find_fallback(facts: GraphFacts) -> Iterator[Finding]:
     """Nodes that another provider runs than the one that was asked for."""
     if not facts.fallback:
         return
@@ -197,7 +197,7 @@ def find_fallback(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def find_channels(facts: Facts) -> Iterator[Finding]:
+def find_channels(facts: GraphFacts) -> Iterator[Finding]:
     """Convolutions whose channels do not fill the kernel's block."""
     target, known = facts.target, facts.times.by_name if facts.times else None
     wasted: list[tuple[float, str, ir.Node]] = []
@@ -237,7 +237,7 @@ def _out_channels(conv: ir.Node) -> int | None:
     return int(tensor.shape[0]) if tensor is not None else None  # type: ignore[arg-type]
 
 
-def find_denormals(facts: Facts) -> Iterator[Finding]:
+def find_denormals(facts: GraphFacts) -> Iterator[Finding]:
     """Weights so small that x64 computes with them many times slower."""
     tiny = np.finfo(np.float32).tiny
     found: dict[str, int] = {}
@@ -260,7 +260,7 @@ def find_denormals(facts: Facts) -> Iterator[Finding]:
         )
 
 
-FINDERS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
+FINDERS: tuple[Callable[[GraphFacts], Iterable[Finding]], ...] = (
     find_islands,
     find_constants,
     find_batch_norms,

@@ -1,4 +1,4 @@
-"""Float islands between int8 nodes: each with its reason and its mend.
+"""Float islands between int8 nodes: each with its reason and its fix.
 
 Reasons are looked for from the surest to the vaguest. That S8S8 is the cause is not guessed: the
 session is built once more with int8 activations allowed, and nodes that then turn int8 are freed.
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS
 
-from .diagnose import Facts, Finding
+from .findings import Finding, GraphFacts
 from .graph import Island, constant_of, consumers, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
@@ -54,11 +54,11 @@ _UNFUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 @dataclass(frozen=True)
 class Cause:
-    """A reason for floats between int8 nodes, and what mends it."""
+    """A reason for floats between int8 nodes, and what fixes it."""
 
     name: str
     why: str
-    mend: str
+    fix: str
 
 
 REQUANTIZE = "quantize the float model again with `trimtab quantize FLOAT -o OUT --data DATA`"
@@ -98,7 +98,7 @@ UNEXPLAINED = Cause(
 )
 
 
-def find_islands(facts: Facts) -> Iterator[Finding]:
+def find_islands(facts: GraphFacts) -> Iterator[Finding]:
     """A finding for each float island between int8 nodes, and for float products at the ends."""
     for island in facts.islands:
         if not island.between and not (island.touches_int8 and _quantized_products(island, facts)):
@@ -110,13 +110,13 @@ def find_islands(facts: Facts) -> Iterator[Finding]:
             "costs",
             facts.names_of(island.nodes),
             "; ".join(cause.why for cause in causes),
-            "; ".join(dict.fromkeys(cause.mend for cause in causes)),
+            "; ".join(dict.fromkeys(cause.fix for cause in causes)),
             first.name,
             facts.time_of([*island.nodes, *island.enters, *island.leaves]),
         )
 
 
-def _quantized_products(island: Island, facts: Facts) -> bool:
+def _quantized_products(island: Island, facts: GraphFacts) -> bool:
     """Whether a product at the graph's ends was meant to be int8: its weight is."""
     origins = map(facts.origin_of, island.nodes)
     return any(
@@ -126,7 +126,7 @@ def _quantized_products(island: Island, facts: Facts) -> bool:
     )
 
 
-def causes_of(island: Island, facts: Facts) -> Iterator[Cause]:
+def causes_of(island: Island, facts: GraphFacts) -> Iterator[Cause]:
     """The distinct reasons of an island, those of products first; at least one."""
     ordered = sorted(island.nodes, key=lambda node: node.op_type not in FLOAT_OPS)
     found: dict[str, Cause] = {}
@@ -141,7 +141,7 @@ def causes_of(island: Island, facts: Facts) -> Iterator[Cause]:
 _TELLING = {"BatchNormalization": BATCH_NORM, "ReduceMean": REDUCE_MEAN}
 
 
-def _cause(node: ir.Node, island: Island, facts: Facts) -> Cause | None:
+def _cause(node: ir.Node, island: Island, facts: GraphFacts) -> Cause | None:
     origin, freed = facts.origin_of(node), key_of(node) in facts.freed
     op = _UNFUSED.get(node.op_type, node.op_type)
     if freed or op in _TELLING:

@@ -8,7 +8,8 @@ from typing import Any
 from trimtab.core.ort.running import INT8_OPS
 from trimtab.core.text import table
 
-from .diagnose import Diagnosis, Facts, Finding
+from .diagnose import Diagnosis
+from .findings import Finding, GraphFacts
 from .profile import Profile
 
 #: Groups of nodes that are listed one by one.
@@ -32,7 +33,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
     return found + (_operators(facts) if facts.times else [])
 
 
-def _head(facts: Facts) -> list[str]:
+def _head(facts: GraphFacts) -> list[str]:
     share = facts.share
     told = (
         f"{facts.model.name}: {share.int8_share:.1%} of the multiply-accumulates in int8 "
@@ -64,11 +65,11 @@ def _group(kind: str, why: str, findings: Sequence[Finding]) -> list[str]:
             found.append(f"    {names}")
     if len(findings) > LISTED:
         found.append(f"    and {len(findings) - LISTED} more; --json names them all")
-    mends = dict.fromkeys(f.mend for f in findings)
-    return [*found, *(f"  mend: {mend}" for mend in mends), ""]
+    fixes = dict.fromkeys(f.fix for f in findings)
+    return [*found, *(f"  fix: {fix}" for fix in fixes), ""]
 
 
-def _operators(facts: Facts) -> list[str]:
+def _operators(facts: GraphFacts) -> list[str]:
     assert facts.times is not None
     mine = facts.times.by_op()
     if facts.baseline is None:

@@ -215,7 +215,8 @@ class Collector:
         tested = bool(self.gate.of_kind("start"))
         processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
         self.progress.say(f"starting {processes} fresh processes")
-        found = self.bench.card(model, feeds, self._timing(self.seconds), processes, arena=False)
+        how = self._timing(self.seconds)
+        found = self.bench.startup_costs(model, feeds, how, processes, arena=False)
         self._found["card"], self._found["start_fitness"] = found
 
     def _share_of_time(self, parts_left: int) -> float:

@@ -133,7 +133,7 @@ def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
     if alone is not None:
         for name, quantile in (("p50_ns", 0.5), ("p95_ns", 0.95)):
             found[name] = alone.percentile_ns(quantile)
-        found["machine_fit"] = alone.fitness.fit
+        found["machine_fit"] = alone.noise_check.fit
     if facts.share is not None:
         found["int8_share"] = facts.share.int8_share
     return found

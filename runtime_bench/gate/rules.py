@@ -20,11 +20,12 @@ from typing import Literal
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
 from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
 
-from ..bench.budgets import Budget, Gate
-from ..machine.noise_check import Fitness
+from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
+from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import TailTest, tail_test
-from .verdicts import Facts, Ruled, Ruling
+from ..stats.percentiles import PercentileTest, percentile_test
+from ..stats.verdict import Ruled
+from .verdicts import Facts, Ruling
 
 OnInconclusive = Literal["report", "fail", "pass"]
 #: Bound on the probability that any statistical budget of a run is ruled wrongly.
@@ -56,21 +57,6 @@ def _rule(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
     return _JUDGES[budget.kind](budget, gate, facts, alpha)
 
 
-def slowest_allowed(budget: Budget) -> float:
-    """ln(reference / model) at the limit: ln 1.5 for `speedup: 1.5`, -ln 1.02 for 2% tolerance."""
-    return math.log(budget.limit) if budget.name == "speedup" else -math.log1p(budget.tolerance)
-
-
-def ratio_verdict(test: PairedTest, budget: Budget, alpha: float, resolution: float) -> Ruled:
-    """Whether the blocks prove the budget broken, or held within the resolution, or neither."""
-    limit, boundary = math.log(1 / alpha), slowest_allowed(budget)
-    if test.evidence_below(boundary) >= limit:
-        return "fail"
-    if test.evidence_above(boundary - math.log1p(resolution)) >= limit:
-        return "pass"
-    return "inconclusive"
-
-
 def _ratio(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:
     found = facts.comparisons.get(budget.against)
     if found is None:
@@ -100,7 +86,7 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     if solo is None:
         return _unmeasured(budget)
     samples = solo.quiet_ns if budget.quiet else solo.samples_ns
-    test = tail_test(samples, budget.limit, quantile=budget.quantile, alpha=alpha)
+    test = percentile_test(samples, budget.limit, quantile=budget.quantile, alpha=alpha)
     value = solo.median_ns if budget.quantile == 0.5 else None
     if not budget.quiet and budget.quantile != 0.5:
         value = solo.percentile_ns(budget.quantile)
@@ -108,7 +94,7 @@ def _tail(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # 
     over = f"{test.over} of {test.runs} runs over {budget.text}"
     allowed = f"{1 - budget.quantile:.2g} of them may be"
     evidence = f"{estimate}{over}, {allowed}"
-    return _timed(budget, test, alpha, evidence=evidence, fitness=solo.fitness, value=value)
+    return _timed(budget, test, alpha, evidence=evidence, noise_check=solo.noise_check, value=value)
 
 
 def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  # noqa: ARG001
@@ -117,39 +103,39 @@ def _start(budget: Budget, gate: Gate, facts: Facts, alpha: float) -> Ruling:  #
     load = budget.name == "load"
     samples = facts.card.load_ns if load else facts.card.first_ns
     value = facts.card.median_load_ns if load else facts.card.median_first_ns
-    test = tail_test(samples, budget.limit, quantile=0.5, alpha=alpha)
+    test = percentile_test(samples, budget.limit, quantile=0.5, alpha=alpha)
     counted = f"{test.over} of {test.runs} fresh processes over {budget.text}"
     evidence = f"median {budget.told(value)}; {counted}"
-    fitness = facts.start_fitness
-    return _timed(budget, test, alpha, evidence=evidence, fitness=fitness, value=value)
+    noise_check = facts.start_fitness
+    return _timed(budget, test, alpha, evidence=evidence, noise_check=noise_check, value=value)
 
 
 def _timed(
     budget: Budget,
-    test: TailTest,
+    test: PercentileTest,
     alpha: float,
     *,
     evidence: str,
-    fitness: Fitness,
+    noise_check: NoiseCheck,
     value: float | None,
 ) -> Ruling:
     """An absolute time: held anywhere, broken only on a machine found quiet enough."""
     if test.verdict == "pass":
         return Ruling(budget, "pass", evidence, value)
-    if test.verdict == "fail" and fitness.fit:
+    if test.verdict == "fail" and noise_check.fit:
         return Ruling(budget, "fail", evidence, value)
     needed = fewest_runs(budget.quantile, alpha)
     if test.runs < needed:
         why = f"{evidence}; {needed} runs are needed, give more --max-time"
         return Ruling(budget, "inconclusive", why, value)
-    if not fitness.fit:
-        why = f"{evidence}; proves nothing here: {'; '.join(fitness.reasons)}"
+    if not noise_check.fit:
+        why = f"{evidence}; proves nothing here: {'; '.join(noise_check.reasons)}"
         return Ruling(budget, "inconclusive", why, value, unfit=True)
     return Ruling(budget, "inconclusive", f"{evidence}; too close to tell yet", value)
 
 
 def fewest_runs(quantile: float, alpha: float) -> int:
-    """Runs before which no decision is possible: the first look of `tail_test`, q^n <= alpha/2."""
+    """Runs before which no decision is possible: the first look of the test, q^n <= alpha/2."""
     return math.ceil(math.log(alpha / 2) / math.log(quantile))
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.metric import Quality
 from trimtab.core.ort.running import Share
 
 from ..bench.budgets import Budget
-from ..machine.noise_check import Fitness
-from ..measure.startup import Card
+from ..machine.noise_check import NoiseCheck
+from ..measure.startup import StartupCosts
 from ..measure.values import Comparison, Measurement
-
-Ruled = Literal["pass", "fail", "inconclusive"]
+from ..stats.verdict import Ruled
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Facts:
 
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     solo: Measurement | None = None
-    card: Card | None = None
-    start_fitness: Fitness = field(default_factory=Fitness)
+    card: StartupCosts | None = None
+    start_fitness: NoiseCheck = field(default_factory=NoiseCheck)
     size_bytes: int | None = None
     quality: tuple[Quality, Quality] | None = None
     share: Share | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from trimtab.core.target import cpu_flags, usable_cpus
 
 from .gpu import GpuState
-from .system import text_of
+from .system import read_text
 
 #: The flags that choose between onnxruntime's kernels.
 KERNEL_FLAGS = (
@@ -79,7 +79,7 @@ class Environment:
             cpus=usable_cpus(),
             affinity=_affinity(),
             quota=_quota(),
-            governor=text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
+            governor=read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             python=platform.python_version(),
             onnxruntime=onnxruntime.__version__,
@@ -122,12 +122,12 @@ def _affinity() -> tuple[int, ...]:
 
 
 def _quota() -> float | None:
-    parts = text_of("/sys/fs/cgroup/cpu.max").split()
+    parts = read_text("/sys/fs/cgroup/cpu.max").split()
     return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
 
 
 def _cpu_name() -> str:
-    for line in text_of("/proc/cpuinfo").splitlines():
+    for line in read_text("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in {"model name", "hardware", "cpu model"}:
             return value.strip()

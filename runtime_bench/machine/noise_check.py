@@ -13,7 +13,7 @@ import numpy as np
 from trimtab.core.ort.session import SessionConfig
 
 from .gpu import GpuState, disturbances
-from .system import text_of, word_after
+from .system import number_after, read_text
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Snapshot:
             config: how the models run, which tells whether a GPU is to be watched.
         """
         gpu = GpuState.of(config) if config is not None else None
-        fields = [int(f) for f in text_of("/proc/stat").partition("\n")[0].split()[1:9]]
+        fields = [int(f) for f in read_text("/proc/stat").partition("\n")[0].split()[1:9]]
         steal = fields[7] if len(fields) > 7 else 0
-        pressure = word_after(
-            text_of("/proc/pressure/cpu").partition("\n")[0].replace("=", " "), "total"
+        pressure = number_after(
+            read_text("/proc/pressure/cpu").partition("\n")[0].replace("=", " "), "total"
         )
-        throttled = word_after(text_of("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
+        throttled = number_after(read_text("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
         return cls(time.monotonic_ns(), steal, sum(fields), pressure, throttled, gpu)
 
 
 @dataclass(frozen=True)
-class Fitness:
+class NoiseCheck:
     """Whether absolute latencies taken here can be trusted, and why not.
 
     Attributes:
@@ -74,7 +74,7 @@ class Fitness:
         return {"fit": self.fit, "reasons": list(self.reasons), "facts": dict(self.facts)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Fitness:
+    def from_json(cls, value: Mapping[str, Any]) -> NoiseCheck:
         """The fitness that `to_json` wrote."""
         return cls(value["fit"], tuple(value["reasons"]), value["facts"])
 
@@ -89,13 +89,13 @@ LIMITS: tuple[tuple[str, float, str, str], ...] = (
 )
 
 
-def fit_to_measure(
+def check_noise(
     before: Snapshot,
     after: Snapshot,
     *,
     canary_ns: Sequence[float] = (),
     switches: Sequence[int] = (),
-) -> Fitness:
+) -> NoiseCheck:
     """Judge a machine by what happened while it measured.
 
     Args:
@@ -123,7 +123,7 @@ def fit_to_measure(
         for name, limit, text, advice in LIMITS
         if facts.get(name, 0) > limit
     ) + tuple(slowed)
-    return Fitness(not reasons, reasons, facts)
+    return NoiseCheck(not reasons, reasons, facts)
 
 
 def canary(now: Callable[[], int] = time.perf_counter_ns) -> int:

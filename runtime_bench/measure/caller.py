@@ -9,7 +9,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
-from .io_binding import Bound
+from .io_binding import BoundCaller
 from .timing import time_calls
 
 #: Copies of each direction that are timed.
@@ -28,7 +28,7 @@ class Caller(Protocol):
         ...
 
 
-class Plain:
+class ArrayCaller:
     """`session.run` on arrays, as on a CPU everybody does.
 
     Args:
@@ -54,9 +54,9 @@ class Plain:
 def caller_of(session: Any, feeds: Feeds, config: SessionConfig) -> Caller:
     """The way in which a provider's sessions are timed."""
     return (
-        Plain(session, feeds)
+        ArrayCaller(session, feeds)
         if memory_of(config.provider) is None
-        else Bound(session, feeds, config)
+        else BoundCaller(session, feeds, config)
     )
 
 
@@ -66,4 +66,4 @@ def placement_of(caller: Caller, name: str) -> Placement | None:
     Raises:
         RunError: all fell back.
     """
-    return caller.placement(COPIES, name) if isinstance(caller, Bound) else None
+    return caller.placement(COPIES, name) if isinstance(caller, BoundCaller) else None

@@ -17,19 +17,19 @@ from trimtab.core.progress import Progress, Silent
 from ..machine.noise_check import Snapshot, canary
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
-from ..stats.verdict import settled
-from .contender import Arm, Runs
+from ..stats.verdict import is_decided
+from .contender import Contender, Runs
 from .feeds import check_same_inputs, make_feeds
-from .in_process import InProcessArm, quiet
-from .pacing import Plan, warm_up
-from .sampling import Pair, Sampler, SideBySide
+from .in_process import InProcessContender, without_spinning
+from .pacing import BlockPlan, warm_up
+from .sampling import BlockPair, Sampler, SideBySide
 from .subject import ModelOrPath, Reporter, Subject, size_bytes
-from .subprocess_contender import ProcessArm
+from .subprocess_contender import SubprocessContender
 from .values import Comparison, Measurement
 
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
 
-MakeArm = Callable[[Model | Path, str], Arm]
+MakeContender = Callable[[Model | Path, str], Contender]
 #: Runs of each model that `measure` wants at least, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
 
@@ -47,7 +47,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     progress: Progress | None = None,
     in_process: bool = False,
     until: Callable[[PairedTest], bool] | None = None,
-    make_arm: MakeArm | None = None,
+    make_contender: MakeContender | None = None,
 ) -> list[Comparison]:
     """Measure candidates against a base, all interleaved, and judge each.
 
@@ -62,9 +62,9 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         seed: of the order of blocks.
         progress: where to tell how far it is.
         in_process: sessions in this process, instead of a process for each.
-        until: when a pair is settled; the default is a verdict and an interval no wider than the
+        until: when a pair is is_decided; the default is a verdict and an interval no wider than the
             resolution on each side.
-        make_arm: makes the arm of a model; the default follows `in_process`.
+        make_contender: makes the contender of a model; the default follows `in_process`.
 
     Returns:
         One comparison per candidate, in their order. A candidate that crashed, hung or was refused
@@ -84,15 +84,17 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
 
     def verdict_stands(test: PairedTest) -> bool:
-        return settled(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
+        return is_decided(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
 
     before = Snapshot.now(config)
-    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
-        pairs = [Pair(arms[0], arm) for arm in arms[1:]]
+    with open_contenders(
+        subjects, config, in_process=in_process, make_contender=make_contender
+    ) as contenders:
+        pairs = [BlockPair(contenders[0], contender) for contender in contenders[1:]]
         blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
         after = Snapshot.now(config)  # before a GPU cools
-    used = quiet(config) if in_process else config
+    used = without_spinning(config) if in_process else config
     reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
     return [
         reporter.comparison(
@@ -112,7 +114,7 @@ def measure(
     progress: Progress | None = None,
     in_process: bool = False,
     until: Callable[[Sequence[Sequence[int]]], bool] | None = None,
-    make_arm: MakeArm | None = None,
+    make_contender: MakeContender | None = None,
 ) -> list[Measurement]:
     """Measure models side by side, in rounds of random order, without a verdict.
 
@@ -130,20 +132,22 @@ def measure(
     check_same_inputs([s.model for s in subjects], fed)
     taken: list[list[Runs]] = [[] for _ in subjects]
     before, canary_ns = Snapshot.now(config), list[int]()
-    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
+    with open_contenders(
+        subjects, config, in_process=in_process, make_contender=make_contender
+    ) as contenders:
         steps = _side_by_side(
-            arms, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
+            contenders, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
         )
         interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
         after = Snapshot.now(config)  # before a GPU cools
-    used = quiet(config) if in_process else config
+    used = without_spinning(config) if in_process else config
     reporter = Reporter(used, fed, before, after, canary_ns, interrupted)
-    told = zip(subjects, arms, taken, strict=True)
-    return [reporter.measurement(s, arm, runs) for s, arm, runs in told]
+    told = zip(subjects, contenders, taken, strict=True)
+    return [reporter.measurement(s, contender, runs) for s, contender, runs in told]
 
 
 def _side_by_side(
-    arms: Sequence[Arm],
+    contenders: Sequence[Contender],
     feeds: Feeds,
     seed: int,
     seconds: float,
@@ -153,10 +157,10 @@ def _side_by_side(
     until: Callable[[Sequence[Sequence[int]]], bool] | None,
 ) -> Iterator[None]:
     start = time.monotonic()
-    share = seconds / 10 / len(arms)
-    slowest = max(warm_up(arm, feeds, time.monotonic_ns, share) for arm in arms)
-    plan = Plan.of(slowest, 0, seconds, len(arms))
-    turns = SideBySide(arms, np.random.default_rng(seed), time.monotonic_ns, plan)
+    share = seconds / 10 / len(contenders)
+    slowest = max(warm_up(contender, feeds, time.monotonic_ns, share) for contender in contenders)
+    plan = BlockPlan.of(slowest, 0, seconds, len(contenders))
+    turns = SideBySide(contenders, np.random.default_rng(seed), time.monotonic_ns, plan)
     while True:
         for index, runs in turns.round():
             taken[index].append(runs)
@@ -171,23 +175,23 @@ def _side_by_side(
 
 
 @contextlib.contextmanager
-def opened(
+def open_contenders(
     subjects: Sequence[Subject],
     config: SessionConfig,
     *,
     in_process: bool,
-    make_arm: MakeArm | None = None,
-) -> Iterator[list[Arm]]:
+    make_contender: MakeContender | None = None,
+) -> Iterator[list[Contender]]:
     """Arms of the subjects, closed at the end whatever happens."""
     with contextlib.ExitStack() as stack:
-        kind = InProcessArm if in_process else ProcessArm
-        make = make_arm or (lambda source, name: kind(source, config, name))
-        arms = []
+        kind = InProcessContender if in_process else SubprocessContender
+        make = make_contender or (lambda source, name: kind(source, config, name))
+        contenders = []
         for subject in subjects:
-            arm = make(subject.source, subject.name)
-            stack.callback(arm.close)
-            arms.append(arm)
-        yield arms
+            contender = make(subject.source, subject.name)
+            stack.callback(contender.close)
+            contenders.append(contender)
+        yield contenders
 
 
 def _exhaust(steps: Iterable[object]) -> bool:

@@ -15,7 +15,7 @@ from ..machine.placement import Placement
 
 @dataclass(frozen=True)
 class Runs:
-    """Timed runs of one arm, in order.
+    """Timed runs of one contender, in order.
 
     Attributes:
         ns: latency of each.
@@ -30,17 +30,17 @@ class Runs:
         return Runs(self.ns[discarded:], self.switches[discarded:])
 
 
-class Arm(Protocol):
+class Contender(Protocol):
     """A model ready to be timed. Every method but `close` may raise RunError.
 
     Attributes:
         name: for messages.
-        host: the place its session lives in, which arms may exchange before they are renewed.
+        worker: where its session lives; contenders may exchange theirs before they are renewed.
         placement: where its nodes are, known after `warm`; None for the CPU's own provider.
     """
 
     name: str
-    host: Any
+    worker: Any
     placement: Placement | None
 
     def warm(self, feeds: Feeds) -> None:
@@ -48,7 +48,7 @@ class Arm(Protocol):
         ...
 
     def renew(self) -> None:
-        """Make the session anew, in the host that the arm has now, and run it a few times."""
+        """Make the session anew, in the worker that it has now, and run it a few times."""
         ...
 
     def time(self, runs: int) -> Runs:
@@ -60,8 +60,8 @@ class Arm(Protocol):
         ...
 
 
-def exchange_hosts(arms: Sequence[Arm], rng: np.random.Generator) -> None:
-    """Deal the arms' hosts out anew, at random."""
-    hosts = [arm.host for arm in arms]
-    for arm, index in zip(arms, rng.permutation(len(hosts)), strict=True):
-        arm.host = hosts[index]
+def exchange_workers(contenders: Sequence[Contender], rng: np.random.Generator) -> None:
+    """Deal the contenders' workers out anew, at random."""
+    workers = [contender.worker for contender in contenders]
+    for contender, index in zip(contenders, rng.permutation(len(workers)), strict=True):
+        contender.worker = workers[index]

@@ -1,4 +1,4 @@
-"""An arm in this process."""
+"""A contender in this process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
 from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of
 from .contender import Runs
-from .io_binding import open_session, prepared
-from .pacing import settle
+from .io_binding import open_session, session_config
+from .pacing import stabilize
 
 
-def quiet(config: SessionConfig) -> SessionConfig:
+def without_spinning(config: SessionConfig) -> SessionConfig:
     """The configuration with idle threads that do not spin.
 
     Two sessions whose threads spin steal each other's CPUs: with two threads each, alternating runs
@@ -25,7 +25,7 @@ def quiet(config: SessionConfig) -> SessionConfig:
     return replace(config, spinning=False)
 
 
-class InProcessArm:
+class InProcessContender:
     """A session in this process: no start-up cost, but a crash takes all down.
 
     Args:
@@ -36,8 +36,8 @@ class InProcessArm:
 
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
-        self.host = None  # all live in this process
-        self.model, self.config = model, prepared(quiet(config), model)
+        self.worker = None  # all live in this process
+        self.model, self.config = model, session_config(without_spinning(config), model)
         self.placement: Placement | None = None
         self.feeds: Feeds = {}
         self._caller: Caller | None = None
@@ -60,7 +60,7 @@ class InProcessArm:
             RunError: onnxruntime refuses or fails.
         """
         self._caller = None  # its memory is free for the new one
-        settle(self, on_device=memory_of(self.config.provider) is not None)
+        stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def time(self, runs: int) -> Runs:
         """Run that many times in a row.

@@ -41,15 +41,15 @@ def with_cuda_graph(config: SessionConfig) -> SessionConfig:
     option = GRAPH_OPTION.get(config.provider)
     if option is None:
         raise OptionError(
-            f"{config.provider} captures no CUDA graph",
+            f"{config.provider} cannot capture a CUDA graph",
             where="--cuda-graph",
             hint=f"Give --provider {CUDA} (an NVIDIA GPU, its driver, onnxruntime-gpu), or drop it",
         )
     return replace(config, provider_options={**config.provider_options, option: "1"})
 
 
-def captures(config: SessionConfig) -> bool:
-    """Whether a configuration captures a CUDA graph."""
+def captures_cuda_graph(config: SessionConfig) -> bool:
+    """Return whether a configuration captures a CUDA graph."""
     option = GRAPH_OPTION.get(config.provider)
     return option is not None and config.provider_options.get(option) == "1"
 
@@ -60,7 +60,7 @@ def without_capture(config: SessionConfig) -> SessionConfig:
     return replace(config, provider_options=options)
 
 
-def prepared(config: SessionConfig, source: Model | Path) -> SessionConfig:
+def session_config(config: SessionConfig, source: Model | Path) -> SessionConfig:
     """What a model's sessions need beyond the common configuration: proof, and engines kept."""
     if memory_of(config.provider) is None:
         return config
@@ -77,11 +77,11 @@ def open_session(source: Model | Path, config: SessionConfig, name: str) -> Any:
     try:
         session = build_session(source, config)
     except RunError as error:
-        fallen = _fallen(source, config) if captures(config) else []
+        fallen = _fallen(source, config) if captures_cuda_graph(config) else []
         if not fallen:
             raise
         raise _no_capture(name, fallen) from error
-    if config.provider == TENSORRT and captures(config):
+    if config.provider == TENSORRT and captures_cuda_graph(config):
         # It would drop the capture with a warning; CUDA refuses, and allows nodes of shapes.
         fallen = _elsewhere(nodes_of(session), config.provider)
         if fallen:
@@ -116,7 +116,7 @@ def _no_capture(name: str, fallen: list[str]) -> RunError:
     )
 
 
-class Bound:
+class BoundCaller:
     """A session with its inputs on the device and its outputs where the first run put them.
 
     Fixed addresses are what a captured CUDA graph replays on; without one they save the search for
@@ -221,7 +221,7 @@ class Bound:
             back.ns,
             sum(self.host[name].nbytes for name in self.inputs),
             sum(value.tensor_size_in_bytes() for value in self.outputs.values()),
-            captures(self.config),
+            captures_cuda_graph(self.config),
         )
 
 

@@ -13,14 +13,14 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .feeds import make_feeds
 from .subject import ModelOrPath, Subject
-from .subprocess_contender import ProcessArm
+from .subprocess_contender import SubprocessContender
 
 #: Runs before the peak is read: the arena grows in the first ones.
 RUNS = 3
 
 
 @dataclass(frozen=True)
-class Card:
+class StartupCosts:
     """Costs of a model, one value per fresh process.
 
     Attributes:
@@ -69,21 +69,21 @@ class Card:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Card:
-        """The card that `to_json` wrote."""
+    def from_json(cls, value: Mapping[str, Any]) -> StartupCosts:
+        """The startup_costs that `to_json` wrote."""
         keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
         lists = [tuple(value.get(key, ())) for key in keys]
         return cls(value["model"], value["size_bytes"], *lists)
 
 
-def card(
+def startup_costs(
     model: ModelOrPath,
     feeds: Feeds | None = None,
     config: SessionConfig | None = None,
     *,
     processes: int = 3,
     arena: bool = False,
-) -> Card:
+) -> StartupCosts:
     """Measure a model's costs in fresh processes, one after the other.
 
     Args:
@@ -106,17 +106,17 @@ def card(
         if arena and config.arena:
             bare.append(_once(subject.source, fed, replace(config, arena=False))[2])
     load, first, peak = zip(*found, strict=True)
-    return Card(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
+    return StartupCosts(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
 
 
 def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
     name = source.name if isinstance(source, Model) else str(source)
-    arm = ProcessArm(source, config, name)
+    contender = SubprocessContender(source, config, name)
     try:
-        arm.warm(feeds)
-        arm.time(RUNS)
-        assert arm.load_ns is not None
-        assert arm.first_ns is not None
-        return arm.load_ns, arm.first_ns, arm.peak_bytes()
+        contender.warm(feeds)
+        contender.time(RUNS)
+        assert contender.load_ns is not None
+        assert contender.first_ns is not None
+        return contender.load_ns, contender.first_ns, contender.peak_bytes()
     finally:
-        arm.close()
+        contender.close()

@@ -11,11 +11,11 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.environment import Environment
-from ..machine.noise_check import Snapshot, fit_to_measure
+from ..machine.noise_check import Snapshot, check_noise
 from ..stats.verdict import decide, evidence, interval
-from .contender import Arm, Runs
+from .contender import Contender, Runs
 from .feeds import describe
-from .sampling import Pair
+from .sampling import BlockPair
 from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
@@ -62,28 +62,30 @@ class Reporter:
     canary_ns: Sequence[int]
     interrupted: bool
 
-    def measurement(self, subject: Subject, arm: Arm, letters: Sequence[Runs]) -> Measurement:
-        """All runs of a model, letters in the order they were taken."""
-        switches = tuple(n for runs in letters for n in runs.switches)
+    def measurement(
+        self, subject: Subject, contender: Contender, slots: Sequence[Runs]
+    ) -> Measurement:
+        """All runs of a model, slots in the order they were taken."""
+        switches = tuple(n for runs in slots for n in runs.switches)
         return Measurement(
             subject.name,
             subject.digest,
             subject.size_bytes,
-            tuple(n for runs in letters for n in runs.ns),
+            tuple(n for runs in slots for n in runs.ns),
             switches,
             Environment.here(self.before.gpu),
             self.config,
-            fit_to_measure(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
+            check_noise(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
             describe(self.feeds),
             self.interrupted,
-            arm.placement,
+            contender.placement,
         )
 
     def comparison(
         self,
         base: Subject,
         candidate: Subject,
-        pair: Pair,
+        pair: BlockPair,
         alpha: float,
         resolution: float,
         *,

@@ -1,4 +1,4 @@
-"""An arm in a worker process: its thread pool, arena and crash stay its own."""
+"""A contender in a worker process: its thread pool, arena and crash stay its own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
-from .io_binding import prepared
-from .pacing import settle
+from .io_binding import session_config
+from .pacing import stabilize
 from .protocol import Message
-from .worker_process import FOLDER_PREFIX, Host
+from .worker_process import FOLDER_PREFIX, WorkerProcess
 
 #: A single command may take this long, and twenty times what its runs took so far.
 HANG_SECONDS = 60.0
 PATIENCE = 20
 
 
-class ProcessArm:
+class SubprocessContender:
     """A session in a process of its own.
 
     Args:
@@ -44,14 +44,14 @@ class ProcessArm:
         concurrency: int = 1,
     ) -> None:
         self.name = name or str(model)
-        self.config = prepared(config, model if isinstance(model, Model) else Path(model))
+        self.config = session_config(config, model if isinstance(model, Model) else Path(model))
         self.hang_seconds, self.concurrency = hang_seconds, concurrency
         self.placement: Placement | None = None
         self.load_ns: int | None = None
         self.first_ns: int | None = None
         self._run_seconds = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
-        self.host = Host(self._folder.name)
+        self.worker = WorkerProcess(self._folder.name)
         self._feeds = Path(self._folder.name) / "feeds.npz"
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
@@ -63,7 +63,7 @@ class ProcessArm:
         """
         plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
         np.savez(self._feeds, **plain)  # type: ignore[arg-type] # its stub takes names for options
-        self.host.fed = False
+        self.worker.fed = False
         if self.load_ns is None:
             self.load()
         self._feed()
@@ -74,14 +74,14 @@ class ProcessArm:
             self.placement = Placement.from_json(told)
 
     def renew(self) -> None:
-        """Build the session anew in the host that the arm has now, and run it a few times.
+        """Build the session anew in the worker that the contender has now, and run it a few times.
 
         Raises:
             RunError: the worker crashed or hung.
         """
         self.load()
         self._feed()
-        settle(self, on_device=memory_of(self.config.provider) is not None)
+        stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def load(self) -> None:
         """Build the session in the worker.
@@ -105,7 +105,7 @@ class ProcessArm:
             RunError: onnxruntime fails; the worker crashed or hung.
         """
         if self.concurrency > 1:
-            answer = self._ask("run", do="flood", runs=runs, concurrency=self.concurrency)
+            answer = self._ask("run", do="throughput", runs=runs, concurrency=self.concurrency)
         else:
             answer = self._ask("run", do="time", runs=runs)
         self._run_seconds = max(self._run_seconds, sum(answer["ns"]) / 1e9)
@@ -121,14 +121,14 @@ class ProcessArm:
 
     def close(self) -> None:
         """End the worker at once; it has nothing to save."""
-        self.host.close()
+        self.worker.close()
         self._folder.cleanup()
 
     def _feed(self) -> None:
-        if not self.host.fed:
+        if not self.worker.fed:
             self._ask("take its feeds", do="feed", path=str(self._feeds))
-            self.host.fed = True
+            self.worker.fed = True
 
     def _ask(self, doing: str, **message: object) -> Message:
         limit = self.hang_seconds + PATIENCE * self._run_seconds
-        return self.host.ask(self.name, doing, limit, **message)
+        return self.worker.ask(self.name, doing, limit, **message)

@@ -11,7 +11,7 @@ import numpy as np
 from trimtab.core.text import bytes_text, duration_text, table
 
 from ..stats.percentiles import runs_needed
-from .startup import Card
+from .startup import StartupCosts
 from .values import Comparison, Measurement
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
@@ -105,14 +105,14 @@ def placement_lines(measurement: Measurement) -> list[str]:
 
 
 def _clock(measurement: Measurement) -> str:
-    facts = measurement.fitness.facts
+    facts = measurement.noise_check.facts
     if "gpu_clock" not in facts:
         return ""
     most = f" of {facts['gpu_clock_most']:.0f}" if "gpu_clock_most" in facts else ""
     return f", at {facts['gpu_clock']:.0f}{most} MHz at the end"
 
 
-def card_lines(cards: Sequence[Card]) -> list[str]:
+def startup_lines(cards: Sequence[StartupCosts]) -> list[str]:
     """What each model costs to start and to hold."""
     rows = [
         [
@@ -190,7 +190,7 @@ def _surroundings(found: Sequence[Measurement]) -> list[str]:
         lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
     lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]
     lines += [line for m in found for line in placement_lines(m)]
-    unfit = next((m.fitness for m in found if not m.fitness.fit), None)
+    unfit = next((m.noise_check for m in found if not m.noise_check.fit), None)
     if unfit is not None:
         lines.append("unquiet machine: trust the ratios, not the absolute times")
         lines += [f"  {reason}" for reason in unfit.reasons]

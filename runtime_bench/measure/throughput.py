@@ -14,7 +14,7 @@ from .timing import involuntary_switches
 CALLS = 8
 
 
-class Flood:
+class ThroughputRunner:
     """Callers in threads; a run is a burst of `CALLS` inferences from each of them.
 
     Its time is told per inference, the inverse of throughput, so that the statistics of latency

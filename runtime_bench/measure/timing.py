@@ -1,4 +1,4 @@
-"""The timing loop that all arms share."""
+"""The timing loop that all contenders share."""
 
 from __future__ import annotations
 

@@ -7,19 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
 from trimtab.core.ort.session import SessionConfig
 
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..machine.placement import Placement
 from ..stats.percentiles import percentile
+from ..stats.verdict import Verdict
 
 SCHEMA = 1
-Verdict = Literal["better", "worse", "same", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measurement:
         switches: involuntary context switches during each run; empty where the system tells none.
         environment: machine and software.
         config: how the session was built.
-        fitness: whether the machine was quiet enough for absolute latencies.
+        noise_check: whether the machine was quiet enough for absolute latencies.
         inputs: shape of each input, "1x3x32x32 float32" by name.
         interrupted: the user stopped it; what was measured stands.
         placement: where its nodes ran and what the copies cost; None for the CPU's own provider.
@@ -47,7 +47,7 @@ class Measurement:
     switches: tuple[int, ...]
     environment: Environment
     config: SessionConfig
-    fitness: Fitness = field(default_factory=Fitness)
+    noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     inputs: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
     placement: Placement | None = None
@@ -88,7 +88,7 @@ class Measurement:
             "switches": list(self.switches),
             "environment": self.environment.to_json(),
             "config": self.config.to_json(),
-            "fitness": self.fitness.to_json(),
+            "fitness": self.noise_check.to_json(),
             "inputs": dict(self.inputs),
             "interrupted": self.interrupted,
             "placement": self.placement.to_json() if self.placement else None,
@@ -105,7 +105,7 @@ class Measurement:
             tuple(value["switches"]),
             Environment.from_json(value["environment"]),
             SessionConfig.from_json(value["config"]),
-            Fitness.from_json(value["fitness"]),
+            NoiseCheck.from_json(value["fitness"]),
             value["inputs"],
             value["interrupted"],
             Placement.from_json(value["placement"]) if value.get("placement") else None,

@@ -26,7 +26,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtim
 from .caller import Caller, caller_of, placement_of
 from .io_binding import open_session, without_capture
 from .protocol import Message, pack_error, receive, send
-from .throughput import Flood
+from .throughput import ThroughputRunner
 
 try:
     import resource
@@ -50,7 +50,7 @@ class Worker:
         self.caller: Caller | None = None
         self.name = "model"
         self.baseline_bytes = 0
-        self.floods: dict[int, Flood] = {}
+        self.throughputs: dict[int, ThroughputRunner] = {}
 
     def answer(self, message: Message) -> Message:
         """Carry out one command; an error becomes an answer as well."""
@@ -84,9 +84,9 @@ class Worker:
 
     def _drop(self) -> None:
         """Free the session that was."""
-        for flood in self.floods.values():
-            flood.close()
-        self.floods.clear()
+        for throughput in self.throughputs.values():
+            throughput.close()
+        self.throughputs.clear()
         self.caller = self.session = None
 
     def do_feed(self, path: str) -> Message:
@@ -105,11 +105,13 @@ class Worker:
         timed = self.caller.time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
-    def do_flood(self, runs: int, concurrency: int) -> Message:
+    def do_throughput(self, runs: int, concurrency: int) -> Message:
         """Run that many bursts from `concurrency` threads at once."""
-        if concurrency not in self.floods:
-            self.floods[concurrency] = Flood([self._caller() for _ in range(concurrency)])
-        timed = self.floods[concurrency].time(runs)
+        if concurrency not in self.throughputs:
+            self.throughputs[concurrency] = ThroughputRunner(
+                [self._caller() for _ in range(concurrency)]
+            )
+        timed = self.throughputs[concurrency].time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
     def do_place(self) -> Message:

@@ -17,11 +17,11 @@ from trimtab.core.errors import RunError
 
 from .protocol import Message, receive, send, unpack_error
 
-#: Of folders with feeds and models, one for each arm.
+#: Of folders with feeds and models, one for each contender.
 FOLDER_PREFIX = "trimtab-bench-"
 
 
-class Host:
+class WorkerProcess:
     """A worker, started at once, so that several start side by side.
 
     Args:

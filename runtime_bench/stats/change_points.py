@@ -34,7 +34,7 @@ MOST_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Step:
+class ChangePoint:
     """A change of level.
 
     Attributes:
@@ -53,7 +53,7 @@ class Step:
         return self.after / self.before - 1 if self.before else math.inf
 
 
-def find_steps(values: Sequence[float]) -> list[Step]:
+def find_change_points(values: Sequence[float]) -> list[ChangePoint]:
     """The steps of a series, oldest first; none where it is too short or level.
 
     Args:
@@ -70,7 +70,7 @@ def find_steps(values: Sequence[float]) -> list[Step]:
     ends = _best_cut(series / scale)
     levels = [float(median(kept[a:b])) for a, b in pairwise(ends)]
     return [
-        Step(first + ends[i + 1], before, after)
+        ChangePoint(first + ends[i + 1], before, after)
         for i, (before, after) in enumerate(pairwise(levels))
     ]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 #: A percentile is told only where, at 99% confidence, some run lies beyond it.
 CONFIDENCE = 0.99
 
-Tail = Literal["pass", "fail", "open"]
+PercentileVerdict = Literal["pass", "fail", "open"]
 
 
 def runs_needed(quantile: float) -> int:
@@ -68,7 +68,7 @@ def design_effect(indicator: Sequence[bool] | NDArray[np.bool_]) -> float:
 
 
 @dataclass(frozen=True)
-class TailTest:
+class PercentileTest:
     """What the runs say about "the quantile is below the limit".
 
     Attributes:
@@ -78,15 +78,15 @@ class TailTest:
         effect: design effect of the sequence at the deciding (or last) look.
     """
 
-    verdict: Tail
+    verdict: PercentileVerdict
     runs: int
     over: int
     effect: float
 
 
-def tail_test(
+def percentile_test(
     samples_ns: Sequence[float], limit_ns: float, *, quantile: float = 0.95, alpha: float = 0.01
-) -> TailTest:
+) -> PercentileTest:
     """Test "quantile < limit" by the exact binomial law of the runs over the limit.
 
     Looks happen at doublings of the number of runs, look k with alpha / (k (k + 1)), which sums to
@@ -106,8 +106,8 @@ def tail_test(
         effect = design_effect(over[:end])
         verdict = _decide(int(over[:end].sum()), end, effect, quantile, alpha / (look * (look + 1)))
         if verdict != "open":
-            return TailTest(verdict, len(over), int(over.sum()), effect)
-    return TailTest("open", len(over), int(over.sum()), effect)
+            return PercentileTest(verdict, len(over), int(over.sum()), effect)
+    return PercentileTest("open", len(over), int(over.sum()), effect)
 
 
 def _looks(count: int, quantile: float, alpha: float) -> list[int]:
@@ -120,7 +120,9 @@ def _looks(count: int, quantile: float, alpha: float) -> list[int]:
     return ends
 
 
-def _decide(over: int, runs: int, effect: float, quantile: float, alpha: float) -> Tail:
+def _decide(
+    over: int, runs: int, effect: float, quantile: float, alpha: float
+) -> PercentileVerdict:
     rate = 1 - quantile
     if binomial_cdf(math.ceil(over / effect), math.floor(runs / effect), rate) <= alpha:
         return "pass"

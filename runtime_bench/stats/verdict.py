@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from ..measure.values import Verdict
 from .e_process import PairedTest
+
+#: A candidate against its base.
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+#: A model against a budget.
+Ruled = Literal["pass", "fail", "inconclusive"]
 
 
 def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
@@ -61,7 +66,7 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
     return math.exp(low), math.exp(max(low, high))
 
 
-def settled(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
+def is_decided(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
     """Whether the verdict stands and the interval is no wider than the resolution on each side."""
     if decide(test, alpha=alpha, resolution=resolution, renewed=renewed) == "inconclusive":
         return False

@@ -184,7 +184,7 @@ class _Request:
         """Measure what each model costs to start and hold, in fresh processes, and print it."""
         from trimtab.core.errors import RunError
         from trimtab.core.ort.accelerators import CPU
-        from trimtab.runtime_bench.measure.text import card_lines
+        from trimtab.runtime_bench.measure.text import startup_lines
 
         how = self._timing(self.sweep()[0]["threads"])
         arena = how.config.provider == CPU
@@ -193,11 +193,11 @@ class _Request:
         found = []
         for model in self.progress.track(models, "cards", len(models)):
             try:
-                found.append(self.bench.card(model, feeds, how, PROCESSES, arena=arena)[0])
+                found.append(self.bench.startup_costs(model, feeds, how, PROCESSES, arena=arena)[0])
             except RunError as error:
                 self.progress.say(str(error))
         if found:
-            print("\n".join(["", *card_lines(found)]))  # noqa: T201
+            print("\n".join(["", *startup_lines(found)]))  # noqa: T201
         return [c.to_json() for c in found]
 
     def _config(self, threads: int) -> SessionConfig:

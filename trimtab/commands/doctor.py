@@ -1,9 +1,9 @@
 """Why is a model slow, and why is it wrong.
 
-Slow: what onnxruntime really runs, what of it is not int8, why, what mends it. Shares of time come
+Slow: what onnxruntime really runs, what of it is not int8, why, what fixes it. Shares of time come
 from a profiled session of its own, since profiling slows every node. Wrong, for int8 models where
 --data are given: which layers hurt the answer, by what cause, and which would saturate on x64
-without VNNI. Each finding names its nodes, the reason and the mend. Exit code 0 whatever is found;
+without VNNI. Each finding names its nodes, the reason and the fix. Exit code 0 whatever is found;
 --json for scripts.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.ort.session import Feeds
 
-SUMMARY = "why is a model slow, and an int8 model wrong: causes and mends"
+SUMMARY = "why is a model slow, and an int8 model wrong: causes and fixes"
 _BOTH = argparse.BooleanOptionalAction
 
 

@@ -105,7 +105,7 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
         assert found.base.environment.cpus == usable_cpus()
         assert bench.target(2).threads == 2
         with pytest.raises(RunError, match="load time and memory need trimtab"):
-            bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
+            bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
 
 
 def test_a_worker_of_a_fleet_fronts_a_phone(

@@ -348,7 +348,7 @@ def test_with_certificates_all_is_encrypted(
         with FleetBench(named(ours)) as bench:
             assert bench.environment().cpus
             feeds = random_feeds(graphs.cnn())
-            card, _ = bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
+            card, _ = bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
             assert card.peak_bytes
             told, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
             assert told

@@ -8,7 +8,7 @@ from int8_graphs import chain, graph
 from trimtab.core.errors import InputError
 from trimtab.core.metric import Quality
 from trimtab.core.ort.running import Share
-from trimtab.runtime_bench.bench.bench import tails_decided
+from trimtab.runtime_bench.bench.bench import percentiles_decided
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate.collect import Collector
 from trimtab.runtime_bench.gate.rules import exit_code, fewest_runs, judge
@@ -65,19 +65,19 @@ def test_more_budgets_share_the_error_rate():
 
 
 def test_an_absolute_latency_is_held_on_any_machine():
-    assert ruled(P95, Facts(solo=measurement(fitness=NOISY))).verdict == "pass"
+    assert ruled(P95, Facts(solo=measurement(noise_check=NOISY))).verdict == "pass"
 
 
 def test_an_absolute_latency_is_broken_on_a_quiet_machine_only():
     slow = (9_000_000,) * 300
     assert ruled(P95, Facts(solo=measurement(slow))).verdict == "fail"
-    noisy = ruled(P95, Facts(solo=measurement(slow, fitness=NOISY)))
+    noisy = ruled(P95, Facts(solo=measurement(slow, noise_check=NOISY)))
     assert (noisy.verdict, noisy.unfit) == ("inconclusive", True)
     assert "hypervisor" in noisy.evidence
 
 
 def test_too_few_runs_are_not_the_machine_s_fault():
-    ruling = ruled(P95, Facts(solo=measurement((9_000_000,) * 20, fitness=NOISY)))
+    ruling = ruled(P95, Facts(solo=measurement((9_000_000,) * 20, noise_check=NOISY)))
     assert (ruling.verdict, ruling.unfit) == ("inconclusive", False)
     assert f"{fewest_runs(0.95, 0.01)} runs are needed" in ruling.evidence
 
@@ -172,7 +172,7 @@ def test_exit_codes(rulings, how, code):
 
 
 def test_percentiles_are_looked_at_again_only_when_runs_have_grown():
-    decided = tails_decided([P95], 0.01)
+    decided = percentiles_decided([P95], 0.01)
     assert not decided([[9_000_000] * 50])
     assert not decided([[9_000_000] * 54])  # below a tenth more: not even looked at
     assert decided([[9_000_000] * 400])

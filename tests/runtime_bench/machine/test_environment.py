@@ -10,7 +10,7 @@ from trimtab.runtime_bench.machine.gpu import GpuState
 
 
 def test_a_missing_proc_is_no_error(monkeypatch) -> None:
-    monkeypatch.setattr("trimtab.runtime_bench.machine.environment.text_of", lambda path: "")
+    monkeypatch.setattr("trimtab.runtime_bench.machine.environment.read_text", lambda path: "")
     assert Environment.here().cpu
     assert Environment.here().quota is None
 

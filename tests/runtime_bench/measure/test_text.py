@@ -10,15 +10,15 @@ import pytest
 
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
+from trimtab.runtime_bench.machine.noise_check import NoiseCheck
 from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.measure.startup import Card
+from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.text import (
-    card_lines,
     comparison_lines,
     measurement_lines,
     plot_lines,
     speedup_text,
+    startup_lines,
 )
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
@@ -72,8 +72,8 @@ def test_kept_sessions_are_told() -> None:
 
 
 def test_an_unquiet_machine_is_told_with_its_reasons() -> None:
-    unfit = Fitness(fit=False, reasons=("steal 9%: move",))
-    lines = measurement_lines([replace(measured("a", 1e6), fitness=unfit)])
+    unfit = NoiseCheck(fit=False, reasons=("steal 9%: move",))
+    lines = measurement_lines([replace(measured("a", 1e6), noise_check=unfit)])
     assert lines[-2].startswith("unquiet machine: trust the ratios")
     assert lines[-1] == "  steal 9%: move"
 
@@ -98,19 +98,19 @@ def test_throughput_is_told_in_inferences_a_second() -> None:
 
 
 def test_a_card_tells_medians() -> None:
-    lines = card_lines(
-        [Card("a", 10**6, (3 * 10**6, 10**6, 2 * 10**6), (1000,) * 3, (5 * 10**6,) * 3)]
+    lines = startup_lines(
+        [StartupCosts("a", 10**6, (3 * 10**6, 10**6, 2 * 10**6), (1000,) * 3, (5 * 10**6,) * 3)]
     )
     assert " ".join(lines[2].split()) == "a 1 MB 2 ms 1 us 5 MB -"
     assert "3 fresh processes" in lines[-1]
 
 
 def test_a_card_tells_what_the_arena_holds() -> None:
-    made = Card("a", 10**6, (1,), (1,), (5 * 10**6,), (3 * 10**6,))
+    made = StartupCosts("a", 10**6, (1,), (1,), (5 * 10**6,), (3 * 10**6,))
     assert made.arena_bytes == 2e6
-    assert Card.from_json(made.to_json()) == made
-    assert " ".join(card_lines([made])[2].split()).endswith("5 MB 2 MB")
-    assert Card.from_json({**made.to_json(), "bare_bytes": []}).arena_bytes is None
+    assert StartupCosts.from_json(made.to_json()) == made
+    assert " ".join(startup_lines([made])[2].split()).endswith("5 MB 2 MB")
+    assert StartupCosts.from_json({**made.to_json(), "bare_bytes": []}).arena_bytes is None
 
 
 def test_a_gpu_and_the_copies_to_it_are_told() -> None:
@@ -125,9 +125,11 @@ def test_a_gpu_and_the_copies_to_it_are_told() -> None:
         4_000,
         cuda_graph=True,
     )
-    fitness = Fitness(facts={"gpu_clock": 1900.0, "gpu_clock_most": 1980.0})
+    noise_check = NoiseCheck(facts={"gpu_clock": 1900.0, "gpu_clock_most": 1980.0})
     on_gpu = replace(HERE, gpu="NVIDIA H200", driver="570.1")
-    found = replace(measured("a", 1e6), placement=placement, environment=on_gpu, fitness=fitness)
+    found = replace(
+        measured("a", 1e6), placement=placement, environment=on_gpu, noise_check=noise_check
+    )
     text = "\n".join(measurement_lines([found]))
     assert "NVIDIA H200, driver 570.1, at 1900 of 1980 MHz at the end" in text
     assert "a: 9 of 10 nodes on CUDAExecutionProvider, as one CUDA graph" in text
