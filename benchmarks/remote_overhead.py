@@ -31,7 +31,7 @@ from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.devices.remote import RemoteBench
+from trimtab.runtime_bench.devices.remote import AgentBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
@@ -58,7 +58,7 @@ def main() -> None:
         server = stack.enter_context(sshd(folder, Path(name) / "cache"))
         fleet = stack.enter_context(LocalFleet(["board"], port=free_port()))
         start = time.monotonic()
-        ssh = stack.enter_context(RemoteBench(Ssh.parse(server.address)))
+        ssh = stack.enter_context(AgentBench(Ssh.parse(server.address)))
         connected = time.monotonic() - start
         address = FleetAddress.parse(f"dask://127.0.0.1:{fleet.port}?device=board")
         start = time.monotonic()

@@ -20,7 +20,7 @@ from .stats.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class SeveralBench:
+class MultiDeviceBench:
     """Devices measured one after the other, each for its part of the time and of the error rate.
 
     Attributes:
@@ -128,5 +128,5 @@ def _verdict(every: Sequence[Verdict]) -> Verdict:
 
 def machine_class(bench: Bench) -> str:
     """Of the machine that measures, or of all of them: what may share measurements."""
-    benches = bench.benches.values() if isinstance(bench, SeveralBench) else [bench]
+    benches = bench.benches.values() if isinstance(bench, MultiDeviceBench) else [bench]
     return " + ".join(sorted({b.environment().machine_class() for b in benches}))

@@ -13,11 +13,11 @@ from .bench.bench import Bench, LocalBench
 from .devices.fleet_address import FleetAddress
 from .devices.onnxruntime_perf_test import PerfTestBench
 from .devices.registry import find
-from .devices.remote import RemoteBench
+from .devices.remote import AgentBench
 from .devices.shells import BareDevice
 from .fleet.bench import FleetBench
 from .fleet.runner import FleetRunner
-from .multi_device import SeveralBench
+from .multi_device import MultiDeviceBench
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
         with PerfTestBench(device, progress) as bare:
             yield bare
     else:
-        with RemoteBench(device, progress) as bench:
+        with AgentBench(device, progress) as bench:
             yield bench
 
 
@@ -91,7 +91,7 @@ def bench_on_all(names: str | None, progress: Progress) -> Iterator[Bench]:
         wanted = device_names(names)
         _refuse_twice([name for name in wanted if name is not None])
         benches = {str(n): stack.enter_context(bench_on(n, progress)) for n in wanted}
-        yield SeveralBench(benches) if len(benches) > 1 else next(iter(benches.values()))
+        yield MultiDeviceBench(benches) if len(benches) > 1 else next(iter(benches.values()))
 
 
 def _refuse_twice(names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from ..bench.budgets import Budget
 from ..machine.environment import Environment
 from ..machine.system import number_after, read_text, temperature
 from ..measure.protocol import Message, pack_error, receive, send
-from .agent_store import Store
+from .agent_store import ModelStore
 from .dispatch import answer_of
 
 #: Raised whenever what the two sides say to each other changes.
@@ -52,7 +52,7 @@ class Agent:
         self,
         stream: BinaryIO,
         answer: Callable[[Message], None],
-        store: Store,
+        store: ModelStore,
         bench: Bench | None = None,
     ) -> None:
         self.stream, self.send, self.store = stream, answer, store
@@ -118,7 +118,7 @@ class Agent:
     def _measured(
         self, what: str, models: list[str], feeds: str, how: Message, **more: object
     ) -> Message:
-        paths, progress = self._models(models), Forward(self.send)
+        paths, progress = self._models(models), ForwardedProgress(self.send)
         return answer_of(
             self.bench, what, paths, self._feeds(feeds), timing_of(how), progress, **more
         )
@@ -131,7 +131,7 @@ class Agent:
             return {name: arrays[name] for name in arrays.files}
 
 
-class Forward:
+class ForwardedProgress:
     """Progress that is told to the other side."""
 
     def __init__(self, answer: Callable[[Message], None]) -> None:
@@ -217,7 +217,7 @@ def main() -> None:
 
     # Whoever started it may have told it to ignore the signal that ends a measurement.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    store = Store.here()
+    store = ModelStore.here()
     # The end of the process frees the lock and closes the workers' stdin, which ends them.
     commands = Commands(sys.stdin.buffer, lambda: os._exit(0))
     agent = Agent(sys.stdin.buffer, answer, store)

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 _CHUNK = 1 << 20
 
 
-class Store:
+class ModelStore:
     """Models and feeds in a folder of the user's cache.
 
     Args:
@@ -51,7 +51,7 @@ class Store:
             raise _full(folder, error) from error
 
     @classmethod
-    def here(cls) -> Store:
+    def here(cls) -> ModelStore:
         """The one of this user."""
         return cls(cache_root() / "device")
 

@@ -23,7 +23,7 @@ from ..measure.values import Comparison, Measurement
 from .bundles import named
 
 
-class Closes(contextlib.AbstractContextManager[Any]):
+class Closeable(contextlib.AbstractContextManager[Any]):
     """Closed at the end of a `with`."""
 
     def close(self) -> None:
@@ -33,7 +33,7 @@ class Closes(contextlib.AbstractContextManager[Any]):
         self.close()
 
 
-class FarBench(Closes, ABC):
+class RemoteBench(Closeable, ABC):
     """A bench whose calls are carried out elsewhere, as messages.
 
     Attributes:

@@ -36,7 +36,7 @@ print("TRIMTAB" + json.dumps({
 
 
 @dataclass(frozen=True)
-class Checked:
+class DeviceCheck:
     """A device as it was found.
 
     Attributes:
@@ -57,7 +57,7 @@ class Checked:
         return not self.problems
 
 
-def check(device: Ssh) -> Checked:
+def check(device: Ssh) -> DeviceCheck:
     """Look at a device.
 
     Raises:
@@ -73,7 +73,7 @@ def check(device: Ssh) -> Checked:
             hint=f"Is {device.python} a Python? It said: {said.strip()[:200]}",
         )
     facts: dict[str, Any] = json.loads(told.splitlines()[0])
-    return Checked(device, facts, tuple(_problems(device, facts)), tuple(_remarks(facts)))
+    return DeviceCheck(device, facts, tuple(_problems(device, facts)), tuple(_remarks(facts)))
 
 
 def needed() -> list[str]:
@@ -137,7 +137,7 @@ def version_here(name: str) -> str | None:
         return None
 
 
-def check_lines(found: Checked) -> list[str]:
+def check_lines(found: DeviceCheck) -> list[str]:
     """For people."""
     facts = found.facts
     python = ".".join(map(str, facts["python"]))

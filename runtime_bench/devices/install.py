@@ -19,7 +19,7 @@ from trimtab.core.cache import LINUX_CACHE_ROOT
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.progress import Progress
 
-from .check import PYTHON, SPACE_BYTES, Checked, check, needed, needs, version_here
+from .check import PYTHON, SPACE_BYTES, DeviceCheck, check, needed, needs, version_here
 from .ssh import Ssh
 
 #: Oldest C library that wheels are made for, and the names that such wheels had before.
@@ -50,7 +50,7 @@ os.replace(part, folder / sys.argv[1])
 )
 
 
-def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> Checked:
+def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> DeviceCheck:
     """Bring trimtab and what it needs to a device, and look at it again.
 
     Args:
@@ -117,7 +117,7 @@ def platforms(facts: Mapping[str, Any]) -> list[str]:
     return tags
 
 
-def _refuse_unfit(found: Checked) -> None:
+def _refuse_unfit(found: DeviceCheck) -> None:
     python, free = tuple(found.facts["python"]), found.facts["free"]
     if python < PYTHON:
         raise RunError(found.problems[0], where=str(found.device))
@@ -140,7 +140,7 @@ def _of_folder(folder: Path) -> list[Path]:
     return found
 
 
-def _bring(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> Checked:
+def _bring(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> DeviceCheck:
     there = json.loads(device.output([device.python, "-c", _LIST]).partition("TRIMTAB")[2])
     fresh = False
     for path in wheels:
@@ -187,5 +187,5 @@ def _python(facts: Mapping[str, Any]) -> str:
     return ".".join(map(str, facts["python"][:2]))
 
 
-def _system(found: Checked) -> str:
+def _system(found: DeviceCheck) -> str:
     return f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"

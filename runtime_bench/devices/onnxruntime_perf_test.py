@@ -28,8 +28,8 @@ from ..measure.compare import ModelOrPath, compare, measure
 from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
-from .base import Closes
-from .perf_test_contender import PerfTestArm, holds
+from .base import Closeable
+from .perf_test_contender import PerfTestContender, holds
 from .shells import BareDevice
 
 #: What a Linux tells of itself; nproc would take a variable of the session for the machine.
@@ -41,7 +41,7 @@ cat /proc/cpuinfo
 exit 0"""
 
 
-class PerfTestBench(Closes):
+class PerfTestBench(Closeable):
     """A device, ours on this machine until it is closed.
 
     Args:
@@ -184,12 +184,12 @@ class PerfTestBench(Closes):
         name = "arm64" if arm else f"x64-{wide}{'-vnni' if dot else ''}"
         return replace(PRESETS[name], name="detected", vnni=dot, threads=threads or here.cpus)
 
-    def _arm(self, source: Any, name: str, how: Timing) -> PerfTestArm:
+    def _arm(self, source: Any, name: str, how: Timing) -> PerfTestContender:
         if how.concurrency != 1 or how.in_process:
             raise OptionError("needs trimtab on the device", where="--concurrency, --in-process")
         if how.config.provider != "CPUExecutionProvider":
             raise OptionError("measures its CPU alone", where=f"--provider {how.config.provider}")
-        return PerfTestArm(self.device, Subject.of(source), name, how.config, self._folder)
+        return PerfTestContender(self.device, Subject.of(source), name, how.config, self._folder)
 
     def _there(self, found: Measurement) -> Measurement:
         """With the device's environment; how quiet it was is not known."""

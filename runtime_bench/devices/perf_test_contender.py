@@ -31,7 +31,7 @@ WARM_ROWS, ROWS = 2, 20
 _LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
 
 
-class PerfTestArm:
+class PerfTestContender:
     """A model whose every slot is a process of the program."""
 
     worker: Any = None

@@ -22,7 +22,7 @@ from ..measure.protocol import Message, receive, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .base import FarBench
+from .base import RemoteBench
 from .bundles import feeds_file, model_files
 from .transport import Device
 
@@ -34,7 +34,7 @@ POLL_SECONDS = 1.0
 _CHUNK = 1 << 20
 
 
-class RemoteBench(FarBench):
+class AgentBench(RemoteBench):
     """A device, ours until it is closed.
 
     Args:
@@ -83,7 +83,7 @@ class RemoteBench(FarBench):
         progress: Progress,
         **more: object,
     ) -> Message:
-        """See `FarBench`; models and feeds are sent where the device has them not."""
+        """See `RemoteBench`; models and feeds are sent where the device has them not."""
         return self._run(
             progress,
             do=what,

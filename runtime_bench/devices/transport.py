@@ -29,7 +29,7 @@ class Device(Protocol):
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalProcess:
     """This machine, in a process of its own: what a worker of a fleet measures on.
 
     Attributes:

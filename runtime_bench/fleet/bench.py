@@ -23,12 +23,12 @@ from trimtab.core.progress import Progress, Silent
 
 from ..bench.bench import Timing
 from ..devices.agent import timing_to_json
-from ..devices.base import FarBench
+from ..devices.base import RemoteBench
 from ..devices.bundles import feeds_file, model_files
 from ..devices.fleet_address import FleetAddress
 from ..measure.protocol import Message, unpack_error
 from ..measure.subject import Subject
-from .worker import Call, carry_out
+from .worker import WorkerCall, carry_out
 
 #: Seconds to connect, and between two looks.
 CONNECT_SECONDS, POLL_SECONDS = 10.0, 0.2
@@ -38,7 +38,7 @@ WAITING_SECONDS, GONE_SECONDS = 1.0, 20.0
 EXTRA_SECONDS = 300.0
 
 
-class FleetBench(FarBench):
+class FleetBench(RemoteBench):
     """A device of a fleet; each call queues for it.
 
     Args:
@@ -56,7 +56,7 @@ class FleetBench(FarBench):
         self._client = connected(address)
         try:
             check_offered(self._client, address)
-            self.facts = self._call(self.progress, Call("facts", address.device))
+            self.facts = self._call(self.progress, WorkerCall("facts", address.device))
         except BaseException:
             self.close()
             raise
@@ -74,11 +74,13 @@ class FleetBench(FarBench):
         progress: Progress,
         **more: object,
     ) -> Message:
-        """See `FarBench`."""
+        """See `RemoteBench`."""
         call = self._packed(what, subjects, feeds, how)
         return self._call(progress, replace(call, more=more))
 
-    def _packed(self, what: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing) -> Call:
+    def _packed(
+        self, what: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing
+    ) -> WorkerCall:
         with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
             folder = Path(name)
             bundles = [
@@ -86,9 +88,9 @@ class FleetBench(FarBench):
                 for s in subjects
             ]
             packed = feeds_file(feeds, folder).read_bytes()
-        return Call(what, self.address.device, bundles, packed, timing_to_json(how))
+        return WorkerCall(what, self.address.device, bundles, packed, timing_to_json(how))
 
-    def _call(self, progress: Progress, call: Call) -> Message:
+    def _call(self, progress: Progress, call: WorkerCall) -> Message:
         call = replace(call, topic=f"trimtab-{uuid.uuid4()}")
         tokens = {self.address.device: 1}
         future = self._client.submit(carry_out, call, resources=tokens, pure=False)
@@ -104,9 +106,9 @@ class FleetBench(FarBench):
             raise unpack_error(answer)
         return answer
 
-    def _wait(self, future: Any, call: Call, progress: Progress) -> None:
+    def _wait(self, future: Any, call: WorkerCall, progress: Progress) -> None:
         seconds = (call.how or {}).get("max_seconds", 0.0) + EXTRA_SECONDS
-        watch = _Watch(self.address, progress, seconds)
+        watch = _CallProgress(self.address, progress, seconds)
         while not future.done():
             time.sleep(POLL_SECONDS)
             offered = offering(self._client, self.address.device) > 0
@@ -163,7 +165,7 @@ def check_offered(client: Any, address: FleetAddress) -> int:
     )
 
 
-class Absence:
+class AbsenceTimer:
     """How long no worker has offered a device."""
 
     def __init__(self, address: FleetAddress) -> None:
@@ -186,13 +188,13 @@ class Absence:
             )
 
 
-class _Watch:
+class _CallProgress:
     """What is told while a call waits and runs, and when it is given up."""
 
     def __init__(self, address: FleetAddress, progress: Progress, limit: float) -> None:
         self.address, self.progress, self.limit = address, progress, limit
         self.start = self.began = time.monotonic()
-        self.absence = Absence(address)
+        self.absence = AbsenceTimer(address)
         self.holder: str | None = None
         self.waits, self.heard = False, 0
 

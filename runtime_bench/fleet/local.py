@@ -14,13 +14,13 @@ from pathlib import Path
 
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
 
-from ..devices.base import Closes
+from ..devices.base import Closeable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 
 
-class LocalFleet(Closes):
+class LocalFleet(Closeable):
     """Each device is a worker of one thread, whose token it is.
 
     Args:

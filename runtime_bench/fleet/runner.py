@@ -25,10 +25,10 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.runner import run_here
 
-from ..devices.base import Closes
+from ..devices.base import Closeable
 from ..devices.fleet_address import FleetAddress
 from ..measure.protocol import pack_error, unpack_error
-from .bench import Absence, check_offered, connected, offering, told
+from .bench import AbsenceTimer, check_offered, connected, offering, told
 
 #: Bytes of feeds in one task at most, unless a single batch has more.
 PART_BYTES = 16 << 20
@@ -42,7 +42,7 @@ KEPT = 2
 _SESSIONS: collections.OrderedDict[str, Any] = collections.OrderedDict()
 
 
-class FleetRunner(Closes):
+class FleetRunner(Closeable):
     """Runs models over data on all workers that offer a device; see `core.runner.Runner`.
 
     Args:
@@ -118,7 +118,7 @@ class FleetRunner(Closes):
             yield batch, _unpacked(outputs)
 
     def _result(self, task: Any) -> tuple[str, list[bytes]]:
-        gone = Absence(self.address)
+        gone = AbsenceTimer(self.address)
         while True:
             try:
                 found: tuple[str, list[bytes]] = task.result(timeout=LOOK_SECONDS)

@@ -27,9 +27,9 @@ from ..devices.dispatch import answer_of
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
 from ..devices.registry import FLEET, load, parse
-from ..devices.remote import RemoteBench
+from ..devices.remote import AgentBench
 from ..devices.shells import BareDevice
-from ..devices.transport import Device, Here
+from ..devices.transport import Device, LocalProcess
 from ..measure.protocol import Message, pack_error
 from ..measure.subject import Subject
 
@@ -38,7 +38,7 @@ Bundle = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True)
-class Call:
+class WorkerCall:
     """A call of a bench, as it travels.
 
     Attributes:
@@ -60,7 +60,7 @@ class Call:
     topic: str = ""
 
 
-class Announce(Silent):
+class EventProgress(Silent):
     """Tells the caller of a call, through the scheduler, who has begun and what is said."""
 
     def __init__(self, topic: str) -> None:
@@ -74,16 +74,16 @@ class Announce(Silent):
             self._worker.log_event(self.topic, {"said": text})
 
 
-def carry_out(call: Call) -> str:
+def carry_out(call: WorkerCall) -> str:
     """The answer as JSON; an error of ours is an answer as well."""
-    progress = Announce(call.topic)
+    progress = EventProgress(call.topic)
     try:
         device = fronted(call.device)
         if isinstance(device, BareDevice):
             with PerfTestBench(device, progress) as bare:
                 answer = _bare_answer(bare, call, progress)
         else:
-            with RemoteBench(device, progress) as bench:
+            with AgentBench(device, progress) as bench:
                 answer = _answer(bench, call, progress)
     except TrimtabError as error:
         answer = pack_error(error)
@@ -97,7 +97,7 @@ def fronted(device: str) -> Device | BareDevice:
     """
     address = load().get(device, FLEET)
     if address.startswith(FLEET):
-        return Here(device)
+        return LocalProcess(device)
     found = parse(address)
     assert not isinstance(found, FleetAddress)
     return found
@@ -115,7 +115,7 @@ def _worker() -> Any:
         return None
 
 
-def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
+def _answer(bench: AgentBench, call: WorkerCall, progress: Progress) -> Message:
     if call.what == "facts":
         return bench.facts
     how, feeds, more = timing_of(call.how or {}), _arrays(call.feeds), call.more or {}
@@ -124,7 +124,7 @@ def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
         return bench.ask_for(call.what, subjects, feeds, how, progress, **more)
 
 
-def _bare_answer(bench: PerfTestBench, call: Call, progress: Progress) -> Message:
+def _bare_answer(bench: PerfTestBench, call: WorkerCall, progress: Progress) -> Message:
     """What an agent would answer, from a device that has none: its program is driven from here."""
     if call.what == "facts":
         target = bench.target(None).to_json()
@@ -135,7 +135,7 @@ def _bare_answer(bench: PerfTestBench, call: Call, progress: Progress) -> Messag
 
 
 @contextlib.contextmanager
-def _models(call: Call) -> Iterator[list[Path]]:
+def _models(call: WorkerCall) -> Iterator[list[Path]]:
     """The models of a call as files, for a while."""
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
         folders = [Path(name) / str(number) for number in range(len(call.models))]

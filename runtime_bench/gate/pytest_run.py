@@ -22,7 +22,7 @@ from ..machine.environment import Environment
 from ..measure.compare import ModelOrPath
 from .collect import Collector
 from .rules import ALPHA, judge
-from .verdicts import Facts, Ruling
+from .verdicts import BudgetVerdict, GateFacts
 
 MODEL, BASELINE = "model", "baseline"
 #: Marker keywords that are no budgets.
@@ -30,7 +30,7 @@ SETTINGS = frozenset({"max_time", "alpha", "resolution", "tolerance", "min_speed
 
 
 @dataclass(frozen=True)
-class Request:
+class LatencyRequest:
     """One call of `latency.compare`, see there; `asked` holds the marker's keywords."""
 
     model: str | Path | Model
@@ -43,8 +43,8 @@ class Request:
     asked: Mapping[str, Any]
 
 
-def measured(request: Request) -> tuple[list[Ruling], dict[str, Any]]:
-    """Measure, one process at a time on this machine; rulings and properties for reports.
+def measured(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any]]:
+    """Measure, one process at a time on this machine; verdicts and properties for reports.
 
     Raises:
         OptionError: a budget that has no meaning.
@@ -59,17 +59,17 @@ def measured(request: Request) -> tuple[list[Ruling], dict[str, Any]]:
         alpha,
         seconds=duration(request.asked.get("max_time", 30)),
         open_model=models.__getitem__,
-        given_feeds=request.feeds,
+        feeds=request.feeds,
     )
     with one_at_a_time():
         facts = collector.collect()
     if facts.interrupted:
         raise KeyboardInterrupt
-    rulings = judge(gate, facts, alpha=alpha)
-    return rulings, properties(facts, rulings)
+    verdicts = judge(gate, facts, alpha=alpha)
+    return verdicts, properties(facts, verdicts)
 
 
-def gate_of(request: Request) -> Gate:
+def gate_of(request: LatencyRequest) -> Gate:
     """The gate that a call describes.
 
     Raises:
@@ -115,7 +115,7 @@ def _opened(model: str | Path | Model) -> ModelOrPath:
     return model if isinstance(model, Model) else Path(model)
 
 
-def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
+def properties(facts: GateFacts, verdicts: list[BudgetVerdict]) -> dict[str, Any]:
     """What JUnit and other reports keep of a measurement."""
     comparison = facts.comparisons.get(BASELINE)
     alone = facts.solo or (comparison.candidate if comparison is not None else None)
@@ -125,8 +125,8 @@ def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
         "onnxruntime": environment.onnxruntime,
         "model_digest": facts.digest,
     }
-    for ruling in rulings:
-        found[f"verdict {ruling.budget.name}"] = ruling.verdict
+    for result in verdicts:
+        found[f"verdict {result.budget.name}"] = result.verdict
     if comparison is not None:
         found |= {"ratio": comparison.ratio, "lo": comparison.low, "hi": comparison.high}
         found["blocks"] = comparison.blocks

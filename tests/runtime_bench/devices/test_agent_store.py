@@ -13,14 +13,14 @@ import pytest
 
 from trimtab.core.cache import LINUX_CACHE_ROOT, cache_root
 from trimtab.core.errors import OutputError, RunError
-from trimtab.runtime_bench.devices.agent_store import Store, digest_of
+from trimtab.runtime_bench.devices.agent_store import ModelStore, digest_of
 
 #: Takes the device of a folder, says so, and keeps it until it is killed.
 HOLDER = """
 import sys, time
 from pathlib import Path
-from trimtab.runtime_bench.devices.agent_store import Store
-store = Store(Path(sys.argv[1]))
+from trimtab.runtime_bench.devices.agent_store import ModelStore
+store = ModelStore(Path(sys.argv[1]))
 assert store.lock("ann@desk") is None
 print("locked", flush=True)
 time.sleep(60)
@@ -28,7 +28,7 @@ time.sleep(60)
 
 
 def test_the_store_takes_only_what_was_announced(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = ModelStore(tmp_path / "store")
     file = tmp_path / "f"
     file.write_bytes(b"abc")
     digest = digest_of([("model.onnx", file)])
@@ -44,7 +44,7 @@ def test_the_store_takes_only_what_was_announced(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    store, digests = Store(tmp_path, quota=10), []
+    store, digests = ModelStore(tmp_path, quota=10), []
     for text in (b"aaaa", b"bbbb", b"cccc"):
         file = tmp_path / "f"
         file.write_bytes(text)
@@ -58,11 +58,11 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        Store(tmp_path / "file" / "store")
+        ModelStore(tmp_path / "file" / "store")
 
 
 def test_a_device_has_one_holder_and_is_free_once_that_process_is_killed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -80,12 +80,12 @@ def test_a_device_has_one_holder_and_is_free_once_that_process_is_killed(tmp_pat
         other.communicate()
     assert store.lock("bob@lab") is None
     assert store.lock("bob@lab") is None  # it is ours already
-    assert Store(tmp_path).lock("ann@desk")["who"] == "bob@lab"  # type: ignore[index]
+    assert ModelStore(tmp_path).lock("ann@desk")["who"] == "bob@lab"  # type: ignore[index]
 
 
 def test_the_store_stands_below_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
-    assert Store.here().folder == tmp_path / "device"
+    assert ModelStore.here().folder == tmp_path / "device"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the expression is for Linux")

@@ -32,7 +32,7 @@ from trimtab.runtime_bench.devices.onnxruntime_perf_test import PerfTestBench
 from trimtab.runtime_bench.devices.perf_test_contender import latencies
 from trimtab.runtime_bench.devices.registry import parse
 from trimtab.runtime_bench.devices.shells import AdbShell, BareDevice
-from trimtab.runtime_bench.fleet.worker import Call, carry_out
+from trimtab.runtime_bench.fleet.worker import WorkerCall, carry_out
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.open import bench_on
@@ -113,13 +113,13 @@ def test_a_worker_of_a_fleet_fronts_a_phone(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     devices.add("phone", adb)
-    facts = json.loads(carry_out(Call("facts", "phone")))
+    facts = json.loads(carry_out(WorkerCall("facts", "phone")))
     assert Environment.from_json(facts["environment"]).cpus == usable_cpus()
     assert Target(**facts["target"]).name == "detected"
     feeds, how = io.BytesIO(), timing_to_json(Timing(HOW.config, 2.0))
     np.savez(feeds, **random_feeds(graphs.cnn()))
     models = [[(MODEL, named(word).to_bytes())] for word in ("slow", "quick")]
-    call = Call("compare", "phone", models, feeds.getvalue(), how)
+    call = WorkerCall("compare", "phone", models, feeds.getvalue(), how)
     (found,) = json.loads(carry_out(call))["comparisons"]
     assert 1.9 < Comparison.from_json(found).ratio < 2.1
     refused = json.loads(

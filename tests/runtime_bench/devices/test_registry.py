@@ -22,7 +22,7 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
-from trimtab.runtime_bench.devices.remote import RemoteBench
+from trimtab.runtime_bench.devices.remote import AgentBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
@@ -119,10 +119,10 @@ def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> Non
     device = Ssh.parse(server.address)
 
     def second() -> None:
-        with RemoteBench(device, told) as bench:
+        with AgentBench(device, told) as bench:
             found.append(bench.measure([files[0]], feeds, HOW, Silent()))
 
-    with RemoteBench(device) as bench:
+    with AgentBench(device) as bench:
         thread = threading.Thread(target=second)
         thread.start()
         bench.measure([files[1]], feeds, HOW, Silent())
@@ -139,7 +139,7 @@ def test_a_cut_connection_is_one_message(
     files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with sshd(tmp_path_factory.mktemp("sshd"), tmp_path_factory.mktemp("cache")) as server:
-        bench = RemoteBench(Ssh.parse(server.address))
+        bench = AgentBench(Ssh.parse(server.address))
         threading.Timer(1.5, server.stop).start()
         with pytest.raises(RunError, match="connection ended"), bench:
             bench.measure(
@@ -148,7 +148,7 @@ def test_a_cut_connection_is_one_message(
 
 
 def test_a_model_is_sent_once(server: Server, files: tuple[Path, Path]) -> None:
-    with RemoteBench(Ssh.parse(server.address)) as bench:
+    with AgentBench(Ssh.parse(server.address)) as bench:
         digest = bench._put([("model.onnx", files[0])])
         assert bench._ask(10, do="missing", digests=[digest, "0" * 64])["digests"] == ["0" * 64]
         assert bench.target(1).threads == 1
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_device_is_one_message(
 ) -> None:
     device = Ssh(**Ssh.parse(server.address).__dict__ | change)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=message) as caught:
-        RemoteBench(device)
+        AgentBench(device)
     assert caught.value.hint
 
 
@@ -197,7 +197,7 @@ def test_a_python_without_trimtab_says_what_to_install(server: Server, tmp_path:
     bare.chmod(0o755)
     device = Ssh(**Ssh.parse(server.address).__dict__ | {"python": str(bare)})
     with pytest.raises(RunError, match="lacks trimtab") as caught:
-        RemoteBench(device)
+        AgentBench(device)
     assert "-m pip install trimtab" in str(caught.value.hint)
     from trimtab.runtime_bench.devices.check import check, check_lines
 

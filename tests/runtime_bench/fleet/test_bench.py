@@ -31,12 +31,12 @@ from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
 from trimtab.runtime_bench.devices.fleet_address import FleetAddress
 from trimtab.runtime_bench.devices.shells import BareDevice
-from trimtab.runtime_bench.devices.transport import Here
+from trimtab.runtime_bench.devices.transport import LocalProcess
 from trimtab.runtime_bench.fleet import bench as fleet
 from trimtab.runtime_bench.fleet import runner as fleet_runner
 from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
-from trimtab.runtime_bench.fleet.worker import Call, carry_out, fronted
+from trimtab.runtime_bench.fleet.worker import WorkerCall, carry_out, fronted
 from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
@@ -299,10 +299,10 @@ def test_a_worker_fronts_a_device_by_ssh(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     with sshd(tmp_path_factory.mktemp("sshd"), tmp_path_factory.mktemp("cache")) as server:
         devices.add("board", server.address)
-        facts = json.loads(carry_out(Call("facts", "board")))
+        facts = json.loads(carry_out(WorkerCall("facts", "board")))
         assert facts["environment"]["cpus"]
         server.stop()
-        answer = json.loads(carry_out(Call("facts", "board")))
+        answer = json.loads(carry_out(WorkerCall("facts", "board")))
     assert answer["error"] == "RunError"
     assert "nothing answers" in answer["what"]
 
@@ -313,7 +313,7 @@ def test_a_name_for_the_fleet_s_own_device_is_the_worker_s_machine(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     devices.add("pi5", "dask://127.0.0.1:8786?device=pi5")
     devices.add("phone", "adb://R58M?perf_test=/data/local/tmp/p")
-    assert fronted("pi5") == Here("pi5")
+    assert fronted("pi5") == LocalProcess("pi5")
     assert isinstance(fronted("phone"), BareDevice)
 
 
