@@ -1,4 +1,4 @@
-"""Several devices as one bench: what holds of a model must hold on each of them."""
+"""Several devices as one bench: a claim about a model must hold on each of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .stats.verdict import Verdict
 
 @dataclass(frozen=True)
 class MultiDeviceBench:
-    """Devices measured one after the other, each for its part of the time and of the error rate.
+    """Devices measured one after the other, each with its part of the time and error rate.
 
     Attributes:
-        benches: of the devices, by name.
+        benches: benches of the devices, by name.
     """
 
     benches: Mapping[str, Bench]
@@ -37,7 +37,7 @@ class MultiDeviceBench:
         how: Timing,
         progress: Progress,
     ) -> list[Comparison]:
-        """See `Bench`: of each candidate the device on which it gains least, and all of them."""
+        """See `Bench`; for each candidate the device with the least gain, and all of them."""
         part, found = self._part(how), {}
         for name, bench in self.benches.items():
             progress.say(f"on {name}")
@@ -51,7 +51,7 @@ class MultiDeviceBench:
     def measure(
         self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
-        """See `Bench`: of each model the measurement of the device on which it is slowest."""
+        """See `Bench`; for each model the device on which it is slowest."""
         rows = []
         for bench in self.benches.values():
             rows.append(bench.measure(models, feeds, self._part(how), progress))
@@ -62,7 +62,7 @@ class MultiDeviceBench:
     def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
-        """See `Bench`: of the device on which it takes most memory."""
+        """See `Bench`; the device on which the model takes most memory."""
         benches = self.benches.values()
         every = [b.startup_costs(model, feeds, how, processes, arena=arena) for b in benches]
         return max(every, key=lambda pair: pair[0].median_peak_bytes)
@@ -76,19 +76,19 @@ class MultiDeviceBench:
         *,
         profiled: bool,
     ) -> TextAndJson:
-        """See `Bench`: of the first device."""
+        """See `Bench`; on the first device."""
         first = next(iter(self.benches.values()))
         return first.diagnosis(model, baseline, feeds, how, profiled=profiled)
 
     def environment(self) -> Environment:
-        """Of the first device."""
+        """Return the environment of the first device."""
         return next(iter(self.benches.values())).environment()
 
     def target(self, threads: int | None) -> Target:
-        """What suits the kernels of all.
+        """Return the target that suits all devices.
 
         Raises:
-            OptionError: they run models by different providers.
+            OptionError: they use different execution providers.
         """
         return common_target([bench.target(threads) for bench in self.benches.values()])
 
@@ -98,10 +98,10 @@ class MultiDeviceBench:
 
 
 def _least(found: Mapping[str, Comparison], how: Timing, *, whole: bool) -> Comparison:
-    """The comparison with the least ratio, its interval that of the least of all ratios.
+    """Return the comparison with the least ratio, with an interval for the least true ratio.
 
-    All intervals hold at once but for the error rate, so the least of the true ratios lies between
-    the least of the lower and the least of the upper ends.
+    All intervals hold at once, up to the error rate, so the least true ratio lies between the least
+    lower end and the least upper end.
     """
     failed = [f"on {name}: {c.error}" for name, c in found.items() if c.error]
     worst = min(found.values(), key=lambda c: -math.inf if math.isnan(c.ratio) else c.ratio)
@@ -118,7 +118,7 @@ def _least(found: Mapping[str, Comparison], how: Timing, *, whole: bool) -> Comp
 
 
 def _verdict(every: Sequence[Verdict]) -> Verdict:
-    """Worse where it is on any, better where it is on all."""
+    """Return "worse" if worse on any device, "better" if better on all."""
     if "worse" in every:
         return "worse"
     if "inconclusive" in every:
@@ -127,6 +127,6 @@ def _verdict(every: Sequence[Verdict]) -> Verdict:
 
 
 def machine_class(bench: Bench) -> str:
-    """Of the machine that measures, or of all of them: what may share measurements."""
+    """Return the class of the machines that measure; equal classes may share measurements."""
     benches = bench.benches.values() if isinstance(bench, MultiDeviceBench) else [bench]
     return " + ".join(sorted({b.environment().machine_class() for b in benches}))

@@ -10,10 +10,10 @@ from trimtab.core.progress import Progress
 from trimtab.core.runner import Runner
 
 from .bench.bench import Bench, LocalBench
+from .devices.agent_bench import AgentBench
 from .devices.fleet_address import FleetAddress
 from .devices.onnxruntime_perf_test import PerfTestBench
 from .devices.registry import find
-from .devices.remote import AgentBench
 from .devices.shells import BareDevice
 from .fleet.bench import FleetBench
 from .fleet.runner import FleetRunner
@@ -22,11 +22,11 @@ from .multi_device import MultiDeviceBench
 
 @contextlib.contextmanager
 def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on a device, ours until the end; this machine's where no name is given.
+    """Open the bench on a device, or on this machine where the name is None.
 
     Raises:
-        OptionError: no such device.
-        RunError: it cannot be reached, or lacks what it needs.
+        OptionError: the device is unknown, or its address is not valid.
+        RunError: it cannot be reached, or lacks something.
     """
     if name is None:
         yield LocalBench()
@@ -45,11 +45,11 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def runner_on(name: str | None) -> Iterator[Runner | None]:
-    """What runs models on a fleet while their quality is judged; None where no name is given.
+    """Open the runner that evaluates models on a fleet; None where the name is None.
 
     Raises:
-        OptionError: no such device, or none of a fleet.
-        RunError: its scheduler does not answer.
+        OptionError: the device is unknown, or not of a fleet.
+        RunError: the scheduler does not answer.
     """
     if name is None:
         yield None
@@ -57,7 +57,7 @@ def runner_on(name: str | None) -> Iterator[Runner | None]:
     device = find(name)
     if not isinstance(device, FleetAddress):
         raise OptionError(
-            "evaluations are spread over a fleet, which this is not",
+            "evaluations run on a fleet, which this is not",
             where=f"--eval-on {name}",
             hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
         )
@@ -66,7 +66,7 @@ def runner_on(name: str | None) -> Iterator[Runner | None]:
 
 
 def device_names(text: str | None) -> list[str | None]:
-    """The devices of an --on: one, several with commas between, or this machine.
+    """Return the device names in the value of --on, [None] (this machine) where there is none.
 
     Raises:
         OptionError: a name between commas is missing.
@@ -81,21 +81,21 @@ def device_names(text: str | None) -> list[str | None]:
 
 @contextlib.contextmanager
 def bench_on_all(names: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on the devices of an --on, ours until the end; this machine's where None.
+    """Open the bench on all devices in the value of --on, or on this machine where it is None.
 
     Raises:
-        OptionError: no such device.
-        RunError: one cannot be reached, or lacks what it needs.
+        OptionError: a device is unknown, or named twice.
+        RunError: one cannot be reached, or lacks something.
     """
     with contextlib.ExitStack() as stack:
         wanted = device_names(names)
-        _refuse_twice([name for name in wanted if name is not None])
+        _require_distinct([name for name in wanted if name is not None])
         benches = {str(n): stack.enter_context(bench_on(n, progress)) for n in wanted}
         yield MultiDeviceBench(benches) if len(benches) > 1 else next(iter(benches.values()))
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
-    """One device under two names would wait for itself."""
+def _require_distinct(names: Sequence[str]) -> None:
+    """Refuse one device under two names, which would wait for itself."""
     seen: dict[object, str] = {}
     for name in names:
         other = seen.setdefault(find(name), name)

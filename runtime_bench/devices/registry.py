@@ -1,4 +1,4 @@
-"""Devices by name, in a file of the user."""
+"""Named devices, kept in a file of the user."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def devices_file() -> Path:
-    """The file that holds the devices."""
+    """Return the path of the file of devices."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "trimtab" / "devices.json"
 
 
 def load() -> dict[str, str]:
-    """Addresses by name.
+    """Return the addresses by name.
 
     Raises:
-        InputError: the file is none of ours.
+        InputError: the file is not a valid list of devices.
     """
     path = devices_file()
     if not path.exists():
@@ -38,28 +38,30 @@ def load() -> dict[str, str]:
         return {str(k): str(v) for k, v in found["devices"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            "cannot be read as a list of devices", where=str(path), hint="Mend or remove it"
+            "cannot be read as a list of devices", where=str(path), hint="Fix or remove it"
         ) from error
 
 
 def add(name: str, address: str) -> Ssh | FleetAddress | BareDevice:
-    """Keep a device under a name.
+    """Save a device under a name.
 
     Raises:
-        OptionError: the name or the address is none.
+        OptionError: the name or the address is not valid.
     """
     if not _NAME.fullmatch(name):
-        raise OptionError(f"{name!r} is no name", hint="Use letters, digits, '.', '_' and '-'")
+        raise OptionError(
+            f"{name!r} is not a valid name", hint="Use letters, digits, '.', '_' and '-'"
+        )
     device = parse(address)
     _save(load() | {name: address})
     return device
 
 
 def remove(name: str) -> None:
-    """Forget a device.
+    """Remove a device.
 
     Raises:
-        OptionError: there is none of that name.
+        OptionError: there is no device of that name.
     """
     known = load()
     if name not in known:
@@ -68,10 +70,10 @@ def remove(name: str) -> None:
 
 
 def find(name: str) -> Ssh | FleetAddress | BareDevice:
-    """A device by name or address.
+    """Return a device by its name or address.
 
     Raises:
-        OptionError: it is neither.
+        OptionError: the name is unknown, or the address is not valid.
     """
     if "://" in name:
         return parse(name)
@@ -86,20 +88,20 @@ def find(name: str) -> Ssh | FleetAddress | BareDevice:
     return parse(known[name])
 
 
-def is_bare(address: str) -> bool:
-    """Whether a device has no Python, and measures by onnxruntime_perf_test."""
+def has_perf_test(address: str) -> bool:
+    """Return whether a device measures by onnxruntime_perf_test, without Python."""
     return address.startswith("adb://") or "perf_test=" in address.partition("?")[2]
 
 
 def parse(address: str) -> Ssh | FleetAddress | BareDevice:
-    """A device from its address.
+    """Parse the address of a device.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the address is not valid.
     """
     if address.startswith(FLEET):
         return FleetAddress.parse(address)
-    return BareDevice.parse(address) if is_bare(address) else Ssh.parse(address)
+    return BareDevice.parse(address) if has_perf_test(address) else Ssh.parse(address)
 
 
 def _save(devices: dict[str, str]) -> None:

@@ -168,7 +168,7 @@ class Latency:
             TrimtabError: a model cannot be used.
         """
         __tracebackhide__ = True
-        from .pytest_run import LatencyRequest, measured
+        from .pytest_run import LatencyRequest, measure
 
         request = LatencyRequest(
             model=model,
@@ -180,7 +180,7 @@ class Latency:
             shapes=dict(shapes or {}),
             asked=self.asked,
         )
-        verdicts, properties = measured(request)
+        verdicts, properties = measure(request)
         for name, value in properties.items():
             self.record(name, value)
         self._conclude(verdicts)
@@ -191,10 +191,10 @@ class Latency:
         broken = [r for r in verdicts if r.verdict == "fail"]
         undecided = [r for r in verdicts if r.verdict == "inconclusive"]
         if broken:
-            raise AssertionError(_told("latency budgets are broken", broken + undecided))
+            raise AssertionError(_message("latency budgets are broken", broken + undecided))
         if not undecided:
             return
-        text = _told("latency budgets are undecided", undecided)
+        text = _message("latency budgets are undecided", undecided)
         if self.on_inconclusive == "fail":
             raise AssertionError(text)
         if self.on_inconclusive == "skip":
@@ -202,5 +202,5 @@ class Latency:
         warnings.warn(text, LatencyWarning, stacklevel=3)
 
 
-def _told(title: str, verdicts: list[BudgetVerdict]) -> str:
+def _message(title: str, verdicts: list[BudgetVerdict]) -> str:
     return "\n".join([title, *(f"  {r.budget}: {r.verdict}: {r.evidence}" for r in verdicts)])

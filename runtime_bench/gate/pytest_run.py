@@ -43,7 +43,7 @@ class LatencyRequest:
     asked: Mapping[str, Any]
 
 
-def measured(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any]]:
+def measure(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any]]:
     """Measure, one process at a time on this machine; verdicts and properties for reports.
 
     Raises:

@@ -35,7 +35,7 @@ def compared(ratio: float, verdict: str = "better", ms: float = 1.0, **more: obj
     return replace(found, **more)
 
 
-class Told(LocalBench):
+class FakeBench(LocalBench):
     """A device with known answers that keeps what it was asked."""
 
     def __init__(self, *answers: Comparison, machine: str = "") -> None:
@@ -54,7 +54,7 @@ class Told(LocalBench):
 
 
 def least(**answers: Comparison) -> Comparison:
-    bench = MultiDeviceBench({name: Told(answer) for name, answer in answers.items()})
+    bench = MultiDeviceBench({name: FakeBench(answer) for name, answer in answers.items()})
     (found,) = bench.compare("a", ["b"], {}, HOW, Silent())
     return found
 
@@ -86,7 +86,7 @@ def test_better_is_better_on_all(one, other, both):
 
 
 def test_each_has_its_part_of_time_and_error_rate():
-    one, other = Told(compared(1.2)), Told(compared(1.2))
+    one, other = FakeBench(compared(1.2)), FakeBench(compared(1.2))
     MultiDeviceBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
     assert [(h.max_seconds, h.alpha) for h in one.asked + other.asked] == [(4.0, 0.02)] * 2
 
@@ -97,7 +97,7 @@ def test_a_failure_on_one_is_a_failure():
 
 
 def test_what_an_interrupt_cut_short_proves_nothing():
-    one, other = Told(compared(1.2, interrupted=True)), Told(compared(1.2))
+    one, other = FakeBench(compared(1.2, interrupted=True)), FakeBench(compared(1.2))
     (found,) = MultiDeviceBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
     assert not other.asked
     assert (found.low, found.high, found.verdict) == (0.0, math.inf, "inconclusive")
@@ -105,7 +105,9 @@ def test_what_an_interrupt_cut_short_proves_nothing():
 
 
 def test_a_layer_is_as_slow_as_on_the_slowest():
-    bench = MultiDeviceBench({"pi5": Told(compared(1.0, ms=2.0)), "orin": Told(compared(1.0, ms=1.0))})
+    bench = MultiDeviceBench(
+        {"pi5": FakeBench(compared(1.0, ms=2.0)), "orin": FakeBench(compared(1.0, ms=1.0))}
+    )
     (found,) = bench.measure(["a"], {}, HOW, Silent())
     assert found.median_ns == 2e6
 
@@ -122,7 +124,7 @@ def test_a_latency_must_hold_on_every_device():
 
 
 def test_measurements_are_shared_between_the_same_machines_alone():
-    one, other = Told(machine="a"), Told(machine="b")
+    one, other = FakeBench(machine="a"), FakeBench(machine="b")
     both = machine_class(MultiDeviceBench({"x": one, "y": other}))
     assert both == machine_class(MultiDeviceBench({"v": other, "w": one}))
     assert both not in {machine_class(one), machine_class(other)}

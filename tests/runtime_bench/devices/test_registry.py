@@ -22,7 +22,7 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
-from trimtab.runtime_bench.devices.remote import AgentBench
+from trimtab.runtime_bench.devices.agent_bench import AgentBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return base, other
 
 
-class Told(Silent):
+class RecordedProgress(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -115,7 +115,7 @@ def test_the_doctor_tells_what_runs_there(
 
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
-    feeds, told, found = random_feeds(graphs.cnn()), Told(), []
+    feeds, told, found = random_feeds(graphs.cnn()), RecordedProgress(), []
     device = Ssh.parse(server.address)
 
     def second() -> None:
@@ -179,7 +179,7 @@ def test_an_unknown_host_key_is_refused(
         ({"python": "/nowhere/python3"}, "no Python by that name"),
         ({"port": 1}, "nothing answers at that port"),
         ({"user": "nobody-of-that-name"}, "refuses the login"),
-        ({"python": "/bin/echo"}, "answers with something else"),
+        ({"python": "/bin/echo"}, "answers with something other"),
     ],
 )
 def test_what_is_wrong_with_a_device_is_one_message(
@@ -256,9 +256,9 @@ def made_wheel(folder: Path, name: str, *requires: str) -> None:
     import zipfile
 
     path, info = folder / f"{name}-99.0-py3-none-any.whl", f"{name}-99.0.dist-info"
-    needs = "".join(f"Requires-Dist: {r}\n" for r in requires)
+    lines = "".join(f"Requires-Dist: {r}\n" for r in requires)
     files = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n{needs}",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n{lines}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     with zipfile.ZipFile(path, "w") as archive:
@@ -279,20 +279,20 @@ def bare(server: Server, tmp_path: Path) -> Ssh:
 
 @pytest.mark.slow
 def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_path: Path) -> None:
-    from trimtab.runtime_bench.devices.check import needed
+    from trimtab.runtime_bench.devices.check import required_distributions
     from trimtab.runtime_bench.devices.install import install
 
     folder = tmp_path / "wheels"
     folder.mkdir()
-    made_wheel(folder, "trimtab", *needed())
-    for name in needed():
+    made_wheel(folder, "trimtab", *required_distributions())
+    for name in required_distributions():
         made_wheel(folder, name.replace("-", "_").lower())
-    told = Told()
+    told = RecordedProgress()
     found = install(bare, told, folder)
     assert found.ready
     assert found.facts["packages"]["trimtab"] == "99.0"
-    assert sum("sending" in line for line in told.lines) == 1 + len(needed())
-    again = Told()
+    assert sum("sending" in line for line in told.lines) == 1 + len(required_distributions())
+    again = RecordedProgress()
     install(bare, again, folder)
     assert not any("sending" in line for line in again.lines)
 
@@ -300,7 +300,7 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
 def test_a_folder_without_trimtab_is_no_folder_of_wheels(server: Server, tmp_path: Path) -> None:
     from trimtab.runtime_bench.devices.install import install
 
-    with pytest.raises(OptionError, match="no folder of wheels"):
+    with pytest.raises(OptionError, match="not a folder of wheels"):
         install(Ssh.parse(server.address), Silent(), tmp_path / "nothing")
     made_wheel(tmp_path, "numpy")
     with pytest.raises(OptionError, match="no wheel of trimtab"):

@@ -39,7 +39,7 @@ def verdict(monkeypatch):
             found = BudgetVerdict(Budget("p95", 5e6, "5ms"), verdict, "7 of 9 runs over 5ms")
             return [found], {"ratio": 1.25}
 
-        monkeypatch.setattr(plugin_run, "measured", made)
+        monkeypatch.setattr(plugin_run, "measure", made)
         return seen
 
     return set_to
