@@ -88,13 +88,13 @@ def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dic
         start = time.monotonic()
         collector = Collector(gate, ALPHA, seconds, seed, open_model=files.__getitem__)
         facts = collector.collect()
-        (ruling,) = judge(gate, facts, alpha=ALPHA)
+        (found,) = judge(gate, facts, alpha=ALPHA)
     if facts.interrupted:
         raise KeyboardInterrupt
     found = facts.comparisons["previous.onnx"]
     return {
         "seed": seed,
-        "verdict": ruling.verdict,
+        "verdict": found.verdict,
         "seconds": round(time.monotonic() - start, 2),
         "ratio": found.ratio,
         "blocks": found.blocks,

@@ -65,7 +65,9 @@ def comparison(speedup: float, *, blocks=100, noise=0.03, seed=0, error=None) ->
     )
 
 
-def card(*, load_ms=20.0, first_ms=2.0, peak_mb=(50, 51, 52), processes=11) -> StartupCosts:
+def startup_costs(
+    *, load_ms=20.0, first_ms=2.0, peak_mb=(50, 51, 52), processes=11
+) -> StartupCosts:
     return StartupCosts(
         "m.onnx",
         1000,

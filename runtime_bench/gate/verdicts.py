@@ -1,4 +1,4 @@
-"""What a gate knows and what it says: facts in, rulings out."""
+"""What a gate knows and what it says: facts in, verdicts out."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..stats.verdict import Ruled
 
 
 @dataclass(frozen=True)
-class Facts:
+class GateFacts:
     """What was measured for one gate; what was not, or could not be, is None.
 
     Attributes:
         comparisons: the model (candidate) against each reference (base), by the reference's name.
         solo: the model alone.
-        card: its start-up costs.
-        start_fitness: of the machine while the card was made.
+        startup_costs: its load time, first run and peak memory in fresh processes.
+        startup_noise_check: of the machine while the start-up costs were measured.
         size_bytes: of its file.
         quality: of the model and of the baseline.
         share: what of it runs in int8.
@@ -38,8 +38,8 @@ class Facts:
 
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     solo: Measurement | None = None
-    card: StartupCosts | None = None
-    start_fitness: NoiseCheck = field(default_factory=NoiseCheck)
+    startup_costs: StartupCosts | None = None
+    startup_noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     size_bytes: int | None = None
     quality: tuple[Quality, Quality] | None = None
     share: Share | None = None
@@ -51,7 +51,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class BudgetVerdict:
     """The verdict on one budget.
 
     Attributes:

@@ -80,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.devices.registry import bench_on, device_names
+    from trimtab.runtime_bench.open import bench_on, device_names
 
     progress = Stderr()
     request = _Request(args, progress)

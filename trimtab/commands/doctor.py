@@ -89,7 +89,7 @@ def _slow(
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
     from trimtab.runtime_bench.bench.bench import LocalBench, Timing
-    from trimtab.runtime_bench.devices.registry import bench_on
+    from trimtab.runtime_bench.open import bench_on
 
     threads = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:

@@ -12,17 +12,17 @@ from trimtab.cli import main
 from trimtab.core.errors import InputError, OutputError
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate.history import History, Series, append
-from trimtab.runtime_bench.gate.reporters import Outcome
+from trimtab.runtime_bench.gate.reporters import GateOutcome
 from trimtab.runtime_bench.gate.rules import judge
 from trimtab.runtime_bench.gate.trend import lines, spark
-from trimtab.runtime_bench.gate.verdicts import Facts
+from trimtab.runtime_bench.gate.verdicts import GateFacts
 from trimtab.runtime_bench.stats.change_points import find_change_points
 
 
-def outcome(ns: float = 1e6, digest: str = "aaaaaaaaaa") -> Outcome:
+def outcome(ns: float = 1e6, digest: str = "aaaaaaaaaa") -> GateOutcome:
     asked = gate(Budget("p50", 5e6, "5ms"), Budget("drop", 0.1, "0.1"))
-    facts = Facts(solo=measurement((ns,) * 20), digest=digest)
-    return Outcome(asked, facts, judge(asked, facts, alpha=0.01))
+    facts = GateFacts(solo=measurement((ns,) * 20), digest=digest)
+    return GateOutcome(asked, facts, judge(asked, facts, alpha=0.01))
 
 
 def fill(path, values, **changes) -> None:

@@ -49,9 +49,7 @@ def test_a_missing_tool_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     assert nvidia_smi(FACTS, "0") is None
 
 
-def test_the_tool_is_queried_and_its_output_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_tool_is_queried_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "smi"
     script.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.1, 1900, 1980, 45'\n")
     script.chmod(0o755)
