@@ -18,7 +18,7 @@ from trimtab.core.text import bytes_text, duration_text
 from trimtab.core.units import duration, size
 
 from ..stats.e_process import PairedTest
-from ..stats.verdict import Ruled
+from ..stats.verdict import LimitVerdict
 
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
 #: `p95_quiet` counts only runs that no other task interrupted: a different quantity from p95.
@@ -285,7 +285,9 @@ def slowest_allowed(budget: Budget) -> float:
     return math.log(budget.limit) if budget.name == "speedup" else -math.log1p(budget.tolerance)
 
 
-def ratio_verdict(test: PairedTest, budget: Budget, alpha: float, resolution: float) -> Ruled:
+def ratio_verdict(
+    test: PairedTest, budget: Budget, alpha: float, resolution: float
+) -> LimitVerdict:
     """Decide whether the blocks prove the budget broken, or held within the resolution."""
     limit, boundary = math.log(1 / alpha), slowest_allowed(budget)
     if test.evidence_below(boundary) >= limit:

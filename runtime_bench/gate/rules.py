@@ -24,7 +24,7 @@ from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import PercentileTest, percentile_test
-from ..stats.verdict import Ruled
+from ..stats.verdict import LimitVerdict
 from .verdicts import BudgetVerdict, GateFacts
 
 OnInconclusive = Literal["report", "fail", "pass"]
@@ -146,7 +146,7 @@ def _memory(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budge
     peaks = facts.startup_costs.peak_bytes
     low, high = float(min(peaks)), float(max(peaks))
     span = f"{budget.value_text(low)} to {budget.value_text(high)} in {len(peaks)} fresh processes"
-    verdict: Ruled = (
+    verdict: LimitVerdict = (
         "pass" if high <= budget.limit else "fail" if low > budget.limit else "inconclusive"
     )
     return BudgetVerdict(
@@ -247,7 +247,7 @@ def exit_code(verdicts: Sequence[BudgetVerdict], on_inconclusive: OnInconclusive
     return UnfitMachineError.exit_code if unfit else InconclusiveError.exit_code
 
 
-def overall(verdicts: Sequence[BudgetVerdict]) -> Ruled:
+def overall(verdicts: Sequence[BudgetVerdict]) -> LimitVerdict:
     """The worst of the verdicts."""
     for verdict in ("fail", "inconclusive"):
         if any(r.verdict == verdict for r in verdicts):

@@ -14,7 +14,7 @@ from ..bench.budgets import Budget
 from ..machine.noise_check import NoiseCheck
 from ..measure.startup import StartupCosts
 from ..measure.values import Comparison, Measurement
-from ..stats.verdict import Ruled
+from ..stats.verdict import LimitVerdict
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class BudgetVerdict:
     """
 
     budget: Budget
-    verdict: Ruled
+    verdict: LimitVerdict
     evidence: str
     value: float | None = None
     low: float | None = None

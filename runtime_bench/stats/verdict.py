@@ -10,7 +10,7 @@ from .e_process import PairedTest
 #: A candidate against its base.
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 #: A model against a budget.
-Ruled = Literal["pass", "fail", "inconclusive"]
+LimitVerdict = Literal["pass", "fail", "inconclusive"]
 
 
 def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
