@@ -1,13 +1,13 @@
-"""A residual network quantized with onnxruntime's defaults: the doctor names every float island.
+"""Check that the doctor finds all float islands of a network quantized by onnxruntime's defaults.
 
-Then its mend is followed, `trimtab quantize` with the target's types, and it must find none left.
-The islands are counted by the script itself too, from the running graph alone: float convolutions,
-products and additions that have int8 on both sides.
+Then its fix is applied, `trimtab quantize` with the target's types, and no island may be left. The
+script also counts islands itself, from the running graph alone: float convolutions, products and
+additions with int8 on both sides.
 
     python benchmarks/doctor_islands.py [--model FLOAT.onnx]
 
-Without --model it takes resnet20.onnx of the shared data where that is found (TRIMTAB_SHARED, or a
-folder `shared` beside the checkout), else it builds a residual network.
+Without --model it takes resnet20.onnx of the shared data if found (TRIMTAB_SHARED, or a folder
+`shared` beside the checkout), else it builds a residual network.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from trimtab.runtime_bench.doctor.diagnose import Diagnosis, diagnose
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", type=Path, help="a float residual network")
-    given = options.parse_args().model or shared_model()
-    model = Model.load(given) if given else built()
+    path = options.parse_args().model or shared_model()
+    model = Model.load(path) if path else built()
     data = calibration(model)
     target = Target.detect(1) if Target.detect(1).isa == "x64" else PRESETS["x64-avx512-vnni"]
     before = examined("onnxruntime's defaults", by_onnxruntime(model, data), target)
     ctx = Context(target=target, data=data)
-    after = examined("after the mend", QuantizeStatic()(Simplify()(model, ctx), ctx), target)
+    after = examined("after the fix", QuantizeStatic()(Simplify()(model, ctx), ctx), target)
     named = islands(before)
     print(
         f"FIGURE islands_before={between(before)} islands_named={len(named)} "
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def examined(title: str, model: Model, target: Target) -> Diagnosis:
-    """Examine a model and print what is wrong by cause."""
+    """Diagnose a model and print its islands by cause."""
     diagnosis = diagnose(model, random_feeds(model), SessionConfig(), target=target, profiled=False)
     causes = Counter(f.cause for f in islands(diagnosis))
     ops = Counter(node.op_type for node in running_graph(model).graph)
@@ -78,14 +78,14 @@ def between(diagnosis: Diagnosis) -> int:
         inside: set[str] = set()
         reaches = False
         while frontier:
-            maker = frontier.pop()
-            if maker is None or maker.outputs[0].name in inside:
+            source = frontier.pop()
+            if source is None or source.outputs[0].name in inside:
                 continue
-            if maker.op_type == "DequantizeLinear":
-                reaches |= maker.inputs[0].const_value is None
+            if source.op_type == "DequantizeLinear":
+                reaches |= source.inputs[0].const_value is None
                 continue
-            inside.add(maker.outputs[0].name)
-            frontier += [v.producer() for v in maker.inputs if v is not None]
+            inside.add(source.outputs[0].name)
+            frontier += [v.producer() for v in source.inputs if v is not None]
         if reaches and inside and not inside & seen:
             count += 1
         seen |= inside
@@ -93,7 +93,7 @@ def between(diagnosis: Diagnosis) -> int:
 
 
 def by_onnxruntime(model: Model, data: Dataset) -> Model:
-    """Quantized as a user of onnxruntime does who sets nothing: static, S8S8, per tensor."""
+    """Quantize with onnxruntime's defaults: static, S8S8, per tensor."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -112,7 +112,7 @@ def by_onnxruntime(model: Model, data: Dataset) -> Model:
 
 
 def calibration(model: Model) -> Dataset:
-    """Normal numbers: where islands are does not depend on the ranges."""
+    """Return normal random numbers; the islands do not depend on the ranges."""
     feeds = random_feeds(model, batch=16)
     return Dataset.of_arrays({name: np.asarray(array) for name, array in feeds.items()}, batch=4)
 
@@ -126,7 +126,7 @@ def shared_model() -> Path | None:
 
 
 def built(blocks: int = 6) -> Model:
-    """A stem, residual blocks of two convolutions each, a pool and a classifier."""
+    """Build a stem, residual blocks of two convolutions each, a pool and a classifier."""
     rng, shapes = np.random.default_rng(0), {"w": (16, 3, 3, 3), "fc": (10, 16)}
     steps = ["c = Conv <pads = [1, 1, 1, 1]> (x, w)", "r0 = Relu (c)"]
     for i in range(blocks):

@@ -88,17 +88,17 @@ def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dic
         start = time.monotonic()
         collector = Collector(gate, ALPHA, seconds, seed, open_model=files.__getitem__)
         facts = collector.collect()
-        (ruling,) = judge(gate, facts, alpha=ALPHA)
+        (found,) = judge(gate, facts, alpha=ALPHA)
     if facts.interrupted:
         raise KeyboardInterrupt
     found = facts.comparisons["previous.onnx"]
     return {
         "seed": seed,
-        "verdict": ruling.verdict,
+        "verdict": found.verdict,
         "seconds": round(time.monotonic() - start, 2),
         "ratio": found.ratio,
         "blocks": found.blocks,
-        "fit": found.candidate.fitness.fit,
+        "fit": found.candidate.noise_check.fit,
     }
 
 

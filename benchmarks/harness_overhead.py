@@ -1,9 +1,9 @@
-"""What our harness adds to a latency: p50 in a worker against a bare loop around `session.run`.
+"""Measure the overhead of the harness: p50 in a worker against a bare loop of `session.run`.
 
 Both run the same model with the same options, interleaved in rounds of random order, for a model
-of about 0.1 ms and one of about 2 ms. Sessions are made anew in each round on both sides, since
-where their memory lies changes a latency by more than a harness does. The last line holds the
-relative differences of the p50s.
+of about 0.1 ms and one of about 2 ms. Both sides build new sessions in each round, since where
+their memory lies changes a latency by more than a harness does. The last line has the relative
+differences of the p50s.
 
     python benchmarks/harness_overhead.py [--seconds 20]
 """
@@ -24,9 +24,9 @@ from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, random_feeds
-from trimtab.runtime_bench.measure.contender import Arm, Runs
-from trimtab.runtime_bench.measure.pacing import WARM_RUNS, Plan, warm_up
-from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
+from trimtab.runtime_bench.measure.contender import Contender, Runs
+from trimtab.runtime_bench.measure.pacing import WARM_RUNS, BlockPlan, warm_up
+from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 
 #: (name, rows, layers) of width 256: about 0.1 ms and 2 ms on one core, weights within its cache.
@@ -36,12 +36,12 @@ WIDTH = 256
 
 @dataclass
 class BareLoop:
-    """What a user writes: a list, `perf_counter_ns`, `session.run`."""
+    """A loop as users write it: a list, `perf_counter_ns`, `session.run`."""
 
     model: Model
     config: SessionConfig
     name: str = "bare loop"
-    host: None = None
+    worker: None = None
 
     def warm(self, feeds: Feeds) -> None:
         """Take the feeds."""
@@ -49,12 +49,12 @@ class BareLoop:
         self.renew()
 
     def renew(self) -> None:
-        """A new session, run a few times."""
+        """Build a new session, and run it a few times."""
         self.session: Any = build_session(self.model, self.config)
         self.time(WARM_RUNS)
 
     def time(self, runs: int) -> Runs:
-        """The loop."""
+        """Run the loop."""
         session, feeds, taken = self.session, self.feeds, []
         names = [output.name for output in session.get_outputs()]
         for _ in range(runs):
@@ -69,7 +69,7 @@ class BareLoop:
 
 
 def chain(rows: int, layers: int) -> Model:
-    """A chain of square matrix products and ReLUs."""
+    """Build a chain of square matrix products and ReLUs."""
     rng = np.random.default_rng(0)
     names = ["x", *(f"t{i}" for i in range(layers - 1)), "y"]
     body = "\n".join(
@@ -87,25 +87,30 @@ def chain(rows: int, layers: int) -> Model:
 
 
 def difference(model: Model, seconds: float) -> float:
-    """Ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
+    """Return ours over bare, minus one: the ratio of each round's p50s, pooled over rounds."""
     config, feeds = SessionConfig(), random_feeds(model)
-    arms: list[Arm] = [ProcessArm(model, config, "worker"), BareLoop(model, config)]
+    contenders: list[Contender] = [
+        SubprocessContender(model, config, "worker"),
+        BareLoop(model, config),
+    ]
     rng, test = np.random.default_rng(0), PairedTest()
     taken: list[list[int]] = [[], []]
     try:
-        plan = Plan.of(max(warm_up(a, feeds, time.monotonic_ns, 1.0) for a in arms), 0, seconds)
+        plan = BlockPlan.of(
+            max(warm_up(a, feeds, time.monotonic_ns, 1.0) for a in contenders), 0, seconds
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            letters: list[list[int]] = [[], []]
+            slots: list[list[int]] = [[], []]
             for i in rng.permutation(2):
-                arms[i].renew()
+                contenders[i].renew()
             for i in [0, 1, 1, 0] if rng.integers(2) else [1, 0, 0, 1]:
-                letters[i] += arms[i].time(plan.discard + plan.runs).after(plan.discard).ns
-            test.add(math.log(median(letters[0]) / median(letters[1])))
-            taken = [old + new for old, new in zip(taken, letters, strict=True)]
+                slots[i] += contenders[i].time(plan.discard + plan.runs).after(plan.discard).ns
+            test.add(math.log(median(slots[0]) / median(slots[1])))
+            taken = [old + new for old, new in zip(taken, slots, strict=True)]
     finally:
-        for arm in arms:
-            arm.close()
+        for contender in contenders:
+            contender.close()
     found = math.expm1(test.estimate())
     low, high = (math.expm1(end) for end in test.interval(0.05))
     ours, bare = (median(t) / 1e6 for t in taken)

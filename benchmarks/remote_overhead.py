@@ -30,8 +30,8 @@ from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.devices.agent_bench import AgentBench
 from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.devices.remote import RemoteBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
@@ -58,8 +58,8 @@ def main() -> None:
         server = stack.enter_context(sshd(folder, Path(name) / "cache"))
         fleet = stack.enter_context(LocalFleet(["board"], port=free_port()))
         start = time.monotonic()
-        ssh = stack.enter_context(RemoteBench(Ssh.parse(server.address)))
-        connected = time.monotonic() - start
+        ssh = stack.enter_context(AgentBench(Ssh.parse(server.address)))
+        connect_s = time.monotonic() - start
         address = FleetAddress.parse(f"dask://127.0.0.1:{fleet.port}?device=board")
         start = time.monotonic()
         dask = stack.enter_context(FleetBench(address))
@@ -72,7 +72,7 @@ def main() -> None:
         centre = math.exp(sorted(logs)[len(logs) // 2])
         told.append(f"{way}={centre:.3f} {way}_low={low:.3f} {way}_high={high:.3f}")
     blocks = min(map(len, measured.values()))
-    print(f"FIGURE {' '.join(told)} blocks={blocks} ssh_s={connected:.1f} dask_s={queued:.1f}")
+    print(f"FIGURE {' '.join(told)} blocks={blocks} ssh_s={connect_s:.1f} dask_s={queued:.1f}")
 
 
 def pair(name: str) -> tuple[Model, Model]:

@@ -9,6 +9,12 @@ from platformdirs import user_cache_path
 
 #: Environment variable that names the folder.
 VARIABLE = "TRIMTAB_CACHE"
+#: Expression with the value of `cache_root` on Linux, for a Python without platformdirs: it needs
+#: `os` alone.
+LINUX_CACHE_ROOT = (
+    f'os.path.expanduser(os.environ.get("{VARIABLE}") or os.path.join('
+    'os.environ.get("XDG_CACHE_HOME") or "~/.cache", "trimtab"))'
+)
 
 
 def cache_root() -> Path:

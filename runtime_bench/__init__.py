@@ -1,5 +1,6 @@
-"""Measuring models against each other on the machine they will run on.
+"""Benchmarks of models against each other, on the machine they will run on.
 
-Sampling, statistics, environment, verdict and presentation are five small modules; `compare` and
-`measure` are what others call.
+One folder for each subject: `stats` < `machine` < `measure` < `doctor` < `bench` < `gate` <
+`devices` < `fleet`; each imports only those before it. `open` opens a bench by the name of a
+device.
 """

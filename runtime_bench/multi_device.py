@@ -1,32 +1,30 @@
-"""Several devices as one bench: what holds of a model must hold on each of them."""
+"""Several devices as one bench: a claim about a model must hold on each of them."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.core.errors import OptionError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target, common_target
 
-from .bench.bench import Bench, Timing, Told
-from .devices.registry import bench_on, device_names, find
+from .bench.bench import Bench, TextAndJson, Timing
 from .machine.environment import Environment
-from .machine.noise_check import Fitness
+from .machine.noise_check import NoiseCheck
 from .measure.compare import ModelOrPath
-from .measure.startup import Card
-from .measure.values import Comparison, Measurement, Verdict
+from .measure.startup import StartupCosts
+from .measure.values import Comparison, Measurement
+from .stats.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class SeveralBench:
-    """Devices measured one after the other, each for its part of the time and of the error rate.
+class MultiDeviceBench:
+    """Devices measured one after the other, each with its part of the time and error rate.
 
     Attributes:
-        benches: of the devices, by name.
+        benches: benches of the devices, by name.
     """
 
     benches: Mapping[str, Bench]
@@ -39,7 +37,7 @@ class SeveralBench:
         how: Timing,
         progress: Progress,
     ) -> list[Comparison]:
-        """See `Bench`: of each candidate the device on which it gains least, and all of them."""
+        """See `Bench`; for each candidate the device with the least gain, and all of them."""
         part, found = self._part(how), {}
         for name, bench in self.benches.items():
             progress.say(f"on {name}")
@@ -53,7 +51,7 @@ class SeveralBench:
     def measure(
         self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
-        """See `Bench`: of each model the measurement of the device on which it is slowest."""
+        """See `Bench`; for each model the device on which it is slowest."""
         rows = []
         for bench in self.benches.values():
             rows.append(bench.measure(models, feeds, self._part(how), progress))
@@ -61,11 +59,12 @@ class SeveralBench:
                 break
         return [max(same, key=lambda m: m.median_ns or 0.0) for same in zip(*rows, strict=True)]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
-        """See `Bench`: of the device on which it takes most memory."""
-        every = [b.card(model, feeds, how, processes, arena=arena) for b in self.benches.values()]
+    ) -> tuple[StartupCosts, NoiseCheck]:
+        """See `Bench`; the device on which the model takes most memory."""
+        benches = self.benches.values()
+        every = [b.startup_costs(model, feeds, how, processes, arena=arena) for b in benches]
         return max(every, key=lambda pair: pair[0].median_peak_bytes)
 
     def diagnosis(
@@ -76,20 +75,20 @@ class SeveralBench:
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
-        """See `Bench`: of the first device."""
+    ) -> TextAndJson:
+        """See `Bench`; on the first device."""
         first = next(iter(self.benches.values()))
         return first.diagnosis(model, baseline, feeds, how, profiled=profiled)
 
     def environment(self) -> Environment:
-        """Of the first device."""
+        """Return the environment of the first device."""
         return next(iter(self.benches.values())).environment()
 
     def target(self, threads: int | None) -> Target:
-        """What suits the kernels of all.
+        """Return the target that suits all devices.
 
         Raises:
-            OptionError: they run models by different providers.
+            OptionError: they use different execution providers.
         """
         return common_target([bench.target(threads) for bench in self.benches.values()])
 
@@ -99,10 +98,10 @@ class SeveralBench:
 
 
 def _least(found: Mapping[str, Comparison], how: Timing, *, whole: bool) -> Comparison:
-    """The comparison with the least ratio, its interval that of the least of all ratios.
+    """Return the comparison with the least ratio, with an interval for the least true ratio.
 
-    All intervals hold at once but for the error rate, so the least of the true ratios lies between
-    the least of the lower and the least of the upper ends.
+    All intervals hold at once, up to the error rate, so the least true ratio lies between the least
+    lower end and the least upper end.
     """
     failed = [f"on {name}: {c.error}" for name, c in found.items() if c.error]
     worst = min(found.values(), key=lambda c: -math.inf if math.isnan(c.ratio) else c.ratio)
@@ -119,7 +118,7 @@ def _least(found: Mapping[str, Comparison], how: Timing, *, whole: bool) -> Comp
 
 
 def _verdict(every: Sequence[Verdict]) -> Verdict:
-    """Worse where it is on any, better where it is on all."""
+    """Return "worse" if worse on any device, "better" if better on all."""
     if "worse" in every:
         return "worse"
     if "inconclusive" in every:
@@ -127,33 +126,7 @@ def _verdict(every: Sequence[Verdict]) -> Verdict:
     return "same" if "same" in every else "better"
 
 
-@contextlib.contextmanager
-def bench_on_all(names: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on the devices of an --on, ours until the end; this machine's where None.
-
-    Raises:
-        OptionError: no such device.
-        RunError: one cannot be reached, or lacks what it needs.
-    """
-    with contextlib.ExitStack() as stack:
-        wanted = device_names(names)
-        _refuse_twice([name for name in wanted if name is not None])
-        benches = {str(n): stack.enter_context(bench_on(n, progress)) for n in wanted}
-        yield SeveralBench(benches) if len(benches) > 1 else next(iter(benches.values()))
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    """One device under two names would wait for itself."""
-    seen: dict[object, str] = {}
-    for name in names:
-        other = seen.setdefault(find(name), name)
-        if other != name:
-            raise OptionError(
-                f"{other} and {name} are one device", where="--on", hint="Name it once"
-            )
-
-
 def machine_class(bench: Bench) -> str:
-    """Of the machine that measures, or of all of them: what may share measurements."""
-    benches = bench.benches.values() if isinstance(bench, SeveralBench) else [bench]
+    """Return the class of the machines that measure; equal classes may share measurements."""
+    benches = bench.benches.values() if isinstance(bench, MultiDeviceBench) else [bench]
     return " + ".join(sorted({b.environment().machine_class() for b in benches}))

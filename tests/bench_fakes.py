@@ -1,4 +1,4 @@
-"""Arms and a clock for tests of the bench, so that no test times anything."""
+"""Fake contenders and a fake clock for tests of the bench, so that no test depends on time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trimtab.runtime_bench.measure.contender import Runs
 
 @dataclass
 class FakeClock:
-    """A clock that stands until somebody works."""
+    """A clock that advances only when a fake works."""
 
     at_ns: int = 0
 
@@ -24,8 +24,8 @@ class FakeClock:
 
 
 @dataclass
-class FakeArm:
-    """An arm whose runs take `run_ns` with log-normal noise, on a fake clock."""
+class FakeContender:
+    """A contender whose runs take `run_ns` with log-normal noise, on a fake clock."""
 
     clock: FakeClock
     run_ns: float = 1e6
@@ -36,7 +36,7 @@ class FakeArm:
     calls: list[int] = field(default_factory=list)
     fed: list[Feeds] = field(default_factory=list)
     closed: bool = False
-    host: object = None
+    worker: object = None
     renewed: list[object] = field(default_factory=list)
     renew_ns: int = 0
     placement: Placement | None = None
@@ -48,7 +48,7 @@ class FakeArm:
         self.fed.append(feeds)
 
     def renew(self) -> None:
-        self.renewed.append(self.host)
+        self.renewed.append(self.worker)
         self.clock.at_ns += self.renew_ns
 
     def time(self, runs: int) -> Runs:
@@ -64,7 +64,7 @@ class FakeArm:
 
 
 def fails_at(call: int, error: BaseException | None = None) -> Callable[[int], None]:
-    """A `before` that raises at the given call of `time`."""
+    """Return a `before` that raises at a certain call of `time`."""
 
     def before(index: int) -> None:
         if index == call:

@@ -9,11 +9,11 @@ import numpy as np
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.bench.budgets import Budget, Gate
 from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
-from trimtab.runtime_bench.measure.startup import Card
+from trimtab.runtime_bench.machine.noise_check import NoiseCheck
+from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
-NOISY = Fitness(fit=False, reasons=("the hypervisor took 9.0% of the CPU time",))
+NOISY = NoiseCheck(fit=False, reasons=("the hypervisor took 9.0% of the CPU time",))
 
 
 def environment(**changes: object) -> Environment:
@@ -32,7 +32,7 @@ def environment(**changes: object) -> Environment:
     return Environment(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def measurement(samples_ns=(1_000_000,) * 300, *, model="m.onnx", fitness=None, switches=()):
+def measurement(samples_ns=(1_000_000,) * 300, *, model="m.onnx", noise_check=None, switches=()):
     return Measurement(
         model,
         "digest",
@@ -41,7 +41,7 @@ def measurement(samples_ns=(1_000_000,) * 300, *, model="m.onnx", fitness=None, 
         tuple(switches),
         environment(),
         SessionConfig(),
-        fitness or Fitness(),
+        noise_check or NoiseCheck(),
     )
 
 
@@ -65,8 +65,10 @@ def comparison(speedup: float, *, blocks=100, noise=0.03, seed=0, error=None) ->
     )
 
 
-def card(*, load_ms=20.0, first_ms=2.0, peak_mb=(50, 51, 52), processes=11) -> Card:
-    return Card(
+def startup_costs(
+    *, load_ms=20.0, first_ms=2.0, peak_mb=(50, 51, 52), processes=11
+) -> StartupCosts:
+    return StartupCosts(
         "m.onnx",
         1000,
         (int(load_ms * 1e6),) * processes,

@@ -1,4 +1,4 @@
-"""Comparisons that stand for the bench, where a test is about what is made of them."""
+"""Fake comparisons, for tests of the code that uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def made_comparison(ratio: float, error: str | None = None) -> Any:
-    """A comparison with an interval of 5% to either side."""
+    """Make a comparison with an interval of 5% on each side."""
     measurement = SimpleNamespace(percentile_ns=lambda quantile: 1e6 * quantile)
     return SimpleNamespace(
         ratio=ratio,
@@ -25,7 +25,7 @@ def made_comparison(ratio: float, error: str | None = None) -> Any:
 
 
 def made_comparisons(*ratios: float) -> Callable[..., Sequence[Any]]:
-    """A way to measure: the ratios in order of appearance, the last one for all that follow.
+    """Return a fake `compare`: the ratios in order of appearance, the last one for all others.
 
     A model that is measured again has the ratio that it had.
     """

@@ -20,8 +20,6 @@ ALLOWED = {
     "runtime_bench": {"core", "runtime_bench"},
     "models": {"core", "models"},
 }
-# The bench runs as a command and reads the command line's spellings of durations and sizes.
-SHARED_TEXT = {"recipe", "report"}
 
 
 def sources(layer: str) -> list[Path]:
@@ -44,11 +42,10 @@ def imported_layers(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("layer", ALLOWED)
 def test_a_layer_imports_only_what_it_may(layer: str) -> None:
-    allowed = ALLOWED[layer] | (SHARED_TEXT if layer == "runtime_bench" else set())
     wrong = {
         str(path.relative_to(ROOT)): extra
         for path in sources(layer)
-        if (extra := imported_layers(path) - allowed)
+        if (extra := imported_layers(path) - ALLOWED[layer])
     }
     assert wrong == {}
 
@@ -126,3 +123,32 @@ def test_no_pass_of_torch_is_imported_by_the_light_install() -> None:
         and "torch" in ast.unparse(node).replace(".", " ").split()
     }
     assert {p for p in top_level if "trimtab.passes.training.torch_graph" not in p} == set()
+
+
+#: Modules that Windows does not have.
+POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+
+
+def unguarded_imports(path: Path) -> set[str]:
+    """Return the modules that an import of the file needs: not those in a `try` or a function."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+        elif not isinstance(node, ast.Try | ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def test_windows_can_import_every_module() -> None:
+    files = [path for layer in (*FOLDERS, "trimtab") for path in sources(layer)]
+    wrong = {
+        str(path.relative_to(ROOT)): extra
+        for path in files
+        if (extra := unguarded_imports(path) & POSIX_ONLY)
+    }
+    assert wrong == {}

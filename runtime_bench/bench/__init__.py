@@ -1,1 +1,1 @@
-"""The bench as passes and commands see it: measure, compare, diagnose, on this machine."""
+"""The bench that passes and commands use: measure, compare, diagnose, on this machine."""

@@ -1,6 +1,6 @@
-"""Where measurements are taken: on this machine, or on a device that runs the same code.
+"""The bench that takes measurements: this machine, or a device that runs the same code.
 
-Everything that measures asks a `Bench`, so that nothing but the bench knows of devices.
+All that measures uses a `Bench`, so nothing else needs to know about devices.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from trimtab.core.target import Target
 
 from ..doctor.diagnose import diagnose
 from ..doctor.report import document, lines
-from ..gate.rules import ratio_verdict
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness, Snapshot, fit_to_measure
+from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
 from ..measure.compare import ModelOrPath, compare, measure
-from ..measure.startup import Card, card
-from ..measure.subprocess_contender import ProcessArm
+from ..measure.startup import StartupCosts, startup_costs
+from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import tail_test
+from ..stats.percentiles import percentile_test
 from ..stats.verdict import decide
-from .budgets import Budget
+from .budgets import Budget, ratio_verdict
 
-#: Lines for people, and the same as JSON values.
-Told = tuple[Sequence[str], dict[str, Any]]
+#: Lines of a report, and the same as JSON values.
+TextAndJson = tuple[Sequence[str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long and how surely to measure; see `compare`.
+    """Duration and confidence of a measurement; see `compare`.
 
     Attributes:
-        config: how sessions are built.
-        max_seconds: of all together.
-        alpha: bound on any wrong verdict.
-        resolution: relative difference that counts as none.
-        seed: of the order of blocks.
-        in_process: all sessions in one process.
-        concurrency: callers at once.
-        budgets: ends a measurement as soon as they are decided.
-        brief: ends a comparison as soon as its verdict stands, however wide the interval.
+        config: session configuration.
+        max_seconds: time limit of all together.
+        alpha: bound on the probability of any wrong verdict.
+        resolution: relative difference below which two models count as equal.
+        seed: random seed of the order of blocks (default 0).
+        in_process: run all sessions in this process.
+        concurrency: number of concurrent callers.
+        budgets: stop a measurement as soon as these are decided.
+        brief: stop a comparison as soon as it has a verdict, however wide the interval.
     """
 
     config: SessionConfig
@@ -61,7 +60,7 @@ class Timing:
 
 
 class Bench(Protocol):
-    """Takes measurements; what each raises is told in `compare`, `measure` and `card`."""
+    """A place that takes measurements; for errors see `compare`, `measure`, `startup_costs`."""
 
     def compare(
         self,
@@ -71,19 +70,19 @@ class Bench(Protocol):
         how: Timing,
         progress: Progress,
     ) -> list[Comparison]:
-        """Candidates against a base, interleaved."""
+        """Compare candidates with a base, interleaved."""
         ...
 
     def measure(
         self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
-        """Models side by side, without a verdict."""
+        """Measure models side by side, without a verdict."""
         ...
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
-        """What a model costs to start and hold, and whether the machine was quiet meanwhile."""
+    ) -> tuple[StartupCosts, NoiseCheck]:
+        """Measure the startup costs of a model, and check the machine's noise meanwhile."""
         ...
 
     def diagnosis(
@@ -94,16 +93,16 @@ class Bench(Protocol):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
-        """What runs there and why it is slow; see `doctor.diagnose`."""
+    ) -> TextAndJson:
+        """Diagnose what runs there and why it is slow; see `doctor.diagnose`."""
         ...
 
     def environment(self) -> Environment:
-        """Of the machine that measures."""
+        """Describe the machine that measures."""
         ...
 
     def target(self, threads: int | None) -> Target:
-        """What that machine's kernels want."""
+        """Describe that machine as a target of optimization."""
         ...
 
 
@@ -131,7 +130,7 @@ class LocalBench:
             progress=progress,
             in_process=how.in_process,
             until=_decided(how, len(candidates)),
-            make_arm=_callers(how),
+            make_contender=_callers(how),
         )
 
     def measure(
@@ -146,17 +145,17 @@ class LocalBench:
             seed=how.seed,
             progress=progress,
             in_process=how.in_process,
-            until=tails_decided(how.budgets, how.alpha) if how.budgets else None,
-            make_arm=_callers(how),
+            until=percentiles_decided(how.budgets, how.alpha) if how.budgets else None,
+            make_contender=_callers(how),
         )
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         before = Snapshot.now(how.config)
-        found = card(model, feeds, how.config, processes=processes, arena=arena)
-        return found, fit_to_measure(before, Snapshot.now(how.config))
+        found = startup_costs(model, feeds, how.config, processes=processes, arena=arena)
+        return found, check_noise(before, Snapshot.now(how.config))
 
     def diagnosis(
         self,
@@ -167,8 +166,8 @@ class LocalBench:
         *,
         profiled: bool,
         target: Target | None = None,
-    ) -> Told:
-        """See `Bench`; for a target that is not this machine, by its table."""
+    ) -> TextAndJson:
+        """See `Bench`; for a target other than this machine, by its preset."""
         models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
         found = diagnose(
             models[0],
@@ -189,10 +188,12 @@ class LocalBench:
         return Target.detect(threads)
 
 
-def _callers(how: Timing) -> Callable[..., ProcessArm] | None:
+def _callers(how: Timing) -> Callable[..., SubprocessContender] | None:
     if how.concurrency == 1:
         return None
-    return lambda model, name: ProcessArm(model, how.config, name, concurrency=how.concurrency)
+    return lambda model, name: SubprocessContender(
+        model, how.config, name, concurrency=how.concurrency
+    )
 
 
 def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
@@ -202,7 +203,7 @@ def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | Non
 
 
 def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
-    """A verdict that holds for kept sessions too, and an interval of two ends to report."""
+    """Return the rule that stops at a verdict, even for kept sessions, and a finite interval."""
 
     def stands(test: PairedTest) -> bool:
         verdict = decide(test, alpha=alpha, resolution=how.resolution, renewed=False)
@@ -212,7 +213,7 @@ def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
 
 
 def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
-    """Every budget is ruled; a few blocks more, until the interval has two ends to report."""
+    """Return the rule that stops when every budget is decided and the interval is finite."""
 
     def decided(test: PairedTest) -> bool:
         for budget in how.budgets:
@@ -223,12 +224,12 @@ def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
     return decided
 
 
-def tails_decided(
+def percentiles_decided(
     budgets: Sequence[Budget], alpha: float
 ) -> Callable[[Sequence[Sequence[int]]], bool]:
-    """When the runs of one model decide all its percentile budgets.
+    """Return the rule that stops when a model's runs decide all its percentile budgets.
 
-    It looks again only after the runs have grown by a tenth, since a look goes through all of them.
+    It looks again only after the runs have grown by a tenth, since a look reads all of them.
     """
     next_look = 0
 
@@ -239,7 +240,7 @@ def tails_decided(
             return False
         next_look = len(runs) + len(runs) // 10 + 1
         return all(
-            tail_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
+            percentile_test(runs, b.limit, quantile=b.quantile, alpha=alpha).verdict != "open"
             for b in budgets
         )
 

@@ -1,12 +1,13 @@
-"""Budgets: what a model may cost, as values.
+"""Budgets: limits on the costs of a model, as values.
 
-A budget is a name, a limit and the kind of evidence that decides it. The file that people write
-them in is read by `budget_file`, the evidence is weighed by `gate`.
+A budget is a name, a limit and the kind of evidence that decides it. `gate.budget_file` reads the
+file that people write, `gate.rules` weighs the evidence.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +17,23 @@ from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.text import bytes_text, duration_text
 from trimtab.core.units import duration, size
 
+from ..stats.e_process import PairedTest
+from ..stats.verdict import LimitVerdict
+
+#: `tail` is a percentile: histories on disk have this word.
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
-#: `p95_quiet` looks only at runs that no other task interrupted: another quantity than p95.
+#: `p95_quiet` counts only runs that no other task interrupted: a different quantity from p95.
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)(_quiet)?")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one kind of budget is written and decided.
+    """Rule of one kind of budget.
 
     Attributes:
-        kind: what evidence it takes.
-        read: text or number to limit: nanoseconds, bytes, a factor or a part of one.
-        statistical: decided by a test that errs with a bounded probability.
+        kind: kind of evidence.
+        read: parser from text or number to the limit: nanoseconds, bytes, a factor or a fraction.
+        statistical: true if decided by a test with a bounded error probability.
     """
 
     kind: Kind
@@ -51,14 +56,14 @@ def _factor(value: Any) -> float:
 
 
 def fraction(value: Any) -> float:
-    """A part of one, from 0.02 or 2%.
+    """Parse a fraction of 1, written as 0.02 or 2%.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the text is not a fraction.
     """
     text = str(value).strip()
     hint = "Write it as 0.02 or 2%"
-    number = _number(text.removesuffix("%"), "a part of one", hint)
+    number = _number(text.removesuffix("%"), "a fraction", hint)
     number = number / 100 if text.endswith("%") else number
     if not 0 <= number <= 1:
         raise OptionError(f"{value!r} does not lie between 0 and 1", hint=hint)
@@ -84,7 +89,7 @@ def _number(text: str, kind: str, hint: str) -> float:
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise OptionError(f"{value!r} is no name", hint="Write a file's or a provider's name")
+        raise OptionError(f"{value!r} is not a name", hint="Write a file's or a provider's name")
     return value.strip()
 
 
@@ -99,12 +104,12 @@ RULES: dict[str, Rule] = {
     "int8_share": Rule("share", fraction),
     "provider": Rule("provider", _name),
 }
-#: For messages: percentiles are open-ended, these are the usual ones.
+#: Names to suggest: any percentile is valid, these are the usual ones.
 KNOWN = ("p50", "p90", "p95", "p99", "p95_quiet", *RULES, "tolerance")
 
 
 def rule_of(name: str) -> Rule:
-    """How the budget of that name is written and decided.
+    """Return the rule of the budget with this name.
 
     Raises:
         OptionError: there is no such budget; the nearest is suggested.
@@ -119,15 +124,15 @@ def rule_of(name: str) -> Rule:
 
 @dataclass(frozen=True)
 class Budget:
-    """One limit.
+    """A limit.
 
     Attributes:
-        name: as it is written: p95, speedup, size, ...
-        limit: nanoseconds, bytes, a factor or a part of one; 0 where the limit is a name.
-        text: the limit as a reader writes it.
-        against: the model that `speedup` and `no_slower_than` compare with, or the provider.
-        tolerance: how much slower `no_slower_than` allows, 0.02 for 2%.
-        line: in the file, 0 where it comes from elsewhere.
+        name: name in the file: p95, speedup, size, ...
+        limit: nanoseconds, bytes, a factor or a fraction; 0 if the limit is a name.
+        text: the limit as written in the file.
+        against: model that `speedup` and `no_slower_than` compare with, or the provider.
+        tolerance: slowdown that `no_slower_than` allows, 0.02 for 2%.
+        line: line in the file; 0 if it does not come from a file.
     """
 
     name: str
@@ -139,10 +144,10 @@ class Budget:
 
     @classmethod
     def of(cls, name: str, value: Any, *, against: str = "", line: int = 0) -> Budget:
-        """A budget from its name and its value as text or number.
+        """Make a budget of its name and its value as text or number.
 
         Raises:
-            OptionError: no such budget, or a value that it cannot have.
+            OptionError: there is no such budget, or it cannot have this value.
         """
         limit = rule_of(name).read(value)
         if isinstance(limit, str):
@@ -151,27 +156,27 @@ class Budget:
 
     @property
     def kind(self) -> Kind:
-        """What evidence it takes."""
+        """Kind of evidence."""
         return rule_of(self.name).kind
 
     @property
     def statistical(self) -> bool:
-        """Whether it takes its part of the error rate."""
+        """True if it takes its share of the error rate."""
         return rule_of(self.name).statistical
 
     @property
     def quantile(self) -> float:
-        """Of a percentile, 0.95 for p95; the median for start-up times."""
+        """Quantile of a percentile, 0.95 for p95; 0.5 for start-up times."""
         match = PERCENTILE.fullmatch(self.name)
         return float(match[1]) / 100 if match else 0.5
 
     @property
     def quiet(self) -> bool:
-        """Whether it looks only at runs without an involuntary context switch."""
+        """True if it counts only runs without an involuntary context switch."""
         return self.name.endswith("_quiet")
 
-    def told(self, value: float) -> str:
-        """A value of this budget's kind as text."""
+    def value_text(self, value: float) -> str:
+        """Format a value of this budget's kind."""
         if self.kind in {"tail", "start"}:
             return duration_text(value)
         if self.kind in {"memory", "size"}:
@@ -190,17 +195,17 @@ class Gate:
     """A model and its budgets.
 
     Attributes:
-        name: for reports; the model's where none is given.
+        name: name for reports (default the model's).
         model: file or `module:callable`.
-        budgets: in the order they are written.
-        baseline: the float original, for `speedup` and `drop`.
-        data: evaluation data, which are also what the model is fed while it is measured.
-        metric: of quality.
+        budgets: budgets in the order of the file.
+        baseline: float original, for `speedup` and `drop`.
+        data: evaluation data, which also feed the model while it is measured.
+        metric: quality metric.
         provider: execution provider of every session.
-        threads: intra-op threads; all usable ones where None.
-        shapes: of inputs with dynamic axes, by name.
+        threads: intra-op threads (default all usable ones).
+        shapes: shapes by name of inputs with dynamic axes.
         resolution: a relative budget is held if the model is proved to be within this much of it.
-        on: devices that each must hold it; where the command says where nothing is named.
+        on: devices of which each must hold it (default the command's).
         where: file and line, for messages.
     """
 
@@ -218,12 +223,12 @@ class Gate:
     where: str = "budgets"
 
     def of_kind(self, *kinds: Kind) -> list[Budget]:
-        """The budgets that take this evidence."""
+        """Return the budgets of these kinds."""
         return [b for b in self.budgets if b.kind in kinds]
 
 
 def count_statistical(gates: Sequence[Gate]) -> int:
-    """Number of budgets that share the error rate of a run, at least 1."""
+    """Count the budgets that share the error rate of a run, at least 1."""
     return max(1, sum(b.statistical for gate in gates for b in gate.budgets))
 
 
@@ -231,11 +236,11 @@ def check(gate: Gate, at: Callable[[int], str]) -> Gate:
     """Refuse budgets that contradict each other or lack what decides them.
 
     Args:
-        gate: to check.
-        at: makes the place in a message from a line.
+        gate: gate to check.
+        at: formatter of a line's place in messages.
 
     Raises:
-        InputError: names the line and what to do.
+        InputError: the budgets are invalid; the message names the line and what to do.
     """
     by_name = {b.name: b for b in gate.budgets}
     for name, wanted in (("speedup", "baseline"), ("drop", "baseline"), ("drop", "data")):
@@ -263,10 +268,10 @@ def check(gate: Gate, at: Callable[[int], str]) -> Gate:
     return gate
 
 
-def _check_order(tails: Sequence[Budget], at: Callable[[int], str]) -> None:
-    """A higher percentile is never smaller, so its limit may not be either."""
+def _check_order(percentiles: Sequence[Budget], at: Callable[[int], str]) -> None:
+    """Refuse a higher percentile with a lower limit, since it is never smaller."""
     for quiet in (False, True):
-        ordered = sorted((b for b in tails if b.quiet == quiet), key=lambda b: b.quantile)
+        ordered = sorted((b for b in percentiles if b.quiet == quiet), key=lambda b: b.quantile)
         for low, high in itertools.pairwise(ordered):
             if high.limit < low.limit:
                 raise InputError(
@@ -274,3 +279,20 @@ def _check_order(tails: Sequence[Budget], at: Callable[[int], str]) -> None:
                     where=at(max(low.line, high.line)),
                     hint="Remove one, or give the higher percentile the larger limit",
                 )
+
+
+def slowest_allowed(budget: Budget) -> float:
+    """Return ln(reference / model) at the limit: ln 1.5 for `speedup: 1.5`, -ln 1.02 for 2%."""
+    return math.log(budget.limit) if budget.name == "speedup" else -math.log1p(budget.tolerance)
+
+
+def ratio_verdict(
+    test: PairedTest, budget: Budget, alpha: float, resolution: float
+) -> LimitVerdict:
+    """Decide whether the blocks prove the budget broken, or held within the resolution."""
+    limit, boundary = math.log(1 / alpha), slowest_allowed(budget)
+    if test.evidence_below(boundary) >= limit:
+        return "fail"
+    if test.evidence_above(boundary - math.log1p(resolution)) >= limit:
+        return "pass"
+    return "inconclusive"

@@ -1,4 +1,4 @@
-"""The clock that passes ask, on top of the bench."""
+"""The clock that passes use, on top of the bench."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class BenchClock:
-    """Measures models for passes that decide by time.
+    """Clock of passes that decide by time.
 
     Attributes:
-        in_process: sessions in this process: a pass measures many small models, and starting two
-            processes for each costs more than measuring. A model that crashes takes all down.
-        seed: of the order of blocks.
-        bench: where it measures.
+        in_process: run sessions in this process: a pass measures many small models, and starting
+            two processes for each costs more than measuring. A crash ends the whole process.
+        seed: random seed of the order of blocks (default 0).
+        bench: bench that measures.
     """
 
     in_process: bool = True
@@ -41,7 +41,7 @@ class BenchClock:
         config: SessionConfig,
         seconds: float,
     ) -> Ratio:
-        """The candidate's speed-up over the base, both measured interleaved in one run.
+        """Measure the candidate's speed-up over the base, both interleaved in one run.
 
         Raises:
             RunError: a model was refused, crashed or hung, or there was no time for a block.
@@ -61,9 +61,9 @@ class BenchClock:
     def median_ns(
         self, models: Sequence[Model], feeds: Feeds, config: SessionConfig, seconds: float
     ) -> list[float]:
-        """Median latency of each model in nanoseconds, all measured interleaved in one run.
+        """Measure the median latency of each model in nanoseconds, all interleaved in one run.
 
-        What slows all models of a round alike is taken out, so that their ratios hold.
+        Slowdowns that all models of a round share are removed, so that their ratios hold.
 
         Raises:
             RunError: a model was refused, crashed or hung.

@@ -1,1 +1,1 @@
-"""Benches elsewhere: addresses, transports, the agent on a device, the registry."""
+"""Benches on other devices: addresses, transports, the agent on a device, named devices."""

@@ -9,35 +9,35 @@ from trimtab.core.errors import OptionError, nearest
 
 
 def split(address: str, form: str) -> SplitResult:
-    """An address in its parts, its port a number.
+    """Split an address into its parts.
 
     Raises:
-        OptionError: it is none; `form` says what one looks like.
+        OptionError: the address is not valid; `form` says what a valid one looks like.
     """
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError as error:
-        raise OptionError(f"{address!r} is no address ({error})", hint=form) from error
+        raise OptionError(f"{address!r} is not a valid address ({error})", hint=form) from error
     return parts
 
 
 def options(address: str, known: Sequence[str], form: str) -> dict[str, str]:
-    """The options of an address.
+    """Return the options of an address.
 
     Raises:
-        OptionError: one is misspelt, or unknown here.
+        OptionError: an option is unknown.
     """
     query = split(address, form).query
     try:
-        given = parse_qs(query, strict_parsing=bool(query))
+        found = parse_qs(query, strict_parsing=bool(query))
     except ValueError as error:
-        raise OptionError(f"{address!r} is no address ({error})", hint=form) from error
-    for name in given:
+        raise OptionError(f"{address!r} is not a valid address ({error})", hint=form) from error
+    for name in found:
         if name not in known:
             raise OptionError(
                 f"unknown option {name!r} in an address",
                 where=address,
                 hint=f"Did you mean {nearest(name, known) or known[0]!r}?",
             )
-    return {name: values[-1] for name, values in given.items()}
+    return {name: values[-1] for name, values in found.items()}

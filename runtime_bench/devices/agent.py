@@ -1,8 +1,8 @@
-"""What runs on a device: it holds the device's lock, keeps models, and measures when told to.
+"""Agent on a device: holds the device's lock, keeps models, and measures on request.
 
-Started as `python -m trimtab.runtime_bench.devices.agent`, by ssh or any other means that joins two
-pipes. It takes JSON commands on stdin and answers on stdout, and measures with the same blocks as
-the bench at home. When stdin closes it ends, and its workers with it.
+Started as `python -m trimtab.runtime_bench.devices.agent`, by ssh or anything else that joins two
+pipes. It reads JSON commands from stdin, answers on stdout, and measures as a local bench does.
+When stdin closes it ends, and its workers with it.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from trimtab.core.target import Target
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget
 from ..machine.environment import Environment
-from ..machine.system import temperature, text_of, word_after
+from ..machine.system import number_after, read_text, temperature
 from ..measure.protocol import Message, pack_error, receive, send
-from .agent_store import Store
-from .dispatch import answer_of
+from .agent_store import ModelStore
+from .dispatch import dispatch
 
-#: Raised whenever what the two sides say to each other changes.
+#: Version of the messages; raised with each change of them.
 PROTOCOL = 1
 T = TypeVar("T")
 
 
 class Agent:
-    """Carries out commands; each method named `do_*` is one, its keywords the command's.
+    """Runs commands: each method `do_*` is one, with the command's arguments as keywords.
 
     Args:
-        stream: where commands come from; the bytes of a file follow the command that announces it.
-        answer: sends a message.
-        store: of models and feeds, and the lock.
-        bench: measures.
+        stream: source of the commands; the bytes of a file follow the command that announces it.
+        answer: function that sends a message.
+        store: models, feeds, and the lock.
+        bench: bench that measures.
     """
 
     def __init__(
         self,
         stream: BinaryIO,
         answer: Callable[[Message], None],
-        store: Store,
+        store: ModelStore,
         bench: Bench | None = None,
     ) -> None:
         self.stream, self.send, self.store = stream, answer, store
         self.bench: Bench = bench or LocalBench()
 
     def answer(self, message: Message) -> Message:
-        """Carry out one command; an error becomes an answer as well."""
+        """Run one command and return its answer; an error becomes an answer as well."""
         arguments = dict(message)
         command = getattr(self, f"do_{arguments.pop('do', '')}", None)
         try:
@@ -75,52 +75,58 @@ class Agent:
         return found
 
     def do_hello(self) -> Message:
-        """Who and where this is."""
+        """Return the version, machine and free space of this device."""
         return {
             "protocol": PROTOCOL,
             "trimtab": version("trimtab"),
             "environment": Environment.here().to_json(),
             "target": Target.detect().to_json(),
-            "memory_bytes": memory_bytes(),
+            "memory_bytes": available_memory(),
             "free_bytes": self.store.free_bytes(),
             "temperature": temperature(),
         }
 
     def do_lock(self, who: str) -> Message:
-        """Take the device; where another has it, who and since when."""
+        """Lock the device, or return who holds it and since when."""
         return {"holder": self.store.lock(who)}
 
     def do_missing(self, digests: list[str]) -> Message:
-        """Which of these are not here."""
+        """Return the digests whose files are not here."""
         return {"digests": [d for d in digests if not self.store.has(d)]}
 
     def do_put(self, digest: str, files: list[list[Any]]) -> Message:
-        """Keep files, whose bytes follow: [name, bytes] of each, in order."""
+        """Store files, given as [name, size] each; their bytes follow in that order."""
         self.store.put(digest, [(str(name), int(size)) for name, size in files], self.stream)
         return {}
 
     def do_compare(self, **call: Any) -> Message:
-        """Candidates against a base, the first, by digest."""
+        """Compare candidates with the base, which is the first model."""
         return self._measured("compare", **call) | {"temperature": temperature()}
 
     def do_measure(self, **call: Any) -> Message:
-        """Models side by side, by digest."""
+        """Measure models side by side."""
         return self._measured("measure", **call) | {"temperature": temperature()}
 
     def do_card(self, **call: Any) -> Message:
-        """What a model costs to start and hold."""
+        """Measure the start-up costs of a model."""
         return self._measured("card", **call)
 
     def do_diagnosis(self, **call: Any) -> Message:
-        """What runs here and why it is slow."""
+        """Diagnose why a model is slow here."""
         return self._measured("diagnosis", **call)
 
     def _measured(
-        self, what: str, models: list[str], feeds: str, how: Message, **more: object
+        self, command: str, models: list[str], feeds: str, how: Message, **options: object
     ) -> Message:
-        paths, progress = self._models(models), Forward(self.send)
-        return answer_of(
-            self.bench, what, paths, self._feeds(feeds), timing_of(how), progress, **more
+        paths, progress = self._models(models), ForwardedProgress(self.send)
+        return dispatch(
+            self.bench,
+            command,
+            paths,
+            self._feeds(feeds),
+            timing_from_json(how),
+            progress,
+            **options,
         )
 
     def _models(self, digests: list[str]) -> list[Path]:
@@ -131,45 +137,45 @@ class Agent:
             return {name: arrays[name] for name in arrays.files}
 
 
-class Forward:
-    """Progress that is told to the other side."""
+class ForwardedProgress:
+    """Progress reported to the other side."""
 
     def __init__(self, answer: Callable[[Message], None]) -> None:
         self._send = answer
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Pass the items on, telling how many there were."""
+        """Yield the items, reporting how many have passed."""
         for count, item in enumerate(items, 1):
             yield item
             self._send({"progress": [label, count, total]})
 
     def say(self, text: str) -> None:
-        """Tell a line."""
+        """Report a line."""
         self._send({"said": text})
 
 
 def timing_to_json(how: Timing) -> Message:
-    """A timing as JSON values."""
+    """Return a timing as JSON values."""
     plain = dict(how.__dict__, config=how.config.to_json())
     return plain | {"budgets": [asdict(b) for b in how.budgets]}
 
 
-def timing_of(value: Message) -> Timing:
-    """The timing that `timing_to_json` wrote."""
+def timing_from_json(value: Message) -> Timing:
+    """Return the timing that `timing_to_json` wrote."""
     fields = dict(value, config=SessionConfig.from_json(value["config"]))
     return Timing(**fields | {"budgets": tuple(Budget(**b) for b in value["budgets"])})
 
 
-def memory_bytes() -> int:
-    """Memory of this machine that is free for use, 0 where the system does not tell."""
-    return 1024 * (word_after(text_of("/proc/meminfo"), "MemAvailable:") or 0)
+def available_memory() -> int:
+    """Return the available memory of this machine in bytes, 0 where it is not known."""
+    return 1024 * (number_after(read_text("/proc/meminfo"), "MemAvailable:") or 0)
 
 
 class Commands:
-    """Commands as they come, read in a thread, so that a stop is seen while something is measured.
+    """Commands read in a thread, so that a stop is seen during a measurement.
 
-    The thread waits after each command until it is carried out, since the bytes of files follow
-    some of them; only a running measurement is listened beside.
+    The thread waits after each command until it has run, since file bytes may follow it; only
+    during a measurement does it read on.
     """
 
     def __init__(self, stream: BinaryIO, gone: Callable[[], None]) -> None:
@@ -206,7 +212,7 @@ class Commands:
 
 
 def main() -> None:
-    """Serve on stdin and stdout; what libraries print goes to stderr instead."""
+    """Serve on stdin and stdout; output of libraries goes to stderr instead."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     guard = threading.Lock()
@@ -215,9 +221,9 @@ def main() -> None:
         with guard:
             send(answers, message)
 
-    # Whoever started it may have told it to ignore the signal that ends a measurement.
+    # The parent process may have set this signal, which ends a measurement, to be ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    store = Store.here()
+    store = ModelStore.here()
     # The end of the process frees the lock and closes the workers' stdin, which ends them.
     commands = Commands(sys.stdin.buffer, lambda: os._exit(0))
     agent = Agent(sys.stdin.buffer, answer, store)

@@ -1,4 +1,4 @@
-"""Files on a device by the digest of their bytes, and the lock of the device."""
+"""Files on a device, stored by the digest of their bytes, and the lock of the device."""
 
 from __future__ import annotations
 
@@ -12,75 +12,80 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
+from trimtab.core.cache import cache_root
 from trimtab.core.errors import OutputError, RunError
+from trimtab.core.files import write_text
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
-#: Files kept on a device, the least recently used go first.
+#: Space for files on a device; the least recently used are removed first.
 QUOTA_BYTES = 2 << 30
-#: Of a model, and of feeds; names that a model gives to its data stand beside them.
+#: File names of a model and of feeds; external data of a model keeps its own names.
 MODEL, FEEDS = "model.onnx", "feeds.npz"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 _CHUNK = 1 << 20
 
 
-class Store:
-    """Models and feeds in a folder of the user's cache.
+class ModelStore:
+    """Models and feeds in a folder of the user's cache, and the lock of the device.
 
     Args:
-        folder: made where it does not exist.
-        quota: bytes beyond which the least recently used are removed.
+        folder: folder, created where it does not exist.
+        quota: bytes beyond which the least recently used files are removed.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, quota: int = QUOTA_BYTES) -> None:
         self.folder, self.quota = folder, quota
-        self._lock: IO[str] | None = None
+        # Shared by all threads. The system releases it when the process ends, however it ends, so
+        # it never goes stale.
+        self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _full(folder, error) from error
 
     @classmethod
-    def here(cls) -> Store:
-        """The one of this user."""
-        base = os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab"
-        return cls(Path(base) / "device")
+    def here(cls) -> ModelStore:
+        """Return the store of this user."""
+        return cls(cache_root() / "device")
 
     def has(self, digest: str) -> bool:
-        """Whether the files of that digest are here."""
+        """Return whether the files of a digest are here."""
         return self._place(digest).is_dir()
 
     def model(self, digest: str) -> Path:
-        """A model's file.
+        """Return the path of a model.
 
         Raises:
-            RunError: it is not here.
+            RunError: the model is not here.
         """
         return self._file(digest, MODEL)
 
     def feeds(self, digest: str) -> Path:
-        """A file of feeds.
+        """Return the path of a file of feeds.
 
         Raises:
-            RunError: it is not here.
+            RunError: the feeds are not here.
         """
         return self._file(digest, FEEDS)
 
     def put(self, digest: str, files: Sequence[tuple[str, int]], stream: BinaryIO) -> None:
-        """Keep files, whole or not at all; their bytes are read from the stream in any case.
+        """Store files, all or none; their bytes are read from the stream in any case.
+
+        Args:
+            digest: see `digest_of`.
+            files: names and sizes.
+            stream: source of the bytes.
 
         Raises:
-            OutputError: there is no space.
-            RunError: a name that is none, or bytes that do not have the digest.
+            OutputError: the disk is full.
+            RunError: a name is not valid, or the bytes do not match the digest.
         """
         place, left = self._place(digest), sum(size for _, size in files)
         problem: OutputError | None = None
@@ -89,7 +94,7 @@ class Store:
             for name, size in files:
                 if not _NAME.fullmatch(name):
                     _skip(stream, left)
-                    raise RunError(f"{name!r} is no plain file name", where="device")
+                    raise RunError(f"{name!r} is not a plain file name", where="device")
                 left -= size
                 total.update(f"{name}:{size}:".encode())
                 problem = _receive(stream, size, Path(scratch) / name, total) or problem
@@ -103,39 +108,38 @@ class Store:
                 Path(scratch).mkdir()  # for its removal
 
     def lock(self, who: str) -> dict[str, Any] | None:
-        """Take the device for this process.
+        """Lock the device for this process.
 
         Returns:
-            None where it is ours now, else what its holder wrote: who, since when.
+            None on success, else `who` holds it and `since` when.
         """
-        if fcntl is None or self._lock is not None:
+        # The holder has a file of its own, since trying a lock may empty the lock's file.
+        holder = self.folder / "holder.json"
+        if self._lock.is_locked:
             return None
-        file = (self.folder / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            text = file.read()
-            file.close()
+            self._lock.acquire()
+        except Timeout:
             try:
-                found: dict[str, Any] = json.loads(text)
-            except ValueError:
+                found: dict[str, Any] = json.loads(holder.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
                 return {"who": "another run", "since": 0.0}
             return found
-        # The system frees it when a process ends, however it ends: none is ever stale.
-        file.truncate(0)
-        file.write(json.dumps({"who": who[:200], "since": time.time(), "pid": os.getpid()}))
-        file.flush()
-        self._lock = file
+        mine = {"who": who[:200], "since": time.time(), "pid": os.getpid()}
+        try:
+            write_text(holder, json.dumps(mine))
+        except BaseException:
+            self._lock.release()
+            raise
         return None
 
     def free_bytes(self) -> int:
-        """Space on the disk that holds the folder."""
+        """Return the free space of the folder's disk."""
         return shutil.disk_usage(self.folder).free
 
     def _place(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
-            raise RunError(f"{digest[:80]!r} is no digest", where="device")
+            raise RunError(f"{digest[:80]!r} is not a digest", where="device")
         return self.folder / digest
 
     def _file(self, digest: str, name: str) -> Path:
@@ -152,7 +156,7 @@ class Store:
         sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in kept}
         over = sum(sizes.values()) + coming - self.quota
         for path in kept:
-            # What this run measures now was used a moment ago.
+            # The files of this run were used a moment ago and stay.
             if over <= 0 or time.time() - path.stat().st_mtime < 3600:
                 return
             shutil.rmtree(path, ignore_errors=True)
@@ -160,7 +164,7 @@ class Store:
 
 
 def digest_of(files: Sequence[tuple[str, Path]]) -> str:
-    """SHA-256 over names, sizes and bytes of files, as `put` checks it."""
+    """Return the SHA-256 of names, sizes and bytes of files, which `put` checks."""
     total = hashlib.sha256()
     for name, path in files:
         total.update(f"{name}:{path.stat().st_size}:".encode())
@@ -171,7 +175,7 @@ def digest_of(files: Sequence[tuple[str, Path]]) -> str:
 
 
 def _receive(stream: BinaryIO, size: int, path: Path, total: Any) -> OutputError | None:
-    """Write bytes to a file; after a problem they are read on, so that the next command is seen."""
+    """Write bytes to a file; after a problem read on, up to the next command."""
     problem: OutputError | None = None
     try:
         file: BinaryIO | None = path.open("wb")

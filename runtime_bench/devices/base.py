@@ -1,4 +1,4 @@
-"""What a bench elsewhere is asked, and how its answers become values here."""
+"""Base of the benches that measure elsewhere: calls as messages, answers as values."""
 
 from __future__ import annotations
 
@@ -12,63 +12,60 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target
 
-from ..bench.bench import Timing, Told
+from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
-from ..measure.startup import Card
+from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
-from .bundles import named
+from .bundles import with_identity
 
 
-class Closes(contextlib.AbstractContextManager[Any]):
-    """Closed at the end of a `with`."""
+class Closeable(contextlib.AbstractContextManager[Any]):
+    """Base of what a `with` closes at its end."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
-class FarBench(Closes, ABC):
-    """A bench whose calls are carried out elsewhere, as messages.
+class RemoteBench(Closeable, ABC):
+    """Bench whose calls travel as messages and run elsewhere.
 
     Attributes:
-        facts: what the device told of itself.
-        progress: where to tell what is waited for.
+        facts: the device's description of itself.
+        progress: where waiting is reported.
     """
 
     facts: Message
     progress: Progress
 
     @abstractmethod
-    def ask_for(
+    def request(
         self,
-        what: str,
+        command: str,
         subjects: Sequence[Subject],
         feeds: Feeds,
         how: Timing,
         progress: Progress,
-        **more: object,
+        **options: object,
     ) -> Message:
-        """Have a call carried out.
+        """Run a call there and return the answer.
 
         Args:
-            what: compare, measure, card or diagnosis.
-            subjects: models, the base first; of a diagnosis the baseline last.
-            feeds: of one run.
-            how: how long and how surely.
-            progress: where to tell what is said there.
-            more: what the call takes besides, JSON values.
-
-        Returns:
-            The agent's answer.
+            command: compare, measure, card (start-up costs) or diagnosis.
+            subjects: models, the base first; for a diagnosis the baseline last.
+            feeds: inputs of one run.
+            how: time budget and error rate.
+            progress: where messages from there are reported.
+            options: further arguments of the call, JSON values.
 
         Raises:
-            TrimtabError: what was raised there.
+            TrimtabError: the error that was raised there.
             RunError: the device is gone.
         """
 
@@ -82,10 +79,12 @@ class FarBench(Closes, ABC):
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
-        answer = self.ask_for("compare", subjects, feeds, how, progress)
+        answer = self.request("compare", subjects, feeds, how, progress)
         found = [Comparison.from_json(c) for c in answer["comparisons"]]
         return [
-            replace(c, base=named(c.base, subjects[0]), candidate=named(c.candidate, s))
+            replace(
+                c, base=with_identity(c.base, subjects[0]), candidate=with_identity(c.candidate, s)
+            )
             for c, s in zip(found, subjects[1:], strict=True)
         ]
 
@@ -94,20 +93,20 @@ class FarBench(Closes, ABC):
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
-        answer = self.ask_for("measure", subjects, feeds, how, progress)
+        answer = self.request("measure", subjects, feeds, how, progress)
         found = [Measurement.from_json(m) for m in answer["measurements"]]
-        return [named(m, s) for m, s in zip(found, subjects, strict=True)]
+        return [with_identity(m, s) for m, s in zip(found, subjects, strict=True)]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
+    ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         subject = Subject.of(model)
-        more = {"processes": processes, "arena": arena}
-        answer = self.ask_for("card", [subject], feeds, how, self.progress, **more)
-        found = Card.from_json(answer["card"])
-        told = replace(found, model=subject.name, size_bytes=subject.size_bytes)
-        return told, Fitness.from_json(answer["fitness"])
+        options = {"processes": processes, "arena": arena}
+        answer = self.request("card", [subject], feeds, how, self.progress, **options)
+        found = StartupCosts.from_json(answer["card"])
+        costs = replace(found, model=subject.name, size_bytes=subject.size_bytes)
+        return costs, NoiseCheck.from_json(answer["fitness"])
 
     def diagnosis(
         self,
@@ -117,11 +116,11 @@ class FarBench(Closes, ABC):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
+    ) -> TextAndJson:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (model, baseline) if m]
-        more = {"profiled": profiled, "name": subjects[0].name}
-        answer = self.ask_for("diagnosis", subjects, feeds, how, self.progress, **more)
+        options = {"profiled": profiled, "name": subjects[0].name}
+        answer = self.request("diagnosis", subjects, feeds, how, self.progress, **options)
         return answer["lines"], answer["document"]
 
     def environment(self) -> Environment:

@@ -1,4 +1,4 @@
-"""A model and its inputs as files that go to a device, and what comes back under its name here."""
+"""A model and its inputs as files for a device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .agent_store import FEEDS, MODEL
 
 
 def model_files(subject: Subject, folder: Path) -> list[tuple[str, Path]]:
-    """The files of a model, by the names that they get on a device.
+    """Return the files of a model, with their names on a device.
 
     Args:
-        subject: a file, or a model that is written below the folder first.
-        folder: for that.
+        subject: a file, or a model in memory, which is written below the folder first.
+        folder: scratch folder.
 
     Raises:
-        ModelError: it keeps weights elsewhere than beside itself.
+        ModelError: the model keeps weights outside its own folder.
     """
     path = subject.source
     if isinstance(path, Model):
@@ -36,28 +36,28 @@ def model_files(subject: Subject, folder: Path) -> list[tuple[str, Path]]:
     for name in names:
         if Path(name).name != name or name == MODEL:
             raise ModelError(
-                f"keeps weights in {name!r}, not beside itself",
+                f"keeps weights in {name!r}, outside its own folder",
                 where=str(path),
-                hint="Write it anew, as `trimtab simplify` does, and measure that",
+                hint="Save it again, as `trimtab simplify` does, and measure that file",
             )
     return [(MODEL, path), *((name, path.parent / name) for name in names)]
 
 
 def feeds_file(feeds: Feeds, folder: Path) -> Path:
-    """Inputs of one run, written without pickle."""
+    """Write the inputs of one run below the folder, without pickle."""
     path = folder / FEEDS
     plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
     np.savez(path, **plain)  # type: ignore[arg-type] # its stub takes names for options
     return path
 
 
-def named(found: Measurement, subject: Subject) -> Measurement:
-    """With what the model is called and weighs here."""
+def with_identity(found: Measurement, subject: Subject) -> Measurement:
+    """Return the measurement with name, digest and size of the model as known here."""
     return replace(found, model=subject.name, digest=subject.digest, size_bytes=subject.size_bytes)
 
 
 def _beside(proto: onnx.ModelProto) -> set[str]:
-    """Names of the files that hold weights."""
+    """Return the names of the files that hold weights."""
     return {
         entry.value
         for tensor in proto.graph.initializer

@@ -1,4 +1,4 @@
-"""What a device is and what it lacks, asked with nothing but its Python."""
+"""Facts about a device and what it lacks, found with nothing but its Python."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ print("TRIMTAB" + json.dumps({
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A device as it was found.
+class DeviceCheck:
+    """Result of a look at a device.
 
     Attributes:
-        device: how it was reached.
-        facts: what it told of itself.
-        problems: what is missing and what to do, the first first.
-        remarks: what works and may surprise.
+        device: its address.
+        facts: its description of itself.
+        problems: missing things with their remedy, most urgent first.
+        remarks: differences that may affect the figures.
     """
 
     device: Ssh
@@ -53,41 +53,41 @@ class Checked:
 
     @property
     def ready(self) -> bool:
-        """Whether it can measure."""
+        """True where it can measure."""
         return not self.problems
 
 
-def check(device: Ssh) -> Checked:
-    """Look at a device.
+def check(device: Ssh) -> DeviceCheck:
+    """Find out what a device is and what it lacks.
 
     Raises:
         RunError: it cannot be reached, or has no Python.
     """
-    names = ["trimtab", *needed()]
+    names = ["trimtab", *required_distributions()]
     said = device.output([device.python, "-c", _PROBE % json.dumps(names)])
-    _, mark, told = said.partition("TRIMTAB")
+    _, mark, answer = said.partition("TRIMTAB")
     if not mark:
         raise RunError(
-            "its Python answers with something else",
+            "its Python answers with something other than expected",
             where=str(device),
             hint=f"Is {device.python} a Python? It said: {said.strip()[:200]}",
         )
-    facts: dict[str, Any] = json.loads(told.splitlines()[0])
-    return Checked(device, facts, tuple(_problems(device, facts)), tuple(_remarks(facts)))
+    facts: dict[str, Any] = json.loads(answer.splitlines()[0])
+    return DeviceCheck(device, facts, tuple(_problems(device, facts)), tuple(_remarks(facts)))
 
 
-def needed() -> list[str]:
-    """Distributions that trimtab without extras needs."""
-    return [name_of(r) for r in needs()]
+def required_distributions() -> list[str]:
+    """Return the names of the distributions that trimtab without extras needs."""
+    return [distribution_name(r) for r in requirements()]
 
 
-def needs() -> list[str]:
-    """The same as requirements, with the versions that will do."""
+def requirements() -> list[str]:
+    """Return the requirements of trimtab without extras."""
     return [r for r in requires("trimtab") or [] if "extra ==" not in r]
 
 
-def name_of(requirement: str) -> str:
-    """The distribution that a requirement names."""
+def distribution_name(requirement: str) -> str:
+    """Return the distribution that a requirement names."""
     return re.split(r"[\s<>=!~;\[(]", requirement, maxsplit=1)[0]
 
 
@@ -130,15 +130,15 @@ def _remarks(facts: Mapping[str, Any]) -> list[str]:
 
 
 def version_here(name: str) -> str | None:
-    """Version of a distribution that is installed on this machine."""
+    """Return the version of a distribution on this machine, None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def check_lines(found: Checked) -> list[str]:
-    """For people."""
+def check_lines(found: DeviceCheck) -> list[str]:
+    """Return the result as lines of text."""
     facts = found.facts
     python = ".".join(map(str, facts["python"]))
     packages = ", ".join(f"{n} {v}" for n, v in facts["packages"].items() if v)

@@ -1,4 +1,4 @@
-"""Calls of a bench that came as messages, and what it says as one."""
+"""Calls of a bench that arrive as messages, and its results as JSON values."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
 
 
-def answer_of(
+def dispatch(
     bench: Bench,
-    what: str,
+    command: str,
     models: Sequence[ModelOrPath],
     feeds: Feeds,
     how: Timing,
     progress: Progress,
-    **more: object,
+    **options: object,
 ) -> Message:
-    """Have a bench carry out a call.
+    """Run a call on a bench and return the result as JSON values.
 
     Args:
-        bench: measures.
-        what: compare, measure, card or diagnosis.
-        models: the base first; of a diagnosis the baseline last.
-        feeds: of one run.
-        how: how long and how surely.
-        progress: where to tell.
-        more: `processes` and `arena` of a card; `profiled` of a diagnosis, and the model's `name`.
+        bench: bench that measures.
+        command: compare, measure, card (start-up costs) or diagnosis.
+        models: the base first; for a diagnosis the baseline last.
+        feeds: inputs of one run.
+        how: time budget and error rate.
+        progress: where progress is reported.
+        options: `processes` and `arena` for start-up costs; `profiled` and the model's `name` for a
+            diagnosis.
 
     Raises:
-        RunError: no such call, or it failed.
+        RunError: the command is unknown, or it failed.
     """
     base, *others = models
-    if what == "compare":
+    if command == "compare":
         compared = bench.compare(base, others, feeds, how, progress)
         return {"comparisons": [c.to_json() for c in compared]}
-    if what == "measure":
+    if command == "measure":
         return {"measurements": [m.to_json() for m in bench.measure(models, feeds, how, progress)]}
-    if what == "card":
-        processes, arena = int(str(more["processes"])), bool(more["arena"])
-        card, fitness = bench.card(base, feeds, how, processes, arena=arena)
-        return {"card": card.to_json(), "fitness": fitness.to_json()}
-    if what == "diagnosis":
-        # The model is called as it is at home, not as the file that holds it here.
+    if command == "card":
+        processes, arena = int(str(options["processes"])), bool(options["arena"])
+        costs, noise_check = bench.startup_costs(base, feeds, how, processes, arena=arena)
+        return {"card": costs.to_json(), "fitness": noise_check.to_json()}
+    if command == "diagnosis":
+        # The report names the model as the caller does, not the file that holds it here.
         named = base if isinstance(base, Model) else Model.load(base)
-        named = replace(named, name=str(more["name"]))
-        baseline, profiled = others[0] if others else None, bool(more["profiled"])
-        told, made = bench.diagnosis(named, baseline, feeds, how, profiled=profiled)
-        return {"lines": list(told), "document": made}
-    raise RunError(f"does not know the call {what!r}", where="device")
+        named = replace(named, name=str(options["name"]))
+        baseline, profiled = others[0] if others else None, bool(options["profiled"])
+        lines, document = bench.diagnosis(named, baseline, feeds, how, profiled=profiled)
+        return {"lines": list(lines), "document": document}
+    raise RunError(f"does not know the call {command!r}", where="device")

@@ -1,4 +1,4 @@
-"""Which device of which fleet: dask://scheduler:8786?device=orin-nano."""
+"""Address of a device of a fleet: dask://scheduler:8786?device=orin-nano."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _TLS = ("tls_ca", "tls_cert", "tls_key")
 
 @dataclass(frozen=True)
 class FleetAddress:
-    """A device of a fleet.
+    """Device of a fleet.
 
     Attributes:
         scheduler: host:port.
-        device: name of the resource of which a worker has a token for each device.
-        tls_ca: certificate that signed the scheduler's and the workers'; with it, and `tls_cert`
-            and `tls_key` of this client, all is encrypted and both sides prove who they are.
-        tls_cert: of this client.
-        tls_key: of this client.
+        device: Dask resource; a worker offers one token of it for each device.
+        tls_ca: certificate that signed those of the scheduler and the workers. With it and this
+            client's `tls_cert` and `tls_key`, traffic is encrypted and both ends authenticated.
+        tls_cert: certificate of this client.
+        tls_key: key of this client.
     """
 
     scheduler: str
@@ -35,33 +35,36 @@ class FleetAddress:
 
     @classmethod
     def parse(cls, address: str) -> FleetAddress:
-        """From dask://host:port?device=NAME[&tls_ca=FILE&tls_cert=FILE&tls_key=FILE].
+        """Parse dask://host:port?device=NAME[&tls_ca=FILE&tls_cert=FILE&tls_key=FILE].
 
         Raises:
-            OptionError: it is no such address.
-            InputError: a certificate is not there.
+            OptionError: the address is not valid.
+            InputError: a certificate is missing.
         """
         parts = split(address, _FORM)
-        given = options(address, ("device", *_TLS), _FORM)
-        if parts.scheme != "dask" or not parts.hostname or "device" not in given:
+        fields = options(address, ("device", *_TLS), _FORM)
+        if parts.scheme != "dask" or not parts.hostname or "device" not in fields:
             raise OptionError(f"{address!r} names no device of a fleet", hint=_FORM)
-        files = {name: given[name] for name in _TLS if name in given}
+        files = {name: fields[name] for name in _TLS if name in fields}
         if files and len(files) < len(_TLS):
             raise OptionError(f"needs all of {', '.join(_TLS)}", where=address)
         for file in files.values():
             if not Path(file).is_file():
                 raise InputError("no such file", where=file, hint="Check the path")
-        return cls(f"{parts.hostname}:{parts.port or 8786}", given["device"], **files)
+        return cls(f"{parts.hostname}:{parts.port or 8786}", fields["device"], **files)
 
     def __str__(self) -> str:
         return f"{self.device} at dask://{self.scheduler}"
 
     def client(self, seconds: float) -> Any:
-        """A connected client of the scheduler.
+        """Return a connected client of the scheduler.
+
+        Args:
+            seconds: time to connect.
 
         Raises:
             MissingExtraError: Dask is not installed.
-            OSError: nobody answers.
+            OSError: the scheduler does not answer.
         """
         try:
             import distributed

@@ -1,4 +1,4 @@
-"""The light install on a device without internet: wheels gathered here, installed there."""
+"""Install trimtab on a device without internet, from wheels collected here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from trimtab.core.cache import LINUX_CACHE_ROOT
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.progress import Progress
 
-from .check import PYTHON, SPACE_BYTES, Checked, check, needed, needs, version_here
+from .check import (
+    PYTHON,
+    SPACE_BYTES,
+    DeviceCheck,
+    check,
+    required_distributions,
+    requirements,
+    version_here,
+)
 from .ssh import Ssh
 
 #: Oldest C library that wheels are made for, and the names that such wheels had before.
@@ -26,11 +35,10 @@ _OLDEST_LIBC, _OLD_NAMES = 17, {17: "manylinux2014"}
 _WHEEL = re.compile(r"[A-Za-z0-9_.+!]+(-[A-Za-z0-9_.+!]+){4,5}\.whl")
 #: Seconds for one wheel to get there, and for the installation.
 _SECONDS = 900.0
-#: Both run there with nothing but the standard library; names and data come as words and by pipe.
-_FOLDER = """
+#: Programs for the device's Python, standard library only; names come as words, data by pipe.
+_FOLDER = f"""
 import hashlib, json, os, pathlib, sys
-base = os.environ.get("TRIMTAB_CACHE") or os.path.expanduser("~/.cache/trimtab")
-folder = pathlib.Path(base) / "wheels"
+folder = pathlib.Path({LINUX_CACHE_ROOT}) / "wheels"
 folder.mkdir(parents=True, exist_ok=True)
 """
 _LIST = (
@@ -50,39 +58,41 @@ os.replace(part, folder / sys.argv[1])
 )
 
 
-def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> Checked:
-    """Bring trimtab and what it needs to a device, and look at it again.
+def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> DeviceCheck:
+    """Install trimtab and its requirements on a device, and check the device again.
 
     Args:
-        device: reached by ssh; its Python needs pip, and no way to the internet.
-        progress: where each step is told.
-        wheels: folder of wheels made for the device; gathered by pip for its system where None.
+        device: device reached by ssh; its Python needs pip, but no internet.
+        progress: where each step is reported.
+        wheels: folder of wheels for the device; None downloads them here with pip.
 
     Raises:
-        OptionError: the folder holds no wheel of trimtab.
-        RunError: the device is unfit, a wheel cannot be had, or pip fails there.
+        OptionError: the folder has no wheel of trimtab.
+        RunError: the device is unfit, a wheel is not available, or pip fails there.
     """
     found = check(device)
-    _refuse_unfit(found)
+    _require_fit(found)
     if wheels is not None:
-        return _bring(device, progress, _of_folder(wheels))
+        return _install_wheels(device, progress, _wheels_in(wheels))
     with tempfile.TemporaryDirectory(prefix="trimtab-wheels-") as name:
-        progress.say(f"gathering wheels for Python {_python(found.facts)} on {_system(found)}")
-        return _bring(device, progress, gather(found.facts, Path(name)))
+        progress.say(f"downloading wheels for Python {_python(found.facts)} on {_system(found)}")
+        return _install_wheels(device, progress, download_wheels(found.facts, Path(name)))
 
 
-def gather(facts: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Wheels of trimtab and of what it needs, in the versions used here where there are such.
+def download_wheels(facts: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Download wheels of trimtab and its requirements, in the versions used here where possible.
 
     Args:
-        facts: as the device told them: `python`, `machine`, `libc`.
-        folder: to put them in.
+        facts: `python`, `machine` and `libc` of the device.
+        folder: folder to put them in.
 
     Raises:
         RunError: pip finds no wheel for that system.
     """
     _own_wheel(folder)
-    same = [f"{name}=={known}" for name in needed() if (known := version_here(name))]
+    same = [
+        f"{name}=={known}" for name in required_distributions() if (known := version_here(name))
+    ]
     where = [
         *("--only-binary=:all:", "--python-version", _python(facts), "--implementation", "cp"),
         *(word for tag in platforms(facts) for word in ("--platform", tag)),
@@ -91,12 +101,12 @@ def gather(facts: Mapping[str, Any], folder: Path) -> list[Path]:
     try:
         _pip("download", *where, *same)
     except RunError:  # an older or newer Python may have no wheel of these
-        _pip("download", *where, *needs())
+        _pip("download", *where, *requirements())
     return sorted(folder.glob("*.whl"))
 
 
 def platforms(facts: Mapping[str, Any]) -> list[str]:
-    """Tags of the wheels that a device takes, the newest first (PEP 600).
+    """Return the platform tags of the wheels that a device takes, the newest first (PEP 600).
 
     Raises:
         RunError: its C library is not the GNU one.
@@ -107,7 +117,7 @@ def platforms(facts: Mapping[str, Any]) -> list[str]:
         raise RunError(
             f"its C library is {name or 'not known'} {known}".rstrip() + ", not glibc 2",
             where="device install",
-            hint="Gather wheels for it yourself and name their folder: --wheels FOLDER",
+            hint="Collect wheels for it yourself and name their folder: --wheels FOLDER",
         )
     tags = []
     for step in range(int(minor), _OLDEST_LIBC - 1, -1):
@@ -117,7 +127,7 @@ def platforms(facts: Mapping[str, Any]) -> list[str]:
     return tags
 
 
-def _refuse_unfit(found: Checked) -> None:
+def _require_fit(found: DeviceCheck) -> None:
     python, free = tuple(found.facts["python"]), found.facts["free"]
     if python < PYTHON:
         raise RunError(found.problems[0], where=str(found.device))
@@ -129,42 +139,44 @@ def _refuse_unfit(found: Checked) -> None:
         )
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def _wheels_in(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
     if not any(path.name.startswith("trimtab-") for path in found):
         raise OptionError(
-            "holds no wheel of trimtab" if found else "is no folder of wheels",
+            "has no wheel of trimtab" if found else "is not a folder of wheels",
             where=f"--wheels {folder}",
             hint="pip download --only-binary=:all: --platform ... --dest FOLDER trimtab",
         )
     return found
 
 
-def _bring(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> Checked:
+def _install_wheels(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> DeviceCheck:
     there = json.loads(device.output([device.python, "-c", _LIST]).partition("TRIMTAB")[2])
-    fresh = False
+    rebuilt = False
     for path in wheels:
         if not _WHEEL.fullmatch(path.name):
-            raise OptionError(f"{path.name!r} is no name of a wheel", where=str(path.parent))
+            raise OptionError(
+                f"{path.name!r} is not a valid name of a wheel", where=str(path.parent)
+            )
         data = path.read_bytes()
         if there["known"].get(path.name) == hashlib.sha256(data).hexdigest():
             continue
         progress.say(f"sending {path.name}, {len(data) / 1e6:.1f} MB")
         device.output([device.python, "-c", _RECEIVE, path.name], data, _SECONDS)
-        fresh |= path.name.startswith("trimtab-")
+        rebuilt |= path.name.startswith("trimtab-")
     progress.say("installing there")
     pip = [device.python, "-m", "pip", "install", "--quiet", "--no-index"]
     where = ["--find-links", there["folder"], "trimtab"]
     device.output([*pip, "--upgrade", *where], seconds=_SECONDS)
-    if fresh:  # another build of the version that was there already
+    if rebuilt:  # another build of the version that was there already
         device.output([*pip, "--force-reinstall", "--no-deps", *where], seconds=_SECONDS)
     return check(device)
 
 
 def _own_wheel(folder: Path) -> None:
-    """A wheel of this trimtab: made from its sources where it runs from them."""
-    told = distribution("trimtab").read_text("direct_url.json")
-    source = json.loads(told)["url"] if told else ""
+    """Make a wheel of this trimtab, from its sources where it runs from them."""
+    origin = distribution("trimtab").read_text("direct_url.json")
+    source = json.loads(origin)["url"] if origin else ""
     if source.startswith("file://"):
         _pip("wheel", "--no-deps", "--wheel-dir", str(folder), url2pathname(urlsplit(source).path))
     else:
@@ -179,7 +191,7 @@ def _pip(*words: str) -> None:
         raise RunError(
             f"pip found no wheels for the device: {done.stderr.strip().rpartition(chr(10))[2]}",
             where="device install",
-            hint="Gather them where there is internet, and name their folder: --wheels FOLDER",
+            hint="Collect them where there is internet, and name their folder: --wheels FOLDER",
         )
 
 
@@ -187,5 +199,5 @@ def _python(facts: Mapping[str, Any]) -> str:
     return ".".join(map(str, facts["python"][:2]))
 
 
-def _system(found: Checked) -> str:
+def _system(found: DeviceCheck) -> str:
     return f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"

@@ -1,12 +1,11 @@
-"""A bench for devices without Python: alternating short runs of onnxruntime_perf_test.
+"""Bench for devices without Python: alternating short runs of onnxruntime_perf_test.
 
-It tells neither load times nor memory that could be compared with a card's, so cards are refused.
+The program reports neither comparable load times nor memory, so start-up costs are refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shlex
 import tempfile
@@ -15,23 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import PRESETS, Target
 
-from ..bench.bench import Timing, Told
+from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import KERNEL_FLAGS, Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath, compare, measure
-from ..measure.startup import Card
+from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
-from .base import Closes
-from .perf_test_contender import PerfTestArm, holds
+from .base import Closeable
+from .perf_test_contender import PerfTestContender, check_on_device
 from .shells import BareDevice
 
-#: What a Linux tells of itself; nproc would take a variable of the session for the machine.
+#: Facts about a Linux machine; OMP_NUM_THREADS of the session would change nproc.
 _FACTS = """unset OMP_NUM_THREADS
 uname -srm
 nproc
@@ -40,16 +41,16 @@ cat /proc/cpuinfo
 exit 0"""
 
 
-class PerfTestBench(Closes):
-    """A device, ours on this machine until it is closed.
+class PerfTestBench(Closeable):
+    """A device, locked on this machine until the bench is closed.
 
     Args:
-        device: how to reach it.
-        progress: where to tell.
+        device: address of the device.
+        progress: where progress is reported.
 
     Raises:
-        RunError: it cannot be reached, or has no such program.
-        OptionError: another run of this machine uses it.
+        RunError: the device cannot be reached, or lacks the program.
+        OptionError: another run on this machine uses it.
     """
 
     def __init__(self, device: BareDevice, progress: Progress | None = None) -> None:
@@ -67,7 +68,7 @@ class PerfTestBench(Closes):
 
     def _check_program(self) -> None:
         program = self.device.perf_test
-        if not holds(self.device, f"-x {shlex.quote(program)}"):
+        if not check_on_device(self.device, f"-x {shlex.quote(program)}"):
             raise RunError(
                 f"there is no program {program}",
                 where=str(self.device),
@@ -76,7 +77,7 @@ class PerfTestBench(Closes):
             )
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
         self._stack.close()
 
     def compare(
@@ -98,10 +99,11 @@ class PerfTestBench(Closes):
             resolution=how.resolution,
             seed=how.seed,
             progress=progress,
-            make_arm=lambda source, name: self._arm(source, name, how),
+            make_contender=lambda source, name: self._contender(source, name, how),
         )
         return [
-            replace(c, base=self._there(c.base), candidate=self._there(c.candidate)) for c in found
+            replace(c, base=self._of_device(c.base), candidate=self._of_device(c.candidate))
+            for c in found
         ]
 
     def measure(
@@ -115,21 +117,21 @@ class PerfTestBench(Closes):
             max_seconds=how.max_seconds,
             seed=how.seed,
             progress=progress,
-            make_arm=lambda source, name: self._arm(source, name, how),
+            make_contender=lambda source, name: self._contender(source, name, how),
         )
-        return [self._there(m) for m in found]
+        return [self._of_device(m) for m in found]
 
-    def card(
+    def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[Card, Fitness]:
-        """Refused: the program tells neither load times nor memory.
+    ) -> tuple[StartupCosts, NoiseCheck]:
+        """Refuse: the program reports neither load times nor memory.
 
         Raises:
             RunError: always.
         """
         del model, feeds, how, processes, arena
         raise RunError(
-            "load time and memory need trimtab on the device, perf_test does not tell them",
+            "load time and memory need trimtab on the device, perf_test does not report them",
             where=str(self.device),
             hint="Give --no-card",
         )
@@ -142,21 +144,21 @@ class PerfTestBench(Closes):
         how: Timing,
         *,
         profiled: bool,
-    ) -> Told:
-        """Refused: the program tells nothing of the graph that it runs.
+    ) -> TextAndJson:
+        """Refuse: the program reports nothing about the graph that it runs.
 
         Raises:
             RunError: always.
         """
         del model, baseline, feeds, how, profiled
         raise RunError(
-            "a diagnosis needs trimtab on the device, perf_test does not tell what it runs",
+            "a diagnosis needs trimtab on the device, perf_test does not report what it runs",
             where=str(self.device),
             hint="Give --target with the preset of its kind instead of --on",
         )
 
     def environment(self) -> Environment:
-        """See `Bench`; versions that the device does not tell are empty."""
+        """See `Bench`; unknown versions are empty."""
         system, cpus, governor, *info = [*self._facts.splitlines(), "", "", ""]
         facts = _cpuinfo(info)
         names = ("model name", "Hardware", "Processor", "CPU part")
@@ -183,30 +185,34 @@ class PerfTestBench(Closes):
         name = "arm64" if arm else f"x64-{wide}{'-vnni' if dot else ''}"
         return replace(PRESETS[name], name="detected", vnni=dot, threads=threads or here.cpus)
 
-    def _arm(self, source: Any, name: str, how: Timing) -> PerfTestArm:
+    def _contender(self, source: Any, name: str, how: Timing) -> PerfTestContender:
         if how.concurrency != 1 or how.in_process:
             raise OptionError("needs trimtab on the device", where="--concurrency, --in-process")
         if how.config.provider != "CPUExecutionProvider":
-            raise OptionError("measures its CPU alone", where=f"--provider {how.config.provider}")
-        return PerfTestArm(self.device, Subject.of(source), name, how.config, self._folder)
+            raise OptionError("measures on the CPU only", where=f"--provider {how.config.provider}")
+        return PerfTestContender(self.device, Subject.of(source), name, how.config, self._folder)
 
-    def _there(self, found: Measurement) -> Measurement:
-        """With the device's environment; how quiet it was is not known."""
-        return replace(found, environment=self.environment(), fitness=Fitness())
+    def _of_device(self, found: Measurement) -> Measurement:
+        """Return the measurement with the device's environment; its noise is not known."""
+        return replace(found, environment=self.environment(), noise_check=NoiseCheck())
 
 
 @contextlib.contextmanager
 def _locked(device: BareDevice) -> Iterator[None]:
-    """Ours among the runs on this machine, which alone reaches a device on its cable."""
+    """Lock the device against other runs on this machine, the only one that reaches it."""
     key = hashlib.sha256(str(device).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OptionError(
-                "another run on this machine uses it", where=str(device), hint="Wait for its end"
-            ) from None
+    path = Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock"
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OptionError(
+            "another run on this machine uses it", where=str(device), hint="Wait for its end"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _cpuinfo(lines: Sequence[str]) -> dict[str, str]:

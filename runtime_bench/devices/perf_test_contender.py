@@ -1,7 +1,7 @@
-"""A model timed by onnxruntime_perf_test: every letter of a block is a process of its own.
+"""Contender timed by onnxruntime_perf_test: each slot of a block is a process of its own.
 
 The program runs once to warm up, and the next runs still get faster, so the first rows of each
-process are dropped. What it writes are rows `model,seconds,peak bytes,CPU share,run`.
+process are dropped. It writes rows `model,seconds,peak bytes,CPU share,run`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .agent_store import MODEL, digest_of
 from .bundles import model_files
 from .shells import BareDevice
 
-#: Rows that are dropped, and rows that a process gives at least: its start is the dear part.
+#: Rows dropped, and least rows of a process, whose start is the expensive part.
 WARM_ROWS, ROWS = 2, 20
-#: What the program calls the levels of optimization.
+#: The program's spelling of the optimization levels.
 _LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
 
 
-class PerfTestArm:
-    """A model whose every letter is a process of the program."""
+class PerfTestContender:
+    """A model, timed by a new process of the program in each slot."""
 
-    host: Any = None
+    worker: Any = None
     placement: Placement | None = None
 
     def __init__(
@@ -44,11 +44,11 @@ class PerfTestArm:
         self.config, self._folder, self._place = config, folder, ""
 
     def warm(self, feeds: Feeds) -> None:
-        """Copy model and inputs, once for each pair of digests, and run once."""
+        """Copy model and inputs there, once for each pair of digests, and run once."""
         files = model_files(self.subject, self._folder)
         digest = hashlib.sha256(f"{digest_of(files)}{_digest(feeds)}".encode()).hexdigest()[:32]
         self._place, shell = f"{self.device.folder}/{digest}", self.device.shell
-        if not holds(self.device, f"-f {shlex.quote(self._place)}/whole"):
+        if not check_on_device(self.device, f"-f {shlex.quote(self._place)}/whole"):
             data = f"{self._place}/test_data_set_0"
             shell.run(["mkdir", "-p", data])
             for name, path in files:
@@ -62,10 +62,10 @@ class PerfTestArm:
         self.time(1)
 
     def renew(self) -> None:
-        """Nothing: every letter has a new session."""
+        """Do nothing: each slot has a new session."""
 
     def time(self, runs: int) -> Runs:
-        """One process, of at least `ROWS` runs."""
+        """Time one process of at least `ROWS` runs."""
         out = f"{self._place}/{uuid.uuid4().hex}.csv"
         count = WARM_ROWS + max(runs, ROWS)
         taskset = ["taskset", self.device.taskset] if self.device.taskset else []
@@ -75,18 +75,18 @@ class PerfTestArm:
             *("-x", str(self.config.threads or 0), "-o", level, "-D"),
             *(f"{self._place}/{MODEL}", out),
         ]
-        # In one go, since each command costs a connection; the rows, or what was said instead.
+        # One command, since each costs a connection. It prints the rows, or the log without them.
         there, log = shlex.quote(out), shlex.quote(f"{out}.log")
         line = f"{shlex.join(command)} > {log} 2>&1; cat {there} 2> /dev/null || cat {log}"
-        said = self.device.shell.run(["sh", "-c", f"{line}; rm -f {there} {log}"])
-        return Runs(latencies(said, str(self.device))[WARM_ROWS:])
+        output = self.device.shell.run(["sh", "-c", f"{line}; rm -f {there} {log}"])
+        return Runs(parse_latencies(output, str(self.device))[WARM_ROWS:])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
 
-def latencies(rows: str, where: str) -> tuple[int, ...]:
-    """Nanoseconds from the rows that the program wrote."""
+def parse_latencies(rows: str, where: str) -> tuple[int, ...]:
+    """Return the nanoseconds in the rows that the program wrote."""
     found = []
     for row in rows.splitlines():
         cells = row.split(",")
@@ -98,7 +98,9 @@ def latencies(rows: str, where: str) -> tuple[int, ...]:
             break
     if len(found) <= WARM_ROWS or min(found) <= 0:
         last = rows.strip().rpartition("\n")[2][:300]
-        raise RunError(f"perf_test wrote no times{': ' + last if last else ''}", where=where)
+        raise RunError(
+            f"onnxruntime_perf_test wrote no times{': ' + last if last else ''}", where=where
+        )
     return tuple(found)
 
 
@@ -110,6 +112,6 @@ def _digest(feeds: Feeds) -> str:
     return total.hexdigest()
 
 
-def holds(device: BareDevice, test: str) -> bool:
-    """Whether a test of the shell there holds."""
+def check_on_device(device: BareDevice, test: str) -> bool:
+    """Return whether a `test` of the shell there is true."""
     return "yes" in device.shell.run(["sh", "-c", f"test {test} && echo yes; exit 0"])

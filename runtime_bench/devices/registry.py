@@ -1,20 +1,15 @@
-"""Devices by name, in a file of the user's, and the bench on one of them."""
+"""Named devices, kept in a file of the user."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.core.errors import InputError, OptionError, unknown
 from trimtab.core.files import write_text
-from trimtab.core.progress import Progress
-from trimtab.core.runner import Runner
 
-from ..bench.bench import Bench, LocalBench
 from .fleet_address import FleetAddress
 from .shells import BareDevice
 from .ssh import Ssh
@@ -23,19 +18,19 @@ FLEET = "dask://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def registry() -> Path:
-    """The file that holds the devices."""
+def devices_file() -> Path:
+    """Return the path of the file of devices."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "trimtab" / "devices.json"
 
 
 def load() -> dict[str, str]:
-    """Addresses by name.
+    """Return the addresses by name.
 
     Raises:
-        InputError: the file is none of ours.
+        InputError: the file is not a valid list of devices.
     """
-    path = registry()
+    path = devices_file()
     if not path.exists():
         return {}
     try:
@@ -43,28 +38,30 @@ def load() -> dict[str, str]:
         return {str(k): str(v) for k, v in found["devices"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            "cannot be read as a list of devices", where=str(path), hint="Mend or remove it"
+            "cannot be read as a list of devices", where=str(path), hint="Fix or remove it"
         ) from error
 
 
 def add(name: str, address: str) -> Ssh | FleetAddress | BareDevice:
-    """Keep a device under a name.
+    """Save a device under a name.
 
     Raises:
-        OptionError: the name or the address is none.
+        OptionError: the name or the address is not valid.
     """
     if not _NAME.fullmatch(name):
-        raise OptionError(f"{name!r} is no name", hint="Use letters, digits, '.', '_' and '-'")
+        raise OptionError(
+            f"{name!r} is not a valid name", hint="Use letters, digits, '.', '_' and '-'"
+        )
     device = parse(address)
     _save(load() | {name: address})
     return device
 
 
 def remove(name: str) -> None:
-    """Forget a device.
+    """Remove a device.
 
     Raises:
-        OptionError: there is none of that name.
+        OptionError: there is no device of that name.
     """
     known = load()
     if name not in known:
@@ -73,10 +70,10 @@ def remove(name: str) -> None:
 
 
 def find(name: str) -> Ssh | FleetAddress | BareDevice:
-    """A device by name or address.
+    """Return a device by its name or address.
 
     Raises:
-        OptionError: it is neither.
+        OptionError: the name is unknown, or the address is not valid.
     """
     if "://" in name:
         return parse(name)
@@ -91,90 +88,23 @@ def find(name: str) -> Ssh | FleetAddress | BareDevice:
     return parse(known[name])
 
 
-@contextlib.contextmanager
-def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
-    """The bench on a device, ours until the end; this machine's where no name is given.
-
-    Raises:
-        OptionError: no such device.
-        RunError: it cannot be reached, or lacks what it needs.
-    """
-    if name is None:
-        yield LocalBench()
-        return
-    device = find(name)
-    if isinstance(device, FleetAddress):
-        from ..fleet.bench import FleetBench
-
-        with FleetBench(device, progress) as fleet:
-            yield fleet
-    elif isinstance(device, BareDevice):
-        from .onnxruntime_perf_test import PerfTestBench
-
-        with PerfTestBench(device, progress) as bare:
-            yield bare
-    else:
-        from .remote import RemoteBench
-
-        with RemoteBench(device, progress) as bench:
-            yield bench
-
-
-@contextlib.contextmanager
-def runner_on(name: str | None) -> Iterator[Runner | None]:
-    """What runs models on a fleet while their quality is judged; None where no name is given.
-
-    Raises:
-        OptionError: no such device, or none of a fleet.
-        RunError: its scheduler does not answer.
-    """
-    if name is None:
-        yield None
-        return
-    device = find(name)
-    if not isinstance(device, FleetAddress):
-        raise OptionError(
-            "evaluations are spread over a fleet, which this is not",
-            where=f"--eval-on {name}",
-            hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
-        )
-    from ..fleet.runner import FleetRunner
-
-    with FleetRunner(device) as runner:
-        yield runner
-
-
-def device_names(text: str | None) -> list[str | None]:
-    """The devices of an --on: one, several with commas between, or this machine.
-
-    Raises:
-        OptionError: a name between commas is missing.
-    """
-    if text is None:
-        return [None]
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise OptionError(f"{text!r} lacks a name", where="--on", hint="Write --on pi5,orin-nano")
-    return list(dict.fromkeys(names))
-
-
-def is_bare(address: str) -> bool:
-    """Whether a device has no Python, and measures by onnxruntime_perf_test."""
+def has_perf_test(address: str) -> bool:
+    """Return whether a device measures by onnxruntime_perf_test, without Python."""
     return address.startswith("adb://") or "perf_test=" in address.partition("?")[2]
 
 
 def parse(address: str) -> Ssh | FleetAddress | BareDevice:
-    """A device from its address.
+    """Parse the address of a device.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the address is not valid.
     """
     if address.startswith(FLEET):
         return FleetAddress.parse(address)
-    return BareDevice.parse(address) if is_bare(address) else Ssh.parse(address)
+    return BareDevice.parse(address) if has_perf_test(address) else Ssh.parse(address)
 
 
 def _save(devices: dict[str, str]) -> None:
-    path = registry()
+    path = devices_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"schema": 1, "devices": devices}, indent=1) + "\n")

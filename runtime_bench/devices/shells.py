@@ -1,4 +1,4 @@
-"""A device that takes commands and files and has no Python: by ssh, or by adb."""
+"""Devices without Python, which take commands and files: by ssh, or by adb."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from trimtab.core.errors import OptionError, RunError
 from .addresses import options, split
 from .ssh import Ssh
 
-#: Seconds that a command may take; that a file may.
+#: Seconds for a command, and for a file.
 COMMAND_SECONDS, FILE_SECONDS = 300.0, 600.0
 _SERIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 _MASK = re.compile(r"[0-9a-fA-F]{1,16}")
 
 
 class Shell(Protocol):
-    """Commands and files on a device."""
+    """Runs commands and stores files on a device."""
 
     def run(self, words: Sequence[str], data: bytes = b"") -> str:
-        """What a command prints; its words reach it as they are.
+        """Run a command and return its output; its arguments are passed on unchanged.
 
         Raises:
-            RunError: it fails, or the device is gone.
+            RunError: the command fails, or the device is gone.
         """
         ...
 
@@ -37,14 +37,14 @@ class Shell(Protocol):
         """Copy a file there.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the file cannot be written.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SshShell:
-    """By ssh."""
+    """Shell of a device by ssh."""
 
     device: Ssh
 
@@ -63,10 +63,10 @@ class SshShell:
 
 @dataclass(frozen=True)
 class AdbShell:
-    """By Android's adb, which must be on the PATH and know the device.
+    """Shell of a device by Android's adb, which must be on the PATH and know the device.
 
     Attributes:
-        serial: as `adb devices` names it.
+        serial: serial number, as in `adb devices`.
     """
 
     serial: str
@@ -121,13 +121,13 @@ class AdbShell:
 
 @dataclass(frozen=True)
 class BareDevice:
-    """A device that measures by onnxruntime_perf_test alone.
+    """Device that measures by onnxruntime_perf_test alone.
 
     Attributes:
-        shell: how to reach it.
+        shell: runs commands on it.
         perf_test: path there of the program, which its user built.
-        folder: there, for models; made where it is missing.
-        taskset: mask of the CPUs to run on, hexadecimal as `taskset` takes it; all where empty.
+        folder: folder there for models, created where missing.
+        taskset: hexadecimal mask of the CPUs to run on, as for `taskset`; empty for all.
     """
 
     shell: Shell
@@ -137,10 +137,10 @@ class BareDevice:
 
     @classmethod
     def parse(cls, address: str) -> BareDevice:
-        """From ssh://user@host?perf_test=PATH or adb://SERIAL?perf_test=PATH[&taskset=f0].
+        """Parse ssh://user@host?perf_test=PATH or adb://SERIAL?perf_test=PATH[&taskset=f0].
 
         Raises:
-            OptionError: it is no such address.
+            OptionError: the address is not valid.
         """
         parts = split(address, _FORM)
         adb = parts.scheme == "adb"
@@ -149,10 +149,12 @@ class BareDevice:
         if "perf_test" not in fields:
             raise OptionError("names no onnxruntime_perf_test", where=address, hint=_FORM)
         if fields.get("taskset") and not _MASK.fullmatch(fields["taskset"]):
-            raise OptionError(f"{fields['taskset']!r} is no mask of CPUs", where=address)
+            raise OptionError(f"{fields['taskset']!r} is not a valid mask of CPUs", where=address)
         if adb:
             if not _SERIAL.fullmatch(parts.netloc):
-                raise OptionError(f"{parts.netloc!r} is no serial", where=address, hint=_FORM)
+                raise OptionError(
+                    f"{parts.netloc!r} is not a valid serial number", where=address, hint=_FORM
+                )
             shell: Shell = AdbShell(parts.netloc)
             folder = fields.get("folder", "/data/local/tmp/trimtab")
         else:

@@ -1,7 +1,7 @@
-"""A device by ssh: the OpenSSH client of this system, with the keys and known hosts of its user.
+"""Devices reached by ssh: this system's OpenSSH client, with the user's keys and known hosts.
 
-Nothing that a model or a device names reaches a shell: the far command is one quoted line that is
-made of the device's own entry alone, and all else goes through the two pipes as data.
+No name from a model or a device reaches a shell: the remote command is one quoted line, built from
+the device's own entry alone; everything else travels through the pipes as data.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from trimtab.core.errors import OptionError, RunError
 
 from .addresses import options, split
 
-#: Seconds in which a connection must stand.
+#: Seconds to connect.
 CONNECT_SECONDS = 10
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KNOWN = ("python", "config")
-#: What ssh or the far side says, what that means, and what to do.
+#: Words in the output of ssh or of the device, their meaning, and the remedy.
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         "host key verification failed",
-        "the device's host key is not the known one, or none is known",
+        "the device's host key is not the known one, or is not known yet",
         "Compare its fingerprint at the device (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
         "then connect once by hand: {command}",
     ),
@@ -37,10 +37,10 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
         "it refuses the login",
         "Set up a key that needs no question: ssh-copy-id; then try: {command}",
     ),
-    ("could not resolve", "its name has no address", "Check the name, or give an address"),
+    ("could not resolve", "its host name cannot be resolved", "Check the name, or give an address"),
     ("connection refused", "nothing answers at that port", "Start sshd there, or give :port"),
     ("timed out", "it does not answer", "Is it on, and in this network? Try: {command}"),
-    ("no route to host", "there is no way to it", "Is it on, and in this network?"),
+    ("no route to host", "it cannot be reached", "Is it on, and in this network?"),
     (
         "no module named pip",
         "its Python has no pip",
@@ -48,8 +48,8 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "externally-managed-environment",
-        "its Python belongs to the system, which lets nothing be installed into it",
-        "Make one there: {python} -m venv ~/trimtab, and name it: "
+        "its Python is managed by the system, which does not allow installs into it",
+        "Create one there: {python} -m venv ~/trimtab, and name it: "
         "ssh://...?python=/home/USER/trimtab/bin/python",
     ),
     (
@@ -66,7 +66,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         "no such file",
         "it has no Python by that name",
-        "Name one that is there: ssh://...?python=/path/to/python3",
+        "Name one that exists: ssh://...?python=/path/to/python3",
     ),
     ("no space left", "its disk is full", "Free some space there"),
 )
@@ -74,13 +74,13 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Ssh:
-    """How to reach a device.
+    """Address of a device by ssh.
 
     Attributes:
-        host: name, address, or an alias of the user's ssh configuration.
-        user: to log in as; the configuration's where empty.
-        port: 0 for the configuration's.
-        python: the interpreter there that has trimtab.
+        host: host name, IP address, or an alias of the user's ssh configuration.
+        user: login name; empty for the configuration's.
+        port: port; 0 for the configuration's.
+        python: interpreter there that has trimtab.
         config: file of ssh configuration instead of the user's own.
     """
 
@@ -92,18 +92,18 @@ class Ssh:
 
     @classmethod
     def parse(cls, address: str) -> Ssh:
-        """From ssh://user@host:port?python=/path/python3&config=/path/ssh_config.
+        """Parse ssh://user@host:port?python=/path/python3&config=/path/ssh_config.
 
         Raises:
-            OptionError: it is no such address.
+            OptionError: the address is not valid.
         """
         parts = split(address, _FORM)
         if parts.scheme != "ssh" or not _HOST.fullmatch(parts.hostname or ""):
-            raise OptionError(f"{address!r} is no address of a device", hint=_FORM)
+            raise OptionError(f"{address!r} is not a valid address of a device", hint=_FORM)
         if parts.username is not None and not _USER.fullmatch(parts.username):
-            raise OptionError(f"{parts.username!r} is no user name", where=address)
+            raise OptionError(f"{parts.username!r} is not a valid user name", where=address)
         if parts.password is not None or parts.path.strip("/"):
-            raise OptionError("holds more than user, host and port", where=address, hint=_FORM)
+            raise OptionError("has more than user, host and port", where=address, hint=_FORM)
         fields = options(address, _KNOWN, _FORM)
         return cls(parts.hostname or "", parts.username or "", parts.port or 0, **fields)
 
@@ -111,11 +111,11 @@ class Ssh:
         user = f"{self.user}@" if self.user else ""
         return f"ssh://{user}{self.host}" + (f":{self.port}" if self.port else "")
 
-    def command(self, far: Sequence[str]) -> list[str]:
-        """The local command that runs `far` there.
+    def command(self, words: Sequence[str]) -> list[str]:
+        """Return the local command that runs a program there.
 
         Args:
-            far: words, which reach their program as they are.
+            words: the program and its arguments, passed on unchanged.
 
         Raises:
             OptionError: this machine has no ssh.
@@ -131,26 +131,26 @@ class Ssh:
             *(["-p", str(self.port)] if self.port else []),
             *(["-l", self.user] if self.user else []),
         ]
-        return [client, *options, "--", self.host, shlex.join(far)]
+        return [client, *options, "--", self.host, shlex.join(words)]
 
-    def start(self, far: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Run `far` there with pipes; it is out of reach of the terminal's Ctrl-C."""
+    def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a program there with pipes, out of reach of the terminal's Ctrl-C."""
         return subprocess.Popen(  # noqa: S603 - the user's own device
-            self.command(far),
+            self.command(words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
         )
 
-    def output(self, far: Sequence[str], data: bytes = b"", seconds: float = 60.0) -> str:
-        """What a command prints there.
+    def output(self, words: Sequence[str], data: bytes = b"", seconds: float = 60.0) -> str:
+        """Run a program there and return its output.
 
         Raises:
-            RunError: it cannot be reached, or the command fails.
+            RunError: the device cannot be reached, or the program fails.
         """
         with tempfile.TemporaryFile() as log:
-            process = self.start(far, log)
+            process = self.start(words, log)
             try:
                 out, _ = process.communicate(data, timeout=seconds)
             except subprocess.TimeoutExpired:
@@ -162,14 +162,14 @@ class Ssh:
         return out.decode(errors="replace")
 
     def failure(self, log: IO[bytes], code: int) -> RunError:
-        """One message for what ssh, or the command there, said before it ended."""
+        """Return one error for the output of ssh, or of the program there, before it ended."""
         log.seek(0)
         said = log.read().decode(errors="replace").strip()
         by_hand = shlex.join(self.command(["true"])[:-1])
         for sign, what, hint in _SIGNS:
             if sign in said.lower():
-                told = hint.format(command=by_hand, python=self.python)
-                return RunError(what, where=str(self), hint=told)
+                advice = hint.format(command=by_hand, python=self.python)
+                return RunError(what, where=str(self), hint=advice)
         last = said.rpartition("\n")[2][:300]
         return RunError(
             f"its connection ended (exit code {code}){': ' + last if last else ''}",

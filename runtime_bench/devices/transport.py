@@ -1,4 +1,4 @@
-"""How a bench reaches the agent that measures: two pipes to a process, wherever it runs."""
+"""Transports: two pipes to an agent process, wherever it runs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from trimtab.core.errors import RunError
 
 
 class Device(Protocol):
-    """A place where an agent can be started."""
+    """Machine that can start an agent."""
 
     @property
     def python(self) -> str:
-        """The interpreter there."""
+        """Path of its Python interpreter."""
         ...
 
-    def start(self, far: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Run a command there with pipes, out of reach of the terminal's Ctrl-C."""
+    def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a command there with pipes, out of reach of the terminal's Ctrl-C."""
         ...
 
     def failure(self, log: IO[bytes], code: int) -> RunError:
-        """One message for what was said before it ended."""
+        """Return one error for the output of a process that ended."""
         ...
 
 
 @dataclass(frozen=True)
-class Here:
-    """This machine, in a process of its own: what a worker of a fleet measures on.
+class LocalProcess:
+    """This machine, in a process of its own, on which a worker of a fleet measures.
 
     Attributes:
-        name: what the fleet calls it.
-        python: the interpreter.
+        name: its name in the fleet.
+        python: path of the interpreter.
     """
 
     name: str = "this machine"
@@ -43,11 +43,11 @@ class Here:
     def __str__(self) -> str:
         return self.name
 
-    def start(self, far: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         """See `Device`."""
         pipe = subprocess.PIPE
         return subprocess.Popen(  # noqa: S603 - our own agent
-            list(far), stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
+            list(words), stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
         )
 
     def failure(self, log: IO[bytes], code: int) -> RunError:

@@ -1,1 +1,1 @@
-"""Why a model is slow: what onnxruntime really runs, and what keeps it from int8."""
+"""The doctor: diagnosis of what onnxruntime really runs, and what keeps it from int8."""

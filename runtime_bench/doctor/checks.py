@@ -1,4 +1,4 @@
-"""The finders beside float islands: what else costs time or memory in a running graph."""
+"""The finders other than float islands: what else costs time or memory in a running graph."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS, QDQ_OPS
 
-from .diagnose import Facts, Finding
-from .graph import REORDERS, constant_of, is_constant, makes_int8
+from .findings import Finding, GraphFacts
+from .graph import REORDERS, constant_of, dequantized_by, is_constant, makes_int8
 from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
 #: Layout changes that a graph needs: one after its input, one before its output.
 NEEDED_CHANGES = 2
-#: Operators that take any layout, and change it only because of what stands beside them.
+#: Operators that take any layout, and change it only because of their neighbours.
 FOLLOWERS = frozenset({"Add", "Clip", "Concat", "Mul", "Relu", "Sigmoid", "Sum"})
-#: Part of a kernel's block that may stay empty.
+#: Largest part of a kernel's block that may stay empty.
 WASTE = 0.10
-#: Convolutions below this part of the time are not worth a word.
+#: Convolutions below this part of the time are not reported.
 LEAST_TIME = 0.01
 
 
-def find_no_int8(facts: Facts) -> Iterator[Finding]:
-    """Nothing at all is int8."""
+def find_no_int8(facts: GraphFacts) -> Iterator[Finding]:
+    """Find models without any int8."""
     if not facts.is_quantized and facts.share.float_ops:
         yield Finding(
             "float-model",
@@ -37,8 +37,8 @@ def find_no_int8(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def find_constants(facts: Facts) -> Iterator[Finding]:
-    """Weights that are quantized anew, in graphs where no island told of them."""
+def find_constants(facts: GraphFacts) -> Iterator[Finding]:
+    """Find float weights that are quantized in each run."""
     nodes = [
         node
         for node in facts.model.graph
@@ -48,12 +48,12 @@ def find_constants(facts: Facts) -> Iterator[Finding]:
         size = sum(t.nbytes for n in nodes if (t := constant_of(n.inputs[0])) is not None)
         why = f"{CONSTANT.why}; {size} bytes of float weights"
         yield Finding(
-            "constant-weight", "costs", facts.names_of(nodes), why, CONSTANT.mend, CONSTANT.name
+            "constant-weight", "costs", facts.names_of(nodes), why, CONSTANT.fix, CONSTANT.name
         )
 
 
-def find_batch_norms(facts: Facts) -> Iterator[Finding]:
-    """BatchNormalization that onnxruntime did not fold, outside of islands."""
+def find_batch_norms(facts: GraphFacts) -> Iterator[Finding]:
+    """Find BatchNormalization nodes that onnxruntime did not fold, outside of islands."""
     inside = {node for island in facts.islands if island.between for node in island.nodes}
     nodes = [n for n in facts.running if n.op_type == "BatchNormalization" and n not in inside]
     if nodes:
@@ -62,55 +62,47 @@ def find_batch_norms(facts: Facts) -> Iterator[Finding]:
             "costs",
             facts.names_of(nodes),
             BATCH_NORM.why,
-            BATCH_NORM.mend,
+            BATCH_NORM.fix,
             BATCH_NORM.name,
             facts.time_of(nodes),
         )
 
 
-def find_weight_only(facts: Facts) -> Iterator[Finding]:
-    """Weights stored in int8, made float again in each run, and multiplied in float."""
+def find_weight_only(facts: GraphFacts) -> Iterator[Finding]:
+    """Find weights that are stored in int8, dequantized in each run, and multiplied in float."""
     nodes = [
         node
         for node in facts.running
         if node.op_type in FLOAT_OPS
         and len(node.inputs) > 1
         and _from_int8_weight(node.inputs[1])
-        and not _takes_int8(node)
+        and dequantized_by(node.inputs[0]) is None
     ]
     if nodes:
         yield Finding(
             "weight-only",
             "note",
             facts.names_of(nodes),
-            "weights are int8 in the file, but are made float in each run and multiplied in float: "
-            "the file is small, the model is not faster",
+            "weights are int8 in the file, but are dequantized in each run and multiplied in "
+            "float: the file is small, the model is not faster",
             f"for speed, {REQUANTIZE}",
             time_share=facts.time_of(nodes),
         )
 
 
 def _from_int8_weight(value: ir.Value | None) -> bool:
-    maker = value.producer() if value is not None else None
-    return (
-        maker is not None and maker.op_type == "DequantizeLinear" and is_constant(maker.inputs[0])
-    )
+    conversion = dequantized_by(value)
+    return conversion is not None and is_constant(conversion.inputs[0])
 
 
-def _takes_int8(node: ir.Node) -> bool:
-    value = node.inputs[0]
-    maker = value.producer() if value is not None else None
-    return maker is not None and maker.op_type == "DequantizeLinear"
-
-
-def find_leftovers(facts: Facts) -> Iterator[Finding]:
-    """Conversions that are neither at the graph's ends nor at the shore of an island."""
-    shores = {c for i in facts.islands if i.touches_int8 for c in (*i.enters, *i.leaves)}
+def find_leftovers(facts: GraphFacts) -> Iterator[Finding]:
+    """Find conversions that are neither at the graph's ends nor at the border of an island."""
+    borders = {c for i in facts.islands if i.touches_int8 for c in (*i.enters, *i.leaves)}
     nodes = [
         node
         for node in facts.running
         if node.op_type in QDQ_OPS - {"DynamicQuantizeLinear"}
-        and node not in shores
+        and node not in borders
         and not is_constant(node.inputs[0])
         and not _at_an_end(node)
     ]
@@ -127,18 +119,18 @@ def find_leftovers(facts: Facts) -> Iterator[Finding]:
 
 
 def _at_an_end(node: ir.Node) -> bool:
-    """Whether it quantizes an input of the graph or dequantizes an output, layouts aside."""
+    """Return whether a node quantizes a graph input or dequantizes an output, layouts aside."""
     before = node.inputs[0]
-    while before is not None and (maker := before.producer()) is not None:
-        if maker.op_type not in {"Transpose", "Reshape", *REORDERS}:
+    while before is not None and (producer := before.producer()) is not None:
+        if producer.op_type not in {"Transpose", "Reshape", *REORDERS}:
             break
-        before = maker.inputs[0]
+        before = producer.inputs[0]
     from_input = before is not None and before.is_graph_input()
     return from_input or any(v.is_graph_output() for v in node.outputs)
 
 
-def find_layout(facts: Facts) -> Iterator[Finding]:
-    """Changes of layout that onnxruntime had to insert beyond one in and one out."""
+def find_layout(facts: GraphFacts) -> Iterator[Finding]:
+    """Find layout changes that onnxruntime inserted beyond one in and one out."""
     nodes = [
         node
         for node in facts.running
@@ -149,25 +141,25 @@ def find_layout(facts: Facts) -> Iterator[Finding]:
         return
     beside = _neighbours(nodes)
     islands = any(island.between for island in facts.islands)
-    mend = (
-        "mend the float islands first: each int8 convolution among them changes layout twice"
+    fix = (
+        "fix the float islands first: each int8 convolution among them changes layout twice"
         if islands
         else f"these operators keep to one layout: {', '.join(beside)}; replace or move them"
     )
     yield Finding(
         "layout",
         "costs",
-        # onnxruntime inserts and numbers them in another order from one process to the next.
+        # onnxruntime inserts and numbers them in a different order in each process.
         tuple(sorted(n.name or n.op_type for n in nodes)),
         f"{len(nodes)} changes between layouts of tensors, {NEEDED_CHANGES} are enough; "
-        f"they stand beside {', '.join(beside) or 'each other'}",
-        mend,
+        f"they are beside {', '.join(beside) or 'each other'}",
+        fix,
         time_share=facts.time_of(nodes),
     )
 
 
 def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
-    """Operators beside layout changes; those that could follow only where there are no others."""
+    """Find operators beside layout changes; those that take any layout only without others."""
     found: set[str] = set()
     for node in nodes:
         around = [v.producer() for v in node.inputs[:1] if v is not None]
@@ -180,8 +172,8 @@ def _neighbours(nodes: Iterable[ir.Node]) -> list[str]:
     return (stubborn or sorted(found))[:6]
 
 
-def find_fallback(facts: Facts) -> Iterator[Finding]:
-    """Nodes that another provider runs than the one that was asked for."""
+def find_fallback(facts: GraphFacts) -> Iterator[Finding]:
+    """Find nodes that run on a provider other than the requested one."""
     if not facts.fallback:
         return
     ops = sorted({op for _, op in facts.fallback})
@@ -191,14 +183,14 @@ def find_fallback(facts: Facts) -> Iterator[Finding]:
         "costs" if products else "note",
         tuple(name or f"({op})" for name, op in facts.fallback),
         f"{facts.target.provider} has no kernel for them, so they run on the CPU and their tensors "
-        f"travel there and back: {', '.join(ops)}",
+        f"are copied there and back: {', '.join(ops)}",
         "replace these operators, or raise the opset; `trimtab simplify` removes some",
         time_share=None,
     )
 
 
-def find_channels(facts: Facts) -> Iterator[Finding]:
-    """Convolutions whose channels do not fill the kernel's block."""
+def find_channels(facts: GraphFacts) -> Iterator[Finding]:
+    """Find convolutions whose channels do not fill the kernel's block."""
     target, known = facts.target, facts.times.by_name if facts.times else None
     wasted: list[tuple[float, str, ir.Node]] = []
     for node in facts.running:
@@ -214,31 +206,31 @@ def find_channels(facts: Facts) -> Iterator[Finding]:
             wasted.append((waste, f"{channels} channels in blocks of {block}", node))
     if wasted:
         nodes, worst = [node for _, _, node in wasted], max(waste for waste, _, _ in wasted)
-        told = ", ".join(dict.fromkeys(text for _, text, _ in wasted))
+        counts = ", ".join(dict.fromkeys(text for _, text, _ in wasted))
         yield Finding(
             "channels",
             "note",
             facts.names_of(nodes),
             f"kernels work on whole blocks of channels, and up to {worst:.0%} of a block is empty "
-            f"here: {told}",
+            f"here: {counts}",
             "choose channel counts that are multiples of the block; when pruning channels too",
             time_share=facts.time_of(nodes),
         )
 
 
 def _out_channels(conv: ir.Node) -> int | None:
-    """Output channels of a Conv of the given model, its weight float or dequantized."""
+    """Return the output channels of a Conv of the model, its weight float or dequantized."""
     value = conv.inputs[1] if len(conv.inputs) > 1 else None
-    while value is not None and (maker := value.producer()) is not None:
-        if maker.op_type not in {"DequantizeLinear", "QuantizeLinear"}:
+    while value is not None and (producer := value.producer()) is not None:
+        if producer.op_type not in {"DequantizeLinear", "QuantizeLinear"}:
             break
-        value = maker.inputs[0]
+        value = producer.inputs[0]
     tensor = constant_of(value)
     return int(tensor.shape[0]) if tensor is not None else None  # type: ignore[arg-type]
 
 
-def find_denormals(facts: Facts) -> Iterator[Finding]:
-    """Weights so small that x64 computes with them many times slower."""
+def find_denormals(facts: GraphFacts) -> Iterator[Finding]:
+    """Find weights so small that x64 computes many times slower with them."""
     tiny = np.finfo(np.float32).tiny
     found: dict[str, int] = {}
     for name, value in facts.model.graph.initializers.items():
@@ -260,7 +252,7 @@ def find_denormals(facts: Facts) -> Iterator[Finding]:
         )
 
 
-FINDERS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
+FINDERS: tuple[Callable[[GraphFacts], Iterable[Finding]], ...] = (
     find_islands,
     find_constants,
     find_batch_norms,

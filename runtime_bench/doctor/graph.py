@@ -1,8 +1,8 @@
-"""Reading a running graph: which values are int8, where float islands lie between them.
+"""Queries of a running graph: its int8 values, and the float islands between them.
 
-onnxruntime saves the graph that it runs without types, so they follow from the operators: what a
-DequantizeLinear makes is float, what a QuantizeLinear or a QLinear operator makes is int8, what
-only moves values keeps their type.
+onnxruntime saves the graph that it runs without types, so they are derived from the operators: the
+output of DequantizeLinear is float, that of QuantizeLinear or a QLinear operator is int8, and an
+operator that only moves values keeps their type.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, QDQ_OPS
 
-#: Operators that take int8 and give float.
+#: Operators with int8 inputs and float outputs.
 TO_FLOAT = frozenset(
     {
         "ConvIntegerToFloat",
@@ -27,31 +27,31 @@ TO_FLOAT = frozenset(
         "QAttention",
     }
 )
-#: Operators whose result is int8 (or int32) whatever their inputs are.
+#: Operators whose output is int8 (or int32) for any input.
 TO_INT8 = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
-#: Inserted by onnxruntime to go from one layout of tensors to another.
+#: Operators that onnxruntime inserts to change the layout of tensors.
 REORDERS = frozenset({"ReorderInput", "ReorderOutput"})
-#: Operators that onnxruntime names after a node that it copied or changed.
+#: Suffixes that onnxruntime appends to the name of a node that it copied or changed.
 _SUFFIX = re.compile(r"(_token_\d+|/duplicated|_nchwc|_transformed)+$")
 
 
 def original_name(name: str) -> str:
-    """The name that a node of the running graph had in the file."""
+    """Return the name that a node of the running graph had in the file."""
     return _SUFFIX.sub("", name)
 
 
 def key_of(node: ir.Node) -> str:
-    """What tells a node apart in two running graphs of one file: its name there, or its result."""
+    """Return a key of a node in all running graphs of one file: its name there, or its output."""
     return original_name(node.name or "") or f"({node.op_type} -> {node.outputs[0].name})"
 
 
 def makes_int8(node: ir.Node) -> bool:
-    """Whether an operator works on int8 values with an int8 kernel."""
+    """Return whether a node has an int8 kernel."""
     return node.op_type in INT8_OPS or node.op_type.startswith("QLinear")
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is a weight: an initializer, or what a Constant node holds."""
+    """Return whether a value is constant: an initializer, or the output of a Constant node."""
     if value is None:
         return False
     producer = value.producer()
@@ -61,7 +61,7 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of a constant value, None where it is none."""
+    """Return the tensor of a constant value; None if it is not constant."""
     if value is None:
         return None
     producer = value.producer()
@@ -70,8 +70,14 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     return value.const_value
 
 
+def dequantized_by(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear that a value comes from; None if it has another source."""
+    producer = value.producer() if value is not None else None
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+
 def float_values(graph: ir.Graph) -> set[ir.Value]:
-    """The float values that are computed while the model runs."""
+    """Find the float values that are computed while the model runs."""
     floating = {value for value in graph.inputs if value.dtype is None or _is_float(value.dtype)}
     for node in graph:
         if node.op_type == "DequantizeLinear":
@@ -95,14 +101,14 @@ def _is_float(dtype: ir.DataType) -> bool:
 
 @dataclass(frozen=True)
 class Island:
-    """Float nodes that hand float values to each other, and what lies around them.
+    """Connected float nodes, and the conversions around them.
 
     Attributes:
-        nodes: in graph order.
+        nodes: nodes in graph order.
         enters: conversions of int8 activations to float before it.
         leaves: conversions to int8 after it.
-        reaches_input: it also takes float from the graph's inputs.
-        reaches_output: it also gives float to the graph's outputs.
+        reaches_input: true if it also reads float from the graph's inputs.
+        reaches_output: true if it also writes float to the graph's outputs.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -113,22 +119,22 @@ class Island:
 
     @property
     def between(self) -> bool:
-        """Whether int8 comes in and int8 goes out."""
+        """True if int8 comes in and int8 goes out."""
         return bool(self.enters and self.leaves)
 
     @property
     def touches_int8(self) -> bool:
-        """Whether int8 comes in or goes out."""
+        """True if int8 comes in or goes out."""
         return bool(self.enters or self.leaves)
 
     @property
     def has_products(self) -> bool:
-        """Whether it multiplies: convolutions, matrix products."""
+        """True if it has convolutions or matrix products."""
         return any(node.op_type in FLOAT_OPS for node in self.nodes)
 
 
 def islands(graph: ir.Graph) -> list[Island]:
-    """The connected groups of float nodes, in graph order."""
+    """Find the connected groups of float nodes, in graph order."""
     floating = float_values(graph)
     inside = [n for n in graph if _computes_in_float(n, floating)]
     group = {node: node for node in inside}
@@ -178,5 +184,5 @@ def _island(nodes: list[ir.Node], floating: set[ir.Value]) -> Island:
 
 
 def consumers(value: ir.Value) -> Iterator[ir.Node]:
-    """The nodes that read a value."""
+    """Return the nodes that read a value."""
     return (usage.node for usage in value.uses())

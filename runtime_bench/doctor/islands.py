@@ -1,7 +1,7 @@
-"""Float islands between int8 nodes: each with its reason and its mend.
+"""Float islands between int8 nodes: each with its cause and its fix.
 
-Reasons are looked for from the surest to the vaguest. That S8S8 is the cause is not guessed: the
-session is built once more with int8 activations allowed, and nodes that then turn int8 are freed.
+Causes are tried from the surest to the vaguest. That S8S8 is the cause is not guessed: the session
+is built once more with int8 activations allowed, and nodes that become int8 are `freed`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from trimtab.core.ort.running import FLOAT_OPS
 
-from .diagnose import Facts, Finding
-from .graph import Island, constant_of, consumers, is_constant, key_of
+from .findings import Finding, GraphFacts
+from .graph import Island, constant_of, consumers, dequantized_by, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
 #: (its qdq_selector_action_transformer), or drops them because the operator only moves values.
@@ -46,19 +46,19 @@ FUSED = frozenset(
         "Where",
     }
 )
-#: Absorbed into the int8 operator before them where the zero point does their work.
+#: Operators absorbed into the preceding int8 operator if the zero point does their work.
 ABSORBED = frozenset({"Clip", "Relu"})
-#: Names that onnxruntime gives to an operator with an activation fused into it.
+#: Original operator of those that onnxruntime fuses with an activation.
 _UNFUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A reason for floats between int8 nodes, and what mends it."""
+    """A cause of float nodes between int8 nodes, and its fix."""
 
     name: str
     why: str
-    mend: str
+    fix: str
 
 
 REQUANTIZE = "quantize the float model again with `trimtab quantize FLOAT -o OUT --data DATA`"
@@ -98,8 +98,8 @@ UNEXPLAINED = Cause(
 )
 
 
-def find_islands(facts: Facts) -> Iterator[Finding]:
-    """A finding for each float island between int8 nodes, and for float products at the ends."""
+def find_islands(facts: GraphFacts) -> Iterator[Finding]:
+    """Find float islands between int8 nodes, and float products at the ends that should be int8."""
     for island in facts.islands:
         if not island.between and not (island.touches_int8 and _quantized_products(island, facts)):
             continue
@@ -110,24 +110,24 @@ def find_islands(facts: Facts) -> Iterator[Finding]:
             "costs",
             facts.names_of(island.nodes),
             "; ".join(cause.why for cause in causes),
-            "; ".join(dict.fromkeys(cause.mend for cause in causes)),
+            "; ".join(dict.fromkeys(cause.fix for cause in causes)),
             first.name,
             facts.time_of([*island.nodes, *island.enters, *island.leaves]),
         )
 
 
-def _quantized_products(island: Island, facts: Facts) -> bool:
-    """Whether a product at the graph's ends was meant to be int8: its weight is."""
+def _quantized_products(island: Island, facts: GraphFacts) -> bool:
+    """Return whether a product at the graph's ends should be int8, since its weight is."""
     origins = map(facts.origin_of, island.nodes)
     return any(
-        n.op_type in FLOAT_OPS and len(n.inputs) > 1 and _dequantized(n.inputs[1])
+        n.op_type in FLOAT_OPS and len(n.inputs) > 1 and dequantized_by(n.inputs[1]) is not None
         for n in origins
         if n is not None
     )
 
 
-def causes_of(island: Island, facts: Facts) -> Iterator[Cause]:
-    """The distinct reasons of an island, those of products first; at least one."""
+def causes_of(island: Island, facts: GraphFacts) -> Iterator[Cause]:
+    """Find the distinct causes of an island, those of products first; at least one."""
     ordered = sorted(island.nodes, key=lambda node: node.op_type not in FLOAT_OPS)
     found: dict[str, Cause] = {}
     for node in ordered:
@@ -137,15 +137,15 @@ def causes_of(island: Island, facts: Facts) -> Iterator[Cause]:
     yield from found.values() or [UNEXPLAINED]
 
 
-#: Operators whose presence is the reason, whatever is around them.
-_TELLING = {"BatchNormalization": BATCH_NORM, "ReduceMean": REDUCE_MEAN}
+#: Operators whose presence is the cause, whatever is around them.
+_CAUSE_OF_OP = {"BatchNormalization": BATCH_NORM, "ReduceMean": REDUCE_MEAN}
 
 
-def _cause(node: ir.Node, island: Island, facts: Facts) -> Cause | None:
+def _cause(node: ir.Node, island: Island, facts: GraphFacts) -> Cause | None:
     origin, freed = facts.origin_of(node), key_of(node) in facts.freed
     op = _UNFUSED.get(node.op_type, node.op_type)
-    if freed or op in _TELLING:
-        return S8S8 if freed else _TELLING[op]
+    if freed or op in _CAUSE_OF_OP:
+        return S8S8 if freed else _CAUSE_OF_OP[op]
     if op in ABSORBED and _symmetric(island.leaves):
         return SYMMETRIC
     if op not in FUSED | ABSORBED:
@@ -163,9 +163,9 @@ def _cause(node: ir.Node, island: Island, facts: Facts) -> Cause | None:
 
 
 def _gap(node: ir.Node) -> Cause | None:
-    """A Q/DQ pair of which a half is missing, or a node that was left float altogether."""
+    """Find a Q/DQ pair with a missing half, or a node without any Q/DQ."""
     data = [v for i, v in enumerate(node.inputs) if v is not None and _is_operand(node, i)]
-    floats = [v for v in data if not _dequantized(v)]
+    floats = [v for v in data if dequantized_by(v) is None]
     unread = not _quantized_after(node)
     if floats and len(floats) == len(data) and unread:
         return Cause(
@@ -179,34 +179,28 @@ def _gap(node: ir.Node) -> Cause | None:
     if weight:
         what = "its weight has no QuantizeLinear/DequantizeLinear"
     elif floats:
-        what = f"its input {floats[0].name!r} comes in float, without a DequantizeLinear"
+        what = f"its input {floats[0].name!r} is float, without a DequantizeLinear"
     else:
         what = "its output has no QuantizeLinear, or is read in float as well"
     return Cause("broken-pair", f"a Q/DQ pair is broken: {what}", REQUANTIZE)
 
 
 def _is_operand(node: ir.Node, index: int) -> bool:
-    """Whether an input takes part in the arithmetic: no bias, no axes, no sizes."""
+    """Return whether an input is an operand of the arithmetic, not a bias, axes or sizes."""
     limit = {"Conv": 2, "Gemm": 2, "MatMul": 2, "Add": 2, "Mul": 2, "Concat": 10**6}
     return index < limit.get(node.op_type, 1)
 
 
-def _dequantized(value: ir.Value | None) -> bool:
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type == "DequantizeLinear"
-
-
 def _quantizes_constant(value: ir.Value | None) -> bool:
-    """Whether a value is DQ(Q(constant))."""
-    if value is None or not _dequantized(value):
-        return False
-    before = value.producer().inputs[0]  # type: ignore[union-attr]
-    maker = before.producer() if before is not None else None
-    return maker is not None and maker.op_type == "QuantizeLinear" and is_constant(maker.inputs[0])
+    """Return whether a value is DQ(Q(constant))."""
+    conversion = dequantized_by(value)
+    before = conversion.inputs[0] if conversion is not None else None
+    node = before.producer() if before is not None else None
+    return node is not None and node.op_type == "QuantizeLinear" and is_constant(node.inputs[0])
 
 
 def _quantized_after(node: ir.Node) -> bool:
-    """Whether the result goes to QuantizeLinear alone, an activation between them allowed."""
+    """Return whether only QuantizeLinear reads the output, perhaps after an activation."""
     value = node.outputs[0]
     readers = list(consumers(value))
     if len(readers) == 1 and readers[0].op_type in ABSORBED:
@@ -217,7 +211,7 @@ def _quantized_after(node: ir.Node) -> bool:
 
 
 def _symmetric(leaves: Iterable[ir.Node]) -> bool:
-    """Whether a conversion after it has a uint8 zero point above zero."""
+    """Return whether a following conversion has a uint8 zero point above zero."""
     return any(_zero_points(q).dtype == np.uint8 and _zero_points(q).any() for q in leaves)
 
 
@@ -228,7 +222,7 @@ def _zero_points(conversion: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np
 
 
 def _moved_scale(node: ir.Node, island: Island) -> Cause | None:
-    """An operator that moves values keeps their scale; one that changes it cannot be dropped."""
+    """Find an operator that only moves values, between conversions of different scales."""
     if len(island.nodes) > 1 or node.op_type in FLOAT_OPS | {"Add", "Mul", "Concat", "Where"}:
         return None
     scales = [(constant_of(c.inputs[1]), _zero_points(c)) for c in (*island.enters, *island.leaves)]
@@ -244,6 +238,6 @@ def _moved_scale(node: ir.Node, island: Island) -> Cause | None:
         return None
     return Cause(
         "moved-scale",
-        f"{node.op_type} only moves values, but the scale before it is another than after it",
+        f"{node.op_type} only moves values, but the scales before and after it differ",
         REQUANTIZE,
     )

@@ -1,7 +1,7 @@
-"""Where the time goes: shares of a profiled session's time, by node and by operator.
+"""Profile of a session: shares of the time by node and by operator.
 
-Profiling slows every node (43 -> 94 us for a graph of seven), so a session of its own is made for
-it and only shares are told. Runs of the warm-up are dropped.
+Profiling slows every node (43 -> 94 us for a graph of seven), so it has its own session, and only
+shares are reported. Runs of the warm-up are dropped.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class NodeTime:
     """Time of one node.
 
     Attributes:
-        name: in the running graph.
-        op_type: its operator.
-        provider: where it ran.
-        ns: median over the runs, with the profiler's own cost.
+        name: name in the running graph.
+        op_type: operator.
+        provider: execution provider.
+        ns: median over the runs, including the profiler's cost.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Profile:
         return sum(node.ns for node in self.nodes)
 
     def share(self, nodes: Iterable[NodeTime]) -> float:
-        """Part of the time that these nodes take, 0 to 1."""
+        """Return the share of these nodes in the time, 0 to 1."""
         total = self.total_ns
         return sum(node.ns for node in nodes) / total if total else 0.0
 
     @functools.cached_property
     def by_name(self) -> dict[str, float]:
-        """Part of the time of each node."""
+        """Share of each node in the time."""
         total = self.total_ns or 1.0
         found: dict[str, float] = {}
         for node in self.nodes:
@@ -68,7 +68,7 @@ class Profile:
         return found
 
     def by_op(self) -> dict[str, tuple[int, float]]:
-        """Number of nodes and part of the time of each operator, the slowest first."""
+        """Return the number of nodes and the share of the time by operator, the slowest first."""
         found: dict[str, list[NodeTime]] = {}
         for node in self.nodes:
             found.setdefault(node.op_type, []).append(node)
@@ -77,7 +77,7 @@ class Profile:
 
 
 def profile(model: Model, config: SessionConfig, feeds: Feeds) -> Profile:
-    """Profile a model in a session of its own.
+    """Profile a model in its own session.
 
     Raises:
         RunError: onnxruntime refuses the model or the feeds.
@@ -94,7 +94,7 @@ def profile(model: Model, config: SessionConfig, feeds: Feeds) -> Profile:
 
 
 def parse(events: Iterable[Mapping[str, Any]], warm_runs: int = WARM_RUNS) -> Profile:
-    """The profile from the events that onnxruntime writes (chrome tracing format)."""
+    """Read a profile from the events that onnxruntime writes (Chrome tracing format)."""
     listed = list(events)
     starts = sorted(e["ts"] for e in listed if e.get("name") == "model_run")
     first = starts[warm_runs] if len(starts) > warm_runs else 0
@@ -103,7 +103,7 @@ def parse(events: Iterable[Mapping[str, Any]], warm_runs: int = WARM_RUNS) -> Pr
         name = event.get("name", "")
         if event.get("cat") != "Node" or not name.endswith(_KERNEL) or event["ts"] < first:
             continue
-        told = event.get("args", {})
-        key = (name.removesuffix(_KERNEL), told.get("op_name", ""), told.get("provider", ""))
+        args = event.get("args", {})
+        key = (name.removesuffix(_KERNEL), args.get("op_name", ""), args.get("provider", ""))
         times.setdefault(key, []).append(event["dur"] * 1000.0)
     return Profile(tuple(NodeTime(*key, ns=float(median(ns))) for key, ns in times.items()))

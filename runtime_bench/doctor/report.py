@@ -1,4 +1,4 @@
-"""A diagnosis as text and JSON."""
+"""Text and JSON of a diagnosis."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 from trimtab.core.ort.running import INT8_OPS
 from trimtab.core.text import table
 
-from .diagnose import Diagnosis, Facts, Finding
+from .diagnose import Diagnosis
+from .findings import Finding, GraphFacts
 from .profile import Profile
 
-#: Groups of nodes that are listed one by one.
+#: Most groups of nodes that are listed.
 LISTED = 12
-#: Operators in the table.
+#: Most operators in the table.
 TOP = 10
 
 
 def lines(diagnosis: Diagnosis) -> list[str]:
-    """For the terminal."""
+    """Format a diagnosis for the terminal."""
     facts = diagnosis.facts
     found = [*_head(facts), ""]
     groups: dict[tuple[str, str], list[Finding]] = {}
@@ -27,26 +28,28 @@ def lines(diagnosis: Diagnosis) -> list[str]:
     for (kind, why), findings in groups.items():
         found += _group(kind, why, findings)
     if diagnosis.healthy:
-        found += ["Nothing wrong was found: no float island, conversion or layout change too many."]
+        found += [
+            "Nothing wrong was found: no float island, no needless conversion or change of layout."
+        ]
         found.append("")
     return found + (_operators(facts) if facts.times else [])
 
 
-def _head(facts: Facts) -> list[str]:
+def _head(facts: GraphFacts) -> list[str]:
     share = facts.share
-    told = (
+    head = (
         f"{facts.model.name}: {share.int8_share:.1%} of the multiply-accumulates in int8 "
         f"({share.int8_ops} int8 nodes, {share.float_ops} float), "
         f"{share.leftover_qdq} conversions between int8 and float"
     )
     if facts.times is None:
-        return [told]
+        return [head]
     part = int8_time_share(facts.times)
-    return [told, f"{part:.1%} of the profiled time in int8 kernels"]
+    return [head, f"{part:.1%} of the profiled time in int8 kernels"]
 
 
 def int8_time_share(profile: Profile) -> float:
-    """Part of the profiled time that int8 kernels take."""
+    """Return the share of int8 kernels in the profiled time."""
     return profile.share(
         n for n in profile.nodes if n.op_type in INT8_OPS or n.op_type.startswith("QLinear")
     )
@@ -64,11 +67,11 @@ def _group(kind: str, why: str, findings: Sequence[Finding]) -> list[str]:
             found.append(f"    {names}")
     if len(findings) > LISTED:
         found.append(f"    and {len(findings) - LISTED} more; --json names them all")
-    mends = dict.fromkeys(f.mend for f in findings)
-    return [*found, *(f"  mend: {mend}" for mend in mends), ""]
+    fixes = dict.fromkeys(f.fix for f in findings)
+    return [*found, *(f"  fix: {fix}" for fix in fixes), ""]
 
 
-def _operators(facts: Facts) -> list[str]:
+def _operators(facts: GraphFacts) -> list[str]:
     assert facts.times is not None
     mine = facts.times.by_op()
     if facts.baseline is None:
@@ -92,7 +95,7 @@ def _operators(facts: Facts) -> list[str]:
 
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Everything as JSON values."""
+    """Return a diagnosis as JSON values."""
     facts = diagnosis.facts
     return {
         "schema": 1,

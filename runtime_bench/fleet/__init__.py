@@ -1,1 +1,1 @@
-"""Benches behind a Dask scheduler."""
+"""Benches and evaluations behind a Dask scheduler."""

@@ -1,8 +1,8 @@
-"""A bench on a device of a Dask fleet: the scheduler is the queue, a resource token the mutex.
+"""Bench on a device of a Dask fleet: the scheduler is the queue, a resource token the mutex.
 
-Each worker offers a token for each device that it fronts (`dask worker --resources "orin-nano=1"`);
-a call takes the token, so that a device measures for one at a time and callers queue. Where a
-worker is lost in the middle, the scheduler gives the call to another that has such a device.
+Each worker offers a token for each device behind it (`dask worker --resources "orin-nano=1"`). A
+call takes the token, so a device measures for one caller at a time and the others queue. When a
+worker is lost, the scheduler gives its call to another worker with such a device.
 """
 
 from __future__ import annotations
@@ -23,62 +23,64 @@ from trimtab.core.progress import Progress, Silent
 
 from ..bench.bench import Timing
 from ..devices.agent import timing_to_json
-from ..devices.base import FarBench
+from ..devices.base import RemoteBench
 from ..devices.bundles import feeds_file, model_files
 from ..devices.fleet_address import FleetAddress
 from ..measure.protocol import Message, unpack_error
 from ..measure.subject import Subject
-from .worker import Call, carry_out
+from .worker import WorkerCall, run_call
 
-#: Seconds to connect, and between two looks.
+#: Seconds to connect, and between two polls.
 CONNECT_SECONDS, POLL_SECONDS = 10.0, 0.2
-#: After which a call that has not begun is said to wait; that a device may be missing.
+#: Seconds until a call is reported to wait; seconds that a device may have no worker.
 WAITING_SECONDS, GONE_SECONDS = 1.0, 20.0
-#: That a call may take beside what it was given.
+#: Seconds that a call may take beyond its time budget.
 EXTRA_SECONDS = 300.0
 
 
-class FleetBench(FarBench):
+class FleetBench(RemoteBench):
     """A device of a fleet; each call queues for it.
 
     Args:
-        address: of the scheduler, and the device.
-        progress: where to tell what is waited for.
+        address: address of the scheduler, and the device.
+        progress: where waiting is reported.
 
     Raises:
         MissingExtraError: Dask is not installed.
         OptionError: no worker offers such a device.
-        RunError: the scheduler does not answer, or the device lacks what it needs.
+        RunError: the scheduler does not answer, or the device lacks something.
     """
 
     def __init__(self, address: FleetAddress, progress: Progress | None = None) -> None:
         self.address, self.progress = address, progress or Silent()
-        self._client = connected(address)
+        self._client = connect(address)
         try:
-            check_offered(self._client, address)
-            self.facts = self._call(self.progress, Call("facts", address.device))
+            require_workers(self._client, address)
+            self.facts = self._call(self.progress, WorkerCall("facts", address.device))
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Leave the fleet."""
+        """Disconnect from the fleet."""
         self._client.close()
 
-    def ask_for(
+    def request(
         self,
-        what: str,
+        command: str,
         subjects: Sequence[Subject],
         feeds: Feeds,
         how: Timing,
         progress: Progress,
-        **more: object,
+        **options: object,
     ) -> Message:
-        """See `FarBench`."""
-        call = self._packed(what, subjects, feeds, how)
-        return self._call(progress, replace(call, more=more))
+        """See `RemoteBench`."""
+        call = self._packed(command, subjects, feeds, how)
+        return self._call(progress, replace(call, options=options))
 
-    def _packed(self, what: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing) -> Call:
+    def _packed(
+        self, command: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing
+    ) -> WorkerCall:
         with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
             folder = Path(name)
             bundles = [
@@ -86,40 +88,40 @@ class FleetBench(FarBench):
                 for s in subjects
             ]
             packed = feeds_file(feeds, folder).read_bytes()
-        return Call(what, self.address.device, bundles, packed, timing_to_json(how))
+        return WorkerCall(command, self.address.device, bundles, packed, timing_to_json(how))
 
-    def _call(self, progress: Progress, call: Call) -> Message:
+    def _call(self, progress: Progress, call: WorkerCall) -> Message:
         call = replace(call, topic=f"trimtab-{uuid.uuid4()}")
         tokens = {self.address.device: 1}
-        future = self._client.submit(carry_out, call, resources=tokens, pure=False)
+        future = self._client.submit(run_call, call, resources=tokens, pure=False)
         try:
             self._wait(future, call, progress)
             answer: Message = json.loads(future.result())
         except (RunError, KeyboardInterrupt):
             future.cancel()
             raise
-        except Exception as error:  # whatever Dask made of what happened there
-            raise told(error, self.address) from error
+        except Exception as error:  # Dask raises errors of many types
+            raise dask_error(error, self.address) from error
         if "error" in answer:
             raise unpack_error(answer)
         return answer
 
-    def _wait(self, future: Any, call: Call, progress: Progress) -> None:
+    def _wait(self, future: Any, call: WorkerCall, progress: Progress) -> None:
         seconds = (call.how or {}).get("max_seconds", 0.0) + EXTRA_SECONDS
-        watch = _Watch(self.address, progress, seconds)
+        watch = _CallProgress(self.address, progress, seconds)
         while not future.done():
             time.sleep(POLL_SECONDS)
-            offered = offering(self._client, self.address.device) > 0
+            offered = count_workers(self._client, self.address.device) > 0
             events = self._client.get_events(call.topic) or ()
             watch.look([event for _, event in events], offered=offered)
 
 
-def connected(address: FleetAddress) -> Any:
-    """A client of the scheduler; Dask tells its own troubles to nobody.
+def connect(address: FleetAddress) -> Any:
+    """Return a client of the scheduler, with Dask's own log silenced.
 
     Raises:
         MissingExtraError: Dask is not installed.
-        RunError: nobody answers.
+        RunError: the scheduler does not answer.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
@@ -133,25 +135,25 @@ def connected(address: FleetAddress) -> Any:
 
 
 def _tokens(client: Any) -> list[dict[str, float]]:
-    """Of each worker."""
+    """Return the resource tokens of each worker."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return [worker.get("resources", {}) for worker in workers]
 
 
-def offering(client: Any, device: str) -> int:
-    """How many workers offer a device of that name."""
+def count_workers(client: Any, device: str) -> int:
+    """Return the number of workers that offer a device."""
     return sum(device in tokens for tokens in _tokens(client))
 
 
-def check_offered(client: Any, address: FleetAddress) -> int:
-    """How many workers offer the device.
+def require_workers(client: Any, address: FleetAddress) -> int:
+    """Return the number of workers that offer the device.
 
     Raises:
-        OptionError: none does.
+        OptionError: no worker does.
     """
     end = time.monotonic() + CONNECT_SECONDS / 2
-    while not (count := offering(client, address.device)) and time.monotonic() < end:
-        time.sleep(POLL_SECONDS)  # a fleet that was just started has its workers come
+    while not (count := count_workers(client, address.device)) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)  # workers of a new fleet connect after its scheduler
     if count:
         return count
     offered = sorted({name for tokens in _tokens(client) for name in tokens})
@@ -163,14 +165,14 @@ def check_offered(client: Any, address: FleetAddress) -> int:
     )
 
 
-class Absence:
-    """How long no worker has offered a device."""
+class AbsenceTimer:
+    """Time for which no worker has offered a device."""
 
     def __init__(self, address: FleetAddress) -> None:
         self.address, self.seen = address, time.monotonic()
 
     def look(self, *, offered: bool) -> None:
-        """Take note of whether one does.
+        """Note whether a worker offers it now.
 
         Raises:
             LostError: none has for too long.
@@ -182,25 +184,30 @@ class Absence:
             raise LostError(
                 f"vanished: for {GONE_SECONDS:.0f} s no worker has offered it",
                 where=str(self.address),
-                hint="Start its worker again; nothing of this call was kept",
+                hint="Start its worker again; results of this call are lost",
             )
 
 
-class _Watch:
-    """What is told while a call waits and runs, and when it is given up."""
+class _CallProgress:
+    """Progress of a call while it waits and runs, and its time limit."""
 
     def __init__(self, address: FleetAddress, progress: Progress, limit: float) -> None:
         self.address, self.progress, self.limit = address, progress, limit
         self.start = self.began = time.monotonic()
-        self.absence = Absence(address)
+        self.absence = AbsenceTimer(address)
         self.holder: str | None = None
-        self.waits, self.heard = False, 0
+        self.reported, self.seen = False, 0
 
     def look(self, events: Sequence[Message], *, offered: bool) -> None:
-        """Take note of who began and what was said, and of whether there is such a device."""
+        """Report new events of the call, and note whether a worker offers the device.
+
+        Raises:
+            LostError: no worker has offered it for too long.
+            RunError: the call takes too long.
+        """
         now = time.monotonic()
         self.absence.look(offered=offered)
-        for event in events[self.heard :]:
+        for event in events[self.seen :]:
             if "said" in event:
                 self.progress.say(str(event["said"]))
             elif self.holder is not None:
@@ -208,24 +215,24 @@ class _Watch:
                 self.progress.say(f"{self.address}: {lost} was lost; again on {self.holder}")
             else:
                 self.holder, self.began = str(event["worker"]), now
-        self.heard = len(events)
-        if self.holder is None and not self.waits and now - self.start > WAITING_SECONDS:
+        self.seen = len(events)
+        if self.holder is None and not self.reported and now - self.start > WAITING_SECONDS:
             self.progress.say(f"{self.address}: waiting for its turn")
-            self.waits = True
+            self.reported = True
         if self.holder is not None and now - self.began > self.limit:
             raise RunError(
                 f"took more than {self.limit:.0f} s", where=str(self.address), hint="Is it busy?"
             )
 
 
-def told(error: Exception, address: FleetAddress) -> RunError:
-    """One message for whatever Dask made of what happened there."""
+def dask_error(error: Exception, address: FleetAddress) -> RunError:
+    """Return one error for whatever Dask raised about a call."""
     kind = type(error).__name__
     if kind == "KilledWorker":
         return RunError(
             "its workers die while they measure",
             where=str(address),
-            hint="Too little memory there? Their logs tell more",
+            hint="Too little memory there? See their logs",
         )
     if isinstance(error, ImportError):
         return RunError(

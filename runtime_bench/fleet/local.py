@@ -14,19 +14,19 @@ from pathlib import Path
 
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
 
-from ..devices.base import Closes
+from ..devices.base import Closeable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 
 
-class LocalFleet(Closes):
-    """Each device is a worker of one thread, whose token it is.
+class LocalFleet(Closeable):
+    """A scheduler, and a worker with one thread for each device.
 
     Args:
-        names: of the devices.
-        port: of the scheduler, on the loopback.
-        common: name that all workers offer beside their own.
+        names: names of the devices.
+        port: port of the scheduler, on the loopback.
+        common: device that all workers offer beside their own.
 
     Raises:
         MissingExtraError: Dask is not installed.
@@ -54,7 +54,7 @@ class LocalFleet(Closes):
             raise
 
     def start_worker(self, name: str) -> None:
-        """Add the worker of a device."""
+        """Start the worker of a device."""
         tokens = [f"{name}=1", *([f"{self.common}=1"] if self.common else [])]
         self.workers[name] = self._start(
             "dask_worker",
@@ -64,7 +64,7 @@ class LocalFleet(Closes):
         )
 
     def wait(self) -> None:
-        """Until Ctrl-C, or until the scheduler ends."""
+        """Wait for Ctrl-C, or for the end of the scheduler."""
         with contextlib.suppress(KeyboardInterrupt):
             self._scheduler.wait()
 

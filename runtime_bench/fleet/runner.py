@@ -1,7 +1,7 @@
 """Outputs of models from the workers of a Dask fleet: evaluations spread over all of them.
 
-A part of the data and the model travel with each task, so that whichever worker is free takes it
-and another where one is lost. A task takes the token of a device: nothing is measured meanwhile.
+Each task carries the model and a part of the data, so any free worker can take it, and another one
+if that is lost. A task takes the token of a device, which measures nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.runner import run_here
 
-from ..devices.base import Closes
+from ..devices.base import Closeable
 from ..devices.fleet_address import FleetAddress
 from ..measure.protocol import pack_error, unpack_error
-from .bench import Absence, check_offered, connected, offering, told
+from .bench import AbsenceTimer, connect, count_workers, dask_error, require_workers
 
-#: Bytes of feeds in one task at most, unless a single batch has more.
+#: Most bytes of feeds in one task, unless a single batch has more.
 PART_BYTES = 16 << 20
-#: Tasks under way for each worker: one that runs, one that waits.
+#: Pending tasks for each worker: one runs, one waits.
 AHEAD = 2
-#: Seconds between two looks whether there still is a worker.
+#: Seconds between two checks that a worker is still there.
 LOOK_SECONDS = 1.0
-#: Sessions that a worker keeps, by model and configuration.
+#: Sessions that a worker keeps.
 KEPT = 2
 
 _SESSIONS: collections.OrderedDict[str, Any] = collections.OrderedDict()
 
 
-class FleetRunner(Closes):
+class FleetRunner(Closeable):
     """Runs models over data on all workers that offer a device; see `core.runner.Runner`.
 
     Args:
-        address: of the scheduler, and the device whose workers run them.
+        address: address of the scheduler, and the device whose workers run the models.
 
     Raises:
         MissingExtraError: Dask is not installed.
@@ -56,9 +56,9 @@ class FleetRunner(Closes):
 
     def __init__(self, address: FleetAddress) -> None:
         self.address = address
-        self._client = connected(address)
+        self._client = connect(address)
         try:
-            self.workers = check_offered(self._client, address)
+            self.workers = require_workers(self._client, address)
         except BaseException:
             self.close()
             raise
@@ -67,13 +67,13 @@ class FleetRunner(Closes):
         return self.address.device
 
     def close(self) -> None:
-        """Leave the fleet."""
+        """Disconnect from the fleet."""
         self._client.close()
 
     def __call__(
         self, model: Model, data: Dataset, config: SessionConfig
     ) -> Iterator[tuple[Batch, Outputs]]:
-        """Each batch with the outputs for it, in order; a model beyond 2 GB runs here.
+        """Yield each batch with its outputs, in order; a model beyond 2 GB runs here.
 
         Raises:
             DataError: NaN or infinity in the data.
@@ -83,12 +83,12 @@ class FleetRunner(Closes):
             yield from run_here(model, data, config)
             return
         packed, plain = model.to_bytes(), config.to_json()
-        under_way: collections.deque[tuple[list[Batch], Any]] = collections.deque()
+        pending: collections.deque[tuple[list[Batch], Any]] = collections.deque()
         try:
             for part in _parts(data, self.workers):
                 feeds = [_packed(batch.feeds) for batch in part]
                 task = self._client.submit(
-                    outputs_of,
+                    compute_outputs,
                     model.digest,
                     packed,
                     plain,
@@ -96,13 +96,13 @@ class FleetRunner(Closes):
                     resources={self.address.device: 1},
                     pure=False,
                 )
-                under_way.append((part, task))
-                if len(under_way) >= AHEAD * self.workers:
-                    yield from self._taken(*under_way.popleft())
-            while under_way:
-                yield from self._taken(*under_way.popleft())
+                pending.append((part, task))
+                if len(pending) >= AHEAD * self.workers:
+                    yield from self._taken(*pending.popleft())
+            while pending:
+                yield from self._taken(*pending.popleft())
         finally:
-            for _, task in under_way:
+            for _, task in pending:
                 task.cancel()
 
     def _taken(self, part: list[Batch], task: Any) -> Iterator[tuple[Batch, Outputs]]:
@@ -110,28 +110,28 @@ class FleetRunner(Closes):
             error, found = self._result(task)
         except RunError:
             raise
-        except Exception as failure:  # whatever Dask made of what happened there
-            raise told(failure, self.address) from failure
+        except Exception as failure:  # Dask raises errors of many types
+            raise dask_error(failure, self.address) from failure
         if error:
             raise unpack_error(json.loads(error))
         for batch, outputs in zip(part, found, strict=True):
             yield batch, _unpacked(outputs)
 
     def _result(self, task: Any) -> tuple[str, list[bytes]]:
-        gone = Absence(self.address)
+        gone = AbsenceTimer(self.address)
         while True:
             try:
                 found: tuple[str, list[bytes]] = task.result(timeout=LOOK_SECONDS)
             except TimeoutError:
-                gone.look(offered=offering(self._client, self.address.device) > 0)
+                gone.look(offered=count_workers(self._client, self.address.device) > 0)
             else:
                 return found
 
 
-def outputs_of(
+def compute_outputs(
     digest: str, model: bytes, config: Mapping[str, Any], feeds: list[bytes]
 ) -> tuple[str, list[bytes]]:
-    """What a worker does: an error of ours as JSON, or the outputs of each feed."""
+    """Return, on a worker, an error of trimtab as JSON or the outputs of each feed."""
     try:
         session = _session(digest, model, config)
         return "", [_packed(run(session, _unpacked(one))) for one in feeds]
@@ -151,7 +151,7 @@ def _session(digest: str, model: bytes, config: Mapping[str, Any]) -> Any:
 
 
 def _parts(data: Dataset, workers: int) -> Iterator[list[Batch]]:
-    """Neighbouring batches, as many as a task takes: each worker gets some, and none too much."""
+    """Yield runs of batches, one for each task: shared among the workers, limited in size."""
     most = math.ceil(data.batches / workers)
     part: list[Batch] = []
     size = 0
@@ -168,7 +168,7 @@ def _parts(data: Dataset, workers: int) -> Iterator[list[Batch]]:
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     stream = io.BytesIO()
-    # By number: a tensor's name may hold what no file of an archive may be called.
+    # By number: the name of a tensor may not be a valid file name in an archive.
     np.savez(stream, *arrays.values(), names=np.array(list(arrays)))
     return stream.getvalue()
 

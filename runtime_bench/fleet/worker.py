@@ -1,7 +1,7 @@
-"""What a worker of a Dask fleet does: one call of a bench on one of its devices.
+"""Calls of a bench on a worker of a Dask fleet.
 
-The worker hands the call to an agent in a process of its own, here or by ssh on a device that it
-fronts, and gives back JSON. Both models of a comparison are measured within the one call.
+The worker passes a call to an agent in a process of its own, here or by ssh on a device behind it,
+and returns JSON. Both models of a comparison are measured within one call.
 """
 
 from __future__ import annotations
@@ -21,46 +21,47 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
-from ..devices.agent import timing_of
+from ..devices.agent import timing_from_json
+from ..devices.agent_bench import AgentBench
 from ..devices.agent_store import MODEL
-from ..devices.dispatch import answer_of
+from ..devices.dispatch import dispatch
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
-from ..devices.remote import RemoteBench
+from ..devices.registry import FLEET, load, parse
 from ..devices.shells import BareDevice
-from ..devices.transport import Device, Here
+from ..devices.transport import Device, LocalProcess
 from ..measure.protocol import Message, pack_error
 from ..measure.subject import Subject
 
-#: Files of a model, as (name, bytes), the model itself first.
+#: Files of a model as (name, bytes), the model itself first.
 Bundle = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True)
-class Call:
-    """A call of a bench, as it travels.
+class WorkerCall:
+    """Call of a bench, as sent to a worker.
 
     Attributes:
-        what: facts, compare, measure, card or diagnosis.
-        device: name of the device that the worker has a token of.
+        command: facts, compare, measure, card (start-up costs) or diagnosis.
+        device: name of the device whose token the worker has.
         models: the base first, where there is one; a baseline last.
         feeds: an `.npz` of one run.
         how: a timing, see `agent.timing_to_json`.
-        more: what the call takes besides.
-        topic: of the events that tell the caller who has begun, and what is said meanwhile.
+        options: further arguments of the call.
+        topic: Dask topic for the events that report the worker and its messages.
     """
 
-    what: str
+    command: str
     device: str
     models: Sequence[Bundle] = ()
     feeds: bytes = b""
     how: Message | None = None
-    more: Message | None = None
+    options: Message | None = None
     topic: str = ""
 
 
-class Announce(Silent):
-    """Tells the caller of a call, through the scheduler, who has begun and what is said."""
+class EventProgress(Silent):
+    """Progress reported to the caller as events of the scheduler, the worker's name first."""
 
     def __init__(self, topic: str) -> None:
         self.topic, self._worker = topic, _worker() if topic else None
@@ -68,44 +69,42 @@ class Announce(Silent):
             self._worker.log_event(topic, {"worker": str(self._worker.name)})
 
     def say(self, text: str) -> None:
-        """Tell a line."""
+        """Report a line."""
         if self._worker is not None:
             self._worker.log_event(self.topic, {"said": text})
 
 
-def carry_out(call: Call) -> str:
-    """The answer as JSON; an error of ours is an answer as well."""
-    progress = Announce(call.topic)
+def run_call(call: WorkerCall) -> str:
+    """Run a call and return the answer as JSON; an error of trimtab is an answer as well."""
+    progress = EventProgress(call.topic)
     try:
-        device = fronted(call.device)
+        device = device_behind(call.device)
         if isinstance(device, BareDevice):
             with PerfTestBench(device, progress) as bare:
-                answer = _bare_answer(bare, call, progress)
+                answer = _call_perf_test(bare, call, progress)
         else:
-            with RemoteBench(device, progress) as bench:
-                answer = _answer(bench, call, progress)
+            with AgentBench(device, progress) as bench:
+                answer = _call_agent(bench, call, progress)
     except TrimtabError as error:
         answer = pack_error(error)
     return json.dumps(answer)
 
 
-def fronted(device: str) -> Device | BareDevice:
-    """A device that this worker's machine knows by name, else the machine itself.
+def device_behind(device: str) -> Device | BareDevice:
+    """Return the device that this machine knows by that name, else the machine itself.
 
-    A name that stands for the fleet's own device, as it may where its user works too, is no other.
+    A name that stands here for an address of a fleet also means the machine itself.
     """
-    from ..devices.registry import FLEET, load, parse
-
     address = load().get(device, FLEET)
     if address.startswith(FLEET):
-        return Here(device)
+        return LocalProcess(device)
     found = parse(address)
     assert not isinstance(found, FleetAddress)
     return found
 
 
 def _worker() -> Any:
-    """The worker that runs this; None where none does."""
+    """Return the worker that runs this code, None outside a worker."""
     try:
         from distributed import get_worker
     except ImportError:
@@ -116,28 +115,28 @@ def _worker() -> Any:
         return None
 
 
-def _answer(bench: RemoteBench, call: Call, progress: Progress) -> Message:
-    if call.what == "facts":
+def _call_agent(bench: AgentBench, call: WorkerCall, progress: Progress) -> Message:
+    if call.command == "facts":
         return bench.facts
-    how, feeds, more = timing_of(call.how or {}), _arrays(call.feeds), call.more or {}
+    how, feeds, options = timing_from_json(call.how or {}), _arrays(call.feeds), call.options or {}
     with _models(call) as paths:
         subjects = [Subject.of(path) for path in paths]
-        return bench.ask_for(call.what, subjects, feeds, how, progress, **more)
+        return bench.request(call.command, subjects, feeds, how, progress, **options)
 
 
-def _bare_answer(bench: PerfTestBench, call: Call, progress: Progress) -> Message:
-    """What an agent would answer, from a device that has none: its program is driven from here."""
-    if call.what == "facts":
+def _call_perf_test(bench: PerfTestBench, call: WorkerCall, progress: Progress) -> Message:
+    """Return what an agent would answer, for a device without one."""
+    if call.command == "facts":
         target = bench.target(None).to_json()
         return {"environment": bench.environment().to_json(), "target": target}
-    how, feeds, more = timing_of(call.how or {}), _arrays(call.feeds), call.more or {}
+    how, feeds, options = timing_from_json(call.how or {}), _arrays(call.feeds), call.options or {}
     with _models(call) as paths:
-        return answer_of(bench, call.what, paths, feeds, how, progress, **more)
+        return dispatch(bench, call.command, paths, feeds, how, progress, **options)
 
 
 @contextlib.contextmanager
-def _models(call: Call) -> Iterator[list[Path]]:
-    """The models of a call as files, for a while."""
+def _models(call: WorkerCall) -> Iterator[list[Path]]:
+    """Provide the models of a call as files until the end of the `with`."""
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
         folders = [Path(name) / str(number) for number in range(len(call.models))]
         yield [_unpacked(b, folder) for b, folder in zip(call.models, folders, strict=True)]

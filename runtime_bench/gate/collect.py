@@ -29,10 +29,10 @@ from ..machine.providers import nodes_by_provider
 from ..measure.compare import ModelOrPath, size_bytes
 from ..measure.feeds import make_feeds
 from .rules import fewest_runs
-from .verdicts import Facts
+from .verdicts import GateFacts
 
 OpenModel = Callable[[str], ModelOrPath]
-#: Processes of a card where no start-up time is tested.
+#: Fresh processes where no start-up time is tested.
 FEW_PROCESSES = 3
 #: Least time for a part, so that the last one is not starved by the first.
 LEAST_SECONDS = 1.0
@@ -55,7 +55,7 @@ class Collector:
         progress: where to tell how far it is.
         open_model: from a name in the gate to a model or file.
         in_process: sessions in this process, for tests.
-        given_feeds: what the model is fed; by default rows of the data, else random ones.
+        feeds: what the model is fed; by default rows of the data, else random ones.
         bench: where to measure.
     """
 
@@ -66,13 +66,13 @@ class Collector:
     progress: Progress = field(default_factory=Silent)
     open_model: OpenModel = open_file
     in_process: bool = False
-    given_feeds: Feeds | None = None
+    feeds: Feeds | None = None
     bench: Bench = field(default_factory=LocalBench)
     _end: float = 0.0
     _found: dict[str, Any] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
 
-    def collect(self) -> Facts:
+    def collect(self) -> GateFacts:
         """Measure.
 
         Raises:
@@ -91,7 +91,7 @@ class Collector:
             if error.where not in {None, "session.run", in_memory.name}:
                 raise  # a reference that cannot be run is bad input, not the model's fault
             self._found["broken"] = str(error)
-        return Facts(**self._found, failures=self._failures)
+        return GateFacts(**self._found, failures=self._failures)
 
     @property
     def config(self) -> SessionConfig:
@@ -138,8 +138,8 @@ class Collector:
         return True
 
     def _feeds(self, model: Model) -> Feeds:
-        if self.given_feeds is not None:
-            return self.given_feeds
+        if self.feeds is not None:
+            return self.feeds
         if self.gate.data and not self.gate.shapes:
             data = Dataset.open(self.gate.data, batch=1).bind(model)
             return next(iter(data.take(1))).feeds
@@ -215,8 +215,9 @@ class Collector:
         tested = bool(self.gate.of_kind("start"))
         processes = fewest_runs(0.5, self.alpha) if tested else FEW_PROCESSES
         self.progress.say(f"starting {processes} fresh processes")
-        found = self.bench.card(model, feeds, self._timing(self.seconds), processes, arena=False)
-        self._found["card"], self._found["start_fitness"] = found
+        how = self._timing(self.seconds)
+        found = self.bench.startup_costs(model, feeds, how, processes, arena=False)
+        self._found["startup_costs"], self._found["startup_noise_check"] = found
 
     def _share_of_time(self, parts_left: int) -> float:
         return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)

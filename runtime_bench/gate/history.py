@@ -18,7 +18,7 @@ from trimtab.core.ort.session import SessionConfig
 
 from ..machine.environment import Environment
 from ..machine.gpu import GpuState
-from .reporters import Outcome
+from .reporters import GateOutcome
 
 SCHEMA = 1
 #: Marks the file as ours (SQLite's application_id): "TRIM".
@@ -167,7 +167,7 @@ class History:
                 hint="Give another file; it is made where there is none",
             ) from error
 
-    def add(self, outcome: Outcome, environment: Environment, at: str, threads: int) -> None:
+    def add(self, outcome: GateOutcome, environment: Environment, at: str, threads: int) -> None:
         """Append one gate; all of it or nothing.
 
         Raises:
@@ -188,7 +188,7 @@ class History:
                     threads,
                 ),
             ).lastrowid
-            for r in outcome.rulings:
+            for r in outcome.verdicts:
                 high = None if r.high is None or r.high == float("inf") else r.high
                 self._db.execute(
                     "INSERT INTO figures (run, budget, kind, wanted, verdict, value, low, high)"
@@ -227,7 +227,7 @@ class History:
         self._db.close()
 
 
-def append(path: str | Path, outcomes: Sequence[Outcome]) -> None:
+def append(path: str | Path, outcomes: Sequence[GateOutcome]) -> None:
     """Append gates to a history, with this machine and this moment.
 
     Raises:

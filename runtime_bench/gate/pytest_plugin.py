@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.ort.session import Feeds
 
-    from .verdicts import Ruling
+    from .verdicts import BudgetVerdict
 
 #: Keywords of the marker beside percentiles.
 KEYWORDS = (
@@ -145,7 +145,7 @@ class Latency:
         threads: int = 1,
         require_int8: float | None = None,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
-    ) -> list[Ruling]:
+    ) -> list[BudgetVerdict]:
         """Measure a model, interleaved with its baseline, and hold it to the marker's budgets.
 
         Where the marker names no `min_speedup`, it must be no slower than the baseline, within the
@@ -161,16 +161,16 @@ class Latency:
             shapes: of inputs with dynamic axes, where no feeds are given.
 
         Returns:
-            The rulings, all of them passed or undecided.
+            The verdicts, all of them passed or undecided.
 
         Raises:
             AssertionError: a budget is broken; the evidence is its message.
             TrimtabError: a model cannot be used.
         """
         __tracebackhide__ = True
-        from .pytest_run import Request, measured
+        from .pytest_run import LatencyRequest, measure
 
-        request = Request(
+        request = LatencyRequest(
             model=model,
             baseline=baseline,
             feeds=feeds,
@@ -180,21 +180,21 @@ class Latency:
             shapes=dict(shapes or {}),
             asked=self.asked,
         )
-        rulings, properties = measured(request)
+        verdicts, properties = measure(request)
         for name, value in properties.items():
             self.record(name, value)
-        self._conclude(rulings)
-        return rulings
+        self._conclude(verdicts)
+        return verdicts
 
-    def _conclude(self, rulings: list[Ruling]) -> None:
+    def _conclude(self, verdicts: list[BudgetVerdict]) -> None:
         __tracebackhide__ = True
-        broken = [r for r in rulings if r.verdict == "fail"]
-        undecided = [r for r in rulings if r.verdict == "inconclusive"]
+        broken = [r for r in verdicts if r.verdict == "fail"]
+        undecided = [r for r in verdicts if r.verdict == "inconclusive"]
         if broken:
-            raise AssertionError(_told("latency budgets are broken", broken + undecided))
+            raise AssertionError(_message("latency budgets are broken", broken + undecided))
         if not undecided:
             return
-        text = _told("latency budgets are undecided", undecided)
+        text = _message("latency budgets are undecided", undecided)
         if self.on_inconclusive == "fail":
             raise AssertionError(text)
         if self.on_inconclusive == "skip":
@@ -202,5 +202,5 @@ class Latency:
         warnings.warn(text, LatencyWarning, stacklevel=3)
 
 
-def _told(title: str, rulings: list[Ruling]) -> str:
-    return "\n".join([title, *(f"  {r.budget}: {r.verdict}: {r.evidence}" for r in rulings)])
+def _message(title: str, verdicts: list[BudgetVerdict]) -> str:
+    return "\n".join([title, *(f"  {r.budget}: {r.verdict}: {r.evidence}" for r in verdicts)])

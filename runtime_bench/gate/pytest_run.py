@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
@@ -20,12 +22,7 @@ from ..machine.environment import Environment
 from ..measure.compare import ModelOrPath
 from .collect import Collector
 from .rules import ALPHA, judge
-from .verdicts import Facts, Ruling
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from .verdicts import BudgetVerdict, GateFacts
 
 MODEL, BASELINE = "model", "baseline"
 #: Marker keywords that are no budgets.
@@ -33,7 +30,7 @@ SETTINGS = frozenset({"max_time", "alpha", "resolution", "tolerance", "min_speed
 
 
 @dataclass(frozen=True)
-class Request:
+class LatencyRequest:
     """One call of `latency.compare`, see there; `asked` holds the marker's keywords."""
 
     model: str | Path | Model
@@ -46,8 +43,8 @@ class Request:
     asked: Mapping[str, Any]
 
 
-def measured(request: Request) -> tuple[list[Ruling], dict[str, Any]]:
-    """Measure, one process at a time on this machine; rulings and properties for reports.
+def measure(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any]]:
+    """Measure, one process at a time on this machine; verdicts and properties for reports.
 
     Raises:
         OptionError: a budget that has no meaning.
@@ -62,17 +59,17 @@ def measured(request: Request) -> tuple[list[Ruling], dict[str, Any]]:
         alpha,
         seconds=duration(request.asked.get("max_time", 30)),
         open_model=models.__getitem__,
-        given_feeds=request.feeds,
+        feeds=request.feeds,
     )
     with one_at_a_time():
         facts = collector.collect()
     if facts.interrupted:
         raise KeyboardInterrupt
-    rulings = judge(gate, facts, alpha=alpha)
-    return rulings, properties(facts, rulings)
+    verdicts = judge(gate, facts, alpha=alpha)
+    return verdicts, properties(facts, verdicts)
 
 
-def gate_of(request: Request) -> Gate:
+def gate_of(request: LatencyRequest) -> Gate:
     """The gate that a call describes.
 
     Raises:
@@ -118,7 +115,7 @@ def _opened(model: str | Path | Model) -> ModelOrPath:
     return model if isinstance(model, Model) else Path(model)
 
 
-def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
+def properties(facts: GateFacts, verdicts: list[BudgetVerdict]) -> dict[str, Any]:
     """What JUnit and other reports keep of a measurement."""
     comparison = facts.comparisons.get(BASELINE)
     alone = facts.solo or (comparison.candidate if comparison is not None else None)
@@ -128,15 +125,15 @@ def properties(facts: Facts, rulings: list[Ruling]) -> dict[str, Any]:
         "onnxruntime": environment.onnxruntime,
         "model_digest": facts.digest,
     }
-    for ruling in rulings:
-        found[f"verdict {ruling.budget.name}"] = ruling.verdict
+    for result in verdicts:
+        found[f"verdict {result.budget.name}"] = result.verdict
     if comparison is not None:
         found |= {"ratio": comparison.ratio, "lo": comparison.low, "hi": comparison.high}
         found["blocks"] = comparison.blocks
     if alone is not None:
         for name, quantile in (("p50_ns", 0.5), ("p95_ns", 0.95)):
             found[name] = alone.percentile_ns(quantile)
-        found["machine_fit"] = alone.fitness.fit
+        found["machine_fit"] = alone.noise_check.fit
     if facts.share is not None:
         found["int8_share"] = facts.share.int8_share
     return found
@@ -150,7 +147,5 @@ def one_at_a_time(path: Path | None = None) -> Iterator[None]:
         path: of the lock's file; one for each user by default.
     """
     lock = path or Path(tempfile.gettempdir()) / f"trimtab-latency-{getpass.getuser()}.lock"
-    with lock.open("a") as file:
-        for lock_it in [fcntl.flock] if fcntl else []:
-            lock_it(file, fcntl.LOCK_EX)
-        yield  # the system frees it with the file, also when the process dies
+    with FileLock(lock):  # the system frees it, also when the process dies
+        yield

@@ -1,4 +1,4 @@
-"""A gate's rulings as text, JSON, JUnit, Markdown, annotations, and for two dashboards."""
+"""A gate's verdicts as text, JSON, JUnit, Markdown, annotations, and for two dashboards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab.core.text import table
 
 from ..bench.budgets import Gate
 from .rules import OnInconclusive, exit_code, overall
-from .verdicts import Facts, Ruling
+from .verdicts import BudgetVerdict, GateFacts
 
 SIGNS = {"pass": "ok", "fail": "BROKEN", "inconclusive": "undecided"}
 ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
@@ -21,58 +21,58 @@ BENCHER = {"tail": "latency", "start": "latency", "memory": "memory", "size": "f
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """A gate that was run."""
 
     gate: Gate
-    facts: Facts
-    rulings: Sequence[Ruling]
+    facts: GateFacts
+    verdicts: Sequence[BudgetVerdict]
 
 
-def all_rulings(outcomes: Sequence[Outcome]) -> list[Ruling]:
+def all_verdicts(outcomes: Sequence[GateOutcome]) -> list[BudgetVerdict]:
     """Those of all gates."""
-    return [ruling for outcome in outcomes for ruling in outcome.rulings]
+    return [result for outcome in outcomes for result in outcome.verdicts]
 
 
-def lines(outcomes: Sequence[Outcome]) -> list[str]:
+def lines(outcomes: Sequence[GateOutcome]) -> list[str]:
     """For the terminal: a table for each gate, the evidence under it."""
     found: list[str] = []
     for outcome in outcomes:
         rows = [
-            [str(r.budget), SIGNS[r.verdict], _measured(r), _interval(r)] for r in outcome.rulings
+            [str(r.budget), SIGNS[r.verdict], _measured(r), _interval(r)] for r in outcome.verdicts
         ]
         found += [outcome.gate.name, *table(["budget", "verdict", "measured", "interval"], rows)]
-        found += [f"  {r.budget.name}: {r.evidence}" for r in outcome.rulings]
+        found += [f"  {r.budget.name}: {r.evidence}" for r in outcome.verdicts]
         found.append("")
-    return [*found, summary(all_rulings(outcomes))]
+    return [*found, summary(all_verdicts(outcomes))]
 
 
-def summary(rulings: Sequence[Ruling]) -> str:
+def summary(verdicts: Sequence[BudgetVerdict]) -> str:
     """One sentence on all budgets."""
-    counts = {v: sum(r.verdict == v for r in rulings) for v in SIGNS}
-    told = [f"{counts['pass']} of {len(rulings)} budgets held"]
+    counts = {v: sum(r.verdict == v for r in verdicts) for v in SIGNS}
+    told = [f"{counts['pass']} of {len(verdicts)} budgets held"]
     told += [f"{counts['fail']} broken"] if counts["fail"] else []
     told += [f"{counts['inconclusive']} undecided"] if counts["inconclusive"] else []
-    unfit = [r for r in rulings if r.unfit]
+    unfit = [r for r in verdicts if r.unfit]
     told += [f"{len(unfit)} of them for want of a quiet machine"] if unfit else []
     return ", ".join(told)
 
 
 def document(
-    outcomes: Sequence[Outcome], *, alpha: float, on_inconclusive: OnInconclusive
+    outcomes: Sequence[GateOutcome], *, alpha: float, on_inconclusive: OnInconclusive
 ) -> dict[str, Any]:
     """Everything, every sample included, as JSON values."""
-    rulings = all_rulings(outcomes)
+    verdicts = all_verdicts(outcomes)
     return {
         "kind": "gate",
-        "verdict": overall(rulings),
-        "exit_code": exit_code(rulings, on_inconclusive),
+        "verdict": overall(verdicts),
+        "exit_code": exit_code(verdicts, on_inconclusive),
         "alpha": alpha,
         "gates": [_gate_json(outcome) for outcome in outcomes],
     }
 
 
-def _gate_json(outcome: Outcome) -> dict[str, Any]:
+def _gate_json(outcome: GateOutcome) -> dict[str, Any]:
     gate, facts = outcome.gate, outcome.facts
     return {
         "name": gate.name,
@@ -80,45 +80,45 @@ def _gate_json(outcome: Outcome) -> dict[str, Any]:
         "digest": facts.digest,
         "baseline": gate.baseline,
         "provider": gate.provider,
-        "verdict": overall(outcome.rulings),
+        "verdict": overall(outcome.verdicts),
         "interrupted": facts.interrupted,
-        "budgets": [r.to_json() for r in outcome.rulings],
+        "budgets": [r.to_json() for r in outcome.verdicts],
         "comparisons": {name: c.to_json() for name, c in facts.comparisons.items()},
         "solo": facts.solo and facts.solo.to_json(),
-        "card": facts.card and facts.card.to_json(),
-        "start_fitness": facts.start_fitness.to_json(),
+        "card": facts.startup_costs and facts.startup_costs.to_json(),
+        "start_fitness": facts.startup_noise_check.to_json(),
         "quality": [q.to_json() for q in facts.quality] if facts.quality else None,
         "share": facts.share and facts.share.to_json(),
         "providers": facts.providers,
     }
 
 
-def junit(outcomes: Sequence[Outcome]) -> str:
+def junit(outcomes: Sequence[GateOutcome]) -> str:
     """JUnit XML: a suite for each gate, a case for each budget; undecided ones are skipped."""
     root = ET.Element("testsuites", name="trimtab gate")
     for outcome in outcomes:
-        rulings = outcome.rulings
+        verdicts = outcome.verdicts
         suite = ET.SubElement(
             root,
             "testsuite",
             name=_plain(outcome.gate.name),
-            tests=str(len(rulings)),
-            failures=str(sum(r.verdict == "fail" for r in rulings)),
-            skipped=str(sum(r.verdict == "inconclusive" for r in rulings)),
+            tests=str(len(verdicts)),
+            failures=str(sum(r.verdict == "fail" for r in verdicts)),
+            skipped=str(sum(r.verdict == "inconclusive" for r in verdicts)),
             errors="0",
         )
-        for ruling in rulings:
+        for result in verdicts:
             case = ET.SubElement(
                 suite,
                 "testcase",
                 classname=_plain(outcome.gate.name),
-                name=_plain(str(ruling.budget)),
+                name=_plain(str(result.budget)),
             )
-            if ruling.verdict == "pass":
-                ET.SubElement(case, "system-out").text = _plain(ruling.evidence)
+            if result.verdict == "pass":
+                ET.SubElement(case, "system-out").text = _plain(result.evidence)
             else:
-                tag = "failure" if ruling.verdict == "fail" else "skipped"
-                ET.SubElement(case, tag, message=_plain(ruling.evidence))
+                tag = "failure" if result.verdict == "fail" else "skipped"
+                ET.SubElement(case, tag, message=_plain(result.evidence))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -128,17 +128,17 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(outcomes: Sequence[GateOutcome]) -> str:
     """A table for a job's summary or a comment."""
-    rulings = all_rulings(outcomes)
-    found = [f"### {ICONS[overall(rulings)]} trimtab gate: {summary(rulings)}", ""]
+    verdicts = all_verdicts(outcomes)
+    found = [f"### {ICONS[overall(verdicts)]} trimtab gate: {summary(verdicts)}", ""]
     for outcome in outcomes:
         found += [f"**{_cell(outcome.gate.name)}**", ""]
         found += ["| budget | verdict | measured | evidence |", "|---|---|---:|---|"]
         found += [
             f"| {_cell(str(r.budget))} | {ICONS[r.verdict]} {r.verdict} "
             f"| {_cell(_measured(r))} | {_cell(r.evidence)} |"
-            for r in outcome.rulings
+            for r in outcome.verdicts
         ]
         found.append("")
     return "\n".join(found)
@@ -148,17 +148,17 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def workflow_commands(outcomes: Sequence[Outcome], file: str) -> list[str]:
+def workflow_commands(outcomes: Sequence[GateOutcome], file: str) -> list[str]:
     """GitHub workflow commands: an error for each broken budget, a warning for undecided ones."""
     found = []
     for outcome in outcomes:
-        for ruling in outcome.rulings:
-            if ruling.verdict == "pass":
+        for result in outcome.verdicts:
+            if result.verdict == "pass":
                 continue
-            level = "error" if ruling.verdict == "fail" else "warning"
-            place = f"file={_property(file)},line={max(1, ruling.budget.line)}"
-            title = _property(f"{outcome.gate.name}: {ruling.budget}")
-            found.append(f"::{level} {place},title={title}::{_escaped(ruling.evidence)}")
+            level = "error" if result.verdict == "fail" else "warning"
+            place = f"file={_property(file)},line={max(1, result.budget.line)}"
+            title = _property(f"{outcome.gate.name}: {result.budget}")
+            found.append(f"::{level} {place},title={title}::{_escaped(result.evidence)}")
     return found
 
 
@@ -170,33 +170,33 @@ def _property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def bencher(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float]]]:
+def bencher(outcomes: Sequence[GateOutcome]) -> dict[str, dict[str, dict[str, float]]]:
     """Bencher Metric Format: benchmark, measure, value with bounds; times in nanoseconds."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for outcome in outcomes:
-        for ruling in outcome.rulings:
-            if ruling.value is None:
+        for result in outcome.verdicts:
+            if result.value is None:
                 continue
-            kind = ruling.budget.kind
+            kind = result.budget.kind
             shared = kind in {"tail", "start"}
-            name = f"{outcome.gate.name} {ruling.budget.name}" if shared else outcome.gate.name
-            measure = BENCHER.get(kind, ruling.budget.name.replace("_", "-"))
-            figures = {"value": ruling.value}
+            name = f"{outcome.gate.name} {result.budget.name}" if shared else outcome.gate.name
+            measure = BENCHER.get(kind, result.budget.name.replace("_", "-"))
+            figures = {"value": result.value}
             bounds: Mapping[str, float | None] = {
-                "lower_value": ruling.low,
-                "upper_value": ruling.high,
+                "lower_value": result.low,
+                "upper_value": result.high,
             }
             figures |= {k: v for k, v in bounds.items() if v is not None and abs(v) < float("inf")}
             found.setdefault(name, {})[measure] = figures
     return found
 
 
-def benchmark_action(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def benchmark_action(outcomes: Sequence[GateOutcome]) -> list[dict[str, Any]]:
     """github-action-benchmark, `customSmallerIsBetter`: what shrinks when it gets better."""
     found: list[dict[str, Any]] = []
     for outcome in outcomes:
-        for ruling in outcome.rulings:
-            kind, value = ruling.budget.kind, ruling.value
+        for result in outcome.verdicts:
+            kind, value = result.budget.kind, result.value
             if value is None or kind in {"share", "provider"}:
                 continue
             if kind == "ratio":  # a speed; its inverse is the time relative to the reference's
@@ -204,23 +204,23 @@ def benchmark_action(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             else:
                 unit = {"tail": "ns", "start": "ns", "quality": "drop"}.get(kind, "bytes")
             entry = {
-                "name": f"{outcome.gate.name}: {ruling.budget.name}",
+                "name": f"{outcome.gate.name}: {result.budget.name}",
                 "unit": unit,
                 "value": value,
-                "extra": ruling.evidence,
+                "extra": result.evidence,
             }
-            if kind == "ratio" and ruling.low and ruling.high and ruling.high < float("inf"):
-                entry["range"] = f"{1 / ruling.high:.3f} - {1 / ruling.low:.3f}"
+            if kind == "ratio" and result.low and result.high and result.high < float("inf"):
+                entry["range"] = f"{1 / result.high:.3f} - {1 / result.low:.3f}"
             found.append(entry)
     return found
 
 
-def _measured(ruling: Ruling) -> str:
-    return "-" if ruling.value is None else ruling.budget.told(ruling.value)
+def _measured(result: BudgetVerdict) -> str:
+    return "-" if result.value is None else result.budget.value_text(result.value)
 
 
-def _interval(ruling: Ruling) -> str:
-    if ruling.low is None or ruling.high is None:
+def _interval(result: BudgetVerdict) -> str:
+    if result.low is None or result.high is None:
         return ""
-    high = "inf" if ruling.high == float("inf") else ruling.budget.told(ruling.high)
-    return f"[{ruling.budget.told(ruling.low)}, {high}]"
+    high = "inf" if result.high == float("inf") else result.budget.value_text(result.high)
+    return f"[{result.budget.value_text(result.low)}, {high}]"

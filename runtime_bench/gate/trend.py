@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..bench.budgets import Budget, rule_of
-from ..stats.change_points import SHORTEST, Step, find_steps
+from ..stats.change_points import SHORTEST, ChangePoint, find_change_points
 from .history import Point, Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -36,7 +36,7 @@ def lines(series: Sequence[Series]) -> list[str]:
 
 def _series_lines(series: Series) -> list[str]:
     values = [p.value for p in series.points]
-    told = Budget(series.budget).told
+    told = Budget(series.budget).value_text
     newest = series.points[-1]
     found = [
         f"{series.gate}: {series.budget}",
@@ -47,7 +47,7 @@ def _series_lines(series: Series) -> list[str]:
     ]
     if len(values) > 1:
         found.append(f"  {spark(values)}")
-    steps = find_steps(values)
+    steps = find_change_points(values)
     found += [f"  {_step_line(series, step)}" for step in steps]
     if not steps:
         few = f" (needs {2 * SHORTEST} runs)" if len(values) < 2 * SHORTEST else ""
@@ -55,19 +55,19 @@ def _series_lines(series: Series) -> list[str]:
     return found
 
 
-def _step_line(series: Series, step: Step) -> str:
-    told = Budget(series.budget).told
+def _step_line(series: Series, step: ChangePoint) -> str:
+    told = Budget(series.budget).value_text
     way = "worse" if worse(series.budget, step) else "better"
     levels = f"{told(step.before)} -> {told(step.after)} ({step.change:+.1%})"
     return f"{way}: {levels} at {series.points[step.index].at}{_cause(series.points, step)}"
 
 
-def worse(budget: str, step: Step) -> bool:
+def worse(budget: str, step: ChangePoint) -> bool:
     """Whether the step went the wrong way."""
     return (step.after > step.before) == (rule_of(budget).kind in COSTS)
 
 
-def _cause(points: Sequence[Point], step: Step) -> str:
+def _cause(points: Sequence[Point], step: ChangePoint) -> str:
     """What else changed there: model or onnxruntime; where neither did, that is said."""
     old, new = points[step.index - 1], points[step.index]
     changed = []
@@ -117,6 +117,6 @@ def _series_json(series: Series) -> dict[str, Any]:
                 "change": step.change,
                 "worse": worse(series.budget, step),
             }
-            for step in find_steps(values)
+            for step in find_change_points(values)
         ],
     }

@@ -1,32 +1,31 @@
-"""What a gate knows and what it says: facts in, rulings out."""
+"""What a gate knows and what it says: facts in, verdicts out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.metric import Quality
 from trimtab.core.ort.running import Share
 
 from ..bench.budgets import Budget
-from ..machine.noise_check import Fitness
-from ..measure.startup import Card
+from ..machine.noise_check import NoiseCheck
+from ..measure.startup import StartupCosts
 from ..measure.values import Comparison, Measurement
-
-Ruled = Literal["pass", "fail", "inconclusive"]
+from ..stats.verdict import LimitVerdict
 
 
 @dataclass(frozen=True)
-class Facts:
+class GateFacts:
     """What was measured for one gate; what was not, or could not be, is None.
 
     Attributes:
         comparisons: the model (candidate) against each reference (base), by the reference's name.
         solo: the model alone.
-        card: its start-up costs.
-        start_fitness: of the machine while the card was made.
+        startup_costs: its load time, first run and peak memory in fresh processes.
+        startup_noise_check: of the machine while the start-up costs were measured.
         size_bytes: of its file.
         quality: of the model and of the baseline.
         share: what of it runs in int8.
@@ -39,8 +38,8 @@ class Facts:
 
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     solo: Measurement | None = None
-    card: Card | None = None
-    start_fitness: Fitness = field(default_factory=Fitness)
+    startup_costs: StartupCosts | None = None
+    startup_noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     size_bytes: int | None = None
     quality: tuple[Quality, Quality] | None = None
     share: Share | None = None
@@ -52,7 +51,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class BudgetVerdict:
     """The verdict on one budget.
 
     Attributes:
@@ -66,7 +65,7 @@ class Ruling:
     """
 
     budget: Budget
-    verdict: Ruled
+    verdict: LimitVerdict
     evidence: str
     value: float | None = None
     low: float | None = None

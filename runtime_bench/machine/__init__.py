@@ -1,1 +1,1 @@
-"""What the machine is, whether it is quiet enough to measure on, what its providers take."""
+"""The machine: its environment, its noise, the nodes that its execution providers run."""

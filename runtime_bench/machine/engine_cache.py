@@ -1,7 +1,7 @@
-"""Where TensorRT keeps engines and timings: building one takes minutes, loading it a second.
+"""Cache of TensorRT's engines and timings: building an engine takes minutes, loading it a second.
 
-An engine is right for one GPU, driver, TensorRT, onnxruntime and model only, so each combination
-has a folder of its own.
+An engine is valid for one GPU, driver, TensorRT, onnxruntime and model only, so each combination
+has its own folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 
 
 def cache_options(config: SessionConfig, source: Model | Path) -> dict[str, str]:
-    """TensorRT's options to keep engines and timings of a model; none for other providers."""
+    """Return TensorRT's options that keep a model's engines and timings; none for others."""
     if config.provider != TENSORRT or TENSORRT not in available_providers():
         return {}
     import onnxruntime
@@ -52,7 +52,7 @@ def cache_options(config: SessionConfig, source: Model | Path) -> dict[str, str]
 def cache_folder(
     root: Path, gpu: GpuState | None, *, tensorrt: str, onnxruntime: str, digest: str
 ) -> Path:
-    """The folder of one combination: readable parts, then a digest of all of them and the model."""
+    """Return the folder of one combination: readable parts, then a digest that covers the model."""
     name, driver = (gpu.name, gpu.driver) if gpu else (UNKNOWN, UNKNOWN)
     key = (name, driver, tensorrt, onnxruntime, digest)
     parts = (name, f"driver {driver}", f"trt {tensorrt}", f"ort {onnxruntime}")
@@ -62,7 +62,7 @@ def cache_folder(
 
 @functools.cache
 def tensorrt_version() -> str:
-    """Version of TensorRT's libraries, `unknown` where it cannot be told."""
+    """Return the version of TensorRT's libraries, `unknown` if it cannot be found."""
     for name in DISTRIBUTIONS:
         try:
             return metadata.version(name)

@@ -1,4 +1,4 @@
-"""Where a measurement was taken: facts that name the machine and its software."""
+"""The environment of a measurement: facts that identify the machine and its software."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from trimtab.core.target import cpu_flags, usable_cpus
 
 from .gpu import GpuState
-from .system import text_of
+from .system import read_text
 
 #: The flags that choose between onnxruntime's kernels.
 KERNEL_FLAGS = (
@@ -38,16 +38,16 @@ class Environment:
     Attributes:
         cpu: its model name.
         flags: instruction-set flags that choose kernels.
-        cpus: CPUs that may be used: affinity mask cut by the cgroup's quota.
+        cpus: CPUs that may be used: the affinity mask limited by the cgroup's quota.
         affinity: numbers of the CPUs in the affinity mask.
-        quota: CPUs by the cgroup's quota, None without one.
-        governor: of the first CPU's frequency, empty where it cannot be read.
+        quota: CPUs by the cgroup's quota; None without one.
+        governor: frequency governor of the first CPU; empty if it cannot be read.
         system: kernel and architecture.
         python: version.
         onnxruntime: version.
         numpy: version.
-        gpu: model name of the GPU that it ran on, empty for the CPU.
-        driver: the GPU's.
+        gpu: model name of the GPU that it ran on; empty for the CPU.
+        driver: version of the GPU's driver.
     """
 
     cpu: str
@@ -65,10 +65,10 @@ class Environment:
 
     @classmethod
     def here(cls, gpu: GpuState | None = None) -> Environment:
-        """This process's.
+        """Describe this process's environment.
 
         Args:
-            gpu: the GPU that runs the models, None where the CPU does.
+            gpu: the GPU that runs the models; None for the CPU.
         """
         import onnxruntime
 
@@ -79,7 +79,7 @@ class Environment:
             cpus=usable_cpus(),
             affinity=_affinity(),
             quota=_quota(),
-            governor=text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
+            governor=read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             python=platform.python_version(),
             onnxruntime=onnxruntime.__version__,
@@ -89,10 +89,10 @@ class Environment:
         )
 
     def machine_class(self) -> str:
-        """A key under which absolute latencies compare: CPU, flags, CPUs, GPU, software.
+        """Return the key of machines with comparable latencies: CPU, flags, CPUs, GPU, software.
 
-        The kernel's version and the affinity's numbers are left out: they change from one hosted
-        runner to the next without another speed.
+        The kernel's version and the numbers of the affinity mask are left out: they differ between
+        hosted runners of the same speed.
         """
         kind: tuple[object, ...]
         kind = (self.cpu, self.flags, self.cpus, platform.machine(), self.onnxruntime)
@@ -102,13 +102,13 @@ class Environment:
         return f"{short}-{self.cpus}cpu-{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, and the machine class, as JSON values."""
+        """Return all fields, and the machine class, as JSON values."""
         plain = dict(self.__dict__, flags=list(self.flags), affinity=list(self.affinity))
         return plain | {"machine_class": self.machine_class()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Environment:
-        """The environment that `to_json` wrote."""
+        """Read the environment that `to_json` wrote."""
         fields = {k: v for k, v in value.items() if k != "machine_class"}
         fields["flags"], fields["affinity"] = tuple(fields["flags"]), tuple(fields["affinity"])
         return cls(**fields)
@@ -122,12 +122,12 @@ def _affinity() -> tuple[int, ...]:
 
 
 def _quota() -> float | None:
-    parts = text_of("/sys/fs/cgroup/cpu.max").split()
+    parts = read_text("/sys/fs/cgroup/cpu.max").split()
     return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
 
 
 def _cpu_name() -> str:
-    for line in text_of("/proc/cpuinfo").splitlines():
+    for line in read_text("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in {"model name", "hardware", "cpu model"}:
             return value.strip()

@@ -1,4 +1,4 @@
-"""Facts of an NVIDIA GPU, as `nvidia-smi` tells them; none where there is no such tool."""
+"""The state of an NVIDIA GPU as reported by `nvidia-smi`; None without that tool."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import SessionConfig
 
-#: Answers for the fields, in their order; None where the tool, the GPU or a field is missing.
+#: Values of the fields, in their order; None if the tool, the GPU or a field is missing.
 Ask = Callable[[Sequence[str], str], "list[str] | None"]
 TOOL, TOOL_SECONDS = "nvidia-smi", 20.0
 FACTS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "temperature.gpu")
-#: Newer drivers call it an event; the older name stays longest on those that know both.
+#: Newer drivers say event, older ones throttle.
 REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 #: Microseconds since the driver was loaded.
 COUNTERS = tuple(
@@ -26,8 +26,8 @@ COUNTERS = tuple(
         "hw_power_brake_slowdown",
     )
 )
-#: Bits of the active reasons that slow the clock against its setting; idling and the user's own
-#: settings are none. Source: NVML's nvmlClocksEventReasons.
+#: Bits of the active reasons that slow the clock below its setting; idling and the user's own
+#: settings do not count. Source: NVML's nvmlClocksEventReasons.
 SLOWING: Mapping[int, str] = {
     0x04: "its power limit",
     0x08: "a slowdown of the hardware",
@@ -35,16 +35,16 @@ SLOWING: Mapping[int, str] = {
     0x40: "its temperature (hardware)",
     0x80: "the power supply's brake",
 }
-#: Share of the time in which the clock may have been slowed.
+#: Largest share of the time in which the clock may be slowed.
 SLOWED_SHARE = 0.01
 
 
 def nvidia_smi(fields: Sequence[str], device: str) -> list[str] | None:
-    """Ask the tool for fields of one device."""
-    asked = [TOOL, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    """Query `nvidia-smi` for fields of one device."""
+    query = [TOOL, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(  # noqa: S603 - fields are ours, the device a number or an id
-            [*asked, "-i", device],
+            [*query, "-i", device],
             capture_output=True,
             text=True,
             timeout=TOOL_SECONDS,
@@ -58,17 +58,17 @@ def nvidia_smi(fields: Sequence[str], device: str) -> list[str] | None:
 
 @dataclass(frozen=True)
 class GpuState:
-    """A GPU at one moment.
+    """State of a GPU at one moment.
 
     Attributes:
-        name: its model.
-        driver: version.
-        clock_mhz: of its multiprocessors now, None where unknown.
-        most_mhz: the highest that it can have.
-        celsius: its temperature.
-        reasons: bits of what limits its clock now.
-        slowed_us: time since the driver was loaded in which its clock was slowed, None where the
-            driver does not count.
+        name: model name.
+        driver: version of the driver.
+        clock_mhz: current clock of the multiprocessors; None if unknown.
+        most_mhz: highest clock.
+        celsius: temperature.
+        reasons: bits of what limits the clock now.
+        slowed_us: time since the driver was loaded in which the clock was slowed; None if the
+            driver does not count it.
     """
 
     name: str
@@ -81,7 +81,7 @@ class GpuState:
 
     @classmethod
     def of(cls, config: SessionConfig, ask: Ask | None = None) -> GpuState | None:
-        """The GPU that a configuration runs on, unknown where nobody tells; None for a CPU."""
+        """Return the state of the GPU that a configuration runs on; None for a CPU."""
         if memory_of(config.provider) != "cuda":
             return None
         device = smi_device(str(config.provider_options.get("device_id", "0")))
@@ -89,22 +89,22 @@ class GpuState:
 
     @classmethod
     def now(cls, device: str = "0", ask: Ask | None = None) -> GpuState | None:
-        """The state of a device, None where it cannot be told."""
+        """Return the state of a device; None if it cannot be queried."""
         ask = ask or nvidia_smi
         facts = ask(FACTS, device)
         if facts is None:
             return None
-        told = next((found for name in REASONS if (found := ask((name,), device))), ["0"])
+        reasons = next((found for name in REASONS if (found := ask((name,), device))), ["0"])
         counted = [_number(text) for text in ask(COUNTERS, device) or []]
         known = [n for n in counted if n is not None]
         name, driver, *texts = facts
         clock, most, celsius = (_number(text) for text in texts)
         slowed = sum(known) if known else None
-        return cls(name, driver, clock, most, celsius, _number(told[0]) or 0, slowed)
+        return cls(name, driver, clock, most, celsius, _number(reasons[0]) or 0, slowed)
 
 
 def smi_device(device: str) -> str:
-    """What `nvidia-smi` calls the device that CUDA counts, which may see a part of all only."""
+    """Return the name for `nvidia-smi` of a CUDA device; CUDA may see only some of all GPUs."""
     visible = [v.strip() for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     index = int(device) if device.isdigit() else 0
     return visible[index] if index < len(visible) and visible[index] else device
@@ -113,11 +113,11 @@ def smi_device(device: str) -> str:
 def disturbances(
     before: GpuState | None, after: GpuState | None, wall_ns: float
 ) -> tuple[dict[str, float], list[str]]:
-    """Figures of the GPU over a measurement, and a sentence for each that makes it unfit."""
+    """Return figures of the GPU over a measurement, and a sentence for each that is too large."""
     if after is None:
         return {}, []
-    told = {"clock": after.clock_mhz, "clock_most": after.most_mhz, "celsius": after.celsius}
-    facts = {f"gpu_{name}": float(value) for name, value in told.items() if value is not None}
+    known = {"clock": after.clock_mhz, "clock_most": after.most_mhz, "celsius": after.celsius}
+    facts = {f"gpu_{name}": float(value) for name, value in known.items() if value is not None}
     reasons = [
         f"the GPU's clock is slowed by {why}: let it cool, or lock its clock lower"
         for bit, why in SLOWING.items()
@@ -137,5 +137,5 @@ def disturbances(
 def _number(text: str) -> int | None:
     try:
         return int(text, 0) if text.startswith("0x") else int(float(text))
-    except ValueError:  # "[N/A]" and the like
+    except ValueError:  # such as "[N/A]"
         return None

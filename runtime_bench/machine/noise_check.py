@@ -1,4 +1,4 @@
-"""What happened while a measurement was taken, and whether that makes its machine unfit."""
+"""The noise check: disturbances during a measurement, and whether they make it unreliable."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 from trimtab.core.ort.session import SessionConfig
 
 from .gpu import GpuState, disturbances
-from .system import text_of, word_after
+from .system import number_after, read_text
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counters that only grow; the difference of two tells what happened between.
+    """Counters that only grow; the difference of two shows what happened in between.
 
     Attributes:
         at_ns: monotonic time.
-        steal: share of a CPU second that the hypervisor gave to others, in ticks, all CPUs.
+        steal: ticks of all CPUs that the hypervisor gave to others.
         ticks: all ticks of all CPUs.
-        pressure_us: time in which some task waited for a CPU (PSI), None where unknown.
-        throttled: periods in which the cgroup's quota stopped us, None where unknown.
-        gpu: the GPU that runs the models, None where the CPU does.
+        pressure_us: time in which some task waited for a CPU (PSI); None if unknown.
+        throttled: periods in which the cgroup's quota stopped this process; None if unknown.
+        gpu: the GPU that runs the models; None for the CPU.
     """
 
     at_ns: int
@@ -38,31 +38,31 @@ class Snapshot:
 
     @classmethod
     def now(cls, config: SessionConfig | None = None) -> Snapshot:
-        """The counters of this moment; those that this system lacks stay unknown.
+        """Read the counters; those that this system lacks stay unknown.
 
         Args:
-            config: how the models run, which tells whether a GPU is to be watched.
+            config: session configuration, which says whether to watch a GPU.
         """
         gpu = GpuState.of(config) if config is not None else None
-        fields = [int(f) for f in text_of("/proc/stat").partition("\n")[0].split()[1:9]]
+        fields = [int(f) for f in read_text("/proc/stat").partition("\n")[0].split()[1:9]]
         steal = fields[7] if len(fields) > 7 else 0
-        pressure = word_after(
-            text_of("/proc/pressure/cpu").partition("\n")[0].replace("=", " "), "total"
+        pressure = number_after(
+            read_text("/proc/pressure/cpu").partition("\n")[0].replace("=", " "), "total"
         )
-        throttled = word_after(text_of("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
+        throttled = number_after(read_text("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
         return cls(time.monotonic_ns(), steal, sum(fields), pressure, throttled, gpu)
 
 
 @dataclass(frozen=True)
-class Fitness:
-    """Whether absolute latencies taken here can be trusted, and why not.
+class NoiseCheck:
+    """Result of the noise check.
 
     Attributes:
-        fit: whether they can.
+        fit: true where absolute latencies can be trusted.
         reasons: one sentence for each disturbance, with its figure and what to do.
         facts: the figures: steal and pressure as shares of time, throttled periods, involuntary
-            switches per run, the canary's 90th percentile over its median; of a GPU its clock in
-            MHz, its temperature and the share of time in which its clock was slowed.
+            switches per run, the canary's 90th percentile over its median; of a GPU the clock in
+            MHz, the temperature and the share of time in which the clock was slowed.
     """
 
     fit: bool = True
@@ -70,33 +70,33 @@ class Fitness:
     facts: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return all fields as JSON values."""
         return {"fit": self.fit, "reasons": list(self.reasons), "facts": dict(self.facts)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Fitness:
-        """The fitness that `to_json` wrote."""
+    def from_json(cls, value: Mapping[str, Any]) -> NoiseCheck:
+        """Read the noise check that `to_json` wrote."""
         return cls(value["fit"], tuple(value["reasons"]), value["facts"])
 
 
-#: Fact, its largest value on a machine that is quiet enough, what it says, what to do.
+#: Fact, its largest value on a quiet machine, message, advice.
 LIMITS: tuple[tuple[str, float, str, str], ...] = (
     ("steal", 0.02, "the hypervisor took {:.1%} of the CPU time", "use a machine of your own"),
     ("pressure", 0.20, "tasks waited for a CPU {:.0%} of the time", "stop other work here"),
-    ("throttled", 0, "the cgroup's quota stopped us {:.0f} times", "raise it or use less threads"),
+    ("throttled", 0, "the cgroup's quota stopped us {:.0f} times", "raise it or use fewer threads"),
     ("switches", 0.05, "{:.2f} involuntary switches per run", "stop other work here"),
     ("canary", 1.5, "a constant kernel varied {:.2f} fold", "stop other work, fix the clock rate"),
 )
 
 
-def fit_to_measure(
+def check_noise(
     before: Snapshot,
     after: Snapshot,
     *,
     canary_ns: Sequence[float] = (),
     switches: Sequence[int] = (),
-) -> Fitness:
-    """Judge a machine by what happened while it measured.
+) -> NoiseCheck:
+    """Check for disturbances between two snapshots.
 
     Args:
         before: counters at the start.
@@ -123,14 +123,14 @@ def fit_to_measure(
         for name, limit, text, advice in LIMITS
         if facts.get(name, 0) > limit
     ) + tuple(slowed)
-    return Fitness(not reasons, reasons, facts)
+    return NoiseCheck(not reasons, reasons, facts)
 
 
 def canary(now: Callable[[], int] = time.perf_counter_ns) -> int:
-    """Nanoseconds of a constant piece of work, the best of three: what changes is the machine.
+    """Time a constant kernel in nanoseconds, the best of three: if it varies, the machine does.
 
-    It multiplies integers, since a float product would go to BLAS, whose threads spin afterwards
-    and take CPUs from what is measured.
+    It multiplies integers, since a float product would use BLAS, whose threads spin afterwards and
+    take CPUs from what is measured.
     """
     square = _square()
     times = []

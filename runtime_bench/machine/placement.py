@@ -1,4 +1,4 @@
-"""Where a model really ran, and what it costs to bring its tensors there and back."""
+"""Placement of a model's nodes on providers, and the cost of copying its tensors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Placement:
-    """A session on another provider than the CPU's. Copies are no part of a run's latency.
+    """Placement of a session on a provider other than the CPU's; latencies exclude the copies.
 
     Attributes:
-        provider: that was asked for.
-        memory: where inputs and outputs are during a run: `cuda`, ..., or `cpu` where the provider
+        provider: the requested provider.
+        memory: location of inputs and outputs during a run: `cuda`, ..., or `cpu` if the provider
             copies in each run.
-        nodes: number of nodes by the provider that got them; empty where onnxruntime cannot tell.
-        elsewhere: the nodes that the provider did not get, "NonZero 'mask'".
+        nodes: number of nodes by assigned provider; empty if onnxruntime does not report it.
+        elsewhere: nodes that the provider did not get, "NonZero 'mask'".
         copy_in_ns: times to copy all inputs to the device.
         copy_out_ns: times to copy all outputs back.
         in_bytes: size of all inputs.
         out_bytes: size of all outputs.
-        cuda_graph: whether runs replay a captured CUDA graph.
+        cuda_graph: true where runs replay a captured CUDA graph.
     """
 
     provider: str
@@ -37,21 +37,21 @@ class Placement:
 
     @property
     def median_in_ns(self) -> float | None:
-        """Median of the copies to the device, None where there were none."""
+        """Median of the copies to the device; None without copies."""
         return float(median(self.copy_in_ns)) if self.copy_in_ns else None
 
     @property
     def median_out_ns(self) -> float | None:
-        """Median of the copies back, None where there were none."""
+        """Median of the copies back; None without copies."""
         return float(median(self.copy_out_ns)) if self.copy_out_ns else None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
         return plain | {"nodes": dict(self.nodes)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Placement:
-        """The placement that `to_json` wrote."""
+        """Read the placement that `to_json` wrote."""
         lists = {k: tuple(value[k]) for k in ("elsewhere", "copy_in_ns", "copy_out_ns")}
         return cls(**{**value, **lists})

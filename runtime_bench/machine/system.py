@@ -1,18 +1,18 @@
-"""Reading what the system tells in files, where it tells."""
+"""Values read from the system's files, where it has them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def word_after(text: str, name: str) -> int | None:
-    """The number that follows a name, None where the name is not there."""
+def number_after(text: str, name: str) -> int | None:
+    """Return the number that follows a name; None if the name is missing."""
     words = text.split()
     return int(words[words.index(name) + 1]) if name in words else None
 
 
-def text_of(path: str) -> str:
-    """A file of the system, empty where it cannot be read."""
+def read_text(path: str) -> str:
+    """Read a file of the system; empty if it cannot be read."""
     try:
         return Path(path).read_text()
     except OSError:
@@ -20,7 +20,7 @@ def text_of(path: str) -> str:
 
 
 def temperature() -> float | None:
-    """Of the hottest sensor in degrees Celsius, None where there is none."""
-    found = [text_of(str(p)).strip() for p in Path("/sys/class/thermal").glob("*/temp")]
+    """Return the temperature of the hottest sensor in degrees Celsius; None without sensors."""
+    found = [read_text(str(p)).strip() for p in Path("/sys/class/thermal").glob("*/temp")]
     values = [int(text) / 1000 for text in found if text.lstrip("-").isdigit()]
     return max(values, default=None)

@@ -1,1 +1,1 @@
-"""One run: contenders side by side, in this process or in workers, and their samples."""
+"""Measuring: contenders side by side, in this process or in workers, and their samples."""

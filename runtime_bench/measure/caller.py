@@ -1,4 +1,4 @@
-"""A session with what it is fed, ready to be called: on arrays, or on tensors of a device."""
+"""A session with its feeds, ready to be called: on arrays, or on tensors of a device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
-from .io_binding import Bound
+from .io_binding import BoundCaller
 from .timing import time_calls
 
-#: Copies of each direction that are timed.
+#: Timed copies in each direction.
 COPIES = 20
 
 
@@ -24,15 +24,15 @@ class Caller(Protocol):
         ...
 
     def time(self, runs: int) -> Runs:
-        """Time that many runs in a row."""
+        """Time a number of consecutive runs."""
         ...
 
 
-class Plain:
-    """`session.run` on arrays, as on a CPU everybody does.
+class ArrayCaller:
+    """`session.run` on arrays, as on a CPU.
 
     Args:
-        session: of onnxruntime.
+        session: onnxruntime session.
         feeds: arrays by input name.
     """
 
@@ -46,24 +46,24 @@ class Plain:
         return self._run(self._names, self._feeds)
 
     def time(self, runs: int) -> Runs:
-        """Time that many runs, with nothing else inside."""
+        """Time a number of consecutive runs, with nothing else in between."""
         run, names, feeds = self._run, self._names, self._feeds
         return time_calls(lambda: run(names, feeds), runs)
 
 
 def caller_of(session: Any, feeds: Feeds, config: SessionConfig) -> Caller:
-    """The way in which a provider's sessions are timed."""
+    """Return the caller that suits a provider: on arrays, or with bound tensors of a device."""
     return (
-        Plain(session, feeds)
+        ArrayCaller(session, feeds)
         if memory_of(config.provider) is None
-        else Bound(session, feeds, config)
+        else BoundCaller(session, feeds, config)
     )
 
 
 def placement_of(caller: Caller, name: str) -> Placement | None:
-    """Where the nodes of a caller that has run are; None for the CPU's own provider.
+    """Return the placement of a caller's nodes, after a run; None for the CPU's own provider.
 
     Raises:
-        RunError: all fell back.
+        RunError: all nodes fell back to the CPU.
     """
-    return caller.placement(COPIES, name) if isinstance(caller, Bound) else None
+    return caller.placement(COPIES, name) if isinstance(caller, BoundCaller) else None

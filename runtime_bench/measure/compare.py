@@ -1,4 +1,4 @@
-"""Models against each other in one run, and models side by side."""
+"""Comparison of models in one run, with a verdict (`compare`) or without (`measure`)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from trimtab.core.progress import Progress, Silent
 from ..machine.noise_check import Snapshot, canary
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
-from ..stats.verdict import settled
-from .contender import Arm, Runs
+from ..stats.verdict import is_decided
+from .contender import Contender, Runs
 from .feeds import check_same_inputs, make_feeds
-from .in_process import InProcessArm, quiet
-from .pacing import Plan, warm_up
-from .sampling import Pair, Sampler, SideBySide
+from .in_process import InProcessContender, without_spinning
+from .pacing import BlockPlan, warm_up
+from .sampling import BlockPair, Sampler, SideBySide
 from .subject import ModelOrPath, Reporter, Subject, size_bytes
-from .subprocess_contender import ProcessArm
+from .subprocess_contender import SubprocessContender
 from .values import Comparison, Measurement
 
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
 
-MakeArm = Callable[[Model | Path, str], Arm]
-#: Runs of each model that `measure` wants at least, time permitting: enough for a 99th percentile.
+MakeContender = Callable[[Model | Path, str], Contender]
+#: Fewest runs of each model in `measure`, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
 
 
@@ -47,53 +47,55 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     progress: Progress | None = None,
     in_process: bool = False,
     until: Callable[[PairedTest], bool] | None = None,
-    make_arm: MakeArm | None = None,
+    make_contender: MakeContender | None = None,
 ) -> list[Comparison]:
-    """Measure candidates against a base, all interleaved, and judge each.
+    """Measure candidates against a base, all interleaved, and decide a verdict on each.
 
     Args:
-        base: a model or an `.onnx` file.
+        base: model or `.onnx` file.
         candidates: models that take the same inputs.
-        feeds: arrays by input name; random ones where None.
-        config: how sessions are built; the defaults where None.
-        max_seconds: of all together; it stops earlier when all verdicts stand.
+        feeds: arrays by input name (default random).
+        config: session configuration.
+        max_seconds: time limit of all together; it stops earlier when all are decided.
         alpha: bound on the probability of any wrong verdict, shared by the candidates.
-        resolution: relative difference that counts as none.
-        seed: of the order of blocks.
-        progress: where to tell how far it is.
-        in_process: sessions in this process, instead of a process for each.
-        until: when a pair is settled; the default is a verdict and an interval no wider than the
-            resolution on each side.
-        make_arm: makes the arm of a model; the default follows `in_process`.
+        resolution: relative difference below which two models count as equal.
+        seed: random seed of the order of blocks (default 0).
+        progress: progress reporter.
+        in_process: run sessions in this process instead of one process each.
+        until: stopping rule of a pair; by default it stops at a verdict and an interval no wider
+            than the resolution on each side.
+        make_contender: factory of a model's contender; by default it follows `in_process`.
 
     Returns:
-        One comparison per candidate, in their order. A candidate that crashed, hung or was refused
-        has its `error`, and the others are whole. After Ctrl-C they are `interrupted`.
+        One comparison per candidate, in order. A candidate that crashed, hung or was refused has
+        its `error`, and the others are complete. After Ctrl-C they are `interrupted`.
 
     Raises:
         InputError: the models do not take the same inputs, or a file cannot be used.
-        OptionError: a dynamic axis without a size, or an option out of range.
+        OptionError: a dynamic axis has no size, or an option is out of range.
         RunError: the base cannot be run.
     """
     _check_options(max_seconds, alpha, resolution, candidates)
     config = config or SessionConfig()
     subjects = [Subject.of(base), *map(Subject.of, candidates)]
-    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], fed)
+    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], feeds)
     share = alpha / len(candidates)
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
 
     def verdict_stands(test: PairedTest) -> bool:
-        return settled(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
+        return is_decided(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
 
     before = Snapshot.now(config)
-    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
-        pairs = [Pair(arms[0], arm) for arm in arms[1:]]
-        blocks = sampler.blocks(pairs, fed, seconds=max_seconds, until=until or verdict_stands)
+    with open_contenders(
+        subjects, config, in_process=in_process, make_contender=make_contender
+    ) as contenders:
+        pairs = [BlockPair(contenders[0], contender) for contender in contenders[1:]]
+        blocks = sampler.blocks(pairs, feeds, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
         after = Snapshot.now(config)  # before a GPU cools
-    used = quiet(config) if in_process else config
-    reporter = Reporter(used, fed, before, after, sampler.canary_ns, interrupted)
+    used = without_spinning(config) if in_process else config
+    reporter = Reporter(used, feeds, before, after, sampler.canary_ns, interrupted)
     return [
         reporter.comparison(
             subjects[0], subject, pair, share, resolution, renewed=sampler.plan.renew
@@ -112,12 +114,12 @@ def measure(
     progress: Progress | None = None,
     in_process: bool = False,
     until: Callable[[Sequence[Sequence[int]]], bool] | None = None,
-    make_arm: MakeArm | None = None,
+    make_contender: MakeContender | None = None,
 ) -> list[Measurement]:
     """Measure models side by side, in rounds of random order, without a verdict.
 
-    It stops when every model has the runs that a 99th percentile needs and half of the time is
-    gone, when `until` says so of all samples by model, at the time limit, or at Ctrl-C.
+    It stops when every model has the runs that a 99th percentile needs and half of the time has
+    passed, when `until` returns true for the samples by model, at the time limit, or at Ctrl-C.
 
     Raises:
         InputError, OptionError, RunError: as `compare`, for any of the models.
@@ -126,24 +128,26 @@ def measure(
         raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
     config = config or SessionConfig()
     subjects = [Subject.of(m) for m in models]
-    fed = feeds if feeds is not None else make_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], fed)
+    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    check_same_inputs([s.model for s in subjects], feeds)
     taken: list[list[Runs]] = [[] for _ in subjects]
     before, canary_ns = Snapshot.now(config), list[int]()
-    with opened(subjects, config, in_process=in_process, make_arm=make_arm) as arms:
-        steps = _side_by_side(
-            arms, fed, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
+    with open_contenders(
+        subjects, config, in_process=in_process, make_contender=make_contender
+    ) as contenders:
+        rounds = _side_by_side(
+            contenders, feeds, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
         )
-        interrupted = _exhaust((progress or Silent()).track(steps, "rounds"))
+        interrupted = _exhaust((progress or Silent()).track(rounds, "rounds"))
         after = Snapshot.now(config)  # before a GPU cools
-    used = quiet(config) if in_process else config
-    reporter = Reporter(used, fed, before, after, canary_ns, interrupted)
-    told = zip(subjects, arms, taken, strict=True)
-    return [reporter.measurement(s, arm, runs) for s, arm, runs in told]
+    used = without_spinning(config) if in_process else config
+    reporter = Reporter(used, feeds, before, after, canary_ns, interrupted)
+    measured = zip(subjects, contenders, taken, strict=True)
+    return [reporter.measurement(s, contender, runs) for s, contender, runs in measured]
 
 
 def _side_by_side(
-    arms: Sequence[Arm],
+    contenders: Sequence[Contender],
     feeds: Feeds,
     seed: int,
     seconds: float,
@@ -153,10 +157,10 @@ def _side_by_side(
     until: Callable[[Sequence[Sequence[int]]], bool] | None,
 ) -> Iterator[None]:
     start = time.monotonic()
-    share = seconds / 10 / len(arms)
-    slowest = max(warm_up(arm, feeds, time.monotonic_ns, share) for arm in arms)
-    plan = Plan.of(slowest, 0, seconds, len(arms))
-    turns = SideBySide(arms, np.random.default_rng(seed), time.monotonic_ns, plan)
+    share = seconds / 10 / len(contenders)
+    slowest = max(warm_up(contender, feeds, time.monotonic_ns, share) for contender in contenders)
+    plan = BlockPlan.of(slowest, 0, seconds, len(contenders))
+    turns = SideBySide(contenders, np.random.default_rng(seed), time.monotonic_ns, plan)
     while True:
         for index, runs in turns.round():
             taken[index].append(runs)
@@ -171,29 +175,29 @@ def _side_by_side(
 
 
 @contextlib.contextmanager
-def opened(
+def open_contenders(
     subjects: Sequence[Subject],
     config: SessionConfig,
     *,
     in_process: bool,
-    make_arm: MakeArm | None = None,
-) -> Iterator[list[Arm]]:
-    """Arms of the subjects, closed at the end whatever happens."""
+    make_contender: MakeContender | None = None,
+) -> Iterator[list[Contender]]:
+    """Open the contenders of the subjects, and close them at the end whatever happens."""
     with contextlib.ExitStack() as stack:
-        kind = InProcessArm if in_process else ProcessArm
-        make = make_arm or (lambda source, name: kind(source, config, name))
-        arms = []
+        kind = InProcessContender if in_process else SubprocessContender
+        make = make_contender or (lambda source, name: kind(source, config, name))
+        contenders = []
         for subject in subjects:
-            arm = make(subject.source, subject.name)
-            stack.callback(arm.close)
-            arms.append(arm)
-        yield arms
+            contender = make(subject.source, subject.name)
+            stack.callback(contender.close)
+            contenders.append(contender)
+        yield contenders
 
 
-def _exhaust(steps: Iterable[object]) -> bool:
-    """Go through all steps; True where the user interrupted, so that what was taken is kept."""
+def _exhaust(rounds: Iterable[object]) -> bool:
+    """Exhaust an iterator; return True if the user interrupted, so that the samples are kept."""
     try:
-        for _ in steps:
+        for _ in rounds:
             pass
     except KeyboardInterrupt:
         return True

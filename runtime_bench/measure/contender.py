@@ -1,4 +1,4 @@
-"""What the sampler needs to know of a model that can be timed."""
+"""A contender: a model that can be timed, as the sampler sees it."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from ..machine.placement import Placement
 
 @dataclass(frozen=True)
 class Runs:
-    """Timed runs of one arm, in order.
+    """Timed runs of one contender, in order.
 
     Attributes:
         ns: latency of each.
-        switches: involuntary context switches during each; empty where the system tells none.
+        switches: involuntary context switches during each; empty if the system does not count them.
     """
 
     ns: tuple[int, ...]
     switches: tuple[int, ...] = ()
 
     def after(self, discarded: int) -> Runs:
-        """Without the first ones."""
+        """Return the runs without the first ones."""
         return Runs(self.ns[discarded:], self.switches[discarded:])
 
 
-class Arm(Protocol):
-    """A model ready to be timed. Every method but `close` may raise RunError.
+class Contender(Protocol):
+    """A model ready to be timed. Every method except `close` may raise RunError.
 
     Attributes:
-        name: for messages.
-        host: the place its session lives in, which arms may exchange before they are renewed.
-        placement: where its nodes are, known after `warm`; None for the CPU's own provider.
+        name: name for messages.
+        worker: where its session lives; contenders may exchange theirs before they are renewed.
+        placement: placement of its nodes, known after `warm`; None for the CPU's own provider.
     """
 
     name: str
-    host: Any
+    worker: Any
     placement: Placement | None
 
     def warm(self, feeds: Feeds) -> None:
-        """Make the session, take the feeds, run once."""
+        """Build the session, take the feeds, run once."""
         ...
 
     def renew(self) -> None:
-        """Make the session anew, in the host that the arm has now, and run it a few times."""
+        """Build the session again, in the current worker, and run it a few times."""
         ...
 
     def time(self, runs: int) -> Runs:
-        """Run that many times, one after the other."""
+        """Time a number of consecutive runs."""
         ...
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all resources."""
         ...
 
 
-def exchange_hosts(arms: Sequence[Arm], rng: np.random.Generator) -> None:
-    """Deal the arms' hosts out anew, at random."""
-    hosts = [arm.host for arm in arms]
-    for arm, index in zip(arms, rng.permutation(len(hosts)), strict=True):
-        arm.host = hosts[index]
+def exchange_workers(contenders: Sequence[Contender], rng: np.random.Generator) -> None:
+    """Reassign the workers to the contenders at random."""
+    workers = [contender.worker for contender in contenders]
+    for contender, index in zip(contenders, rng.permutation(len(workers)), strict=True):
+        contender.worker = workers[index]

@@ -1,4 +1,4 @@
-"""What models are fed while they are measured, and whether all can be fed the same."""
+"""Feeds of models during a measurement, and the check that all models take the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
 from trimtab.core.ort.session import Feeds, random_feeds
 
-#: Sizes to suggest for a dynamic axis by a word in its name, else the last.
+#: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.
 SUGGESTED = (("batch", 1), ("seq", 128), ("len", 128), ("height", 224), ("width", 224), ("", 16))
 
 
@@ -19,16 +19,16 @@ def make_feeds(
     batch: int | None = None,
     seed: int = 0,
 ) -> Feeds:
-    """Random inputs of the shapes that the model fixes or the user gives.
+    """Make random inputs of the shapes that the model fixes or the user gives.
 
     Args:
-        model: whose inputs to fill.
-        shapes: by input name, for inputs with dynamic axes.
+        model: model to feed.
+        shapes: shapes by input name, for inputs with dynamic axes.
         batch: size of a leading dynamic axis that `shapes` does not give.
-        seed: the same seed gives the same feeds.
+        seed: random seed (default 0).
 
     Raises:
-        OptionError: a dynamic axis without a size, a shape that does not fit, an unknown input.
+        OptionError: a dynamic axis has no size, a shape does not fit, or an input is unknown.
     """
     shapes = dict(shapes or {})
     names = [spec.name for spec in model.inputs]
@@ -84,10 +84,10 @@ def _suggest(axis: int | str | None, position: int) -> int:
 
 
 def check_same_inputs(models: Sequence[Model], feeds: Feeds) -> None:
-    """All models must take the feeds: same names, types, and shapes that fit.
+    """Check that all models take the feeds: same names, same types, and shapes that fit.
 
     Raises:
-        InputError: they do not; names the input and the difference.
+        InputError: a model does not; the message names the input and the difference.
     """
     base = models[0]
     for model in models:
@@ -122,7 +122,7 @@ def _check_names(base: Model, model: Model, feeds: Feeds) -> None:
 
 
 def describe(feeds: Feeds) -> dict[str, str]:
-    """Shape and type of each input, for reports."""
+    """Return the shape and type of each input, for reports."""
     return {name: f"{_text(a.shape)} {a.dtype}" for name, a in feeds.items()}
 
 

@@ -1,4 +1,4 @@
-"""An arm in this process."""
+"""A contender in this process."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
 from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of
 from .contender import Runs
-from .io_binding import open_session, prepared
-from .pacing import settle
+from .io_binding import device_config, open_session
+from .pacing import stabilize
 
 
-def quiet(config: SessionConfig) -> SessionConfig:
-    """The configuration with idle threads that do not spin.
+def without_spinning(config: SessionConfig) -> SessionConfig:
+    """Return the configuration whose idle threads do not spin.
 
-    Two sessions whose threads spin steal each other's CPUs: with two threads each, alternating runs
-    had a 95th percentile of 25 ms with spinning and 1.6 ms without.
+    Two sessions with spinning threads take CPUs from each other: with two threads each, alternating
+    runs had a 95th percentile of 25 ms with spinning and 1.6 ms without.
     """
     return replace(config, spinning=False)
 
 
-class InProcessArm:
-    """A session in this process: no start-up cost, but a crash takes all down.
+class InProcessContender:
+    """A session in this process: no start-up cost, but a crash ends the whole process.
 
     Args:
-        model: a model or file.
-        config: how to build the session; spinning is turned off.
-        name: for messages.
+        model: model or file.
+        config: session configuration; spinning is turned off.
+        name: name for messages.
     """
 
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
-        self.host = None  # all live in this process
-        self.model, self.config = model, prepared(quiet(config), model)
+        self.worker = None  # all run in this process
+        self.model, self.config = model, device_config(without_spinning(config), model)
         self.placement: Placement | None = None
         self.feeds: Feeds = {}
         self._caller: Caller | None = None
 
     def warm(self, feeds: Feeds) -> None:
-        """Make the session, take the feeds, run once.
+        """Build the session, take the feeds, run once.
 
         Raises:
             RunError: onnxruntime refuses the model or the feeds, or fails.
@@ -54,16 +54,16 @@ class InProcessArm:
         self.placement = placement_of(self._caller, self.name)
 
     def renew(self) -> None:
-        """Build the session anew, and run it a few times.
+        """Build the session again, and run it a few times.
 
         Raises:
             RunError: onnxruntime refuses or fails.
         """
         self._caller = None  # its memory is free for the new one
-        settle(self, on_device=memory_of(self.config.provider) is not None)
+        stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def time(self, runs: int) -> Runs:
-        """Run that many times in a row.
+        """Time a number of consecutive runs.
 
         Raises:
             RunError: onnxruntime fails.

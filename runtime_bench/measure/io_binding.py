@@ -1,7 +1,7 @@
-"""Sessions whose tensors stay on a device: bound once, run many times, copies timed apart.
+"""Sessions whose tensors stay on a device: bound once, run many times, copies timed separately.
 
-`session.run` on arrays is host to device, compute, and back; only the compute is the model's. It
-waits for the device at its end, so that its time is whole without a further wait.
+`session.run` on arrays copies to the device, computes, and copies back; only the compute is the
+model's. It returns when the device is done, so its time needs no further synchronization.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ..machine.providers import RECORD, nodes_by_provider, nodes_of
 from .contender import Runs
 from .timing import time_calls
 
-#: The option that makes each provider capture its work once and replay it.
+#: Option of each provider that captures a CUDA graph once and replays it.
 GRAPH_OPTION: Mapping[str, str] = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
-#: Makes a value on a device from an array: `OrtValue.ortvalue_from_numpy`.
+#: Factory of a value on a device from an array, such as `OrtValue.ortvalue_from_numpy`.
 MakeValue = Callable[[NDArray[Any], str, int], Any]
 SHOWN_NODES = 5
 
 
 def with_cuda_graph(config: SessionConfig) -> SessionConfig:
-    """The configuration that captures a CUDA graph.
+    """Return the configuration that captures a CUDA graph.
 
     Raises:
         OptionError: its provider cannot.
@@ -41,27 +41,27 @@ def with_cuda_graph(config: SessionConfig) -> SessionConfig:
     option = GRAPH_OPTION.get(config.provider)
     if option is None:
         raise OptionError(
-            f"{config.provider} captures no CUDA graph",
+            f"{config.provider} cannot capture a CUDA graph",
             where="--cuda-graph",
             hint=f"Give --provider {CUDA} (an NVIDIA GPU, its driver, onnxruntime-gpu), or drop it",
         )
     return replace(config, provider_options={**config.provider_options, option: "1"})
 
 
-def captures(config: SessionConfig) -> bool:
-    """Whether a configuration captures a CUDA graph."""
+def captures_cuda_graph(config: SessionConfig) -> bool:
+    """Return whether a configuration captures a CUDA graph."""
     option = GRAPH_OPTION.get(config.provider)
     return option is not None and config.provider_options.get(option) == "1"
 
 
 def without_capture(config: SessionConfig) -> SessionConfig:
-    """The configuration without a CUDA graph."""
+    """Return the configuration without a CUDA graph."""
     options = {k: v for k, v in config.provider_options.items() if k not in GRAPH_OPTION.values()}
     return replace(config, provider_options=options)
 
 
-def prepared(config: SessionConfig, source: Model | Path) -> SessionConfig:
-    """What a model's sessions need beyond the common configuration: proof, and engines kept."""
+def device_config(config: SessionConfig, source: Model | Path) -> SessionConfig:
+    """Extend a configuration for a model on a device: record the placement, cache engines."""
     if memory_of(config.provider) is None:
         return config
     options = {**cache_options(config, source), **config.provider_options}
@@ -69,7 +69,7 @@ def prepared(config: SessionConfig, source: Model | Path) -> SessionConfig:
 
 
 def open_session(source: Model | Path, config: SessionConfig, name: str) -> Any:
-    """Build a session; where its graph cannot be captured, say which nodes are in the way.
+    """Build a session; if its graph cannot be captured, report which nodes prevent it.
 
     Raises:
         RunError: onnxruntime refuses, or nodes fall back while a CUDA graph is asked for.
@@ -77,12 +77,12 @@ def open_session(source: Model | Path, config: SessionConfig, name: str) -> Any:
     try:
         session = build_session(source, config)
     except RunError as error:
-        fallen = _fallen(source, config) if captures(config) else []
+        fallen = _fallen(source, config) if captures_cuda_graph(config) else []
         if not fallen:
             raise
         raise _no_capture(name, fallen) from error
-    if config.provider == TENSORRT and captures(config):
-        # It would drop the capture with a warning; CUDA refuses, and allows nodes of shapes.
+    if config.provider == TENSORRT and captures_cuda_graph(config):
+        # TensorRT would only warn and not capture; CUDA refuses, and allows shape nodes on the CPU.
         fallen = _elsewhere(nodes_of(session), config.provider)
         if fallen:
             raise _no_capture(name, fallen)
@@ -90,7 +90,7 @@ def open_session(source: Model | Path, config: SessionConfig, name: str) -> Any:
 
 
 def _fallen(source: Model | Path, config: SessionConfig) -> list[str]:
-    """Nodes that the provider does not take, found without the capture."""
+    """Find the nodes that the provider does not take, without the capture."""
     try:
         placed = nodes_by_provider(source, without_capture(config))
     except TrimtabError:
@@ -116,17 +116,16 @@ def _no_capture(name: str, fallen: list[str]) -> RunError:
     )
 
 
-class Bound:
+class BoundCaller:
     """A session with its inputs on the device and its outputs where the first run put them.
 
-    Fixed addresses are what a captured CUDA graph replays on; without one they save the search for
-    memory in each run.
+    A captured CUDA graph needs fixed addresses; without one they save an allocation in each run.
 
     Args:
-        session: of onnxruntime, or a fake of it.
-        feeds: copied to the device at once.
-        config: how the session was built.
-        make_value: makes a value on a device; onnxruntime's own where None.
+        session: onnxruntime session, or a fake.
+        feeds: arrays by input name, copied to the device immediately.
+        config: configuration of the session.
+        make_value: factory of a value on a device (default onnxruntime's).
 
     Raises:
         RunError: an input is text.
@@ -139,7 +138,7 @@ class Bound:
         self.memory = memory_of(config.provider) or "cpu"
         self.device_id = int(config.provider_options.get("device_id", 0))
         self.binding = session.io_binding()
-        # Values in host memory are views of their array; the copies below need a second one.
+        # Values in host memory are views of their array, so the timed copies need a second array.
         self.host = {n: np.ascontiguousarray(a) for n, a in feeds.items()}
         self.inputs: dict[str, Any] = {}
         self.outputs: dict[str, Any] = {}
@@ -159,11 +158,11 @@ class Bound:
             self.binding.bind_output(output.name, *place)
 
     def run(self) -> None:
-        """Run once; it returns when the device is done."""
+        """Run once, and return when the device is done."""
         self.session.run_with_iobinding(self.binding)
 
     def time(self, runs: int) -> Runs:
-        """Time that many runs in a row."""
+        """Time a number of consecutive runs."""
         if self._fixed or not runs:
             return time_calls(self.run, runs)
         first = time_calls(self.run, 1)
@@ -172,16 +171,17 @@ class Bound:
         return Runs(first.ns + rest.ns, first.switches + rest.switches)
 
     def _fix_outputs(self) -> None:
-        """Let further runs write where this one did."""
-        told = zip(self.session.get_outputs(), self.binding.get_outputs(), strict=True)
-        for output, value in told:
+        """Bind the outputs to where this run wrote them."""
+        for output, value in zip(
+            self.session.get_outputs(), self.binding.get_outputs(), strict=True
+        ):
             if _is_array(output.type):
                 self.outputs[output.name] = value
                 self.binding.bind_ortvalue_output(output.name, value)
         self._fixed = True
 
     def time_copies(self, runs: int) -> tuple[Runs, Runs]:
-        """Time copies of all inputs to the device, and of all outputs back; after a run."""
+        """Time copies of all inputs to the device and of all outputs back, after a run."""
         pairs = [(value, self.host[name]) for name, value in self.inputs.items()]
         values = list(self.outputs.values())
 
@@ -196,10 +196,10 @@ class Bound:
         return time_calls(copy_in, runs), time_calls(copy_out, runs)
 
     def placement(self, copies: int, name: str) -> Placement:
-        """Where the nodes are, and what the copies take; after a run.
+        """Return the placement of the nodes, and time the copies, after a run.
 
         Raises:
-            RunError: not one node is on the provider.
+            RunError: no node runs on the provider.
         """
         placed = nodes_of(self.session)
         provider = self.config.provider
@@ -221,12 +221,12 @@ class Bound:
             back.ns,
             sum(self.host[name].nbytes for name in self.inputs),
             sum(value.tensor_size_in_bytes() for value in self.outputs.values()),
-            captures(self.config),
+            captures_cuda_graph(self.config),
         )
 
 
 def _is_array(kind: str) -> bool:
-    """Whether a type of onnxruntime is one that a device holds; texts and sequences are not."""
+    """Return whether a device can hold an onnxruntime type; strings and sequences it cannot."""
     return kind.startswith("tensor(") and kind != "tensor(string)"
 
 

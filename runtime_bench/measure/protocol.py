@@ -1,6 +1,6 @@
-"""How the bench and its workers talk: JSON documents, each behind its length in eight bytes.
+"""Protocol of the bench and its workers: JSON documents, each after its length in eight bytes.
 
-Nothing is unpickled, so that a worker's bytes can at worst be refused.
+Nothing is unpickled, so a worker's bytes can at worst be rejected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from trimtab.core import errors
 from trimtab.core.errors import RunError, TrimtabError
 
 Message = dict[str, Any]
-#: No answer comes near; a larger length means that something else wrote into the pipe.
+#: Far above any answer; a larger length means that something else wrote into the pipe.
 LARGEST_BYTES = 1 << 30
 
 
@@ -20,7 +20,7 @@ def send(stream: BinaryIO, message: Message) -> None:
     """Write one message and flush it.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other side has closed.
     """
     data = json.dumps(message).encode()
     stream.write(len(data).to_bytes(8, "big") + data)
@@ -28,31 +28,31 @@ def send(stream: BinaryIO, message: Message) -> None:
 
 
 def receive(stream: BinaryIO) -> Message | None:
-    """Read one message; None where the other side is gone, in the middle of a message or not.
+    """Read one message; None if the other side has closed, even in the middle of a message.
 
     Raises:
-        RunError: the bytes are no message.
+        RunError: the bytes are not a valid message.
     """
     head = stream.read(8)
     if len(head) < 8:
         return None
     size = int.from_bytes(head, "big")
     if size > LARGEST_BYTES:
-        raise RunError("a worker's answer is no message", where="worker")
+        raise RunError("a worker's answer is not a message", where="worker")
     data = stream.read(size)
     if len(data) < size:
         return None
     try:
         message = json.loads(data)
     except ValueError as error:
-        raise RunError("a worker's answer is no JSON", where="worker") from error
+        raise RunError("a worker's answer is not JSON", where="worker") from error
     if not isinstance(message, dict):
-        raise RunError("a worker's answer is no JSON object", where="worker")
+        raise RunError("a worker's answer is not a JSON object", where="worker")
     return message
 
 
 def pack_error(error: TrimtabError) -> Message:
-    """An error as a message."""
+    """Turn an error into a message."""
     return {
         "error": type(error).__name__,
         "what": error.what,
@@ -62,7 +62,7 @@ def pack_error(error: TrimtabError) -> Message:
 
 
 def unpack_error(message: Message) -> TrimtabError:
-    """The error that `pack_error` wrote; a RunError where its class is none of ours."""
+    """Restore the error that `pack_error` packed; a RunError if its class is unknown."""
     kind = getattr(errors, str(message["error"]), RunError)
     if not (isinstance(kind, type) and issubclass(kind, TrimtabError)):
         kind = RunError

@@ -1,4 +1,4 @@
-"""What a model costs beside its latency: start, memory, file; each in a fresh process."""
+"""Startup costs of a model: load time, first run, memory, file; each in a fresh process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .feeds import make_feeds
 from .subject import ModelOrPath, Subject
-from .subprocess_contender import ProcessArm
+from .subprocess_contender import SubprocessContender
 
-#: Runs before the peak is read: the arena grows in the first ones.
+#: Runs before the peak is read, since the arena grows in the first ones.
 RUNS = 3
 
 
 @dataclass(frozen=True)
-class Card:
-    """Costs of a model, one value per fresh process.
+class StartupCosts:
+    """Startup costs of a model, one value per fresh process.
 
     Attributes:
-        model: its name or path.
-        size_bytes: of its file, external data included.
-        load_ns: time to make the session, the file in the system's cache.
+        model: name or path.
+        size_bytes: size of the file, including external data.
+        load_ns: time to build the session, with the file in the system's cache.
         first_ns: time of the first inference.
         peak_bytes: peak resident set from before the load until after a few runs, above what
-            Python and the runtime took before; it holds weights, arena and packed copies.
-        bare_bytes: the same of sessions without the CPU's arena; empty where not measured.
+            Python and the runtime took before; it includes weights, arena and packed copies.
+        bare_bytes: the same for sessions without the CPU's arena; empty if not measured.
     """
 
     model: str
@@ -42,81 +42,81 @@ class Card:
 
     @property
     def median_load_ns(self) -> float:
-        """Median over the processes."""
+        """Median load time over the processes."""
         return float(median(self.load_ns))
 
     @property
     def median_first_ns(self) -> float:
-        """Median over the processes."""
+        """Median time of the first inference over the processes."""
         return float(median(self.first_ns))
 
     @property
     def median_peak_bytes(self) -> float:
-        """Median over the processes."""
+        """Median peak memory over the processes."""
         return float(median(self.peak_bytes))
 
     @property
     def arena_bytes(self) -> float | None:
-        """What the CPU's arena holds more than the tensors need; None where not measured."""
+        """Memory of the CPU's arena beyond what the tensors need; None if not measured."""
         if not self.bare_bytes:
             return None
         return max(0.0, self.median_peak_bytes - float(median(self.bare_bytes)))
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, and the arena, as JSON values."""
+        """Return all fields, and the arena, as JSON values."""
         return {"arena_bytes": self.arena_bytes} | {
             k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Card:
-        """The card that `to_json` wrote."""
+    def from_json(cls, value: Mapping[str, Any]) -> StartupCosts:
+        """The startup_costs that `to_json` wrote."""
         keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
         lists = [tuple(value.get(key, ())) for key in keys]
         return cls(value["model"], value["size_bytes"], *lists)
 
 
-def card(
+def startup_costs(
     model: ModelOrPath,
     feeds: Feeds | None = None,
     config: SessionConfig | None = None,
     *,
     processes: int = 3,
     arena: bool = False,
-) -> Card:
-    """Measure a model's costs in fresh processes, one after the other.
+) -> StartupCosts:
+    """Measure a model's startup costs in fresh processes, one after the other.
 
     Args:
-        model: a model or file.
-        feeds: arrays by input name; random ones where None.
-        config: how the session is built.
-        processes: how many.
-        arena: whether to measure the arena too, in as many processes more without it.
+        model: model or file.
+        feeds: arrays by input name (default random).
+        config: session configuration.
+        processes: number of processes.
+        arena: measure the arena too, in as many further processes without it.
 
     Raises:
-        InputError: the model, or a dynamic axis without a size.
-        RunError: it was refused, crashed or hung.
+        InputError: the model cannot be used, or a dynamic axis has no size.
+        RunError: the model was refused, crashed or hung.
     """
     subject = Subject.of(model)
-    fed = feeds if feeds is not None else make_feeds(subject.model)
+    feeds = feeds if feeds is not None else make_feeds(subject.model)
     config = config or SessionConfig()
     found, bare = [], []
-    for _ in range(processes):  # in turn, so that what drifts falls on both
-        found.append(_once(subject.source, fed, config))
+    for _ in range(processes):  # alternating, so that drift affects both
+        found.append(_once(subject.source, feeds, config))
         if arena and config.arena:
-            bare.append(_once(subject.source, fed, replace(config, arena=False))[2])
+            bare.append(_once(subject.source, feeds, replace(config, arena=False))[2])
     load, first, peak = zip(*found, strict=True)
-    return Card(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
+    return StartupCosts(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
 
 
 def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
     name = source.name if isinstance(source, Model) else str(source)
-    arm = ProcessArm(source, config, name)
+    contender = SubprocessContender(source, config, name)
     try:
-        arm.warm(feeds)
-        arm.time(RUNS)
-        assert arm.load_ns is not None
-        assert arm.first_ns is not None
-        return arm.load_ns, arm.first_ns, arm.peak_bytes()
+        contender.warm(feeds)
+        contender.time(RUNS)
+        assert contender.load_ns is not None
+        assert contender.first_ns is not None
+        return contender.load_ns, contender.first_ns, contender.peak_bytes()
     finally:
-        arm.close()
+        contender.close()

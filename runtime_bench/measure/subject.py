@@ -1,4 +1,4 @@
-"""What is measured, and how samples become values."""
+"""The subjects of a measurement, and the reporter that turns their samples into values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.environment import Environment
-from ..machine.noise_check import Snapshot, fit_to_measure
+from ..machine.noise_check import Snapshot, check_noise
 from ..stats.verdict import decide, evidence, interval
-from .contender import Arm, Runs
+from .contender import Contender, Runs
 from .feeds import describe
-from .sampling import Pair
+from .sampling import BlockPair
 from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
@@ -23,9 +23,9 @@ ModelOrPath = Model | str | Path
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure: what a session loads, and what is known of it.
+    """A model to measure: the source that a session loads, and its model, size and digest.
 
-    Size and digest are taken at the start, since a file may be gone at the end.
+    Size and digest are taken at the start, since the file may have been removed at the end.
     """
 
     source: Model | Path
@@ -34,26 +34,26 @@ class Subject:
     digest: str
 
     @classmethod
-    def of(cls, given: ModelOrPath) -> Subject:
-        """From a model in memory or a file.
+    def of(cls, source: ModelOrPath) -> Subject:
+        """Make a subject of a model in memory or a file.
 
         Raises:
             ModelError: the file cannot be used.
         """
-        if isinstance(given, Model):
-            return cls(given, given, given.size_bytes, given.digest)
-        model = Model.load(given)
-        return cls(Path(given), model, size_bytes(Path(given)), model.digest)
+        if isinstance(source, Model):
+            return cls(source, source, source.size_bytes, source.digest)
+        model = Model.load(source)
+        return cls(Path(source), model, size_bytes(Path(source)), model.digest)
 
     @property
     def name(self) -> str:
-        """For messages and reports."""
+        """Name for messages and reports."""
         return self.model.name
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Turns what was sampled into values."""
+    """Reporter that turns samples into measurements and comparisons."""
 
     config: SessionConfig
     feeds: Feeds
@@ -62,34 +62,36 @@ class Reporter:
     canary_ns: Sequence[int]
     interrupted: bool
 
-    def measurement(self, subject: Subject, arm: Arm, letters: Sequence[Runs]) -> Measurement:
-        """All runs of a model, letters in the order they were taken."""
-        switches = tuple(n for runs in letters for n in runs.switches)
+    def measurement(
+        self, subject: Subject, contender: Contender, slots: Sequence[Runs]
+    ) -> Measurement:
+        """Build the measurement of a model from its slots, in the order they were taken."""
+        switches = tuple(n for runs in slots for n in runs.switches)
         return Measurement(
             subject.name,
             subject.digest,
             subject.size_bytes,
-            tuple(n for runs in letters for n in runs.ns),
+            tuple(n for runs in slots for n in runs.ns),
             switches,
             Environment.here(self.before.gpu),
             self.config,
-            fit_to_measure(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
+            check_noise(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
             describe(self.feeds),
             self.interrupted,
-            arm.placement,
+            contender.placement,
         )
 
     def comparison(
         self,
         base: Subject,
         candidate: Subject,
-        pair: Pair,
+        pair: BlockPair,
         alpha: float,
         resolution: float,
         *,
         renewed: bool,
     ) -> Comparison:
-        """A pair with its verdict at the stop."""
+        """Build the comparison of a pair, with its verdict at the stop."""
         test = pair.test
         low, high = interval(test, alpha=alpha, resolution=resolution)
         return Comparison(
@@ -109,18 +111,18 @@ class Reporter:
         )
 
 
-def size_bytes(given: ModelOrPath) -> int:
-    """Bytes of the file, with external data where it has any."""
+def size_bytes(source: ModelOrPath) -> int:
+    """Return the size of the file in bytes, including external data."""
     import onnx
 
-    if isinstance(given, Model):
-        return given.size_bytes
-    path = Path(given)
+    if isinstance(source, Model):
+        return source.size_bytes
+    path = Path(source)
     proto = onnx.load(path, load_external_data=False)
-    beside = {
+    external = {
         entry.value
         for tensor in proto.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in beside)])
+    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in external)])

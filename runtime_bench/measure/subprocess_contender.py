@@ -1,4 +1,4 @@
-"""An arm in a worker process: its thread pool, arena and crash stay its own."""
+"""A contender in a worker process, with its own thread pool and arena; a crash stays there."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
-from .io_binding import prepared
-from .pacing import settle
+from .io_binding import device_config
+from .pacing import stabilize
 from .protocol import Message
-from .worker_process import FOLDER_PREFIX, Host
+from .worker_process import FOLDER_PREFIX, WorkerProcess
 
-#: A single command may take this long, and twenty times what its runs took so far.
+#: Time limit of a command: this long, plus `PATIENCE` times what its runs took so far.
 HANG_SECONDS = 60.0
 PATIENCE = 20
 
 
-class ProcessArm:
-    """A session in a process of its own.
+class SubprocessContender:
+    """A session in its own process.
 
     Args:
-        model: a model or file.
-        config: how to build the session.
-        name: for messages.
-        hang_seconds: how long the worker may be silent before it is killed.
-        concurrency: callers at once; with more than one, times are per inference of a burst.
+        model: model or file.
+        config: session configuration.
+        name: name for messages.
+        hang_seconds: time without an answer after which the worker is killed.
+        concurrency: number of concurrent callers; with more than one, times are per inference of a
+            burst.
     """
 
     def __init__(
@@ -44,44 +45,44 @@ class ProcessArm:
         concurrency: int = 1,
     ) -> None:
         self.name = name or str(model)
-        self.config = prepared(config, model if isinstance(model, Model) else Path(model))
+        self.config = device_config(config, model if isinstance(model, Model) else Path(model))
         self.hang_seconds, self.concurrency = hang_seconds, concurrency
         self.placement: Placement | None = None
         self.load_ns: int | None = None
         self.first_ns: int | None = None
         self._run_seconds = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
-        self.host = Host(self._folder.name)
+        self.worker = WorkerProcess(self._folder.name)
         self._feeds = Path(self._folder.name) / "feeds.npz"
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
     def warm(self, feeds: Feeds) -> None:
-        """Load the model, hand the feeds over, run once.
+        """Load the model, send the feeds, run once.
 
         Raises:
             RunError: onnxruntime refuses the model or the feeds; the worker crashed or hung.
         """
         plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
         np.savez(self._feeds, **plain)  # type: ignore[arg-type] # its stub takes names for options
-        self.host.fed = False
+        self.worker.has_feeds = False
         if self.load_ns is None:
             self.load()
         self._feed()
         self.first_ns = self._ask("run for the first time", do="time", runs=1)["ns"][0]
         self._run_seconds = self.first_ns / 1e9
         if memory_of(self.config.provider) is not None:
-            told = self._ask("tell where its nodes are", do="place")["placement"]
-            self.placement = Placement.from_json(told)
+            answer = self._ask("report where its nodes are", do="place")
+            self.placement = Placement.from_json(answer["placement"])
 
     def renew(self) -> None:
-        """Build the session anew in the host that the arm has now, and run it a few times.
+        """Build the session again, in the current worker, and run it a few times.
 
         Raises:
             RunError: the worker crashed or hung.
         """
         self.load()
         self._feed()
-        settle(self, on_device=memory_of(self.config.provider) is not None)
+        stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def load(self) -> None:
         """Build the session in the worker.
@@ -92,43 +93,43 @@ class ProcessArm:
         if isinstance(self._model, Model):
             self._model = self._model.save(Path(self._folder.name) / "model.onnx")
         config = self.config.to_json()
-        if self.config.spinning:  # until the next run only: the others have the CPUs then
+        if self.config.spinning:  # stop between runs, when the others need the CPUs
             config["config"] = {"session.force_spinning_stop": "1"} | config["config"]
         path = str(self._model)
         answer = self._ask("load", do="load", model=path, config=config, name=self.name)
         self.load_ns = answer["load_ns"]
 
     def time(self, runs: int) -> Runs:
-        """Run that many times in a row.
+        """Time a number of consecutive runs.
 
         Raises:
             RunError: onnxruntime fails; the worker crashed or hung.
         """
         if self.concurrency > 1:
-            answer = self._ask("run", do="flood", runs=runs, concurrency=self.concurrency)
+            answer = self._ask("run", do="throughput", runs=runs, concurrency=self.concurrency)
         else:
             answer = self._ask("run", do="time", runs=runs)
         self._run_seconds = max(self._run_seconds, sum(answer["ns"]) / 1e9)
         return Runs(tuple(answer["ns"]), tuple(answer["switches"]))
 
     def peak_bytes(self) -> int:
-        """Peak resident set since the load, above what was resident before.
+        """Return the peak resident set since the load, above what was resident before.
 
         Raises:
             RunError: the worker crashed.
         """
-        return int(self._ask("tell its memory", do="memory")["peak_bytes"])
+        return int(self._ask("report its memory", do="memory")["peak_bytes"])
 
     def close(self) -> None:
-        """End the worker at once; it has nothing to save."""
-        self.host.close()
+        """Kill the worker; it has nothing to save."""
+        self.worker.close()
         self._folder.cleanup()
 
     def _feed(self) -> None:
-        if not self.host.fed:
+        if not self.worker.has_feeds:
             self._ask("take its feeds", do="feed", path=str(self._feeds))
-            self.host.fed = True
+            self.worker.has_feeds = True
 
     def _ask(self, doing: str, **message: object) -> Message:
         limit = self.hang_seconds + PATIENCE * self._run_seconds
-        return self.host.ask(self.name, doing, limit, **message)
+        return self.worker.ask(self.name, doing, limit, **message)

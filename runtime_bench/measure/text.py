@@ -1,4 +1,4 @@
-"""Measurements as text: tables, and a small plot of the distributions for a terminal."""
+"""Text of measurements: tables, and a small plot of the distributions for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from trimtab.core.text import bytes_text, duration_text, table
 
 from ..stats.percentiles import runs_needed
-from .startup import Card
+from .startup import StartupCosts
 from .values import Comparison, Measurement
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
@@ -26,14 +26,14 @@ MEANING = {
 
 
 def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = False) -> list[str]:
-    """The base and each candidate with percentiles, speed-up, interval and verdict, and notes.
+    """Format base and candidates with percentiles, speed-up, interval, verdict, and notes.
 
     Args:
-        comparisons: of one run, against one base.
-        per_second: samples are inverse throughput: show inferences a second.
+        comparisons: comparisons of one run, against one base.
+        per_second: samples are inverse throughput: show inferences per second.
     """
     first = comparisons[0]
-    # Each comparison holds the base's runs in its own blocks; the row tells of all of them.
+    # Each comparison has the base's runs of its own blocks; the row shows all of them.
     pooled = tuple(ns for c in comparisons for ns in c.base.samples_ns)
     base = replace(first.base, samples_ns=pooled, switches=())
     rows = [[*_cells(base, per_second=per_second), "", "base"]]
@@ -47,8 +47,8 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
         notes.append("interrupted: this is what was measured until then")
     if not first.renewed:
         notes.append(
-            "sessions take too long to make anew for each block: differences within "
-            f"{first.resolution:.1%} may be the luck of where their memory lies; "
+            "sessions take too long to build for each block: differences within "
+            f"{first.resolution:.1%} may come from where their memory lies; "
             "a longer --max-time averages it"
         )
     blocks = ", ".join(str(c.blocks) for c in comparisons)
@@ -57,19 +57,19 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
         f"{blocks} blocks; all intervals hold together at {level:.2%}; "
         f"same means within {first.resolution:.1%}"
     )
-    return [*lines, *notes, *_surroundings([first.base, *(c.candidate for c in comparisons)])]
+    return [*lines, *notes, *_environment_lines([first.base, *(c.candidate for c in comparisons)])]
 
 
 def measurement_lines(found: Sequence[Measurement], *, per_second: bool = False) -> list[str]:
-    """Models side by side without a verdict."""
+    """Format models side by side, without a verdict."""
     lines = table(_header(per_second=per_second), [_cells(m, per_second=per_second) for m in found])
     if any(m.interrupted for m in found):
         lines.append("interrupted: this is what was measured until then")
-    return [*lines, *_surroundings(found)]
+    return [*lines, *_environment_lines(found)]
 
 
 def speedup_text(comparison: Comparison) -> str:
-    """`1.52x [1.48, 1.56]`; without the interval where the blocks do not suffice for one yet."""
+    """Format `1.52x [1.48, 1.56]`; `[?, ?]` while there are too few blocks for an interval."""
     if math.isnan(comparison.ratio):
         return "-"
     if not math.isfinite(comparison.high) or comparison.low == 0:
@@ -82,7 +82,7 @@ def speedup_text(comparison: Comparison) -> str:
 
 
 def placement_lines(measurement: Measurement) -> list[str]:
-    """Where a model's nodes ran, and what bringing its tensors there and back costs besides."""
+    """Format the providers of a model's nodes, and the time of copying its tensors."""
     placement = measurement.placement
     if placement is None:
         return []
@@ -105,15 +105,15 @@ def placement_lines(measurement: Measurement) -> list[str]:
 
 
 def _clock(measurement: Measurement) -> str:
-    facts = measurement.fitness.facts
+    facts = measurement.noise_check.facts
     if "gpu_clock" not in facts:
         return ""
     most = f" of {facts['gpu_clock_most']:.0f}" if "gpu_clock_most" in facts else ""
     return f", at {facts['gpu_clock']:.0f}{most} MHz at the end"
 
 
-def card_lines(cards: Sequence[Card]) -> list[str]:
-    """What each model costs to start and to hold."""
+def startup_lines(costs: Sequence[StartupCosts]) -> list[str]:
+    """Format the startup costs of each model."""
     rows = [
         [
             c.model,
@@ -123,17 +123,17 @@ def card_lines(cards: Sequence[Card]) -> list[str]:
             bytes_text(c.median_peak_bytes),
             "-" if c.arena_bytes is None else bytes_text(c.arena_bytes),
         ]
-        for c in cards
+        for c in costs
     ]
     note = (
-        f"medians of {len(cards[0].load_ns)} fresh processes; memory above the runtime's own; "
-        "arena: what a session without it needs less at its peak"
+        f"medians of {len(costs[0].load_ns)} fresh processes; memory above the runtime's own; "
+        "arena: memory that a session without it saves at its peak"
     )
     return [*table(["model", "size", "load", "first run", "peak memory", "arena"], rows), note]
 
 
 def plot_lines(found: Sequence[Measurement], width: int = 60) -> list[str]:
-    """One histogram line per model on a common logarithmic axis, from p0.5 to p99.5 of all runs."""
+    """Draw a histogram line per model on a common logarithmic axis, p0.5 to p99.5 of all runs."""
     shown = [m for m in found if m.samples_ns]
     if not shown:
         return []
@@ -143,7 +143,7 @@ def plot_lines(found: Sequence[Measurement], width: int = 60) -> list[str]:
     lines = []
     for values, measurement in zip(logs, shown, strict=True):
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-        # Square roots keep the tail visible beside the mode; any run at all gets a mark.
+        # Square roots keep the tail visible beside the mode; every bin with a run gets a mark.
         levels = np.ceil(np.sqrt(counts / max(1, counts.max())) * (len(BARS) - 1)).astype(int)
         lines.append("".join(BARS[n] for n in levels) + f"  {measurement.model}")
     left, right = duration_text(math.exp(edges[0])), duration_text(math.exp(edges[-1]))
@@ -160,8 +160,8 @@ def _cells(measurement: Measurement, *, per_second: bool) -> list[str]:
     start = [measurement.model, bytes_text(measurement.size_bytes)]
     if per_second:
         return start + [_rate(measurement.percentile_ns(q)) for q in (0.5, 0.9)]
-    told = [measurement.percentile_ns(q) for q in PERCENTILES]
-    return start + ["-" if ns is None else duration_text(ns) for ns in told]
+    values = [measurement.percentile_ns(q) for q in PERCENTILES]
+    return start + ["-" if ns is None else duration_text(ns) for ns in values]
 
 
 def _rate(ns: float | None) -> str:
@@ -172,7 +172,7 @@ def _verdict(comparison: Comparison) -> str:
     return "failed" if comparison.error else MEANING[comparison.verdict]
 
 
-def _surroundings(found: Sequence[Measurement]) -> list[str]:
+def _environment_lines(found: Sequence[Measurement]) -> list[str]:
     first = found[0]
     env, config = first.environment, first.config
     fewest = min((len(m.samples_ns) for m in found if m.samples_ns), default=0)
@@ -190,8 +190,8 @@ def _surroundings(found: Sequence[Measurement]) -> list[str]:
         lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
     lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]
     lines += [line for m in found for line in placement_lines(m)]
-    unfit = next((m.fitness for m in found if not m.fitness.fit), None)
+    unfit = next((m.noise_check for m in found if not m.noise_check.fit), None)
     if unfit is not None:
-        lines.append("unquiet machine: trust the ratios, not the absolute times")
+        lines.append("noisy machine: trust the ratios, not the absolute times")
         lines += [f"  {reason}" for reason in unfit.reasons]
     return lines

@@ -1,4 +1,4 @@
-"""Throughput: many callers of one session at once."""
+"""Throughput: many concurrent callers of one session."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .caller import Caller
 from .contender import Runs
 from .timing import involuntary_switches
 
-#: Calls of each caller in one burst, so that starting and joining weigh little.
+#: Calls of each caller in one burst, so that starting and joining take little of it.
 CALLS = 8
 
 
-class Flood:
+class ThroughputRunner:
     """Callers in threads; a run is a burst of `CALLS` inferences from each of them.
 
-    Its time is told per inference, the inverse of throughput, so that the statistics of latency
-    serve for it as well.
+    Its time is given per inference, the inverse of throughput, so that the statistics of latency
+    apply to it as well.
 
     Args:
-        callers: all at once, usually of one session, which may be run from many threads.
+        callers: concurrent callers, usually of one session, which may run in many threads.
     """
 
     def __init__(self, callers: Sequence[Caller]) -> None:
@@ -29,7 +29,7 @@ class Flood:
         self.pool = ThreadPoolExecutor(len(callers))
 
     def time(self, bursts: int) -> Runs:
-        """Nanoseconds per inference of each burst."""
+        """Time bursts; nanoseconds per inference of each."""
         ns, switches = [], []
         for _ in range(bursts):
             before, start = involuntary_switches(), time.perf_counter_ns()
@@ -40,7 +40,7 @@ class Flood:
         return Runs(tuple(ns), tuple(switches))
 
     def close(self) -> None:
-        """End the callers."""
+        """Stop the threads."""
         self.pool.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""The timing loop that all arms share."""
+"""The timing loop that all contenders share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ except ImportError:  # not on Windows
 
 
 def involuntary_switches() -> int:
-    """How often the system took the CPU from this process so far; 0 where it does not tell."""
+    """Return the involuntary context switches of this process so far; 0 if not counted."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
 
 
 def time_calls(call: Callable[[], object], runs: int) -> Runs:
-    """Time a call that many times in a row; its result is freed outside of the timed part."""
+    """Time a number of consecutive calls; results are freed outside the timed part."""
     clock = time.perf_counter_ns
     ns, switches = [0] * runs, [0] * runs
     collecting = gc.isenabled()

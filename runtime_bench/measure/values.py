@@ -1,4 +1,4 @@
-"""What measuring yields: values that keep every sample and go to JSON and back."""
+"""Measurements and comparisons: values that keep every sample and round-trip through JSON."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.files import write_text
 from trimtab.core.ort.session import SessionConfig
 
 from ..machine.environment import Environment
-from ..machine.noise_check import Fitness
+from ..machine.noise_check import NoiseCheck
 from ..machine.placement import Placement
 from ..stats.percentiles import percentile
+from ..stats.verdict import Verdict
 
 SCHEMA = 1
-Verdict = Literal["better", "worse", "same", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """All latencies of one model, with the surroundings they were taken in.
+    """All latencies of one model, with the environment they were taken in.
 
     Attributes:
-        model: its name or path.
-        digest: of its graph and weights.
-        size_bytes: of its file, external data included.
-        samples_ns: every timed run, in order; warm-up and the runs after a switch are not in it.
-        switches: involuntary context switches during each run; empty where the system tells none.
+        model: name or path.
+        digest: digest of graph and weights.
+        size_bytes: size of the file, including external data.
+        samples_ns: every timed run, in order, without warm-up and the runs after a switch.
+        switches: involuntary context switches during each run; empty if the system does not count
+            them.
         environment: machine and software.
-        config: how the session was built.
-        fitness: whether the machine was quiet enough for absolute latencies.
-        inputs: shape of each input, "1x3x32x32 float32" by name.
-        interrupted: the user stopped it; what was measured stands.
-        placement: where its nodes ran and what the copies cost; None for the CPU's own provider.
+        config: session configuration.
+        noise_check: result of the check whether absolute latencies can be trusted.
+        inputs: shape and type of each input by name, "1x3x32x32 float32".
+        interrupted: true if the user stopped it; the samples until then are valid.
+        placement: placement of its nodes and cost of copies; None for the CPU's own provider.
     """
 
     model: str
@@ -47,7 +48,7 @@ class Measurement:
     switches: tuple[int, ...]
     environment: Environment
     config: SessionConfig
-    fitness: Fitness = field(default_factory=Fitness)
+    noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     inputs: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
     placement: Placement | None = None
@@ -58,12 +59,12 @@ class Measurement:
         return f"{self.model}: {known} of {len(self.samples_ns)} runs"
 
     def percentile_ns(self, quantile: float) -> float | None:
-        """The quantile in nanoseconds; None where the runs are too few to support it."""
+        """Return the quantile in nanoseconds; None if there are too few runs to support it."""
         return percentile(self.samples_ns, quantile)
 
     @property
     def quiet_ns(self) -> tuple[int, ...]:
-        """The runs without an involuntary switch; another quantity than all runs."""
+        """Runs without an involuntary switch, a different quantity from all runs."""
         if not self.switches:
             return self.samples_ns
         pairs = zip(self.samples_ns, self.switches, strict=True)
@@ -71,24 +72,24 @@ class Measurement:
 
     @property
     def median_ns(self) -> float | None:
-        """The 50th percentile in nanoseconds, of however few runs; None without any."""
+        """Median in nanoseconds, even of a few runs; None without runs."""
         ordered = sorted(self.samples_ns)
         return float(ordered[(len(ordered) - 1) // 2]) if ordered else None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, and the percentiles that the runs support, as JSON values."""
-        told = {f"p{q * 100:g}_ns": self.percentile_ns(q) for q in (0.5, 0.9, 0.95, 0.99)}
+        """Return all fields, and the percentiles that the runs support, as JSON values."""
+        percentiles = {f"p{q * 100:g}_ns": self.percentile_ns(q) for q in (0.5, 0.9, 0.95, 0.99)}
         return {
             "model": self.model,
             "digest": self.digest,
             "size_bytes": self.size_bytes,
             "runs": len(self.samples_ns),
-            **told,
+            **percentiles,
             "samples_ns": list(self.samples_ns),
             "switches": list(self.switches),
             "environment": self.environment.to_json(),
             "config": self.config.to_json(),
-            "fitness": self.fitness.to_json(),
+            "fitness": self.noise_check.to_json(),
             "inputs": dict(self.inputs),
             "interrupted": self.interrupted,
             "placement": self.placement.to_json() if self.placement else None,
@@ -96,7 +97,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Measurement:
-        """The measurement that `to_json` wrote."""
+        """Read the measurement that `to_json` wrote."""
         return cls(
             value["model"],
             value["digest"],
@@ -105,7 +106,7 @@ class Measurement:
             tuple(value["switches"]),
             Environment.from_json(value["environment"]),
             SessionConfig.from_json(value["config"]),
-            Fitness.from_json(value["fitness"]),
+            NoiseCheck.from_json(value["fitness"]),
             value["inputs"],
             value["interrupted"],
             Placement.from_json(value["placement"]) if value.get("placement") else None,
@@ -117,24 +118,24 @@ class Comparison:
     """A candidate measured against a base, interleaved in one run.
 
     Attributes:
-        base: the base's runs within this candidate's blocks.
-        candidate: the candidate's runs.
-        ratio: estimate of time of base over time of candidate; above 1 the candidate is faster.
-            NaN where nothing was measured.
-        low: lower end of the confidence sequence at level 1 - alpha; 0 where unknown yet.
-        high: upper end; infinite where unknown yet.
+        base: runs of the base within this candidate's blocks.
+        candidate: runs of the candidate.
+        ratio: estimate of the base's time over the candidate's; above 1 the candidate is faster.
+            NaN if nothing was measured.
+        low: lower end of the confidence sequence at level 1 - alpha; 0 while unknown.
+        high: upper end; infinite while unknown.
         verdict: better (faster), worse, same (within `resolution`), or inconclusive.
         alpha: bound on the probability of a wrong verdict, this candidate's share.
-        resolution: relative difference that counts as none, 0.05 for 5%.
+        resolution: relative difference below which two models count as equal, 0.05 for 5%.
         log_ratios: ln(base / candidate) of every block, for tests of other boundaries.
         e_values: ln E for "better", "worse", "above -resolution", "below +resolution"; each
             decides at ln(2 / alpha).
-        interrupted: the user stopped it; what was measured stands.
-        renewed: every block had new sessions. Where it is false they took too long to make, and
-            the ratio is that of one pair of sessions, with the luck of where its memory lies.
-        error: why the candidate (or base) could not be measured to the end, None where it could.
-        devices: where it was measured on several, the comparison of each by the device's name. This
-            one is then that of the least ratio, its interval that of the least of all ratios.
+        interrupted: true if the user stopped it; the samples until then are valid.
+        renewed: true if every block had new sessions. Otherwise they took too long to build, and
+            the ratio is that of one pair of sessions, which depends on where their memory lies.
+        error: reason why the candidate (or base) could not be measured to the end; None if it was.
+        devices: comparison of each device by its name, if measured on several. This one is then
+            that of the least ratio, its interval that of the least of all ratios.
     """
 
     base: Measurement
@@ -162,17 +163,17 @@ class Comparison:
         return len(self.log_ratios)
 
     def check(self) -> Comparison:
-        """This comparison, if both models ran to its end.
+        """Return this comparison if both models ran to the end.
 
         Raises:
-            RunError: one crashed, hung or was refused.
+            RunError: a model crashed, hung or was refused.
         """
         if self.error is not None:
             raise RunError(self.error)
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values; what is unknown or infinite is null."""
+        """Return all fields as JSON values; unknown and infinite ones are null."""
         return {
             "verdict": self.verdict,
             "ratio": _finite(self.ratio),
@@ -193,7 +194,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Comparison:
-        """The comparison that `to_json` wrote."""
+        """Read the comparison that `to_json` wrote."""
         return cls(
             Measurement.from_json(value["base"]),
             Measurement.from_json(value["candidate"]),
@@ -221,11 +222,11 @@ def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """Read a document that `save` wrote, or another one with a schema number.
 
     Args:
-        path: the file.
-        newest: largest schema number that is understood.
+        path: JSON file.
+        newest: largest supported schema number.
 
     Raises:
-        DataError: it is no JSON, has no schema number, or a newer one.
+        DataError: the file is not JSON, or has no schema number, or a newer one.
     """
     try:
         document = json.loads(path.read_text())

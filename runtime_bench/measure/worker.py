@@ -1,7 +1,7 @@
-"""A process that holds one session and runs it when it is told to.
+"""A worker process that holds one session and runs it on command.
 
 Started as `python -m trimtab.runtime_bench.measure.worker`, it reads commands on stdin and answers
-on stdout. It waits in `read` while another worker has the baton, so it takes nothing from it.
+on stdout. While another worker runs it blocks in `read`, so it takes no CPU time.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtim
 from .caller import Caller, caller_of, placement_of
 from .io_binding import open_session, without_capture
 from .protocol import Message, pack_error, receive, send
-from .throughput import Flood
+from .throughput import ThroughputRunner
 
 try:
     import resource
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
-#: What the runtime needs for any model is its own, and no model's.
+#: A tiny model, so that what the runtime needs for any model is not counted for the first one.
 NOTHING = """
 <ir_version: 8, opset_import: ["": 17]>
 nothing (float[1] x) => (float[1] y) { y = Identity(x) }
@@ -41,7 +41,7 @@ nothing (float[1] x) => (float[1] y) { y = Identity(x) }
 
 
 class Worker:
-    """Carries out commands; each method named `do_*` is one, its keywords the command's."""
+    """Executor of commands; each method named `do_*` is one, with the command's arguments."""
 
     def __init__(self) -> None:
         self.session: Any = None
@@ -50,10 +50,10 @@ class Worker:
         self.caller: Caller | None = None
         self.name = "model"
         self.baseline_bytes = 0
-        self.floods: dict[int, Flood] = {}
+        self.runners: dict[int, ThroughputRunner] = {}
 
     def answer(self, message: Message) -> Message:
-        """Carry out one command; an error becomes an answer as well."""
+        """Carry out one command; an error becomes an answer too."""
         arguments = dict(message)
         command: Callable[..., Message] = getattr(self, f"do_{arguments.pop('do')}")
         try:
@@ -63,11 +63,11 @@ class Worker:
             return pack_error(error)
         except MemoryError:
             return pack_error(RunError("runs out of memory", where=self.name))
-        except Exception as error:  # noqa: BLE001 - a worker must answer whatever happens
+        except Exception as error:  # noqa: BLE001 - a worker must always answer
             return pack_error(RunError(f"{type(error).__name__}: {error}", where=self.name))
 
     def do_load(self, model: str, config: Message, name: str) -> Message:
-        """Build the session, the first after a tiny one that brings in the runtime itself."""
+        """Build the session; before the first, build a tiny one that loads the runtime."""
         self.name = name
         self.config = SessionConfig.from_json(config)
         if not self.baseline_bytes:
@@ -78,15 +78,15 @@ class Worker:
         start = time.perf_counter_ns()
         try:
             self.session = open_session(Path(model), self.config, name)
-        except RunError as error:  # it names the file, which may be a copy of ours
+        except RunError as error:  # it names the file, which may be a temporary copy
             raise RunError(error.what, where=name, hint=error.hint) from error
         return {"load_ns": time.perf_counter_ns() - start}
 
     def _drop(self) -> None:
-        """Free the session that was."""
-        for flood in self.floods.values():
-            flood.close()
-        self.floods.clear()
+        """Free the previous session."""
+        for runner in self.runners.values():
+            runner.close()
+        self.runners.clear()
         self.caller = self.session = None
 
     def do_feed(self, path: str) -> Message:
@@ -100,33 +100,35 @@ class Worker:
         return caller_of(self.session, self.feeds, self.config)
 
     def do_time(self, runs: int) -> Message:
-        """Run that many times in a row."""
+        """Time a number of consecutive runs."""
         self.caller = self.caller or self._caller()
         timed = self.caller.time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
-    def do_flood(self, runs: int, concurrency: int) -> Message:
-        """Run that many bursts from `concurrency` threads at once."""
-        if concurrency not in self.floods:
-            self.floods[concurrency] = Flood([self._caller() for _ in range(concurrency)])
-        timed = self.floods[concurrency].time(runs)
+    def do_throughput(self, runs: int, concurrency: int) -> Message:
+        """Time a number of bursts from `concurrency` threads."""
+        if concurrency not in self.runners:
+            self.runners[concurrency] = ThroughputRunner(
+                [self._caller() for _ in range(concurrency)]
+            )
+        timed = self.runners[concurrency].time(runs)
         return {"ns": timed.ns, "switches": timed.switches}
 
     def do_place(self) -> Message:
-        """Where the nodes are, after a run; null for the CPU's own provider."""
+        """Return the placement of the nodes, after a run; null for the CPU's own provider."""
         placement = placement_of(self.caller, self.name) if self.caller else None
         return {"placement": placement.to_json() if placement else None}
 
     def do_memory(self) -> Message:
-        """Peak resident set since the session was built, above what the runtime took before."""
+        """Return the peak resident set since the load, above what the runtime took before."""
         return {"peak_bytes": max(0, peak_bytes() - self.baseline_bytes)}
 
 
 def reset_peak() -> int:
-    """Start the peak anew and return what is resident now, in bytes.
+    """Reset the peak and return the resident set, in bytes.
 
-    Where the kernel does not let us, the old peak is the baseline, and what the model needs within
-    it is not counted.
+    If the kernel does not allow it, the old peak is the baseline, and what the model needs below it
+    is not counted.
     """
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -136,7 +138,7 @@ def reset_peak() -> int:
 
 
 def peak_bytes() -> int:
-    """Peak resident set of this process."""
+    """Return the peak resident set of this process, in bytes."""
     try:
         return _status_bytes("VmHWM:")
     except OSError:
@@ -152,7 +154,7 @@ def _status_bytes(key: str) -> int:
 
 
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:
-    """Answer commands until the other side is gone."""
+    """Answer commands until the other side closes."""
     worker = Worker()
     while (message := receive(commands)) is not None:
         send(answers, worker.answer(message))
@@ -161,10 +163,10 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
 def die_with_parent(
     folder: str | None, exit_now: Callable[[int], object] = os._exit, *, stdin: int = 0
 ) -> None:
-    """Wait until the other end of stdin is closed, then remove the bench's folder and end.
+    """Wait until the other end of stdin is closed, then remove the bench's folder and exit.
 
-    A parent that was killed cannot do it. This runs in a thread, so that it ends the process in the
-    middle of a run as well; `poll` without events wakes at a hang-up and takes no input.
+    A parent that was killed cannot do it. This runs in a thread, so it ends the process even in the
+    middle of a run; `poll` without events wakes at a hang-up and consumes no input.
     """
     poller = select.poll()
     poller.register(stdin, 0)
@@ -175,7 +177,7 @@ def die_with_parent(
 
 
 def main() -> None:
-    """Serve on stdin and stdout; what libraries print goes to stderr instead."""
+    """Serve on stdin and stdout; what libraries print goes to stderr."""
     folder = sys.argv[1] if len(sys.argv) > 1 else None
     if hasattr(select, "poll"):  # not on Windows
         threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
@@ -184,7 +186,7 @@ def main() -> None:
     try:
         serve(sys.stdin.buffer, answers)
     finally:
-        # The thread sees the same end, and may see it too late to remove the folder.
+        # The thread notices the end as well, but maybe too late to remove the folder.
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 

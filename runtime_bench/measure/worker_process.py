@@ -1,4 +1,4 @@
-"""A worker process, seen from the bench: commands, answers, and how it may end."""
+"""A worker process as seen from the bench: commands, answers, and crashes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from trimtab.core.errors import RunError
 
 from .protocol import Message, receive, send, unpack_error
 
-#: Of folders with feeds and models, one for each arm.
+#: Prefix of the folders with feeds and models, one per contender.
 FOLDER_PREFIX = "trimtab-bench-"
 
 
-class Host:
-    """A worker, started at once, so that several start side by side.
+class WorkerProcess:
+    """A worker process. The constructor does not wait, so that several start in parallel.
 
     Args:
-        folder: that the worker removes when this process is gone without having done so.
+        folder: folder that the worker removes if this process dies before doing so.
 
     Attributes:
-        process: the worker.
-        fed: whether it has the feeds.
+        process: the process.
+        has_feeds: true once it has the feeds.
     """
 
     def __init__(self, folder: str) -> None:
-        self.fed = False
+        self.has_feeds = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        # The worker gets this process's import path, and is out of reach of the terminal's Ctrl-C.
+        # The worker gets this process's import path, and does not receive the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
         self.process = subprocess.Popen(  # noqa: S603 - our own module, in our own folder
             [sys.executable, "-P", "-m", "trimtab.runtime_bench.measure.worker", folder],
@@ -52,9 +52,9 @@ class Host:
         """Send a command and wait for its answer.
 
         Args:
-            name: of the model, for messages.
-            doing: what it is to do, for messages.
-            limit_seconds: how long it may be silent before it is killed.
+            name: name of the model, for messages.
+            doing: description of the command, for messages.
+            limit_seconds: time without an answer after which the worker is killed.
             **message: the command.
 
         Raises:
@@ -81,23 +81,23 @@ class Host:
         return answer
 
     def close(self) -> None:
-        """End the worker at once; it has nothing to save."""
+        """Kill the worker; it has nothing to save."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._log):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what it still held for a worker that is gone
+                with contextlib.suppress(OSError):  # unsent data for a dead worker
                     stream.close()
 
     def _listen(self) -> None:
-        """Hand answers over; None at the end of the worker."""
+        """Queue answers, and None at the end of the worker."""
         stream = cast("BinaryIO", self.process.stdout)
         try:
             while (message := receive(stream)) is not None:
                 self._answers.put(message)
         except RunError as error:
             self._answers.put(error)
-        except (OSError, ValueError):  # closed under our hands
+        except (OSError, ValueError):  # closed meanwhile
             pass
         self._answers.put(None)
 
@@ -107,11 +107,11 @@ class Host:
         hint = (
             "The system may have killed it for its memory: try smaller inputs"
             if code == -getattr(signal, "SIGKILL", 9)
-            else "It is the model that onnxruntime cannot bear here; try another level or provider"
+            else "onnxruntime crashes on this model; try another optimization level or provider"
         )
         self._log.seek(0)
         last = self._log.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
-        said = f"; it said: {last}" if last else ""
+        said = f"; its last output: {last}" if last else ""
         return RunError(
-            f"its process died when it was to {doing} ({how}){said}", where=name, hint=hint
+            f"its process died when asked to {doing} ({how}){said}", where=name, hint=hint
         )

@@ -1,1 +1,1 @@
-"""Statistics that know no model: sequential tests, percentiles, change points, verdicts."""
+"""Statistics without models: sequential tests, percentiles, change points, verdicts."""

@@ -1,4 +1,4 @@
-"""Where a series of figures changed its level: least deviations with as few steps as suffice.
+"""Change points of a series: the least deviations with as few segments as suffice.
 
 For every number of segments k the best cut into k constant segments is found exactly by dynamic
 programming (segment neighbourhood: Auger and Lawrence, "Algorithms for the optimal identification
@@ -8,9 +8,8 @@ Storath, Demaret, SIAM J. Numer. Anal. 53, 2015). The k with the least
 
     n ln(cost(k) / n + floor) + 4 k ln n
 
-is taken: the Bayesian information criterion of Laplace noise, its penalty doubled, as the step
-detection of airspeed velocity has it. Figures are compared by their logarithms, so a step is a
-ratio.
+is taken: the Bayesian information criterion of Laplace noise with a doubled penalty, as in the step
+detection of airspeed velocity. Values are compared by their logarithms, so a change is a ratio.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from statistics import median
 
 import numpy as np
 
-#: A level needs this many figures to be one.
+#: Fewest values of a segment.
 SHORTEST = 3
 MOST_SEGMENTS = 8
-#: Deviations below this part of the level are no noise that matters.
+#: Deviations below this part of the level count as none.
 FLOOR = 0.002
-#: Older figures are left out, since the cost of an exact cut grows with the square.
+#: Older values are left out, since the time of an exact cut grows with the square.
 MOST_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Step:
+class ChangePoint:
     """A change of level.
 
     Attributes:
-        index: of the first figure on the new level.
+        index: of the first value on the new level.
         before: median of the old level.
-        after: median of the new one.
+        after: median of the new level.
     """
 
     index: int
@@ -49,16 +48,15 @@ class Step:
 
     @property
     def change(self) -> float:
-        """Relative change, 0.1 for 10% more."""
+        """Relative change, 0.1 for an increase of 10%."""
         return self.after / self.before - 1 if self.before else math.inf
 
 
-def find_steps(values: Sequence[float]) -> list[Step]:
-    """The steps of a series, oldest first; none where it is too short or level.
+def find_change_points(values: Sequence[float]) -> list[ChangePoint]:
+    """Find the changes of level of a series, oldest first; none where it is short or constant.
 
     Args:
-        values: figures in order of time. Values at or below 0 are taken as they are, others by
-            their logarithm.
+        values: in order of time. Where all are above 0 their logarithms are compared.
     """
     first = max(0, len(values) - MOST_POINTS)
     kept = list(values[first:])
@@ -70,17 +68,17 @@ def find_steps(values: Sequence[float]) -> list[Step]:
     ends = _best_cut(series / scale)
     levels = [float(median(kept[a:b])) for a, b in pairwise(ends)]
     return [
-        Step(first + ends[i + 1], before, after)
+        ChangePoint(first + ends[i + 1], before, after)
         for i, (before, after) in enumerate(pairwise(levels))
     ]
 
 
 def _best_cut(series: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
-    """Ends of the segments, from 0 to n."""
+    """Return the ends of the segments, from 0 to n."""
     count = len(series)
     cost = _costs(series)
     most = min(MOST_SEGMENTS, count // SHORTEST)
-    # best[k][j]: least cost of the first j figures in k + 1 segments; cut[k][j]: start of the last.
+    # best[k][j]: least cost of the first j values in k + 1 segments; cut[k][j]: start of the last.
     best = np.full((most, count + 1), np.inf)
     cut = np.zeros((most, count + 1), int)
     best[0] = cost[0]
@@ -102,10 +100,10 @@ def _best_cut(series: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]
 def _costs(
     series: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """cost[i, j] = sum over i <= m < j of |x_m - median|; infinite below the shortest length.
+    """Compute cost[i, j], the sum over i <= m < j of |x_m - median|; infinite if too short.
 
-    Each start keeps its figures sorted; the sum of deviations is that of the upper half less that
-    of the lower half.
+    The values of each start are kept sorted; the sum of deviations is the sum of the upper half
+    minus that of the lower half.
     """
     count = len(series)
     cost = np.full((count + 1, count + 1), np.inf)

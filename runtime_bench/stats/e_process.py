@@ -6,14 +6,14 @@ d_i = ln(base / candidate): above 0 the candidate is faster. To test a boundary 
     y_i = clip((d_i - theta0) / s, -3, 3),   S = sum y_i,   V = sum y_i^2
     E   = 2 Phi(z) exp(z^2 / 2) / sqrt(1 + tau2 V),   z = S / sqrt(V + 1 / tau2)
 
-where s is the robust spread of the first ten blocks, which are not used again. For symmetric Y,
-E[exp(l Y - l^2 Y^2 / 2)] <= 1 for every l (de la Pena, "A general class of exponential inequalities
-for martingales and ratios", Ann. Probab. 27, 1999), so the mixture of it over a half-normal l > 0
-(Robbins, "Statistical methods related to the law of the iterated logarithm", 1970) is a
+where s is the robust spread of the first ten blocks, the pilot, which are not used again. If Y is
+symmetric, E[exp(l Y - l^2 Y^2 / 2)] <= 1 for every l (de la Pena, "A general class of exponential
+inequalities for martingales and ratios", Ann. Probab. 27, 1999), so its mixture over a half-normal
+l > 0 (Robbins, "Statistical methods related to the law of the iterated logarithm", 1970) is a
 non-negative supermartingale, and P(ever E >= 1 / alpha) <= alpha (Ville 1939): the test may be
-looked at after every block and stopped at any time. It needs neither a variance nor normality nor
-independence: of two equal programs the coin makes d_i symmetric whatever the machine does. For
-another boundary than 0 the noise must act multiplicatively.
+evaluated after every block and stopped at any time. It assumes neither a known variance nor
+normality nor independence: for two equal programs the coin makes d_i symmetric whatever the machine
+does. For boundaries other than 0 the noise must act multiplicatively.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from trimtab.core.data import Floats
 PILOT_BLOCKS = 10
 TAU2 = 0.25
 CLIP = 3.0
-#: Spread in log units below which the pilot's blocks count as equal; a clock ticks no finer.
+#: Least spread in log units, since clocks have a finite resolution.
 SPREAD_FLOOR = 1e-3
-#: Up to here all pairs of blocks are averaged for the estimate; beyond, the median does.
+#: Most blocks of which all pairs are averaged for the estimate; beyond, the median is taken.
 PAIRS_UP_TO = 1500
-#: Sweeps of a median polish, which hardly moves after two.
-POLISHING = 4
+#: Iterations of the median polish, which hardly changes after two.
+POLISH_ITERATIONS = 4
 
 
 def log_e_value(total: float, squares: float) -> float:
-    """Logarithm of E of the half-normal mixture, for S = `total` and V = `squares`."""
+    """Return ln E of the half-normal mixture, for S = `total` and V = `squares`."""
     z = total / math.sqrt(squares + 1 / TAU2)
     return math.log(2) + log_phi(z) + z * z / 2 - math.log1p(TAU2 * squares) / 2
 
 
 def log_phi(z: float) -> float:
-    """Logarithm of the normal distribution function, by its asymptotic series far below."""
+    """Return the logarithm of the normal distribution function, by a series in the far tail."""
     if z > -12:
         return math.log(0.5 * math.erfc(-z / math.sqrt(2)))
     return -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi)) + math.log1p(-1 / (z * z))
 
 
 def spread(values: Sequence[float]) -> float:
-    """Robust standard deviation, 1.4826 MAD, at least `SPREAD_FLOOR`."""
+    """Return the robust standard deviation, 1.4826 MAD, at least `SPREAD_FLOOR`."""
     array = np.asarray(values, float)
     return max(SPREAD_FLOOR, 1.4826 * float(np.median(np.abs(array - np.median(array)))))
 
@@ -61,7 +61,7 @@ class EProcess:
     Args:
         boundary: theta0.
         sign: +1 for "theta > theta0", -1 for "theta < theta0".
-        scale: spread of the pilot, frozen.
+        scale: spread of the pilot, fixed from then on.
     """
 
     def __init__(self, boundary: float, sign: int, scale: float) -> None:
@@ -70,7 +70,7 @@ class EProcess:
         self.log_e = self.peak = 0.0
 
     def add(self, log_ratio: float) -> None:
-        """Take one more block in."""
+        """Add one block."""
         y = self.sign * (log_ratio - self.boundary) / self.scale
         y = min(CLIP, max(-CLIP, y))
         self.total += y
@@ -80,7 +80,7 @@ class EProcess:
 
 
 class PairedTest:
-    """All that is known of one candidate against its base, block by block.
+    """Sequential test of one candidate against its base, block by block.
 
     Attributes:
         log_ratios: d_i of every block, ln(base / candidate).
@@ -92,34 +92,34 @@ class PairedTest:
 
     @classmethod
     def of(cls, log_ratios: Sequence[float]) -> PairedTest:
-        """The test after the given blocks."""
+        """Build the test after these blocks."""
         test = cls()
         for value in log_ratios:
             test.add(value)
         return test
 
     def add(self, log_ratio: float) -> None:
-        """Take one more block in."""
+        """Add one block."""
         self.log_ratios.append(log_ratio)
         for process in self._processes.values():
             process.add(log_ratio)
 
     @property
     def blocks(self) -> int:
-        """Number of blocks, the pilot's included."""
+        """Number of blocks, including the pilot."""
         return len(self.log_ratios)
 
     @property
     def scale(self) -> float | None:
-        """Spread of the pilot, None before it is complete."""
+        """Spread of the pilot; None before it is complete."""
         return None if self.blocks < PILOT_BLOCKS else spread(self.log_ratios[:PILOT_BLOCKS])
 
     def evidence_above(self, boundary: float) -> float:
-        """Largest ln E so far for "the log ratio is above the boundary"; compare with ln(1/a)."""
+        """Return the largest ln E so far for "log ratio above"; compare with ln(1 / alpha)."""
         return self._evidence(boundary, 1)
 
     def evidence_below(self, boundary: float) -> float:
-        """Largest ln E so far for "the log ratio is below the boundary"; compare with ln(1/a)."""
+        """Return the largest ln E so far for "log ratio below"; compare with ln(1 / alpha)."""
         return self._evidence(boundary, -1)
 
     def _evidence(self, boundary: float, sign: int) -> float:
@@ -134,17 +134,17 @@ class PairedTest:
         return process.peak
 
     def estimate(self) -> float:
-        """Estimate of the log ratio: Hodges-Lehmann over the blocks after the pilot."""
+        """Estimate the log ratio: Hodges-Lehmann over the blocks after the pilot."""
         return hodges_lehmann(self.log_ratios[PILOT_BLOCKS:] or self.log_ratios)
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Confidence sequence {theta0: neither side rejects}, valid at any stop.
+        """Compute the confidence sequence {theta0: neither side rejects}, valid at any stop.
 
         Args:
             alpha: error rate of the two ends together.
 
         Returns:
-            (low, high) of the log ratio, infinite where the blocks do not suffice yet.
+            (low, high) of the log ratio, infinite while there are too few blocks.
         """
         values = np.asarray(self.log_ratios[PILOT_BLOCKS:], float)
         scale = self.scale
@@ -155,9 +155,9 @@ class PairedTest:
 
 
 def _end(values: Floats, scale: float, limit: float) -> float:
-    """The lower end of the confidence sequence: the smallest boundary that is not rejected."""
+    """Find the lower end of the confidence sequence: the smallest boundary not rejected."""
     lowest = float(values.min()) - CLIP * scale
-    if _log_e(values, lowest, scale) < limit:  # even all y at the clip do not suffice
+    if _log_e(values, lowest, scale) < limit:  # too few blocks, even if all y are at the clip
         return -math.inf
     grid = np.linspace(lowest, float(values.max()) + CLIP * scale, 65)
     first = next(i for i, theta in enumerate(grid) if _log_e(values, theta, scale) < limit)
@@ -177,13 +177,13 @@ def _log_e(values: Floats, boundary: float, scale: float) -> float:
 
 
 def hodges_lehmann(values: Sequence[float]) -> float:
-    """Median of all pairwise means (Hodges and Lehmann 1963); the plain median where many.
+    """Return the median of all pairwise means (Hodges and Lehmann 1963); of many, the median.
 
-    Its efficiency under normal noise is 0.955 of the mean's, the median's 0.637; its breakdown
-    point is 29%.
+    Its efficiency under normal noise is 0.955 of the mean's (the median's: 0.637), its breakdown
+    point 29%.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: values are empty.
     """
     if not len(values):
         raise ValueError("no values")
@@ -195,15 +195,15 @@ def hodges_lehmann(values: Sequence[float]) -> float:
 
 
 def medians_side_by_side(rounds: Sequence[Sequence[float]]) -> list[float]:
-    """A typical time of each row, freed of what slows all rows of a column alike.
+    """Estimate the median of each row without what slows all rows of a column alike.
 
-    Median polish (Tukey, Exploratory Data Analysis, 1977) on logarithms. Where a machine runs at
-    two speeds by turns, plain medians may fall on the one for one row and on the other for another,
-    so that their ratio tells nothing; within a column both run at the same.
+    Median polish (Tukey, Exploratory Data Analysis, 1977) on logarithms. Where a machine alternates
+    between two speeds, plain medians may fall on one for the first row and on the other for the
+    second, so that their ratio says nothing; within a column both run at the same speed.
 
     Args:
-        rounds: (models, runs) times above 0; runs of one column were taken together. What one row
-            has beyond the shortest is left out.
+        rounds: (models, runs) times above 0; runs of one column were taken together. Rows are cut
+            to the length of the shortest.
 
     Raises:
         ValueError: a row without times.
@@ -213,7 +213,7 @@ def medians_side_by_side(rounds: Sequence[Sequence[float]]) -> list[float]:
         raise ValueError("no times")
     rest = np.log(np.maximum(1.0, [list(times[:fewest]) for times in rounds]))
     rows, columns = np.zeros(len(rest)), np.zeros(fewest)
-    for _ in range(POLISHING):
+    for _ in range(POLISH_ITERATIONS):
         by_row = np.median(rest, axis=1)
         rows, rest = rows + by_row, rest - by_row[:, None]
         by_column = np.median(rest, axis=0)

@@ -10,23 +10,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-#: A percentile is told only where, at 99% confidence, some run lies beyond it.
+#: A percentile is reported only where, at 99% confidence, some run lies beyond it.
 CONFIDENCE = 0.99
 
-Tail = Literal["pass", "fail", "open"]
+PercentileVerdict = Literal["pass", "fail", "open"]
 
 
 def runs_needed(quantile: float) -> int:
-    """Fewest runs that support a percentile: q^n <= 0.01. p50 7, p90 44, p95 90, p99 459.
+    """Return the fewest runs that support a percentile, q^n <= 0.01: p90 44, p95 90, p99 459.
 
-    With fewer, the percentile of the sample may well be its maximum and says nothing of the tail.
+    With fewer, the sample's percentile may well be its maximum and says nothing about the tail.
     """
     # The small term keeps 1e-2 == 0.1^2 from rounding up.
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(quantile) - 1e-9)
 
 
 def percentile(samples: Sequence[float], quantile: float) -> float | None:
-    """The quantile by nearest rank, an observed value; None where the sample is too small."""
+    """Return the quantile by nearest rank, an observed value; None if the sample is too small."""
     count = len(samples)
     if count < runs_needed(quantile):
         return None
@@ -35,7 +35,7 @@ def percentile(samples: Sequence[float], quantile: float) -> float | None:
 
 
 def binomial_cdf(successes: int, trials: int, rate: float) -> float:
-    """P(Bin(trials, rate) <= successes), summed in log space."""
+    """Return P(Bin(trials, rate) <= successes), summed in log space."""
     if successes < 0:
         return 0.0
     if successes >= trials:
@@ -48,10 +48,10 @@ def binomial_cdf(successes: int, trials: int, rate: float) -> float:
 
 
 def design_effect(indicator: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """1 + 2 sum rho_k of an indicator series: how many runs are worth one independent run.
+    """Return 1 + 2 sum rho_k of an indicator series: the runs that are worth one independent run.
 
-    The sum ends at the first pair of lags whose correlations sum below 0 (Geyer, "Practical Markov
-    chain Monte Carlo", Statistical Science 7, 1992). At least 1.
+    The sum ends at the first pair of lags whose correlations sum to less than 0 (Geyer, "Practical
+    Markov chain Monte Carlo", Statistical Science 7, 1992). At least 1.
     """
     series = np.asarray(indicator, float)
     series = series - series.mean()
@@ -68,37 +68,37 @@ def design_effect(indicator: Sequence[bool] | NDArray[np.bool_]) -> float:
 
 
 @dataclass(frozen=True)
-class TailTest:
-    """What the runs say about "the quantile is below the limit".
+class PercentileTest:
+    """Result of the test "the quantile is below the limit".
 
     Attributes:
-        verdict: pass, fail, or open where the runs do not suffice.
-        runs: how many there were.
-        over: how many took longer than the limit.
+        verdict: pass, fail, or open if there are too few runs.
+        runs: number of runs.
+        over: number of runs above the limit.
         effect: design effect of the sequence at the deciding (or last) look.
     """
 
-    verdict: Tail
+    verdict: PercentileVerdict
     runs: int
     over: int
     effect: float
 
 
-def tail_test(
+def percentile_test(
     samples_ns: Sequence[float], limit_ns: float, *, quantile: float = 0.95, alpha: float = 0.01
-) -> TailTest:
-    """Test "quantile < limit" by the exact binomial law of the runs over the limit.
+) -> PercentileTest:
+    """Test "quantile < limit" by the exact binomial distribution of the runs above the limit.
 
-    Looks happen at doublings of the number of runs, look k with alpha / (k (k + 1)), which sums to
-    alpha; so the test may be repeated while runs come in, and the first decision stands. Runs are
-    not independent: each look divides its counts by the design effect, rounded against the
-    decision. The law of early stopping in MLPerf loadgen is the same, with one look.
+    The test looks at doublings of the number of runs, look k with alpha / (k (k + 1)), which sums
+    to alpha; so it may be repeated while runs come in, and the first decision stands. Runs are not
+    independent: each look divides its counts by the design effect, rounded against the decision.
+    Early stopping in MLPerf loadgen uses the same distribution, with one look.
 
     Args:
         samples_ns: latencies in the order they were taken.
         limit_ns: the budget.
-        quantile: which quantile, 0.95 for p95.
-        alpha: bound on either false decision.
+        quantile: 0.95 for p95.
+        alpha: bound on the probability of either wrong decision.
     """
     over = np.asarray(samples_ns, float) > limit_ns
     effect = 1.0
@@ -106,12 +106,12 @@ def tail_test(
         effect = design_effect(over[:end])
         verdict = _decide(int(over[:end].sum()), end, effect, quantile, alpha / (look * (look + 1)))
         if verdict != "open":
-            return TailTest(verdict, len(over), int(over.sum()), effect)
-    return TailTest("open", len(over), int(over.sum()), effect)
+            return PercentileTest(verdict, len(over), int(over.sum()), effect)
+    return PercentileTest("open", len(over), int(over.sum()), effect)
 
 
 def _looks(count: int, quantile: float, alpha: float) -> list[int]:
-    """The first look is where a pass is first possible: q^n <= alpha / 2. Then doublings."""
+    """Return the looks: first where a pass is possible (q^n <= alpha / 2), then doublings."""
     first = math.ceil(math.log(alpha / 2) / math.log(quantile))
     ends = []
     while first <= count:
@@ -120,7 +120,9 @@ def _looks(count: int, quantile: float, alpha: float) -> list[int]:
     return ends
 
 
-def _decide(over: int, runs: int, effect: float, quantile: float, alpha: float) -> Tail:
+def _decide(
+    over: int, runs: int, effect: float, quantile: float, alpha: float
+) -> PercentileVerdict:
     rate = 1 - quantile
     if binomial_cdf(math.ceil(over / effect), math.floor(runs / effect), rate) <= alpha:
         return "pass"

@@ -1,15 +1,20 @@
-"""From evidence to a verdict: better, worse, same, or not enough evidence."""
+"""Verdicts from evidence: better, worse, same, or inconclusive."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from ..measure.values import Verdict
 from .e_process import PairedTest
+
+#: A candidate against its base.
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+#: A model against a budget.
+LimitVerdict = Literal["pass", "fail", "inconclusive"]
 
 
 def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
-    """Largest ln E so far of the four claims that verdicts rest on."""
+    """Return the largest ln E so far of the four claims that verdicts rest on."""
     band = math.log1p(resolution)
     return {
         "better": test.evidence_above(0.0),
@@ -20,19 +25,20 @@ def evidence(test: PairedTest, resolution: float) -> dict[str, float]:
 
 
 def decide(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> Verdict:
-    """The verdict on a candidate after any number of blocks.
+    """Decide the verdict on a candidate after any number of blocks.
 
-    Better and worse share alpha, so that each decides at ln(2 / alpha), as the two ends of the
-    interval do. A difference that is both proved and proved to be within the resolution is told as
-    a difference; its interval shows how small it is. (Same in both directions is the two one-sided
-    tests of Schuirmann 1987, each an e-process.)
+    Better and worse share alpha, so each decides at ln(2 / alpha), as do the two ends of the
+    interval. A difference that is proved, and proved to be within the resolution as well, is
+    reported as a difference; its interval shows how small it is. ("Same" is the two one-sided tests
+    of Schuirmann 1987, each an e-process.)
 
     Args:
         test: the blocks.
-        alpha: bound on a wrong verdict.
-        resolution: relative difference that counts as none.
-        renewed: whether each block had new sessions. Where one pair of sessions served all blocks,
-            a difference must exceed the resolution to be told: less may be the luck of these two.
+        alpha: bound on the probability of a wrong verdict.
+        resolution: relative difference below which two models count as equal.
+        renewed: true where each block had new sessions. Where one pair of sessions served all
+            blocks, a difference must exceed the resolution to be reported: a smaller one may come
+            from where the memory of these two sessions lies.
     """
     limit = math.log(2 / alpha)
     known = evidence(test, resolution)
@@ -46,10 +52,10 @@ def decide(test: PairedTest, *, alpha: float, resolution: float, renewed: bool =
 
 
 def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[float, float]:
-    """(low, high) of the ratio at the stop: the confidence sequence, cut by what was decided.
+    """Return (low, high) of the ratio at the stop: the confidence sequence, cut at the verdict.
 
-    A boundary once rejected stays rejected (the running intersection of a confidence sequence is
-    one), so that the interval never contradicts the verdict.
+    A boundary once rejected stays rejected (the running intersection of a confidence sequence is a
+    confidence sequence), so the interval never contradicts the verdict.
     """
     low, high = test.interval(alpha)
     limit, band = math.log(2 / alpha), math.log1p(resolution)
@@ -61,8 +67,8 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
     return math.exp(low), math.exp(max(low, high))
 
 
-def settled(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
-    """Whether the verdict stands and the interval is no wider than the resolution on each side."""
+def is_decided(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:
+    """Return whether there is a verdict, and an interval within the resolution on each side."""
     if decide(test, alpha=alpha, resolution=resolution, renewed=renewed) == "inconclusive":
         return False
     low, high = test.interval(alpha)

@@ -15,7 +15,8 @@ from trimtab.core.target import PRESETS, Target, common_target
 from trimtab.runtime_bench.bench.bench import LocalBench, Timing
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
-from trimtab.runtime_bench.multi_device import SeveralBench, bench_on_all, machine_class
+from trimtab.runtime_bench.multi_device import MultiDeviceBench, machine_class
+from trimtab.runtime_bench.open import bench_on_all
 from trimtab.search.ranking import violations
 from trimtab.search.result import Constraints, Result
 
@@ -34,7 +35,7 @@ def compared(ratio: float, verdict: str = "better", ms: float = 1.0, **more: obj
     return replace(found, **more)
 
 
-class Told(LocalBench):
+class FakeBench(LocalBench):
     """A device with known answers that keeps what it was asked."""
 
     def __init__(self, *answers: Comparison, machine: str = "") -> None:
@@ -53,7 +54,7 @@ class Told(LocalBench):
 
 
 def least(**answers: Comparison) -> Comparison:
-    bench = SeveralBench({name: Told(answer) for name, answer in answers.items()})
+    bench = MultiDeviceBench({name: FakeBench(answer) for name, answer in answers.items()})
     (found,) = bench.compare("a", ["b"], {}, HOW, Silent())
     return found
 
@@ -85,8 +86,8 @@ def test_better_is_better_on_all(one, other, both):
 
 
 def test_each_has_its_part_of_time_and_error_rate():
-    one, other = Told(compared(1.2)), Told(compared(1.2))
-    SeveralBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
+    one, other = FakeBench(compared(1.2)), FakeBench(compared(1.2))
+    MultiDeviceBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
     assert [(h.max_seconds, h.alpha) for h in one.asked + other.asked] == [(4.0, 0.02)] * 2
 
 
@@ -96,15 +97,17 @@ def test_a_failure_on_one_is_a_failure():
 
 
 def test_what_an_interrupt_cut_short_proves_nothing():
-    one, other = Told(compared(1.2, interrupted=True)), Told(compared(1.2))
-    (found,) = SeveralBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
+    one, other = FakeBench(compared(1.2, interrupted=True)), FakeBench(compared(1.2))
+    (found,) = MultiDeviceBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
     assert not other.asked
     assert (found.low, found.high, found.verdict) == (0.0, math.inf, "inconclusive")
     assert found.interrupted
 
 
 def test_a_layer_is_as_slow_as_on_the_slowest():
-    bench = SeveralBench({"pi5": Told(compared(1.0, ms=2.0)), "orin": Told(compared(1.0, ms=1.0))})
+    bench = MultiDeviceBench(
+        {"pi5": FakeBench(compared(1.0, ms=2.0)), "orin": FakeBench(compared(1.0, ms=1.0))}
+    )
     (found,) = bench.measure(["a"], {}, HOW, Silent())
     assert found.median_ns == 2e6
 
@@ -121,9 +124,9 @@ def test_a_latency_must_hold_on_every_device():
 
 
 def test_measurements_are_shared_between_the_same_machines_alone():
-    one, other = Told(machine="a"), Told(machine="b")
-    both = machine_class(SeveralBench({"x": one, "y": other}))
-    assert both == machine_class(SeveralBench({"v": other, "w": one}))
+    one, other = FakeBench(machine="a"), FakeBench(machine="b")
+    both = machine_class(MultiDeviceBench({"x": one, "y": other}))
+    assert both == machine_class(MultiDeviceBench({"v": other, "w": one}))
     assert both not in {machine_class(one), machine_class(other)}
 
 

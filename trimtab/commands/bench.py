@@ -1,12 +1,12 @@
 """Measure models against each other in one run, and say which is faster with what certainty.
 
-Blocks of base and candidate alternate in random order, each model in a process of its own, until
-every verdict stands: faster, slower, same (within --resolution), or inconclusive at --max-time.
-With a GPU's --provider tensors stay on the device; copies there and back are told apart.
+Blocks of base and candidate alternate in random order, each model in its own process, until every
+candidate has a verdict: faster, slower, same (within --resolution), or inconclusive at --max-time.
+With a GPU's --provider tensors stay on the device; copies there and back are reported separately.
 
-Exit code 0 when it measured, whatever the verdict: an inconclusive one is a finding too, and `gate`
-is what decides. With --aa 1 where the base differs from itself, 3 if inconclusive. 2 bad input, or
-a model that cannot run.
+Exit code 0 after measuring, whatever the verdict, even an inconclusive one; use `gate` to decide.
+With --aa 1 if the base differs from itself, 3 if inconclusive. 2 for bad input, or a model that
+cannot run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "measure models against each other"
 INTERRUPTED = 130
-#: Fresh processes that a model's start-up costs are the medians of.
+#: Fresh processes per model; its startup costs are the medians over them.
 PROCESSES = 3
 
 
@@ -33,28 +33,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("base", metavar="BASE", help=".onnx file, or module:callable")
     add("candidates", nargs="*", metavar="CANDIDATE", help="models that take the same inputs")
-    add("--data", metavar="DATA", help="feed its first rows (default: random numbers)")
-    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="of an input")
-    add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; several are a sweep")
-    add("--threads", metavar="1,2", help="intra-op threads; several are a sweep (default: all)")
+    add("--data", metavar="DATA", help="data whose first rows are fed (default: random numbers)")
+    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
+    add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; a list is a sweep")
+    add("--threads", metavar="1,2", help="intra-op threads; a list is a sweep (default: all)")
     add("--provider", metavar="P", help="execution provider")
     add("--cuda-graph", action="store_true", help="capture a CUDA graph and replay it")
-    add("--max-time", metavar="30s", default="30s", help="upper bound of all measuring")
+    add("--max-time", metavar="30s", default="30s", help="time limit of all measurements")
     add("--json", metavar="FILE", help="write every sample as JSON")
     add("--aa", action="store_true", help="measure the base against itself: must come out same")
-    add("--in-process", action="store_true", help="all sessions in this process")
-    add("--concurrency", metavar="N", help="throughput with N callers at once")
+    add("--in-process", action="store_true", help="run all sessions in this process")
+    add("--concurrency", metavar="N", help="measure throughput with N concurrent callers")
     add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
     add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
-    add("--resolution", metavar="0.05", default="0.05", help="a difference that counts as none")
-    add("--alpha", metavar="0.01", default="0.01", help="bound on any wrong verdict")
-    add("--seed", metavar="N", default="0", help="of the order of blocks and of random inputs")
+    add("--resolution", metavar="0.05", default="0.05", help="relative difference taken as none")
+    add("--alpha", metavar="0.01", default="0.01", help="bound on the rate of wrong verdicts")
+    add("--seed", metavar="N", default="0", help="random seed of blocks and inputs (default 0)")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.devices.registry import bench_on, device_names
+    from trimtab.runtime_bench.open import bench_on, device_names
 
     progress = Stderr()
     request = _Request(args, progress)
@@ -74,7 +74,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def across(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each candidate's speed-up over all devices and settings: the worst, and the median."""
+    """Format each candidate's worst and median speed-up over all devices and settings."""
     from statistics import median
 
     found: dict[str, list[tuple[float, str]]] = {}
@@ -82,14 +82,14 @@ def across(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         for c in run.get("comparisons", []):
             if c["ratio"] is not None and not c.get("error"):
                 found.setdefault(c["candidate"]["model"], []).append((c["ratio"], run["on"]))
-    told = []
+    lines = []
     for name, ratios in found.items():
         (worst, where), places = min(ratios), {place for _, place in ratios}
         middle = median(ratio for ratio, _ in ratios)
-        told.append(
+        lines.append(
             f"{name} on {len(places)} devices: worst {worst:.2f}x on {where}, median {middle:.2f}x"
         )
-    return told
+    return lines
 
 
 def _carry_out(
@@ -106,19 +106,19 @@ def _carry_out(
         code, entry = request.measure(**settings)
         document["runs"].append({**place, **settings, **entry})
         codes.append(code)
-        if args.json:  # after each, so that what fails later loses nothing
+        if args.json:  # after each, so that a later failure loses nothing
             save(Path(args.json), document)
         if code == INTERRUPTED:
             return code
     if args.card and not args.in_process:
-        document["cards"] += [{**place, **card} for card in request.cards()]
+        document["cards"] += [{**place, **costs} for costs in request.startup_costs()]
         if args.json:
             save(Path(args.json), document)
     return max(codes)
 
 
 class _Request:
-    """What the options ask for, checked before anything is measured."""
+    """The options, checked before anything is measured."""
 
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
@@ -144,27 +144,27 @@ class _Request:
         if args.on is None:
             self._check_provider()
         self.base, self.base_model = _open(args.base)
-        given = [args.base] if args.aa else args.candidates
-        self.candidates = [_open(spec)[0] for spec in given]
+        candidates = [args.base] if args.aa else args.candidates
+        self.candidates = [_open(spec)[0] for spec in candidates]
 
     def measure_on(self, bench: Bench) -> None:
-        """Where to measure."""
+        """Set the bench that measures."""
         self.bench = bench
 
     def _check_provider(self) -> None:
-        """A provider that is not installed is told before any model is opened."""
+        """Refuse a provider that is not installed before any model is opened."""
         from trimtab.core.ort.accelerators import check_installed
         from trimtab.core.ort.session import available_providers
 
         check_installed(self._config(1).provider, available_providers())
 
     def sweep(self) -> list[dict[str, Any]]:
-        """Each combination of threads and batch."""
+        """Return all combinations of threads and batch."""
         threads = self.threads or [self.bench.environment().cpus]
         return [{"threads": t, "batch": b} for t in threads for b in self.batches]
 
     def measure(self, threads: int, batch: int | None) -> tuple[int, dict[str, Any]]:
-        """Measure one combination and print it: exit code and entry of the document."""
+        """Measure one combination and print it; return the exit code and the document's entry."""
         from trimtab.runtime_bench.measure.text import comparison_lines, measurement_lines
 
         how = self._timing(threads)
@@ -180,24 +180,24 @@ class _Request:
         entry = {"comparisons": [c.to_json() for c in compared]}
         return self._code(compared), entry
 
-    def cards(self) -> list[dict[str, Any]]:
-        """Measure what each model costs to start and hold, in fresh processes, and print it."""
+    def startup_costs(self) -> list[dict[str, Any]]:
+        """Measure the startup costs of each model in fresh processes, and print them."""
         from trimtab.core.errors import RunError
         from trimtab.core.ort.accelerators import CPU
-        from trimtab.runtime_bench.measure.text import card_lines
+        from trimtab.runtime_bench.measure.text import startup_lines
 
         how = self._timing(self.sweep()[0]["threads"])
         arena = how.config.provider == CPU
         feeds = self._feeds(self.batches[0])
         models = [self.base] if self.args.aa else [self.base, *self.candidates]
         found = []
-        for model in self.progress.track(models, "cards", len(models)):
+        for model in self.progress.track(models, "startup costs", len(models)):
             try:
-                found.append(self.bench.card(model, feeds, how, PROCESSES, arena=arena)[0])
+                found.append(self.bench.startup_costs(model, feeds, how, PROCESSES, arena=arena)[0])
             except RunError as error:
                 self.progress.say(str(error))
         if found:
-            print("\n".join(["", *card_lines(found)]))  # noqa: T201
+            print("\n".join(["", *startup_lines(found)]))  # noqa: T201
         return [c.to_json() for c in found]
 
     def _config(self, threads: int) -> SessionConfig:
@@ -249,12 +249,12 @@ class _Request:
         title = f"threads {threads}" + (f", batch {batch}" if batch else "")
         title += f", {self.concurrency} callers" if self.concurrency > 1 else ""
         plot = plot_lines(shown) if sys.stdout.isatty() and _speaks_unicode() else []
-        several = len(self.sweep()) > 1 or self.concurrency > 1
-        print("\n".join([*(["", title] if several else []), *lines, *plot]))  # noqa: T201
+        titled = len(self.sweep()) > 1 or self.concurrency > 1
+        print("\n".join([*(["", title] if titled else []), *lines, *plot]))  # noqa: T201
 
 
 def _open(spec: str) -> tuple[ModelOrPath, Model]:
-    """What a session loads, and the model; a file is loaded by the session itself."""
+    """Return the source that a session loads, and the model; the session loads a file itself."""
     from pathlib import Path
 
     from ..open_model import open_model
@@ -274,7 +274,7 @@ def _numbers(text: str | None, option: str) -> list[int]:
     except ValueError:
         found = [0]
     if min(found) < 1:
-        raise OptionError(f"{text!r} is no number above 0, nor a list of such", where=option)
+        raise OptionError(f"{text!r} is not a number above 0, nor a list of such", where=option)
     return found
 
 

@@ -79,8 +79,9 @@ def _install(name: str, wheels: str | None) -> int:
 def _check(name: str) -> int:
     from trimtab.core.progress import Stderr
     from trimtab.runtime_bench.devices.check import check, check_lines
-    from trimtab.runtime_bench.devices.registry import bench_on, find
+    from trimtab.runtime_bench.devices.registry import find
     from trimtab.runtime_bench.devices.ssh import Ssh
+    from trimtab.runtime_bench.open import bench_on
 
     device = find(name)
     if isinstance(device, Ssh):

@@ -1,10 +1,9 @@
-"""Why is a model slow, and why is it wrong.
+"""Diagnose why a model is slow, and why an int8 model is wrong.
 
-Slow: what onnxruntime really runs, what of it is not int8, why, what mends it. Shares of time come
-from a profiled session of its own, since profiling slows every node. Wrong, for int8 models where
---data are given: which layers hurt the answer, by what cause, and which would saturate on x64
-without VNNI. Each finding names its nodes, the reason and the mend. Exit code 0 whatever is found;
---json for scripts.
+Slow: what onnxruntime really runs, which of it is not int8, why, and how to fix it. Shares of time
+come from a separate profiled session, since profiling slows every node. Wrong, for int8 models with
+--data: which layers cause the error, why, and which would saturate on x64 without VNNI. Each
+finding names its nodes, the cause and the fix. Exit code 0 whatever is found; --json for scripts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.core.ort.session import Feeds
 
-SUMMARY = "why is a model slow, and an int8 model wrong: causes and mends"
+SUMMARY = "diagnose why a model is slow, or an int8 model wrong: causes and fixes"
 _BOTH = argparse.BooleanOptionalAction
 
 
@@ -24,19 +23,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
-    add("--baseline", metavar="FLOAT", help="the float original, to compare with")
+    add("--baseline", metavar="FLOAT", help="float original to compare with")
     add(
-        "--data", metavar="DATA", help="real inputs (default: random ones, and no word on accuracy)"
+        "--data",
+        metavar="DATA",
+        help="real inputs (default: random ones, without accuracy)",
     )
-    add("--samples", metavar="N", help="of the data (default 64; 256 with --prune)")
-    add("--accuracy", action=_BOTH, default=True, help="why it is wrong, where data are given")
-    add("--overflow", action=_BOTH, default=True, help="16-bit sums that would saturate, likewise")
-    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="of an input")
+    add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
+    add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
+    add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
+    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="execution provider")
-    add("--target", metavar="NAME", help="a preset instead of this machine")
-    add("--on", metavar="DEVICE", help="what runs there: ssh://user@host, or a name of `device`")
-    add("--profile", action=_BOTH, default=True, help="shares of time")
+    add("--target", metavar="NAME", help="preset target instead of this machine")
+    add("--on", metavar="DEVICE", help="diagnose there: ssh://user@host, or a name of `device`")
+    add("--profile", action=_BOTH, default=True, help="profile the model for shares of the time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
     from .doctor_prune import add_options
 
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Examine and print."""
+    """Diagnose and print."""
     import json
     from pathlib import Path
 
@@ -63,46 +64,46 @@ def execute(args: argparse.Namespace) -> int:
     baseline = open_model(args.baseline) if args.baseline else None
     feeds = _feeds(args, model)
     check_same_inputs([m for m in (model, baseline) if m is not None], feeds)
-    told, made = _slow(args, model, baseline, feeds)
+    lines, document = _slow(args, model, baseline, feeds)
     if args.data:
         more, parts = _accuracy(args, model, baseline)
-        told, made = [*told, "", *more], made | parts
-    print("\n".join(told))  # noqa: T201
+        lines, document = [*lines, "", *more], document | parts
+    print("\n".join(lines))  # noqa: T201
     if args.json:
-        write_text(Path(args.json), json.dumps(made, indent=1) + "\n")
+        write_text(Path(args.json), json.dumps(document, indent=1) + "\n")
     return 0
 
 
 def _slow(
     args: argparse.Namespace, model: Model, baseline: Model | None, feeds: Feeds
 ) -> tuple[list[str], dict[str, Any]]:
-    """What runs and why it is slow, here or on a device: lines and JSON values."""
+    """Diagnose what runs and why it is slow, here or on a device: lines and JSON values."""
     from trimtab.core.fields import convert
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
     from trimtab.runtime_bench.bench.bench import LocalBench, Timing
-    from trimtab.runtime_bench.devices.registry import bench_on
+    from trimtab.runtime_bench.open import bench_on
 
-    given = convert(int | None, args.threads, where="--threads")
+    threads = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:
-        threads = given or bench.environment().cpus
+        threads = threads or bench.environment().cpus
         provider = args.provider or "CPUExecutionProvider"
         how = Timing(SessionConfig(provider=provider, threads=threads))
         if isinstance(bench, LocalBench) and args.target:
             target = Target.named(args.target, threads)
-            told, made = bench.diagnosis(
+            lines, document = bench.diagnosis(
                 model, baseline, feeds, how, profiled=args.profile, target=target
             )
         else:
-            told, made = bench.diagnosis(model, baseline, feeds, how, profiled=args.profile)
-    return list(told), made
+            lines, document = bench.diagnosis(model, baseline, feeds, how, profiled=args.profile)
+    return list(lines), document
 
 
 def _accuracy(
     args: argparse.Namespace, model: Model, baseline: Model | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Why an int8 model is wrong: lines and JSON values."""
+    """Diagnose why an int8 model is wrong: lines and JSON values."""
     from trimtab.core.context import Context
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
@@ -111,23 +112,23 @@ def _accuracy(
 
     from ..report.accuracy import accuracy_lines, overflow_lines
 
-    told: list[str] = []
-    made: dict[str, Any] = {}
+    lines: list[str] = []
+    document: dict[str, Any] = {}
     if not is_quantized(model):
-        return told, made
+        return lines, document
     data = Dataset.open(args.data)
     samples = convert(int | None, args.samples, where="--samples") or 64
     if args.accuracy:
         found = why_wrong(
             model, data, Context(progress=Stderr()), baseline=baseline, samples=samples
         )
-        told += accuracy_lines(found)
-        made["accuracy"] = found.to_json()
+        lines += accuracy_lines(found)
+        document["accuracy"] = found.to_json()
     if args.overflow:
         saturating = overflows(model, data)
-        told += overflow_lines(saturating)
-        made["overflow"] = [layer.to_json() for layer in saturating]
-    return told, made
+        lines += overflow_lines(saturating)
+        document["overflow"] = [layer.to_json() for layer in saturating]
+    return lines, document
 
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:

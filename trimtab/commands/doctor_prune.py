@@ -31,7 +31,7 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.core.target import Target
     from trimtab.passes.pruning.channels import PruneChannels
     from trimtab.passes.pruning.structured.sensitivity import sensitivity
-    from trimtab.runtime_bench.devices.registry import runner_on
+    from trimtab.runtime_bench.open import runner_on
 
     from ..open_model import open_model
 

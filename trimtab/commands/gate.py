@@ -1,8 +1,7 @@
 """Check a model against its budgets: the exit code says whether all hold.
 
-Each budget is ruled on its own: pass, fail, or inconclusive. Exit code 0 all hold, 1 one is broken,
-2 bad input, 3 the evidence does not suffice, 4 only because the machine is not quiet enough. A
-budgets file reads:
+Each budget is judged on its own: pass, fail or inconclusive. Exit codes: 0 all hold, 1 one is
+broken, 2 bad input, 3 not enough evidence, 4 the machine is too noisy to tell. A budgets file:
 
     model: out/model.onnx
     baseline: float.onnx      # for speedup and drop
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.bench.budgets import Gate
-    from trimtab.runtime_bench.gate.reporters import Outcome
+    from trimtab.runtime_bench.gate.reporters import GateOutcome
     from trimtab.runtime_bench.measure.compare import ModelOrPath
 
 SUMMARY = "check a model against its budgets, for CI"
@@ -58,11 +57,11 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
     from trimtab.runtime_bench.bench.budgets import count_statistical
-    from trimtab.runtime_bench.devices.registry import bench_on, device_names
     from trimtab.runtime_bench.gate.budget_file import load_gates
     from trimtab.runtime_bench.gate.collect import Collector
-    from trimtab.runtime_bench.gate.reporters import Outcome, all_rulings, lines
+    from trimtab.runtime_bench.gate.reporters import GateOutcome, all_verdicts, lines
     from trimtab.runtime_bench.gate.rules import ALPHA, exit_code, judge
+    from trimtab.runtime_bench.open import bench_on, device_names
 
     seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
     gates = [
@@ -72,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
     ]
     _check_history(args.history)
     alpha = ALPHA / count_statistical(gates)
-    outcomes: list[Outcome] = []
+    outcomes: list[GateOutcome] = []
     progress = Stderr()
     # One device after the other, since two runs that hold one each would wait for ever.
     for device in dict.fromkeys(gate.on for gate in gates):
@@ -82,7 +81,7 @@ def execute(args: argparse.Namespace) -> int:
                     gate, alpha, seconds, seed, progress, open_model=_open, bench=bench
                 )
                 facts = collector.collect()
-                outcomes.append(Outcome(gate, facts, judge(gate, facts, alpha=alpha)))
+                outcomes.append(GateOutcome(gate, facts, judge(gate, facts, alpha=alpha)))
                 # After each gate, so that what a later one does loses nothing.
                 _write(args, outcomes, alpha)
                 if facts.interrupted:
@@ -95,7 +94,7 @@ def execute(args: argparse.Namespace) -> int:
         from trimtab.runtime_bench.gate.history import append
 
         append(args.history, outcomes)
-    return exit_code(all_rulings(outcomes), args.on_inconclusive)
+    return exit_code(all_verdicts(outcomes), args.on_inconclusive)
 
 
 def _on(gate: Gate, device: str | None) -> Gate:
@@ -121,7 +120,7 @@ def _check_history(path: str | None) -> None:
         History(path).close()
 
 
-def _write(args: argparse.Namespace, outcomes: Sequence[Outcome], alpha: float) -> None:
+def _write(args: argparse.Namespace, outcomes: Sequence[GateOutcome], alpha: float) -> None:
     import json
     from pathlib import Path
 
@@ -143,7 +142,7 @@ def _write(args: argparse.Namespace, outcomes: Sequence[Outcome], alpha: float) 
         write_text(Path(args.benchmark_action), entries + "\n")
 
 
-def _tell_github(budgets: str, outcomes: Sequence[Outcome]) -> None:
+def _tell_github(budgets: str, outcomes: Sequence[GateOutcome]) -> None:
     """The job's summary and annotations, where this runs in a GitHub workflow."""
     import os
     from pathlib import Path

@@ -106,8 +106,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import OptionError
     from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.devices.registry import runner_on
-    from trimtab.runtime_bench.multi_device import bench_on_all
+    from trimtab.runtime_bench.open import bench_on_all, runner_on
 
     from ..open_model import open_model
     from ..search.inputs import first_feeds

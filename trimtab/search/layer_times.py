@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trimtab.runtime_bench.doctor.diagnose import Facts
+from trimtab.runtime_bench.doctor.findings import GraphFacts
 from trimtab.runtime_bench.doctor.profile import NodeTime
 
 
@@ -36,8 +36,8 @@ class Layer:
 
 
 def layers(
-    before: Facts | None,
-    after: Facts | None,
+    before: GraphFacts | None,
+    after: GraphFacts | None,
     *,
     original: ir.Graph,
     measured_ns: tuple[float | None, float | None] = (None, None),
@@ -81,7 +81,7 @@ class Layers:
         return self.found.setdefault(otherwise, Layer(otherwise))
 
     def timed(
-        self, facts: Facts | None, median_ns: float | None
+        self, facts: GraphFacts | None, median_ns: float | None
     ) -> Iterator[tuple[NodeTime, Layer, float]]:
         """The profiled nodes of a model, the layer of each, and its share of the median."""
         if facts is None or facts.times is None:

@@ -31,7 +31,7 @@ def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench:
     )
 
     def peak_bytes() -> float:
-        found, _ = bench.card(model, feeds, Timing(config), PROCESSES, arena=False)
+        found, _ = bench.startup_costs(model, feeds, Timing(config), PROCESSES, arena=False)
         return float(max(found.peak_bytes))
 
     try:

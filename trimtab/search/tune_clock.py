@@ -16,7 +16,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.runtime_bench.measure.in_process import InProcessArm
+from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 from trimtab.runtime_bench.stats.verdict import decide
 
@@ -49,7 +49,7 @@ class DecidingClock(BenchClock):
         return _ratio(base, candidate, feeds, config, seconds, seed=self.seed)
 
 
-class AsConfigured(InProcessArm):
+class AsConfigured(InProcessContender):
     """A session with its threads spinning where the configuration says so.
 
     They stop at the end of each run: threads that went on would take the other session's CPUs.
@@ -84,12 +84,18 @@ class SessionClock:
         Raises:
             RunError: a session was refused or failed, or there was no time for a block.
         """
-        arms = iter(
+        contenders = iter(
             [AsConfigured(model, base, "as it is"), AsConfigured(model, candidate, "changed")]
         )
-        # Arms are asked for in order, the base first; of both the model is known.
+        # Contenders are asked for in order, the base first; of both the model is known.
         return _ratio(
-            model, model, feeds, base, seconds, seed=self.seed, make_arm=lambda *_: next(arms)
+            model,
+            model,
+            feeds,
+            base,
+            seconds,
+            seed=self.seed,
+            make_contender=lambda *_: next(contenders),
         )
 
 
@@ -101,7 +107,7 @@ def _ratio(
     seconds: float,
     *,
     seed: int,
-    make_arm: Callable[[Model | Path, str], InProcessArm] | None = None,
+    make_contender: Callable[[Model | Path, str], InProcessContender] | None = None,
 ) -> Ratio:
     found = compare(
         base,
@@ -114,7 +120,7 @@ def _ratio(
         seed=seed,
         in_process=True,
         until=decided,
-        make_arm=make_arm,
+        make_contender=make_contender,
     )[0].check()
     if found.interrupted:
         raise KeyboardInterrupt  # half a measurement decides nothing

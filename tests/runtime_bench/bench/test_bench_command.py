@@ -100,7 +100,7 @@ def test_a_dynamic_axis_asks_and_suggests(dynamic, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_workers_cards_and_throughput(relu, tmp_path, capsys) -> None:
+def test_workers_startup_costs_and_throughput(relu, tmp_path, capsys) -> None:
     options = ["--threads", "1", "--max-time", "2s", "--json", str(tmp_path / "b.json")]
     assert main(["bench", relu, relu, *options, "--concurrency", "2"]) == 0
     out = capsys.readouterr().out

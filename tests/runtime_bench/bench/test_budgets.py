@@ -132,7 +132,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert gate.model == str(tmp_path / "m.onnx") == gate.budgets[0].against
 
 
-def test_no_budgets_file_at_all(tmp_path):
+def test_a_missing_budgets_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_gates(tmp_path / "none.yaml")
 
@@ -142,6 +142,6 @@ def test_a_percentile_may_look_at_quiet_runs_only():
     assert (budget.quantile, budget.quiet) == (0.99, True)
 
 
-def test_an_unknown_budget_is_an_error_of_its_own_outside_of_files():
+def test_an_unknown_budget_is_an_option_error_outside_of_files():
     with pytest.raises(OptionError, match="Did you mean 'p95'"):
         Budget.of("p95th", "5ms")

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,13 @@ from trimtab.runtime_bench.devices import registry as devices
 from trimtab.runtime_bench.devices.agent import timing_to_json
 from trimtab.runtime_bench.devices.agent_store import MODEL
 from trimtab.runtime_bench.devices.onnxruntime_perf_test import PerfTestBench
-from trimtab.runtime_bench.devices.perf_test_contender import latencies
-from trimtab.runtime_bench.devices.registry import bench_on, parse
+from trimtab.runtime_bench.devices.perf_test_contender import parse_latencies
+from trimtab.runtime_bench.devices.registry import parse
 from trimtab.runtime_bench.devices.shells import AdbShell, BareDevice
-from trimtab.runtime_bench.fleet.worker import Call, carry_out
+from trimtab.runtime_bench.fleet.worker import WorkerCall, run_call
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison
+from trimtab.runtime_bench.open import bench_on
 
 PROGRAM = """#!{python} -S
 import os, sys
@@ -77,6 +79,8 @@ def executable(path: Path, text: str) -> Path:
 @pytest.fixture
 def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An address of a phone."""
+    # The lock of the device is of this test, not of all runs of it on this machine.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bin").mkdir()
     executable(tmp_path / "bin" / "adb", ADB)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -104,7 +108,7 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
         assert found.base.environment.cpus == usable_cpus()
         assert bench.target(2).threads == 2
         with pytest.raises(RunError, match="load time and memory need trimtab"):
-            bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
+            bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
 
 
 def test_a_worker_of_a_fleet_fronts_a_phone(
@@ -112,17 +116,17 @@ def test_a_worker_of_a_fleet_fronts_a_phone(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     devices.add("phone", adb)
-    facts = json.loads(carry_out(Call("facts", "phone")))
+    facts = json.loads(run_call(WorkerCall("facts", "phone")))
     assert Environment.from_json(facts["environment"]).cpus == usable_cpus()
     assert Target(**facts["target"]).name == "detected"
     feeds, how = io.BytesIO(), timing_to_json(Timing(HOW.config, 2.0))
     np.savez(feeds, **random_feeds(graphs.cnn()))
     models = [[(MODEL, named(word).to_bytes())] for word in ("slow", "quick")]
-    call = Call("compare", "phone", models, feeds.getvalue(), how)
-    (found,) = json.loads(carry_out(call))["comparisons"]
+    call = WorkerCall("compare", "phone", models, feeds.getvalue(), how)
+    (found,) = json.loads(run_call(call))["comparisons"]
     assert 1.9 < Comparison.from_json(found).ratio < 2.1
     refused = json.loads(
-        carry_out(replace(call, what="card", more={"processes": 1, "arena": False}))
+        run_call(replace(call, command="card", options={"processes": 1, "arena": False}))
     )
     assert "load time and memory need trimtab" in refused["what"]
 
@@ -177,18 +181,18 @@ def test_names_that_a_shell_would_obey_stay_words(adb: str, tmp_path: Path) -> N
 
 def test_rows_that_are_no_times() -> None:
     with pytest.raises(RunError, match="no times: out of memory"):
-        latencies("loading\nout of memory", "phone")
+        parse_latencies("loading\nout of memory", "phone")
     rows = "a,b,0.001,1,2,0\n" * 3 + "\nMin Latency is 0.001sec\n"
-    assert latencies(rows, "phone") == (1_000_000,) * 3
+    assert parse_latencies(rows, "phone") == (1_000_000,) * 3
 
 
 @pytest.mark.parametrize(
     ("address", "told"),
     [
         ("adb://serial", "names no onnxruntime_perf_test"),
-        ("adb://;x?perf_test=/p", "is no serial"),
+        ("adb://;x?perf_test=/p", "not a valid serial"),
         ("adb://s?perf_tset=/p", "Did you mean 'perf_test'"),
-        ("adb://s?perf_test=/p&taskset=all", "is no mask"),
+        ("adb://s?perf_test=/p&taskset=all", "not a valid mask"),
         ("adb://s?perf_test=/p&config=/c", "unknown option"),
     ],
 )

@@ -17,13 +17,12 @@ import pytest
 from sshd import Server, keygen, sshd
 
 from trimtab.cli import main
-from trimtab.core.errors import OptionError, OutputError, RunError
+from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
-from trimtab.runtime_bench.devices.agent_store import Store, digest_of
-from trimtab.runtime_bench.devices.remote import RemoteBench
+from trimtab.runtime_bench.devices.agent_bench import AgentBench
 from trimtab.runtime_bench.devices.ssh import Ssh
 
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
@@ -45,7 +44,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return base, other
 
 
-class Told(Silent):
+class RecordedProgress(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -116,14 +115,14 @@ def test_the_doctor_tells_what_runs_there(
 
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
-    feeds, told, found = random_feeds(graphs.cnn()), Told(), []
+    feeds, told, found = random_feeds(graphs.cnn()), RecordedProgress(), []
     device = Ssh.parse(server.address)
 
     def second() -> None:
-        with RemoteBench(device, told) as bench:
+        with AgentBench(device, told) as bench:
             found.append(bench.measure([files[0]], feeds, HOW, Silent()))
 
-    with RemoteBench(device) as bench:
+    with AgentBench(device) as bench:
         thread = threading.Thread(target=second)
         thread.start()
         bench.measure([files[1]], feeds, HOW, Silent())
@@ -140,7 +139,7 @@ def test_a_cut_connection_is_one_message(
     files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with sshd(tmp_path_factory.mktemp("sshd"), tmp_path_factory.mktemp("cache")) as server:
-        bench = RemoteBench(Ssh.parse(server.address))
+        bench = AgentBench(Ssh.parse(server.address))
         threading.Timer(1.5, server.stop).start()
         with pytest.raises(RunError, match="connection ended"), bench:
             bench.measure(
@@ -149,7 +148,7 @@ def test_a_cut_connection_is_one_message(
 
 
 def test_a_model_is_sent_once(server: Server, files: tuple[Path, Path]) -> None:
-    with RemoteBench(Ssh.parse(server.address)) as bench:
+    with AgentBench(Ssh.parse(server.address)) as bench:
         digest = bench._put([("model.onnx", files[0])])
         assert bench._ask(10, do="missing", digests=[digest, "0" * 64])["digests"] == ["0" * 64]
         assert bench.target(1).threads == 1
@@ -180,7 +179,7 @@ def test_an_unknown_host_key_is_refused(
         ({"python": "/nowhere/python3"}, "no Python by that name"),
         ({"port": 1}, "nothing answers at that port"),
         ({"user": "nobody-of-that-name"}, "refuses the login"),
-        ({"python": "/bin/echo"}, "answers with something else"),
+        ({"python": "/bin/echo"}, "answers with something other"),
     ],
 )
 def test_what_is_wrong_with_a_device_is_one_message(
@@ -188,7 +187,7 @@ def test_what_is_wrong_with_a_device_is_one_message(
 ) -> None:
     device = Ssh(**Ssh.parse(server.address).__dict__ | change)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=message) as caught:
-        RemoteBench(device)
+        AgentBench(device)
     assert caught.value.hint
 
 
@@ -198,7 +197,7 @@ def test_a_python_without_trimtab_says_what_to_install(server: Server, tmp_path:
     bare.chmod(0o755)
     device = Ssh(**Ssh.parse(server.address).__dict__ | {"python": str(bare)})
     with pytest.raises(RunError, match="lacks trimtab") as caught:
-        RemoteBench(device)
+        AgentBench(device)
     assert "-m pip install trimtab" in str(caught.value.hint)
     from trimtab.runtime_bench.devices.check import check, check_lines
 
@@ -252,53 +251,14 @@ def test_words_reach_the_far_program_as_they_are() -> None:
     assert done.stdout == "; rm -rf ~|$(x)|a'b|"
 
 
-def test_the_store_takes_only_what_was_announced(tmp_path: Path) -> None:
-    import io
-
-    store = Store(tmp_path / "store")
-    file = tmp_path / "f"
-    file.write_bytes(b"abc")
-    digest = digest_of([("model.onnx", file)])
-    with pytest.raises(RunError, match="other bytes"):
-        store.put(digest, [("model.onnx", 3)], io.BytesIO(b"abd"))
-    with pytest.raises(RunError, match="plain file name"):
-        store.put(digest, [("../model.onnx", 3)], io.BytesIO(b"abc"))
-    with pytest.raises(RunError, match="no digest"):
-        store.has("../../etc")
-    assert not list((tmp_path / "store").iterdir())
-    store.put(digest, [("model.onnx", 3)], io.BytesIO(b"abc"))
-    assert store.model(digest).read_bytes() == b"abc"
-
-
-def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    import io
-    import os
-
-    store, digests = Store(tmp_path, quota=10), []
-    for text in (b"aaaa", b"bbbb", b"cccc"):
-        file = tmp_path / "f"
-        file.write_bytes(text)
-        digests.append(digest_of([("model.onnx", file)]))
-        file.unlink()
-        store.put(digests[-1], [("model.onnx", 4)], io.BytesIO(text))
-        os.utime(tmp_path / digests[-1], (time.time() - 7200 + len(digests),) * 2)
-    assert [store.has(d) for d in digests] == [False, True, True]
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        Store(tmp_path / "file" / "store")
-
-
 def made_wheel(folder: Path, name: str, *requires: str) -> None:
     """A wheel with nothing in it but its name and what it requires."""
     import zipfile
 
     path, info = folder / f"{name}-99.0-py3-none-any.whl", f"{name}-99.0.dist-info"
-    needs = "".join(f"Requires-Dist: {r}\n" for r in requires)
+    lines = "".join(f"Requires-Dist: {r}\n" for r in requires)
     files = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n{needs}",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n{lines}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     with zipfile.ZipFile(path, "w") as archive:
@@ -319,20 +279,20 @@ def bare(server: Server, tmp_path: Path) -> Ssh:
 
 @pytest.mark.slow
 def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_path: Path) -> None:
-    from trimtab.runtime_bench.devices.check import needed
+    from trimtab.runtime_bench.devices.check import required_distributions
     from trimtab.runtime_bench.devices.install import install
 
     folder = tmp_path / "wheels"
     folder.mkdir()
-    made_wheel(folder, "trimtab", *needed())
-    for name in needed():
+    made_wheel(folder, "trimtab", *required_distributions())
+    for name in required_distributions():
         made_wheel(folder, name.replace("-", "_").lower())
-    told = Told()
+    told = RecordedProgress()
     found = install(bare, told, folder)
     assert found.ready
     assert found.facts["packages"]["trimtab"] == "99.0"
-    assert sum("sending" in line for line in told.lines) == 1 + len(needed())
-    again = Told()
+    assert sum("sending" in line for line in told.lines) == 1 + len(required_distributions())
+    again = RecordedProgress()
     install(bare, again, folder)
     assert not any("sending" in line for line in again.lines)
 
@@ -340,7 +300,7 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
 def test_a_folder_without_trimtab_is_no_folder_of_wheels(server: Server, tmp_path: Path) -> None:
     from trimtab.runtime_bench.devices.install import install
 
-    with pytest.raises(OptionError, match="no folder of wheels"):
+    with pytest.raises(OptionError, match="not a folder of wheels"):
         install(Ssh.parse(server.address), Silent(), tmp_path / "nothing")
     made_wheel(tmp_path, "numpy")
     with pytest.raises(OptionError, match="no wheel of trimtab"):

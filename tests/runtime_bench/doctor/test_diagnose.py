@@ -12,7 +12,7 @@ from trimtab.cli import main
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.target import Target
-from trimtab.runtime_bench.doctor.diagnose import Diagnosis, diagnose, examine, gather
+from trimtab.runtime_bench.doctor.diagnose import Diagnosis, collect_facts, diagnose, run_finders
 from trimtab.runtime_bench.doctor.profile import parse
 from trimtab.runtime_bench.doctor.report import document, lines
 
@@ -36,8 +36,8 @@ def ort_quantized(model: Model, tmp_path, **options) -> Model:
 
 
 def examined(model: Model, target: Target = X64) -> Diagnosis:
-    facts = gather(model, random_feeds(model), SessionConfig(), target=target)
-    return Diagnosis(facts, examine(facts))
+    facts = collect_facts(model, random_feeds(model), SessionConfig(), target=target)
+    return Diagnosis(facts, run_finders(facts))
 
 
 def causes(diagnosis: Diagnosis) -> list[str]:
@@ -52,7 +52,7 @@ def test_defaults_of_onnxruntime_on_a_residual_are_s8s8_islands(tmp_path):
     diagnosis = examined(ort_quantized(residual(), tmp_path))
     assert causes(diagnosis) == ["s8s8"]
     finding = next(f for f in diagnosis.findings if f.kind == "float-island")
-    assert "uint8" in finding.mend
+    assert "uint8" in finding.fix
     assert not diagnosis.healthy
 
 
@@ -76,7 +76,7 @@ def test_symmetric_unsigned_activations_leave_the_relu_float(tmp_path):
     assert causes(examined(model)) == ["symmetric-uint8"]
 
 
-def test_weights_in_constant_nodes_are_told(tmp_path):
+def test_weights_in_constant_nodes_are_reported(tmp_path):
     model = linear()
     proto = model.to_proto()
     weight = next(t for t in proto.graph.initializer if t.name == "w")
@@ -84,7 +84,7 @@ def test_weights_in_constant_nodes_are_told(tmp_path):
     proto.graph.initializer.remove(weight)
     found = examined(ort_quantized(Model.from_proto(proto), tmp_path))
     finding = next(f for f in found.findings if f.kind == "constant-weight")
-    assert "trimtab simplify" in finding.mend
+    assert "trimtab simplify" in finding.fix
 
 
 SCALES = {
@@ -121,7 +121,7 @@ def qdq(middle: str, **weights) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("middle", "weights", "cause", "mend"),
+    ("middle", "weights", "cause", "fix"),
     [
         ("[a] m = Selu (d)", {}, "no-kernel:Selu", "trimtab quantize"),
         ("[a] t = Erf (d) [b] m = Neg (t)", {}, "no-kernel:Erf", "trimtab quantize"),
@@ -145,15 +145,15 @@ def qdq(middle: str, **weights) -> Model:
         ),
     ],
 )
-def test_each_island_has_its_cause_and_its_mend(middle, weights, cause, mend):
+def test_each_island_has_its_cause_and_its_fix(middle, weights, cause, fix):
     diagnosis = examined(qdq(middle, **weights))
     finding = next(f for f in diagnosis.findings if f.kind == "float-island")
     assert finding.cause == cause
     assert "a" in finding.nodes
-    assert mend in finding.mend
+    assert fix in finding.fix
 
 
-def test_a_missing_pair_after_a_convolution_is_told():
+def test_a_missing_pair_after_a_convolution_is_reported():
     model = graph(
         f"""g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {{
           x0 = QuantizeLinear (x, s, z)
@@ -200,7 +200,7 @@ def test_channels_that_leave_a_block_empty_are_noted():
     assert "20 channels in blocks of 16" in finding.why
 
 
-def test_denormal_weights_are_told():
+def test_denormal_weights_are_reported():
     weight = np.full((8, 8, 1, 1), 1e-40, np.float32)
     model = graph("g (float[N, 8, 4, 4] x) => (float[N, 8, 4, 4] y) { y = Conv (x, w) }", w=weight)
     finding = next(f for f in examined(model).findings if f.kind == "denormals")
@@ -208,7 +208,7 @@ def test_denormal_weights_are_told():
     assert "64 weights" in finding.why
 
 
-def test_layout_changes_beyond_two_are_told():
+def test_layout_changes_beyond_two_are_reported():
     model = graph(
         """g (float[1, 16, 12, 12] x) => (float[1, 16, 24, 12] y) {
           a = Conv (x, w1)
@@ -228,17 +228,17 @@ def test_layout_changes_beyond_two_are_told():
 
 
 def test_nodes_that_fell_back_are_named():
-    facts = gather(chain(), random_feeds(chain()), SessionConfig(), target=X64)
+    facts = collect_facts(chain(), random_feeds(chain()), SessionConfig(), target=X64)
     gpu = replace(facts, fallback=(("odd", "Conv"),), target=Target.named("cuda"))
-    finding = next(f for f in examine(gpu) if f.kind == "fallback")
+    finding = next(f for f in run_finders(gpu) if f.kind == "fallback")
     assert (finding.nodes, finding.severity) == (("odd",), "costs")
     assert "CUDAExecutionProvider" in finding.why
 
 
 def run_events(start: int, name: str, dur: int) -> list[dict]:
     node = {"cat": "Node", "name": f"{name}_kernel_time", "ts": start + 1, "dur": dur}
-    told = {"op_name": "Conv", "provider": "CPUExecutionProvider"}
-    return [{"cat": "Session", "name": "model_run", "ts": start}, {**node, "args": told}]
+    args = {"op_name": "Conv", "provider": "CPUExecutionProvider"}
+    return [{"cat": "Session", "name": "model_run", "ts": start}, {**node, "args": args}]
 
 
 def test_a_profile_drops_the_warm_up_and_takes_medians():

@@ -30,21 +30,20 @@ from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices
 from trimtab.runtime_bench.devices.fleet_address import FleetAddress
-from trimtab.runtime_bench.devices.registry import runner_on
 from trimtab.runtime_bench.devices.shells import BareDevice
-from trimtab.runtime_bench.devices.transport import Here
+from trimtab.runtime_bench.devices.transport import LocalProcess
 from trimtab.runtime_bench.fleet import bench as fleet
 from trimtab.runtime_bench.fleet import runner as fleet_runner
 from trimtab.runtime_bench.fleet.bench import FleetBench
 from trimtab.runtime_bench.fleet.local import LocalFleet
-from trimtab.runtime_bench.fleet.worker import Call, carry_out, fronted
-from trimtab.runtime_bench.multi_device import bench_on_all
+from trimtab.runtime_bench.fleet.worker import WorkerCall, device_behind, run_call
+from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
 pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
 
 
-class Told(Silent):
+class RecordedProgress(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -137,7 +136,7 @@ def test_optimize_measures_on_the_fleet(running: LocalFleet, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, Path]) -> None:
     both = [at(running, name) for name in ("pi5", "orin")]
-    with bench_on_all(",".join(both), Told()) as bench:
+    with bench_on_all(",".join(both), RecordedProgress()) as bench:
         feeds, how = random_feeds(graphs.cnn()), replace(HOW, max_seconds=40.0, resolution=0.5)
         (found,) = bench.compare(files[0], [files[1]], feeds, how, Silent())
         assert bench.target(1).threads == 1
@@ -150,7 +149,7 @@ def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, 
 def test_one_token_means_one_measurement_at_a_time(
     running: LocalFleet, files: tuple[Path, Path]
 ) -> None:
-    address, told = FleetAddress.parse(at(running, "pi5")), [Told(), Told()]
+    address, told = FleetAddress.parse(at(running, "pi5")), [RecordedProgress(), RecordedProgress()]
     spans: list[tuple[float, float]] = []
 
     def client(number: int) -> None:
@@ -174,7 +173,7 @@ def test_a_worker_that_dies_is_replaced_by_another_with_such_a_device(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, tmp_path / "cache")
-    told, found = Told(), []
+    told, found = RecordedProgress(), []
     with (
         LocalFleet(["a", "b"], port=free_port(), common="board") as running,
         FleetBench(FleetAddress.parse(at(running, "board")), told) as bench,
@@ -290,7 +289,7 @@ def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     np.savez(tmp_path / "data.npz", x=np.zeros((32, 3, 8, 8), np.float32))
     command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--eval-on", "ssh://pi5"]
     assert main([*command, "--data", str(tmp_path / "data.npz")]) == 2
-    assert "spread over a fleet" in capsys.readouterr().err
+    assert "evaluations run on a fleet" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -300,10 +299,10 @@ def test_a_worker_fronts_a_device_by_ssh(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     with sshd(tmp_path_factory.mktemp("sshd"), tmp_path_factory.mktemp("cache")) as server:
         devices.add("board", server.address)
-        facts = json.loads(carry_out(Call("facts", "board")))
+        facts = json.loads(run_call(WorkerCall("facts", "board")))
         assert facts["environment"]["cpus"]
         server.stop()
-        answer = json.loads(carry_out(Call("facts", "board")))
+        answer = json.loads(run_call(WorkerCall("facts", "board")))
     assert answer["error"] == "RunError"
     assert "nothing answers" in answer["what"]
 
@@ -314,8 +313,8 @@ def test_a_name_for_the_fleet_s_own_device_is_the_worker_s_machine(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     devices.add("pi5", "dask://127.0.0.1:8786?device=pi5")
     devices.add("phone", "adb://R58M?perf_test=/data/local/tmp/p")
-    assert fronted("pi5") == Here("pi5")
-    assert isinstance(fronted("phone"), BareDevice)
+    assert device_behind("pi5") == LocalProcess("pi5")
+    assert isinstance(device_behind("phone"), BareDevice)
 
 
 @pytest.mark.slow
@@ -349,7 +348,7 @@ def test_with_certificates_all_is_encrypted(
         with FleetBench(named(ours)) as bench:
             assert bench.environment().cpus
             feeds = random_feeds(graphs.cnn())
-            card, _ = bench.card(graphs.cnn(), feeds, HOW, 1, arena=False)
+            card, _ = bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
             assert card.peak_bytes
             told, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
             assert told
@@ -397,7 +396,7 @@ def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     ("address", "told"),
     [
         ("dask://host:8786", "names no device"),
-        ("dask://host:high?device=a", "is no address"),
+        ("dask://host:high?device=a", "not a valid address"),
         ("dask://host?devise=a", "Did you mean 'device'"),
         ("dask://?device=a", "names no device"),
         ("dask://host?device=a&tls_ca=x", "needs all of"),
@@ -423,9 +422,9 @@ def test_the_worst_and_the_median_are_told_over_devices() -> None:
 
 
 def test_commas_name_several_devices() -> None:
-    assert devices.device_names("a, b,a") == ["a", "b"]
+    assert device_names("a, b,a") == ["a", "b"]
     with pytest.raises(OptionError, match="lacks a name"):
-        devices.device_names("a,,b")
+        device_names("a,,b")
 
 
 def test_fleet_up_refuses_what_it_cannot_do(

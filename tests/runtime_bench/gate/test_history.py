@@ -12,17 +12,17 @@ from trimtab.cli import main
 from trimtab.core.errors import InputError, OutputError
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate.history import History, Series, append
-from trimtab.runtime_bench.gate.reporters import Outcome
+from trimtab.runtime_bench.gate.reporters import GateOutcome
 from trimtab.runtime_bench.gate.rules import judge
 from trimtab.runtime_bench.gate.trend import lines, spark
-from trimtab.runtime_bench.gate.verdicts import Facts
-from trimtab.runtime_bench.stats.change_points import find_steps
+from trimtab.runtime_bench.gate.verdicts import GateFacts
+from trimtab.runtime_bench.stats.change_points import find_change_points
 
 
-def outcome(ns: float = 1e6, digest: str = "aaaaaaaaaa") -> Outcome:
+def outcome(ns: float = 1e6, digest: str = "aaaaaaaaaa") -> GateOutcome:
     asked = gate(Budget("p50", 5e6, "5ms"), Budget("drop", 0.1, "0.1"))
-    facts = Facts(solo=measurement((ns,) * 20), digest=digest)
-    return Outcome(asked, facts, judge(asked, facts, alpha=0.01))
+    facts = GateFacts(solo=measurement((ns,) * 20), digest=digest)
+    return GateOutcome(asked, facts, judge(asked, facts, alpha=0.01))
 
 
 def fill(path, values, **changes) -> None:
@@ -123,30 +123,30 @@ def test_the_command_refuses_a_missing_file(tmp_path, capsys):
 
 def test_level_noise_has_no_steps():
     rng = np.random.default_rng(1)
-    found = [find_steps(np.exp(0.03 * rng.standard_t(3, 40)).tolist()) for _ in range(40)]
+    found = [find_change_points(np.exp(0.03 * rng.standard_t(3, 40)).tolist()) for _ in range(40)]
     assert sum(map(bool, found)) <= 1
 
 
 def test_one_spike_is_no_step():
     values = [1.0, 1.01, 0.99] * 8
     values[12] = 5.0
-    assert find_steps(values) == []
+    assert find_change_points(values) == []
 
 
 def test_two_steps_are_found_where_they_are():
     rng = np.random.default_rng(2)
     levels = [1.0] * 15 + [1.2] * 15 + [1.0] * 15
-    found = find_steps((np.array(levels) * np.exp(rng.normal(0, 0.02, 45))).tolist())
+    found = find_change_points((np.array(levels) * np.exp(rng.normal(0, 0.02, 45))).tolist())
     assert [s.index for s in found] == [15, 30]
     assert found[0].change == pytest.approx(0.2, abs=0.03)
 
 
 def test_figures_that_never_vary_and_then_change_are_one_step():
-    assert [s.index for s in find_steps([1000.0] * 5 + [1100.0] * 5)] == [5]
+    assert [s.index for s in find_change_points([1000.0] * 5 + [1100.0] * 5)] == [5]
 
 
 def test_figures_around_zero_have_steps_too():
-    assert len(find_steps([0.0, 0.001, -0.001] * 5 + [0.05, 0.051, 0.049] * 5)) == 1
+    assert len(find_change_points([0.0, 0.001, -0.001] * 5 + [0.05, 0.051, 0.049] * 5)) == 1
 
 
 def test_a_long_series_is_drawn_short():

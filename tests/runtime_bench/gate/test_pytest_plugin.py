@@ -13,8 +13,8 @@ from int8_graphs import graph
 from trimtab.core.errors import OptionError
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate import pytest_run as plugin_run
-from trimtab.runtime_bench.gate.pytest_run import Request, gate_of, one_at_a_time, properties
-from trimtab.runtime_bench.gate.verdicts import Facts, Ruling
+from trimtab.runtime_bench.gate.pytest_run import LatencyRequest, gate_of, one_at_a_time, properties
+from trimtab.runtime_bench.gate.verdicts import BudgetVerdict, GateFacts
 
 pytest_plugins = ["pytester"]
 
@@ -36,10 +36,10 @@ def verdict(monkeypatch):
     def set_to(verdict: str):
         def made(request):
             seen.append(request)
-            ruling = Ruling(Budget("p95", 5e6, "5ms"), verdict, "7 of 9 runs over 5ms")
-            return [ruling], {"ratio": 1.25}
+            found = BudgetVerdict(Budget("p95", 5e6, "5ms"), verdict, "7 of 9 runs over 5ms")
+            return [found], {"ratio": 1.25}
 
-        monkeypatch.setattr(plugin_run, "measured", made)
+        monkeypatch.setattr(plugin_run, "measure", made)
         return seen
 
     return set_to
@@ -135,8 +135,8 @@ def test_a_class_s_marker_gives_defaults(pytester, verdict):
     assert seen[0].asked == {"p95": "1ms", "max_time": 9}
 
 
-def request(baseline=None, require_int8=None, **asked) -> Request:
-    return Request("m", baseline, None, "CPUExecutionProvider", 1, require_int8, {}, asked)
+def request(baseline=None, require_int8=None, **asked) -> LatencyRequest:
+    return LatencyRequest("m", baseline, None, "CPUExecutionProvider", 1, require_int8, {}, asked)
 
 
 def names(made) -> list[str]:
@@ -161,7 +161,7 @@ def test_a_call_without_a_meaning_is_refused(asked):
 
 
 def test_properties_hold_what_a_report_needs():
-    facts = Facts(comparisons={"baseline": comparison(2.0)}, solo=measurement(), digest="d")
+    facts = GateFacts(comparisons={"baseline": comparison(2.0)}, solo=measurement(), digest="d")
     found = properties(facts, [])
     assert {"ratio", "lo", "hi", "blocks", "p50_ns", "p95_ns", "machine_class"} <= set(found)
     assert found["p95_ns"] == 1_000_000

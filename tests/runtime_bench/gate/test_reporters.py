@@ -4,18 +4,18 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
-from gate_facts import card, comparison, gate, measurement
+from gate_facts import comparison, gate, measurement, startup_costs
 
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate import reporters as outputs
-from trimtab.runtime_bench.gate.reporters import Outcome
+from trimtab.runtime_bench.gate.reporters import GateOutcome
 from trimtab.runtime_bench.gate.rules import judge
-from trimtab.runtime_bench.gate.verdicts import Facts
+from trimtab.runtime_bench.gate.verdicts import GateFacts
 from trimtab.runtime_bench.measure.values import load, save
 
 
 @pytest.fixture
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[GateOutcome]:
     made = gate(
         Budget("p95", 0.5e6, "500us", line=7),
         Budget("p50", 5e6, "5ms", line=6),
@@ -23,14 +23,14 @@ def outcomes() -> list[Outcome]:
         Budget("rss", 51e6, "51MB", line=9),
         Budget("size", 2000, "2kB", line=10),
     )
-    facts = Facts(
+    facts = GateFacts(
         comparisons={"base.onnx": comparison(2.0)},
         solo=measurement(),
-        card=card(),
+        startup_costs=startup_costs(),
         size_bytes=1000,
         digest="abc",
     )
-    return [Outcome(made, facts, judge(made, facts, alpha=0.002))]
+    return [GateOutcome(made, facts, judge(made, facts, alpha=0.002))]
 
 
 def test_lines_show_verdict_and_evidence_of_each_budget(outcomes):
@@ -57,19 +57,19 @@ def test_junit_counts_broken_and_undecided_budgets(outcomes):
 
 
 def test_junit_holds_names_that_xml_cannot(outcomes):
-    bad = Outcome(gate(name := Budget("size", 1, "\x01<&\"'")), Facts(size_bytes=5), [])
+    bad = GateOutcome(gate(name := Budget("size", 1, "\x01<&\"'")), GateFacts(size_bytes=5), [])
     made = judge(bad.gate, bad.facts, alpha=0.01)
     assert made[0].budget is name
-    ET.fromstring(outputs.junit([Outcome(bad.gate, bad.facts, made)]))
+    ET.fromstring(outputs.junit([GateOutcome(bad.gate, bad.facts, made)]))
 
 
 def test_markdown_is_one_table_a_gate_and_escapes_cells(outcomes):
     text = outputs.markdown(outcomes)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 5
-    piped = Outcome(gate(Budget("size", 1, "a|b")), Facts(size_bytes=5), ())
-    rulings = judge(piped.gate, piped.facts, alpha=0.01)
-    assert r"a\|b" in outputs.markdown([Outcome(piped.gate, piped.facts, rulings)])
+    piped = GateOutcome(gate(Budget("size", 1, "a|b")), GateFacts(size_bytes=5), ())
+    verdicts = judge(piped.gate, piped.facts, alpha=0.01)
+    assert r"a\|b" in outputs.markdown([GateOutcome(piped.gate, piped.facts, verdicts)])
 
 
 def test_workflow_commands_point_at_the_line_and_escape(outcomes):

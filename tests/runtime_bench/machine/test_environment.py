@@ -9,13 +9,13 @@ from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.machine.gpu import GpuState
 
 
-def test_a_missing_proc_is_no_error(monkeypatch) -> None:
-    monkeypatch.setattr("trimtab.runtime_bench.machine.environment.text_of", lambda path: "")
+def test_a_missing_proc_is_not_an_error(monkeypatch) -> None:
+    monkeypatch.setattr("trimtab.runtime_bench.machine.environment.read_text", lambda path: "")
     assert Environment.here().cpu
     assert Environment.here().quota is None
 
 
-def test_the_environment_goes_through_json() -> None:
+def test_the_environment_round_trips_through_json() -> None:
     here = Environment.here()
     assert Environment.from_json(json.loads(json.dumps(here.to_json()))) == here
 
@@ -28,7 +28,7 @@ def test_the_machine_class_ignores_what_does_not_change_speed() -> None:
     assert replace(here, onnxruntime="0").machine_class() != here.machine_class()
 
 
-def test_the_gpu_that_ran_a_model_makes_another_machine_class() -> None:
+def test_the_gpu_that_ran_a_model_is_part_of_the_machine_class() -> None:
     here = Environment.here()
     one, other = (Environment.here(GpuState("NVIDIA H200", d)) for d in ("550.1", "570.2"))
     assert (one.gpu, one.driver) == ("NVIDIA H200", "550.1")

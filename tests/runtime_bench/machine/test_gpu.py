@@ -29,27 +29,27 @@ def tool(*, counts: bool = True, old: bool = False, there: bool = True):
     return ask
 
 
-def test_a_gpu_tells_its_name_clock_and_what_slows_it() -> None:
+def test_a_gpu_reports_its_name_clock_and_what_slows_it() -> None:
     assert GpuState.now("0", tool()) == H200
 
 
-def test_an_older_driver_tells_less() -> None:
+def test_an_older_driver_reports_less() -> None:
     assert GpuState.now("0", tool(counts=False, old=True)) == replace(H200, slowed_us=None)
 
 
-def test_a_gpu_is_asked_for_only_where_one_runs() -> None:
+def test_a_gpu_is_queried_only_where_one_runs() -> None:
     assert GpuState.of(SessionConfig(), tool()) is None
     assert GpuState.of(SessionConfig(provider=CUDA), tool()) == H200
     unknown = GpuState.of(SessionConfig(provider=CUDA), tool(there=False))
     assert unknown == GpuState("unknown GPU", "unknown")
 
 
-def test_no_tool_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtab.runtime_bench.machine.gpu.TOOL", "no-such-tool-here")
     assert nvidia_smi(FACTS, "0") is None
 
 
-def test_the_tool_is_asked_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tool_is_queried_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "smi"
     script.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.1, 1900, 1980, 45'\n")
     script.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What models are fed, and the questions asked where that is not known."""
+"""Feeds of models, and the messages where their shapes are not known."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_shape_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
         make_feeds(relu("float[N,3]"), {"x": shape})
 
 
-def test_a_misspelt_input_is_told_the_nearest() -> None:
+def test_a_misspelt_input_gets_a_suggestion() -> None:
     model = model_of("(float[N,3] pixels) => (float[N,3] y) { y = Relu(pixels) }")
     with pytest.raises(OptionError, match="Did you mean 'pixels'"):
         make_feeds(model, {"pixel": (1, 3)})

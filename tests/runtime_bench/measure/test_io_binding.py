@@ -18,12 +18,12 @@ from trimtab.runtime_bench.machine.placement import Placement
 from trimtab.runtime_bench.machine.providers import RECORD
 from trimtab.runtime_bench.measure import caller
 from trimtab.runtime_bench.measure import io_binding as device
-from trimtab.runtime_bench.measure.in_process import InProcessArm
+from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.measure.io_binding import (
-    Bound,
-    captures,
+    BoundCaller,
+    captures_cuda_graph,
+    device_config,
     open_session,
-    prepared,
     with_cuda_graph,
 )
 from trimtab.runtime_bench.measure.worker import Worker
@@ -106,9 +106,9 @@ class Binding:
         return getattr(self.session, name)
 
 
-def bound(session: FakeSession, config: SessionConfig = ON_CUDA) -> Bound:
+def bound(session: FakeSession, config: SessionConfig = ON_CUDA) -> BoundCaller:
     session.io_binding = lambda: Binding(session)  # type: ignore[assignment,return-value,method-assign]
-    return Bound(session, FEEDS, config, session.make)
+    return BoundCaller(session, FEEDS, config, session.make)
 
 
 def test_tensors_are_bound_on_the_device() -> None:
@@ -131,7 +131,7 @@ def test_outputs_stay_where_the_first_run_put_them() -> None:
     assert session.log[4:] == ["run"]
 
 
-def test_copies_are_timed_apart_and_nodes_are_counted() -> None:
+def test_copies_are_timed_separately_and_nodes_are_counted() -> None:
     session = FakeSession()
     made = bound(session)
     made.time(1)
@@ -162,9 +162,9 @@ def test_a_cuda_graph_is_an_option_of_its_providers() -> None:
     assert with_cuda_graph(ON_CUDA).provider_options["enable_cuda_graph"] == "1"
     on_trt = with_cuda_graph(SessionConfig(provider=TENSORRT))
     assert on_trt.provider_options == {"trt_cuda_graph_enable": "1"}
-    assert captures(on_trt)
-    assert not captures(ON_CUDA)
-    with pytest.raises(OptionError, match=f"--cuda-graph: {CPU} captures no.*onnxruntime-gpu"):
+    assert captures_cuda_graph(on_trt)
+    assert not captures_cuda_graph(ON_CUDA)
+    with pytest.raises(OptionError, match=f"--cuda-graph: {CPU} cannot capture a.*onnxruntime-gpu"):
         with_cuda_graph(SessionConfig())
 
 
@@ -172,7 +172,7 @@ def test_nodes_in_the_way_of_a_capture_are_named(monkeypatch: pytest.MonkeyPatch
     fallen = [(f"n{i}", "NonZero") for i in range(7)]
 
     def placed(model: object, config: SessionConfig) -> dict[str, list[tuple[str, str]]]:
-        assert not captures(config)
+        assert not captures_cuda_graph(config)
         return {CUDA: [("c", "Conv")], CPU: fallen}
 
     def refuse(model: object, config: SessionConfig) -> None:
@@ -196,9 +196,9 @@ def test_tensorrt_drops_no_capture_in_silence(monkeypatch: pytest.MonkeyPatch) -
         open_session(MODEL, with_cuda_graph(config), "m")
 
 
-def test_only_sessions_of_a_device_are_prepared() -> None:
-    assert prepared(SessionConfig(), MODEL) == SessionConfig()
-    assert prepared(ON_CUDA, MODEL).config == {RECORD: "1"}
+def test_only_sessions_of_a_device_get_a_device_configuration() -> None:
+    assert device_config(SessionConfig(), MODEL) == SessionConfig()
+    assert device_config(ON_CUDA, MODEL).config == {RECORD: "1"}
 
 
 def test_the_same_binding_computes_on_the_cpu() -> None:
@@ -206,7 +206,7 @@ def test_the_same_binding_computes_on_the_cpu() -> None:
     feeds = {"x": rng.standard_normal((2, 3)).astype("f")}
     config = SessionConfig(config={RECORD: "1"})
     session = build_session(MODEL, config)
-    made = Bound(session, feeds, config)
+    made = BoundCaller(session, feeds, config)
     assert len(made.time(3).ns) == 3
     np.testing.assert_array_equal(made.outputs["y"].numpy(), run(session, feeds)["y"])
     to, back = made.time_copies(2)
@@ -222,29 +222,29 @@ def test_the_same_binding_computes_on_the_cpu() -> None:
 
 def test_a_text_input_is_refused_by_its_name() -> None:
     with pytest.raises(RunError, match=r"input 'x': .*this input is text"):
-        Bound(FakeSession(), {"x": np.array(["a"])}, ON_CUDA)
+        BoundCaller(FakeSession(), {"x": np.array(["a"])}, ON_CUDA)
 
 
 def test_the_binding_takes_outputs_without_a_fixed_shape() -> None:
     model = model_of("(float[N] x) => (int64[1,M] y) { y = NonZero(x) }")
     config = SessionConfig()
     feeds = {"x": np.array([0, 1, 2], "f")}
-    made = Bound(build_session(model, config), feeds, config)
+    made = BoundCaller(build_session(model, config), feeds, config)
     made.time(3)
     np.testing.assert_array_equal(made.outputs["y"].numpy(), [[1, 2]])
 
 
-def test_an_arm_in_this_process_binds_where_its_provider_wants_it(monkeypatch) -> None:
+def test_a_contender_in_this_process_binds_where_its_provider_wants_it(monkeypatch) -> None:
     monkeypatch.setattr(caller, "memory_of", lambda provider: "cpu")
-    arm = InProcessArm(MODEL, SessionConfig(config={RECORD: "1"}), "m")
-    arm.warm({"x": np.zeros((2, 3), "f")})
-    assert arm.placement is not None
-    assert arm.placement.nodes == {CPU: 2}
-    arm.renew()
-    assert len(arm.time(4).ns) == 4
+    contender = InProcessContender(MODEL, SessionConfig(config={RECORD: "1"}), "m")
+    contender.warm({"x": np.zeros((2, 3), "f")})
+    assert contender.placement is not None
+    assert contender.placement.nodes == {CPU: 2}
+    contender.renew()
+    assert len(contender.time(4).ns) == 4
 
 
-def test_a_worker_binds_and_tells_where_its_nodes_are(monkeypatch, tmp_path: Path) -> None:
+def test_a_worker_binds_and_reports_its_placement(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(caller, "memory_of", lambda provider: "cpu")
     worker, path = Worker(), MODEL.save(tmp_path / "m.onnx")
     np.savez(tmp_path / "f.npz", x=np.zeros((2, 3), "f"))
@@ -252,15 +252,15 @@ def test_a_worker_binds_and_tells_where_its_nodes_are(monkeypatch, tmp_path: Pat
     worker.answer({"do": "load", "model": str(path), "config": config, "name": "m"})
     worker.answer({"do": "feed", "path": str(tmp_path / "f.npz")})
     assert len(worker.answer({"do": "time", "runs": 3})["ns"]) == 3
-    assert len(worker.answer({"do": "flood", "runs": 1, "concurrency": 2})["ns"]) == 1
-    told = worker.answer({"do": "place"})["placement"]
-    assert Placement.from_json(told).nodes == {CPU: 2}
+    assert len(worker.answer({"do": "throughput", "runs": 1, "concurrency": 2})["ns"]) == 1
+    answer = worker.answer({"do": "place"})
+    assert Placement.from_json(answer["placement"]).nodes == {CPU: 2}
 
 
 @pytest.mark.skipif(
     "AzureExecutionProvider" not in available_providers(), reason="needs a provider for nothing"
 )
 def test_a_provider_that_takes_no_node_is_found_out() -> None:
-    arm = InProcessArm(MODEL, SessionConfig(provider="AzureExecutionProvider"), "m")
+    contender = InProcessContender(MODEL, SessionConfig(provider="AzureExecutionProvider"), "m")
     with pytest.raises(RunError, match="m: none of its 2 nodes runs on AzureExecutionProvider"):
-        arm.warm({"x": np.zeros((2, 3), "f")})
+        contender.warm({"x": np.zeros((2, 3), "f")})

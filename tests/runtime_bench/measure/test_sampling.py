@@ -1,15 +1,15 @@
-"""Who runs when, with arms and a clock that are fakes."""
+"""The order of runs, with fake contenders and a fake clock."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench_fakes import FakeArm, FakeClock, fails_at
+from bench_fakes import FakeClock, FakeContender, fails_at
 
 from trimtab.core.errors import RunError
 from trimtab.runtime_bench.measure.contender import Runs
-from trimtab.runtime_bench.measure.pacing import Plan, settle, steady, warm_up
-from trimtab.runtime_bench.measure.sampling import Pair, Sampler, SideBySide
+from trimtab.runtime_bench.measure.pacing import BlockPlan, stabilize, steady, warm_up
+from trimtab.runtime_bench.measure.sampling import BlockPair, Sampler, SideBySide
 from trimtab.runtime_bench.stats.e_process import PairedTest
 
 
@@ -21,16 +21,18 @@ def sampler(clock: FakeClock, seed: int = 0) -> Sampler:
     return Sampler(np.random.default_rng(seed), clock)
 
 
-def sampled(pairs: list[Pair], clock: FakeClock, seconds: float = 1.0, until=never) -> list[Pair]:
+def sampled(
+    pairs: list[BlockPair], clock: FakeClock, seconds: float = 1.0, until=never
+) -> list[BlockPair]:
     return list(sampler(clock).blocks(pairs, {}, seconds=seconds, until=until))
 
 
 def test_a_block_is_abba_or_baab_by_a_fair_coin() -> None:
     clock, order = FakeClock(), []
-    arms = [FakeArm(clock, name=n, before=lambda _, n=n: order.append(n)) for n in "AB"]
+    contenders = [FakeContender(clock, name=n, before=lambda _, n=n: order.append(n)) for n in "AB"]
     run = sampler(clock)
-    run.plan = Plan(repeats=200)
-    list(run._round([Pair(*arms)]))
+    run.plan = BlockPlan(repeats=200)
+    list(run._round([BlockPair(*contenders)]))
     blocks = ["".join(order[i : i + 4]) for i in range(0, len(order), 4)]
     assert set(blocks) == {"ABBA", "BAAB"}
     assert 70 < blocks.count("ABBA") < 130
@@ -38,8 +40,8 @@ def test_a_block_is_abba_or_baab_by_a_fair_coin() -> None:
 
 def test_the_run_after_a_switch_is_discarded() -> None:
     clock = FakeClock()
-    a, b = FakeArm(clock), FakeArm(clock)
-    pair = Pair(a, b)
+    a, b = FakeContender(clock), FakeContender(clock)
+    pair = BlockPair(a, b)
     list(sampler(clock)._round([pair]))
     assert a.calls == b.calls == [5, 5]
     assert [len(r.ns) for r in pair.base_runs + pair.candidate_runs] == [4] * 4
@@ -47,23 +49,26 @@ def test_the_run_after_a_switch_is_discarded() -> None:
 
 def test_the_log_ratio_is_that_of_the_block_medians() -> None:
     clock = FakeClock()
-    pair = Pair(FakeArm(clock, 2e6, noise=0), FakeArm(clock, 1e6, noise=0))
+    pair = BlockPair(FakeContender(clock, 2e6, noise=0), FakeContender(clock, 1e6, noise=0))
     list(sampler(clock)._round([pair]))
     assert pair.test.log_ratios == [pytest.approx(np.log(2))]
 
 
 def test_it_stops_at_the_time_limit() -> None:
     clock = FakeClock()
-    pair = Pair(FakeArm(clock), FakeArm(clock))
+    pair = BlockPair(FakeContender(clock), FakeContender(clock))
     sampled([pair], clock, seconds=1.0)
     assert 1e9 <= clock.at_ns < 1.1e9
     assert pair.test.blocks > 20
 
 
-def test_a_settled_pair_is_measured_no_further() -> None:
+def test_a_decided_pair_is_measured_no_further() -> None:
     clock = FakeClock()
-    base = FakeArm(clock)
-    quick, slow = Pair(base, FakeArm(clock, seed=1)), Pair(base, FakeArm(clock, seed=2))
+    base = FakeContender(clock)
+    quick, slow = (
+        BlockPair(base, FakeContender(clock, seed=1)),
+        BlockPair(base, FakeContender(clock, seed=2)),
+    )
     done = sampled(
         [quick, slow], clock, 5.0, lambda test: test.blocks >= (7 if test is quick.test else 30)
     )
@@ -72,13 +77,14 @@ def test_a_settled_pair_is_measured_no_further() -> None:
 
 def test_candidates_take_turns_in_random_order() -> None:
     clock, turns = FakeClock(), []
-    base = FakeArm(clock)
+    base = FakeContender(clock)
     names = "abc"
     pairs = [
-        Pair(base, FakeArm(clock, name=n, before=lambda _, n=n: turns.append(n))) for n in names
+        BlockPair(base, FakeContender(clock, name=n, before=lambda _, n=n: turns.append(n)))
+        for n in names
     ]
     run = sampler(clock)
-    run.plan = Plan(repeats=20)
+    run.plan = BlockPlan(repeats=20)
     list(run._round(pairs))
     orders = {tuple(turns[i : i + 6 : 2]) for i in range(0, len(turns), 6)}
     assert all(sorted(order) == list(names) for order in orders)
@@ -87,28 +93,28 @@ def test_candidates_take_turns_in_random_order() -> None:
 
 def test_a_block_of_several_orders_is_their_median() -> None:
     clock = FakeClock()
-    slows = FakeArm(clock, 1e6, noise=0)
+    slows = FakeContender(clock, 1e6, noise=0)
     slows.before = lambda call: setattr(slows, "run_ns", 1e6 if call >= 2 else 9e6)
-    pair = Pair(FakeArm(clock, 1e6, noise=0), slows)
+    pair = BlockPair(FakeContender(clock, 1e6, noise=0), slows)
     run = sampler(clock)
-    run.plan = Plan(repeats=3)
+    run.plan = BlockPlan(repeats=3)
     list(run._round([pair]))
     assert pair.test.log_ratios == [0.0]
 
 
-def test_each_block_has_new_sessions_in_hosts_dealt_at_random() -> None:
+def test_each_block_has_new_sessions_in_randomly_assigned_workers() -> None:
     clock = FakeClock()
-    a, b = FakeArm(clock, host="left"), FakeArm(clock, host="right")
-    pair = Pair(a, b)
+    a, b = FakeContender(clock, worker="left"), FakeContender(clock, worker="right")
+    pair = BlockPair(a, b)
     sampled([pair], clock, 3.0)
     assert len(a.renewed) == len(b.renewed) == pair.test.blocks + 1  # one to learn what it costs
     assert all({x, y} == {"left", "right"} for x, y in zip(a.renewed, b.renewed, strict=True))
     assert 0.3 < a.renewed.count("left") / len(a.renewed) < 0.7
 
 
-def test_sessions_that_take_too_long_to_make_are_kept() -> None:
+def test_sessions_that_take_too_long_to_build_are_kept() -> None:
     clock = FakeClock()
-    pair = Pair(FakeArm(clock, renew_ns=10**9), FakeArm(clock))
+    pair = BlockPair(FakeContender(clock, renew_ns=10**9), FakeContender(clock))
     run = sampler(clock)
     list(run.blocks([pair], {}, seconds=10, until=never))
     assert not run.plan.renew
@@ -117,15 +123,15 @@ def test_sessions_that_take_too_long_to_make_are_kept() -> None:
 
 
 def test_a_candidate_whose_new_session_fails_leaves() -> None:
-    class Fragile(FakeArm):
+    class Fragile(FakeContender):
         def renew(self) -> None:
             super().renew()
             if len(self.renewed) == 4:
                 raise RunError("its process died")
 
     clock = FakeClock()
-    base = FakeArm(clock)
-    dies, lives = Pair(base, Fragile(clock)), Pair(base, FakeArm(clock))
+    base = FakeContender(clock)
+    dies, lives = BlockPair(base, Fragile(clock)), BlockPair(base, FakeContender(clock))
     sampled([dies, lives], clock)
     assert dies.error is not None
     assert dies.test.blocks == 2
@@ -134,9 +140,9 @@ def test_a_candidate_whose_new_session_fails_leaves() -> None:
 
 def test_a_candidate_that_dies_leaves_and_the_others_go_on() -> None:
     clock = FakeClock()
-    base = FakeArm(clock)
-    dies = Pair(base, FakeArm(clock, before=fails_at(9)))
-    lives = Pair(base, FakeArm(clock))
+    base = FakeContender(clock)
+    dies = BlockPair(base, FakeContender(clock, before=fails_at(9)))
+    lives = BlockPair(base, FakeContender(clock))
     sampled([dies, lives], clock)
     assert dies.error is not None
     assert "died" in str(dies.error)
@@ -147,9 +153,9 @@ def test_a_candidate_that_dies_leaves_and_the_others_go_on() -> None:
 
 def test_a_candidate_that_cannot_start_is_a_finding_too() -> None:
     clock = FakeClock()
-    base = FakeArm(clock)
-    dead = Pair(base, FakeArm(clock, before=fails_at(0)))
-    lives = Pair(base, FakeArm(clock))
+    base = FakeContender(clock)
+    dead = BlockPair(base, FakeContender(clock, before=fails_at(0)))
+    lives = BlockPair(base, FakeContender(clock))
     sampled([dead, lives], clock)
     assert dead.error is not None
     assert lives.test.blocks > 0
@@ -157,7 +163,7 @@ def test_a_candidate_that_cannot_start_is_a_finding_too() -> None:
 
 def test_a_base_that_cannot_start_ends_the_run() -> None:
     clock = FakeClock()
-    pair = Pair(FakeArm(clock, before=fails_at(0)), FakeArm(clock))
+    pair = BlockPair(FakeContender(clock, before=fails_at(0)), FakeContender(clock))
     with pytest.raises(RunError, match="died"):
         sampled([pair], clock)
 
@@ -165,27 +171,31 @@ def test_a_base_that_cannot_start_ends_the_run() -> None:
 def test_the_canary_is_timed_once_per_block() -> None:
     clock = FakeClock()
     run = Sampler(np.random.default_rng(0), clock, canary=lambda: 5)
-    blocks = list(run.blocks([Pair(FakeArm(clock), FakeArm(clock))], {}, seconds=1, until=never))
+    blocks = list(
+        run.blocks(
+            [BlockPair(FakeContender(clock), FakeContender(clock))], {}, seconds=1, until=never
+        )
+    )
     assert run.canary_ns == [5] * len(blocks)
 
 
-def test_short_models_get_longer_letters_and_slow_ones_shorter() -> None:
-    assert Plan.of(2e6, 0, 30) == Plan(1, 4)
-    assert Plan.of(1e5, 0, 30) == Plan(5, 20)
-    assert Plan.of(1e3, 0, 30) == Plan(16, 64)
-    assert Plan.of(5e7, 0, 30) == Plan(1, 1)
+def test_fast_models_get_longer_slots_and_slow_ones_shorter() -> None:
+    assert BlockPlan.of(2e6, 0, 30) == BlockPlan(1, 4)
+    assert BlockPlan.of(1e5, 0, 30) == BlockPlan(5, 20)
+    assert BlockPlan.of(1e3, 0, 30) == BlockPlan(16, 64)
+    assert BlockPlan.of(5e7, 0, 30) == BlockPlan(1, 1)
 
 
-def test_a_block_lasts_about_as_long_as_its_sessions_took_to_make() -> None:
-    assert Plan.of(1e6, 100e6, 30) == Plan(1, 4, repeats=5)
-    assert Plan.of(1e5, 1e9 / 10, 30).repeats == 8
-    assert Plan.of(1e6, 440e6, 30).repeats == 3
-    assert Plan.of(1e6, 900e6, 30).renew
-    assert not Plan.of(1e6, 2e9, 30).renew
-    assert Plan.of(1e6, 2e9, 120).renew
+def test_a_block_lasts_about_as_long_as_its_sessions_took_to_build() -> None:
+    assert BlockPlan.of(1e6, 100e6, 30) == BlockPlan(1, 4, repeats=5)
+    assert BlockPlan.of(1e5, 1e9 / 10, 30).repeats == 8
+    assert BlockPlan.of(1e6, 440e6, 30).repeats == 3
+    assert BlockPlan.of(1e6, 900e6, 30).renew
+    assert not BlockPlan.of(1e6, 2e9, 30).renew
+    assert BlockPlan.of(1e6, 2e9, 120).renew
 
 
-class WarmingArm(FakeArm):
+class WarmingContender(FakeContender):
     """Gets faster with each of its first sixty runs."""
 
     def time(self, runs: int) -> Runs:
@@ -198,19 +208,19 @@ class WarmingArm(FakeArm):
 
 def test_warm_up_goes_on_while_latencies_fall() -> None:
     clock = FakeClock()
-    arm = WarmingArm(clock, noise=0.001)
-    assert warm_up(arm, {}, clock, seconds=1.0) == pytest.approx(1e6, rel=0.1)
-    assert len(arm.calls) > 60
+    contender = WarmingContender(clock, noise=0.001)
+    assert warm_up(contender, {}, clock, seconds=1.0) == pytest.approx(1e6, rel=0.1)
+    assert len(contender.calls) > 60
 
 
 def test_warm_up_ends_at_its_time_but_runs_three_times_at_least() -> None:
     clock = FakeClock()
-    arm = FakeArm(clock, 1e9)
-    assert warm_up(arm, {}, clock, seconds=0.1) == pytest.approx(1e9, rel=0.1)
-    assert arm.calls == [3]
+    contender = FakeContender(clock, 1e9)
+    assert warm_up(contender, {}, clock, seconds=0.1) == pytest.approx(1e9, rel=0.1)
+    assert contender.calls == [3]
 
 
-class Searching(FakeArm):
+class Searching(FakeContender):
     """A session of a device, whose first runs search for algorithms."""
 
     def time(self, runs: int) -> Runs:
@@ -218,20 +228,20 @@ class Searching(FakeArm):
         return super().time(runs)
 
 
-def test_a_new_session_of_a_device_settles_until_it_gets_no_faster() -> None:
-    arm = Searching(FakeClock(), noise=0)
-    settle(arm, on_device=True)
-    assert arm.calls == [3] * 5
-    endless = FakeArm(FakeClock(), noise=0)
+def test_a_new_session_of_a_device_runs_until_it_gets_no_faster() -> None:
+    contender = Searching(FakeClock(), noise=0)
+    stabilize(contender, on_device=True)
+    assert contender.calls == [3] * 5
+    endless = FakeContender(FakeClock(), noise=0)
     endless.before = lambda _: setattr(endless, "run_ns", endless.run_ns / 2)
-    settle(endless, on_device=True)
+    stabilize(endless, on_device=True)
     assert endless.calls == [3] * 11
 
 
 def test_a_new_session_of_the_cpu_runs_three_times() -> None:
-    arm = Searching(FakeClock(), noise=0)
-    settle(arm, on_device=False)
-    assert arm.calls == [3]
+    contender = Searching(FakeClock(), noise=0)
+    stabilize(contender, on_device=False)
+    assert contender.calls == [3]
 
 
 def test_steady_needs_runs_and_no_falling_trend() -> None:
@@ -240,21 +250,21 @@ def test_steady_needs_runs_and_no_falling_trend() -> None:
     assert not steady([1000 - 10 * i for i in range(40)])
 
 
-def test_a_round_side_by_side_holds_every_arm_once() -> None:
+def test_a_round_side_by_side_has_every_contender_once() -> None:
     clock = FakeClock()
-    arms = [FakeArm(clock), FakeArm(clock), FakeArm(clock)]
-    letters = SideBySide(arms, np.random.default_rng(0), clock, Plan(1, 4)).round()
-    assert sorted(i for i, _ in letters) == [0, 1, 2]
-    assert all(len(runs.ns) == 4 for _, runs in letters)
+    contenders = [FakeContender(clock), FakeContender(clock), FakeContender(clock)]
+    slots = SideBySide(contenders, np.random.default_rng(0), clock, BlockPlan(1, 4)).round()
+    assert sorted(i for i, _ in slots) == [0, 1, 2]
+    assert all(len(runs.ns) == 4 for _, runs in slots)
 
 
-def test_sessions_side_by_side_are_made_anew_for_half_of_the_time() -> None:
+def test_sessions_side_by_side_are_renewed_for_half_of_the_time() -> None:
     clock = FakeClock()
-    arm = FakeArm(clock, renew_ns=50_000_000)
-    turns = SideBySide([arm], np.random.default_rng(0), clock, Plan(1, 4))
+    contender = FakeContender(clock, renew_ns=50_000_000)
+    turns = SideBySide([contender], np.random.default_rng(0), clock, BlockPlan(1, 4))
     for _ in range(100):
         turns.round()
-    assert 9 <= len(arm.renewed) <= 12
+    assert 9 <= len(contender.renewed) <= 12
 
 
 def test_runs_forget_the_discarded_ones_with_their_switches() -> None:

@@ -29,8 +29,8 @@ from trimtab.runtime_bench.measure.protocol import (
     send,
     unpack_error,
 )
-from trimtab.runtime_bench.measure.startup import Card, card
-from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm
+from trimtab.runtime_bench.measure.startup import StartupCosts, startup_costs
+from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
 from trimtab.runtime_bench.measure.worker import Worker
 
 RELU = "(float[2,3] x) => (float[2,3] y) { y = Relu(x) }"
@@ -47,8 +47,8 @@ def relu() -> Model:
 
 
 @pytest.fixture
-def arm() -> Iterator[ProcessArm]:
-    made = ProcessArm(relu(), SessionConfig(), "tiny")
+def contender() -> Iterator[SubprocessContender]:
+    made = SubprocessContender(relu(), SessionConfig(), "tiny")
     yield made
     made.close()
 
@@ -73,10 +73,10 @@ def test_a_message_cut_short_is_an_end() -> None:
 
 
 @pytest.mark.parametrize("body", [b"x", b"[1]"])
-def test_what_is_no_message_is_refused(body: bytes) -> None:
-    with pytest.raises(RunError, match="no JSON"):
+def test_what_is_not_a_message_is_refused(body: bytes) -> None:
+    with pytest.raises(RunError, match=r"not .*JSON"):
         receive(io.BytesIO(len(body).to_bytes(8, "big") + body))
-    with pytest.raises(RunError, match="no message"):
+    with pytest.raises(RunError, match="not a message"):
         receive(io.BytesIO((LARGEST_BYTES + 1).to_bytes(8, "big")))
 
 
@@ -87,7 +87,7 @@ def test_errors_keep_their_class_on_the_way() -> None:
     assert type(unpack_error({"error": "annotations", "what": "odd"})) is RunError
 
 
-def test_a_worker_loads_feeds_times_and_tells_its_memory(tmp_path: Path) -> None:
+def test_a_worker_loads_feeds_times_and_reports_its_memory(tmp_path: Path) -> None:
     made, path = Worker(), relu().save(tmp_path / "m.onnx")
     np.savez(tmp_path / "f.npz", x=np.zeros((2, 3), "f"))
     config = SessionConfig().to_json()
@@ -96,7 +96,7 @@ def test_a_worker_loads_feeds_times_and_tells_its_memory(tmp_path: Path) -> None
     assert made.answer({"do": "feed", "path": str(tmp_path / "f.npz")}) == {}
     timed = made.answer({"do": "time", "runs": 3})
     assert len(timed["ns"]) == len(timed["switches"]) == 3
-    assert len(made.answer({"do": "flood", "runs": 2, "concurrency": 2})["ns"]) == 2
+    assert len(made.answer({"do": "throughput", "runs": 2, "concurrency": 2})["ns"]) == 2
     assert made.answer({"do": "memory"})["peak_bytes"] >= 0
 
 
@@ -109,20 +109,20 @@ def test_an_error_in_a_worker_is_an_answer(tmp_path: Path) -> None:
     assert answer["where"] == "bad"
 
 
-def test_a_model_runs_in_a_process_of_its_own(arm: ProcessArm) -> None:
-    arm.warm(make_feeds(relu()))
-    timed = arm.time(3)
+def test_a_model_runs_in_a_process_of_its_own(contender: SubprocessContender) -> None:
+    contender.warm(make_feeds(relu()))
+    timed = contender.time(3)
     assert len(timed.ns) == 3
     assert min(timed.ns) > 0
-    assert arm.host.process.pid != os.getpid()
-    assert (arm.load_ns or 0) > 0
-    assert (arm.first_ns or 0) > 0
+    assert contender.worker.process.pid != os.getpid()
+    assert (contender.load_ns or 0) > 0
+    assert (contender.first_ns or 0) > 0
 
 
-def test_a_closed_arm_leaves_nothing(arm: ProcessArm) -> None:
-    folder = Path(arm._folder.name)
-    arm.close()
-    assert arm.host.process.poll() is not None
+def test_a_closed_contender_leaves_nothing(contender: SubprocessContender) -> None:
+    folder = Path(contender._folder.name)
+    contender.close()
+    assert contender.worker.process.poll() is not None
     assert not folder.exists()
 
 
@@ -144,10 +144,10 @@ def test_a_killed_bench_leaves_no_worker_and_no_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; import numpy as np;"
         "from trimtab.core.ort.session import SessionConfig;"
-        "from trimtab.runtime_bench.measure.subprocess_contender import ProcessArm;"
-        "arm = ProcessArm(Path(sys.argv[1]), SessionConfig());"
-        "arm.warm({'x': np.zeros((2, 3), 'f')});"
-        "print(arm.host.process.pid, arm._folder.name, flush=True); time.sleep(60)"
+        "from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender;"
+        "contender = SubprocessContender(Path(sys.argv[1]), SessionConfig());"
+        "contender.warm({'x': np.zeros((2, 3), 'f')});"
+        "print(contender.worker.process.pid, contender._folder.name, flush=True); time.sleep(60)"
     )
     asked = [sys.executable, "-c", code, str(tmp_path / "m.onnx")]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) as bench:
@@ -169,36 +169,36 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_killed_worker_is_a_finding(arm: ProcessArm) -> None:
-    arm.warm(make_feeds(relu()))
-    os.kill(arm.host.process.pid, signal.SIGKILL)
+def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
+    contender.warm(make_feeds(relu()))
+    os.kill(contender.worker.process.pid, signal.SIGKILL)
     with pytest.raises(RunError, match=r"tiny: its process died .*\(SIGKILL\).*memory"):
-        arm.time(3)
+        contender.time(3)
     with pytest.raises(RunError, match="died"):
-        arm.time(1)
+        contender.time(1)
 
 
-def test_wrong_feeds_are_told_and_the_worker_lives(arm: ProcessArm) -> None:
+def test_wrong_feeds_are_reported_and_the_worker_lives(contender: SubprocessContender) -> None:
     with pytest.raises(RunError, match="onnxruntime refuses"):
-        arm.warm({"x": np.zeros((4, 4), "f")})
-    arm.warm(make_feeds(relu()))
+        contender.warm({"x": np.zeros((4, 4), "f")})
+    contender.warm(make_feeds(relu()))
 
 
 def test_a_model_that_hangs_is_killed() -> None:
     model = model_of(ENDLESS)
-    hangs = ProcessArm(model, SessionConfig(), "endless")
+    hangs = SubprocessContender(model, SessionConfig(), "endless")
     try:
         hangs.load()
         hangs.hang_seconds = 0.5
         with pytest.raises(RunError, match=r"endless: hangs: .* run for the first time"):
             hangs.warm(make_feeds(model))
-        hangs.host.process.wait(5)
+        hangs.worker.process.wait(5)
     finally:
         hangs.close()
 
 
 def test_an_unknown_provider_is_an_option_error_from_the_worker() -> None:
-    wrong = ProcessArm(relu(), SessionConfig(provider="NoneExecutionProvider"), "tiny")
+    wrong = SubprocessContender(relu(), SessionConfig(provider="NoneExecutionProvider"), "tiny")
     try:
         with pytest.raises(OptionError, match="NoneExecutionProvider"):
             wrong.load()
@@ -208,21 +208,21 @@ def test_an_unknown_provider_is_an_option_error_from_the_worker() -> None:
 
 @pytest.mark.slow
 def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> None:
-    arms: list[ProcessArm] = []
+    contenders: list[SubprocessContender] = []
     due: list[int] = []
 
-    class Dying(ProcessArm):
+    class Dying(SubprocessContender):
         """Killed while it has the baton: an idle process may be dealt to another model next."""
 
         def time(self, runs: int) -> Runs:
             if due:
-                self.host.process.kill()
+                self.worker.process.kill()
             return super().time(runs)
 
-    def make(model: Model | Path, name: str) -> ProcessArm:
-        kind = Dying if len(arms) == 1 else ProcessArm
-        arms.append(kind(model, SessionConfig(), name))
-        return arms[-1]
+    def make(model: Model | Path, name: str) -> SubprocessContender:
+        kind = Dying if len(contenders) == 1 else SubprocessContender
+        contenders.append(kind(model, SessionConfig(), name))
+        return contenders[-1]
 
     def until(test: object) -> bool:
         blocks = getattr(test, "blocks", 0)
@@ -230,7 +230,9 @@ def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> Non
             due.append(blocks)
         return bool(blocks >= 15)
 
-    dead, whole = compare(relu(), [relu(), relu()], make_arm=make, until=until, max_seconds=60)
+    dead, whole = compare(
+        relu(), [relu(), relu()], make_contender=make, until=until, max_seconds=60
+    )
     assert "SIGKILL" in (dead.error or "")
     assert dead.blocks >= 5
     assert whole.error is None
@@ -241,11 +243,11 @@ def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> Non
 def test_a_file_deleted_after_the_check_is_a_finding(tmp_path: Path) -> None:
     path = relu().save(tmp_path / "gone.onnx")
 
-    def make(model: Model | Path, name: str) -> ProcessArm:
+    def make(model: Model | Path, name: str) -> SubprocessContender:
         path.unlink(missing_ok=True)
-        return ProcessArm(model, SessionConfig(), name)
+        return SubprocessContender(model, SessionConfig(), name)
 
-    (found,) = compare(relu(), [path], make_arm=make, max_seconds=5)
+    (found,) = compare(relu(), [path], make_contender=make, max_seconds=5)
     assert "gone.onnx" in (found.error or "")
 
 
@@ -256,10 +258,10 @@ def test_a_corrupt_file_is_refused_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_card_tells_load_first_run_memory_and_size(tmp_path: Path) -> None:
+def test_startup_costs_are_load_first_run_memory_and_size(tmp_path: Path) -> None:
     path = relu().save(tmp_path / "m.onnx")
-    found = card(path, processes=2)
+    found = startup_costs(path, processes=2)
     assert len(found.load_ns) == len(found.first_ns) == len(found.peak_bytes) == 2
     assert found.size_bytes == path.stat().st_size
     assert found.median_load_ns > 0
-    assert Card.from_json(found.to_json()) == found
+    assert StartupCosts.from_json(found.to_json()) == found

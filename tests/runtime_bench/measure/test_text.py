@@ -1,4 +1,4 @@
-"""What a reader sees of measurements."""
+"""The text of measurements."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.machine.environment import Environment
-from trimtab.runtime_bench.machine.noise_check import Fitness
+from trimtab.runtime_bench.machine.noise_check import NoiseCheck
 from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.measure.startup import Card
+from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.text import (
-    card_lines,
     comparison_lines,
     measurement_lines,
     plot_lines,
     speedup_text,
+    startup_lines,
 )
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
@@ -37,7 +37,7 @@ def compared(**changed: object) -> Comparison:
     return replace(found, **changed)  # type: ignore[arg-type]
 
 
-def test_the_table_tells_percentiles_speed_up_and_verdict() -> None:
+def test_the_table_shows_percentiles_speed_up_and_verdict() -> None:
     lines = comparison_lines([compared()])
     assert " ".join(lines[0].split()) == "model size p50 p90 p95 p99 speed-up verdict"
     assert lines[2].startswith("float.onnx  1.09 MB")
@@ -53,28 +53,28 @@ def test_a_percentile_without_enough_runs_is_a_dash_with_its_reason() -> None:
     assert "-: too few runs to support it (60; needed: p95 90, p99 459)" in lines
 
 
-def test_a_failure_stands_in_the_table_and_is_told_below() -> None:
+def test_a_failure_is_in_the_table_and_explained_below() -> None:
     dead = compared(error="int8.onnx: its process died", candidate=measured("int8.onnx", 1, 0))
     lines = comparison_lines([dead])
     assert lines[3].endswith("failed")
     assert "int8.onnx: int8.onnx: its process died" in "\n".join(lines)
 
 
-def test_an_interruption_is_told() -> None:
+def test_an_interruption_is_reported() -> None:
     assert any("interrupted" in line for line in comparison_lines([compared(interrupted=True)]))
     cut = replace(measured("a", 1e6), interrupted=True)
     assert any("interrupted" in line for line in measurement_lines([cut]))
 
 
-def test_kept_sessions_are_told() -> None:
+def test_kept_sessions_are_reported() -> None:
     lines = comparison_lines([compared(renewed=False)])
-    assert any("luck of where their memory lies" in line for line in lines)
+    assert any("may come from where their memory lies" in line for line in lines)
 
 
-def test_an_unquiet_machine_is_told_with_its_reasons() -> None:
-    unfit = Fitness(fit=False, reasons=("steal 9%: move",))
-    lines = measurement_lines([replace(measured("a", 1e6), fitness=unfit)])
-    assert lines[-2].startswith("unquiet machine: trust the ratios")
+def test_a_noisy_machine_is_reported_with_its_reasons() -> None:
+    unfit = NoiseCheck(fit=False, reasons=("steal 9%: move",))
+    lines = measurement_lines([replace(measured("a", 1e6), noise_check=unfit)])
+    assert lines[-2].startswith("noisy machine: trust the ratios")
     assert lines[-1] == "  steal 9%: move"
 
 
@@ -87,33 +87,33 @@ def test_an_unquiet_machine_is_told_with_its_reasons() -> None:
         (math.nan, 0.0, math.inf, "-"),
     ],
 )
-def test_a_speed_up_stands_with_its_interval(ratio, low, high, text) -> None:
+def test_a_speed_up_has_its_interval(ratio, low, high, text) -> None:
     assert speedup_text(compared(ratio=ratio, low=low, high=high)) == text
 
 
-def test_throughput_is_told_in_inferences_a_second() -> None:
+def test_throughput_is_shown_in_inferences_per_second() -> None:
     lines = measurement_lines([measured("a", 1e6)], per_second=True)
     assert "inferences/s" in lines[0]
     assert 900 < float(lines[2].split()[3]) < 1100
 
 
-def test_a_card_tells_medians() -> None:
-    lines = card_lines(
-        [Card("a", 10**6, (3 * 10**6, 10**6, 2 * 10**6), (1000,) * 3, (5 * 10**6,) * 3)]
+def test_startup_costs_are_shown_as_medians() -> None:
+    lines = startup_lines(
+        [StartupCosts("a", 10**6, (3 * 10**6, 10**6, 2 * 10**6), (1000,) * 3, (5 * 10**6,) * 3)]
     )
     assert " ".join(lines[2].split()) == "a 1 MB 2 ms 1 us 5 MB -"
     assert "3 fresh processes" in lines[-1]
 
 
-def test_a_card_tells_what_the_arena_holds() -> None:
-    made = Card("a", 10**6, (1,), (1,), (5 * 10**6,), (3 * 10**6,))
+def test_startup_costs_show_the_memory_of_the_arena() -> None:
+    made = StartupCosts("a", 10**6, (1,), (1,), (5 * 10**6,), (3 * 10**6,))
     assert made.arena_bytes == 2e6
-    assert Card.from_json(made.to_json()) == made
-    assert " ".join(card_lines([made])[2].split()).endswith("5 MB 2 MB")
-    assert Card.from_json({**made.to_json(), "bare_bytes": []}).arena_bytes is None
+    assert StartupCosts.from_json(made.to_json()) == made
+    assert " ".join(startup_lines([made])[2].split()).endswith("5 MB 2 MB")
+    assert StartupCosts.from_json({**made.to_json(), "bare_bytes": []}).arena_bytes is None
 
 
-def test_a_gpu_and_the_copies_to_it_are_told() -> None:
+def test_a_gpu_and_the_copies_to_it_are_shown() -> None:
     placement = Placement(
         "CUDAExecutionProvider",
         "cuda",
@@ -125,9 +125,11 @@ def test_a_gpu_and_the_copies_to_it_are_told() -> None:
         4_000,
         cuda_graph=True,
     )
-    fitness = Fitness(facts={"gpu_clock": 1900.0, "gpu_clock_most": 1980.0})
+    noise_check = NoiseCheck(facts={"gpu_clock": 1900.0, "gpu_clock_most": 1980.0})
     on_gpu = replace(HERE, gpu="NVIDIA H200", driver="570.1")
-    found = replace(measured("a", 1e6), placement=placement, environment=on_gpu, fitness=fitness)
+    found = replace(
+        measured("a", 1e6), placement=placement, environment=on_gpu, noise_check=noise_check
+    )
     text = "\n".join(measurement_lines([found]))
     assert "NVIDIA H200, driver 570.1, at 1900 of 1980 MHz at the end" in text
     assert "a: 9 of 10 nodes on CUDAExecutionProvider, as one CUDA graph" in text

@@ -18,7 +18,7 @@ from trimtab.runtime_bench.stats.e_process import (
     medians_side_by_side,
     spread,
 )
-from trimtab.runtime_bench.stats.verdict import decide, interval, settled
+from trimtab.runtime_bench.stats.verdict import decide, interval, is_decided
 
 ALPHA, RESOLUTION = 0.01, 0.05
 Noise = Callable[[np.random.Generator, int], np.ndarray]
@@ -101,7 +101,7 @@ def test_the_interval_at_the_stop_holds_the_truth(noise: Noise) -> None:
         test = PairedTest()
         for value in log_ratios(noise, rng, 80, theta):
             test.add(value)
-            if test.blocks % 5 == 0 and settled(test, alpha=ALPHA, resolution=RESOLUTION):
+            if test.blocks % 5 == 0 and is_decided(test, alpha=ALPHA, resolution=RESOLUTION):
                 break
         low, high = interval(test, alpha=ALPHA, resolution=RESOLUTION)
         missed += not low <= math.exp(theta) <= high

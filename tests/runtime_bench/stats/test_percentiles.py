@@ -1,4 +1,4 @@
-"""Percentiles that a sample supports, and the exact test of a tail."""
+"""Percentiles that a sample supports, and the exact test of a percentile."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trimtab.runtime_bench.stats.percentiles import (
     binomial_cdf,
     design_effect,
     percentile,
+    percentile_test,
     runs_needed,
-    tail_test,
 )
 
 
@@ -47,25 +47,25 @@ def test_the_binomial_law_at_its_ends() -> None:
 
 
 def test_a_fast_model_passes_with_the_fewest_runs() -> None:
-    assert tail_test([1.0] * 103, 2.0).verdict == "open"
-    assert tail_test([1.0] * 104, 2.0).verdict == "pass"
+    assert percentile_test([1.0] * 103, 2.0).verdict == "open"
+    assert percentile_test([1.0] * 104, 2.0).verdict == "pass"
 
 
 def test_a_slow_model_fails() -> None:
-    found = tail_test([3.0] * 104, 2.0)
+    found = percentile_test([3.0] * 104, 2.0)
     assert (found.verdict, found.over, found.runs) == ("fail", 104, 104)
 
 
 def test_few_runs_decide_nothing() -> None:
-    assert tail_test([], 2.0).verdict == "open"
-    assert tail_test([9.0] * 20, 2.0).verdict == "open"
+    assert percentile_test([], 2.0).verdict == "open"
+    assert percentile_test([9.0] * 20, 2.0).verdict == "open"
 
 
 @pytest.mark.parametrize("wrong", ["pass", "fail"])
-def test_a_tail_just_at_the_limit_is_rarely_decided(wrong: str) -> None:
+def test_a_percentile_just_at_the_limit_is_rarely_decided(wrong: str) -> None:
     rng = np.random.default_rng(1)
     series = (rng.random((300, 1700)) < 0.05).astype(float)
-    assert [tail_test(s, 0.5).verdict for s in series].count(wrong) <= 6
+    assert [percentile_test(s, 0.5).verdict for s in series].count(wrong) <= 6
 
 
 def test_bursts_count_for_less_than_independent_runs() -> None:
@@ -84,4 +84,4 @@ def test_a_constant_series_has_no_design_effect() -> None:
 def test_clustered_runs_over_the_limit_do_not_fail_a_model_by_themselves() -> None:
     rng = np.random.default_rng(2)
     series = [np.repeat(rng.random(170) < 0.05, 10).astype(float) for _ in range(200)]
-    assert [tail_test(s, 0.5).verdict for s in series].count("fail") <= 8
+    assert [percentile_test(s, 0.5).verdict for s in series].count("fail") <= 8

@@ -1,4 +1,4 @@
-"""A bench on a device: models go there once, blocks run there, all samples come back."""
+"""Bench on a device by its agent: models are sent once, all samples come back."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from ..measure.protocol import Message, receive, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .base import FarBench
+from .base import RemoteBench
 from .bundles import feeds_file, model_files
 from .transport import Device
 
 AGENT = ("-P", "-m", "trimtab.runtime_bench.devices.agent")
-#: Seconds that a device may be silent: its interpreter starts, a session of a large model is made.
+#: Seconds a device may be silent: while its interpreter starts, while a large model is loaded.
 START_SECONDS, SILENT_SECONDS = 60.0, 600.0
-#: Seconds between two looks whether a device is free.
+#: Seconds between two tries to lock a device.
 POLL_SECONDS = 1.0
 _CHUNK = 1 << 20
 
 
-class RemoteBench(FarBench):
-    """A device, ours until it is closed.
+class AgentBench(RemoteBench):
+    """A device, locked until the bench is closed.
 
     Args:
-        device: how to reach it.
-        progress: where to tell that it is waited for, and how warm it is.
+        device: transport to the device.
+        progress: where waiting and temperatures are reported.
 
     Raises:
-        RunError: it cannot be reached, or lacks what it needs; the message says what to do.
+        RunError: it cannot be reached, or lacks something; the message says what to do.
     """
 
     def __init__(self, device: Device, progress: Progress | None = None) -> None:
@@ -62,7 +62,7 @@ class RemoteBench(FarBench):
             raise
 
     def close(self) -> None:
-        """Give the device back: what runs there ends when its pipe does."""
+        """Release the device: its agent ends with the pipe."""
         with contextlib.suppress(OSError, ValueError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -74,46 +74,46 @@ class RemoteBench(FarBench):
         self._log.close()
         self._folder.cleanup()
 
-    def ask_for(
+    def request(
         self,
-        what: str,
+        command: str,
         subjects: Sequence[Subject],
         feeds: Feeds,
         how: Timing,
         progress: Progress,
-        **more: object,
+        **options: object,
     ) -> Message:
-        """See `FarBench`; models and feeds are sent where the device has them not."""
+        """See `RemoteBench`; models and feeds are sent unless the device has them."""
         return self._run(
             progress,
-            do=what,
+            do=command,
             models=[self._send_model(s) for s in subjects],
             feeds=self._send_feeds(feeds),
             how=timing_to_json(how),
-            **more,
+            **options,
         )
 
     def _check_protocol(self) -> None:
         if self.facts.get("protocol") != PROTOCOL:
             raise RunError(
-                f"has trimtab {self.facts.get('trimtab')}, which speaks to others than this one",
+                f"has trimtab {self.facts.get('trimtab')}, which does not understand this version",
                 where=str(self.device),
                 hint=f"Run there: {self.device.python} -m pip install --upgrade trimtab",
             )
 
     def _wait_for_lock(self) -> None:
         who = f"{getpass.getuser()}@{platform.node()}"
-        told = False
+        reported = False
         while (holder := self._ask(START_SECONDS, do="lock", who=who)["holder"]) is not None:
-            if not told:
+            if not reported:
                 since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", 0)))
                 name = holder.get("who", "another run")
                 self.progress.say(f"{self.device}: in use by {name} since {since}; waiting")
-                told = True
+                reported = True
             time.sleep(POLL_SECONDS)
 
     def _run(self, progress: Progress, **message: object) -> Message:
-        """A command that takes long, its progress passed on; Ctrl-C ends it there, with results."""
+        """Run a long command, reporting progress; Ctrl-C ends it there, with partial results."""
         before = self.facts.get("temperature")
         self._send(message)
         while True:
@@ -125,8 +125,8 @@ class RemoteBench(FarBench):
             if answer is not None:
                 after = answer.get("temperature")
                 if before is not None and after is not None:
-                    told = f"{before:.0f} degrees Celsius before, {after:.0f} after"
-                    progress.say(f"{self.device}: {told}")
+                    temperatures = f"{before:.0f} degrees Celsius before, {after:.0f} after"
+                    progress.say(f"{self.device}: {temperatures}")
                 return answer
 
     def _ask(self, seconds: float, **message: object) -> Message:
@@ -142,7 +142,7 @@ class RemoteBench(FarBench):
             raise self._broken() from None
 
     def _next(self, progress: Progress, seconds: float = SILENT_SECONDS) -> Message | None:
-        """The next answer; None where it was progress."""
+        """Return the next answer, None where it was progress."""
         try:
             found = self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -165,7 +165,7 @@ class RemoteBench(FarBench):
     def _broken(self) -> RunError:
         try:
             code = self._process.wait(timeout=5)
-        except Exception:  # noqa: BLE001 - it hangs; that is all there is to say
+        except Exception:  # noqa: BLE001 - it hangs: no exit code
             code = -1
         return self.device.failure(self._log, code)
 
@@ -177,12 +177,12 @@ class RemoteBench(FarBench):
         except RunError as error:
             self._answers.put(
                 RunError(
-                    "answers with something else than trimtab's agent",
+                    "answers with something other than trimtab's agent",
                     where=str(self.device),
                     hint=f"Does its shell print something at login? ({error.what})",
                 )
             )
-        except (OSError, ValueError):  # closed under our hands
+        except (OSError, ValueError):  # closed meanwhile
             pass
         self._answers.put(None)
 
