@@ -28,7 +28,7 @@ from ..graph.queries import (
     users,
 )
 from .dimensions import Size, axis_size, items
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 PRODUCTS = ("MatMul", "Gemm")
 MAX_STEPS = 4
@@ -36,7 +36,7 @@ MAX_STEPS = 4
 _HEADS_FORWARD = {(0, 2, 1, 3), (0, 2, 3, 1)}
 
 
-@form("nan-guard-dropped", at="Where")
+@rewrite_rule("nan-guard-dropped", at="Where")
 def nan_guard_dropped(where: ir.Node) -> Found:
     """Guard against NaN after a Softmax whose scores are finite, left out."""
     test = producer(where.inputs[0], "IsNaN")
@@ -80,7 +80,7 @@ def unguarded(value: ir.Value | None) -> ir.Value | None:
     return value if found is None or isinstance(found, str) else where.inputs[2]
 
 
-@form("keys-transposed", at="Reshape")
+@rewrite_rule("keys-transposed", at="Reshape")
 def keys_transposed(last: ir.Node) -> Found:
     """Transpose in three axes between two Reshapes as one Transpose of the last two of four."""
     found = _keys_before(last)
@@ -90,7 +90,7 @@ def keys_transposed(last: ir.Node) -> Found:
     return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
 
 
-@form("heads-in-place", at="Transpose")
+@rewrite_rule("heads-in-place", at="Transpose")
 def heads_in_place(turn: ir.Node) -> Found:
     """Heads of a single sample put before its positions by strides of a MatMul, without a copy.
 
@@ -153,7 +153,7 @@ def _agree(given: list[Size], sizes: list[Size]) -> bool:
     return unknown <= 1 and all(g in {-1, s} for g, s in zip(given, sizes, strict=True))
 
 
-@form("scale-into-weights", at="Mul")
+@rewrite_rule("scale-into-weights", at="Mul")
 def scale_into_weights(mul: ir.Node) -> Found:
     """Scale of queries or keys taken into the weight and bias that made them."""
     sides = constant_side(mul)

@@ -26,10 +26,10 @@ from ..graph.queries import (
     same_dim,
 )
 from .attention_core import HEADS_SECOND, Core, core_of, rows_of_heads, rows_of_keys
-from .rule import CONTRIB, Found, Writer, form
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
-@form("attention-closed", at="MatMul", back="attention-open", min_opset=23)
+@rewrite_rule("attention-closed", at="MatMul", back="attention-open", min_opset=23)
 def attention_closed(last: ir.Node) -> Found:
     """Attention written with MatMul and Softmax as the operator Attention."""
     core = core_of(last)
@@ -44,7 +44,7 @@ def attention_closed(last: ir.Node) -> Found:
     return make
 
 
-@form("attention-open", at="Attention", back="attention-closed", min_opset=23)
+@rewrite_rule("attention-open", at="Attention", back="attention-closed", min_opset=23)
 def attention_open(node: ir.Node) -> Found:
     """The operator Attention on four axes written with MatMul and Softmax."""
     if node.domain:
@@ -87,7 +87,7 @@ def _not_plain(node: ir.Node) -> str | None:
     return None
 
 
-@form("attention-multihead", at="Reshape", back="multihead-open", runtime_only=True)
+@rewrite_rule("attention-multihead", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_multihead(last: ir.Node) -> Found:
     """Attention between the linear layers around it as MultiHeadAttention of onnxruntime."""
     found = _between_layers(last)
@@ -136,7 +136,7 @@ def _bias_fits(bias: ir.Value, core: Core) -> bool:
     return exact and all(sizes[i] == 1 or same_dim(sizes[i], wanted[i]) for i in (0, 1))
 
 
-@form("multihead-open", at="MultiHeadAttention", back="attention-multihead")
+@rewrite_rule("multihead-open", at="MultiHeadAttention", back="attention-multihead")
 def multihead_open(node: ir.Node) -> Found:
     """MultiHeadAttention of onnxruntime written with MatMul and Softmax."""
     heads, rows = attr(node, "num_heads"), list(node.inputs[:3])
@@ -166,7 +166,7 @@ def multihead_open(node: ir.Node) -> Found:
     return make
 
 
-@form("attention-packed", at="Reshape", back="multihead-open", runtime_only=True)
+@rewrite_rule("attention-packed", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_packed(last: ir.Node) -> Found:
     """Attention with the linear layers before it as Attention of onnxruntime."""
     found = _between_layers(last)

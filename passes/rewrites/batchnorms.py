@@ -21,7 +21,7 @@ from ..graph.queries import (
     same_shape,
     zeros,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 def affine(node: ir.Node) -> tuple[Array, Array] | None:
@@ -34,7 +34,7 @@ def affine(node: ir.Node) -> tuple[Array, Array] | None:
     return slope, shift - mean * slope
 
 
-@form("batchnorm-open", at="BatchNormalization")
+@rewrite_rule("batchnorm-open", at="BatchNormalization")
 def batchnorm_open(norm: ir.Node) -> Found:
     """BatchNormalization as Mul and Add."""
     found, known = affine(norm), dims(norm.inputs[0])
@@ -50,7 +50,7 @@ def batchnorm_open(norm: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-into-next-conv", at="Conv")
+@rewrite_rule("batchnorm-into-next-conv", at="Conv")
 def batchnorm_into_next_conv(conv: ir.Node) -> Found:
     """BatchNormalization before a convolution that does not pad, taken into its weight."""
     norm = producer(conv.inputs[0], "BatchNormalization")
@@ -76,7 +76,7 @@ def batchnorm_into_next_conv(conv: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-through-concat", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-concat", at="BatchNormalization")
 def batchnorm_through_concat(norm: ir.Node) -> Found:
     """BatchNormalization of a Concat of channels as one for each part, for convolutions to take."""
     concat = producer(norm.inputs[0], "Concat")
@@ -102,7 +102,7 @@ def _normed(w: Writer, norm: ir.Node, parts: list[ir.Value], channels: list[int]
     return w.op("Concat", *made, like=norm.outputs[0], axis=1)
 
 
-@form("batchnorm-through-pad", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-pad", at="BatchNormalization")
 def batchnorm_through_pad(norm: ir.Node) -> Found:
     """BatchNormalization without shift after a Pad with zeros, before it."""
     pad = producer(norm.inputs[0], "Pad")
@@ -132,7 +132,7 @@ def batchnorm_through_pad(norm: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-through-add", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-add", at="BatchNormalization")
 def batchnorm_through_add(norm: ir.Node) -> Found:
     """BatchNormalization of a sum of convolutions as one for each term, for them to take."""
     add, found = producer(norm.inputs[0], "Add"), affine(norm)

@@ -19,7 +19,7 @@ from ..graph.queries import (
     producer,
     scalar,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 def bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
@@ -40,7 +40,7 @@ def _limits(w: Writer, *values: float) -> list[ir.Value]:
     return [w.weight(np.array(v, np.float32), "limit") for v in values]
 
 
-@form("clip-as-min-max", at="Clip", back="clip-from-min-max", min_opset=8)
+@rewrite_rule("clip-as-min-max", at="Clip", back="clip-from-min-max", min_opset=8)
 def clip_as_min_max(clip: ir.Node) -> Found:
     """Clip as Max and Min."""
     limits = bounds(clip)
@@ -57,7 +57,7 @@ def clip_as_min_max(clip: ir.Node) -> Found:
     return make
 
 
-@form("clip-from-min-max", at="Min Max", back="clip-as-min-max", min_opset=11)
+@rewrite_rule("clip-from-min-max", at="Min Max", back="clip-as-min-max", min_opset=11)
 def clip_from_min_max(last: ir.Node) -> Found:
     """Max and Min with constants, in either order, as one Clip."""
     if len(last.inputs) != 2:
@@ -77,7 +77,7 @@ def clip_from_min_max(last: ir.Node) -> Found:
     return lambda w: w.op("Clip", inner[0], *_limits(w, low, high), like=last.outputs[0])
 
 
-@form("clip-as-relu", at="Clip", back="relu-as-clip")
+@rewrite_rule("clip-as-relu", at="Clip", back="relu-as-clip")
 def clip_as_relu(clip: ir.Node) -> Found:
     """Clip from zero up as Relu."""
     limits = bounds(clip)
@@ -86,7 +86,7 @@ def clip_as_relu(clip: ir.Node) -> Found:
     return lambda w: w.op("Relu", clip.inputs[0], like=clip.outputs[0])
 
 
-@form("relu-as-clip", at="Relu", back="clip-as-relu", min_opset=11)
+@rewrite_rule("relu-as-clip", at="Relu", back="clip-as-relu", min_opset=11)
 def relu_as_clip(relu: ir.Node) -> Found:
     """Relu as a Clip from zero up."""
     if not is_float(relu.inputs[0]):
@@ -94,7 +94,7 @@ def relu_as_clip(relu: ir.Node) -> Found:
     return lambda w: w.op("Clip", relu.inputs[0], *_limits(w, 0.0), like=relu.outputs[0])
 
 
-@form("relu6-split", at="Clip", min_opset=8)
+@rewrite_rule("relu6-split", at="Clip", min_opset=8)
 def relu6_split(clip: ir.Node) -> Found:
     """Clip from zero to a bound as Relu and Min, so that the Relu joins the convolution."""
     limits = bounds(clip)
@@ -106,7 +106,7 @@ def relu6_split(clip: ir.Node) -> Found:
     )
 
 
-@form("relu-into-clip", at="Clip")
+@rewrite_rule("relu-into-clip", at="Clip")
 def relu_into_clip(clip: ir.Node) -> Found:
     """Relu before a Clip from zero, which does nothing there, left out."""
     relu, limits = producer(clip.inputs[0], "Relu"), bounds(clip)
@@ -117,7 +117,7 @@ def relu_into_clip(clip: ir.Node) -> Found:
     return lambda w: w.op("Clip", relu.inputs[0], *clip.inputs[1:], like=clip.outputs[0])
 
 
-@form("hardsigmoid-open", at="HardSigmoid", back="hardsigmoid-closed", min_opset=11)
+@rewrite_rule("hardsigmoid-open", at="HardSigmoid", back="hardsigmoid-closed", min_opset=11)
 def hardsigmoid_open(node: ir.Node) -> Found:
     """HardSigmoid as multiplication, addition and Clip."""
     alpha, beta = attr(node, "alpha", 0.2), attr(node, "beta", 0.5)
@@ -133,7 +133,7 @@ def hardsigmoid_open(node: ir.Node) -> Found:
     return make
 
 
-@form("hardsigmoid-closed", at="Div Mul", back="hardsigmoid-open")
+@rewrite_rule("hardsigmoid-closed", at="Div Mul", back="hardsigmoid-open")
 def hardsigmoid_closed(last: ir.Node) -> Found:
     """Clip of x + 3 from 0 to 6, divided by 6, as HardSigmoid."""
     source = _open_hardsigmoid(last)
@@ -142,7 +142,7 @@ def hardsigmoid_closed(last: ir.Node) -> Found:
     return lambda w: w.op("HardSigmoid", source, like=last.outputs[0], alpha=1 / 6, beta=0.5)
 
 
-@form("hardswish-closed", at="Mul Div", back="hardswish-open", min_opset=14)
+@rewrite_rule("hardswish-closed", at="Mul Div", back="hardswish-open", min_opset=14)
 def hardswish_closed(last: ir.Node) -> Found:
     """Product of x and its HardSigmoid, open or closed, as HardSwish."""
     source = _hardswish_by_sigmoid(last) or _hardswish_by_clip(last)
@@ -151,7 +151,7 @@ def hardswish_closed(last: ir.Node) -> Found:
     return lambda w: w.op("HardSwish", source, like=last.outputs[0])
 
 
-@form("hardswish-open", at="HardSwish", back="hardswish-closed")
+@rewrite_rule("hardswish-open", at="HardSwish", back="hardswish-closed")
 def hardswish_open(node: ir.Node) -> Found:
     """HardSwish as x times HardSigmoid of x."""
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import const
-from .rule import Found, form
+from .rule import Found, rewrite_rule
 
 #: What masks and shapes are made of; none of it random or dependent on the machine.
 FOLDABLE = (
@@ -23,7 +23,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 16
 
 
-@form("constants-folded", at=FOLDABLE)
+@rewrite_rule("constants-folded", at=FOLDABLE)
 def constants_folded(node: ir.Node) -> Found:
     """A result that depends on constants only, as a weight."""
     if node.domain not in {"", "ai.onnx"} or not node.inputs:

@@ -21,14 +21,14 @@ from ..graph.queries import (
     producer,
     rank,
 )
-from .rule import CONTRIB, Found, Writer, form
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 from .selections import split_sizes
 
 #: Channels of an image that fill a word of int8.
 WORD = 4
 
 
-@form("conv-split", at="Split", back="convs-merged", min_opset=13)
+@rewrite_rule("conv-split", at="Split", back="convs-merged", min_opset=13)
 def conv_split(split: ir.Node) -> Found:
     """Convolution and a Split of its channels as one convolution for each part."""
     conv, found = producer(split.inputs[0], "Conv"), split_sizes(split)
@@ -54,7 +54,7 @@ def conv_split(split: ir.Node) -> Found:
     return make
 
 
-@form("grouped-from-convs", at="Concat", back="grouped-as-convs", min_opset=13)
+@rewrite_rule("grouped-from-convs", at="Concat", back="grouped-as-convs", min_opset=13)
 def grouped_from_convs(concat: ir.Node) -> Found:
     """Split, an equal convolution for each part, Concat as one grouped convolution."""
     convs = [producer(v, "Conv") for v in concat.inputs]
@@ -82,7 +82,7 @@ def grouped_from_convs(concat: ir.Node) -> Found:
     return make
 
 
-@form("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
+@rewrite_rule("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
 def pointwise_as_matmul(conv: ir.Node) -> Found:
     """1x1 Conv of an image as MatMul of its weight and the pixels in columns."""
     facts = conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
@@ -108,7 +108,7 @@ def pointwise_as_matmul(conv: ir.Node) -> Found:
     return make
 
 
-@form("pointwise-from-matmul", at="Reshape", back="pointwise-as-matmul")
+@rewrite_rule("pointwise-from-matmul", at="Reshape", back="pointwise-as-matmul")
 def pointwise_from_matmul(last: ir.Node) -> Found:
     """Pixels in columns, MatMul of a weight and them, back to an image, as a 1x1 Conv."""
     found = _columns(last)
@@ -150,7 +150,7 @@ def _columns(last: ir.Node) -> tuple[ir.Node, ir.Node, Array, Array | None] | No
     return product, flat, weight, bias
 
 
-@form("image-to-word", at="Conv", min_opset=11)
+@rewrite_rule("image-to-word", at="Conv", min_opset=11)
 def image_to_word(conv: ir.Node) -> Found:
     """First convolution of an image with its channels filled up to four with zeros."""
     source, facts = conv.inputs[0], conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
@@ -170,7 +170,7 @@ def image_to_word(conv: ir.Node) -> Found:
     return make
 
 
-@form("qlinearconv-channels-last", at="QLinearConv", runtime_only=True)
+@rewrite_rule("qlinearconv-channels-last", at="QLinearConv", runtime_only=True)
 def qlinearconv_channels_last(conv: ir.Node) -> Found:
     """QLinearConv between Transposes in onnxruntime's form with channels last."""
     if conv.domain or rank(conv.inputs[0]) != 4:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import attr, const, is_float, rank
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _terms(node: ir.Node) -> Terms | str | None:
     return terms
 
 
-@form("einsum-as-matmul", at="Einsum")
+@rewrite_rule("einsum-as-matmul", at="Einsum")
 def einsum_as_matmul(node: ir.Node) -> Found:
     """Einsum of two operands that sums over one label as Transpose and MatMul."""
     terms = _terms(node)
@@ -94,7 +94,7 @@ def _ordered(w: Writer, value: ir.Value | None, have: str, want: str) -> ir.Valu
     return w.op("Transpose", value, perm=perm)
 
 
-@form("einsum-as-transpose", at="Einsum")
+@rewrite_rule("einsum-as-transpose", at="Einsum")
 def einsum_as_transpose(node: ir.Node) -> Found:
     """Einsum of one operand that only changes the order of its axes as a Transpose."""
     have, arrow, want = str(attr(node, "equation", "")).replace(" ", "").partition("->")

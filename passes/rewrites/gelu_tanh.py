@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
 from .gelus import product_factors
-from .rule import CONTRIB, Found, Make, Writer, form
+from .rule import CONTRIB, Found, Make, Writer, rewrite_rule
 
 ROOT, CUBIC, QUICK = math.sqrt(2 / math.pi), 0.044715, 1.702
 
 
-@form("gelu-tanh-closed", at="Mul", back="gelu-tanh-open", min_opset=20)
+@rewrite_rule("gelu-tanh-closed", at="Mul", back="gelu-tanh-open", min_opset=20)
 def gelu_tanh_closed(last: ir.Node) -> Found:
     """Gelu written with Tanh as the operator Gelu, which approximates in the same way."""
     source = _open_tanh(last)
@@ -27,7 +27,7 @@ def gelu_tanh_closed(last: ir.Node) -> Found:
     return lambda w: w.op("Gelu", source, like=last.outputs[0], approximate="tanh")
 
 
-@form("gelu-tanh-contrib", at="Mul Gelu", back="gelu-tanh-open", runtime_only=True)
+@rewrite_rule("gelu-tanh-contrib", at="Mul Gelu", back="gelu-tanh-open", runtime_only=True)
 def gelu_tanh_contrib(last: ir.Node) -> Found:
     """Gelu approximated with Tanh as FastGelu of onnxruntime."""
     source = _tanh_source(last)
@@ -36,7 +36,7 @@ def gelu_tanh_contrib(last: ir.Node) -> Found:
     return lambda w: w.op("FastGelu", source, like=last.outputs[0], domain=CONTRIB)
 
 
-@form("gelu-tanh-as-sigmoid", at="Mul Gelu", back="gelu-tanh-closed")
+@rewrite_rule("gelu-tanh-as-sigmoid", at="Mul Gelu", back="gelu-tanh-closed")
 def gelu_tanh_as_sigmoid(last: ir.Node) -> Found:
     """Gelu approximated with Tanh as x times the Sigmoid of twice its argument."""
     x = _tanh_source(last)
@@ -46,7 +46,7 @@ def gelu_tanh_as_sigmoid(last: ir.Node) -> Found:
                           like=last.outputs[0])  # fmt: skip
 
 
-@form("gelu-tanh-open", at="Gelu FastGelu", back="gelu-tanh-closed")
+@rewrite_rule("gelu-tanh-open", at="Gelu FastGelu", back="gelu-tanh-closed")
 def gelu_tanh_open(gelu: ir.Node) -> Found:
     """Gelu approximated with Tanh, written with Tanh."""
     x = _tanh_source(gelu)
@@ -61,7 +61,7 @@ def gelu_tanh_open(gelu: ir.Node) -> Found:
     return make
 
 
-@form("quick-gelu-contrib", at="Mul", runtime_only=True)
+@rewrite_rule("quick-gelu-contrib", at="Mul", runtime_only=True)
 def quick_gelu_contrib(last: ir.Node) -> Found:
     """X times Sigmoid of 1.702 x, or of x, as QuickGelu of onnxruntime."""
     for x, gate in (pair(last), pair(last)[::-1]):

@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
-from .rule import CONTRIB, Found, Writer, form
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
-@form("gelu-closed", at="Mul", back="gelu-open", min_opset=20)
+@rewrite_rule("gelu-closed", at="Mul", back="gelu-open", min_opset=20)
 def gelu_closed(last: ir.Node) -> Found:
     """Gelu written with Erf as the operator Gelu."""
     source = _open_gelu(last)
@@ -24,7 +24,7 @@ def gelu_closed(last: ir.Node) -> Found:
     return lambda w: w.op("Gelu", source, like=last.outputs[0])
 
 
-@form("gelu-contrib", at="Mul Gelu", back="gelu-open", runtime_only=True)
+@rewrite_rule("gelu-contrib", at="Mul Gelu", back="gelu-open", runtime_only=True)
 def gelu_contrib(last: ir.Node) -> Found:
     """Gelu as onnxruntime's own operator."""
     if last.domain == CONTRIB:
@@ -37,7 +37,7 @@ def gelu_contrib(last: ir.Node) -> Found:
     return lambda w: w.op("Gelu", source, like=last.outputs[0], domain=CONTRIB)
 
 
-@form("gelu-open", at="Gelu", back="gelu-closed")
+@rewrite_rule("gelu-open", at="Gelu", back="gelu-closed")
 def gelu_open(gelu: ir.Node) -> Found:
     """Gelu written with Erf."""
     if attr(gelu, "approximate", "none") != "none":

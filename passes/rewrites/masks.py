@@ -12,14 +12,14 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import const, dims, is_float, producer, rank, same_shape, scalar
-from .rule import Found, Make, Writer, form
+from .rule import Found, Make, Writer, rewrite_rule
 
 LARGE = -1e30
 #: Operators of a chain that makes a mask.
 MAX_STEPS = 6
 
 
-@form("mask-as-add", at="Where", back="mask-as-where", min_opset=9)
+@rewrite_rule("mask-as-add", at="Where", back="mask-as-where", min_opset=9)
 def mask_as_add(where: ir.Node) -> Found:
     """Where that puts a very low score at masked places as an Add of zero or that score."""
     mask, scores, low = where.inputs
@@ -40,7 +40,7 @@ def mask_as_add(where: ir.Node) -> Found:
     return make
 
 
-@form("mask-as-where", at="Add", back="mask-as-add", min_opset=9)
+@rewrite_rule("mask-as-where", at="Add", back="mask-as-add", min_opset=9)
 def mask_as_where(add: ir.Node) -> Found:
     """Add of zero or a very low score as a Where of the scores themselves."""
     for scores, bias in (add.inputs, add.inputs[::-1]):
@@ -56,7 +56,7 @@ def mask_as_where(add: ir.Node) -> Found:
     return None
 
 
-@form("mask-constant", at="Add")
+@rewrite_rule("mask-constant", at="Add")
 def mask_constant(add: ir.Node) -> Found:
     """Mask of constants that is expanded to the batch as one weight; none where it is zero."""
     for scores, bias in (add.inputs, add.inputs[::-1]):

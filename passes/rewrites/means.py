@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, dims, ints, is_float, opset, rank
-from .rule import Found, Make, Writer, form
+from .rule import Found, Make, Writer, rewrite_rule
 
 
 def _axes(node: ir.Node) -> list[int] | None:
@@ -17,7 +17,7 @@ def _axes(node: ir.Node) -> list[int] | None:
     return None if given is None else sorted(int(a) % 4 for a in given)
 
 
-@form("mean-as-pool", at="ReduceMean", back="pool-as-mean")
+@rewrite_rule("mean-as-pool", at="ReduceMean", back="pool-as-mean")
 def mean_as_pool(mean: ir.Node) -> Found:
     """ReduceMean over both spatial axes as GlobalAveragePool."""
     source = mean.inputs[0]
@@ -39,7 +39,7 @@ def mean_as_pool(mean: ir.Node) -> Found:
     return make
 
 
-@form("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
+@rewrite_rule("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
 def pool_as_mean(pool: ir.Node) -> Found:
     """GlobalAveragePool as ReduceMean over both spatial axes."""
     if rank(pool.inputs[0]) != 4:
@@ -47,13 +47,13 @@ def pool_as_mean(pool: ir.Node) -> Found:
     return _mean(pool)
 
 
-@form("average-as-mean", at="AveragePool", back="mean-as-pool")
+@rewrite_rule("average-as-mean", at="AveragePool", back="mean-as-pool")
 def average_as_mean(pool: ir.Node) -> Found:
     """AveragePool over the whole image as ReduceMean."""
     return _mean(pool) if _covers_all(pool) else None
 
 
-@form("average-as-global", at="AveragePool")
+@rewrite_rule("average-as-global", at="AveragePool")
 def average_as_global(pool: ir.Node) -> Found:
     """AveragePool over the whole image as GlobalAveragePool."""
     if not _covers_all(pool):

@@ -20,10 +20,10 @@ from ..graph.queries import (
     rank,
     users,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
-@form("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
+@rewrite_rule("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
 def matmuls_merged(first: ir.Node) -> Found:
     """MatMuls of one input with constant weights as one wide MatMul and a Split."""
     source = first.inputs[0]
@@ -53,7 +53,7 @@ def _weight(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] 
     return weight if weight is not None and weight.ndim == 2 else None
 
 
-@form("matmul-split", at="Split", back="matmuls-merged")
+@rewrite_rule("matmul-split", at="Split", back="matmuls-merged")
 def matmul_split(split: ir.Node) -> Found:
     """Wide MatMul, its bias and a Split as one MatMul and bias for each part."""
     value = split.inputs[0]
@@ -107,7 +107,7 @@ def _last_axis_sizes(split: ir.Node, width: int) -> list[int] | None:
     return None if width % count else [width // count] * count
 
 
-@form("convs-merged", at="Concat")
+@rewrite_rule("convs-merged", at="Concat")
 def convs_merged(concat: ir.Node) -> Found:
     """Convolutions of one input that are concatenated as one convolution."""
     convs = [producer(v, "Conv") for v in concat.inputs]
@@ -136,7 +136,7 @@ def convs_merged(concat: ir.Node) -> Found:
     return make
 
 
-@form("grouped-as-convs", at="Conv", min_opset=13)
+@rewrite_rule("grouped-as-convs", at="Conv", min_opset=13)
 def grouped_as_convs(conv: ir.Node) -> Found:
     """Grouped convolution as Split, a convolution for each group, Concat."""
     found = _grouped(conv)
@@ -165,7 +165,7 @@ def grouped_as_convs(conv: ir.Node) -> Found:
     return make
 
 
-@form("grouped-as-dense", at="Conv")
+@rewrite_rule("grouped-as-dense", at="Conv")
 def grouped_as_dense(conv: ir.Node) -> Found:
     """Grouped convolution as a dense one whose weight is zero between groups."""
     found = _grouped(conv)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..graph.queries import users
-from .rule import Found, form
+from .rule import Found, rewrite_rule
 
 NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization"})
 
@@ -21,7 +21,7 @@ def _feeds_norm(node: ir.Node) -> bool:
     )
 
 
-@form("sum-before-norm", at="Add", back="add-before-norm", min_opset=8)
+@rewrite_rule("sum-before-norm", at="Add", back="add-before-norm", min_opset=8)
 def sum_before_norm(add: ir.Node) -> Found:
     """Add before LayerNormalization as a Sum, so that no SkipLayerNormalization is made."""
     if not _feeds_norm(add):
@@ -29,7 +29,7 @@ def sum_before_norm(add: ir.Node) -> Found:
     return lambda w: w.op("Sum", *add.inputs, like=add.outputs[0])
 
 
-@form("add-before-norm", at="Sum", back="sum-before-norm")
+@rewrite_rule("add-before-norm", at="Sum", back="sum-before-norm")
 def add_before_norm(add: ir.Node) -> Found:
     """Sum before LayerNormalization as an Add, so that SkipLayerNormalization is made."""
     if not _feeds_norm(add):

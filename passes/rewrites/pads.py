@@ -16,7 +16,7 @@ from trimtab.core.data import Array
 from ..graph.queries import attr, conv_attrs, conv_facts, only_user, producer, rank
 from .clips import bounds
 from .conv_parts import written_attrs
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 from .shortcuts import pads_of
 
 #: Channels that the float and int8 kernels of all targets divide by.
@@ -36,7 +36,7 @@ def _spatial(pad: ir.Node) -> tuple[int, ...] | str:
     return (*before[2:], *after[2:])
 
 
-@form("pad-into-conv", at="Conv", back="pad-out-of-conv")
+@rewrite_rule("pad-into-conv", at="Conv", back="pad-out-of-conv")
 def pad_into_conv(conv: ir.Node) -> Found:
     """Pad with zeros before a convolution taken into its `pads`."""
     pad = producer(conv.inputs[0], "Pad")
@@ -53,7 +53,7 @@ def pad_into_conv(conv: ir.Node) -> Found:
     )
 
 
-@form("pad-out-of-conv", at="Conv", back="pad-into-conv", min_opset=11)
+@rewrite_rule("pad-out-of-conv", at="Conv", back="pad-into-conv", min_opset=11)
 def pad_out_of_conv(conv: ir.Node) -> Found:
     """Uneven padding of a convolution as a Pad before it, so that kernels for none fit."""
     if rank(conv.inputs[0]) != 4:
@@ -72,7 +72,7 @@ def pad_out_of_conv(conv: ir.Node) -> Found:
     return make
 
 
-@form("pad-into-pool", at="AveragePool MaxPool")
+@rewrite_rule("pad-into-pool", at="AveragePool MaxPool")
 def pad_into_pool(pool: ir.Node) -> Found:
     """Pad with zeros before a pooling taken into its `pads`."""
     pad = producer(pool.inputs[0], "Pad")
@@ -97,7 +97,7 @@ def pad_into_pool(pool: ir.Node) -> Found:
     )
 
 
-@form("channels-to-block", at="Conv")
+@rewrite_rule("channels-to-block", at="Conv")
 def channels_to_block(last: ir.Node) -> Found:
     """Channels between two convolutions filled with zeros up to the block of the kernels."""
     chain = _chain(last)

@@ -20,10 +20,10 @@ from ..graph.queries import (
     users,
 )
 from .dimensions import sizes_of
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
-@form("gemm-from-matmul", at="Add", back="matmul-from-gemm")
+@rewrite_rule("gemm-from-matmul", at="Add", back="matmul-from-gemm")
 def gemm_from_matmul(add: ir.Node) -> Found:
     """MatMul of two axes and its bias Add as one Gemm."""
     found = _product_and_bias(add)
@@ -38,7 +38,7 @@ def gemm_from_matmul(add: ir.Node) -> Found:
     return lambda w: w.op("Gemm", data, weight, bias, like=add.outputs[0])
 
 
-@form("gemm-rows-from-matmul", at="Add")
+@rewrite_rule("gemm-rows-from-matmul", at="Add")
 def gemm_rows_from_matmul(add: ir.Node) -> Found:
     """MatMul of more axes and its bias Add as Reshape, Gemm, Reshape."""
     found = _product_and_bias(add)
@@ -63,7 +63,7 @@ def gemm_rows_from_matmul(add: ir.Node) -> Found:
     return make
 
 
-@form("matmul-from-gemm", at="Gemm", back="gemm-from-matmul")
+@rewrite_rule("matmul-from-gemm", at="Gemm", back="gemm-from-matmul")
 def matmul_from_gemm(gemm: ir.Node) -> Found:
     """Gemm with a constant weight as MatMul and Add."""
     plain = _plain_gemm(gemm)
@@ -78,7 +78,7 @@ def matmul_from_gemm(gemm: ir.Node) -> Found:
     return make
 
 
-@form("matmul-from-rows", at="Reshape", back="gemm-rows-from-matmul")
+@rewrite_rule("matmul-from-rows", at="Reshape", back="gemm-rows-from-matmul")
 def matmul_from_rows(last: ir.Node) -> Found:
     """Reshape to rows, Gemm, Reshape back as a MatMul of all axes and an Add."""
     gemm = producer(last.inputs[0], "Gemm")
@@ -104,7 +104,7 @@ def matmul_from_rows(last: ir.Node) -> Found:
     return make
 
 
-@form("conv-as-matmul", at="Conv")
+@rewrite_rule("conv-as-matmul", at="Conv")
 def conv_as_matmul(conv: ir.Node) -> Found:
     """1x1 Conv of a 1x1 image as a MatMul of the channels."""
     facts, kinds = conv_facts(conv), conv_attrs(conv) if rank(conv.inputs[0]) == 4 else None
@@ -128,7 +128,7 @@ def conv_as_matmul(conv: ir.Node) -> Found:
     return make
 
 
-@form("conv-from-matmul", at="Transpose")
+@rewrite_rule("conv-from-matmul", at="Transpose")
 def conv_from_matmul(back: ir.Node) -> Found:
     """Transpose to channels last, MatMul, Add, Transpose back as one 1x1 Conv."""
     if attr(back, "perm") != (0, 3, 1, 2):

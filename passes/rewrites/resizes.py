@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, const, dims, ints, is_float, only_user, producer
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 #: Copies of channels that DepthToSpace may need.
 MOST_COPIES = 16
@@ -53,7 +53,7 @@ def _is_floor(resize: ir.Node) -> bool:
     return where == "half_pixel" and rounding in {"round_prefer_floor", "round_prefer_ceil"}
 
 
-@form("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
+@rewrite_rule("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
 def resize_as_tile(resize: ir.Node) -> Found:
     """Nearest Resize by whole factors as Reshape, Tile, Reshape."""
     grown = _growth(resize)
@@ -71,7 +71,7 @@ def resize_as_tile(resize: ir.Node) -> Found:
     return make
 
 
-@form("resize-from-tile", at="Reshape", back="resize-as-tile", min_opset=13)
+@rewrite_rule("resize-from-tile", at="Reshape", back="resize-as-tile", min_opset=13)
 def resize_from_tile(last: ir.Node) -> Found:
     """Reshape, Tile or Expand, Reshape that repeat rows and columns as a nearest Resize."""
     middle = producer(last.inputs[0], "Tile", "Expand")
@@ -100,7 +100,7 @@ def resize_from_tile(last: ir.Node) -> Found:
     return make
 
 
-@form("resize-as-depth-to-space", at="Resize", min_opset=11)
+@rewrite_rule("resize-as-depth-to-space", at="Resize", min_opset=11)
 def resize_as_depth_to_space(resize: ir.Node) -> Found:
     """Nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
     grown = _growth(resize)
@@ -117,7 +117,7 @@ def resize_as_depth_to_space(resize: ir.Node) -> Found:
     return make
 
 
-@form("resize-as-conv", at="Resize", min_opset=11)
+@rewrite_rule("resize-as-conv", at="Resize", min_opset=11)
 def resize_as_conv(resize: ir.Node) -> Found:
     """Nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
     grown = _growth(resize)
@@ -132,7 +132,7 @@ def resize_as_conv(resize: ir.Node) -> Found:
     )  # fmt: skip
 
 
-@form("resize-by-scales", at="Resize", min_opset=13)
+@rewrite_rule("resize-by-scales", at="Resize", min_opset=13)
 def resize_by_scales(resize: ir.Node) -> Found:
     """Nearest Resize to constant sizes, by its whole factors instead, which keeps a free batch."""
     grown = _growth(resize)

@@ -1,6 +1,6 @@
 """What a rule is: a function that looks at one node and says how else its result can be made.
 
-    @form("sum-before-norm", at="Add", back="add-before-norm")
+    @rewrite_rule("sum-before-norm", at="Add", back="add-before-norm")
     def sum_before_norm(add: ir.Node) -> Found:
         '''One line that says what it writes and why that may be faster.'''
         if not feeds_norm(add):
@@ -34,7 +34,7 @@ CONTRIB = "com.microsoft"
 
 
 @dataclass(frozen=True)
-class Form:
+class RewriteRule:
     """A rule.
 
     Attributes:
@@ -59,16 +59,18 @@ class Form:
         return (inspect.getdoc(self.look) or "").splitlines()[0]
 
 
-def form(
+def rewrite_rule(
     name: str,
     *,
     at: str,
     back: str | None = None,
     min_opset: int = 7,
     runtime_only: bool = False,
-) -> Callable[[Look], Form]:
+) -> Callable[[Look], RewriteRule]:
     """Make a rule of a function; `at` lists operator types, separated by blanks."""
-    return lambda look: Form(name, frozenset(at.split()), look, back, min_opset, runtime_only)
+    return lambda look: RewriteRule(
+        name, frozenset(at.split()), look, back, min_opset, runtime_only
+    )
 
 
 class Writer:

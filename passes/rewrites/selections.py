@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, const, dims, ints, opset, rank, users
-from .rule import Found, Make, Writer, form
+from .rule import Found, Make, Writer, rewrite_rule
 from .shortcuts import FAR, slice_of
 
 
@@ -30,7 +30,7 @@ def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
     return axis, [size // count] * count
 
 
-@form("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
+@rewrite_rule("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
 def slices_from_split(split: ir.Node) -> Found:
     """Split as one Slice for each part."""
     found = split_sizes(split)
@@ -50,7 +50,7 @@ def slices_from_split(split: ir.Node) -> Found:
     return make
 
 
-@form("split-from-slices", at="Slice", back="slices-from-split", min_opset=13)
+@rewrite_rule("split-from-slices", at="Slice", back="slices-from-split", min_opset=13)
 def split_from_slices(first: ir.Node) -> Found:
     """Slices that share a value out along one axis as one Split."""
     source = first.inputs[0]
@@ -96,7 +96,7 @@ def _one_axis(node: ir.Node) -> tuple[int, int, int] | None:
     return (axis, start, end) if step == 1 and start >= 0 and end > start else None
 
 
-@form("slice-from-gather", at="Gather", min_opset=13)
+@rewrite_rule("slice-from-gather", at="Gather", min_opset=13)
 def slice_from_gather(gather: ir.Node) -> Found:
     """Gather with one constant index, or with evenly spaced ones, as a Slice."""
     source, known = gather.inputs[0], rank(gather.inputs[0])
@@ -136,7 +136,7 @@ def _slice(
     return make
 
 
-@form("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
+@rewrite_rule("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
 def gather_from_slice(squeeze: ir.Node) -> Found:
     """Slice of one element and Squeeze of its axis as a Gather."""
     source = squeeze.inputs[0]

@@ -24,7 +24,7 @@ from ..graph.queries import (
     rank,
     scalar,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 FAR = 2**31 - 1
 
@@ -93,7 +93,7 @@ def _strides(cut: Cut) -> tuple[int, int] | None:
     return steps[0], steps[1]
 
 
-@form("shortcut-as-conv", at="Pad", min_opset=11)
+@rewrite_rule("shortcut-as-conv", at="Pad", min_opset=11)
 def shortcut_as_conv(pad: ir.Node) -> Found:
     """Strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
     last = producer(pad.inputs[0], "Slice")
@@ -157,7 +157,7 @@ def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
     return before, after
 
 
-@form("stride-as-pool", at="Slice", min_opset=10)
+@rewrite_rule("stride-as-pool", at="Slice", min_opset=10)
 def stride_as_pool(node: ir.Node) -> Found:
     """Strided Slice on the spatial axes as a MaxPool with a 1x1 kernel."""
     cut = _last_cut(node)
@@ -173,7 +173,7 @@ def stride_as_pool(node: ir.Node) -> Found:
     )
 
 
-@form("stride-as-conv", at="Slice", min_opset=10)
+@rewrite_rule("stride-as-conv", at="Slice", min_opset=10)
 def stride_as_conv(node: ir.Node) -> Found:
     """Strided Slice on the spatial axes as a 1x1 Conv whose weight is the identity."""
     cut = _last_cut(node)
@@ -205,7 +205,7 @@ def _last_cut(node: ir.Node) -> Cut | str | None:
     return None if goes_on else _strided(node)
 
 
-@form("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)
+@rewrite_rule("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)
 def pool_as_stride(pool: ir.Node) -> Found:
     """MaxPool with a 1x1 kernel as a strided Slice."""
     if attr(pool, "kernel_shape") != (1, 1) or len(pool.outputs) > 1:

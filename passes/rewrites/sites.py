@@ -9,40 +9,40 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..base import Declined
-from .rule import Form, Found, Made, Writer
+from .rule import Found, Made, RewriteRule, Writer
 
 
 @dataclass(frozen=True)
-class Site:
+class RewriteSite:
     """A place where a rule applies.
 
     Attributes:
-        form: the rule's name.
+        rule: name of the rule.
         value: name of the first output of the node that it looks at, which is unique in a graph.
         node: the node's name, for people.
         shape: operator, types and shapes, by which sites are alike.
     """
 
-    form: str
+    rule: str
     value: str
     node: str
     shape: str
 
 
-def find_sites(form: Form, graph: ir.Graph) -> tuple[list[Site], list[Declined]]:
+def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], list[Declined]]:
     """The places where a rule applies, and those that it declines with the reason."""
-    sites: list[Site] = []
+    sites: list[RewriteSite] = []
     declined: list[Declined] = []
-    for node, found in _looks(form, graph):
+    for node, found in _looks(rule, graph):
         name = node.name or str(node.outputs[0].name)
         if isinstance(found, str):
-            declined.append(Declined(name, f"{form.name}: {found}"))
+            declined.append(Declined(name, f"{rule.name}: {found}"))
         else:
-            sites.append(Site(form.name, str(node.outputs[0].name), name, describe(node)))
+            sites.append(RewriteSite(rule.name, str(node.outputs[0].name), name, describe(node)))
     return sites, declined
 
 
-def apply_form(form: Form, model: ir.Model, where: Collection[str] | None = None) -> int:
+def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None = None) -> int:
     """Rewrite in place, at the named values or everywhere; the number of places rewritten."""
     graph = model.graph
     writer = Writer(graph)
@@ -51,7 +51,7 @@ def apply_form(form: Form, model: ir.Model, where: Collection[str] | None = None
         if node.graph is not graph or (where is not None and node.outputs[0].name not in where):
             continue
         # Looked at again: a rewrite before it may have changed what stands here.
-        make = _look(form, node)
+        make = _look(rule, node)
         if make is None or isinstance(make, str):
             continue
         writer.stand_at(node)
@@ -86,22 +86,24 @@ def describe(node: ir.Node) -> str:
     return f"{node.op_type} {kind.name.lower() if kind else '?'} {','.join(texts)}"
 
 
-def _looks(form: Form, graph: ir.Graph) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
+def _looks(
+    rule: RewriteRule, graph: ir.Graph
+) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
     for node in graph:
-        found = _look(form, node)
+        found = _look(rule, node)
         if found is not None:
             yield node, found
 
 
-def _look(form: Form, node: ir.Node) -> Found:
-    if node.op_type not in form.at or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+def _look(rule: RewriteRule, node: ir.Node) -> Found:
+    if node.op_type not in rule.at or node.domain not in {"", "ai.onnx", "com.microsoft"}:
         return None
-    found = form.look(node)
+    found = rule.look(node)
     if found is None or isinstance(found, str):
         return found
     version = node.graph.opset_imports.get("", 1) if node.graph else 1
-    if version < form.min_opset:
-        return f"needs opset {form.min_opset}, the model has {version}"
+    if version < rule.min_opset:
+        return f"needs opset {rule.min_opset}, the model has {version}"
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, ints, is_float, opset, producer, rank
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 def _axis(softmax: ir.Node) -> int | None:
@@ -15,7 +15,7 @@ def _axis(softmax: ir.Node) -> int | None:
     return None if known is None else int(attr(softmax, "axis", -1)) % known
 
 
-@form("softmax-on-last-axis", at="Softmax", min_opset=13)
+@rewrite_rule("softmax-on-last-axis", at="Softmax", min_opset=13)
 def softmax_on_last_axis(softmax: ir.Node) -> Found:
     """Softmax over another axis as Transpose, Softmax over the last, Transpose."""
     axis, known = _axis(softmax), rank(softmax.inputs[0])
@@ -31,7 +31,7 @@ def softmax_on_last_axis(softmax: ir.Node) -> Found:
     return make
 
 
-@form("softmax-open", at="Softmax", back="softmax-closed", min_opset=18)
+@rewrite_rule("softmax-open", at="Softmax", back="softmax-closed", min_opset=18)
 def softmax_open(softmax: ir.Node) -> Found:
     """Softmax as Exp of the distance from the maximum, divided by its sum."""
     axis, x = _axis(softmax), softmax.inputs[0]
@@ -48,7 +48,7 @@ def softmax_open(softmax: ir.Node) -> Found:
     return make
 
 
-@form("softmax-closed", at="Div", back="softmax-open", min_opset=13)
+@rewrite_rule("softmax-closed", at="Div", back="softmax-open", min_opset=13)
 def softmax_closed(div: ir.Node) -> Found:
     """Exp of the distance from the maximum, divided by its sum, as Softmax."""
     exp, total = producer(div.inputs[0], "Exp"), producer(div.inputs[1], "ReduceSum")

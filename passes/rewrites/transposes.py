@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, const, only_user, producer, rank
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 UNARY = "Abs Ceil Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Neg Relu Sigmoid " \
     "Sign Softplus Sqrt Tanh"  # fmt: skip
@@ -14,7 +14,7 @@ BINARY = "Add Div Max Min Mul Pow Sub Sum"
 MOST = 8
 
 
-@form("transpose-pair", at="Transpose")
+@rewrite_rule("transpose-pair", at="Transpose")
 def transpose_pair(last: ir.Node) -> Found:
     """Two Transposes in a row as one, or as none."""
     first = producer(last.inputs[0], "Transpose")
@@ -36,7 +36,7 @@ def _named(node: ir.Node) -> bool:
     return node.outputs[0].is_graph_output()
 
 
-@form("transpose-through", at="Transpose")
+@rewrite_rule("transpose-through", at="Transpose")
 def transpose_through(last: ir.Node) -> Found:
     """Transpose, element-wise operators, the inverse Transpose: the operators alone."""
     chain: list[ir.Node] = []

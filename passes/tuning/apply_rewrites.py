@@ -9,7 +9,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
-from ..rewrites import find_form
+from ..rewrites import find_rewrite_rule
 from ..rewrites.defaults import usual
 from .candidates import Choice, build, candidates, with_shapes
 
@@ -19,7 +19,7 @@ class ApplyRewrites(Pass):
     """Write the model in the named equal forms, wherever they apply.
 
     Attributes:
-        rules: rules of `passes/forms`, applied in order; where empty those that were faster in
+        rules: rules of `passes/rewrites`, applied in order; where empty those that were faster in
             every measurement on such a machine, which `passes/rewrites/defaults.py` lists.
     """
 
@@ -29,7 +29,7 @@ class ApplyRewrites(Pass):
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            find_form(rule)
+            find_rewrite_rule(rule)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The graph with each rule applied at all of its sites."""
@@ -39,7 +39,7 @@ class ApplyRewrites(Pass):
             return Rewrite(model.ir, [Declined("all sites", why)])
         made = with_shapes(model)
         found, declined = candidates(made, rules, contrib=True)
-        sites = {candidate.form: len(candidate.sites) for candidate in found}
+        sites = {candidate.rule: len(candidate.sites) for candidate in found}
         for rule in rules:
             made = build(made, [Choice(rule)]) or made if rule in sites else made
         # Without a site the graph stays as it was, inferred shapes included.

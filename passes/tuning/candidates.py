@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from trimtab.core.model import Model
 
 from ..base import Declined
-from ..rewrites import find_form, forms
-from ..rewrites.sites import Site, apply_form, find_sites, infer_shapes
+from ..rewrites import find_rewrite_rule, rewrite_rules
+from ..rewrites.sites import RewriteSite, apply_rule, find_sites, infer_shapes
 
 #: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
 FUSED = frozenset(
@@ -32,12 +32,12 @@ class Choice:
     """A rule at some of its sites.
 
     Attributes:
-        form: the rule's name.
+        rule: name of the rule.
         only: groups of alike sites to rewrite; all where empty.
         without: groups to leave as they are.
     """
 
-    form: str
+    rule: str
     only: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
 
@@ -47,12 +47,12 @@ class Choice:
 
     def merged(self, other: Choice) -> Choice:
         """Both choices of the same rule together."""
-        return Choice(self.form, self.only | other.only, self.without | other.without)
+        return Choice(self.rule, self.only | other.only, self.without | other.without)
 
     def __str__(self) -> str:
         parts = [f"at {', '.join(sorted(self.only))}"] if self.only else []
         parts += [f"but not at {', '.join(sorted(self.without))}"] if self.without else []
-        return " ".join([self.form, *parts])
+        return " ".join([self.rule, *parts])
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Candidate:
     """A rule that has sites in a model.
 
     Attributes:
-        form: the rule's name.
+        rule: name of the rule.
         sites: where it applies.
     """
 
-    form: str
-    sites: tuple[Site, ...]
+    rule: str
+    sites: tuple[RewriteSite, ...]
 
     @property
     def shapes(self) -> tuple[str, ...]:
@@ -93,15 +93,15 @@ def candidates(
     Raises:
         OptionError: an unknown rule.
     """
-    wanted = [find_form(name) for name in rules] or [
-        form for form in forms().values() if contrib or not form.runtime_only
+    wanted = [find_rewrite_rule(name) for name in rules] or [
+        rule for rule in rewrite_rules().values() if contrib or not rule.runtime_only
     ]
     found: list[Candidate] = []
     declined: list[Declined] = []
-    for form in wanted:
-        sites, refusals = find_sites(form, model.graph)
+    for rule in wanted:
+        sites, refusals = find_sites(rule, model.graph)
         if sites:
-            found.append(Candidate(form.name, tuple(sites)))
+            found.append(Candidate(rule.name, tuple(sites)))
         declined += _summed_up(refusals)
     return found, declined
 
@@ -129,11 +129,11 @@ def build(model: Model, choices: Sequence[Choice]) -> Model | None:
 
 
 def _applied(model: Model, choice: Choice) -> Model | None:
-    form = find_form(choice.form)
-    sites, _ = find_sites(form, model.graph)
+    rule = find_rewrite_rule(choice.rule)
+    sites, _ = find_sites(rule, model.graph)
     where = {site.value for site in sites if choice.covers(site.shape)}
-    copy = replace(model.clone(), name=f"{model.name} with {choice.form}")
-    return copy if apply_form(form, copy.ir, where) else None
+    copy = replace(model.clone(), name=f"{model.name} with {choice.rule}")
+    return copy if apply_rule(rule, copy.ir, where) else None
 
 
 def already_optimized(model: Model) -> str | None:

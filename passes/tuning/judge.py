@@ -36,7 +36,7 @@ class Screening:
 
 
 @dataclass
-class Judge:
+class CandidateJudge:
     """Compares candidates on the same feeds and configuration.
 
     Attributes:

@@ -15,11 +15,11 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 
-from ..rewrites import find_form
+from ..rewrites import find_rewrite_rule
 from .cache import Cache
 from .candidates import Candidate, Choice, build
-from .judge import Judge, Screening
-from .trials import Budget, Trial
+from .judge import CandidateJudge, Screening
+from .trials import Trial, TrialBudget
 
 #: Part of the time for screening, and for the final check of the combination.
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
@@ -37,7 +37,7 @@ LEAST_SECONDS = 0.5
 
 
 @dataclass
-class Search:
+class RewriteSearch:
     """Finds the choices that are faster beyond doubt.
 
     Attributes:
@@ -54,8 +54,8 @@ class Search:
     """
 
     original: Model
-    judge: Judge
-    budget: Budget
+    judge: CandidateJudge
+    budget: TrialBudget
     cache: Cache
     progress: Progress = field(default_factory=Silent)
     trusted: Collection[str] = ()
@@ -89,55 +89,56 @@ class Search:
         return self._final()
 
     def _try(self, found: Sequence[Candidate], *, asked: bool) -> None:
-        self._candidates |= {c.form: c for c in found}
+        self._candidates |= {c.rule: c for c in found}
         promising = self._promising(found, asked=asked)
         first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
         others = len(promising) > len(first)  # which need time as well
         for rank, candidate in enumerate(first):
             remaining = len(first) - rank + others
-            self._confirm(Choice(candidate.form), len(candidate.sites), None, remaining=remaining)
-        self._round([Choice(c.form) for c in promising if c not in first])
+            self._confirm(Choice(candidate.rule), len(candidate.sites), None, remaining=remaining)
+        self._round([Choice(c.rule) for c in promising if c not in first])
 
     def _expected(self, candidate: Candidate) -> bool:
         """Whether a rule won at such sites before, or everywhere."""
-        known = self.cache.known(candidate.form, candidate.shapes)
-        return candidate.form in self.trusted if known is None else known.faster
+        known = self.cache.known(candidate.rule, candidate.shapes)
+        return candidate.rule in self.trusted if known is None else known.faster
 
     def _opened(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Rules that had no site before; the way back from a rule that is kept is none of them."""
-        kept = {choice.form for choice in self.kept}
-        back = {find_form(name).back for name in kept}
+        kept = {choice.rule for choice in self.kept}
+        back = {find_rewrite_rule(name).back for name in kept}
         return [
             c
             for c in found
-            if c.form not in {*self._candidates, *back} and find_form(c.form).back not in kept
+            if c.rule not in {*self._candidates, *back}
+            and find_rewrite_rule(c.rule).back not in kept
         ]
 
     def _promising(self, found: Sequence[Candidate], *, asked: bool) -> list[Candidate]:
         """Known winners first, rules known to be slower left out."""
-        known = {c.form: self.cache.known(c.form, c.shapes) for c in found}
+        known = {c.rule: self.cache.known(c.rule, c.shapes) for c in found}
         tried = []
         for candidate in found:
-            before = known[candidate.form]
+            before = known[candidate.rule]
             if before is not None and before.slower and not asked:
                 why = f"was slower at such sites before ({before}); name it in `rules` to try again"
-                self._note(Choice(candidate.form), len(candidate.sites), None, None, why)
+                self._note(Choice(candidate.rule), len(candidate.sites), None, None, why)
             else:
                 tried.append(candidate)
-        return sorted(tried, key=lambda c: -(r.value if (r := known[c.form]) else 1.0))
+        return sorted(tried, key=lambda c: -(r.value if (r := known[c.rule]) else 1.0))
 
     def _finer(self, found: Sequence[Candidate]) -> list[Choice]:
         """Changes of one group of alike sites, where the sites of a rule differ."""
-        kept = {choice.form for choice in self.kept}
+        kept = {choice.rule for choice in self.kept}
         # What failed for another reason than time fails at a part of its sites too.
-        slow = {t.choice.form for t in self.trials if "dropped" not in t.verdict} - kept
+        slow = {t.choice.rule for t in self.trials if "dropped" not in t.verdict} - kept
         changes: list[Choice] = []
         for candidate in found:
             groups = candidate.shapes if len(candidate.shapes) > 1 else ()
-            if candidate.form in kept:
-                changes += [Choice(candidate.form, without=frozenset({g})) for g in groups]
-            elif candidate.form in slow:
-                changes += [Choice(candidate.form, only=frozenset({g})) for g in groups]
+            if candidate.rule in kept:
+                changes += [Choice(candidate.rule, without=frozenset({g})) for g in groups]
+            elif candidate.rule in slow:
+                changes += [Choice(candidate.rule, only=frozenset({g})) for g in groups]
         return changes
 
     def _round(self, changes: Sequence[Choice]) -> None:
@@ -156,7 +157,7 @@ class Search:
         limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
         promising = sum(gain >= limit for gain in screened.gains)
         for rank, (gain, change) in enumerate(order):
-            sites = sum(change.covers(s.shape) for s in self._candidates[change.form].sites)
+            sites = sum(change.covers(s.shape) for s in self._candidates[change.rule].sites)
             if gain < limit:
                 self._note(change, sites, gain, None, "no gain")
             else:
@@ -165,7 +166,7 @@ class Search:
     def _leave(self, changes: Sequence[Choice]) -> None:
         """List rules that there was no time for."""
         for change in changes:
-            sites = len(self._candidates[change.form].sites)
+            sites = len(self._candidates[change.rule].sites)
             self._note(change, sites, None, None, "left as it was: the time was over")
 
     def _usable(self) -> float:
@@ -218,9 +219,9 @@ class Search:
             self._note(choice, sites, gain, ratio, _loss(ratio))
 
     def _learn(self, choice: Choice, ratio: Ratio) -> None:
-        sites = self._candidates[choice.form].sites
+        sites = self._candidates[choice.rule].sites
         shapes = {s.shape for s in sites if choice.covers(s.shape)}
-        self.cache.learn(choice.form, shapes, ratio)
+        self.cache.learn(choice.rule, shapes, ratio)
 
     def _final(self) -> Ratio | None:
         """The combination against the original; given up where it is not better after all."""
@@ -254,6 +255,6 @@ def _loss(ratio: Ratio) -> str:
 
 def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:
     """What is kept, with a rule's choice added, or merged into the one it has."""
-    if any(c.form == change.form for c in kept):
-        return tuple(c.merged(change) if c.form == change.form else c for c in kept)
+    if any(c.rule == change.rule for c in kept):
+        return tuple(c.merged(change) if c.rule == change.rule else c for c in kept)
     return (*kept, change)

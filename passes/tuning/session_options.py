@@ -22,7 +22,7 @@ from trimtab.core.progress import Progress, Silent
 
 from ..base import relative_error
 from .search import LEAST_SECONDS, MEASURING
-from .trials import Budget
+from .trials import TrialBudget
 
 #: Where the whole configuration stands in a model; `ort_config` holds the part that onnxruntime
 #: reads itself, where the variable ORT_LOAD_CONFIG_FROM_MODEL is 1.
@@ -136,7 +136,7 @@ def tune_options(
         seconds: for everything together.
         progress: where to tell.
     """
-    budget, progress = Budget.of(seconds), progress or Silent()
+    budget, progress = TrialBudget.of(seconds), progress or Silent()
     bench = _Bench(model, cases, clock)
     tried: list[Tried] = []
     open_settings = settings(config)

@@ -35,7 +35,7 @@ class Trial:
 
 
 @dataclass
-class Budget:
+class TrialBudget:
     """Time that runs out.
 
     Attributes:
@@ -47,7 +47,7 @@ class Budget:
     start: float
 
     @classmethod
-    def of(cls, seconds: float) -> Budget:
+    def of(cls, seconds: float) -> TrialBudget:
         """It begins now."""
         return cls(seconds, time.monotonic())
 

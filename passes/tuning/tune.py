@@ -11,21 +11,21 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..base import Declined, Pass, Rewrite
-from ..rewrites import find_form
+from ..rewrites import find_rewrite_rule
 from ..rewrites.defaults import usual
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
-from .judge import Judge
-from .search import Search
+from .judge import CandidateJudge
+from .search import RewriteSearch
 from .shapes import cases_of, first_rows, read_shapes, sizes_text
-from .trials import Budget
+from .trials import TrialBudget
 
 
 @dataclass(frozen=True)
 class Tune(Pass):
     """Write the model in the equal forms that run faster here; the clock decides.
 
-    Each rule of `passes/forms` is exact. It is measured on the whole model at all of its sites,
+    Each rule of `passes/rewrites` is exact. It is measured on the whole model at all of its sites,
     then by groups of alike sites, and kept where it is faster beyond doubt; the combination is
     checked against the original. Best run after quantization, or before and after: the best float
     form is not always the best int8 form. Without a clock nothing is kept.
@@ -57,7 +57,7 @@ class Tune(Pass):
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            find_form(rule)
+            find_rewrite_rule(rule)
         read_shapes(self.shapes)
         if not self.seconds > 0:
             raise OptionError("must be above 0", where=f"seconds={self.seconds}")
@@ -75,7 +75,7 @@ class Tune(Pass):
         found, declined = candidates(base, self.rules, contrib=self.contrib)
         if not found:
             return Rewrite(model.ir, declined)
-        budget = Budget.of(self.seconds)
+        budget = TrialBudget.of(self.seconds)
         search = self._search(base, ctx, ctx.clock, budget)
         ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
         undecided = [
@@ -87,10 +87,12 @@ class Tune(Pass):
     def _candidates(self, model: Model) -> list[Candidate]:
         return candidates(model, self.rules, contrib=self.contrib)[0]
 
-    def _search(self, base: Model, ctx: Context, clock: Clock, budget: Budget) -> Search:
+    def _search(
+        self, base: Model, ctx: Context, clock: Clock, budget: TrialBudget
+    ) -> RewriteSearch:
         quantized = is_quantized(base)
         cases = cases_of(base, self.shapes, ctx, self.seed)
-        judge = Judge(
+        judge = CandidateJudge(
             clock,
             SessionConfig.of(ctx.target),
             cases,
@@ -102,14 +104,14 @@ class Tune(Pass):
         )
         sizes = sizes_text(cases)
         cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
-        return Search(base, judge, budget, cache, ctx.progress, usual(ctx.target))
+        return RewriteSearch(base, judge, budget, cache, ctx.progress, usual(ctx.target))
 
 
 def _samples(model: Model, ctx: Context) -> list[Feeds]:
     return [first_rows(model, ctx)] if ctx.data is not None else []
 
 
-def _report(search: Search, ratio: Ratio | None) -> dict[str, Any]:
+def _report(search: RewriteSearch, ratio: Ratio | None) -> dict[str, Any]:
     kept = [str(choice) for choice in search.kept]
     report: dict[str, Any] = {"kept": kept}
     if ratio is not None:

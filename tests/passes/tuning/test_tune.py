@@ -18,8 +18,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import rewrites as forms
-from trimtab.passes.rewrites.rule import Found, form
+from trimtab.passes import rewrites
+from trimtab.passes.rewrites.rule import Found, rewrite_rule
 from trimtab.passes.tuning import trials as tune_trials
 from trimtab.passes.tuning.tune import Tune
 
@@ -199,7 +199,7 @@ def test_a_rule_is_left_where_no_time_is_left_for_it(monkeypatch: pytest.MonkeyP
     assert "the time was over" in reason
 
 
-@form("wrong-on-large-values", at="Add")
+@rewrite_rule("wrong-on-large-values", at="Add")
 def wrong_on_large_values(add: ir.Node) -> Found:
     """Equal on small values only."""
 
@@ -214,8 +214,8 @@ def test_a_rule_that_breaks_equality_on_the_users_data_is_dropped_as_our_bug(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {"wrong-on-large-values": wrong_on_large_values}
-    monkeypatch.setattr(forms, "forms", lambda: known)
-    monkeypatch.setattr("trimtab.passes.tuning.candidates.forms", lambda: known)
+    monkeypatch.setattr(rewrites, "rewrite_rules", lambda: known)
+    monkeypatch.setattr("trimtab.passes.tuning.candidates.rewrite_rules", lambda: known)
     model = graphs.model_of("(float[n,4] x) => (float[n,4] y) { y = Add (x, x) }")
     data = Dataset.of_arrays({"x": np.full((4, 4), 100.0, np.float32)})
     after = tuned(model, CountingClock({"Add": 9.0, "Min": 0.0}), data)
@@ -306,7 +306,7 @@ def quantized() -> Model:
         }""")
 
 
-@form("add-as-sum-anywhere", at="Add")
+@rewrite_rule("add-as-sum-anywhere", at="Add")
 def add_as_sum_anywhere(add: ir.Node) -> Found:
     """Equal in float, and known to no int8 kernel."""
     return lambda w: w.op("Sum", *add.inputs, like=add.outputs[0])
@@ -314,8 +314,8 @@ def add_as_sum_anywhere(add: ir.Node) -> Found:
 
 def test_a_form_that_breaks_int8_fusions_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"add-as-sum-anywhere": add_as_sum_anywhere}
-    monkeypatch.setattr(forms, "forms", lambda: known)
-    monkeypatch.setattr("trimtab.passes.tuning.candidates.forms", lambda: known)
+    monkeypatch.setattr(rewrites, "rewrite_rules", lambda: known)
+    monkeypatch.setattr("trimtab.passes.tuning.candidates.rewrite_rules", lambda: known)
     after = tuned(quantized(), CountingClock(SUM_WINS))
     assert "Add" in graphs.ops(after)
     assert "breaks int8 fusions" in notes(after)["tried"]["add-as-sum-anywhere"]

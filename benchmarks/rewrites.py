@@ -5,11 +5,11 @@ seconds, then measured afresh against the same model without, so that the figure
 the forms were chosen by. `minilm-int8` is what onnxruntime's own dynamic quantization makes; what
 is static is quantized by `QuantizeStatic`.
 
-    python benchmarks/forms.py                      all cases
-    python benchmarks/forms.py --quick              seconds instead of a minute for each
-    python benchmarks/forms.py --models minilm-int8 --threads 1 --sizes 1x128
-    python benchmarks/forms.py --models minilm-int8 --contrib   onnxruntime's own operators allowed
-    python benchmarks/forms.py --list               the cases, and how long they will take
+    python benchmarks/rewrites.py                      all cases
+    python benchmarks/rewrites.py --quick              seconds instead of a minute for each
+    python benchmarks/rewrites.py --models minilm-int8 --threads 1 --sizes 1x128
+    python benchmarks/rewrites.py --models minilm-int8 --contrib   its own operators allowed
+    python benchmarks/rewrites.py --list               the cases, and how long they will take
 
 `difference` is the largest of any output, relative, without onnxruntime's fusions: what the forms
 change. `fused` is the same with them; in dynamic int8 their rounding moves activations to other
@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from forms_networks import INT8, NETWORKS, quality
+from rewrites_networks import INT8, NETWORKS, quality
 
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError, unknown
@@ -184,7 +184,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tune", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--measure", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--images", type=int, default=5000, help="to judge quality on")
-    parser.add_argument("--out", type=Path, default=Path("out/forms"))
+    parser.add_argument("--out", type=Path, default=Path("out/rewrites"))
     contrib = "forms with operators that only onnxruntime knows as well"
     parser.add_argument("--contrib", action="store_true", help=contrib)
     parser.add_argument("--quick", action="store_true")
