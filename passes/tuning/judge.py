@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
@@ -59,8 +60,9 @@ class CandidateJudge:
     tolerance: float = 1e-5
     quantized: bool = False
     _expected: list[Outputs] = field(default_factory=list)
-    _shares: dict[int, Share] = field(default_factory=dict)
-    _peaks: dict[int, int] = field(default_factory=dict)
+    # By the model itself, held weakly: the address of a dropped candidate goes to the next one.
+    _shares: WeakKeyDictionary[Model, Share] = field(default_factory=WeakKeyDictionary)
+    _peaks: WeakKeyDictionary[Model, int] = field(default_factory=WeakKeyDictionary)
 
     def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
         """Rough speed-up of each model over the base, from medians taken side by side."""
@@ -84,8 +86,9 @@ class CandidateJudge:
     ) -> tuple[list[float], float]:
         """Log speed-ups, and how far two measurements of the base itself are apart."""
         # The base twice: where even that differs, no rough figure of this run rejects anything.
-        arms = [base, base, *models]
-        one, two, *others = map(math.log, self.clock.median_ns(arms, feeds, self.config, seconds))
+        contenders = [base, base, *models]
+        medians = self.clock.median_ns(contenders, feeds, self.config, seconds)
+        one, two, *others = map(math.log, medians)
         return [(one + two) / 2 - log for log in others], abs(one - two)
 
     def compare(self, base: Model, candidate: Model, seconds: float) -> Ratio:
@@ -158,12 +161,11 @@ class CandidateJudge:
         return (-after.leftover_qdq, after.int8_share) > (-before.leftover_qdq, before.int8_share)
 
     def _peak(self, model: Model) -> int:
-        if id(model) not in self._peaks:
-            self._peaks[id(model)] = peak_bytes(model, self.config, self.cases[0])
-        return self._peaks[id(model)]
+        if model not in self._peaks:
+            self._peaks[model] = peak_bytes(model, self.config, self.cases[0])
+        return self._peaks[model]
 
     def _share(self, model: Model) -> Share:
-        # By identity: the models of a search live as long as it does.
-        if id(model) not in self._shares:
-            self._shares[id(model)] = int8_share(model, self.config, self.cases[0])
-        return self._shares[id(model)]
+        if model not in self._shares:
+            self._shares[model] = int8_share(model, self.config, self.cases[0])
+        return self._shares[model]
