@@ -118,7 +118,7 @@ class Pass(ABC):
         """Whether it asks the clock, so that it may make another model the next time."""
         return False
 
-    def settled(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
+    def resolved(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
         """The pass with everything written down that it would ask the clock: it makes that again.
 
         Args:
