@@ -13,6 +13,8 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
+from .queries import attr, input_at
+
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
 
@@ -38,22 +40,22 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     if layer is None or value is None or not _may(layer, value):
         return False
     weight = _constant(layer.inputs[1])
-    bias = _constant(layer.inputs[2]) if len(layer.inputs) > 2 and layer.inputs[2] else None
+    old = input_at(layer, 2)
+    bias = _constant(old)
     numbers = [_constant(v) for v in norm.inputs[1:5]]
     shared = len(layer.inputs[1].uses()) > 1 if layer.inputs[1] is not None else True
     if weight is None or shared or any(n is None for n in numbers):
         return False
-    if bias is None and len(layer.inputs) > 2 and layer.inputs[2] is not None:
+    if bias is None and old is not None:
         return False
     scale, shift, mean, var = (np.asarray(n, np.float64) for n in numbers)
-    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+    epsilon = attr(norm, "epsilon", 1e-5)
     factor = scale / np.sqrt(var + epsilon)
     shape = [-1 if i == _OUTPUTS[layer.op_type] else 1 for i in range(weight.ndim)]
     start = np.zeros_like(factor) if bias is None else bias.astype(np.float64)
     made = (weight * factor.reshape(shape)).astype(weight.dtype)
     moved = ((start - mean) * factor + shift).astype(weight.dtype)
     _assign(layer.inputs[1], made)
-    old = layer.inputs[2] if len(layer.inputs) > 2 else None
     if old is not None and len(old.uses()) == 1:
         _assign(old, moved)
     else:
@@ -68,8 +70,7 @@ def _may(layer: ir.Node, value: ir.Value) -> bool:
     """Whether a norm behind it can go into this layer."""
     if layer.op_type not in _OUTPUTS or len(value.uses()) != 1 or value.is_graph_output():
         return False
-    group = layer.attributes["group"].as_int() if "group" in layer.attributes else 1
-    return layer.op_type == "Conv" or group == 1
+    return layer.op_type == "Conv" or attr(layer, "group", 1) == 1
 
 
 def _constant(value: ir.Value | None) -> Array | None:

@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 
+from .queries import input_at, users
+
 EPSILON = 1e-5
 #: Layers whose input a norm may scale as it likes, since they learn to undo it.
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -61,8 +63,8 @@ def _inner(graph: ir.Graph) -> set[ir.Node]:
     """Nodes that a layer comes behind."""
     found: set[ir.Node] = set()
     for node in reversed(list(graph)):
-        users = {use.node for value in node.outputs for use in value.uses()}
-        if any(user in found or user.op_type in _LAYERS for user in users):
+        readers = {user for value in node.outputs for user in users(value)}
+        if any(user in found or user.op_type in _LAYERS for user in readers):
             found.add(node)
     return found
 
@@ -82,7 +84,7 @@ def _may(layer: ir.Node) -> bool:
 def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
     """The norm's output takes the name, so that it stays where the norm is folded again."""
     made, kernel = layer.outputs[0], layer.inputs[1]
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias = input_at(layer, 2)
     assert kernel is not None
     assert kernel.const_value is not None
     channels = kernel.const_value.shape.numpy()[0]

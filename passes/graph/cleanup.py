@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..base import Declined
+from .queries import attr, input_at, is_onnx_op, node_label
 
 
 def tidy(model: ir.Model) -> list[Declined]:
@@ -37,11 +38,11 @@ def drop_noops(model: ir.Model) -> list[Declined]:
     """Remove Identity, Cast to the type it is, and Dropout as inference runs it."""
     declined: list[Declined] = []
     for node in list(model.graph.all_nodes()):
-        if node.domain not in {"", "ai.onnx"} or node.op_type not in _NOOPS:
+        if not is_onnx_op(node) or node.op_type not in _NOOPS:
             continue
         reason = _NOOPS[node.op_type](node, model) or _bypass(node)
         if reason and not reason.startswith("needed"):
-            declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+            declined.append(Declined(node_label(node), reason))
     return declined
 
 
@@ -59,9 +60,8 @@ def _dropout(node: ir.Node, model: ir.Model) -> str:
         return "its mask is used"
     opset = node.version or model.opset_imports.get("", 1)
     if opset < 7:
-        is_test = node.attributes.get("is_test")
-        return "" if is_test is not None and is_test.as_int() else "drops at random before opset 7"
-    training = node.inputs[2] if len(node.inputs) > 2 else None
+        return "" if attr(node, "is_test", 0) else "drops at random before opset 7"
+    training = input_at(node, 2)
     if training is None:
         return ""
     if training.const_value is None or training.const_value.numpy().any():

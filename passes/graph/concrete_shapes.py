@@ -14,6 +14,8 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, observing, random_feeds, run
 
+from .queries import is_onnx_op
+
 Shape = tuple[int, ...]
 #: Constants of at most so many elements may be shapes, whose numbers inference has to know.
 SHAPE_SIZE = 64
@@ -91,7 +93,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         proto = serde.serialize_node(node)
         _strip(proto)
         made.graph.node.append(proto)
-        if node.domain not in {"", "ai.onnx"}:  # whose results only the model itself can tell
+        if not is_onnx_op(node):  # whose results only the model itself can tell
             known = [v for v in node.outputs if v.name and v.dtype]
             made.graph.value_info.extend(map(serde.serialize_value, known))
     for value in graph.inputs:

@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .queries import input_at, is_onnx_op
+
 #: The next number of each name in a graph: to look for it from 0 every time would be quadratic.
 _NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
 
@@ -45,7 +47,7 @@ def add_tensor(
 
 def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
     """Give one node a constant of its own; other users of the old one keep it."""
-    old = node.inputs[index] if index < len(node.inputs) else None
+    old = input_at(node, index)
     value = add_constant(model, array, str(old.name) if old is not None else node.name or "const")
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
@@ -72,13 +74,12 @@ def overwrite(
 def lift_constants(graph: ir.Graph) -> None:
     """Turn Constant nodes of the main graph into initializers; other forms than `value` stay."""
     for node in list(graph):
-        if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
+        if node.op_type != "Constant" or not is_onnx_op(node):
             continue
         value = node.outputs[0]
-        attribute = node.attributes.get("value")
-        if attribute is None or value.is_graph_output():
+        tensor = node.attributes.get_tensor("value", None)
+        if tensor is None or value.is_graph_output():
             continue
-        tensor = attribute.as_tensor()
         fresh = ir.val(
             value.name or "",
             dtype=tensor.dtype,

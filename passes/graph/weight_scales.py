@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats32
 
+from .queries import attr
+
 #: Thresholds that are tried, as parts of the largest magnitude, the whole of it first.
 PARTS = np.linspace(1.0, 0.5, 41)
 
@@ -55,8 +57,7 @@ def channel_axis(node: ir.Node) -> int | None:
     if node.op_type == "Conv":
         return 0
     if node.op_type == "Gemm":
-        transposed = node.attributes.get("transB")
-        return 0 if transposed is not None and transposed.as_int() else 1
+        return 0 if attr(node, "transB", 0) else 1
     return -1 if node.op_type == "MatMul" else None
 
 

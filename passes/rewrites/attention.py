@@ -20,8 +20,8 @@ from ..graph.queries import (
     const,
     constant_side,
     dims,
+    has_one_user,
     only_user,
-    private,
     producer,
     rank,
     scalar,
@@ -106,7 +106,7 @@ def heads_in_place(turn: ir.Node) -> Found:
         return "its batch is not known to be one, or its heads are not known"
     source = turn.inputs[0]
     split = producer(source, "Reshape")
-    if split is not None and source is not None and private(source):
+    if split is not None and source is not None and has_one_user(source):
         source = split.inputs[0]
 
     def make(w: Writer) -> ir.Value:

@@ -19,6 +19,7 @@ from ..graph.queries import (
     const,
     constant_side,
     dims,
+    input_at,
     is_float,
     only_user,
     producer,
@@ -53,7 +54,7 @@ def attention_open(node: ir.Node) -> Found:
     reason = _not_plain(node)
     if reason:
         return reason
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    mask = input_at(node, 3)
     depth = (dims(queries) or (None,) * 4)[3]
     scale = attr(node, "scale") or (depth and 1 / math.sqrt(depth))
     if not scale:
@@ -81,7 +82,7 @@ def _not_plain(node: ir.Node) -> str | None:
         return "it is causal or caps its scores"
     if sum(v is not None for v in node.inputs) > 4 or len(node.outputs) > 1:
         return "it has a cache or further outputs"
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    mask = input_at(node, 3)
     if mask is not None and not is_float(mask):
         return "its mask is not of numbers"
     return None
@@ -145,7 +146,7 @@ def multihead_open(node: ir.Node) -> Found:
         return "its inputs are packed, it is causal, or it has further outputs"
     if any(v is not None for i, v in enumerate(node.inputs[3:], 3) if i != 5):
         return "it has a bias, a padding mask or a cache"
-    mask = node.inputs[5] if len(node.inputs) > 5 else None
+    mask = input_at(node, 5)
     depths = [(width or 0) // heads for width in widths]
     scale = attr(node, "scale") or 1 / math.sqrt(depths[0])
 

@@ -14,12 +14,12 @@ from ..graph.queries import (
     attr,
     const,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
+    is_zero,
     only_user,
     producer,
     same_shape,
-    zeros,
 )
 from .rule import Found, Writer, rewrite_rule
 
@@ -54,14 +54,14 @@ def batchnorm_open(norm: ir.Node) -> Found:
 def batchnorm_into_next_conv(conv: ir.Node) -> Found:
     """BatchNormalization before a convolution that does not pad, taken into its weight."""
     norm = producer(conv.inputs[0], "BatchNormalization")
-    facts = conv_facts(conv) if norm is not None else None
+    facts = conv_weights(conv) if norm is not None else None
     found = affine(norm) if norm is not None else None
     if norm is None or facts is None or found is None or len(dims(norm.inputs[0]) or ()) != 4:
         return None
     kinds, (weight, bias), (slope, shift) = conv_attrs(conv), facts, found
     if kinds["group"] != 1:
         return "it is grouped"
-    if kinds["pads"] != (0, 0, 0, 0) and not zeros(shift):
+    if kinds["pads"] != (0, 0, 0, 0) and not is_zero(shift):
         return "it pads with zeros, which the shift does not make"
     folded = weight * slope.reshape(1, -1, 1, 1)
     moved = (weight * shift.reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
@@ -140,7 +140,7 @@ def batchnorm_through_add(norm: ir.Node) -> Found:
         return None
     terms = [v for v in add.inputs if v is not None]
     convs = [producer(v, "Conv") for v in terms]
-    if any(c is None or conv_facts(c) is None for c in convs):
+    if any(c is None or conv_weights(c) is None for c in convs):
         return "a term is no convolution that could take it"
     if any(only_user(v) is None for v in (add.outputs[0], *terms)):
         return "the sum or a term is read elsewhere too"

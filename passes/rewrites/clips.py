@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..graph.queries import (
     attr,
     constant_side,
+    input_at,
     is_float,
     is_scalar,
     only_user,
@@ -28,7 +29,7 @@ def bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
         return attr(clip, "min"), attr(clip, "max")
     found: list[float | None] = []
     for index in (1, 2):
-        value = clip.inputs[index] if len(clip.inputs) > index else None
+        value = input_at(clip, index)
         bound = None if value is None else scalar(value)
         if value is not None and bound is None:
             return None

@@ -14,7 +14,7 @@ from ..graph.queries import (
     const,
     constant_side,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
     is_float,
     only_user,
@@ -32,7 +32,7 @@ WORD = 4
 def conv_split(split: ir.Node) -> Found:
     """Convolution and a Split of its channels as one convolution for each part."""
     conv, found = producer(split.inputs[0], "Conv"), split_sizes(split)
-    facts = conv_facts(conv) if conv is not None else None
+    facts = conv_weights(conv) if conv is not None else None
     if conv is None or facts is None or rank(split.inputs[0]) != 4:
         return None
     if found is None or found[0] != 1:
@@ -64,7 +64,7 @@ def grouped_from_convs(concat: ir.Node) -> Found:
         return None
     if [c.inputs[0] for c in nodes] != list(split.outputs) or rank(split.inputs[0]) != 4:
         return "its convolutions do not take the parts in order"
-    facts = [f for c in nodes if (f := conv_facts(c)) is not None]
+    facts = [f for c in nodes if (f := conv_weights(c)) is not None]
     kinds = [written_attrs(c) for c in nodes]
     alike = len(facts) == len(nodes) and len({f[0].shape for f in facts}) == 1
     if not alike or any(k != kinds[0] for k in kinds) or kinds[0]["group"] != 1:
@@ -85,7 +85,7 @@ def grouped_from_convs(concat: ir.Node) -> Found:
 @rewrite_rule("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
 def pointwise_as_matmul(conv: ir.Node) -> Found:
     """1x1 Conv of an image as MatMul of its weight and the pixels in columns."""
-    facts = conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
+    facts = conv_weights(conv) if rank(conv.inputs[0]) == 4 else None
     sizes, kinds = dims(conv.inputs[0]), conv_attrs(conv)
     if facts is None or sizes is None or facts[0].shape[2:] != (1, 1) or sizes[2:] == (1, 1):
         return None
@@ -153,7 +153,7 @@ def _columns(last: ir.Node) -> tuple[ir.Node, ir.Node, Array, Array | None] | No
 @rewrite_rule("image-to-word", at="Conv", min_opset=11)
 def image_to_word(conv: ir.Node) -> Found:
     """First convolution of an image with its channels filled up to four with zeros."""
-    source, facts = conv.inputs[0], conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
+    source, facts = conv.inputs[0], conv_weights(conv) if rank(conv.inputs[0]) == 4 else None
     if source is None or facts is None or not source.is_graph_input() or not is_float(source):
         return None
     extra = -facts[0].shape[1] % WORD

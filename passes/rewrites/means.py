@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, dims, ints, is_float, opset, rank
+from ..graph.queries import attr, axes_of, dims, is_float, opset, rank
 from .rule import Found, Make, Writer, rewrite_rule
 
 
 def _axes(node: ir.Node) -> list[int] | None:
     """Axes of a reduction with four axes: an attribute before opset 18, an input since."""
-    given = attr(node, "axes")
-    if given is None and len(node.inputs) > 1:
-        given = ints(node.inputs[1])
-    return None if given is None else sorted(int(a) % 4 for a in given)
+    given = axes_of(node)
+    return None if given is None else sorted(a % 4 for a in given)
 
 
 @rewrite_rule("mean-as-pool", at="ReduceMean", back="pool-as-mean")

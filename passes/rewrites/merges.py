@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Floats32
+
 from ..graph.queries import (
     attr,
     const,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
     ints,
     is_float,
@@ -46,7 +48,7 @@ def matmuls_merged(first: ir.Node) -> Found:
     return make
 
 
-def _weight(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+def _weight(node: ir.Node) -> Floats32 | None:
     if node.op_type != "MatMul" or node.domain:
         return None
     weight = const(node.inputs[1])
@@ -79,8 +81,8 @@ def matmul_split(split: ir.Node) -> Found:
 def _parts(
     split: ir.Node,
     source: ir.Value | None,
-    weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    bias: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
+    weight: Floats32,
+    bias: Floats32 | None,
     sizes: Sequence[int],
 ) -> Found:
     def make(w: Writer) -> dict[ir.Value, ir.Value]:
@@ -117,7 +119,7 @@ def convs_merged(concat: ir.Node) -> Found:
     first = nodes[0]
     if len({id(c.inputs[0]) for c in nodes}) > 1 or len({id(c) for c in nodes}) < len(nodes):
         return None
-    facts = [f for c in nodes if (f := conv_facts(c)) is not None]
+    facts = [f for c in nodes if (f := conv_weights(c)) is not None]
     if len(facts) < len(nodes) or rank(first.inputs[0]) != 4:
         return "its weights are computed"
     kinds = [{**conv_attrs(c), "kernel": f[0].shape[2:]} for c, f in zip(nodes, facts, strict=True)]
@@ -186,14 +188,10 @@ def grouped_as_dense(conv: ir.Node) -> Found:
     )
 
 
-def _grouped(conv: ir.Node) -> tuple[
-    np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
-    int,
-] | str | None:  # fmt: skip
+def _grouped(conv: ir.Node) -> tuple[Floats32, Floats32 | None, int] | str | None:
     if rank(conv.inputs[0]) != 4:
         return None
-    facts, kinds = conv_facts(conv), conv_attrs(conv)
+    facts, kinds = conv_weights(conv), conv_attrs(conv)
     if facts is None or kinds["group"] == 1 or dims(conv.inputs[0]) is None:
         return None
     if facts[0].shape[1] == 1:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import attr, conv_attrs, conv_facts, only_user, producer, rank
+from ..graph.queries import attr, conv_attrs, conv_weights, only_user, producer, rank
 from .clips import bounds
 from .conv_parts import written_attrs
 from .rule import Found, Writer, rewrite_rule
@@ -104,7 +104,7 @@ def channels_to_block(last: ir.Node) -> Found:
     if chain is None or isinstance(chain, str):
         return chain
     first, between = chain
-    facts, after = conv_facts(first), conv_facts(last)
+    facts, after = conv_weights(first), conv_weights(last)
     if facts is None or after is None:
         return "its weights are computed"
     channels = facts[0].shape[0]
@@ -145,7 +145,7 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
             if (low or 0.0) > 0 or (high is not None and high < 0):
                 return "its Clip leaves out zero, or its bounds are computed"
         if node.op_type == "Conv":
-            weight = conv_facts(node)
+            weight = conv_weights(node)
             group = conv_attrs(node)["group"]
             if weight is None or group == 1:
                 return None if weight is None else (node, between[::-1])
@@ -157,7 +157,7 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
 
 def _widened(w: Writer, conv: ir.Node, value: ir.Value | None, extra: int) -> ir.Value:
     """A convolution with further outputs of zeros; a depthwise one with further groups."""
-    facts = conv_facts(conv)
+    facts = conv_weights(conv)
     assert facts is not None
     weight: Array = np.pad(facts[0], ((0, extra), (0, 0), (0, 0), (0, 0)))
     terms = [w.weight(weight)]

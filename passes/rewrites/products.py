@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Floats32
+
 from ..graph.queries import (
     attr,
     const,
     constant_side,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
+    has_one_user,
+    input_at,
     is_float,
     only_user,
-    private,
     producer,
     rank,
     users,
@@ -90,7 +93,7 @@ def matmul_from_rows(last: ir.Node) -> Found:
         return plain
     _, weight, bias = plain
     source, result = first.inputs[0], last.outputs[0]
-    if not private(gemm.outputs[0]):
+    if not has_one_user(gemm.outputs[0]):
         return "its rows are read elsewhere too"
     if not _same_rows(source, result):
         return "its shapes before and after are not known to agree"
@@ -107,7 +110,7 @@ def matmul_from_rows(last: ir.Node) -> Found:
 @rewrite_rule("conv-as-matmul", at="Conv")
 def conv_as_matmul(conv: ir.Node) -> Found:
     """1x1 Conv of a 1x1 image as a MatMul of the channels."""
-    facts, kinds = conv_facts(conv), conv_attrs(conv) if rank(conv.inputs[0]) == 4 else None
+    facts, kinds = conv_weights(conv), conv_attrs(conv) if rank(conv.inputs[0]) == 4 else None
     if facts is None or kinds is None or facts[0].shape[2:] != (1, 1) or kinds["group"] != 1:
         return None
     sizes = dims(conv.inputs[0]) or ()
@@ -171,11 +174,7 @@ def _product_and_bias(add: ir.Node) -> tuple[ir.Node, ir.Value] | None:
     return product, bias
 
 
-def _plain_gemm(
-    gemm: ir.Node,
-) -> (
-    tuple[ir.Value, np.ndarray[tuple[int, ...], np.dtype[np.float32]], ir.Value | None] | str | None
-):
+def _plain_gemm(gemm: ir.Node) -> tuple[ir.Value, Floats32, ir.Value | None] | str | None:
     """(input, weight as (in, out), bias) of a Gemm that is a linear layer."""
     weight = const(gemm.inputs[1])
     if weight is None:
@@ -185,7 +184,7 @@ def _plain_gemm(
     data = gemm.inputs[0]
     if not is_float(data) or data is None:
         return "it is not float32"
-    bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
+    bias = input_at(gemm, 2)
     return data, weight.T if attr(gemm, "transB", 0) else weight, bias
 
 

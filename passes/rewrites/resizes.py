@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, dims, ints, is_float, only_user, producer
+from ..graph.queries import attr, const, dims, input_at, ints, is_float, only_user, producer
 from .rule import Found, Writer, rewrite_rule
 
 #: Copies of channels that DepthToSpace may need.
@@ -138,7 +138,7 @@ def resize_by_scales(resize: ir.Node) -> Found:
     grown = _growth(resize)
     if grown is None or isinstance(grown, str):
         return grown
-    sizes = resize.inputs[3] if len(resize.inputs) > 3 else None
+    sizes = input_at(resize, 3)
     if sizes is None or (const(sizes) is not None and 0 in (ints(sizes) or [])):
         return None
     kept = {name: a.value for name, a in resize.attributes.items()}

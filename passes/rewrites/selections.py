@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, dims, ints, opset, rank, users
+from ..graph.queries import attr, const, dims, input_at, ints, opset, rank, users
 from .rule import Found, Make, Writer, rewrite_rule
 from .shortcuts import FAR, slice_of
 
@@ -18,9 +18,7 @@ def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
     if known is None:
         return None
     axis = attr(split, "axis", 0) % len(known)
-    parts = list(attr(split, "split", ())) or (
-        ints(split.inputs[1]) if len(split.inputs) > 1 else None
-    )
+    parts = list(attr(split, "split", ())) or (ints(input_at(split, 1)))
     size = known[axis]
     if parts:
         return axis, parts
@@ -143,7 +141,7 @@ def gather_from_slice(squeeze: ir.Node) -> Found:
     cut = source.producer() if source is not None else None
     if cut is None or cut.op_type != "Slice" or opset(squeeze) < 13:
         return None
-    bounds, axes = _one_axis(cut), ints(squeeze.inputs[1]) if len(squeeze.inputs) > 1 else None
+    bounds, axes = _one_axis(cut), ints(input_at(squeeze, 1))
     if bounds is None or axes is None or bounds[2] != bounds[1] + 1:
         return None
     known = rank(cut.inputs[0]) or 1

@@ -17,9 +17,10 @@ from ..graph.queries import (
     attr,
     const,
     dims,
+    has_one_user,
+    input_at,
     ints,
     is_float,
-    private,
     producer,
     rank,
     scalar,
@@ -80,7 +81,8 @@ def _strided(last: ir.Node) -> Cut | str | None:
             axes[axis] = part
         source = node.inputs[0]
         before = producer(source, "Slice")
-        node = before if before is not None and source is not None and private(source) else None
+        alone = source is not None and has_one_user(source)
+        node = before if alone else None
     if not axes or source is None:
         return None
     return Cut(source, axes)
@@ -138,10 +140,10 @@ def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
         return "it does not pad with a constant"
     if rank(pad.inputs[0]) != 4:
         return "it has not four axes"
-    fill = pad.inputs[2] if len(pad.inputs) > 2 else None
+    fill = input_at(pad, 2)
     if fill is not None and scalar(fill) != 0:
         return "it pads with something else than zero"
-    given = ints(pad.inputs[1]) if len(pad.inputs) > 1 else None
+    given = ints(input_at(pad, 1))
     if given is None:
         return "its amounts are computed"
     axes = list(range(4))
@@ -198,7 +200,7 @@ def stride_as_conv(node: ir.Node) -> Found:
 
 def _last_cut(node: ir.Node) -> Cut | str | None:
     """The strided chain that ends here, if none goes on behind."""
-    steps = ints(node.inputs[4]) if len(node.inputs) > 4 else None
+    steps = ints(input_at(node, 4))
     if not steps or max(steps) < 2:
         return None  # an ordinary Slice
     goes_on = any(use.node.op_type == "Slice" for use in node.outputs[0].uses())

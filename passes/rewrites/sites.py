@@ -9,7 +9,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..base import Declined
-from .rule import Found, Made, RewriteRule, Writer
+from ..graph.queries import is_onnx_op, node_label, opset
+from .rule import CONTRIB, Found, Made, RewriteRule, Writer
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], l
     sites: list[RewriteSite] = []
     declined: list[Declined] = []
     for node, found in _looks(rule, graph):
-        name = node.name or str(node.outputs[0].name)
+        name = node_label(node)
         if isinstance(found, str):
             declined.append(Declined(name, f"{rule.name}: {found}"))
         else:
@@ -96,14 +97,13 @@ def _looks(
 
 
 def _look(rule: RewriteRule, node: ir.Node) -> Found:
-    if node.op_type not in rule.at or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+    if node.op_type not in rule.at or not (is_onnx_op(node) or node.domain == CONTRIB):
         return None
     found = rule.look(node)
     if found is None or isinstance(found, str):
         return found
-    version = node.graph.opset_imports.get("", 1) if node.graph else 1
-    if version < rule.min_opset:
-        return f"needs opset {rule.min_opset}, the model has {version}"
+    if opset(node) < rule.min_opset:
+        return f"needs opset {rule.min_opset}, the model has {opset(node)}"
     return found
 
 

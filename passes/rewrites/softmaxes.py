@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, ints, is_float, opset, producer, rank
+from ..graph.queries import attr, axes_of, is_float, producer, rank
 from .rule import Found, Writer, rewrite_rule
 
 
@@ -71,8 +71,5 @@ def _reduced(node: ir.Node) -> list[int] | None:
     """Axes of a reduction that keeps them; None where it does not, or they are computed."""
     if not attr(node, "keepdims", 1):
         return None
-    given = attr(node, "axes")
-    if given is None and len(node.inputs) > 1:
-        given = ints(node.inputs[1])
-    count = rank(node.inputs[0]) if opset(node) else None
-    return None if given is None or count is None else [int(a) % count for a in given]
+    given, count = axes_of(node), rank(node.inputs[0])
+    return None if given is None or count is None else [a % count for a in given]

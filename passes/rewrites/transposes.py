@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, only_user, producer, rank
+from ..graph.queries import attr, const, is_onnx_op, only_user, producer, rank
 from .rule import Found, Writer, rewrite_rule
 
 UNARY = "Abs Ceil Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Neg Relu Sigmoid " \
@@ -43,7 +43,7 @@ def transpose_through(last: ir.Node) -> Found:
     value, perm = last.inputs[0], attr(last, "perm")
     while value is not None and len(chain) <= MOST:
         node = value.producer()
-        if node is None or only_user(value) is None or node.domain not in {"", "ai.onnx"}:
+        if node is None or only_user(value) is None or not is_onnx_op(node):
             return None
         if node.op_type == "Transpose":
             return _without(last, node, chain, perm)
