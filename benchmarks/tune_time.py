@@ -2,7 +2,7 @@
 
     python benchmarks/tune_time.py [--models minilm-int8,resnet56] [--seconds 80] [--threads 1]
 
-Where the data come from is told in `rewrites.py`.
+`rewrites.py` says where the data come from.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
 
 
 def fold_norms(model: Model) -> tuple[Model, int]:
-    """The same function without the BatchNormalization that a convolution alone feeds.
+    """Fold each BatchNormalization that a convolution alone feeds into that convolution.
 
     Returns:
-        The model, and how many were folded.
+        The model, and the number of folded nodes.
     """
     after = model.clone()
     count = 0
@@ -34,7 +34,7 @@ def fold_norms(model: Model) -> tuple[Model, int]:
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
-    """Fold one; False where it stays."""
+    """Fold one; return False where it stays."""
     value = norm.inputs[0]
     layer = value.producer() if value is not None else None
     if layer is None or value is None or not _may(layer, value):
@@ -67,7 +67,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
 
 
 def _may(layer: ir.Node, value: ir.Value) -> bool:
-    """Whether a norm behind it can go into this layer."""
+    """Return whether a norm behind this layer can be folded into it."""
     if layer.op_type not in _OUTPUTS or len(value.uses()) != 1 or value.is_graph_output():
         return False
     return layer.op_type == "Conv" or attr(layer, "group", 1) == 1
@@ -94,7 +94,7 @@ def _added(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 
 def _bypass(graph: ir.Graph, norm: ir.Node, layer: ir.Node) -> None:
-    """The layer's output takes the place, and the name, of the norm's."""
+    """Put the layer's output in the place of the norm's, under its name."""
     made, old = layer.outputs[0], norm.outputs[0]
     made.type, made.shape, name = old.type, old.shape, old.name
     old.replace_all_uses_with(made, replace_graph_outputs=True)

@@ -1,9 +1,9 @@
 """BatchNormalization put back behind convolutions that it was folded into.
 
-A deployed graph has its norms folded away, and learns slowly so: channels differ in scale, and each
-step shifts what all later layers see (Ioffe and Szegedy, "Batch Normalization", 2015). A norm whose
-scale and shift are the deviation and the mean of what arrives leaves the function as it was, and
-lets kernels learn at the rates that networks are trained with from the start.
+A deployed graph has its norms folded away, and so it learns slowly: channels differ in scale, and
+each step shifts the inputs of all later layers (Ioffe and Szegedy, "Batch Normalization", 2015). A
+norm whose scale and shift are the deviation and the mean of its input does not change the function,
+and lets weights learn at the rates of a training from scratch.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from trimtab.core.model import Model
 from .queries import input_at, users
 
 EPSILON = 1e-5
-#: Layers whose input a norm may scale as it likes, since they learn to undo it.
+#: Layers whose input a norm may scale freely, since they learn to undo it.
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NUMBERS = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0 - EPSILON}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A norm that was put in, by the names of initializers.
+    """Norm that was inserted, by the names of initializers.
 
     Attributes:
-        kernel: of the convolution before it.
+        kernel: weight of the convolution before it.
         bias: of the same, if it has one.
-        scale: of the norm.
-        shift: of the norm.
-        mean: of the norm.
-        var: of the norm.
+        scale: scale of the norm.
+        shift: shift of the norm.
+        mean: mean of the norm.
+        var: variance of the norm.
     """
 
     kernel: str
@@ -46,10 +46,10 @@ class Restored:
 
 
 def restore_norms(model: Model) -> tuple[Model, list[Restored]]:
-    """A copy with a norm that does nothing yet behind each convolution that may have had one.
+    """Insert a norm that does nothing yet behind each convolution that may have had one.
 
-    Those are convolutions that further layers come behind: the scale of the last one is the
-    answer's. What has a norm, shares its weights or is quantized stays as it is.
+    Those are convolutions that further layers follow: the scale of the last one is that of the
+    output. A convolution that has a norm, shares its weights or is quantized stays as it is.
     """
     after = model.clone()
     graph = after.graph
@@ -60,7 +60,7 @@ def restore_norms(model: Model) -> tuple[Model, list[Restored]]:
 
 
 def _inner(graph: ir.Graph) -> set[ir.Node]:
-    """Nodes that a layer comes behind."""
+    """Return the nodes that a layer follows."""
     found: set[ir.Node] = set()
     for node in reversed(list(graph)):
         readers = {user for value in node.outputs for user in users(value)}
@@ -82,7 +82,7 @@ def _may(layer: ir.Node) -> bool:
 
 
 def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
-    """The norm's output takes the name, so that it stays where the norm is folded again."""
+    """Insert one norm; its output takes the name, which stays when the norm is folded again."""
     made, kernel = layer.outputs[0], layer.inputs[1]
     bias = input_at(layer, 2)
     assert kernel is not None

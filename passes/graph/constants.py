@@ -1,4 +1,4 @@
-"""Constant values of a graph, read through the operators that only move or dequantize them."""
+"""Constant values of a graph, read through operators that only move or dequantize them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .queries import attr, input_at, is_onnx_op
 
 
 def is_constant(value: ir.Value) -> bool:
-    """An initializer that no caller feeds, or what a ConstantOfShape of constant shape makes."""
+    """Return whether a value is an initializer that no caller feeds, or a constant fill.
+
+    A constant fill is the output of ConstantOfShape for a constant shape.
+    """
     if value.is_graph_input():
         return False
     if value.is_initializer() and value.const_value is not None:
@@ -26,7 +29,7 @@ def is_constant(value: ir.Value) -> bool:
 
 
 def constant_shape(value: ir.Value) -> tuple[int, ...]:
-    """Shape of a value that `is_constant`."""
+    """Return the shape of a value that `is_constant`."""
     if value.const_value is not None:
         return tuple(value.const_value.numpy().shape)
     maker = value.producer()
@@ -38,7 +41,7 @@ def constant_shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def constant_array(value: ir.Value) -> Array | None:
-    """Numbers of a constant, or of what a few operators make of constants; else None."""
+    """Return the array of a constant, also through Transpose, DequantizeLinear and Identity."""
     if is_constant(value) and value.const_value is not None:
         return value.const_value.numpy()
     maker = value.producer()
@@ -81,7 +84,7 @@ _FOLDED: dict[str, Callable[[ir.Node, Array], Array | None]] = {
 
 
 def can_cut(value: ir.Value) -> bool:
-    """Numbers of a layer; shapes, indices and texts change by rules of their own."""
+    """Return whether channels may be cut: shapes, indices and texts have rules of their own."""
     if value.const_value is None:
         maker = value.producer()
         given = maker.attributes.get_tensor("value", None) if maker is not None else None
@@ -92,7 +95,7 @@ def can_cut(value: ir.Value) -> bool:
 
 
 def captured(node: ir.Node) -> list[ir.Value]:
-    """Values that the graphs inside of a node read, those of the outer graph among them."""
+    """Return the values that the subgraphs of a node read, those of the outer graph included."""
     found: list[ir.Value] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:

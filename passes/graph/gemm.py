@@ -1,4 +1,4 @@
-"""Gemm(x, w, b) as Add(MatMul(x, w), b), for what knows matrix products only."""
+"""Gemm(x, w, b) as Add(MatMul(x, w), b), for methods that handle MatMul only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .queries import attr, input_at
 
 
 def gemms_to_products(graph: ir.Graph) -> int:
-    """Rewrite in place each Gemm that is a product with a constant weight; how many were."""
+    """Rewrite each plain Gemm with a constant weight in place; return the number of them."""
     rewritten = 0
     for node in list(graph):
         if node.op_type == "Gemm" and _is_plain(node):

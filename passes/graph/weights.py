@@ -1,4 +1,4 @@
-"""The weights of a graph that may be pruned, with the axes that their operators read."""
+"""Weights of a graph that may be pruned, with the axes that their operators read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ label = node_label
 
 @dataclass(frozen=True)
 class Layout:
-    """How an operator reads its weight.
+    """Axes of a weight as its operator reads them.
 
     Attributes:
-        outputs: axis of the outputs.
-        inputs: axis that is summed over, the input channels.
-        output_run: outputs in one group of the operator.
-        input_run: inputs in one group; groups of weights must not straddle two.
+        outputs: axis of the output channels.
+        inputs: axis of the input channels, which is summed over.
+        output_run: output channels in one group of the operator.
+        input_run: input channels in one group; groups of weights must not span two.
     """
 
     outputs: int
@@ -40,11 +40,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Weight:
-    """One initializer that may be pruned, shared or not.
+    """Initializer that may be pruned, shared or not.
 
     Attributes:
         value: the initializer.
-        layout: how its operators read it, all alike.
+        layout: axes as all of its operators read them.
         nodes: names of these operators.
     """
 
@@ -58,7 +58,7 @@ class Weight:
         return str(self.value.name)
 
     def array(self) -> NDArray[np.generic]:
-        """Its numbers; not to be written to, another model may share them."""
+        """Return its array; do not write to it, another model may share it."""
         assert self.value.const_value is not None
         return self.value.const_value.numpy()
 
@@ -66,7 +66,7 @@ class Weight:
 def find_weights(
     model: ir.Model, ops: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 ) -> tuple[list[Weight], list[Declined]]:
-    """The prunable weights, in order of first use, and what was left alone.
+    """Return the prunable weights, in order of first use, and what was left alone.
 
     Raises:
         OptionError: a pattern that matches no node of these operators.
@@ -102,7 +102,7 @@ def _choose(names: list[str], include: Sequence[str], exclude: Sequence[str]) ->
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value | None, str]:
-    """The initializer that is the node's weight, or why there is none ("" for activations)."""
+    """Return the initializer that is the node's weight, or the reason ("" for activations)."""
     for index in WEIGHT_INPUTS[node.op_type]:
         value = input_at(node, index)
         if value is None:
@@ -118,7 +118,7 @@ def _weight_of(node: ir.Node) -> tuple[ir.Value | None, str]:
 
 
 def _describe(value: ir.Value, ops: Sequence[str], chosen: set[str]) -> Weight | str:
-    """The weight with the layout that all its users agree on, or why it is left alone."""
+    """Return the weight with the layout of all its users, or why it is left alone."""
     tensor = value.const_value
     assert tensor is not None
     floating = tensor.dtype.is_floating_point() and tensor.dtype.itemsize > 1

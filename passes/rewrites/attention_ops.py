@@ -1,8 +1,8 @@
-"""Attention as one operator, and open again.
+"""Attention as one operator, and written out again.
 
 The operator Attention came with opset 23; MultiHeadAttention and Attention of onnxruntime work on
-any opset, and only there. None of them keeps the scores in memory as a whole, and each brings its
-own products: whether that wins depends on lengths, heads and threads.
+any opset, and only there. None of them holds all scores in memory, and each has its own
+kernels for the products: whether that wins depends on lengths, heads and threads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 @rewrite_rule("attention-closed", at="MatMul", back="attention-open", min_opset=23)
 def attention_closed(last: ir.Node) -> Found:
-    """Attention written with MatMul and Softmax as the operator Attention."""
+    """Write attention made of MatMul and Softmax as the operator Attention."""
     core = core_of(last)
     if core is None or isinstance(core, str):
         return core
@@ -47,7 +47,7 @@ def attention_closed(last: ir.Node) -> Found:
 
 @rewrite_rule("attention-open", at="Attention", back="attention-closed", min_opset=23)
 def attention_open(node: ir.Node) -> Found:
-    """The operator Attention on four axes written with MatMul and Softmax."""
+    """Write the operator Attention on four axes with MatMul and Softmax."""
     if node.domain:
         return None
     queries, keys, values = node.inputs[:3]
@@ -71,7 +71,7 @@ def attention_open(node: ir.Node) -> Found:
 
 
 def _not_plain(node: ir.Node) -> str | None:
-    """Why an Attention is more than softmax(scale Q K^T + mask) V; None where it is that."""
+    """Return the reason why an Attention is more than softmax(scale Q K^T + mask) V, if it is."""
     queries, keys, values = node.inputs[:3]
     if any(v is not None and rank(v) != 4 for v in (queries, keys, values)):
         return "it has not four axes"
@@ -90,7 +90,7 @@ def _not_plain(node: ir.Node) -> str | None:
 
 @rewrite_rule("attention-multihead", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_multihead(last: ir.Node) -> Found:
-    """Attention between the linear layers around it as MultiHeadAttention of onnxruntime."""
+    """Write attention between its linear layers as MultiHeadAttention of onnxruntime."""
     found = _between_layers(last)
     if found is None or isinstance(found, str):
         return found
@@ -110,7 +110,7 @@ def attention_multihead(last: ir.Node) -> Found:
 
 
 def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | None:
-    """(attention, its rows of queries, keys and values, heads) that ends in merging the heads."""
+    """Return (attention, rows of queries, keys and values, heads) that ends in merging heads."""
     turn = producer(last.inputs[0], "Transpose")
     product = producer(turn.inputs[0], "MatMul") if turn is not None else None
     if turn is None or product is None or attr(turn, "perm") != HEADS_SECOND:
@@ -129,7 +129,7 @@ def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | N
 
 
 def _bias_fits(bias: ir.Value, core: Core) -> bool:
-    """Whether a mask has the rows and columns of the scores, and one or all of the heads."""
+    """Return whether a mask has the rows and columns of the scores, and one or all heads."""
     sizes, wanted = bias.shape, core.scores.shape
     if sizes is None or wanted is None or len(sizes) != 4 or not is_float(bias):
         return False
@@ -139,7 +139,7 @@ def _bias_fits(bias: ir.Value, core: Core) -> bool:
 
 @rewrite_rule("multihead-open", at="MultiHeadAttention", back="attention-multihead")
 def multihead_open(node: ir.Node) -> Found:
-    """MultiHeadAttention of onnxruntime written with MatMul and Softmax."""
+    """Write MultiHeadAttention of onnxruntime with MatMul and Softmax."""
     heads, rows = attr(node, "num_heads"), list(node.inputs[:3])
     widths = [(dims(v) or (None,))[-1] if rank(v) == 3 else None for v in rows]
     if None in widths or len(node.outputs) > 1 or attr(node, "unidirectional", 0):
@@ -169,7 +169,7 @@ def multihead_open(node: ir.Node) -> Found:
 
 @rewrite_rule("attention-packed", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_packed(last: ir.Node) -> Found:
-    """Attention with the linear layers before it as Attention of onnxruntime."""
+    """Write attention with the linear layers before it as Attention of onnxruntime."""
     found = _between_layers(last)
     if found is None or isinstance(found, str):
         return found
@@ -177,7 +177,7 @@ def attention_packed(last: ir.Node) -> Found:
     layers = [_linear(row) for row in rows]
     known = [layer for layer in layers if layer is not None]
     if len(known) < 3 or len({id(source) for source, _, _ in known}) > 1:
-        return "its queries, keys and values are no linear layers of one input"
+        return "its queries, keys and values are not linear layers of one input"
     if core.mask is not None and not _bias_fits(core.mask, core):
         return "its mask is not known to be as long and wide as the scores"
     sizes = [int(bias.shape[0]) for _, _, bias in known]
@@ -195,7 +195,7 @@ def attention_packed(last: ir.Node) -> Found:
 
 
 def _linear(value: ir.Value) -> tuple[ir.Value, Array, Array] | None:
-    """(input, weight, bias) of a MatMul and Add that one reader has."""
+    """Return (input, weight, bias) of a MatMul and Add that have one user."""
     add = producer(value, "Add")
     sides = constant_side(add) if add is not None else None
     product = producer(sides[0], "MatMul") if sides else None

@@ -25,7 +25,7 @@ from .rule import Found, Writer, rewrite_rule
 
 
 def affine(node: ir.Node) -> tuple[Array, Array] | None:
-    """(s, t) of a BatchNormalization with constant statistics; None where it trains."""
+    """Return (s, t) of a BatchNormalization with constant statistics; None where it trains."""
     parts = [const(v) for v in node.inputs[1:5]]
     if len(parts) < 4 or any(p is None for p in parts) or attr(node, "training_mode", 0):
         return None
@@ -36,7 +36,7 @@ def affine(node: ir.Node) -> tuple[Array, Array] | None:
 
 @rewrite_rule("batchnorm-open", at="BatchNormalization")
 def batchnorm_open(norm: ir.Node) -> Found:
-    """BatchNormalization as Mul and Add."""
+    """Write BatchNormalization as Mul and Add."""
     found, known = affine(norm), dims(norm.inputs[0])
     if found is None or known is None:
         return None
@@ -52,7 +52,7 @@ def batchnorm_open(norm: ir.Node) -> Found:
 
 @rewrite_rule("batchnorm-into-next-conv", at="Conv")
 def batchnorm_into_next_conv(conv: ir.Node) -> Found:
-    """BatchNormalization before a convolution that does not pad, taken into its weight."""
+    """Take BatchNormalization before a convolution that does not pad into its weight."""
     norm = producer(conv.inputs[0], "BatchNormalization")
     facts = conv_weights(conv) if norm is not None else None
     found = affine(norm) if norm is not None else None
@@ -78,7 +78,7 @@ def batchnorm_into_next_conv(conv: ir.Node) -> Found:
 
 @rewrite_rule("batchnorm-through-concat", at="BatchNormalization")
 def batchnorm_through_concat(norm: ir.Node) -> Found:
-    """BatchNormalization of a Concat of channels as one for each part, for convolutions to take."""
+    """Write BatchNormalization of a Concat of channels as one for each part."""
     concat = producer(norm.inputs[0], "Concat")
     if concat is None or attr(concat, "axis") not in {1, -3} or affine(norm) is None:
         return None
@@ -104,7 +104,7 @@ def _normed(w: Writer, norm: ir.Node, parts: list[ir.Value], channels: list[int]
 
 @rewrite_rule("batchnorm-through-pad", at="BatchNormalization")
 def batchnorm_through_pad(norm: ir.Node) -> Found:
-    """BatchNormalization without shift after a Pad with zeros, before it."""
+    """Move BatchNormalization without shift before the Pad with zeros that it follows."""
     pad = producer(norm.inputs[0], "Pad")
     found = affine(norm) if pad is not None else None
     if pad is None or found is None:
@@ -134,14 +134,14 @@ def batchnorm_through_pad(norm: ir.Node) -> Found:
 
 @rewrite_rule("batchnorm-through-add", at="BatchNormalization")
 def batchnorm_through_add(norm: ir.Node) -> Found:
-    """BatchNormalization of a sum of convolutions as one for each term, for them to take."""
+    """Write BatchNormalization of a sum of convolutions as one for each term."""
     add, found = producer(norm.inputs[0], "Add"), affine(norm)
     if add is None or found is None:
         return None
     terms = [v for v in add.inputs if v is not None]
     convs = [producer(v, "Conv") for v in terms]
     if any(c is None or conv_weights(c) is None for c in convs):
-        return "a term is no convolution that could take it"
+        return "a term is not a convolution that could take it"
     if any(only_user(v) is None for v in (add.outputs[0], *terms)):
         return "the sum or a term is read elsewhere too"
     if not all(same_shape(v, add.outputs[0]) for v in terms):

@@ -1,6 +1,6 @@
-"""Chains of constants, such as masks, computed once and for all.
+"""Constant folding of what masks and shapes are made of.
 
-onnxruntime folds them too, while it loads; some runtimes do not, and later rules see a constant.
+onnxruntime folds them too while it loads; some runtimes do not, and later rules see a constant.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trimtab.core.data import Array
 from ..graph.queries import const, is_onnx_op, opset
 from .rule import Found, rewrite_rule
 
-#: What masks and shapes are made of; none of it random or dependent on the machine.
+#: Operators of masks and shapes; none of them is random or depends on the machine.
 FOLDABLE = (
     "Add And Cast Concat ConstantOfShape Div Equal Expand Gather Greater GreaterOrEqual Less "
     "LessOrEqual Mul Not Or Range Reshape Slice Squeeze Sub Tile Transpose Unsqueeze Where"
@@ -25,7 +25,7 @@ MAX_DEPTH = 16
 
 @rewrite_rule("constants-folded", at=FOLDABLE)
 def constants_folded(node: ir.Node) -> Found:
-    """A result that depends on constants only, as a weight."""
+    """Store a result that depends on constants only as a weight."""
     if not is_onnx_op(node) or not node.inputs:
         return None
     array = _value_of(node.outputs[0], MAX_DEPTH)

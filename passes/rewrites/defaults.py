@@ -1,8 +1,8 @@
-"""Rules that won wherever they were measured, by what a machine's kernels are chosen by.
+"""Rules that won wherever they were measured, by class of machines.
 
-They are what `ApplyRewrites` writes without a clock, and what `Tune` asks its clock about first. A
-class of machines that nothing was measured on has none: SkipLayerNormalization, whose kernel for
-the CPU is slow, is fast on a GPU.
+`ApplyRewrites` applies them without a clock, and `Tune` measures them first. A class of machines on
+which nothing was measured has none: SkipLayerNormalization, whose kernel for the CPU is slow, is
+fast on a GPU.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ USUAL: dict[str, tuple[str, ...]] = {
 
 
 def usual(target: Target) -> tuple[str, ...]:
-    """Rules to write without measuring; none where nothing was measured."""
+    """Return the rules to apply without measuring; none where nothing was measured."""
     return USUAL.get(target.isa, ()) if target.provider == "CPUExecutionProvider" else ()

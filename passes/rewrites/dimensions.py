@@ -1,7 +1,7 @@
-"""What a computed shape holds: sizes that are known, and sizes of axes of other values.
+"""Elements of computed shapes: known sizes, and sizes of axes of other values.
 
 Exporters compute the target of a Reshape from Shape, Slice and Concat; a rule that asks whether two
-shapes agree has to see through that.
+shapes agree has to follow that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_DEPTH = 12
 
 @dataclass(frozen=True)
 class Axis:
-    """The size of an axis: of a value, or by the name of its symbolic dimension.
+    """Size of an axis: of a value, or by the name of its symbolic dimension.
 
     Attributes:
         of: the name of the dimension, else of the value.
@@ -32,7 +32,7 @@ Size = int | Axis
 
 
 def axis_size(value: ir.Value, index: int) -> Size:
-    """The size of one axis, as surely as it is known."""
+    """Return the size of one axis: a number, a named dimension, or the axis itself."""
     if value.shape is not None:
         size = value.shape[index]
         if isinstance(size, int):
@@ -43,7 +43,7 @@ def axis_size(value: ir.Value, index: int) -> Size:
 
 
 def sizes_of(value: ir.Value | None) -> list[Size] | None:
-    """Sizes of all axes; of a Reshape those that it is given, since inference may lose names."""
+    """Return the sizes of all axes; of a Reshape its target, since inference may lose names."""
     reshape = producer(value, "Reshape")
     if reshape is not None:
         given = items(reshape.inputs[1])
@@ -56,7 +56,7 @@ def sizes_of(value: ir.Value | None) -> list[Size] | None:
 
 
 def items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | None:
-    """The elements of a computed shape; None where they cannot be told."""
+    """Return the elements of a computed shape; None where they are not known."""
     if value is None or depth == 0:
         return None
     known = ints(value)

@@ -10,14 +10,14 @@ from .rule import Found, Make, Writer, rewrite_rule
 
 
 def _axes(node: ir.Node) -> list[int] | None:
-    """Axes of a reduction with four axes: an attribute before opset 18, an input since."""
+    """Return the axes of a reduction of four axes, counted from the front and sorted."""
     given = axes_of(node)
     return None if given is None else sorted(a % 4 for a in given)
 
 
 @rewrite_rule("mean-as-pool", at="ReduceMean", back="pool-as-mean")
 def mean_as_pool(mean: ir.Node) -> Found:
-    """ReduceMean over both spatial axes as GlobalAveragePool."""
+    """Write ReduceMean over both spatial axes as GlobalAveragePool."""
     source = mean.inputs[0]
     if rank(source) != 4 or _axes(mean) != [2, 3]:
         return None
@@ -39,7 +39,7 @@ def mean_as_pool(mean: ir.Node) -> Found:
 
 @rewrite_rule("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
 def pool_as_mean(pool: ir.Node) -> Found:
-    """GlobalAveragePool as ReduceMean over both spatial axes."""
+    """Write GlobalAveragePool as ReduceMean over both spatial axes."""
     if rank(pool.inputs[0]) != 4:
         return None
     return _mean(pool)
@@ -47,13 +47,13 @@ def pool_as_mean(pool: ir.Node) -> Found:
 
 @rewrite_rule("average-as-mean", at="AveragePool", back="mean-as-pool")
 def average_as_mean(pool: ir.Node) -> Found:
-    """AveragePool over the whole image as ReduceMean."""
+    """Write an AveragePool over the whole image as ReduceMean."""
     return _mean(pool) if _covers_all(pool) else None
 
 
 @rewrite_rule("average-as-global", at="AveragePool")
 def average_as_global(pool: ir.Node) -> Found:
-    """AveragePool over the whole image as GlobalAveragePool."""
+    """Write an AveragePool over the whole image as GlobalAveragePool."""
     if not _covers_all(pool):
         return None
     return lambda w: w.op("GlobalAveragePool", pool.inputs[0], like=pool.outputs[0])

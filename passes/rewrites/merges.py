@@ -1,4 +1,4 @@
-"""Products of one input side by side, and as one wide product: queries, keys and values."""
+"""Products of one input, such as queries, keys and values, as one wide product and as several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .rule import Found, Writer, rewrite_rule
 
 @rewrite_rule("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
 def matmuls_merged(first: ir.Node) -> Found:
-    """MatMuls of one input with constant weights as one wide MatMul and a Split."""
+    """Write MatMuls of one input with constant weights as one wide MatMul and a Split."""
     source = first.inputs[0]
     if source is None or not is_float(source):
         return None
@@ -57,7 +57,7 @@ def _weight(node: ir.Node) -> Floats32 | None:
 
 @rewrite_rule("matmul-split", at="Split", back="matmuls-merged")
 def matmul_split(split: ir.Node) -> Found:
-    """Wide MatMul, its bias and a Split as one MatMul and bias for each part."""
+    """Write a wide MatMul, its bias and a Split as one MatMul and bias for each part."""
     value = split.inputs[0]
     add, bias = producer(value, "Add"), None
     if add is not None:
@@ -70,7 +70,7 @@ def matmul_split(split: ir.Node) -> Found:
         return None
     sizes = _last_axis_sizes(split, weight.shape[1])
     if sizes is None:
-        return "it does not share out the last axis in known sizes"
+        return "it does not split the last axis in known sizes"
     if only_user(value) is None or (split.inputs[0] and only_user(split.inputs[0]) is None):
         return "the wide product is read elsewhere too"
     if bias is not None and bias.shape != weight.shape[1:]:
@@ -111,7 +111,7 @@ def _last_axis_sizes(split: ir.Node, width: int) -> list[int] | None:
 
 @rewrite_rule("convs-merged", at="Concat")
 def convs_merged(concat: ir.Node) -> Found:
-    """Convolutions of one input that are concatenated as one convolution."""
+    """Write convolutions of one input that are concatenated as one convolution."""
     convs = [producer(v, "Conv") for v in concat.inputs]
     if attr(concat, "axis") not in {1, -3} or len(convs) < 2 or None in convs:
         return None
@@ -140,7 +140,7 @@ def convs_merged(concat: ir.Node) -> Found:
 
 @rewrite_rule("grouped-as-convs", at="Conv", min_opset=13)
 def grouped_as_convs(conv: ir.Node) -> Found:
-    """Grouped convolution as Split, a convolution for each group, Concat."""
+    """Write a grouped convolution as Split, a convolution for each group, Concat."""
     found = _grouped(conv)
     if found is None or isinstance(found, str):
         return found
@@ -169,7 +169,7 @@ def grouped_as_convs(conv: ir.Node) -> Found:
 
 @rewrite_rule("grouped-as-dense", at="Conv")
 def grouped_as_dense(conv: ir.Node) -> Found:
-    """Grouped convolution as a dense one whose weight is zero between groups."""
+    """Write a grouped convolution as a dense one whose weight is zero between groups."""
     found = _grouped(conv)
     if found is None or isinstance(found, str):
         return found

@@ -1,4 +1,4 @@
-"""Pad with zeros taken into the convolution or pooling behind it, and channels filled to a block.
+"""Pads with zeros taken into the layer behind them, and channels filled up to a block.
 
 onnxruntime's blocked convolutions work on 8 or 16 channels at a time; a convolution of 10 channels
 falls back to another kernel. Channels of zeros between two convolutions change no sum.
@@ -24,7 +24,7 @@ BLOCK = 16
 
 
 def _spatial(pad: ir.Node) -> tuple[int, ...] | str:
-    """What a Pad adds around an image, as a convolution writes it, or a reason why it does more."""
+    """Return what a Pad adds around an image, as `pads` of a Conv; a reason if it does more."""
     amounts = pads_of(pad)
     if isinstance(amounts, str):
         return amounts
@@ -38,7 +38,7 @@ def _spatial(pad: ir.Node) -> tuple[int, ...] | str:
 
 @rewrite_rule("pad-into-conv", at="Conv", back="pad-out-of-conv")
 def pad_into_conv(conv: ir.Node) -> Found:
-    """Pad with zeros before a convolution taken into its `pads`."""
+    """Take a Pad with zeros before a convolution into its `pads`."""
     pad = producer(conv.inputs[0], "Pad")
     if pad is None:
         return None
@@ -55,7 +55,7 @@ def pad_into_conv(conv: ir.Node) -> Found:
 
 @rewrite_rule("pad-out-of-conv", at="Conv", back="pad-into-conv", min_opset=11)
 def pad_out_of_conv(conv: ir.Node) -> Found:
-    """Uneven padding of a convolution as a Pad before it, so that kernels for none fit."""
+    """Write uneven padding of a convolution as a Pad before it, so that kernels for none fit."""
     if rank(conv.inputs[0]) != 4:
         return None
     kinds = conv_attrs(conv)
@@ -74,7 +74,7 @@ def pad_out_of_conv(conv: ir.Node) -> Found:
 
 @rewrite_rule("pad-into-pool", at="AveragePool MaxPool")
 def pad_into_pool(pool: ir.Node) -> Found:
-    """Pad with zeros before a pooling taken into its `pads`."""
+    """Take a Pad with zeros before a pooling into its `pads`."""
     pad = producer(pool.inputs[0], "Pad")
     if pad is None:
         return None
@@ -99,7 +99,7 @@ def pad_into_pool(pool: ir.Node) -> Found:
 
 @rewrite_rule("channels-to-block", at="Conv")
 def channels_to_block(last: ir.Node) -> Found:
-    """Channels between two convolutions filled with zeros up to the block of the kernels."""
+    """Fill channels between two convolutions with zeros up to the block of the kernels."""
     chain = _chain(last)
     if chain is None or isinstance(chain, str):
         return chain
@@ -131,7 +131,7 @@ def channels_to_block(last: ir.Node) -> Found:
 
 
 def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
-    """(first convolution, what stands between) where channels of zeros stay zeros up to `last`."""
+    """Return (first convolution, nodes between) where channels of zeros stay so up to `last`."""
     if rank(last.inputs[0]) != 4 or conv_attrs(last)["group"] != 1:
         return None
     between: list[ir.Node] = []
@@ -156,7 +156,7 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
 
 
 def _widened(w: Writer, conv: ir.Node, value: ir.Value | None, extra: int) -> ir.Value:
-    """A convolution with further outputs of zeros; a depthwise one with further groups."""
+    """Write a convolution with further outputs of zeros, a depthwise one with further groups."""
     facts = conv_weights(conv)
     assert facts is not None
     weight: Array = np.pad(facts[0], ((0, extra), (0, 0), (0, 0), (0, 0)))

@@ -1,4 +1,4 @@
-"""Nearest upsampling by whole factors, y[i, j] = x[i // s, j // t], in the forms that exist.
+"""Spellings of nearest upsampling by whole factors, y[i, j] = x[i // s, j // t].
 
 A Resize gives that where its coordinates are asymmetric and floored, as torch writes it, and where
 pixel centres are half and rounded: (i + 1/2) / s - 1/2 rounds to i // s for every whole s.
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ..graph.queries import attr, const, dims, input_at, ints, is_float, only_user, producer
 from .rule import Found, Writer, rewrite_rule
 
-#: Copies of channels that DepthToSpace may need.
+#: Most copies of channels that DepthToSpace may need.
 MOST_COPIES = 16
 
 
@@ -55,7 +55,7 @@ def _is_floor(resize: ir.Node) -> bool:
 
 @rewrite_rule("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
 def resize_as_tile(resize: ir.Node) -> Found:
-    """Nearest Resize by whole factors as Reshape, Tile, Reshape."""
+    """Write a nearest Resize by whole factors as Reshape, Tile, Reshape."""
     grown = _growth(resize)
     if grown is None or isinstance(grown, str):
         return grown
@@ -73,7 +73,7 @@ def resize_as_tile(resize: ir.Node) -> Found:
 
 @rewrite_rule("resize-from-tile", at="Reshape", back="resize-as-tile", min_opset=13)
 def resize_from_tile(last: ir.Node) -> Found:
-    """Reshape, Tile or Expand, Reshape that repeat rows and columns as a nearest Resize."""
+    """Write Reshape, Tile or Expand, Reshape that repeat rows and columns as a nearest Resize."""
     middle = producer(last.inputs[0], "Tile", "Expand")
     first = producer(middle.inputs[0], "Reshape") if middle is not None else None
     if middle is None or first is None or not is_float(first.inputs[0]):
@@ -102,7 +102,7 @@ def resize_from_tile(last: ir.Node) -> Found:
 
 @rewrite_rule("resize-as-depth-to-space", at="Resize", min_opset=11)
 def resize_as_depth_to_space(resize: ir.Node) -> Found:
-    """Nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
+    """Write a nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
     grown = _growth(resize)
     if grown is None or isinstance(grown, str):
         return grown
@@ -119,7 +119,7 @@ def resize_as_depth_to_space(resize: ir.Node) -> Found:
 
 @rewrite_rule("resize-as-conv", at="Resize", min_opset=11)
 def resize_as_conv(resize: ir.Node) -> Found:
-    """Nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
+    """Write a nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
     grown = _growth(resize)
     if grown is None or isinstance(grown, str):
         return grown
@@ -134,7 +134,7 @@ def resize_as_conv(resize: ir.Node) -> Found:
 
 @rewrite_rule("resize-by-scales", at="Resize", min_opset=13)
 def resize_by_scales(resize: ir.Node) -> Found:
-    """Nearest Resize to constant sizes, by its whole factors instead, which keeps a free batch."""
+    """Write a nearest Resize to constant sizes by its whole factors, which keep a free batch."""
     grown = _growth(resize)
     if grown is None or isinstance(grown, str):
         return grown

@@ -13,7 +13,7 @@ from .shortcuts import FAR, slice_of
 
 
 def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
-    """Axis and sizes of the parts; None where they are not known."""
+    """Return the axis and the sizes of the parts; None where they are not known."""
     known = dims(split.inputs[0])
     if known is None:
         return None
@@ -30,7 +30,7 @@ def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
 
 @rewrite_rule("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
 def slices_from_split(split: ir.Node) -> Found:
-    """Split as one Slice for each part."""
+    """Write a Split as one Slice for each part."""
     found = split_sizes(split)
     if found is None:
         return "the sizes of its parts are not known"
@@ -50,7 +50,7 @@ def slices_from_split(split: ir.Node) -> Found:
 
 @rewrite_rule("split-from-slices", at="Slice", back="slices-from-split", min_opset=13)
 def split_from_slices(first: ir.Node) -> Found:
-    """Slices that share a value out along one axis as one Split."""
+    """Write Slices that divide a value along one axis as one Split."""
     source = first.inputs[0]
     bounds = _one_axis(first)
     if source is None or bounds is None or bounds[1] != 0:
@@ -84,7 +84,7 @@ def split_from_slices(first: ir.Node) -> Found:
 
 
 def _one_axis(node: ir.Node) -> tuple[int, int, int] | None:
-    """(axis, start, end) of a Slice along one axis with step 1 and bounds from the front."""
+    """Return (axis, start, end) of a Slice along one axis with step 1 and positive bounds."""
     if node.op_type != "Slice" or rank(node.inputs[0]) is None:
         return None
     cut, reason = slice_of(node)
@@ -96,7 +96,7 @@ def _one_axis(node: ir.Node) -> tuple[int, int, int] | None:
 
 @rewrite_rule("slice-from-gather", at="Gather", min_opset=13)
 def slice_from_gather(gather: ir.Node) -> Found:
-    """Gather with one constant index, or with evenly spaced ones, as a Slice."""
+    """Write a Gather with one constant index, or with evenly spaced ones, as a Slice."""
     source, known = gather.inputs[0], rank(gather.inputs[0])
     indices = const(gather.inputs[1])
     if source is None or indices is None or known is None or const(source) is not None:
@@ -136,7 +136,7 @@ def _slice(
 
 @rewrite_rule("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
 def gather_from_slice(squeeze: ir.Node) -> Found:
-    """Slice of one element and Squeeze of its axis as a Gather."""
+    """Write a Slice of one element and the Squeeze of its axis as a Gather."""
     source = squeeze.inputs[0]
     cut = source.producer() if source is not None else None
     if cut is None or cut.op_type != "Slice" or opset(squeeze) < 13:

@@ -1,4 +1,4 @@
-"""Where a rule applies in a graph, and applying it there."""
+"""Sites of a rule in a graph, and applying it there."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .rule import CONTRIB, Found, Made, RewriteRule, Writer
 
 @dataclass(frozen=True)
 class RewriteSite:
-    """A place where a rule applies.
+    """Place where a rule applies.
 
     Attributes:
         rule: name of the rule.
         value: name of the first output of the node that it looks at, which is unique in a graph.
-        node: the node's name, for people.
-        shape: operator, types and shapes, by which sites are alike.
+        node: name of the node, for messages.
+        shape: operator, types and shapes, equal for sites that are alike.
     """
 
     rule: str
@@ -31,7 +31,7 @@ class RewriteSite:
 
 
 def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], list[Declined]]:
-    """The places where a rule applies, and those that it declines with the reason."""
+    """Return the sites where a rule applies, and those that it declines with the reason."""
     sites: list[RewriteSite] = []
     declined: list[Declined] = []
     for node, found in _looks(rule, graph):
@@ -44,7 +44,7 @@ def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], l
 
 
 def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None = None) -> int:
-    """Rewrite in place, at the named values or everywhere; the number of places rewritten."""
+    """Rewrite in place, at the named values or everywhere; return the number of rewritten sites."""
     graph = model.graph
     writer = Writer(graph)
     count = 0
@@ -69,14 +69,14 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def finish(model: ir.Model) -> None:
-    """Sort, drop what nothing reads any more, and infer the shapes of what is new."""
+    """Sort the graph, drop unused nodes and infer the shapes of new values, in place."""
     model.graph.sort()
     common.RemoveUnusedNodesPass()(model)
     infer_shapes(model)
 
 
 def describe(node: ir.Node) -> str:
-    """Operator, element type and shapes of the inputs of a node, as sites are alike by."""
+    """Return the operator, element type and input shapes of a node as text."""
     texts = []
     for value in node.inputs:
         if value is None or value.shape is None:
@@ -118,7 +118,7 @@ def _replace(graph: ir.Graph, node: ir.Node, made: Made) -> None:
 
 
 def _named_output(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
-    """A value that can take the name, type and shape of a graph output."""
+    """Return a value that has taken the name, type and shape of a graph output."""
     if new.producer() is None or new.is_graph_output() or list(new.uses()):
         copy = ir.node("Identity", [new])
         graph.insert_before(node, copy)

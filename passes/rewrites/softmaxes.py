@@ -10,14 +10,14 @@ from .rule import Found, Writer, rewrite_rule
 
 
 def _axis(softmax: ir.Node) -> int | None:
-    """The axis from the front; None for an unknown rank."""
+    """Return the axis counted from the front; None for an unknown rank."""
     known = rank(softmax.inputs[0])
     return None if known is None else int(attr(softmax, "axis", -1)) % known
 
 
 @rewrite_rule("softmax-on-last-axis", at="Softmax", min_opset=13)
 def softmax_on_last_axis(softmax: ir.Node) -> Found:
-    """Softmax over another axis as Transpose, Softmax over the last, Transpose."""
+    """Write Softmax over another axis as Transpose, Softmax over the last, Transpose."""
     axis, known = _axis(softmax), rank(softmax.inputs[0])
     if axis is None or known is None or axis == known - 1:
         return None
@@ -33,7 +33,7 @@ def softmax_on_last_axis(softmax: ir.Node) -> Found:
 
 @rewrite_rule("softmax-open", at="Softmax", back="softmax-closed", min_opset=18)
 def softmax_open(softmax: ir.Node) -> Found:
-    """Softmax as Exp of the distance from the maximum, divided by its sum."""
+    """Write Softmax as Exp of the distance from the maximum, divided by its sum."""
     axis, x = _axis(softmax), softmax.inputs[0]
     if axis is None or not is_float(x):
         return None
@@ -50,7 +50,7 @@ def softmax_open(softmax: ir.Node) -> Found:
 
 @rewrite_rule("softmax-closed", at="Div", back="softmax-open", min_opset=13)
 def softmax_closed(div: ir.Node) -> Found:
-    """Exp of the distance from the maximum, divided by its sum, as Softmax."""
+    """Write Exp of the distance from the maximum, divided by its sum, as Softmax."""
     exp, total = producer(div.inputs[0], "Exp"), producer(div.inputs[1], "ReduceSum")
     sub = producer(exp.inputs[0], "Sub") if exp is not None else None
     if exp is None or total is None or sub is None or total.inputs[0] is not exp.outputs[0]:
@@ -68,7 +68,7 @@ def softmax_closed(div: ir.Node) -> Found:
 
 
 def _reduced(node: ir.Node) -> list[int] | None:
-    """Axes of a reduction that keeps them; None where it does not, or they are computed."""
+    """Return the axes of a reduction that keeps them; None if it does not, or computes them."""
     if not attr(node, "keepdims", 1):
         return None
     given, count = axes_of(node), rank(node.inputs[0])

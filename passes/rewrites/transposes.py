@@ -16,7 +16,7 @@ MOST = 8
 
 @rewrite_rule("transpose-pair", at="Transpose")
 def transpose_pair(last: ir.Node) -> Found:
-    """Two Transposes in a row as one, or as none."""
+    """Write two Transposes in a row as one, or as none."""
     first = producer(last.inputs[0], "Transpose")
     if first is None:
         return None
@@ -38,7 +38,7 @@ def _named(node: ir.Node) -> bool:
 
 @rewrite_rule("transpose-through", at="Transpose")
 def transpose_through(last: ir.Node) -> Found:
-    """Transpose, element-wise operators, the inverse Transpose: the operators alone."""
+    """Drop a Transpose and its inverse around element-wise operators."""
     chain: list[ir.Node] = []
     value, perm = last.inputs[0], attr(last, "perm")
     while value is not None and len(chain) <= MOST:
@@ -83,7 +83,7 @@ def _without(
 
 
 def _data_input(node: ir.Node) -> int | None:
-    """Position of the one computed input of an element-wise operator; None for others."""
+    """Return the position of the one computed input of an element-wise operator."""
     if node.op_type in UNARY.split():
         return 0
     if node.op_type not in BINARY.split():
@@ -93,7 +93,7 @@ def _data_input(node: ir.Node) -> int | None:
 
 
 def _turned(w: Writer, value: ir.Value | None, perm: tuple[int, ...]) -> ir.Value | None:
-    """A constant as it is broadcast after the axes are turned back."""
+    """Transpose a constant so that it broadcasts after the axes are turned back."""
     array = const(value)
     if array is None or array.size == 1:
         return value

@@ -1,7 +1,7 @@
-"""Means over a whole image as GlobalAveragePool, the form that quantizes best.
+"""Means over a whole image as GlobalAveragePool, the operator that quantizes best.
 
 ReduceMean has no int8 kernel. An AveragePool whose window is the whole image has one, but gets the
-scale of its input, and a mean takes a far narrower range than what it is taken of.
+scale of its input, and the range of a mean is far narrower.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..graph.queries import attr, axes_of, is_onnx_op, node_label
 def pool_means(model: ir.Model) -> list[Declined]:
     """Replace ReduceMean and AveragePool by GlobalAveragePool where they are the same; in place.
 
-    Only over two spatial axes or more: a mean over the last axis of three is what an open
-    LayerNormalization begins with, and the runtime fuses that by its ReduceMean.
+    Only over two spatial axes or more: a mean over the last axis of three may begin a
+    LayerNormalization, which onnxruntime fuses by its ReduceMean.
     """
     declined = []
     for node in list(model.graph.all_nodes()):
@@ -33,7 +33,7 @@ def pool_means(model: ir.Model) -> list[Declined]:
 
 
 def _whole_window(node: ir.Node) -> bool:
-    """Whether it is an AveragePool over one window that is the whole image and nothing more."""
+    """Return whether a node is an AveragePool over one window that is the whole image."""
     if node.op_type != "AveragePool" or not is_onnx_op(node):
         return False
     source = node.inputs[0]
@@ -53,7 +53,7 @@ def _pool_all(node: ir.Node) -> None:
 
 
 def _refusal(node: ir.Node) -> str | None:
-    """None where the node can be replaced, "" where it is another kind of mean, else a reason."""
+    """Return None if the node can be replaced, "" for another kind of mean, else a reason."""
     source = node.inputs[0]
     axes = axes_of(node)
     if source is None or not axes:
@@ -70,7 +70,7 @@ def _refusal(node: ir.Node) -> str | None:
 
 
 def _replace(node: ir.Node) -> None:
-    """(N, C, d1 .. dk) -> (N, C, 1 .. 1), flattened to (N, C) where the axes were dropped."""
+    """Write (N, C, d1 .. dk) -> (N, C, 1 .. 1), flattened to (N, C) without keepdims."""
     source, old = node.inputs[0], node.outputs[0]
     assert source is not None
     assert source.shape is not None
@@ -86,7 +86,7 @@ def _replace(node: ir.Node) -> None:
 
 
 def _swap(node: ir.Node, new_nodes: list[ir.Node]) -> None:
-    """Put nodes in the place of one; the last makes what it made, under the same name."""
+    """Replace a node by nodes, the last of which takes over its output and the name."""
     assert node.graph is not None
     source, old, result = node.inputs[0], node.outputs[0], new_nodes[-1].outputs[0]
     assert source is not None

@@ -1,4 +1,4 @@
-"""Named equal forms at all their sites, without a clock: what `tune` found, made again anywhere."""
+"""Named rewrite rules applied at all their sites, without a clock, to repeat what `tune` found."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .candidates import Choice, build, candidates, with_shapes
 
 @dataclass(frozen=True)
 class ApplyRewrites(Pass):
-    """Write the model in the named equal forms, wherever they apply.
+    """Apply the named exact rewrites wherever they match.
 
     Attributes:
-        rules: rules of `passes/rewrites`, applied in order; where empty those that were faster in
-            every measurement on such a machine, which `passes/rewrites/defaults.py` lists.
+        rules: names of rewrite rules, applied in order; where empty those that were faster in every
+            measurement on such a machine, which `passes/rewrites/defaults.py` lists.
     """
 
     tolerance: ClassVar[float | None] = 1e-5
@@ -32,7 +32,7 @@ class ApplyRewrites(Pass):
             find_rewrite_rule(rule)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph with each rule applied at all of its sites."""
+        """Return the graph with each rule applied at all of its sites."""
         rules = self.rules or usual(ctx.target)
         if not rules:
             why = "nothing was measured on such a machine; name `rules`, or use tune"
@@ -42,5 +42,5 @@ class ApplyRewrites(Pass):
         sites = {candidate.rule: len(candidate.sites) for candidate in found}
         for rule in rules:
             made = build(made, [Choice(rule)]) or made if rule in sites else made
-        # Without a site the graph stays as it was, inferred shapes included.
+        # Without a site the graph stays unchanged, inferred shapes included.
         return Rewrite(made.ir if sites else model.ir, declined, {"sites": sites})

@@ -1,4 +1,4 @@
-"""What there is to try: rules, the sites of each, and models with a choice of them applied."""
+"""Candidates of the tuner: rules with their sites, and models with a choice of them applied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..base import Declined
 from ..rewrites import find_rewrite_rule, rewrite_rules
 from ..rewrites.sites import RewriteSite, apply_rule, find_sites, infer_shapes
 
-#: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
+#: Operators that onnxruntime's optimizer writes, and neither exporters nor our rules do.
 FUSED = frozenset(
     {
         "BiasGelu",
@@ -29,12 +29,12 @@ FUSED = frozenset(
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule at some of its sites.
+    """Rule at some of its sites.
 
     Attributes:
         rule: name of the rule.
         only: groups of alike sites to rewrite; all where empty.
-        without: groups to leave as they are.
+        without: groups to leave unchanged.
     """
 
     rule: str
@@ -42,11 +42,11 @@ class Choice:
     without: frozenset[str] = frozenset()
 
     def covers(self, shape: str) -> bool:
-        """Whether sites of this shape are rewritten."""
+        """Return whether sites of this shape are rewritten."""
         return (not self.only or shape in self.only) and shape not in self.without
 
     def merged(self, other: Choice) -> Choice:
-        """Both choices of the same rule together."""
+        """Return both choices of the same rule as one."""
         return Choice(self.rule, self.only | other.only, self.without | other.without)
 
     def __str__(self) -> str:
@@ -57,11 +57,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule that has sites in a model.
+    """Rule that has sites in a model.
 
     Attributes:
         rule: name of the rule.
-        sites: where it applies.
+        sites: places where it applies.
     """
 
     rule: str
@@ -69,12 +69,12 @@ class Candidate:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The groups of alike sites."""
+        """Groups of alike sites."""
         return tuple(sorted({site.shape for site in self.sites}))
 
 
 def with_shapes(model: Model) -> Model:
-    """A copy with the shapes inferred that rules ask for."""
+    """Return a copy with inferred shapes, which rules need."""
     copy = model.clone()
     infer_shapes(copy.ir)
     return copy
@@ -83,12 +83,12 @@ def with_shapes(model: Model) -> Model:
 def candidates(
     model: Model, rules: Sequence[str] = (), *, contrib: bool = False
 ) -> tuple[list[Candidate], list[Declined]]:
-    """Rules that have sites in a model with shapes, and what they decline.
+    """Return the rules that have sites in a model with shapes, and what they decline.
 
     Args:
-        model: with shapes inferred.
+        model: model with inferred shapes.
         rules: names of the rules to look for; all where empty.
-        contrib: whether rules count that write operators of onnxruntime's own, named or not.
+        contrib: true to include rules that write onnxruntime's own operators without being named.
 
     Raises:
         OptionError: an unknown rule.
@@ -107,7 +107,7 @@ def candidates(
 
 
 def _summed_up(refusals: Sequence[Declined]) -> list[Declined]:
-    """One line a reason, since a pattern often stands in a model dozens of times."""
+    """Merge refusals of one reason, since a model often has a pattern dozens of times."""
     by_reason: dict[str, list[str]] = {}
     for refusal in refusals:
         by_reason.setdefault(refusal.reason, []).append(refusal.node)
@@ -118,7 +118,7 @@ def _summed_up(refusals: Sequence[Declined]) -> list[Declined]:
 
 
 def build(model: Model, choices: Sequence[Choice]) -> Model | None:
-    """A copy with the choices applied in order; None where one of them finds no site."""
+    """Return a copy with the choices applied in order; None where one of them finds no site."""
     made = model
     for choice in choices:
         step = _applied(made, choice)
@@ -137,7 +137,7 @@ def _applied(model: Model, choice: Choice) -> Model | None:
 
 
 def already_optimized(model: Model) -> str | None:
-    """A sign that onnxruntime's optimizer wrote the graph; None where there is none."""
+    """Return a sign that onnxruntime's optimizer wrote the graph; None where there is none."""
     for node in model.nodes():
         if node.domain.endswith("nchwc"):
             return f"node {node.name!r} is in the blocked layout of one machine"
@@ -154,5 +154,5 @@ def _integer_ops() -> frozenset[str]:
 
 
 def is_quantized(model: Model) -> bool:
-    """Whether anything in it is int8."""
+    """Return whether any operator of the model is int8."""
     return any(node.op_type in _integer_ops() for node in model.nodes())

@@ -1,4 +1,4 @@
-"""Equal graphs run at unequal speed: the forms that run fastest, chosen by measurement."""
+"""Tuning of a graph: the exact rewrites that run fastest, chosen by measurement."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .trials import TrialBudget
 
 @dataclass(frozen=True)
 class Tune(Pass):
-    """Write the model in the equal forms that run faster here; the clock decides.
+    """Apply the exact rewrites that make the model faster on this machine, by measurement.
 
-    Each rule of `passes/rewrites` is exact. It is measured on the whole model at all of its sites,
-    then by groups of alike sites, and kept where it is faster beyond doubt; the combination is
-    checked against the original. Best run after quantization, or before and after: the best float
-    form is not always the best int8 form. Without a clock nothing is kept.
+    Each rewrite rule is measured on the whole model at all of its sites, then by groups of alike
+    sites, and kept where it is faster beyond doubt; the combination is checked against the
+    original. Best run after quantization, or before and after: the best float graph is not always
+    the best int8 graph. Without a clock nothing is kept.
 
     Attributes:
         rules: rules to try; all where empty.
         seconds: time for everything together.
         shapes: sizes that matter, each as NAME=1x128; a second one for a name is a second case.
-        over: whether several sizes are judged by their mean or by the worst of them.
-        goal: what a form must improve: time, bytes of the file, peak memory of a run, or how much
-            runs in int8; the others may not cost time.
-        contrib: try forms with operators that only onnxruntime knows.
-        optimized: work on graphs that onnxruntime's optimizer wrote, which are left alone else.
-        cache: file of what earlier runs found; none where empty.
-        seed: of the random inputs.
+        over: criterion for several sizes, their mean or the worst of them.
+        goal: figure that a rewrite must improve: time, bytes of the file, peak memory of a run, or
+            the share of int8; the last three may not cost time.
+        contrib: try rewrites to operators that only onnxruntime has.
+        optimized: also change graphs that onnxruntime's optimizer wrote.
+        cache: file of gains from earlier runs; none where empty.
+        seed: random seed of the inputs.
     """
 
     tolerance: ClassVar[float | None] = 1e-5
@@ -63,7 +63,7 @@ class Tune(Pass):
             raise OptionError("must be above 0", where=f"seconds={self.seconds}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph in its fastest forms."""
+        """Return the graph with the rewrites that are faster."""
         sign = already_optimized(model)
         if sign and not self.optimized:
             why = f"onnxruntime's optimizer wrote this graph ({sign}); give `optimized` to try"

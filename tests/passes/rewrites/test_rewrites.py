@@ -1,4 +1,4 @@
-"""Each rule: what it writes, that the numbers stay, and when it declines with which reason."""
+"""Rewrite rules: the operators that they write, equal numbers, and their reasons to decline."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rewritten(model: Model, rule: str) -> Model:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_writes_the_form_that_it_names(case: Case) -> None:
+def test_writes_the_operators_that_it_names(case: Case) -> None:
     assert sorted(graphs.ops(rewritten(case.model(), case.rule))) == sorted(case.after.split())
 
 
@@ -75,7 +75,7 @@ def test_looking_for_sites_changes_nothing(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("rule", "graph", "reason"), REFUSALS, ids=lambda value: str(value)[:24])
-def test_a_pattern_that_it_cannot_write_otherwise_is_declined_with_the_reason(
+def test_a_pattern_that_it_cannot_rewrite_is_declined_with_the_reason(
     rule: str, graph: str, reason: str
 ) -> None:
     sites, declined = find_sites(find_rewrite_rule(rule), shaped(graph).graph)
@@ -110,7 +110,7 @@ def test_old_names_and_the_old_import_path_go_on_working() -> None:
     assert old.find_form is rewrites.find_form is rewrites.find_rewrite_rule
 
 
-def test_a_way_back_leads_back() -> None:
+def test_the_inverse_of_a_rule_exists() -> None:
     backs = {rule.back for rule in rewrite_rules().values() if rule.back}
     assert backs <= set(rewrite_rules())
 

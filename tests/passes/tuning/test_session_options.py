@@ -166,5 +166,5 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         session(tmp_path / "none.onnx")
 
 
-def test_a_line_tells_the_ratio_and_the_verdict() -> None:
+def test_a_line_reports_the_ratio_and_the_verdict() -> None:
     assert str(Tried("x", Ratio(1.1, 1.05, 1.15), "kept")) == "1.10x [1.05, 1.15]: kept"
