@@ -27,7 +27,7 @@ from ..graph.queries import (
     scalar,
     users,
 )
-from .dimensions import Size, axis_size, items
+from .dimensions import Size, axis_size, shape_items
 from .rule import Found, Writer, rewrite_rule
 
 PRODUCTS = ("MatMul", "Gemm")
@@ -131,7 +131,7 @@ def _keys_before(last: ir.Node) -> ir.Value | str | None:
         return None
     if rank(source) != 4:
         return None
-    there, back = items(first.inputs[1]), items(last.inputs[1])
+    there, back = shape_items(first.inputs[1]), shape_items(last.inputs[1])
     if there is None or back is None or len(there) != 3 or len(back) != 4:
         return "its shapes are not known"
     sizes: list[Size] = [axis_size(source, i) for i in range(4)]

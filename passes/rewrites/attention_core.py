@@ -48,7 +48,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Core:
+class AttentionCore:
     """One attention, ending in the product of probabilities and values.
 
     Attributes:
@@ -68,7 +68,7 @@ class Core:
     scores: ir.Value
 
 
-def core_of(last: ir.Node) -> Core | str | None:
+def find_attention(last: ir.Node) -> AttentionCore | str | None:
     """Return the attention that ends in a MatMul, or the reason why its scores do not fit."""
     probabilities, values = last.inputs[:2]
     softmax = producer(unguarded(probabilities), "Softmax")
@@ -81,7 +81,7 @@ def core_of(last: ir.Node) -> Core | str | None:
     return _of_scores(softmax.inputs[0], values)
 
 
-def _of_scores(value: ir.Value | None, values: ir.Value) -> Core | str:
+def _of_scores(value: ir.Value | None, values: ir.Value) -> AttentionCore | str:
     scores, mask = _masked(value)
     product, scale = _scaled(scores)
     dot = producer(product, "MatMul")
@@ -91,7 +91,7 @@ def _of_scores(value: ir.Value | None, values: ir.Value) -> Core | str:
         return "its scores are not a product of queries and keys"
     if rank(queries) != 4 or rank(keys) != 4:
         return "its queries or keys do not have four axes"
-    return Core(queries, _keys(keys), values, mask, scale * of_queries * of_keys, scores)
+    return AttentionCore(queries, _keys(keys), values, mask, scale * of_queries * of_keys, scores)
 
 
 def _masked(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:

@@ -26,14 +26,14 @@ from ..graph.queries import (
     rank,
     same_dim,
 )
-from .attention_core import HEADS_SECOND, Core, core_of, rows_of_heads, rows_of_keys
+from .attention_core import HEADS_SECOND, AttentionCore, find_attention, rows_of_heads, rows_of_keys
 from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
 @rewrite_rule("attention-closed", at="MatMul", back="attention-open", min_opset=23)
 def attention_closed(last: ir.Node) -> Found:
     """Write attention made of MatMul and Softmax as the operator Attention."""
-    core = core_of(last)
+    core = find_attention(last)
     if core is None or isinstance(core, str):
         return core
 
@@ -109,13 +109,13 @@ def attention_multihead(last: ir.Node) -> Found:
     return make
 
 
-def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | None:
+def _between_layers(last: ir.Node) -> tuple[AttentionCore, list[ir.Value], int] | str | None:
     """Return (attention, rows of queries, keys and values, heads) that ends in merging heads."""
     turn = producer(last.inputs[0], "Transpose")
     product = producer(turn.inputs[0], "MatMul") if turn is not None else None
     if turn is None or product is None or attr(turn, "perm") != HEADS_SECOND:
         return None
-    core = core_of(product)
+    core = find_attention(product)
     if core is None or isinstance(core, str) or rank(last.outputs[0]) != 3:
         return core if isinstance(core, str) else None
     rows = [rows_of_heads(core.queries), rows_of_keys(core.keys), rows_of_heads(core.values)]
@@ -128,7 +128,7 @@ def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | N
     return core, known, heads
 
 
-def _bias_fits(bias: ir.Value, core: Core) -> bool:
+def _bias_fits(bias: ir.Value, core: AttentionCore) -> bool:
     """Return whether a mask has the rows and columns of the scores, and one or all heads."""
     sizes, wanted = bias.shape, core.scores.shape
     if sizes is None or wanted is None or len(sizes) != 4 or not is_float(bias):

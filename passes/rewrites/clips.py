@@ -23,7 +23,7 @@ from ..graph.queries import (
 from .rule import Found, Writer, rewrite_rule
 
 
-def bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
+def clip_bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
     """Return the constant bounds of a Clip, None for an open side; None if one is computed."""
     if "min" in clip.attributes or "max" in clip.attributes:  # before opset 11
         return attr(clip, "min"), attr(clip, "max")
@@ -44,7 +44,7 @@ def _limits(w: Writer, *values: float) -> list[ir.Value]:
 @rewrite_rule("clip-as-min-max", at="Clip", back="clip-from-min-max", min_opset=8)
 def clip_as_min_max(clip: ir.Node) -> Found:
     """Write Clip as Max and Min."""
-    limits = bounds(clip)
+    limits = clip_bounds(clip)
     if limits is None or None in limits:
         return None if limits else "its bounds are computed"
     if not is_float(clip.inputs[0]):
@@ -81,7 +81,7 @@ def clip_from_min_max(last: ir.Node) -> Found:
 @rewrite_rule("clip-as-relu", at="Clip", back="relu-as-clip")
 def clip_as_relu(clip: ir.Node) -> Found:
     """Write a Clip from zero up as Relu."""
-    limits = bounds(clip)
+    limits = clip_bounds(clip)
     if limits is None or limits[0] != 0 or (limits[1] is not None and limits[1] < 3e38):
         return None
     return lambda w: w.op("Relu", clip.inputs[0], like=clip.outputs[0])
@@ -98,7 +98,7 @@ def relu_as_clip(relu: ir.Node) -> Found:
 @rewrite_rule("relu6-split", at="Clip", min_opset=8)
 def relu6_split(clip: ir.Node) -> Found:
     """Write a Clip from zero to a bound as Relu and Min, so that the Relu joins the convolution."""
-    limits = bounds(clip)
+    limits = clip_bounds(clip)
     if limits is None or limits[0] != 0 or limits[1] is None or not is_float(clip.inputs[0]):
         return None
     top = limits[1]
@@ -110,7 +110,7 @@ def relu6_split(clip: ir.Node) -> Found:
 @rewrite_rule("relu-into-clip", at="Clip")
 def relu_into_clip(clip: ir.Node) -> Found:
     """Leave out a Relu before a Clip from zero, which does nothing there."""
-    relu, limits = producer(clip.inputs[0], "Relu"), bounds(clip)
+    relu, limits = producer(clip.inputs[0], "Relu"), clip_bounds(clip)
     if relu is None:
         return None
     if limits is None or limits[0] is None or limits[0] < 0:
@@ -210,7 +210,7 @@ def _over_six(node: ir.Node) -> ir.Value | None:
 def _clip_of_three(value: ir.Value) -> ir.Value | None:
     """Return the x of Clip(x + 3, 0, 6)."""
     clip = producer(value, "Clip")
-    if clip is None or bounds(clip) != (0.0, 6.0):
+    if clip is None or clip_bounds(clip) != (0.0, 6.0):
         return None
     add = producer(clip.inputs[0], "Add")
     sides = constant_side(add) if add is not None else None

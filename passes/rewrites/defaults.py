@@ -10,11 +10,11 @@ from __future__ import annotations
 from trimtab.core.target import Target
 
 #: By instruction set of the CPU provider.
-USUAL: dict[str, tuple[str, ...]] = {
+PROVEN_RULES: dict[str, tuple[str, ...]] = {
     "x64": ("sum-before-norm", "heads-in-place", "shortcut-as-conv")
 }
 
 
-def usual(target: Target) -> tuple[str, ...]:
+def proven_rules(target: Target) -> tuple[str, ...]:
     """Return the rules to apply without measuring; none where nothing was measured."""
-    return USUAL.get(target.isa, ()) if target.provider == "CPUExecutionProvider" else ()
+    return PROVEN_RULES.get(target.isa, ()) if target.provider == "CPUExecutionProvider" else ()

@@ -18,7 +18,7 @@ from .rule import Found, Writer, rewrite_rule
 
 
 @dataclass(frozen=True)
-class Terms:
+class EinsumTerms:
     """Subscripts of both operands and of the result, and the order that MatMul needs."""
 
     left: str
@@ -40,7 +40,7 @@ class Terms:
         return "".join(c for c in self.out if c in of and c not in other)
 
 
-def _terms(node: ir.Node) -> Terms | str | None:
+def _terms(node: ir.Node) -> EinsumTerms | str | None:
     equation = str(attr(node, "equation", "")).replace(" ", "")
     operands, arrow, out = equation.partition("->")
     parts = operands.split(",")
@@ -51,7 +51,7 @@ def _terms(node: ir.Node) -> Terms | str | None:
     left, right = parts
     if any(len(set(text)) < len(text) for text in (left, right, out)):
         return "a subscript stands twice"
-    terms = Terms(left, right, out)
+    terms = EinsumTerms(left, right, out)
     only = [c for c in left + right if c not in out and not (c in left and c in right)]
     if only or len(terms.summed) != 1:
         return "it sums over more or less than one subscript of both"

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import attr, conv_attrs, conv_weights, only_user, producer, rank
-from .clips import bounds
+from .clips import clip_bounds
 from .conv_parts import written_attrs
 from .rule import Found, Writer, rewrite_rule
 from .shortcuts import pads_of
@@ -141,7 +141,7 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
         if node is None or value is None or only_user(value) is None:
             return None
         if node.op_type == "Clip":
-            low, high = bounds(node) or (1.0, 0.0)
+            low, high = clip_bounds(node) or (1.0, 0.0)
             if (low or 0.0) > 0 or (high is not None and high < 0):
                 return "its Clip leaves out zero, or its bounds are computed"
         if node.op_type == "Conv":

@@ -19,7 +19,7 @@ MOST_COPIES = 16
 
 
 @dataclass(frozen=True)
-class Growth:
+class ResizeFactors:
     """Whole factors of height and width, of an image of known size."""
 
     source: ir.Value
@@ -28,7 +28,7 @@ class Growth:
     factors: tuple[int, int]
 
 
-def _growth(resize: ir.Node) -> Growth | str | None:
+def _resize_factors(resize: ir.Node) -> ResizeFactors | str | None:
     source, out = resize.inputs[0], resize.outputs[0]
     before, after = dims(source), dims(out)
     if attr(resize, "mode", "nearest") != "nearest" or source is None or before is None:
@@ -42,7 +42,7 @@ def _growth(resize: ir.Node) -> Growth | str | None:
         return "its factors are not whole, or it resizes channels"
     if not _is_floor(resize):
         return "its coordinates are rounded in another way"
-    return Growth(source, sizes[0], (sizes[1], sizes[2]), (factors[1], factors[2]))
+    return ResizeFactors(source, sizes[0], (sizes[1], sizes[2]), (factors[1], factors[2]))
 
 
 def _is_floor(resize: ir.Node) -> bool:
@@ -56,7 +56,7 @@ def _is_floor(resize: ir.Node) -> bool:
 @rewrite_rule("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
 def resize_as_tile(resize: ir.Node) -> Found:
     """Write a nearest Resize by whole factors as Reshape, Tile, Reshape."""
-    grown = _growth(resize)
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     (h, w_), (s, t) = grown.size, grown.factors
@@ -103,7 +103,7 @@ def resize_from_tile(last: ir.Node) -> Found:
 @rewrite_rule("resize-as-depth-to-space", at="Resize", min_opset=11)
 def resize_as_depth_to_space(resize: ir.Node) -> Found:
     """Write a nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
-    grown = _growth(resize)
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     s, t = grown.factors
@@ -120,7 +120,7 @@ def resize_as_depth_to_space(resize: ir.Node) -> Found:
 @rewrite_rule("resize-as-conv", at="Resize", min_opset=11)
 def resize_as_conv(resize: ir.Node) -> Found:
     """Write a nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
-    grown = _growth(resize)
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     if not is_float(grown.source):
@@ -135,7 +135,7 @@ def resize_as_conv(resize: ir.Node) -> Found:
 @rewrite_rule("resize-by-scales", at="Resize", min_opset=13)
 def resize_by_scales(resize: ir.Node) -> Found:
     """Write a nearest Resize to constant sizes by its whole factors, which keep a free batch."""
-    grown = _growth(resize)
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     sizes = input_at(resize, 3)

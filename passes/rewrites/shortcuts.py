@@ -31,7 +31,7 @@ FAR = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Cut:
+class SliceChain:
     """Chain of Slices: by axis its first index, end and step."""
 
     source: ir.Value
@@ -57,13 +57,13 @@ def slice_of(node: ir.Node) -> tuple[dict[int, tuple[int, int, int]], str]:
     return {a: (b[0], b[1], b[2]) for a, b in cut.items()}, ""
 
 
-def whole(cut: tuple[int, int, int], size: int | None) -> bool:
+def covers_axis(cut: tuple[int, int, int], size: int | None) -> bool:
     """Return whether a slice takes all of its axis, its step aside."""
     start, end, _ = cut
     return start == 0 and (end >= FAR or (size is not None and end >= size))
 
 
-def _strided(last: ir.Node) -> Cut | str | None:
+def _strided(last: ir.Node) -> SliceChain | str | None:
     """Return the chain of Slices that ends in `last` and selects by steps."""
     axes: dict[int, tuple[int, int, int]] = {}
     node: ir.Node | None = last
@@ -74,9 +74,9 @@ def _strided(last: ir.Node) -> Cut | str | None:
             return reason
         sizes = dims(node.inputs[0]) or ()
         for axis, part in cut.items():
-            if part[2] == 1 and whole(part, sizes[axis]):
+            if part[2] == 1 and covers_axis(part, sizes[axis]):
                 continue
-            if axis in axes or not whole(part, sizes[axis]) or part[2] < 1:
+            if axis in axes or not covers_axis(part, sizes[axis]) or part[2] < 1:
                 return "it cuts more than a step"
             axes[axis] = part
         source = node.inputs[0]
@@ -85,10 +85,10 @@ def _strided(last: ir.Node) -> Cut | str | None:
         node = before if alone else None
     if not axes or source is None:
         return None
-    return Cut(source, axes)
+    return SliceChain(source, axes)
 
 
-def _strides(cut: Cut) -> tuple[int, int] | None:
+def _strides(cut: SliceChain) -> tuple[int, int] | None:
     if rank(cut.source) != 4 or not set(cut.axes) <= {2, 3}:
         return None
     steps = [cut.axes.get(a, (0, FAR, 1))[2] for a in (2, 3)]
@@ -198,7 +198,7 @@ def stride_as_conv(node: ir.Node) -> Found:
     )
 
 
-def _last_cut(node: ir.Node) -> Cut | str | None:
+def _last_cut(node: ir.Node) -> SliceChain | str | None:
     """Return the strided chain that ends here, if no Slice follows."""
     steps = ints(input_at(node, 4))
     if not steps or max(steps) < 2:

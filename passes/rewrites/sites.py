@@ -39,7 +39,7 @@ def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], l
         if isinstance(found, str):
             declined.append(Declined(name, f"{rule.name}: {found}"))
         else:
-            sites.append(RewriteSite(rule.name, str(node.outputs[0].name), name, describe(node)))
+            sites.append(RewriteSite(rule.name, str(node.outputs[0].name), name, site_shape(node)))
     return sites, declined
 
 
@@ -59,7 +59,7 @@ def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None
         _replace(graph, node, make(writer))
         count += 1
     if count:
-        finish(model)
+        clean_up(model)
     return count
 
 
@@ -68,14 +68,14 @@ def infer_shapes(model: ir.Model) -> None:
     common.ShapeInferencePass()(model)
 
 
-def finish(model: ir.Model) -> None:
+def clean_up(model: ir.Model) -> None:
     """Sort the graph, drop unused nodes and infer the shapes of new values, in place."""
     model.graph.sort()
     common.RemoveUnusedNodesPass()(model)
     infer_shapes(model)
 
 
-def describe(node: ir.Node) -> str:
+def site_shape(node: ir.Node) -> str:
     """Return the operator, element type and input shapes of a node as text."""
     texts = []
     for value in node.inputs:

@@ -10,7 +10,7 @@ from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
 from ..rewrites import find_rewrite_rule
-from ..rewrites.defaults import usual
+from ..rewrites.defaults import proven_rules
 from .candidates import Choice, build, candidates, with_shapes
 
 
@@ -33,7 +33,7 @@ class ApplyRewrites(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Return the graph with each rule applied at all of its sites."""
-        rules = self.rules or usual(ctx.target)
+        rules = self.rules or proven_rules(ctx.target)
         if not rules:
             why = "nothing was measured on such a machine; name `rules`, or use tune"
             return Rewrite(model.ir, [Declined("all sites", why)])

@@ -75,7 +75,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Tried:
+class SettingTrial:
     """Setting that was tried, with its speed-up and the verdict."""
 
     setting: str
@@ -91,7 +91,7 @@ class Options:
     """Configuration that won, and all settings that were tried."""
 
     config: SessionConfig
-    tried: tuple[Tried, ...]
+    tried: tuple[SettingTrial, ...]
 
     @property
     def gains(self) -> dict[str, str]:
@@ -138,7 +138,7 @@ def tune_options(
     """
     budget, progress = TrialBudget.of(seconds), progress or Silent()
     bench = _Bench(model, cases, clock)
-    tried: list[Tried] = []
+    tried: list[SettingTrial] = []
     open_settings = settings(config)
     for index, setting in enumerate(open_settings):
         share = MEASURING * budget.left / (len(open_settings) - index)
@@ -158,24 +158,24 @@ class _Bench:
     cases: Sequence[Feeds]
     clock: ConfigClock
 
-    def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> Tried:
+    def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> SettingTrial:
         candidate = setting.change(config)
         if setting.of_threads and config.threads == 1:
-            return Tried(setting.name, None, "has no meaning with one thread")
+            return SettingTrial(setting.name, None, "has no meaning with one thread")
         if seconds < LEAST_SECONDS:
-            return Tried(setting.name, None, "left as it was: the time was over")
+            return SettingTrial(setting.name, None, "left as it was: the time was over")
         try:
             if setting.of_graph and self._runs(config) == self._runs(candidate):
-                return Tried(setting.name, None, "changes nothing here")
+                return SettingTrial(setting.name, None, "changes nothing here")
             if not self._same_numbers(config, candidate):
-                return Tried(setting.name, None, "dropped, it changes the numbers")
+                return SettingTrial(setting.name, None, "dropped, it changes the numbers")
             ratio = self.clock.compare_configs(
                 self.model, config, candidate, self.cases[0], seconds
             )
         except RunError as refused:
-            return Tried(setting.name, None, f"dropped: {refused.what}")
+            return SettingTrial(setting.name, None, f"dropped: {refused.what}")
         slower = "slower" if ratio.slower else "inconclusive, left as it was"
-        return Tried(setting.name, ratio, "kept" if ratio.faster else slower)
+        return SettingTrial(setting.name, ratio, "kept" if ratio.faster else slower)
 
     def _runs(self, config: SessionConfig) -> Mapping[str, int]:
         """Count the operators that really run."""

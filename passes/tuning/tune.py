@@ -12,7 +12,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..base import Declined, Pass, Rewrite
 from ..rewrites import find_rewrite_rule
-from ..rewrites.defaults import usual
+from ..rewrites.defaults import proven_rules
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
 from .judge import CandidateJudge
@@ -104,7 +104,7 @@ class Tune(Pass):
         )
         sizes = sizes_text(cases)
         cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
-        return RewriteSearch(base, judge, budget, cache, ctx.progress, usual(ctx.target))
+        return RewriteSearch(base, judge, budget, cache, ctx.progress, proven_rules(ctx.target))
 
 
 def _samples(model: Model, ctx: Context) -> list[Feeds]:

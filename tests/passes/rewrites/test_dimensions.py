@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rewrite_cases import shaped
 
-from trimtab.passes.rewrites.dimensions import Axis, items, sizes_of
+from trimtab.passes.rewrites.dimensions import Axis, shape_items, sizes_of
 
 GRAPH = """(float[n,4,l] x) => (float[a,b] y)
     <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] rest = {-1},
@@ -18,7 +18,7 @@ GRAPH = """(float[n,4,l] x) => (float[a,b] y)
 
 def target(text: str) -> list[int | Axis] | None:
     graph = shaped(GRAPH % text).graph
-    return items(next(n for n in graph if n.op_type == "Reshape").inputs[1])
+    return shape_items(next(n for n in graph if n.op_type == "Reshape").inputs[1])
 
 
 @pytest.mark.parametrize(
