@@ -3,8 +3,8 @@
     from trimtab.passes import QuantizeStatic, Simplify
     small = QuantizeStatic(data=calibration)(Simplify()(model))
 
-A pass of this package is a row of `_HOMES` and an import under `TYPE_CHECKING`; a test holds both
-against a scan of the folder. Passes of other packages come by the entry point `trimtab.passes`.
+A pass of this package is a row of `_HOMES` and an import under `TYPE_CHECKING`; a test compares
+both with a scan of the folder. Passes of other packages come by the entry point `trimtab.passes`.
 """
 
 from __future__ import annotations

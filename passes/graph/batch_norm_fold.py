@@ -13,6 +13,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
+from .edit import add_initializer
 from .queries import attr, input_at
 
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
@@ -37,7 +38,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     """Fold one; return False where it stays."""
     value = norm.inputs[0]
     layer = value.producer() if value is not None else None
-    if layer is None or value is None or not _may(layer, value):
+    if layer is None or value is None or not _can_fold(layer, value):
         return False
     weight = _constant(layer.inputs[1])
     old = input_at(layer, 2)
@@ -61,12 +62,12 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     else:
         name = f"{layer.inputs[1].name}.bias"  # type: ignore[union-attr]
         layer.resize_inputs(3)
-        layer.replace_input_with(2, _added(graph, name, moved))
+        layer.replace_input_with(2, add_initializer(graph, name, moved))
     _bypass(graph, norm, layer)
     return True
 
 
-def _may(layer: ir.Node, value: ir.Value) -> bool:
+def _can_fold(layer: ir.Node, value: ir.Value) -> bool:
     """Return whether a norm behind this layer can be folded into it."""
     if layer.op_type not in _OUTPUTS or len(value.uses()) != 1 or value.is_graph_output():
         return False
@@ -83,14 +84,6 @@ def _constant(value: ir.Value | None) -> Array | None:
 def _assign(value: ir.Value | None, array: Array) -> None:
     assert value is not None
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
-
-
-def _added(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    while name in graph.initializers:
-        name += "_"
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
 
 
 def _bypass(graph: ir.Graph, norm: ir.Node, layer: ir.Node) -> None:

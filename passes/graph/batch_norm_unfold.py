@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 
+from .edit import add_initializer
 from .queries import input_at, users
 
 EPSILON = 1e-5
@@ -54,7 +55,7 @@ def restore_norms(model: Model) -> tuple[Model, list[Restored]]:
     after = model.clone()
     graph = after.graph
     inner = _inner(graph)
-    layers = [n for n in graph if n.op_type == "Conv" and n in inner and _may(n)]
+    layers = [n for n in graph if n.op_type == "Conv" and n in inner and _can_restore(n)]
     made = [_insert(graph, layer) for layer in layers]
     return dataclasses.replace(model, ir=after.ir), made
 
@@ -69,7 +70,8 @@ def _inner(graph: ir.Graph) -> set[ir.Node]:
     return found
 
 
-def _may(layer: ir.Node) -> bool:
+def _can_restore(layer: ir.Node) -> bool:
+    """Return whether a float convolution with weights of its own is followed by no norm."""
     made, (kernel, *biases) = layer.outputs[0], layer.inputs[1:]
     own = [v for v in (kernel, *biases) if v is not None]
     if kernel is None or made.is_graph_output():
@@ -88,24 +90,18 @@ def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
     assert kernel is not None
     assert kernel.const_value is not None
     channels = kernel.const_value.shape.numpy()[0]
-    names = {kind: _free(graph, f"{kernel.name}.norm.{kind}") for kind in _NUMBERS}
-    inputs = []
-    for kind, number in _NUMBERS.items():
-        array = np.full(channels, number, np.float32)
-        value = ir.val(names[kind], const_value=ir.tensor(array, name=names[kind]))
-        graph.register_initializer(value)
-        inputs.append(value)
-    norm = ir.node("BatchNormalization", [made, *inputs], {"epsilon": EPSILON})
+    numbers = {
+        kind: add_initializer(
+            graph, f"{kernel.name}.norm.{kind}", np.full(channels, number, np.float32)
+        )
+        for kind, number in _NUMBERS.items()
+    }
+    norm = ir.node("BatchNormalization", [made, *numbers.values()], {"epsilon": EPSILON})
     after = norm.outputs[0]
     name, made.name = made.name, f"{made.name}.unnormed"
     after.name, after.type, after.shape = name, made.type, made.shape
     made.replace_all_uses_with(after)
     norm.replace_input_with(0, made)
     graph.insert_after(layer, norm)
+    names = {kind: str(value.name) for kind, value in numbers.items()}
     return Restored(str(kernel.name), None if bias is None else str(bias.name), **names)
-
-
-def _free(graph: ir.Graph, name: str) -> str:
-    while name in graph.initializers:
-        name += "_"
-    return name

@@ -45,6 +45,15 @@ def add_tensor(
     return value
 
 
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Add an initializer and return it; its name gets underscores as long as it is taken."""
+    while name in graph.initializers:
+        name += "_"
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
 def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
     """Give one node a constant of its own; other users of the old one keep it."""
     old = input_at(node, index)

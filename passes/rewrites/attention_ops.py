@@ -1,7 +1,7 @@
 """Attention as one operator, and written out again.
 
 The operator Attention came with opset 23; MultiHeadAttention and Attention of onnxruntime work on
-any opset, and only there. None of them holds all scores in memory, and each has its own
+any opset, and only there. None of them keeps all scores in memory, and each has its own
 kernels for the products: whether that wins depends on lengths, heads and threads.
 """
 

@@ -50,7 +50,7 @@ def _terms(node: ir.Node) -> EinsumTerms | str | None:
         return f"it has {len(parts)} operands"
     left, right = parts
     if any(len(set(text)) < len(text) for text in (left, right, out)):
-        return "a subscript stands twice"
+        return "a subscript is repeated"
     terms = EinsumTerms(left, right, out)
     only = [c for c in left + right if c not in out and not (c in left and c in right)]
     if only or len(terms.summed) != 1:

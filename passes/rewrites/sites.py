@@ -51,7 +51,7 @@ def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None
     for node in list(graph):
         if node.graph is not graph or (where is not None and node.outputs[0].name not in where):
             continue
-        # Looked at again: a rewrite before it may have changed what stands here.
+        # Matched again: an earlier rewrite may have changed this node.
         make = _look(rule, node)
         if make is None or isinstance(make, str):
             continue

@@ -23,7 +23,7 @@ from .trials import Trial, TrialBudget
 
 #: Share of the time for screening, and for the final check of the combination.
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
-#: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
+#: Least screened gain that deserves a confirmation, and the least with other goals than time.
 WORTH, BEARABLE = 1.005, 0.97
 #: An interval within this ratio of one is a negligible difference.
 SAME = 1.05
