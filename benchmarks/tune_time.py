@@ -2,7 +2,7 @@
 
     python benchmarks/tune_time.py [--models minilm-int8,resnet56] [--seconds 80] [--threads 1]
 
-Where the data come from is told in `forms.py`.
+`rewrites.py` says where the data come from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from forms import made, shapes_of, tuned
+from rewrites import made, shapes_of, tuned
 
 from trimtab.core.target import Target
 

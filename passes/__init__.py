@@ -1,10 +1,10 @@
-"""Passes: functions from model to model, each imported when it is first used.
+"""Passes: functions from model to model, each imported on first use.
 
     from trimtab.passes import QuantizeStatic, Simplify
     small = QuantizeStatic(data=calibration)(Simplify()(model))
 
-A pass of this package is a row of `_HOMES` and an import under `TYPE_CHECKING`; a test holds both
-against a scan of the folder. Passes of other packages come by the entry point `trimtab.passes`.
+A pass of this package is a row of `_HOMES` and an import under `TYPE_CHECKING`; a test compares
+both with a scan of the folder. Passes of other packages come by the entry point `trimtab.passes`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     ApplyForms = ApplyRewrites
     Recover = Finetune
 
-#: Name in recipes and on the command line, class, and the module that holds it.
+#: Class and module of each pass, by its name in recipes and on the command line.
 _HOMES = {
     "absorb-bias": ("AbsorbBias", "quantization.algorithms.bias_absorption"),
     "apply-rewrites": ("ApplyRewrites", "tuning.apply_rewrites"),
@@ -99,7 +99,7 @@ __all__ = [
 
 @functools.cache
 def _plugins() -> dict[str, type[Pass]]:
-    """Passes of other packages, by name."""
+    """Return the passes of other packages, by name."""
     from importlib.metadata import entry_points
 
     kinds = [point.load() for point in entry_points(group="trimtab.passes")]
@@ -107,12 +107,12 @@ def _plugins() -> dict[str, type[Pass]]:
 
 
 def names() -> list[str]:
-    """Names of all passes, sorted; none is imported but those of other packages."""
+    """Return the names of all passes, sorted; only those of other packages are imported."""
     return sorted({*_HOMES, *_plugins()})
 
 
 def registry() -> dict[str, type[Pass]]:
-    """Every pass by name: this package's, and entry points `trimtab.passes` of other packages."""
+    """Return every pass by name: this package's, and entry points `trimtab.passes` of others."""
     return {name: find(name) for name in names()}
 
 

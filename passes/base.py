@@ -1,7 +1,7 @@
-"""What every pass is and promises.
+"""The base class of passes, and what every pass promises.
 
 A pass author writes a frozen dataclass with a `rewrite`; cloning, checking, recording and the
-wrapping of errors stand here, once.
+wrapping of errors are done here, once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .check import check_model
 
 @dataclass(frozen=True)
 class Declined:
-    """What a pass left alone, and why.
+    """Node or tensor that a pass left alone, and why.
 
     Attributes:
         node: the node or tensor.
@@ -41,14 +41,14 @@ class Declined:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What `rewrite` returns.
+    """Result of `Pass.rewrite`.
 
     Attributes:
         ir: the new graph.
-        declined: what was left alone.
+        declined: nodes and tensors that were left alone.
         report: figures for the user and the lineage, as JSON values.
-        loaded: onnxruntime has loaded and optimized this very graph already. Loading a large one
-            again is dear, and takes time that is not linear in its nodes.
+        loaded: true where onnxruntime has loaded and optimized this very graph already; loading a
+            large one again takes time that grows faster than its nodes.
     """
 
     ir: onnx_ir.Model
@@ -59,13 +59,13 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """A transformation of a model. Its fields are its whole configuration; all have defaults.
+    """Transformation of a model. Its fields are its whole configuration; all have defaults.
 
     Class attributes:
         tolerance: largest difference of any output on random inputs, relative to that output's
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
-        renamed: fields by the old names under which recipes may still give them.
+        renamed: new names of fields by the old names that recipes may still use.
     """
 
     tolerance: ClassVar[float | None] = None
@@ -74,26 +74,26 @@ class Pass(ABC):
 
     @abstractmethod
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The new graph; `model` is a clone whose graph may be changed in place."""
+        """Return the new graph; `model` is a clone whose graph may be changed in place."""
 
     @classmethod
     def name(cls) -> str:
-        """Its name in recipes and on the command line: `QuantizeStatic` is `quantize-static`."""
+        """Return its name in recipes and commands: `quantize-static` for `QuantizeStatic`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     @classmethod
     def fields(cls) -> dict[str, Field]:
-        """Its fields by name, with types, defaults and their line of documentation."""
+        """Return its fields by name, with types, defaults and their line of documentation."""
         return fields_of(cls)
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of its documentation."""
+        """Return the first line of its documentation."""
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The pass with these fields.
+        """Build the pass with these fields.
 
         Raises:
             OptionError: an unknown field or a value of a wrong type.
@@ -103,7 +103,7 @@ class Pass(ABC):
         return made
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields that differ from their defaults."""
+        """Return its fields that differ from their defaults."""
         return {
             name: to_plain(getattr(self, name))
             for name, known in self.fields().items()
@@ -111,19 +111,19 @@ class Pass(ABC):
         }
 
     def with_fields(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def decides_by_time(self) -> bool:
-        """Whether it asks the clock, so that it may make another model the next time."""
+        """Return whether it asks the clock, and so may make another model the next time."""
         return False
 
-    def settled(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
-        """The pass with everything written down that it would ask the clock: it makes that again.
+    def resolved(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
+        """Return the pass with fields in place of what it asks the clock, so that it repeats.
 
         Args:
-            model: that it will be applied to.
-            ctx: with the clock.
+            model: model that it will be applied to.
+            ctx: context with the clock.
         """
         return self
 
@@ -131,12 +131,12 @@ class Pass(ABC):
         """Apply the pass.
 
         Args:
-            model: stays as it is.
-            ctx: target, data, seed, progress; this machine and nothing else where None.
+            model: model to transform; it is not changed.
+            ctx: target, data, seed, progress; this machine and no data where None.
 
         Raises:
             TrimtabError: the pass cannot work on this model or data.
-            PassError: the pass failed, or its result breaks what every pass promises.
+            PassError: the pass failed, or its result breaks a promise of every pass.
         """
         ctx = ctx or Context()
         try:
@@ -164,7 +164,7 @@ class Pass(ABC):
 
     @collector_paused()
     def _check(self, before: Model, after: Model, ctx: Context, *, loaded: bool = False) -> None:
-        """Hold the result against the promises of every pass."""
+        """Check the result against the promises of every pass."""
         if before.inputs != after.inputs or before.outputs != after.outputs:
             raise PassError(
                 f"pass {self.name()} changed the model's inputs or outputs",
@@ -176,7 +176,7 @@ class Pass(ABC):
             self._check_numbers(before, after, ctx, self.tolerance)
 
     def _check_numbers(self, before: Model, after: Model, ctx: Context, tolerance: float) -> None:
-        # Without onnxruntime's own optimisations: the pass is judged, not its fusions.
+        # Without onnxruntime's own optimizations: the pass is checked, not its fusions.
         plain = SessionConfig(level="basic").for_one_run(after)
         old, new = build_session(before, plain), build_session(after, plain)
         for seed in (ctx.seed, ctx.seed + 1):
@@ -194,9 +194,9 @@ class Pass(ABC):
 
 
 def _declare_alike(before: Model, after: onnx_ir.Model) -> None:
-    """Declare the outputs' shapes as the user did where inference found sizes for their names.
+    """Give outputs the shapes that the user declared where inference replaced names by sizes.
 
-    A symbolic size that shape inference can work out is filled in by it, in place.
+    Shape inference fills in, in place, a symbolic size that it can work out.
     """
     for spec, value in zip(before.outputs, after.graph.outputs, strict=False):
         if spec.name != value.name or value.shape is None:
@@ -212,7 +212,10 @@ def _declare_alike(before: Model, after: onnx_ir.Model) -> None:
 
 
 def relative_error(expected: Any, got: Any) -> float:
-    """Largest absolute difference over the largest magnitude; NaN and infinity must agree."""
+    """Return the largest absolute difference over the largest magnitude.
+
+    It is infinite where shapes, places of NaN and infinity, or elements of integers differ.
+    """
     a, b = np.asarray(expected), np.asarray(got)
     if a.shape != b.shape:
         return float("inf")

@@ -1,4 +1,4 @@
-"""The checks that every result of a pass must hold."""
+"""Checks that every result of a pass must pass."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.core.sparse import stores_sparse
 
-#: Weights of a model that is checked from a file, since its message would be a second copy.
+#: Bytes of weights above which a model is checked from a file, since its protobuf would be a copy.
 SPILL_BYTES = 256 << 20
 
 
 def check_model(model: Model, where: str, *, loaded: bool = False) -> None:
-    """The full ONNX checker, and onnxruntime loads it.
+    """Run the full ONNX checker, and load the model in onnxruntime.
 
     Args:
-        model: the result of a pass.
-        where: for the message.
-        loaded: onnxruntime has loaded this graph already and need not again.
+        model: result of a pass.
+        where: place that the message names.
+        loaded: true where onnxruntime has loaded this graph already and need not again.
 
     Raises:
         PassError: one of them refuses the model.
@@ -49,12 +49,12 @@ def check_model(model: Model, where: str, *, loaded: bool = False) -> None:
 
 
 def _full(model: Model) -> bool:
-    # Contrib operators have no schema in the ONNX package: shapes behind them cannot be inferred.
+    # Contrib operators have no schema in the ONNX package, so shapes behind them are not inferred.
     return all(domain in {"", "ai.onnx"} for domain in model.ir.opset_imports)
 
 
 def _check_spilled(model: Model, *, loaded: bool) -> None:
-    """From a file, whose weights both map and neither copies."""
+    """Check a model from a file, whose weights both tools map and neither copies."""
     mapped = SessionConfig(level="basic", config={"session.disable_prepacking": "1"})
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = model.spill(Path(folder))
@@ -68,8 +68,8 @@ def _onnx_check(model: Model) -> None:
     if model.weight_bytes <= EXTERNAL_DATA_BYTES:
         onnx.checker.check_model(model.to_proto(), full_check=full)
         if stores_sparse(model.ir):
-            # Its shape inference knows no operator with a sparse weight, hence the full check of
-            # the dense form, and of the bytes that are saved the one without inference.
+            # ONNX's shape inference does not handle sparse weights: the full check sees dense ones,
+            # and the bytes that are saved get the check without inference.
             onnx.checker.check_model(model.to_bytes())
         return
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:

@@ -16,7 +16,7 @@ from trimtab.core.model import Model
 def model_of(
     text: str, *, opset: int = 18, ir_version: int = 9, seed: int = 0, imports: str = "", **weights
 ) -> Model:
-    """A model from the ONNX text of a graph.
+    """Build a model from the ONNX text of a graph.
 
     Names declared in angle brackets after the signature, as in `<float[4,3] w>`, are weights:
     those of `weights`, else random ones scaled by their fan-in; `var...` are positive, as the
@@ -50,12 +50,12 @@ def _random(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
 
 
 def ops(model: Model) -> list[str]:
-    """Operator types in graph order."""
+    """Return the operator types in graph order."""
     return [node.op_type for node in model.graph]
 
 
 def weights_of(model: Model) -> Mapping[str, np.ndarray]:
-    """Copies of all initializers by name."""
+    """Return copies of all initializers by name."""
     values = model.graph.initializers.items()
     return {n: np.array(v.const_value.numpy()) for n, v in values if v.const_value is not None}
 

@@ -12,11 +12,11 @@ from trimtab.passes.rewrites.sites import infer_shapes
 
 @dataclass(frozen=True)
 class Case:
-    """A graph that a rule rewrites.
+    """Graph that a rule rewrites.
 
     Attributes:
-        rule: its name.
-        graph: the graph in ONNX text.
+        rule: name of the rule.
+        graph: graph in ONNX text.
         after: operator types of the result.
         opset: operator set of the graph.
         imports: further operator sets.
@@ -38,7 +38,7 @@ class Case:
 
 
 def shaped(graph: str, **options) -> Model:
-    """A model with inferred shapes, which rules ask for."""
+    """Build a model with inferred shapes, which rules need."""
     model = graphs.model_of(graph, **options)
     infer_shapes(model.ir)
     return model
@@ -237,7 +237,7 @@ REFUSALS = [
         SHORTCUT.replace("zero = {0}", "zero = {1}"),
         "cuts more than a step",
     ),
-    ("gemm-from-matmul", LINEAR_ROWS, "not two axes"),
+    ("gemm-from-matmul", LINEAR_ROWS, "not have two axes"),
     (
         "matmul-from-gemm",
         GEMM.replace("transB=1", "transB=1, alpha=0.5"),

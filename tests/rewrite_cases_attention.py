@@ -228,7 +228,7 @@ REFUSALS = [
         "as long and wide as the scores",
     ),
     ("attention-packed", LAYERS.replace("MatMul (x, wk)", "MatMul (h, wk)").replace(
-        "mq = ", "h = Relu (x) mq = "), "no linear layers of one input"),
+        "mq = ", "h = Relu (x) mq = "), "not linear layers of one input"),
     ("resize-as-tile", UP % (10, 2, ', coordinate_transformation_mode="asymmetric"'), "rounded"),
     ("resize-as-depth-to-space", UP % (15, 3, FLOOR), "factors differ"),
     ("resize-as-conv", (UP % (10, 2, FLOOR)).replace("1,1,2,2", "1,1,2,2.2").replace(
@@ -243,7 +243,7 @@ REFUSALS = [
     ("pointwise-as-matmul", POINTWISE.replace("Conv (x", "Conv <strides=[2,2]> (x").replace(
         "8,6,6", "8,3,3"), "has a stride"),
     ("batchnorm-through-add", SUMMED.replace("b = Conv (x, v)", "c = Conv (x, v) b = Relu (c)"),
-     "no convolution"),
+     "not a convolution"),
     ("softmax-closed", SOFTMAX_OPEN.replace("ReduceMax (x, one)", "ReduceMax (x, two)").replace(
         "one = {1}", "one = {1}, int64[1] two = {2}"), "same one axis"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every pass promises, held for all of them: a new pass is covered by being there."""
+"""Promises of every pass, checked for all of them; a new pass is covered automatically."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ each_graph = pytest.mark.parametrize("graph", GRAPHS)
 
 
 class EvenClock:
-    """A clock that finds all models equally fast."""
+    """Clock that finds all models equally fast."""
 
     def compare(self, *args: Any) -> Ratio:
         return Ratio(1.0, 0.99, 1.01)
@@ -50,7 +50,7 @@ def context(model: Model) -> Context:
 
 
 def applied(kind: type[Pass], model: Model) -> Model:
-    """The result with all fields at their defaults; a pass that needs more says what."""
+    """Apply a pass with all fields at their defaults; skip one that refuses with a hint."""
     ctx = context(model)
     try:
         return kind()(model, ctx)
@@ -62,14 +62,14 @@ def applied(kind: type[Pass], model: Model) -> Model:
 
 @functools.cache
 def result(kind: type[Pass], graph: str) -> tuple[Model, Model, bytes, dict[str, np.ndarray]]:
-    """Input, output, and the input's bytes and weights as they were before."""
+    """Return input, output, and the input's bytes and weights before the pass."""
     model = GRAPHS[graph]()
     data, weights = model.to_bytes(), graphs.weights_of(model)
     return model, applied(kind, model), data, dict(weights)
 
 
 def other_values(known: Field) -> list[Any]:
-    """Values of a field that are not its default, by its type."""
+    """Return values of a field that are not its default, by its type."""
     union = get_origin(known.type) in {Union, types.UnionType}
     found: list[Any] = list(known.choices)
     for kind in get_args(known.type) if union else (known.type,):
@@ -153,7 +153,7 @@ def test_sizes_that_outputs_are_declared_with_by_name_stay_so(kind: type[Pass]) 
 
 @each_pass
 @each_graph
-def test_lineage_tells_pass_parameters_and_input(kind: type[Pass], graph: str) -> None:
+def test_lineage_records_pass_parameters_and_input(kind: type[Pass], graph: str) -> None:
     model, after, _, _ = result(kind, graph)
     step = Model.from_proto(after.to_proto()).lineage[-1]
     assert (step.pass_name, step.params) == (kind.name(), kind().to_json())

@@ -1,4 +1,4 @@
-"""A clock that only counts operators, and what tests of Tune share."""
+"""Clock that only counts operators, and helpers of the tests of Tune."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trimtab.passes.tuning.tune import Tune
 
 @dataclass
 class CountingClock:
-    """Finds a model as slow as the sum of what its operators cost.
+    """Clock for which the time of a model is the sum of its operators' costs.
 
     Attributes:
-        cost: of an operator; 1 where absent.
+        cost: cost by operator; 1 where absent.
         spread: half of the width of intervals, relative.
-        takes: whether a measurement uses the whole time that it is given.
+        takes: called with the seconds of each measurement.
     """
 
     cost: dict[str, float] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Questions and edits on an ONNX graph that any room may ask, and that know nothing of a method."""
+"""Queries and edits of an ONNX graph that any folder may use, independent of any method."""

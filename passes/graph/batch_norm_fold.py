@@ -13,15 +13,18 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
+from .edit import add_initializer
+from .queries import attr, input_at
+
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
 
 
 def fold_norms(model: Model) -> tuple[Model, int]:
-    """The same function without the BatchNormalization that a convolution alone feeds.
+    """Fold each BatchNormalization that a convolution alone feeds into that convolution.
 
     Returns:
-        The model, and how many were folded.
+        The model, and the number of folded nodes.
     """
     after = model.clone()
     count = 0
@@ -32,44 +35,43 @@ def fold_norms(model: Model) -> tuple[Model, int]:
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
-    """Fold one; False where it stays."""
+    """Fold one; return False where it stays."""
     value = norm.inputs[0]
     layer = value.producer() if value is not None else None
-    if layer is None or value is None or not _may(layer, value):
+    if layer is None or value is None or not _can_fold(layer, value):
         return False
     weight = _constant(layer.inputs[1])
-    bias = _constant(layer.inputs[2]) if len(layer.inputs) > 2 and layer.inputs[2] else None
+    old = input_at(layer, 2)
+    bias = _constant(old)
     numbers = [_constant(v) for v in norm.inputs[1:5]]
     shared = len(layer.inputs[1].uses()) > 1 if layer.inputs[1] is not None else True
     if weight is None or shared or any(n is None for n in numbers):
         return False
-    if bias is None and len(layer.inputs) > 2 and layer.inputs[2] is not None:
+    if bias is None and old is not None:
         return False
     scale, shift, mean, var = (np.asarray(n, np.float64) for n in numbers)
-    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+    epsilon = attr(norm, "epsilon", 1e-5)
     factor = scale / np.sqrt(var + epsilon)
     shape = [-1 if i == _OUTPUTS[layer.op_type] else 1 for i in range(weight.ndim)]
     start = np.zeros_like(factor) if bias is None else bias.astype(np.float64)
     made = (weight * factor.reshape(shape)).astype(weight.dtype)
     moved = ((start - mean) * factor + shift).astype(weight.dtype)
     _assign(layer.inputs[1], made)
-    old = layer.inputs[2] if len(layer.inputs) > 2 else None
     if old is not None and len(old.uses()) == 1:
         _assign(old, moved)
     else:
         name = f"{layer.inputs[1].name}.bias"  # type: ignore[union-attr]
         layer.resize_inputs(3)
-        layer.replace_input_with(2, _added(graph, name, moved))
+        layer.replace_input_with(2, add_initializer(graph, name, moved))
     _bypass(graph, norm, layer)
     return True
 
 
-def _may(layer: ir.Node, value: ir.Value) -> bool:
-    """Whether a norm behind it can go into this layer."""
+def _can_fold(layer: ir.Node, value: ir.Value) -> bool:
+    """Return whether a norm behind this layer can be folded into it."""
     if layer.op_type not in _OUTPUTS or len(value.uses()) != 1 or value.is_graph_output():
         return False
-    group = layer.attributes["group"].as_int() if "group" in layer.attributes else 1
-    return layer.op_type == "Conv" or group == 1
+    return layer.op_type == "Conv" or attr(layer, "group", 1) == 1
 
 
 def _constant(value: ir.Value | None) -> Array | None:
@@ -84,16 +86,8 @@ def _assign(value: ir.Value | None, array: Array) -> None:
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
 
 
-def _added(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    while name in graph.initializers:
-        name += "_"
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
-
-
 def _bypass(graph: ir.Graph, norm: ir.Node, layer: ir.Node) -> None:
-    """The layer's output takes the place, and the name, of the norm's."""
+    """Put the layer's output in the place of the norm's, under its name."""
     made, old = layer.outputs[0], norm.outputs[0]
     made.type, made.shape, name = old.type, old.shape, old.name
     old.replace_all_uses_with(made, replace_graph_outputs=True)

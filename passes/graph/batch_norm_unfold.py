@@ -1,9 +1,9 @@
 """BatchNormalization put back behind convolutions that it was folded into.
 
-A deployed graph has its norms folded away, and learns slowly so: channels differ in scale, and each
-step shifts what all later layers see (Ioffe and Szegedy, "Batch Normalization", 2015). A norm whose
-scale and shift are the deviation and the mean of what arrives leaves the function as it was, and
-lets kernels learn at the rates that networks are trained with from the start.
+A deployed graph has its norms folded away, and so it learns slowly: channels differ in scale, and
+each step shifts the inputs of all later layers (Ioffe and Szegedy, "Batch Normalization", 2015). A
+norm whose scale and shift are the deviation and the mean of its input does not change the function,
+and lets weights learn at the rates of a training from scratch.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 
+from .edit import add_initializer
+from .queries import input_at, users
+
 EPSILON = 1e-5
-#: Layers whose input a norm may scale as it likes, since they learn to undo it.
+#: Layers whose input a norm may scale freely, since they learn to undo it.
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NUMBERS = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0 - EPSILON}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A norm that was put in, by the names of initializers.
+    """Norm that was inserted, by the names of initializers.
 
     Attributes:
-        kernel: of the convolution before it.
+        kernel: weight of the convolution before it.
         bias: of the same, if it has one.
-        scale: of the norm.
-        shift: of the norm.
-        mean: of the norm.
-        var: of the norm.
+        scale: scale of the norm.
+        shift: shift of the norm.
+        mean: mean of the norm.
+        var: variance of the norm.
     """
 
     kernel: str
@@ -44,30 +47,31 @@ class Restored:
 
 
 def restore_norms(model: Model) -> tuple[Model, list[Restored]]:
-    """A copy with a norm that does nothing yet behind each convolution that may have had one.
+    """Insert a norm that does nothing yet behind each convolution that may have had one.
 
-    Those are convolutions that further layers come behind: the scale of the last one is the
-    answer's. What has a norm, shares its weights or is quantized stays as it is.
+    Those are convolutions that further layers follow: the scale of the last one is that of the
+    output. A convolution that has a norm, shares its weights or is quantized stays as it is.
     """
     after = model.clone()
     graph = after.graph
     inner = _inner(graph)
-    layers = [n for n in graph if n.op_type == "Conv" and n in inner and _may(n)]
+    layers = [n for n in graph if n.op_type == "Conv" and n in inner and _can_restore(n)]
     made = [_insert(graph, layer) for layer in layers]
     return dataclasses.replace(model, ir=after.ir), made
 
 
 def _inner(graph: ir.Graph) -> set[ir.Node]:
-    """Nodes that a layer comes behind."""
+    """Return the nodes that a layer follows."""
     found: set[ir.Node] = set()
     for node in reversed(list(graph)):
-        users = {use.node for value in node.outputs for use in value.uses()}
-        if any(user in found or user.op_type in _LAYERS for user in users):
+        readers = {user for value in node.outputs for user in users(value)}
+        if any(user in found or user.op_type in _LAYERS for user in readers):
             found.add(node)
     return found
 
 
-def _may(layer: ir.Node) -> bool:
+def _can_restore(layer: ir.Node) -> bool:
+    """Return whether a float convolution with weights of its own is followed by no norm."""
     made, (kernel, *biases) = layer.outputs[0], layer.inputs[1:]
     own = [v for v in (kernel, *biases) if v is not None]
     if kernel is None or made.is_graph_output():
@@ -80,30 +84,24 @@ def _may(layer: ir.Node) -> bool:
 
 
 def _insert(graph: ir.Graph, layer: ir.Node) -> Restored:
-    """The norm's output takes the name, so that it stays where the norm is folded again."""
+    """Insert one norm; its output takes the name, which stays when the norm is folded again."""
     made, kernel = layer.outputs[0], layer.inputs[1]
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias = input_at(layer, 2)
     assert kernel is not None
     assert kernel.const_value is not None
     channels = kernel.const_value.shape.numpy()[0]
-    names = {kind: _free(graph, f"{kernel.name}.norm.{kind}") for kind in _NUMBERS}
-    inputs = []
-    for kind, number in _NUMBERS.items():
-        array = np.full(channels, number, np.float32)
-        value = ir.val(names[kind], const_value=ir.tensor(array, name=names[kind]))
-        graph.register_initializer(value)
-        inputs.append(value)
-    norm = ir.node("BatchNormalization", [made, *inputs], {"epsilon": EPSILON})
+    numbers = {
+        kind: add_initializer(
+            graph, f"{kernel.name}.norm.{kind}", np.full(channels, number, np.float32)
+        )
+        for kind, number in _NUMBERS.items()
+    }
+    norm = ir.node("BatchNormalization", [made, *numbers.values()], {"epsilon": EPSILON})
     after = norm.outputs[0]
     name, made.name = made.name, f"{made.name}.unnormed"
     after.name, after.type, after.shape = name, made.type, made.shape
     made.replace_all_uses_with(after)
     norm.replace_input_with(0, made)
     graph.insert_after(layer, norm)
+    names = {kind: str(value.name) for kind, value in numbers.items()}
     return Restored(str(kernel.name), None if bias is None else str(bias.name), **names)
-
-
-def _free(graph: ir.Graph, name: str) -> str:
-    while name in graph.initializers:
-        name += "_"
-    return name

@@ -1,4 +1,4 @@
-"""What a graph carries without need: nodes that compute nothing, constants in the wrong place.
+"""Cleanup of a graph: nodes that compute nothing, constants in the wrong place.
 
 Each function changes the graph in place and returns what it left alone.
 """
@@ -9,17 +9,18 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..base import Declined
+from .queries import attr, input_at, is_onnx_op, node_label
 
 
 def tidy(model: ir.Model) -> list[Declined]:
-    """Functions inlined, constants as initializers that no caller feeds, no-op nodes gone."""
+    """Inline functions, turn constants into initializers that no caller feeds, drop no-ops."""
     if model.functions:
         common.InlinePass()(model)
     # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
-    # for an activation. From version 4 on it is a constant that nobody can replace.
+    # for an activation. From version 4 on it is a constant.
     common.RemoveInitializersFromInputsPass()(model)
     model.ir_version = max(model.ir_version, 4)
-    # onnxruntime's quantizer knows initializers only; a Constant's weights it quantizes like data.
+    # onnxruntime's quantizer handles initializers only, and quantizes a Constant like activations.
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     declined = drop_noops(model)
     common.RemoveUnusedNodesPass()(model)
@@ -27,21 +28,21 @@ def tidy(model: ir.Model) -> list[Declined]:
 
 
 def merge_equal(model: ir.Model) -> None:
-    """Equal nodes and equal initializers become one: what is left to do without onnxsim."""
+    """Merge equal nodes and equal initializers, which onnxsim leaves."""
     common.CommonSubexpressionEliminationPass()(model)
     common.DeduplicateInitializersPass()(model)
     common.RemoveUnusedNodesPass()(model)
 
 
 def drop_noops(model: ir.Model) -> list[Declined]:
-    """Remove Identity, Cast to the type it is, and Dropout as inference runs it."""
+    """Remove Identity, Cast to the type of its input, and Dropout in inference."""
     declined: list[Declined] = []
     for node in list(model.graph.all_nodes()):
-        if node.domain not in {"", "ai.onnx"} or node.op_type not in _NOOPS:
+        if not is_onnx_op(node) or node.op_type not in _NOOPS:
             continue
         reason = _NOOPS[node.op_type](node, model) or _bypass(node)
         if reason and not reason.startswith("needed"):
-            declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+            declined.append(Declined(node_label(node), reason))
     return declined
 
 
@@ -59,9 +60,8 @@ def _dropout(node: ir.Node, model: ir.Model) -> str:
         return "its mask is used"
     opset = node.version or model.opset_imports.get("", 1)
     if opset < 7:
-        is_test = node.attributes.get("is_test")
-        return "" if is_test is not None and is_test.as_int() else "drops at random before opset 7"
-    training = node.inputs[2] if len(node.inputs) > 2 else None
+        return "" if attr(node, "is_test", 0) else "drops at random before opset 7"
+    training = input_at(node, 2)
     if training is None:
         return ""
     if training.const_value is None or training.const_value.numpy().any():
@@ -73,7 +73,7 @@ _NOOPS = {"Identity": _identity, "Cast": _cast, "Dropout": _dropout}
 
 
 def _bypass(node: ir.Node) -> str:
-    """Connect a node's input to its users and remove it; the reason where that cannot be."""
+    """Connect a node's input to its users and remove it; return the reason where it must stay."""
     source, result = node.inputs[0], node.outputs[0]
     graph = node.graph
     if source is None or graph is None:
@@ -98,8 +98,7 @@ def _bypass(node: ir.Node) -> str:
 def restore_interface(after: ir.Model, before: ir.Model) -> None:
     """Give inputs, outputs and metadata of `before` to `after`, dimension names included.
 
-    Simplifiers drop inputs that nothing reads and write inferred sizes into outputs; callers rely
-    on both.
+    Simplifiers drop unused inputs and write inferred sizes into outputs; callers rely on both.
     """
     present = {value.name: value for value in after.graph.inputs}
     inputs = []

@@ -1,4 +1,4 @@
-"""A concrete shape for every tensor: what labels are laid out by."""
+"""Concrete shapes of all tensors, by which channels are traced."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, observing, random_feeds, run
 
+from .queries import is_onnx_op
+
 Shape = tuple[int, ...]
-#: Constants of at most so many elements may be shapes, whose numbers inference has to know.
+#: Constants of at most so many elements may be shapes, whose values inference needs.
 SHAPE_SIZE = 64
 
 
@@ -24,9 +26,9 @@ class Shapes:
     """Concrete shapes of the tensors of the main graph, for a few samples.
 
     Attributes:
-        sizes: by name.
-        varies: names and axes whose length follows from that of an input.
-        samples: how many samples the sizes are for.
+        sizes: shapes by name.
+        varies: names and axes whose length depends on that of an input.
+        samples: number of samples that the sizes are for.
     """
 
     sizes: Mapping[str, Shape]
@@ -35,11 +37,10 @@ class Shapes:
 
 
 def concrete_shapes(model: Model) -> Shapes:
-    """Shapes of all tensors, for the sizes that `random_feeds` gives to free dimensions.
+    """Return the shapes of all tensors, for the sizes that `random_feeds` gives to free dimensions.
 
-    Inference tells them where it can, a run of the model tells the others. Two batch sizes are
-    compared, so that an axis that only looks like one of channels since a batch of one was merged
-    into it is told apart.
+    They come from shape inference where it succeeds, else from a run of the model. Two batch sizes
+    are compared, to distinguish an axis of channels from one that a batch of one was merged into.
     """
     bones = skeleton(model.ir)
     first, second = (_shapes_for(model, bones, batch) for batch in (2, 3))
@@ -71,15 +72,15 @@ def _shapes_for(model: Model, bones: onnx.ModelProto, batch: int) -> dict[str, S
             session = build_session(observing(model, missing), SessionConfig(level="off"))
             known |= {n: np.shape(a) for n, a in run(session, feeds, missing).items()}
         except RunError:
-            return known  # what stays unknown is pinned, and said
+            return known  # tensors of unknown shape are pinned, and reported
     return known
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """The model for inference alone: no weights, no shapes but those of inputs.
+    """Return the model for shape inference alone: no weights, no shapes but those of inputs.
 
-    Turning a graph into a message takes longer than inferring its shapes, and turning the message
-    back longer still: here weights are but their shapes, and results are read from the message.
+    Serializing a graph takes longer than inferring its shapes, and reading it back longer still:
+    here weights are reduced to their shapes, and results are read from the protobuf.
     """
     graph = model.graph
     made = onnx.ModelProto(ir_version=max(model.ir_version, 4))
@@ -91,7 +92,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         proto = serde.serialize_node(node)
         _strip(proto)
         made.graph.node.append(proto)
-        if node.domain not in {"", "ai.onnx"}:  # whose results only the model itself can tell
+        if not is_onnx_op(node):  # inference does not know its results
             known = [v for v in node.outputs if v.name and v.dtype]
             made.graph.value_info.extend(map(serde.serialize_value, known))
     for value in graph.inputs:
@@ -114,7 +115,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 
 
 def _strip(node: onnx.NodeProto) -> None:
-    """Forget the shapes inside of the graphs of a node."""
+    """Drop the shapes inside the subgraphs of a node."""
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             del graph.value_info[:]
@@ -128,7 +129,7 @@ def _dims(shape: Shape) -> onnx.TensorShapeProto:
 
 
 def inferred(bones: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    """Element types and shapes of tensors by name, of those that can be told."""
+    """Return the element types and shapes that inference finds, by name of tensor."""
     try:
         made = onnx.shape_inference.infer_shapes(bones, data_prop=True)
     except onnx.shape_inference.InferenceError:
@@ -138,7 +139,7 @@ def inferred(bones: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
 
 
 def infer_again(model: ir.Model) -> None:
-    """Shapes of inner tensors after channels went; in place."""
+    """Infer the shapes of inner tensors again after channels were removed, in place."""
     found = inferred(skeleton(model))
     for node in model.graph:
         for value in node.outputs:

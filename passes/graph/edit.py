@@ -1,4 +1,4 @@
-"""Small changes to a graph that several rules make where channels go."""
+"""Small edits of a graph that several passes make."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-#: The next number of each name in a graph: to look for it from 0 every time would be quadratic.
+from .queries import input_at, is_onnx_op
+
+#: Next number of each name in a graph: searching for it from 0 each time would be quadratic.
 _NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
 
 
 def set_int(node: ir.Node, name: str, value: int) -> None:
-    """Give a node a whole-number attribute."""
+    """Set an integer attribute of a node."""
     node.attributes.add(ir.AttrInt64(name, value))
 
 
 def set_ints(node: ir.Node, name: str, values: list[int]) -> None:
-    """Give a node a list of whole numbers as attribute."""
+    """Set an attribute of a node to a list of integers."""
     node.attributes.add(ir.AttrInt64s(name, values))
 
 
 def add_constant(model: ir.Model, array: NDArray[np.generic], like: str) -> ir.Value:
-    """A new initializer, named after another tensor."""
+    """Add an initializer from an array, named after another tensor, and return it."""
     return add_tensor(model, ir.Tensor(np.asarray(array, order="C")), like)
 
 
 def add_tensor(
     model: ir.Model, tensor: ir.Tensor[NDArray[np.generic]] | ir.LazyTensor, like: str
 ) -> ir.Value:
-    """A new initializer, named after another tensor."""
+    """Add an initializer, named after another tensor, and return it."""
     graph = model.graph
     counts = _NEXT.setdefault(graph, {})
     count = counts.get(like, 0)
@@ -43,9 +45,18 @@ def add_tensor(
     return value
 
 
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Add an initializer and return it; its name gets underscores as long as it is taken."""
+    while name in graph.initializers:
+        name += "_"
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
 def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
     """Give one node a constant of its own; other users of the old one keep it."""
-    old = node.inputs[index] if index < len(node.inputs) else None
+    old = input_at(node, index)
     value = add_constant(model, array, str(old.name) if old is not None else node.name or "const")
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
@@ -55,13 +66,13 @@ def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.gene
 def overwrite(
     model: ir.Model, node: ir.Node, index: int, where: list[bool], values: list[int]
 ) -> None:
-    """Replace some entries of a shape that is computed while the model runs."""
+    """Replace some entries of a shape that is computed at run time."""
     source = node.inputs[index]
     assert source is not None
     name = str(source.name)
     chosen = add_constant(model, np.asarray(where), name)
     given = add_constant(model, np.asarray(values, np.int64), name)
-    # Named after the constant, whose name is new: what is cut twice is overwritten twice.
+    # Named after the constant, whose name is new: a shape that is cut twice is overwritten twice.
     made = ir.node("Where", [chosen, given, source], name=f"{chosen.name}_shape")
     made.outputs[0].name = made.name
     made.outputs[0].dtype = ir.DataType.INT64
@@ -70,15 +81,14 @@ def overwrite(
 
 
 def lift_constants(graph: ir.Graph) -> None:
-    """Turn Constant nodes of the main graph into initializers; other forms than `value` stay."""
+    """Turn Constant nodes of the main graph into initializers; those without `value` stay."""
     for node in list(graph):
-        if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
+        if node.op_type != "Constant" or not is_onnx_op(node):
             continue
         value = node.outputs[0]
-        attribute = node.attributes.get("value")
-        if attribute is None or value.is_graph_output():
+        tensor = node.attributes.get_tensor("value", None)
+        if tensor is None or value.is_graph_output():
             continue
-        tensor = attribute.as_tensor()
         fresh = ir.val(
             value.name or "",
             dtype=tensor.dtype,
@@ -91,7 +101,7 @@ def lift_constants(graph: ir.Graph) -> None:
 
 
 def name_nodes(graph: ir.Graph) -> None:
-    """Give every node a name of its own; names that are unique stay."""
+    """Give every node a unique name; names that are unique stay."""
     taken: set[str] = set()
     clashes: list[ir.Node] = []
     for node in graph.all_nodes():

@@ -1,13 +1,15 @@
-"""Gemm(x, w, b) as Add(MatMul(x, w), b), for what knows matrix products only."""
+"""Gemm(x, w, b) as Add(MatMul(x, w), b), for methods that handle MatMul only."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
+from .queries import attr, input_at
+
 
 def gemms_to_products(graph: ir.Graph) -> int:
-    """Rewrite in place each Gemm that is a product with a constant weight; how many were."""
+    """Rewrite each plain Gemm with a constant weight in place; return the number of them."""
     rewritten = 0
     for node in list(graph):
         if node.op_type == "Gemm" and _is_plain(node):
@@ -17,18 +19,17 @@ def gemms_to_products(graph: ir.Graph) -> int:
 
 
 def _is_plain(node: ir.Node) -> bool:
-    factors = [_float(node, "alpha"), _float(node, "beta")]
+    factors = [attr(node, "alpha", 1.0), attr(node, "beta", 1.0)]
     weight = node.inputs[1]
     constant = weight is not None and weight.const_value is not None
-    turned = "transA" in node.attributes and node.attributes["transA"].as_int()
-    return factors == [1.0, 1.0] and constant and not turned
+    return factors == [1.0, 1.0] and constant and not attr(node, "transA", 0)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     weight, made = node.inputs[1], node.outputs[0]
     assert weight is not None
     assert weight.const_value is not None
-    if "transB" in node.attributes and node.attributes["transB"].as_int():
+    if attr(node, "transB", 0):
         array = np.ascontiguousarray(weight.const_value.numpy().T)
         name = f"{weight.name}_transposed"
         if name in graph.initializers:
@@ -38,10 +39,11 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
             graph.register_initializer(weight)
     product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
     nodes, last = [product], product
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
+    bias = input_at(node, 2)
+    if bias is not None:
         product.outputs[0].name = f"{made.name}_product"
         product.outputs[0].type, product.outputs[0].shape = made.type, made.shape
-        last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}_bias")
+        last = ir.node("Add", [product.outputs[0], bias], name=f"{node.name}_bias")
         nodes.append(last)
     graph.insert_before(node, nodes)
     old, old_name = node.inputs[1], made.name
@@ -51,7 +53,3 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     last.outputs[0].name = old_name
     if old is not None and not old.uses() and not old.is_graph_input():
         graph.initializers.pop(old.name or "", None)
-
-
-def _float(node: ir.Node, name: str) -> float:
-    return node.attributes[name].as_float() if name in node.attributes else 1.0

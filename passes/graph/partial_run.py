@@ -1,8 +1,8 @@
-"""A model run from one tensor on to the next, each node once, on batches that stay in memory.
+"""Runs of a model from one tensor to the next, each node once, on batches that stay in memory.
 
-Methods that mend one layer after the other need a layer's output as the mended layers before it
-hand it over. Running the model anew for each layer costs the square of its depth; a walk keeps what
-later nodes read and goes on from there.
+Methods that correct one layer after the other need a layer's output after the correction of those
+before it. Running the model anew for each layer costs the square of its depth; a walk keeps the
+tensors that later nodes read and goes on from there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from trimtab.core.target import usable_cpus
 
 
 class Walk:
-    """Where the runs stand, and what later nodes will read.
+    """Position of a run in the model, and the tensors that later nodes read.
 
     Attributes:
-        model: whose nodes stand in an order in which they can run.
-        values: for each batch the tensors by name that are made and still read.
+        model: model whose nodes are in topological order.
+        values: for each batch the tensors by name that are computed and still needed.
     """
 
     def __init__(self, model: Model, batches: Iterable[Mapping[str, Array]]) -> None:
@@ -40,16 +40,16 @@ class Walk:
         self._order = list(model.graph)
 
     def to(self, value: ir.Value) -> list[Array]:
-        """Run on until `value` is made; what it holds in each batch.
+        """Run on until `value` is computed, and return its array for each batch.
 
         Args:
-            value: made by a node of the main graph, or kept alive by `keep`.
+            value: output of a node of the main graph, or a tensor that is still needed.
         """
         self.past([value])
         return [batch[value.name or ""] for batch in self.values]
 
     def past(self, wanted: Sequence[ir.Value]) -> None:
-        """Run on until all of these are made and keep them until the next step."""
+        """Run on until all of these are computed, and keep them until the next step."""
         makers = [v.producer() for v in wanted]
         last = max((self._place[m] for m in makers if m is not None), default=-1)
         names = {v.name or "" for v in wanted}
@@ -67,7 +67,7 @@ class Walk:
                 batch.pop(name, None)
 
     def add(self, value: ir.Value, by: NDArray[np.float64], axis: int) -> None:
-        """Add a number to each channel of a tensor that is made already."""
+        """Add a number to each channel of a tensor that is computed already."""
         for batch in self.values:
             array = batch[value.name or ""]
             wide = [-1 if i == axis % array.ndim else 1 for i in range(array.ndim)]
@@ -82,7 +82,7 @@ class Walk:
             value.shape = None
         whole = ir.Model(part, ir_version=self.model.ir.ir_version)
         whole.functions.update(self.model.ir.functions)
-        # Q and DQ are run as they stand: the wanted tensors lie inside of what would be fused.
+        # Q and DQ run unfused: the wanted tensors lie inside the fusions.
         config = SessionConfig(level="basic", threads=usable_cpus())
         session = build_session(Model(whole, name=self.model.name), config)
         fed = [i.name for i in session.get_inputs()]
@@ -91,13 +91,13 @@ class Walk:
             batch.update(run(session, {name: batch[name] for name in fed}, names))
 
     def _read_behind(self, value: ir.Value, place: int | None = None) -> bool:
-        """Whether a node behind the place, or inside of a subgraph, reads the value."""
+        """Return whether a node after the place, or inside a subgraph, reads the value."""
         place = self._done if place is None else place
         return any(self._place.get(user, len(self._order)) > place for user, _ in value.uses())
 
 
 def _constants(graph: ir.Graph) -> set[ir.Node]:
-    """Nodes that make the same in every run; each step makes them again."""
+    """Return the nodes whose outputs are the same in every run; each step computes them again."""
     found: set[ir.Node] = set()
     for node in graph:
         sources = [v for v in node.inputs if v is not None]
@@ -112,7 +112,7 @@ def _constants(graph: ir.Graph) -> set[ir.Node]:
 
 
 def channel_mean(arrays: Iterable[Array], axis: int) -> NDArray[np.float64]:
-    """Mean over all axes but one, and over all arrays."""
+    """Return the mean over all axes but one, and over all arrays."""
     total: Any = 0.0
     count = 0
     for array in arrays:

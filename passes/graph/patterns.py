@@ -1,4 +1,4 @@
-"""Nodes and tensors that a user names, by name or glob pattern."""
+"""Nodes and tensors that a user selects, by name or glob pattern."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab.core.target import Target
 
 
 def match_nodes(patterns: Sequence[str], graph: ir.Graph) -> list[str]:
-    """Names of the nodes that any of the glob patterns matches.
+    """Return the names of the nodes that any of the glob patterns matches.
 
     Raises:
         OptionError: a pattern matches nothing; the nearest name is suggested.
@@ -22,7 +22,7 @@ def match_nodes(patterns: Sequence[str], graph: ir.Graph) -> list[str]:
 
 
 def match_tensors(patterns: Sequence[str], tensors: Sequence[str], target: Target) -> list[str]:
-    """Names of the activations that shall have 16 bits.
+    """Return the names of the activations that get 16 bits.
 
     Raises:
         OptionError: the target has no kernels for them, or a pattern matches nothing.

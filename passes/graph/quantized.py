@@ -1,4 +1,4 @@
-"""Whether a graph is quantized already."""
+"""Check for graphs that are quantized already."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 
 
 def refuse_quantized(model: Model) -> None:
-    """Refuse a model that holds int8 arithmetic.
+    """Raise an error for a model that has int8 operators.
 
     Raises:
         InputError: names the first such node.

@@ -1,43 +1,57 @@
-"""What rules ask about a graph: constants, sizes, attributes, who uses a value."""
+"""The questions that passes ask of a graph: constants, sizes, attributes, producers and users.
+
+Each is asked here once, over the accessors of onnx_ir; arrays that operators make of constants are
+in `constants`, changes in `edit`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.data import Array
 
+T = TypeVar("T")
+
+#: Names of the domain of ONNX's own operators.
+ONNX_DOMAINS = frozenset({"", "ai.onnx"})
+
 
 def const(value: ir.Value | None) -> Array | None:
-    """The array of an initializer that no caller feeds, or of a Constant node."""
+    """Return the array of an initializer that no caller feeds, or of a Constant node."""
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The one element of a constant."""
+    """Return the one element of a constant; None where it has several, or is computed."""
     array = const(value)
     return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
 
 
 def is_scalar(value: ir.Value | None, wanted: float, *, tolerance: float = 1e-6) -> bool:
-    """Whether a value is a constant of one element, this one within float rounding."""
+    """Return whether a value is a constant of one element, this one within float rounding."""
     found = scalar(value)
     return found is not None and abs(found - wanted) <= tolerance * max(1.0, abs(wanted))
 
 
 def ints(value: ir.Value | None) -> list[int] | None:
-    """The elements of a constant of integers."""
+    """Return the elements of a constant of integers."""
     array = const(value)
     return None if array is None else [int(i) for i in array.reshape(-1)]
 
 
+def is_zero(array: Array | None) -> bool:
+    """Return whether a known array is all zeros."""
+    return array is not None and not np.any(array)
+
+
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """Sizes of a value, None for an unknown one; None as a whole where the rank is unknown.
+    """Return the sizes of a value, None for an unknown size, or None where its rank is unknown.
 
     A size of 0 counts as unknown: exporters write it where their shape inference fails.
     """
@@ -47,12 +61,12 @@ def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 
 def rank(value: ir.Value | None) -> int | None:
-    """Number of axes."""
+    """Return the number of axes; None where it is unknown."""
     return None if value is None or value.shape is None else len(value.shape)
 
 
 def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
-    """Whether two values surely have the same shape, by sizes and names of dimensions."""
+    """Return whether two values are known to have one shape, by sizes and names of dimensions."""
     if a is None or b is None or a.shape is None or b.shape is None:
         return False
     if len(a.shape) != len(b.shape):
@@ -61,63 +75,66 @@ def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
 
 
 def same_dim(a: Any, b: Any) -> bool:
-    """Whether two sizes surely agree: known ones, or dimensions of one name."""
+    """Return whether two sizes are known to agree: equal numbers, or dimensions of one name."""
     if isinstance(a, int) or isinstance(b, int):
         return bool(a == b) and a != 0
     return a.value is not None and a.value == b.value
 
 
+def is_float(value: ir.Value | None) -> bool:
+    """Return whether a value is float32; an unknown type is not."""
+    return value is not None and value.dtype == ir.DataType.FLOAT
+
+
+@overload
+def attr(node: ir.Node, name: str) -> Any: ...
+@overload
+def attr(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]: ...
+@overload
+def attr(node: ir.Node, name: str, default: T) -> T: ...
+
+
 def attr(node: ir.Node, name: str, default: Any = None) -> Any:
-    """An attribute's value, lists as tuples."""
+    """Return an attribute's value, of the type of its default; lists are tuples.
+
+    Where there is no default, `node.attributes.get_int(name, None)` and its kin are typed.
+    """
     found = node.attributes.get(name)
-    if found is None:
-        return default
-    value = found.value
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return default if found is None else found.value
 
 
-def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node that makes a value, if it is one of these types of the default domain."""
-    node = None if value is None else value.producer()
-    if node is None or node.domain not in {"", "ai.onnx"}:
-        return None
-    return node if node.op_type in op_types else None
-
-
-def users(value: ir.Value) -> list[ir.Node]:
-    """The nodes that read a value, each once."""
-    return list(dict.fromkeys(use.node for use in value.uses()))
-
-
-def only_user(value: ir.Value) -> ir.Node | None:
-    """The one node that reads a value, and reads it once; None for graph outputs."""
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
-def private(value: ir.Value) -> bool:
-    """Whether one node alone reads a value, so that it goes when that node goes."""
-    return only_user(value) is not None
+def is_onnx_op(node: ir.Node) -> bool:
+    """Return whether a node is of ONNX's own operators, not of a runtime's or a user's domain."""
+    return node.domain in ONNX_DOMAINS
 
 
 def opset(node: ir.Node) -> int:
-    """Version of the default operator set."""
+    """Return the version of the default operator set."""
     assert node.graph is not None
     return node.graph.opset_imports.get("", 1)
 
 
-def is_float(value: ir.Value | None) -> bool:
-    """Whether a value is float32; an unknown type is not."""
-    return value is not None and value.dtype == ir.DataType.FLOAT
+def node_label(node: ir.Node) -> str:
+    """Return a node's name, or its first output's where it has none."""
+    return node.name or str(node.outputs[0].name)
 
 
-def zeros(array: Array | None) -> bool:
-    """Whether a known array is all zeros."""
-    return array is not None and not np.any(array)
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Return an input by position; None where an optional one is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def axes_of(node: ir.Node) -> list[int] | None:
+    """Return the axes of a reduction: an attribute in old operator sets, an input in new ones.
+
+    None where they are left out, or computed.
+    """
+    given = node.attributes.get_ints("axes", None)
+    return ints(input_at(node, 1)) if given is None else list(given)
 
 
 def pair(node: ir.Node) -> tuple[ir.Value, ir.Value]:
-    """Both inputs of a node that has two."""
+    """Return both inputs of a node that has two."""
     a, b = node.inputs[:2]
     assert a is not None
     assert b is not None
@@ -125,7 +142,7 @@ def pair(node: ir.Node) -> tuple[ir.Value, ir.Value]:
 
 
 def constant_side(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """(computed, constant) inputs of a node with two inputs, one of which is constant."""
+    """Return the (computed, constant) inputs of a node that has one of each."""
     a, b = pair(node)
     if const(b) is not None and const(a) is None:
         return a, b
@@ -134,17 +151,38 @@ def constant_side(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     return None
 
 
-def conv_facts(node: ir.Node) -> tuple[Array, Array | None] | None:
-    """(weight, bias) of a convolution with constant ones."""
-    weight = const(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node that makes a value, if it is one of these of ONNX's own operators."""
+    node = None if value is None else value.producer()
+    return node if node is not None and is_onnx_op(node) and node.op_type in op_types else None
+
+
+def users(value: ir.Value) -> list[ir.Node]:
+    """Return the nodes that read a value, each once."""
+    return list(dict.fromkeys(use.node for use in value.uses()))
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads a value, and reads it once; None for graph outputs."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def has_one_user(value: ir.Value) -> bool:
+    """Return whether one node alone reads a value, so that it goes when that node goes."""
+    return only_user(value) is not None
+
+
+def conv_weights(node: ir.Node) -> tuple[Array, Array | None] | None:
+    """Return (weight, bias) of a convolution with constant ones."""
+    weight, bias = const(node.inputs[1]), input_at(node, 2)
     if weight is None or (bias is not None and const(bias) is None):
         return None
     return weight, const(bias)
 
 
 def conv_attrs(node: ir.Node) -> dict[str, Any]:
-    """All attributes of a convolution or pooling with defaults filled in; two spatial axes.
+    """Return the attributes of a convolution or pooling over two axes, defaults filled in.
 
     `pads` is None where `auto_pad` decides.
     """
@@ -158,6 +196,6 @@ def conv_attrs(node: ir.Node) -> dict[str, Any]:
 
 
 def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:
-    """Nodes of these types that stand inside of If, Loop or Scan."""
+    """Return the nodes of these types that stand inside If, Loop or Scan."""
     wanted = set(ops)
     return (n for n in graph.all_nodes() if n.graph is not graph and n.op_type in wanted)

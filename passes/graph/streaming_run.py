@@ -1,6 +1,6 @@
-"""Running a model a stretch at a time over all calibration data, while its weights change.
+"""Runs of a model part by part over all calibration data, while its weights change.
 
-Between stretches only the tensors that cross the cut are held, in memory up to a limit and in
+Between parts only the tensors that cross the cut are kept, in memory up to a limit and in
 temporary files beyond it, so that all layers together cost one run of the model.
 """
 
@@ -21,7 +21,7 @@ from trimtab.core.target import usable_cpus
 
 from .constants import captured
 
-#: Bytes of activations that stay in memory; what is more goes to temporary files.
+#: Bytes of activations that stay in memory; more of them go to temporary files.
 MEMORY_BYTES = 512 << 20
 
 Values = dict[str, list[Array]]
@@ -32,10 +32,10 @@ class Stream:
     """All calibration data on their way through a model.
 
     Attributes:
-        model: its graph may change behind `position`.
-        values: the tensors that are needed further on, a list of batches each.
-        position: how many nodes have run.
-        config: of the sessions that run them.
+        model: model whose graph may change after `position`.
+        values: tensors that later nodes need, a list of batches each.
+        position: number of nodes that have run.
+        config: configuration of the sessions that run them.
     """
 
     model: Model
@@ -52,7 +52,7 @@ class Stream:
         batches: Iterable[dict[str, Array]],
         config: SessionConfig | None = None,
     ) -> Stream:
-        """At the inputs of the model."""
+        """Start at the inputs of the model."""
         stream = cls(model, {spec.name: [] for spec in model.inputs})
         stream.config = config or stream.config
         for feeds in batches:
@@ -66,7 +66,7 @@ class Stream:
         return len(next(iter(self.values.values()), []))
 
     def advance(self, stop: int) -> None:
-        """Run the nodes up to number `stop`; hold what later ones and the outputs need."""
+        """Run the nodes up to number `stop`; keep what later ones and the outputs need."""
         if stop <= self.position:
             return
         nodes = list(self.model.graph)
@@ -79,7 +79,7 @@ class Stream:
         self.position = stop
 
     def peek(self, value: ir.Value) -> list[Array]:
-        """A tensor that lies behind `position` at any distance, without moving."""
+        """Return a tensor at any distance after `position`, without moving."""
         if value.name in self.values:
             return self.values[str(value.name)]
         return self._run(list(self.model.graph)[self.position :], [value])[str(value.name)]
@@ -110,7 +110,7 @@ class Stream:
 
 
 def _read(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> set[str]:
-    """Names of what these nodes read, those of the graph's outputs among them."""
+    """Return the names of the values that these nodes read, and of the outputs."""
     names = {str(v.name) for v in outputs}
     for node in nodes:
         names.update(str(v.name) for v in (*node.inputs, *captured(node)) if v is not None)
@@ -120,7 +120,7 @@ def _read(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> set[str]:
 def _stretch(
     model: Model, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], held: Values
 ) -> Model:
-    """A model of the nodes that the wanted tensors need, fed by the tensors that are held."""
+    """Return a model of the nodes that the wanted tensors need, fed by the kept tensors."""
     needed = {str(v.name) for v in wanted}
     chosen: list[ir.Node] = []
     for node in reversed(nodes):

@@ -1,7 +1,7 @@
 """Scales of weights: the largest magnitude of a channel, or the one of the least squared error.
 
 A weight clipped to a threshold is quantized with the threshold as its largest magnitude, so the
-searched scale is handed on by clipping the float weight.
+scale that was found is passed on by clipping the float weight.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats32
 
-#: Thresholds that are tried, as parts of the largest magnitude, the whole of it first.
+from .queries import attr
+
+#: Thresholds to try, as fractions of the largest magnitude, from 1 down.
 PARTS = np.linspace(1.0, 0.5, 41)
 
 
@@ -23,13 +25,13 @@ def clip_weights(
     """Clip the weights of products to the threshold of the least squared error, in place.
 
     Args:
-        graph: whose weights to clip; new tensors are assigned, none is written to.
+        graph: graph whose weights to clip; new tensors are assigned, none is written to.
         exclude: names of nodes that stay float.
-        per_channel: one threshold for each output channel.
+        per_channel: true for one threshold for each output channel.
         largest: largest integer of a weight.
 
     Returns:
-        How many weights were clipped.
+        The number of clipped weights.
     """
     clipped = 0
     done: set[str] = set()
@@ -51,17 +53,16 @@ def clip_weights(
 
 
 def channel_axis(node: ir.Node) -> int | None:
-    """The axis of output channels of a product's weight, None where the node is no product."""
+    """Return the axis of output channels of the weight of Conv, Gemm or MatMul, else None."""
     if node.op_type == "Conv":
         return 0
     if node.op_type == "Gemm":
-        transposed = node.attributes.get("transB")
-        return 0 if transposed is not None and transposed.as_int() else 1
+        return 0 if attr(node, "transB", 0) else 1
     return -1 if node.op_type == "MatMul" else None
 
 
 def thresholds(values: Floats32, axis: int | None, largest: int) -> Floats32:
-    """The clipping thresholds of the least squared error, to be broadcast to the weight."""
+    """Return the clipping thresholds of the least squared error, which broadcast to the weight."""
     axes = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
     full = np.abs(values).max(axis=axes, keepdims=True)
     best, least = full, np.full(full.shape, np.inf)

@@ -1,4 +1,4 @@
-"""The weights of a graph that may be pruned, with the axes that their operators read."""
+"""Weights of a graph that may be pruned, with the axes that their operators read."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from numpy.typing import NDArray
 from trimtab.core.errors import unknown
 
 from ..base import Declined
+from .queries import attr, input_at, is_onnx_op, node_label
 
 #: Operators with prunable weights, and the inputs that these may be.
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1, 0)}
+#: Old name of `node_label`, which new code imports from `queries`.
+label = node_label
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an operator reads its weight.
+    """Axes of a weight as its operator reads them.
 
     Attributes:
-        outputs: axis of the outputs.
-        inputs: axis that is summed over, the input channels.
-        output_run: outputs in one group of the operator.
-        input_run: inputs in one group; groups of weights must not straddle two.
+        outputs: axis of the output channels.
+        inputs: axis of the input channels, which is summed over.
+        output_run: output channels in one group of the operator.
+        input_run: input channels in one group; groups of weights must not span two.
     """
 
     outputs: int
@@ -37,12 +40,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Weight:
-    """One initializer that may be pruned, shared or not.
+    """Initializer that may be pruned, shared or not.
 
     Attributes:
         value: the initializer.
-        layout: how its operators read it, all alike.
-        nodes: labels of these operators.
+        layout: axes as all of its operators read them.
+        nodes: names of these operators.
     """
 
     value: ir.Value
@@ -55,36 +58,31 @@ class Weight:
         return str(self.value.name)
 
     def array(self) -> NDArray[np.generic]:
-        """Its numbers; not to be written to, another model may share them."""
+        """Return its array; do not write to it, another model may share it."""
         assert self.value.const_value is not None
         return self.value.const_value.numpy()
-
-
-def label(node: ir.Node) -> str:
-    """A node's name, or its first output's where it has none."""
-    return node.name or str(node.outputs[0].name)
 
 
 def find_weights(
     model: ir.Model, ops: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 ) -> tuple[list[Weight], list[Declined]]:
-    """The prunable weights, in order of first use, and what was left alone.
+    """Return the prunable weights, in order of first use, and what was left alone.
 
     Raises:
         OptionError: a pattern that matches no node of these operators.
     """
-    nodes = [n for n in model.graph.all_nodes() if n.op_type in ops and n.domain in {"", "ai.onnx"}]
-    chosen = _choose([label(n) for n in nodes], include, exclude)
+    nodes = [n for n in model.graph.all_nodes() if n.op_type in ops and is_onnx_op(n)]
+    chosen = _choose([node_label(n) for n in nodes], include, exclude)
     values: dict[ir.Value, None] = {}
     declined: list[Declined] = []
     for node in nodes:
-        if label(node) not in chosen:
+        if node_label(node) not in chosen:
             continue
         value, reason = _weight_of(node)
         if value is not None:
             values[value] = None
         elif reason:
-            declined.append(Declined(label(node), reason))
+            declined.append(Declined(node_label(node), reason))
     weights = []
     for value in values:
         found = _describe(value, ops, chosen)
@@ -104,9 +102,9 @@ def _choose(names: list[str], include: Sequence[str], exclude: Sequence[str]) ->
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value | None, str]:
-    """The initializer that is the node's weight, or why there is none ("" for activations)."""
+    """Return the initializer that is the node's weight, or the reason ("" for activations)."""
     for index in WEIGHT_INPUTS[node.op_type]:
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_at(node, index)
         if value is None:
             continue
         if value.is_initializer() and value.const_value is not None:
@@ -120,7 +118,7 @@ def _weight_of(node: ir.Node) -> tuple[ir.Value | None, str]:
 
 
 def _describe(value: ir.Value, ops: Sequence[str], chosen: set[str]) -> Weight | str:
-    """The weight with the layout that all its users agree on, or why it is left alone."""
+    """Return the weight with the layout of all its users, or why it is left alone."""
     tensor = value.const_value
     assert tensor is not None
     floating = tensor.dtype.is_floating_point() and tensor.dtype.itemsize > 1
@@ -130,14 +128,14 @@ def _describe(value: ir.Value, ops: Sequence[str], chosen: set[str]) -> Weight |
     for use in value.uses():
         node = use.node
         if node.op_type not in ops or use.idx not in WEIGHT_INPUTS[node.op_type]:
-            return f"{node.op_type} {label(node)!r} reads it as well"
-        if label(node) not in chosen:
-            return f"{label(node)!r}, which is left out, shares it"
+            return f"{node.op_type} {node_label(node)!r} reads it as well"
+        if node_label(node) not in chosen:
+            return f"{node_label(node)!r}, which is left out, shares it"
         layout = _layout(node, use.idx, tuple(tensor.shape.numpy()))
         if isinstance(layout, str):
             return layout
         layouts.add(layout)
-        nodes.append(label(node))
+        nodes.append(node_label(node))
     if len(layouts) > 1:
         return "the operators that share it read it along different axes"
     return Weight(value, layouts.pop(), tuple(nodes))
@@ -148,13 +146,9 @@ def _layout(node: ir.Node, index: int, shape: tuple[int, ...]) -> Layout | str:
     if rank < 2:
         return f"it is a vector of {shape}"
     if node.op_type == "Conv":  # (outputs, inputs / groups, kernel)
-        return Layout(0, 1, shape[0] // _int(node, "group", 1), shape[1])
+        return Layout(0, 1, shape[0] // attr(node, "group", 1), shape[1])
     if node.op_type == "ConvTranspose":  # (inputs, outputs / groups, kernel)
-        return Layout(1, 0, shape[1], shape[0] // _int(node, "group", 1))
-    first = (node.op_type == "Gemm" and _int(node, "transB", 0) == 1) or index == 0
+        return Layout(1, 0, shape[1], shape[0] // attr(node, "group", 1))
+    first = (node.op_type == "Gemm" and attr(node, "transB", 0) == 1) or index == 0
     outputs, inputs = (rank - 2, rank - 1) if first else (rank - 1, rank - 2)
     return Layout(outputs, inputs, shape[outputs], shape[inputs])
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default

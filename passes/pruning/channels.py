@@ -138,7 +138,7 @@ class PruneChannels(Pass):
         """Whether it asks the clock."""
         return self.latency is not None
 
-    def settled(self, model: Model, ctx: Context) -> PruneChannels:
+    def resolved(self, model: Model, ctx: Context) -> PruneChannels:
         """The same with the widths that it chooses for `model`, for which no clock is needed."""
         work = prepared(model.clone())
         labels = label_channels(work, whole=self.heads == "whole")

@@ -1,4 +1,4 @@
-"""What exporters write around attention and nobody needs.
+"""Operators that exporters write around attention and that it does not need.
 
 torch guards the softmax against rows that are masked as a whole, whose scores are all minus
 infinity: Where(IsNaN(p), 0, p). Where the mask adds a finite low score instead, as torch's exporter
@@ -20,15 +20,15 @@ from ..graph.queries import (
     const,
     constant_side,
     dims,
+    has_one_user,
     only_user,
-    private,
     producer,
     rank,
     scalar,
     users,
 )
-from .dimensions import Size, axis_size, items
-from .rule import Found, Writer, form
+from .dimensions import Size, axis_size, shape_items
+from .rule import Found, Writer, rewrite_rule
 
 PRODUCTS = ("MatMul", "Gemm")
 MAX_STEPS = 4
@@ -36,9 +36,9 @@ MAX_STEPS = 4
 _HEADS_FORWARD = {(0, 2, 1, 3), (0, 2, 3, 1)}
 
 
-@form("nan-guard-dropped", at="Where")
+@rewrite_rule("nan-guard-dropped", at="Where")
 def nan_guard_dropped(where: ir.Node) -> Found:
-    """Guard against NaN after a Softmax whose scores are finite, left out."""
+    """Leave out the guard against NaN after a Softmax whose scores are finite."""
     test = producer(where.inputs[0], "IsNaN")
     softmax = producer(where.inputs[2], "Softmax")
     if test is None or softmax is None or test.inputs[0] is not where.inputs[2]:
@@ -54,7 +54,7 @@ def nan_guard_dropped(where: ir.Node) -> Found:
 
 
 def _finite(value: ir.Value | None, steps: int) -> bool:
-    """Whether a value is a product, scaled and shifted by finite constants and finite masks."""
+    """Return whether a value is a product, scaled and shifted by finite constants and masks."""
     array = const(value)
     if array is not None:
         return bool(np.isfinite(array).all())
@@ -72,7 +72,7 @@ def _finite(value: ir.Value | None, steps: int) -> bool:
 
 
 def unguarded(value: ir.Value | None) -> ir.Value | None:
-    """The probabilities behind a guard that can be left out; the value itself without one."""
+    """Return the probabilities behind a guard that can be left out; the value itself if none."""
     where = producer(value, "Where")
     if where is None:
         return value
@@ -80,9 +80,9 @@ def unguarded(value: ir.Value | None) -> ir.Value | None:
     return value if found is None or isinstance(found, str) else where.inputs[2]
 
 
-@form("keys-transposed", at="Reshape")
+@rewrite_rule("keys-transposed", at="Reshape")
 def keys_transposed(last: ir.Node) -> Found:
-    """Transpose in three axes between two Reshapes as one Transpose of the last two of four."""
+    """Write a Transpose in three axes between two Reshapes as one of the last two of four."""
     found = _keys_before(last)
     if found is None or isinstance(found, str):
         return found
@@ -90,9 +90,9 @@ def keys_transposed(last: ir.Node) -> Found:
     return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
 
 
-@form("heads-in-place", at="Transpose")
+@rewrite_rule("heads-in-place", at="Transpose")
 def heads_in_place(turn: ir.Node) -> Found:
-    """Heads of a single sample put before its positions by strides of a MatMul, without a copy.
+    """Put the heads of a single sample before its positions by strides of a MatMul, not a copy.
 
     onnxruntime takes a Transpose whose first axis becomes the last but one into the MatMul behind
     it; with one sample that axis can be the positions.
@@ -106,7 +106,7 @@ def heads_in_place(turn: ir.Node) -> Found:
         return "its batch is not known to be one, or its heads are not known"
     source = turn.inputs[0]
     split = producer(source, "Reshape")
-    if split is not None and source is not None and private(source):
+    if split is not None and source is not None and has_one_user(source):
         source = split.inputs[0]
 
     def make(w: Writer) -> ir.Value:
@@ -118,7 +118,7 @@ def heads_in_place(turn: ir.Node) -> Found:
 
 
 def keys_before(last: ir.Node | None) -> ir.Value | None:
-    """What is transposed in three axes up to this Reshape; None where it is something else."""
+    """Return the keys that are transposed in three axes up to this Reshape, if they are."""
     found = _keys_before(last) if last is not None and last.op_type == "Reshape" else None
     return None if isinstance(found, str) else found
 
@@ -131,9 +131,9 @@ def _keys_before(last: ir.Node) -> ir.Value | str | None:
         return None
     if rank(source) != 4:
         return None
-    there, back = items(first.inputs[1]), items(last.inputs[1])
+    there, back = shape_items(first.inputs[1]), shape_items(last.inputs[1])
     if there is None or back is None or len(there) != 3 or len(back) != 4:
-        return "its shapes cannot be told"
+        return "its shapes are not known"
     sizes: list[Size] = [axis_size(source, i) for i in range(4)]
     if not _merged(there, sizes) or not _agree(back, [*sizes[:2], sizes[3], sizes[2]]):
         return "its shapes do more than merge the leading axes"
@@ -141,21 +141,21 @@ def _keys_before(last: ir.Node) -> ir.Value | str | None:
 
 
 def _merged(given: list[Size], sizes: list[Size]) -> bool:
-    """Whether three axes are the first two of four merged, and the others."""
+    """Return whether three axes are the first two of four merged, and the others."""
     lead = given[0]
     product = isinstance(sizes[0], int) and isinstance(sizes[1], int) and sizes[0] * sizes[1]
     return (lead in {-1, product}) and _agree(given[1:], sizes[2:])
 
 
 def _agree(given: list[Size], sizes: list[Size]) -> bool:
-    """Whether sizes are equal; one may be left to be computed."""
+    """Return whether sizes are equal; one may be left to be computed."""
     unknown = sum(g == -1 for g in given)
     return unknown <= 1 and all(g in {-1, s} for g, s in zip(given, sizes, strict=True))
 
 
-@form("scale-into-weights", at="Mul")
+@rewrite_rule("scale-into-weights", at="Mul")
 def scale_into_weights(mul: ir.Node) -> Found:
-    """Scale of queries or keys taken into the weight and bias that made them."""
+    """Take the scale of queries or keys into the weight and bias that made them."""
     sides = constant_side(mul)
     factor = scalar(sides[1]) if sides else None
     if sides is None or factor is None:

@@ -1,8 +1,7 @@
-"""Attention in the open form, softmax(scale Q K^T + mask) V (Vaswani et al. 2017), recognised.
+"""Recognition of attention written out as softmax(scale Q K^T + mask) V (Vaswani et al. 2017).
 
-Exporters write the scale behind the product or on both factors, the keys transposed in one step
-or in three axes between two Reshapes, and a guard against NaN behind the softmax: all are seen
-through.
+Exporters write the scale behind the product or on both factors, transpose the keys in one step or
+in three axes between two Reshapes, and guard the softmax against NaN: all of these are recognised.
 """
 
 from __future__ import annotations
@@ -31,32 +30,32 @@ HEADS_SECOND = (0, 2, 1, 3)
 
 @dataclass(frozen=True)
 class Keys:
-    """What is transposed to (batch, heads, depth, length), and the order of axes by which.
+    """Keys before they are transposed to (batch, heads, depth, length).
 
     Attributes:
-        source: as the exporter has it.
-        perm: order of axes that makes (batch, heads, length, depth) of it; None where it is so.
+        source: the tensor before the exporter's Transpose.
+        perm: order of axes that makes it (batch, heads, length, depth); None where it is already.
     """
 
     source: ir.Value
     perm: tuple[int, ...] | None
 
     def value(self, w: Writer) -> ir.Value:
-        """(batch, heads, length, depth)."""
+        """Return the keys as (batch, heads, length, depth)."""
         if self.perm is None:
             return self.source
         return w.op("Transpose", self.source, perm=self.perm)
 
 
 @dataclass(frozen=True)
-class Core:
+class AttentionCore:
     """One attention, ending in the product of probabilities and values.
 
     Attributes:
         queries: (batch, heads, rows, depth).
-        keys: how to get (batch, heads, length, depth).
+        keys: (batch, heads, length, depth) after `Keys.value`.
         values: (batch, heads, length, depth of values).
-        mask: what is added to the scores; None where nothing is.
+        mask: added to the scores; None where there is none.
         scale: factor of the product of queries and keys.
         scores: (batch, heads, rows, length) without the mask.
     """
@@ -69,8 +68,8 @@ class Core:
     scores: ir.Value
 
 
-def core_of(last: ir.Node) -> Core | str | None:
-    """The attention that ends in a MatMul; a reason where only its scores do not fit."""
+def find_attention(last: ir.Node) -> AttentionCore | str | None:
+    """Return the attention that ends in a MatMul, or the reason why its scores do not fit."""
     probabilities, values = last.inputs[:2]
     softmax = producer(unguarded(probabilities), "Softmax")
     if softmax is None or values is None or not is_float(values) or rank(values) != 4:
@@ -82,21 +81,21 @@ def core_of(last: ir.Node) -> Core | str | None:
     return _of_scores(softmax.inputs[0], values)
 
 
-def _of_scores(value: ir.Value | None, values: ir.Value) -> Core | str:
+def _of_scores(value: ir.Value | None, values: ir.Value) -> AttentionCore | str:
     scores, mask = _masked(value)
     product, scale = _scaled(scores)
     dot = producer(product, "MatMul")
     queries, of_queries = _scaled(dot.inputs[0] if dot is not None else None)
     keys, of_keys = _scaled(dot.inputs[1] if dot is not None else None)
     if scores is None or queries is None or keys is None:
-        return "its scores are no product of queries and keys"
+        return "its scores are not a product of queries and keys"
     if rank(queries) != 4 or rank(keys) != 4:
-        return "its queries or keys have not four axes"
-    return Core(queries, _keys(keys), values, mask, scale * of_queries * of_keys, scores)
+        return "its queries or keys do not have four axes"
+    return AttentionCore(queries, _keys(keys), values, mask, scale * of_queries * of_keys, scores)
 
 
 def _masked(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
-    """(scores, mask), where a product with or without a scale is what counts as scores."""
+    """Return (scores, mask); scores are a product, with or without a scale."""
     add = producer(value, "Add")
     if add is None:
         return value, None
@@ -107,7 +106,7 @@ def _masked(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
 
 
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
-    """(value, factor) of a product or quotient with one constant number."""
+    """Return (value, factor) of a product or quotient with one constant number."""
     node = producer(value, "Mul", "Div")
     sides = constant_side(node) if node is not None else None
     number = scalar(sides[1]) if sides else None
@@ -131,7 +130,7 @@ def _keys(transposed: ir.Value) -> Keys:
 
 
 def rows_of_heads(value: ir.Value | None) -> ir.Value | None:
-    """The (batch, length, heads * depth) that was split into (batch, heads, length, depth)."""
+    """Return (batch, length, heads * depth) that was split into (batch, heads, length, depth)."""
     turn = producer(value, "Transpose")
     split = producer(turn.inputs[0], "Reshape") if turn is not None else None
     if turn is None or split is None or attr(turn, "perm") != HEADS_SECOND:
@@ -140,7 +139,7 @@ def rows_of_heads(value: ir.Value | None) -> ir.Value | None:
 
 
 def rows_of_keys(keys: Keys) -> ir.Value | None:
-    """The same of keys."""
+    """Return (batch, length, heads * depth) that the keys were split from."""
     if keys.perm is None:
         return rows_of_heads(keys.source)
     split = producer(keys.source, "Reshape") if keys.perm == HEADS_SECOND else None
@@ -148,7 +147,7 @@ def rows_of_keys(keys: Keys) -> ir.Value | None:
 
 
 def _merged(split: ir.Node) -> ir.Value | None:
-    """Input of a Reshape from (batch, length, width) to (batch, length, heads, depth)."""
+    """Return the input of a Reshape from (.., width) to (.., heads, depth)."""
     source, known = split.inputs[0], dims(split.outputs[0])
     if source is None or rank(source) != 3 or known is None or len(known) != 4:
         return None

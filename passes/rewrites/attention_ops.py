@@ -1,8 +1,8 @@
-"""Attention as one operator, and open again.
+"""Attention as one operator, and written out again.
 
 The operator Attention came with opset 23; MultiHeadAttention and Attention of onnxruntime work on
-any opset, and only there. None of them keeps the scores in memory as a whole, and each brings its
-own products: whether that wins depends on lengths, heads and threads.
+any opset, and only there. None of them keeps all scores in memory, and each has its own
+kernels for the products: whether that wins depends on lengths, heads and threads.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from ..graph.queries import (
     const,
     constant_side,
     dims,
+    input_at,
     is_float,
     only_user,
     producer,
     rank,
     same_dim,
 )
-from .attention_core import HEADS_SECOND, Core, core_of, rows_of_heads, rows_of_keys
-from .rule import CONTRIB, Found, Writer, form
+from .attention_core import HEADS_SECOND, AttentionCore, find_attention, rows_of_heads, rows_of_keys
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
-@form("attention-closed", at="MatMul", back="attention-open", min_opset=23)
+@rewrite_rule("attention-closed", at="MatMul", back="attention-open", min_opset=23)
 def attention_closed(last: ir.Node) -> Found:
-    """Attention written with MatMul and Softmax as the operator Attention."""
-    core = core_of(last)
+    """Write attention made of MatMul and Softmax as the operator Attention."""
+    core = find_attention(last)
     if core is None or isinstance(core, str):
         return core
 
@@ -44,16 +45,16 @@ def attention_closed(last: ir.Node) -> Found:
     return make
 
 
-@form("attention-open", at="Attention", back="attention-closed", min_opset=23)
+@rewrite_rule("attention-open", at="Attention", back="attention-closed", min_opset=23)
 def attention_open(node: ir.Node) -> Found:
-    """The operator Attention on four axes written with MatMul and Softmax."""
+    """Write the operator Attention on four axes with MatMul and Softmax."""
     if node.domain:
         return None
     queries, keys, values = node.inputs[:3]
     reason = _not_plain(node)
     if reason:
         return reason
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    mask = input_at(node, 3)
     depth = (dims(queries) or (None,) * 4)[3]
     scale = attr(node, "scale") or (depth and 1 / math.sqrt(depth))
     if not scale:
@@ -70,7 +71,7 @@ def attention_open(node: ir.Node) -> Found:
 
 
 def _not_plain(node: ir.Node) -> str | None:
-    """Why an Attention is more than softmax(scale Q K^T + mask) V; None where it is that."""
+    """Return the reason why an Attention is more than softmax(scale Q K^T + mask) V, if it is."""
     queries, keys, values = node.inputs[:3]
     if any(v is not None and rank(v) != 4 for v in (queries, keys, values)):
         return "it has not four axes"
@@ -81,15 +82,15 @@ def _not_plain(node: ir.Node) -> str | None:
         return "it is causal or caps its scores"
     if sum(v is not None for v in node.inputs) > 4 or len(node.outputs) > 1:
         return "it has a cache or further outputs"
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    mask = input_at(node, 3)
     if mask is not None and not is_float(mask):
         return "its mask is not of numbers"
     return None
 
 
-@form("attention-multihead", at="Reshape", back="multihead-open", runtime_only=True)
+@rewrite_rule("attention-multihead", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_multihead(last: ir.Node) -> Found:
-    """Attention between the linear layers around it as MultiHeadAttention of onnxruntime."""
+    """Write attention between its linear layers as MultiHeadAttention of onnxruntime."""
     found = _between_layers(last)
     if found is None or isinstance(found, str):
         return found
@@ -108,13 +109,13 @@ def attention_multihead(last: ir.Node) -> Found:
     return make
 
 
-def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | None:
-    """(attention, its rows of queries, keys and values, heads) that ends in merging the heads."""
+def _between_layers(last: ir.Node) -> tuple[AttentionCore, list[ir.Value], int] | str | None:
+    """Return (attention, rows of queries, keys and values, heads) that ends in merging heads."""
     turn = producer(last.inputs[0], "Transpose")
     product = producer(turn.inputs[0], "MatMul") if turn is not None else None
     if turn is None or product is None or attr(turn, "perm") != HEADS_SECOND:
         return None
-    core = core_of(product)
+    core = find_attention(product)
     if core is None or isinstance(core, str) or rank(last.outputs[0]) != 3:
         return core if isinstance(core, str) else None
     rows = [rows_of_heads(core.queries), rows_of_keys(core.keys), rows_of_heads(core.values)]
@@ -127,8 +128,8 @@ def _between_layers(last: ir.Node) -> tuple[Core, list[ir.Value], int] | str | N
     return core, known, heads
 
 
-def _bias_fits(bias: ir.Value, core: Core) -> bool:
-    """Whether a mask has the rows and columns of the scores, and one or all of the heads."""
+def _bias_fits(bias: ir.Value, core: AttentionCore) -> bool:
+    """Return whether a mask has the rows and columns of the scores, and one or all heads."""
     sizes, wanted = bias.shape, core.scores.shape
     if sizes is None or wanted is None or len(sizes) != 4 or not is_float(bias):
         return False
@@ -136,16 +137,16 @@ def _bias_fits(bias: ir.Value, core: Core) -> bool:
     return exact and all(sizes[i] == 1 or same_dim(sizes[i], wanted[i]) for i in (0, 1))
 
 
-@form("multihead-open", at="MultiHeadAttention", back="attention-multihead")
+@rewrite_rule("multihead-open", at="MultiHeadAttention", back="attention-multihead")
 def multihead_open(node: ir.Node) -> Found:
-    """MultiHeadAttention of onnxruntime written with MatMul and Softmax."""
+    """Write MultiHeadAttention of onnxruntime with MatMul and Softmax."""
     heads, rows = attr(node, "num_heads"), list(node.inputs[:3])
     widths = [(dims(v) or (None,))[-1] if rank(v) == 3 else None for v in rows]
     if None in widths or len(node.outputs) > 1 or attr(node, "unidirectional", 0):
         return "its inputs are packed, it is causal, or it has further outputs"
     if any(v is not None for i, v in enumerate(node.inputs[3:], 3) if i != 5):
         return "it has a bias, a padding mask or a cache"
-    mask = node.inputs[5] if len(node.inputs) > 5 else None
+    mask = input_at(node, 5)
     depths = [(width or 0) // heads for width in widths]
     scale = attr(node, "scale") or 1 / math.sqrt(depths[0])
 
@@ -166,9 +167,9 @@ def multihead_open(node: ir.Node) -> Found:
     return make
 
 
-@form("attention-packed", at="Reshape", back="multihead-open", runtime_only=True)
+@rewrite_rule("attention-packed", at="Reshape", back="multihead-open", runtime_only=True)
 def attention_packed(last: ir.Node) -> Found:
-    """Attention with the linear layers before it as Attention of onnxruntime."""
+    """Write attention with the linear layers before it as Attention of onnxruntime."""
     found = _between_layers(last)
     if found is None or isinstance(found, str):
         return found
@@ -176,7 +177,7 @@ def attention_packed(last: ir.Node) -> Found:
     layers = [_linear(row) for row in rows]
     known = [layer for layer in layers if layer is not None]
     if len(known) < 3 or len({id(source) for source, _, _ in known}) > 1:
-        return "its queries, keys and values are no linear layers of one input"
+        return "its queries, keys and values are not linear layers of one input"
     if core.mask is not None and not _bias_fits(core.mask, core):
         return "its mask is not known to be as long and wide as the scores"
     sizes = [int(bias.shape[0]) for _, _, bias in known]
@@ -194,7 +195,7 @@ def attention_packed(last: ir.Node) -> Found:
 
 
 def _linear(value: ir.Value) -> tuple[ir.Value, Array, Array] | None:
-    """(input, weight, bias) of a MatMul and Add that one reader has."""
+    """Return (input, weight, bias) of a MatMul and Add that have one user."""
     add = producer(value, "Add")
     sides = constant_side(add) if add is not None else None
     product = producer(sides[0], "MatMul") if sides else None

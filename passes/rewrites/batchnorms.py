@@ -14,18 +14,18 @@ from ..graph.queries import (
     attr,
     const,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
+    is_zero,
     only_user,
     producer,
     same_shape,
-    zeros,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 def affine(node: ir.Node) -> tuple[Array, Array] | None:
-    """(s, t) of a BatchNormalization with constant statistics; None where it trains."""
+    """Return (s, t) of a BatchNormalization with constant statistics; None where it trains."""
     parts = [const(v) for v in node.inputs[1:5]]
     if len(parts) < 4 or any(p is None for p in parts) or attr(node, "training_mode", 0):
         return None
@@ -34,9 +34,9 @@ def affine(node: ir.Node) -> tuple[Array, Array] | None:
     return slope, shift - mean * slope
 
 
-@form("batchnorm-open", at="BatchNormalization")
+@rewrite_rule("batchnorm-open", at="BatchNormalization")
 def batchnorm_open(norm: ir.Node) -> Found:
-    """BatchNormalization as Mul and Add."""
+    """Write BatchNormalization as Mul and Add."""
     found, known = affine(norm), dims(norm.inputs[0])
     if found is None or known is None:
         return None
@@ -50,18 +50,18 @@ def batchnorm_open(norm: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-into-next-conv", at="Conv")
+@rewrite_rule("batchnorm-into-next-conv", at="Conv")
 def batchnorm_into_next_conv(conv: ir.Node) -> Found:
-    """BatchNormalization before a convolution that does not pad, taken into its weight."""
+    """Take BatchNormalization before a convolution that does not pad into its weight."""
     norm = producer(conv.inputs[0], "BatchNormalization")
-    facts = conv_facts(conv) if norm is not None else None
+    facts = conv_weights(conv) if norm is not None else None
     found = affine(norm) if norm is not None else None
     if norm is None or facts is None or found is None or len(dims(norm.inputs[0]) or ()) != 4:
         return None
     kinds, (weight, bias), (slope, shift) = conv_attrs(conv), facts, found
     if kinds["group"] != 1:
         return "it is grouped"
-    if kinds["pads"] != (0, 0, 0, 0) and not zeros(shift):
+    if kinds["pads"] != (0, 0, 0, 0) and not is_zero(shift):
         return "it pads with zeros, which the shift does not make"
     folded = weight * slope.reshape(1, -1, 1, 1)
     moved = (weight * shift.reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
@@ -76,9 +76,9 @@ def batchnorm_into_next_conv(conv: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-through-concat", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-concat", at="BatchNormalization")
 def batchnorm_through_concat(norm: ir.Node) -> Found:
-    """BatchNormalization of a Concat of channels as one for each part, for convolutions to take."""
+    """Write BatchNormalization of a Concat of channels as one for each part."""
     concat = producer(norm.inputs[0], "Concat")
     if concat is None or attr(concat, "axis") not in {1, -3} or affine(norm) is None:
         return None
@@ -102,9 +102,9 @@ def _normed(w: Writer, norm: ir.Node, parts: list[ir.Value], channels: list[int]
     return w.op("Concat", *made, like=norm.outputs[0], axis=1)
 
 
-@form("batchnorm-through-pad", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-pad", at="BatchNormalization")
 def batchnorm_through_pad(norm: ir.Node) -> Found:
-    """BatchNormalization without shift after a Pad with zeros, before it."""
+    """Move BatchNormalization without shift before the Pad with zeros that it follows."""
     pad = producer(norm.inputs[0], "Pad")
     found = affine(norm) if pad is not None else None
     if pad is None or found is None:
@@ -132,16 +132,16 @@ def batchnorm_through_pad(norm: ir.Node) -> Found:
     return make
 
 
-@form("batchnorm-through-add", at="BatchNormalization")
+@rewrite_rule("batchnorm-through-add", at="BatchNormalization")
 def batchnorm_through_add(norm: ir.Node) -> Found:
-    """BatchNormalization of a sum of convolutions as one for each term, for them to take."""
+    """Write BatchNormalization of a sum of convolutions as one for each term."""
     add, found = producer(norm.inputs[0], "Add"), affine(norm)
     if add is None or found is None:
         return None
     terms = [v for v in add.inputs if v is not None]
     convs = [producer(v, "Conv") for v in terms]
-    if any(c is None or conv_facts(c) is None for c in convs):
-        return "a term is no convolution that could take it"
+    if any(c is None or conv_weights(c) is None for c in convs):
+        return "a term is not a convolution that could take it"
     if any(only_user(v) is None for v in (add.outputs[0], *terms)):
         return "the sum or a term is read elsewhere too"
     if not all(same_shape(v, add.outputs[0]) for v in terms):

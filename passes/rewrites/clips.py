@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..graph.queries import (
     attr,
     constant_side,
+    input_at,
     is_float,
     is_scalar,
     only_user,
@@ -19,16 +20,16 @@ from ..graph.queries import (
     producer,
     scalar,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
-def bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
-    """Constant bounds of a Clip, None for an open side; None as a whole where one is computed."""
+def clip_bounds(clip: ir.Node) -> tuple[float | None, float | None] | None:
+    """Return the constant bounds of a Clip, None for an open side; None if one is computed."""
     if "min" in clip.attributes or "max" in clip.attributes:  # before opset 11
         return attr(clip, "min"), attr(clip, "max")
     found: list[float | None] = []
     for index in (1, 2):
-        value = clip.inputs[index] if len(clip.inputs) > index else None
+        value = input_at(clip, index)
         bound = None if value is None else scalar(value)
         if value is not None and bound is None:
             return None
@@ -40,10 +41,10 @@ def _limits(w: Writer, *values: float) -> list[ir.Value]:
     return [w.weight(np.array(v, np.float32), "limit") for v in values]
 
 
-@form("clip-as-min-max", at="Clip", back="clip-from-min-max", min_opset=8)
+@rewrite_rule("clip-as-min-max", at="Clip", back="clip-from-min-max", min_opset=8)
 def clip_as_min_max(clip: ir.Node) -> Found:
-    """Clip as Max and Min."""
-    limits = bounds(clip)
+    """Write Clip as Max and Min."""
+    limits = clip_bounds(clip)
     if limits is None or None in limits:
         return None if limits else "its bounds are computed"
     if not is_float(clip.inputs[0]):
@@ -57,9 +58,9 @@ def clip_as_min_max(clip: ir.Node) -> Found:
     return make
 
 
-@form("clip-from-min-max", at="Min Max", back="clip-as-min-max", min_opset=11)
+@rewrite_rule("clip-from-min-max", at="Min Max", back="clip-as-min-max", min_opset=11)
 def clip_from_min_max(last: ir.Node) -> Found:
-    """Max and Min with constants, in either order, as one Clip."""
+    """Write Max and Min with constants, in either order, as one Clip."""
     if len(last.inputs) != 2:
         return None
     outer = constant_side(last)
@@ -77,27 +78,27 @@ def clip_from_min_max(last: ir.Node) -> Found:
     return lambda w: w.op("Clip", inner[0], *_limits(w, low, high), like=last.outputs[0])
 
 
-@form("clip-as-relu", at="Clip", back="relu-as-clip")
+@rewrite_rule("clip-as-relu", at="Clip", back="relu-as-clip")
 def clip_as_relu(clip: ir.Node) -> Found:
-    """Clip from zero up as Relu."""
-    limits = bounds(clip)
+    """Write a Clip from zero up as Relu."""
+    limits = clip_bounds(clip)
     if limits is None or limits[0] != 0 or (limits[1] is not None and limits[1] < 3e38):
         return None
     return lambda w: w.op("Relu", clip.inputs[0], like=clip.outputs[0])
 
 
-@form("relu-as-clip", at="Relu", back="clip-as-relu", min_opset=11)
+@rewrite_rule("relu-as-clip", at="Relu", back="clip-as-relu", min_opset=11)
 def relu_as_clip(relu: ir.Node) -> Found:
-    """Relu as a Clip from zero up."""
+    """Write Relu as a Clip from zero up."""
     if not is_float(relu.inputs[0]):
         return "it is not float32"
     return lambda w: w.op("Clip", relu.inputs[0], *_limits(w, 0.0), like=relu.outputs[0])
 
 
-@form("relu6-split", at="Clip", min_opset=8)
+@rewrite_rule("relu6-split", at="Clip", min_opset=8)
 def relu6_split(clip: ir.Node) -> Found:
-    """Clip from zero to a bound as Relu and Min, so that the Relu joins the convolution."""
-    limits = bounds(clip)
+    """Write a Clip from zero to a bound as Relu and Min, so that the Relu joins the convolution."""
+    limits = clip_bounds(clip)
     if limits is None or limits[0] != 0 or limits[1] is None or not is_float(clip.inputs[0]):
         return None
     top = limits[1]
@@ -106,10 +107,10 @@ def relu6_split(clip: ir.Node) -> Found:
     )
 
 
-@form("relu-into-clip", at="Clip")
+@rewrite_rule("relu-into-clip", at="Clip")
 def relu_into_clip(clip: ir.Node) -> Found:
-    """Relu before a Clip from zero, which does nothing there, left out."""
-    relu, limits = producer(clip.inputs[0], "Relu"), bounds(clip)
+    """Leave out a Relu before a Clip from zero, which does nothing there."""
+    relu, limits = producer(clip.inputs[0], "Relu"), clip_bounds(clip)
     if relu is None:
         return None
     if limits is None or limits[0] is None or limits[0] < 0:
@@ -117,9 +118,9 @@ def relu_into_clip(clip: ir.Node) -> Found:
     return lambda w: w.op("Clip", relu.inputs[0], *clip.inputs[1:], like=clip.outputs[0])
 
 
-@form("hardsigmoid-open", at="HardSigmoid", back="hardsigmoid-closed", min_opset=11)
+@rewrite_rule("hardsigmoid-open", at="HardSigmoid", back="hardsigmoid-closed", min_opset=11)
 def hardsigmoid_open(node: ir.Node) -> Found:
-    """HardSigmoid as multiplication, addition and Clip."""
+    """Write HardSigmoid as multiplication, addition and Clip."""
     alpha, beta = attr(node, "alpha", 0.2), attr(node, "beta", 0.5)
     if not is_float(node.inputs[0]):
         return "it is not float32"
@@ -133,27 +134,27 @@ def hardsigmoid_open(node: ir.Node) -> Found:
     return make
 
 
-@form("hardsigmoid-closed", at="Div Mul", back="hardsigmoid-open")
+@rewrite_rule("hardsigmoid-closed", at="Div Mul", back="hardsigmoid-open")
 def hardsigmoid_closed(last: ir.Node) -> Found:
-    """Clip of x + 3 from 0 to 6, divided by 6, as HardSigmoid."""
+    """Write Clip of x + 3 from 0 to 6, divided by 6, as HardSigmoid."""
     source = _open_hardsigmoid(last)
     if source is None or not is_float(source):
         return None
     return lambda w: w.op("HardSigmoid", source, like=last.outputs[0], alpha=1 / 6, beta=0.5)
 
 
-@form("hardswish-closed", at="Mul Div", back="hardswish-open", min_opset=14)
+@rewrite_rule("hardswish-closed", at="Mul Div", back="hardswish-open", min_opset=14)
 def hardswish_closed(last: ir.Node) -> Found:
-    """Product of x and its HardSigmoid, open or closed, as HardSwish."""
+    """Write the product of x and its HardSigmoid, open or closed, as HardSwish."""
     source = _hardswish_by_sigmoid(last) or _hardswish_by_clip(last)
     if source is None or not is_float(source):
         return None
     return lambda w: w.op("HardSwish", source, like=last.outputs[0])
 
 
-@form("hardswish-open", at="HardSwish", back="hardswish-closed")
+@rewrite_rule("hardswish-open", at="HardSwish", back="hardswish-closed")
 def hardswish_open(node: ir.Node) -> Found:
-    """HardSwish as x times HardSigmoid of x."""
+    """Write HardSwish as x times HardSigmoid of x."""
 
     def make(w: Writer) -> ir.Value:
         gate = w.op("HardSigmoid", node.inputs[0], like=node.outputs[0], alpha=1 / 6, beta=0.5)
@@ -181,7 +182,7 @@ def _hardswish_by_sigmoid(mul: ir.Node) -> ir.Value | None:
 
 
 def _hardswish_by_clip(last: ir.Node) -> ir.Value | None:
-    """(x * Clip(x + 3, 0, 6)) / 6, the division as a product too."""
+    """Return the x of (x * Clip(x + 3, 0, 6)) / 6, where the division may be a product."""
     inner = _over_six(last)
     mul = producer(inner, "Mul")
     if mul is None or inner is None or only_user(inner) is not last:
@@ -198,7 +199,7 @@ def _open_hardsigmoid(last: ir.Node) -> ir.Value | None:
 
 
 def _over_six(node: ir.Node) -> ir.Value | None:
-    """What a node divides by six."""
+    """Return the value that a node divides by six."""
     a, b = pair(node)
     if node.op_type == "Div":
         return a if is_scalar(b, 6.0) else None
@@ -207,9 +208,9 @@ def _over_six(node: ir.Node) -> ir.Value | None:
 
 
 def _clip_of_three(value: ir.Value) -> ir.Value | None:
-    """The x of Clip(x + 3, 0, 6)."""
+    """Return the x of Clip(x + 3, 0, 6)."""
     clip = producer(value, "Clip")
-    if clip is None or bounds(clip) != (0.0, 6.0):
+    if clip is None or clip_bounds(clip) != (0.0, 6.0):
         return None
     add = producer(clip.inputs[0], "Add")
     sides = constant_side(add) if add is not None else None

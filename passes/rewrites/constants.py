@@ -1,6 +1,6 @@
-"""Chains of constants, such as masks, computed once and for all.
+"""Constant folding of what masks and shapes are made of.
 
-onnxruntime folds them too, while it loads; some runtimes do not, and later rules see a constant.
+onnxruntime folds them too while it loads; some runtimes do not, and later rules see a constant.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import const
-from .rule import Found, form
+from ..graph.queries import const, is_onnx_op, opset
+from .rule import Found, rewrite_rule
 
-#: What masks and shapes are made of; none of it random or dependent on the machine.
+#: Operators of masks and shapes; none of them is random or depends on the machine.
 FOLDABLE = (
     "Add And Cast Concat ConstantOfShape Div Equal Expand Gather Greater GreaterOrEqual Less "
     "LessOrEqual Mul Not Or Range Reshape Slice Squeeze Sub Tile Transpose Unsqueeze Where"
@@ -23,10 +23,10 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 16
 
 
-@form("constants-folded", at=FOLDABLE)
+@rewrite_rule("constants-folded", at=FOLDABLE)
 def constants_folded(node: ir.Node) -> Found:
-    """A result that depends on constants only, as a weight."""
-    if node.domain not in {"", "ai.onnx"} or not node.inputs:
+    """Store a result that depends on constants only as a weight."""
+    if not is_onnx_op(node) or not node.inputs:
         return None
     array = _value_of(node.outputs[0], MAX_DEPTH)
     if array is None:
@@ -61,7 +61,6 @@ def _computed(node: ir.Node, inputs: list[Array | None]) -> Array | None:
     proto.ClearField("output")
     proto.input.extend(names)
     proto.output.append("o")
-    version = node.graph.opset_imports.get("", 1) if node.graph else 1
     feeds: dict[str, Array] = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
     infos = [
         onnx.helper.make_tensor_value_info(
@@ -70,6 +69,6 @@ def _computed(node: ir.Node, inputs: list[Array | None]) -> Array | None:
         for n, a in feeds.items()
     ]
     graph = onnx.helper.make_graph([proto], "one", infos, [onnx.ValueInfoProto(name="o")])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset(node))])
     results = list(ReferenceEvaluator(model).run(None, feeds))
     return np.asarray(results[0])

@@ -14,29 +14,29 @@ from ..graph.queries import (
     const,
     constant_side,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
     is_float,
     only_user,
     producer,
     rank,
 )
-from .rule import CONTRIB, Found, Writer, form
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 from .selections import split_sizes
 
 #: Channels of an image that fill a word of int8.
 WORD = 4
 
 
-@form("conv-split", at="Split", back="convs-merged", min_opset=13)
+@rewrite_rule("conv-split", at="Split", back="convs-merged", min_opset=13)
 def conv_split(split: ir.Node) -> Found:
-    """Convolution and a Split of its channels as one convolution for each part."""
+    """Write a convolution and a Split of its channels as one convolution for each part."""
     conv, found = producer(split.inputs[0], "Conv"), split_sizes(split)
-    facts = conv_facts(conv) if conv is not None else None
+    facts = conv_weights(conv) if conv is not None else None
     if conv is None or facts is None or rank(split.inputs[0]) != 4:
         return None
     if found is None or found[0] != 1:
-        return "it does not share out the channels in known sizes"
+        return "it does not split the channels in known sizes"
     if conv_attrs(conv)["group"] != 1 or only_user(conv.outputs[0]) is None:
         return "its convolution is grouped, or read elsewhere too"
     (weight, bias), plain = facts, written_attrs(conv)
@@ -54,9 +54,9 @@ def conv_split(split: ir.Node) -> Found:
     return make
 
 
-@form("grouped-from-convs", at="Concat", back="grouped-as-convs", min_opset=13)
+@rewrite_rule("grouped-from-convs", at="Concat", back="grouped-as-convs", min_opset=13)
 def grouped_from_convs(concat: ir.Node) -> Found:
-    """Split, an equal convolution for each part, Concat as one grouped convolution."""
+    """Write Split, an equal convolution for each part, Concat as one grouped convolution."""
     convs = [producer(v, "Conv") for v in concat.inputs]
     nodes = [c for c in convs if c is not None]
     split = producer(nodes[0].inputs[0], "Split") if nodes else None
@@ -64,7 +64,7 @@ def grouped_from_convs(concat: ir.Node) -> Found:
         return None
     if [c.inputs[0] for c in nodes] != list(split.outputs) or rank(split.inputs[0]) != 4:
         return "its convolutions do not take the parts in order"
-    facts = [f for c in nodes if (f := conv_facts(c)) is not None]
+    facts = [f for c in nodes if (f := conv_weights(c)) is not None]
     kinds = [written_attrs(c) for c in nodes]
     alike = len(facts) == len(nodes) and len({f[0].shape for f in facts}) == 1
     if not alike or any(k != kinds[0] for k in kinds) or kinds[0]["group"] != 1:
@@ -82,10 +82,10 @@ def grouped_from_convs(concat: ir.Node) -> Found:
     return make
 
 
-@form("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
+@rewrite_rule("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
 def pointwise_as_matmul(conv: ir.Node) -> Found:
-    """1x1 Conv of an image as MatMul of its weight and the pixels in columns."""
-    facts = conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
+    """Write a 1x1 Conv of an image as MatMul of its weight and the pixels in columns."""
+    facts = conv_weights(conv) if rank(conv.inputs[0]) == 4 else None
     sizes, kinds = dims(conv.inputs[0]), conv_attrs(conv)
     if facts is None or sizes is None or facts[0].shape[2:] != (1, 1) or sizes[2:] == (1, 1):
         return None
@@ -108,9 +108,9 @@ def pointwise_as_matmul(conv: ir.Node) -> Found:
     return make
 
 
-@form("pointwise-from-matmul", at="Reshape", back="pointwise-as-matmul")
+@rewrite_rule("pointwise-from-matmul", at="Reshape", back="pointwise-as-matmul")
 def pointwise_from_matmul(last: ir.Node) -> Found:
-    """Pixels in columns, MatMul of a weight and them, back to an image, as a 1x1 Conv."""
+    """Write pixels in columns, MatMul of a weight and them, back to an image, as a 1x1 Conv."""
     found = _columns(last)
     if found is None:
         return None
@@ -135,7 +135,7 @@ def pointwise_from_matmul(last: ir.Node) -> Found:
 
 
 def _columns(last: ir.Node) -> tuple[ir.Node, ir.Node, Array, Array | None] | None:
-    """(product, Reshape to columns, weight, bias as a column) of what is shaped to an image."""
+    """Return (product, Reshape to columns, weight, bias as a column) of a product as an image."""
     add, bias = producer(last.inputs[0], "Add"), None
     product = producer(last.inputs[0], "MatMul")
     if add is not None:
@@ -150,10 +150,10 @@ def _columns(last: ir.Node) -> tuple[ir.Node, ir.Node, Array, Array | None] | No
     return product, flat, weight, bias
 
 
-@form("image-to-word", at="Conv", min_opset=11)
+@rewrite_rule("image-to-word", at="Conv", min_opset=11)
 def image_to_word(conv: ir.Node) -> Found:
-    """First convolution of an image with its channels filled up to four with zeros."""
-    source, facts = conv.inputs[0], conv_facts(conv) if rank(conv.inputs[0]) == 4 else None
+    """Fill the channels of an image up to four with zeros for its first convolution."""
+    source, facts = conv.inputs[0], conv_weights(conv) if rank(conv.inputs[0]) == 4 else None
     if source is None or facts is None or not source.is_graph_input() or not is_float(source):
         return None
     extra = -facts[0].shape[1] % WORD
@@ -170,12 +170,12 @@ def image_to_word(conv: ir.Node) -> Found:
     return make
 
 
-@form("qlinearconv-channels-last", at="QLinearConv", runtime_only=True)
+@rewrite_rule("qlinearconv-channels-last", at="QLinearConv", runtime_only=True)
 def qlinearconv_channels_last(conv: ir.Node) -> Found:
-    """QLinearConv between Transposes in onnxruntime's form with channels last."""
+    """Write QLinearConv in onnxruntime's layout with channels last, between Transposes."""
     if conv.domain or rank(conv.inputs[0]) != 4:
         return None
-    # Where the runtime makes QLinearConv of Q/DQ pairs itself, it writes this form by itself too.
+    # onnxruntime writes this layout by itself where it makes QLinearConv of Q/DQ pairs.
     plain, last = written_attrs(conv), (0, 2, 3, 1)
 
     def make(w: Writer) -> ir.Value:
@@ -189,7 +189,7 @@ def qlinearconv_channels_last(conv: ir.Node) -> Found:
 
 
 def written_attrs(conv: ir.Node) -> dict[str, Any]:
-    """All attributes of a convolution, `auto_pad` as it is written."""
+    """Return all attributes of a convolution, `auto_pad` as it is written."""
     kinds = conv_attrs(conv)
     if kinds["pads"] is None:
         kinds |= {"pads": None, "auto_pad": attr(conv, "auto_pad")}

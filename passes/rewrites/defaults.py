@@ -1,8 +1,8 @@
-"""Rules that won wherever they were measured, by what a machine's kernels are chosen by.
+"""Rules that won wherever they were measured, by class of machines.
 
-They are what `ApplyRewrites` writes without a clock, and what `Tune` asks its clock about first. A
-class of machines that nothing was measured on has none: SkipLayerNormalization, whose kernel for
-the CPU is slow, is fast on a GPU.
+`ApplyRewrites` applies them without a clock, and `Tune` measures them first. A class of machines on
+which nothing was measured has none: SkipLayerNormalization, whose kernel for the CPU is slow, is
+fast on a GPU.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from trimtab.core.target import Target
 
 #: By instruction set of the CPU provider.
-USUAL: dict[str, tuple[str, ...]] = {
+PROVEN_RULES: dict[str, tuple[str, ...]] = {
     "x64": ("sum-before-norm", "heads-in-place", "shortcut-as-conv")
 }
 
 
-def usual(target: Target) -> tuple[str, ...]:
-    """Rules to write without measuring; none where nothing was measured."""
-    return USUAL.get(target.isa, ()) if target.provider == "CPUExecutionProvider" else ()
+def proven_rules(target: Target) -> tuple[str, ...]:
+    """Return the rules to apply without measuring; none where nothing was measured."""
+    return PROVEN_RULES.get(target.isa, ()) if target.provider == "CPUExecutionProvider" else ()

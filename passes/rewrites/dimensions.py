@@ -1,7 +1,7 @@
-"""What a computed shape holds: sizes that are known, and sizes of axes of other values.
+"""Elements of computed shapes: known sizes, and sizes of axes of other values.
 
 Exporters compute the target of a Reshape from Shape, Slice and Concat; a rule that asks whether two
-shapes agree has to see through that.
+shapes agree has to follow that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_DEPTH = 12
 
 @dataclass(frozen=True)
 class Axis:
-    """The size of an axis: of a value, or by the name of its symbolic dimension.
+    """Size of an axis: of a value, or by the name of its symbolic dimension.
 
     Attributes:
         of: the name of the dimension, else of the value.
@@ -32,7 +32,7 @@ Size = int | Axis
 
 
 def axis_size(value: ir.Value, index: int) -> Size:
-    """The size of one axis, as surely as it is known."""
+    """Return the size of one axis: a number, a named dimension, or the axis itself."""
     if value.shape is not None:
         size = value.shape[index]
         if isinstance(size, int):
@@ -43,10 +43,10 @@ def axis_size(value: ir.Value, index: int) -> Size:
 
 
 def sizes_of(value: ir.Value | None) -> list[Size] | None:
-    """Sizes of all axes; of a Reshape those that it is given, since inference may lose names."""
+    """Return the sizes of all axes; of a Reshape its target, since inference may lose names."""
     reshape = producer(value, "Reshape")
     if reshape is not None:
-        given = items(reshape.inputs[1])
+        given = shape_items(reshape.inputs[1])
         if given is not None and all(not isinstance(g, int) or g > 0 for g in given):
             return given
     known = rank(value)
@@ -55,8 +55,8 @@ def sizes_of(value: ir.Value | None) -> list[Size] | None:
     return [axis_size(value, i) for i in range(known)]
 
 
-def items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | None:
-    """The elements of a computed shape; None where they cannot be told."""
+def shape_items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | None:
+    """Return the elements of a computed shape; None where they are not known."""
     if value is None or depth == 0:
         return None
     known = ints(value)
@@ -78,7 +78,7 @@ def _shape(node: ir.Node, depth: int) -> list[Size] | None:  # noqa: ARG001
 
 
 def _slice(node: ir.Node, depth: int) -> list[Size] | None:
-    given = items(node.inputs[0], depth)
+    given = shape_items(node.inputs[0], depth)
     start, end = ints(node.inputs[1]), ints(node.inputs[2])
     steps = ints(node.inputs[4]) if len(node.inputs) > 4 else [1]
     if given is None or start is None or end is None or steps != [1]:
@@ -87,19 +87,19 @@ def _slice(node: ir.Node, depth: int) -> list[Size] | None:
 
 
 def _concat(node: ir.Node, depth: int) -> list[Size] | None:
-    parts = [items(v, depth) for v in node.inputs]
+    parts = [shape_items(v, depth) for v in node.inputs]
     return None if None in parts else [size for part in parts if part for size in part]
 
 
 def _gather(node: ir.Node, depth: int) -> list[Size] | None:
-    given, index = items(node.inputs[0], depth), const(node.inputs[1])
+    given, index = shape_items(node.inputs[0], depth), const(node.inputs[1])
     if given is None or index is None:
         return None
     return [given[int(i)] for i in index.reshape(-1)]
 
 
 def _same(node: ir.Node, depth: int) -> list[Size] | None:
-    return items(node.inputs[0], depth)
+    return shape_items(node.inputs[0], depth)
 
 
 _OPERATORS = {

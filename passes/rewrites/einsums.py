@@ -1,8 +1,8 @@
-"""Einsum written with Transpose and MatMul, for which there are kernels of their own.
+"""Einsum written with Transpose and MatMul, whose kernels are faster.
 
-The labels of two operands fall into four kinds: in both and in the result (batch), in both alone
-(summed), in the left or in the right one and in the result. MatMul takes (batch..., left, summed)
-and (batch..., summed, right).
+The subscripts of two operands fall into four kinds: in both and in the result (batch), in both
+alone (summed), in the left or in the right one and in the result. MatMul takes
+(batch..., left, summed) and (batch..., summed, right).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import attr, const, is_float, rank
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Labels of both operands and of the result, and the order that MatMul wants."""
+class EinsumTerms:
+    """Subscripts of both operands and of the result, and the order that MatMul needs."""
 
     left: str
     right: str
@@ -27,20 +27,20 @@ class Terms:
 
     @property
     def batch(self) -> str:
-        """Labels that all three have, in the order of the result."""
+        """Subscripts that all three have, in the order of the result."""
         return "".join(c for c in self.out if c in self.left and c in self.right)
 
     @property
     def summed(self) -> str:
-        """Labels that the result lacks."""
+        """Subscripts that the result lacks."""
         return "".join(c for c in self.left if c not in self.out)
 
     def alone(self, of: str, other: str) -> str:
-        """Labels of one operand that the other lacks, in the order of the result."""
+        """Return the subscripts of one operand that the other lacks, in the order of the result."""
         return "".join(c for c in self.out if c in of and c not in other)
 
 
-def _terms(node: ir.Node) -> Terms | str | None:
+def _terms(node: ir.Node) -> EinsumTerms | str | None:
     equation = str(attr(node, "equation", "")).replace(" ", "")
     operands, arrow, out = equation.partition("->")
     parts = operands.split(",")
@@ -50,17 +50,17 @@ def _terms(node: ir.Node) -> Terms | str | None:
         return f"it has {len(parts)} operands"
     left, right = parts
     if any(len(set(text)) < len(text) for text in (left, right, out)):
-        return "a label stands twice"
-    terms = Terms(left, right, out)
+        return "a subscript is repeated"
+    terms = EinsumTerms(left, right, out)
     only = [c for c in left + right if c not in out and not (c in left and c in right)]
     if only or len(terms.summed) != 1:
-        return "it sums over more or less than one label of both"
+        return "it sums over more or less than one subscript of both"
     return terms
 
 
-@form("einsum-as-matmul", at="Einsum")
+@rewrite_rule("einsum-as-matmul", at="Einsum")
 def einsum_as_matmul(node: ir.Node) -> Found:
-    """Einsum of two operands that sums over one label as Transpose and MatMul."""
+    """Write Einsum of two operands that sums over one subscript as Transpose and MatMul."""
     terms = _terms(node)
     if terms is None or isinstance(terms, str):
         return terms
@@ -72,7 +72,7 @@ def einsum_as_matmul(node: ir.Node) -> Found:
     # MatMul broadcasts leading axes, so a matrix serves any number of rows without batch.
     plain = len(columns) == 1 and (len(rows) == 1 or (rows and not terms.batch))
     if not plain:
-        return "its operands are no matrices"
+        return "its operands are not matrices"
     first, second = terms.batch + rows + terms.summed, terms.batch + terms.summed + columns
 
     def make(w: Writer) -> ir.Value:
@@ -84,7 +84,7 @@ def einsum_as_matmul(node: ir.Node) -> Found:
 
 
 def _ordered(w: Writer, value: ir.Value | None, have: str, want: str) -> ir.Value | None:
-    """A value with its labels in another order; a constant is turned at once."""
+    """Return a value with its axes in another order; a constant is transposed at once."""
     if have == want:
         return value
     perm = [have.index(c) for c in want]
@@ -94,9 +94,9 @@ def _ordered(w: Writer, value: ir.Value | None, have: str, want: str) -> ir.Valu
     return w.op("Transpose", value, perm=perm)
 
 
-@form("einsum-as-transpose", at="Einsum")
+@rewrite_rule("einsum-as-transpose", at="Einsum")
 def einsum_as_transpose(node: ir.Node) -> Found:
-    """Einsum of one operand that only changes the order of its axes as a Transpose."""
+    """Write Einsum of one operand that only changes the order of its axes as a Transpose."""
     have, arrow, want = str(attr(node, "equation", "")).replace(" ", "").partition("->")
     if len(node.inputs) != 1 or not arrow or "." in have:
         return None

@@ -1,7 +1,7 @@
-"""The tanh approximation of Gelu, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in its forms.
+"""Spellings of the tanh approximation of Gelu, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 
-It is another function than Gelu with Erf, up to 5e-4 apart, so no rule leads from one to the other.
-Since (1 + tanh u) / 2 = sigmoid(2u), it is x sigmoid(2u) as well.
+It differs from Gelu with Erf by up to 5e-4, so no rule leads from one to the other.
+Since (1 + tanh u) / 2 = sigmoid(2u), it equals x sigmoid(2u).
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import onnx_ir as ir
 
 from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
 from .gelus import product_factors
-from .rule import CONTRIB, Found, Make, Writer, form
+from .rule import CONTRIB, Found, Make, Writer, rewrite_rule
 
 ROOT, CUBIC, QUICK = math.sqrt(2 / math.pi), 0.044715, 1.702
 
 
-@form("gelu-tanh-closed", at="Mul", back="gelu-tanh-open", min_opset=20)
+@rewrite_rule("gelu-tanh-closed", at="Mul", back="gelu-tanh-open", min_opset=20)
 def gelu_tanh_closed(last: ir.Node) -> Found:
-    """Gelu written with Tanh as the operator Gelu, which approximates in the same way."""
+    """Write Gelu made of Tanh as the operator Gelu, which approximates in the same way."""
     source = _open_tanh(last)
     if source is None or not is_float(source):
         return None
     return lambda w: w.op("Gelu", source, like=last.outputs[0], approximate="tanh")
 
 
-@form("gelu-tanh-contrib", at="Mul Gelu", back="gelu-tanh-open", runtime_only=True)
+@rewrite_rule("gelu-tanh-contrib", at="Mul Gelu", back="gelu-tanh-open", runtime_only=True)
 def gelu_tanh_contrib(last: ir.Node) -> Found:
-    """Gelu approximated with Tanh as FastGelu of onnxruntime."""
+    """Write Gelu approximated with Tanh as FastGelu of onnxruntime."""
     source = _tanh_source(last)
     if source is None:
         return None
     return lambda w: w.op("FastGelu", source, like=last.outputs[0], domain=CONTRIB)
 
 
-@form("gelu-tanh-as-sigmoid", at="Mul Gelu", back="gelu-tanh-closed")
+@rewrite_rule("gelu-tanh-as-sigmoid", at="Mul Gelu", back="gelu-tanh-closed")
 def gelu_tanh_as_sigmoid(last: ir.Node) -> Found:
-    """Gelu approximated with Tanh as x times the Sigmoid of twice its argument."""
+    """Write Gelu approximated with Tanh as x times the Sigmoid of twice its argument."""
     x = _tanh_source(last)
     if x is None:
         return None
@@ -46,9 +46,9 @@ def gelu_tanh_as_sigmoid(last: ir.Node) -> Found:
                           like=last.outputs[0])  # fmt: skip
 
 
-@form("gelu-tanh-open", at="Gelu FastGelu", back="gelu-tanh-closed")
+@rewrite_rule("gelu-tanh-open", at="Gelu FastGelu", back="gelu-tanh-closed")
 def gelu_tanh_open(gelu: ir.Node) -> Found:
-    """Gelu approximated with Tanh, written with Tanh."""
+    """Write Gelu approximated with Tanh by its formula."""
     x = _tanh_source(gelu)
     if x is None:
         return None
@@ -61,9 +61,9 @@ def gelu_tanh_open(gelu: ir.Node) -> Found:
     return make
 
 
-@form("quick-gelu-contrib", at="Mul", runtime_only=True)
+@rewrite_rule("quick-gelu-contrib", at="Mul", runtime_only=True)
 def quick_gelu_contrib(last: ir.Node) -> Found:
-    """X times Sigmoid of 1.702 x, or of x, as QuickGelu of onnxruntime."""
+    """Write x times Sigmoid of 1.702 x, or of x, as QuickGelu of onnxruntime."""
     for x, gate in (pair(last), pair(last)[::-1]):
         sigmoid = producer(gate, "Sigmoid")
         if sigmoid is None or not is_float(x):
@@ -81,14 +81,14 @@ def _quick(last: ir.Node, x: ir.Value, alpha: float) -> Make:
 
 
 def _argument(w: Writer, x: ir.Value, root: float) -> ir.Value:
-    """Root (x + 0.044715 x^3), as x (root + root 0.044715 x^2)."""
+    """Write root (x + 0.044715 x^3) as x (root + root 0.044715 x^2)."""
     cubic, linear = (w.weight(np.array(v, np.float32), "gelu") for v in (root * CUBIC, root))
     square = w.op("Mul", w.op("Mul", x, x, like=x), cubic, like=x)
     return w.op("Mul", x, w.op("Add", square, linear, like=x), like=x)
 
 
 def _tanh_source(node: ir.Node) -> ir.Value | None:
-    """The x of a float Gelu by tanh, open or an operator."""
+    """Return the x of a float Gelu by tanh, written out or an operator."""
     if node.op_type == "Mul":
         source = _open_tanh(node)
     elif node.op_type == "FastGelu":
@@ -99,7 +99,7 @@ def _tanh_source(node: ir.Node) -> ir.Value | None:
 
 
 def _open_tanh(last: ir.Node) -> ir.Value | None:
-    """The x where the factors are x, 1/2 and 1 + tanh(...), in any order."""
+    """Return the x where the factors are x, 1/2 and 1 + tanh(...), in any order."""
     factors = product_factors(last, 3)
     rest = [f for f in factors if not is_scalar(f, 0.5)]
     if len(factors) != 3 or len(rest) != 2:
@@ -116,7 +116,7 @@ def _open_tanh(last: ir.Node) -> ir.Value | None:
 
 
 def _is_cubic(value: ir.Value, x: ir.Value) -> bool:
-    """Whether a value is x + 0.044715 x^3."""
+    """Return whether a value is x + 0.044715 x^3."""
     add = producer(value, "Add")
     if add is None or not any(v is x for v in add.inputs):
         return False

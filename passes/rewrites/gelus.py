@@ -1,7 +1,7 @@
-"""Gelu (Hendrycks and Gimpel 2016): x * (1 + erf(x / sqrt 2)) / 2, in the forms that exist.
+"""Spellings of Gelu (Hendrycks and Gimpel 2016), x * (1 + erf(x / sqrt 2)) / 2.
 
-The operator came with opset 20, onnxruntime has its own since long, and exporters before that
-wrote the open form, with the factors in any order.
+The operator came with opset 20; onnxruntime has long had its own, and earlier exporters wrote the
+formula, with the factors in any order.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
-from .rule import CONTRIB, Found, Writer, form
+from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
-@form("gelu-closed", at="Mul", back="gelu-open", min_opset=20)
+@rewrite_rule("gelu-closed", at="Mul", back="gelu-open", min_opset=20)
 def gelu_closed(last: ir.Node) -> Found:
-    """Gelu written with Erf as the operator Gelu."""
+    """Write Gelu made of Erf as the operator Gelu."""
     source = _open_gelu(last)
     if source is None or not is_float(source):
         return None
     return lambda w: w.op("Gelu", source, like=last.outputs[0])
 
 
-@form("gelu-contrib", at="Mul Gelu", back="gelu-open", runtime_only=True)
+@rewrite_rule("gelu-contrib", at="Mul Gelu", back="gelu-open", runtime_only=True)
 def gelu_contrib(last: ir.Node) -> Found:
-    """Gelu as onnxruntime's own operator."""
+    """Write Gelu as onnxruntime's own operator."""
     if last.domain == CONTRIB:
         return None
     source = last.inputs[0] if last.op_type == "Gelu" else _open_gelu(last)
@@ -37,9 +37,9 @@ def gelu_contrib(last: ir.Node) -> Found:
     return lambda w: w.op("Gelu", source, like=last.outputs[0], domain=CONTRIB)
 
 
-@form("gelu-open", at="Gelu", back="gelu-closed")
+@rewrite_rule("gelu-open", at="Gelu", back="gelu-closed")
 def gelu_open(gelu: ir.Node) -> Found:
-    """Gelu written with Erf."""
+    """Write Gelu with Erf."""
     if attr(gelu, "approximate", "none") != "none":
         return "it is the tanh approximation"
     if not is_float(gelu.inputs[0]):
@@ -58,7 +58,7 @@ def gelu_open(gelu: ir.Node) -> Found:
 
 
 def _open_gelu(last: ir.Node) -> ir.Value | None:
-    """The x, where the factors of a product are x, 1/2 and 1 + erf(x / sqrt 2), in any order."""
+    """Return the x where the factors are x, 1/2 and 1 + erf(x / sqrt 2), in any order."""
     factors = [f for f in product_factors(last, 3) if not is_scalar(f, 0.5)]
     if len(factors) != 2 or len(product_factors(last, 3)) != 3:
         return None
@@ -74,7 +74,7 @@ def _open_gelu(last: ir.Node) -> ir.Value | None:
 
 
 def product_factors(node: ir.Node, most: int) -> list[ir.Value]:
-    """Factors of a product of products, at most that many, from the outside in."""
+    """Return at most that many factors of a product of products, from the outside in."""
     found = list(pair(node))
     while len(found) < most:
         inner = next((f for f in found if producer(f, "Mul") is not None), None)

@@ -12,16 +12,16 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.queries import const, dims, is_float, producer, rank, same_shape, scalar
-from .rule import Found, Make, Writer, form
+from .rule import Found, Make, Writer, rewrite_rule
 
 LARGE = -1e30
-#: Operators of a chain that makes a mask.
+#: Longest chain of operators that makes a mask.
 MAX_STEPS = 6
 
 
-@form("mask-as-add", at="Where", back="mask-as-where", min_opset=9)
+@rewrite_rule("mask-as-add", at="Where", back="mask-as-where", min_opset=9)
 def mask_as_add(where: ir.Node) -> Found:
-    """Where that puts a very low score at masked places as an Add of zero or that score."""
+    """Write a Where that puts a very low score at masked places as an Add of zero or that score."""
     mask, scores, low = where.inputs
     if mask is None or scores is None or scalar(scores) is not None or not is_float(scores):
         return None
@@ -40,9 +40,9 @@ def mask_as_add(where: ir.Node) -> Found:
     return make
 
 
-@form("mask-as-where", at="Add", back="mask-as-add", min_opset=9)
+@rewrite_rule("mask-as-where", at="Add", back="mask-as-add", min_opset=9)
 def mask_as_where(add: ir.Node) -> Found:
-    """Add of zero or a very low score as a Where of the scores themselves."""
+    """Write an Add of zero or a very low score as a Where of the scores themselves."""
     for scores, bias in (add.inputs, add.inputs[::-1]):
         where = producer(bias, "Where")
         if where is None or scalar(where.inputs[1]) != 0 or not is_float(scores):
@@ -56,9 +56,9 @@ def mask_as_where(add: ir.Node) -> Found:
     return None
 
 
-@form("mask-constant", at="Add")
+@rewrite_rule("mask-constant", at="Add")
 def mask_constant(add: ir.Node) -> Found:
-    """Mask of constants that is expanded to the batch as one weight; none where it is zero."""
+    """Store a constant mask that is expanded to the batch as one weight; drop one of zeros."""
     for scores, bias in (add.inputs, add.inputs[::-1]):
         if scores is None or const(scores) is not None or not is_float(scores):
             continue
@@ -78,7 +78,7 @@ def _with_constant(add: ir.Node, scores: ir.Value, mask: Array) -> Make:
 
 
 def _unexpanded(value: ir.Value | None, steps: int) -> Array | None:
-    """What a chain of Where, Not and Expand over constants holds, before it is expanded."""
+    """Compute a chain of Where, Not and Expand over constants, without its Expand."""
     known = const(value)
     if known is not None or steps == 0:
         return known
@@ -97,7 +97,7 @@ def _unexpanded(value: ir.Value | None, steps: int) -> Array | None:
 
 
 def _broadcasts(shape: tuple[int, ...], scores: ir.Value) -> bool:
-    """Whether adding a constant of that shape leaves the shape of the scores as it is."""
+    """Return whether adding a constant of that shape leaves the shape of the scores alone."""
     known = dims(scores)
     if known is None or len(known) < len(shape):
         return False

@@ -5,21 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, dims, ints, is_float, opset, rank
-from .rule import Found, Make, Writer, form
+from ..graph.queries import attr, axes_of, dims, is_float, opset, rank
+from .rule import Found, Make, Writer, rewrite_rule
 
 
 def _axes(node: ir.Node) -> list[int] | None:
-    """Axes of a reduction with four axes: an attribute before opset 18, an input since."""
-    given = attr(node, "axes")
-    if given is None and len(node.inputs) > 1:
-        given = ints(node.inputs[1])
-    return None if given is None else sorted(int(a) % 4 for a in given)
+    """Return the axes of a reduction of four axes, counted from the front and sorted."""
+    given = axes_of(node)
+    return None if given is None else sorted(a % 4 for a in given)
 
 
-@form("mean-as-pool", at="ReduceMean", back="pool-as-mean")
+@rewrite_rule("mean-as-pool", at="ReduceMean", back="pool-as-mean")
 def mean_as_pool(mean: ir.Node) -> Found:
-    """ReduceMean over both spatial axes as GlobalAveragePool."""
+    """Write ReduceMean over both spatial axes as GlobalAveragePool."""
     source = mean.inputs[0]
     if rank(source) != 4 or _axes(mean) != [2, 3]:
         return None
@@ -39,23 +37,23 @@ def mean_as_pool(mean: ir.Node) -> Found:
     return make
 
 
-@form("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
+@rewrite_rule("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
 def pool_as_mean(pool: ir.Node) -> Found:
-    """GlobalAveragePool as ReduceMean over both spatial axes."""
+    """Write GlobalAveragePool as ReduceMean over both spatial axes."""
     if rank(pool.inputs[0]) != 4:
         return None
     return _mean(pool)
 
 
-@form("average-as-mean", at="AveragePool", back="mean-as-pool")
+@rewrite_rule("average-as-mean", at="AveragePool", back="mean-as-pool")
 def average_as_mean(pool: ir.Node) -> Found:
-    """AveragePool over the whole image as ReduceMean."""
+    """Write an AveragePool over the whole image as ReduceMean."""
     return _mean(pool) if _covers_all(pool) else None
 
 
-@form("average-as-global", at="AveragePool")
+@rewrite_rule("average-as-global", at="AveragePool")
 def average_as_global(pool: ir.Node) -> Found:
-    """AveragePool over the whole image as GlobalAveragePool."""
+    """Write an AveragePool over the whole image as GlobalAveragePool."""
     if not _covers_all(pool):
         return None
     return lambda w: w.op("GlobalAveragePool", pool.inputs[0], like=pool.outputs[0])

@@ -1,4 +1,4 @@
-"""Products of one input side by side, and as one wide product: queries, keys and values."""
+"""Products of one input, such as queries, keys and values, as one wide product and as several."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Floats32
+
 from ..graph.queries import (
     attr,
     const,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
     ints,
     is_float,
@@ -20,12 +22,12 @@ from ..graph.queries import (
     rank,
     users,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
-@form("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
+@rewrite_rule("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
 def matmuls_merged(first: ir.Node) -> Found:
-    """MatMuls of one input with constant weights as one wide MatMul and a Split."""
+    """Write MatMuls of one input with constant weights as one wide MatMul and a Split."""
     source = first.inputs[0]
     if source is None or not is_float(source):
         return None
@@ -46,16 +48,16 @@ def matmuls_merged(first: ir.Node) -> Found:
     return make
 
 
-def _weight(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+def _weight(node: ir.Node) -> Floats32 | None:
     if node.op_type != "MatMul" or node.domain:
         return None
     weight = const(node.inputs[1])
     return weight if weight is not None and weight.ndim == 2 else None
 
 
-@form("matmul-split", at="Split", back="matmuls-merged")
+@rewrite_rule("matmul-split", at="Split", back="matmuls-merged")
 def matmul_split(split: ir.Node) -> Found:
-    """Wide MatMul, its bias and a Split as one MatMul and bias for each part."""
+    """Write a wide MatMul, its bias and a Split as one MatMul and bias for each part."""
     value = split.inputs[0]
     add, bias = producer(value, "Add"), None
     if add is not None:
@@ -68,7 +70,7 @@ def matmul_split(split: ir.Node) -> Found:
         return None
     sizes = _last_axis_sizes(split, weight.shape[1])
     if sizes is None:
-        return "it does not share out the last axis in known sizes"
+        return "it does not split the last axis in known sizes"
     if only_user(value) is None or (split.inputs[0] and only_user(split.inputs[0]) is None):
         return "the wide product is read elsewhere too"
     if bias is not None and bias.shape != weight.shape[1:]:
@@ -79,8 +81,8 @@ def matmul_split(split: ir.Node) -> Found:
 def _parts(
     split: ir.Node,
     source: ir.Value | None,
-    weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    bias: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
+    weight: Floats32,
+    bias: Floats32 | None,
     sizes: Sequence[int],
 ) -> Found:
     def make(w: Writer) -> dict[ir.Value, ir.Value]:
@@ -107,9 +109,9 @@ def _last_axis_sizes(split: ir.Node, width: int) -> list[int] | None:
     return None if width % count else [width // count] * count
 
 
-@form("convs-merged", at="Concat")
+@rewrite_rule("convs-merged", at="Concat")
 def convs_merged(concat: ir.Node) -> Found:
-    """Convolutions of one input that are concatenated as one convolution."""
+    """Write convolutions of one input that are concatenated as one convolution."""
     convs = [producer(v, "Conv") for v in concat.inputs]
     if attr(concat, "axis") not in {1, -3} or len(convs) < 2 or None in convs:
         return None
@@ -117,7 +119,7 @@ def convs_merged(concat: ir.Node) -> Found:
     first = nodes[0]
     if len({id(c.inputs[0]) for c in nodes}) > 1 or len({id(c) for c in nodes}) < len(nodes):
         return None
-    facts = [f for c in nodes if (f := conv_facts(c)) is not None]
+    facts = [f for c in nodes if (f := conv_weights(c)) is not None]
     if len(facts) < len(nodes) or rank(first.inputs[0]) != 4:
         return "its weights are computed"
     kinds = [{**conv_attrs(c), "kernel": f[0].shape[2:]} for c, f in zip(nodes, facts, strict=True)]
@@ -136,9 +138,9 @@ def convs_merged(concat: ir.Node) -> Found:
     return make
 
 
-@form("grouped-as-convs", at="Conv", min_opset=13)
+@rewrite_rule("grouped-as-convs", at="Conv", min_opset=13)
 def grouped_as_convs(conv: ir.Node) -> Found:
-    """Grouped convolution as Split, a convolution for each group, Concat."""
+    """Write a grouped convolution as Split, a convolution for each group, Concat."""
     found = _grouped(conv)
     if found is None or isinstance(found, str):
         return found
@@ -165,9 +167,9 @@ def grouped_as_convs(conv: ir.Node) -> Found:
     return make
 
 
-@form("grouped-as-dense", at="Conv")
+@rewrite_rule("grouped-as-dense", at="Conv")
 def grouped_as_dense(conv: ir.Node) -> Found:
-    """Grouped convolution as a dense one whose weight is zero between groups."""
+    """Write a grouped convolution as a dense one whose weight is zero between groups."""
     found = _grouped(conv)
     if found is None or isinstance(found, str):
         return found
@@ -186,14 +188,10 @@ def grouped_as_dense(conv: ir.Node) -> Found:
     )
 
 
-def _grouped(conv: ir.Node) -> tuple[
-    np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
-    int,
-] | str | None:  # fmt: skip
+def _grouped(conv: ir.Node) -> tuple[Floats32, Floats32 | None, int] | str | None:
     if rank(conv.inputs[0]) != 4:
         return None
-    facts, kinds = conv_facts(conv), conv_attrs(conv)
+    facts, kinds = conv_weights(conv), conv_attrs(conv)
     if facts is None or kinds["group"] == 1 or dims(conv.inputs[0]) is None:
         return None
     if facts[0].shape[1] == 1:

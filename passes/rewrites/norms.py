@@ -2,7 +2,7 @@
 
 onnxruntime fuses Add + LayerNormalization into SkipLayerNormalization, whose CPU kernel took 270 us
 where both together take 80 (384 channels, 128 rows, one thread, onnxruntime 1.31). A Sum of two
-inputs is the same sum, and that fusion does not know it.
+inputs is the same sum, and that fusion does not match it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..graph.queries import users
-from .rule import Found, form
+from .rule import Found, rewrite_rule
 
 NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization"})
 
@@ -21,17 +21,17 @@ def _feeds_norm(node: ir.Node) -> bool:
     )
 
 
-@form("sum-before-norm", at="Add", back="add-before-norm", min_opset=8)
+@rewrite_rule("sum-before-norm", at="Add", back="add-before-norm", min_opset=8)
 def sum_before_norm(add: ir.Node) -> Found:
-    """Add before LayerNormalization as a Sum, so that no SkipLayerNormalization is made."""
+    """Write an Add before LayerNormalization as a Sum, which makes no SkipLayerNormalization."""
     if not _feeds_norm(add):
         return None
     return lambda w: w.op("Sum", *add.inputs, like=add.outputs[0])
 
 
-@form("add-before-norm", at="Sum", back="sum-before-norm")
+@rewrite_rule("add-before-norm", at="Sum", back="sum-before-norm")
 def add_before_norm(add: ir.Node) -> Found:
-    """Sum before LayerNormalization as an Add, so that SkipLayerNormalization is made."""
+    """Write a Sum before LayerNormalization as an Add, which makes SkipLayerNormalization."""
     if not _feeds_norm(add):
         return None
     if len(add.inputs) != 2:

@@ -1,4 +1,4 @@
-"""Pad with zeros taken into the convolution or pooling behind it, and channels filled to a block.
+"""Pads with zeros taken into the layer behind them, and channels filled up to a block.
 
 onnxruntime's blocked convolutions work on 8 or 16 channels at a time; a convolution of 10 channels
 falls back to another kernel. Channels of zeros between two convolutions change no sum.
@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import attr, conv_attrs, conv_facts, only_user, producer, rank
-from .clips import bounds
+from ..graph.queries import attr, conv_attrs, conv_weights, only_user, producer, rank
+from .clips import clip_bounds
 from .conv_parts import written_attrs
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 from .shortcuts import pads_of
 
 #: Channels that the float and int8 kernels of all targets divide by.
@@ -24,7 +24,7 @@ BLOCK = 16
 
 
 def _spatial(pad: ir.Node) -> tuple[int, ...] | str:
-    """What a Pad adds around an image, as a convolution writes it, or a reason why it does more."""
+    """Return what a Pad adds around an image, as `pads` of a Conv; a reason if it does more."""
     amounts = pads_of(pad)
     if isinstance(amounts, str):
         return amounts
@@ -36,9 +36,9 @@ def _spatial(pad: ir.Node) -> tuple[int, ...] | str:
     return (*before[2:], *after[2:])
 
 
-@form("pad-into-conv", at="Conv", back="pad-out-of-conv")
+@rewrite_rule("pad-into-conv", at="Conv", back="pad-out-of-conv")
 def pad_into_conv(conv: ir.Node) -> Found:
-    """Pad with zeros before a convolution taken into its `pads`."""
+    """Take a Pad with zeros before a convolution into its `pads`."""
     pad = producer(conv.inputs[0], "Pad")
     if pad is None:
         return None
@@ -53,9 +53,9 @@ def pad_into_conv(conv: ir.Node) -> Found:
     )
 
 
-@form("pad-out-of-conv", at="Conv", back="pad-into-conv", min_opset=11)
+@rewrite_rule("pad-out-of-conv", at="Conv", back="pad-into-conv", min_opset=11)
 def pad_out_of_conv(conv: ir.Node) -> Found:
-    """Uneven padding of a convolution as a Pad before it, so that kernels for none fit."""
+    """Write uneven padding of a convolution as a Pad before it, so that kernels for none fit."""
     if rank(conv.inputs[0]) != 4:
         return None
     kinds = conv_attrs(conv)
@@ -72,9 +72,9 @@ def pad_out_of_conv(conv: ir.Node) -> Found:
     return make
 
 
-@form("pad-into-pool", at="AveragePool MaxPool")
+@rewrite_rule("pad-into-pool", at="AveragePool MaxPool")
 def pad_into_pool(pool: ir.Node) -> Found:
-    """Pad with zeros before a pooling taken into its `pads`."""
+    """Take a Pad with zeros before a pooling into its `pads`."""
     pad = producer(pool.inputs[0], "Pad")
     if pad is None:
         return None
@@ -97,14 +97,14 @@ def pad_into_pool(pool: ir.Node) -> Found:
     )
 
 
-@form("channels-to-block", at="Conv")
+@rewrite_rule("channels-to-block", at="Conv")
 def channels_to_block(last: ir.Node) -> Found:
-    """Channels between two convolutions filled with zeros up to the block of the kernels."""
+    """Fill channels between two convolutions with zeros up to the block of the kernels."""
     chain = _chain(last)
     if chain is None or isinstance(chain, str):
         return chain
     first, between = chain
-    facts, after = conv_facts(first), conv_facts(last)
+    facts, after = conv_weights(first), conv_weights(last)
     if facts is None or after is None:
         return "its weights are computed"
     channels = facts[0].shape[0]
@@ -131,7 +131,7 @@ def channels_to_block(last: ir.Node) -> Found:
 
 
 def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
-    """(first convolution, what stands between) where channels of zeros stay zeros up to `last`."""
+    """Return (first convolution, nodes between) where channels of zeros stay so up to `last`."""
     if rank(last.inputs[0]) != 4 or conv_attrs(last)["group"] != 1:
         return None
     between: list[ir.Node] = []
@@ -141,11 +141,11 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
         if node is None or value is None or only_user(value) is None:
             return None
         if node.op_type == "Clip":
-            low, high = bounds(node) or (1.0, 0.0)
+            low, high = clip_bounds(node) or (1.0, 0.0)
             if (low or 0.0) > 0 or (high is not None and high < 0):
                 return "its Clip leaves out zero, or its bounds are computed"
         if node.op_type == "Conv":
-            weight = conv_facts(node)
+            weight = conv_weights(node)
             group = conv_attrs(node)["group"]
             if weight is None or group == 1:
                 return None if weight is None else (node, between[::-1])
@@ -156,8 +156,8 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
 
 
 def _widened(w: Writer, conv: ir.Node, value: ir.Value | None, extra: int) -> ir.Value:
-    """A convolution with further outputs of zeros; a depthwise one with further groups."""
-    facts = conv_facts(conv)
+    """Write a convolution with further outputs of zeros, a depthwise one with further groups."""
+    facts = conv_weights(conv)
     assert facts is not None
     weight: Array = np.pad(facts[0], ((0, extra), (0, 0), (0, 0), (0, 0)))
     terms = [w.weight(weight)]

@@ -5,42 +5,45 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Floats32
+
 from ..graph.queries import (
     attr,
     const,
     constant_side,
     conv_attrs,
-    conv_facts,
+    conv_weights,
     dims,
+    has_one_user,
+    input_at,
     is_float,
     only_user,
-    private,
     producer,
     rank,
     users,
 )
 from .dimensions import sizes_of
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 
-@form("gemm-from-matmul", at="Add", back="matmul-from-gemm")
+@rewrite_rule("gemm-from-matmul", at="Add", back="matmul-from-gemm")
 def gemm_from_matmul(add: ir.Node) -> Found:
-    """MatMul of two axes and its bias Add as one Gemm."""
+    """Write a MatMul of two axes and its bias Add as one Gemm."""
     found = _product_and_bias(add)
     if found is None:
         return None
     product, bias = found
     data, weight = product.inputs[:2]
     if rank(data) != 2:
-        return "its input has not two axes: Gemm takes no other"
+        return "its input does not have two axes, and Gemm takes no other"
     if rank(weight) != 2 or not is_float(data):
-        return "its weight has not two axes, or it is not float32"
+        return "its weight does not have two axes, or it is not float32"
     return lambda w: w.op("Gemm", data, weight, bias, like=add.outputs[0])
 
 
-@form("gemm-rows-from-matmul", at="Add")
+@rewrite_rule("gemm-rows-from-matmul", at="Add")
 def gemm_rows_from_matmul(add: ir.Node) -> Found:
-    """MatMul of more axes and its bias Add as Reshape, Gemm, Reshape."""
+    """Write a MatMul of more axes and its bias Add as Reshape, Gemm, Reshape."""
     found = _product_and_bias(add)
     if found is None:
         return None
@@ -63,9 +66,9 @@ def gemm_rows_from_matmul(add: ir.Node) -> Found:
     return make
 
 
-@form("matmul-from-gemm", at="Gemm", back="gemm-from-matmul")
+@rewrite_rule("matmul-from-gemm", at="Gemm", back="gemm-from-matmul")
 def matmul_from_gemm(gemm: ir.Node) -> Found:
-    """Gemm with a constant weight as MatMul and Add."""
+    """Write a Gemm with a constant weight as MatMul and Add."""
     plain = _plain_gemm(gemm)
     if plain is None or isinstance(plain, str):
         return plain
@@ -78,9 +81,9 @@ def matmul_from_gemm(gemm: ir.Node) -> Found:
     return make
 
 
-@form("matmul-from-rows", at="Reshape", back="gemm-rows-from-matmul")
+@rewrite_rule("matmul-from-rows", at="Reshape", back="gemm-rows-from-matmul")
 def matmul_from_rows(last: ir.Node) -> Found:
-    """Reshape to rows, Gemm, Reshape back as a MatMul of all axes and an Add."""
+    """Write Reshape to rows, Gemm, Reshape back as a MatMul of all axes and an Add."""
     gemm = producer(last.inputs[0], "Gemm")
     first = producer(gemm.inputs[0], "Reshape") if gemm is not None else None
     if gemm is None or first is None:
@@ -90,12 +93,12 @@ def matmul_from_rows(last: ir.Node) -> Found:
         return plain
     _, weight, bias = plain
     source, result = first.inputs[0], last.outputs[0]
-    if not private(gemm.outputs[0]):
+    if not has_one_user(gemm.outputs[0]):
         return "its rows are read elsewhere too"
     if not _same_rows(source, result):
         return "its shapes before and after are not known to agree"
     if bias is not None and rank(bias) != 1:
-        return "its bias has not one axis"
+        return "its bias does not have one axis"
 
     def make(w: Writer) -> ir.Value:
         product = w.op("MatMul", source, w.weight(weight), like=result)
@@ -104,10 +107,10 @@ def matmul_from_rows(last: ir.Node) -> Found:
     return make
 
 
-@form("conv-as-matmul", at="Conv")
+@rewrite_rule("conv-as-matmul", at="Conv")
 def conv_as_matmul(conv: ir.Node) -> Found:
-    """1x1 Conv of a 1x1 image as a MatMul of the channels."""
-    facts, kinds = conv_facts(conv), conv_attrs(conv) if rank(conv.inputs[0]) == 4 else None
+    """Write a 1x1 Conv of a 1x1 image as a MatMul of the channels."""
+    facts, kinds = conv_weights(conv), conv_attrs(conv) if rank(conv.inputs[0]) == 4 else None
     if facts is None or kinds is None or facts[0].shape[2:] != (1, 1) or kinds["group"] != 1:
         return None
     sizes = dims(conv.inputs[0]) or ()
@@ -128,9 +131,9 @@ def conv_as_matmul(conv: ir.Node) -> Found:
     return make
 
 
-@form("conv-from-matmul", at="Transpose")
+@rewrite_rule("conv-from-matmul", at="Transpose")
 def conv_from_matmul(back: ir.Node) -> Found:
-    """Transpose to channels last, MatMul, Add, Transpose back as one 1x1 Conv."""
+    """Write Transpose to channels last, MatMul, Add, Transpose back as one 1x1 Conv."""
     if attr(back, "perm") != (0, 3, 1, 2):
         return None
     add = producer(back.inputs[0], "Add")
@@ -158,7 +161,7 @@ def conv_from_matmul(back: ir.Node) -> Found:
 
 
 def _product_and_bias(add: ir.Node) -> tuple[ir.Node, ir.Value] | None:
-    """MatMul with a constant weight, and the constant vector that an Add puts on it."""
+    """Return the MatMul with a constant weight and the constant vector that an Add adds to it."""
     sides = constant_side(add)
     if sides is None:
         return None
@@ -171,12 +174,8 @@ def _product_and_bias(add: ir.Node) -> tuple[ir.Node, ir.Value] | None:
     return product, bias
 
 
-def _plain_gemm(
-    gemm: ir.Node,
-) -> (
-    tuple[ir.Value, np.ndarray[tuple[int, ...], np.dtype[np.float32]], ir.Value | None] | str | None
-):
-    """(input, weight as (in, out), bias) of a Gemm that is a linear layer."""
+def _plain_gemm(gemm: ir.Node) -> tuple[ir.Value, Floats32, ir.Value | None] | str | None:
+    """Return (input, weight as (in, out), bias) of a Gemm that is a linear layer."""
     weight = const(gemm.inputs[1])
     if weight is None:
         return None
@@ -185,11 +184,11 @@ def _plain_gemm(
     data = gemm.inputs[0]
     if not is_float(data) or data is None:
         return "it is not float32"
-    bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
+    bias = input_at(gemm, 2)
     return data, weight.T if attr(gemm, "transB", 0) else weight, bias
 
 
 def _same_rows(source: ir.Value | None, result: ir.Value) -> bool:
-    """Whether all axes but the last surely agree."""
+    """Return whether all axes but the last are known to agree."""
     before, after = sizes_of(source), sizes_of(result)
     return before is not None and after is not None and before[:-1] == after[:-1]

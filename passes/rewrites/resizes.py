@@ -1,4 +1,4 @@
-"""Nearest upsampling by whole factors, y[i, j] = x[i // s, j // t], in the forms that exist.
+"""Spellings of nearest upsampling by whole factors, y[i, j] = x[i // s, j // t].
 
 A Resize gives that where its coordinates are asymmetric and floored, as torch writes it, and where
 pixel centres are half and rounded: (i + 1/2) / s - 1/2 rounds to i // s for every whole s.
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, dims, ints, is_float, only_user, producer
-from .rule import Found, Writer, form
+from ..graph.queries import attr, const, dims, input_at, ints, is_float, only_user, producer
+from .rule import Found, Writer, rewrite_rule
 
-#: Copies of channels that DepthToSpace may need.
+#: Most copies of channels that DepthToSpace may need.
 MOST_COPIES = 16
 
 
 @dataclass(frozen=True)
-class Growth:
+class ResizeFactors:
     """Whole factors of height and width, of an image of known size."""
 
     source: ir.Value
@@ -28,7 +28,7 @@ class Growth:
     factors: tuple[int, int]
 
 
-def _growth(resize: ir.Node) -> Growth | str | None:
+def _resize_factors(resize: ir.Node) -> ResizeFactors | str | None:
     source, out = resize.inputs[0], resize.outputs[0]
     before, after = dims(source), dims(out)
     if attr(resize, "mode", "nearest") != "nearest" or source is None or before is None:
@@ -42,7 +42,7 @@ def _growth(resize: ir.Node) -> Growth | str | None:
         return "its factors are not whole, or it resizes channels"
     if not _is_floor(resize):
         return "its coordinates are rounded in another way"
-    return Growth(source, sizes[0], (sizes[1], sizes[2]), (factors[1], factors[2]))
+    return ResizeFactors(source, sizes[0], (sizes[1], sizes[2]), (factors[1], factors[2]))
 
 
 def _is_floor(resize: ir.Node) -> bool:
@@ -53,10 +53,10 @@ def _is_floor(resize: ir.Node) -> bool:
     return where == "half_pixel" and rounding in {"round_prefer_floor", "round_prefer_ceil"}
 
 
-@form("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
+@rewrite_rule("resize-as-tile", at="Resize", back="resize-from-tile", min_opset=13)
 def resize_as_tile(resize: ir.Node) -> Found:
-    """Nearest Resize by whole factors as Reshape, Tile, Reshape."""
-    grown = _growth(resize)
+    """Write a nearest Resize by whole factors as Reshape, Tile, Reshape."""
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     (h, w_), (s, t) = grown.size, grown.factors
@@ -71,9 +71,9 @@ def resize_as_tile(resize: ir.Node) -> Found:
     return make
 
 
-@form("resize-from-tile", at="Reshape", back="resize-as-tile", min_opset=13)
+@rewrite_rule("resize-from-tile", at="Reshape", back="resize-as-tile", min_opset=13)
 def resize_from_tile(last: ir.Node) -> Found:
-    """Reshape, Tile or Expand, Reshape that repeat rows and columns as a nearest Resize."""
+    """Write Reshape, Tile or Expand, Reshape that repeat rows and columns as a nearest Resize."""
     middle = producer(last.inputs[0], "Tile", "Expand")
     first = producer(middle.inputs[0], "Reshape") if middle is not None else None
     if middle is None or first is None or not is_float(first.inputs[0]):
@@ -100,10 +100,10 @@ def resize_from_tile(last: ir.Node) -> Found:
     return make
 
 
-@form("resize-as-depth-to-space", at="Resize", min_opset=11)
+@rewrite_rule("resize-as-depth-to-space", at="Resize", min_opset=11)
 def resize_as_depth_to_space(resize: ir.Node) -> Found:
-    """Nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
-    grown = _growth(resize)
+    """Write a nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     s, t = grown.factors
@@ -117,10 +117,10 @@ def resize_as_depth_to_space(resize: ir.Node) -> Found:
     return make
 
 
-@form("resize-as-conv", at="Resize", min_opset=11)
+@rewrite_rule("resize-as-conv", at="Resize", min_opset=11)
 def resize_as_conv(resize: ir.Node) -> Found:
-    """Nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
-    grown = _growth(resize)
+    """Write a nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
     if not is_float(grown.source):
@@ -132,13 +132,13 @@ def resize_as_conv(resize: ir.Node) -> Found:
     )  # fmt: skip
 
 
-@form("resize-by-scales", at="Resize", min_opset=13)
+@rewrite_rule("resize-by-scales", at="Resize", min_opset=13)
 def resize_by_scales(resize: ir.Node) -> Found:
-    """Nearest Resize to constant sizes, by its whole factors instead, which keeps a free batch."""
-    grown = _growth(resize)
+    """Write a nearest Resize to constant sizes by its whole factors, which keep a free batch."""
+    grown = _resize_factors(resize)
     if grown is None or isinstance(grown, str):
         return grown
-    sizes = resize.inputs[3] if len(resize.inputs) > 3 else None
+    sizes = input_at(resize, 3)
     if sizes is None or (const(sizes) is not None and 0 in (ints(sizes) or [])):
         return None
     kept = {name: a.value for name, a in resize.attributes.items()}

@@ -1,6 +1,6 @@
-"""What a rule is: a function that looks at one node and says how else its result can be made.
+"""Rewrite rules: functions that look at one node and say how else its result can be computed.
 
-    @form("sum-before-norm", at="Add", back="add-before-norm")
+    @rewrite_rule("sum-before-norm", at="Add", back="add-before-norm")
     def sum_before_norm(add: ir.Node) -> Found:
         '''One line that says what it writes and why that may be faster.'''
         if not feeds_norm(add):
@@ -34,16 +34,16 @@ CONTRIB = "com.microsoft"
 
 
 @dataclass(frozen=True)
-class Form:
-    """A rule.
+class RewriteRule:
+    """Exact rewrite of one pattern of operators.
 
     Attributes:
         name: in recipes, tables and on the command line.
         at: types of the operators that it looks at.
-        look: says what stands at a node.
-        back: name of the rule that writes the original form again, where there is one.
-        min_opset: lowest operator set that has the operators it writes.
-        runtime_only: whether it writes operators that only onnxruntime knows.
+        look: finds the pattern at a node.
+        back: name of the inverse rule, where there is one.
+        min_opset: lowest operator set that has the operators that it writes.
+        runtime_only: true where it writes operators that only onnxruntime has.
     """
 
     name: str
@@ -55,24 +55,26 @@ class Form:
 
     @property
     def summary(self) -> str:
-        """The first line of its documentation."""
+        """First line of its documentation."""
         return (inspect.getdoc(self.look) or "").splitlines()[0]
 
 
-def form(
+def rewrite_rule(
     name: str,
     *,
     at: str,
     back: str | None = None,
     min_opset: int = 7,
     runtime_only: bool = False,
-) -> Callable[[Look], Form]:
-    """Make a rule of a function; `at` lists operator types, separated by blanks."""
-    return lambda look: Form(name, frozenset(at.split()), look, back, min_opset, runtime_only)
+) -> Callable[[Look], RewriteRule]:
+    """Turn a function into a rule; `at` lists operator types, separated by blanks."""
+    return lambda look: RewriteRule(
+        name, frozenset(at.split()), look, back, min_opset, runtime_only
+    )
 
 
 class Writer:
-    """Writes new nodes and weights beside those that they replace.
+    """Writer of new nodes and weights beside those that they replace.
 
     Args:
         graph: where to write.
@@ -85,7 +87,7 @@ class Writer:
         self._at: ir.Node | None = None
 
     def stand_at(self, node: ir.Node) -> None:
-        """New nodes go before this one, and take their names from its output."""
+        """Put new nodes before this one, and derive their names from its output."""
         self._at = node
 
     def op(
@@ -96,7 +98,7 @@ class Writer:
         domain: str = "",
         **attributes: Any,
     ) -> ir.Value:
-        """Result of a new node with one output, of the type and shape of `like` where given."""
+        """Add a node and return its one output, of the type and shape of `like` where given."""
         return self.ops(op_type, inputs, [like], domain=domain, **attributes)[0]
 
     def ops(
@@ -108,7 +110,7 @@ class Writer:
         domain: str = "",
         **attributes: Any,
     ) -> list[ir.Value]:
-        """Results of a new node with as many outputs as `likes`."""
+        """Add a node with as many outputs as `likes` and return them."""
         assert self._at is not None
         results = [self._value(op_type, like) for like in likes]
         known = {k: v for k, v in attributes.items() if v is not None}
@@ -120,7 +122,7 @@ class Writer:
         return results
 
     def weight(self, array: NDArray[Any], hint: str = "weight") -> ir.Value:
-        """A new initializer."""
+        """Add an initializer and return it."""
         data = np.asarray(array, order="C")
         value = ir.val(self._name(hint), const_value=ir.tensor(data))
         value.const_value.name = value.name  # type: ignore[union-attr]

@@ -7,20 +7,18 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, dims, ints, opset, rank, users
-from .rule import Found, Make, Writer, form
+from ..graph.queries import attr, const, dims, input_at, ints, opset, rank, users
+from .rule import Found, Make, Writer, rewrite_rule
 from .shortcuts import FAR, slice_of
 
 
 def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
-    """Axis and sizes of the parts; None where they are not known."""
+    """Return the axis and the sizes of the parts; None where they are not known."""
     known = dims(split.inputs[0])
     if known is None:
         return None
     axis = attr(split, "axis", 0) % len(known)
-    parts = list(attr(split, "split", ())) or (
-        ints(split.inputs[1]) if len(split.inputs) > 1 else None
-    )
+    parts = list(attr(split, "split", ())) or (ints(input_at(split, 1)))
     size = known[axis]
     if parts:
         return axis, parts
@@ -30,9 +28,9 @@ def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
     return axis, [size // count] * count
 
 
-@form("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
+@rewrite_rule("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
 def slices_from_split(split: ir.Node) -> Found:
-    """Split as one Slice for each part."""
+    """Write a Split as one Slice for each part."""
     found = split_sizes(split)
     if found is None:
         return "the sizes of its parts are not known"
@@ -50,9 +48,9 @@ def slices_from_split(split: ir.Node) -> Found:
     return make
 
 
-@form("split-from-slices", at="Slice", back="slices-from-split", min_opset=13)
+@rewrite_rule("split-from-slices", at="Slice", back="slices-from-split", min_opset=13)
 def split_from_slices(first: ir.Node) -> Found:
-    """Slices that share a value out along one axis as one Split."""
+    """Write Slices that divide a value along one axis as one Split."""
     source = first.inputs[0]
     bounds = _one_axis(first)
     if source is None or bounds is None or bounds[1] != 0:
@@ -86,7 +84,7 @@ def split_from_slices(first: ir.Node) -> Found:
 
 
 def _one_axis(node: ir.Node) -> tuple[int, int, int] | None:
-    """(axis, start, end) of a Slice along one axis with step 1 and bounds from the front."""
+    """Return (axis, start, end) of a Slice along one axis with step 1 and positive bounds."""
     if node.op_type != "Slice" or rank(node.inputs[0]) is None:
         return None
     cut, reason = slice_of(node)
@@ -96,9 +94,9 @@ def _one_axis(node: ir.Node) -> tuple[int, int, int] | None:
     return (axis, start, end) if step == 1 and start >= 0 and end > start else None
 
 
-@form("slice-from-gather", at="Gather", min_opset=13)
+@rewrite_rule("slice-from-gather", at="Gather", min_opset=13)
 def slice_from_gather(gather: ir.Node) -> Found:
-    """Gather with one constant index, or with evenly spaced ones, as a Slice."""
+    """Write a Gather with one constant index, or with evenly spaced ones, as a Slice."""
     source, known = gather.inputs[0], rank(gather.inputs[0])
     indices = const(gather.inputs[1])
     if source is None or indices is None or known is None or const(source) is not None:
@@ -136,14 +134,14 @@ def _slice(
     return make
 
 
-@form("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
+@rewrite_rule("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
 def gather_from_slice(squeeze: ir.Node) -> Found:
-    """Slice of one element and Squeeze of its axis as a Gather."""
+    """Write a Slice of one element and the Squeeze of its axis as a Gather."""
     source = squeeze.inputs[0]
     cut = source.producer() if source is not None else None
     if cut is None or cut.op_type != "Slice" or opset(squeeze) < 13:
         return None
-    bounds, axes = _one_axis(cut), ints(squeeze.inputs[1]) if len(squeeze.inputs) > 1 else None
+    bounds, axes = _one_axis(cut), ints(input_at(squeeze, 1))
     if bounds is None or axes is None or bounds[2] != bounds[1] + 1:
         return None
     known = rank(cut.inputs[0]) or 1

@@ -17,28 +17,29 @@ from ..graph.queries import (
     attr,
     const,
     dims,
+    has_one_user,
+    input_at,
     ints,
     is_float,
-    private,
     producer,
     rank,
     scalar,
 )
-from .rule import Found, Writer, form
+from .rule import Found, Writer, rewrite_rule
 
 FAR = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A chain of Slices: by axis its first index, end and step."""
+class SliceChain:
+    """Chain of Slices: by axis its first index, end and step."""
 
     source: ir.Value
     axes: dict[int, tuple[int, int, int]]
 
 
 def slice_of(node: ir.Node) -> tuple[dict[int, tuple[int, int, int]], str]:
-    """(start, end, step) by axis of a Slice with constant arguments, or a reason why not."""
+    """Return (start, end, step) by axis of a constant Slice, or the reason why it is not."""
     known = rank(node.inputs[0])
     if known is None:
         return {}, "the rank is unknown"
@@ -56,14 +57,14 @@ def slice_of(node: ir.Node) -> tuple[dict[int, tuple[int, int, int]], str]:
     return {a: (b[0], b[1], b[2]) for a, b in cut.items()}, ""
 
 
-def whole(cut: tuple[int, int, int], size: int | None) -> bool:
-    """Whether a slice takes everything of its axis, its step aside."""
+def covers_axis(cut: tuple[int, int, int], size: int | None) -> bool:
+    """Return whether a slice takes all of its axis, its step aside."""
     start, end, _ = cut
     return start == 0 and (end >= FAR or (size is not None and end >= size))
 
 
-def _strided(last: ir.Node) -> Cut | str | None:
-    """The chain of Slices that ends in `last`, where it selects by steps on the spatial axes."""
+def _strided(last: ir.Node) -> SliceChain | str | None:
+    """Return the chain of Slices that ends in `last` and selects by steps."""
     axes: dict[int, tuple[int, int, int]] = {}
     node: ir.Node | None = last
     source = last.inputs[0]
@@ -73,29 +74,30 @@ def _strided(last: ir.Node) -> Cut | str | None:
             return reason
         sizes = dims(node.inputs[0]) or ()
         for axis, part in cut.items():
-            if part[2] == 1 and whole(part, sizes[axis]):
+            if part[2] == 1 and covers_axis(part, sizes[axis]):
                 continue
-            if axis in axes or not whole(part, sizes[axis]) or part[2] < 1:
+            if axis in axes or not covers_axis(part, sizes[axis]) or part[2] < 1:
                 return "it cuts more than a step"
             axes[axis] = part
         source = node.inputs[0]
         before = producer(source, "Slice")
-        node = before if before is not None and source is not None and private(source) else None
+        alone = source is not None and has_one_user(source)
+        node = before if alone else None
     if not axes or source is None:
         return None
-    return Cut(source, axes)
+    return SliceChain(source, axes)
 
 
-def _strides(cut: Cut) -> tuple[int, int] | None:
+def _strides(cut: SliceChain) -> tuple[int, int] | None:
     if rank(cut.source) != 4 or not set(cut.axes) <= {2, 3}:
         return None
     steps = [cut.axes.get(a, (0, FAR, 1))[2] for a in (2, 3)]
     return steps[0], steps[1]
 
 
-@form("shortcut-as-conv", at="Pad", min_opset=11)
+@rewrite_rule("shortcut-as-conv", at="Pad", min_opset=11)
 def shortcut_as_conv(pad: ir.Node) -> Found:
-    """Strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
+    """Write strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
     last = producer(pad.inputs[0], "Slice")
     cut = _strided(last) if last is not None else None
     if cut is None or isinstance(cut, str):
@@ -120,7 +122,7 @@ def shortcut_as_conv(pad: ir.Node) -> Found:
 
 
 def channel_pads(pad: ir.Node) -> tuple[int, int] | str:
-    """Zero channels that a Pad of a 4-axis value adds before and after, or why it does more."""
+    """Return the zero channels that a Pad adds before and after, or the reason if it does more."""
     amounts = pads_of(pad)
     if isinstance(amounts, str):
         return amounts
@@ -133,15 +135,15 @@ def channel_pads(pad: ir.Node) -> tuple[int, int] | str:
 
 
 def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
-    """What a Pad with zeros adds before and after each axis of four, or a reason why not."""
+    """Return what a Pad with zeros adds before and after each of four axes, or why it does not."""
     if attr(pad, "mode", "constant") != "constant":
         return "it does not pad with a constant"
     if rank(pad.inputs[0]) != 4:
-        return "it has not four axes"
-    fill = pad.inputs[2] if len(pad.inputs) > 2 else None
+        return "it does not have four axes"
+    fill = input_at(pad, 2)
     if fill is not None and scalar(fill) != 0:
-        return "it pads with something else than zero"
-    given = ints(pad.inputs[1]) if len(pad.inputs) > 1 else None
+        return "it pads with another value than zero"
+    given = ints(input_at(pad, 1))
     if given is None:
         return "its amounts are computed"
     axes = list(range(4))
@@ -157,9 +159,9 @@ def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
     return before, after
 
 
-@form("stride-as-pool", at="Slice", min_opset=10)
+@rewrite_rule("stride-as-pool", at="Slice", min_opset=10)
 def stride_as_pool(node: ir.Node) -> Found:
-    """Strided Slice on the spatial axes as a MaxPool with a 1x1 kernel."""
+    """Write a strided Slice on the spatial axes as a MaxPool with a 1x1 kernel."""
     cut = _last_cut(node)
     if cut is None or isinstance(cut, str):
         return cut
@@ -173,9 +175,9 @@ def stride_as_pool(node: ir.Node) -> Found:
     )
 
 
-@form("stride-as-conv", at="Slice", min_opset=10)
+@rewrite_rule("stride-as-conv", at="Slice", min_opset=10)
 def stride_as_conv(node: ir.Node) -> Found:
-    """Strided Slice on the spatial axes as a 1x1 Conv whose weight is the identity."""
+    """Write a strided Slice on the spatial axes as a 1x1 Conv whose weight is the identity."""
     cut = _last_cut(node)
     if cut is None or isinstance(cut, str):
         return cut
@@ -196,18 +198,18 @@ def stride_as_conv(node: ir.Node) -> Found:
     )
 
 
-def _last_cut(node: ir.Node) -> Cut | str | None:
-    """The strided chain that ends here, if none goes on behind."""
-    steps = ints(node.inputs[4]) if len(node.inputs) > 4 else None
+def _last_cut(node: ir.Node) -> SliceChain | str | None:
+    """Return the strided chain that ends here, if no Slice follows."""
+    steps = ints(input_at(node, 4))
     if not steps or max(steps) < 2:
         return None  # an ordinary Slice
     goes_on = any(use.node.op_type == "Slice" for use in node.outputs[0].uses())
     return None if goes_on else _strided(node)
 
 
-@form("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)
+@rewrite_rule("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)
 def pool_as_stride(pool: ir.Node) -> Found:
-    """MaxPool with a 1x1 kernel as a strided Slice."""
+    """Write a MaxPool with a 1x1 kernel as a strided Slice."""
     if attr(pool, "kernel_shape") != (1, 1) or len(pool.outputs) > 1:
         return None
     strides = attr(pool, "strides", (1, 1))

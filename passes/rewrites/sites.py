@@ -1,4 +1,4 @@
-"""Where a rule applies in a graph, and applying it there."""
+"""Sites of a rule in a graph, and applying it there."""
 
 from __future__ import annotations
 
@@ -9,56 +9,57 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..base import Declined
-from .rule import Form, Found, Made, Writer
+from ..graph.queries import is_onnx_op, node_label, opset
+from .rule import CONTRIB, Found, Made, RewriteRule, Writer
 
 
 @dataclass(frozen=True)
-class Site:
-    """A place where a rule applies.
+class RewriteSite:
+    """Place where a rule applies.
 
     Attributes:
-        form: the rule's name.
+        rule: name of the rule.
         value: name of the first output of the node that it looks at, which is unique in a graph.
-        node: the node's name, for people.
-        shape: operator, types and shapes, by which sites are alike.
+        node: name of the node, for messages.
+        shape: operator, types and shapes, equal for sites that are alike.
     """
 
-    form: str
+    rule: str
     value: str
     node: str
     shape: str
 
 
-def find_sites(form: Form, graph: ir.Graph) -> tuple[list[Site], list[Declined]]:
-    """The places where a rule applies, and those that it declines with the reason."""
-    sites: list[Site] = []
+def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], list[Declined]]:
+    """Return the sites where a rule applies, and those that it declines with the reason."""
+    sites: list[RewriteSite] = []
     declined: list[Declined] = []
-    for node, found in _looks(form, graph):
-        name = node.name or str(node.outputs[0].name)
+    for node, found in _looks(rule, graph):
+        name = node_label(node)
         if isinstance(found, str):
-            declined.append(Declined(name, f"{form.name}: {found}"))
+            declined.append(Declined(name, f"{rule.name}: {found}"))
         else:
-            sites.append(Site(form.name, str(node.outputs[0].name), name, describe(node)))
+            sites.append(RewriteSite(rule.name, str(node.outputs[0].name), name, site_shape(node)))
     return sites, declined
 
 
-def apply_form(form: Form, model: ir.Model, where: Collection[str] | None = None) -> int:
-    """Rewrite in place, at the named values or everywhere; the number of places rewritten."""
+def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None = None) -> int:
+    """Rewrite in place, at the named values or everywhere; return the number of rewritten sites."""
     graph = model.graph
     writer = Writer(graph)
     count = 0
     for node in list(graph):
         if node.graph is not graph or (where is not None and node.outputs[0].name not in where):
             continue
-        # Looked at again: a rewrite before it may have changed what stands here.
-        make = _look(form, node)
+        # Matched again: an earlier rewrite may have changed this node.
+        make = _look(rule, node)
         if make is None or isinstance(make, str):
             continue
         writer.stand_at(node)
         _replace(graph, node, make(writer))
         count += 1
     if count:
-        finish(model)
+        clean_up(model)
     return count
 
 
@@ -67,15 +68,15 @@ def infer_shapes(model: ir.Model) -> None:
     common.ShapeInferencePass()(model)
 
 
-def finish(model: ir.Model) -> None:
-    """Sort, drop what nothing reads any more, and infer the shapes of what is new."""
+def clean_up(model: ir.Model) -> None:
+    """Sort the graph, drop unused nodes and infer the shapes of new values, in place."""
     model.graph.sort()
     common.RemoveUnusedNodesPass()(model)
     infer_shapes(model)
 
 
-def describe(node: ir.Node) -> str:
-    """Operator, element type and shapes of the inputs of a node, as sites are alike by."""
+def site_shape(node: ir.Node) -> str:
+    """Return the operator, element type and input shapes of a node as text."""
     texts = []
     for value in node.inputs:
         if value is None or value.shape is None:
@@ -86,22 +87,23 @@ def describe(node: ir.Node) -> str:
     return f"{node.op_type} {kind.name.lower() if kind else '?'} {','.join(texts)}"
 
 
-def _looks(form: Form, graph: ir.Graph) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
+def _looks(
+    rule: RewriteRule, graph: ir.Graph
+) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
     for node in graph:
-        found = _look(form, node)
+        found = _look(rule, node)
         if found is not None:
             yield node, found
 
 
-def _look(form: Form, node: ir.Node) -> Found:
-    if node.op_type not in form.at or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+def _look(rule: RewriteRule, node: ir.Node) -> Found:
+    if node.op_type not in rule.at or not (is_onnx_op(node) or node.domain == CONTRIB):
         return None
-    found = form.look(node)
+    found = rule.look(node)
     if found is None or isinstance(found, str):
         return found
-    version = node.graph.opset_imports.get("", 1) if node.graph else 1
-    if version < form.min_opset:
-        return f"needs opset {form.min_opset}, the model has {version}"
+    if opset(node) < rule.min_opset:
+        return f"needs opset {rule.min_opset}, the model has {opset(node)}"
     return found
 
 
@@ -116,7 +118,7 @@ def _replace(graph: ir.Graph, node: ir.Node, made: Made) -> None:
 
 
 def _named_output(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
-    """A value that can take the name, type and shape of a graph output."""
+    """Return a value that has taken the name, type and shape of a graph output."""
     if new.producer() is None or new.is_graph_output() or list(new.uses()):
         copy = ir.node("Identity", [new])
         graph.insert_before(node, copy)

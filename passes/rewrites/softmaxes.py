@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, ints, is_float, opset, producer, rank
-from .rule import Found, Writer, form
+from ..graph.queries import attr, axes_of, is_float, producer, rank
+from .rule import Found, Writer, rewrite_rule
 
 
 def _axis(softmax: ir.Node) -> int | None:
-    """The axis from the front; None for an unknown rank."""
+    """Return the axis counted from the front; None for an unknown rank."""
     known = rank(softmax.inputs[0])
     return None if known is None else int(attr(softmax, "axis", -1)) % known
 
 
-@form("softmax-on-last-axis", at="Softmax", min_opset=13)
+@rewrite_rule("softmax-on-last-axis", at="Softmax", min_opset=13)
 def softmax_on_last_axis(softmax: ir.Node) -> Found:
-    """Softmax over another axis as Transpose, Softmax over the last, Transpose."""
+    """Write Softmax over another axis as Transpose, Softmax over the last, Transpose."""
     axis, known = _axis(softmax), rank(softmax.inputs[0])
     if axis is None or known is None or axis == known - 1:
         return None
@@ -31,9 +31,9 @@ def softmax_on_last_axis(softmax: ir.Node) -> Found:
     return make
 
 
-@form("softmax-open", at="Softmax", back="softmax-closed", min_opset=18)
+@rewrite_rule("softmax-open", at="Softmax", back="softmax-closed", min_opset=18)
 def softmax_open(softmax: ir.Node) -> Found:
-    """Softmax as Exp of the distance from the maximum, divided by its sum."""
+    """Write Softmax as Exp of the distance from the maximum, divided by its sum."""
     axis, x = _axis(softmax), softmax.inputs[0]
     if axis is None or not is_float(x):
         return None
@@ -48,9 +48,9 @@ def softmax_open(softmax: ir.Node) -> Found:
     return make
 
 
-@form("softmax-closed", at="Div", back="softmax-open", min_opset=13)
+@rewrite_rule("softmax-closed", at="Div", back="softmax-open", min_opset=13)
 def softmax_closed(div: ir.Node) -> Found:
-    """Exp of the distance from the maximum, divided by its sum, as Softmax."""
+    """Write Exp of the distance from the maximum, divided by its sum, as Softmax."""
     exp, total = producer(div.inputs[0], "Exp"), producer(div.inputs[1], "ReduceSum")
     sub = producer(exp.inputs[0], "Sub") if exp is not None else None
     if exp is None or total is None or sub is None or total.inputs[0] is not exp.outputs[0]:
@@ -68,11 +68,8 @@ def softmax_closed(div: ir.Node) -> Found:
 
 
 def _reduced(node: ir.Node) -> list[int] | None:
-    """Axes of a reduction that keeps them; None where it does not, or they are computed."""
+    """Return the axes of a reduction that keeps them; None if it does not, or computes them."""
     if not attr(node, "keepdims", 1):
         return None
-    given = attr(node, "axes")
-    if given is None and len(node.inputs) > 1:
-        given = ints(node.inputs[1])
-    count = rank(node.inputs[0]) if opset(node) else None
-    return None if given is None or count is None else [int(a) % count for a in given]
+    given, count = axes_of(node), rank(node.inputs[0])
+    return None if given is None or count is None else [a % count for a in given]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, only_user, producer, rank
-from .rule import Found, Writer, form
+from ..graph.queries import attr, const, is_onnx_op, only_user, producer, rank
+from .rule import Found, Writer, rewrite_rule
 
 UNARY = "Abs Ceil Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Neg Relu Sigmoid " \
     "Sign Softplus Sqrt Tanh"  # fmt: skip
@@ -14,9 +14,9 @@ BINARY = "Add Div Max Min Mul Pow Sub Sum"
 MOST = 8
 
 
-@form("transpose-pair", at="Transpose")
+@rewrite_rule("transpose-pair", at="Transpose")
 def transpose_pair(last: ir.Node) -> Found:
-    """Two Transposes in a row as one, or as none."""
+    """Write two Transposes in a row as one, or as none."""
     first = producer(last.inputs[0], "Transpose")
     if first is None:
         return None
@@ -36,14 +36,14 @@ def _named(node: ir.Node) -> bool:
     return node.outputs[0].is_graph_output()
 
 
-@form("transpose-through", at="Transpose")
+@rewrite_rule("transpose-through", at="Transpose")
 def transpose_through(last: ir.Node) -> Found:
-    """Transpose, element-wise operators, the inverse Transpose: the operators alone."""
+    """Drop a Transpose and its inverse around element-wise operators."""
     chain: list[ir.Node] = []
     value, perm = last.inputs[0], attr(last, "perm")
     while value is not None and len(chain) <= MOST:
         node = value.producer()
-        if node is None or only_user(value) is None or node.domain not in {"", "ai.onnx"}:
+        if node is None or only_user(value) is None or not is_onnx_op(node):
             return None
         if node.op_type == "Transpose":
             return _without(last, node, chain, perm)
@@ -83,7 +83,7 @@ def _without(
 
 
 def _data_input(node: ir.Node) -> int | None:
-    """Position of the one computed input of an element-wise operator; None for others."""
+    """Return the position of the one computed input of an element-wise operator."""
     if node.op_type in UNARY.split():
         return 0
     if node.op_type not in BINARY.split():
@@ -93,7 +93,7 @@ def _data_input(node: ir.Node) -> int | None:
 
 
 def _turned(w: Writer, value: ir.Value | None, perm: tuple[int, ...]) -> ir.Value | None:
-    """A constant as it is broadcast after the axes are turned back."""
+    """Transpose a constant so that it broadcasts after the axes are turned back."""
     array = const(value)
     if array is None or array.size == 1:
         return value

@@ -1,1 +1,1 @@
-"""The same function from fewer nodes: constants folded, no-ops dropped, means as pools."""
+"""Simplification of a graph: constants folded, no-ops dropped, means as pools."""

@@ -1,7 +1,7 @@
-"""Means over a whole image as GlobalAveragePool, the form that quantizes best.
+"""Means over a whole image as GlobalAveragePool, the operator that quantizes best.
 
 ReduceMean has no int8 kernel. An AveragePool whose window is the whole image has one, but gets the
-scale of its input, and a mean takes a far narrower range than what it is taken of.
+scale of its input, and the range of a mean is far narrower.
 """
 
 from __future__ import annotations
@@ -9,42 +9,41 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..base import Declined
+from ..graph.queries import attr, axes_of, is_onnx_op, node_label
 
 
 def pool_means(model: ir.Model) -> list[Declined]:
     """Replace ReduceMean and AveragePool by GlobalAveragePool where they are the same; in place.
 
-    Only over two spatial axes or more: a mean over the last axis of three is what an open
-    LayerNormalization begins with, and the runtime fuses that by its ReduceMean.
+    Only over two spatial axes or more: a mean over the last axis of three may begin a
+    LayerNormalization, which onnxruntime fuses by its ReduceMean.
     """
     declined = []
     for node in list(model.graph.all_nodes()):
         if _whole_window(node):
             _pool_all(node)
-        if node.op_type != "ReduceMean" or node.domain not in {"", "ai.onnx"}:
+        if node.op_type != "ReduceMean" or not is_onnx_op(node):
             continue
         reason = _refusal(node)
         if reason:
-            declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+            declined.append(Declined(node_label(node), reason))
         elif reason is None:
             _replace(node)
     return declined
 
 
 def _whole_window(node: ir.Node) -> bool:
-    """Whether it is an AveragePool over one window that is the whole image and nothing more."""
-    if node.op_type != "AveragePool" or node.domain not in {"", "ai.onnx"}:
+    """Return whether a node is an AveragePool over one window that is the whole image."""
+    if node.op_type != "AveragePool" or not is_onnx_op(node):
         return False
     source = node.inputs[0]
     if source is None or source.shape is None or source.dtype != ir.DataType.FLOAT:
         return False
     sizes = [size if isinstance(size, int) else None for size in source.shape][2:]
-    pads = node.attributes.get("pads")
-    padded = pads is not None and any(pads.as_ints())
-    automatic = node.attributes.get("auto_pad")
-    fixed = automatic is None or automatic.as_string() in {"NOTSET", "VALID"}
-    dilated = "dilations" in node.attributes and max(node.attributes["dilations"].as_ints()) > 1
-    whole = list(node.attributes["kernel_shape"].as_ints()) == sizes
+    padded = any(attr(node, "pads", ()))
+    fixed = attr(node, "auto_pad", "NOTSET") in {"NOTSET", "VALID"}
+    dilated = max(attr(node, "dilations", (1,))) > 1
+    whole = list(attr(node, "kernel_shape")) == sizes
     return whole and fixed and not padded and not dilated
 
 
@@ -54,9 +53,9 @@ def _pool_all(node: ir.Node) -> None:
 
 
 def _refusal(node: ir.Node) -> str | None:
-    """None where the node can be replaced, "" where it is another kind of mean, else a reason."""
+    """Return None if the node can be replaced, "" for another kind of mean, else a reason."""
     source = node.inputs[0]
-    axes = _axes(node)
+    axes = axes_of(node)
     if source is None or not axes:
         return ""
     if source.shape is None:
@@ -70,24 +69,14 @@ def _refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _axes(node: ir.Node) -> list[int]:
-    if "axes" in node.attributes:
-        return list(node.attributes["axes"].as_ints())
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    if given is None or given.const_value is None or given.is_graph_input():
-        return []
-    return [int(a) for a in given.const_value.numpy().reshape(-1)]
-
-
 def _replace(node: ir.Node) -> None:
-    """(N, C, d1 .. dk) -> (N, C, 1 .. 1), flattened to (N, C) where the axes were dropped."""
+    """Write (N, C, d1 .. dk) -> (N, C, 1 .. 1), flattened to (N, C) without keepdims."""
     source, old = node.inputs[0], node.outputs[0]
     assert source is not None
     assert source.shape is not None
-    keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
     pool = ir.node("GlobalAveragePool", [source], name=node.name)
     new_nodes = [pool]
-    if not keep:
+    if not attr(node, "keepdims", 1):
         pooled = pool.outputs[0]
         pooled.name, pooled.type = f"{old.name}_pooled", source.type
         pooled.shape = ir.Shape([*source.shape[:2], *[1] * (len(source.shape) - 2)])
@@ -97,7 +86,7 @@ def _replace(node: ir.Node) -> None:
 
 
 def _swap(node: ir.Node, new_nodes: list[ir.Node]) -> None:
-    """Put nodes in the place of one; the last makes what it made, under the same name."""
+    """Replace a node by nodes, the last of which takes over its output and the name."""
     assert node.graph is not None
     source, old, result = node.inputs[0], node.outputs[0], new_nodes[-1].outputs[0]
     assert source is not None

@@ -1,7 +1,7 @@
-"""onnxsim, imported without torch.
+"""Import of onnxsim without torch.
 
-onnxsim imports torch to ask for its bridge to PPQ, which costs seconds and needs a package that few
-have; everything else that wants torch there imports it when it is used.
+onnxsim imports torch to look for its bridge to PPQ, which costs seconds and needs a package that
+few have; everything else there imports torch on use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trimtab.core.errors import MissingExtraError
 
 
 def onnxsim() -> Any:
-    """The module.
+    """Import onnxsim and return it.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -33,12 +33,12 @@ def onnxsim() -> Any:
 
 
 def _as_it_is() -> bool:
-    """Whether nothing would be saved, or the bridge could be used."""
+    """Return whether a plain import costs nothing more, or the bridge could be used."""
     return not {"onnxsim", "torch"}.isdisjoint(sys.modules) or find_spec("ppq") is not None
 
 
 class _Without:
-    """Finds no module of a name in one thread; others import what they like."""
+    """Import hook that hides a module from one thread."""
 
     def __init__(self, name: str) -> None:
         self.name, self.thread = name, threading.get_ident()

@@ -1,4 +1,4 @@
-"""The same function with fewer nodes, in the forms that later passes and kernels know."""
+"""Simplification: fewer nodes for the same function, written as later passes and kernels expect."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Simplify(Pass):
     local functions are inlined, Constant nodes become initializers, initializers leave the input
     list, Identity, Dropout and casts to the same type go, ReduceMean over the spatial axes becomes
     GlobalAveragePool, and the operator set is raised to what quantization needs. Where onnxsim
-    fails, or its result computes something else, the pass does without it and says so.
+    fails, or its result computes something else, the pass does without it and reports that.
 
     Attributes:
         opset: lowest operator set of the result; an older model is converted.
@@ -53,8 +53,8 @@ class Simplify(Pass):
             raise OptionError("max_growth is negative", where="simplify")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The simplified graph."""
-        onnxsim()  # said before any work where it is missing
+        """Return the simplified graph."""
+        onnxsim()  # raises before any work where it is missing
         notes = _Notes()
         base = model.clone()
         notes.declined += tidy(base.ir)
@@ -67,7 +67,7 @@ class Simplify(Pass):
         return Rewrite(result, tuple(notes.declined), report)
 
     def _best(self, model: Model, proto: onnx.ModelProto, notes: _Notes, ctx: Context) -> ir.Model:
-        """The result of the first of ever smaller sets of steps that keeps the function."""
+        """Return the result of the first of ever smaller sets of steps that keeps the function."""
         raised = functools.partial(self._raise_opset, notes=notes)
         simplified = functools.partial(self._onnxsim, notes=notes)
         attempts: list[tuple[str, list[Convert]]] = [
@@ -81,7 +81,7 @@ class Simplify(Pass):
                 made = functools.reduce(lambda p, convert: convert(p), converts, proto)
                 result = self._finish(model, ir.from_proto(made), notes)
                 if not step:
-                    return result  # what the caller checks anyway
+                    return result  # the caller checks it anyway
                 self._check(model, dataclasses.replace(model, ir=result), ctx)
             except MissingExtraError:
                 raise
@@ -100,7 +100,7 @@ class Simplify(Pass):
             return proto
         source = onnx.ModelProto()
         source.CopyFrom(proto)
-        # The converter takes initializers that are no inputs from IR version 4 on only.
+        # The converter takes initializers that are not inputs from IR version 4 on only.
         source.ir_version = max(source.ir_version, 7)
         converted: onnx.ModelProto = onnx.version_converter.convert_version(source, self.opset)
         notes.texts.append(f"opset {now} raised to {self.opset}")
@@ -133,7 +133,7 @@ class Simplify(Pass):
 
 @dataclass
 class _Notes:
-    """What a run of the pass has to tell, with a way back for steps that are given up."""
+    """Notes of a run of the pass, which can be undone for steps that are given up."""
 
     texts: list[str] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
@@ -147,7 +147,7 @@ class _Notes:
 
 
 def onnx_ir_proto(model: Model) -> onnx.ModelProto:
-    """The bare graph as protobuf: lineage would only be copied about."""
+    """Return the graph without lineage as protobuf."""
     return dataclasses.replace(model, lineage=()).to_proto()
 
 

@@ -208,7 +208,7 @@ class Finetune(Pass):
         """Whether it trains for a time, in which another run takes another number of steps."""
         return self.time is not None
 
-    def settled(self, model: Model, ctx: Context) -> Finetune:
+    def resolved(self, model: Model, ctx: Context) -> Finetune:
         """The same for the number of steps that fit into the time, by the time that a few take."""
         seconds = self.seconds()
         if seconds is None:

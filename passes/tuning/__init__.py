@@ -1,1 +1,1 @@
-"""Which of several equal graphs and session options is fastest, decided by the clock."""
+"""Choice of the fastest among equivalent graphs and session options, by measurement."""

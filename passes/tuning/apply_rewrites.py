@@ -1,4 +1,4 @@
-"""Named equal forms at all their sites, without a clock: what `tune` found, made again anywhere."""
+"""Named rewrite rules applied at all their sites, without a clock, to repeat what `tune` found."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
-from ..rewrites import find_form
-from ..rewrites.defaults import usual
+from ..rewrites import find_rewrite_rule
+from ..rewrites.defaults import proven_rules
 from .candidates import Choice, build, candidates, with_shapes
 
 
 @dataclass(frozen=True)
 class ApplyRewrites(Pass):
-    """Write the model in the named equal forms, wherever they apply.
+    """Apply the named exact rewrites wherever they match.
 
     Attributes:
-        rules: rules of `passes/forms`, applied in order; where empty those that were faster in
-            every measurement on such a machine, which `passes/rewrites/defaults.py` lists.
+        rules: names of rewrite rules, applied in order; where empty those that were faster in every
+            measurement on such a machine, which `passes/rewrites/defaults.py` lists.
     """
 
     tolerance: ClassVar[float | None] = 1e-5
@@ -29,18 +29,18 @@ class ApplyRewrites(Pass):
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            find_form(rule)
+            find_rewrite_rule(rule)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph with each rule applied at all of its sites."""
-        rules = self.rules or usual(ctx.target)
+        """Return the graph with each rule applied at all of its sites."""
+        rules = self.rules or proven_rules(ctx.target)
         if not rules:
             why = "nothing was measured on such a machine; name `rules`, or use tune"
             return Rewrite(model.ir, [Declined("all sites", why)])
         made = with_shapes(model)
         found, declined = candidates(made, rules, contrib=True)
-        sites = {candidate.form: len(candidate.sites) for candidate in found}
+        sites = {candidate.rule: len(candidate.sites) for candidate in found}
         for rule in rules:
             made = build(made, [Choice(rule)]) or made if rule in sites else made
-        # Without a site the graph stays as it was, inferred shapes included.
+        # Without a site the graph stays unchanged, inferred shapes included.
         return Rewrite(made.ir if sites else model.ir, declined, {"sites": sites})

@@ -1,4 +1,4 @@
-"""What earlier runs found: gain of a rule by machine class, precision and shape of its sites."""
+"""Cache of measured gains: of a rule, by class of machines, precision and shape of its sites."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from trimtab.core.files import write_text
 from trimtab.core.target import Target, machine_class
 
 Key = tuple[str, str]
-#: Between the shape of a site and the sizes of the model's inputs, where the shape is not fixed.
+#: Separator of a site's shape and the sizes of the model's inputs, where the shape is not fixed.
 AT = "@"
-#: What a text of fixed shapes is made of.
+#: Characters of a text of fixed shapes.
 FIXED = frozenset("0123456789x,")
 
 
 @dataclass
 class Cache:
-    """Known gains; written after each one, so that an interruption loses nothing.
+    """Known gains, written after each measurement, so that an interruption loses nothing.
 
     Attributes:
-        path: the file; None keeps everything in memory.
-        place: machine class and precision.
-        sizes: of the inputs that are measured with; they tell apart what a site with free axes
-            gained. Empty where they are not known: then the least gain at any sizes counts.
-        gains: ratio by rule and site shape.
+        path: file of the cache; None keeps everything in memory.
+        place: class of machines and precision.
+        sizes: sizes of the inputs that are measured with, on which the gain of a site with free
+            axes depends. Empty where they are not known: then the least gain at any sizes counts.
+        gains: speed-up by rule and shape of the site.
     """
 
     path: Path | None
@@ -39,7 +39,7 @@ class Cache:
 
     @classmethod
     def open(cls, path: str, target: Target, *, quantized: bool, sizes: str = "") -> Cache:
-        """What the file knows of this place; nothing where it is absent or cannot be read."""
+        """Read the gains of this place; none where the file is absent or cannot be read."""
         place = f"{machine_class(target)}, {'int8' if quantized else 'float'}"
         known = _read(Path(path)).get(place, {}) if path else {}
         gains = {}
@@ -49,7 +49,7 @@ class Cache:
         return cls(Path(path) if path else None, place, sizes, gains)
 
     def known(self, rule: str, shapes: Iterable[str]) -> Ratio | None:
-        """The gain that a rule had at such sites: the least of them; None where one is unknown."""
+        """Return the least gain that a rule had at such sites; None where one is unknown."""
         found = [self._gains_at(rule, shape) for shape in shapes]
         if not found or not all(found):
             return None
@@ -63,16 +63,16 @@ class Cache:
         return [r for (name, at), r in self.gains.items() if name == rule and at.startswith(start)]
 
     def _key(self, rule: str, shape: str) -> Key:
-        """A site with free axes gains by the sizes that they take."""
+        """Return the key of a gain; with free axes it depends on the sizes of the inputs."""
         free = set(shape.partition(" ")[2].partition(" ")[2].replace("scalar", "")) - FIXED
         return rule, f"{shape} {AT} {self.sizes}" if free and self.sizes else shape
 
     def learn(self, rule: str, shapes: Iterable[str], ratio: Ratio) -> None:
-        """Note a gain that was measured."""
+        """Store a measured gain."""
         self.gains |= {self._key(rule, shape): ratio for shape in shapes}
         if self.path is None:
             return
-        # Read again: another run may have written meanwhile. A cache is worth no failure.
+        # Read again: another run may have written meanwhile. A failure to write is ignored.
         everything = _read(self.path)
         everything[self.place] = {
             f"{rule} | {shape}": [round(v, 4) for v in (r.value, r.low, r.high)]

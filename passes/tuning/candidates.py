@@ -1,4 +1,4 @@
-"""What there is to try: rules, the sites of each, and models with a choice of them applied."""
+"""Candidates of the tuner: rules with their sites, and models with a choice of them applied."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from trimtab.core.model import Model
 
 from ..base import Declined
-from ..rewrites import find_form, forms
-from ..rewrites.sites import Site, apply_form, find_sites, infer_shapes
+from ..rewrites import find_rewrite_rule, rewrite_rules
+from ..rewrites.sites import RewriteSite, apply_rule, find_sites, infer_shapes
 
-#: Operators that onnxruntime's optimizer writes, and neither exporters nor rules of ours do.
+#: Operators that onnxruntime's optimizer writes, and neither exporters nor our rules do.
 FUSED = frozenset(
     {
         "BiasGelu",
@@ -29,52 +29,52 @@ FUSED = frozenset(
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule at some of its sites.
+    """Rule at some of its sites.
 
     Attributes:
-        form: the rule's name.
+        rule: name of the rule.
         only: groups of alike sites to rewrite; all where empty.
-        without: groups to leave as they are.
+        without: groups to leave unchanged.
     """
 
-    form: str
+    rule: str
     only: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
 
     def covers(self, shape: str) -> bool:
-        """Whether sites of this shape are rewritten."""
+        """Return whether sites of this shape are rewritten."""
         return (not self.only or shape in self.only) and shape not in self.without
 
     def merged(self, other: Choice) -> Choice:
-        """Both choices of the same rule together."""
-        return Choice(self.form, self.only | other.only, self.without | other.without)
+        """Return both choices of the same rule as one."""
+        return Choice(self.rule, self.only | other.only, self.without | other.without)
 
     def __str__(self) -> str:
         parts = [f"at {', '.join(sorted(self.only))}"] if self.only else []
         parts += [f"but not at {', '.join(sorted(self.without))}"] if self.without else []
-        return " ".join([self.form, *parts])
+        return " ".join([self.rule, *parts])
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule that has sites in a model.
+    """Rule that has sites in a model.
 
     Attributes:
-        form: the rule's name.
-        sites: where it applies.
+        rule: name of the rule.
+        sites: places where it applies.
     """
 
-    form: str
-    sites: tuple[Site, ...]
+    rule: str
+    sites: tuple[RewriteSite, ...]
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The groups of alike sites."""
+        """Groups of alike sites."""
         return tuple(sorted({site.shape for site in self.sites}))
 
 
 def with_shapes(model: Model) -> Model:
-    """A copy with the shapes inferred that rules ask for."""
+    """Return a copy with inferred shapes, which rules need."""
     copy = model.clone()
     infer_shapes(copy.ir)
     return copy
@@ -83,31 +83,31 @@ def with_shapes(model: Model) -> Model:
 def candidates(
     model: Model, rules: Sequence[str] = (), *, contrib: bool = False
 ) -> tuple[list[Candidate], list[Declined]]:
-    """Rules that have sites in a model with shapes, and what they decline.
+    """Return the rules that have sites in a model with shapes, and what they decline.
 
     Args:
-        model: with shapes inferred.
+        model: model with inferred shapes.
         rules: names of the rules to look for; all where empty.
-        contrib: whether rules count that write operators of onnxruntime's own, named or not.
+        contrib: true to include rules that write onnxruntime's own operators without being named.
 
     Raises:
         OptionError: an unknown rule.
     """
-    wanted = [find_form(name) for name in rules] or [
-        form for form in forms().values() if contrib or not form.runtime_only
+    wanted = [find_rewrite_rule(name) for name in rules] or [
+        rule for rule in rewrite_rules().values() if contrib or not rule.runtime_only
     ]
     found: list[Candidate] = []
     declined: list[Declined] = []
-    for form in wanted:
-        sites, refusals = find_sites(form, model.graph)
+    for rule in wanted:
+        sites, refusals = find_sites(rule, model.graph)
         if sites:
-            found.append(Candidate(form.name, tuple(sites)))
+            found.append(Candidate(rule.name, tuple(sites)))
         declined += _summed_up(refusals)
     return found, declined
 
 
 def _summed_up(refusals: Sequence[Declined]) -> list[Declined]:
-    """One line a reason, since a pattern often stands in a model dozens of times."""
+    """Merge refusals of one reason, since a model often has a pattern dozens of times."""
     by_reason: dict[str, list[str]] = {}
     for refusal in refusals:
         by_reason.setdefault(refusal.reason, []).append(refusal.node)
@@ -118,7 +118,7 @@ def _summed_up(refusals: Sequence[Declined]) -> list[Declined]:
 
 
 def build(model: Model, choices: Sequence[Choice]) -> Model | None:
-    """A copy with the choices applied in order; None where one of them finds no site."""
+    """Return a copy with the choices applied in order; None where one of them finds no site."""
     made = model
     for choice in choices:
         step = _applied(made, choice)
@@ -129,15 +129,15 @@ def build(model: Model, choices: Sequence[Choice]) -> Model | None:
 
 
 def _applied(model: Model, choice: Choice) -> Model | None:
-    form = find_form(choice.form)
-    sites, _ = find_sites(form, model.graph)
+    rule = find_rewrite_rule(choice.rule)
+    sites, _ = find_sites(rule, model.graph)
     where = {site.value for site in sites if choice.covers(site.shape)}
-    copy = replace(model.clone(), name=f"{model.name} with {choice.form}")
-    return copy if apply_form(form, copy.ir, where) else None
+    copy = replace(model.clone(), name=f"{model.name} with {choice.rule}")
+    return copy if apply_rule(rule, copy.ir, where) else None
 
 
 def already_optimized(model: Model) -> str | None:
-    """A sign that onnxruntime's optimizer wrote the graph; None where there is none."""
+    """Return a sign that onnxruntime's optimizer wrote the graph; None where there is none."""
     for node in model.nodes():
         if node.domain.endswith("nchwc"):
             return f"node {node.name!r} is in the blocked layout of one machine"
@@ -154,5 +154,5 @@ def _integer_ops() -> frozenset[str]:
 
 
 def is_quantized(model: Model) -> bool:
-    """Whether anything in it is int8."""
+    """Return whether any operator of the model is int8."""
     return any(node.op_type in _integer_ops() for node in model.nodes())

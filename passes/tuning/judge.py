@@ -1,4 +1,4 @@
-"""Whether a candidate may be kept: its numbers, its int8 kernels, its time."""
+"""Acceptance of candidates: by their numbers, their int8 kernels and their time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
@@ -18,16 +19,16 @@ from ..base import relative_error
 
 Over = Literal["mean", "worst"]
 Goal = Literal["latency", "size", "memory", "int8"]
-#: Sessions of a screening live side by side; their weights together stay below this.
+#: Bytes of weights of all sessions of one screening, which live side by side.
 SCREEN_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class Screening:
-    """Rough speed-ups, taken side by side.
+    """Rough speed-ups, measured side by side.
 
     Attributes:
-        gains: of each model over the base.
+        gains: speed-up of each model over the base.
         doubt: ratio of two measurements of the base in the same run, 1 on a quiet machine.
     """
 
@@ -36,18 +37,18 @@ class Screening:
 
 
 @dataclass
-class Judge:
-    """Compares candidates on the same feeds and configuration.
+class CandidateJudge:
+    """Comparison of candidates on the same feeds and configuration.
 
     Attributes:
-        clock: measures.
-        config: how sessions are built.
+        clock: clock that measures.
+        config: configuration of the sessions.
         cases: feeds to measure with, one for each size that matters.
         samples: further feeds that the numbers must agree on: the user's data.
-        over: whether several cases are judged by their mean or by the worst of them.
-        goal: what a candidate must improve.
+        over: "mean" or "worst" of several cases.
+        goal: figure that a candidate must improve.
         tolerance: largest relative difference of any output.
-        quantized: whether int8 kernels have to be kept.
+        quantized: true where int8 kernels have to be kept.
     """
 
     clock: Clock
@@ -59,11 +60,12 @@ class Judge:
     tolerance: float = 1e-5
     quantized: bool = False
     _expected: list[Outputs] = field(default_factory=list)
-    _shares: dict[int, Share] = field(default_factory=dict)
-    _peaks: dict[int, int] = field(default_factory=dict)
+    # By the model itself, held weakly: the address of a dropped candidate goes to the next one.
+    _shares: WeakKeyDictionary[Model, Share] = field(default_factory=WeakKeyDictionary)
+    _peaks: WeakKeyDictionary[Model, int] = field(default_factory=WeakKeyDictionary)
 
     def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
-        """Rough speed-up of each model over the base, from medians taken side by side."""
+        """Measure rough speed-ups of the models over the base, from medians taken side by side."""
         gains: list[float] = []
         doubts: list[float] = []
         per_chunk = max(1, int(SCREEN_BYTES / max(1, base.weight_bytes)) - 2)
@@ -82,14 +84,15 @@ class Judge:
     def _side_by_side(
         self, base: Model, models: Sequence[Model], feeds: Feeds, seconds: float
     ) -> tuple[list[float], float]:
-        """Log speed-ups, and how far two measurements of the base itself are apart."""
-        # The base twice: where even that differs, no rough figure of this run rejects anything.
-        arms = [base, base, *models]
-        one, two, *others = map(math.log, self.clock.median_ns(arms, feeds, self.config, seconds))
+        """Measure log speed-ups, and the distance of two measurements of the base itself."""
+        # The base twice: where even these differ, no rough figure of this run rejects anything.
+        contenders = [base, base, *models]
+        medians = self.clock.median_ns(contenders, feeds, self.config, seconds)
+        one, two, *others = map(math.log, medians)
         return [(one + two) / 2 - log for log in others], abs(one - two)
 
     def compare(self, base: Model, candidate: Model, seconds: float) -> Ratio:
-        """Speed-up of the candidate over all cases."""
+        """Measure the speed-up of the candidate over all cases."""
         share = seconds / len(self.cases)
         ratios = [
             self.clock.compare(base, candidate, feeds, self.config, share) for feeds in self.cases
@@ -108,7 +111,7 @@ class Judge:
         )
 
     def difference(self, original: Model, candidate: Model) -> float:
-        """Largest relative difference of any output, onnxruntime's own fusions left out."""
+        """Return the largest relative difference of any output, without onnxruntime's fusions."""
         plain = SessionConfig(provider=self.config.provider, level="basic")
         feeds = [*self.cases, *self.samples]
         if not self._expected:
@@ -123,7 +126,7 @@ class Judge:
         )
 
     def objection(self, original: Model, current: Model, candidate: Model) -> str | None:
-        """Why a candidate may not be kept whatever its time; None where nothing is against it."""
+        """Return why a candidate may not be kept whatever its time; None where it may."""
         try:
             error = self.difference(original, candidate)
         except RunError as refused:
@@ -145,7 +148,7 @@ class Judge:
         return None
 
     def improves(self, current: Model, candidate: Model, ratio: Ratio) -> bool:
-        """Whether a candidate serves the goal, beyond doubt where that is time."""
+        """Return whether a candidate improves the goal, with statistical certainty for time."""
         if self.goal == "latency":
             return ratio.faster
         if ratio.slower:
@@ -158,12 +161,11 @@ class Judge:
         return (-after.leftover_qdq, after.int8_share) > (-before.leftover_qdq, before.int8_share)
 
     def _peak(self, model: Model) -> int:
-        if id(model) not in self._peaks:
-            self._peaks[id(model)] = peak_bytes(model, self.config, self.cases[0])
-        return self._peaks[id(model)]
+        if model not in self._peaks:
+            self._peaks[model] = peak_bytes(model, self.config, self.cases[0])
+        return self._peaks[model]
 
     def _share(self, model: Model) -> Share:
-        # By identity: the models of a search live as long as it does.
-        if id(model) not in self._shares:
-            self._shares[id(model)] = int8_share(model, self.config, self.cases[0])
-        return self._shares[id(model)]
+        if model not in self._shares:
+            self._shares[model] = int8_share(model, self.config, self.cases[0])
+        return self._shares[model]

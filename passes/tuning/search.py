@@ -1,8 +1,8 @@
-"""The search: screen all candidates side by side, confirm the promising ones, check the sum.
+"""Search for the fastest rewrites: screen all candidates, confirm the promising, check the sum.
 
 First every rule at all of its sites, then, where the sites of a rule differ, group by group: kept
 rules without a group, others at one group alone. Everything is measured on the whole model, since
-the gain of a form depends on what stands around it.
+the gain of a rewrite depends on the operators around it.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 
-from ..rewrites import find_form
+from ..rewrites import find_rewrite_rule
 from .cache import Cache
 from .candidates import Candidate, Choice, build
-from .judge import Judge, Screening
-from .trials import Budget, Trial
+from .judge import CandidateJudge, Screening
+from .trials import Trial, TrialBudget
 
-#: Part of the time for screening, and for the final check of the combination.
+#: Share of the time for screening, and for the final check of the combination.
 SCREEN_SHARE, FINAL_SHARE = 0.3, 0.2
-#: A screened gain below this is not worth a confirmation; with other goals than time, a loss above.
+#: Least screened gain that deserves a confirmation, and the least with other goals than time.
 WORTH, BEARABLE = 1.005, 0.97
-#: An interval within this ratio of one is a difference that nobody needs.
+#: An interval within this ratio of one is a negligible difference.
 SAME = 1.05
-#: Part of a measurement's time that is measuring; the rest is making sessions and warming up.
+#: Share of a measurement's time for measuring; the rest builds sessions and warms up.
 MEASURING = 0.85
-#: A confirmation gets this part of what is left at the least: the best candidates are worth a
-#: decision, and the clock stops early where there is one.
+#: Least share of the remaining time for a confirmation: the best candidates deserve a decision,
+#: and the clock stops early once there is one.
 LEAST_SHARE = 0.4
-#: Time of one confirmation that has to fit, in seconds.
+#: Least time of one confirmation, in seconds.
 LEAST_SECONDS = 0.5
 
 
 @dataclass
-class Search:
-    """Finds the choices that are faster beyond doubt.
+class RewriteSearch:
+    """Search for the choices that are faster beyond doubt.
 
     Attributes:
-        original: the model with shapes inferred.
-        judge: compares.
-        budget: how long.
-        cache: what is known from earlier runs.
-        progress: where to tell.
+        original: model with inferred shapes.
+        judge: comparison of candidates.
+        budget: time limit.
+        cache: gains from earlier runs.
+        progress: receiver of messages.
         trusted: rules that won wherever they were measured: confirmed first, without screening.
         kept: choices that are kept so far, in order.
-        trials: everything that was tried.
-        current: the original with the choices that are kept.
-        last: speed-up of the last choice that was kept over what was kept before it.
+        trials: all choices that were tried.
+        current: original with the choices that are kept.
+        last: speed-up of the choice that was kept last over those kept before it.
     """
 
     original: Model
-    judge: Judge
-    budget: Budget
+    judge: CandidateJudge
+    budget: TrialBudget
     cache: Cache
     progress: Progress = field(default_factory=Silent)
     trusted: Collection[str] = ()
@@ -75,12 +75,12 @@ class Search:
         asked: bool,
         look: Callable[[Model], Sequence[Candidate]] = lambda _: (),
     ) -> Ratio | None:
-        """Try everything that time allows; the speed-up of the whole, None where nothing is kept.
+        """Try all that time allows; return the speed-up of the whole, None where nothing is kept.
 
         Args:
             found: rules with sites.
-            asked: whether the user named the rules, so that known losers are tried again.
-            look: finds rules with sites, for those that rules which are kept open to others.
+            asked: true where the user named the rules, so that known losers are tried again.
+            look: function that finds rules with sites after some were kept, which may open others.
         """
         self._try(found, asked=asked)
         opened = self._opened(look(self.current)) if self.kept else []
@@ -89,55 +89,56 @@ class Search:
         return self._final()
 
     def _try(self, found: Sequence[Candidate], *, asked: bool) -> None:
-        self._candidates |= {c.form: c for c in found}
+        self._candidates |= {c.rule: c for c in found}
         promising = self._promising(found, asked=asked)
         first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
-        others = len(promising) > len(first)  # which need time as well
+        others = len(promising) > len(first)  # these need time as well
         for rank, candidate in enumerate(first):
             remaining = len(first) - rank + others
-            self._confirm(Choice(candidate.form), len(candidate.sites), None, remaining=remaining)
-        self._round([Choice(c.form) for c in promising if c not in first])
+            self._confirm(Choice(candidate.rule), len(candidate.sites), None, remaining=remaining)
+        self._round([Choice(c.rule) for c in promising if c not in first])
 
     def _expected(self, candidate: Candidate) -> bool:
-        """Whether a rule won at such sites before, or everywhere."""
-        known = self.cache.known(candidate.form, candidate.shapes)
-        return candidate.form in self.trusted if known is None else known.faster
+        """Return whether a rule won at such sites before, or everywhere."""
+        known = self.cache.known(candidate.rule, candidate.shapes)
+        return candidate.rule in self.trusted if known is None else known.faster
 
     def _opened(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Rules that had no site before; the way back from a rule that is kept is none of them."""
-        kept = {choice.form for choice in self.kept}
-        back = {find_form(name).back for name in kept}
+        """Return the rules that had no site before, without inverses of rules that are kept."""
+        kept = {choice.rule for choice in self.kept}
+        back = {find_rewrite_rule(name).back for name in kept}
         return [
             c
             for c in found
-            if c.form not in {*self._candidates, *back} and find_form(c.form).back not in kept
+            if c.rule not in {*self._candidates, *back}
+            and find_rewrite_rule(c.rule).back not in kept
         ]
 
     def _promising(self, found: Sequence[Candidate], *, asked: bool) -> list[Candidate]:
-        """Known winners first, rules known to be slower left out."""
-        known = {c.form: self.cache.known(c.form, c.shapes) for c in found}
+        """Sort known winners first, and leave out rules that are known to be slower."""
+        known = {c.rule: self.cache.known(c.rule, c.shapes) for c in found}
         tried = []
         for candidate in found:
-            before = known[candidate.form]
+            before = known[candidate.rule]
             if before is not None and before.slower and not asked:
                 why = f"was slower at such sites before ({before}); name it in `rules` to try again"
-                self._note(Choice(candidate.form), len(candidate.sites), None, None, why)
+                self._note(Choice(candidate.rule), len(candidate.sites), None, None, why)
             else:
                 tried.append(candidate)
-        return sorted(tried, key=lambda c: -(r.value if (r := known[c.form]) else 1.0))
+        return sorted(tried, key=lambda c: -(r.value if (r := known[c.rule]) else 1.0))
 
     def _finer(self, found: Sequence[Candidate]) -> list[Choice]:
-        """Changes of one group of alike sites, where the sites of a rule differ."""
-        kept = {choice.form for choice in self.kept}
-        # What failed for another reason than time fails at a part of its sites too.
-        slow = {t.choice.form for t in self.trials if "dropped" not in t.verdict} - kept
+        """Return changes of one group of alike sites, where the sites of a rule differ."""
+        kept = {choice.rule for choice in self.kept}
+        # A rule that failed for another reason than time fails at a part of its sites too.
+        slow = {t.choice.rule for t in self.trials if "dropped" not in t.verdict} - kept
         changes: list[Choice] = []
         for candidate in found:
             groups = candidate.shapes if len(candidate.shapes) > 1 else ()
-            if candidate.form in kept:
-                changes += [Choice(candidate.form, without=frozenset({g})) for g in groups]
-            elif candidate.form in slow:
-                changes += [Choice(candidate.form, only=frozenset({g})) for g in groups]
+            if candidate.rule in kept:
+                changes += [Choice(candidate.rule, without=frozenset({g})) for g in groups]
+            elif candidate.rule in slow:
+                changes += [Choice(candidate.rule, only=frozenset({g})) for g in groups]
         return changes
 
     def _round(self, changes: Sequence[Choice]) -> None:
@@ -149,14 +150,14 @@ class Search:
             return
         if not made:
             return
-        self.progress.say(f"screening {len(made)} forms")
+        self.progress.say(f"screening {len(made)} rewrites")
         screened = self._screen([m for _, m in made], usable * SCREEN_SHARE)
         changed = [c for c, _ in made]
         order = sorted(zip(screened.gains, changed, strict=True), key=lambda pair: -pair[0])
         limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
         promising = sum(gain >= limit for gain in screened.gains)
         for rank, (gain, change) in enumerate(order):
-            sites = sum(change.covers(s.shape) for s in self._candidates[change.form].sites)
+            sites = sum(change.covers(s.shape) for s in self._candidates[change.rule].sites)
             if gain < limit:
                 self._note(change, sites, gain, None, "no gain")
             else:
@@ -165,16 +166,16 @@ class Search:
     def _leave(self, changes: Sequence[Choice]) -> None:
         """List rules that there was no time for."""
         for change in changes:
-            sites = len(self._candidates[change.form].sites)
+            sites = len(self._candidates[change.rule].sites)
             self._note(change, sites, None, None, "left as it was: the time was over")
 
     def _usable(self) -> float:
-        """Seconds that are left before the final check, which one choice alone does not need."""
+        """Return the seconds before the final check, which one choice alone does not need."""
         reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
         return self.budget.left - reserved
 
     def _screen(self, models: Sequence[Model], seconds: float) -> Screening:
-        """Rough gains; one that cannot run counts as a loss and takes nothing down with it."""
+        """Measure rough gains; a model that cannot run counts as a loss and stops no other."""
         try:
             return self.judge.screen(self.current, models, seconds)
         except RunError:
@@ -218,12 +219,12 @@ class Search:
             self._note(choice, sites, gain, ratio, _loss(ratio))
 
     def _learn(self, choice: Choice, ratio: Ratio) -> None:
-        sites = self._candidates[choice.form].sites
+        sites = self._candidates[choice.rule].sites
         shapes = {s.shape for s in sites if choice.covers(s.shape)}
-        self.cache.learn(choice.form, shapes, ratio)
+        self.cache.learn(choice.rule, shapes, ratio)
 
     def _final(self) -> Ratio | None:
-        """The combination against the original; given up where it is not better after all."""
+        """Compare the combination with the original; give it up where it is not better."""
         if len([t for t in self.trials if t.verdict == "kept"]) < 2:
             return self.last  # one choice was measured against the original itself
         self.progress.say("checking the combination against the original")
@@ -244,7 +245,7 @@ class Search:
 
 
 def _loss(ratio: Ratio) -> str:
-    """What to say of a choice that is not kept."""
+    """Return the verdict on a choice that is not kept."""
     if ratio.slower:
         return "slower"
     if ratio.low > 1 / SAME and ratio.high < SAME:
@@ -253,7 +254,7 @@ def _loss(ratio: Ratio) -> str:
 
 
 def _with(kept: Sequence[Choice], change: Choice) -> tuple[Choice, ...]:
-    """What is kept, with a rule's choice added, or merged into the one it has."""
-    if any(c.form == change.form for c in kept):
-        return tuple(c.merged(change) if c.form == change.form else c for c in kept)
+    """Return the kept choices with one added, or merged into the one of the same rule."""
+    if any(c.rule == change.rule for c in kept):
+        return tuple(c.merged(change) if c.rule == change.rule else c for c in kept)
     return (*kept, change)

@@ -1,6 +1,6 @@
-"""Session options chosen like forms: one at a time, kept where the same model runs faster.
+"""Session options chosen like rewrites: one at a time, kept where the same model runs faster.
 
-A rewritten graph needs nothing from whoever runs it, an option has to be set by everybody: so forms
+A rewritten graph needs nothing from its users, an option has to be set by each of them: so rewrites
 come first, and options get what is left to gain.
 """
 
@@ -22,13 +22,13 @@ from trimtab.core.progress import Progress, Silent
 
 from ..base import relative_error
 from .search import LEAST_SECONDS, MEASURING
-from .trials import Budget
+from .trials import TrialBudget
 
-#: Where the whole configuration stands in a model; `ort_config` holds the part that onnxruntime
-#: reads itself, where the variable ORT_LOAD_CONFIG_FROM_MODEL is 1.
+#: Metadata keys: of the whole configuration, and of the part that onnxruntime reads itself where
+#: the variable ORT_LOAD_CONFIG_FROM_MODEL is 1.
 SESSION_KEY, ORT_KEY = "trimtab.session", "ort_config"
 LEVELS = {"off": 0, "basic": 1, "extended": 2, "all": 99}
-#: Fusions round otherwise, and in int8 models a rounding may become a step.
+#: Relative; fusions round differently, and in int8 models a rounding may become a step.
 TOLERANCE = 1e-4
 #: Optimizers of onnxruntime that are a loss on some models.
 OPTIMIZERS = (
@@ -42,7 +42,7 @@ OPTIMIZERS = (
 
 
 class ConfigClock(Protocol):
-    """Measures one model under two configurations."""
+    """Clock that measures one model under two configurations."""
 
     def compare_configs(
         self,
@@ -52,20 +52,20 @@ class ConfigClock(Protocol):
         feeds: Feeds,
         seconds: float,
     ) -> Ratio:
-        """Speed-up under the candidate over the base, both measured interleaved in one run."""
+        """Measure the speed-up under the candidate over the base, interleaved in one run."""
         ...
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A session option that may help.
+    """Session option that may help.
 
     Attributes:
-        name: for people.
-        change: the configuration with it.
-        of_graph: whether it works by changing the graph that runs, so that an equal graph settles
-            it.
-        of_threads: whether it means something with several threads only.
+        name: name for messages.
+        change: function that adds it to a configuration.
+        of_graph: true where it works by changing the graph that runs, so that an equal graph
+            decides it.
+        of_threads: true where it matters with several threads only.
     """
 
     name: str
@@ -75,8 +75,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A setting, what it brought, and what became of it."""
+class SettingTrial:
+    """Setting that was tried, with its speed-up and the verdict."""
 
     setting: str
     ratio: Ratio | None
@@ -88,19 +88,19 @@ class Tried:
 
 @dataclass(frozen=True)
 class Options:
-    """The configuration that won, and everything that was tried."""
+    """Configuration that won, and all settings that were tried."""
 
     config: SessionConfig
-    tried: tuple[Tried, ...]
+    tried: tuple[SettingTrial, ...]
 
     @property
     def gains(self) -> dict[str, str]:
-        """Speed-up by setting that was kept."""
+        """Speed-ups of the settings that were kept."""
         return {t.setting: str(t.ratio) for t in self.tried if t.verdict == "kept"}
 
 
 def settings(config: SessionConfig) -> list[Setting]:
-    """What there is to try on top of a configuration."""
+    """Return the settings to try on top of a configuration."""
     found = [Setting(f"threads {n}", _field(threads=n)) for n in _fewer(config.threads)]
     blocks = _entry("session.dynamic_block_base", "4")
     found.append(Setting("spinning threads", _field(spinning=True), of_threads=True))
@@ -129,16 +129,16 @@ def tune_options(
     """Try each setting on top of those kept so far.
 
     Args:
-        model: what will run.
-        config: where to start from.
+        model: model that will run.
+        config: configuration to start from.
         cases: feeds; the first one is measured, all must give the same numbers.
-        clock: measures.
-        seconds: for everything together.
-        progress: where to tell.
+        clock: clock that measures.
+        seconds: time for everything together.
+        progress: receiver of messages.
     """
-    budget, progress = Budget.of(seconds), progress or Silent()
+    budget, progress = TrialBudget.of(seconds), progress or Silent()
     bench = _Bench(model, cases, clock)
-    tried: list[Tried] = []
+    tried: list[SettingTrial] = []
     open_settings = settings(config)
     for index, setting in enumerate(open_settings):
         share = MEASURING * budget.left / (len(open_settings) - index)
@@ -152,33 +152,33 @@ def tune_options(
 
 @dataclass(frozen=True)
 class _Bench:
-    """What settings are tried on."""
+    """Model and feeds that settings are tried on."""
 
     model: Model
     cases: Sequence[Feeds]
     clock: ConfigClock
 
-    def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> Tried:
+    def tried(self, config: SessionConfig, setting: Setting, seconds: float) -> SettingTrial:
         candidate = setting.change(config)
         if setting.of_threads and config.threads == 1:
-            return Tried(setting.name, None, "has no meaning with one thread")
+            return SettingTrial(setting.name, None, "has no meaning with one thread")
         if seconds < LEAST_SECONDS:
-            return Tried(setting.name, None, "left as it was: the time was over")
+            return SettingTrial(setting.name, None, "left as it was: the time was over")
         try:
             if setting.of_graph and self._runs(config) == self._runs(candidate):
-                return Tried(setting.name, None, "changes nothing here")
+                return SettingTrial(setting.name, None, "changes nothing here")
             if not self._same_numbers(config, candidate):
-                return Tried(setting.name, None, "dropped, it changes the numbers")
+                return SettingTrial(setting.name, None, "dropped, it changes the numbers")
             ratio = self.clock.compare_configs(
                 self.model, config, candidate, self.cases[0], seconds
             )
         except RunError as refused:
-            return Tried(setting.name, None, f"dropped: {refused.what}")
+            return SettingTrial(setting.name, None, f"dropped: {refused.what}")
         slower = "slower" if ratio.slower else "inconclusive, left as it was"
-        return Tried(setting.name, ratio, "kept" if ratio.faster else slower)
+        return SettingTrial(setting.name, ratio, "kept" if ratio.faster else slower)
 
     def _runs(self, config: SessionConfig) -> Mapping[str, int]:
-        """Operators that really run, counted."""
+        """Count the operators that really run."""
         running: ir.Model = running_graph(self.model, config)
         return collections.Counter(f"{n.domain}:{n.op_type}" for n in running.graph.all_nodes())
 
@@ -192,7 +192,7 @@ class _Bench:
 
 
 def write_options(model: Model, config: SessionConfig) -> Model:
-    """A copy whose metadata carries the configuration, for onnxruntime and `trimtab.session`."""
+    """Return a copy with the configuration in its metadata, for `trimtab.session` and others."""
     copy = model.clone()
     copy.ir.metadata_props[SESSION_KEY] = json.dumps(config.to_json(), sort_keys=True)
     options = {
@@ -205,14 +205,14 @@ def write_options(model: Model, config: SessionConfig) -> Model:
 
 
 def read_options(metadata: Mapping[str, str]) -> SessionConfig | None:
-    """The configuration that a model's metadata carries."""
+    """Return the configuration that a model's metadata carries; None where there is none."""
     text = metadata.get(SESSION_KEY)
     if text is None:
         return None
     try:
         return SessionConfig.from_json(json.loads(text))
     except (ValueError, TypeError, KeyError):
-        return None  # another version's, or somebody else's
+        return None  # of another version or program
 
 
 def _field(**changes: Any) -> Callable[[SessionConfig], SessionConfig]:
@@ -228,7 +228,7 @@ def _without(name: str) -> Callable[[SessionConfig], SessionConfig]:
 
 
 def _fewer(threads: int) -> list[int]:
-    """Half, a quarter, ... of the threads: small models lose by more."""
+    """Return half, a quarter, ... of the threads: small models are slower with more."""
     found = []
     while threads > 1:
         threads //= 2

@@ -1,4 +1,4 @@
-"""The inputs that a model is tuned on: the user's data, or random ones of the given sizes."""
+"""Inputs that a model is tuned on: the user's data, or random ones of the given sizes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Sizes = dict[str, tuple[int, ...]]
 
 
 def read_shapes(texts: Sequence[str]) -> list[Sizes]:
-    """Sizes by input name, one mapping per case: the second text for a name starts a second case.
+    """Parse sizes by input name, one mapping per case; a repeated name starts another case.
 
     Raises:
-        OptionError: a text that is no shape.
+        OptionError: a text is not a valid shape.
     """
     cases: list[Sizes] = []
     for text in texts:
@@ -30,7 +30,9 @@ def read_shapes(texts: Sequence[str]) -> list[Sizes]:
             dims = ()
         if not name or not equals or not dims or min(dims) < 1:
             raise OptionError(
-                f"{text!r} is no shape", where="shapes", hint="Write it as NAME=1x3x224x224"
+                f"{text!r} is not a valid shape",
+                where="shapes",
+                hint="Write it as NAME=1x3x224x224",
             )
         case = next((c for c in cases if name not in c), None)
         if case is None:
@@ -40,7 +42,7 @@ def read_shapes(texts: Sequence[str]) -> list[Sizes]:
 
 
 def cases_of(model: Model, texts: Sequence[str], ctx: Context, seed: int) -> list[Feeds]:
-    """The feeds to measure with: of the given sizes, else the first rows of the data, else random.
+    """Return the feeds to measure with: of the given sizes, else rows of the data, else random.
 
     Raises:
         OptionError: a dynamic axis has no size, a shape does not fit, an unknown input.
@@ -54,7 +56,7 @@ def cases_of(model: Model, texts: Sequence[str], ctx: Context, seed: int) -> lis
 
 
 def sizes_text(cases: Sequence[Feeds]) -> str:
-    """The sizes of all inputs, for people and as a key."""
+    """Return the sizes of all inputs as text, for messages and as a key."""
     return "; ".join(
         " ".join(f"{name}={'x'.join(map(str, array.shape))}" for name, array in case.items())
         for case in cases
@@ -62,7 +64,7 @@ def sizes_text(cases: Sequence[Feeds]) -> str:
 
 
 def first_rows(model: Model, ctx: Context) -> Feeds:
-    """The first rows of the context's data, as many as the model's batch holds.
+    """Return the first rows of the context's data, as many as the model's batch holds.
 
     Raises:
         DataError: there are none, or they do not fit.
@@ -92,7 +94,7 @@ def _random(model: Model, sizes: Sizes, seed: int) -> Feeds:
 
 
 def _symbols(model: Model, sizes: Sizes) -> dict[str, int]:
-    """Sizes of named dimensions, as the given shapes fix them."""
+    """Return the sizes of named dimensions that the given shapes fix."""
     found: dict[str, int] = {}
     for spec in model.inputs:
         given = sizes.get(spec.name)

@@ -1,4 +1,4 @@
-"""What the search of `tune` keeps: each choice that was tried, and the time that is left."""
+"""Records of the search of `tune`: choices that were tried, and the time that is left."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .candidates import Choice
 
 @dataclass(frozen=True)
 class Trial:
-    """A choice that was tried.
+    """Choice that was tried.
 
     Attributes:
-        choice: the rule and its sites.
-        sites: how many there are.
+        choice: rule and its sites.
+        sites: number of sites.
         screened: rough speed-up when all were measured side by side; None where it was not.
         ratio: speed-up over the best so far; None where it was not confirmed.
-        verdict: what became of it.
+        verdict: kept, or the reason why not.
     """
 
     choice: Choice
@@ -35,23 +35,23 @@ class Trial:
 
 
 @dataclass
-class Budget:
-    """Time that runs out.
+class TrialBudget:
+    """Time limit that starts when it is created by `of`.
 
     Attributes:
-        seconds: all of it.
-        start: when it began.
+        seconds: whole time.
+        start: start on the monotonic clock.
     """
 
     seconds: float
     start: float
 
     @classmethod
-    def of(cls, seconds: float) -> Budget:
-        """It begins now."""
+    def of(cls, seconds: float) -> TrialBudget:
+        """Start a budget of so many seconds now."""
         return cls(seconds, time.monotonic())
 
     @property
     def left(self) -> float:
-        """Seconds that are left, zero at the least."""
+        """Remaining seconds, at least zero."""
         return max(0.0, self.seconds - (time.monotonic() - self.start))

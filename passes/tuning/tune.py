@@ -1,4 +1,4 @@
-"""Equal graphs run at unequal speed: the forms that run fastest, chosen by measurement."""
+"""Tuning of a graph: the exact rewrites that run fastest, chosen by measurement."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..base import Declined, Pass, Rewrite
-from ..rewrites import find_form
-from ..rewrites.defaults import usual
+from ..rewrites import find_rewrite_rule
+from ..rewrites.defaults import proven_rules
 from .cache import Cache
 from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
-from .judge import Judge
-from .search import Search
+from .judge import CandidateJudge
+from .search import RewriteSearch
 from .shapes import cases_of, first_rows, read_shapes, sizes_text
-from .trials import Budget
+from .trials import TrialBudget
 
 
 @dataclass(frozen=True)
 class Tune(Pass):
-    """Write the model in the equal forms that run faster here; the clock decides.
+    """Apply the exact rewrites that make the model faster on this machine, by measurement.
 
-    Each rule of `passes/forms` is exact. It is measured on the whole model at all of its sites,
-    then by groups of alike sites, and kept where it is faster beyond doubt; the combination is
-    checked against the original. Best run after quantization, or before and after: the best float
-    form is not always the best int8 form. Without a clock nothing is kept.
+    Each rewrite rule is measured on the whole model at all of its sites, then by groups of alike
+    sites, and kept where it is faster beyond doubt; the combination is checked against the
+    original. Best run after quantization, or before and after: the best float graph is not always
+    the best int8 graph. Without a clock nothing is kept.
 
     Attributes:
         rules: rules to try; all where empty.
         seconds: time for everything together.
         shapes: sizes that matter, each as NAME=1x128; a second one for a name is a second case.
-        over: whether several sizes are judged by their mean or by the worst of them.
-        goal: what a form must improve: time, bytes of the file, peak memory of a run, or how much
-            runs in int8; the others may not cost time.
-        contrib: try forms with operators that only onnxruntime knows.
-        optimized: work on graphs that onnxruntime's optimizer wrote, which are left alone else.
-        cache: file of what earlier runs found; none where empty.
-        seed: of the random inputs.
+        over: criterion for several sizes, their mean or the worst of them.
+        goal: figure that a rewrite must improve: time, bytes of the file, peak memory of a run, or
+            the share of int8; the last three may not cost time.
+        contrib: try rewrites to operators that only onnxruntime has.
+        optimized: also change graphs that onnxruntime's optimizer wrote.
+        cache: file of gains from earlier runs; none where empty.
+        seed: random seed of the inputs.
     """
 
     tolerance: ClassVar[float | None] = 1e-5
@@ -57,13 +57,13 @@ class Tune(Pass):
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            find_form(rule)
+            find_rewrite_rule(rule)
         read_shapes(self.shapes)
         if not self.seconds > 0:
             raise OptionError("must be above 0", where=f"seconds={self.seconds}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph in its fastest forms."""
+        """Return the graph with the rewrites that are faster."""
         sign = already_optimized(model)
         if sign and not self.optimized:
             why = f"onnxruntime's optimizer wrote this graph ({sign}); give `optimized` to try"
@@ -75,7 +75,7 @@ class Tune(Pass):
         found, declined = candidates(base, self.rules, contrib=self.contrib)
         if not found:
             return Rewrite(model.ir, declined)
-        budget = Budget.of(self.seconds)
+        budget = TrialBudget.of(self.seconds)
         search = self._search(base, ctx, ctx.clock, budget)
         ratio = search.run(found, asked=bool(self.rules), look=self._candidates)
         undecided = [
@@ -87,10 +87,12 @@ class Tune(Pass):
     def _candidates(self, model: Model) -> list[Candidate]:
         return candidates(model, self.rules, contrib=self.contrib)[0]
 
-    def _search(self, base: Model, ctx: Context, clock: Clock, budget: Budget) -> Search:
+    def _search(
+        self, base: Model, ctx: Context, clock: Clock, budget: TrialBudget
+    ) -> RewriteSearch:
         quantized = is_quantized(base)
         cases = cases_of(base, self.shapes, ctx, self.seed)
-        judge = Judge(
+        judge = CandidateJudge(
             clock,
             SessionConfig.of(ctx.target),
             cases,
@@ -102,14 +104,14 @@ class Tune(Pass):
         )
         sizes = sizes_text(cases)
         cache = Cache.open(self.cache, ctx.target, quantized=quantized, sizes=sizes)
-        return Search(base, judge, budget, cache, ctx.progress, usual(ctx.target))
+        return RewriteSearch(base, judge, budget, cache, ctx.progress, proven_rules(ctx.target))
 
 
 def _samples(model: Model, ctx: Context) -> list[Feeds]:
     return [first_rows(model, ctx)] if ctx.data is not None else []
 
 
-def _report(search: Search, ratio: Ratio | None) -> dict[str, Any]:
+def _report(search: RewriteSearch, ratio: Ratio | None) -> dict[str, Any]:
     kept = [str(choice) for choice in search.kept]
     report: dict[str, Any] = {"kept": kept}
     if ratio is not None:

@@ -58,8 +58,8 @@ def test_what_is_settled_keeps_data_in_memory(tmp_path: Path) -> None:
     made = arrays(60)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     step = find("finetune").from_json({"time": "9s", "data": data, "batch": 8})
-    settled = step.with_fields(time=None, steps=7).to_json()
-    changed = _changed(step, settled)
+    resolved = step.with_fields(time=None, steps=7).to_json()
+    changed = _changed(step, resolved)
     assert (changed.time, changed.steps, changed.batch) == (None, 7, 8)  # type: ignore[attr-defined]
     assert changed.data is data  # type: ignore[attr-defined]
 
@@ -70,9 +70,9 @@ def test_a_time_is_settled_as_a_number_of_steps() -> None:
     model = graphs.cnn()
     finetune = find("finetune").from_json({"time": "1s", "data": data, "threads": 1})
     assert finetune.decides_by_time()
-    settled = finetune.settled(model, Context())
-    assert not settled.decides_by_time()
-    assert settled.to_json()["steps"] >= 1
+    resolved = finetune.resolved(model, Context())
+    assert not resolved.decides_by_time()
+    assert resolved.to_json()["steps"] >= 1
 
 
 def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
@@ -91,9 +91,9 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
     taken = iter([9.0, 5.0, 4.9])  # warm-up with imports; then few steps took longer than many
     how = finetune.Finetune(time="60s")
     monkeypatch.setattr(finetune.Finetune, "_timed", lambda *_: next(taken))
-    settled = how.settled(graphs.cnn(), Context())
-    assert settled.steps is not None
-    assert settled.steps <= 4 * 60 / (4.9 / many)
+    resolved = how.resolved(graphs.cnn(), Context())
+    assert resolved.steps is not None
+    assert resolved.steps <= 4 * 60 / (4.9 / many)
     assert few < many
 
 

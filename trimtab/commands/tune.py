@@ -112,7 +112,7 @@ def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
     sizes = _sizes(base, step, ctx)
     cache = Cache.open(step.cache, ctx.target, quantized=is_quantized(base), sizes=sizes)
     rows = [
-        [c.form, str(len(c.sites)), str(len(c.shapes)), str(cache.known(c.form, c.shapes) or "-")]
+        [c.rule, str(len(c.sites)), str(len(c.shapes)), str(cache.known(c.rule, c.shapes) or "-")]
         for c in found
     ]
     sign = already_optimized(base)

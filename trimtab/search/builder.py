@@ -53,11 +53,11 @@ class Maker:
         ctx = replace(self.ctx, original=self.original)
         for step in recipe.passes:
             try:
-                settled = self._settled(step, model, ctx)
-                after = self._step(settled, model, ctx)
+                resolved = self._resolved(step, model, ctx)
+                after = self._step(resolved, model, ctx)
                 if step.name() == FORMS and after.digest == model.digest:
                     continue  # it found nothing to do: neither file nor recipe need name it
-                steps.append(settled)
+                steps.append(resolved)
                 model = after
             except TrimtabError as error:
                 return Result(recipe.name, recipe, failure=_named(step, error), stage=stage)
@@ -80,11 +80,11 @@ class Maker:
             raise PassError(made.failure or "was not made", where=recipe.name)
         return made.model
 
-    def _settled(self, step: Pass, model: Model, ctx: Context) -> Pass:
+    def _resolved(self, step: Pass, model: Model, ctx: Context) -> Pass:
         if not step.decides_by_time():
             return step
         key = key_of("settle", **self._parts(step, model, ctx), machine=self.machine)
-        found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
+        found = self.store.value(key, lambda: step.resolved(model, ctx).to_json())
         return _changed(step, found)
 
     def _step(self, step: Pass, model: Model, ctx: Context) -> Model:
@@ -114,11 +114,11 @@ class Maker:
         }
 
 
-def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
+def _changed(step: Pass, resolved: Mapping[str, Any]) -> Pass:
     """A pass with the fields that settling changed; data in memory stay as they are."""
     before, known = step.to_json(), step.fields()
-    names = [n for n in known if settled.get(n) != before.get(n)]
-    made = type(step).from_json({n: settled[n] for n in names if n in settled})
+    names = [n for n in known if resolved.get(n) != before.get(n)]
+    made = type(step).from_json({n: resolved[n] for n in names if n in resolved})
     return step.with_fields(**{n: getattr(made, n) for n in names})
 
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 
-from ...rewrites import find_form
-from ...rewrites.sites import Site, apply_form, find_sites
+from ...rewrites import find_rewrite_rule
+from ...rewrites.sites import RewriteSite, apply_rule, find_sites
 
 #: The first one leaves a HardSigmoid to the second.
 RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")
@@ -29,18 +29,18 @@ def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
     """Rewrite in place; how many sites each rule was applied at."""
     found: dict[str, int] = {}
     for name in rules:
-        rule = find_form(name)
+        rule = find_rewrite_rule(name)
         sites, _ = find_sites(rule, model.graph)
         values = {v.name: v for node in model.graph for v in node.outputs[:1]}
         where = {site.value for site in sites if _narrow(site, values[site.value])}
         if where:
-            found[name] = apply_form(rule, model.ir, where)
+            found[name] = apply_rule(rule, model.ir, where)
     return found
 
 
-def _narrow(site: Site, value: ir.Value) -> bool:
+def _narrow(site: RewriteSite, value: ir.Value) -> bool:
     """Whether the rule pays at a site."""
-    if site.form != "shortcut-as-conv":
+    if site.rule != "shortcut-as-conv":
         return True
     channels = value.shape[1] if value.shape is not None and len(value.shape) == 4 else None
     return isinstance(channels, int) and channels <= MOST_CHANNELS

@@ -1,4 +1,4 @@
-"""BatchNormalization put back behind convolutions: where, that it changes nothing, what it buys."""
+"""BatchNormalization put back behind convolutions: where, that it changes nothing, its benefit."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_shared_and_rounded_weights_get_no_norms(made: Any) -> None:
     assert sorted(graphs.ops(after)) == sorted(graphs.ops(model))
 
 
-def test_nan_is_told_with_its_items_and_gets_into_no_weight() -> None:
+def test_nan_is_reported_with_its_items_and_gets_into_no_weight() -> None:
     (batch,) = images().sized(96)
     x = batch.feeds["x"].copy()
     x[:, 0] = np.nan

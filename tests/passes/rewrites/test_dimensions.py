@@ -1,11 +1,11 @@
-"""Computed shapes, seen through: what a Reshape is given, as sizes and axes of other values."""
+"""Computed shapes as known sizes and axes of other values."""
 
 from __future__ import annotations
 
 import pytest
 from rewrite_cases import shaped
 
-from trimtab.passes.rewrites.dimensions import Axis, items, sizes_of
+from trimtab.passes.rewrites.dimensions import Axis, shape_items, sizes_of
 
 GRAPH = """(float[n,4,l] x) => (float[a,b] y)
     <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] rest = {-1},
@@ -18,7 +18,7 @@ GRAPH = """(float[n,4,l] x) => (float[a,b] y)
 
 def target(text: str) -> list[int | Axis] | None:
     graph = shaped(GRAPH % text).graph
-    return items(next(n for n in graph if n.op_type == "Reshape").inputs[1])
+    return shape_items(next(n for n in graph if n.op_type == "Reshape").inputs[1])
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def target(text: str) -> list[int | Axis] | None:
         ("a = Slice (s, zero, two, zero, two) t = Concat <axis=0> (a, rest)", None),
     ],
 )
-def test_a_computed_shape_is_told_as_sizes_and_axes(
+def test_a_computed_shape_is_returned_as_sizes_and_axes(
     text: str, expected: list[int | Axis] | None
 ) -> None:
     assert target(text) == expected
@@ -47,6 +47,6 @@ def test_a_reshape_has_the_sizes_that_it_is_given() -> None:
     assert sizes_of(graph.inputs[0]) == [Axis("n"), 4, Axis("l")]
 
 
-def test_a_size_of_zero_is_one_that_is_not_known() -> None:
+def test_a_size_of_zero_is_unknown() -> None:
     graph = shaped("(float[0,4] x) => (float[0,4] y) { y = Relu (x) }").graph
     assert sizes_of(graph.inputs[0]) == [Axis("x", 0), 4]

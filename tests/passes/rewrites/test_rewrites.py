@@ -1,4 +1,4 @@
-"""Each rule: what it writes, that the numbers stay, and when it declines with which reason."""
+"""Rewrite rules: the operators that they write, equal numbers, and their reasons to decline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import graphs
 import numpy as np
 import onnx
 import pytest
-import rewrite_cases_attention as forms_attention
-import rewrite_cases_more as forms_more
+import rewrite_cases_attention as attention_cases
+import rewrite_cases_more as more_cases
 from rewrite_cases import CASES as FIRST
 from rewrite_cases import NORM, Case, shaped
 from rewrite_cases import REFUSALS as FIRST_REFUSALS
@@ -19,23 +19,25 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.rewrites import find_form, forms
-from trimtab.passes.rewrites.sites import apply_form, find_sites
+from trimtab.passes.rewrites import find_rewrite_rule, rewrite_rules
+from trimtab.passes.rewrites.sites import apply_rule, find_sites
 
-CASES = [*FIRST, *forms_more.CASES, *forms_attention.CASES]
-REFUSALS = [*FIRST_REFUSALS, *forms_more.REFUSALS, *forms_attention.REFUSALS]
+CASES = [*FIRST, *more_cases.CASES, *attention_cases.CASES]
+REFUSALS = [*FIRST_REFUSALS, *more_cases.REFUSALS, *attention_cases.REFUSALS]
 #: Two orders of summation in float32 differ by this much at the sizes of these graphs.
 ROUNDING = 2e-6
 
 
 def rewritten(model: Model, rule: str) -> Model:
     copy = model.clone()
-    assert apply_form(find_form(rule), copy.ir) > 0, find_sites(find_form(rule), model.graph)[1]
+    assert apply_rule(find_rewrite_rule(rule), copy.ir) > 0, find_sites(
+        find_rewrite_rule(rule), model.graph
+    )[1]
     return copy
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_writes_the_form_that_it_names(case: Case) -> None:
+def test_writes_the_operators_that_it_names(case: Case) -> None:
     assert sorted(graphs.ops(rewritten(case.model(), case.rule))) == sorted(case.after.split())
 
 
@@ -67,66 +69,76 @@ def test_the_result_passes_the_full_checker_with_the_same_interface(case: Case) 
 def test_looking_for_sites_changes_nothing(case: Case) -> None:
     model = case.model()
     before = model.to_bytes()
-    sites, _ = find_sites(find_form(case.rule), model.graph)
+    sites, _ = find_sites(find_rewrite_rule(case.rule), model.graph)
     assert sites
     assert model.to_bytes() == before
 
 
 @pytest.mark.parametrize(("rule", "graph", "reason"), REFUSALS, ids=lambda value: str(value)[:24])
-def test_a_pattern_that_it_cannot_write_otherwise_is_declined_with_the_reason(
+def test_a_pattern_that_it_cannot_rewrite_is_declined_with_the_reason(
     rule: str, graph: str, reason: str
 ) -> None:
-    sites, declined = find_sites(find_form(rule), shaped(graph).graph)
+    sites, declined = find_sites(find_rewrite_rule(rule), shaped(graph).graph)
     assert sites == []
     assert [reason in d.reason for d in declined] == [True]
 
 
 def test_every_rule_has_a_case() -> None:
-    assert set(forms()) == {case.rule for case in CASES}
+    assert set(rewrite_rules()) == {case.rule for case in CASES}
 
 
-def test_every_rule_tells_in_one_line_what_it_does() -> None:
-    assert [name for name, form in forms().items() if not form.summary.endswith(".")] == []
+def test_every_rule_is_described_in_one_line() -> None:
+    assert [name for name, rule in rewrite_rules().items() if not rule.summary.endswith(".")] == []
 
 
 def test_the_documentation_names_every_rule_and_no_other() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "forms.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "rewrites.md").read_text()
     rows = [line for line in page.partition("## The rules")[2].splitlines() if line[:1] == "|"]
     named = re.findall(r"`([a-z0-9-]+)`(\\\*)?", "\n".join(rows))
-    assert {name for name, _ in named} == set(forms())
+    assert {name for name, _ in named} == set(rewrite_rules())
     marked = {name for name, star in named if star}
-    assert marked == {name for name, form in forms().items() if form.runtime_only}
+    assert marked == {name for name, rule in rewrite_rules().items() if rule.runtime_only}
 
 
-def test_a_way_back_leads_back() -> None:
-    backs = {form.back for form in forms().values() if form.back}
-    assert backs <= set(forms())
+def test_old_names_and_the_old_import_path_go_on_working() -> None:
+    from trimtab.passes import forms as old
+    from trimtab.passes import rewrites
+    from trimtab.passes.rewrites import rule
+
+    assert (old.Form, old.form) == (rule.RewriteRule, rule.rewrite_rule)
+    assert old.forms is rewrites.forms is rewrites.rewrite_rules
+    assert old.find_form is rewrites.find_form is rewrites.find_rewrite_rule
+
+
+def test_the_inverse_of_a_rule_exists() -> None:
+    backs = {rule.back for rule in rewrite_rules().values() if rule.back}
+    assert backs <= set(rewrite_rules())
 
 
 def test_only_named_sites_are_rewritten() -> None:
     model = graphs.transformer()
-    form = find_form("sum-before-norm")
-    sites, _ = find_sites(form, model.graph)
+    rule = find_rewrite_rule("sum-before-norm")
+    sites, _ = find_sites(rule, model.graph)
     assert len(sites) == 2
-    assert apply_form(form, model.ir, {sites[0].value}) == 1
+    assert apply_rule(rule, model.ir, {sites[0].value}) == 1
     assert graphs.ops(model).count("Sum") == 1
 
 
 def test_alike_sites_have_the_same_shape_text() -> None:
-    sites, _ = find_sites(find_form("sum-before-norm"), shaped(NORM % "Add").graph)
+    sites, _ = find_sites(find_rewrite_rule("sum-before-norm"), shaped(NORM % "Add").graph)
     assert {s.shape for s in sites} == {"Add float nx5x8,nx5x8"}
 
 
 def test_an_operator_newer_than_the_opset_is_declined() -> None:
     case = next(c for c in CASES if c.rule == "gelu-closed")
-    sites, declined = find_sites(find_form("gelu-closed"), case.model(opset=18).graph)
+    sites, declined = find_sites(find_rewrite_rule("gelu-closed"), case.model(opset=18).graph)
     assert sites == []
     assert "needs opset 20" in declined[0].reason
 
 
 def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match="sum-before-norm"):
-        find_form("sum-before-norms")
+        find_rewrite_rule("sum-before-norms")
 
 
 def test_the_shortcut_as_conv_is_exact_in_every_bit() -> None:

@@ -109,7 +109,7 @@ def test_local_functions_are_inlined():
     assert ops(Simplify()(Model.from_proto(onnx.parser.parse_model(text)))) == ["Add"]
 
 
-# What is written in another form --------------------------------------------------------------
+# Means and operator sets ------------------------------------------------------------------------
 
 MEAN = """(float[N,3,5,5] x) => (float[{out}] y) {axes} {{ r = Relu (x) y = ReduceMean {call} }}"""
 
@@ -268,7 +268,7 @@ def test_works_without_onnxsim_s_part_where_that_fails(monkeypatch):
     assert after.lineage[-1].notes["notes"] == ["without onnxsim: no such thing"]
 
 
-def test_does_not_believe_an_onnxsim_that_changes_the_numbers(monkeypatch):
+def test_rejects_an_onnxsim_that_changes_the_numbers(monkeypatch):
     def spoil(proto, **_kwargs):
         spoilt = onnx.ModelProto.FromString(proto.SerializeToString())
         spoilt.graph.node[0].op_type = "Sigmoid"
@@ -310,7 +310,7 @@ def test_old_zoo_models_become_ones_that_can_be_quantized(name):
     assert [v.name for v in after.graph.inputs] == [spec.name for spec in model.inputs]
 
 
-def test_report_tells_operators_and_bytes():
+def test_report_lists_operators_and_bytes():
     model = Model.load(shared("data/mobilenet_v2.onnx"))
     notes = Simplify()(model).lineage[-1].notes
     assert notes["ops"] == {"Flatten": [0, 1], "GlobalAveragePool": [0, 1], "ReduceMean": [1, 0]}
@@ -318,7 +318,7 @@ def test_report_tells_operators_and_bytes():
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])
-def test_a_trained_network_keeps_its_answers(name):
+def test_a_trained_network_keeps_its_outputs(name):
     model = Model.load(shared(f"data/{name}.onnx"))
     after = Simplify()(model)
     assert after.graph.num_nodes() < model.graph.num_nodes()

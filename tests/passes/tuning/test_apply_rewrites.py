@@ -1,4 +1,4 @@
-"""Named forms at all their sites, without a clock."""
+"""Named rewrite rules at all their sites, without a clock."""
 
 from __future__ import annotations
 

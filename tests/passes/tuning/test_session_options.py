@@ -18,7 +18,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.passes.tuning.session_options import (
     Options,
-    Tried,
+    SettingTrial,
     settings,
     tune_options,
     write_options,
@@ -166,5 +166,5 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         session(tmp_path / "none.onnx")
 
 
-def test_a_line_tells_the_ratio_and_the_verdict() -> None:
-    assert str(Tried("x", Ratio(1.1, 1.05, 1.15), "kept")) == "1.10x [1.05, 1.15]: kept"
+def test_a_line_reports_the_ratio_and_the_verdict() -> None:
+    assert str(SettingTrial("x", Ratio(1.1, 1.05, 1.15), "kept")) == "1.10x [1.05, 1.15]: kept"

@@ -18,8 +18,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.passes import rewrites as forms
-from trimtab.passes.rewrites.rule import Found, form
+from trimtab.passes import rewrites
+from trimtab.passes.rewrites.rule import Found, rewrite_rule
 from trimtab.passes.tuning import trials as tune_trials
 from trimtab.passes.tuning.tune import Tune
 
@@ -35,7 +35,7 @@ TWO_SIZES = """(float[1,5,8] x, float[1,5,4] z) => (float[1,5,8] y, float[1,5,4]
 LENGTHS = ("x=2x6x16",)
 
 
-def test_keeps_a_form_that_is_faster_and_tells_by_how_much() -> None:
+def test_keeps_a_rewrite_that_is_faster_and_reports_its_speed_up() -> None:
     after = tuned(norms(), CountingClock(SUM_WINS))
     assert graphs.ops(after) == ["Sum", "LayerNormalization"]
     assert notes(after)["kept"] == ["sum-before-norm"]
@@ -43,7 +43,7 @@ def test_keeps_a_form_that_is_faster_and_tells_by_how_much() -> None:
     assert "kept" in notes(after)["tried"]["sum-before-norm"]
 
 
-def test_leaves_a_form_that_is_slower() -> None:
+def test_leaves_a_rewrite_that_is_slower() -> None:
     after = tuned(norms(), CountingClock({"Sum": 9.0}))
     assert graphs.ops(after) == ["Add", "LayerNormalization"]
     assert "no gain" in notes(after)["tried"]["sum-before-norm"]
@@ -62,7 +62,7 @@ def test_a_noisy_machine_decides_nothing_and_lists_what_it_left() -> None:
     assert "inconclusive, left as it was" in reason
 
 
-def test_a_form_that_makes_no_difference_is_no_open_question() -> None:
+def test_a_rewrite_that_makes_no_difference_is_not_left_undecided() -> None:
     after = tuned(norms(), CountingClock({"Sum": 0.9}))
     assert "no difference" in notes(after)["tried"]["sum-before-norm"]
     assert "declined" not in notes(after)
@@ -199,7 +199,7 @@ def test_a_rule_is_left_where_no_time_is_left_for_it(monkeypatch: pytest.MonkeyP
     assert "the time was over" in reason
 
 
-@form("wrong-on-large-values", at="Add")
+@rewrite_rule("wrong-on-large-values", at="Add")
 def wrong_on_large_values(add: ir.Node) -> Found:
     """Equal on small values only."""
 
@@ -214,8 +214,8 @@ def test_a_rule_that_breaks_equality_on_the_users_data_is_dropped_as_our_bug(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {"wrong-on-large-values": wrong_on_large_values}
-    monkeypatch.setattr(forms, "forms", lambda: known)
-    monkeypatch.setattr("trimtab.passes.tuning.candidates.forms", lambda: known)
+    monkeypatch.setattr(rewrites, "rewrite_rules", lambda: known)
+    monkeypatch.setattr("trimtab.passes.tuning.candidates.rewrite_rules", lambda: known)
     model = graphs.model_of("(float[n,4] x) => (float[n,4] y) { y = Add (x, x) }")
     data = Dataset.of_arrays({"x": np.full((4, 4), 100.0, np.float32)})
     after = tuned(model, CountingClock({"Add": 9.0, "Min": 0.0}), data)
@@ -269,7 +269,7 @@ def test_a_goal_other_than_time_is_served_where_it_costs_no_time() -> None:
 
 
 def test_less_memory_is_served_where_it_costs_no_time() -> None:
-    """The open form of Softmax holds the maximum beside two values of full size."""
+    """Softmax written out holds the maximum beside two values of full size."""
     model = graphs.model_of(SOFTMAX_OPEN)
     even = CountingClock(cost_of=lambda model, feeds: 1.0)
     less = tuned(model, even, goal="memory", rules=("softmax-closed",))
@@ -306,16 +306,16 @@ def quantized() -> Model:
         }""")
 
 
-@form("add-as-sum-anywhere", at="Add")
+@rewrite_rule("add-as-sum-anywhere", at="Add")
 def add_as_sum_anywhere(add: ir.Node) -> Found:
     """Equal in float, and known to no int8 kernel."""
     return lambda w: w.op("Sum", *add.inputs, like=add.outputs[0])
 
 
-def test_a_form_that_breaks_int8_fusions_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewrite_that_breaks_int8_fusions_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"add-as-sum-anywhere": add_as_sum_anywhere}
-    monkeypatch.setattr(forms, "forms", lambda: known)
-    monkeypatch.setattr("trimtab.passes.tuning.candidates.forms", lambda: known)
+    monkeypatch.setattr(rewrites, "rewrite_rules", lambda: known)
+    monkeypatch.setattr("trimtab.passes.tuning.candidates.rewrite_rules", lambda: known)
     after = tuned(quantized(), CountingClock(SUM_WINS))
     assert "Add" in graphs.ops(after)
     assert "breaks int8 fusions" in notes(after)["tried"]["add-as-sum-anywhere"]

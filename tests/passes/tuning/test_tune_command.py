@@ -51,7 +51,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(graphs.model_of(NORM % "Add").save(tmp_path / "model.onnx"))
 
 
-def test_writes_the_faster_form_and_the_options_beside_it(
+def test_writes_the_faster_graph_and_the_options_beside_it(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out" / "tuned.onnx"
@@ -83,7 +83,7 @@ def test_a_dry_run_lists_sites_and_then_what_is_known(
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_dry_run_of_free_sizes_tells_the_least_gain_known(
+def test_a_dry_run_of_free_sizes_reports_the_least_gain_known(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     free = str(graphs.transformer().save(tmp_path / "free.onnx"))
@@ -116,11 +116,11 @@ def test_a_shape_is_passed_on(model: str, tmp_path: Path) -> None:
     [
         ([], "-o"),
         (["-o", "o.onnx", "--time", "soon"], "is not a duration"),
-        (["-o", "o.onnx", "--shape", "x"], "is no shape"),
+        (["-o", "o.onnx", "--shape", "x"], "is not a valid shape"),
         (["-o", "o.onnx", "--rules", "sum-befor-norm"], "sum-before-norm"),
     ],
 )
-def test_bad_input_is_told_in_one_line(
+def test_bad_input_is_reported_in_one_line(
     model: str, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tune", model, *options]) == 2

@@ -1,20 +1,20 @@
 """Speed-up by exact rewrites alone: each model against itself after `Tune`, on unseen time.
 
 Each case is a network at one size and number of threads, float or int8: tuned with `--tune`
-seconds, then measured afresh against the same model without, so that the figure is not the one that
-the forms were chosen by. `minilm-int8` is what onnxruntime's own dynamic quantization makes; what
-is static is quantized by `QuantizeStatic`.
+seconds, then measured afresh against the untuned model, so that the figure is not the one that the
+rewrites were chosen by. `minilm-int8` comes from onnxruntime's own dynamic quantization; static
+models are quantized by `QuantizeStatic`.
 
-    python benchmarks/forms.py                      all cases
-    python benchmarks/forms.py --quick              seconds instead of a minute for each
-    python benchmarks/forms.py --models minilm-int8 --threads 1 --sizes 1x128
-    python benchmarks/forms.py --models minilm-int8 --contrib   onnxruntime's own operators allowed
-    python benchmarks/forms.py --list               the cases, and how long they will take
+    python benchmarks/rewrites.py                      all cases
+    python benchmarks/rewrites.py --quick              seconds instead of a minute for each
+    python benchmarks/rewrites.py --models minilm-int8 --threads 1 --sizes 1x128
+    python benchmarks/rewrites.py --models minilm-int8 --contrib   its own operators allowed
+    python benchmarks/rewrites.py --list               the cases, and how long they will take
 
-`difference` is the largest of any output, relative, without onnxruntime's fusions: what the forms
-change. `fused` is the same with them; in dynamic int8 their rounding moves activations to other
+`difference` is the largest of any output, relative, without onnxruntime's fusions: the change of
+rewriting. `fused` is the same with them; in dynamic int8 their rounding moves activations to other
 steps, and the untuned model differs from itself without fusions by as much. `quality` is top-1 or
-Spearman of the model without and with its forms, where the network was trained. A case that is done
+Spearman of the model without and with its rewrites, where the network was trained. A finished case
 is kept in `--out`, and a later run goes on with the rest; remove the folder to begin anew.
 
 Data: CIFAR-10 and the networks trained on it in the folder that the variable TRIMTAB_SHARED names,
@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from forms_networks import INT8, NETWORKS, quality
+from rewrites_networks import INT8, NETWORKS, quality
 
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError, unknown
@@ -49,7 +49,7 @@ from trimtab.search.tune_clock import DecidingClock
 TEXTS, IMAGES = ("1x32", "1x128", "8x128"), ("1",)
 TEXT_NETWORKS = {"minilm": TEXTS, "bert": ("1x128",)}
 QUICK = {"tune": 10.0, "measure": 5.0, "images": 500}
-#: Making a network and its int8 form, in seconds, on a machine that does nothing else.
+#: Time to build a network and its int8 model, in seconds, on an idle machine.
 MAKING = 25
 
 
@@ -176,16 +176,16 @@ def known(path: Path) -> dict[str, Row]:
 
 
 def parsed() -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--models", type=lambda text: text.split(","), metavar="NAME,...")
     parser.add_argument("--sizes", type=lambda text: text.split(","), metavar="1x128,...")
     parser.add_argument("--threads", type=lambda t: [int(n) for n in t.split(",")], default=[1, 2])
     parser.add_argument("--tune", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--measure", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--images", type=int, default=5000, help="to judge quality on")
-    parser.add_argument("--out", type=Path, default=Path("out/forms"))
-    contrib = "forms with operators that only onnxruntime knows as well"
+    parser.add_argument("--out", type=Path, default=Path("out/rewrites"))
+    contrib = "also try rewrites to operators that only onnxruntime has"
     parser.add_argument("--contrib", action="store_true", help=contrib)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
@@ -223,7 +223,7 @@ def report(rows: list[Row]) -> None:
     head = ["case", "speed-up", "interval", "difference", "fused", "quality", "kept"]
     print("\n".join(table(head, [row.cells() for row in rows])))
     slower = [row.case for row in rows if row.high < 1]
-    print("slower than without forms, beyond the interval:", ", ".join(slower) or "none")
+    print("slower than without rewrites, beyond the interval:", ", ".join(slower) or "none")
     worst = max((row.difference for row in rows if "int8" not in row.case), default=0.0)
     names = [row.case.replace("-", "_").replace(" ", "_") for row in rows]
     ratios = [f"{n}={row.ratio:.3f}" for n, row in zip(names, rows, strict=True)]

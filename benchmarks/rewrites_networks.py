@@ -1,7 +1,7 @@
-"""The networks that forms are measured on, float and int8, by name.
+"""Networks that rewrites are measured on, float and int8, by name.
 
 Trained ones come from the shared data, MiniLM from its package; the rest have random weights of a
-fixed seed: what a form gains depends on operators and shapes, not on what was learned.
+fixed seed: the gain of a rewrite depends on operators and shapes, not on what was learned.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ INT8: Mapping[str, Callable[[Model, Target], Model]] = {
 
 
 def quality(name: str, before: Model, after: Model, images: int) -> str:
-    """Quality without and with forms on unseen data; "-" where the network was not trained."""
+    """Return the quality without and with rewrites on unseen data; "-" for untrained networks."""
     if name in CIFAR:
         data, metric = cifar("eval", images), "top1"
     elif name == "minilm":
