@@ -23,13 +23,13 @@ from ..base import Pass, Rewrite
 from .dependency.groups import Labels, label_channels, prepared
 from .structured.cut import cut
 from .structured.data_importance import calibration
-from .structured.plan import Aim, Plan, choose, usable_groups, widths_of
+from .structured.latency_table import latencies
+from .structured.plan import Aim, Plan, PruningRequest, choose, widths_of
+from .structured.ranking import Criterion, ImportanceRequest, usable_groups
 from .structured.report import declined_of, report_of
 from .structured.residual_branches import short_circuit, silence
 from .structured.verify import TOLERANCE, mask, oracle
 from .structured.weight_repair import repair
-
-Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "taylor", "random"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,27 @@ class PruneChannels(Pass):
             return Aim("widths", 0.0)
         return Aim("ratio", 0.5 if self.ratio is None else self.ratio)
 
+    @property
+    def ranking(self) -> ImportanceRequest:
+        """Fields that decide which channels go first."""
+        return ImportanceRequest(self.importance, self.samples, self.protect, self.heads, self.data)
+
+    @property
+    def request(self) -> PruningRequest:
+        """Fields that decide which channels go."""
+        return PruningRequest(
+            aim=self.aim,
+            ranking=self.ranking,
+            widths=self.widths or {},
+            precision=self.precision,
+            scope=self.scope,
+            block=self.block,
+            branches=self.branches,
+            cache=self.cache,
+            sensitivity=self.sensitivity,
+            group_drop=self.group_drop,
+        )
+
     def decides_by_time(self) -> bool:
         """Whether it asks the clock."""
         return self.latency is not None
@@ -145,7 +166,7 @@ class PruneChannels(Pass):
         groups = usable_groups(labels, self.protect)
         if not groups:
             return self.with_fields(latency=None, widths={})
-        plan = choose(work, labels, groups, self, self._batches(work, ctx), ctx)
+        plan = choose(work, labels, groups, self.request, self._batches(work, ctx), ctx)
         return self.with_fields(latency=None, ratio=None, macs=None, widths=widths_of(plan))
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
@@ -159,7 +180,7 @@ class PruneChannels(Pass):
             note = {"note": "no channel can be removed; the model is unchanged"}
             return Rewrite(model.ir, tuple(declined), note)
         batches = self._batches(work, ctx)
-        plan = choose(work, labels, groups, self, batches, ctx)
+        plan = choose(work, labels, groups, self.request, batches, ctx)
         with collector_paused():
             original = work.clone()
             twins = dict(zip(work.graph, original.graph, strict=True))
@@ -181,12 +202,6 @@ class PruneChannels(Pass):
         short_circuit(work.ir, plan.emptied)
         report = report_of(model, work, labels, plan) | {"oracle": error, "repaired": repaired}
         return Rewrite(work.ir, tuple(declined), report | self._latency(model, work, plan, ctx))
-
-    def criterion(self, batches: list[Any] | None) -> Criterion | Callable[..., Any]:
-        """The importance that is used."""
-        if self.importance == "auto":
-            return "least_squares" if batches else "l2"
-        return self.importance
 
     def _repair(self, batches: list[Any] | None) -> str:
         if self.repair == "auto":
@@ -219,17 +234,9 @@ class PruneChannels(Pass):
             )
         return error
 
-    def whole_ns(self, model: Model, ctx: Context) -> float:
-        """Latency of a whole model in the precision that it will run in."""
-        return self.measured([model], ctx)[0]
-
     def measured(self, models: list[Model], ctx: Context) -> list[float]:
-        """Latencies of whole models in that precision, measured in one run, in nanoseconds."""
-        from .structured.latency_table import in_int8, measure
-
-        if self.precision == "int8":
-            models = [in_int8(model, self.data or ctx.data, ctx) for model in models]
-        return measure(models, ctx)
+        """Return latencies of whole models in that precision, in nanoseconds, from one run."""
+        return latencies(models, ctx, int8=self.precision == "int8", data=self.data)
 
     def _latency(self, before: Model, after: Model, plan: Plan, ctx: Context) -> dict[str, Any]:
         """Latency as it was, as predicted, and as measured, where latency was asked for."""

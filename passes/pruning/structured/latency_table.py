@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,15 +22,16 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.files import write_text
+from trimtab.core.memo import ByIdentity, MemoKind
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
-from trimtab.core.target import machine_class
 
 from ..dependency.groups import Group, Labels
 from ..dependency.parts import Cost
 from .budget import CostOf, Layer, layers
-from .layer_benchmark import Alone, alone
+from .layer_benchmark import layer_at, layer_model
 from .layer_benchmark_int8 import addition_model
+from .layer_spec import LayerSpec
 
 #: Widths of one axis that are measured; those between are interpolated.
 POINTS = 8
@@ -50,12 +50,23 @@ FEW_SAMPLES = 8
 FEW_POINTS = 4
 
 Lengths = tuple[int, ...]
-#: Times in nanoseconds that this process has measured, by target and layer.
-_KNOWN: dict[tuple[Any, ...], float] = {}
+#: Nanoseconds of layers, by clock, machine, target and layer.
+TIMES: MemoKind[float] = MemoKind("layer times", 1 << 16)
 
 
-def measure(models: Sequence[Model], ctx: Context) -> list[float]:
-    """Median latencies of whole models on the same input, in nanoseconds."""
+def latencies(
+    models: Sequence[Model], ctx: Context, *, int8: bool = False, data: Dataset | None = None
+) -> list[float]:
+    """Return the median latencies of whole models, measured in one run, in nanoseconds.
+
+    Args:
+        models: models of the same inputs.
+        ctx: with a clock.
+        int8: measure them in static int8.
+        data: calibration data for that; the context's where None.
+    """
+    if int8:
+        models = [in_int8(model, data or ctx.data, ctx) for model in models]
     clock = ctx.need_clock("latency=")
     feeds = random_feeds(models[0], seed=ctx.seed)
     return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
@@ -106,25 +117,19 @@ def table(
             where="prune-channels",
             hint="Leave it out, or name the target's CPU",
         )
-    ctx.need_clock("latency=")
-    path = Path(cache) if cache else None
-    place = machine_class(ctx.target)
-    if path is not None:
-        known = _read(path).get(place, {})
-        _KNOWN.update({(ctx.target, key): float(ns) for key, ns in known.items()})
+    timer = LayerTimer(ctx, cache)
     found = layers(labels, groups)
     integers = (ctx.target.activation, ctx.target.weight) if int8 else None
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
         cost = labels.trace.costs[layer.index]
-        make = functools.partial(alone, labels.trace, cost, integers=integers)
+        make = functools.partial(layer_at, labels.trace, cost, integers=integers)
         whole = make(_full(layer, steps))
         large = whole is not None and whole.nbytes > SET_BYTES
         grid = _grid(layer, steps, FEW_POINTS if large else POINTS)
-        times[layer.index] = _time(make, cost, grid, ctx)
-    calling = _calling_ns(ctx)
-    if path is not None:
-        _write(path, place, ctx)
+        times[layer.index] = _time(make, cost, grid, timer)
+    calling = timer.empty_run_ns()
+    timer.save()
 
     def cost_of(index: int, lengths: Lengths) -> float:
         return max(0.0, _between(times[index], lengths) - calling)
@@ -141,13 +146,13 @@ def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx:
         found: by `additions`.
         ctx: with a clock.
     """
-    costs = labels.trace.costs
+    costs, timer = labels.trace.costs, LayerTimer(ctx)
     per_channel: dict[int, float] = {}
     for layer in found:
         cost = costs[layer.index - len(costs)]
         elements = math.prod(labels.trace.shape(cost.node.outputs[0]))
-        once = _addition_ns(elements // labels.trace.shapes.samples, ctx)
-        per_channel[layer.index] = max(0.0, once - _calling_ns(ctx)) / len(cost.axes[-2])
+        once = timer.addition_ns(elements // labels.trace.shapes.samples)
+        per_channel[layer.index] = max(0.0, once - timer.empty_run_ns()) / len(cost.axes[-2])
 
     def both(index: int, lengths: Lengths) -> float:
         if index not in per_channel:
@@ -156,46 +161,6 @@ def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx:
         return per_channel[index] * stream if branch else 0.0
 
     return both
-
-
-def _calling_ns(ctx: Context) -> float:
-    """Nanoseconds of a run that computes nothing: each layer alone pays it, the whole once."""
-    x = ir.val("x0", ir.DataType.FLOAT, [1])
-    node = ir.Node("", "Identity", [x], num_outputs=1)
-    node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
-    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
-    return _one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"), ctx)
-
-
-def _addition_ns(elements: int, ctx: Context) -> float:
-    """Nanoseconds of an int8 sum of so many elements, the call included."""
-    kind = ctx.target.activation
-    return _one_ns(f"{kind} Add {elements}", addition_model(elements, kind), ctx)
-
-
-def _one_ns(name: str, model: Model, ctx: Context) -> float:
-    """Latency of a small model, measured once."""
-    key, clock = (ctx.target, name), ctx.need_clock("latency=")
-    if key not in _KNOWN:
-        config = SessionConfig.of(ctx.target)
-        _KNOWN[key] = clock.median_ns([model], random_feeds(model), config, SECONDS / 4)[0]
-    return _KNOWN[key]
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Nanoseconds by key of a layer, by machine class; nothing where there is no such file."""
-    try:
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _write(path: Path, place: str, ctx: Context) -> None:
-    everything = _read(path)  # again: another run may have written meanwhile
-    own = {key: round(ns) for (target, key), ns in _KNOWN.items() if target == ctx.target}
-    everything[place] = everything.get(place, {}) | own
-    write_text(path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
 
 
 def _full(layer: Layer, steps: list[list[int]]) -> Lengths:
@@ -226,12 +191,15 @@ def some(values: Sequence[int], points: int = POINTS) -> list[int]:
 
 
 def _time(
-    make: Callable[[Lengths], Alone | None], cost: Cost, grid: list[list[int]], ctx: Context
+    make: Callable[[Lengths], LayerSpec | None],
+    cost: Cost,
+    grid: list[list[int]],
+    timer: LayerTimer,
 ) -> dict[Lengths, float]:
-    """Nanoseconds at every point of the grid."""
+    """Return the nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
     result: dict[Lengths, float] = {}
-    by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, Alone]] = {}
+    by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, LayerSpec]] = {}
     for point in points:
         made = make(point) if 0 not in point else None
         if made is not None:
@@ -239,26 +207,88 @@ def _time(
         else:
             result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
     for same in by_reads.values():
-        _measure_new(list(same.values()), ctx)
-        result |= {point: _KNOWN[ctx.target, made.key] for point, made in same.items()}
+        result |= dict(zip(same, timer.layers_ns(list(same.values())), strict=True))
     return result
 
 
-def _measure_new(found: list[Alone], ctx: Context) -> None:
-    """Time layers that read the same input, but for those that are known, few at once."""
-    new = [layer for layer in found if (ctx.target, layer.key) not in _KNOWN]
-    clock, config = ctx.need_clock("latency="), SessionConfig.of(ctx.target)
-    for some_of in _sets(new):
-        models = [layer.model() for layer in some_of]
-        once = sum(layer.macs for layer in some_of) / MACS_PER_NS / 1e9
-        seconds = max(SECONDS * len(some_of) / POINTS, RUNS * once)
-        times = clock.median_ns(models, random_feeds(models[0]), config, seconds)
-        _KNOWN.update({(ctx.target, m.key): ns for m, ns in zip(some_of, times, strict=True)})
+class LayerTimer:
+    """Clock for single layers that measures each layer once on a machine.
+
+    Args:
+        ctx: with a clock; its memo keeps the times.
+        cache: file of earlier times, by machine; read first. Empty for none.
+    """
+
+    def __init__(self, ctx: Context, cache: str = "") -> None:
+        self._ctx, self._clock = ctx, ctx.need_clock("latency=")
+        self._config = SessionConfig.of(ctx.target)
+        self._machine, self._path = ctx.timing_class(), Path(cache) if cache else None
+        self._owner = (ByIdentity(self._clock), self._machine, ctx.target)
+        self._times = {
+            key[-1]: ns
+            for key, ns in ctx.memo.items(TIMES)
+            if isinstance(key, tuple) and key[:-1] == self._owner
+        }
+        if self._path is not None:
+            for name, ns in _read(self._path).get(self._machine, {}).items():
+                self._keep(name, float(ns))
+
+    def layers_ns(self, layers: list[LayerSpec]) -> list[float]:
+        """Return the nanoseconds of layers that read the same input."""
+        for new in _sets([layer for layer in layers if layer.key not in self._times]):
+            models = [layer_model(layer) for layer in new]
+            once = sum(layer.macs for layer in new) / MACS_PER_NS / 1e9
+            seconds = max(SECONDS * len(new) / POINTS, RUNS * once)
+            found = self._clock.median_ns(models, random_feeds(models[0]), self._config, seconds)
+            for layer, ns in zip(new, found, strict=True):
+                self._keep(layer.key, ns)
+        return [self._times[layer.key] for layer in layers]
+
+    def empty_run_ns(self) -> float:
+        """Return the time of a run that computes nothing, which each layer alone takes as well."""
+        x = ir.val("x0", ir.DataType.FLOAT, [1])
+        node = ir.Node("", "Identity", [x], num_outputs=1)
+        node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
+        graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
+        return self._one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"))
+
+    def addition_ns(self, elements: int) -> float:
+        """Return the time of an int8 sum of so many elements, that of an empty run included."""
+        kind = self._ctx.target.activation
+        return self._one_ns(f"{kind} Add {elements}", addition_model(elements, kind))
+
+    def save(self) -> None:
+        """Add all times of this machine to the file."""
+        if self._path is None:
+            return
+        everything = _read(self._path)  # again: another run may have written meanwhile
+        own = {name: round(ns) for name, ns in self._times.items()}
+        everything[self._machine] = everything.get(self._machine, {}) | own
+        write_text(self._path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
+
+    def _one_ns(self, name: str, model: Model) -> float:
+        if name not in self._times:
+            feeds = random_feeds(model)
+            self._keep(name, self._clock.median_ns([model], feeds, self._config, SECONDS / 4)[0])
+        return self._times[name]
+
+    def _keep(self, name: str, ns: float) -> None:
+        self._times[name] = ns
+        self._ctx.memo.put(TIMES, (*self._owner, name), ns)
 
 
-def _sets(found: list[Alone]) -> Iterator[list[Alone]]:
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """Read nanoseconds by machine and layer; nothing where the file does not exist."""
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _sets(found: list[LayerSpec]) -> Iterator[list[LayerSpec]]:
     """Layers to measure interleaved: as many as `SET_BYTES` of weights allow."""
-    chosen: list[Alone] = []
+    chosen: list[LayerSpec] = []
     for layer in found:
         if chosen and sum(other.nbytes for other in (*chosen, layer)) > SET_BYTES:
             yield chosen

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,106 +18,46 @@ from ..dependency.parts import Cost, OpaqueError
 from ..dependency.rules_products import integer
 from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model
+from .layer_spec import LayerSpec
 
 
-@dataclass(frozen=True)
-class Alone:
-    """An operator at given widths, of which no weight exists yet.
-
-    Attributes:
-        node: the operator.
-        shapes: of its inputs, constants among them.
-        changed: attributes that the widths change.
-        opsets: of the model that it stands in.
-        ir_version: of that model.
-        macs: multiply-accumulates of one run.
-        integers: types of activations and weights where it runs in int8; None for float.
-    """
-
-    node: ir.Node
-    shapes: list[list[int]]
-    changed: dict[str, int]
-    opsets: Mapping[str, int]
-    ir_version: int
-    macs: int
-    integers: tuple[IntType, IntType] | None = None
-
-    def is_weight(self, number: int) -> bool:
-        """Whether the input of that number is a constant."""
-        return _is_weight(number, self.node.inputs[number])
-
-    @property
-    def reads(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the inputs that are no constants."""
-        pairs = zip(self.node.inputs, self.shapes, strict=False)
-        return tuple(
-            tuple(shape)
-            for number, (value, shape) in enumerate(pairs)
-            if not _is_weight(number, value)
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its weights."""
-        pairs = zip(self.node.inputs, self.shapes, strict=False)
-        return 4 * sum(
-            math.prod(shape)
-            for number, (value, shape) in enumerate(pairs)
-            if _is_weight(number, value)
-        )
-
-    @property
-    def key(self) -> str:
-        """Equal for layers of equal work."""
-        attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
-        shown = sorted((name, repr(value)) for name, value in attributes.items())
-        kinds = "".join("wx"[not _is_weight(n, v)] for n, v in enumerate(self.node.inputs))
-        whole = f"{self.node.op_type} {kinds} {self.shapes} {shown}"
-        return f"{'/'.join(self.integers)} {whole}" if self.integers else whole
-
-    def model(self) -> Model:
-        """It as a model of its own, with random constants where it has constants."""
-        if self.integers:
-            return int8_model(self, *self.integers)
-        rng = np.random.default_rng(0)
-        inputs, constants = [], []
-        values: list[ir.Value] = []
-        node = self.node
-        for number, shape in enumerate(self.shapes):
-            if _is_weight(number, node.inputs[number]):
-                tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
-                values.append(ir.val(f"w{number}", const_value=tensor))
-                constants.append(values[-1])
-            else:
-                values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
-                inputs.append(values[-1])
-        made = ir.Node(
-            "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
-        )
-        for name, value in self.changed.items():
-            made.attributes.add(ir.AttrInt64(name, value))
-        made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
-        graph = ir.Graph(
-            inputs,
-            [made.outputs[0]],
-            nodes=[made],
-            initializers=constants,
-            opset_imports=dict(self.opsets),
-            name="l",
-        )
-        return Model(ir.Model(graph, ir_version=self.ir_version), name=f"layer {node.name}")
+def layer_model(layer: LayerSpec) -> Model:
+    """Return a layer as a model of its own, with random constants where it has constants."""
+    if layer.integers:
+        return int8_model(layer, *layer.integers)
+    rng = np.random.default_rng(0)
+    inputs, constants = [], []
+    values: list[ir.Value] = []
+    node = layer.node
+    for number, shape in enumerate(layer.shapes):
+        if layer.is_weight(number):
+            tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
+            values.append(ir.val(f"w{number}", const_value=tensor))
+            constants.append(values[-1])
+        else:
+            values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
+            inputs.append(values[-1])
+    made = ir.Node("", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer")
+    for name, value in layer.changed.items():
+        made.attributes.add(ir.AttrInt64(name, value))
+    made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
+    graph = ir.Graph(
+        inputs,
+        [made.outputs[0]],
+        nodes=[made],
+        initializers=constants,
+        opset_imports=dict(layer.opsets),
+        name="l",
+    )
+    return Model(ir.Model(graph, ir_version=layer.ir_version), name=f"layer {node.name}")
 
 
-def _is_weight(number: int, value: ir.Value | None) -> bool:
-    return bool(number) and value is not None and is_constant(value)
-
-
-def alone(
+def layer_at(
     trace: Trace,
     cost: Cost,
     point: Sequence[int],
     integers: tuple[IntType, IntType] | None = None,
-) -> Alone | None:
+) -> LayerSpec | None:
     """The operator of `cost` for one sample, its labelled axes of these lengths.
 
     None where it cannot be made, as for fused attention.
@@ -141,7 +81,7 @@ def alone(
         return None
     opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
     macs = cost.fixed * math.prod(point)
-    made = Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    made = LayerSpec(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
     return replace(made, integers=integers) if integers and has_kernel(made) else made
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,8 +19,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
-if TYPE_CHECKING:
-    from .layer_benchmark import Alone
+from .layer_spec import LayerSpec
 
 #: Operators with an int8 kernel of onnxruntime's own domain that takes a layer as a whole.
 KERNELS = {"Conv": "QLinearConv", "Gemm": "QGemm"}
@@ -28,14 +27,14 @@ _DOMAIN = "com.microsoft"
 _TYPES: dict[IntType, Any] = {"int8": np.int8, "uint8": np.uint8}
 
 
-def has_kernel(layer: Alone) -> bool:
+def has_kernel(layer: LayerSpec) -> bool:
     """Whether it runs in int8: a convolution, or a product with a constant."""
     op = layer.node.op_type
     constant = [number for number, _ in enumerate(layer.shapes) if layer.is_weight(number)]
     return (op in KERNELS or op == "MatMul") and 1 in constant
 
 
-def int8_model(layer: Alone, activation: IntType, weight: IntType) -> Model:
+def int8_model(layer: LayerSpec, activation: IntType, weight: IntType) -> Model:
     """The layer as a model of int8 input and output, with random weights.
 
     Args:
@@ -84,7 +83,7 @@ def addition_model(elements: int, activation: IntType) -> Model:
 
 
 def _whole(
-    layer: Alone,
+    layer: LayerSpec,
     inputs: Sequence[ir.Value | None],
     x: ir.Value,
     constants: Sequence[ir.Value],
@@ -126,7 +125,7 @@ def _one_node(
     return Model(ir.Model(graph, ir_version=ir_version), name=f"int8 {node.name}")
 
 
-def _columns(layer: Alone) -> int:
+def _columns(layer: LayerSpec) -> int:
     """Output channels, each with a scale of its weights."""
     w = layer.shapes[1]
     if layer.node.op_type == "Conv":

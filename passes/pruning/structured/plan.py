@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -16,16 +15,13 @@ from trimtab.core.context import Context
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
 
-from ...graph.weights import label as node_label
 from ..dependency.groups import Group, Labels
 from .budget import Budget, Curve, Layer, layers, macs_of, uniform, widths
-from .data_importance import least_squares, mean_output
-from .importance import by_group, fpgm, l1, l2, random_scores, weight_scores
+from .latency_table import latencies, some, table, with_additions
+from .ranking import ImportanceRequest, loss_curves
 from .residual_branches import additions, branch_readers
+from .sensitivity import Sensitivity
 from .weight_repair import Feeds
-
-if TYPE_CHECKING:
-    from ..channels import PruneChannels
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,35 @@ class Aim:
 
     kind: Literal["ratio", "macs", "latency", "widths"]
     share: float
+
+
+@dataclass(frozen=True, eq=False)
+class PruningRequest:
+    """Everything that decides how many channels each group keeps, and which.
+
+    Attributes:
+        aim: how much goes.
+        ranking: which channels go first.
+        widths: for aim `widths`, how many channels each named group keeps.
+        precision: kernels that will run, whose block and latency decide.
+        scope: whether all groups lose the same share or are compared together.
+        block: number of channels that widths are multiples of; the target's where None.
+        branches: whether whole residual branches may go.
+        cache: file of timed layers, empty for none.
+        sensitivity: file that limits what each group loses, empty for none.
+        group_drop: quality that a group alone may cost, in the unit of that file's metric.
+    """
+
+    aim: Aim
+    ranking: ImportanceRequest
+    widths: Mapping[str, int]
+    precision: Literal["float", "int8"]
+    scope: Literal["global", "local"]
+    block: int | None
+    branches: bool
+    cache: str
+    sensitivity: str
+    group_drop: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +80,11 @@ class Plan:
     predicted: float | None = None
 
 
-def usable_groups(labels: Labels, protect: Sequence[str]) -> list[Group]:
-    """Groups with more than one channel that no pattern protects.
-
-    Raises:
-        OptionError: a pattern that matches no operator with channels.
-    """
-    makers: dict[str, set[int]] = {}
-    for sink in labels.weights:
-        for axis, classes in labels.axes_of(sink):
-            if axis != sink.into:
-                makers.setdefault(node_label(sink.node), set()).update(map(int, classes))
-    kept: set[int] = set()
-    for pattern in protect:
-        names = [n for n in makers if fnmatch.fnmatchcase(n, pattern)]
-        if not names:
-            raise unknown("operator", pattern, makers, where="prune-channels, protect")
-        kept.update(*(makers[n] for n in names))
-    groups = [g for g in labels.groups if not kept.intersection(map(int, g.classes))]
-    return [g for g in groups if len(g.classes) > 1]
-
-
 def choose(
     model: Model,
     labels: Labels,
     groups: list[Group],
-    options: PruneChannels,
+    request: PruningRequest,
     batches: list[Feeds] | None,
     ctx: Context,
 ) -> Plan:
@@ -89,32 +93,31 @@ def choose(
     Raises:
         OptionError: a cost that no widths reach; the least one is told.
     """
-    curves = loss_curves(model, labels, groups, options, batches, ctx)
-    int8 = options.precision == "int8"
+    curves = loss_curves(model, labels, groups, request.ranking, batches, ctx)
+    int8 = request.precision == "int8"
     prefer = ctx.target.int8_block // 2 if int8 else ctx.target.float_block
-    steps = [widths(len(g.classes), g.width, options.block, prefer) for g in groups]
-    steps = _limited(groups, steps, options)
-    readers = branch_readers(labels, groups) if options.branches else {}
+    steps = [widths(len(g.classes), g.width, request.block, prefer) for g in groups]
+    steps = _limited(groups, steps, request)
+    readers = branch_readers(labels, groups) if request.branches else {}
     steps = [[0, *s] if number in readers else s for number, s in enumerate(steps)]
-    aim, predicted = options.aim, None
+    aim, predicted = request.aim, None
     if aim.kind == "widths":
-        kept = _as_told(groups, options.widths or {}, readers)
+        kept = _as_told(groups, request.widths, readers)
     elif aim.kind == "ratio":
-        kept = _by_ratio(groups, curves, steps, aim.share, options.scope)
+        kept = _by_ratio(groups, curves, steps, aim.share, request.scope)
     else:
         cost_of, found = macs_of(labels), layers(labels, groups)
         if aim.kind == "latency":
-            from .latency_table import some, table, with_additions
-
             steps = [some(s) for s in steps]  # what is measured, since a staircase has no between
-            cost_of = table(labels, groups, steps, ctx, options.cache, int8=int8)
+            cost_of = table(labels, groups, steps, ctx, request.cache, int8=int8)
             if int8:  # a float sum is made within the convolution before it
                 sums = additions(labels, found, readers)
                 cost_of, found = with_additions(cost_of, labels, sums, ctx), [*found, *sums]
         budget = Budget(groups, curves, steps, found, cost_of)
         if aim.kind == "latency":
-            budget.fixed = max(0.0, options.whole_ns(model, ctx) - budget.cost)
-        if aim.kind == "macs" and options.scope == "local":
+            (whole,) = latencies([model], ctx, int8=int8, data=request.ranking.data)
+            budget.fixed = max(0.0, whole - budget.cost)
+        if aim.kind == "macs" and request.scope == "local":
             _spend_evenly(budget, aim, groups, steps)
         else:
             predicted = _spend(budget, aim)
@@ -129,93 +132,15 @@ def choose(
     return Plan(groups, kept, dead, emptied, predicted)
 
 
-#: Curves found last, by what they depend on: one model is often pruned to several strengths.
-_KNOWN: dict[tuple[Any, ...], list[Curve]] = {}
-_KEPT = 4
-
-
 def _limited(
-    groups: list[Group], steps: list[list[int]], options: PruneChannels
+    groups: list[Group], steps: list[list[int]], request: PruningRequest
 ) -> list[list[int]]:
     """Without the widths at which a group alone would cost more quality than it may."""
-    if not options.sensitivity:
+    if not request.sensitivity:
         return steps
-    from .sensitivity import Sensitivity
-
-    found = Sensitivity.read(options.sensitivity)
-    least = [len(g.classes) * (1 - found.limit(g.name, options.group_drop)) for g in groups]
+    found = Sensitivity.read(request.sensitivity)
+    least = [len(g.classes) * (1 - found.limit(g.name, request.group_drop)) for g in groups]
     return [[w for w in s if w >= low] for s, low in zip(steps, least, strict=True)]
-
-
-def loss_curves(
-    model: Model,
-    labels: Labels,
-    groups: list[Group],
-    options: PruneChannels,
-    batches: list[Feeds] | None,
-    ctx: Context,
-) -> list[Curve]:
-    """A curve for each group, found once for the same model, data and criterion."""
-    criterion = options.criterion(batches)
-    if callable(criterion):
-        return _new_curves(model, labels, groups, options, batches, ctx)
-    data = options.data or ctx.data
-    own = (options.samples, options.protect, options.heads, ctx.seed)
-    key = (model.digest, criterion, data.digest if data is not None and batches else None, *own)
-    if key not in _KNOWN:
-        _KNOWN[key] = _new_curves(model, labels, groups, options, batches, ctx)
-        while len(_KNOWN) > _KEPT:
-            _KNOWN.pop(next(iter(_KNOWN)))
-    return _KNOWN[key]
-
-
-def _new_curves(
-    model: Model,
-    labels: Labels,
-    groups: list[Group],
-    options: PruneChannels,
-    batches: list[Feeds] | None,
-    ctx: Context,
-) -> list[Curve]:
-    """What each group loses with its first 0, 1, ... channels, by the importance that is asked."""
-    criterion = options.criterion(batches)
-    if criterion == "least_squares":
-        return least_squares(model, labels, groups, batches or [], ctx)
-    if criterion == "mean_output":
-        scores = mean_output(model, labels, batches or [], ctx)
-    elif criterion == "taylor":
-        scores = _taylor(model, labels, options, ctx)
-    elif criterion == "random":
-        scores = random_scores(labels, ctx.seed)
-    elif callable(criterion):
-        scores = _own_scores(criterion, labels)
-    else:
-        scores = weight_scores(labels, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
-    scores = by_group(labels, scores)
-    return [Curve.of_scores(g, scores) for g in groups]
-
-
-def _taylor(
-    model: Model, labels: Labels, options: PruneChannels, ctx: Context
-) -> NDArray[np.float64]:
-    from .taylor import ROWS, taylor
-
-    data = ctx.dataset(options.data, model, purpose="importance taylor").take(options.samples)
-    fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
-    return taylor(model, labels, data.sized(fixed[0] if fixed else ROWS), ctx)
-
-
-def _own_scores(criterion: Callable[..., Any], labels: Labels) -> NDArray[np.float64]:
-    """Scores of a user's callable, checked."""
-    scores = np.asarray(criterion(labels), np.float64)
-    if scores.shape != (labels.count,) or not np.isfinite(scores).all() or (scores < 0).any():
-        raise OptionError(
-            f"an importance has to return {labels.count} finite scores of at least 0, one for each "
-            f"class; it returned shape {scores.shape}",
-            where="prune-channels, importance",
-            hint="Labels.class_of gives the class of each label of labels.weights",
-        )
-    return scores
 
 
 def _named(groups: Sequence[Group]) -> list[str]:

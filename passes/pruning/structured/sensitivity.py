@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +23,8 @@ from trimtab.core.model import Model
 
 from ..dependency.groups import Group, label_channels, prepared
 from .data_importance import calibration
-from .plan import loss_curves, usable_groups
+from .ranking import ImportanceRequest, loss_curves, usable_groups
 from .verify import mask
-
-if TYPE_CHECKING:
-    from ..channels import PruneChannels
 
 #: Shares of a group's channels that are tried.
 RATIOS = (0.25, 0.5, 0.75)
@@ -117,7 +114,7 @@ class Sensitivity:
 
 def sensitivity(
     model: Model,
-    how: PruneChannels,
+    how: ImportanceRequest,
     data: Dataset,
     ctx: Context,
     *,
@@ -141,6 +138,7 @@ def sensitivity(
     parts = data.bind(model).split({"ranking": 1, "quality": 1}, seed=ctx.seed)
     unseen = parts["quality"].take(how.samples)
     chosen = find_metric(metric, unseen)
+    how = replace(how, data=parts["ranking"])
     work = prepared(model.clone())
     labels = label_channels(work, whole=how.heads == "whole")
     groups = usable_groups(labels, how.protect)

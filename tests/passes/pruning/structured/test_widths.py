@@ -18,9 +18,9 @@ from trimtab.core.ort.session import build_session, random_feeds, run, with_outp
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.dependency.groups import label_channels, prepared
-from trimtab.passes.pruning.structured import latency_table as channel_latency
 from trimtab.passes.pruning.structured.budget import Budget, Curve, Layer
-from trimtab.passes.pruning.structured.layer_benchmark import alone
+from trimtab.passes.pruning.structured.latency_table import TIMES
+from trimtab.passes.pruning.structured.layer_benchmark import layer_at, layer_model
 
 
 class LayerClock:
@@ -90,7 +90,7 @@ def test_latency_is_chosen_on_the_measured_staircase() -> None:
     )
 
 
-def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path, monkeypatch) -> None:
+def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path) -> None:
     asked: list[int] = []
 
     class Counting(LayerClock):
@@ -101,7 +101,6 @@ def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path, monkeypa
     options = {"latency": 0.6, "importance": "l2", "cache": str(tmp_path / "layers.json")}
     results = []
     for _ in range(2):
-        monkeypatch.setattr(channel_latency, "_KNOWN", {})  # as a new process starts
         asked.clear()
         results.append(PruneChannels(**options)(chain(64), context(clock=Counting())))
     assert asked == [1, 2]  # the whole model to choose by, then before and after
@@ -218,15 +217,16 @@ def test_a_layer_alone_runs_in_int8(layer: str, activation: Any) -> None:
     labels = label_channels(prepared(graphs.model_of(LAYERS[layer])))
     cost = labels.trace.costs[0]
     point = [len(ids) for ids in cost.axes]
-    made = alone(labels.trace, cost, point, (activation, "int8"))
-    floating = alone(labels.trace, cost, point)
+    made = layer_at(labels.trace, cost, point, (activation, "int8"))
+    floating = layer_at(labels.trace, cost, point)
     assert made is not None
     assert floating is not None
     assert made.key != floating.key
-    model = made.model()
+    model = layer_model(made)
     assert [s.dtype.name for s in (*model.inputs, *model.outputs)] == [activation.upper()] * 2
     (array,) = run(build_session(model), random_feeds(model)).values()
-    (wanted,) = run(build_session(floating.model()), random_feeds(floating.model())).values()
+    reference = layer_model(floating)
+    (wanted,) = run(build_session(reference), random_feeds(reference)).values()
     assert array.size == wanted.size
 
 
@@ -234,7 +234,7 @@ def test_a_product_of_two_tensors_has_no_int8_layer() -> None:
     text = "(float[N,4,8] a, float[N,8,4] b) => (float[N,4,4] y) { y = MatMul(a, b) }"
     labels = label_channels(prepared(graphs.model_of(text)))
     cost = labels.trace.costs[0]
-    made = alone(labels.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
+    made = layer_at(labels.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
     assert made is None or made.integers is None
 
 
@@ -248,13 +248,12 @@ class Int8Clock(LayerClock):
         return [100.0 + t + 500.0 * a + r for t, a, r in zip(times, adds, rest, strict=True)]
 
 
-def test_for_int8_the_int8_layers_and_sums_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel_latency, "_KNOWN", {})
+def test_for_int8_the_int8_layers_and_sums_are_timed() -> None:
     model = residual()
     ctx = context(model, clock=Int8Clock())
     options = {"latency": 0.7, "precision": "int8", "branches": True, "protect": ("conv_0",)}
     after = PruneChannels(**options)(model, ctx)
-    timed = {name.split()[0] for _, name in channel_latency._KNOWN}
+    timed = {key[-1].split()[0] for key, _ in ctx.memo.items(TIMES)}
     assert {"uint8/int8", "uint8", "nothing"} <= timed
     assert graphs.ops(after).count("Add") < graphs.ops(model).count("Add")
     ratio = step(after)["latency_ratio"]
