@@ -24,7 +24,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
 from trimtab.passes.pruning.structured.cut import cut
 from trimtab.passes.pruning.structured.verify import mask
 
@@ -86,11 +86,11 @@ def seconds(count: int) -> float:
     model = residual(count)
     started = time.process_time()
     with collector_paused():
-        work = prepared(model.clone())
-        labels = label_channels(work)
-        dead = [int(c) for g in labels.groups for c in g.classes[: len(g.classes) // 2]]
-        mask(work, labels, dead)
-        cut(labels, dead)
+        work = prepare(model.clone())
+        graph = build_dependency_graph(work)
+        removed = [int(c) for g in graph.groups for c in g.units[: len(g.units) // 2]]
+        mask(work, graph, removed)
+        cut(graph, removed)
     return time.process_time() - started
 
 
@@ -130,7 +130,7 @@ def memory(gigabytes: float) -> tuple[float, float, float]:
         after = PruneChannels(0.5)(model, Context(target=Target.detect(1)))
         stop.set()
         watcher.join()
-        print(f"oracle {after.lineage[-1].notes['oracle']:.1e}", flush=True)
+        print(f"oracle {after.lineage[-1].notes['verification_error']:.1e}", flush=True)
         sizes = [v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value]
         return (highest[0] - before) / MIB, max(sizes) / MIB, sum(sizes) / 1e9
 

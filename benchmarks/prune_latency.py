@@ -23,8 +23,8 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent, Stderr
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
-from trimtab.passes.pruning.structured.importance import by_group, l2, weight_scores
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
+from trimtab.passes.pruning.structured.importance import l2, normalize_by_group, weight_scores
 from trimtab.passes.simplify.simplify import Simplify
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.bench.clock import BenchClock
@@ -37,10 +37,10 @@ class Importance:
     """Scores of the whole model's channels, and what a pruned one keeps of them."""
 
     def __init__(self, model: Model) -> None:
-        work = prepared(model.clone())
-        labels = label_channels(work)
-        scores = by_group(labels, weight_scores(labels, l2))
-        self.by_name = {g.name: (np.sort(scores[g.classes])[::-1], g.width) for g in labels.groups}
+        work = prepare(model.clone())
+        graph = build_dependency_graph(work)
+        scores = normalize_by_group(graph, weight_scores(graph, l2))
+        self.by_name = {g.name: (np.sort(scores[g.units])[::-1], g.width) for g in graph.groups}
 
     def kept(self, pruned: Model) -> float:
         """Share of the importance that is left; the least important channels went first."""

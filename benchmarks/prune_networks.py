@@ -1,4 +1,4 @@
-"""The networks that `prune_oracle.py` proves pruning on, each made when it is asked for."""
+"""The networks that `prune_verification.py` proves pruning on, each made when it is asked for."""
 
 from __future__ import annotations
 

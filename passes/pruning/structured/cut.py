@@ -1,4 +1,4 @@
-"""Removing classes of channels from a graph: constants are cut, what names lengths is rewritten."""
+"""Removal of channels from a graph: constants are cut, and attributes that name lengths updated."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from trimtab.core.data import Array
 from ...graph.concrete_shapes import infer_again
 from ...graph.constants import constant_shape
 from ...graph.edit import add_constant, add_tensor
-from ..dependency.groups import Labels
-from ..dependency.parts import Use
+from ..dependency.graph import DependencyGraph
+from ..dependency.records import ConstantUse
 
-#: A weight of at least so many bytes that lies in a file is cut where it is read, not in memory.
+#: Bytes of a weight in a file from which on it is cut when it is read, not in memory.
 LAZY_BYTES = 1 << 20
 
 Mask = NDArray[np.bool_]
 Key = tuple[ir.Value, tuple[bytes | None, ...]]
 
 
-def cut(labels: Labels, dead: list[int]) -> None:
-    """Remove the classes `dead` from the graph that `labels` were traced on; in place.
+def cut(graph: DependencyGraph, removed: list[int]) -> None:
+    """Remove units from the model that a dependency graph was built on, in place.
 
-    A constant that is read in several places stays one where all of them lose the same, and is
-    cloned where they do not.
+    A constant that several operators read stays one where all of them lose the same, and is cloned
+    where they do not.
     """
-    keep = labels.keep(dead)
-    model = labels.trace.model
+    keep = graph.keep(removed)
+    model = graph.trace.model
     made: dict[Key, ir.Value] = {}
-    for use in labels.trace.uses:
+    for use in graph.trace.uses:
         if not keep.any(use.axes):
             continue
         masks = [
@@ -41,14 +41,14 @@ def cut(labels: Labels, dead: list[int]) -> None:
         if key not in made:
             made[key] = _smaller(model, use, masks)
         use.node.replace_input_with(use.index, made[key])
-    for fix in labels.trace.fixes:
-        fix(model, keep)
+    for update in graph.trace.updates:
+        update(model, keep)
     RemoveUnusedNodesPass()(model)
     infer_again(model)
 
 
-def _smaller(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
-    """The constant without what goes, as a new value."""
+def _smaller(model: ir.Model, use: ConstantUse, masks: list[Mask | None]) -> ir.Value:
+    """Return the constant without the channels that go, as a new value."""
     name = str(use.value.name)
     if use.value.const_value is None:  # a ConstantOfShape: only its shape is stored
         return _smaller_filler(model, use, masks)
@@ -70,7 +70,7 @@ def _compressed(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> Array:
     return np.asarray(array, order="C")
 
 
-def _smaller_filler(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
+def _smaller_filler(model: ir.Model, use: ConstantUse, masks: list[Mask | None]) -> ir.Value:
     maker = use.value.producer()
     assert maker is not None
     old = constant_shape(use.value)

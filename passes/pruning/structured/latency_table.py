@@ -1,8 +1,8 @@
-"""A measured table of layers: what each costs at each pair of widths that it may get.
+"""Measured latency of each layer at each pair of widths that it may get.
 
-onnxruntime's latency is a staircase in the number of channels, so multiply-accumulates do not tell
-it. Each distinct layer is timed by itself, all widths of its output interleaved; layers of the same
-shape share one measurement, and one process measures a shape once.
+onnxruntime's latency is a staircase in the number of channels, which multiply-accumulates cannot
+predict. Each distinct layer is timed by itself, all widths of its output interleaved; layers of the
+same shape share one measurement.
 """
 
 from __future__ import annotations
@@ -10,48 +10,31 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.files import write_text
-from trimtab.core.memo import ByIdentity, MemoKind
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
 
-from ..dependency.groups import Group, Labels
-from ..dependency.parts import Cost
-from .budget import CostOf, Layer, layers
-from .layer_benchmark import layer_at, layer_model
-from .layer_benchmark_int8 import addition_model
+from ..dependency.graph import DependencyGraph, Group
+from ..dependency.records import Cost
+from .budget import CostOf, PrunableLayer, prunable_layers
+from .layer_benchmark import layer_at
 from .layer_spec import LayerSpec
+from .layer_timer import MACS_PER_NS, POINTS, SET_BYTES, LayerTimer
 
-#: Widths of one axis that are measured; those between are interpolated.
-POINTS = 8
-#: What a layer that cannot be timed alone is taken to do, and how long the others may take.
-MACS_PER_NS = 20.0
-#: Seconds for one set of `POINTS` widths of one layer.
-SECONDS = 0.4
-#: Runs that each width of a slow layer gets: of two or three the luckiest would look like a stair.
-RUNS = 9
-#: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
-SET_BYTES = 1 << 28
-#: Samples that a model is calibrated on where nothing but its latency matters.
+#: Samples for the calibration of a model of which only the latency matters.
 FEW_SAMPLES = 8
 #: Widths of an axis where the weights are larger than that: each point takes long to make there,
 #: and so large a product has no stairs.
 FEW_POINTS = 4
 
 Lengths = tuple[int, ...]
-#: Nanoseconds of layers, by clock, machine, target and layer.
-TIMES: MemoKind[float] = MemoKind("layer times", 1 << 16)
 
 
 def latencies(
@@ -73,7 +56,7 @@ def latencies(
 
 
 def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
-    """The model in static int8, for its latency alone: a few samples give its ranges.
+    """Quantize a model to static int8 by a few samples, for its latency alone.
 
     Args:
         model: a float model.
@@ -83,29 +66,29 @@ def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
     from ...quantization.static import QuantizeStatic
 
     data = data or Dataset.of_arrays(random_feeds(model, seed=ctx.seed, batch=FEW_SAMPLES))
-    # Its answers matter to nobody, so that no sums of theirs are looked through for saturation.
+    # Its outputs do not matter, so its sums need no check for saturation.
     target = dataclasses.replace(ctx.target, vnni=True)
     few = QuantizeStatic(data=data, samples=FEW_SAMPLES)
     return few(model, dataclasses.replace(ctx, target=target))
 
 
-def table(
-    labels: Labels,
+def latency_cost(
+    graph: DependencyGraph,
     groups: list[Group],
-    steps: list[list[int]],
+    choices: list[list[int]],
     ctx: Context,
     cache: str = "",
     *,
     int8: bool = False,
 ) -> CostOf:
-    """Cost of each layer in nanoseconds, by measurement; that of a call is not in it.
+    """Measure the cost of each layer in nanoseconds, without that of an empty run.
 
     Args:
-        labels: of the whole model.
-        groups: what may become narrower.
-        steps: to which numbers of classes.
+        graph: dependency graph of the whole model.
+        groups: groups that may become narrower.
+        choices: for each group the numbers of units that it may keep.
         ctx: with a clock.
-        cache: file of what was timed on machines of this class, read first and added to.
+        cache: file of earlier times on this machine, read first and added to.
         int8: time the target's int8 kernels, since quantization will follow.
 
     Raises:
@@ -118,40 +101,42 @@ def table(
             hint="Leave it out, or name the target's CPU",
         )
     timer = LayerTimer(ctx, cache)
-    found = layers(labels, groups)
+    found = prunable_layers(graph, groups)
     integers = (ctx.target.activation, ctx.target.weight) if int8 else None
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
-        cost = labels.trace.costs[layer.index]
-        make = functools.partial(layer_at, labels.trace, cost, integers=integers)
-        whole = make(_full(layer, steps))
+        cost = graph.trace.costs[layer.index]
+        make = functools.partial(layer_at, graph.trace, cost, integers=integers)
+        whole = make(_full(layer, choices))
         large = whole is not None and whole.nbytes > SET_BYTES
-        grid = _grid(layer, steps, FEW_POINTS if large else POINTS)
+        grid = _grid(layer, choices, FEW_POINTS if large else POINTS)
         times[layer.index] = _time(make, cost, grid, timer)
-    calling = timer.empty_run_ns()
+    empty_run = timer.empty_run_ns()
     timer.save()
 
     def cost_of(index: int, lengths: Lengths) -> float:
-        return max(0.0, _between(times[index], lengths) - calling)
+        return max(0.0, _interpolate(times[index], lengths) - empty_run)
 
     return cost_of
 
 
-def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx: Context) -> CostOf:
-    """The cost with that of the int8 sums at the ends of branches, which go with their branch.
+def with_additions(
+    cost_of: CostOf, graph: DependencyGraph, found: Sequence[PrunableLayer], ctx: Context
+) -> CostOf:
+    """Add the cost of the int8 sums at the ends of branches, which go with their branch.
 
     Args:
-        cost_of: of the operators that multiply.
-        labels: of the whole model.
-        found: by `additions`.
+        cost_of: cost of the operators that multiply.
+        graph: dependency graph of the whole model.
+        found: the sums, from `residual_additions`.
         ctx: with a clock.
     """
-    costs, timer = labels.trace.costs, LayerTimer(ctx)
+    costs, timer = graph.trace.costs, LayerTimer(ctx)
     per_channel: dict[int, float] = {}
     for layer in found:
         cost = costs[layer.index - len(costs)]
-        elements = math.prod(labels.trace.shape(cost.node.outputs[0]))
-        once = timer.addition_ns(elements // labels.trace.shapes.samples)
+        elements = math.prod(graph.trace.shape(cost.node.outputs[0]))
+        once = timer.addition_ns(elements // graph.trace.shapes.samples)
         per_channel[layer.index] = max(0.0, once - timer.empty_run_ns()) / len(cost.axes[-2])
 
     def both(index: int, lengths: Lengths) -> float:
@@ -163,28 +148,28 @@ def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx:
     return both
 
 
-def _full(layer: Layer, steps: list[list[int]]) -> Lengths:
-    """The labelled axes with all their channels."""
+def _full(layer: PrunableLayer, choices: list[list[int]]) -> Lengths:
+    """Return the lengths of a layer's prunable axes with all channels."""
     return tuple(
-        base + sum(times * steps[g][-1] for g, times in part.items())
+        base + sum(times * choices[g][-1] for g, times in part.items())
         for base, part in zip(layer.base, layer.parts, strict=True)
     )
 
 
-def _grid(layer: Layer, steps: list[list[int]], points: int) -> list[list[int]]:
-    """For each labelled axis the lengths to measure."""
+def _grid(layer: PrunableLayer, choices: list[list[int]], points: int) -> list[list[int]]:
+    """Return the lengths to measure for each prunable axis."""
     axes = []
-    for base, part, full in zip(layer.base, layer.parts, _full(layer, steps), strict=True):
-        options = [[times * w for w in some(steps[g])] for g, times in part.items()]
+    for base, part, full in zip(layer.base, layer.parts, _full(layer, choices), strict=True):
+        options = [[times * w for w in evenly_spaced(choices[g])] for g, times in part.items()]
         lengths = {
             base + sum(chosen) for chosen in itertools.islice(itertools.product(*options), 64)
         }
-        axes.append(some(sorted(lengths | {full}), points))
+        axes.append(evenly_spaced(sorted(lengths | {full}), points))
     return axes
 
 
-def some(values: Sequence[int], points: int = POINTS) -> list[int]:
-    """At most `points` of them, evenly spaced, both ends among them."""
+def evenly_spaced(values: Sequence[int], points: int = POINTS) -> list[int]:
+    """Return at most `points` of the values, evenly spaced, with both ends."""
     if len(values) <= points:
         return list(values)
     return [values[round(i * (len(values) - 1) / (points - 1))] for i in range(points)]
@@ -211,95 +196,8 @@ def _time(
     return result
 
 
-class LayerTimer:
-    """Clock for single layers that measures each layer once on a machine.
-
-    Args:
-        ctx: with a clock; its memo keeps the times.
-        cache: file of earlier times, by machine; read first. Empty for none.
-    """
-
-    def __init__(self, ctx: Context, cache: str = "") -> None:
-        self._ctx, self._clock = ctx, ctx.need_clock("latency=")
-        self._config = SessionConfig.of(ctx.target)
-        self._machine, self._path = ctx.timing_class(), Path(cache) if cache else None
-        self._owner = (ByIdentity(self._clock), self._machine, ctx.target)
-        self._times = {
-            key[-1]: ns
-            for key, ns in ctx.memo.items(TIMES)
-            if isinstance(key, tuple) and key[:-1] == self._owner
-        }
-        if self._path is not None:
-            for name, ns in _read(self._path).get(self._machine, {}).items():
-                self._keep(name, float(ns))
-
-    def layers_ns(self, layers: list[LayerSpec]) -> list[float]:
-        """Return the nanoseconds of layers that read the same input."""
-        for new in _sets([layer for layer in layers if layer.key not in self._times]):
-            models = [layer_model(layer) for layer in new]
-            once = sum(layer.macs for layer in new) / MACS_PER_NS / 1e9
-            seconds = max(SECONDS * len(new) / POINTS, RUNS * once)
-            found = self._clock.median_ns(models, random_feeds(models[0]), self._config, seconds)
-            for layer, ns in zip(new, found, strict=True):
-                self._keep(layer.key, ns)
-        return [self._times[layer.key] for layer in layers]
-
-    def empty_run_ns(self) -> float:
-        """Return the time of a run that computes nothing, which each layer alone takes as well."""
-        x = ir.val("x0", ir.DataType.FLOAT, [1])
-        node = ir.Node("", "Identity", [x], num_outputs=1)
-        node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
-        graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
-        return self._one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"))
-
-    def addition_ns(self, elements: int) -> float:
-        """Return the time of an int8 sum of so many elements, that of an empty run included."""
-        kind = self._ctx.target.activation
-        return self._one_ns(f"{kind} Add {elements}", addition_model(elements, kind))
-
-    def save(self) -> None:
-        """Add all times of this machine to the file."""
-        if self._path is None:
-            return
-        everything = _read(self._path)  # again: another run may have written meanwhile
-        own = {name: round(ns) for name, ns in self._times.items()}
-        everything[self._machine] = everything.get(self._machine, {}) | own
-        write_text(self._path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
-
-    def _one_ns(self, name: str, model: Model) -> float:
-        if name not in self._times:
-            feeds = random_feeds(model)
-            self._keep(name, self._clock.median_ns([model], feeds, self._config, SECONDS / 4)[0])
-        return self._times[name]
-
-    def _keep(self, name: str, ns: float) -> None:
-        self._times[name] = ns
-        self._ctx.memo.put(TIMES, (*self._owner, name), ns)
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Read nanoseconds by machine and layer; nothing where the file does not exist."""
-    try:
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _sets(found: list[LayerSpec]) -> Iterator[list[LayerSpec]]:
-    """Layers to measure interleaved: as many as `SET_BYTES` of weights allow."""
-    chosen: list[LayerSpec] = []
-    for layer in found:
-        if chosen and sum(other.nbytes for other in (*chosen, layer)) > SET_BYTES:
-            yield chosen
-            chosen = []
-        chosen.append(layer)
-    if chosen:
-        yield chosen
-
-
-def _between(times: dict[Lengths, float], lengths: Lengths) -> float:
-    """Multilinear interpolation between measured lengths; beyond them in proportion."""
+def _interpolate(times: dict[Lengths, float], lengths: Lengths) -> float:
+    """Interpolate between measured lengths, multilinearly; clamp beyond them."""
     if lengths in times:
         return times[lengths]
     axes = [sorted({point[a] for point in times}) for a in range(len(lengths))]

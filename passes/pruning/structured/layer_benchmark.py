@@ -1,4 +1,4 @@
-"""One layer as a model of its own, at any widths: what a table of latencies is measured on."""
+"""Models of one layer at any widths, on which layer times are measured."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
 from ...graph.constants import is_constant
-from ..dependency.parts import Cost, OpaqueError
-from ..dependency.rules_products import integer
+from ..dependency.records import Cost, OpaqueError
 from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model
 from .layer_spec import LayerSpec
@@ -58,15 +57,15 @@ def layer_at(
     point: Sequence[int],
     integers: tuple[IntType, IntType] | None = None,
 ) -> LayerSpec | None:
-    """The operator of `cost` for one sample, its labelled axes of these lengths.
+    """Return the operator of `cost` for one sample, with these lengths of its prunable axes.
 
     None where it cannot be made, as for fused attention.
 
     Args:
-        trace: of the whole model.
-        cost: of the operator.
-        point: lengths of its labelled axes.
-        integers: types of activations and weights for an int8 kernel; what has none stays float.
+        trace: trace of the whole model.
+        cost: cost of the operator.
+        point: lengths of its prunable axes.
+        integers: types of activations and weights for an int8 kernel; without one it stays float.
     """
     lengths = cost.filled(point)
     node = cost.node
@@ -88,9 +87,9 @@ def layer_at(
 def _conv(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Shapes of input, weight and bias, and the group count."""
+    """Return the shapes of input, weight and bias, and the group count."""
     x, w = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
-    group = integer(node, "group", 1)
+    group = node.attributes.get_int("group", 1)
     old = w[:2]
     w[:2] = lengths
     out = 0 if node.op_type == "Conv" else 1
@@ -104,11 +103,11 @@ def _conv(
 def _product(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Shapes of both factors, of one sample."""
+    """Return the shapes of both factors, for one sample."""
     a, b = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
     rows, columns, depth = lengths[-3:] if len(lengths) > 2 else (1, *lengths[-2:])
     if node.op_type == "Gemm":
-        swap_a, swap_b = integer(node, "transA", 0), integer(node, "transB", 0)
+        swap_a, swap_b = node.attributes.get_int("transA", 0), node.attributes.get_int("transB", 0)
         rows = max(1, rows // trace.shapes.samples)
         first = [depth, rows] if swap_a else [rows, depth]
         return [first, [columns, depth] if swap_b else [depth, columns]], {}
@@ -129,5 +128,5 @@ def _product(
 
 
 def _filled(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Normal values, a few thousand of them over and over: making them shall not take long."""
+    """Return a few thousand normal values, repeated: drawing all of them would take long."""
     return np.resize(rng.standard_normal(4099).astype(np.float32), tuple(shape))

@@ -1,4 +1,4 @@
-"""The order in which the channels of each group go, and what is lost with them."""
+"""Order in which the channels of each group go, and the loss with each of them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model
 
 from ...graph.weights import label as node_label
-from ..dependency.groups import Group, Labels
-from .budget import Curve
+from ..dependency.graph import DependencyGraph, Group
+from .budget import LossCurve
 from .data_importance import least_squares, mean_output
-from .importance import by_group, fpgm, l1, l2, random_scores, weight_scores
+from .importance import fpgm, l1, l2, normalize_by_group, random_scores, weight_scores
+from .moments import Feeds
 from .taylor import ROWS, taylor
-from .weight_repair import Feeds
 
 Criterion = Literal["auto", "l1", "l2", "fpgm", "mean_output", "least_squares", "taylor", "random"]
 Importance = Criterion | Callable[..., Any]
 #: Curves found last: one model is often pruned to several strengths.
-CURVES: MemoKind[list[Curve]] = MemoKind("loss curves", 4)
+CURVES: MemoKind[list[LossCurve]] = MemoKind("loss curves", 4)
 
 
 @dataclass(frozen=True, eq=False)
 class ImportanceRequest:
-    """How channels are ranked.
+    """Everything that decides in which order channels go.
 
     Attributes:
-        criterion: by which channels are scored, or a callable that scores them.
-        samples: how many samples of the data are used.
+        criterion: name of a score of channels, or a callable that scores them.
+        samples: number of samples to use.
         protect: operators whose outputs keep all channels, as patterns of their names.
         heads: where an axis splits, whether whole heads go or all become narrower.
         data: calibration data; the context's where None.
@@ -55,91 +55,91 @@ class ImportanceRequest:
         return self.criterion
 
 
-def usable_groups(labels: Labels, protect: Sequence[str]) -> list[Group]:
-    """Groups with more than one channel that no pattern protects.
+def usable_groups(graph: DependencyGraph, protect: Sequence[str]) -> list[Group]:
+    """Return the groups with more than one unit that no pattern protects.
 
     Raises:
-        OptionError: a pattern that matches no operator with channels.
+        OptionError: a pattern matches no operator with channels.
     """
-    makers: dict[str, set[int]] = {}
-    for sink in labels.weights:
-        for axis, classes in labels.axes_of(sink):
-            if axis != sink.into:
-                makers.setdefault(node_label(sink.node), set()).update(map(int, classes))
+    producers: dict[str, set[int]] = {}
+    for operand in graph.weights:
+        for axis, units in graph.axes_of(operand):
+            if axis != operand.input_axis:
+                producers.setdefault(node_label(operand.node), set()).update(map(int, units))
     kept: set[int] = set()
     for pattern in protect:
-        names = [n for n in makers if fnmatch.fnmatchcase(n, pattern)]
+        names = [n for n in producers if fnmatch.fnmatchcase(n, pattern)]
         if not names:
-            raise unknown("operator", pattern, makers, where="prune-channels, protect")
-        kept.update(*(makers[n] for n in names))
-    groups = [g for g in labels.groups if not kept.intersection(map(int, g.classes))]
-    return [g for g in groups if len(g.classes) > 1]
+            raise unknown("operator", pattern, producers, where="prune-channels, protect")
+        kept.update(*(producers[n] for n in names))
+    groups = [g for g in graph.groups if not kept.intersection(map(int, g.units))]
+    return [g for g in groups if len(g.units) > 1]
 
 
 def loss_curves(
     model: Model,
-    labels: Labels,
+    graph: DependencyGraph,
     groups: list[Group],
     request: ImportanceRequest,
     batches: list[Feeds] | None,
     ctx: Context,
-) -> list[Curve]:
-    """A curve for each group, found once for the same model, data and criterion."""
+) -> list[LossCurve]:
+    """Return a curve for each group, computed once for the same model, data and criterion."""
     criterion = request.resolved(batches)
     if callable(criterion):
-        return _new_curves(model, labels, groups, request, batches, ctx)
+        return _new_curves(model, graph, groups, request, batches, ctx)
     data = request.data or ctx.data
     own = (request.samples, request.protect, request.heads, ctx.seed)
     key = (model.digest, criterion, data.digest if data is not None and batches else None, *own)
     found = ctx.memo.get(CURVES, key)
     if found is None:
-        found = _new_curves(model, labels, groups, request, batches, ctx)
+        found = _new_curves(model, graph, groups, request, batches, ctx)
         ctx.memo.put(CURVES, key, found)
     return found
 
 
 def _new_curves(
     model: Model,
-    labels: Labels,
+    graph: DependencyGraph,
     groups: list[Group],
     request: ImportanceRequest,
     batches: list[Feeds] | None,
     ctx: Context,
-) -> list[Curve]:
-    """What each group loses with its first 0, 1, ... channels, by the importance that is asked."""
+) -> list[LossCurve]:
+    """Compute the loss of each group without its first 0, 1, ... channels."""
     criterion = request.resolved(batches)
     if criterion == "least_squares":
-        return least_squares(model, labels, groups, batches or [], ctx)
+        return least_squares(model, graph, groups, batches or [], ctx)
     if criterion == "mean_output":
-        scores = mean_output(model, labels, batches or [], ctx)
+        scores = mean_output(model, graph, batches or [], ctx)
     elif criterion == "taylor":
-        scores = _taylor(model, labels, request, ctx)
+        scores = _taylor(model, graph, request, ctx)
     elif criterion == "random":
-        scores = random_scores(labels, ctx.seed)
+        scores = random_scores(graph, ctx.seed)
     elif callable(criterion):
-        scores = _own_scores(criterion, labels)
+        scores = _own_scores(criterion, graph)
     else:
-        scores = weight_scores(labels, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
-    scores = by_group(labels, scores)
-    return [Curve.of_scores(g, scores) for g in groups]
+        scores = weight_scores(graph, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
+    scores = normalize_by_group(graph, scores)
+    return [LossCurve.of_scores(g, scores) for g in groups]
 
 
 def _taylor(
-    model: Model, labels: Labels, request: ImportanceRequest, ctx: Context
+    model: Model, graph: DependencyGraph, request: ImportanceRequest, ctx: Context
 ) -> NDArray[np.float64]:
     data = ctx.dataset(request.data, model, purpose="importance taylor").take(request.samples)
     fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
-    return taylor(model, labels, data.sized(fixed[0] if fixed else ROWS), ctx)
+    return taylor(model, graph, data.sized(fixed[0] if fixed else ROWS), ctx)
 
 
-def _own_scores(criterion: Callable[..., Any], labels: Labels) -> NDArray[np.float64]:
-    """Scores of a user's callable, checked."""
-    scores = np.asarray(criterion(labels), np.float64)
-    if scores.shape != (labels.count,) or not np.isfinite(scores).all() or (scores < 0).any():
+def _own_scores(criterion: Callable[..., Any], graph: DependencyGraph) -> NDArray[np.float64]:
+    """Return the scores of a user's callable, checked."""
+    scores = np.asarray(criterion(graph), np.float64)
+    if scores.shape != (graph.num_units,) or not np.isfinite(scores).all() or (scores < 0).any():
         raise OptionError(
-            f"an importance has to return {labels.count} finite scores of at least 0, one for each "
-            f"class; it returned shape {scores.shape}",
+            f"an importance has to return {graph.num_units} finite scores of at least 0, one for "
+            f"each unit; it returned shape {scores.shape}",
             where="prune-channels, importance",
-            hint="Labels.class_of gives the class of each label of labels.weights",
+            hint="DependencyGraph.unit_of gives the unit of each channel id of its weights",
         )
     return scores

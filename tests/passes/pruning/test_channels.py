@@ -88,8 +88,8 @@ def _with(model: Model, name: str, array: np.ndarray):
 
 
 def test_an_own_importance_decides() -> None:
-    def first_classes_matter(labels):
-        return np.arange(labels.count, 0, -1)
+    def first_classes_matter(graph):
+        return np.arange(graph.count, 0, -1)
 
     model = chain()
     after = PruneChannels(0.5, importance=first_classes_matter, scope="local")(model, context())
@@ -101,7 +101,7 @@ def test_an_own_importance_decides() -> None:
 
 def test_an_own_importance_of_a_wrong_shape_is_refused() -> None:
     with pytest.raises(OptionError, match="finite scores"):
-        PruneChannels(0.5, importance=lambda labels: np.ones(3))(chain(), context())
+        PruneChannels(0.5, importance=lambda graph: np.ones(3))(chain(), context())
 
 
 def test_repair_brings_the_output_back() -> None:

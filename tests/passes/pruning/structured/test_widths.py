@@ -17,10 +17,10 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, random_feeds, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
-from trimtab.passes.pruning.structured.budget import Budget, Curve, Layer
-from trimtab.passes.pruning.structured.latency_table import TIMES
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
+from trimtab.passes.pruning.structured.budget import ChannelBudget, LossCurve, PrunableLayer
 from trimtab.passes.pruning.structured.layer_benchmark import layer_at, layer_model
+from trimtab.passes.pruning.structured.layer_timer import TIMES
 
 
 class LayerClock:
@@ -66,14 +66,14 @@ def test_a_block_that_is_given_is_strict() -> None:
 def test_the_last_step_is_the_one_that_loses_least() -> None:
     """A step that saves far more than is still wanted may be the better bargain, and not needed."""
 
-    def curve(*loss: float) -> Curve:
-        return Curve(np.arange(len(loss) - 1), np.array(loss))
+    def curve(*loss: float) -> LossCurve:
+        return LossCurve(np.arange(len(loss) - 1), np.array(loss))
 
-    groups: Any = [SimpleNamespace(classes=np.arange(2)), SimpleNamespace(classes=np.arange(2))]
+    groups: Any = [SimpleNamespace(units=np.arange(2)), SimpleNamespace(units=np.arange(2))]
     curves = [curve(0.0, 10.0, 11.0), curve(0.0, 3.0, 100.0)]
-    own = [Layer(number, (0,), ({number: 1},)) for number in range(2)]
+    own = [PrunableLayer(number, (0,), ({number: 1},)) for number in range(2)]
     costs = [{2: 200.0, 1: 100.0}, {2: 60.0, 1: 40.0}]
-    budget = Budget(groups, curves, [[1, 2], [1, 2]], own, lambda i, n: costs[i][n[0]])
+    budget = ChannelBudget(groups, curves, [[1, 2], [1, 2]], own, lambda i, n: costs[i][n[0]])
     budget.descend(245.0)
     assert budget.kept.tolist() == [2, 1]
     budget.descend(150.0)
@@ -214,11 +214,11 @@ LAYERS = {
 @pytest.mark.parametrize("activation", ["uint8", "int8"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_alone_runs_in_int8(layer: str, activation: Any) -> None:
-    labels = label_channels(prepared(graphs.model_of(LAYERS[layer])))
-    cost = labels.trace.costs[0]
+    graph = build_dependency_graph(prepare(graphs.model_of(LAYERS[layer])))
+    cost = graph.trace.costs[0]
     point = [len(ids) for ids in cost.axes]
-    made = layer_at(labels.trace, cost, point, (activation, "int8"))
-    floating = layer_at(labels.trace, cost, point)
+    made = layer_at(graph.trace, cost, point, (activation, "int8"))
+    floating = layer_at(graph.trace, cost, point)
     assert made is not None
     assert floating is not None
     assert made.key != floating.key
@@ -232,9 +232,9 @@ def test_a_layer_alone_runs_in_int8(layer: str, activation: Any) -> None:
 
 def test_a_product_of_two_tensors_has_no_int8_layer() -> None:
     text = "(float[N,4,8] a, float[N,8,4] b) => (float[N,4,4] y) { y = MatMul(a, b) }"
-    labels = label_channels(prepared(graphs.model_of(text)))
-    cost = labels.trace.costs[0]
-    made = layer_at(labels.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
+    graph = build_dependency_graph(prepare(graphs.model_of(text)))
+    cost = graph.trace.costs[0]
+    made = layer_at(graph.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
     assert made is None or made.integers is None
 
 

@@ -12,23 +12,27 @@ from shared_data import shared
 
 from trimtab.core.model import Model
 from trimtab.passes.pruning.dependency import rules as labels_rules
-from trimtab.passes.pruning.dependency.groups import Labels, label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import (
+    DependencyGraph,
+    build_dependency_graph,
+    prepare,
+)
 from trimtab.passes.pruning.dependency.tracer import components
 from trimtab.passes.pruning.structured.cut import cut
-from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, verification_error
 
 
-def labels_of(model: Model, **options) -> Labels:
-    return label_channels(prepared(model.clone()), **options)
+def graph_of(model: Model, **options) -> DependencyGraph:
+    return build_dependency_graph(prepare(model.clone()), **options)
 
 
 def widths(model: Model, **options) -> dict[str, tuple[int, int]]:
     """Classes of each group and channels of one class."""
-    return {g.name: (len(g.classes), g.width) for g in labels_of(model, **options).groups}
+    return {g.name: (len(g.units), g.width) for g in graph_of(model, **options).groups}
 
 
 def reasons(model: Model) -> str:
-    return "; ".join(f"{w}: {r}" for _, w, r in labels_of(model).trace.pins)
+    return "; ".join(f"{w}: {r}" for _, w, r in graph_of(model).trace.pins)
 
 
 def test_components_are_the_smallest_label_of_a_chain() -> None:
@@ -58,8 +62,8 @@ def test_groups_of_a_normalisation_go_whole() -> None:
 
 
 def test_tied_weights_lose_the_same() -> None:
-    labels = labels_of(channel_cases.cases(8)["tied embedding"])
-    assert [len(g.classes) for g in labels.groups] == [8]
+    graph = graph_of(channel_cases.cases(8)["tied embedding"])
+    assert [len(g.units) for g in graph.groups] == [8]
 
 
 @pytest.mark.parametrize(
@@ -133,23 +137,23 @@ def test_the_oracle_finds_labels_that_are_off_by_a_permutation(
         trace.set(node.outputs[0], axes)
 
     monkeypatch.setitem(labels_rules.RULES, op, shifted)
-    copy = prepared(channel_cases.cases(16)[case].clone())
-    labels = label_channels(copy, whole=False)
-    dead = [int(g.classes[0]) for g in labels.groups if len(g.classes) > 1]
-    assert dead
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) > 100 * TOLERANCE
+    copy = prepare(channel_cases.cases(16)[case].clone())
+    graph = build_dependency_graph(copy, whole=False)
+    removed = [int(g.units[0]) for g in graph.groups if len(g.units) > 1]
+    assert removed
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) > 100 * TOLERANCE
 
 
 def test_the_oracle_finds_softmax_taken_for_elementwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(labels_rules.RULES, "Softmax", labels_rules.RULES["Relu"])
-    copy = prepared(channel_cases.image("b = Softmax<axis=1>(a)", "c=8;").clone())
-    labels = label_channels(copy)
-    dead = [int(labels.groups[0].classes[0])]
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) > 100 * TOLERANCE
+    copy = prepare(channel_cases.image("b = Softmax<axis=1>(a)", "c=8;").clone())
+    graph = build_dependency_graph(copy)
+    removed = [int(graph.groups[0].units[0])]
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) > 100 * TOLERANCE
 
 
 def materialised(model: Model, seed: int = 0) -> Model:
@@ -175,20 +179,20 @@ def materialised(model: Model, seed: int = 0) -> Model:
 
 
 def proved(model: Model, share: float) -> int:
-    copy = prepared(model.clone())
-    labels = label_channels(copy)
+    copy = prepare(model.clone())
+    graph = build_dependency_graph(copy)
     rng = np.random.default_rng(0)
-    dead = [
+    removed = [
         int(c)
-        for g in labels.groups
+        for g in graph.groups
         for c in rng.choice(
-            g.classes, min(int(len(g.classes) * share), len(g.classes) - 1), replace=False
+            g.units, min(int(len(g.units) * share), len(g.units) - 1), replace=False
         )
     ]
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) <= TOLERANCE
-    return len(dead)
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) <= TOLERANCE
+    return len(removed)
 
 
 LIGHT = onnx.__path__[0] + "/backend/test/data/light/light_{}.onnx"
