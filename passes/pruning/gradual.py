@@ -83,7 +83,7 @@ class PruneGradually(Pass):
         for name in {*GOALS, "threshold"} & set(self.prune):
             raise OptionError(f"{name} belongs outside of `prune`", where=where)
         self._pruning(0.5)
-        self._recovery(1, last=True, teacher=None)
+        self._finetuning(1, last=True, teacher=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults; a teacher in memory by its name."""
@@ -114,8 +114,8 @@ class PruneGradually(Pass):
         for index, gone in enumerate(shares, 1):
             ctx.progress.say(f"round {index} of {len(shares)}: {gone:.1%} gone")
             pruned = self._pruning(self._field(gone, stay))(work, ctx)
-            how = self._recovery(index, last=index == len(shares), teacher=teacher)
-            work, stay = how(pruned, ctx), self._left(pruned, gone, rows)
+            finetuning = self._finetuning(index, last=index == len(shares), teacher=teacher)
+            work, stay = finetuning(pruned, ctx), self._left(pruned, gone, rows)
             notes = work.lineage[-1].notes
             rows.append({"gone": round(gone, 6), **_figures(pruned), **_trained(notes)})
             if notes.get("stopped") == "interrupted":
@@ -150,10 +150,10 @@ class PruneGradually(Pass):
 
     def _pruning(self, value: float) -> Pass:
         kind, _ = self._aim()
-        made = PruneMagnitude if kind == "sparsity" else PruneChannels
-        return made.from_json({**self.prune, kind: value})
+        pass_type = PruneMagnitude if kind == "sparsity" else PruneChannels
+        return pass_type.from_json({**self.prune, kind: value})
 
-    def _recovery(self, index: int, *, last: bool, teacher: Model | None) -> Finetune:
+    def _finetuning(self, index: int, *, last: bool, teacher: Model | None) -> Finetune:
         """Return the finetuning of a round; only the last may fold weights that others train."""
         fields = dict(self.finetune)
         if fields.get("checkpoint"):

@@ -90,23 +90,23 @@ class ClusterWeights(Pass):
         if array.size < self.min_size:
             return f"has {array.size} elements, fewer than {self.min_size}"
         if not np.isfinite(array).all():
-            return "holds NaN or infinity"
+            return "contains NaN or infinity"
         return ""
 
     def _cluster(self, weight: Weight) -> dict[str, float]:
         """Assign the shared values; return their number and the relative error."""
         array = weight.array()
-        made = np.array(array)
-        channels = np.moveaxis(made, weight.layout.outputs, 0)  # a view: written through
+        shared = np.array(array)
+        channels = np.moveaxis(shared, weight.layout.outputs, 0)  # a view: written through
         parts = channels if self.scope == "channel" else [channels]
         for part in parts:
             part[...] = shared_values(part, self.clusters, self.start, self.iterations)
-        weight.value.const_value = ir.tensor(made, name=weight.name)
-        given = array.astype(np.float64)
-        power = float(np.square(given).sum())
-        error = float(np.square(made.astype(np.float64) - given).sum())
+        weight.value.const_value = ir.tensor(shared, name=weight.name)
+        original = array.astype(np.float64)
+        power = float(np.square(original).sum())
+        error = float(np.square(shared.astype(np.float64) - original).sum())
         return {
-            "values": len(np.unique(made)),
+            "values": len(np.unique(shared)),
             "error": round(float(np.sqrt(error / power)), 6) if power else 0.0,
         }
 

@@ -159,14 +159,14 @@ def concat(t: Trace, node: ir.Node) -> None:
 
 def _join(t: Trace, columns: Axes, lengths: list[int]) -> Ids:
     """Join channel ids one after another; a part without any gets pinned ones."""
-    made = []
+    joined = []
     for ids, length in zip(columns, lengths, strict=True):
         part = ids
         if part is None:
             part = t.fresh(length)
             t.pin([part], "is concatenated and cannot change")
-        made.append(part)
-    return np.concatenate(made)
+        joined.append(part)
+    return np.concatenate(joined)
 
 
 def split(t: Trace, node: ir.Node) -> None:

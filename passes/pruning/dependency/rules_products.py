@@ -183,22 +183,22 @@ def einsum(t: Trace, node: ir.Node) -> None:
     terms = left.split(",")
     if not arrow or "." in equation or not set(left) <= set(string.ascii_letters + ","):
         raise OpaqueError("its equation is not explicit")
-    owner: dict[str, Ids | None] = {}
+    ids_of: dict[str, Ids | None] = {}
     for index, term in enumerate(terms):
         axes, shape = t.axes(node, index), t.shape(node.inputs[index])
         if len(set(term)) < len(term):
-            raise OpaqueError("a letter stands twice in one operand")
-        for letter, ids, size in zip(term, axes, shape, strict=True):
-            if letter in owner:
-                owner[letter] = t.tie(owner[letter], ids)
+            raise OpaqueError("an index is twice in one operand")
+        for name, ids, size in zip(term, axes, shape, strict=True):
+            if name in ids_of:
+                ids_of[name] = t.tie(ids_of[name], ids)
             else:
-                owner[letter] = ids
-            alone = sum(letter in other for other in terms) == 1
-            if (alone and letter not in right) or size == 1:
+                ids_of[name] = ids
+            alone = sum(name in other for other in terms) == 1
+            if (alone and name not in right) or size == 1:
                 t.pin([ids], "Einsum sums over it")
-        summed = [i for i, letter in enumerate(term) if letter not in right]
+        summed = [i for i, name in enumerate(term) if name not in right]
         t.operand(node, index, axes, input_axis=summed[0] if summed else None)
-    t.set(node.outputs[0], [owner[letter] for letter in right])
+    t.set(node.outputs[0], [ids_of[name] for name in right])
 
 
 def attention(t: Trace, node: ir.Node) -> None:

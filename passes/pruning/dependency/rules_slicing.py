@@ -135,13 +135,13 @@ def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: NDArrayInt) -
     result = node.outputs[0]
     users = list(result.uses())
     indices = add_constant(model, left.astype(np.int64), f"{result.name}_take{axis}")
-    made = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
-    made.outputs[0].name = made.name
+    gather_node = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
+    gather_node.outputs[0].name = gather_node.name
     if result.dtype is not None:
-        made.outputs[0].dtype = result.dtype
-    model.graph.insert_after(node, made)
+        gather_node.outputs[0].dtype = result.dtype
+    model.graph.insert_after(node, gather_node)
     for user, index in users:
-        user.replace_input_with(index, made.outputs[0])
+        user.replace_input_with(index, gather_node.outputs[0])
 
 
 def gather(t: Trace, node: ir.Node) -> None:

@@ -127,16 +127,18 @@ class Trace:
         if not can_cut(value):
             return [None] * len(shape)
         wanted = {a % len(shape) for a in (range(len(shape)) if only is None else only) if shape}
-        made = self._tied.get(value)
-        if made is None:
+        new_axes = self._tied.get(value)
+        if new_axes is None:
             new = {i: self.fresh(d) for i, d in enumerate(shape) if i in wanted and d > 1}
-            made = [new.get(i) for i in range(len(shape))]
+            new_axes = [new.get(i) for i in range(len(shape))]
         else:
-            self.pin([made[i] for i in range(len(shape)) if i not in wanted], "shares its weights")
+            self.pin(
+                [new_axes[i] for i in range(len(shape)) if i not in wanted], "shares its weights"
+            )
         if value.const_value is not None and int(np.prod(shape)) >= TIED_SIZE:
-            self._tied.setdefault(value, made)
-        self.uses.append(ConstantUse(node, index, value, made))
-        return [ids if i in wanted else None for i, ids in enumerate(made)]
+            self._tied.setdefault(value, new_axes)
+        self.uses.append(ConstantUse(node, index, value, new_axes))
+        return [ids if i in wanted else None for i, ids in enumerate(new_axes)]
 
     def fresh(self, length: int) -> Ids:
         """Return new channel ids."""

@@ -30,7 +30,7 @@ def cut(graph: DependencyGraph, removed: list[int]) -> None:
     """
     keep = graph.keep(removed)
     model = graph.trace.model
-    made: dict[Key, ir.Value] = {}
+    smaller: dict[Key, ir.Value] = {}
     for use in graph.trace.uses:
         if not keep.any(use.axes):
             continue
@@ -38,9 +38,9 @@ def cut(graph: DependencyGraph, removed: list[int]) -> None:
             keep.mask(ids) if ids is not None and keep.changes(ids) else None for ids in use.axes
         ]
         key = (use.value, tuple(None if m is None else m.tobytes() for m in masks))
-        if key not in made:
-            made[key] = _smaller(model, use, masks)
-        use.node.replace_input_with(use.index, made[key])
+        if key not in smaller:
+            smaller[key] = _smaller(model, use, masks)
+        use.node.replace_input_with(use.index, smaller[key])
     for update in graph.trace.updates:
         update(model, keep)
     RemoveUnusedNodesPass()(model)
@@ -71,17 +71,17 @@ def _compressed(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> Array:
 
 
 def _smaller_filler(model: ir.Model, use: ConstantUse, masks: list[Mask | None]) -> ir.Value:
-    maker = use.value.producer()
-    assert maker is not None
+    producer = use.value.producer()
+    assert producer is not None
     old = constant_shape(use.value)
     new = [n if m is None else int(m.sum()) for n, m in zip(old, masks, strict=True)]
     shape = add_constant(model, np.array(new, np.int64), f"{use.value.name}_shape")
-    made = ir.node("ConstantOfShape", [shape], name=shape.name)
-    given = maker.attributes.get("value")
-    if given is not None:
-        made.attributes.add(ir.AttrTensor("value", given.as_tensor()))
-    made.outputs[0].name = f"{shape.name}_filled"
+    filler = ir.node("ConstantOfShape", [shape], name=shape.name)
+    fill_value = producer.attributes.get("value")
+    if fill_value is not None:
+        filler.attributes.add(ir.AttrTensor("value", fill_value.as_tensor()))
+    filler.outputs[0].name = f"{shape.name}_filled"
     if use.value.dtype is not None:
-        made.outputs[0].dtype = use.value.dtype
-    model.graph.insert_after(maker, made)
-    return made.outputs[0]
+        filler.outputs[0].dtype = use.value.dtype
+    model.graph.insert_after(producer, filler)
+    return filler.outputs[0]

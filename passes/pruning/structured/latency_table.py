@@ -184,15 +184,15 @@ def _time(
     """Return the nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
     result: dict[Lengths, float] = {}
-    by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, LayerSpec]] = {}
+    by_inputs: dict[tuple[tuple[int, ...], ...], dict[Lengths, LayerSpec]] = {}
     for point in points:
-        made = make(point) if 0 not in point else None
-        if made is not None:
-            by_reads.setdefault(made.reads, {})[point] = made
+        layer = make(point) if 0 not in point else None
+        if layer is not None:
+            by_inputs.setdefault(layer.reads, {})[point] = layer
         else:
             result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
-    for same in by_reads.values():
-        result |= dict(zip(same, timer.layers_ns(list(same.values())), strict=True))
+    for layers in by_inputs.values():
+        result |= dict(zip(layers, timer.layers_ns(list(layers.values())), strict=True))
     return result
 
 

@@ -36,14 +36,16 @@ def layer_model(layer: LayerSpec) -> Model:
         else:
             values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
             inputs.append(values[-1])
-    made = ir.Node("", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer")
+    layer_node = ir.Node(
+        "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
+    )
     for name, value in layer.changed.items():
-        made.attributes.add(ir.AttrInt64(name, value))
-    made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
+        layer_node.attributes.add(ir.AttrInt64(name, value))
+    layer_node.outputs[0].name, layer_node.outputs[0].dtype = "y", ir.DataType.FLOAT
     graph = ir.Graph(
         inputs,
-        [made.outputs[0]],
-        nodes=[made],
+        [layer_node.outputs[0]],
+        nodes=[layer_node],
         initializers=constants,
         opset_imports=dict(layer.opsets),
         name="l",
@@ -80,8 +82,8 @@ def layer_at(
         return None
     opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
     macs = cost.fixed * math.prod(point)
-    made = LayerSpec(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
-    return replace(made, integers=integers) if integers and has_kernel(made) else made
+    layer = LayerSpec(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    return replace(layer, integers=integers) if integers and has_kernel(layer) else layer
 
 
 def _conv(

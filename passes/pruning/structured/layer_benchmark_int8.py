@@ -68,7 +68,7 @@ def int8_model(layer: LayerSpec, activation: IntType, weight: IntType) -> Model:
         inputs += [*(bias or [None]), *outputs]
     else:
         inputs += [*outputs, *bias]
-    return _whole(layer, inputs, x, constants.made, activation)
+    return _layer_node_model(layer, inputs, x, constants.values, activation)
 
 
 def addition_model(elements: int, activation: IntType) -> Model:
@@ -79,10 +79,10 @@ def addition_model(elements: int, activation: IntType) -> Model:
     a, b = (ir.val(name, _dtype(activation), [elements]) for name in ("x0", "x1"))
     inputs = [a, scale, zero, b, scale, zero, scale, zero]
     node = ir.Node(_DOMAIN, "QLinearAdd", inputs, num_outputs=1, name="addition")
-    return _one_node(node, [a, b], constants.made, activation, {"": 17}, 8)
+    return _one_node(node, [a, b], constants.values, activation, {"": 17}, 8)
 
 
-def _whole(
+def _layer_node_model(
     layer: LayerSpec,
     inputs: Sequence[ir.Value | None],
     x: ir.Value,
@@ -146,12 +146,12 @@ class _Constants:
     """Constants of one model."""
 
     def __init__(self) -> None:
-        self.made: list[ir.Value] = []
+        self.values: list[ir.Value] = []
         self._rng = np.random.default_rng(0)
 
     def constant(self, name: str, array: Any) -> ir.Value:
-        self.made.append(ir.val(name, const_value=ir.tensor(np.asarray(array), name=name)))
-        return self.made[-1]
+        self.values.append(ir.val(name, const_value=ir.tensor(np.asarray(array), name=name)))
+        return self.values[-1]
 
     def scale(self, name: str) -> ir.Value:
         return self.constant(name, np.float32(0.05))

@@ -42,7 +42,7 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class PruningRequest:
-    """Everything that decides how many channels each group keeps, and which.
+    """Rules that decide how many channels each group keeps, and which.
 
     Attributes:
         goal: how much goes.

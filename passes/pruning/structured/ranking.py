@@ -32,7 +32,7 @@ CURVES: MemoKind[list[LossCurve]] = MemoKind("loss curves", 4)
 
 @dataclass(frozen=True, eq=False)
 class ImportanceRequest:
-    """Everything that decides in which order channels go.
+    """Rules that decide in which order channels go.
 
     Attributes:
         criterion: name of a score of channels, or a callable that scores them.

@@ -76,7 +76,7 @@ def _insert(
     model: ir.Model, before: ir.Node, op: str, first: ir.Value | None, second: ir.Value | None
 ) -> ir.Value:
     name = f"trimtab_unrounded_{model.graph.num_nodes()}"
-    made = ir.node(op, [first, second], name=name)
-    made.outputs[0].name = name
-    model.graph.insert_before(before, made)
-    return made.outputs[0]
+    new_node = ir.node(op, [first, second], name=name)
+    new_node.outputs[0].name = name
+    model.graph.insert_before(before, new_node)
+    return new_node.outputs[0]

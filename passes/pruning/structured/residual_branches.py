@@ -86,11 +86,11 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
         set_input(model, node, 1, np.zeros_like(_weight(node)))
         place = reader_output(node)
         assert place.bias is not None
-        holder, index = place.bias
-        given = holder.inputs[index] if index < len(holder.inputs) else None
-        array = None if given is None else constant_array(given)
+        bias_node, index = place.bias
+        bias = bias_node.inputs[index] if index < len(bias_node.inputs) else None
+        array = None if bias is None else constant_array(bias)
         if array is not None:
-            set_input(model, holder, index, np.zeros_like(array))
+            set_input(model, bias_node, index, np.zeros_like(array))
 
 
 def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:

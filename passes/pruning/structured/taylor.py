@@ -100,11 +100,11 @@ def _loss(module: TorchGraph, batch: Batch, rng: np.random.Generator) -> Tensor:
     import torch
 
     feeds = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in batch.feeds.items()}
-    made = module.run(feeds)
-    outputs = [made[name] for name in module.outputs if made[name].is_floating_point()]
+    tensors = module.run(feeds)
+    outputs = [tensors[name] for name in module.outputs if tensors[name].is_floating_point()]
     if _are_class_indices(batch.labels, outputs):
-        wanted = torch.as_tensor(np.asarray(batch.labels)).long()
-        return torch.nn.functional.cross_entropy(outputs[0].float(), wanted)
+        classes = torch.as_tensor(np.asarray(batch.labels)).long()
+        return torch.nn.functional.cross_entropy(outputs[0].float(), classes)
     total = torch.zeros(())
     for output in outputs:
         signs = torch.from_numpy(rng.choice(np.array([-1.0, 1.0], np.float32), output.shape))
@@ -117,6 +117,6 @@ def _are_class_indices(targets: object, outputs: Sequence[Tensor]) -> bool:
     """Return whether labels are numbers of the classes that the first output scores."""
     if targets is None or not outputs or outputs[0].ndim != 2:
         return False
-    given = np.asarray(targets)
-    whole = given.ndim == 1 and given.dtype.kind in "iu" and given.size > 0
-    return bool(whole and given.min() >= 0 and given.max() < outputs[0].shape[1])
+    numbers = np.asarray(targets)
+    whole = numbers.ndim == 1 and numbers.dtype.kind in "iu" and numbers.size > 0
+    return bool(whole and numbers.min() >= 0 and numbers.max() < outputs[0].shape[1])

@@ -110,7 +110,7 @@ def mask(model: Model, graph: DependencyGraph, removed: Iterable[int]) -> Model:
 
 
 def _zero(model: ir.Model, node: ir.Node, index: int, axes: Axes, keep: ChannelMask) -> None:
-    """Multiply an input of a node by zeros and ones along each labelled axis."""
+    """Multiply an input of a node by zeros and ones along each axis with channels."""
     value = node.inputs[index]
     assert value is not None
     write = _Writer(model, node, value.dtype or ir.DataType.FLOAT)
@@ -181,12 +181,12 @@ class _Writer:
         self._model, self._before, self._dtype = model, before, dtype
 
     def __call__(self, op: str, *inputs: ir.Value) -> ir.Value:
-        made = ir.node(op, list(inputs))
-        made.name = f"trimtab_mask_{self._model.graph.num_nodes()}"
-        made.outputs[0].name = made.name
-        made.outputs[0].dtype = ir.DataType.INT64 if op == "Shape" else self._dtype
-        self._model.graph.insert_before(self._before, made)
-        return made.outputs[0]
+        new_node = ir.node(op, list(inputs))
+        new_node.name = f"trimtab_mask_{self._model.graph.num_nodes()}"
+        new_node.outputs[0].name = new_node.name
+        new_node.outputs[0].dtype = ir.DataType.INT64 if op == "Shape" else self._dtype
+        self._model.graph.insert_before(self._before, new_node)
+        return new_node.outputs[0]
 
     def constant(self, value: float | NDArray[np.bool_]) -> ir.Value:
         array = np.asarray(value).astype(self._dtype.numpy())

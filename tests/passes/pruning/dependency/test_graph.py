@@ -1,4 +1,4 @@
-"""Labels: what is pinned and why, what the table of operators must not get wrong."""
+"""Dependency graph: groups, pinned channels with reasons, wrong rules that are found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from shared_data import shared
 
 from trimtab.core.model import Model
-from trimtab.passes.pruning.dependency import rules as labels_rules
+from trimtab.passes.pruning.dependency import rules
 from trimtab.passes.pruning.dependency.graph import (
     DependencyGraph,
     build_dependency_graph,
@@ -27,7 +27,7 @@ def graph_of(model: Model, **options) -> DependencyGraph:
 
 
 def widths(model: Model, **options) -> dict[str, tuple[int, int]]:
-    """Classes of each group and channels of one class."""
+    """Units of each group and channels of one unit."""
     return {g.name: (len(g.units), g.width) for g in graph_of(model, **options).groups}
 
 
@@ -35,7 +35,7 @@ def reasons(model: Model) -> str:
     return "; ".join(f"{w}: {r}" for _, w, r in graph_of(model).trace.pins)
 
 
-def test_components_are_the_smallest_label_of_a_chain() -> None:
+def test_components_are_the_smallest_id_of_a_chain() -> None:
     order = np.random.default_rng(0).permutation(1000)
     edges = [(order[:-1], order[1:])]
     assert not components(1000, edges).any()
@@ -125,18 +125,18 @@ def test_queries_that_share_keys_pin_attention() -> None:
 @pytest.mark.parametrize(
     ("case", "op"), [("channel shuffle", "Transpose"), ("depth to space", "DepthToSpace")]
 )
-def test_the_oracle_finds_labels_that_are_off_by_a_permutation(
+def test_verification_finds_channels_in_a_wrong_order(
     case: str, op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a rule that forgets the order of channels does is found, not passed over."""
-    rule = labels_rules.RULES[op]
+    """A rule that ignores the order of channels does not go unnoticed."""
+    rule = rules.RULES[op]
 
     def shifted(trace, node):
         rule(trace, node)
         axes = [None if ids is None else np.roll(ids, 1) for ids in trace._axes[node.outputs[0]]]
         trace.set(node.outputs[0], axes)
 
-    monkeypatch.setitem(labels_rules.RULES, op, shifted)
+    monkeypatch.setitem(rules.RULES, op, shifted)
     copy = prepare(channel_cases.cases(16)[case].clone())
     graph = build_dependency_graph(copy, whole=False)
     removed = [int(g.units[0]) for g in graph.groups if len(g.units) > 1]
@@ -146,8 +146,8 @@ def test_the_oracle_finds_labels_that_are_off_by_a_permutation(
     assert verification_error(masked, copy) > 100 * TOLERANCE
 
 
-def test_the_oracle_finds_softmax_taken_for_elementwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(labels_rules.RULES, "Softmax", labels_rules.RULES["Relu"])
+def test_verification_finds_softmax_taken_for_elementwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rules.RULES, "Softmax", rules.RULES["Relu"])
     copy = prepare(channel_cases.image("b = Softmax<axis=1>(a)", "c=8;").clone())
     graph = build_dependency_graph(copy)
     removed = [int(graph.groups[0].units[0])]

@@ -1,4 +1,4 @@
-"""Times of layers: of which clock and which machine they are."""
+"""Times of layers belong to one clock and one machine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_times_of_another_machine_are_filed_under_its_name(tmp_path: Path) -> No
     assert list(times) == [timing_class(TARGET, "board-4cpu")]
 
 
-def test_the_class_of_times_tells_threads_and_provider_apart() -> None:
+def test_the_timing_class_depends_on_threads_and_provider() -> None:
     others = [replace(TARGET, threads=7), replace(TARGET, provider="CUDAExecutionProvider")]
     assert len({timing_class(t) for t in (TARGET, *others)}) == 3
     assert core_target.cpu_name() in timing_class(TARGET)

@@ -1,4 +1,4 @@
-"""Quality without a part of one group, and what pruning makes of it."""
+"""Quality without a part of one group, and limits of pruning by it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_no_group_loses_more_than_its_limit(tmp_path: Path) -> None:
     assert sum(kept.values()) == 32
 
 
-def test_limits_that_leave_too_little_tell_what_can_be_reached(tmp_path: Path) -> None:
+def test_limits_that_leave_too_little_are_reported_with_the_reachable_share(tmp_path: Path) -> None:
     path = tmp_path / "groups.json"
     path.write_text(json.dumps(FOUND.to_json()))
     with pytest.raises(OptionError, match="The least is 0"):

@@ -1,4 +1,4 @@
-"""Importance by gradients: what a channel's absence does to the loss, to first order."""
+"""Importance by gradients: first-order change of the loss without a channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle holds for every operator: what is masked computes what is cut."""
+"""Verification for every operator: the masked model computes the same as the cut one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def some_of_each(graph: DependencyGraph, share: float, seed: int) -> list[int]:
 def prove(
     model: Model, share: float, *, seed: int = 0, whole: bool = True
 ) -> tuple[DependencyGraph, int]:
-    """Cut a random part of every group and hold it against the mask; labels and channels gone."""
+    """Cut a random part of every group and verify; return the graph and the number of units."""
     copy = prepare(model.clone())
     graph = build_dependency_graph(copy, whole=whole)
     removed = some_of_each(graph, share, seed)

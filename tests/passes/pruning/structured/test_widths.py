@@ -1,4 +1,4 @@
-"""How many channels stay: kernels' blocks, budgets, measured tables, whole branches."""
+"""Widths that pruning chooses: kernel blocks, budgets, measured tables, whole branches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LayerClock:
         return Ratio(1.0, 0.9, 1.1)
 
 
-def test_macs_stay_below_the_share_that_is_asked() -> None:
+def test_macs_stay_below_the_wanted_share() -> None:
     for scope in ("global", "local"):
         notes = step(PruneChannels(macs=0.4, scope=scope, block=4)(chain(), context()))
         assert 0.2 < notes["macs"][1] / notes["macs"][0] <= 0.4
@@ -58,7 +58,7 @@ def test_narrow_layers_take_half_a_block_rather_than_nothing() -> None:
     assert [g["channels"] for g in notes["groups"]] == [[16, 8], [16, 8]]
 
 
-def test_a_block_that_is_given_is_strict() -> None:
+def test_an_explicit_block_is_strict() -> None:
     notes = step(PruneChannels(0.5, scope="local", block=16)(chain(16), context()))
     assert notes["groups"] == []
 
@@ -107,7 +107,7 @@ def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path) -> None:
     assert results[0].digest == results[1].digest
 
 
-def test_a_latency_that_no_width_reaches_tells_the_floor() -> None:
+def test_a_latency_that_no_width_reaches_is_refused_with_the_least() -> None:
     with pytest.raises(OptionError, match="The least is 0"):
         PruneChannels(latency=0.01, importance="l2")(chain(64), context(clock=LayerClock()))
 
@@ -135,7 +135,7 @@ def residual(c: int = 16) -> Model:
 
 
 @pytest.mark.parametrize("repair", ["none", "bias", "least_squares"])
-def test_a_whole_branch_may_go_where_this_is_asked(repair: str) -> None:
+def test_a_whole_branch_may_go_with_the_option(repair: str) -> None:
     model = residual()
     ctx = context(model)
     options = {"macs": 0.3, "repair": repair, "protect": ("conv_0",), "block": 16}
