@@ -24,6 +24,12 @@ class OpaqueError(Exception):
     """Raised by a rule that cannot follow its operator: all channels of its inputs are pinned."""
 
 
+def constant_input(node: ir.Node, index: int) -> Array | None:
+    """Return the array of an input as the operator reads it, None where absent or computed."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return None if value is None else constant_array(value)
+
+
 @dataclass(frozen=True, eq=False)
 class ConstantUse:
     """Constant as one operator reads it, which can be cut.
@@ -66,10 +72,9 @@ class Operand:
 
     def array(self) -> Array:
         """Return the array of a weight or vector as the operator reads it; read only."""
-        value = self.node.inputs[self.index]
-        found = None if value is None else constant_array(value)
-        assert found is not None
-        return found
+        array = constant_input(self.node, self.index)
+        assert array is not None
+        return array
 
 
 @dataclass(frozen=True, eq=False)

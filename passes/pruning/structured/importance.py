@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.data import Array, Floats
 
-from ...graph.constants import constant_array
 from ..dependency.graph import DependencyGraph
-from ..dependency.records import Operand
+from ..dependency.records import Operand, constant_input
 
 #: Function from a weight (positions, everything else) to a score for each position.
 Norm = Callable[[Array], Floats]
@@ -85,15 +83,9 @@ def _folded(operand: Operand) -> Array:
     if len(users) != 1 or users[0][0].op_type != "BatchNormalization" or operand.input_axis is None:
         return array
     norm = users[0][0]
-    scale = _vector(norm, 1)
-    variance = _vector(norm, 4)
+    scale, variance = constant_input(norm, 1), constant_input(norm, 4)
     out = 0 if operand.node.op_type == "Conv" else 1
     if scale is None or variance is None or array.shape[out] != scale.size:
         return array
     factor = np.abs(scale) / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
     return array * factor.reshape([-1 if a == out else 1 for a in range(array.ndim)])
-
-
-def _vector(node: ir.Node, index: int) -> Array | None:
-    value = node.inputs[index]
-    return None if value is None else constant_array(value)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Array, Floats
 
-from ...graph.constants import constant_array, is_constant
+from ...graph.constants import is_constant
+from ..dependency.records import constant_input
 
 #: Inputs of one batch, by name.
 Feeds = dict[str, Array]
@@ -39,7 +40,7 @@ class Reader:
         """Return the reader of a node, None where its weight cannot be solved for."""
         if len(node.inputs) < 2 or node.inputs[0] is None or node.inputs[1] is None:
             return None
-        weight = constant_array(node.inputs[1]) if is_constant(node.inputs[1]) else None
+        weight = constant_input(node, 1) if is_constant(node.inputs[1]) else None
         if weight is None or weight.dtype != np.float32 or is_constant(node.inputs[0]):
             return None
         if node.op_type == "Conv":
@@ -54,23 +55,21 @@ class Reader:
 
     def weight(self) -> Array:
         """Return the weight as (outputs, channels * kernel_size)."""
-        value = self.node.inputs[1]
-        assert value is not None
-        array = constant_array(value)
-        assert array is not None
+        array = self._stored()
         if self.node.op_type == "Conv":
             return array.reshape(array.shape[0], -1)
         return array if self.node.attributes.get_int("transB", 0) else array.T
 
     def shaped(self, weight: Array) -> Array:
         """Return a weight as the operator stores it, from (outputs, channels * kernel_size)."""
-        value = self.node.inputs[1]
-        assert value is not None
-        old = constant_array(value)
-        assert old is not None
         if self.node.op_type == "Conv":
-            return weight.reshape(weight.shape[0], -1, *old.shape[2:])
+            return weight.reshape(weight.shape[0], -1, *self._stored().shape[2:])
         return weight if self.node.attributes.get_int("transB", 0) else weight.T
+
+    def _stored(self) -> Array:
+        array = constant_input(self.node, 1)
+        assert array is not None
+        return array
 
     def places(self, x: Array) -> tuple[int, ...]:
         """Return the numbers of samples and positions of the output."""
@@ -90,7 +89,7 @@ class Reader:
         """
         if self.node.op_type != "Conv":
             return x.reshape(x.shape[0], -1, x.shape[-1], 1)
-        kernel = constant_array(self.node.inputs[1]).shape[2:]  # type: ignore[arg-type, union-attr]
+        kernel = self._stored().shape[2:]
         dims = len(kernel)
         attributes = self.node.attributes
         pads = attributes.get_ints("pads", [0] * 2 * dims)

@@ -12,8 +12,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-from ...graph.constants import constant_array, is_constant
+from ...graph.constants import is_constant
 from ...graph.edit import add_constant
+from ..dependency.records import constant_input
 
 
 def without_rounding(model: Model) -> Model:
@@ -59,8 +60,7 @@ def _is_pair(node: ir.Node) -> bool:
 
 def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
     """Return the scale of a node, shaped along its axis; None where it is not known."""
-    value = node.inputs[1]
-    array = None if value is None else constant_array(value)
+    value, array = node.inputs[1], constant_input(node, 1)
     if array is None or value is None or "block_size" in node.attributes:
         return None
     if array.size == 1:

@@ -16,10 +16,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from trimtab.core.data import Array
 
 from ...graph.concrete_shapes import Shapes, infer_again
-from ...graph.constants import constant_array
 from ...graph.edit import add_constant, set_input
+from ...graph.queries import producer
 from ..dependency.graph import DependencyGraph, Group
-from ..dependency.records import Operand
+from ..dependency.records import Operand, constant_input
 from .budget import PrunableLayer
 from .moments import Reader
 from .weight_repair import reader_output
@@ -87,10 +87,9 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
         place = reader_output(node)
         assert place.bias is not None
         bias_node, index = place.bias
-        bias = bias_node.inputs[index] if index < len(bias_node.inputs) else None
-        array = None if bias is None else constant_array(bias)
-        if array is not None:
-            set_input(model, bias_node, index, np.zeros_like(array))
+        bias = constant_input(bias_node, index)
+        if bias is not None:
+            set_input(model, bias_node, index, np.zeros_like(bias))
 
 
 def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
@@ -112,8 +111,7 @@ def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
 
 def _drop_second_relus(stream: ir.Value) -> None:
     """Remove each Relu of a Relu, which changes nothing."""
-    producer = stream.producer()
-    if producer is None or producer.op_type != "Relu":
+    if producer(stream, "Relu") is None:
         return
     for user, _ in list(stream.uses()):
         if user.op_type == "Relu" and not user.outputs[0].is_graph_output():
@@ -121,7 +119,6 @@ def _drop_second_relus(stream: ir.Value) -> None:
 
 
 def _weight(node: ir.Node) -> Array:
-    value = node.inputs[1]
-    array = None if value is None else constant_array(value)
-    assert array is not None
-    return array
+    weight = constant_input(node, 1)
+    assert weight is not None
+    return weight

@@ -116,7 +116,7 @@ class Sensitivity:
 
 def sensitivity(
     model: Model,
-    how: ImportanceRequest,
+    ranking: ImportanceRequest,
     data: Dataset,
     ctx: Context,
     *,
@@ -127,7 +127,7 @@ def sensitivity(
 
     Args:
         model: is not changed.
-        how: importance, heads, protected operators and number of samples, as pruning takes them.
+        ranking: importance, heads, protected operators and number of samples.
         data: one half ranks channels, the other measures quality.
         ctx: progress, seed and runner.
         metric: by default top-1 where there are labels, else the cosine to the whole model.
@@ -138,14 +138,14 @@ def sensitivity(
         OptionError: an unknown metric or pattern.
     """
     parts = data.bind(model).split({"ranking": 1, "quality": 1}, seed=ctx.seed)
-    unseen = parts["quality"].take(how.samples)
+    unseen = parts["quality"].take(ranking.samples)
     chosen = find_metric(metric, unseen)
-    how = replace(how, data=parts["ranking"])
+    ranking = replace(ranking, data=parts["ranking"])
     work = prepare(model.clone())
-    graph = build_dependency_graph(work, whole=how.heads == "whole")
-    groups = usable_groups(graph, how.protect)
-    batches = calibration_batches(work, parts["ranking"], how.samples, ctx.progress)
-    curves = loss_curves(work, graph, groups, how, batches, ctx) if groups else []
+    graph = build_dependency_graph(work, whole=ranking.heads == "whole")
+    groups = usable_groups(graph, ranking.protect)
+    batches = calibration_batches(work, parts["ranking"], ranking.samples, ctx.progress)
+    curves = loss_curves(work, graph, groups, ranking, batches, ctx) if groups else []
     measure = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
     whole = measure(work)
     found = []

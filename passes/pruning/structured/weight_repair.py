@@ -24,8 +24,10 @@ from trimtab.core.model import Model
 
 from ...graph.constants import constant_array, is_constant
 from ...graph.edit import set_input
+from ...graph.queries import only_user, pair
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph
+from ..dependency.records import constant_input
 from .loss_curves import with_ridge
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 
@@ -62,12 +64,11 @@ def reader_output(node: ir.Node) -> ReaderOutput:
 
 def _added(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
     """Return the Add that alone reads a tensor, and its other operand."""
-    users = list(value.uses())
-    if len(users) != 1 or value.is_graph_output() or users[0][0].op_type != "Add":
+    node = only_user(value)
+    if node is None or node.op_type != "Add":
         return None
-    node, index = users[0]
-    other = node.inputs[1 - index]
-    return None if other is None else (node, other)
+    a, b = pair(node)
+    return node, b if a is value else a
 
 
 def _is_vector(value: ir.Value) -> bool:
@@ -186,8 +187,9 @@ class WeightRepair:
         else:
             node, index = here.bias
             bias = found.mean_y - weight @ found.mean_x
-            old = node.inputs[index] if index < len(node.inputs) else None
-            shape = (-1,) if old is None else constant_array(old).shape  # type: ignore[union-attr]
+            old = constant_input(node, index)
+            assert old is not None or index >= len(node.inputs) or node.inputs[index] is None
+            shape = (-1,) if old is None else old.shape
             set_input(model, node, index, bias.reshape(shape).astype(np.float32))
         if self.method == "least_squares":
             set_input(model, reader.node, 1, reader.shaped(weight).astype(np.float32))
