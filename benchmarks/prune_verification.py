@@ -1,10 +1,10 @@
-"""Pruning is right on real graphs: each network at 30% and 50%, held against its masked self.
+"""Verification of pruning on real graphs: each network at 30% and 50% against its masked copy.
 
 A random part of the channels of every group goes, heads and groups whole and then narrowed. The
-cut model must compute what the uncut one does with those channels zeroed, to 1e-5 of its output.
-In the light networks of the onnx wheel all channels are alike, so there shapes are proved only;
-the tests give some of them random weights. What stays is listed with the reason where --verbose
-asks for it.
+cut model must compute the same as the uncut one with those channels set to zero, to 1e-5 of its
+output. In the light networks of the onnx wheel all channels are alike, so only shapes are verified;
+the tests give some of them random weights. --verbose lists the operators whose channels stay, with
+the reasons.
 
     python benchmarks/prune_verification.py [--only resnet unet] [--verbose]
 
@@ -30,7 +30,11 @@ SHARES = (0.3, 0.5)
 
 
 def prove(model: Model, share: float, *, whole: bool, verbose: bool) -> tuple[float, int, int]:
-    """Largest relative difference, channels that went, operators whose channels all stay."""
+    """Cut and verify a model.
+
+    Returns:
+        Largest relative difference, channels that went, operators whose channels all stay.
+    """
     copy = prepare(model.clone())
     graph = build_dependency_graph(copy, whole=whole)
     rng = np.random.default_rng(0)
