@@ -69,7 +69,7 @@ class PruneGradually(Pass):
             )
         if self.rounds < 1:
             raise OptionError(f"rounds is {self.rounds}, must be above 0", where=where)
-        kind, share = self._aim()
+        kind, share = self._goal()
         if not 0 < share < 1:
             raise OptionError(
                 f"{kind} is {getattr(self, kind)}, must be between 0 and 1", where=where
@@ -94,7 +94,7 @@ class PruneGradually(Pass):
 
     def shares(self) -> Iterator[float]:
         """Yield the share that is gone after each round."""
-        _, final = self._aim()
+        _, final = self._goal()
         rounds = 1 if self.schedule == "once" else self.rounds
         for done in ((i + 1) / rounds for i in range(rounds)):
             yield final * (1 - (1 - done) ** 3 if self.schedule == "gradual" else done)
@@ -123,7 +123,7 @@ class PruneGradually(Pass):
                 break
         return Rewrite(work.ir, (), {"rounds": rows})
 
-    def _aim(self) -> tuple[str, float]:
+    def _goal(self) -> tuple[str, float]:
         """Return the field that says how much, and the share that goes."""
         for name in ("macs", "latency"):
             if getattr(self, name) is not None:
@@ -134,7 +134,7 @@ class PruneGradually(Pass):
 
     def _field(self, gone: float, stay: float) -> float:
         """Return the field's value for a round, for channels relative to the round before."""
-        kind, _ = self._aim()
+        kind, _ = self._goal()
         if kind == "sparsity":
             return gone
         left = min((1 - gone) / stay, 0.999)
@@ -142,14 +142,14 @@ class PruneGradually(Pass):
 
     def _left(self, pruned: Model, gone: float, rows: list[dict[str, Any]]) -> float:
         """Return the share that is left of the original; multiply-accumulates are counted."""
-        if self._aim()[0] != "macs":
+        if self._goal()[0] != "macs":
             return 1 - gone
         macs = _figures(pruned).get("macs")
         first = rows[0]["macs"][0] if rows else macs[0] if macs else 0
         return macs[1] / first if macs and first else 1 - gone
 
     def _pruning(self, value: float) -> Pass:
-        kind, _ = self._aim()
+        kind, _ = self._goal()
         pass_type = PruneMagnitude if kind == "sparsity" else PruneChannels
         return pass_type.from_json({**self.prune, kind: value})
 

@@ -39,10 +39,10 @@ def branch_readers(graph: DependencyGraph, groups: Sequence[Group]) -> dict[int,
     for number, group in enumerate(groups):
         operands = readers.get(number, [])
         if len(operands) == 1 and _whole(operands[0], graph, group, graph.trace.shapes):
-            place = reader_output(operands[0].node)
-            if place.result in streams:
+            output = reader_output(operands[0].node)
+            if output.result in streams:
                 continue  # one of two branches that are added to each other has to stay
-            streams.add(place.stream)
+            streams.add(output.stream)
             result[number] = operands[0].node
     return result
 
@@ -54,11 +54,11 @@ def _whole(operand: Operand, graph: DependencyGraph, group: Group, shapes: Shape
     assert ids is not None
     if not np.isin(graph.unit_of[ids], group.units).all() or Reader.of(operand.node) is None:
         return False
-    place = reader_output(operand.node)
-    if place.stream is None or place.bias is None:
+    output = reader_output(operand.node)
+    if output.stream is None or output.bias is None:
         return False
     sizes = shapes.sizes
-    return sizes.get(str(place.stream.name), ()) == sizes.get(str(place.result.name), None)
+    return sizes.get(str(output.stream.name), ()) == sizes.get(str(output.result.name), None)
 
 
 def residual_additions(
@@ -84,9 +84,9 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
     """
     for node in readers:
         set_input(model, node, 1, np.zeros_like(_weight(node)))
-        place = reader_output(node)
-        assert place.bias is not None
-        bias_node, index = place.bias
+        output = reader_output(node)
+        assert output.bias is not None
+        bias_node, index = output.bias
         bias = constant_input(bias_node, index)
         if bias is not None:
             set_input(model, bias_node, index, np.zeros_like(bias))
@@ -95,13 +95,13 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
 def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
     """Remove readers from the streams that they add zero to, in place."""
     for node in readers:
-        place = reader_output(node)
-        added = next(iter(place.result.uses())).node
-        stream, total = place.stream, added.outputs[0]
+        output = reader_output(node)
+        added = next(iter(output.result.uses())).node
+        stream, total = output.stream, added.outputs[0]
         assert stream is not None
         if total.is_graph_output():
             zero = np.zeros([1] * len(_weight(node).shape), np.float32)
-            place.result.replace_all_uses_with(add_constant(model, zero, f"{total.name}_zero"))
+            output.result.replace_all_uses_with(add_constant(model, zero, f"{total.name}_zero"))
             continue
         total.replace_all_uses_with(stream)
         _drop_second_relus(stream)

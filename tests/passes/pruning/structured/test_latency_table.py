@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from channel_models import TARGET, chain, context, step
 
@@ -13,6 +14,7 @@ from trimtab.core import target as core_target
 from trimtab.core.context import Context
 from trimtab.core.target import kernel_class, timing_class
 from trimtab.passes.pruning.channels import PruneChannels
+from trimtab.runtime_bench.bench.clock import BenchClock
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ def test_the_timing_class_depends_on_threads_and_provider() -> None:
     assert len({timing_class(t) for t in (TARGET, *others)}) == 3
     assert core_target.cpu_name() in timing_class(TARGET)
     assert core_target.cpu_name() not in kernel_class(TARGET)
+
+
+def test_the_kernel_class_is_the_key_of_older_tuning_caches() -> None:
+    version = onnxruntime.__version__
+    assert kernel_class(TARGET) == f"CPU, x64, vnni, block 16, 1 threads, onnxruntime {version}"
+
+
+def test_the_bench_names_the_machine_that_it_measures_on() -> None:
+    clock = BenchClock()
+    assert context(clock=clock).timing_class() == timing_class(TARGET, clock.machine_class())
+    assert context(clock=WidthClock()).timing_class() == timing_class(TARGET)
 
 
 def test_two_clocks_of_one_context_do_not_share_times() -> None:
