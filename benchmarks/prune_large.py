@@ -1,6 +1,6 @@
 """Pruning of large graphs: time for 5,000 and 10,000 nodes, memory for 2.5 GB of weights.
 
-Time is that of labels, groups, masked copy, cut and rewritten shapes, on a residual network, with
+Time is that of dependency graph, masked copy, cut and updated shapes, on a residual network, with
 synthetic weights. Memory is the highest anonymous memory of the process while the whole pass runs
 on a file with external data: pages that are only mapped from the file are the kernel's to drop.
 
@@ -24,7 +24,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
 from trimtab.passes.pruning.structured.cut import cut
 from trimtab.passes.pruning.structured.verify import mask
 
@@ -32,7 +32,7 @@ MIB = 1 << 20
 
 
 class Writer:
-    """Builds a graph from its inputs on."""
+    """Builder of a graph, from its inputs on."""
 
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
@@ -40,7 +40,7 @@ class Writer:
         self._rng = np.random.default_rng(0)
 
     def weight(self, *shape: int) -> ir.Value:
-        """A random weight, by magnitude that of its fan-in."""
+        """Return a random weight, scaled by its fan-in."""
         array = self._rng.standard_normal(shape, np.float32)
         array /= np.float32(np.sqrt(max(np.prod(shape[1:]), 1)))
         name = f"w{len(self.weights)}"
@@ -48,14 +48,14 @@ class Writer:
         return self.weights[-1]
 
     def add(self, op: str, *inputs: ir.Value) -> ir.Value:
-        """An operator; its result."""
+        """Add an operator and return its output."""
         name = f"n{len(self.nodes)}"
         self.nodes.append(ir.node(op, list(inputs), name=name))
         self.nodes[-1].outputs[0].name = name
         return self.nodes[-1].outputs[0]
 
     def model(self, x: ir.Value, y: ir.Value, shape: list[int | str]) -> Model:
-        """What was built."""
+        """Return the model."""
         y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape(shape)
         opsets = {"": 18}
         graph = ir.Graph(
@@ -65,7 +65,7 @@ class Writer:
 
 
 def residual(count: int, channels: int = 16) -> Model:
-    """About `count` nodes: blocks of two convolutions around a shortcut."""
+    """Return a model of about `count` nodes: residual blocks of two convolutions."""
     write = Writer()
     x = ir.val("x", ir.DataType.FLOAT, ["N", 3, 8, 8])
     here = write.add("Conv", x, write.weight(channels, 3, 1, 1))
@@ -82,20 +82,20 @@ def residual(count: int, channels: int = 16) -> Model:
 
 
 def seconds(count: int) -> float:
-    """CPU time of the graph work at `count` nodes."""
+    """Return the CPU seconds of the work on a graph of `count` nodes."""
     model = residual(count)
     started = time.process_time()
     with collector_paused():
-        work = prepared(model.clone())
-        labels = label_channels(work)
-        dead = [int(c) for g in labels.groups for c in g.classes[: len(g.classes) // 2]]
-        mask(work, labels, dead)
-        cut(labels, dead)
+        work = prepare(model.clone())
+        graph = build_dependency_graph(work)
+        removed = [int(c) for g in graph.groups for c in g.units[: len(g.units) // 2]]
+        mask(work, graph, removed)
+        cut(graph, removed)
     return time.process_time() - started
 
 
 def wide(gigabytes: float, width: int = 4096) -> Model:
-    """Feed-forward layers of `width` x `width` float32 weights."""
+    """Return a model of feed-forward layers with `width` x `width` float32 weights."""
     write = Writer()
     x = ir.val("x", ir.DataType.FLOAT, ["N", 64])
     here = write.add("MatMul", x, write.weight(64, width))
@@ -105,7 +105,7 @@ def wide(gigabytes: float, width: int = 4096) -> Model:
 
 
 def anonymous() -> int:
-    """Bytes of this process that no file backs."""
+    """Return the bytes of this process that no file backs."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
@@ -113,7 +113,7 @@ def anonymous() -> int:
 
 
 def memory(gigabytes: float) -> tuple[float, float, float]:
-    """MiB above the start at the highest, MiB of the largest weight, gigabytes of the model."""
+    """Return MiB at most above the start, MiB of the largest weight, gigabytes of the model."""
     with tempfile.TemporaryDirectory() as folder:
         path = wide(gigabytes).spill(Path(folder))
         model = Model.load(path)
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.5, help="0 leaves it out")
     args = parser.parse_args()
     if args.nodes:
-        seconds(500)  # what is loaded on first use is no graph work
+        seconds(500)  # without what is loaded on first use
     figures = [f"seconds_{count}={seconds(count):.2f}" for count in args.nodes]
     if args.gigabytes:
         most, largest, size = memory(args.gigabytes)

@@ -1,7 +1,7 @@
 """Kept importance against measured latency: widths chosen on a measured table, and uniform ratios.
 
 Importance is the sum of the channels' scores (L2 norms of their weights, each group's mean 1) that
-is left, as a share. For each latency that is asked the table chooses the widths; uniform ratios
+is left, as a share. For each wanted latency the table chooses the widths; uniform ratios
 take the same part of every group, to the same block of the kernels. All models are measured
 interleaved, batch 1. At equal importance the time that uniform ratios need is read off their
 frontier, between its points in proportion.
@@ -23,8 +23,8 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 from trimtab.core.progress import Silent, Stderr
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
-from trimtab.passes.pruning.structured.importance import by_group, l2, weight_scores
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
+from trimtab.passes.pruning.structured.importance import l2, normalize_by_group, weight_scores
 from trimtab.passes.simplify.simplify import Simplify
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.bench.clock import BenchClock
@@ -34,16 +34,16 @@ RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
 class Importance:
-    """Scores of the whole model's channels, and what a pruned one keeps of them."""
+    """Scores of the whole model's channels, and the share that a pruned one keeps."""
 
     def __init__(self, model: Model) -> None:
-        work = prepared(model.clone())
-        labels = label_channels(work)
-        scores = by_group(labels, weight_scores(labels, l2))
-        self.by_name = {g.name: (np.sort(scores[g.classes])[::-1], g.width) for g in labels.groups}
+        work = prepare(model.clone())
+        graph = build_dependency_graph(work)
+        scores = normalize_by_group(graph, weight_scores(graph, l2))
+        self.by_name = {g.name: (np.sort(scores[g.units])[::-1], g.width) for g in graph.groups}
 
     def kept(self, pruned: Model) -> float:
-        """Share of the importance that is left; the least important channels went first."""
+        """Return the share of the importance that is left; the least important went first."""
         left = {g["name"]: g["channels"][1] for g in pruned.lineage[-1].notes["groups"]}
         kept = total = 0.0
         for name, (scores, width) in self.by_name.items():
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[list[float], float]:
-    """Times of uniform over ours at equal importance, and the largest error of a prediction."""
+    """Return times of uniform over ours at equal importance, and the worst prediction error."""
     clock = BenchClock()
     ctx = Context(target=target, clock=clock, progress=Stderr())
     options = {"importance": "l2", "verify": False}
@@ -84,7 +84,7 @@ def frontier(model: Model, target: Target, seconds: float, cache: str) -> tuple[
     for latency in LATENCIES:
         try:
             ours.append(PruneChannels(latency=latency, cache=cache, **options)(model, ctx))
-        except OptionError as error:  # below the floor, which it tells
+        except OptionError as error:  # below the least, which it names
             print(f"  {error}")
     if not ours:
         raise SystemExit(f"none of the latencies {LATENCIES} can be reached")

@@ -1,4 +1,4 @@
-"""The networks that `prune_oracle.py` proves pruning on, each made when it is asked for."""
+"""Networks on which `prune_verification.py` verifies pruning, each built on first use."""
 
 from __future__ import annotations
 

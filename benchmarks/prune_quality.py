@@ -1,7 +1,7 @@
 """resnet56 at half its multiplications before any training: top-1 of ours, plain L1, and onnxsim.
 
 All get the same calibration images of the training split; the evaluation images choose nothing.
-Ours compares all layers by what their readers cannot make up for, and solves the readers anew.
+Ours compares all layers by the error that their readers cannot compensate, and refits the readers.
 
     python benchmarks/prune_quality.py [--images 512] [--eval 5000] [--block 1] [--seeds 1]
 
@@ -24,13 +24,13 @@ from trimtab.passes.pruning.channels import PruneChannels
 
 
 def onnxsim_structured(model: Model, data: Dataset, share: float) -> Model:
-    """Its calibrated structured pruning; the refit it offers changes nothing on convolutions."""
+    """Prune with onnxsim, calibrated; its refit does not change convolutions."""
     import onnxsim
 
     images = [dict(b.feeds) for b in data.take(128).sized(64)]
     bare = dataclasses.replace(model, lineage=()).to_proto()
-    made = onnxsim.apply_structured_wanda_pruning(bare, images, sparsity=share)
-    return Model.from_proto(made, "onnxsim")
+    pruned = onnxsim.apply_structured_wanda_pruning(bare, images, sparsity=share)
+    return Model.from_proto(pruned, "onnxsim")
 
 
 def main() -> None:

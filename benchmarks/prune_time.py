@@ -1,10 +1,9 @@
-"""resnet56 with about 30% fewer multiplications: the speed-up that is really measured, one thread.
+"""Measured speed-up of resnet56 with about 30% fewer multiplications, on one thread.
 
 Channels are kept in blocks, whole residual branches may go, and widths are chosen on a measured
-table of layers. The latency to ask for is searched until the multiplications that are left are as
-many as --macs says; of the blocks (by default the pass's own choice, and one, two and four blocks
-of the target's kernels) the one whose latency is predicted to be least is measured. Predicted and
-measured latency stand side by side.
+table of layers. The latency option is searched until --macs of the multiplications are left. Of the
+blocks (by default the pass's own choice, and one, two and four blocks of the target's kernels) the
+one of the least predicted latency is measured. Predicted and measured latency are printed.
 
     python benchmarks/prune_time.py [--macs 0.7] [--blocks N ...] [--seconds 30]
 
@@ -26,19 +25,19 @@ from trimtab.runtime_bench.bench.clock import BenchClock
 
 
 def search(model: Model, ctx: Context, block: int | None, args: argparse.Namespace) -> Model:
-    """The pruned model whose multiplications come nearest to what is asked, of a few latencies."""
+    """Try a few latencies and return the model whose multiplications are nearest to --macs."""
     low, high = 0.3, 1.0
-    ask, best, distance = args.macs, model, 1.0
+    latency, best, distance = args.macs, model, 1.0
     for _ in range(6):
-        options = {"latency": ask, "block": block, "branches": True, "samples": args.images}
+        options = {"latency": latency, "block": block, "branches": True, "samples": args.images}
         after = PruneChannels(**options)(model, ctx)
         left = macs_left(after)
         if abs(left - args.macs) < distance:
             best, distance = after, abs(left - args.macs)
         if distance <= args.within:
             break
-        low, high = (ask, high) if left < args.macs else (low, ask)
-        ask = (low + high) / 2
+        low, high = (latency, high) if left < args.macs else (low, latency)
+        latency = (low + high) / 2
     print(
         f"block {block or 'of its own choice'}: {macs_left(best):.3f} of the multiplications, "
         f"{predicted(best):.3f} of the latency predicted",
@@ -48,13 +47,13 @@ def search(model: Model, ctx: Context, block: int | None, args: argparse.Namespa
 
 
 def macs_left(after: Model) -> float:
-    """Share of the multiplications that a pruning left."""
+    """Return the share of the multiplications that is left."""
     old, new = after.lineage[-1].notes["macs"]
     return float(new / old)
 
 
 def predicted(after: Model) -> float:
-    """Share of the latency that the table said would stay."""
+    """Return the share of the latency that is left by the table."""
     return float(after.lineage[-1].notes["latency_ratio"]["predicted"])
 
 
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet56")
     parser.add_argument("--images", type=int, default=512, help="of the training split")
     parser.add_argument("--eval", type=int, default=None, help="evaluation images, all by default")
-    parser.add_argument("--macs", type=float, default=0.7, help="share that shall stay")
+    parser.add_argument("--macs", type=float, default=0.7, help="share that stays")
     parser.add_argument("--within", type=float, default=0.015, help="of that share")
     parser.add_argument("--blocks", nargs="+", type=int, help="channels are kept in multiples")
     parser.add_argument("--threads", type=int, default=1)

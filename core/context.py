@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .dataset import Dataset
 from .errors import DataError, OptionError
+from .memo import Memo
 from .model import Model
 from .ort.session import Feeds, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner
-from .target import Target
+from .target import Target, timing_class
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class Clock(Protocol):
         ...
 
 
+@runtime_checkable
+class MachineClock(Protocol):
+    """Clock that names the machine it measures on, which may be another than this one."""
+
+    def machine_class(self) -> str:
+        """Return a name that machines of other absolute times do not have."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """The surroundings of a pass.
@@ -85,6 +95,7 @@ class Context:
         clock: measures, for the passes that decide by time; None where nothing can be measured.
         original: the model that a recipe started from, for the passes that learn from it.
         runner: where candidates run when their quality is judged; in this process where None.
+        memo: what passes have computed or measured; shared by copies that `replace` makes.
     """
 
     target: Target = field(default_factory=Target.detect)
@@ -94,6 +105,7 @@ class Context:
     clock: Clock | None = None
     original: Model | None = None
     runner: Runner | None = None
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
         """The data that a pass names itself, else the context's, checked against the model.
@@ -118,3 +130,9 @@ class Context:
                 hint="Run it through trimtab.run or the command line, or pass Context(clock=...)",
             )
         return self.clock
+
+    def timing_class(self) -> str:
+        """Return a name of the machine and settings that absolute times of the clock hold for."""
+        clock = self.clock
+        machine = clock.machine_class() if isinstance(clock, MachineClock) else ""
+        return timing_class(self.target, machine)

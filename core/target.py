@@ -19,6 +19,19 @@ from .errors import OptionError, unknown
 
 Isa = Literal["x64", "arm64", "gpu", "any"]
 IntType = Literal["int8", "uint8"]
+#: CPU flags that choose between onnxruntime's kernels.
+KERNEL_FLAGS = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +178,26 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+@functools.cache
+def cpu_name() -> str:
+    """Return the model name of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on Linux
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"model name", "hardware", "cpu model"}:
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_identity() -> str:
+    """Return this machine's CPU by model name, kernel flags and usable cores."""
+    flags = " ".join(f for f in KERNEL_FLAGS if f in cpu_flags())
+    return f"{cpu_name()} ({flags}), {usable_cpus()} CPUs"
+
+
 def _detect_preset() -> Target:
     machine, flags = platform.machine().lower(), cpu_flags()
     if machine in {"arm64", "aarch64"}:
@@ -213,11 +246,24 @@ def common_target(targets: Sequence[Target]) -> Target:
     )
 
 
-def machine_class(target: Target) -> str:
-    """Machines on which the same forms win, by what their kernels are chosen by."""
+def kernel_class(target: Target) -> str:
+    """Return a name of all machines that run the same kernels, on which the same rewrites win.
+
+    Ratios of times carry over between them; for absolute times see `timing_class`.
+    """
     import onnxruntime
 
     parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
     parts += ["vnni"] if target.vnni and target.isa != "gpu" else []
     parts += [f"block {target.float_block}", f"{target.threads} threads"]
     return ", ".join([*parts, f"onnxruntime {onnxruntime.__version__}"])
+
+
+def timing_class(target: Target, machine: str = "") -> str:
+    """Return a name of the machines and settings between which absolute times carry over.
+
+    Args:
+        target: provider and threads; its kernels' types are part of the class as well.
+        machine: name of the machine that measures; this machine's CPU where empty.
+    """
+    return f"{machine or cpu_identity()}, {kernel_class(target)}"

@@ -1,4 +1,4 @@
-"""Small graphs, one for each operator that labels pass through, with channel counts to draw."""
+"""Small graphs, one for each operator that channels are followed through, of any width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small model and its surroundings for the tests of structured pruning."""
+"""A small model and a context for the tests of structured pruning."""
 
 from __future__ import annotations
 

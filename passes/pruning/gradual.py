@@ -1,8 +1,8 @@
-"""Pruning in rounds with training between them, so that each round takes what the last one freed.
+"""Pruning in rounds with finetuning after each.
 
-The share that is gone after round i of n is s_i = s (1 - (1 - i/n)^3): much at first, where there
-is much to spare, and ever less towards the end (Zhu and Gupta, "To prune, or not to prune", 2017,
-section 3).
+The share that is gone after round i of n is s_i = s (1 - (1 - i/n)^3): much at first, where many
+weights are redundant, and less and less towards the end (Zhu and Gupta, "To prune, or not to
+prune", 2017, section 3).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from ..training.finetune import Finetune
 from .channels import PruneChannels
 from .magnitude import PruneMagnitude
 
-#: Aims of which at most one is given, and what prunes for them.
-AIMS = ("sparsity", "ratio", "macs", "latency")
+#: Fields of which at most one is set.
+GOALS = ("sparsity", "ratio", "macs", "latency")
 
 
 @dataclass(frozen=True)
 class PruneGradually(Pass):
-    """Prune a little, finetune, and again, until what is asked for is gone.
+    """Prune a little, finetune, and repeat, until the wanted share is gone.
 
     One of `sparsity`, `ratio`, `macs` and `latency` says how much; half of the weights become zero
-    where none is given. Against one round of the same training it loses less where much goes.
+    where none is given. It loses less than one round with as much training where much goes.
 
     Attributes:
         sparsity: share of the weights that is zero at the end, by prune-magnitude.
         ratio: instead, share of the channels that is gone at the end, by prune-channels.
         macs: instead, share of the multiply-accumulates that stays, by prune-channels.
         latency: instead, share of the latency that stays, by prune-channels.
-        schedule: how the share grows: gradual by a cubic that flattens, even by equal parts, once.
-        rounds: how often it prunes and recovers.
+        schedule: growth of the share: gradual by a cubic that flattens, even by equal parts, once.
+        rounds: number of rounds of pruning and finetuning.
         prune: further fields of the pass that prunes, as a mapping; JSON on the command line.
-        finetune: fields of the recovery after each round, as a mapping; JSON on the command line.
-        teacher: the model to learn from: a file; the model as it was given where none is named.
+        finetune: fields of the finetuning after each round, as a mapping; JSON on the command line.
+        teacher: file of the model to learn from; the unpruned model where none is named.
         data: data for both; the context's where none is named.
     """
 
@@ -62,14 +62,14 @@ class PruneGradually(Pass):
 
     def __post_init__(self) -> None:
         where = f"pass {self.name()}"
-        given = [name for name in AIMS if getattr(self, name) is not None]
-        if len(given) > 1:
+        named = [name for name in GOALS if getattr(self, name) is not None]
+        if len(named) > 1:
             raise OptionError(
-                f"takes one of {', '.join(AIMS)}, not {' and '.join(given)}", where=where
+                f"takes one of {', '.join(GOALS)}, not {' and '.join(named)}", where=where
             )
         if self.rounds < 1:
             raise OptionError(f"rounds is {self.rounds}, must be above 0", where=where)
-        kind, share = self._aim()
+        kind, share = self._goal()
         if not 0 < share < 1:
             raise OptionError(
                 f"{kind} is {getattr(self, kind)}, must be between 0 and 1", where=where
@@ -80,27 +80,27 @@ class PruneGradually(Pass):
                 where=where,
                 hint="Use prune-magnitude and finetune once; or pattern block or unstructured",
             )
-        for name in {*AIMS, "threshold"} & set(self.prune):
+        for name in {*GOALS, "threshold"} & set(self.prune):
             raise OptionError(f"{name} belongs outside of `prune`", where=where)
         self._pruning(0.5)
-        self._recovery(1, last=True, teacher=None)
+        self._finetuning(1, last=True, teacher=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields that differ from their defaults; a teacher in memory by where it came from."""
+        """Return the fields that differ from their defaults; a teacher in memory by its name."""
         plain = super().to_json()
         if isinstance(self.teacher, Model):
             plain["teacher"] = self.teacher.name
         return plain
 
     def shares(self) -> Iterator[float]:
-        """What is gone after each round."""
-        _, final = self._aim()
+        """Yield the share that is gone after each round."""
+        _, final = self._goal()
         rounds = 1 if self.schedule == "once" else self.rounds
         for done in ((i + 1) / rounds for i in range(rounds)):
             yield final * (1 - (1 - done) ** 3 if self.schedule == "gradual" else done)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph after all rounds."""
+        """Prune and finetune in rounds."""
         teacher = (
             self.teacher
             if self.teacher is not None
@@ -114,8 +114,8 @@ class PruneGradually(Pass):
         for index, gone in enumerate(shares, 1):
             ctx.progress.say(f"round {index} of {len(shares)}: {gone:.1%} gone")
             pruned = self._pruning(self._field(gone, stay))(work, ctx)
-            how = self._recovery(index, last=index == len(shares), teacher=teacher)
-            work, stay = how(pruned, ctx), self._left(pruned, gone, rows)
+            finetuning = self._finetuning(index, last=index == len(shares), teacher=teacher)
+            work, stay = finetuning(pruned, ctx), self._left(pruned, gone, rows)
             notes = work.lineage[-1].notes
             rows.append({"gone": round(gone, 6), **_figures(pruned), **_trained(notes)})
             if notes.get("stopped") == "interrupted":
@@ -123,8 +123,8 @@ class PruneGradually(Pass):
                 break
         return Rewrite(work.ir, (), {"rounds": rows})
 
-    def _aim(self) -> tuple[str, float]:
-        """The field that says how much, and the share that goes."""
+    def _goal(self) -> tuple[str, float]:
+        """Return the field that says how much, and the share that goes."""
         for name in ("macs", "latency"):
             if getattr(self, name) is not None:
                 return name, 1 - getattr(self, name)
@@ -133,28 +133,28 @@ class PruneGradually(Pass):
         )
 
     def _field(self, gone: float, stay: float) -> float:
-        """The field's value for a round, which for channels counts from what the last one left."""
-        kind, _ = self._aim()
+        """Return the field's value for a round, for channels relative to the round before."""
+        kind, _ = self._goal()
         if kind == "sparsity":
             return gone
         left = min((1 - gone) / stay, 0.999)
         return 1 - left if kind == "ratio" else left
 
     def _left(self, pruned: Model, gone: float, rows: list[dict[str, Any]]) -> float:
-        """What is left of what was there at first; for multiply-accumulates what truly is."""
-        if self._aim()[0] != "macs":
+        """Return the share that is left of the original; multiply-accumulates are counted."""
+        if self._goal()[0] != "macs":
             return 1 - gone
         macs = _figures(pruned).get("macs")
         first = rows[0]["macs"][0] if rows else macs[0] if macs else 0
         return macs[1] / first if macs and first else 1 - gone
 
     def _pruning(self, value: float) -> Pass:
-        kind, _ = self._aim()
-        made = PruneMagnitude if kind == "sparsity" else PruneChannels
-        return made.from_json({**self.prune, kind: value})
+        kind, _ = self._goal()
+        pass_type = PruneMagnitude if kind == "sparsity" else PruneChannels
+        return pass_type.from_json({**self.prune, kind: value})
 
-    def _recovery(self, index: int, *, last: bool, teacher: Model | None) -> Finetune:
-        """The recovery of a round; only the last one may fold what the next would train."""
+    def _finetuning(self, index: int, *, last: bool, teacher: Model | None) -> Finetune:
+        """Return the finetuning of a round; only the last may fold weights that others train."""
         fields = dict(self.finetune)
         if fields.get("checkpoint"):
             fields["checkpoint"] = f"{fields['checkpoint']}.{index}"
@@ -168,7 +168,7 @@ def _half(sparsity: float | None) -> float:
 
 
 def _figures(pruned: Model) -> dict[str, Any]:
-    """What the pruning pass noted."""
+    """Return the figures that the pruning pass noted."""
     notes = pruned.lineage[-1].notes
     return {name: notes[name] for name in ("sparsity", "macs") if name in notes}
 

@@ -1,13 +1,11 @@
 """Unstructured and patterned pruning by magnitude (Han et al. 2015; n:m after Mishra et al. 2021).
 
-A weight's importance is its magnitude: w goes where |w| is among the k smallest, k = s * size.
-With data it is the magnitude times the norm of the channel that it reads.
+The importance of a weight is its magnitude: w becomes zero where |w| is among the k smallest, with
+k = s * size. With data it is the magnitude times the norm of the channel that it reads.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,16 +22,18 @@ from trimtab.core.sparse import sparsify, store_sparse
 from ..base import Declined, Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
+from .file_sizes import file_sizes
 from .masks import (
     Mask,
     block_scores,
-    count_of,
+    count_for_share,
+    expand_blocks,
     n_m_mask,
     parse_n_m,
     smallest,
-    spread_blocks,
 )
 
+#: Note of the report.
 SPEED = "zeros alone bring no speed on onnxruntime, whose kernels are dense"
 
 
@@ -46,23 +46,23 @@ class PruneMagnitude(Pass):
 
     Attributes:
         sparsity: share of the weights to become zero, at least 0 and below 1. Where neither it
-            nor a threshold is given, what an n:m pattern implies, else 0.5.
+            nor a threshold is given, the share of an n:m pattern, else 0.5.
         threshold: instead of a sparsity, the magnitude below which weights become zero.
         pattern: unstructured, block, or n:m as in 2:4: n of every m weights stay, counted along
             the input channels, which are the axis that the operator sums over.
         block: outputs and inputs that go together for pattern block, as in 4,1.
-        importance: of a block: l1 its mean magnitude, l2 its root mean square; activation: the
-            magnitude times the root mean square of the input channel on calibration data (Wanda),
-            of a block its mean.
+        importance: score of a block: l1 its mean magnitude, l2 its root mean square, activation
+            the mean of magnitude times the root mean square of the input channel on calibration
+            data (Wanda).
         scope: whether the share holds for each layer, or for all weights compared together.
         ops: operators whose weights are pruned.
         include: only nodes whose names match one of these patterns, as in "layer3*".
         exclude: not the nodes whose names match one of these.
         min_size: weights of fewer elements stay.
-        store: dense, or sparse, which makes the file smaller beyond 67% zeros and which
-            onnxruntime loads as it is; other tools may not.
+        store: dense, or sparse, which makes the file smaller beyond 67% zeros. onnxruntime loads
+            it; other tools may not.
         data: calibration data for importance activation; those of the context where not given.
-        samples: how many of them to use.
+        samples: number of samples to use.
     """
 
     sparsity: float | None = None
@@ -85,12 +85,14 @@ class PruneMagnitude(Pass):
             raise OptionError("takes a sparsity or a threshold, not both", where=where)
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             hint = "0.8 makes 80% of the weights zero"
-            raise OptionError(f"a sparsity of {self.sparsity} is no share", where=where, hint=hint)
+            raise OptionError(
+                f"a sparsity of {self.sparsity} is not a share", where=where, hint=hint
+            )
         if self.threshold is not None and not self.threshold >= 0:
             raise OptionError(f"a threshold of {self.threshold} is below 0", where=where)
         if len(self.block) != 2 or min(self.block) < 1:
             hint = "Give outputs and inputs, as in 4,1"
-            raise OptionError(f"{self.block} is no block", where=where, hint=hint)
+            raise OptionError(f"{self.block} is not a valid block", where=where, hint=hint)
         if self.samples < 1:
             raise OptionError(f"samples={self.samples} is not at least 1", where=where)
         for op in self.ops:
@@ -121,8 +123,8 @@ class PruneMagnitude(Pass):
             )
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """The graph with zeros; weights that cannot be pruned are declined."""
-        before = _figures(model)
+        """Set weights to zero; decline those that cannot be pruned."""
+        before = file_sizes(model)
         LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         found, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
         weights = []
@@ -145,7 +147,7 @@ class PruneMagnitude(Pass):
             return f"has {array.size} elements, fewer than {self.min_size}"
         n_m = parse_n_m(self.pattern)
         if n_m and layout.input_run % n_m[1]:
-            return f"its {layout.input_run} input channels are no multiple of {n_m[1]}"
+            return f"its {layout.input_run} input channels are not a multiple of {n_m[1]}"
         if self.pattern == "block":
             for side, size, run in zip(
                 ("outputs", "input channels"),
@@ -154,28 +156,29 @@ class PruneMagnitude(Pass):
                 strict=True,
             ):
                 if run % size:
-                    return f"its {run} {side} are no multiple of {size}"
+                    return f"its {run} {side} are not a multiple of {size}"
         return ""
 
     def _factors(self, model: Model, weights: list[Weight], ctx: Context) -> Factors | None:
-        """What magnitudes are multiplied by, None where they count alone."""
+        """Return the factors of the magnitudes, None where magnitudes alone count."""
         if self.importance != "activation":
             return None
         data = ctx.dataset(self.data, model, purpose="importance activation")
         return input_norms(model, weights, data.take(self.samples), ctx)
 
     def _masks(self, weights: list[Weight], factors: Factors | None) -> list[Mask]:
-        """For each weight, True where it becomes zero."""
+        """Return a mask for each weight, true where it becomes zero."""
         n_m = parse_n_m(self.pattern)
-        given = [w.array() if factors is None else w.array() * factors[w.name] for w in weights]
+        arrays = [w.array() if factors is None else w.array() * factors[w.name] for w in weights]
+        pairs = zip(arrays, weights, strict=True)
         if n_m:
-            return [n_m_mask(a, *n_m, w.layout.inputs) for a, w in zip(given, weights, strict=True)]
+            return [n_m_mask(array, *n_m, w.layout.inputs) for array, w in pairs]
         block = self.block if self.pattern == "block" else (1, 1)
         axes = [(w.layout.outputs, w.layout.inputs) for w in weights]
         norm = "l2" if self.importance == "l2" else "l1"
-        scores = [block_scores(a, block, ax, norm) for a, ax in zip(given, axes, strict=True)]
+        scores = [block_scores(a, block, ax, norm) for a, ax in zip(arrays, axes, strict=True)]
         return [
-            spread_blocks(chosen, w.array().shape, block, ax)
+            expand_blocks(chosen, w.array().shape, block, ax)
             for w, ax, chosen in zip(weights, axes, self._choose(scores), strict=True)
         ]
 
@@ -184,14 +187,14 @@ class PruneMagnitude(Pass):
             return [np.asarray(s < self.threshold) for s in scores]
         share = 0.5 if self.sparsity is None else self.sparsity
         if self.scope == "layer" or not scores:
-            return [smallest(s, count_of(share, s.size)) for s in scores]
+            return [smallest(s, count_for_share(share, s.size)) for s in scores]
         together = np.concatenate([s.reshape(-1) for s in scores])
-        mask = smallest(together, count_of(share, together.size))
+        mask = smallest(together, count_for_share(share, together.size))
         parts = np.split(mask, np.cumsum([s.size for s in scores])[:-1])
         return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
 
     def _store(self, model: Model) -> list[str]:
-        """Names of the tensors that the file will hold sparse."""
+        """Store tensors sparse where the file does; return their names."""
         if self.store == "dense":
             return []
         store_sparse(model.ir)
@@ -200,21 +203,12 @@ class PruneMagnitude(Pass):
 
 
 def _zero(weight: Weight, mask: Mask) -> float:
-    """Assign the pruned tensor; the share of its elements that are zero now."""
+    """Assign the pruned tensor; return the share of its elements that are zero."""
     array = weight.array()
-    # A mask by multiplication leaves -0.0, which is no zero to a file that stores by bits.
+    # Multiplying by a mask leaves -0.0, which a file that stores bits does not take for zero.
     pruned = np.where(mask | (array == 0), np.zeros((), array.dtype), array)
     weight.value.const_value = ir.tensor(pruned, name=weight.name)
     return round(float((pruned == 0).mean()), 6)
-
-
-def _figures(model: Model) -> tuple[int, int]:
-    """Bytes of the file, and of the file compressed; lineage aside."""
-    bare = dataclasses.replace(model, lineage=())
-    if model.weight_bytes > EXTERNAL_DATA_BYTES:
-        return bare.size_bytes, 0
-    data = bare.to_bytes()
-    return len(data), len(gzip.compress(data, mtime=0))
 
 
 def _report(
@@ -224,7 +218,7 @@ def _report(
     shares: dict[str, float],
     stored: list[str],
 ) -> dict[str, Any]:
-    after = _figures(model)
+    after = file_sizes(model)
     sizes = {w.name: w.array().size for w in weights}
     total = sum(sizes.values())
     zeros = sum(shares[name] * size for name, size in sizes.items())
@@ -237,5 +231,5 @@ def _report(
         "stored_sparse": len(stored),
         "note": SPEED,
     }
-    emptied = [name for name, share in shares.items() if share == 1]
-    return report | ({"emptied": emptied} if emptied else {})
+    removed_branches = [name for name, share in shares.items() if share == 1]
+    return report | ({"emptied": removed_branches} if removed_branches else {})

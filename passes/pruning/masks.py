@@ -1,6 +1,7 @@
-"""Which weights go, as pure functions of arrays: the least important ones, exactly so many.
+"""Masks of the weights to prune, as pure functions of arrays: an exact number of the smallest.
 
-Ties go by position, the first first, so that the same weights give the same zeros everywhere.
+Ties are broken by position, the first goes first, so that the same weights give the same zeros on
+every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 
 def parse_n_m(pattern: str) -> tuple[int, int] | None:
-    """`"2:4"` as (2, 4): two of four stay; None where the pattern is no such pair.
+    """Parse `"2:4"` as (2, 4): two of four stay. Return None for another kind of pattern.
 
     Raises:
         OptionError: a pair that keeps none or all.
@@ -28,18 +29,19 @@ def parse_n_m(pattern: str) -> tuple[int, int] | None:
     n, m = int(match[1]), int(match[2])
     if not 0 < n < m:
         raise OptionError(
-            f"{pattern!r} is no pattern: n of every m weights stay, 0 < n < m", where="pattern"
+            f"{pattern!r} is not a valid pattern: n of every m weights stay, 0 < n < m",
+            where="pattern",
         )
     return n, m
 
 
-def count_of(share: float, total: int) -> int:
-    """How many of `total` a share is: the nearest whole number, halves upwards."""
+def count_for_share(share: float, total: int) -> int:
+    """Return a share of `total` as the nearest whole number, halves upwards."""
     return int(np.floor(share * total + 0.5))
 
 
 def smallest(scores: Array, count: int) -> Mask:
-    """True at the `count` smallest scores; NaN is never small. Any shape, O(n)."""
+    """Return a mask, true at the `count` smallest scores; NaN is never small. Any shape, O(n)."""
     flat = np.where(np.isnan(scores), np.inf, scores).reshape(-1)
     if count <= 0:
         return np.zeros(scores.shape, bool)
@@ -51,7 +53,7 @@ def smallest(scores: Array, count: int) -> Mask:
 
 
 def n_m_mask(weight: Array, n: int, m: int, axis: int) -> Mask:
-    """True at the m - n smallest magnitudes of every m neighbours along `axis`."""
+    """Return a mask, true at the m - n smallest magnitudes of every m neighbours along `axis`."""
     groups = np.moveaxis(weight, axis, -1)
     shape = groups.shape
     scores = np.abs(groups.astype(np.float32)).reshape(-1, m)
@@ -63,9 +65,9 @@ def n_m_mask(weight: Array, n: int, m: int, axis: int) -> Mask:
 
 
 def block_scores(weight: Array, block: tuple[int, int], axes: tuple[int, int], norm: str) -> Array:
-    """Importance of each block of (outputs, inputs): mean |w| for l1, root mean square for l2.
+    """Score each block of (outputs, inputs): mean |w| for l1, root mean square for l2.
 
-    Means and not sums, so that a threshold reads in units of a weight.
+    Means and not sums, so that a threshold is in units of a weight.
 
     Returns:
         (outputs / a, inputs / b, other axes) for a block of a x b.
@@ -76,10 +78,10 @@ def block_scores(weight: Array, block: tuple[int, int], axes: tuple[int, int], n
     return np.asarray(np.abs(split).mean(axis=(1, 3)))
 
 
-def spread_blocks(
+def expand_blocks(
     mask: Mask, shape: tuple[int, ...], block: tuple[int, int], axes: tuple[int, int]
 ) -> Mask:
-    """A mask of blocks, as `block_scores` orders them, as a mask of weights of `shape`."""
+    """Expand a mask of blocks, as `block_scores` orders them, to weights of `shape`."""
     full = np.zeros(shape, bool)
     split, restore = _split(full, block, axes)
     split = np.broadcast_to(mask[:, None, :, None], split.shape)
@@ -90,7 +92,7 @@ def spread_blocks(
 def _split(
     weight: Array, block: tuple[int, int], axes: tuple[int, int]
 ) -> tuple[Array, tuple[int, int]]:
-    """(outputs / a, a, inputs / b, b, rest), and the axes to move back to."""
+    """Return (outputs / a, a, inputs / b, b, rest), and the axes to move back to."""
     moved = np.moveaxis(weight, axes, (0, 1))
     (outputs, inputs), (a, b) = moved.shape[:2], block
     return moved.reshape(outputs // a, a, inputs // b, b, *moved.shape[2:]), axes

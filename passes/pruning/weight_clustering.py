@@ -1,13 +1,11 @@
-"""Weight sharing: the weights of a layer take a few values only, which compresses well.
+"""Weight clustering: the weights of a layer take only a few values, which compresses well.
 
 Han et al., "Deep Compression", 2016, section 3: k-means over the weights of a layer, started from
-centres that are evenly spread, which keeps the few large weights.
+evenly spaced centres, which keeps the few large weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,24 +17,25 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.errors import OptionError, unknown
-from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
+from .file_sizes import file_sizes
 
 
 @dataclass(frozen=True)
 class ClusterWeights(Pass):
     """Let the weights of each layer share a few values; zeros stay zero.
 
-    The file keeps its size until it is compressed, and runs as fast as before: what becomes smaller
-    is a download, an archive, an image of a device. `finetune` keeps the sharing.
+    The file keeps its size until it is compressed, and runs as fast as before: downloads, archives
+    and device images become smaller. `finetune` keeps the sharing.
 
     Attributes:
-        clusters: values that a layer, or a channel of it, may take beside zero.
+        clusters: number of values beside zero that a layer, or a channel of it, may take.
         scope: whether a whole tensor shares its values or each output channel has its own.
-        start: first centres: linear spreads them evenly over the range, quantile over the weights.
-        iterations: of k-means, at most.
+        start: first centres: linear spaces them evenly over the range, quantile over the weights.
+        iterations: most iterations of k-means.
         ops: operators whose weights are clustered.
         include: only nodes whose names match one of these patterns, as in "layer3*".
         exclude: not the nodes whose names match one of these.
@@ -63,8 +62,8 @@ class ClusterWeights(Pass):
                 raise unknown("operator with weights", op, WEIGHT_INPUTS, where=where)
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
-        """The graph with shared values."""
-        before = _figures(model)
+        """Replace weights by shared values."""
+        before = file_sizes(model)
         LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         weights, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
         layers: dict[str, Any] = {}
@@ -74,7 +73,7 @@ class ClusterWeights(Pass):
                 declined.append(Declined(weight.name, reason))
             else:
                 layers[weight.name] = self._cluster(weight)
-        after = _figures(model)
+        after = file_sizes(model)
         report = {
             "clusters": self.clusters,
             "layers": layers,
@@ -91,23 +90,23 @@ class ClusterWeights(Pass):
         if array.size < self.min_size:
             return f"has {array.size} elements, fewer than {self.min_size}"
         if not np.isfinite(array).all():
-            return "holds NaN or infinity"
+            return "contains NaN or infinity"
         return ""
 
     def _cluster(self, weight: Weight) -> dict[str, float]:
-        """Assign the shared values; how many there are now and the relative error."""
+        """Assign the shared values; return their number and the relative error."""
         array = weight.array()
-        made = np.array(array)
-        channels = np.moveaxis(made, weight.layout.outputs, 0)  # a view: written through
+        shared = np.array(array)
+        channels = np.moveaxis(shared, weight.layout.outputs, 0)  # a view: written through
         parts = channels if self.scope == "channel" else [channels]
         for part in parts:
             part[...] = shared_values(part, self.clusters, self.start, self.iterations)
-        weight.value.const_value = ir.tensor(made, name=weight.name)
-        given = array.astype(np.float64)
-        power = float(np.square(given).sum())
-        error = float(np.square(made.astype(np.float64) - given).sum())
+        weight.value.const_value = ir.tensor(shared, name=weight.name)
+        original = array.astype(np.float64)
+        power = float(np.square(original).sum())
+        error = float(np.square(shared.astype(np.float64) - original).sum())
         return {
-            "values": len(np.unique(made)),
+            "values": len(np.unique(shared)),
             "error": round(float(np.sqrt(error / power)), 6) if power else 0.0,
         }
 
@@ -115,7 +114,7 @@ class ClusterWeights(Pass):
 def shared_values(
     weights: NDArray[Any], clusters: int, start: str, iterations: int
 ) -> NDArray[Any]:
-    """The weights replaced by the nearest of at most `clusters` centres; zeros stay, in any shape.
+    """Replace weights by the nearest of at most `clusters` centres; zeros stay, in any shape.
 
     One-dimensional k-means (Lloyd, 1982) on the sorted weights: a cluster is a run of them, and its
     mean comes from running sums, so that an iteration costs `clusters` binary searches.
@@ -150,7 +149,7 @@ def _start(values: Floats, distinct: Floats, clusters: int, how: str) -> Floats:
         return np.linspace(values[0], values[-1], clusters)
     places = (np.arange(clusters) + 0.5) / clusters
     centres = np.unique(np.quantile(values, places))
-    # Weights that are often the same give the same quantile twice.
+    # Repeated weights give the same quantile twice.
     rest = np.setdiff1d(distinct, centres)[: clusters - len(centres)]
     return np.sort(np.concatenate([centres, rest]))
 
@@ -160,15 +159,6 @@ def _borders(centres: Floats) -> Floats:
 
 
 def _ends(values: Floats, centres: Floats) -> NDArray[np.int64]:
-    """Where each cluster's run begins in the sorted values, and the last one ends."""
+    """Return the beginning of each cluster's run in the sorted values, and the end of the last."""
     inner = np.searchsorted(values, _borders(centres), side="right")
     return np.concatenate([[0], inner, [len(values)]])
-
-
-def _figures(model: Model) -> tuple[int, int]:
-    """Bytes of the file, and of the file compressed; lineage aside."""
-    bare = dataclasses.replace(model, lineage=())
-    if model.weight_bytes > EXTERNAL_DATA_BYTES:
-        return bare.size_bytes, 0
-    data = bare.to_bytes()
-    return len(data), len(gzip.compress(data, mtime=0))

@@ -11,7 +11,7 @@ from pathlib import Path
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OutputError
 from trimtab.core.files import write_text
-from trimtab.core.target import Target, machine_class
+from trimtab.core.target import Target, kernel_class
 
 Key = tuple[str, str]
 #: Separator of a site's shape and the sizes of the model's inputs, where the shape is not fixed.
@@ -40,7 +40,7 @@ class Cache:
     @classmethod
     def open(cls, path: str, target: Target, *, quantized: bool, sizes: str = "") -> Cache:
         """Read the gains of this place; none where the file is absent or cannot be read."""
-        place = f"{machine_class(target)}, {'int8' if quantized else 'float'}"
+        place = f"{kernel_class(target)}, {'int8' if quantized else 'float'}"
         known = _read(Path(path)).get(place, {}) if path else {}
         gains = {}
         for key, value in known.items():

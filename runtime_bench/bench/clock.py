@@ -73,5 +73,9 @@ class BenchClock:
             raise KeyboardInterrupt  # a pass cannot go on with half a measurement
         return medians_side_by_side([m.samples_ns for m in found])
 
+    def machine_class(self) -> str:
+        """Return the class of the machine that measures."""
+        return self.bench.environment().machine_class()
+
     def _timing(self, config: SessionConfig, seconds: float) -> Timing:
         return Timing(config, seconds, alpha=ALPHA, seed=self.seed, in_process=self.in_process)

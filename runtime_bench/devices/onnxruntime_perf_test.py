@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.target import PRESETS, Target
+from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 
 from ..bench.bench import TextAndJson, Timing
-from ..machine.environment import KERNEL_FLAGS, Environment
+from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath, compare, measure
 from ..measure.startup import StartupCosts

@@ -11,24 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.target import cpu_flags, usable_cpus
+from trimtab.core.target import KERNEL_FLAGS, cpu_flags, cpu_name, usable_cpus
 
 from .gpu import GpuState
 from .system import read_text
-
-#: The flags that choose between onnxruntime's kernels.
-KERNEL_FLAGS = (
-    "avx2",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "asimd",
-    "asimddp",
-    "i8mm",
-    "sve",
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ class Environment:
 
         flags = cpu_flags()
         return cls(
-            cpu=_cpu_name(),
+            cpu=cpu_name(),
             flags=tuple(f for f in KERNEL_FLAGS if f in flags),
             cpus=usable_cpus(),
             affinity=_affinity(),
@@ -124,11 +110,3 @@ def _affinity() -> tuple[int, ...]:
 def _quota() -> float | None:
     parts = read_text("/sys/fs/cgroup/cpu.max").split()
     return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
-
-
-def _cpu_name() -> str:
-    for line in read_text("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"model name", "hardware", "cpu model"}:
-            return value.strip()
-    return platform.processor() or platform.machine()

@@ -44,7 +44,7 @@ def examine(args: argparse.Namespace) -> int:
     data = Dataset.open(args.data)
     with runner_on(args.eval_on) as runner:
         ctx = Context(target, progress=Stderr(), runner=runner)
-        found = sensitivity(model, how, data, ctx, metric=args.metric)
+        found = sensitivity(model, how.ranking, data, ctx, metric=args.metric)
     print("\n".join(lines(found)))  # noqa: T201
     if args.json:
         write_text(Path(args.json), json.dumps(found.to_json(), indent=1) + "\n")

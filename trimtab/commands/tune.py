@@ -149,7 +149,7 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
 
 
 def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> Path:
-    from trimtab.core.target import machine_class
+    from trimtab.core.target import kernel_class
     from trimtab.passes.tuning.session_options import write_options
 
     from ..search.session_file import write_session_file
@@ -157,7 +157,7 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     if options is None or not options.gains:
         return model.save(path)
     saved = write_options(model, options.config).save(path)
-    write_session_file(saved, options.config, options.gains, machine_class(ctx.target))
+    write_session_file(saved, options.config, options.gains, kernel_class(ctx.target))
     return saved
 
 

@@ -1,1 +1,1 @@
-"""Which channels go together: the dependency graph of channels and its groups."""
+"""Dependency graph of channels: groups of channels that can only be removed together."""

@@ -1,4 +1,4 @@
-"""The table of operators whose labels can be followed. What is not here pins its channels."""
+"""Table of the operators that channels are followed through; all others pin their channels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _POOL = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool
 
 
 def _nothing(t: Trace, node: ir.Node) -> None:
-    """What it makes carries no labels of its own; constants get theirs where they are read."""
+    """Record nothing: constants get their channel ids where they are read."""
 
 
 RULES: dict[str, Rule] = {
@@ -93,5 +93,5 @@ RULES: dict[str, Rule] = {
 
 
 def rule_of(node: ir.Node) -> Rule | None:
-    """The rule of an operator, None where it is not known."""
+    """Return the rule of an operator, None where it has none."""
     return RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} else None

@@ -1,4 +1,4 @@
-"""How labels pass through operators that work position by position, normalise, pool or reduce."""
+"""Rules of channels for operators that work position by position, normalise, pool or reduce."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from ...graph.edit import overwrite, set_input, set_int
-from .parts import Axes, Keep, OpaqueError
-from .rules_products import broadcast, integer
+from .records import Axes, ChannelMask, OpaqueError
+from .rules_products import broadcast
 from .tracer import Trace
 
 
 def same(t: Trace, node: ir.Node) -> None:
-    """Every position by itself: outputs have the labels of the first input."""
+    """Give outputs the channels of the first input: every position is computed by itself."""
     axes = t.axes(node, 0)
     for result in node.outputs:
         t.set(result, axes)
 
 
 def elementwise(t: Trace, node: ir.Node) -> None:
-    """Operands broadcast against each other."""
+    """Tie the channels of operands that broadcast against each other."""
     indices = [i for i in range(len(node.inputs)) if t.has(node, i)]
     operands = [t.axes(node, i) for i in indices]
     result, _ = broadcast(t, operands, [t.shape(node.inputs[i]) for i in indices])
@@ -28,45 +28,45 @@ def elementwise(t: Trace, node: ir.Node) -> None:
     if node.op_type in {"Add", "Sub", "Sum"}:
         for index, axes in zip(indices, operands, strict=True):
             if t.constant(node, index) is not None:
-                t.sink(node, index, axes)
+                t.operand(node, index, axes)
 
 
 def batch_norm(t: Trace, node: ir.Node) -> None:
-    """X (N, C, ...) and four vectors (C)."""
-    if integer(node, "training_mode", 0) or len([o for o in node.outputs if o.uses()]) > 1:
+    """Tie X (N, C, ...) and four vectors (C)."""
+    if node.attributes.get_int("training_mode", 0) or any(o.uses() for o in node.outputs[1:]):
         raise OpaqueError("it is in training mode")
     _per_channel(t, node, range(1, 5), t.axes(node, 0))
 
 
 def instance_norm(t: Trace, node: ir.Node) -> None:
-    """X (N, C, ...), scale and bias (C); statistics of each channel by itself."""
+    """Tie X (N, C, ...), scale and bias (C); each channel has its own statistics."""
     x = t.axes(node, 0)
     t.pin(x[2:], "its statistics would change")
     _per_channel(t, node, (1, 2), [*x[:2], *[None] * (len(x) - 2)])
 
 
 def _per_channel(t: Trace, node: ir.Node, indices: Iterable[int], x: Axes) -> None:
-    """Vectors go with axis 1; scale and bias are the first two."""
+    """Tie vectors to axis 1; scale and bias are the first two."""
     for index in indices:
         vector = t.axes(node, index)
         t.tie(vector[0], x[1])
         if index < 3:
-            t.sink(node, index, vector)
+            t.operand(node, index, vector)
     t.set(node.outputs[0], x)
 
 
 def layer_norm(t: Trace, node: ir.Node) -> None:
-    """Scale and bias go with the normalised axes, whose statistics change with what goes."""
+    """Tie scale and bias to the normalised axes, whose statistics change when channels go."""
     x, size = t.axes(node, 0), t.shape(node.inputs[0])
-    first = integer(node, "axis", -1) % len(x)
+    first = node.attributes.get_int("axis", -1) % len(x)
     for index in range(1, len(node.inputs)):
         if not t.has(node, index):
             continue
-        given, shape = t.axes(node, index), t.shape(node.inputs[index])
+        axes, shape = t.axes(node, index), t.shape(node.inputs[index])
         for axis in range(-len(shape), 0):
             if shape[axis] > 1:
-                t.tie(given[axis], x[axis])
-        t.sink(node, index, given)
+                t.tie(axes[axis], x[axis])
+        t.operand(node, index, axes)
     if any(ids is not None for ids in x[first:]):
         t.inexact.append((node, [ids if a >= first else None for a, ids in enumerate(x)]))
         if any(o.uses() for o in node.outputs[1:]) or any(n == 1 for n in size[first:]):
@@ -75,8 +75,8 @@ def layer_norm(t: Trace, node: ir.Node) -> None:
 
 
 def group_norm(t: Trace, node: ir.Node) -> None:
-    """Whole groups go, which is exact, or the same positions of each, which moves statistics."""
-    x, groups = t.axes(node, 0), integer(node, "num_groups", 1)
+    """Let whole groups go, which is exact, or the same positions of each, which is not."""
+    x, groups = t.axes(node, 0), node.attributes.get_int("num_groups", 1)
     t.pin(x[2:], "its statistics would change")
     scale, bias = t.axes(node, 1), t.axes(node, 2)
     t.set(node.outputs[0], x)
@@ -89,19 +89,19 @@ def group_norm(t: Trace, node: ir.Node) -> None:
         raise OpaqueError("a scale for each group")
     for vector in (scale, bias):
         t.tie(vector[0], x[1])
-    t.sink(node, 1, scale)
-    t.sink(node, 2, bias)
+    t.operand(node, 1, scale)
+    t.operand(node, 2, bias)
     table = x[1].reshape(groups, -1)
-    if groups > 1 and t.site(x[1], 2 if channels > groups else 1) == 0:
+    if groups > 1 and t.choose_factor(x[1], 2 if channels > groups else 1) == 0:
         whole = t.tie_rows(table)
-        t.fix(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
+        t.on_cut(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
         return
     t.tie_rows(table.T)
     t.inexact.append((node, [None, x[1], *[None] * (len(x) - 2)]))
 
 
 def pool(t: Trace, node: ir.Node) -> None:
-    """(N, C, ...) to (N, C, ...): channels stay what they are."""
+    """Pass channels on, (N, C, ...) to (N, C, ...)."""
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise OpaqueError("its indices count all channels")
     x = t.axes(node, 0)
@@ -110,7 +110,7 @@ def pool(t: Trace, node: ir.Node) -> None:
 
 
 def along_axis(t: Trace, node: ir.Node) -> None:
-    """Operators that mix the positions of one axis, which therefore stays."""
+    """Pin the axis whose positions the operator mixes."""
     x = t.axes(node, 0)
     mixed = _mixed_axes(t, node, len(x))
     t.pin([x[a] for a in mixed], f"{node.op_type} mixes it")
@@ -123,7 +123,7 @@ def along_axis(t: Trace, node: ir.Node) -> None:
 
 def _mixed_axes(t: Trace, node: ir.Node, rank: int) -> set[int]:
     if node.op_type in {"Softmax", "LogSoftmax", "Hardmax"} and t.opset < 13:
-        return set(range(integer(node, "axis", 1) % rank, rank))  # before 13 it flattened
+        return set(range(node.attributes.get_int("axis", 1) % rank, rank))  # before 13 it flattened
     if node.op_type == "CumSum":
         axis = t.constant(node, 1)
         if axis is None:
@@ -133,22 +133,22 @@ def _mixed_axes(t: Trace, node: ir.Node, rank: int) -> set[int]:
         return {1}
     if node.op_type == "Trilu":
         return {rank - 2, rank - 1}
-    return {integer(node, "axis", -1) % rank}
+    return {node.attributes.get_int("axis", -1) % rank}
 
 
 def reduce(t: Trace, node: ir.Node) -> None:
-    """Axes that are reduced stay, the others hand on their labels."""
+    """Pin the axes that are reduced and pass on the others."""
     x = t.axes(node, 0)
     if node.op_type in {"ArgMax", "ArgMin"}:
-        given: list[int] | None = [integer(node, "axis", 0)]
+        reduced: list[int] | None = [node.attributes.get_int("axis", 0)]
     else:
-        given = t.integers(node, 1, "axes")
-    if not given and integer(node, "noop_with_empty_axes", 0):
+        reduced = t.integers(node, 1, "axes")
+    if not reduced and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         t.set(node.outputs[0], x)
         return
-    gone = {a % len(x) for a in given} if given else set(range(len(x)))
+    gone = {a % len(x) for a in reduced} if reduced else set(range(len(x)))
     t.pin([x[a] for a in gone], f"{node.op_type} reduces it")
-    if integer(node, "keepdims", 1):
+    if node.attributes.get_int("keepdims", 1):
         result: Axes = [None if a in gone else ids for a, ids in enumerate(x)]
     else:
         result = [ids for a, ids in enumerate(x) if a not in gone]
@@ -156,11 +156,11 @@ def reduce(t: Trace, node: ir.Node) -> None:
 
 
 def quantize(t: Trace, node: ir.Node) -> None:
-    """QuantizeLinear and DequantizeLinear: scale and zero point go with their axis."""
-    if integer(node, "block_size", 0):
+    """Tie scale and zero point of QuantizeLinear and DequantizeLinear to their axis."""
+    if node.attributes.get_int("block_size", 0):
         raise OpaqueError("it is quantized in blocks")
     x = t.axes(node, 0)
-    axis = integer(node, "axis", 1)
+    axis = node.attributes.get_int("axis", 1)
     for index in range(1, len(node.inputs)):
         if t.has(node, index) and len(t.shape(node.inputs[index])) == 1:
             vector = t.axes(node, index)
@@ -170,11 +170,9 @@ def quantize(t: Trace, node: ir.Node) -> None:
 
 
 def resize(t: Trace, node: ir.Node) -> None:
-    """An axis that keeps its length keeps its labels; target sizes are rewritten."""
-    if node.attributes.get("coordinate_transformation_mode") is not None:
-        mode = node.attributes["coordinate_transformation_mode"].as_string()
-        if mode == "tf_crop_and_resize":
-            raise OpaqueError("it crops")
+    """Keep the channels of axes that keep their length; rewrite the target sizes."""
+    if node.attributes.get_string("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise OpaqueError("it crops")
     x = t.axes(node, 0)
     before, after = t.shape(node.inputs[0]), t.shape(node.outputs[0])
     kept: Axes = [ids if a == b else None for ids, a, b in zip(x, before, after, strict=True)]
@@ -183,14 +181,13 @@ def resize(t: Trace, node: ir.Node) -> None:
     if not t.has(node, 3) or all(ids is None for ids in kept):
         return
     sizes = t.constant(node, 3)
-    given = node.attributes.get("axes")
-    named = list(range(len(x))) if given is None else [a % len(x) for a in given.as_ints()]
+    named = [a % len(x) for a in node.attributes.get_ints("axes", range(len(x)))]
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
-        labelled = [kept[a] for a in named]
+    def update(model: ir.Model, keep: ChannelMask) -> None:
+        axes = [kept[a] for a in named]
         if sizes is None:
-            counts = [-1 if ids is None else keep.count(ids) for ids in labelled]
-            overwrite(model, node, 3, [ids is not None for ids in labelled], counts)
+            counts = [-1 if ids is None else keep.count(ids) for ids in axes]
+            overwrite(model, node, 3, [ids is not None for ids in axes], counts)
             return
         new = sizes.copy()
         for position, axis in enumerate(named):
@@ -199,4 +196,4 @@ def resize(t: Trace, node: ir.Node) -> None:
                 new[position] = keep.count(ids)
         set_input(model, node, 3, new)
 
-    t.fix(rewrite)
+    t.on_cut(update)

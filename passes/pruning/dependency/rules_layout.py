@@ -1,4 +1,4 @@
-"""How labels pass through operators that move data: the places of channels, not their numbers."""
+"""Rules of channels for operators that move data and compute nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ...graph.edit import overwrite, set_input, set_ints
-from .parts import Axes, Ids, Keep, OpaqueError
-from .rules_products import integer
+from .records import Axes, ChannelMask, Ids, OpaqueError
 from .tracer import Trace
 
 
 def reshape(t: Trace, node: ir.Node) -> None:
-    """Row-major splitting and merging of neighbouring axes; the target shape is rewritten."""
+    """Split and merge neighbouring axes in row-major order; rewrite the target shape."""
     x, before, after = t.axes(node, 0), t.shape(node.inputs[0]), t.shape(node.outputs[0])
     result = refactor(t, x, before, after)
     t.set(node.outputs[0], result)
@@ -27,7 +26,7 @@ def reshape(t: Trace, node: ir.Node) -> None:
 
 
 def expand(t: Trace, node: ir.Node) -> None:
-    """Axes of length 1 widen, the others stay; the target shape is rewritten."""
+    """Widen axes of length 1, keep the others; rewrite the target shape."""
     x, before, after = t.axes(node, 0), t.shape(node.inputs[0]), t.shape(node.outputs[0])
     padded: Axes = [*[None] * (len(after) - len(before)), *x]
     t.set(node.outputs[0], padded)
@@ -35,7 +34,7 @@ def expand(t: Trace, node: ir.Node) -> None:
 
 
 def _fix_target(t: Trace, node: ir.Node, index: int, result: Axes) -> None:
-    """Write the new lengths into a target shape, be it constant or computed."""
+    """Write the new lengths into a target shape, constant or computed."""
     if all(ids is None for ids in result):
         return
     target = t.constant(node, index)
@@ -45,7 +44,7 @@ def _fix_target(t: Trace, node: ir.Node, index: int, result: Axes) -> None:
     if target is None and sum(merged) + (node.op_type != "Reshape" and any(merged)) > 1:
         raise OpaqueError("its channels are merged with an axis of any length")
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
+    def update(model: ir.Model, keep: ChannelMask) -> None:
         if not keep.any(result):
             return
         counts = [0 if ids is None else keep.count(ids) for ids in result]
@@ -57,49 +56,49 @@ def _fix_target(t: Trace, node: ir.Node, index: int, result: Axes) -> None:
         rows = zip(target, counts, strict=True)
         set_input(model, node, index, np.array([c if c > 0 and n > 0 else n for n, c in rows]))
 
-    t.fix(rewrite)
+    t.on_cut(update)
 
 
 def _name_squeezed(t: Trace, node: ir.Node, before: tuple[int, ...], result: Axes) -> None:
-    """Without axes Squeeze would drop a channel axis too, were one channel left."""
+    """Name the axes of a Squeeze, which would drop a channel axis too if one channel is left."""
     if "axes" in node.attributes or t.has(node, 1) or all(ids is None for ids in result):
         return
     ones = [a for a, n in enumerate(before) if n == 1]
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
+    def update(model: ir.Model, keep: ChannelMask) -> None:
         if keep.any(result) and t.opset >= 13:
             set_input(model, node, 1, np.array(ones, np.int64))
         elif keep.any(result):
             set_ints(node, "axes", ones)
 
-    t.fix(rewrite)
+    t.on_cut(update)
 
 
 def refactor(t: Trace, x: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
-    """Labels of the axes that a row-major reshape makes."""
+    """Return the channel ids of the axes that a row-major reshape makes."""
     result: Axes = [None] * len(after)
     for old, new in segments(before, after):
-        labelled = [a for a in old if x[a] is not None]
-        if not labelled:
+        prunable = [a for a in old if x[a] is not None]
+        if not prunable:
             continue
         if len(old) == len(new) == 1:
             result[new[0]] = x[old[0]]
             continue
-        first = max(labelled, key=lambda a: before[a])
-        t.pin([x[a] for a in labelled if a != first], "is merged with another axis of channels")
+        first = max(prunable, key=lambda a: before[a])
+        t.pin([x[a] for a in prunable if a != first], "is merged with another axis of channels")
         ids = x[first]
         assert ids is not None
         shape = [before[a] if a == first else 1 for a in old]
         flat = np.broadcast_to(ids.reshape(shape), [before[a] for a in old]).reshape(-1)
-        axis, labels = _carry(t, flat, [after[a] for a in new])
-        result[new[axis]] = labels
+        axis, carried = _carry(t, flat, [after[a] for a in new])
+        result[new[axis]] = carried
     return result
 
 
 def segments(
     before: tuple[int, ...], after: tuple[int, ...]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """The finest runs of axes on both sides that hold the same elements; without axes of one."""
+    """Yield the finest runs of axes on both sides with the same elements; axes of one left out."""
     if 0 in before or 0 in after or np.prod(before) != np.prod(after):
         raise OpaqueError(f"{before} becomes {after}")
     old = [a for a, n in enumerate(before) if n > 1]
@@ -118,30 +117,29 @@ def segments(
 
 
 def _carry(t: Trace, flat: Ids, sizes: list[int]) -> tuple[int, Ids]:
-    """Which factor of a split carries the labels, and these; the others must stay whole."""
+    """Return the factor of a split that carries the channels, and their ids; others stay whole."""
     table = flat.reshape(sizes)
     for axis in range(len(sizes)):
         rows = np.moveaxis(table, axis, 0).reshape(sizes[axis], -1)
         if (rows == rows[:, :1]).all():
             return axis, rows[:, 0].copy()
-    axis = t.site(flat, len(sizes))
+    axis = t.choose_factor(flat, len(sizes))
     return axis, t.tie_rows(np.moveaxis(table, axis, 0).reshape(sizes[axis], -1))
 
 
 def transpose(t: Trace, node: ir.Node) -> None:
-    """Axes in another order."""
+    """Pass on the axes in another order."""
     x = t.axes(node, 0)
-    given = node.attributes.get("perm")
-    order = list(given.as_ints()) if given is not None else list(range(len(x)))[::-1]
+    order = node.attributes.get_ints("perm", range(len(x))[::-1])
     t.set(node.outputs[0], [x[a] for a in order])
 
 
 def concat(t: Trace, node: ir.Node) -> None:
-    """Labels one after another along the axis; along the others they go together."""
+    """Join channel ids one after another along the axis; tie them along the others."""
     parts = [t.axes(node, i) for i in range(len(node.inputs))]
     sizes = [t.shape(v) for v in node.inputs]
     rank = len(sizes[0])
-    at = integer(node, "axis", 1) % rank
+    at = node.attributes.get_int("axis", 1) % rank
     result: Axes = []
     for axis in range(rank):
         columns = [part[axis] for part in parts]
@@ -160,21 +158,21 @@ def concat(t: Trace, node: ir.Node) -> None:
 
 
 def _join(t: Trace, columns: Axes, lengths: list[int]) -> Ids:
-    """Labels one after another; parts without any get some that stay."""
-    made = []
+    """Join channel ids one after another; a part without any gets pinned ones."""
+    joined = []
     for ids, length in zip(columns, lengths, strict=True):
         part = ids
         if part is None:
             part = t.fresh(length)
             t.pin([part], "is concatenated and cannot change")
-        made.append(part)
-    return np.concatenate(made)
+        joined.append(part)
+    return np.concatenate(joined)
 
 
 def split(t: Trace, node: ir.Node) -> None:
-    """Parts of the label vector; their lengths are written out."""
+    """Split the channel ids; write out the lengths of the parts."""
     x = t.axes(node, 0)
-    axis = integer(node, "axis", 0) % len(x)
+    axis = node.attributes.get_int("axis", 0) % len(x)
     ids = x[axis]
     lengths = [t.shape(o)[axis] for o in node.outputs]
     if ids is None:
@@ -185,7 +183,7 @@ def split(t: Trace, node: ir.Node) -> None:
     for result, part in zip(node.outputs, parts, strict=True):
         t.set(result, [part if a == axis else other for a, other in enumerate(x)])
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
+    def update(model: ir.Model, keep: ChannelMask) -> None:
         if not keep.changes(ids):
             return
         counts = [keep.count(part) for part in parts]
@@ -196,13 +194,13 @@ def split(t: Trace, node: ir.Node) -> None:
         set_input(model, node, 1, np.array(counts, np.int64))
 
     for part in parts:
-        if len(part) == 1:  # an axis of one carries no labels further on
+        if len(part) == 1:  # an axis of one carries no channel ids from here on
             t.pin([part], "is split off alone")
-    t.fix(rewrite)
+    t.on_cut(update)
 
 
 def tile(t: Trace, node: ir.Node) -> None:
-    """Labels repeat."""
+    """Repeat channel ids."""
     x = t.axes(node, 0)
     repeats = t.constant(node, 1)
     if repeats is None:
@@ -212,13 +210,12 @@ def tile(t: Trace, node: ir.Node) -> None:
 
 
 def depth_to_space(t: Trace, node: ir.Node) -> None:
-    """(N, C b b, H, W) to (N, C, H b, W b): all b b channels of one output go together."""
+    """Tie all b b channels of one output, (N, C b b, H, W) to (N, C, H b, W b)."""
     x = t.axes(node, 0)
-    ids, area = x[1], integer(node, "blocksize", 1) ** 2
+    ids, area = x[1], node.attributes.get_int("blocksize", 1) ** 2
     t.pin(x[2:], "meets an axis that cannot change")
     if ids is not None:
-        given = node.attributes.get("mode")
-        columns = given is not None and given.as_string() == "CRD"
+        columns = node.attributes.get_string("mode") == "CRD"
         ids = t.tie_rows(ids.reshape(-1, area) if columns else ids.reshape(area, -1).T)
     t.set(node.outputs[0], [x[0], ids, None, None])
     if ids is not None and len(ids) == 1:
@@ -226,15 +223,15 @@ def depth_to_space(t: Trace, node: ir.Node) -> None:
 
 
 def space_to_depth(t: Trace, node: ir.Node) -> None:
-    """(N, C, H, W) to (N, b b C, H / b, W / b): labels repeat."""
+    """Repeat channel ids, (N, C, H, W) to (N, b b C, H / b, W / b)."""
     x = t.axes(node, 0)
-    ids, area = x[1], integer(node, "blocksize", 1) ** 2
+    ids, area = x[1], node.attributes.get_int("blocksize", 1) ** 2
     t.pin(x[2:], "meets an axis that cannot change")
     t.set(node.outputs[0], [x[0], None if ids is None else np.tile(ids, area), None, None])
 
 
 def positions(array: Array | None, what: str) -> list[int]:
-    """Whole numbers of a constant input.
+    """Return the whole numbers of a constant input.
 
     Raises:
         OpaqueError: it is computed.

@@ -1,4 +1,4 @@
-"""How labels pass through operators with weights: convolutions, matrix products, attention."""
+"""Rules of channels for operators with weights: convolutions, matrix products, attention."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.edit import set_int
-from .parts import Axes, Ids, Keep, OpaqueError
+from .records import Axes, ChannelMask, Ids, OpaqueError
 from .tracer import Trace
 
 
-def integer(node: ir.Node, name: str, default: int) -> int:
-    """A whole-number attribute."""
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
 def conv(t: Trace, node: ir.Node) -> None:
-    """X (N, C, ...), W (M, C / group, k...), B (M): X.C goes with W.1, Y.C with W.0."""
-    group = integer(node, "group", 1)
+    """Tie X.C to W.1 and Y.C to W.0, for X (N, C, ...), W (M, C / group, k...) and B (M)."""
+    group = node.attributes.get_int("group", 1)
     x, w = t.axes(node, 0), t.axes(node, 1, only=(0, 1))
     t.pin(x[2:], "a convolution mixes it")
     w_shape, y_shape = t.shape(node.inputs[1]), t.shape(node.outputs[0])
@@ -29,7 +24,7 @@ def conv(t: Trace, node: ir.Node) -> None:
     else:
         out, into = _grouped(t, node, group, x[1], (w[0], w[1]), t.shape(node.inputs[0])[1])
     w_axes: Axes = [out, into, *[None] * (len(w_shape) - 2)]
-    t.sink(node, 1, w_axes, into=1)
+    t.operand(node, 1, w_axes, input_axis=1)
     _bias(t, node, 2, out)
     t.set(node.outputs[0], [x[0], out, *[None] * (len(y_shape) - 2)])
     fixed = int(np.prod(w_shape[2:])) * int(np.prod([y_shape[0], *y_shape[2:]]))
@@ -37,8 +32,8 @@ def conv(t: Trace, node: ir.Node) -> None:
 
 
 def conv_transpose(t: Trace, node: ir.Node) -> None:
-    """X (N, C, ...), W (C, M / group, k...), B (M): X.C goes with W.0, Y.C with W.1."""
-    group = integer(node, "group", 1)
+    """Tie X.C to W.0 and Y.C to W.1, for X (N, C, ...), W (C, M / group, k...) and B (M)."""
+    group = node.attributes.get_int("group", 1)
     x, w = t.axes(node, 0), t.axes(node, 1, only=(0, 1))
     t.pin(x[2:], "a convolution mixes it")
     x_shape, w_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
@@ -46,7 +41,9 @@ def conv_transpose(t: Trace, node: ir.Node) -> None:
     out = w[1]
     if group > 1:
         out = _grouped_transpose(t, node, group, w, w_shape)
-    t.sink(node, 1, [w[0], None if group > 1 else w[1], *[None] * (len(w_shape) - 2)], into=0)
+    t.operand(
+        node, 1, [w[0], None if group > 1 else w[1], *[None] * (len(w_shape) - 2)], input_axis=0
+    )
     _bias(t, node, 2, out)
     t.set(node.outputs[0], [x[0], out, *[None] * (len(t.shape(node.outputs[0])) - 2)])
     fixed = int(np.prod(w_shape[2:])) * int(np.prod([x_shape[0], *x_shape[2:]]))
@@ -57,7 +54,7 @@ def _bias(t: Trace, node: ir.Node, index: int, out: Ids | None) -> None:
     if t.has(node, index):
         bias = t.axes(node, index)
         t.tie(bias[0], out)
-        t.sink(node, index, bias)
+        t.operand(node, index, bias)
 
 
 def _grouped(
@@ -68,9 +65,12 @@ def _grouped(
     w: tuple[Ids | None, Ids | None],
     channels: int,
 ) -> tuple[Ids | None, Ids | None]:
-    """Whole groups go, or the same positions of every group; labels of W.0 and W.1 as they are.
+    """Let whole groups go, or the same positions of every group.
 
     With one input channel to a group, and any number of outputs, only groups can go.
+
+    Returns:
+        Channel ids of W.0 and W.1.
     """
     out, into = w
     if out is None or x is None:
@@ -78,7 +78,7 @@ def _grouped(
         return None, None
     rows = x.reshape(group, -1)
     options = 2 if channels > group and len(out) > group else 1
-    if t.site(x, options) == 1:
+    if t.choose_factor(x, options) == 1:
         t.tie(t.tie_rows(rows.T), into)
         t.tie_rows(out.reshape(group, -1).T)
         return out, into
@@ -87,39 +87,39 @@ def _grouped(
     assert whole is not None
     per_group = len(out) // group
 
-    def shrink(_: ir.Model, keep: Keep) -> None:
+    def shrink(_: ir.Model, keep: ChannelMask) -> None:
         set_int(node, "group", keep.count(whole))
 
-    t.fix(shrink)
+    t.on_cut(shrink)
     return np.repeat(whole, per_group), None
 
 
 def _grouped_transpose(
     t: Trace, node: ir.Node, group: int, w: Axes, shape: tuple[int, ...]
 ) -> Ids | None:
-    """As `_grouped`; the outputs of all groups share the columns of W.1."""
+    """Do the same as `_grouped`; the outputs of all groups share the columns of W.1."""
     into, column = w[0], w[1]
     if into is None:
         t.pin([column], "a grouped convolution next to channels that cannot change")
         return None
     options = 2 if shape[0] > group and shape[1] > 1 else 1
-    if t.site(into, options) == 1:
+    if t.choose_factor(into, options) == 1:
         t.tie_rows(into.reshape(group, -1).T)
         return None if column is None else np.tile(column, group)
     t.pin([column], "whole groups go")
     whole = t.tie_rows(into.reshape(group, -1))
-    t.fix(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    t.on_cut(lambda _, keep: set_int(node, "group", keep.count(whole)))
     return np.repeat(whole, shape[1])
 
 
 def gemm(t: Trace, node: ir.Node) -> None:
-    """Y = alpha A' B' + beta C; the axis that is summed over goes together."""
+    """Tie the axes that Y = alpha A' B' + beta C sums over."""
     a, b = t.axes(node, 0), t.axes(node, 1)
-    a_in = 0 if integer(node, "transA", 0) else 1
-    b_in = 1 if integer(node, "transB", 0) else 0
+    a_in = 0 if node.attributes.get_int("transA", 0) else 1
+    b_in = 1 if node.attributes.get_int("transB", 0) else 0
     t.tie(a[a_in], b[b_in])
-    t.sink(node, 0, a, into=a_in)
-    t.sink(node, 1, b, into=b_in)
+    t.operand(node, 0, a, input_axis=a_in)
+    t.operand(node, 1, b, input_axis=b_in)
     out: Axes = [a[1 - a_in], b[1 - b_in]]
     a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     if t.has(node, 2):
@@ -128,20 +128,20 @@ def gemm(t: Trace, node: ir.Node) -> None:
         for axis in range(-len(sizes), 0):
             if sizes[axis] > 1:
                 t.tie(c[axis], out[axis])
-        t.sink(node, 2, c)
+        t.operand(node, 2, c)
     t.set(node.outputs[0], out)
     lengths = (a_shape[1 - a_in], b_shape[1 - b_in], a_shape[a_in])
     t.cost(node, 1, list(zip(lengths, (*out, b[b_in]), strict=True)))
 
 
 def matmul(t: Trace, node: ir.Node) -> None:
-    """A (..., M, K) times B (..., K, N): K goes together, and so do the leading axes."""
+    """Tie K and the leading axes of A (..., M, K) and B (..., K, N)."""
     a, b = t.axes(node, 0), t.axes(node, 1)
     a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     b_in = max(len(b) - 2, 0)
     t.tie(a[-1], b[b_in])
-    t.sink(node, 0, a, into=len(a) - 1)
-    t.sink(node, 1, b, into=b_in)
+    t.operand(node, 0, a, input_axis=len(a) - 1)
+    t.operand(node, 1, b, input_axis=b_in)
     lead, lengths = broadcast(t, [a[:-2], b[:-2]], [a_shape[:-2], b_shape[:-2]])
     rows = [(a_shape[-2], a[-2])] if len(a) > 1 else []
     columns = [(b_shape[-1], b[-1])] if len(b) > 1 else []
@@ -153,7 +153,10 @@ def matmul(t: Trace, node: ir.Node) -> None:
 def broadcast(
     t: Trace, operands: list[Axes], shapes: list[tuple[int, ...]]
 ) -> tuple[Axes, tuple[int, ...]]:
-    """Labels and lengths of what operands broadcast to; axes of length 1 are free."""
+    """Return channel ids and lengths of the shape that operands broadcast to.
+
+    Axes of length 1 tie nothing.
+    """
     rank = max(len(s) for s in shapes)
     result: Axes = []
     lengths: list[int] = []
@@ -174,32 +177,32 @@ def broadcast(
 
 
 def einsum(t: Trace, node: ir.Node) -> None:
-    """Axes of the same letter go together; a letter that one operand alone sums over stays."""
+    """Tie axes of the same index; pin an index that one operand alone sums over."""
     equation = node.attributes["equation"].as_string().replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
     if not arrow or "." in equation or not set(left) <= set(string.ascii_letters + ","):
         raise OpaqueError("its equation is not explicit")
-    owner: dict[str, Ids | None] = {}
+    ids_of: dict[str, Ids | None] = {}
     for index, term in enumerate(terms):
         axes, shape = t.axes(node, index), t.shape(node.inputs[index])
         if len(set(term)) < len(term):
-            raise OpaqueError("a letter stands twice in one operand")
-        for letter, ids, size in zip(term, axes, shape, strict=True):
-            if letter in owner:
-                owner[letter] = t.tie(owner[letter], ids)
+            raise OpaqueError("an index is twice in one operand")
+        for name, ids, size in zip(term, axes, shape, strict=True):
+            if name in ids_of:
+                ids_of[name] = t.tie(ids_of[name], ids)
             else:
-                owner[letter] = ids
-            alone = sum(letter in other for other in terms) == 1
-            if (alone and letter not in right) or size == 1:
+                ids_of[name] = ids
+            alone = sum(name in other for other in terms) == 1
+            if (alone and name not in right) or size == 1:
                 t.pin([ids], "Einsum sums over it")
-        summed = [i for i, letter in enumerate(term) if letter not in right]
-        t.sink(node, index, axes, into=summed[0] if summed else None)
-    t.set(node.outputs[0], [owner[letter] for letter in right])
+        summed = [i for i, name in enumerate(term) if name not in right]
+        t.operand(node, index, axes, input_axis=summed[0] if summed else None)
+    t.set(node.outputs[0], [ids_of[name] for name in right])
 
 
 def attention(t: Trace, node: ir.Node) -> None:
-    """Q (B, H, T, D), K (B, H, S, D), V (B, H, S, E): heads and both widths; no cache."""
+    """Tie heads and both widths of Q (B, H, T, D), K (B, H, S, D), V (B, H, S, E); no cache."""
     shapes = [t.shape(node.inputs[i]) for i in range(3)]
     plain = all(len(s) == 4 for s in shapes) and len(node.outputs) == 1
     if not plain or any(t.has(node, i) for i in range(4, len(node.inputs))):
@@ -211,7 +214,7 @@ def attention(t: Trace, node: ir.Node) -> None:
     t.tie(q[3], k[3])
     t.pin([q[2], k[2], v[2]], "Attention mixes it")
     for index, axes in enumerate((q, k, v)):
-        t.sink(node, index, axes, into=3)
+        t.operand(node, index, axes, input_axis=3)
     if t.has(node, 3):
         mask, size = t.axes(node, 3), t.shape(node.inputs[3])
         t.pin(mask[-2:], "Attention mixes it")
@@ -219,7 +222,7 @@ def attention(t: Trace, node: ir.Node) -> None:
             t.tie(mask[-3], heads)
     if "scale" not in node.attributes:  # its default would follow the new width
         scale = ir.AttrFloat32("scale", 1 / float(np.sqrt(shapes[0][3])))
-        t.fix(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
+        t.on_cut(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
     t.set(node.outputs[0], [q[0], heads, q[2], v[3]])
     batch, count, length, width = shapes[0]
     outer = [(batch * length * shapes[1][2], None), (count, heads)]

@@ -1,14 +1,15 @@
-"""How labels pass through operators that take or add a part of an axis: Slice, Gather, Pad."""
+"""Rules of channels for operators that take or add a part of an axis: Slice, Gather, Pad."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from ...graph.edit import add_constant, set_input, set_ints
-from .parts import Axes, Ids, Keep, OpaqueError
+from .records import Axes, ChannelMask, Ids, OpaqueError
 from .rules_layout import positions
-from .rules_products import integer
 from .tracer import Trace
 
 #: Operators that a tensor's shape may pass through on its way to another shape.
@@ -19,21 +20,21 @@ _SHAPE_OPS = (
 
 
 def slice_axes(t: Trace, node: ir.Node) -> None:
-    """A part of the label vector; the bounds are rewritten, or become a list of indices."""
+    """Take a part of the channel ids; rewrite the bounds, or gather indices instead."""
     x, size = t.axes(node, 0), t.shape(node.inputs[0])
     old = t.opset < 10
+    named: Sequence[int] | None
     if old:
-        starts, ends = (list(node.attributes[n].as_ints()) for n in ("starts", "ends"))
-        given = list(node.attributes["axes"].as_ints()) if "axes" in node.attributes else None
+        starts, ends = (list(node.attributes.get_ints(n, ())) for n in ("starts", "ends"))
+        named = node.attributes.get_ints("axes", None)
         steps = [1] * len(starts)
     else:
-        labelled = any(ids is not None for ids in x)
-        if not labelled:
+        if all(ids is None for ids in x):
             return
         starts, ends = (positions(t.constant(node, i), w) for i, w in ((1, "starts"), (2, "ends")))
-        given = positions(t.constant(node, 3), "axes") if t.has(node, 3) else None
+        named = positions(t.constant(node, 3), "axes") if t.has(node, 3) else None
         steps = positions(t.constant(node, 4), "steps") if t.has(node, 4) else [1] * len(starts)
-    axes = [a % len(x) for a in (range(len(starts)) if given is None else given)]
+    axes = [a % len(x) for a in (range(len(starts)) if named is None else named)]
     result: Axes = list(x)
     windows: dict[int, tuple[Ids, NDArrayInt]] = {}
     for position, axis in enumerate(axes):
@@ -53,14 +54,14 @@ def slice_axes(t: Trace, node: ir.Node) -> None:
         windows[position] = (ids, taken)
     t.set(node.outputs[0], result)
     if windows:
-        t.fix(lambda model, keep: _cut_windows(model, keep, node, axes, windows, old=old))
+        t.on_cut(lambda model, keep: _cut_windows(model, keep, node, axes, windows, old=old))
 
 
 NDArrayInt = Ids
 
 
 def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
-    """Python's bounds for ONNX's, which clamp and count from the end."""
+    """Return Python's bounds for ONNX's, which clamp and count from the end."""
     if step > 0:
         return start, end, step
     start = min(start, size - 1) if start >= 0 else start
@@ -70,14 +71,14 @@ def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None
 
 def _cut_windows(
     model: ir.Model,
-    keep: Keep,
+    keep: ChannelMask,
     node: ir.Node,
     axes: list[int],
     windows: dict[int, tuple[Ids, NDArrayInt]],
     *,
     old: bool,
 ) -> None:
-    """Bounds that take what is left; where no bounds do, the axis is gathered instead."""
+    """Set bounds that take the channels that stay; gather them where no bounds do."""
     if not keep.any([ids for ids, _ in windows.values()]):
         return
     starts, ends, steps = _read_bounds(node, len(axes), old=old)
@@ -130,24 +131,24 @@ def _write_bounds(
 
 
 def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: NDArrayInt) -> None:
-    """Take these positions of an axis from what a node makes, in the place of its users."""
+    """Gather these positions of an axis from a node's output, for all its users."""
     result = node.outputs[0]
     users = list(result.uses())
     indices = add_constant(model, left.astype(np.int64), f"{result.name}_take{axis}")
-    made = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
-    made.outputs[0].name = made.name
+    gather_node = ir.node("Gather", [result, indices], {"axis": axis}, name=f"{indices.name}_taken")
+    gather_node.outputs[0].name = gather_node.name
     if result.dtype is not None:
-        made.outputs[0].dtype = result.dtype
-    model.graph.insert_after(node, made)
+        gather_node.outputs[0].dtype = result.dtype
+    model.graph.insert_after(node, gather_node)
     for user, index in users:
-        user.replace_input_with(index, made.outputs[0])
+        user.replace_input_with(index, gather_node.outputs[0])
 
 
 def gather(t: Trace, node: ir.Node) -> None:
-    """Positions of an axis by constant indices, or rows of an embedding by computed ones."""
+    """Take positions of an axis by constant indices, or rows of an embedding by computed ones."""
     value = node.inputs[0]
     size = t.shape(value)
-    axis = integer(node, "axis", 0) % len(size)
+    axis = node.attributes.get_int("axis", 0) % len(size)
     others = [a for a in range(len(size)) if a != axis]
     indices = t.constant(node, 1)
     x = t.axes(node, 0, only=others if indices is None else None)
@@ -157,7 +158,7 @@ def gather(t: Trace, node: ir.Node) -> None:
         t.pin([ids], "Gather takes computed positions")
         t.set(node.outputs[0], [*x[:axis], *[None] * count, *x[axis + 1 :]])
         if t.constant(node, 0) is not None:
-            t.sink(node, 0, x, weight=True)
+            t.operand(node, 0, x, weight=True)
         return
     at = np.where(indices < 0, indices + size[axis], indices)
     wanted = ids[at]
@@ -168,21 +169,21 @@ def gather(t: Trace, node: ir.Node) -> None:
         inner = [wanted]
     t.set(node.outputs[0], [*x[:axis], *inner, *x[axis + 1 :]])
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
+    def update(model: ir.Model, keep: ChannelMask) -> None:
         alive = keep.mask(ids)
         if not alive.all():
             place = np.cumsum(alive) - 1
             set_input(model, node, 1, place[at[alive[at]]].reshape([-1] * count).astype(np.int64))
 
-    t.fix(rewrite)
+    t.on_cut(update)
 
 
 def pad(t: Trace, node: ir.Node) -> None:
-    """Constant channels around get labels of their own; as many as stay are padded later."""
+    """Give constant channels around ids of their own; pad as many as stay."""
     x, before = t.axes(node, 0), t.shape(node.inputs[0])
     after = t.shape(node.outputs[0])
     rank = len(x)
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    mode = node.attributes.get_string("mode", "constant")
     result: Axes = list(x)
     changed = [a for a in range(rank) if before[a] != after[a] and x[a] is not None]
     if not changed:
@@ -204,7 +205,7 @@ def pad(t: Trace, node: ir.Node) -> None:
         result[axis] = np.concatenate([sides[at][0], x[axis], sides[at][1]])
     t.set(node.outputs[0], result)
 
-    def rewrite(model: ir.Model, keep: Keep) -> None:
+    def update(model: ir.Model, keep: ChannelMask) -> None:
         if not keep.any([ids for pair in sides.values() for ids in pair]):
             return
         new = list(pads)
@@ -215,11 +216,11 @@ def pad(t: Trace, node: ir.Node) -> None:
         else:
             set_input(model, node, 1, np.array(new, np.int64))
 
-    t.fix(rewrite)
+    t.on_cut(update)
 
 
 def shape_of(t: Trace, node: ir.Node) -> None:
-    """Shapes follow by themselves, unless a length becomes a number of the computation."""
+    """Check that lengths are only used as shapes, which follow by themselves."""
     x = t.axes(node, 0)
     if all(ids is None for ids in x):
         return

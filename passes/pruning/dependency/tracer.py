@@ -1,12 +1,12 @@
-"""Channel labels: which positions of which axes of which tensors can only be removed together.
+"""Channel ids: positions of axes of tensors that can only be removed together.
 
-Every axis of every tensor carries a vector of labels, one for each position, or None where nothing
-can be removed from it. Operators tie labels (both operands of an Add), pin them (Softmax over
-channels) or hand them on (Transpose); labels that are tied, directly or not, are a class. Removing
-all positions of a class from all tensors leaves a graph whose shapes fit.
+Every axis of every tensor carries a vector of channel ids, one for each position, or None where
+nothing can be removed from it. Operators tie ids (both operands of an Add), pin them (Softmax over
+channels) or pass them on (Transpose); ids that are tied, directly or not, are a unit. Removing all
+positions of a unit from all tensors leaves a graph whose shapes fit.
 
-Coupled groups are DepGraph's idea (Fang et al. 2023, arXiv 2301.12900); labels in place of rules
-for pairs of operators are possible here since an ONNX graph tells every shape.
+Coupled groups are DepGraph's idea (Fang et al. 2023, arXiv 2301.12900); ids in place of rules for
+pairs of operators are possible since every shape of an ONNX graph is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trimtab.core.data import Array
 from ...graph.concrete_shapes import Shapes
 from ...graph.constants import can_cut, captured, constant_array, constant_shape, is_constant
 from ...graph.weights import label as node_label
-from .parts import Axes, Cost, Fix, Ids, OpaqueError, Sink, Site, Use
+from .records import Axes, ConstantUse, Cost, GraphUpdate, Ids, OpaqueError, Operand, OperatorSite
 
 #: A shared initializer of at least this many elements stays shared: all its uses lose the same.
 TIED_SIZE = 4096
@@ -31,16 +31,22 @@ TIED_SIZE = 4096
 
 @dataclass(eq=False)
 class Trace:
-    """What the rules record while they walk over a graph, operator by operator.
+    """Records that the rules make while they walk over a graph, operator by operator.
 
     Attributes:
         model: the graph; constants are initializers, functions inlined.
         shapes: concrete shapes of its tensors.
-        choose: which factor a site gives its labels to, by key.
-        default: the factor for sites that `choose` does not name; the last one where it has fewer.
-        size: number of labels.
-        edges: labels that go together.
-        pins: labels that stay, the operator that wants it, and why.
+        choose: number of the factor that carries the channel ids at a split, by the split's key.
+        default: factor of splits that `choose` does not name; the last one where it has fewer.
+        size: number of channel ids.
+        edges: channel ids that go together.
+        pins: channel ids that stay, the operator that requires it, and the reason.
+        uses: constants that can be cut.
+        operands: inputs with channels.
+        costs: multiply-accumulates of the operators.
+        sites: places where an axis splits.
+        updates: changes of the graph beside its constants.
+        inexact: normalisations whose statistics change, with their channel ids.
     """
 
     model: ir.Model
@@ -50,11 +56,11 @@ class Trace:
     size: int = 0
     edges: list[tuple[Ids, Ids]] = field(default_factory=list)
     pins: list[tuple[Ids, str, str]] = field(default_factory=list)
-    uses: list[Use] = field(default_factory=list)
-    sinks: list[Sink] = field(default_factory=list)
+    uses: list[ConstantUse] = field(default_factory=list)
+    operands: list[Operand] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
-    sites: list[Site] = field(default_factory=list)
-    fixes: list[Fix] = field(default_factory=list)
+    sites: list[OperatorSite] = field(default_factory=list)
+    updates: list[GraphUpdate] = field(default_factory=list)
     inexact: list[tuple[ir.Node, Axes]] = field(default_factory=list)
     _axes: dict[ir.Value, Axes] = field(default_factory=dict)
     _tied: dict[ir.Value, Axes] = field(default_factory=dict)
@@ -68,7 +74,7 @@ class Trace:
         return self.model.opset_imports.get("", 1)
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...]:
-        """The concrete shape of a tensor.
+        """Return the concrete shape of a tensor.
 
         Raises:
             OpaqueError: it is not known.
@@ -82,22 +88,22 @@ class Trace:
         return self.shapes.sizes[value.name]
 
     def varies(self, value: ir.Value, axis: int) -> bool:
-        """Whether the length of an axis follows from that of an input."""
+        """Return whether the length of an axis follows from that of an input."""
         return (str(value.name), axis) in self.shapes.varies
 
     def has(self, node: ir.Node, index: int) -> bool:
-        """Whether an operator has this input."""
+        """Return whether an operator has this input."""
         return index < len(node.inputs) and node.inputs[index] is not None
 
     def constant(self, node: ir.Node, index: int) -> Array | None:
-        """The numbers of an input that is an initializer, else None."""
+        """Return the array of an input that is an initializer, else None."""
         value = node.inputs[index] if self.has(node, index) else None
         if value is None or value.const_value is None or not is_constant(value):
             return None
         return value.const_value.numpy()
 
     def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
-        """Whole numbers that are an attribute or a constant input; None if absent.
+        """Return whole numbers from an attribute or a constant input; None if absent.
 
         Raises:
             OpaqueError: they are computed.
@@ -112,7 +118,7 @@ class Trace:
         return [int(v) for v in np.atleast_1d(found)]
 
     def axes(self, node: ir.Node, index: int, only: Sequence[int] | None = None) -> Axes:
-        """The labels of an input; a constant gets new ones, on the axes `only` if given."""
+        """Return the channel ids of an input; a constant gets new ones, on the axes `only`."""
         value = node.inputs[index]
         shape = self.shape(value)
         assert value is not None
@@ -121,29 +127,35 @@ class Trace:
         if not can_cut(value):
             return [None] * len(shape)
         wanted = {a % len(shape) for a in (range(len(shape)) if only is None else only) if shape}
-        made = self._tied.get(value)
-        if made is None:
+        new_axes = self._tied.get(value)
+        if new_axes is None:
             new = {i: self.fresh(d) for i, d in enumerate(shape) if i in wanted and d > 1}
-            made = [new.get(i) for i in range(len(shape))]
+            new_axes = [new.get(i) for i in range(len(shape))]
         else:
-            self.pin([made[i] for i in range(len(shape)) if i not in wanted], "shares its weights")
+            self.pin(
+                [new_axes[i] for i in range(len(shape)) if i not in wanted], "shares its weights"
+            )
         if value.const_value is not None and int(np.prod(shape)) >= TIED_SIZE:
-            self._tied.setdefault(value, made)
-        self.uses.append(Use(node, index, value, made))
-        return [ids if i in wanted else None for i, ids in enumerate(made)]
+            self._tied.setdefault(value, new_axes)
+        self.uses.append(ConstantUse(node, index, value, new_axes))
+        return [ids if i in wanted else None for i, ids in enumerate(new_axes)]
 
     def fresh(self, length: int) -> Ids:
-        """New labels."""
+        """Return new channel ids."""
         self.size += length
         return np.arange(self.size - length, self.size)
 
     def set(self, value: ir.Value | None, axes: Axes) -> None:
-        """Give a tensor its labels."""
+        """Set the channel ids of a tensor."""
         if value is not None:
             self._axes[value] = axes
 
     def tie(self, first: Ids | None, second: Ids | None) -> Ids | None:
-        """Positions of both axes go together, None pins the other; the labels of the result."""
+        """Let positions of both axes go together; None pins the other.
+
+        Returns:
+            Channel ids of the result.
+        """
         if first is None or second is None:
             self.pin([first, second], "meets an axis that cannot change")
             return None
@@ -154,7 +166,7 @@ class Trace:
         return first
 
     def tie_rows(self, table: Ids) -> Ids:
-        """Labels within a row of (n, m) become one; returns (n,)."""
+        """Tie the channel ids within each row of (n, m); return one for each row, (n,)."""
         first = table[:, 0].copy()
         pairs = np.stack([np.repeat(first, table.shape[1] - 1), table[:, 1:].reshape(-1)])
         pairs = pairs[:, pairs[0] != pairs[1]]
@@ -163,51 +175,51 @@ class Trace:
         return first
 
     def pin(self, axes: Sequence[Ids | None], reason: str) -> None:
-        """These labels cannot go."""
+        """Let these channels stay."""
         where = node_label(self._node) if self._node is not None else "the graph"
         self.pins.extend((ids, where, reason) for ids in axes if ids is not None)
 
-    def site(self, ids: Ids, options: int) -> int:
-        """Which of several factors carries the labels at this place."""
+    def choose_factor(self, ids: Ids, options: int) -> int:
+        """Return the number of the factor that carries the channel ids at this split."""
         key = (self._index, self._sites_here)
         self._sites_here += 1
-        self.sites.append(Site(key, ids, options))
+        self.sites.append(OperatorSite(key, ids, options))
         return min(self.choose.get(key, self.default), options - 1)
 
     def cost(self, node: ir.Node, fixed: int, axes: Sequence[tuple[int, Ids | None]]) -> None:
         """Record multiply-accumulates: `fixed` times the lengths of these axes."""
         constant = fixed * int(np.prod([n for n, ids in axes if ids is None], dtype=np.int64))
-        labelled = tuple(ids is not None for _, ids in axes)
+        prunable = tuple(ids is not None for _, ids in axes)
         own = tuple(ids for _, ids in axes if ids is not None)
-        self.costs.append(Cost(node, constant, own, tuple(n for n, _ in axes), labelled))
+        self.costs.append(Cost(node, constant, own, tuple(n for n, _ in axes), prunable))
 
-    def sink(
+    def operand(
         self,
         node: ir.Node,
         index: int,
         axes: Axes,
-        into: int | None = None,
+        input_axis: int | None = None,
         *,
         weight: bool = False,
     ) -> None:
-        """The oracle zeroes the removed positions of this input."""
+        """Record an input with channels; verification sets removed ones to zero."""
         if all(ids is None for ids in axes):
             return
         value = node.inputs[index]
         assert value is not None
         kind: Literal["weight", "vector", "data"] = "vector"
-        if weight or into is not None:
+        if weight or input_axis is not None:
             kind = "weight"
         if constant_array(value) is None:
             kind = "data"
-        self.sinks.append(Sink(node, index, axes, kind, into))
+        self.operands.append(Operand(node, index, axes, kind, input_axis))
 
-    def fix(self, rewrite: Fix) -> None:
-        """What has to change in the graph beside its constants."""
-        self.fixes.append(rewrite)
+    def on_cut(self, update: GraphUpdate) -> None:
+        """Record a change of the graph beside its constants, to be made when channels go."""
+        self.updates.append(update)
 
     def run(self, rule_of: Callable[[ir.Node], Callable[[Trace, ir.Node], None] | None]) -> None:
-        """Walk over the graph in order."""
+        """Walk over the graph in order, with the rule of each operator."""
         for index, node in enumerate(self.model.graph):
             self._node, self._index, self._sites_here = node, index, 0
             before = len(self.uses)
@@ -235,7 +247,7 @@ class Trace:
 
 
 def components(size: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
-    """The smallest label that each label is tied to, directly or not.
+    """Return the smallest id that each channel id is tied to, directly or not.
 
     Hooking and pointer jumping (Shiloach and Vishkin 1982), on whole arrays.
     """

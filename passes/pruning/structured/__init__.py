@@ -1,1 +1,1 @@
-"""Which channels to remove at what cost, cutting them, and repairing what reads them."""
+"""Structured pruning: importance of channels, plan of widths, cut, repair and verification."""

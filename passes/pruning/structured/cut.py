@@ -1,4 +1,4 @@
-"""Removing classes of channels from a graph: constants are cut, what names lengths is rewritten."""
+"""Removal of channels from a graph: constants are cut, and attributes that name lengths updated."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from trimtab.core.data import Array
 from ...graph.concrete_shapes import infer_again
 from ...graph.constants import constant_shape
 from ...graph.edit import add_constant, add_tensor
-from ..dependency.groups import Labels
-from ..dependency.parts import Use
+from ..dependency.graph import DependencyGraph
+from ..dependency.records import ConstantUse
 
-#: A weight of at least so many bytes that lies in a file is cut where it is read, not in memory.
+#: Bytes of a weight in a file from which on it is cut when it is read, not in memory.
 LAZY_BYTES = 1 << 20
 
 Mask = NDArray[np.bool_]
 Key = tuple[ir.Value, tuple[bytes | None, ...]]
 
 
-def cut(labels: Labels, dead: list[int]) -> None:
-    """Remove the classes `dead` from the graph that `labels` were traced on; in place.
+def cut(graph: DependencyGraph, removed: list[int]) -> None:
+    """Remove units from the model that a dependency graph was built on, in place.
 
-    A constant that is read in several places stays one where all of them lose the same, and is
-    cloned where they do not.
+    A constant that several operators read stays one where all of them lose the same, and is cloned
+    where they do not.
     """
-    keep = labels.keep(dead)
-    model = labels.trace.model
-    made: dict[Key, ir.Value] = {}
-    for use in labels.trace.uses:
+    keep = graph.keep(removed)
+    model = graph.trace.model
+    smaller: dict[Key, ir.Value] = {}
+    for use in graph.trace.uses:
         if not keep.any(use.axes):
             continue
         masks = [
             keep.mask(ids) if ids is not None and keep.changes(ids) else None for ids in use.axes
         ]
         key = (use.value, tuple(None if m is None else m.tobytes() for m in masks))
-        if key not in made:
-            made[key] = _smaller(model, use, masks)
-        use.node.replace_input_with(use.index, made[key])
-    for fix in labels.trace.fixes:
-        fix(model, keep)
+        if key not in smaller:
+            smaller[key] = _smaller(model, use, masks)
+        use.node.replace_input_with(use.index, smaller[key])
+    for update in graph.trace.updates:
+        update(model, keep)
     RemoveUnusedNodesPass()(model)
     infer_again(model)
 
 
-def _smaller(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
-    """The constant without what goes, as a new value."""
+def _smaller(model: ir.Model, use: ConstantUse, masks: list[Mask | None]) -> ir.Value:
+    """Return the constant without the channels that go, as a new value."""
     name = str(use.value.name)
     if use.value.const_value is None:  # a ConstantOfShape: only its shape is stored
         return _smaller_filler(model, use, masks)
@@ -70,18 +70,18 @@ def _compressed(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> Array:
     return np.asarray(array, order="C")
 
 
-def _smaller_filler(model: ir.Model, use: Use, masks: list[Mask | None]) -> ir.Value:
-    maker = use.value.producer()
-    assert maker is not None
+def _smaller_filler(model: ir.Model, use: ConstantUse, masks: list[Mask | None]) -> ir.Value:
+    producer = use.value.producer()
+    assert producer is not None
     old = constant_shape(use.value)
     new = [n if m is None else int(m.sum()) for n, m in zip(old, masks, strict=True)]
     shape = add_constant(model, np.array(new, np.int64), f"{use.value.name}_shape")
-    made = ir.node("ConstantOfShape", [shape], name=shape.name)
-    given = maker.attributes.get("value")
-    if given is not None:
-        made.attributes.add(ir.AttrTensor("value", given.as_tensor()))
-    made.outputs[0].name = f"{shape.name}_filled"
+    filler = ir.node("ConstantOfShape", [shape], name=shape.name)
+    fill_value = producer.attributes.get("value")
+    if fill_value is not None:
+        filler.attributes.add(ir.AttrTensor("value", fill_value.as_tensor()))
+    filler.outputs[0].name = f"{shape.name}_filled"
     if use.value.dtype is not None:
-        made.outputs[0].dtype = use.value.dtype
-    model.graph.insert_after(maker, made)
-    return made.outputs[0]
+        filler.outputs[0].dtype = use.value.dtype
+    model.graph.insert_after(producer, filler)
+    return filler.outputs[0]

@@ -1,4 +1,4 @@
-"""Importance by what channels do on data: mean output, and the readers' least-squares loss."""
+"""Importance of channels on data: mean output, and the readers' least-squares loss."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from trimtab.core.progress import Progress
 
 from ...calibration.outliers import usual_rows
 from ...graph.streaming_run import Stream
-from ..dependency.groups import Group, Labels
-from ..dependency.parts import Sink
-from .budget import Curve
-from .importance import by_group, l2, weight_scores
-from .loss_curves import Places, Solution, columns_of, eliminate
-from .moments import LARGEST, Moments, Reader, channel_statistics, moments
-from .weight_repair import Feeds, place_of
+from ..dependency.graph import DependencyGraph, Group
+from ..dependency.records import Operand
+from .budget import LossCurve
+from .importance import l2, normalize_by_group, weight_scores
+from .loss_curves import Places, ReaderSolution, backward_elimination, columns_of
+from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
+from .weight_repair import reader_output
 
-Readers = list[tuple[Sink, Reader]]
+Readers = list[tuple[Operand, Reader]]
 
 
-def calibration(model: Model, data: Dataset, samples: int, progress: Progress) -> list[Feeds]:
-    """At most so many samples in batches that the model takes.
+def calibration_batches(
+    model: Model, data: Dataset, samples: int, progress: Progress
+) -> list[Feeds]:
+    """Return at most so many samples, in batches that the model takes.
 
-    Samples that reach far beyond all others are left out, and said: least squares would fit them
-    alone. Of a model of a fixed batch size it is the whole batch.
+    Samples that reach far beyond all others are left out and reported: least squares would fit
+    them alone. For a model of a fixed batch size the whole batch is left out.
 
     Raises:
-        DataError: not one batch of a model of a fixed batch size; NaN or infinity.
+        DataError: less than one batch of a model of a fixed batch size; NaN or infinity.
     """
     fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
     rows = fixed[0] if fixed else 64
@@ -67,111 +69,125 @@ def calibration(model: Model, data: Dataset, samples: int, progress: Progress) -
     ]
 
 
-def mean_output(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Floats:
-    """(classes,) mean magnitude of the channels where they are read, by group."""
-    scores = np.zeros(labels.count)
-    for seen in _walk(model, labels, batches, ctx):
-        sink, reader, found = seen.sink, seen.reader, seen.found
-        size = np.sqrt(np.diag(found.xx) + found.mean_x**2).reshape(-1, reader.taps).mean(axis=1)
-        ids = sink.axes[sink.into] if sink.into is not None else None
+def mean_output(
+    model: Model, graph: DependencyGraph, batches: Sequence[Feeds], ctx: Context
+) -> Floats:
+    """Return the mean magnitude of channels where they are read, by group, (units,)."""
+    scores = np.zeros(graph.num_units)
+    for read in _reader_statistics(model, graph, batches, ctx):
+        operand, reader, found = read.operand, read.reader, read.moments
+        size = (
+            np.sqrt(np.diag(found.xx) + found.mean_x**2)
+            .reshape(-1, reader.kernel_size)
+            .mean(axis=1)
+        )
+        ids = operand.axes[operand.input_axis] if operand.input_axis is not None else None
         if ids is not None:
-            np.add.at(scores, labels.class_of[ids], size / max(float(size.mean()), 1e-12))
-    return by_group(labels, scores)
+            np.add.at(scores, graph.unit_of[ids], size / max(float(size.mean()), 1e-12))
+    return normalize_by_group(graph, scores)
 
 
 def least_squares(
-    model: Model, labels: Labels, groups: Sequence[Group], batches: Sequence[Feeds], ctx: Context
-) -> list[Curve]:
-    """For each group the curve of what its readers cannot make up for.
+    model: Model,
+    graph: DependencyGraph,
+    groups: Sequence[Group],
+    batches: Sequence[Feeds],
+    ctx: Context,
+) -> list[LossCurve]:
+    """Return for each group the curve of the error that its readers cannot compensate.
 
-    Groups without a reader that can be solved for go by their weights' L2 norm, at the price of a
-    channel of average loss.
+    Groups without a reader that can be solved for are ranked by the L2 norm of their weights, at
+    the price of a channel of average loss.
     """
-    owner = {int(c): number for number, g in enumerate(groups) for c in g.classes}
-    waiting = _counts(labels, owner)
-    held: list[list[tuple[Solution, Places]]] = [[] for _ in groups]
-    curves: list[Curve | None] = [None] * len(groups)
-    for seen in _walk(model, labels, batches, ctx):
-        for number in _groups_of(seen.sink, labels, owner):
-            places = _places(seen.sink, labels, groups[number], seen.reader)
-            if len(seen.found.xx) <= LARGEST:
-                held[number].append((Solution.of(seen.found, seen.scale), places))
+    owner = {int(c): number for number, g in enumerate(groups) for c in g.units}
+    waiting = _reader_counts(graph, owner)
+    solutions: list[list[tuple[ReaderSolution, Places]]] = [[] for _ in groups]
+    curves: list[LossCurve | None] = [None] * len(groups)
+    for read in _reader_statistics(model, graph, batches, ctx):
+        for number in _groups_of(read.operand, graph, owner):
+            places = _places(read.operand, graph, groups[number], read.reader)
+            if len(read.moments.xx) <= LARGEST:
+                solutions[number].append((ReaderSolution.of(read.moments, read.scale), places))
             waiting[number] -= 1
-            if not waiting[number] and held[number]:
-                curves[number] = eliminate(groups[number].classes, held[number])
-                held[number] = []
-    norms = by_group(labels, weight_scores(labels, l2))
+            if not waiting[number] and solutions[number]:
+                curves[number] = backward_elimination(groups[number].units, solutions[number])
+                solutions[number] = []
+    norms = normalize_by_group(graph, weight_scores(graph, l2))
     typical = float(
         np.median([c.loss[-1] / len(c.order) for c in curves if c is not None] or [1.0])
     )
     return [
-        curve or Curve.of_scores(group, norms * typical)
+        curve or LossCurve.of_scores(group, norms * typical)
         for curve, group in zip(curves, groups, strict=True)
     ]
 
 
-def _places(sink: Sink, labels: Labels, group: Group, reader: Reader) -> Places:
-    """Columns of each class of a group in a reader."""
-    assert sink.into is not None
-    ids = sink.axes[sink.into]
+def _places(operand: Operand, graph: DependencyGraph, group: Group, reader: Reader) -> Places:
+    """Return the columns of each unit of a group in a reader."""
+    assert operand.input_axis is not None
+    ids = operand.axes[operand.input_axis]
     assert ids is not None
-    classes = labels.class_of[ids]
-    return columns_of(reader, np.array([np.flatnonzero(classes == c) for c in group.classes]))
+    units = graph.unit_of[ids]
+    return columns_of(reader, np.array([np.flatnonzero(units == c) for c in group.units]))
 
 
-def _groups_of(sink: Sink, labels: Labels, owner: dict[int, int]) -> list[int]:
-    ids = sink.axes[sink.into] if sink.into is not None else None
+def _groups_of(operand: Operand, graph: DependencyGraph, owner: dict[int, int]) -> list[int]:
+    ids = operand.axes[operand.input_axis] if operand.input_axis is not None else None
     if ids is None:
         return []
-    return sorted({owner[int(c)] for c in np.unique(labels.class_of[ids]) if int(c) in owner})
+    return sorted({owner[int(c)] for c in np.unique(graph.unit_of[ids]) if int(c) in owner})
 
 
-def _counts(labels: Labels, owner: dict[int, int]) -> dict[int, int]:
-    """How many readers each group has."""
+def _reader_counts(graph: DependencyGraph, owner: dict[int, int]) -> dict[int, int]:
+    """Return the number of readers of each group."""
     counts: dict[int, int] = {}
-    for sink, _ in _readers(labels):
-        for number in _groups_of(sink, labels, owner):
+    for operand, _ in _readers(graph):
+        for number in _groups_of(operand, graph, owner):
             counts[number] = counts.get(number, 0) + 1
     return counts
 
 
-def _readers(labels: Labels) -> Readers:
-    pairs = [(s, Reader.of(s.node)) for s in labels.weights if s.index == 1 and s.into is not None]
-    return [(sink, reader) for sink, reader in pairs if reader is not None]
+def _readers(graph: DependencyGraph) -> Readers:
+    pairs = [
+        (s, Reader.of(s.node)) for s in graph.weights if s.index == 1 and s.input_axis is not None
+    ]
+    return [(operand, reader) for operand, reader in pairs if reader is not None]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A reader with what the data tell of it.
+class ChannelStatistics:
+    """Statistics of the channels that a reader reads.
 
     Attributes:
-        sink: its weight.
-        reader: how it reads.
-        found: moments of its input and of its output.
+        operand: its weight.
+        reader: the operator.
+        moments: moments of its input and of its output.
         scale: variance, summed over outputs, of the tensor that its errors disturb: its output, or
             the stream that this is added to.
     """
 
-    sink: Sink
+    operand: Operand
     reader: Reader
-    found: Moments
+    moments: Moments
     scale: float
 
 
-def _walk(model: Model, labels: Labels, batches: Sequence[Feeds], ctx: Context) -> Iterator[Seen]:
-    """All readers in order, in one run of the model."""
+def _reader_statistics(
+    model: Model, graph: DependencyGraph, batches: Sequence[Feeds], ctx: Context
+) -> Iterator[ChannelStatistics]:
+    """Yield the statistics of all readers in order, in one run of the model."""
     stream = Stream.start(model, batches)
     at = {node: index for index, node in enumerate(model.graph)}
-    readers = sorted(_readers(labels), key=lambda pair: at[pair[0].node])
-    for sink, reader in ctx.progress.track(readers, "measuring channels", len(readers)):
-        stream.advance(at[sink.node])
-        source = sink.node.inputs[0]
+    readers = sorted(_readers(graph), key=lambda pair: at[pair[0].node])
+    for operand, reader in ctx.progress.track(readers, "measuring channels", len(readers)):
+        stream.advance(at[operand.node])
+        source = operand.node.inputs[0]
         assert source is not None
         found = moments(reader, stream.peek(source), None, ctx.seed)
         weight = reader.weight().astype(np.float64)
         scale = float(np.einsum("oi,io->", weight, found.xy))
-        other = place_of(sink.node).stream
+        other = reader_output(operand.node).stream
         if other is not None and other.name in stream.values:
-            axis = 1 if sink.node.op_type == "Conv" else -1
+            axis = 1 if operand.node.op_type == "Conv" else -1
             scale += float(channel_statistics(stream.values[str(other.name)], axis)[1].sum())
-        yield Seen(sink, reader, found, max(scale, 1e-12))
+        yield ChannelStatistics(operand, reader, found, max(scale, 1e-12))

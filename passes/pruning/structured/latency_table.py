@@ -1,8 +1,8 @@
-"""A measured table of layers: what each costs at each pair of widths that it may get.
+"""Measured latency of each layer at each pair of widths that it may get.
 
-onnxruntime's latency is a staircase in the number of channels, so multiply-accumulates do not tell
-it. Each distinct layer is timed by itself, all widths of its output interleaved; layers of the same
-shape share one measurement, and one process measures a shape once.
+onnxruntime's latency is a staircase in the number of channels, which multiply-accumulates cannot
+predict. Each distinct layer is timed by itself, all widths of its output interleaved; layers of the
+same shape share one measurement.
 """
 
 from __future__ import annotations
@@ -10,59 +10,53 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.files import write_text
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
-from trimtab.core.target import machine_class
 
-from ..dependency.groups import Group, Labels
-from ..dependency.parts import Cost
-from .budget import CostOf, Layer, layers
-from .layer_benchmark import Alone, alone
-from .layer_benchmark_int8 import addition_model
+from ..dependency.graph import DependencyGraph, Group
+from ..dependency.records import Cost
+from .budget import CostOf, PrunableLayer, prunable_layers
+from .layer_benchmark import layer_at
+from .layer_spec import LayerSpec
+from .layer_timer import MACS_PER_NS, POINTS, SET_BYTES, LayerTimer
 
-#: Widths of one axis that are measured; those between are interpolated.
-POINTS = 8
-#: What a layer that cannot be timed alone is taken to do, and how long the others may take.
-MACS_PER_NS = 20.0
-#: Seconds for one set of `POINTS` widths of one layer.
-SECONDS = 0.4
-#: Runs that each width of a slow layer gets: of two or three the luckiest would look like a stair.
-RUNS = 9
-#: Bytes of weights that are measured at once, of which onnxruntime holds a second, packed copy.
-SET_BYTES = 1 << 28
-#: Samples that a model is calibrated on where nothing but its latency matters.
+#: Samples for the calibration of a model of which only the latency matters.
 FEW_SAMPLES = 8
 #: Widths of an axis where the weights are larger than that: each point takes long to make there,
 #: and so large a product has no stairs.
 FEW_POINTS = 4
 
 Lengths = tuple[int, ...]
-#: Times in nanoseconds that this process has measured, by target and layer.
-_KNOWN: dict[tuple[Any, ...], float] = {}
 
 
-def measure(models: Sequence[Model], ctx: Context) -> list[float]:
-    """Median latencies of whole models on the same input, in nanoseconds."""
+def latencies(
+    models: Sequence[Model], ctx: Context, *, int8: bool = False, data: Dataset | None = None
+) -> list[float]:
+    """Return the median latencies of whole models, measured in one run, in nanoseconds.
+
+    Args:
+        models: models of the same inputs.
+        ctx: with a clock.
+        int8: measure them in static int8.
+        data: calibration data for that; the context's where None.
+    """
+    if int8:
+        models = [in_int8(model, data or ctx.data, ctx) for model in models]
     clock = ctx.need_clock("latency=")
     feeds = random_feeds(models[0], seed=ctx.seed)
     return clock.median_ns(models, feeds, SessionConfig.of(ctx.target), 3.0)
 
 
 def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
-    """The model in static int8, for its latency alone: a few samples give its ranges.
+    """Quantize a model to static int8 by a few samples, for its latency alone.
 
     Args:
         model: a float model.
@@ -72,29 +66,29 @@ def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
     from ...quantization.static import QuantizeStatic
 
     data = data or Dataset.of_arrays(random_feeds(model, seed=ctx.seed, batch=FEW_SAMPLES))
-    # Its answers matter to nobody, so that no sums of theirs are looked through for saturation.
+    # Its outputs do not matter, so its sums need no check for saturation.
     target = dataclasses.replace(ctx.target, vnni=True)
     few = QuantizeStatic(data=data, samples=FEW_SAMPLES)
     return few(model, dataclasses.replace(ctx, target=target))
 
 
-def table(
-    labels: Labels,
+def latency_cost(
+    graph: DependencyGraph,
     groups: list[Group],
-    steps: list[list[int]],
+    choices: list[list[int]],
     ctx: Context,
     cache: str = "",
     *,
     int8: bool = False,
 ) -> CostOf:
-    """Cost of each layer in nanoseconds, by measurement; that of a call is not in it.
+    """Measure the cost of each layer in nanoseconds, without that of an empty run.
 
     Args:
-        labels: of the whole model.
-        groups: what may become narrower.
-        steps: to which numbers of classes.
+        graph: dependency graph of the whole model.
+        groups: groups that may become narrower.
+        choices: for each group the numbers of units that it may keep.
         ctx: with a clock.
-        cache: file of what was timed on machines of this class, read first and added to.
+        cache: file of earlier times on this machine, read first and added to.
         int8: time the target's int8 kernels, since quantization will follow.
 
     Raises:
@@ -106,48 +100,44 @@ def table(
             where="prune-channels",
             hint="Leave it out, or name the target's CPU",
         )
-    ctx.need_clock("latency=")
-    path = Path(cache) if cache else None
-    place = machine_class(ctx.target)
-    if path is not None:
-        known = _read(path).get(place, {})
-        _KNOWN.update({(ctx.target, key): float(ns) for key, ns in known.items()})
-    found = layers(labels, groups)
+    timer = LayerTimer(ctx, cache)
+    found = prunable_layers(graph, groups)
     integers = (ctx.target.activation, ctx.target.weight) if int8 else None
     times: dict[int, dict[Lengths, float]] = {}
     for layer in ctx.progress.track(found, "timing layers", len(found)):
-        cost = labels.trace.costs[layer.index]
-        make = functools.partial(alone, labels.trace, cost, integers=integers)
-        whole = make(_full(layer, steps))
+        cost = graph.trace.costs[layer.index]
+        make = functools.partial(layer_at, graph.trace, cost, integers=integers)
+        whole = make(_full(layer, choices))
         large = whole is not None and whole.nbytes > SET_BYTES
-        grid = _grid(layer, steps, FEW_POINTS if large else POINTS)
-        times[layer.index] = _time(make, cost, grid, ctx)
-    calling = _calling_ns(ctx)
-    if path is not None:
-        _write(path, place, ctx)
+        grid = _grid(layer, choices, FEW_POINTS if large else POINTS)
+        times[layer.index] = _time(make, cost, grid, timer)
+    empty_run = timer.empty_run_ns()
+    timer.save()
 
     def cost_of(index: int, lengths: Lengths) -> float:
-        return max(0.0, _between(times[index], lengths) - calling)
+        return max(0.0, _interpolate(times[index], lengths) - empty_run)
 
     return cost_of
 
 
-def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx: Context) -> CostOf:
-    """The cost with that of the int8 sums at the ends of branches, which go with their branch.
+def with_additions(
+    cost_of: CostOf, graph: DependencyGraph, found: Sequence[PrunableLayer], ctx: Context
+) -> CostOf:
+    """Add the cost of the int8 sums at the ends of branches, which go with their branch.
 
     Args:
-        cost_of: of the operators that multiply.
-        labels: of the whole model.
-        found: by `additions`.
+        cost_of: cost of the operators that multiply.
+        graph: dependency graph of the whole model.
+        found: the sums, from `residual_additions`.
         ctx: with a clock.
     """
-    costs = labels.trace.costs
+    costs, timer = graph.trace.costs, LayerTimer(ctx)
     per_channel: dict[int, float] = {}
     for layer in found:
         cost = costs[layer.index - len(costs)]
-        elements = math.prod(labels.trace.shape(cost.node.outputs[0]))
-        once = _addition_ns(elements // labels.trace.shapes.samples, ctx)
-        per_channel[layer.index] = max(0.0, once - _calling_ns(ctx)) / len(cost.axes[-2])
+        elements = math.prod(graph.trace.shape(cost.node.outputs[0]))
+        once = timer.addition_ns(elements // graph.trace.shapes.samples)
+        per_channel[layer.index] = max(0.0, once - timer.empty_run_ns()) / len(cost.axes[-2])
 
     def both(index: int, lengths: Lengths) -> float:
         if index not in per_channel:
@@ -158,118 +148,56 @@ def with_additions(cost_of: CostOf, labels: Labels, found: Sequence[Layer], ctx:
     return both
 
 
-def _calling_ns(ctx: Context) -> float:
-    """Nanoseconds of a run that computes nothing: each layer alone pays it, the whole once."""
-    x = ir.val("x0", ir.DataType.FLOAT, [1])
-    node = ir.Node("", "Identity", [x], num_outputs=1)
-    node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
-    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
-    return _one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"), ctx)
-
-
-def _addition_ns(elements: int, ctx: Context) -> float:
-    """Nanoseconds of an int8 sum of so many elements, the call included."""
-    kind = ctx.target.activation
-    return _one_ns(f"{kind} Add {elements}", addition_model(elements, kind), ctx)
-
-
-def _one_ns(name: str, model: Model, ctx: Context) -> float:
-    """Latency of a small model, measured once."""
-    key, clock = (ctx.target, name), ctx.need_clock("latency=")
-    if key not in _KNOWN:
-        config = SessionConfig.of(ctx.target)
-        _KNOWN[key] = clock.median_ns([model], random_feeds(model), config, SECONDS / 4)[0]
-    return _KNOWN[key]
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Nanoseconds by key of a layer, by machine class; nothing where there is no such file."""
-    try:
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _write(path: Path, place: str, ctx: Context) -> None:
-    everything = _read(path)  # again: another run may have written meanwhile
-    own = {key: round(ns) for (target, key), ns in _KNOWN.items() if target == ctx.target}
-    everything[place] = everything.get(place, {}) | own
-    write_text(path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
-
-
-def _full(layer: Layer, steps: list[list[int]]) -> Lengths:
-    """The labelled axes with all their channels."""
+def _full(layer: PrunableLayer, choices: list[list[int]]) -> Lengths:
+    """Return the lengths of a layer's prunable axes with all channels."""
     return tuple(
-        base + sum(times * steps[g][-1] for g, times in part.items())
+        base + sum(times * choices[g][-1] for g, times in part.items())
         for base, part in zip(layer.base, layer.parts, strict=True)
     )
 
 
-def _grid(layer: Layer, steps: list[list[int]], points: int) -> list[list[int]]:
-    """For each labelled axis the lengths to measure."""
+def _grid(layer: PrunableLayer, choices: list[list[int]], points: int) -> list[list[int]]:
+    """Return the lengths to measure for each prunable axis."""
     axes = []
-    for base, part, full in zip(layer.base, layer.parts, _full(layer, steps), strict=True):
-        options = [[times * w for w in some(steps[g])] for g, times in part.items()]
+    for base, part, full in zip(layer.base, layer.parts, _full(layer, choices), strict=True):
+        options = [[times * w for w in evenly_spaced(choices[g])] for g, times in part.items()]
         lengths = {
             base + sum(chosen) for chosen in itertools.islice(itertools.product(*options), 64)
         }
-        axes.append(some(sorted(lengths | {full}), points))
+        axes.append(evenly_spaced(sorted(lengths | {full}), points))
     return axes
 
 
-def some(values: Sequence[int], points: int = POINTS) -> list[int]:
-    """At most `points` of them, evenly spaced, both ends among them."""
+def evenly_spaced(values: Sequence[int], points: int = POINTS) -> list[int]:
+    """Return at most `points` of the values, evenly spaced, with both ends."""
     if len(values) <= points:
         return list(values)
     return [values[round(i * (len(values) - 1) / (points - 1))] for i in range(points)]
 
 
 def _time(
-    make: Callable[[Lengths], Alone | None], cost: Cost, grid: list[list[int]], ctx: Context
+    make: Callable[[Lengths], LayerSpec | None],
+    cost: Cost,
+    grid: list[list[int]],
+    timer: LayerTimer,
 ) -> dict[Lengths, float]:
-    """Nanoseconds at every point of the grid."""
+    """Return the nanoseconds at every point of the grid."""
     points = list(itertools.product(*grid)) or [()]
     result: dict[Lengths, float] = {}
-    by_reads: dict[tuple[tuple[int, ...], ...], dict[Lengths, Alone]] = {}
+    by_inputs: dict[tuple[tuple[int, ...], ...], dict[Lengths, LayerSpec]] = {}
     for point in points:
-        made = make(point) if 0 not in point else None
-        if made is not None:
-            by_reads.setdefault(made.reads, {})[point] = made
+        layer = make(point) if 0 not in point else None
+        if layer is not None:
+            by_inputs.setdefault(layer.reads, {})[point] = layer
         else:
             result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
-    for same in by_reads.values():
-        _measure_new(list(same.values()), ctx)
-        result |= {point: _KNOWN[ctx.target, made.key] for point, made in same.items()}
+    for layers in by_inputs.values():
+        result |= dict(zip(layers, timer.layers_ns(list(layers.values())), strict=True))
     return result
 
 
-def _measure_new(found: list[Alone], ctx: Context) -> None:
-    """Time layers that read the same input, but for those that are known, few at once."""
-    new = [layer for layer in found if (ctx.target, layer.key) not in _KNOWN]
-    clock, config = ctx.need_clock("latency="), SessionConfig.of(ctx.target)
-    for some_of in _sets(new):
-        models = [layer.model() for layer in some_of]
-        once = sum(layer.macs for layer in some_of) / MACS_PER_NS / 1e9
-        seconds = max(SECONDS * len(some_of) / POINTS, RUNS * once)
-        times = clock.median_ns(models, random_feeds(models[0]), config, seconds)
-        _KNOWN.update({(ctx.target, m.key): ns for m, ns in zip(some_of, times, strict=True)})
-
-
-def _sets(found: list[Alone]) -> Iterator[list[Alone]]:
-    """Layers to measure interleaved: as many as `SET_BYTES` of weights allow."""
-    chosen: list[Alone] = []
-    for layer in found:
-        if chosen and sum(other.nbytes for other in (*chosen, layer)) > SET_BYTES:
-            yield chosen
-            chosen = []
-        chosen.append(layer)
-    if chosen:
-        yield chosen
-
-
-def _between(times: dict[Lengths, float], lengths: Lengths) -> float:
-    """Multilinear interpolation between measured lengths; beyond them in proportion."""
+def _interpolate(times: dict[Lengths, float], lengths: Lengths) -> float:
+    """Interpolate between measured lengths, multilinearly; clamp beyond them."""
     if lengths in times:
         return times[lengths]
     axes = [sorted({point[a] for point in times}) for a in range(len(lengths))]

@@ -1,10 +1,10 @@
-"""One layer as a model of its own, at any widths: what a table of latencies is measured on."""
+"""Models of one layer at any widths, on which layer times are measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,119 +14,60 @@ from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
 from ...graph.constants import is_constant
-from ..dependency.parts import Cost, OpaqueError
-from ..dependency.rules_products import integer
+from ..dependency.records import Cost, OpaqueError
 from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model
+from .layer_spec import LayerSpec
 
 
-@dataclass(frozen=True)
-class Alone:
-    """An operator at given widths, of which no weight exists yet.
-
-    Attributes:
-        node: the operator.
-        shapes: of its inputs, constants among them.
-        changed: attributes that the widths change.
-        opsets: of the model that it stands in.
-        ir_version: of that model.
-        macs: multiply-accumulates of one run.
-        integers: types of activations and weights where it runs in int8; None for float.
-    """
-
-    node: ir.Node
-    shapes: list[list[int]]
-    changed: dict[str, int]
-    opsets: Mapping[str, int]
-    ir_version: int
-    macs: int
-    integers: tuple[IntType, IntType] | None = None
-
-    def is_weight(self, number: int) -> bool:
-        """Whether the input of that number is a constant."""
-        return _is_weight(number, self.node.inputs[number])
-
-    @property
-    def reads(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the inputs that are no constants."""
-        pairs = zip(self.node.inputs, self.shapes, strict=False)
-        return tuple(
-            tuple(shape)
-            for number, (value, shape) in enumerate(pairs)
-            if not _is_weight(number, value)
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its weights."""
-        pairs = zip(self.node.inputs, self.shapes, strict=False)
-        return 4 * sum(
-            math.prod(shape)
-            for number, (value, shape) in enumerate(pairs)
-            if _is_weight(number, value)
-        )
-
-    @property
-    def key(self) -> str:
-        """Equal for layers of equal work."""
-        attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
-        shown = sorted((name, repr(value)) for name, value in attributes.items())
-        kinds = "".join("wx"[not _is_weight(n, v)] for n, v in enumerate(self.node.inputs))
-        whole = f"{self.node.op_type} {kinds} {self.shapes} {shown}"
-        return f"{'/'.join(self.integers)} {whole}" if self.integers else whole
-
-    def model(self) -> Model:
-        """It as a model of its own, with random constants where it has constants."""
-        if self.integers:
-            return int8_model(self, *self.integers)
-        rng = np.random.default_rng(0)
-        inputs, constants = [], []
-        values: list[ir.Value] = []
-        node = self.node
-        for number, shape in enumerate(self.shapes):
-            if _is_weight(number, node.inputs[number]):
-                tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
-                values.append(ir.val(f"w{number}", const_value=tensor))
-                constants.append(values[-1])
-            else:
-                values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
-                inputs.append(values[-1])
-        made = ir.Node(
-            "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
-        )
-        for name, value in self.changed.items():
-            made.attributes.add(ir.AttrInt64(name, value))
-        made.outputs[0].name, made.outputs[0].dtype = "y", ir.DataType.FLOAT
-        graph = ir.Graph(
-            inputs,
-            [made.outputs[0]],
-            nodes=[made],
-            initializers=constants,
-            opset_imports=dict(self.opsets),
-            name="l",
-        )
-        return Model(ir.Model(graph, ir_version=self.ir_version), name=f"layer {node.name}")
+def layer_model(layer: LayerSpec) -> Model:
+    """Return a layer as a model of its own, with random constants where it has constants."""
+    if layer.integers:
+        return int8_model(layer, *layer.integers)
+    rng = np.random.default_rng(0)
+    inputs, constants = [], []
+    values: list[ir.Value] = []
+    node = layer.node
+    for number, shape in enumerate(layer.shapes):
+        if layer.is_weight(number):
+            tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
+            values.append(ir.val(f"w{number}", const_value=tensor))
+            constants.append(values[-1])
+        else:
+            values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
+            inputs.append(values[-1])
+    layer_node = ir.Node(
+        "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
+    )
+    for name, value in layer.changed.items():
+        layer_node.attributes.add(ir.AttrInt64(name, value))
+    layer_node.outputs[0].name, layer_node.outputs[0].dtype = "y", ir.DataType.FLOAT
+    graph = ir.Graph(
+        inputs,
+        [layer_node.outputs[0]],
+        nodes=[layer_node],
+        initializers=constants,
+        opset_imports=dict(layer.opsets),
+        name="l",
+    )
+    return Model(ir.Model(graph, ir_version=layer.ir_version), name=f"layer {node.name}")
 
 
-def _is_weight(number: int, value: ir.Value | None) -> bool:
-    return bool(number) and value is not None and is_constant(value)
-
-
-def alone(
+def layer_at(
     trace: Trace,
     cost: Cost,
     point: Sequence[int],
     integers: tuple[IntType, IntType] | None = None,
-) -> Alone | None:
-    """The operator of `cost` for one sample, its labelled axes of these lengths.
+) -> LayerSpec | None:
+    """Return the operator of `cost` for one sample, with these lengths of its prunable axes.
 
     None where it cannot be made, as for fused attention.
 
     Args:
-        trace: of the whole model.
-        cost: of the operator.
-        point: lengths of its labelled axes.
-        integers: types of activations and weights for an int8 kernel; what has none stays float.
+        trace: trace of the whole model.
+        cost: cost of the operator.
+        point: lengths of its prunable axes.
+        integers: types of activations and weights for an int8 kernel; without one it stays float.
     """
     lengths = cost.filled(point)
     node = cost.node
@@ -141,16 +82,16 @@ def alone(
         return None
     opsets, version = dict(trace.model.opset_imports), trace.model.ir_version
     macs = cost.fixed * math.prod(point)
-    made = Alone(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
-    return replace(made, integers=integers) if integers and has_kernel(made) else made
+    layer = LayerSpec(node, shapes[: len(node.inputs)], changed, opsets, version, macs)
+    return replace(layer, integers=integers) if integers and has_kernel(layer) else layer
 
 
 def _conv(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Shapes of input, weight and bias, and the group count."""
+    """Return the shapes of input, weight and bias, and the group count."""
     x, w = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
-    group = integer(node, "group", 1)
+    group = node.attributes.get_int("group", 1)
     old = w[:2]
     w[:2] = lengths
     out = 0 if node.op_type == "Conv" else 1
@@ -164,11 +105,11 @@ def _conv(
 def _product(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Shapes of both factors, of one sample."""
+    """Return the shapes of both factors, for one sample."""
     a, b = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
     rows, columns, depth = lengths[-3:] if len(lengths) > 2 else (1, *lengths[-2:])
     if node.op_type == "Gemm":
-        swap_a, swap_b = integer(node, "transA", 0), integer(node, "transB", 0)
+        swap_a, swap_b = node.attributes.get_int("transA", 0), node.attributes.get_int("transB", 0)
         rows = max(1, rows // trace.shapes.samples)
         first = [depth, rows] if swap_a else [rows, depth]
         return [first, [columns, depth] if swap_b else [depth, columns]], {}
@@ -189,5 +130,5 @@ def _product(
 
 
 def _filled(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Normal values, a few thousand of them over and over: making them shall not take long."""
+    """Return a few thousand normal values, repeated: drawing all of them would take long."""
     return np.resize(rng.standard_normal(4099).astype(np.float32), tuple(shape))

@@ -1,7 +1,7 @@
-"""One layer alone as onnxruntime runs it in int8: what a table of int8 latencies is measured on.
+"""Models of one layer as onnxruntime runs it in int8, on which int8 layer times are measured.
 
 Int8 kernels have a staircase of their own. A float convolution of few channels on a large image
-costs what one of many channels on a small image does; in int8 the former costs two to three times
+costs as much as one of many channels on a small image; in int8 the former costs two to three times
 as much, since copying the windows takes longer than multiplying them. Convolutions have the
 channels last, as onnxruntime's layout transformer leaves them, so that no transposition is timed
 with them.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,8 +19,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
-if TYPE_CHECKING:
-    from .layer_benchmark import Alone
+from .layer_spec import LayerSpec
 
 #: Operators with an int8 kernel of onnxruntime's own domain that takes a layer as a whole.
 KERNELS = {"Conv": "QLinearConv", "Gemm": "QGemm"}
@@ -28,40 +27,40 @@ _DOMAIN = "com.microsoft"
 _TYPES: dict[IntType, Any] = {"int8": np.int8, "uint8": np.uint8}
 
 
-def has_kernel(layer: Alone) -> bool:
-    """Whether it runs in int8: a convolution, or a product with a constant."""
+def has_kernel(layer: LayerSpec) -> bool:
+    """Return whether a layer runs in int8: a convolution, or a product with a constant."""
     op = layer.node.op_type
     constant = [number for number, _ in enumerate(layer.shapes) if layer.is_weight(number)]
     return (op in KERNELS or op == "MatMul") and 1 in constant
 
 
-def int8_model(layer: Alone, activation: IntType, weight: IntType) -> Model:
-    """The layer as a model of int8 input and output, with random weights.
+def int8_model(layer: LayerSpec, activation: IntType, weight: IntType) -> Model:
+    """Return a layer as a model of int8 input and output, with random weights.
 
     Args:
-        layer: of which `has_kernel` holds.
+        layer: a layer with an int8 kernel, by `has_kernel`.
         activation: type of input and output.
         weight: type of the weights, which have a scale for each output channel.
     """
     conv = layer.node.op_type == "Conv"
-    source = _Source()
+    constants = _Constants()
     shape = _channels_last(layer.shapes[0]) if conv else layer.shapes[0]
     x = ir.val("x0", _dtype(activation), shape)
     columns, zero = _columns(layer), np.zeros((), _TYPES[activation])
     weights = [
-        source.integers("w", layer.shapes[1], weight),
-        source.constant("w_scale", np.full(columns, 0.01, np.float32)),
-        source.constant("w_zero", np.zeros(columns, _TYPES[weight])),
+        constants.integers("w", layer.shapes[1], weight),
+        constants.constant("w_scale", np.full(columns, 0.01, np.float32)),
+        constants.constant("w_zero", np.zeros(columns, _TYPES[weight])),
     ]
     inputs: list[ir.Value | None] = [
         x,
-        source.scale("x_scale"),
-        source.constant("x_zero", zero),
+        constants.scale("x_scale"),
+        constants.constant("x_zero", zero),
         *weights,
     ]
-    outputs = [source.scale("y_scale"), source.constant("y_zero", zero)]
+    outputs = [constants.scale("y_scale"), constants.constant("y_zero", zero)]
     bias: list[ir.Value | None] = (
-        [source.constant("bias", np.zeros(layer.shapes[2], np.int32).reshape(-1))]
+        [constants.constant("bias", np.zeros(layer.shapes[2], np.int32).reshape(-1))]
         if len(layer.shapes) > 2
         else []
     )
@@ -69,22 +68,22 @@ def int8_model(layer: Alone, activation: IntType, weight: IntType) -> Model:
         inputs += [*(bias or [None]), *outputs]
     else:
         inputs += [*outputs, *bias]
-    return _whole(layer, inputs, x, source.made, activation)
+    return _layer_node_model(layer, inputs, x, constants.values, activation)
 
 
 def addition_model(elements: int, activation: IntType) -> Model:
-    """The sum of two tensors of so many int8 elements, as at the end of a residual branch."""
-    source = _Source()
-    zero = source.constant("zero", np.zeros((), _TYPES[activation]))
-    scale = source.scale("scale")
+    """Return a model of the sum of two int8 tensors, as at the end of a residual branch."""
+    constants = _Constants()
+    zero = constants.constant("zero", np.zeros((), _TYPES[activation]))
+    scale = constants.scale("scale")
     a, b = (ir.val(name, _dtype(activation), [elements]) for name in ("x0", "x1"))
     inputs = [a, scale, zero, b, scale, zero, scale, zero]
     node = ir.Node(_DOMAIN, "QLinearAdd", inputs, num_outputs=1, name="addition")
-    return _one_node(node, [a, b], source.made, activation, {"": 17}, 8)
+    return _one_node(node, [a, b], constants.values, activation, {"": 17}, 8)
 
 
-def _whole(
-    layer: Alone,
+def _layer_node_model(
+    layer: LayerSpec,
     inputs: Sequence[ir.Value | None],
     x: ir.Value,
     constants: Sequence[ir.Value],
@@ -126,13 +125,13 @@ def _one_node(
     return Model(ir.Model(graph, ir_version=ir_version), name=f"int8 {node.name}")
 
 
-def _columns(layer: Alone) -> int:
-    """Output channels, each with a scale of its weights."""
+def _columns(layer: LayerSpec) -> int:
+    """Return the number of output channels, each of which has a scale of its weights."""
     w = layer.shapes[1]
     if layer.node.op_type == "Conv":
         return w[0]
-    flipped = layer.node.op_type == "Gemm" and "transB" in layer.node.attributes
-    return w[0] if flipped and layer.node.attributes["transB"].as_int() else w[-1]
+    flipped = layer.node.op_type == "Gemm" and layer.node.attributes.get_int("transB", 0) != 0
+    return w[0] if flipped else w[-1]
 
 
 def _channels_last(shape: Sequence[int]) -> list[int]:
@@ -143,16 +142,16 @@ def _dtype(kind: IntType) -> ir.DataType:
     return ir.DataType.INT8 if kind == "int8" else ir.DataType.UINT8
 
 
-class _Source:
+class _Constants:
     """Constants of one model."""
 
     def __init__(self) -> None:
-        self.made: list[ir.Value] = []
+        self.values: list[ir.Value] = []
         self._rng = np.random.default_rng(0)
 
     def constant(self, name: str, array: Any) -> ir.Value:
-        self.made.append(ir.val(name, const_value=ir.tensor(np.asarray(array), name=name)))
-        return self.made[-1]
+        self.values.append(ir.val(name, const_value=ir.tensor(np.asarray(array), name=name)))
+        return self.values[-1]
 
     def scale(self, name: str) -> ir.Value:
         return self.constant(name, np.float32(0.05))

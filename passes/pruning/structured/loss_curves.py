@@ -1,8 +1,8 @@
-"""Loss curves by least squares: what the readers of a group cannot make up for.
+"""Loss curves by least squares: the error that the readers of a group cannot compensate.
 
-Backward elimination: of the channels that are left the one goes whose absence raises the error of
-its readers least, their weights solved anew each time. With P the inverse of the covariance of what
-a reader sums over and W its weights, removing the columns c raises the squared error by
+Backward elimination: the next channel to go is the one whose absence raises the error of its
+readers least, with their weights solved again each time. With P the inverse covariance of a
+reader's inputs and W its weights, removing the columns c raises the squared error by
 tr(W_c' P_cc^-1 W_c), and P and W are updated in closed form: optimal brain surgeon on whole
 channels (Hassibi and Stork 1993; for groups Kurtic et al. 2022, arXiv 2203.07259).
 """
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats
 
-from .budget import Curve
+from .budget import LossCurve
 from .moments import Moments, Reader
 
-#: Added to the covariance, as a part of the mean of its diagonal.
+#: Ridge of the covariance, as a part of the mean of its diagonal.
 RIDGE = 1e-4
-#: Groups of more channels lose several at a time, so that at most so many solutions are made.
+#: Most solutions for one group: wider ones lose several channels at a time.
 ROUNDS = 96
 
 Places = NDArray[np.int64]
 
 
 @dataclass(eq=False)
-class Solution:
-    """A reader's least-squares weights while columns go.
+class ReaderSolution:
+    """Least-squares weights of a reader while columns go.
 
     Attributes:
-        inverse: (columns, columns) inverse covariance; rows of what is gone are those of the unit.
-        weights: (columns, outputs); rows of what is gone are 0.
-        scale: what an error is divided by: the variance of the tensor that it disturbs.
+        inverse: (columns, columns) inverse covariance; identity rows for removed columns.
+        weights: (columns, outputs); rows of removed columns are 0.
+        scale: divisor of errors: the variance of the tensor that they disturb.
     """
 
     inverse: Floats
@@ -43,15 +43,15 @@ class Solution:
     scale: float
 
     @classmethod
-    def of(cls, found: Moments, scale: float) -> Solution:
-        """With all columns."""
-        inverse = np.asarray(np.linalg.inv(damped(found.xx)), np.float64)
+    def of(cls, found: Moments, scale: float) -> ReaderSolution:
+        """Solve with all columns."""
+        inverse = np.asarray(np.linalg.inv(with_ridge(found.xx)), np.float64)
         return cls(inverse, inverse @ found.xy, scale)
 
     def increase(self, places: Places) -> NDArray[np.float64]:
-        """Rise of the error, for each row of columns (candidates, columns of one)."""
+        """Return the rise of the error for each candidate, from its columns (candidates, n)."""
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
-        rows = self.weights[places]  # (candidates, columns of one, outputs)
+        rows = self.weights[places]  # (candidates, n, outputs)
         solved = np.linalg.solve(blocks, rows)
         return np.asarray(np.einsum("nko,nko->n", rows, solved) / self.scale)
 
@@ -69,23 +69,25 @@ class Solution:
         self.weights[columns] = 0
 
 
-def damped(covariance: Floats) -> Floats:
-    """With a small ridge, since channels that are always zero make it singular."""
+def with_ridge(covariance: Floats) -> Floats:
+    """Add a small ridge, since channels that are always zero make a covariance singular."""
     level = float(np.trace(covariance)) / max(len(covariance), 1)
     return covariance + np.eye(len(covariance)) * max(RIDGE * level, 1e-12)
 
 
-def eliminate(classes: NDArray[np.int64], readers: Sequence[tuple[Solution, Places]]) -> Curve:
-    """The order in which channels go and what is lost, summed over all readers.
+def backward_elimination(
+    units: NDArray[np.int64], readers: Sequence[tuple[ReaderSolution, Places]]
+) -> LossCurve:
+    """Return the order in which units go and the loss, summed over all readers.
 
     Args:
-        classes: (n,) the group's classes.
-        readers: solutions, which are used up, with (n, columns of one class) for each.
+        units: (n,) the group's units.
+        readers: solutions, which are changed, each with its columns (n, columns of one unit).
     """
-    alive = np.arange(len(classes))
+    alive = np.arange(len(units))
     order: list[int] = []
     lost = [0.0]
-    at_once = max(1, len(classes) // ROUNDS)
+    at_once = max(1, len(units) // ROUNDS)
     while len(alive):
         rises = sum(solution.increase(places[alive]) for solution, places in readers)
         rises = np.maximum(np.nan_to_num(np.asarray(rises), nan=np.inf), 0)
@@ -95,10 +97,15 @@ def eliminate(classes: NDArray[np.int64], readers: Sequence[tuple[Solution, Plac
         order.extend(int(i) for i in alive[chosen])
         lost.extend(lost[-1] + np.cumsum(rises[chosen]))
         alive = np.delete(alive, chosen)
-    return Curve(classes[order], np.array(lost))
+    return LossCurve(units[order], np.array(lost))
 
 
 def columns_of(reader: Reader, positions: NDArray[np.int64]) -> Places:
-    """(n, positions * taps) columns of each class, from (n, positions) of its input channels."""
-    taps = np.arange(reader.taps)
-    return (positions[:, :, None] * reader.taps + taps).reshape(len(positions), -1)
+    """Return the columns of each unit, (n, positions * kernel_size).
+
+    Args:
+        reader: the operator.
+        positions: (n, positions) input channels of each unit.
+    """
+    kernel_size = np.arange(reader.kernel_size)
+    return (positions[:, :, None] * reader.kernel_size + kernel_size).reshape(len(positions), -1)

@@ -1,4 +1,4 @@
-"""Second moments of what an operator reads: all that least squares needs to know of the data."""
+"""Second moments of an operator's input: all that least squares needs to know of the data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Array, Floats
 
-from ...graph.constants import constant_array, is_constant
-from ..dependency.rules_products import integer
+from ...graph.constants import is_constant
+from ..dependency.records import constant_input
 
-#: Larger than this no matrix of moments is made.
+#: Inputs of one batch, by name.
+Feeds = dict[str, Array]
+#: Most columns of a matrix of moments.
 LARGEST = 4608
 #: Rows that a regression has at least, and for each of its columns.
 ROWS, ROWS_PER_COLUMN = 1 << 15, 64
@@ -23,82 +25,82 @@ ROWS, ROWS_PER_COLUMN = 1 << 15, 64
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """An operator that sums over channels with a constant weight.
+    """Operator that sums over channels with a constant weight.
 
     Attributes:
         node: Conv without groups, Gemm, or MatMul with a constant on the right.
-        taps: columns of one input channel: the elements of a kernel.
+        kernel_size: columns of one input channel: the elements of a kernel.
     """
 
     node: ir.Node
-    taps: int
+    kernel_size: int
 
     @classmethod
     def of(cls, node: ir.Node) -> Reader | None:
-        """The reader that a node is; None where it is none that can be solved for."""
+        """Return the reader of a node, None where its weight cannot be solved for."""
         if len(node.inputs) < 2 or node.inputs[0] is None or node.inputs[1] is None:
             return None
-        weight = constant_array(node.inputs[1]) if is_constant(node.inputs[1]) else None
+        weight = constant_input(node, 1) if is_constant(node.inputs[1]) else None
         if weight is None or weight.dtype != np.float32 or is_constant(node.inputs[0]):
             return None
         if node.op_type == "Conv":
-            auto = node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else ""
-            plain = integer(node, "group", 1) == 1 and auto in {"", "NOTSET", "VALID"}
+            auto = node.attributes.get_string("auto_pad", "")
+            plain = node.attributes.get_int("group", 1) == 1 and auto in {"", "NOTSET", "VALID"}
             return cls(node, int(np.prod(weight.shape[2:]))) if plain else None
         if node.op_type == "Gemm":
-            scaled = any(
-                node.attributes[n].as_float() != 1
-                for n in ("alpha", "beta")
-                if n in node.attributes
-            )
-            return None if scaled or integer(node, "transA", 0) else cls(node, 1)
+            scaled = any(node.attributes.get_float(n, 1.0) != 1 for n in ("alpha", "beta"))
+            swapped = node.attributes.get_int("transA", 0) != 0
+            return None if scaled or swapped else cls(node, 1)
         return cls(node, 1) if node.op_type == "MatMul" and weight.ndim == 2 else None
 
     def weight(self) -> Array:
-        """(outputs, channels * taps)."""
-        value = self.node.inputs[1]
-        assert value is not None
-        array = constant_array(value)
-        assert array is not None
+        """Return the weight as (outputs, channels * kernel_size)."""
+        array = self._stored()
         if self.node.op_type == "Conv":
             return array.reshape(array.shape[0], -1)
-        return array if integer(self.node, "transB", 0) else array.T
+        return array if self.node.attributes.get_int("transB", 0) else array.T
 
     def shaped(self, weight: Array) -> Array:
-        """The weight as the operator stores it, from (outputs, channels * taps)."""
-        value = self.node.inputs[1]
-        assert value is not None
-        old = constant_array(value)
-        assert old is not None
+        """Return a weight as the operator stores it, from (outputs, channels * kernel_size)."""
         if self.node.op_type == "Conv":
-            return weight.reshape(weight.shape[0], -1, *old.shape[2:])
-        return weight if integer(self.node, "transB", 0) else weight.T
+            return weight.reshape(weight.shape[0], -1, *self._stored().shape[2:])
+        return weight if self.node.attributes.get_int("transB", 0) else weight.T
+
+    def _stored(self) -> Array:
+        array = constant_input(self.node, 1)
+        assert array is not None
+        return array
 
     def places(self, x: Array) -> tuple[int, ...]:
-        """Samples and positions of the output."""
+        """Return the numbers of samples and positions of the output."""
         return self.windows(x).shape[: 2 if self.node.op_type != "Conv" else x.ndim - 1]
 
     def rows(self, y: Array) -> Array:
-        """An output as (samples, positions..., outputs)."""
+        """Return an output as (samples, positions..., outputs)."""
         if self.node.op_type == "Conv":
             return np.moveaxis(y, 1, -1)
         return y.reshape(y.shape[0], -1, y.shape[-1])
 
     def windows(self, x: Array) -> Array:
-        """What is summed over: (samples, positions..., channels, taps...), a view."""
+        """Return the elements that are summed over, as a view.
+
+        Returns:
+            (samples, positions..., channels, kernel...).
+        """
         if self.node.op_type != "Conv":
             return x.reshape(x.shape[0], -1, x.shape[-1], 1)
-        kernel = constant_array(self.node.inputs[1]).shape[2:]  # type: ignore[arg-type, union-attr]
+        kernel = self._stored().shape[2:]
         dims = len(kernel)
-        pads = _ints(self.node, "pads", [0] * 2 * dims)
-        strides = _ints(self.node, "strides", [1] * dims)
-        dilations = _ints(self.node, "dilations", [1] * dims)
+        attributes = self.node.attributes
+        pads = attributes.get_ints("pads", [0] * 2 * dims)
+        strides = attributes.get_ints("strides", [1] * dims)
+        dilations = attributes.get_ints("dilations", [1] * dims)
         padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:dims], pads[dims:], strict=True)])
         span = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
         view = sliding_window_view(padded, span, axis=tuple(range(2, 2 + dims)))
         at = [slice(None), slice(None), *(slice(None, None, s) for s in strides)]
         view = view[(*at, *(slice(None, None, d) for d in dilations))]
-        return np.moveaxis(view, 1, 1 + dims)  # (samples, positions..., channels, taps...)
+        return np.moveaxis(view, 1, 1 + dims)
 
 
 @dataclass(eq=False)
@@ -121,14 +123,14 @@ class Moments:
 def moments(
     reader: Reader, inputs: Sequence[Array], targets: Sequence[Array] | None, seed: int
 ) -> Moments:
-    """Stream over batches of inputs and of targets, at a random part of the positions.
+    """Compute moments over batches of inputs and targets, at a random part of the positions.
 
     Args:
-        reader: how columns are made of the inputs.
-        inputs: what it reads, batch by batch.
-        targets: what it shall make: (samples, outputs, ...) for Conv, (..., outputs) else; None for
-            what it does make, bias aside.
-        seed: of the choice of positions.
+        reader: operator that makes columns of the inputs.
+        inputs: its inputs, batch by batch.
+        targets: wanted outputs, (samples, outputs, ...) for Conv, (..., outputs) else; None for
+            the operator's own outputs without the bias.
+        seed: random seed of the choice of positions.
     """
     rng = np.random.default_rng(seed)
     weight = reader.weight()
@@ -145,13 +147,13 @@ def moments(
         if targets is not None:
             parts.append(reader.rows(targets[number])[at])
         both = np.concatenate(parts, axis=1)
-        sums += both.T @ both  # a matrix by itself: BLAS makes half of it only
+        sums += both.T @ both  # BLAS computes one half only
         count += len(rows)
     return _centred(sums / max(count, 1), columns, weight)
 
 
 def channel_statistics(arrays: Sequence[Array], axis: int) -> tuple[Floats, Floats]:
-    """(channels,) mean and variance along an axis, over all batches."""
+    """Return mean and variance along an axis over all batches, each (channels,)."""
     flat = [np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in arrays]
     count = sum(len(f) for f in flat)
     mean = np.asarray(sum(f.sum(axis=0, dtype=np.float64) for f in flat) / count)
@@ -162,7 +164,7 @@ def channel_statistics(arrays: Sequence[Array], axis: int) -> tuple[Floats, Floa
 def _sample(
     places: tuple[int, ...], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], ...]:
-    """Random positions, as indices of each axis."""
+    """Draw random positions, as indices of each axis."""
     total = int(np.prod(places))
     size = max(1, round(total * share))
     chosen = np.arange(total) if share >= 1 else np.sort(rng.choice(total, size, replace=False))
@@ -175,7 +177,3 @@ def _centred(sums: Floats, columns: int, weight: Array) -> Moments:
     if not mean_y.size:
         return Moments(mean_x, weight @ mean_x, xx, xx @ weight.T)
     return Moments(mean_x, mean_y, xx, sums[:columns, columns + 1 :] - np.outer(mean_x, mean_y))
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    return list(node.attributes[name].as_ints()) if name in node.attributes else default

@@ -1,17 +1,17 @@
-"""What each group of channels is worth: quality where a part of that group alone is gone.
+"""Sensitivity of a model to each group of channels: quality without a part of that group alone.
 
-The part that goes is the one that pruning would take first, and nothing is repaired, so what is
-told is the worst case. Channels that go are masked, which the oracle proves to be the same.
+The part that goes is the one that pruning would take first, and nothing is repaired, so this is the
+worst case. Channels that go are masked, which verification proves to be the same.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,12 @@ from trimtab.core.errors import OptionError, unknown
 from trimtab.core.metric import Metric, evaluate, find_metric
 from trimtab.core.model import Model
 
-from ..dependency.groups import Group, label_channels, prepared
-from .data_importance import calibration
-from .plan import loss_curves, usable_groups
+from ..dependency.graph import Group, build_dependency_graph, prepare
+from .data_importance import calibration_batches
+from .ranking import ImportanceRequest, loss_curves, usable_groups
 from .verify import mask
 
-if TYPE_CHECKING:
-    from ..channels import PruneChannels
-
-#: Shares of a group's channels that are tried.
+#: Shares of a group's channels to try.
 RATIOS = (0.25, 0.5, 0.75)
 SCHEMA = 1
 
@@ -39,10 +36,10 @@ class GroupSensitivity:
     """Quality without a part of one group.
 
     Attributes:
-        name: of the group.
-        channels: that it has.
-        operators: that have a part in it.
-        quality: where each of the ratios is gone.
+        name: name of the group.
+        channels: number of its channels.
+        operators: number of operators whose weights have these channels.
+        quality: quality without each of the ratios.
     """
 
     name: str
@@ -53,14 +50,14 @@ class GroupSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Quality of a model against the part of each group that is gone.
+    """Quality of a model against the share of each group that is gone.
 
     Attributes:
-        metric: by which quality is told; higher is better.
+        metric: name of the metric; higher is better.
         whole: quality of the whole model.
-        items: that it was measured on.
+        items: number of items that it was measured on.
         ratios: shares of the channels that went.
-        groups: in the order of the graph.
+        groups: groups in the order of the graph.
     """
 
     metric: str
@@ -70,25 +67,25 @@ class Sensitivity:
     groups: tuple[GroupSensitivity, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, with a schema number."""
+        """Return JSON values with a schema number."""
         groups = [dict(g.__dict__, quality=list(g.quality)) for g in self.groups]
         plain = dict(self.__dict__, ratios=list(self.ratios), groups=groups)
         return {"schema": SCHEMA, **plain}
 
     @classmethod
     def read(cls, path: str | Path) -> Sensitivity:
-        """What `trimtab doctor --prune --json` wrote.
+        """Read the file that `trimtab doctor --prune --json` wrote.
 
         Raises:
-            OptionError: no such file, or another one.
+            OptionError: the file does not exist or is another one.
         """
         try:
-            given = json.loads(Path(path).read_text())
+            plain = json.loads(Path(path).read_text())
             groups = tuple(
-                GroupSensitivity(**{**g, "quality": tuple(g["quality"])}) for g in given["groups"]
+                GroupSensitivity(**{**g, "quality": tuple(g["quality"])}) for g in plain["groups"]
             )
-            metric, whole, items = (given[n] for n in ("metric", "whole", "items"))
-            return cls(metric, whole, items, tuple(given["ratios"]), groups)
+            metric, whole, items = (plain[n] for n in ("metric", "whole", "items"))
+            return cls(metric, whole, items, tuple(plain["ratios"]), groups)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise OptionError(
                 f"cannot be read as a sensitivity ({type(error).__name__}: {str(error)[:120]})",
@@ -97,7 +94,9 @@ class Sensitivity:
             ) from error
 
     def limit(self, name: str, drop: float) -> float:
-        """The share of a group that may go for at most this drop, between ratios in proportion.
+        """Return the share of a group that may go for at most this drop of quality.
+
+        Between the measured ratios it is interpolated.
 
         Raises:
             OptionError: no such group.
@@ -117,7 +116,7 @@ class Sensitivity:
 
 def sensitivity(
     model: Model,
-    how: PruneChannels,
+    ranking: ImportanceRequest,
     data: Dataset,
     ctx: Context,
     *,
@@ -127,10 +126,10 @@ def sensitivity(
     """Measure a model's quality without parts of each of its groups.
 
     Args:
-        model: stays as it is.
-        how: importance, heads, protected operators and number of samples, as pruning takes them.
-        data: one half ranks channels, the other tells quality.
-        ctx: for progress and seed.
+        model: is not changed.
+        ranking: importance, heads, protected operators and number of samples.
+        data: one half ranks channels, the other measures quality.
+        ctx: progress, seed and runner.
         metric: by default top-1 where there are labels, else the cosine to the whole model.
         ratios: shares to try, ascending.
 
@@ -139,27 +138,28 @@ def sensitivity(
         OptionError: an unknown metric or pattern.
     """
     parts = data.bind(model).split({"ranking": 1, "quality": 1}, seed=ctx.seed)
-    unseen = parts["quality"].take(how.samples)
+    unseen = parts["quality"].take(ranking.samples)
     chosen = find_metric(metric, unseen)
-    work = prepared(model.clone())
-    labels = label_channels(work, whole=how.heads == "whole")
-    groups = usable_groups(labels, how.protect)
-    batches = calibration(work, parts["ranking"], how.samples, ctx.progress)
-    curves = loss_curves(work, labels, groups, how, batches, ctx) if groups else []
-    judge = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
-    whole = judge(work)
+    ranking = replace(ranking, data=parts["ranking"])
+    work = prepare(model.clone())
+    graph = build_dependency_graph(work, whole=ranking.heads == "whole")
+    groups = usable_groups(graph, ranking.protect)
+    batches = calibration_batches(work, parts["ranking"], ranking.samples, ctx.progress)
+    curves = loss_curves(work, graph, groups, ranking, batches, ctx) if groups else []
+    measure = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
+    whole = measure(work)
     found = []
     pairs = list(zip(groups, curves, strict=True))
     for group, curve in ctx.progress.track(pairs, "measuring groups", len(pairs)):
         quality = []
         for ratio in ratios:
-            masked = mask(work, labels, map(int, curve.order[: _count(group, ratio)]))
-            quality.append(judge(masked).value)
-        channels = len(group.classes) * group.width
+            masked = mask(work, graph, map(int, curve.order[: _count(group, ratio)]))
+            quality.append(measure(masked).value)
+        channels = len(group.units) * group.width
         found.append(GroupSensitivity(group.name, channels, len(group.members), tuple(quality)))
     return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), tuple(found))
 
 
 def _count(group: Group, ratio: float) -> int:
-    size = len(group.classes)
+    size = len(group.units)
     return min(int(np.floor(size * ratio + 0.5)), size - 1)

@@ -1,8 +1,8 @@
 """Importance by a first-order expansion of the loss (Molchanov et al. 2019, arXiv 1906.10771).
 
-What zeroing a channel does to the loss is, to first order, the sum of gradient times weight over
+Setting a channel to zero changes the loss, to first order, by the sum of gradient times weight over
 the columns that read it; its square, averaged over batches, is the score. With labels the loss is
-the cross-entropy of the first output. Without, the outputs themselves are what is to be kept: their
+the cross-entropy of the first output. Without, the outputs themselves have to be kept: their
 squared change is the mean of (r' dy)^2 over random signs r, so the gradient is that of r' y.
 """
 
@@ -20,7 +20,7 @@ from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
-from ..dependency.groups import Labels
+from ..dependency.graph import DependencyGraph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,64 +33,66 @@ ROWS = 16
 Slices = list[tuple[str, int, NDArray[np.int64]]]
 
 
-def taylor(model: Model, labels: Labels, data: Dataset, ctx: Context) -> NDArray[np.float64]:
-    """(classes,) mean squared first-order change of the loss; 0 where no trained weight has it.
+def taylor(
+    model: Model, graph: DependencyGraph, data: Dataset, ctx: Context
+) -> NDArray[np.float64]:
+    """Return the mean squared first-order change of the loss, (units,); 0 without trained weights.
 
     Args:
-        model: whose graph `labels` were traced on.
-        labels: its labels.
-        data: with labels where the loss shall be the cross-entropy.
-        ctx: for progress and seed.
+        model: the model that the dependency graph was built on.
+        graph: its dependency graph.
+        data: with labels where the loss is the cross-entropy.
+        ctx: progress and seed.
 
     Raises:
         MissingExtraError: without PyTorch.
-        ModelError: operators that PyTorch cannot differentiate here, all of them named.
+        ModelError: PyTorch cannot differentiate some operators here; all of them are named.
     """
     from ...training import torch_graph
 
     module = torch_graph.to_module(model)
-    slices = _slices(labels, module)
-    scores, count = np.zeros(labels.count), 0
+    slices = _slices(graph, module)
+    scores, count = np.zeros(graph.num_units), 0
     rng = np.random.default_rng(ctx.seed)
     for batch in ctx.progress.track(data, "differentiating", data.batches):
         module.zero_grad()
         _loss(module, batch, rng).backward()  # type: ignore[no-untyped-call]
-        change = np.zeros(labels.count)
-        for name, axis, classes in slices:
+        change = np.zeros(graph.num_units)
+        for name, axis, units in slices:
             weight = module.weight(name)
             if weight.grad is not None:
                 product = (weight.grad * weight.detach()).movedim(axis, 0).flatten(1).sum(1)
-                np.add.at(change, classes, product.double().numpy())
+                np.add.at(change, units, product.double().numpy())
         scores += np.square(change)
         count += 1
     return scores / max(count, 1)
 
 
-def _slices(labels: Labels, module: TorchGraph) -> Slices:
-    """Axes of trained weights with the class of each position: those that read a class, if any."""
+def _slices(graph: DependencyGraph, module: TorchGraph) -> Slices:
+    """Return axes of trained weights with the unit of each position: those that read it, if any."""
     found: dict[tuple[str, int], tuple[NDArray[np.int64], bool]] = {}
-    for sink in labels.weights:
-        name = _initializer(sink.node.inputs[sink.index])
+    for operand in graph.weights:
+        name = _initializer(operand.node.inputs[operand.index])
         if name not in module.weights:
             continue
-        for axis, classes in labels.axes_of(sink):
-            found[str(name), axis] = (classes, axis == sink.into)
-    read = np.zeros(labels.count, bool)
-    for classes, reads in found.values():
+        for axis, units in graph.axes_of(operand):
+            found[str(name), axis] = (units, axis == operand.input_axis)
+    read = np.zeros(graph.num_units, bool)
+    for units, reads in found.values():
         if reads:
-            read[classes] = True
+            read[units] = True
     return [
-        (name, axis, classes)
-        for (name, axis), (classes, reads) in found.items()
-        if reads or not read[classes].any()
+        (name, axis, units)
+        for (name, axis), (units, reads) in found.items()
+        if reads or not read[units].any()
     ]
 
 
 def _initializer(value: ir.Value | None) -> str | None:
-    """The name under which a weight is trained, through the pair that quantizes it."""
-    maker = None if value is None else value.producer()
-    if maker is not None and maker.op_type == "DequantizeLinear":
-        value = maker.inputs[0]
+    """Return the name under which a weight is trained, through the pair that quantizes it."""
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0]
     return None if value is None else value.name
 
 
@@ -98,11 +100,11 @@ def _loss(module: TorchGraph, batch: Batch, rng: np.random.Generator) -> Tensor:
     import torch
 
     feeds = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in batch.feeds.items()}
-    made = module.run(feeds)
-    outputs = [made[name] for name in module.outputs if made[name].is_floating_point()]
-    if _classes(batch.labels, outputs):
-        wanted = torch.as_tensor(np.asarray(batch.labels)).long()
-        return torch.nn.functional.cross_entropy(outputs[0].float(), wanted)
+    tensors = module.run(feeds)
+    outputs = [tensors[name] for name in module.outputs if tensors[name].is_floating_point()]
+    if _are_class_indices(batch.labels, outputs):
+        classes = torch.as_tensor(np.asarray(batch.labels)).long()
+        return torch.nn.functional.cross_entropy(outputs[0].float(), classes)
     total = torch.zeros(())
     for output in outputs:
         signs = torch.from_numpy(rng.choice(np.array([-1.0, 1.0], np.float32), output.shape))
@@ -111,10 +113,10 @@ def _loss(module: TorchGraph, batch: Batch, rng: np.random.Generator) -> Tensor:
     return total
 
 
-def _classes(labels: object, outputs: Sequence[Tensor]) -> bool:
-    """Whether labels are numbers of the classes that the first output tells."""
-    if labels is None or not outputs or outputs[0].ndim != 2:
+def _are_class_indices(targets: object, outputs: Sequence[Tensor]) -> bool:
+    """Return whether labels are numbers of the classes that the first output scores."""
+    if targets is None or not outputs or outputs[0].ndim != 2:
         return False
-    given = np.asarray(labels)
-    whole = given.ndim == 1 and given.dtype.kind in "iu" and given.size > 0
-    return bool(whole and given.min() >= 0 and given.max() < outputs[0].shape[1])
+    numbers = np.asarray(targets)
+    whole = numbers.ndim == 1 and numbers.dtype.kind in "iu" and numbers.size > 0
+    return bool(whole and numbers.min() >= 0 and numbers.max() < outputs[0].shape[1])

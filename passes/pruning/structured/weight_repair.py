@@ -1,11 +1,11 @@
-"""Repair without training: what reads the channels that are left is solved for anew.
+"""Repair without training: weights that read the remaining channels are solved for again.
 
 For a reader with weights W, input x in the pruned model and a wanted output y, the least squares
 W, b = argmin E|W x + b - y|^2 = Cov(y, x) Cov(x, x)^-1 come from second moments in one pass (He et
-al. 2017, arXiv 1707.06168; OBSPA, arXiv 2403.18955). Wanted is what the original computes on its
-own input, so that errors of earlier layers are made up for, not handed on. Where the output is
-added to a residual stream, wanted is the original's sum less the pruned model's stream: each block
-then corrects the error that the stream carries, which the plain target leaves in it for good.
+al. 2017, arXiv 1707.06168; OBSPA, arXiv 2403.18955). The wanted output is the original model's on
+its own input, so that errors of earlier layers are compensated and not passed on. Where the output
+is added to a residual stream, the target is the original's sum minus the pruned model's stream:
+each block then corrects the error of the stream, which the plain target would leave in it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from trimtab.core.model import Model
 
 from ...graph.constants import constant_array, is_constant
 from ...graph.edit import set_input
+from ...graph.queries import only_user, pair
 from ...graph.streaming_run import Stream
-from ..dependency.groups import Labels
-from .loss_curves import damped
-from .moments import LARGEST, Moments, Reader, channel_statistics, moments
-
-Feeds = dict[str, Array]
+from ..dependency.graph import DependencyGraph
+from ..dependency.records import constant_input
+from .loss_curves import with_ridge
+from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where a reader's output ends, with its bias.
+class ReaderOutput:
+    """Output of a reader, its bias, and the residual stream that it is added to.
 
     Attributes:
-        bias: node and input that hold the bias, None where there is none to write to.
+        bias: node and input of the bias, None where there is none to write to.
         result: the output, bias included.
         stream: the other operand where the output is added to a stream, else None.
     """
@@ -47,8 +47,8 @@ class Place:
     stream: ir.Value | None
 
 
-def place_of(node: ir.Node) -> Place:
-    """Follow a reader to its bias and to the stream that it is added to."""
+def reader_output(node: ir.Node) -> ReaderOutput:
+    """Follow a reader to its bias and to the stream that its output is added to."""
     result = node.outputs[0]
     bias: tuple[ir.Node, int] | None = (node, 2)
     if node.op_type == "MatMul":
@@ -59,17 +59,16 @@ def place_of(node: ir.Node) -> Place:
             result = added[0].outputs[0]
     added = _added(result)
     stream = added[1] if added and not is_constant(added[1]) else None
-    return Place(bias, result, stream)
+    return ReaderOutput(bias, result, stream)
 
 
 def _added(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
-    """The Add that alone reads a tensor, and its other operand."""
-    users = list(value.uses())
-    if len(users) != 1 or value.is_graph_output() or users[0][0].op_type != "Add":
+    """Return the Add that alone reads a tensor, and its other operand."""
+    node = only_user(value)
+    if node is None or node.op_type != "Add":
         return None
-    node, index = users[0]
-    other = node.inputs[1 - index]
-    return None if other is None else (node, other)
+    a, b = pair(node)
+    return node, b if a is value else a
 
 
 def _is_vector(value: ir.Value) -> bool:
@@ -78,32 +77,32 @@ def _is_vector(value: ir.Value) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Repair:
-    """Both models on their way through the data, the pruned one changed behind the run.
+class WeightRepair:
+    """Repair of a pruned model while both models run through the data.
 
     Attributes:
-        pruned: the model that is repaired, in place.
-        original: as it was.
-        twins: the original's node for each that the pruned one kept.
-        kept: for a node of the pruned model, which of its original outputs stayed.
-        how: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
-        seed: of the choice of positions.
-        emptied: readers of branches that go altogether, which are silent from now on.
+        pruned: run of the model that is repaired, in place.
+        original: run of the original model.
+        originals: the original's node for each node that the pruned model kept.
+        kept: for a node of the pruned model, mask of the original outputs that stayed.
+        method: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
+        seed: random seed of the choice of positions.
+        removed_branches: readers of branches that go as a whole, whose outputs are zero.
     """
 
     pruned: Stream
     original: Stream
-    twins: Mapping[ir.Node, ir.Node]
+    originals: Mapping[ir.Node, ir.Node]
     kept: Mapping[ir.Node, NDArray[np.bool_]]
-    how: str
+    method: str
     seed: int
-    emptied: Sequence[ir.Node] = ()
+    removed_branches: Sequence[ir.Node] = ()
 
     def run(self, changed: set[ir.Node], narrowed: set[ir.Node], ctx: Context) -> int:
-        """Repair what reads fewer channels or adds to a stream, behind what `changed`, in order.
+        """Repair readers of fewer channels and those that add to a stream, behind `changed`.
 
         Returns:
-            How many operators were repaired.
+            Number of operators that were repaired.
         """
         nodes = list(self.pruned.model.graph)
         dirty: set[ir.Value] = set()
@@ -124,15 +123,19 @@ class Repair:
         return len(todo)
 
     def _reader(self, node: ir.Node, narrowed: set[ir.Node]) -> Reader | None:
-        """The reader that a node is, where it is to be repaired."""
-        if self.how == "batch_norm" or node not in self.twins or node in self.emptied:
+        """Return the reader of a node where it is to be repaired."""
+        if (
+            self.method == "batch_norm"
+            or node not in self.originals
+            or node in self.removed_branches
+        ):
             return None
-        # Others would only adapt to errors that those behind them make up for better.
-        wanted = node in narrowed or place_of(node).stream is not None
+        # Others would only adapt to errors that those behind them compensate better.
+        wanted = node in narrowed or reader_output(node).stream is not None
         return Reader.of(node) if wanted else None
 
     def _estimate(self, index: int, norm: ir.Node) -> None:
-        """The statistics of a BatchNormalization, of what arrives at it now."""
+        """Estimate the statistics of a BatchNormalization from its present input."""
         self.pruned.advance(index)
         source = norm.inputs[0]
         assert source is not None
@@ -140,23 +143,23 @@ class Repair:
             set_input(self.pruned.model.ir, norm, place, array.astype(np.float32))
 
     def _repair(self, index: int, reader: Reader) -> None:
-        here = place_of(reader.node)
-        there = place_of(self.twins[reader.node])
+        here = reader_output(reader.node)
+        there = reader_output(self.originals[reader.node])
         source = reader.node.inputs[0]
         assert source is not None
         self.pruned.advance(index)
-        maker = there.result.producer()
-        self.original.advance(list(self.original.model.graph).index(maker) + 1)  # type: ignore[arg-type]
+        producer = there.result.producer()
+        self.original.advance(list(self.original.model.graph).index(producer) + 1)  # type: ignore[arg-type]
         targets = self._targets(reader, here, there)
         found = moments(reader, self.pruned.peek(source), targets, self.seed)
-        if self.how == "least_squares" and len(found.xx) <= LARGEST:
-            weight = np.linalg.solve(damped(found.xx), found.xy).T
+        if self.method == "least_squares" and len(found.xx) <= LARGEST:
+            weight = np.linalg.solve(with_ridge(found.xx), found.xy).T
             self._write(reader, here, weight, found)
         elif here.bias is not None:
             self._write(reader, here, reader.weight().astype(np.float64), found)
 
-    def _targets(self, reader: Reader, here: Place, there: Place) -> Sequence[Array]:
-        """What the reader shall make, batch by batch, of the channels that are left."""
+    def _targets(self, reader: Reader, here: ReaderOutput, there: ReaderOutput) -> Sequence[Array]:
+        """Return the wanted outputs of the channels that stay, batch by batch."""
         axis = 1 if reader.node.op_type == "Conv" else -1
         keep = self.kept.get(reader.node)
 
@@ -174,79 +177,80 @@ class Repair:
             return wanted
         return [w + (left(b) - n) for w, b, n in zip(wanted, before, now, strict=True)]
 
-    def _write(self, reader: Reader, here: Place, weight: Array, found: Moments) -> None:
-        """New weights, and the bias that makes the means agree."""
+    def _write(self, reader: Reader, here: ReaderOutput, weight: Array, found: Moments) -> None:
+        """Write new weights, and the bias that makes the means agree."""
         model = self.pruned.model.ir
         if here.bias is None:  # without one the means are part of what the weights explain
             xx = found.xx + np.outer(found.mean_x, found.mean_x)
             xy = found.xy + np.outer(found.mean_x, found.mean_y)
-            weight = np.linalg.solve(damped(xx), xy).T
+            weight = np.linalg.solve(with_ridge(xx), xy).T
         else:
             node, index = here.bias
             bias = found.mean_y - weight @ found.mean_x
-            old = node.inputs[index] if index < len(node.inputs) else None
-            shape = (-1,) if old is None else constant_array(old).shape  # type: ignore[union-attr]
+            old = constant_input(node, index)
+            assert old is not None or index >= len(node.inputs) or node.inputs[index] is None
+            shape = (-1,) if old is None else old.shape
             set_input(model, node, index, bias.reshape(shape).astype(np.float32))
-        if self.how == "least_squares":
+        if self.method == "least_squares":
             set_input(model, reader.node, 1, reader.shaped(weight).astype(np.float32))
 
 
-def kept_outputs(labels: Labels, dead: list[int]) -> dict[ir.Node, NDArray[np.bool_]]:
-    """For each operator with a weight, which of its outputs stay."""
-    keep = labels.keep(dead)
+def kept_outputs(graph: DependencyGraph, removed: list[int]) -> dict[ir.Node, NDArray[np.bool_]]:
+    """Return a mask of the outputs that stay, for each operator with a weight."""
+    keep = graph.keep(removed)
     found = {}
-    for sink in labels.weights:
-        if sink.into is None:
+    for operand in graph.weights:
+        if operand.input_axis is None:
             continue
-        for axis, ids in enumerate(sink.axes):
-            if axis != sink.into and ids is not None:
-                found[sink.node] = keep.mask(ids)
+        for axis, ids in enumerate(operand.axes):
+            if axis != operand.input_axis and ids is not None:
+                found[operand.node] = keep.mask(ids)
     return found
 
 
-def changed_nodes(labels: Labels, dead: list[int]) -> tuple[set[ir.Node], set[ir.Node]]:
-    """Operators that lose a part of a constant, and among them those that read fewer channels."""
-    keep = labels.keep(dead)
-    changed = {use.node for use in labels.trace.uses if keep.any(use.axes)}
-    weights = [s for s in labels.weights if s.into is not None]
-    return changed, {s.node for s in weights if keep.changes(s.axes[s.into or 0])}
+def changed_nodes(graph: DependencyGraph, removed: list[int]) -> tuple[set[ir.Node], set[ir.Node]]:
+    """Return operators that lose a part of a constant, and those that read fewer channels."""
+    keep = graph.keep(removed)
+    changed = {use.node for use in graph.trace.uses if keep.any(use.axes)}
+    weights = [s for s in graph.weights if s.input_axis is not None]
+    return changed, {s.node for s in weights if keep.changes(s.axes[s.input_axis or 0])}
 
 
-def repair(
+def repair_weights(
     pruned: Model,
     original: Model,
-    labels: Labels,
-    dead: list[int],
+    graph: DependencyGraph,
+    removed: list[int],
     batches: Sequence[Feeds],
     ctx: Context,
     *,
-    twins: Mapping[ir.Node, ir.Node],
-    emptied: Sequence[ir.Node] = (),
-    how: str,
+    originals: Mapping[ir.Node, ir.Node],
+    removed_branches: Sequence[ir.Node] = (),
+    method: str,
 ) -> int:
-    """Repair a pruned model in place; the number of operators that were.
+    """Repair a pruned model in place; return the number of operators that were repaired.
 
     Args:
-        pruned: after the cut.
-        original: before it.
-        labels: of the pruned model, traced before the cut.
-        dead: classes that went.
+        pruned: the model after the cut.
+        original: the model before the cut.
+        graph: dependency graph of the pruned model, from before the cut.
+        removed: units that went.
         batches: calibration data.
-        ctx: for progress and seed.
-        twins: the original's node for each of the pruned model.
-        emptied: readers of branches that go altogether.
-        how: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
+        ctx: progress and seed.
+        originals: the original's node for each of the pruned model.
+        removed_branches: readers of branches that go as a whole.
+        method: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
     """
-    work = Repair(
+    work = WeightRepair(
         Stream.start(pruned, batches),
         Stream.start(original, batches),
-        twins,
-        kept_outputs(labels, dead),
-        how,
+        originals,
+        kept_outputs(graph, removed),
+        method,
         ctx.seed,
-        emptied,
+        removed_branches,
     )
-    changed, narrowed = changed_nodes(labels, dead)
+    changed, narrowed = changed_nodes(graph, removed)
     count = work.run(changed, narrowed, ctx)
-    RemoveUnusedNodesPass()(pruned.ir)  # the constants that were solved for anew
+    RemoveUnusedNodesPass()(pruned.ir)  # the constants that were replaced
     return count

@@ -1,4 +1,4 @@
-"""Structured pruning as users call it: how much goes, what is refused, what is told."""
+"""Structured pruning as users call it: shares, reports, options that are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def error(before: Model, after: Model) -> float:
     )
 
 
-def test_half_of_the_channels_go_by_default_and_the_report_tells_it() -> None:
+def test_half_of_the_channels_go_by_default_and_are_reported() -> None:
     after = PruneChannels()(chain(), context())
     notes = step(after)
     assert notes["channels"] == [64, 32]
@@ -38,7 +38,7 @@ def test_half_of_the_channels_go_by_default_and_the_report_tells_it() -> None:
     assert notes["declined"] == [["conv_4", "its channels stay: is a graph output (the graph)"]]
 
 
-def test_the_report_tells_what_the_operators_of_each_group_cost() -> None:
+def test_the_report_has_the_cost_of_the_operators_of_each_group() -> None:
     notes = step(PruneChannels(0.5, scope="local")(chain(32), context()))
     first, second = notes["groups"]
     per_pixel = [np.array([3 * 9 * 32 + 32 * 9 * 32, 32 * 9 * 32 + 32 * 5])]
@@ -87,21 +87,35 @@ def _with(model: Model, name: str, array: np.ndarray):
     return proto
 
 
-def test_an_own_importance_decides() -> None:
-    def first_classes_matter(labels):
-        return np.arange(labels.count, 0, -1)
+def test_a_callable_scores_the_units_of_the_dependency_graph() -> None:
+    def first_units_matter(graph):
+        return np.arange(graph.count, 0, -1)
 
     model = chain()
-    after = PruneChannels(0.5, importance=first_classes_matter, scope="local")(model, context())
+    after = PruneChannels(0.5, importance=first_units_matter, scope="local")(model, context())
     kept = graphs.weights_of(after)
     shape = (16, 3, 3, 3)
     w1 = next(a for a in kept.values() if a.shape == shape)
     np.testing.assert_array_equal(w1, graphs.weights_of(model)["w1"][:16])
 
 
+def test_an_importance_may_read_the_older_attribute_names() -> None:
+    def size_of_weights(labels):
+        scores = np.zeros(labels.count)
+        for weight in labels.weights:
+            for axis, ids in enumerate(weight.axes):
+                if ids is not None and axis != weight.into:
+                    np.add.at(scores, labels.class_of[ids], np.abs(weight.array()).mean())
+        return scores
+
+    model = chain()
+    after = PruneChannels(0.5, importance=size_of_weights, scope="local")(model, context())
+    assert step(after)["channels"] == [64, 32]
+
+
 def test_an_own_importance_of_a_wrong_shape_is_refused() -> None:
     with pytest.raises(OptionError, match="finite scores"):
-        PruneChannels(0.5, importance=lambda labels: np.ones(3))(chain(), context())
+        PruneChannels(0.5, importance=lambda graph: np.ones(3))(chain(), context())
 
 
 def test_repair_brings_the_output_back() -> None:
@@ -126,7 +140,7 @@ def test_repair_writes_a_bias_where_there_was_none() -> None:
     assert error(model, repaired) < error(model, plain)
 
 
-def test_repair_estimates_batch_normalisation_anew() -> None:
+def test_repair_estimates_batch_normalisation_again() -> None:
     model = graphs.model_of(
         "(float[N, 3, 8, 8] x) => (float[N, 5, 8, 8] y) <float[16,3,1,1] w1, float[16] b1, "
         "float[8,16,1,1] w2, float[8] s, float[8] o, float[8] m, float[8] var, float[5,8,1,1] w3> "

@@ -26,7 +26,7 @@ def test_the_share_grows_by_a_cubic_that_flattens() -> None:
     assert list(PruneGradually(ratio=0.3, schedule="once").shares()) == [pytest.approx(0.3)]
 
 
-def test_zeros_grow_to_what_is_asked_for_and_stay() -> None:
+def test_zeros_grow_to_the_wanted_share_and_stay() -> None:
     after = PruneGradually(sparsity=0.8, rounds=3, finetune=SHORT)(graphs.cnn(), context())
     rows = notes(after)["rounds"]
     assert [r["sparsity"] for r in rows] == sorted(r["sparsity"] for r in rows)

@@ -206,9 +206,9 @@ def test_declines_with_a_reason(reason):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"pattern": "2:4"}, "its 3 input channels are no multiple of 4"),
-        ({"pattern": "block", "block": (3, 1)}, "its 8 outputs are no multiple of 3"),
-        ({"pattern": "block", "block": (1, 2)}, "its 3 input channels are no multiple of 2"),
+        ({"pattern": "2:4"}, "its 3 input channels are not a multiple of 4"),
+        ({"pattern": "block", "block": (3, 1)}, "its 8 outputs are not a multiple of 3"),
+        ({"pattern": "block", "block": (1, 2)}, "its 3 input channels are not a multiple of 2"),
     ],
 )
 def test_declines_a_layer_that_the_pattern_does_not_divide(fields, reason):
@@ -227,14 +227,14 @@ def test_a_depthwise_convolution_has_no_groups_of_four_inputs():
     ("fields", "message"),
     [
         ({"sparsity": 0.5, "threshold": 0.1}, "not both"),
-        ({"sparsity": 1.0}, "no share"),
-        ({"sparsity": float("nan")}, "no share"),
+        ({"sparsity": 1.0}, "not a share"),
+        ({"sparsity": float("nan")}, "not a share"),
         ({"threshold": -1.0}, "below 0"),
         ({"pattern": "2:4", "sparsity": 0.8}, "is a sparsity of 0.5"),
         ({"pattern": "2:4", "scope": "global"}, "global scope"),
-        ({"pattern": "4:2"}, "no pattern"),
+        ({"pattern": "4:2"}, "not a valid pattern"),
         ({"pattern": "blocks"}, "Did you mean 'block'"),
-        ({"block": (4,)}, "no block"),
+        ({"block": (4,)}, "not a valid block"),
         ({"ops": ("Gem",)}, "Did you mean 'Gemm'"),
     ],
 )

@@ -9,11 +9,11 @@ from hypothesis.extra import numpy as hnp
 from trimtab.core.errors import OptionError
 from trimtab.passes.pruning.masks import (
     block_scores,
-    count_of,
+    count_for_share,
+    expand_blocks,
     n_m_mask,
     parse_n_m,
     smallest,
-    spread_blocks,
 )
 
 # Few distinct values, so that ties are the rule.
@@ -24,7 +24,7 @@ scores = hnp.arrays(
 
 @given(scores, st.floats(0, 1))
 def test_exactly_the_share_goes_and_nothing_larger_than_what_stays(array, share):
-    count = count_of(share, array.size)
+    count = count_for_share(share, array.size)
     mask = smallest(array, count)
     assert mask.sum() == count
     if 0 < count < array.size:
@@ -62,7 +62,7 @@ def test_a_block_goes_whole_and_the_least_first(axes, norm):
     weight = np.random.default_rng(0).standard_normal((8, 8, 3)).astype(np.float32)
     weight[4:6, 2:4, 1] *= 1e-3
     values = block_scores(weight, (2, 2), axes, norm)
-    mask = spread_blocks(smallest(values, 1), weight.shape, (2, 2), axes)
+    mask = expand_blocks(smallest(values, 1), weight.shape, (2, 2), axes)
     expected = np.zeros(weight.shape, bool)
     expected[4:6, 2:4, 1] = True
     np.testing.assert_array_equal(mask, expected)

@@ -1,4 +1,4 @@
-"""Quality without a part of one group, and what pruning makes of it."""
+"""Quality without a part of one group, and limits of pruning by it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,24 @@ def test_what_nothing_reads_costs_nothing_and_the_rest_does() -> None:
     model = half_dead()
     data = Dataset.of_arrays(random_feeds(model, batch=64))
     how = PruneChannels(importance="least_squares")
-    found = sensitivity(model, how, data, Context(target=TARGET))
+    found = sensitivity(model, how.ranking, data, Context(target=TARGET))
     assert (found.metric, found.items, found.whole) == ("cosine", 32, pytest.approx(1))
     first, second = found.groups
     assert (second.name, second.channels) == ("conv_2", 16)
     assert second.quality[1] == pytest.approx(1, abs=1e-5)
     assert second.quality[2] < 0.999
     assert first.quality[0] < 0.999
+
+
+@pytest.mark.parametrize("importance", ["least_squares", "taylor"])
+def test_one_context_ranks_by_the_data_of_each_call(importance: str) -> None:
+    if importance == "taylor":
+        pytest.importorskip("torch")
+    model, ctx = chain(16), Context(target=TARGET)
+    how = PruneChannels(importance=importance).ranking
+    data = [Dataset.of_arrays(random_feeds(model, seed=n, batch=8)) for n in range(2)]
+    shared = [sensitivity(model, how, d, ctx) for d in data]
+    assert shared == [sensitivity(model, how, d, Context(target=TARGET)) for d in data]
 
 
 def test_a_limit_lies_between_ratios_in_proportion() -> None:
@@ -73,7 +84,7 @@ def test_no_group_loses_more_than_its_limit(tmp_path: Path) -> None:
     assert sum(kept.values()) == 32
 
 
-def test_limits_that_leave_too_little_tell_what_can_be_reached(tmp_path: Path) -> None:
+def test_limits_that_leave_too_little_are_reported_with_the_reachable_share(tmp_path: Path) -> None:
     path = tmp_path / "groups.json"
     path.write_text(json.dumps(FOUND.to_json()))
     with pytest.raises(OptionError, match="The least is 0"):

@@ -1,4 +1,4 @@
-"""Importance by gradients: what a channel's absence does to the loss, to first order."""
+"""Importance by gradients: first-order change of the loss without a channel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import random_feeds
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
 from trimtab.passes.pruning.structured.taylor import taylor
 
 
@@ -26,9 +26,9 @@ def linear(c: int = 6) -> Model:
 
 
 def scores_of(model: Model, data: Dataset) -> np.ndarray:
-    work = prepared(model.clone())
-    labels = label_channels(work)
-    return taylor(work, labels, data.bind(work), Context(target=TARGET))[labels.groups[0].classes]
+    work = prepare(model.clone())
+    graph = build_dependency_graph(work)
+    return taylor(work, graph, data.bind(work), Context(target=TARGET))[graph.groups[0].units]
 
 
 def test_without_labels_it_is_the_squared_change_of_the_outputs() -> None:
@@ -45,16 +45,16 @@ def test_without_labels_it_is_the_squared_change_of_the_outputs() -> None:
 def test_with_labels_it_is_the_change_of_the_cross_entropy() -> None:
     model = linear()
     rng = np.random.default_rng(0)
-    x, labels = rng.standard_normal((32, 4)).astype(np.float32), rng.integers(0, 5, 32)
+    x, targets = rng.standard_normal((32, 4)).astype(np.float32), rng.integers(0, 5, 32)
     w, v = (graphs.weights_of(model)[name].astype(np.float64) for name in "wv")
 
     def loss(scale: np.ndarray) -> float:
         logits = (x.astype(np.float64) @ w * scale) @ v
-        return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(32), labels]).mean())
+        return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(32), targets]).mean())
 
     step_size = 1e-5
     slopes = [(loss(1 + step_size * np.eye(6)[c]) - loss(np.ones(6))) / step_size for c in range(6)]
-    found = scores_of(model, Dataset.of_arrays({"x": x}, labels, batch=32))
+    found = scores_of(model, Dataset.of_arrays({"x": x}, targets, batch=32))
     np.testing.assert_allclose(found, np.square(slopes), rtol=1e-2, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The oracle holds for every operator: what is masked computes what is cut."""
+"""Verification for every operator: the masked model computes the same as the cut one."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ from hypothesis import strategies as st
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 from trimtab.passes.check import check_model
-from trimtab.passes.pruning.dependency.groups import Labels, label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import (
+    DependencyGraph,
+    build_dependency_graph,
+    prepare,
+)
 from trimtab.passes.pruning.structured.cut import cut
-from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, verification_error
 
 
-def some_of_each(labels: Labels, share: float, seed: int) -> list[int]:
+def some_of_each(graph: DependencyGraph, share: float, seed: int) -> list[int]:
     """A random part of the channels of each group, never all of them."""
     rng = np.random.default_rng(seed)
     return [
         int(c)
-        for group in labels.groups
+        for group in graph.groups
         for c in rng.choice(
-            group.classes,
-            min(round(len(group.classes) * share), len(group.classes) - 1),
+            group.units,
+            min(round(len(group.units) * share), len(group.units) - 1),
             replace=False,
         )
     ]
 
 
-def prove(model: Model, share: float, *, seed: int = 0, whole: bool = True) -> tuple[Labels, int]:
-    """Cut a random part of every group and hold it against the mask; labels and channels gone."""
-    copy = prepared(model.clone())
-    labels = label_channels(copy, whole=whole)
-    dead = some_of_each(labels, share, seed)
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
+def prove(
+    model: Model, share: float, *, seed: int = 0, whole: bool = True
+) -> tuple[DependencyGraph, int]:
+    """Cut a random part of every group and verify; return the graph and the number of units."""
+    copy = prepare(model.clone())
+    graph = build_dependency_graph(copy, whole=whole)
+    removed = some_of_each(graph, share, seed)
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
     check_model(copy, "cut")
-    assert oracle(masked, copy, seed=seed) <= TOLERANCE
-    return labels, len(dead)
+    assert verification_error(masked, copy, seed=seed) <= TOLERANCE
+    return graph, len(removed)
 
 
 cases = functools.cache(channel_cases.cases)
@@ -58,14 +64,14 @@ cases = functools.cache(channel_cases.cases)
 def test_cut_graph_computes_what_the_masked_one_does(
     name: str, channels: int, share: float, seed: int, whole: bool
 ) -> None:
-    labels, _ = prove(cases(channels)[name], share, seed=seed, whole=whole)
-    assert sum(len(group.classes) for group in labels.groups) > 1
+    graph, _ = prove(cases(channels)[name], share, seed=seed, whole=whole)
+    assert sum(len(group.units) for group in graph.groups) > 1
 
 
 @pytest.mark.parametrize("name", channel_cases.NAMES)
 def test_what_was_cut_can_be_cut_again(name: str) -> None:
     model = cases(16)[name]
     for seed in range(3):
-        labels, _ = prove(model, 0.2, seed=seed)
-        model = Model(labels.trace.model, name=name)
+        graph, _ = prove(model, 0.2, seed=seed)
+        model = Model(graph.trace.model, name=name)
     build_session(model)

@@ -1,4 +1,4 @@
-"""How many channels stay: kernels' blocks, budgets, measured tables, whole branches."""
+"""Widths that pruning chooses: kernel blocks, budgets, measured tables, whole branches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, random_feeds, run, with_outputs
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
-from trimtab.passes.pruning.structured import latency_table as channel_latency
-from trimtab.passes.pruning.structured.budget import Budget, Curve, Layer
-from trimtab.passes.pruning.structured.layer_benchmark import alone
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
+from trimtab.passes.pruning.structured.budget import ChannelBudget, LossCurve, PrunableLayer
+from trimtab.passes.pruning.structured.layer_benchmark import layer_at, layer_model
+from trimtab.passes.pruning.structured.layer_timer import TIMES
 
 
 class LayerClock:
@@ -42,7 +42,7 @@ class LayerClock:
         return Ratio(1.0, 0.9, 1.1)
 
 
-def test_macs_stay_below_the_share_that_is_asked() -> None:
+def test_macs_stay_below_the_wanted_share() -> None:
     for scope in ("global", "local"):
         notes = step(PruneChannels(macs=0.4, scope=scope, block=4)(chain(), context()))
         assert 0.2 < notes["macs"][1] / notes["macs"][0] <= 0.4
@@ -58,7 +58,7 @@ def test_narrow_layers_take_half_a_block_rather_than_nothing() -> None:
     assert [g["channels"] for g in notes["groups"]] == [[16, 8], [16, 8]]
 
 
-def test_a_block_that_is_given_is_strict() -> None:
+def test_an_explicit_block_is_strict() -> None:
     notes = step(PruneChannels(0.5, scope="local", block=16)(chain(16), context()))
     assert notes["groups"] == []
 
@@ -66,14 +66,14 @@ def test_a_block_that_is_given_is_strict() -> None:
 def test_the_last_step_is_the_one_that_loses_least() -> None:
     """A step that saves far more than is still wanted may be the better bargain, and not needed."""
 
-    def curve(*loss: float) -> Curve:
-        return Curve(np.arange(len(loss) - 1), np.array(loss))
+    def curve(*loss: float) -> LossCurve:
+        return LossCurve(np.arange(len(loss) - 1), np.array(loss))
 
-    groups: Any = [SimpleNamespace(classes=np.arange(2)), SimpleNamespace(classes=np.arange(2))]
+    groups: Any = [SimpleNamespace(units=np.arange(2)), SimpleNamespace(units=np.arange(2))]
     curves = [curve(0.0, 10.0, 11.0), curve(0.0, 3.0, 100.0)]
-    own = [Layer(number, (0,), ({number: 1},)) for number in range(2)]
+    own = [PrunableLayer(number, (0,), ({number: 1},)) for number in range(2)]
     costs = [{2: 200.0, 1: 100.0}, {2: 60.0, 1: 40.0}]
-    budget = Budget(groups, curves, [[1, 2], [1, 2]], own, lambda i, n: costs[i][n[0]])
+    budget = ChannelBudget(groups, curves, [[1, 2], [1, 2]], own, lambda i, n: costs[i][n[0]])
     budget.descend(245.0)
     assert budget.kept.tolist() == [2, 1]
     budget.descend(150.0)
@@ -90,7 +90,7 @@ def test_latency_is_chosen_on_the_measured_staircase() -> None:
     )
 
 
-def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path, monkeypatch) -> None:
+def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path) -> None:
     asked: list[int] = []
 
     class Counting(LayerClock):
@@ -101,14 +101,13 @@ def test_layers_that_an_earlier_run_timed_are_not_timed_again(tmp_path, monkeypa
     options = {"latency": 0.6, "importance": "l2", "cache": str(tmp_path / "layers.json")}
     results = []
     for _ in range(2):
-        monkeypatch.setattr(channel_latency, "_KNOWN", {})  # as a new process starts
         asked.clear()
         results.append(PruneChannels(**options)(chain(64), context(clock=Counting())))
     assert asked == [1, 2]  # the whole model to choose by, then before and after
     assert results[0].digest == results[1].digest
 
 
-def test_a_latency_that_no_width_reaches_tells_the_floor() -> None:
+def test_a_latency_that_no_width_reaches_is_refused_with_the_least() -> None:
     with pytest.raises(OptionError, match="The least is 0"):
         PruneChannels(latency=0.01, importance="l2")(chain(64), context(clock=LayerClock()))
 
@@ -136,7 +135,7 @@ def residual(c: int = 16) -> Model:
 
 
 @pytest.mark.parametrize("repair", ["none", "bias", "least_squares"])
-def test_a_whole_branch_may_go_where_this_is_asked(repair: str) -> None:
+def test_a_whole_branch_may_go_with_the_option(repair: str) -> None:
     model = residual()
     ctx = context(model)
     options = {"macs": 0.3, "repair": repair, "protect": ("conv_0",), "block": 16}
@@ -215,26 +214,27 @@ LAYERS = {
 @pytest.mark.parametrize("activation", ["uint8", "int8"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_alone_runs_in_int8(layer: str, activation: Any) -> None:
-    labels = label_channels(prepared(graphs.model_of(LAYERS[layer])))
-    cost = labels.trace.costs[0]
+    graph = build_dependency_graph(prepare(graphs.model_of(LAYERS[layer])))
+    cost = graph.trace.costs[0]
     point = [len(ids) for ids in cost.axes]
-    made = alone(labels.trace, cost, point, (activation, "int8"))
-    floating = alone(labels.trace, cost, point)
+    made = layer_at(graph.trace, cost, point, (activation, "int8"))
+    floating = layer_at(graph.trace, cost, point)
     assert made is not None
     assert floating is not None
     assert made.key != floating.key
-    model = made.model()
+    model = layer_model(made)
     assert [s.dtype.name for s in (*model.inputs, *model.outputs)] == [activation.upper()] * 2
     (array,) = run(build_session(model), random_feeds(model)).values()
-    (wanted,) = run(build_session(floating.model()), random_feeds(floating.model())).values()
+    reference = layer_model(floating)
+    (wanted,) = run(build_session(reference), random_feeds(reference)).values()
     assert array.size == wanted.size
 
 
 def test_a_product_of_two_tensors_has_no_int8_layer() -> None:
     text = "(float[N,4,8] a, float[N,8,4] b) => (float[N,4,4] y) { y = MatMul(a, b) }"
-    labels = label_channels(prepared(graphs.model_of(text)))
-    cost = labels.trace.costs[0]
-    made = alone(labels.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
+    graph = build_dependency_graph(prepare(graphs.model_of(text)))
+    cost = graph.trace.costs[0]
+    made = layer_at(graph.trace, cost, [len(ids) for ids in cost.axes], ("uint8", "int8"))
     assert made is None or made.integers is None
 
 
@@ -248,13 +248,12 @@ class Int8Clock(LayerClock):
         return [100.0 + t + 500.0 * a + r for t, a, r in zip(times, adds, rest, strict=True)]
 
 
-def test_for_int8_the_int8_layers_and_sums_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel_latency, "_KNOWN", {})
+def test_for_int8_the_int8_layers_and_sums_are_timed() -> None:
     model = residual()
     ctx = context(model, clock=Int8Clock())
     options = {"latency": 0.7, "precision": "int8", "branches": True, "protect": ("conv_0",)}
     after = PruneChannels(**options)(model, ctx)
-    timed = {name.split()[0] for _, name in channel_latency._KNOWN}
+    timed = {key[-1].split()[0] for key, _ in ctx.memo.items(TIMES)}
     assert {"uint8/int8", "uint8", "nothing"} <= timed
     assert graphs.ops(after).count("Add") < graphs.ops(model).count("Add")
     ratio = step(after)["latency_ratio"]

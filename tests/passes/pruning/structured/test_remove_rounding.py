@@ -10,7 +10,7 @@ import pytest
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.pruning.structured.unround import without_rounding
+from trimtab.passes.pruning.structured.remove_rounding import without_rounding
 
 
 def chain(count: str, axis: str = "") -> Model:

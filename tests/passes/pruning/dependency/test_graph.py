@@ -1,4 +1,4 @@
-"""Labels: what is pinned and why, what the table of operators must not get wrong."""
+"""Dependency graph: groups, pinned channels with reasons, wrong rules that are found."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ import pytest
 from shared_data import shared
 
 from trimtab.core.model import Model
-from trimtab.passes.pruning.dependency import rules as labels_rules
-from trimtab.passes.pruning.dependency.groups import Labels, label_channels, prepared
+from trimtab.passes.pruning.dependency import rules
+from trimtab.passes.pruning.dependency.graph import (
+    DependencyGraph,
+    build_dependency_graph,
+    prepare,
+)
 from trimtab.passes.pruning.dependency.tracer import components
 from trimtab.passes.pruning.structured.cut import cut
-from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, verification_error
 
 
-def labels_of(model: Model, **options) -> Labels:
-    return label_channels(prepared(model.clone()), **options)
+def graph_of(model: Model, **options) -> DependencyGraph:
+    return build_dependency_graph(prepare(model.clone()), **options)
 
 
 def widths(model: Model, **options) -> dict[str, tuple[int, int]]:
-    """Classes of each group and channels of one class."""
-    return {g.name: (len(g.classes), g.width) for g in labels_of(model, **options).groups}
+    """Units of each group and channels of one unit."""
+    return {g.name: (len(g.units), g.width) for g in graph_of(model, **options).groups}
 
 
 def reasons(model: Model) -> str:
-    return "; ".join(f"{w}: {r}" for _, w, r in labels_of(model).trace.pins)
+    return "; ".join(f"{w}: {r}" for _, w, r in graph_of(model).trace.pins)
 
 
-def test_components_are_the_smallest_label_of_a_chain() -> None:
+def test_components_are_the_smallest_id_of_a_chain() -> None:
     order = np.random.default_rng(0).permutation(1000)
     edges = [(order[:-1], order[1:])]
     assert not components(1000, edges).any()
@@ -58,8 +62,8 @@ def test_groups_of_a_normalisation_go_whole() -> None:
 
 
 def test_tied_weights_lose_the_same() -> None:
-    labels = labels_of(channel_cases.cases(8)["tied embedding"])
-    assert [len(g.classes) for g in labels.groups] == [8]
+    graph = graph_of(channel_cases.cases(8)["tied embedding"])
+    assert [len(g.units) for g in graph.groups] == [8]
 
 
 @pytest.mark.parametrize(
@@ -121,35 +125,35 @@ def test_queries_that_share_keys_pin_attention() -> None:
 @pytest.mark.parametrize(
     ("case", "op"), [("channel shuffle", "Transpose"), ("depth to space", "DepthToSpace")]
 )
-def test_the_oracle_finds_labels_that_are_off_by_a_permutation(
+def test_verification_finds_channels_in_a_wrong_order(
     case: str, op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a rule that forgets the order of channels does is found, not passed over."""
-    rule = labels_rules.RULES[op]
+    """A rule that ignores the order of channels does not go unnoticed."""
+    rule = rules.RULES[op]
 
     def shifted(trace, node):
         rule(trace, node)
         axes = [None if ids is None else np.roll(ids, 1) for ids in trace._axes[node.outputs[0]]]
         trace.set(node.outputs[0], axes)
 
-    monkeypatch.setitem(labels_rules.RULES, op, shifted)
-    copy = prepared(channel_cases.cases(16)[case].clone())
-    labels = label_channels(copy, whole=False)
-    dead = [int(g.classes[0]) for g in labels.groups if len(g.classes) > 1]
-    assert dead
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) > 100 * TOLERANCE
+    monkeypatch.setitem(rules.RULES, op, shifted)
+    copy = prepare(channel_cases.cases(16)[case].clone())
+    graph = build_dependency_graph(copy, whole=False)
+    removed = [int(g.units[0]) for g in graph.groups if len(g.units) > 1]
+    assert removed
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) > 100 * TOLERANCE
 
 
-def test_the_oracle_finds_softmax_taken_for_elementwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(labels_rules.RULES, "Softmax", labels_rules.RULES["Relu"])
-    copy = prepared(channel_cases.image("b = Softmax<axis=1>(a)", "c=8;").clone())
-    labels = label_channels(copy)
-    dead = [int(labels.groups[0].classes[0])]
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) > 100 * TOLERANCE
+def test_verification_finds_softmax_taken_for_elementwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rules.RULES, "Softmax", rules.RULES["Relu"])
+    copy = prepare(channel_cases.image("b = Softmax<axis=1>(a)", "c=8;").clone())
+    graph = build_dependency_graph(copy)
+    removed = [int(graph.groups[0].units[0])]
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) > 100 * TOLERANCE
 
 
 def materialised(model: Model, seed: int = 0) -> Model:
@@ -175,20 +179,20 @@ def materialised(model: Model, seed: int = 0) -> Model:
 
 
 def proved(model: Model, share: float) -> int:
-    copy = prepared(model.clone())
-    labels = label_channels(copy)
+    copy = prepare(model.clone())
+    graph = build_dependency_graph(copy)
     rng = np.random.default_rng(0)
-    dead = [
+    removed = [
         int(c)
-        for g in labels.groups
+        for g in graph.groups
         for c in rng.choice(
-            g.classes, min(int(len(g.classes) * share), len(g.classes) - 1), replace=False
+            g.units, min(int(len(g.units) * share), len(g.units) - 1), replace=False
         )
     ]
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
-    assert oracle(masked, copy) <= TOLERANCE
-    return len(dead)
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) <= TOLERANCE
+    return len(removed)
 
 
 LIGHT = onnx.__path__[0] + "/backend/test/data/light/light_{}.onnx"

@@ -1,8 +1,8 @@
-"""A quantized model as the float function that it rounds: what an oracle can compare.
+"""A quantized model without its rounding, which verification can compare.
 
 Two equal sums that are added up in different orders differ in the last bit, and now and then one
-is rounded up and the other down: a whole step apart, which no tolerance of floats allows. Where
-nothing is rounded, equal functions give equal numbers again.
+is rounded up and the other down: a whole quantization step apart, which no float tolerance allows.
+Without rounding, equal functions give equal numbers again.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-from ...graph.constants import constant_array, is_constant
+from ...graph.constants import is_constant
 from ...graph.edit import add_constant
+from ..dependency.records import constant_input
 
 
 def without_rounding(model: Model) -> Model:
-    """A copy in which activations that are quantized and at once dequantized are only scaled.
+    """Return a copy in which activations that are quantized and dequantized are only scaled.
 
-    Scales stay where they are, along their axis, since what a channel loses they lose too. A model
-    without such pairs is returned as it is.
+    Scales stay in place, along their axis, since they lose the same channels. A model without such
+    pairs is returned as it is.
     """
     if not any(_is_pair(node) for node in model.graph):
         return model
     copy = model.clone()
-    ShapeInferencePass()(copy.ir)  # scales along an axis want the rank, which a mask leaves open
+    ShapeInferencePass()(copy.ir)  # scales along an axis need the rank, which a mask leaves open
     for node in list(copy.graph):
         if not _is_pair(node):
             continue
@@ -47,7 +48,7 @@ def without_rounding(model: Model) -> Model:
 
 
 def _is_pair(node: ir.Node) -> bool:
-    """Whether it quantizes an activation that all its readers dequantize."""
+    """Return whether a node quantizes an activation that all its readers dequantize."""
     if node.op_type != "QuantizeLinear" or node.domain not in {"", "ai.onnx"}:
         return False
     source, result = node.inputs[0], node.outputs[0]
@@ -58,26 +59,24 @@ def _is_pair(node: ir.Node) -> bool:
 
 
 def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
-    """The scale of a node, laid out along its axis; None where that cannot be told."""
-    given = node.inputs[1]
-    array = None if given is None else constant_array(given)
-    if array is None or given is None or "block_size" in node.attributes:
+    """Return the scale of a node, shaped along its axis; None where it is not known."""
+    value, array = node.inputs[1], constant_input(node, 1)
+    if array is None or value is None or "block_size" in node.attributes:
         return None
     if array.size == 1:
-        return add_constant(model, array.reshape(()), f"{given.name}_unrounded")
+        return add_constant(model, array.reshape(()), f"{value.name}_unrounded")
     if rank is None:
         return None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    spread = [1] * rank
-    spread[axis] = -1
-    return add_constant(model, array.reshape(spread), f"{given.name}_unrounded")
+    shape = [1] * rank
+    shape[node.attributes.get_int("axis", 1)] = -1
+    return add_constant(model, array.reshape(shape), f"{value.name}_unrounded")
 
 
 def _insert(
     model: ir.Model, before: ir.Node, op: str, first: ir.Value | None, second: ir.Value | None
 ) -> ir.Value:
     name = f"trimtab_unrounded_{model.graph.num_nodes()}"
-    made = ir.node(op, [first, second], name=name)
-    made.outputs[0].name = name
-    model.graph.insert_before(before, made)
-    return made.outputs[0]
+    new_node = ir.node(op, [first, second], name=name)
+    new_node.outputs[0].name = name
+    model.graph.insert_before(before, new_node)
+    return new_node.outputs[0]

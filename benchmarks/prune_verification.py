@@ -1,12 +1,12 @@
-"""Pruning is right on real graphs: each network at 30% and 50%, held against its masked self.
+"""Verification of pruning on real graphs: each network at 30% and 50% against its masked copy.
 
 A random part of the channels of every group goes, heads and groups whole and then narrowed. The
-cut model must compute what the uncut one does with those channels zeroed, to 1e-5 of its output.
-In the light networks of the onnx wheel all channels are alike, so there shapes are proved only;
-the tests give some of them random weights. What stays is listed with the reason where --verbose
-asks for it.
+cut model must compute the same as the uncut one with those channels set to zero, to 1e-5 of its
+output. In the light networks of the onnx wheel all channels are alike, so only shapes are verified;
+the tests give some of them random weights. --verbose lists the operators whose channels stay, with
+the reasons.
 
-    python benchmarks/prune_oracle.py [--only resnet unet] [--verbose]
+    python benchmarks/prune_verification.py [--only resnet unet] [--verbose]
 
 Data: the folder that TRIMTAB_SHARED names, else `shared` beside the checkout.
 """
@@ -21,30 +21,34 @@ from prune_networks import NETWORKS
 
 from trimtab.core.model import Model
 from trimtab.passes.check import check_model
-from trimtab.passes.pruning.dependency.groups import label_channels, prepared
+from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
 from trimtab.passes.pruning.structured.cut import cut
-from trimtab.passes.pruning.structured.report import declined_of
-from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, oracle
+from trimtab.passes.pruning.structured.report import declined_operators
+from trimtab.passes.pruning.structured.verify import TOLERANCE, mask, verification_error
 
 SHARES = (0.3, 0.5)
 
 
 def prove(model: Model, share: float, *, whole: bool, verbose: bool) -> tuple[float, int, int]:
-    """Largest relative difference, channels that went, operators whose channels all stay."""
-    copy = prepared(model.clone())
-    labels = label_channels(copy, whole=whole)
+    """Cut and verify a model.
+
+    Returns:
+        Largest relative difference, channels that went, operators whose channels all stay.
+    """
+    copy = prepare(model.clone())
+    graph = build_dependency_graph(copy, whole=whole)
     rng = np.random.default_rng(0)
-    dead: list[int] = []
-    for group in labels.groups:
-        count = min(round(len(group.classes) * share), len(group.classes) - 1)
-        dead.extend(map(int, rng.choice(group.classes, count, replace=False)))
-    declined = declined_of(labels)
+    removed: list[int] = []
+    for group in graph.groups:
+        count = min(round(len(group.units) * share), len(group.units) - 1)
+        removed.extend(map(int, rng.choice(group.units, count, replace=False)))
+    declined = declined_operators(graph)
     for line in declined if verbose else ():
         print(f"    {line.node}: {line.reason}")
-    masked = mask(copy, labels, dead)
-    cut(labels, dead)
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
     check_model(copy, "after the cut")
-    return oracle(masked, copy), len(dead), len(declined)
+    return verification_error(masked, copy), len(removed), len(declined)
 
 
 def main() -> None:
