@@ -17,8 +17,6 @@ from .queries import attr, input_at, is_onnx_op, node_label
 
 #: Operators with prunable weights, and the inputs that these may be.
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1, 0)}
-#: Old name of `node_label`, which new code imports from `queries`.
-label = node_label
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trimtab.core.model import Model
 
 from ...graph.concrete_shapes import Shapes, concrete_shapes
-from ...graph.weights import label as node_label
+from ...graph.queries import node_label
 from .records import ChannelMask, Operand
 from .rules import rule_of
 from .tracer import Trace, components

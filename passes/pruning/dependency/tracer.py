@@ -22,7 +22,7 @@ from trimtab.core.data import Array
 
 from ...graph.concrete_shapes import Shapes
 from ...graph.constants import can_cut, captured, constant_array, constant_shape, is_constant
-from ...graph.weights import label as node_label
+from ...graph.queries import node_label
 from .records import Axes, ConstantUse, Cost, GraphUpdate, Ids, OpaqueError, Operand, OperatorSite
 
 #: A shared initializer of at least this many elements stays shared: all its uses lose the same.

@@ -16,7 +16,7 @@ from trimtab.core.errors import OptionError, unknown
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model
 
-from ...graph.weights import label as node_label
+from ...graph.queries import node_label
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
 from .data_importance import least_squares, mean_output

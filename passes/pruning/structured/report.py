@@ -13,7 +13,7 @@ from trimtab.core.model import Model
 
 from ...base import Declined
 from ...graph.constants import constant_shape, is_constant
-from ...graph.weights import label as node_label
+from ...graph.queries import node_label
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import Ids
 from .plan import PruningPlan
