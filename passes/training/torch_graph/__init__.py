@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .training import train_graph
     from .weights import write_back
 
-_MODULES = {
+_HOMES = {
     "TorchGraph": "module",
     "round_softly": "rounding",
     "to_module": "module",
@@ -32,9 +32,9 @@ __all__ = ["TorchGraph", "round_softly", "to_module", "train_graph", "write_back
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_load(_MODULES[name]), name)
+    return getattr(_load(_HOMES[name]), name)
 
 
 def _load(module: str) -> Any:

@@ -1,4 +1,4 @@
-"""Finetune: what pruning and rounding cost comes back, and what it refuses."""
+"""Finetune: recovery from pruning and rounding, and refused inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a teacher said, kept on disk."""
+"""Teacher outputs in a disk cache."""
 
 from __future__ import annotations
 
