@@ -17,9 +17,9 @@ import numpy as np
 import onnx_ir as ir
 from finetune_data import cifar, network, top1
 from finetune_runs import by_seed, limit_time, parser_of, say, spread, timed_fields, train
-from numpy.typing import NDArray
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
@@ -27,7 +27,6 @@ from trimtab.passes import QuantizeStatic, RoundWeights, Simplify
 from trimtab.passes.training.torch_graph import to_module
 from trimtab.passes.training.torch_graph.roles import QuantizationParameters
 
-Array = NDArray[np.float32]
 #: Largest integer of 4 bits; rounding leaves out -8, so that the range is symmetric.
 LARGEST = 7
 #: Shares of the largest magnitude to try as the end of the range.
@@ -69,7 +68,7 @@ def four_bits(model: Model, *, ends: bool, search: bool) -> Model:
     return made
 
 
-def scales(rows: Array, *, search: bool) -> Array:
+def scales(rows: Floats32, *, search: bool) -> Floats32:
     """Return the scale of each channel: (C, weights) -> (C,)."""
     ends = np.abs(rows).max(axis=1).clip(1e-8)
     if not search:

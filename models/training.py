@@ -22,8 +22,8 @@ from torch.nn import functional
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.progress import Progress, Silent
 
-Array = NDArray[Any] | Tensor
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+ArrayOrTensor = NDArray[Any] | Tensor
+AugmentFunction = Callable[[Tensor, torch.Generator], Tensor]
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -82,11 +82,11 @@ class Training:
 
 def train(
     network: N,
-    inputs: Array,
-    labels: Array,
+    inputs: ArrayOrTensor,
+    labels: ArrayOrTensor,
     recipe: Training | None = None,
     *,
-    augment: Augment | None = None,
+    augment: AugmentFunction | None = None,
     progress: Progress | None = None,
 ) -> N:
     """Train a classifier in place on data that fits in memory.
@@ -162,7 +162,7 @@ def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(chosen.to(images.device), images.flip(-1), images)
 
 
-def _pairs(inputs: Array, labels: Array) -> tuple[Tensor, Tensor]:
+def _pairs(inputs: ArrayOrTensor, labels: ArrayOrTensor) -> tuple[Tensor, Tensor]:
     x, y = torch.as_tensor(inputs), torch.as_tensor(labels)
     if len(x) == 0 or len(x) != len(y):
         raise DataError(

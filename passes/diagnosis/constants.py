@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-Value = ir.Value | None
+OptionalValue = ir.Value | None
 
 _COUNTER = itertools.count()
 
@@ -27,7 +27,7 @@ def add_initializer(graph: ir.Graph, base: str, array: Any) -> ir.Value:
     return value
 
 
-def array_of(value: Value) -> NDArray[np.generic] | None:
+def array_of(value: OptionalValue) -> NDArray[np.generic] | None:
     """Return the array of a constant, None for any other value."""
     if value is None:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .constants import Value, fresh_name
+from .constants import OptionalValue, fresh_name
 from .expand_rules import RULES
 from .qdq_writer import QuantizedTensor, insert_dequantize, scales_of
 
@@ -69,7 +69,7 @@ def _move_floats(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type not in MOVES:
             continue
-        pair: tuple[Value, Value] | None = None
+        pair: tuple[OptionalValue, OptionalValue] | None = None
         for index, value in enumerate(node.inputs):
             producer = value.producer() if value is not None else None
             if producer is not None and producer.op_type == "QuantizeLinear":
@@ -82,7 +82,7 @@ def _move_floats(graph: ir.Graph) -> None:
 
 
 def _requantize(
-    graph: ir.Graph, node: ir.Node, output: ir.Value, pair: tuple[Value, Value]
+    graph: ir.Graph, node: ir.Node, output: ir.Value, pair: tuple[OptionalValue, OptionalValue]
 ) -> None:
     uses, was_output = list(output.uses()), output.is_graph_output()
     quantize = ir.node("QuantizeLinear", [output, *pair])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .constants import Value, add_initializer, array_of, fresh_name, unpack_nbits
+from .constants import OptionalValue, add_initializer, array_of, fresh_name, unpack_nbits
 from .qdq_writer import (
     QuantizedTensor,
     insert_dequantize,
@@ -30,7 +30,7 @@ _UNARY = {
 _BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 
 
-def _product_of_scales(graph: ir.Graph, name: str, *scales: Value) -> ir.Value | None:
+def _product_of_scales(graph: ir.Graph, name: str, *scales: OptionalValue) -> ir.Value | None:
     """Return the scale of an int32 bias: that of the data times that of the weight."""
     arrays = [array_of(scale) for scale in scales]
     if any(array is None for array in arrays):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .constants import Value, fresh_name
+from .constants import OptionalValue, fresh_name
 
 #: Attributes that only integer operators have.
 _OWN = frozenset({"channels_last", "opset"})
@@ -17,9 +17,9 @@ _OWN = frozenset({"channels_last", "opset"})
 class QuantizedTensor:
     """Quantized tensor: integers, scale and zero point."""
 
-    value: Value
-    scale: Value
-    zero: Value
+    value: OptionalValue
+    scale: OptionalValue
+    zero: OptionalValue
     axis: int | None = None
 
 
@@ -29,7 +29,7 @@ def quantized_input(node: ir.Node, start: int, axis: int | None = None) -> Quant
     return QuantizedTensor(value, scale, zero, axis)
 
 
-def scales_of(node: ir.Node) -> tuple[Value, Value]:
+def scales_of(node: ir.Node) -> tuple[OptionalValue, OptionalValue]:
     """Return scale and zero point of a quantizer."""
     return node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
 
@@ -51,7 +51,7 @@ def replace_by_float_operator(
     node: ir.Node,
     op: str,
     inputs: Sequence[QuantizedTensor],
-    output: tuple[Value, Value] | None,
+    output: tuple[OptionalValue, OptionalValue] | None,
     bias: QuantizedTensor | None = None,
 ) -> None:
     """Replace an integer operator by the float operator with its Q and DQ."""

@@ -12,7 +12,7 @@ from trimtab.core.data import Array
 from trimtab.core.errors import DataError, ModelError
 
 Values = Mapping[str, Tensor]
-Pairs = Sequence[tuple[str, str]]
+NamePairs = Sequence[tuple[str, str]]
 
 
 class Loss(nn.Module):
@@ -26,7 +26,11 @@ class Loss(nn.Module):
     """
 
     def __init__(
-        self, terms: Mapping[str, float], temperature: float, outputs: Pairs, features: Pairs
+        self,
+        terms: Mapping[str, float],
+        temperature: float,
+        outputs: NamePairs,
+        features: NamePairs,
     ) -> None:
         super().__init__()
         self.terms, self.temperature = dict(terms), temperature

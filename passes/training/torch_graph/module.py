@@ -13,7 +13,7 @@ from trimtab.core.model import Model
 
 from .operators import Mode
 from .ops_quantize import spread
-from .ops_values import to_tensor
+from .ops_values import initializer_tensor
 from .plan import NOTHING, ExecutionPlan, ExecutionStep, make_plan
 from .roles import TrainableWeight, find_trainable_weights
 
@@ -155,29 +155,18 @@ def _execute(step: ExecutionStep, values: list[Any], device: torch.device) -> No
 
 def _initial(model: Model, weights: Mapping[str, TrainableWeight]) -> dict[str, Tensor]:
     """Return the initial values of weights; integers are dequantized."""
-    initializers = model.graph.initializers
     made = {}
     for name, weight in weights.items():
-        tensor = initializers[name].const_value
-        assert tensor is not None
-        value = to_tensor(tensor)
-        if weight.qparams is not None:
-            qparams = weight.qparams
-            scale = _constant(model, qparams.scale)
+        value, qparams = initializer_tensor(model, name), weight.qparams
+        if qparams is not None:
+            scale = initializer_tensor(model, qparams.scale)
             value = value.to(scale.dtype)
             if qparams.zero is not None:
-                value = value - spread(
-                    _constant(model, qparams.zero), value, qparams.axis, qparams.block
-                )
+                zero = initializer_tensor(model, qparams.zero)
+                value = value - spread(zero, value, qparams.axis, qparams.block)
             value = value * spread(scale, value, qparams.axis, qparams.block)
         made[name] = value
     return made
-
-
-def _constant(model: Model, name: str) -> Tensor:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return to_tensor(tensor)
 
 
 def _escaped(name: str) -> str:

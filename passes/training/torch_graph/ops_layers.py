@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .operators import NodeSpec, Run, op
-from .padding import PaddedWindow, even, pad
+from .padding import PaddedWindow, even, function_of_rank, pad
 
-_CONV = (None, functional.conv1d, functional.conv2d, functional.conv3d)
+_CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (
-    None,
     functional.conv_transpose1d,
     functional.conv_transpose2d,
     functional.conv_transpose3d,
 )
-
-
-def _function_of_rank(functions: Sequence[Any], rank: int, spec: NodeSpec) -> Any:
-    if not 0 < rank < len(functions):
-        raise spec.refuse(f"{rank} spatial axes")
-    return functions[rank]
 
 
 @op("Conv")
@@ -45,9 +37,8 @@ def conv(spec: NodeSpec) -> Run:
                 (0,) * len(strides),
                 (1,) * len(strides),
             )
-        function = _function_of_rank(_CONV, w.ndim - 2, spec)
-        out: Tensor = function(x, w, b, strides, sides, window.dilations, group)
-        return out
+        function = function_of_rank(_CONV, w.ndim - 2, spec)
+        return function(x, w, b, strides, sides, window.dilations, group)
 
     return run
 
@@ -77,8 +68,8 @@ def conv_transpose(spec: NodeSpec) -> Run:
             for i, size in enumerate(x.shape[2:])
         ]
         cuts = _crops(spec, window, x.shape[2:], sizes)
-        function = _function_of_rank(_TRANSPOSED, n, spec)
-        out: Tensor = function(x, w, None, window.strides, 0, 0, group, window.dilations)
+        function = function_of_rank(_TRANSPOSED, n, spec)
+        out = function(x, w, None, window.strides, 0, 0, group, window.dilations)
         # `output_padding` is further elements at the end, which may lie beyond the full result.
         out = pad(out, tuple((-cut[0], added[i] - cut[1]) for i, cut in enumerate(cuts)))
         return out if b is None else out + b.view(-1, *(1,) * n)

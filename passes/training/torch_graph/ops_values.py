@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trimtab.core.model import Model
+
 from .operators import NodeSpec, Run, op
 
 DTYPES: dict[int, torch.dtype] = {
@@ -34,6 +36,13 @@ def to_tensor(tensor: ir.TensorProtocol) -> Tensor:
     if tensor.dtype not in DTYPES:
         return torch.from_numpy(array.astype("int32"))
     return torch.from_numpy(array.copy(order="C"))
+
+
+def initializer_tensor(model: Model, name: str) -> Tensor:
+    """Convert an initializer to torch."""
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return to_tensor(tensor)
 
 
 @op("Constant")

@@ -18,14 +18,8 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: Fields that say for how long and where a model is trained, not to what.
 _ENVIRONMENT = frozenset(
     {
-        "resume",
-        "checkpoint",
-        "checkpoint_minutes",
-        "data",
-        "teacher",
-        "time",
-        "threads",
-        "cache",
+        *("data", "teacher", "time", "threads", "cache"),
+        *("checkpoint", "checkpoint_minutes", "resume"),
     }
 )
 

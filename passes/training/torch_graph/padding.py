@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .operators import NodeSpec
 
-Pairs = tuple[tuple[int, int], ...]
+AxisPadding = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PaddedWindow:
         """Return the extent of the dilated kernel along an axis."""
         return (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
-    def pairs(self, sizes: Sequence[int]) -> Pairs:
+    def pairs(self, sizes: Sequence[int]) -> AxisPadding:
         """Return the padding (before, after) of each axis of an input of these sizes."""
         n = len(self.kernel)
         if self.auto == "VALID":
@@ -67,7 +67,7 @@ class PaddedWindow:
         small, large = total // 2, total - total // 2
         return (small, large) if self.auto == "SAME_UPPER" else (large, small)
 
-    def overhang(self, sizes: Sequence[int], pairs: Pairs) -> tuple[int, ...]:
+    def overhang(self, sizes: Sequence[int], pairs: AxisPadding) -> tuple[int, ...]:
         """Return the elements that the last window reaches beyond the padded end, by axis."""
         beyond = []
         for axis, (size, (before, after)) in enumerate(zip(sizes, pairs, strict=True)):
@@ -80,16 +80,25 @@ class PaddedWindow:
         return tuple(beyond)
 
 
-def even(pairs: Pairs) -> tuple[int, ...] | None:
+def even(pairs: AxisPadding) -> tuple[int, ...] | None:
     """Return the padding of each axis where both sides are equal and none is negative."""
     if all(before == after >= 0 for before, after in pairs):
         return tuple(before for before, _ in pairs)
     return None
 
 
-def pad(x: Tensor, pairs: Pairs, value: float = 0.0) -> Tensor:
+def pad(x: Tensor, pairs: AxisPadding, value: float = 0.0) -> Tensor:
     """Pad the last axes; torch counts them from the last to the first."""
     if not any(side for pair in pairs for side in pair):
         return x
     flat = [side for pair in reversed(pairs) for side in pair]
     return functional.pad(x, flat, value=value)
+
+
+def function_of_rank(
+    functions: Sequence[Callable[..., Tensor]], rank: int, spec: NodeSpec
+) -> Callable[..., Tensor]:
+    """Return the function for a number of spatial axes, from one on."""
+    if not 0 < rank <= len(functions):
+        raise spec.refuse(f"{rank} spatial axes")
+    return functions[rank - 1]

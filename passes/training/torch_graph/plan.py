@@ -259,12 +259,10 @@ class _Planner:
 
     def _free(self) -> None:
         """Free each slot after its last use."""
-        kept = {slot for _, slot, _ in self.result.results} | {NOTHING}
-        kept |= (
-            set(self.result.weights.values()) | set(self.result.fixed) | set(self.result.constants)
-        )
-        seen = set(kept)
-        for step in reversed(self.result.steps):
+        plan = self.result
+        seen = {NOTHING, *plan.weights.values(), *plan.fixed, *plan.constants}
+        seen |= {slot for _, slot, _ in plan.results}
+        for step in reversed(plan.steps):
             last = [s for s in dict.fromkeys((*step.inputs, *step.outputs)) if s not in seen]
             seen.update(last)
             step.free = tuple(last)

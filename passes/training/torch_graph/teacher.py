@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
@@ -19,14 +19,11 @@ from trimtab.core.ort.session import SessionConfig, build_session, run, with_out
 from .augment import UNAUGMENTED, Augment
 from .batches import DrawnBatch
 from .intermediate_outputs import tensor_named
+from .losses import NamePairs
 from .module import to_module
 from .teacher_cache import TeacherCache
 
-if TYPE_CHECKING:
-    from trimtab.core.dataset import Dataset
-
 TeacherFunction = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-Pairs = list[tuple[str, str]]
 #: Bytes of teacher outputs for validation items kept in memory; they never change.
 _MEMORY_BYTES = 256 << 20
 
@@ -98,7 +95,7 @@ def open_cache(
     return TeacherCache(Path(folder), key, data.source.count, say)
 
 
-def match_outputs(student: Model, teacher: Model, match: str) -> Pairs:
+def match_outputs(student: Model, teacher: Model, match: str) -> NamePairs:
     """Match the student's and the teacher's outputs, by name or by order.
 
     Raises:
@@ -117,7 +114,7 @@ def match_outputs(student: Model, teacher: Model, match: str) -> Pairs:
     )
 
 
-def match_inputs(student: Model, teacher: Model, match: str) -> Pairs:
+def match_inputs(student: Model, teacher: Model, match: str) -> NamePairs:
     """Match the student's and the teacher's inputs, by name or by order.
 
     Raises:
@@ -148,14 +145,18 @@ def match_inputs(student: Model, teacher: Model, match: str) -> Pairs:
     return [(a.name, b.name) for a, b in pairs]
 
 
-def match_features(features: Sequence[str], student: Model, teacher: Model) -> Pairs:
+def match_features(features: Sequence[str], student: Model, teacher: Model) -> NamePairs:
     """Match intermediate outputs, each named by tensor, node or submodule."""
     pairs = [(mine, theirs or mine) for mine, _, theirs in (f.partition("=") for f in features)]
     return [(tensor_named(student, mine), tensor_named(teacher, theirs)) for mine, theirs in pairs]
 
 
 def teacher_function(
-    teacher: Model, intermediate: Sequence[str], inputs: Pairs, device: torch.device, threads: int
+    teacher: Model,
+    intermediate: Sequence[str],
+    inputs: NamePairs,
+    device: torch.device,
+    threads: int,
 ) -> TeacherFunction:
     """Return a function that runs the teacher: in onnxruntime on the CPU, else in torch.
 
@@ -174,9 +175,8 @@ def teacher_function(
                 return module.run({theirs: feeds[mine] for mine, theirs in inputs})
 
         return on_device
-    session = build_session(
-        with_outputs(teacher, intermediate), SessionConfig(threads=max(threads, 1))
-    )
+    config = SessionConfig(threads=max(threads, 1))
+    session = build_session(with_outputs(teacher, intermediate), config)
 
     def on_cpu(feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         arrays = {t: np.ascontiguousarray(feeds[m].numpy()) for m, t in inputs}

@@ -145,16 +145,17 @@ class TrainingRun:
         self, terms: dict[str, float], threads: int
     ) -> tuple[Loss, TeacherOutputs | None]:
         """Return the loss and what runs the teacher; a loss of labels alone needs none."""
-        options, outputs = self.options, [(o.name, o.name) for o in self.model.outputs]
+        options = self.options
         if set(terms) == {"ce"}:
+            outputs = [(o.name, o.name) for o in self.model.outputs]
             return Loss(terms, options.temperature, outputs, self.features), None
-        outputs = match_outputs(self.model, self.teacher, options.match)
+        matched = match_outputs(self.model, self.teacher, options.match)
         compute = self._teacher_function(threads)
         features = [theirs for _, theirs in self.features]
         cache = open_cache(
             options.cache, self.teacher, self.data, features, self.augment, self.ctx.progress.say
         )
-        loss = Loss(terms, options.temperature, outputs, self.features)
+        loss = Loss(terms, options.temperature, matched, self.features)
         return loss, TeacherOutputs(compute, self.augment, cache, self.device)
 
     def _teacher_function(self, threads: int) -> TeacherFunction:

@@ -14,7 +14,7 @@ from trimtab.core.model import Model
 
 from .module import TorchGraph
 from .ops_quantize import spread
-from .ops_values import to_tensor
+from .ops_values import initializer_tensor
 from .roles import QuantizationParameters
 
 #: Largest bias: float32 does not represent the end of int32 exactly.
@@ -46,10 +46,10 @@ def write_back(model: Model, module: TorchGraph) -> Model:
 
 def _integers(model: Model, qparams: QuantizationParameters, tensor: Tensor) -> Tensor:
     """Compute clamp(round(w / s) + z), in the arithmetic of the module."""
-    scale = spread(_read(model, qparams.scale), tensor, qparams.axis, qparams.block)
+    scale = spread(initializer_tensor(model, qparams.scale), tensor, qparams.axis, qparams.block)
     q = torch.round(tensor.to(scale.dtype) / scale)
     if qparams.zero is not None:
-        q = q + spread(_read(model, qparams.zero), tensor, qparams.axis, qparams.block)
+        q = q + spread(initializer_tensor(model, qparams.zero), tensor, qparams.axis, qparams.block)
     return torch.clamp(q, qparams.low, qparams.high)
 
 
@@ -57,7 +57,7 @@ def _assign_bias(
     model: Model, value: ir.Value, qparams: QuantizationParameters, tensor: Tensor
 ) -> None:
     """Assign a bias in steps of input scale times weight scale, which integer kernels assume."""
-    old = _read(model, qparams.scale)
+    old = initializer_tensor(model, qparams.scale)
     scale = _product_of_scales(model, value)
     if scale is None or scale.numel() not in {1, old.numel()}:
         scale = old
@@ -73,12 +73,10 @@ def _product_of_scales(model: Model, bias: ir.Value) -> Tensor | None:
     """Return input scale times weight scale of the layer that a bias belongs to."""
     for dequantize, _ in bias.uses():
         for layer, _ in dequantize.outputs[0].uses():
-            steps = [_scale_of(model, v) for v in layer.inputs[:2]]
-            if layer.op_type in {"Conv", "ConvTranspose", "Gemm"} and all(
-                s is not None for s in steps
-            ):
-                first, second = steps
-                assert first is not None and second is not None  # noqa: PT018
+            if layer.op_type not in {"Conv", "ConvTranspose", "Gemm"}:
+                continue
+            first, second = (_scale_of(model, v) for v in layer.inputs[:2])
+            if first is not None and second is not None:
                 return first.reshape(-1) * second.reshape(-1)
     return None
 
@@ -89,13 +87,7 @@ def _scale_of(model: Model, value: ir.Value | None) -> Tensor | None:
     if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
         return None
     name = producer.inputs[1].name or ""
-    return _read(model, name) if name in model.graph.initializers else None
-
-
-def _read(model: Model, name: str) -> Tensor:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return to_tensor(tensor)
+    return initializer_tensor(model, name) if name in model.graph.initializers else None
 
 
 def _assign(value: ir.Value, tensor: Tensor) -> None:
