@@ -177,10 +177,10 @@ def _match_baseline(
 
 
 def _unswitched_note(switched: SwitchableModel) -> list[str]:
-    if not switched.left:
+    if not switched.unswitched:
         return []
-    named = ", ".join(switched.left[:4]) + (" ..." if len(switched.left) > 4 else "")
-    return [f"{len(switched.left)} integer operators are taken as they are: {named}"]
+    named = ", ".join(switched.unswitched[:4]) + (" ..." if len(switched.unswitched) > 4 else "")
+    return [f"{len(switched.unswitched)} integer operators are taken as they are: {named}"]
 
 
 def _with_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableModel:
@@ -188,7 +188,7 @@ def _with_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableM
     if not switched.layers:
         raise InputError(
             "has no quantizer that can be switched off"
-            + (f" (it has {', '.join(switched.left[:3])})" if switched.left else ""),
+            + (f" (it has {', '.join(switched.unswitched[:3])})" if switched.unswitched else ""),
             where=model.name,
             hint="Give the file as the quantizer wrote it, in Q/DQ or QOperator format",
         )

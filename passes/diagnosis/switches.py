@@ -41,14 +41,14 @@ class SwitchableModel:
     Attributes:
         model: model with a scalar bool input for each switch.
         layers: layers in graph order.
-        left: integer operators without a switch.
+        unswitched: integer operators without a switch.
         constants: number of rounded constants.
         matched: number of these that were found in the float model.
     """
 
     model: Model
     layers: tuple[DiagnosedLayer, ...]
-    left: tuple[str, ...]
+    unswitched: tuple[str, ...]
     constants: int
     matched: int
 
@@ -79,8 +79,8 @@ def add_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableMod
         matcher: finds constants in the float model; None leaves constants without switches.
     """
     copy = model.clone()
-    left = expand_to_qdq(copy.ir)
-    return _Builder(copy, matcher).build(left)
+    unswitched = expand_to_qdq(copy.ir)
+    return _Builder(copy, matcher).build(unswitched)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Builder:
         self.replaced: dict[ir.Value, ir.Value] = {}
         self.matched = self.constants = 0
 
-    def build(self, left: Sequence[str]) -> SwitchableModel:
+    def build(self, unswitched: Sequence[str]) -> SwitchableModel:
         chains = [
             quantizer_chain(node) for node in self.graph if node.op_type == "DequantizeLinear"
         ]
@@ -127,7 +127,7 @@ class _Builder:
                 self.graph.remove(node, safe=True)
         self.graph.sort()
         layers = tuple(self.layers[key] for key in keys)
-        return SwitchableModel(self.model, layers, tuple(left), self.constants, self.matched)
+        return SwitchableModel(self.model, layers, tuple(unswitched), self.constants, self.matched)
 
     def _layer(self, key: LayerKey) -> DiagnosedLayer:
         if key not in self.layers:

@@ -159,7 +159,7 @@ def test_a_sound_model_has_no_range_to_fix_and_its_sensitivities_add_up():
     assert found.samples == 32
 
 
-def test_a_relu_that_the_quantizer_dropped_is_no_error():
+def test_a_relu_that_the_quantizer_dropped_is_not_an_error():
     """Its convolution's float output is compared behind the Relu, as the integers are."""
     model = network()
     quantized = int8(model)
@@ -168,7 +168,7 @@ def test_a_relu_that_the_quantizer_dropped_is_no_error():
     assert one.alone < 1e-3
 
 
-def test_a_clip_that_the_quantizer_dropped_is_no_error():
+def test_a_clip_that_the_quantizer_dropped_is_not_an_error():
     model = graph(
         """g (float[N, 4, 8, 8] x) => (float[N, 8, 8, 8] y) {
           [one] a = Conv <pads = [1, 1, 1, 1]> (x, w1)

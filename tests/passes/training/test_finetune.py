@@ -1,4 +1,4 @@
-"""Finetune: recovery from pruning and rounding, and refused inputs."""
+"""Finetune: accuracy restored after pruning and rounding, and refused inputs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_pruned_network_comes_near_its_teacher_again_and_its_zeros_stay() -> N
     assert not np.array_equal(weights(after)["w1"], weights(pruned)["w1"])
 
 
-def test_what_the_pass_says_is_what_onnxruntime_computes() -> None:
+def test_the_reported_loss_is_what_onnxruntime_computes() -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     after = Finetune(teacher=teacher, **SHORT)(pruned, context())
@@ -129,7 +129,7 @@ def test_learns_from_labels_alone() -> None:
     assert best < before
 
 
-def test_labels_choose_the_divergence_of_classes_and_none_the_distance() -> None:
+def test_the_default_loss_is_kd_with_labels_and_mse_without() -> None:
     short = Finetune(steps=1)
     assert notes(short(graphs.cnn(), context(images(labels=True))))["loss"] == {"kd": 1.0}
     assert notes(short(graphs.cnn(), context()))["loss"] == {"mse": 1.0}
@@ -159,7 +159,7 @@ def test_each_way_to_train_improves(fields: dict[str, Any]) -> None:
     assert best < before
 
 
-def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
+def test_norms_that_trained_are_folded_by_default() -> None:
     teacher = graphs.cnn()
     how = Finetune(teacher=teacher, batch_norm="trained", epochs=1, batch=16)
     assert "BatchNormalization" not in graphs.ops(how(teacher, context()))
@@ -167,7 +167,7 @@ def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
     assert "BatchNormalization" in graphs.ops(Finetune(steps=1)(teacher, context()))
 
 
-def test_what_the_teacher_said_is_kept_and_changes_nothing(tmp_path: Path) -> None:
+def test_cached_teacher_outputs_change_nothing(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     how = Finetune(teacher=teacher, augment="both", views=2, **SHORT | {"epochs": 3})
@@ -259,14 +259,14 @@ def test_features_are_named_by_tensor_by_node_or_by_submodule() -> None:
         nowhere(student, context())
 
 
-def test_the_given_weights_stay_where_nothing_does_better() -> None:
+def test_the_initial_weights_stay_where_nothing_does_better() -> None:
     model = graphs.cnn()
     after = Finetune(epochs=1, batch=16)(model, context())
     assert notes(after)["best_step"] == 0
     np.testing.assert_array_equal(weights(after)["w1"], weights(model)["w1"])
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_batch() -> None:
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch() -> None:
     pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
     how = Finetune(teacher=graphs.cnn(), optimizer="sgd", learning_rate=1e12, clip=0, epochs=9)
     after = how.with_fields(batch=16, warmup=0.0)(pruned, context())
@@ -280,7 +280,7 @@ def test_patience_ends_it() -> None:
     assert notes(after)["steps"] < 50
 
 
-def test_an_interrupted_run_gives_its_best_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_an_interrupted_run_returns_its_best_and_resumes_from_there(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     how = Finetune(teacher=teacher, **SHORT)
@@ -322,7 +322,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_labels_out_of_range_and_labels_that_are_not_there() -> None:
+def test_labels_out_of_range_and_missing_labels_are_refused() -> None:
     wrong = Dataset.of_arrays({"x": np.zeros((8, 3, 8, 8), np.float32)}, np.arange(8))
     with pytest.raises(DataError, match="4 classes"):
         Finetune(loss=("ce",))(graphs.cnn(), context(wrong))
@@ -376,7 +376,7 @@ def test_data_smaller_than_a_batch_are_one_batch() -> None:
     assert notes(after)["steps"] == 3
 
 
-def test_weights_behind_an_operator_without_gradient_are_told() -> None:
+def test_weights_before_an_operator_without_gradient_are_reported() -> None:
     model = graphs.model_of("""(float[n,4] x) => (float[n,3] y) <float[4,4] w, float[4,3] v> {
         m = MatMul (x, w)
         r = Round (m)
@@ -395,7 +395,7 @@ def test_weights_behind_an_operator_without_gradient_are_told() -> None:
     assert any("Round" in line for line in progress.said)
 
 
-def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
+def test_a_graph_without_a_gradient_names_the_operators_that_block_it() -> None:
     model = graphs.model_of("""(float[n,4] x) => (float[n] y) <float[4,3] w> {
         m = MatMul (x, w)
         a = ArgMax <axis=1, keepdims=0> (m)
@@ -406,7 +406,7 @@ def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
         Finetune(steps=1)(model, context(data))
 
 
-def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n.startswith("trimtab.passes.training.torch_graph.")]:
         if not name.endswith((".roles", ".options")):
             monkeypatch.delitem(sys.modules, name)
@@ -427,7 +427,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         ({"loss": ("features",)}, "features"),
     ],
 )
-def test_fields_that_make_no_sense(fields: dict[str, Any], what: str) -> None:
+def test_invalid_fields_are_refused(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(OptionError, match=what):
         Finetune(**fields)
 

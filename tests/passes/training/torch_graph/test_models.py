@@ -146,7 +146,7 @@ def test_parameters_are_the_initializers_by_name() -> None:
     assert {n for n, w in weights.items() if w.role == "statistic"} == {"mean", "var"}
 
 
-def test_numbers_of_the_algorithm_are_no_weights() -> None:
+def test_constants_of_the_algorithm_are_not_weights() -> None:
     assert not {"scale", "root", "one", "half"} & set(to_module(graphs.transformer()).weights)
 
 

@@ -291,13 +291,13 @@ def test_unknown_operators_are_named_all_at_once() -> None:
         to_module(model)
 
 
-def test_a_form_that_cannot_be_trained_is_named() -> None:
+def test_a_variant_that_cannot_be_trained_is_named() -> None:
     model = one_node("MaxPool", {"x": X}, outputs=2, kernel_shape=[2, 2])
     with pytest.raises(ModelError, match="indices"):
         to_module(model)
 
 
-def test_an_old_operator_set_says_what_to_do() -> None:
+def test_an_old_operator_set_is_refused_with_a_hint() -> None:
     with pytest.raises(ModelError, match="simplify"):
         to_module(one_node("Relu", {"x": X}, opset=6))
 
