@@ -94,7 +94,7 @@ class Finetune(FinetuneOptions, Pass):
         if self.teacher == ORIGINAL:
             if ctx.original is None:
                 raise OptionError(
-                    "teacher is `original`, which exists in a recipe only",
+                    "teacher is `original`, which does not exist outside of a recipe",
                     where=f"pass {self.name()}",
                     hint="Name its file",
                 )
