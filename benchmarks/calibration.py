@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recover_data import cifar, network
+from finetune_data import cifar, network
 
 WAYS = ("ours", "onnxruntime-percentile", "onnxruntime-entropy", "onnxruntime-minmax", "inference")
 

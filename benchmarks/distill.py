@@ -1,11 +1,11 @@
-"""resnet20 from random weights: with a teacher against labels only, the same steps for both.
+"""resnet20 from random weights: with a teacher and with labels only, for the same steps.
 
     python benchmarks/distill.py [--steps 1500] [--threads 2] [--seeds 0 1 2] [--out FOLDER]
 
-Wanted: better with the teacher by more than the seeds' spread. Both students of a seed start from
+Goal: better with the teacher by more than the spread of seeds. Both students of a seed start from
 the same weights and see the same images in the same order. Weights are chosen by a part of the
-training images; the evaluation images choose nothing. With --out, a run that was stopped goes on
-where its last checkpoint was.
+training images; no choice is made on the evaluation images. With --out, a stopped run resumes from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from recover_data import cifar, network, top1
-from recover_runs import by_seed, fields_of, parser_of, spread, train
+from finetune_data import cifar, network, top1
+from finetune_runs import by_seed, fields_of, parser_of, spread, train
 
 import trimtab
 from trimtab.core.model import Model
@@ -25,7 +25,7 @@ LOSSES = {"labels": ("ce",), "teacher": ("ce:0.1", "kd:0.9")}
 
 
 def student(name: str, seed: int) -> Model:
-    """The network with random weights, and the BatchNormalization that it learns with."""
+    """Export the network with random weights and its BatchNormalization."""
     with seeded(seed):
         module = build(name)
     return trimtab.export(module, name=f"{name}, untrained", trainable=True)
@@ -45,10 +45,10 @@ def main() -> None:
     best = top1(teacher, unseen)
     print(f"teacher {best:.4f}", flush=True)
 
-    def learn(lesson: str, seed: int) -> Model:
+    def learn(loss: str, seed: int) -> Model:
         fields: dict[str, Any] = fields_of(
             args,
-            loss=LOSSES[lesson],
+            loss=LOSSES[loss],
             steps=args.steps,
             threads=args.threads,
             batch=128,
@@ -56,23 +56,23 @@ def main() -> None:
             learning_rate=0.1,
             weight_decay=5e-4,
             batch_norm="trained",
-            match="order",  # the files of the teachers name their outputs otherwise
+            match="order",  # the teachers' files have other names of outputs
             augment="both",
             evaluate_every=max(args.steps // 5, 1),
             validation=0.02,
         )
         if args.out is not None:
-            file = args.out / f"{lesson}-{seed}.checkpoint"
+            file = args.out / f"{loss}-{seed}.checkpoint"
             fields |= {"checkpoint": str(file), "checkpoint_minutes": 2, "resume": True}
         return train(student(args.network, seed), data, seed, teacher=teacher, fields=fields)
 
     found = {
-        lesson: by_seed(args, lesson, unseen, lambda seed, lesson=lesson: learn(lesson, seed))  # type: ignore[misc]
-        for lesson in LOSSES
+        loss: by_seed(args, loss, unseen, lambda seed, loss=loss: learn(loss, seed))  # type: ignore[misc]
+        for loss in LOSSES
     }
     gain = statistics.fmean(found["teacher"]) - statistics.fmean(found["labels"])
-    told = " ".join(f"{lesson}={spread(values)}" for lesson, values in found.items())
-    print(f"FIGURE teacher_itself={best:.4f} {told} gain={gain:.4f}")
+    listed = " ".join(f"{loss}={spread(values)}" for loss, values in found.items())
+    print(f"FIGURE teacher_itself={best:.4f} {listed} gain={gain:.4f}")
 
 
 if __name__ == "__main__":

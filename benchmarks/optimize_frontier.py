@@ -19,8 +19,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from finetune_data import cifar
 from quantize_quality import NETWORKS, PEERS, WAYS, Task, made, peers
-from recover_data import cifar
 
 from trimtab.core.context import Context
 from trimtab.core.metric import evaluate

@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from recover_data import cifar
-from recover_data import folder as shared
+from finetune_data import cifar
+from finetune_data import folder as shared
 
 from trimtab.core.model import Model
 

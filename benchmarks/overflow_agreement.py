@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 import onnx_ir as ir
-from recover_data import cifar, network
+from finetune_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from recover_data import cifar, network, top1
+from finetune_data import cifar, network, top1
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model

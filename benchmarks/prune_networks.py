@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import torch
-from recover_data import network
+from finetune_data import network
 from torch import Tensor, nn
 
 from trimtab.core.model import Model

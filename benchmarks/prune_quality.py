@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import time
 
-from recover_data import cifar, network, top1
+from finetune_data import cifar, network, top1
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset

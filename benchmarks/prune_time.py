@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from recover_data import cifar, network, top1
+from finetune_data import cifar, network, top1
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from recover_data import cifar, network
+from finetune_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset

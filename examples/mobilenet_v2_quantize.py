@@ -5,8 +5,8 @@
 Dynamic quantization measures the range of an activation while the model runs, which suits matrix
 products; onnxruntime's integer convolution for it is slower than the float one, so only the file
 gains. Static quantization fixes the ranges on calibration data. With one scale for a whole weight
-tensor it hurts this network, whose depthwise filters differ in range by far; one scale a channel
-mends most, and training through the rounding (learned step sizes; Esser et al., 2020) the rest.
+tensor it hurts this network, whose depthwise filters differ widely in range; one scale a channel
+fixes most, and training through the rounding (learned step sizes; Esser et al., 2020) the rest.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from trimtab.passes import Finetune, QuantizeDynamic, QuantizeStatic, Simplify
 
 
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
-    """The models in the order in which the table shows them."""
+    """Make the models, in the order of the table."""
     network = trained(
         lambda: mobilenet_v2(pictures.classes, args.width, cifar=args.size < 64), pictures, args
     )
     ctx = context(pictures, args.seed, Stderr())
     original = Simplify()(trimtab.export(network, input_of(pictures), name="mobilenet_v2"), ctx)
     one_scale = QuantizeStatic(per_channel=False, ranges="minmax")(original, ctx)
-    train = Finetune(teacher=original, epochs=args.recover, batch=args.batch, augment="shift")
+    train = Finetune(teacher=original, epochs=args.finetune, batch=args.batch, augment="shift")
     return {
         "mobilenet_v2": original,
         "dynamic, products": QuantizeDynamic()(original, ctx),
@@ -48,7 +48,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Make the models and print their table; their top-1 by name."""
+    """Make the models and print their table; return their top-1 by name."""
     args = options(__doc__).parse_args(argv)
     pictures = pictures_of(args)
     return print_table(lesson(pictures, args), pictures, args.seconds)

@@ -1,8 +1,8 @@
-"""What the worked examples share: pictures, a network trained on them, and the table at the end.
+"""Shared parts of the worked examples: pictures, training of a network, and the final table.
 
-Without --data the pictures are the handwritten digits that come with scikit-learn, enlarged to what
-the networks expect. Labelled pictures of your own are DATA as every command takes it, such as an
-.npz with `input` (N, 3, H, W) float32 and `labels` (N,), for CIFAR-10 or anything else.
+Without --data the pictures are the handwritten digits that come with scikit-learn, enlarged to the
+size that the networks expect. Labelled pictures of your own are DATA as every command takes it,
+such as an .npz with `input` (N, 3, H, W) float32 and `labels` (N,), for CIFAR-10 or anything else.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 import trimtab
 from trimtab.core.context import Context
+from trimtab.core.data import Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Progress, Silent, Stderr
@@ -27,16 +27,14 @@ from trimtab.core.text import bytes_text, table
 from trimtab.models import Training, digits_arrays, shifted, train
 from trimtab.models.training import seeded
 
-Array = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled pictures in two parts that share none.
+    """Labelled pictures in two disjoint parts.
 
     Attributes:
-        train: to train, calibrate and choose on.
-        test: for the figures that are printed, and for nothing else.
+        train: pictures to train, calibrate and choose on.
+        test: pictures for the printed figures only.
         classes: number of labels.
     """
 
@@ -46,7 +44,7 @@ class Pictures:
 
 
 def digits(size: int = 32) -> Pictures:
-    """The handwritten digits, three equal channels, enlarged from 8 x 8 to `size` x `size`."""
+    """Load the handwritten digits with three equal channels, enlarged to `size` x `size`."""
     parts = {name: digits_arrays(name) for name in ("train", "calibration", "validation", "test")}
     training = [parts[name] for name in ("train", "calibration", "validation")]
     images = np.concatenate([x for x, _ in training])
@@ -59,29 +57,29 @@ def digits(size: int = 32) -> Pictures:
     )
 
 
-def enlarged(images: Array, size: int) -> Array:
-    """(N, 1, 8, 8) -> (N, 3, size, size), around 0; every pixel becomes a square."""
+def enlarged(images: Floats32, size: int) -> Floats32:
+    """Enlarge (N, 1, 8, 8) to (N, 3, size, size), around 0; every pixel becomes a square."""
     factor = size // images.shape[-1]
     large = images.repeat(factor, axis=2).repeat(factor, axis=3)
     return np.ascontiguousarray((large - 0.3).repeat(3, axis=1), dtype=np.float32)
 
 
 def pictures_of(args: argparse.Namespace) -> Pictures:
-    """The pictures that the options name."""
+    """Load the pictures that the options name."""
     if args.data is None:
         return digits(args.size)
-    given = Dataset.open(args.data)
+    data = Dataset.open(args.data)
     if args.test is not None:
-        train_part, test = given, Dataset.open(args.test)
+        train_part, test = data, Dataset.open(args.test)
     else:
-        parts = given.split({"train": 0.8, "test": 0.2}, seed=args.seed)
+        parts = data.split({"train": 0.8, "test": 0.2}, seed=args.seed)
         train_part, test = parts["train"], parts["test"]
     labels = [b.labels for b in train_part if b.labels is not None]
     return Pictures(train_part, test, classes=int(np.concatenate(labels).max()) + 1)
 
 
 def options(text: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all examples have."""
+    """Return a parser with the options that all examples share."""
     parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
     parser.add_argument("--data", help="labelled pictures; the handwritten digits by default")
     parser.add_argument("--test", help="others to test on; a fifth of --data by default")
@@ -89,20 +87,24 @@ def options(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=float, default=0.25, help="factor on all channels")
     parser.add_argument("--epochs", type=int, default=8, help="of the float network")
     parser.add_argument("--batch", type=int, default=32, help="pictures in a step")
-    parser.add_argument("--recover", type=float, default=4, help="epochs of each retraining")
-    parser.add_argument("--seconds", type=float, default=10, help="to measure speed in; 0: do not")
+    parser.add_argument(
+        "--finetune", "--recover", type=float, default=4, help="epochs of each fine-tuning"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="time to measure speed; 0 for none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def context(pictures: Pictures, seed: int, progress: Progress | None = None) -> Context:
-    """Where passes find data, for this machine and one thread."""
-    told = Silent() if progress is None else progress
-    return Context(target=Target.detect(1), data=pictures.train, progress=told, seed=seed)
+    """Return the context of passes: training data, this machine, one thread."""
+    progress = Silent() if progress is None else progress
+    return Context(target=Target.detect(1), data=pictures.train, progress=progress, seed=seed)
 
 
-def made(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The network with first weights drawn from the seed."""
+def seeded_network(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a network with initial weights drawn from the seed."""
     with seeded(seed):
         return build()
 
@@ -110,30 +112,30 @@ def made(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def trained(
     build: Callable[[], nn.Module], pictures: Pictures, args: argparse.Namespace
 ) -> nn.Module:
-    """The network after training on the labels."""
+    """Build a network and train it on the labels."""
     batches = list(pictures.train)
     images = np.concatenate([batch.feeds["input"] for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches if batch.labels is not None])
     recipe = Training(
         epochs=args.epochs, batch_size=args.batch, learning_rate=0.05, seed=args.seed, threads=1
     )
-    network = made(build, args.seed)
+    network = seeded_network(build, args.seed)
     return train(network, images, labels, recipe, augment=shifted, progress=Stderr())
 
 
 def input_of(pictures: Pictures) -> list[str]:
-    """The input as `export` takes it: its name, shape and type."""
+    """Describe the input as `export` takes it: name, shape and type."""
     shape = next(iter(pictures.test.sized(1))).feeds["input"].shape
     return [f"input={'x'.join(map(str, shape))}:float32"]
 
 
 def top1(model: trimtab.Model, pictures: Pictures) -> float:
-    """Share of the test pictures that onnxruntime gets right."""
+    """Return top-1 on the test pictures in onnxruntime."""
     return trimtab.evaluate(model, pictures.test, "top1").value
 
 
 def zeros(model: trimtab.Model) -> float:
-    """Share of the weights that are zero."""
+    """Return the share of weights that are zero."""
     arrays = [v.const_value.numpy() for v in model.graph.initializers.values() if v.const_value]
     kernels = [a for a in arrays if a.ndim > 1]
     return sum((a == 0).sum() for a in kernels) / max(sum(a.size for a in kernels), 1)
@@ -142,7 +144,7 @@ def zeros(model: trimtab.Model) -> float:
 def print_table(
     models: Mapping[str, trimtab.Model], pictures: Pictures, seconds: float
 ) -> dict[str, float]:
-    """Size, zeros, top-1 and speed of each; the first is what the others are compared with.
+    """Print size, zeros, top-1 and speed of each model, compared with the first.
 
     Returns:
         Top-1 of each.
@@ -162,7 +164,7 @@ def print_table(
 
 
 def _speeds(models: list[trimtab.Model], pictures: Pictures, seconds: float) -> list[str]:
-    """How many times as fast as the first each is on one picture, with its interval."""
+    """Return the speed of each on one picture relative to the first, with its interval."""
     first, *others = models
     if seconds <= 0:
         return ["-" for _ in models]

@@ -1,10 +1,10 @@
-"""Learning rate, batch normalisation and dropout: what each does to recovery, as a table.
+"""Table of the effects of learning rate, batch normalisation and dropout on fine-tuning.
 
     python -m examples.recovery_ablation [--seeds 3]
 
 A small network for handwritten digits loses most of its channels, and is trained on their labels
 for a few epochs in each of the ways. Every figure is the mean over the seeds of top-1 on the test
-pictures, which choose nothing; runs on one core in a minute.
+pictures, on which no choice is made; it runs on one core in a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import trimtab
-from examples.pictures import Pictures, context, made, top1
+from examples.pictures import Pictures, context, seeded_network, top1
 from trimtab.core.dataset import Dataset
 from trimtab.core.text import table
 from trimtab.models import Training, digits_arrays, digits_cnn, shifted, train
@@ -27,18 +27,18 @@ from trimtab.passes import Finetune, PruneChannels
 RATES = (1e-3, 1e-2, 1e-1, 1.0)
 NORMS = ("frozen", "re-estimated", "trained")
 DROPOUTS = (0.0, 0.2, 0.5)
-#: Where dropout is varied.
+#: Rate and norm with which dropout is varied.
 RATE, NORM = 1e-1, "trained"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train.
+    """Configuration of a training.
 
     Attributes:
-        rate: the highest learning rate.
-        norm: what happens to the statistics of BatchNormalization.
-        dropout: share of the features that are dropped before the classifier.
+        rate: highest learning rate.
+        norm: treatment of the statistics of BatchNormalization.
+        dropout: share of the features that training drops before the classifier.
     """
 
     rate: float
@@ -47,13 +47,13 @@ class Way:
 
 
 def ways() -> Iterator[Way]:
-    """All rates with all norms, then all dropouts in the middle of them."""
+    """Yield all rates with all norms, then all dropouts with one of each."""
     yield from (Way(rate, norm, 0.0) for rate, norm in itertools.product(RATES, NORMS))
     yield from (Way(RATE, NORM, dropout) for dropout in DROPOUTS[1:])
 
 
 def digits() -> Pictures:
-    """The digits as they are, 8 x 8."""
+    """Load the digits at 8 x 8."""
     images, labels = digits_arrays("train")
     test, truth = digits_arrays("test")
     return Pictures(
@@ -64,41 +64,43 @@ def digits() -> Pictures:
 
 
 def original(epochs: int, seed: int) -> trimtab.Model:
-    """The trained network, with its BatchNormalization and Dropout."""
+    """Train the network; export it with its BatchNormalization and Dropout."""
     images, labels = digits_arrays("train")
-    network = made(lambda: digits_cnn(dropout=0.2), seed)
+    network = seeded_network(lambda: digits_cnn(dropout=0.2), seed)
     recipe = Training(epochs=epochs, batch_size=64, learning_rate=0.1, seed=seed, threads=1)
     train(network, images, labels, recipe, augment=shifted)
     return trimtab.export(network, name="digits", trainable=True)
 
 
 def lesson(
-    pictures: Pictures, chosen: list[Way], *, epochs: int, recover: float, seed: int
+    pictures: Pictures, chosen: list[Way], *, epochs: int, finetune: float, seed: int
 ) -> tuple[float, float, list[float]]:
-    """Top-1 of the original, of the pruned network, and after each way of training it."""
+    """Return top-1 of the original, of the pruned network, and after each way of training."""
     full = original(epochs, seed)
     ctx = context(pictures, seed)
     pruned = PruneChannels(macs=0.25, importance="l1", repair="none")(full, ctx)
     found = []
     for way in chosen:
         fields: dict[str, Any] = {"batch_norm": way.norm, "dropout": way.dropout}
-        how = Finetune(
-            loss=("ce",), optimizer="sgd", learning_rate=way.rate, epochs=recover, **fields
+        train_pruned = Finetune(
+            loss=("ce",), optimizer="sgd", learning_rate=way.rate, epochs=finetune, **fields
         )
-        found.append(top1(how(pruned, ctx), pictures))
+        found.append(top1(train_pruned(pruned, ctx), pictures))
     return top1(full, pictures), top1(pruned, pictures), found
 
 
 def main(argv: list[str] | None = None) -> dict[Way, float]:
-    """Train in all ways and print the tables; mean top-1 of each way."""
+    """Train in all ways and print the tables; return mean top-1 of each way."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="of the original")
-    parser.add_argument("--recover", type=float, default=2, help="epochs after pruning")
+    parser.add_argument(
+        "--finetune", "--recover", type=float, default=2, help="epochs after pruning"
+    )
     args = parser.parse_args(argv)
     pictures, chosen = digits(), list(ways())
     runs = [
-        lesson(pictures, chosen, epochs=args.epochs, recover=args.recover, seed=seed)
+        lesson(pictures, chosen, epochs=args.epochs, finetune=args.finetune, seed=seed)
         for seed in range(args.seeds)
     ]
     before, cut = (float(np.mean([run[i] for run in runs])) for i in (0, 1))

@@ -2,11 +2,11 @@
 
     python -m examples.vgg16_prune [--width 1.0] [--data pictures.npz]
 
-Two kinds of pruning that are easily confused. By L1 norm whole filters go, those whose weights sum
-to least in magnitude, and the network becomes thinner: smaller and faster. By threshold single
-weights go, those of small magnitude, wherever they stand: the network keeps its shape, and its
-file becomes smaller where it is compressed. Both lose accuracy, which training against the
-original brings back; the zeros stay zero meanwhile.
+Two kinds of pruning that are easily confused. Pruning by L1 norm removes whole filters, those with
+the smallest sum of magnitudes, and the network becomes thinner: smaller and faster. Pruning by
+threshold zeroes single weights of small magnitude: the network keeps its shape, and its file
+becomes smaller when compressed. Both lose accuracy, which training against the original restores;
+the zeros stay zero.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from trimtab.passes import Finetune, PruneChannels, PruneMagnitude, Simplify
 
 
 def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
-    """The models in the order in which the table shows them."""
+    """Make the models, in the order of the table."""
     network = trained(
         lambda: vgg16(pictures.classes, batch_norm=True, cifar=True, width=args.width),
         pictures,
         args,
     )
-    # Pruning and training want BatchNormalization as it is; in the end it is folded away.
+    # Pruning and training need BatchNormalization; Simplify folds it in the end.
     full = trimtab.export(network, input_of(pictures), name="vgg16", trainable=True)
     ctx = context(pictures, args.seed, Stderr())
-    # As the literature has it (Li et al., 2017): norms alone decide, and nothing is made up for.
+    # As in the literature (Li et al., 2017): by norms alone, without repair.
     by_norm = PruneChannels(ratio=args.share, importance="l1", scope="local", repair="none")
     by_threshold = PruneMagnitude(threshold=args.threshold)
     retrain = Finetune(
         teacher=full,
         loss=("ce", "kd:0.5"),
-        epochs=args.recover,
+        epochs=args.finetune,
         batch=args.batch,
         learning_rate=2e-3,
         batch_norm="trained",
@@ -63,9 +63,9 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Make the models and print their table; their top-1 by name."""
+    """Make the models and print their table; return their top-1 by name."""
     parser = options(__doc__)
-    parser.add_argument("--share", type=float, default=0.5, help="of the filters that goes")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the filters to remove")
     parser.add_argument("--threshold", type=float, default=0.03, help="smaller weights become 0")
     args = parser.parse_args(argv)
     pictures = pictures_of(args)

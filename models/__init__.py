@@ -17,13 +17,13 @@ from trimtab.core.errors import MissingExtraError, unknown
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a network's `forward`.
+    """Input of a network's `forward`.
 
     Attributes:
-        name: the parameter of `forward`.
-        shape: its axes; one whose size is free is a name, such as "batch".
-        dtype: the element type in NumPy's words.
-        sizes: the size that `example_inputs` gives to each free axis, except the batch, which is 1.
+        name: parameter of `forward`.
+        shape: axes; one of free size is a name, such as "batch".
+        dtype: element type as in NumPy.
+        sizes: size of each free axis in `example_inputs`, except the batch, which is 1.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Network:
-    """One row of `NETWORKS`.
+    """Row of `NETWORKS`.
 
     Attributes:
-        factory: where it is, as `module:callable`, the form that `trimtab export` takes.
-        inputs: what `forward` takes, in order.
-        width: the factory's option that sets the length of an output row.
-        options: arguments that make this variant.
+        factory: factory as `module:callable`, as `trimtab export` takes it.
+        inputs: inputs of `forward`, in order.
+        width: option of the factory that sets the length of an output row.
+        options: arguments of this variant.
     """
 
     factory: str
@@ -49,7 +49,7 @@ class Network:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, **options: Any) -> Any:
-        """The `torch.nn.Module`, with the row's options and these.
+        """Build the `torch.nn.Module`, with the row's options and these.
 
         Raises:
             MissingExtraError: torch is not installed.
@@ -90,7 +90,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
     }
 )
 
-# Public names and their modules: the factories, and what is no network.
+# Public names and their modules: the factories, and what is not a network.
 _HOMES = {row.factory.partition(":")[2]: row.factory.partition(":")[0] for row in NETWORKS.values()}
 _HOMES |= {
     "digits_arrays": "trimtab.models.digits_data",
@@ -105,14 +105,14 @@ __all__ = ["NETWORKS", "Input", "Network", "build", *_HOMES]  # noqa: PLE0604 - 
 
 
 def build(name: str, **options: Any) -> Any:
-    """The network of a row of `NETWORKS`, untrained.
+    """Build the network of a row of `NETWORKS`, untrained.
 
     Args:
-        name: the row.
+        name: name of the row.
         options: arguments of its factory, such as `num_classes`.
 
     Raises:
-        OptionError: there is no such row.
+        OptionError: an unknown name.
         MissingExtraError: torch is not installed.
     """
     if name not in NETWORKS:

@@ -1,4 +1,4 @@
-"""What the image networks have in common: example inputs and the first weights."""
+"""Base of the image networks: example inputs and initial weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ImageClassifier(nn.Module):
     graph and the data files name it so.
 
     Args:
-        example_shape: (C, H, W) of an image as the paper has it. Other sizes work as well.
+        example_shape: shape (C, H, W) of an image in the paper. Other sizes work as well.
     """
 
     def __init__(self, example_shape: tuple[int, int, int]) -> None:
@@ -23,14 +23,14 @@ class ImageClassifier(nn.Module):
         self.example_shape = example_shape
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """One image of noise (1, C, H, W), the same at each call, where the weights are."""
+        """Return an image of noise (1, C, H, W), the same each time, on the weights' device."""
         generator = torch.Generator().manual_seed(0)
         image = torch.randn((1, *self.example_shape), generator=generator, device="cpu")
         return (image.to(next(self.parameters()).device),)
 
 
 def initialise(network: nn.Module, linear_std: float | None = None) -> None:
-    """Draw the first weights: He's normal law for convolutions, from torch's global generator.
+    """Draw initial weights: He's normal law for convolutions, from torch's global generator.
 
     He et al., "Delving Deep into Rectifiers", 2015, eq. 14 with the fan of the outputs. BatchNorm
     keeps torch's scale 1 and shift 0.
@@ -42,8 +42,8 @@ def initialise(network: nn.Module, linear_std: float | None = None) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            # By hand, because torch's own forgets the groups: a depthwise kernel, which feeds
-            # one channel only, would start so small that a deep network passes nothing on.
+            # torch's own ignores groups: a depthwise kernel, which feeds one channel only, would
+            # start so small that the signal fades in a deep network.
             fan_out = module.weight[:, 0].numel() / module.groups  # out / groups * kh * kw
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
             if module.bias is not None:

@@ -1,8 +1,8 @@
 """A small residual network for handwritten digits of 8 x 8 pixels, and its training.
 
 The blocks are those of He et al., "Deep Residual Learning for Image Recognition", 2015. It trains
-in seconds on one core, and yet has what optimisation works on: BatchNorm to fold, a shortcut that
-couples channels, more channels than the task needs, and 3.3 M multiply-adds to save time on.
+in seconds on one core, and yet has the targets of optimisation: BatchNorm to fold, a shortcut that
+couples channels, more channels than the task needs, and 3.3 M multiply-adds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DigitsCnn(ImageClassifier):
         initialise(self)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
-        """(N, 1, H, W) -> logits (N, classes)."""
+        """Classify images: (N, 1, H, W) -> logits (N, classes)."""
         out = torch.relu(self.bn1(self.conv1(input)))
         out = self.layer3(self.layer2(self.layer1(out)))
         logits: Tensor = self.linear(self.dropout(self.pool(out).flatten(1)))
@@ -53,7 +53,7 @@ class DigitsCnn(ImageClassifier):
 def digits_cnn(
     num_classes: int = 10, widths: tuple[int, int] = (32, 64), dropout: float = 0.0
 ) -> DigitsCnn:
-    """The network, untrained: 0.15 M parameters, 3.3 M multiply-adds at 8 x 8.
+    """Build the network, untrained: 0.15 M parameters, 3.3 M multiply-adds at 8 x 8.
 
     Args:
         num_classes: length of a row of logits.
@@ -70,13 +70,13 @@ def train_digits(
     *,
     widths: tuple[int, int] = (32, 64),
 ) -> DigitsCnn:
-    """A network trained on the "train" part of the digits, on one thread.
+    """Train a network on the "train" part of the digits, on one thread.
 
     Args:
-        seed: of the first weights, the order of the images and their shifts; with the same seed
-            the same machine makes the same weights.
-        epochs: times that every image is seen.
-        progress: told after each epoch.
+        seed: random seed of the initial weights, the order of the images and their shifts; the
+            same seed gives the same weights on the same machine.
+        epochs: passes over the images.
+        progress: progress, reported after each epoch.
         widths: channels at full and at half resolution.
 
     Returns:

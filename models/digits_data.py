@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 
 from trimtab.core.errors import MissingExtraError, unknown
 
-Part = Literal["train", "calibration", "validation", "test"]
+Split = Literal["train", "calibration", "validation", "test"]
 
-# How many images each part has, in the order in which they are dealt. The test part is the
-# largest that leaves enough to train on: one image of it is 0.25 points.
-COUNTS: dict[Part, int] = {"train": 947, "calibration": 150, "validation": 300, "test": 400}
+# Images of each part, in the order in which they are dealt. The test part is the largest that
+# leaves enough to train on: one image of it is 0.25 points.
+COUNTS: dict[Split, int] = {"train": 947, "calibration": 150, "validation": 300, "test": 400}
 
 
-def digits_arrays(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The images and labels of one part; every call gives the same ones, in new arrays.
+def digits_arrays(part: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Load images and labels of one part, in new arrays; every call returns the same ones.
 
     Args:
-        part: "train" (947 images) is for weights, "calibration" (150) for the ranges of
-            quantisation, "validation" (300) for choosing between models, and "test" (400) for
-            the figure that is reported. Each has the classes in equal shares.
+        part: "train" (947 images) for weights, "calibration" (150) for the ranges of
+            quantisation, "validation" (300) for choices between models, and "test" (400) for
+            reported figures. Each has the classes in equal shares.
 
     Returns:
         Images (N, 1, 8, 8) from 0 to 1, and labels (N,) from 0 to 9.
 
     Raises:
-        OptionError: there is no such part.
+        OptionError: an unknown part.
         MissingExtraError: scikit-learn is not installed.
     """
     if part not in COUNTS:
-        raise unknown("part", part, get_args(Part), where="digits_arrays")
+        raise unknown("part", part, get_args(Split), where="digits_arrays")
     pixels, labels = _shuffled()
     names = list(COUNTS)
     start = sum(COUNTS[name] for name in names[: names.index(part)])
@@ -46,21 +46,21 @@ def digits_arrays(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def calibration() -> dict[str, NDArray[Any]]:
-    """The calibration part as a dataset that `trimtab.models.digits_data:calibration` names."""
+    """Load the calibration part, as data for `trimtab.models.digits_data:calibration`."""
     return _named("calibration")
 
 
 def validation() -> dict[str, NDArray[Any]]:
-    """The validation part, likewise."""
+    """Load the validation part, likewise."""
     return _named("validation")
 
 
 def test() -> dict[str, NDArray[Any]]:
-    """The test part, likewise."""
+    """Load the test part, likewise."""
     return _named("test")
 
 
-def _named(part: Part) -> dict[str, NDArray[Any]]:
+def _named(part: Split) -> dict[str, NDArray[Any]]:
     images, labels = digits_arrays(part)
     return {"input": images, "labels": labels}
 
@@ -75,14 +75,14 @@ def _shuffled() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A shuffle whose every stretch has the classes in about the shares of the whole.
+    """Return a shuffle in which every stretch has about the same shares of classes as the whole.
 
     Each class is shuffled and spread evenly over the interval from 0 to 1; the order is that of
     the places on it.
 
     Args:
-        labels: the class of each item (N,).
-        seed: of the shuffle.
+        labels: class of each item (N,).
+        seed: random seed.
 
     Returns:
         Indices (N,), a permutation.
@@ -92,7 +92,7 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    # Stable over the shuffle, so that classes of equal size do not come in a fixed turn.
+    # Stable over the shuffle, so that classes of equal size do not alternate in a fixed order.
     return shuffled[np.argsort(place[shuffled], kind="stable")]
 
 

@@ -15,17 +15,17 @@ from torch.nn import functional
 
 from trimtab.core.errors import OptionError
 
-# Added to the scores of padding. exp of it is 0 in float32 and it still fits float16; minus
-# infinity would make a row of padding alone NaN.
+# Score of padding. Its exp is 0 in float32 and it fits float16; minus infinity would make a row of
+# padding alone NaN.
 MASKED = -10_000.0
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Scaled dot-product attention in several heads: softmax(q k' / sqrt(d)) v.
 
     Args:
         width: features of a token.
-        heads: how many ways the features are split.
+        heads: number of heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
+        """Attend: (N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
         query, key, value = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, S, d)
             for layer in (self.query, self.key, self.value)
@@ -60,21 +60,21 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(width, heads)
+        self.attention = SelfAttention(width, heads)
         self.norm1 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
+        """Apply the layer: (N, S, width), bias of the scores (N, 1, 1, S) -> (N, S, width)."""
         x = self.norm1(x + self.dropout(self.attention(x, bias)))
         out: Tensor = self.norm2(x + self.dropout(self.mlp(x)))
         return out
 
 
 class TextEncoder(nn.Module):
-    """Token ids and their mask to one unit vector a sentence.
+    """Encoder of token ids and their mask to one unit vector a sentence.
 
     Args:
         vocabulary: number of token ids.
@@ -118,7 +118,7 @@ class TextEncoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids (N, S) and their mask (N, S), 1 for words and 0 for padding -> (N, width)."""
+        """Encode token ids (N, S) and mask (N, S), 1 for words and 0 for padding -> (N, width)."""
         words = attention_mask.to(self.positions.weight.dtype)
         bias = (1.0 - words)[:, None, None, :] * MASKED
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -126,12 +126,12 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, bias)
         kept = words[:, :, None]
-        # A sentence without any word has nothing to average; at least one keeps it finite.
+        # At least one keeps the mean of a sentence without words finite.
         mean = (x * kept).sum(1) / kept.sum(1).clamp(min=1.0)
         return functional.normalize(mean, dim=-1)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Ids and mask (1, S) of one sentence, S up to 32, the same at each call."""
+        """Return ids and mask (1, S) of one sentence, S up to 32, the same each time."""
         length = min(32, self.positions.num_embeddings)
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(
@@ -142,7 +142,7 @@ class TextEncoder(nn.Module):
         return ids.to(device), mask.to(device)
 
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
-        """Axes of any size, by input, for the exporter."""
+        """Return the axes of free size by input, for the exporter."""
         return {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
 
 
@@ -155,7 +155,7 @@ def text_encoder(
     max_length: int = 256,
     dropout: float = 0.1,
 ) -> TextEncoder:
-    """A sentence encoder: 1.9 M parameters, of which 1.1 M are embeddings.
+    """Build a sentence encoder: 1.9 M parameters, 1.1 M of them embeddings.
 
     Args:
         vocabulary: number of token ids.

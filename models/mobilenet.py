@@ -23,13 +23,13 @@ STAGES = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1 x 1 convolution, filter each channel by 3 x 3, project linearly.
+    """Block that expands by 1 x 1, filters each channel by 3 x 3, and projects linearly.
 
     Args:
         channels_in: channels of the input.
         channels: channels of the output.
-        stride: of the depthwise convolution.
-        expansion: how many times wider the inside is; 1 leaves the expansion out.
+        stride: stride of the depthwise convolution.
+        expansion: factor on the channels inside; 1 omits the expansion.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, expansion: int) -> None:
@@ -45,7 +45,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and channels_in == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
+        """Apply the block: (N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
         out: Tensor = self.conv(x)
         return x + out if self.residual else out
 
@@ -79,7 +79,7 @@ class MobileNetV2(ImageClassifier):
         initialise(self, linear_std=0.01)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
-        """(N, 3, H, W) -> logits (N, classes)."""
+        """Classify images: (N, 3, H, W) -> logits (N, classes)."""
         logits: Tensor = self.classifier(self.pool(self.features(input)).flatten(1))
         return logits
 
@@ -97,7 +97,7 @@ def _conv_bn_relu(
 
 
 def _rounded(channels: float, step: int = 8) -> int:
-    """The nearest multiple of `step`, yet no more than 10% below what was asked for."""
+    """Round to the nearest multiple of `step`, but at most 10% down."""
     nearest = max(step, int(channels + step / 2) // step * step)
     return nearest + step if nearest < 0.9 * channels else nearest
 
@@ -105,7 +105,7 @@ def _rounded(channels: float, step: int = 8) -> int:
 def mobilenet_v2(
     num_classes: int = 1000, width: float = 1.0, *, cifar: bool = False, dropout: float = 0.2
 ) -> MobileNetV2:
-    """MobileNetV2: 3,504,872 parameters, 0.3 G multiply-adds at 224 x 224.
+    """Build MobileNetV2: 3,504,872 parameters, 0.3 G multiply-adds at 224 x 224.
 
     Args:
         num_classes: length of a row of logits.

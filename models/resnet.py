@@ -19,7 +19,7 @@ class BasicBlock(nn.Module):
     Args:
         channels_in: channels of the input.
         width: channels inside.
-        stride: of the first convolution and of the shortcut.
+        stride: stride of the first convolution and the shortcut.
     """
 
     expansion = 1
@@ -33,19 +33,19 @@ class BasicBlock(nn.Module):
         self.downsample = _projection(channels_in, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels_in, H, W) -> (N, width, H / stride, W / stride)."""
+        """Apply the block: (N, channels_in, H, W) -> (N, width, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(out)) + shortcut)
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolution, the last one four times as wide, and a shortcut.
+    """1 x 1, 3 x 3 and 1 x 1 convolution, the last four times as wide, and a shortcut.
 
     Args:
         channels_in: channels of the input.
         width: channels inside.
-        stride: of the 3 x 3 convolution and of the shortcut.
+        stride: stride of the 3 x 3 convolution and the shortcut.
     """
 
     expansion = 4
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
         self.downsample = _projection(channels_in, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels_in, H, W) -> (N, 4 width, H / stride, W / stride)."""
+        """Apply the block: (N, channels_in, H, W) -> (N, 4 width, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = torch.relu(self.bn1(self.conv1(x)))
         out = torch.relu(self.bn2(self.conv2(out)))
@@ -72,7 +72,7 @@ class ResNet(ImageClassifier):
     """A stem, four stages of blocks, and a linear classifier.
 
     Args:
-        block: the kind of block.
+        block: kind of block.
         depths: blocks in each of the four stages.
         num_classes: length of a row of logits.
         width: factor on all channel counts.
@@ -100,7 +100,7 @@ class ResNet(ImageClassifier):
         initialise(self)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
-        """(N, 3, H, W) -> logits (N, classes)."""
+        """Classify images: (N, 3, H, W) -> logits (N, classes)."""
         out = self.maxpool(torch.relu(self.bn1(self.conv1(input))))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         logits: Tensor = self.fc(self.avgpool(out).flatten(1))
@@ -108,7 +108,7 @@ class ResNet(ImageClassifier):
 
 
 def _projection(channels_in: int, channels: int, stride: int) -> nn.Sequential | None:
-    """Option B: a 1 x 1 convolution where the shape changes, nothing elsewhere."""
+    """Return the shortcut of option B: a 1 x 1 convolution where the shape changes, else None."""
     if stride == 1 and channels_in == channels:
         return None
     return nn.Sequential(
@@ -125,10 +125,10 @@ def _stage(
 
 
 def resnet18(num_classes: int = 1000, width: float = 1.0) -> ResNet:
-    """ResNet-18: 11,689,512 parameters, 1.8 G multiply-adds at 224 x 224."""
+    """Build ResNet-18: 11,689,512 parameters, 1.8 G multiply-adds at 224 x 224."""
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, width)
 
 
 def resnet50(num_classes: int = 1000, width: float = 1.0) -> ResNet:
-    """ResNet-50: 25,557,032 parameters, 4.1 G multiply-adds at 224 x 224."""
+    """Build ResNet-50: 25,557,032 parameters, 4.1 G multiply-adds at 224 x 224."""
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, width)

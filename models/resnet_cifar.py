@@ -13,13 +13,13 @@ from torch.nn import functional
 from .blocks import ImageClassifier, initialise
 
 
-class Block(nn.Module):
+class CifarBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut: x -> relu(x + f(x)).
 
     Args:
         channels_in: channels of the input.
         channels: channels of the output.
-        stride: of the first convolution and of the shortcut.
+        stride: stride of the first convolution and the shortcut.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -32,13 +32,13 @@ class Block(nn.Module):
         self.added = channels - channels_in
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
+        """Apply the block: (N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
         out = torch.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return torch.relu(out + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Option A: every stride-th pixel, and half of the added channels as zeros on each side."""
+        """Return the shortcut of option A: every stride-th pixel, zeros for added channels."""
         if self.stride == 1 and self.added == 0:
             return x
         before = self.added // 2
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(ImageClassifier):
-    """The network of 6 `depth` + 2 layers.
+    """Network of 6 `depth` + 2 layers.
 
     Args:
         depth: blocks in each stage (n in the paper).
@@ -67,7 +67,7 @@ class CifarResNet(ImageClassifier):
         initialise(self)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
-        """(N, 3, H, W) -> logits (N, classes)."""
+        """Classify images: (N, 3, H, W) -> logits (N, classes)."""
         out = torch.relu(self.bn1(self.conv1(input)))
         out = self.layer3(self.layer2(self.layer1(out)))
         logits: Tensor = self.linear(self.pool(out).flatten(1))
@@ -75,15 +75,15 @@ class CifarResNet(ImageClassifier):
 
 
 def _stage(channels_in: int, channels: int, depth: int, stride: int) -> nn.Sequential:
-    first = Block(channels_in, channels, stride)
-    return nn.Sequential(first, *(Block(channels, channels, 1) for _ in range(depth - 1)))
+    first = CifarBlock(channels_in, channels, stride)
+    return nn.Sequential(first, *(CifarBlock(channels, channels, 1) for _ in range(depth - 1)))
 
 
 def resnet20(num_classes: int = 10) -> CifarResNet:
-    """ResNet-20 for 32 x 32 images: 0.27 M parameters, 41 M multiply-adds."""
+    """Build ResNet-20 for 32 x 32 images: 0.27 M parameters, 41 M multiply-adds."""
     return CifarResNet(3, num_classes)
 
 
 def resnet56(num_classes: int = 10) -> CifarResNet:
-    """ResNet-56 for 32 x 32 images: 0.85 M parameters, 126 M multiply-adds."""
+    """Build ResNet-56 for 32 x 32 images: 0.85 M parameters, 126 M multiply-adds."""
     return CifarResNet(9, num_classes)

@@ -1,9 +1,9 @@
-"""One small supervised loop for all networks of this folder.
+"""Supervised training loop for all networks of this folder.
 
 SGD with Nesterov momentum or AdamW (Loshchilov and Hutter, "Decoupled Weight Decay
 Regularization", 2017), a cosine schedule (the same, "SGDR", 2016) after a linear warm-up (Goyal et
 al., "Accurate, Large Minibatch SGD", 2017), and smoothed labels (Szegedy et al., "Rethinking the
-Inception Architecture", 2015) where asked for.
+Inception Architecture", 2015) if requested.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from torch.nn import functional
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.progress import Progress, Silent
 
-Array = NDArray[Any] | Tensor
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+ArrayOrTensor = NDArray[Any] | Tensor
+AugmentFunction = Callable[[Tensor, torch.Generator], Tensor]
 N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a network is trained.
+    """Hyperparameters of the training of a network.
 
     Attributes:
-        epochs: times that every item is seen.
-        batch_size: items in a step, at most.
+        epochs: passes over the items.
+        batch_size: largest batch size.
         optimizer: "sgd" (momentum 0.9) or "adamw".
-        learning_rate: the highest, at the end of the warm-up; 0.1 suits SGD, 0.001 AdamW.
-        weight_decay: pull of weights towards zero; biases and normalisation are left alone.
+        learning_rate: highest learning rate, at the end of the warm-up; 0.1 suits SGD, 0.001
+            AdamW.
+        weight_decay: weight decay; biases and normalisation have none.
         warmup: share of all steps in which the learning rate rises.
         label_smoothing: share of a label that is spread over all classes.
-        seed: of the order of items, of augmentation and of dropout.
-        threads: torch's threads while it trains; None leaves them as they are.
+        seed: random seed of the order of items, augmentation and dropout.
+        threads: torch's threads in training; None leaves them unchanged.
 
     Raises:
         OptionError: a field is out of its range.
@@ -72,7 +73,7 @@ class Training:
                 raise OptionError(f"{name} is {value!r}, must be {range_}", where="Training")
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of one step of all: a line up, then half a cosine down to zero."""
+        """Return the learning rate of a step: a linear rise, then half a cosine down to zero."""
         rise = math.ceil(self.warmup * steps)
         if step < rise:
             return self.learning_rate * (step + 1) / rise
@@ -81,31 +82,31 @@ class Training:
 
 def train(
     network: N,
-    inputs: Array,
-    labels: Array,
+    inputs: ArrayOrTensor,
+    labels: ArrayOrTensor,
     recipe: Training | None = None,
     *,
-    augment: Augment | None = None,
+    augment: AugmentFunction | None = None,
     progress: Progress | None = None,
 ) -> N:
     """Train a classifier in place on data that fits in memory.
 
-    Torch's global generator and thread count are afterwards what they were. The same seed, data,
-    threads and machine give the same weights on a CPU.
+    Torch's global generator and thread count are restored afterwards. The same seed, data, threads
+    and machine give the same weights on a CPU.
 
     Args:
-        network: maps a batch of inputs to logits (n, classes).
+        network: network from inputs (n, ...) to logits (n, classes).
         inputs: (N, ...) float32.
         labels: (N,) int64.
-        recipe: how; the defaults of `Training` where it is None.
-        augment: makes another version of a batch, drawing from the generator it is given.
-        progress: told after each epoch.
+        recipe: hyperparameters (default: those of `Training`).
+        augment: function that augments a batch, drawing from the generator.
+        progress: progress, reported after each epoch.
 
     Returns:
-        The network that was given, in evaluation mode.
+        The same network, in evaluation mode.
 
     Raises:
-        DataError: there are no items, or not as many labels as inputs.
+        DataError: no items, or not as many labels as inputs.
     """
     recipe = recipe or Training()
     device = next(network.parameters()).device
@@ -113,7 +114,7 @@ def train(
     cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = _optimizer(network, recipe)
-    # Equal shares: a rest of one item would leave BatchNorm without a variance.
+    # Equal shares: a last batch of one item would leave BatchNorm without a variance.
     batches = math.ceil(len(x) / recipe.batch_size)
     epochs = (progress or Silent()).track(range(recipe.epochs), "train", recipe.epochs)
     network.train()
@@ -133,12 +134,12 @@ def train(
 
 
 def shifted(images: Tensor, generator: torch.Generator, pixels: int = 1) -> Tensor:
-    """Each image moved by up to `pixels` in both directions, zeros coming in at the border.
+    """Shift each image by up to `pixels` in both directions, padding with zeros.
 
     Args:
-        images: (N, C, H, W).
-        generator: where the shifts are drawn from.
-        pixels: the longest shift.
+        images: images (N, C, H, W).
+        generator: generator of the shifts.
+        pixels: largest shift.
     """
     count, _, height, width = images.shape
     padded = functional.pad(images, (pixels,) * 4)
@@ -151,17 +152,17 @@ def shifted(images: Tensor, generator: torch.Generator, pixels: int = 1) -> Tens
 
 
 def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images, drawn from the generator, with left and right exchanged.
+    """Mirror half of the images, chosen at random.
 
     Args:
-        images: (N, C, H, W).
-        generator: where the choice is drawn from.
+        images: images (N, C, H, W).
+        generator: generator of the choice.
     """
     chosen = torch.rand((len(images), 1, 1, 1), generator=generator) < 0.5
     return torch.where(chosen.to(images.device), images.flip(-1), images)
 
 
-def _pairs(inputs: Array, labels: Array) -> tuple[Tensor, Tensor]:
+def _pairs(inputs: ArrayOrTensor, labels: ArrayOrTensor) -> tuple[Tensor, Tensor]:
     x, y = torch.as_tensor(inputs), torch.as_tensor(labels)
     if len(x) == 0 or len(x) != len(y):
         raise DataError(
@@ -171,7 +172,7 @@ def _pairs(inputs: Array, labels: Array) -> tuple[Tensor, Tensor]:
 
 
 def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
-    """Weight decay holds for matrices and kernels only (He et al., "Bag of Tricks", 2018)."""
+    """Build the optimizer; only matrices and kernels decay (He et al., "Bag of Tricks", 2018)."""
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -185,15 +186,15 @@ def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Torch's global generators seeded, and afterwards what they were.
+    """Seed torch's global generators, and restore them afterwards.
 
     Args:
-        seed: of the CPU's generator, and of the GPU's where `device` is one.
-        device: where the random numbers are drawn.
+        seed: seed of the CPU's generator, and of the GPU's where `device` is one.
+        device: device of the random numbers.
     """
     gpu = device if device is not None and device.type == "cuda" else None
     with torch.random.fork_rng(devices=[] if gpu is None else [gpu]):
-        # torch.manual_seed would seed every GPU too, and nobody would set those back.
+        # torch.manual_seed would also seed every other GPU, without restoring it.
         torch.default_generator.manual_seed(seed)
         if gpu is not None:
             with torch.cuda.device(gpu):

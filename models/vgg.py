@@ -20,8 +20,8 @@ class Vgg(ImageClassifier):
     Args:
         num_classes: length of a row of logits.
         batch_norm: BatchNorm after each convolution.
-        cifar: a classifier of 512 units over one pixel, for 32 x 32 images, in the place of 4096
-            units over 7 x 7.
+        cifar: a classifier of 512 units over one pixel, for 32 x 32 images, instead of 4096 units
+            over 7 x 7.
         dropout: share of the classifier's units that training drops.
         width: factor on all channel and unit counts.
     """
@@ -33,8 +33,8 @@ class Vgg(ImageClassifier):
         grid, units = (1, _scaled(512, width)) if cifar else (7, _scaled(4096, width))
         last = _scaled(STAGES[-1][0], width)
         self.features = _features(batch_norm=batch_norm, width=width)
-        # At the paper's size it passes everything on; at any other it makes the classifier fit.
-        # It exports for any fixed image size: ONNX has no counterpart for a free one.
+        # The identity at the paper's size; at any other it makes the classifier fit. It exports for
+        # fixed image sizes only: ONNX has no adaptive pooling.
         self.avgpool = nn.AdaptiveAvgPool2d(grid)
         self.classifier = nn.Sequential(
             nn.Linear(last * grid * grid, units),
@@ -49,7 +49,7 @@ class Vgg(ImageClassifier):
         initialise(self, linear_std=None if cifar else 0.01)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - see ImageClassifier
-        """(N, 3, H, W) -> logits (N, classes); H and W at least 32."""
+        """Classify images: (N, 3, H, W) -> logits (N, classes); H and W at least 32."""
         logits: Tensor = self.classifier(self.avgpool(self.features(input)).flatten(1))
         return logits
 
@@ -81,7 +81,7 @@ def vgg16(
     dropout: float = 0.5,
     width: float = 1.0,
 ) -> Vgg:
-    """VGG-16: 138,357,544 parameters, 15.5 G multiply-adds at 224 x 224.
+    """Build VGG-16: 138,357,544 parameters, 15.5 G multiply-adds at 224 x 224.
 
     Args:
         num_classes: length of a row of logits.

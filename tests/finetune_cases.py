@@ -1,4 +1,4 @@
-"""What the tests of training share: small data, a context, progress that is interrupted."""
+"""Shared parts of the tests of training: small data, a context, interrupted progress."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_students_learn_from_resnet50(example: Any, capsys: Any) -> None:
 
 
 @pytest.mark.slow
-def test_what_training_does_to_a_pruned_network_is_one_table(example: Any, capsys: Any) -> None:
+def test_training_of_a_pruned_network_is_one_table(example: Any, capsys: Any) -> None:
     ablation = example("recovery_ablation")
     found = ablation.main(["--seeds", "1", "--recover", "1", "--epochs", "4"])
     assert set(found) == set(ablation.ways())

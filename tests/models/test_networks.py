@@ -1,4 +1,4 @@
-"""What every reference network promises, row by row of the table."""
+"""Reference networks: every row of the table keeps its promises."""
 
 from __future__ import annotations
 

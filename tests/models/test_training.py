@@ -66,7 +66,7 @@ def test_generator_and_threads_are_given_back_even_after_an_error() -> None:
     assert torch.get_num_threads() == 1
 
 
-def test_a_rest_of_one_item_is_no_batch_of_its_own() -> None:
+def test_a_last_item_does_not_make_a_batch_of_one() -> None:
     sizes: list[int] = []
 
     def note(batch: torch.Tensor, _: torch.Generator) -> torch.Tensor:

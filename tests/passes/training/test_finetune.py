@@ -1,4 +1,4 @@
-"""Finetune: what pruning and rounding cost comes back, and what it refuses."""
+"""Finetune: accuracy restored after pruning and rounding, and refused inputs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
 from trimtab.passes import Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
-from trimtab.passes.training.torch_graph import state, to_module
-from trimtab.passes.training.torch_graph.augment import PLAIN, Augment, augmentation_for
+from trimtab.passes.training.torch_graph import checkpoint, to_module
+from trimtab.passes.training.torch_graph.augment import UNAUGMENTED, Augment, resolve_augmentation
 from trimtab.passes.training.torch_graph.batches import make_batches
 
 
@@ -48,7 +48,7 @@ def test_a_pruned_network_comes_near_its_teacher_again_and_its_zeros_stay() -> N
     assert not np.array_equal(weights(after)["w1"], weights(pruned)["w1"])
 
 
-def test_what_the_pass_says_is_what_onnxruntime_computes() -> None:
+def test_the_reported_loss_is_what_onnxruntime_computes() -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     after = Finetune(teacher=teacher, **SHORT)(pruned, context())
@@ -67,9 +67,9 @@ def coarse() -> Model:
     """Weights of four bits in eight: rounded to the nearest."""
     model = quantized()
     for name, weight in to_module(model).weights.items():
-        if weight.role == "kernel" and weight.stored:
+        if weight.role == "kernel" and weight.qparams:
             value = model.graph.initializers[name]
-            step = model.graph.initializers[weight.stored.scale]
+            step = model.graph.initializers[weight.qparams.scale]
             rounded = np.round(value.const_value.numpy() / 18).astype(np.int8)
             value.const_value = ir.tensor(rounded, name=name)
             step.const_value = ir.tensor(step.const_value.numpy() * 18, name=step.name)
@@ -85,7 +85,7 @@ def test_a_quantized_graph_trains_through_its_rounding() -> None:
     old, new = weights(rough), weights(after)
     assert {n: a.dtype for n, a in new.items()} == {n: a.dtype for n, a in old.items()}
     for name, weight in to_module(rough).weights.items():
-        if weight.role == "kernel" and weight.stored:
+        if weight.role == "kernel" and weight.qparams:
             assert -8 <= new[name].min() <= new[name].max() <= 7
 
 
@@ -129,7 +129,7 @@ def test_learns_from_labels_alone() -> None:
     assert best < before
 
 
-def test_labels_choose_the_divergence_of_classes_and_none_the_distance() -> None:
+def test_the_default_loss_is_kd_with_labels_and_mse_without() -> None:
     short = Finetune(steps=1)
     assert notes(short(graphs.cnn(), context(images(labels=True))))["loss"] == {"kd": 1.0}
     assert notes(short(graphs.cnn(), context()))["loss"] == {"mse": 1.0}
@@ -159,7 +159,7 @@ def test_each_way_to_train_improves(fields: dict[str, Any]) -> None:
     assert best < before
 
 
-def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
+def test_norms_that_trained_are_folded_by_default() -> None:
     teacher = graphs.cnn()
     how = Finetune(teacher=teacher, batch_norm="trained", epochs=1, batch=16)
     assert "BatchNormalization" not in graphs.ops(how(teacher, context()))
@@ -167,7 +167,7 @@ def test_norms_that_trained_are_folded_unless_told_otherwise() -> None:
     assert "BatchNormalization" in graphs.ops(Finetune(steps=1)(teacher, context()))
 
 
-def test_what_the_teacher_said_is_kept_and_changes_nothing(tmp_path: Path) -> None:
+def test_cached_teacher_outputs_change_nothing(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     how = Finetune(teacher=teacher, augment="both", views=2, **SHORT | {"epochs": 3})
@@ -210,7 +210,7 @@ def test_shards_give_batches_of_one_size(tmp_path: Path) -> None:
 def test_colour_images_are_augmented_where_a_teacher_answers() -> None:
     def chosen(shape: str, *, taught: bool) -> str:
         model = graphs.model_of(f"(float{shape} x) => (float{shape} y) {{ y = Relu (x) }}")
-        return augmentation_for(model, "auto", taught=taught)
+        return resolve_augmentation(model, "auto", taught=taught)
 
     assert chosen("[n,3,32,32]", taught=True) == "both"
     assert chosen("[n,3,32,32]", taught=False) == "shift"
@@ -227,7 +227,7 @@ def test_a_view_of_an_item_is_the_same_in_any_batch() -> None:
     torch.testing.assert_close(some, whole[[1, 5]], rtol=0, atol=0)
     assert augment.view(5) == 2
     assert not torch.equal(whole, augment({"x": x}, 1, np.arange(10))["x"])
-    assert augment({"x": x}, PLAIN, np.arange(10))["x"] is x
+    assert augment({"x": x}, UNAUGMENTED, np.arange(10))["x"] is x
 
 
 def test_features_of_other_widths_are_projected() -> None:
@@ -259,14 +259,14 @@ def test_features_are_named_by_tensor_by_node_or_by_submodule() -> None:
         nowhere(student, context())
 
 
-def test_the_given_weights_stay_where_nothing_does_better() -> None:
+def test_the_initial_weights_stay_where_nothing_does_better() -> None:
     model = graphs.cnn()
     after = Finetune(epochs=1, batch=16)(model, context())
     assert notes(after)["best_step"] == 0
     np.testing.assert_array_equal(weights(after)["w1"], weights(model)["w1"])
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_batch() -> None:
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch() -> None:
     pruned = PruneMagnitude(sparsity=0.6)(graphs.cnn(), context())
     how = Finetune(teacher=graphs.cnn(), optimizer="sgd", learning_rate=1e12, clip=0, epochs=9)
     after = how.with_fields(batch=16, warmup=0.0)(pruned, context())
@@ -280,7 +280,7 @@ def test_patience_ends_it() -> None:
     assert notes(after)["steps"] < 50
 
 
-def test_an_interrupted_run_gives_its_best_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_an_interrupted_run_returns_its_best_and_resumes_from_there(tmp_path: Path) -> None:
     teacher = graphs.cnn()
     pruned = PruneMagnitude(sparsity=0.6)(teacher, context())
     how = Finetune(teacher=teacher, **SHORT)
@@ -302,7 +302,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="another model"):
         how(pruned, context())
     (tmp_path / "state.pt").write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ModelError, match="not a checkpoint"):
         how(graphs.cnn(), context())
 
 
@@ -310,19 +310,19 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "state.pt"
-    assert state.save_checkpoint(file, {"digest": "a"}) == ""
+    assert checkpoint.write(file, {"digest": "a"}) == ""
 
     def full(content: Any, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No space left" in state.save_checkpoint(file, {"digest": "b"})
-    assert state.load_checkpoint(file, "a") == {"digest": "a"}
+    assert "No space left" in checkpoint.write(file, {"digest": "b"})
+    assert checkpoint.read(file, "a") == {"digest": "a"}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_labels_out_of_range_and_labels_that_are_not_there() -> None:
+def test_labels_out_of_range_and_missing_labels_are_refused() -> None:
     wrong = Dataset.of_arrays({"x": np.zeros((8, 3, 8, 8), np.float32)}, np.arange(8))
     with pytest.raises(DataError, match="4 classes"):
         Finetune(loss=("ce",))(graphs.cnn(), context(wrong))
@@ -376,7 +376,7 @@ def test_data_smaller_than_a_batch_are_one_batch() -> None:
     assert notes(after)["steps"] == 3
 
 
-def test_weights_behind_an_operator_without_gradient_are_told() -> None:
+def test_weights_before_an_operator_without_gradient_are_reported() -> None:
     model = graphs.model_of("""(float[n,4] x) => (float[n,3] y) <float[4,4] w, float[4,3] v> {
         m = MatMul (x, w)
         r = Round (m)
@@ -395,7 +395,7 @@ def test_weights_behind_an_operator_without_gradient_are_told() -> None:
     assert any("Round" in line for line in progress.said)
 
 
-def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
+def test_a_graph_without_a_gradient_names_the_operators_that_block_it() -> None:
     model = graphs.model_of("""(float[n,4] x) => (float[n] y) <float[4,3] w> {
         m = MatMul (x, w)
         a = ArgMax <axis=1, keepdims=0> (m)
@@ -406,9 +406,9 @@ def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
         Finetune(steps=1)(model, context(data))
 
 
-def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n.startswith("trimtab.passes.training.torch_graph.")]:
-        if not name.endswith(".roles"):
+        if not name.endswith((".roles", ".options")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"trimtab\[torch\]"):
@@ -419,7 +419,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     ("fields", "what"),
     [
         ({"loss": ("kdd",)}, "kd"),
-        ({"loss": ("kd:much",)}, "no weight"),
+        ({"loss": ("kd:much",)}, "not a valid weight"),
         ({"time": "soon"}, "20m"),
         ({"epochs": 1, "steps": 1}, "not both"),
         ({"resume": True}, "checkpoint"),
@@ -427,7 +427,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         ({"loss": ("features",)}, "features"),
     ],
 )
-def test_fields_that_make_no_sense(fields: dict[str, Any], what: str) -> None:
+def test_invalid_fields_are_refused(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(OptionError, match=what):
         Finetune(**fields)
 

@@ -11,7 +11,7 @@ from torch_cases import BOOL, FLOAT, INT64, agrees, floats, ints, one_node, same
 
 from trimtab.core.errors import ModelError
 from trimtab.passes.training.torch_graph import to_module
-from trimtab.passes.training.torch_graph.table import operators
+from trimtab.passes.training.torch_graph.operators import supported_operators
 
 X = floats(2, 3, 5, 6)
 POSITIVE = floats(2, 3, 5, 6, low=0.1)
@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_knows_the_operators_of_vision_and_language_models() -> None:
-    assert len(operators()) >= 75
+    assert len(supported_operators()) >= 75
 
 
 @pytest.mark.parametrize(
@@ -291,13 +291,13 @@ def test_unknown_operators_are_named_all_at_once() -> None:
         to_module(model)
 
 
-def test_a_form_that_cannot_be_trained_is_named() -> None:
+def test_a_variant_that_cannot_be_trained_is_named() -> None:
     model = one_node("MaxPool", {"x": X}, outputs=2, kernel_shape=[2, 2])
     with pytest.raises(ModelError, match="indices"):
         to_module(model)
 
 
-def test_an_old_operator_set_says_what_to_do() -> None:
+def test_an_old_operator_set_is_refused_with_a_hint() -> None:
     with pytest.raises(ModelError, match="simplify"):
         to_module(one_node("Relu", {"x": X}, opset=6))
 

@@ -1,4 +1,4 @@
-"""What a teacher said, kept on disk."""
+"""Teacher outputs in a disk cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(folder: Path, said: list[str] | None = None) -> TeacherCache:
     return TeacherCache(folder, "key", 10, (said if said is not None else []).append)
 
 
-def test_gives_back_what_was_put_to_this_run_and_to_others(tmp_path: Path) -> None:
+def test_returns_what_this_run_and_others_stored(tmp_path: Path) -> None:
     first = cache(tmp_path / "deep")
     first.put(0, ROWS, outputs())
     for reader in (first, cache(tmp_path / "deep")):
@@ -82,7 +82,7 @@ def test_whole_batches_are_kept_as_one_item(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["logits"][0], outputs()["logits"])
 
 
-def test_a_full_disk_is_said_and_nothing_is_kept(
+def test_a_full_disk_is_reported_and_nothing_is_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -99,7 +99,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
     assert not list(tmp_path.glob("key.0*"))
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said: list[str] = []
     made = cache(tmp_path / "file" / "inside", said)

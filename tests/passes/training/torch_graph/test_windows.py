@@ -175,7 +175,7 @@ def test_resize_in_older_operator_sets() -> None:
     same("Resize", x, given, inputs=["x", "", "s"], opset=18, mode="linear", axes=[2, 3])
 
 
-def test_cubic_without_what_lies_outside() -> None:
+def test_cubic_with_exclude_outside() -> None:
     given = {"s": np.array([1, 1, 2, 1.5], np.float32)}
     attributes = {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}
     same("Resize", {"x": floats(1, 2, 6, 6)}, given, inputs=["x", "", "s"], **attributes)

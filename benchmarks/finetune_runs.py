@@ -1,4 +1,4 @@
-"""What the recovery benchmarks share: options, one training for each seed, and what is told."""
+"""Runs of the fine-tuning benchmarks: options, one training for each seed, and output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recover_data import top1
+from finetune_data import top1
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -21,21 +21,23 @@ from trimtab.passes import Finetune
 
 
 def parser_of(text: str | None, network: str) -> argparse.ArgumentParser:
-    """A parser with the options that all have."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
     parser.add_argument("--network", default=network)
     parser.add_argument("--train", type=int, default=None, help="training images, all by default")
     parser.add_argument("--eval", type=int, default=None, help="evaluation images, all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--recover", default="{}", help="further fields of recover, as JSON")
     parser.add_argument(
-        "--out", type=Path, help="folder for the models; those that it holds are not made again"
+        "--finetune", "--recover", default="{}", help="further fields of finetune, as JSON"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for the models; existing ones are not made again"
     )
     return parser
 
 
-def kept(out: Path | None, name: str, make: Callable[[], Model]) -> Model:
-    """The model of an earlier run in `out`, else made now and kept there."""
+def cached_model(out: Path | None, name: str, make: Callable[[], Model]) -> Model:
+    """Return the model of an earlier run in `out`, else make and save it there."""
     if out is None:
         return make()
     path = out / f"{name}.onnx"
@@ -50,30 +52,30 @@ def kept(out: Path | None, name: str, make: Callable[[], Model]) -> Model:
 def train(
     model: Model, data: Dataset, seed: int, *, teacher: Model, fields: Mapping[str, Any]
 ) -> Model:
-    """A model after one training; how it went is told on stderr."""
-    how = Finetune.from_json(dict(fields)).with_fields(teacher=teacher)
+    """Train a model; report the course on stderr."""
+    finetune = Finetune.from_json(dict(fields)).with_fields(teacher=teacher)
     started = time.monotonic()
-    after = how(model, Context(data=data, progress=Stderr(), seed=seed))
+    after = finetune(model, Context(data=data, progress=Stderr(), seed=seed))
     notes = after.lineage[-1].notes
-    told = {name: notes[name] for name in ("steps", "best_step", "validation") if name in notes}
-    say(f"{time.monotonic() - started:.0f} s, {told}")
+    figures = {name: notes[name] for name in ("steps", "best_step", "validation") if name in notes}
+    say(f"{time.monotonic() - started:.0f} s, {figures}")
     return after
 
 
 def fields_of(args: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
-    """Fields of recover: those of the benchmark, and over them those that were given."""
-    given: dict[str, Any] = json.loads(args.recover)
-    return defaults | given
+    """Return the fields of finetune: those of the benchmark, overridden by the options."""
+    overrides: dict[str, Any] = json.loads(args.finetune)
+    return defaults | overrides
 
 
 def limit_time(parser: argparse.ArgumentParser, minutes: float) -> None:
-    """The options of a training that ends by the clock."""
+    """Add the options of a training with a time limit."""
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--threads", type=int, default=2)
 
 
 def timed_fields(args: argparse.Namespace, learning_rate: float) -> dict[str, Any]:
-    """Fields of such a training, from weights that are good already."""
+    """Return the fields of a training with a time limit, from weights that are good already."""
     return fields_of(
         args,
         time=f"{args.minutes:g}m",
@@ -89,21 +91,23 @@ def timed_fields(args: argparse.Namespace, learning_rate: float) -> dict[str, An
 def by_seed(
     args: argparse.Namespace, name: str, unseen: Dataset, make: Callable[[int], Model]
 ) -> list[float]:
-    """Top-1 on the evaluation images for each seed, told as it comes."""
+    """Return top-1 on the evaluation images for each seed, and print each."""
     found = []
     for seed in args.seeds:
-        model = kept(args.out, f"{name.replace(' ', '-')}-{seed}", lambda seed=seed: make(seed))  # type: ignore[misc]
+        model = cached_model(
+            args.out, f"{name.replace(' ', '-')}-{seed}", lambda seed=seed: make(seed)
+        )  # type: ignore[misc]
         found.append(top1(model, unseen))
         print(f"seed {seed}: {name} {found[-1]:.4f}", flush=True)
     return found
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and, of several, the standard deviation between seeds."""
+    """Format the mean and, of several, the standard deviation between seeds."""
     mean = statistics.fmean(values)
     return f"{mean:.4f}" + (f"+-{statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
+    """Print progress on stderr."""
     print(text, file=sys.stderr, flush=True)

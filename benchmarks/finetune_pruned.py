@@ -1,10 +1,10 @@
-"""resnet56 pruned to half its multiply-adds, and what a limited time of distillation brings back.
+"""resnet56 pruned to half its multiply-adds, then distilled for a limited time.
 
-    python benchmarks/recover_pruned.py [--minutes 20] [--threads 2] [--seeds 0 1 2] [--out FOLDER]
+    python benchmarks/finetune_pruned.py [--minutes 20] [--threads 2] [--seeds 0 1 2] [--out FOLDER]
 
-Wanted: within 0.5 points of float after at most 20 minutes on two cores. Top-1 is on the evaluation
-images, which choose nothing: weights are chosen by a part of the training images. Without --pruned,
-the pass that --prune names makes the pruned model.
+Goal: within 0.5 points of float after at most 20 minutes on two cores. Top-1 is on the evaluation
+images, on which no choice is made: weights are chosen by a part of the training images. Without
+--pruned, the pass that --prune names makes the pruned model.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import argparse
 import json
 import statistics
 
-from recover_data import cifar, network, top1
-from recover_runs import by_seed, kept, limit_time, parser_of, spread, timed_fields, train
+from finetune_data import cifar, network, top1
+from finetune_runs import by_seed, cached_model, limit_time, parser_of, spread, timed_fields, train
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -24,11 +24,13 @@ from trimtab.passes import find
 
 
 def pruned_model(args: argparse.Namespace, teacher: Model, data: Dataset) -> Model:
-    """The one that was given, or made here."""
+    """Load the pruned model of the options, or prune the teacher."""
     if args.pruned:
         return Model.load(args.pruned)
-    how = find(args.prune).from_json(json.loads(args.fields))
-    return kept(args.out, "pruned", lambda: how(teacher, Context(data=data, progress=Stderr())))
+    prune = find(args.prune).from_json(json.loads(args.fields))
+    return cached_model(
+        args.out, "pruned", lambda: prune(teacher, Context(data=data, progress=Stderr()))
+    )
 
 
 def main() -> None:
@@ -46,8 +48,8 @@ def main() -> None:
     pruned = pruned_model(args, teacher, data)
     before, start = top1(teacher, unseen), top1(pruned, unseen)
     print(f"float {before:.4f}, pruned {start:.4f}", flush=True)
-    # Folded and repaired weights are good already: at 2e-4 and above they are undone before they
-    # are mended, and nothing better than the start is found in the time.
+    # Folded and repaired weights are good already: 2e-4 and above spoils them at first, and
+    # training finds nothing better than the start in the time.
     fields = timed_fields(args, learning_rate=1.2e-4)
     found = by_seed(
         args,

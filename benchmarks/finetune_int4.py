@@ -1,10 +1,10 @@
-"""resnet20 with weights of 4 bits and activations of 8: rounded three ways, and trained so.
+"""resnet20 with 4-bit weights and 8-bit activations: rounded three ways, and trained.
 
-    python benchmarks/recover_int4.py [--minutes 10] [--threads 2] [--seeds 0 1 2] [--out FOLDER]
+    python benchmarks/finetune_int4.py [--minutes 10] [--threads 2] [--seeds 0 1 2] [--out FOLDER]
 
-Wanted: trained, within 1 point of float. The weights stand in int8 tensors and use 16 of their
-values, so that every runtime can run it. As is customary, the first and the last layer, 0.4% of the
-weights, keep 8 bits; --all gives them 4 too. The evaluation images choose nothing.
+Goal: within 1 point of float after training. The weights are in int8 tensors and use 16 of their
+values, so that every runtime can run them. As is customary, the first and the last layer, 0.4% of
+the weights, keep 8 bits; --all gives them 4 too. No choice is made on the evaluation images.
 """
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-from recover_data import cifar, network, top1
-from recover_runs import by_seed, limit_time, parser_of, say, spread, timed_fields, train
+from finetune_data import cifar, network, top1
+from finetune_runs import by_seed, limit_time, parser_of, say, spread, timed_fields, train
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, RoundWeights, Simplify
 from trimtab.passes.training.torch_graph import to_module
-from trimtab.passes.training.torch_graph.roles import Stored
+from trimtab.passes.training.torch_graph.roles import QuantizationParameters
 
-Array = NDArray[np.float32]
-#: The largest integer of 4 bits; -8 is left out when rounding, so that the range is symmetric.
+#: Largest integer of 4 bits; rounding leaves out -8, so that the range is symmetric.
 LARGEST = 7
-#: Parts of the largest magnitude that are tried as the end of the range.
+#: Shares of the largest magnitude to try as the end of the range.
 SHARES = np.linspace(0.4, 1.0, 61)
 
 
-def kernels(model: Model, *, ends: bool) -> dict[str, Stored]:
-    """How the int8 kernels are stored, the first and the last among them where `ends`."""
+def kernels(model: Model, *, ends: bool) -> dict[str, QuantizationParameters]:
+    """Return the quantization parameters of int8 kernels, with the first and last where `ends`."""
     found = {
-        name: weight.stored
+        name: weight.qparams
         for name, weight in to_module(model).weights.items()
-        if weight.role == "kernel" and weight.stored is not None
+        if weight.role == "kernel" and weight.qparams is not None
     }
     order = [v.name for node in model.graph for v in node.inputs if v and v.name in found]
     inner = order if ends else order[1:-1]
@@ -47,21 +46,21 @@ def kernels(model: Model, *, ends: bool) -> dict[str, Stored]:
 
 
 def four_bits(model: Model, *, ends: bool, search: bool) -> Model:
-    """The kernels of an int8 model rounded to the nearest of 15 values a channel.
+    """Round the kernels of an int8 model to the nearest of 15 values a channel.
 
     Args:
-        model: stays as it is.
-        ends: whether the first and the last layer are rounded as well.
-        search: whether a channel's range is the one of least squared error, or reaches its largest.
+        model: int8 model; unchanged.
+        ends: round the first and the last layer as well.
+        search: choose the range of a channel by least squared error, not by its largest value.
     """
     made = model.clone()
-    for name, stored in kernels(model, ends=ends).items():
-        value, step = (made.graph.initializers[n] for n in (name, stored.scale))
-        shape = [-1 if i == stored.axis else 1 for i in range(len(value.shape))]
+    for name, qparams in kernels(model, ends=ends).items():
+        value, step = (made.graph.initializers[n] for n in (name, qparams.scale))
+        shape = [-1 if i == qparams.axis else 1 for i in range(len(value.shape))]
         fine = step.const_value.numpy().reshape(shape if step.const_value.size > 1 else ())
         floats = value.const_value.numpy().astype(np.float32) * fine
-        rows = np.moveaxis(floats, stored.axis, 0).reshape(floats.shape[stored.axis], -1)
-        scale = steps(rows, search=search)
+        rows = np.moveaxis(floats, qparams.axis, 0).reshape(floats.shape[qparams.axis], -1)
+        scale = scales(rows, search=search)
         integers = np.round(floats / scale.reshape(shape)).clip(-LARGEST, LARGEST)
         value.const_value = ir.tensor(integers.astype(np.int8), name=name)
         step.const_value = ir.tensor(scale, name=step.name)
@@ -69,8 +68,8 @@ def four_bits(model: Model, *, ends: bool, search: bool) -> Model:
     return made
 
 
-def steps(rows: Array, *, search: bool) -> Array:
-    """The step of each channel (C, weights) -> (C,)."""
+def scales(rows: Floats32, *, search: bool) -> Floats32:
+    """Return the scale of each channel: (C, weights) -> (C,)."""
     ends = np.abs(rows).max(axis=1).clip(1e-8)
     if not search:
         return (ends / LARGEST).astype(np.float32)
@@ -84,7 +83,7 @@ def steps(rows: Array, *, search: bool) -> Array:
 
 
 def check(model: Model, *, ends: bool) -> Model:
-    """The model, if its integers are of 4 bits."""
+    """Return the model; fail where integers have more than 4 bits."""
     for name in kernels(model, ends=ends):
         values = model.graph.initializers[name].const_value.numpy()
         assert -LARGEST - 1 <= values.min() <= values.max() <= LARGEST, f"{name} is wider"
@@ -92,7 +91,7 @@ def check(model: Model, *, ends: bool) -> Model:
 
 
 def rounded_by_layer(model: Model, float_model: Model, data: Dataset) -> Model:
-    """Each weight up or down by what that does to its layer's output."""
+    """Round each weight up or down by the error of its layer's output."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "float.onnx"
         float_model.save(file)
@@ -133,8 +132,8 @@ def main() -> None:
         ),
     )
     lost = figures["float"] - statistics.fmean(found)
-    told = " ".join(f"{name}={value:.4f}" for name, value in figures.items())
-    print(f"FIGURE {told} trained={spread(found)} drop={lost:.4f}")
+    listed = " ".join(f"{name}={value:.4f}" for name, value in figures.items())
+    print(f"FIGURE {listed} trained={spread(found)} drop={lost:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the recovery benchmarks share: CIFAR-10 from the shared data, and top-1."""
+"""Data of the fine-tuning benchmarks: CIFAR-10, trained networks, and top-1."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def folder() -> Path:
-    """The shared data: the folder that TRIMTAB_SHARED names, else `shared` beside the checkout."""
+    """Return the folder of the data, in TRIMTAB_SHARED, else in `shared` beside the checkout."""
     checkout = Path(__file__).resolve().parent.parent
     return Path(os.environ.get("TRIMTAB_SHARED", checkout.parent / "shared")) / "data"
 
 
 def cifar(split: str, count: int | None = None) -> Dataset:
-    """The first `count` images of `train` or `eval`; any prefix holds all classes alike."""
+    """Load the first `count` images of `train` or `eval`; prefixes have equal classes."""
     pack = np.load(folder() / f"cifar10_{split}.npz")
     blob, ends = pack["jpeg"].tobytes(), pack["offsets"][: None if count is None else count + 1]
     pixels = np.stack(
@@ -42,14 +42,14 @@ def cifar(split: str, count: int | None = None) -> Dataset:
 
 
 def network(name: str) -> Model:
-    """One of the trained networks."""
+    """Load one of the trained networks."""
     return Model.load(folder() / f"{name}.onnx")
 
 
 def top1(model: Model, data: Dataset) -> float:
-    """Top-1 in onnxruntime, int8 products summed in 32 bits whatever this CPU does.
+    """Return top-1 in onnxruntime, with int8 products summed in 32 bits on any CPU.
 
-    What 16-bit sums cost on x64 without VNNI is another question than what rounding costs.
+    The cost of 16-bit sums on x64 without VNNI is separate from the cost of rounding.
     """
     config = SessionConfig.judging(Target.named("x64-avx512-vnni"), usable_cpus())
     return evaluate(model, data, "top1", config=config).value
