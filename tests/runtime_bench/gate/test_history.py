@@ -77,7 +77,7 @@ def test_a_newer_history_is_refused(tmp_path):
 def test_another_database_is_refused_and_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "h.db") as db:
         db.execute("CREATE TABLE theirs (x)")
-    with pytest.raises(InputError, match="no history of trimtab"):
+    with pytest.raises(InputError, match="not a history of trimtab"):
         History(tmp_path / "h.db")
     with sqlite3.connect(tmp_path / "h.db") as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
@@ -85,7 +85,7 @@ def test_another_database_is_refused_and_left_alone(tmp_path):
 
 def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / "h.db").write_text("model: a.onnx\n" * 100)
-    with pytest.raises(InputError, match="no history of trimtab"):
+    with pytest.raises(InputError, match="not a history of trimtab"):
         History(tmp_path / "h.db")
 
 
