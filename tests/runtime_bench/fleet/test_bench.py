@@ -84,7 +84,7 @@ def at(running: LocalFleet, device: str) -> str:
 
 
 @pytest.mark.slow
-def test_bench_measures_on_each_device_and_tells_the_worst(
+def test_bench_measures_on_each_device_and_reports_the_worst(
     running: LocalFleet,
     files: tuple[Path, Path],
     tmp_path: Path,
@@ -203,7 +203,7 @@ def measuring(bench: FleetBench) -> str:
 
 
 @pytest.mark.slow
-def test_a_device_that_vanishes_is_told(
+def test_a_device_that_vanishes_is_reported(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, tmp_path / "cache")
@@ -231,7 +231,7 @@ def test_each_worker_gets_a_part(workers: int, sizes: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_quality_is_the_same_wherever_it_is_judged(
+def test_quality_is_the_same_on_a_fleet(
     running: LocalFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_runner, "PART_BYTES", 1 << 16)  # several tasks
@@ -251,7 +251,9 @@ def test_quality_is_the_same_wherever_it_is_judged(
 
 
 @pytest.mark.slow
-def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_survives_the_loss_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, tmp_path)
     monkeypatch.setattr(fleet_runner, "PART_BYTES", 1)
     model, data = graphs.cnn(), images(320, 8)
@@ -284,7 +286,7 @@ def test_doctor_spreads_its_sweep(running: LocalFleet, tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
-def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_fleet_evaluates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     graphs.cnn().save(tmp_path / "float.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((32, 3, 8, 8), np.float32))
     command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--eval-on", "ssh://pi5"]
@@ -293,7 +295,7 @@ def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
-def test_a_worker_fronts_a_device_by_ssh(
+def test_a_worker_serves_a_device_by_ssh(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -318,7 +320,7 @@ def test_a_name_for_the_fleet_s_own_device_is_the_worker_s_machine(
 
 
 @pytest.mark.slow
-def test_with_certificates_all_is_encrypted(
+def test_with_certificates_traffic_is_encrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("openssl") is None:
@@ -371,7 +373,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def test_a_device_that_no_worker_offers_is_told_with_those_that_are(
+def test_an_unknown_device_is_reported_with_the_known_ones(
     running: LocalFleet, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(files[0]), "--batch", "1", "--on", at(running, "pi6")]) == 2
@@ -380,7 +382,7 @@ def test_a_device_that_no_worker_offers_is_told_with_those_that_are(
     assert "board, orin, pi5" in told
 
 
-def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "CONNECT_SECONDS", 1.0)
     with pytest.raises(RunError, match="no scheduler answers"):
         FleetBench(FleetAddress.parse(f"dask://127.0.0.1:{free_port()}?device=pi5"))
@@ -402,18 +404,18 @@ def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dask://host?device=a&tls_ca=x", "needs all of"),
     ],
 )
-def test_addresses_that_are_none(address: str, told: str) -> None:
+def test_invalid_addresses_are_refused(address: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         FleetAddress.parse(address)
 
 
-def test_certificates_must_be_there() -> None:
+def test_missing_certificates_are_refused() -> None:
     files = "tls_ca=/none&tls_cert=/none&tls_key=/none"
     with pytest.raises(InputError, match="no such file"):
         FleetAddress.parse(f"dask://host?device=a&{files}")
 
 
-def test_the_worst_and_the_median_are_told_over_devices() -> None:
+def test_the_worst_and_the_median_over_devices_are_reported() -> None:
     def run(on: str, ratio: float) -> dict:
         return {"on": on, "comparisons": [{"candidate": {"model": "m"}, "ratio": ratio}]}
 
