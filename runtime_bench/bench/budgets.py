@@ -20,6 +20,7 @@ from trimtab.core.units import duration, size
 from ..stats.e_process import PairedTest
 from ..stats.verdict import LimitVerdict
 
+#: `tail` is a percentile: histories on disk have this word.
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
 #: `p95_quiet` counts only runs that no other task interrupted: a different quantity from p95.
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)(_quiet)?")

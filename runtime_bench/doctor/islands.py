@@ -120,7 +120,7 @@ def _quantized_products(island: Island, facts: GraphFacts) -> bool:
     """Return whether a product at the graph's ends should be int8, since its weight is."""
     origins = map(facts.origin_of, island.nodes)
     return any(
-        n.op_type in FLOAT_OPS and len(n.inputs) > 1 and dequantized_by(n.inputs[1])
+        n.op_type in FLOAT_OPS and len(n.inputs) > 1 and dequantized_by(n.inputs[1]) is not None
         for n in origins
         if n is not None
     )

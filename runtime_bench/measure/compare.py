@@ -182,7 +182,7 @@ def open_contenders(
     in_process: bool,
     make_contender: MakeContender | None = None,
 ) -> Iterator[list[Contender]]:
-    """Arms of the subjects, closed at the end whatever happens."""
+    """Open the contenders of the subjects, and close them at the end whatever happens."""
     with contextlib.ExitStack() as stack:
         kind = InProcessContender if in_process else SubprocessContender
         make = make_contender or (lambda source, name: kind(source, config, name))
@@ -194,10 +194,10 @@ def open_contenders(
         yield contenders
 
 
-def _exhaust(steps: Iterable[object]) -> bool:
+def _exhaust(rounds: Iterable[object]) -> bool:
     """Exhaust an iterator; return True if the user interrupted, so that the samples are kept."""
     try:
-        for _ in steps:
+        for _ in rounds:
             pass
     except KeyboardInterrupt:
         return True

@@ -192,6 +192,6 @@ def _environment_lines(found: Sequence[Measurement]) -> list[str]:
     lines += [line for m in found for line in placement_lines(m)]
     unfit = next((m.noise_check for m in found if not m.noise_check.fit), None)
     if unfit is not None:
-        lines.append("unquiet machine: trust the ratios, not the absolute times")
+        lines.append("noisy machine: trust the ratios, not the absolute times")
         lines += [f"  {reason}" for reason in unfit.reasons]
     return lines

@@ -379,7 +379,7 @@ def test_the_recipe_of_a_pruned_model_makes_the_same_bytes_without_a_clock(tmp_p
 
 def test_the_folder_holds_budgets_that_a_gate_reads_and_the_frontier(tmp_path: Path) -> None:
     from trimtab.runtime_bench.gate.budget_file import load_gates
-    from trimtab.runtime_bench.gate.verdicts import Facts
+    from trimtab.runtime_bench.gate.verdicts import GateFacts
 
     np.savez(tmp_path / "data.npz", **arrays(120))
     path = graphs.cnn().save(tmp_path / "float.onnx")
@@ -391,7 +391,7 @@ def test_the_folder_holds_budgets_that_a_gate_reads_and_the_frontier(tmp_path: P
     budgets = {b.name: b for b in gate.budgets}
     assert {"speedup", "size", "drop", "int8_share"} <= set(budgets)
     size = (tmp_path / "out" / "model.onnx").stat().st_size
-    facts = Facts(size_bytes=size)
+    facts = GateFacts(size_bytes=size)
     ruled = {r.budget.name: r.verdict for r in judge(gate, facts, alpha=0.01)}
     assert ruled["size"] == "pass"
     assert outcome.chosen is not None

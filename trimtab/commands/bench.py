@@ -34,13 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("base", metavar="BASE", help=".onnx file, or module:callable")
     add("candidates", nargs="*", metavar="CANDIDATE", help="models that take the same inputs")
     add("--data", metavar="DATA", help="data whose first rows are fed (default: random numbers)")
-    add(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=1x3x224x224",
-        help="shape of an input with dynamic axes",
-    )
+    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; a list is a sweep")
     add("--threads", metavar="1,2", help="intra-op threads; a list is a sweep (default: all)")
     add("--provider", metavar="P", help="execution provider")
@@ -50,31 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--aa", action="store_true", help="measure the base against itself: must come out same")
     add("--in-process", action="store_true", help="run all sessions in this process")
     add("--concurrency", metavar="N", help="measure throughput with N concurrent callers")
-    add(
-        "--card",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="measure startup costs: load time and memory (default: yes)",
-    )
+    add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
     add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
-    add(
-        "--resolution",
-        metavar="0.05",
-        default="0.05",
-        help="relative difference below which two models count as equal",
-    )
-    add(
-        "--alpha",
-        metavar="0.01",
-        default="0.01",
-        help="bound on the probability of any wrong verdict",
-    )
-    add(
-        "--seed",
-        metavar="N",
-        default="0",
-        help="random seed of the order of blocks and of random inputs (default 0)",
-    )
+    add("--resolution", metavar="0.05", default="0.05", help="relative difference taken as none")
+    add("--alpha", metavar="0.01", default="0.01", help="bound on the rate of wrong verdicts")
+    add("--seed", metavar="N", default="0", help="random seed of blocks and inputs (default 0)")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -32,13 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
     add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
-    add(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=1x3x224x224",
-        help="shape of an input with dynamic axes",
-    )
+    add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="execution provider")
     add("--target", metavar="NAME", help="preset target instead of this machine")

@@ -74,7 +74,7 @@ def test_kept_sessions_are_reported() -> None:
 def test_a_noisy_machine_is_reported_with_its_reasons() -> None:
     unfit = NoiseCheck(fit=False, reasons=("steal 9%: move",))
     lines = measurement_lines([replace(measured("a", 1e6), noise_check=unfit)])
-    assert lines[-2].startswith("unquiet machine: trust the ratios")
+    assert lines[-2].startswith("noisy machine: trust the ratios")
     assert lines[-1] == "  steal 9%: move"
 
 

@@ -1,4 +1,4 @@
-"""Percentiles that a sample supports, and the exact test of a tail."""
+"""Percentiles that a sample supports, and the exact test of a percentile."""
 
 from __future__ import annotations
 
