@@ -36,7 +36,7 @@ def compared(ratio: float, verdict: str = "better", ms: float = 1.0, **more: obj
 
 
 class FakeBench(LocalBench):
-    """A device with known answers that keeps what it was asked."""
+    """A device with known answers that records its calls."""
 
     def __init__(self, *answers: Comparison, machine: str = "") -> None:
         self.answers, self.asked, self.machine = list(answers), [], machine
@@ -117,8 +117,10 @@ def test_a_latency_must_hold_on_every_device():
     found = least(pi5=compared(2.0, ms=5.0), orin=compared(1.2, ms=1.0))
     original, candidate = Result("original"), Result("c", comparison=found)
     asked = Constraints.of({"max_latency": "p50=3ms"})
-    told = [o.text for o in violations(candidate, original, asked) if o.constraint == "max_latency"]
-    assert told == ["p50 5.000 ms on pi5, 3 ms is allowed"]
+    texts = [
+        o.text for o in violations(candidate, original, asked) if o.constraint == "max_latency"
+    ]
+    assert texts == ["p50 5.000 ms on pi5, 3 ms is allowed"]
     wider = violations(candidate, original, Constraints.of({"max_latency": "p50=6ms"}))
     assert "max_latency" not in {objection.constraint for objection in wider}
 

@@ -1,7 +1,7 @@
-"""Devices without Python: a stand-in for onnxruntime_perf_test, by a real sshd and a stand-in adb.
+"""Devices without Python: a fake onnxruntime_perf_test, by a real sshd and a fake adb.
 
-The stand-in program checks what it is given, takes a time that its model names, and writes rows in
-the format of the real one, the first of them slower.
+The fake program checks its arguments, takes the time that its model names, and writes rows in the
+format of the real one, the first of them slower.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def executable(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address of a phone."""
+    """Return the address of a phone."""
     # The lock of the device is of this test, not of all runs of it on this machine.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bin").mkdir()
@@ -90,7 +90,7 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def named(text: str) -> Model:
-    """A network whose file holds a word."""
+    """Return a network whose file contains a word."""
     model = graphs.cnn().clone()
     model.ir.doc_string = text
     return model
@@ -187,7 +187,7 @@ def test_rows_without_times_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("adb://serial", "names no onnxruntime_perf_test"),
         ("adb://;x?perf_test=/p", "not a valid serial"),
@@ -196,8 +196,8 @@ def test_rows_without_times_are_refused() -> None:
         ("adb://s?perf_test=/p&config=/c", "unknown option"),
     ],
 )
-def test_invalid_addresses_are_refused(address: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_invalid_addresses_are_refused(address: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         parse(address)
 
 

@@ -107,31 +107,31 @@ def test_the_doctor_diagnoses_there(
     out = tmp_path / "doctor.json"
     command = ["doctor", str(files[0]), "--threads", "1", "--no-profile", "--json", str(out)]
     assert main([*command, "--on", server.address]) == 0
-    there, told = json.loads(out.read_text()), capsys.readouterr().out
+    there, text = json.loads(out.read_text()), capsys.readouterr().out
     assert main(command) == 0
-    assert (json.loads(out.read_text()), capsys.readouterr().out) == (there, told)
+    assert (json.loads(out.read_text()), capsys.readouterr().out) == (there, text)
     assert main([*command, "--on", server.address, "--target", "arm64"]) == 2
 
 
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
-    feeds, told, found = random_feeds(graphs.cnn()), RecordedProgress(), []
+    feeds, progress, found = random_feeds(graphs.cnn()), RecordedProgress(), []
     device = Ssh.parse(server.address)
 
     def second() -> None:
-        with AgentBench(device, told) as bench:
+        with AgentBench(device, progress) as bench:
             found.append(bench.measure([files[0]], feeds, HOW, Silent()))
 
     with AgentBench(device) as bench:
         thread = threading.Thread(target=second)
         thread.start()
         bench.measure([files[1]], feeds, HOW, Silent())
-        while not told.lines:
+        while not progress.lines:
             time.sleep(0.05)
         assert not found
     thread.join(timeout=60)
     assert found
-    assert "in use by" in told.lines[0]
+    assert "in use by" in progress.lines[0]
 
 
 @pytest.mark.slow
@@ -252,7 +252,7 @@ def test_arguments_reach_the_remote_program_unchanged() -> None:
 
 
 def made_wheel(folder: Path, name: str, *requires: str) -> None:
-    """A wheel with nothing in it but its name and what it requires."""
+    """Write a wheel with nothing but its name and requirements."""
     import zipfile
 
     path, info = folder / f"{name}-99.0-py3-none-any.whl", f"{name}-99.0.dist-info"
@@ -269,7 +269,7 @@ def made_wheel(folder: Path, name: str, *requires: str) -> None:
 
 @pytest.fixture
 def bare(server: Server, tmp_path: Path) -> Ssh:
-    """A device whose Python has pip and nothing else."""
+    """Return a device whose Python has pip and nothing else."""
     subprocess.run([sys._base_executable, "-m", "venv", str(tmp_path / "venv")], check=True)  # type: ignore[attr-defined]
     python = tmp_path / "python3"
     python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {tmp_path}/venv/bin/python "$@"\n')
@@ -287,11 +287,11 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
     made_wheel(folder, "trimtab", *required_distributions())
     for name in required_distributions():
         made_wheel(folder, name.replace("-", "_").lower())
-    told = RecordedProgress()
-    found = install(bare, told, folder)
+    progress = RecordedProgress()
+    found = install(bare, progress, folder)
     assert found.ready
     assert found.facts["packages"]["trimtab"] == "99.0"
-    assert sum("sending" in line for line in told.lines) == 1 + len(required_distributions())
+    assert sum("sending" in line for line in progress.lines) == 1 + len(required_distributions())
     again = RecordedProgress()
     install(bare, again, folder)
     assert not any("sending" in line for line in again.lines)

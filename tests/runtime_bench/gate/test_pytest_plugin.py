@@ -30,7 +30,7 @@ def test_other():
 
 @pytest.fixture
 def verdict(monkeypatch):
-    """Makes every measurement come out with this verdict, without measuring."""
+    """Give every measurement this verdict, without measuring."""
     seen = []
 
     def set_to(verdict: str):
