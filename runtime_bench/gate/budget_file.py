@@ -134,7 +134,9 @@ def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
     for item in listed:
         if not isinstance(item.value, str) or not item.value.strip():
             raise InputError(
-                "`on:` does not name a device", where=at(entry.line), hint="Write `on: [pi5, orin-nano]`"
+                "`on:` does not name a device",
+                where=at(entry.line),
+                hint="Write `on: [pi5, orin-nano]`",
             )
     return tuple(dict.fromkeys(item.value for item in listed))
 
