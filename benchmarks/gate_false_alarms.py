@@ -1,8 +1,8 @@
-"""How often the gate breaks a budget that holds: a model against itself, on real sessions.
+"""False alarms of the gate: a model against itself, on real sessions.
 
-Each gate is `no_slower_than` the very same file, in fresh processes, as `trimtab gate` runs it; in
-every third one a noisy neighbour process takes a CPU in bursts. A FAIL is a false alarm; at most 1%
-is promised. Interrupted and started again, it goes on where it was.
+Each gate is `no_slower_than` the same file, in fresh processes, as `trimtab gate` runs it; in every
+third one a noisy neighbour process takes a CPU in bursts. A FAIL is a false alarm; at most 1% is
+promised. An interrupted run continues where it was.
 
     python benchmarks/gate_false_alarms.py [--gates 300] [--max-time 30] [--results FILE]
 """

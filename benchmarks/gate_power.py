@@ -1,7 +1,7 @@
-"""How surely the gate sees 5% more work: a network of 21 equal layers against one of 20.
+"""Power of the gate against 5% more work: a network of 21 equal layers against one of 20.
 
 Each gate is `no_slower_than` the smaller network, at most 30 s, in fresh processes, as `trimtab
-gate` runs it. FAIL is the right verdict. Interrupted and started again, it goes on where it was.
+gate` runs it. FAIL is the right verdict. An interrupted run continues where it was.
 
     python benchmarks/gate_power.py [--gates 100] [--max-time 30] [--results FILE]
 """

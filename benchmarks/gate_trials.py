@@ -1,4 +1,4 @@
-"""What the benchmarks of the gate share: models, one gate, results that survive an interruption."""
+"""Shared parts of the gate's benchmarks: models, one gate, results that survive interruptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trimtab.runtime_bench.gate.rules import ALPHA, judge
 
 #: Layers of 32 x 256 x 256 multiply-accumulates: about 1 ms on one core.
 LAYERS, ROWS, WIDTH = 20, 32, 256
-#: Works and sleeps in bursts of random length, as a neighbour on a shared machine does.
+#: Program that works and sleeps in bursts of random length, like a neighbour on a shared machine.
 NEIGHBOUR = """
 import random, time
 draw = random.Random({seed})
@@ -39,7 +39,7 @@ while True:
 
 
 def network(layers: int) -> Model:
-    """Matrix products and Relus, all of one size, so that work grows with the layers exactly."""
+    """Build a chain of equal MatMul and Relu layers, so that work is proportional to the layers."""
     steps = [
         line
         for i in range(layers)
@@ -61,23 +61,27 @@ def network(layers: int) -> Model:
 
 
 def macs(model: Model) -> int:
-    """Multiply-accumulates of one run."""
+    """Return the multiply-accumulates of one run."""
     return int8_share(model).float_macs
 
 
 def options(doc: str, gates: int, results: str) -> argparse.Namespace:
-    """The options of a benchmark of the gate."""
+    """Parse the options of a benchmark of the gate."""
     found = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--gates", type=int, default=gates, help=f"how many (default {gates})")
+    found.add_argument(
+        "--gates", type=int, default=gates, help=f"number of gates (default {gates})"
+    )
     found.add_argument("--max-time", type=float, default=30.0, help="seconds each (default 30)")
-    found.add_argument("--results", type=Path, default=Path(results), help="appended to; resumed")
+    found.add_argument(
+        "--results", type=Path, default=Path(results), help="file to append to and to resume from"
+    )
     return found.parse_args()
 
 
 def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dict[str, Any]:
-    """The gate `no_slower_than: previous`, in processes of their own as the command has it."""
+    """Run the gate `no_slower_than: previous` in fresh processes, as the command does."""
     with tempfile.TemporaryDirectory(prefix="trimtab-gate-") as folder:
         files = {
             "model.onnx": model.save(Path(folder) / "model.onnx"),
@@ -88,13 +92,13 @@ def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dic
         start = time.monotonic()
         collector = Collector(gate, ALPHA, seconds, seed, open_model=files.__getitem__)
         facts = collector.collect()
-        (found,) = judge(gate, facts, alpha=ALPHA)
+        (judged,) = judge(gate, facts, alpha=ALPHA)
     if facts.interrupted:
         raise KeyboardInterrupt
     found = facts.comparisons["previous.onnx"]
     return {
         "seed": seed,
-        "verdict": found.verdict,
+        "verdict": judged.verdict,
         "seconds": round(time.monotonic() - start, 2),
         "ratio": found.ratio,
         "blocks": found.blocks,
@@ -103,7 +107,7 @@ def one_gate(model: Model, previous: Model, *, seconds: float, seed: int) -> dic
 
 
 def done(path: Path) -> list[dict[str, Any]]:
-    """The gates that an earlier run finished."""
+    """Return the gates that an earlier run finished."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
@@ -118,7 +122,7 @@ def note(path: Path, entry: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def neighbour(seed: int) -> Iterator[None]:
-    """A process beside us that takes a CPU in bursts."""
+    """Run a process beside this one that takes a CPU in bursts."""
     process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR.format(seed=seed)])
     try:
         time.sleep(random.Random(seed).random() / 10)

@@ -1,11 +1,11 @@
-"""One pair of models measured here, and on this machine through ssh and through Dask, in turns.
+"""Compare one pair of models locally, and on this machine through ssh and through Dask, in turns.
 
     python benchmarks/remote_overhead.py [--network resnet20] [--rounds 4] [--seconds 15]
 
-An sshd of its own with keys of its own, and a scheduler with one worker, listen on the loopback.
-Float against int8, one thread; the blocks of all rounds of one way are one test, so its interval
-holds for them together. Wanted: ratios equal within their intervals. Told as well: seconds until
-ssh and Dask are ready.
+An sshd with its own keys, and a scheduler with one worker, listen on the loopback. Float against
+int8, one thread; the blocks of all rounds of one way are one test, so its interval holds for them
+together. Expected: ratios equal within their intervals. Also reported: seconds until ssh and Dask
+are ready.
 
 Data: the folder that TRIMTAB_SHARED names, else `shared` beside the checkout.
 """
@@ -54,7 +54,7 @@ def main() -> None:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-overhead-"))
         folder = Path(name) / "sshd"
         folder.mkdir()
-        os.environ["TRIMTAB_CACHE"] = str(Path(name) / "fleet")  # the lock of a device of its own
+        os.environ["TRIMTAB_CACHE"] = str(Path(name) / "fleet")  # with its own device lock
         server = stack.enter_context(sshd(folder, Path(name) / "cache"))
         fleet = stack.enter_context(LocalFleet(["board"], port=free_port()))
         start = time.monotonic()
@@ -66,17 +66,17 @@ def main() -> None:
         queued = time.monotonic() - start
         ways: dict[str, Bench] = {"here": LocalBench(), "ssh": ssh, "dask": dask}
         measured = in_turns(base, candidate, ways, args)
-    told = []
+    figures = []
     for way, logs in measured.items():
         low, high = (math.exp(v) for v in PairedTest.of(logs).interval(ALPHA))
         centre = math.exp(sorted(logs)[len(logs) // 2])
-        told.append(f"{way}={centre:.3f} {way}_low={low:.3f} {way}_high={high:.3f}")
+        figures.append(f"{way}={centre:.3f} {way}_low={low:.3f} {way}_high={high:.3f}")
     blocks = min(map(len, measured.values()))
-    print(f"FIGURE {' '.join(told)} blocks={blocks} ssh_s={connect_s:.1f} dask_s={queued:.1f}")
+    print(f"FIGURE {' '.join(figures)} blocks={blocks} ssh_s={connect_s:.1f} dask_s={queued:.1f}")
 
 
 def pair(name: str) -> tuple[Model, Model]:
-    """Float and int8."""
+    """Return a float network and its int8 version."""
     model = network(name)
     ctx = Context(target=Target.detect(threads=1))
     data = cifar("train", 64)
@@ -86,7 +86,7 @@ def pair(name: str) -> tuple[Model, Model]:
 def in_turns(
     base: Model, candidate: Model, ways: dict[str, Bench], args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Log ratios of the blocks of each way."""
+    """Return the log ratios of the blocks of each way."""
     found: dict[str, list[float]] = {way: [] for way in ways}
     feeds = random_feeds(base)
     for number in range(args.rounds):
@@ -96,8 +96,8 @@ def in_turns(
             comparison = bench.compare(base, [candidate], feeds, how, Silent())[0]
             took = time.monotonic() - start
             found[way] += comparison.log_ratios
-            told = f"{comparison.ratio:.3f} [{comparison.low:.3f}, {comparison.high:.3f}]"
-            print(f"round {number} {way}: {told}, {took:.1f} s", flush=True)
+            ratio = f"{comparison.ratio:.3f} [{comparison.low:.3f}, {comparison.high:.3f}]"
+            print(f"round {number} {way}: {ratio}, {took:.1f} s", flush=True)
     return found
 
 

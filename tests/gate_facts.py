@@ -1,4 +1,4 @@
-"""Made measurements for the tests of the gate: no test there times anything."""
+"""Synthetic measurements for the tests of the gate, which time nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real sshd on a loopback port, with keys and configuration of its own."""
+"""A real sshd on a loopback port, with its own keys and configuration."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
     port: int
 
     def stop(self) -> None:
-        """End the server and every connection, as when a cable is pulled."""
+        """Stop the server and every connection, as if a cable were pulled."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for pid in children.split():
             with contextlib.suppress(ProcessLookupError):
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def sshd(folder: Path, cache: Path) -> Iterator[Server]:
-    """Start it; the test is skipped where there is none."""
+    """Start a server, or skip the test where OpenSSH is missing."""
     if SSHD is None or shutil.which("ssh") is None:
         pytest.skip("needs OpenSSH's server and client: apt-get install openssh-server")
     folder.chmod(0o700)

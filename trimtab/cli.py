@@ -1,6 +1,6 @@
-"""The command line. A file in `commands/` is a command; every pass is one as well.
+"""Command line: each file in `commands/` is a command, and each pass is one as well.
 
-Nothing heavy is imported before a command is chosen: `trimtab --help` answers at once.
+Nothing heavy is imported before a command is chosen, so `trimtab --help` answers at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import NoReturn
 
 from trimtab.core.errors import OptionError, TrimtabError, nearest
 
-#: The order in which help lists commands; others follow by name.
+#: Order of the commands in the help; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
-#: Modules of `commands/` that commands share.
+#: Modules of `commands/` that are shared, not commands.
 SHARED = frozenset({"doctor_prune", "one_pass"})
 EPILOG = """\
-every pass is a command too, as `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
+every pass is a command too, as in `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
 
 exit codes: 0 done or passed, 1 a budget is broken, 2 usage or bad input, 3 inconclusive,
 4 machine unfit to measure.
@@ -30,10 +30,10 @@ exit codes: 0 done or passed, 1 a budget is broken, 2 usage or bad input, 3 inco
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one message, and the nearest option for a misspelt one."""
+    """Argument parser that reports one message, with the nearest option for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
-        """Print one message and leave with exit code 2."""
+        """Print one message and exit with code 2."""
         if message.startswith("unrecognized arguments:"):
             wrong = message.partition(":")[2].split(maxsplit=1)[0].partition("=")[0]
             options = [o for action in self._actions for o in action.option_strings]
@@ -46,11 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -61,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"trimtab: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("trimtab: interrupted; nothing half-written was left\n")
+        sys.stderr.write("trimtab: interrupted; no partial output was left\n")
         return 130
     except MemoryError:
         sys.stderr.write("trimtab: out of memory. Give fewer samples or a smaller batch\n")
         return 2
-    except BrokenPipeError:  # the reader of our output went away: `trimtab passes | head`
+    except BrokenPipeError:  # the reader closed the pipe: `trimtab passes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -16,13 +16,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
-
 from trimtab.core.errors import RunError, TrimtabError
-from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 
 from ..bench.bench import Bench, LocalBench, Timing
@@ -31,6 +28,7 @@ from ..machine.environment import Environment
 from ..machine.system import number_after, read_text, temperature
 from ..measure.protocol import Message, pack_error, receive, send
 from .agent_store import ModelStore
+from .bundles import read_feeds
 from .dispatch import dispatch
 
 #: Version of the messages; raised with each change of them.
@@ -118,23 +116,10 @@ class Agent:
     def _measured(
         self, command: str, models: list[str], feeds: str, how: Message, **options: object
     ) -> Message:
-        paths, progress = self._models(models), ForwardedProgress(self.send)
-        return dispatch(
-            self.bench,
-            command,
-            paths,
-            self._feeds(feeds),
-            timing_from_json(how),
-            progress,
-            **options,
-        )
-
-    def _models(self, digests: list[str]) -> list[Path]:
-        return [self.store.model(digest) for digest in digests]
-
-    def _feeds(self, digest: str) -> Feeds:
-        with np.load(self.store.feeds(digest), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        paths = [self.store.model(digest) for digest in models]
+        arrays, timing = read_feeds(self.store.feeds(feeds)), timing_from_json(how)
+        progress = ForwardedProgress(self.send)
+        return dispatch(self.bench, command, paths, arrays, timing, progress, **options)
 
 
 class ForwardedProgress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -49,6 +50,12 @@ def feeds_file(feeds: Feeds, folder: Path) -> Path:
     plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
     np.savez(path, **plain)  # type: ignore[arg-type] # its stub takes names for options
     return path
+
+
+def read_feeds(file: Path | BinaryIO) -> Feeds:
+    """Read inputs that `feeds_file` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def with_identity(found: Measurement, subject: Subject) -> Measurement:

@@ -145,7 +145,7 @@ def check_lines(found: DeviceCheck) -> list[str]:
     lines = [
         f"{found.device}",
         f"  {facts['system']} on {facts['machine']}, Python {python} ({facts['executable']})",
-        f"  {facts['free'] / 1e9:.1f} GB free; {packages or 'nothing of ours installed'}",
+        f"  {facts['free'] / 1e9:.1f} GB free; {packages or 'nothing of trimtab installed'}",
         *(f"  note: {text}" for text in found.remarks),
         *(f"  missing: {text}" for text in found.problems),
     ]

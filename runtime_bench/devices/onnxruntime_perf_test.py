@@ -25,6 +25,7 @@ from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
 from ..measure.subject import Subject
 from ..measure.values import Comparison, Measurement
@@ -61,10 +62,16 @@ class PerfTestBench(Closeable):
             name = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-perf-"))
             self._folder = Path(name)
             self._check_program()
-            self._facts = device.shell.run(["sh", "-c", _FACTS])
+            self._system = device.shell.run(["sh", "-c", _FACTS])
         except BaseException:
             self.close()
             raise
+
+    @property
+    def facts(self) -> Message:
+        """Description of the device, as an agent would send it."""
+        target = self.target(None).to_json()
+        return {"environment": self.environment().to_json(), "target": target}
 
     def _check_program(self) -> None:
         program = self.device.perf_test
@@ -159,7 +166,7 @@ class PerfTestBench(Closeable):
 
     def environment(self) -> Environment:
         """See `Bench`; unknown versions are empty."""
-        system, cpus, governor, *info = [*self._facts.splitlines(), "", "", ""]
+        system, cpus, governor, *info = [*self._system.splitlines(), "", "", ""]
         facts = _cpuinfo(info)
         names = ("model name", "Hardware", "Processor", "CPU part")
         return Environment(

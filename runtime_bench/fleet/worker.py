@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trimtab.core.errors import TrimtabError
-from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
 from ..devices.agent import timing_from_json
 from ..devices.agent_bench import AgentBench
 from ..devices.agent_store import MODEL
+from ..devices.bundles import read_feeds
 from ..devices.dispatch import dispatch
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
@@ -78,16 +76,18 @@ def run_call(call: WorkerCall) -> str:
     """Run a call and return the answer as JSON; an error of trimtab is an answer as well."""
     progress = EventProgress(call.topic)
     try:
-        device = device_behind(call.device)
-        if isinstance(device, BareDevice):
-            with PerfTestBench(device, progress) as bare:
-                answer = _call_perf_test(bare, call, progress)
-        else:
-            with AgentBench(device, progress) as bench:
-                answer = _call_agent(bench, call, progress)
+        with _bench_behind(call.device, progress) as bench:
+            answer = _answer(bench, call, progress)
     except TrimtabError as error:
         answer = pack_error(error)
     return json.dumps(answer)
+
+
+def _bench_behind(device: str, progress: Progress) -> AgentBench | PerfTestBench:
+    found = device_behind(device)
+    if isinstance(found, BareDevice):
+        return PerfTestBench(found, progress)
+    return AgentBench(found, progress)
 
 
 def device_behind(device: str) -> Device | BareDevice:
@@ -115,23 +115,16 @@ def _worker() -> Any:
         return None
 
 
-def _call_agent(bench: AgentBench, call: WorkerCall, progress: Progress) -> Message:
+def _answer(bench: AgentBench | PerfTestBench, call: WorkerCall, progress: Progress) -> Message:
     if call.command == "facts":
         return bench.facts
-    how, feeds, options = timing_from_json(call.how or {}), _arrays(call.feeds), call.options or {}
+    how, feeds = timing_from_json(call.how or {}), read_feeds(io.BytesIO(call.feeds))
     with _models(call) as paths:
-        subjects = [Subject.of(path) for path in paths]
-        return bench.request(call.command, subjects, feeds, how, progress, **options)
-
-
-def _call_perf_test(bench: PerfTestBench, call: WorkerCall, progress: Progress) -> Message:
-    """Return what an agent would answer, for a device without one."""
-    if call.command == "facts":
-        target = bench.target(None).to_json()
-        return {"environment": bench.environment().to_json(), "target": target}
-    how, feeds, options = timing_from_json(call.how or {}), _arrays(call.feeds), call.options or {}
-    with _models(call) as paths:
-        return dispatch(bench, call.command, paths, feeds, how, progress, **options)
+        arguments = (feeds, how, progress)
+        if isinstance(bench, AgentBench):
+            subjects = [Subject.of(path) for path in paths]
+            return bench.request(call.command, subjects, *arguments, **call.options or {})
+        return dispatch(bench, call.command, paths, *arguments, **call.options or {})
 
 
 @contextlib.contextmanager
@@ -140,11 +133,6 @@ def _models(call: WorkerCall) -> Iterator[list[Path]]:
     with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
         folders = [Path(name) / str(number) for number in range(len(call.models))]
         yield [_unpacked(b, folder) for b, folder in zip(call.models, folders, strict=True)]
-
-
-def _arrays(packed: bytes) -> Feeds:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def _unpacked(bundle: Bundle, folder: Path) -> Path:

@@ -1,1 +1,1 @@
-"""Budgets held against measurements: files of budgets, verdicts, reports, history."""
+"""Budgets checked against measurements: budget files, verdicts, reports, history."""

@@ -1,15 +1,15 @@
-"""Reading budgets.yaml: strict, and every refusal names its line.
+"""Reader of budgets.yaml: strict, and every error names its line.
 
     model: out/model.onnx
     baseline: float.onnx      # for speedup and drop
-    data: eval.npz            # for drop, and what the model is fed
+    data: eval.npz            # for drop, and as inputs
     metric: top1
     threads: 1
     shape: {input: 1x3x224x224}
     budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}
 
-Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults of
-all. Paths are relative to the file's own folder.
+Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults
+for all. Paths are relative to the file's own folder.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
 KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "on", "budgets")
-#: Makes the place in a message from a line.
+#: Function from a line number to the `where` of an error.
 At = Callable[[int], str]
 
 
 def load_gates(path: str | Path) -> list[Gate]:
-    """The gates of a file, their paths resolved and their files present.
+    """Read the gates of a file, resolve their paths and check that their files exist.
 
     Raises:
-        InputError: it cannot be read, is empty, or says something that has no meaning; with line.
+        InputError: the file cannot be read, is empty, or is not valid; with its line.
     """
     path = Path(path)
     try:
@@ -51,7 +51,7 @@ def load_gates(path: str | Path) -> list[Gate]:
 
 
 def parse_gates(text: str, where: str = "budgets.yaml") -> list[Gate]:
-    """The gates that a text describes; no file is looked for.
+    """Parse gates from text, without looking for their files.
 
     Raises:
         InputError: see `load_gates`.
@@ -59,7 +59,7 @@ def parse_gates(text: str, where: str = "budgets.yaml") -> list[Gate]:
     gates = [gate for document in documents(text, where) for gate in _gates_of(document, where)]
     if not gates:
         raise InputError(
-            "holds no gate", where=where, hint="Write `model: FILE` and `budgets: {p95: 5ms}`"
+            "has no gate", where=where, hint="Write `model: FILE` and `budgets: {p95: 5ms}`"
         )
     return gates
 
@@ -71,7 +71,7 @@ def _gates_of(document: Entry, where: str) -> list[Gate]:
         listed = document.value["gates"]
         if not isinstance(listed.value, list) or not listed.value:
             raise InputError(
-                "`gates:` is no list, or an empty one",
+                "`gates:` is not a list, or is empty",
                 where=f"{where}, line {listed.line}",
                 hint="Write `- model: FILE` lines under it",
             )
@@ -87,22 +87,22 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
 
     if not isinstance(entry.value, dict):
         raise InputError(
-            "is no gate", where=at(entry.line), hint="Write `model: FILE` and `budgets: {...}`"
+            "is not a gate", where=at(entry.line), hint="Write `model: FILE` and `budgets: {...}`"
         )
-    given = {**shared, **entry.value}
-    for key, value in given.items():
+    fields = {**shared, **entry.value}
+    for key, value in fields.items():
         if key not in KEYS:
             raise InputError(f"unknown key {key!r}", where=at(value.line), hint=nearest(key, KEYS))
     for wanted in ("model", "budgets"):
-        if wanted not in given or given[wanted].value is None:
+        if wanted not in fields or fields[wanted].value is None:
             example = "out/model.onnx" if wanted == "model" else "{p95: 5ms, size: 4MB}"
             raise InputError(
                 f"this gate has no `{wanted}:`",
                 where=at(entry.line),
                 hint=f"Add `{wanted}: {example}`",
             )
-    texts = {key: _text(key, given[key], at) for key in TEXT_KEYS if key in given}
-    budgets = _budgets(given["budgets"], texts.get("baseline", ""), at)
+    texts = {key: _text(key, fields[key], at) for key in TEXT_KEYS if key in fields}
+    budgets = _budgets(fields["budgets"], texts.get("baseline", ""), at)
     named = next((b.against for b in budgets if b.name == "provider"), "CPUExecutionProvider")
     gate = Gate(
         name=texts.get("name", texts["model"]),
@@ -112,10 +112,10 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         data=texts.get("data"),
         metric=texts.get("metric"),
         provider=texts.get("provider", named),
-        threads=_threads(given.get("threads"), at),
-        shapes=_shapes(given.get("shape"), at),
-        resolution=_resolution(given.get("resolution"), at),
-        on=_devices(given.get("on"), at),
+        threads=_threads(fields.get("threads"), at),
+        shapes=_shapes(fields.get("shape"), at),
+        resolution=_resolution(fields.get("resolution"), at),
+        on=_devices(fields.get("on"), at),
         where=at(entry.line),
     )
     return check(gate, at)
@@ -123,7 +123,7 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
 
 def _text(key: str, entry: Entry, at: At) -> str:
     if not isinstance(entry.value, str) or not entry.value.strip():
-        raise InputError(f"`{key}:` is no text", where=at(entry.line), hint="Write a name or path")
+        raise InputError(f"`{key}:` is not text", where=at(entry.line), hint="Write a name or path")
     return entry.value
 
 
@@ -134,7 +134,9 @@ def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
     for item in listed:
         if not isinstance(item.value, str) or not item.value.strip():
             raise InputError(
-                "`on:` names no device", where=at(entry.line), hint="Write `on: [pi5, orin-nano]`"
+                "`on:` does not name a device",
+                where=at(entry.line),
+                hint="Write `on: [pi5, orin-nano]`",
             )
     return tuple(dict.fromkeys(item.value for item in listed))
 
@@ -142,7 +144,7 @@ def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
 def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:
     if not isinstance(entry.value, dict) or not entry.value:
         raise InputError(
-            "`budgets:` is no mapping, or an empty one",
+            "`budgets:` is not a mapping, or is empty",
             where=at(entry.line),
             hint="Write {p95: 5ms, size: 4MB}",
         )
@@ -160,7 +162,7 @@ def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:
         return tuple(found)
     if all(b.name != "no_slower_than" for b in found):
         raise InputError(
-            "`tolerance:` belongs to `no_slower_than:`, which is not there",
+            "`tolerance:` belongs to `no_slower_than:`, which is missing",
             where=at(tolerance.line),
             hint="Add `no_slower_than: previous.onnx`, or remove it",
         )
@@ -171,7 +173,7 @@ def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:
 
 @contextlib.contextmanager
 def _on_line(at: At, line: int, key: str) -> Iterator[None]:
-    """Give an error about a value the line that it stands on."""
+    """Add the line of a value to an error about it."""
     try:
         yield
     except TrimtabError as error:
@@ -216,10 +218,10 @@ def _sizes(value: Any) -> str:
 
 
 def _with_files(gate: Gate, path: Path) -> Gate:
-    """Paths relative to the budgets' own folder, and all of them present.
+    """Resolve paths against the budget file's folder.
 
     Raises:
-        InputError: one is missing.
+        InputError: a file is missing.
     """
 
     def found(name: str | None) -> str | None:
@@ -232,7 +234,7 @@ def _with_files(gate: Gate, path: Path) -> Gate:
             raise InputError(
                 f"no such file: {file}",
                 where=gate.where,
-                hint=f"Paths are relative to {path.parent.resolve()}, where {path.name} stands",
+                hint=f"Paths are relative to {path.parent.resolve()}, the folder of {path.name}",
             )
         return str(file)
 

@@ -1,8 +1,8 @@
-"""Measuring what a gate's budgets need, and nothing else.
+"""Measurement of the facts that the budgets of a gate need, and no others.
 
-What needs no clock comes first; then the model interleaved with each reference; then the model
-alone; then its start-up in fresh processes. Each part ends as soon as its budgets are decided, and
-leaves its time to the next. After Ctrl-C the rest is left out and what was measured stands.
+Untimed facts come first; then the model interleaved with each reference; then the model alone; then
+its start-up in fresh processes. Each part ends once its budgets are decided, and leaves its time to
+the next. After Ctrl-C the rest is skipped and the facts so far count.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from .verdicts import GateFacts
 OpenModel = Callable[[str], ModelOrPath]
 #: Fresh processes where no start-up time is tested.
 FEW_PROCESSES = 3
-#: Least time for a part, so that the last one is not starved by the first.
+#: Least time for a part, whatever the parts before it took.
 LEAST_SECONDS = 1.0
 
 
 def open_file(name: str) -> ModelOrPath:
-    """A model by its path; sessions read the file themselves, as in production."""
+    """Return the path of a model; sessions read the file themselves, as in production."""
     return Path(name)
 
 
 @dataclass
 class Collector:
-    """Gathers the facts of one gate.
+    """Measures the facts of one gate.
 
     Attributes:
-        gate: what to measure for.
+        gate: budgets and settings.
         alpha: error rate of each statistical budget.
-        seconds: upper bound of the timed parts together, start-up aside.
-        seed: of the order of blocks.
-        progress: where to tell how far it is.
-        open_model: from a name in the gate to a model or file.
-        in_process: sessions in this process, for tests.
-        feeds: what the model is fed; by default rows of the data, else random ones.
-        bench: where to measure.
+        seconds: time limit of the timed parts together, start-up excluded.
+        seed: random seed of the block order.
+        progress: where progress is reported.
+        open_model: function from a name in the gate to a model or file.
+        in_process: true for sessions in this process, for tests.
+        feeds: inputs of the model; rows of the data by default, else random values.
+        bench: bench that measures.
     """
 
     gate: Gate
@@ -73,7 +73,7 @@ class Collector:
     _failures: dict[str, str] = field(default_factory=dict)
 
     def collect(self) -> GateFacts:
-        """Measure.
+        """Measure and return the facts.
 
         Raises:
             InputError: the gate's files do not fit together.
@@ -95,7 +95,7 @@ class Collector:
 
     @property
     def config(self) -> SessionConfig:
-        """How every session of this gate is built."""
+        """Configuration of each session of this gate."""
         threads = self.gate.threads or self.bench.environment().cpus
         return SessionConfig(provider=self.gate.provider, threads=threads)
 
@@ -119,10 +119,10 @@ class Collector:
         self._start_up(model, feeds)
 
     def _provider_is_missing(self) -> bool:
-        """A budget on the provider is broken where the provider is not even installed.
+        """Return whether the provider is not installed, which breaks a budget on it.
 
         Raises:
-            OptionError: it is missing, and no budget asked for it.
+            OptionError: it is not installed, and no budget names it.
         """
         try:
             check_installed(self.gate.provider, available_providers())
@@ -168,7 +168,7 @@ class Collector:
         self._found["quality"] = (mine, theirs)
 
     def _compare(self, model: ModelOrPath, feeds: Feeds) -> None:
-        """The model against each reference, until the budgets that name it are decided."""
+        """Compare the model with each reference, until the budgets that name it are decided."""
         by_reference: dict[str, list[Budget]] = {}
         for budget in self.gate.of_kind("ratio"):
             by_reference.setdefault(budget.against, []).append(budget)

@@ -1,6 +1,6 @@
-"""A file that remembers every gate: SQLite, appended to by any number of processes.
+"""History of gates in an SQLite file, to which any number of processes may append.
 
-Figures are kept by machine class, model digest, onnxruntime version and budget, and are never
+Figures are kept by machine class, model digest, onnxruntime version and budget. They are never
 compared across machine classes: between two hosted runners a latency may differ twofold.
 """
 
@@ -21,9 +21,9 @@ from ..machine.gpu import GpuState
 from .reporters import GateOutcome
 
 SCHEMA = 1
-#: Marks the file as ours (SQLite's application_id): "TRIM".
+#: SQLite's application_id of a history: "TRIM".
 APPLICATION = 0x5452494D
-#: How long a process waits for another one that is writing.
+#: Seconds to wait for another process that writes.
 WAIT_SECONDS = 30.0
 _TABLES = """
 CREATE TABLE runs (
@@ -55,11 +55,11 @@ class Point:
     """One figure of one run.
 
     Attributes:
-        at: when, UTC in ISO 8601.
-        digest: of the model.
-        onnxruntime: version.
-        value: in the budget's unit.
-        verdict: of the gate then.
+        at: time, UTC in ISO 8601.
+        digest: digest of the model.
+        onnxruntime: its version.
+        value: value in the budget's unit.
+        verdict: verdict on the budget at that time.
     """
 
     at: str
@@ -71,12 +71,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """All figures that may be compared with each other, oldest first.
+    """Figures that may be compared with each other, oldest first.
 
     Attributes:
-        gate: its name.
+        gate: name of the gate.
         budget: p95, speedup, size, ...
-        machine_class: where they were taken.
+        machine_class: class of the machine that measured.
         setting: provider and threads.
         points: the figures.
     """
@@ -89,22 +89,22 @@ class Series:
 
 
 class History:
-    """An open history file; made where there is none.
+    """An open history file.
 
     Args:
-        path: of the file.
-        create: whether to make one.
+        path: path of the file.
+        create: true to create the file where it does not exist.
 
     Raises:
-        InputError: it is no history, is from a newer version, or does not exist.
-        OutputError: it cannot be written.
+        InputError: the file is not a history, is from a newer version, or does not exist.
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
         self.path = Path(path)
         if not create and not self.path.exists():
             raise InputError(
-                "no such file", where=str(path), hint="`trimtab gate --history FILE` makes one"
+                "no such file", where=str(path), hint="`trimtab gate --history FILE` creates one"
             )
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,9 @@ class History:
                 return
             if application != APPLICATION:
                 raise InputError(
-                    "is a database, but no history of trimtab",
+                    "is a database, but not a history of trimtab",
                     where=str(self.path),
-                    hint="Give another file; it is made where there is none",
+                    hint="Give another file; a new one is created",
                 )
             if version > SCHEMA:
                 raise InputError(
@@ -140,7 +140,7 @@ class History:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """A transaction that takes the lock at once, so that it waits instead of failing later."""
+        """Open a transaction that locks at once, so that it waits here instead of failing later."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -151,24 +151,24 @@ class History:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """SQLite's refusals as one clear message."""
+        """Turn errors of SQLite into one clear message."""
         try:
             yield
         except sqlite3.OperationalError as error:
             raise OutputError(
                 f"cannot be used as a history ({error})",
                 where=str(self.path),
-                hint="Check its folder and rights, and that no other process holds it",
+                hint="Check its folder and permissions, and that no other process locks it",
             ) from error
         except sqlite3.DatabaseError as error:
             raise InputError(
-                f"is no history of trimtab ({error})",
+                f"is not a history of trimtab ({error})",
                 where=str(self.path),
-                hint="Give another file; it is made where there is none",
+                hint="Give another file; a new one is created",
             ) from error
 
     def add(self, outcome: GateOutcome, environment: Environment, at: str, threads: int) -> None:
-        """Append one gate; all of it or nothing.
+        """Append one gate, all of it or nothing.
 
         Raises:
             OutputError: the file cannot be written.
@@ -206,7 +206,7 @@ class History:
                 )
 
     def series(self) -> list[Series]:
-        """All series, by gate, budget, machine class and setting.
+        """Return all series, by gate, budget, machine class and setting.
 
         Raises:
             InputError: the file is damaged.
@@ -228,7 +228,7 @@ class History:
 
 
 def append(path: str | Path, outcomes: Sequence[GateOutcome]) -> None:
-    """Append gates to a history, with this machine and this moment.
+    """Append gates to a history, with this machine and the current time.
 
     Raises:
         InputError, OutputError: see `History`.

@@ -4,8 +4,8 @@
     def test_int8(latency):
         latency.compare("int8.onnx", baseline="float.onnx", require_int8=0.9)
 
-It fails in the call phase, so that `-x`, `--lf` and JUnit see it. It is loaded in every run of
-pytest, so nothing heavy is imported before a test measures.
+It fails in the call phase, so `-x`, `--lf` and JUnit see it. Every run of pytest loads it, so
+nothing heavy is imported before a test measures.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ class LatencyWarning(UserWarning):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The plugin's options."""
+    """Add the plugin's options."""
     group = parser.getgroup("latency", "latency budgets (trimtab)")
     group.addoption(
         "--latency-inconclusive",
         choices=CHOICES,
         default="pass",
-        help="what an undecided budget does: pass with a warning (default), skip, or fail",
+        help="result of an undecided budget: pass with a warning (default), skip, or fail",
     )
     group.addoption(
         "--latency-max-time",
         metavar="30s",
-        help="upper bound of measuring for each test, over that of the marker",
+        help="time limit of measuring for each test, instead of the marker's",
     )
     group.addoption(
-        "--latency-only", action="store_true", help="run the tests marked `latency` alone"
+        "--latency-only", action="store_true", help="run only the tests marked `latency`"
     )
     group.addoption("--latency-skip", action="store_true", help="skip the tests marked `latency`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, also under --strict-markers."""
+    """Register the marker, for --strict-markers as well."""
     config.addinivalue_line(
         "markers",
         "latency(p95=..., min_speedup=..., max_time=..., alpha=...): budgets of `latency.compare`",
@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse misspelt markers before anything runs; select or skip."""
+    """Refuse misspelt markers before any test runs; select or skip tests."""
     for item in items:
         for mark in item.iter_markers("latency"):
             _check_marker(mark, item)
@@ -112,7 +112,7 @@ def _check_marker(mark: pytest.Mark, item: pytest.Item) -> None:
 
 @pytest.fixture
 def latency(request: pytest.FixtureRequest, record_property: Any) -> Latency:
-    """Measures models under the budgets of the test's `latency` marker."""
+    """Measure models under the budgets of the test's `latency` marker."""
     marks = list(request.node.iter_markers("latency"))
     asked: dict[str, Any] = {}
     for mark in reversed(marks):  # the closest one, which is the first, wins
@@ -124,12 +124,12 @@ def latency(request: pytest.FixtureRequest, record_property: Any) -> Latency:
 
 
 class Latency:
-    """What the fixture `latency` is.
+    """Value of the fixture `latency`.
 
     Args:
         asked: keywords of the marker.
-        on_inconclusive: what an undecided budget does.
-        record: takes a name and a value for reports.
+        on_inconclusive: result of an undecided budget: pass, skip or fail.
+        record: function that takes a name and a value for reports.
     """
 
     def __init__(self, asked: Mapping[str, Any], on_inconclusive: str, record: Any) -> None:
@@ -146,25 +146,25 @@ class Latency:
         require_int8: float | None = None,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[BudgetVerdict]:
-        """Measure a model, interleaved with its baseline, and hold it to the marker's budgets.
+        """Measure a model, interleaved with its baseline, and check the marker's budgets.
 
-        Where the marker names no `min_speedup`, it must be no slower than the baseline, within the
-        marker's `tolerance`.
+        Without `min_speedup` in the marker, the model may not be slower than the baseline, within
+        the marker's `tolerance`.
 
         Args:
             model: a file or a model in memory.
-            baseline: what it is compared with.
-            feeds: arrays by input name; random ones where None.
-            provider: execution provider; every product of the model must run on it.
+            baseline: reference to compare with.
+            feeds: arrays by input name; random values where None.
+            provider: execution provider; every matrix product and convolution must run on it.
             threads: intra-op threads.
-            require_int8: least part of the multiply-accumulates in int8 kernels.
-            shapes: of inputs with dynamic axes, where no feeds are given.
+            require_int8: least share of the multiply-accumulates in int8 kernels.
+            shapes: shapes of inputs with dynamic axes, where there are no feeds.
 
         Returns:
-            The verdicts, all of them passed or undecided.
+            The verdicts, all passed or undecided.
 
         Raises:
-            AssertionError: a budget is broken; the evidence is its message.
+            AssertionError: a budget is broken; the message is the evidence.
             TrimtabError: a model cannot be used.
         """
         __tracebackhide__ = True

@@ -1,4 +1,4 @@
-"""What the pytest plugin does once a test measures; imports the bench."""
+"""Measurement of the pytest plugin: this module imports the bench, the plugin does not."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .rules import ALPHA, judge
 from .verdicts import BudgetVerdict, GateFacts
 
 MODEL, BASELINE = "model", "baseline"
-#: Marker keywords that are no budgets.
+#: Marker keywords that are not budgets.
 SETTINGS = frozenset({"max_time", "alpha", "resolution", "tolerance", "min_speedup"})
 
 
 @dataclass(frozen=True)
 class LatencyRequest:
-    """One call of `latency.compare`, see there; `asked` holds the marker's keywords."""
+    """Arguments of `Latency.compare`, and the keywords of the marker as `asked`."""
 
     model: str | Path | Model
     baseline: str | Path | Model | None
@@ -44,10 +44,10 @@ class LatencyRequest:
 
 
 def measure(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any]]:
-    """Measure, one process at a time on this machine; verdicts and properties for reports.
+    """Measure, one process at a time on this machine; return verdicts and report properties.
 
     Raises:
-        OptionError: a budget that has no meaning.
+        OptionError: a budget is not valid.
     """
     gate = gate_of(request)
     models = {MODEL: _opened(request.model)}
@@ -70,10 +70,10 @@ def measure(request: LatencyRequest) -> tuple[list[BudgetVerdict], dict[str, Any
 
 
 def gate_of(request: LatencyRequest) -> Gate:
-    """The gate that a call describes.
+    """Return the gate of a request.
 
     Raises:
-        OptionError: a budget that has no meaning, or none at all.
+        OptionError: a budget is not valid, or there is none.
     """
     asked, baseline = request.asked, request.baseline is not None
     budgets = [
@@ -116,7 +116,7 @@ def _opened(model: str | Path | Model) -> ModelOrPath:
 
 
 def properties(facts: GateFacts, verdicts: list[BudgetVerdict]) -> dict[str, Any]:
-    """What JUnit and other reports keep of a measurement."""
+    """Return the properties for JUnit and other reports."""
     comparison = facts.comparisons.get(BASELINE)
     alone = facts.solo or (comparison.candidate if comparison is not None else None)
     environment = alone.environment if alone is not None else Environment.here()
@@ -141,11 +141,11 @@ def properties(facts: GateFacts, verdicts: list[BudgetVerdict]) -> dict[str, Any
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path | None = None) -> Iterator[None]:
-    """Wait until no other test on this machine measures: under xdist tests run side by side.
+    """Wait until no other test on this machine measures, since xdist runs tests in parallel.
 
     Args:
-        path: of the lock's file; one for each user by default.
+        path: lock file; one for each user by default.
     """
     lock = path or Path(tempfile.gettempdir()) / f"trimtab-latency-{getpass.getuser()}.lock"
-    with FileLock(lock):  # the system frees it, also when the process dies
+    with FileLock(lock):  # the system releases it, even when the process dies
         yield

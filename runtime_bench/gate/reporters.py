@@ -22,7 +22,7 @@ BENCHER = {"tail": "latency", "start": "latency", "memory": "memory", "size": "f
 
 @dataclass(frozen=True)
 class GateOutcome:
-    """A gate that was run."""
+    """Result of a gate."""
 
     gate: Gate
     facts: GateFacts
@@ -30,12 +30,12 @@ class GateOutcome:
 
 
 def all_verdicts(outcomes: Sequence[GateOutcome]) -> list[BudgetVerdict]:
-    """Those of all gates."""
+    """Return the verdicts of all gates."""
     return [result for outcome in outcomes for result in outcome.verdicts]
 
 
 def lines(outcomes: Sequence[GateOutcome]) -> list[str]:
-    """For the terminal: a table for each gate, the evidence under it."""
+    """Return the text for the terminal: a table for each gate, the evidence below it."""
     found: list[str] = []
     for outcome in outcomes:
         rows = [
@@ -48,20 +48,20 @@ def lines(outcomes: Sequence[GateOutcome]) -> list[str]:
 
 
 def summary(verdicts: Sequence[BudgetVerdict]) -> str:
-    """One sentence on all budgets."""
+    """Return one sentence about all budgets."""
     counts = {v: sum(r.verdict == v for r in verdicts) for v in SIGNS}
-    told = [f"{counts['pass']} of {len(verdicts)} budgets held"]
-    told += [f"{counts['fail']} broken"] if counts["fail"] else []
-    told += [f"{counts['inconclusive']} undecided"] if counts["inconclusive"] else []
+    parts = [f"{counts['pass']} of {len(verdicts)} budgets held"]
+    parts += [f"{counts['fail']} broken"] if counts["fail"] else []
+    parts += [f"{counts['inconclusive']} undecided"] if counts["inconclusive"] else []
     unfit = [r for r in verdicts if r.unfit]
-    told += [f"{len(unfit)} of them for want of a quiet machine"] if unfit else []
-    return ", ".join(told)
+    parts += [f"{len(unfit)} of them because the machine is too noisy"] if unfit else []
+    return ", ".join(parts)
 
 
 def document(
     outcomes: Sequence[GateOutcome], *, alpha: float, on_inconclusive: OnInconclusive
 ) -> dict[str, Any]:
-    """Everything, every sample included, as JSON values."""
+    """Return everything, with every sample, as JSON values."""
     verdicts = all_verdicts(outcomes)
     return {
         "kind": "gate",
@@ -94,7 +94,7 @@ def _gate_json(outcome: GateOutcome) -> dict[str, Any]:
 
 
 def junit(outcomes: Sequence[GateOutcome]) -> str:
-    """JUnit XML: a suite for each gate, a case for each budget; undecided ones are skipped."""
+    """Return JUnit XML: a suite for each gate, a case for each budget, skipped if undecided."""
     root = ET.Element("testsuites", name="trimtab gate")
     for outcome in outcomes:
         verdicts = outcome.verdicts
@@ -124,12 +124,12 @@ def junit(outcomes: Sequence[GateOutcome]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the control characters that XML 1.0 cannot hold; names come from files."""
+    """Replace the control characters that XML 1.0 does not allow; names come from files."""
     return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
 def markdown(outcomes: Sequence[GateOutcome]) -> str:
-    """A table for a job's summary or a comment."""
+    """Return a Markdown table for a job summary or a comment."""
     verdicts = all_verdicts(outcomes)
     found = [f"### {ICONS[overall(verdicts)]} trimtab gate: {summary(verdicts)}", ""]
     for outcome in outcomes:
@@ -149,7 +149,7 @@ def _cell(text: str) -> str:
 
 
 def workflow_commands(outcomes: Sequence[GateOutcome], file: str) -> list[str]:
-    """GitHub workflow commands: an error for each broken budget, a warning for undecided ones."""
+    """Return GitHub workflow commands: errors for broken budgets, warnings for undecided ones."""
     found = []
     for outcome in outcomes:
         for result in outcome.verdicts:
@@ -171,7 +171,7 @@ def _property(text: str) -> str:
 
 
 def bencher(outcomes: Sequence[GateOutcome]) -> dict[str, dict[str, dict[str, float]]]:
-    """Bencher Metric Format: benchmark, measure, value with bounds; times in nanoseconds."""
+    """Return Bencher Metric Format: benchmark, measure, value, bounds; times in nanoseconds."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for outcome in outcomes:
         for result in outcome.verdicts:
@@ -192,14 +192,14 @@ def bencher(outcomes: Sequence[GateOutcome]) -> dict[str, dict[str, dict[str, fl
 
 
 def benchmark_action(outcomes: Sequence[GateOutcome]) -> list[dict[str, Any]]:
-    """github-action-benchmark, `customSmallerIsBetter`: what shrinks when it gets better."""
+    """Return entries for github-action-benchmark's `customSmallerIsBetter`."""
     found: list[dict[str, Any]] = []
     for outcome in outcomes:
         for result in outcome.verdicts:
             kind, value = result.budget.kind, result.value
             if value is None or kind in {"share", "provider"}:
                 continue
-            if kind == "ratio":  # a speed; its inverse is the time relative to the reference's
+            if kind == "ratio":  # the inverse of a speedup is the relative time
                 value, unit = 1 / value, "x the time"
             else:
                 unit = {"tail": "ns", "start": "ns", "quality": "drop"}.get(kind, "bytes")

@@ -1,12 +1,12 @@
 """The gate: from measured facts to a verdict on each budget. Pure functions, nothing runs here.
 
-    ratio   the e-process of `statistics`: broken once "slower than the limit" is proved, held once
-            "within the resolution of the limit" is; see `Gate.resolution`.
-    tail    the exact binomial law of the runs over the limit (`tails`).
-    start   the same law at the median, over fresh processes.
+    ratio   the e-process of `stats.e_process`: broken once "slower than the limit" is proved, held
+            once "within the resolution of the limit" is; see `Gate.resolution`.
+    tail    the exact binomial test of the runs over the limit (`stats.percentiles`).
+    start   the same test at the median, over fresh processes.
 
-A latency in milliseconds measures the machine as well: such a budget can be held anywhere, but
-broken only on a machine that was quiet enough, else the verdict is inconclusive.
+An absolute latency measures the machine as well: such a budget can be held on any machine, but
+broken only on a quiet one; elsewhere the verdict is inconclusive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..stats.verdict import LimitVerdict
 from .verdicts import BudgetVerdict, GateFacts
 
 OnInconclusive = Literal["report", "fail", "pass"]
-#: Bound on the probability that any statistical budget of a run is judged wrongly.
+#: Bound on the probability that any statistical budget of a run gets a wrong verdict.
 ALPHA = 0.01
 
 
@@ -37,8 +37,8 @@ def judge(gate: Gate, facts: GateFacts, *, alpha: float) -> list[BudgetVerdict]:
 
     Args:
         gate: the budgets.
-        facts: what was measured.
-        alpha: error rate of each statistical budget, the run's divided by their number.
+        facts: measured facts.
+        alpha: error rate of each statistical budget: that of the run, divided by their number.
     """
     verdicts = [_verdict_on(budget, gate, facts, alpha) for budget in gate.budgets]
     if not facts.interrupted:
@@ -67,9 +67,9 @@ def _ratio(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
     verdict = ratio_verdict(PairedTest.of(found.log_ratios), budget, alpha, gate.resolution)
     least = math.exp(slowest_allowed(budget))
     name = Path(budget.against).name
-    told = "no estimate" if math.isnan(found.ratio) else f"{found.ratio:.3f}x"
+    estimate = "no estimate" if math.isnan(found.ratio) else f"{found.ratio:.3f}x"
     high = "inf" if math.isinf(found.high) else f"{found.high:.3f}"
-    shown = f"{told} [{found.low:.3f}, {high}] of {name}'s speed in {found.blocks} blocks"
+    speed = f"{estimate} [{found.low:.3f}, {high}] of {name}'s speed in {found.blocks} blocks"
     proved = {
         "fail": f"proved below {least:.3g}x",
         "pass": f"proved above {least / (1 + gate.resolution):.3g}x, "
@@ -78,11 +78,11 @@ def _ratio(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
         "give more --max-time or a quieter machine",
     }[verdict]
     value = None if math.isnan(found.ratio) else found.ratio
-    evidence = f"{shown}: {proved}"
+    evidence = f"{speed}: {proved}"
     return BudgetVerdict(budget, verdict, evidence, value, found.low, found.high)
 
 
-def _tail(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
+def _percentile(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
     solo = facts.solo
     if solo is None:
         return _unmeasured(budget)
@@ -120,7 +120,7 @@ def _timed(
     noise_check: NoiseCheck,
     value: float | None,
 ) -> BudgetVerdict:
-    """An absolute time: held anywhere, broken only on a machine found quiet enough."""
+    """Return the verdict on an absolute time: broken only where the machine was quiet."""
     if test.verdict == "pass":
         return BudgetVerdict(budget, "pass", evidence, value)
     if test.verdict == "fail" and noise_check.fit:
@@ -136,7 +136,7 @@ def _timed(
 
 
 def fewest_runs(quantile: float, alpha: float) -> int:
-    """Runs before which no decision is possible: the first look of the test, q^n <= alpha/2."""
+    """Return the least runs for a decision: the first look of the test, q^n <= alpha/2."""
     return math.ceil(math.log(alpha / 2) / math.log(quantile))
 
 
@@ -198,7 +198,7 @@ def _share(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
 
 
 def _provider(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
-    """Held where every product runs there: of the rest, sizes and shapes belong on the CPU."""
+    """Require matrix products and convolutions there; shape arithmetic belongs on the CPU."""
     if facts.providers is None:
         return _unmeasured(budget)
     if not facts.providers:
@@ -212,9 +212,11 @@ def _provider(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Bud
     column = 0 if any(made for made, _ in counted.values()) else 1
     here = counted.get(budget.against, (0, 0))[column]
     total = sum(pair[column] for pair in counted.values())
-    told = ", ".join(f"{name} {made} of {nodes}" for name, (made, nodes) in sorted(counted.items()))
+    nodes = ", ".join(
+        f"{name} {made} of {every}" for name, (made, every) in sorted(counted.items())
+    )
     held = total > 0 and here == total
-    evidence = f"products among nodes, by provider: {told}"
+    evidence = f"products among nodes, by provider: {nodes}"
     return BudgetVerdict(budget, "pass" if held else "fail", evidence, here / max(1, total))
 
 
@@ -224,7 +226,7 @@ def _unmeasured(budget: Budget) -> BudgetVerdict:
 
 _RULES: dict[str, Callable[[Budget, Gate, GateFacts, float], BudgetVerdict]] = {
     "ratio": _ratio,
-    "tail": _tail,
+    "tail": _percentile,
     "start": _start,
     "memory": _memory,
     "size": _size,
@@ -235,7 +237,7 @@ _RULES: dict[str, Callable[[Budget, Gate, GateFacts, float], BudgetVerdict]] = {
 
 
 def exit_code(verdicts: Sequence[BudgetVerdict], on_inconclusive: OnInconclusive = "report") -> int:
-    """0 all held, 1 one broken, 3 undecided, 4 undecided because of the machine alone."""
+    """Return 0 if all held, 1 if any is broken, 3 if undecided, 4 if only the machine is why."""
     if any(r.verdict == "fail" for r in verdicts):
         return BudgetError.exit_code
     undecided = [r for r in verdicts if r.verdict == "inconclusive"]
@@ -248,7 +250,7 @@ def exit_code(verdicts: Sequence[BudgetVerdict], on_inconclusive: OnInconclusive
 
 
 def overall(verdicts: Sequence[BudgetVerdict]) -> LimitVerdict:
-    """The worst of the verdicts."""
+    """Return the worst of the verdicts."""
     for verdict in ("fail", "inconclusive"):
         if any(r.verdict == verdict for r in verdicts):
             return verdict

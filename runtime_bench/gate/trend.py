@@ -1,4 +1,4 @@
-"""A history as text and JSON: levels, steps, and what changed with each step."""
+"""A history as text and JSON: levels, change points, and their possible causes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..stats.change_points import SHORTEST, ChangePoint, find_change_points
 from .history import Point, Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-#: Columns of the little plot.
+#: Columns of the sparkline.
 WIDTH = 40
-#: Smaller is better for these kinds; for the others larger is.
+#: Kinds for which smaller is better; for the others larger is.
 COSTS = frozenset({"tail", "start", "memory", "size", "quality"})
 
 
 def lines(series: Sequence[Series]) -> list[str]:
-    """For the terminal."""
+    """Return the text for the terminal."""
     if not series:
         return ["The history holds no figures yet."]
     found: list[str] = []
@@ -28,48 +28,48 @@ def lines(series: Sequence[Series]) -> list[str]:
     classes = sorted({s.machine_class for s in series})
     if len(classes) > 1:
         found.append(
-            f"{len(classes)} machine classes, shown apart, since figures of one say nothing of "
-            f"another: {', '.join(classes)}"
+            f"{len(classes)} machine classes, shown apart since their figures do not compare: "
+            f"{', '.join(classes)}"
         )
     return found
 
 
 def _series_lines(series: Series) -> list[str]:
     values = [p.value for p in series.points]
-    told = Budget(series.budget).value_text
+    text = Budget(series.budget).value_text
     newest = series.points[-1]
     found = [
         f"{series.gate}: {series.budget}",
         f"  on {series.machine_class}, {series.setting}",
         f"  {len(values)} runs, {series.points[0].at[:10]} to {newest.at[:10]}; newest "
-        f"{told(newest.value)}, median {told(median(values))}, "
-        f"range {told(min(values))} to {told(max(values))}",
+        f"{text(newest.value)}, median {text(median(values))}, "
+        f"range {text(min(values))} to {text(max(values))}",
     ]
     if len(values) > 1:
         found.append(f"  {spark(values)}")
-    steps = find_change_points(values)
-    found += [f"  {_step_line(series, step)}" for step in steps]
-    if not steps:
+    changes = find_change_points(values)
+    found += [f"  {_change_line(series, change)}" for change in changes]
+    if not changes:
         few = f" (needs {2 * SHORTEST} runs)" if len(values) < 2 * SHORTEST else ""
         found.append(f"  no change of level{few}")
     return found
 
 
-def _step_line(series: Series, step: ChangePoint) -> str:
-    told = Budget(series.budget).value_text
-    way = "worse" if worse(series.budget, step) else "better"
-    levels = f"{told(step.before)} -> {told(step.after)} ({step.change:+.1%})"
-    return f"{way}: {levels} at {series.points[step.index].at}{_cause(series.points, step)}"
+def _change_line(series: Series, change: ChangePoint) -> str:
+    text = Budget(series.budget).value_text
+    way = "worse" if worse(series.budget, change) else "better"
+    levels = f"{text(change.before)} -> {text(change.after)} ({change.change:+.1%})"
+    return f"{way}: {levels} at {series.points[change.index].at}{_cause(series.points, change)}"
 
 
-def worse(budget: str, step: ChangePoint) -> bool:
-    """Whether the step went the wrong way."""
-    return (step.after > step.before) == (rule_of(budget).kind in COSTS)
+def worse(budget: str, change: ChangePoint) -> bool:
+    """Return whether a budget got worse at a change point."""
+    return (change.after > change.before) == (rule_of(budget).kind in COSTS)
 
 
-def _cause(points: Sequence[Point], step: ChangePoint) -> str:
-    """What else changed there: model or onnxruntime; where neither did, that is said."""
-    old, new = points[step.index - 1], points[step.index]
+def _cause(points: Sequence[Point], change: ChangePoint) -> str:
+    """Return what else changed there: the model, onnxruntime, or neither."""
+    old, new = points[change.index - 1], points[change.index]
     changed = []
     if old.digest != new.digest:
         changed.append(f"the model changed, {old.digest[:8]} to {new.digest[:8]}")
@@ -79,7 +79,7 @@ def _cause(points: Sequence[Point], step: ChangePoint) -> str:
 
 
 def spark(values: Sequence[float]) -> str:
-    """A line of blocks; of many figures each block is the median of a group."""
+    """Return a line of blocks; with many values each block is the median of a group."""
     if len(values) > WIDTH:
         ends = [i * len(values) // WIDTH for i in range(WIDTH + 1)]
         values = [median(values[a:b]) for a, b in itertools.pairwise(ends)]
@@ -91,7 +91,7 @@ def spark(values: Sequence[float]) -> str:
 
 
 def document(series: Sequence[Series]) -> dict[str, Any]:
-    """Everything as JSON values; times in nanoseconds, sizes in bytes."""
+    """Return everything as JSON values; times in nanoseconds, sizes in bytes."""
     return {
         "schema": 1,
         "kind": "history",
@@ -110,13 +110,13 @@ def _series_json(series: Series) -> dict[str, Any]:
         "points": [p.__dict__ for p in series.points],
         "steps": [
             {
-                "at": series.points[step.index].at,
-                "index": step.index,
-                "before": step.before,
-                "after": step.after,
-                "change": step.change,
-                "worse": worse(series.budget, step),
+                "at": series.points[change.index].at,
+                "index": change.index,
+                "before": change.before,
+                "after": change.after,
+                "change": change.change,
+                "worse": worse(series.budget, change),
             }
-            for step in find_change_points(values)
+            for change in find_change_points(values)
         ],
     }

@@ -1,4 +1,4 @@
-"""What a gate knows and what it says: facts in, verdicts out."""
+"""Values of a gate: measured facts and verdicts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..stats.verdict import LimitVerdict
 
 @dataclass(frozen=True)
 class GateFacts:
-    """What was measured for one gate; what was not, or could not be, is None.
+    """Facts measured for one gate; None for those not needed or not available.
 
     Attributes:
-        comparisons: the model (candidate) against each reference (base), by the reference's name.
-        solo: the model alone.
+        comparisons: the model (candidate) against each reference (base), by name of the reference.
+        solo: measurement of the model alone.
         startup_costs: its load time, first run and peak memory in fresh processes.
-        startup_noise_check: of the machine while the start-up costs were measured.
-        size_bytes: of its file.
-        quality: of the model and of the baseline.
-        share: what of it runs in int8.
-        providers: number of nodes by operator, by the provider that they run on.
-        digest: of the model.
-        failures: why something could not be measured, by the kind of budget it was for.
-        broken: the model itself crashed, hung or was refused.
-        interrupted: the user stopped it.
+        startup_noise_check: noise of the machine while the start-up costs were measured.
+        size_bytes: size of its file.
+        quality: quality of the model and of the baseline.
+        share: share of it that runs in int8.
+        providers: number of nodes by operator, by execution provider.
+        digest: digest of the model.
+        failures: reasons why a fact is missing, by kind of budget.
+        broken: error of a model that crashed, hung or was refused; empty where it runs.
+        interrupted: true where the user stopped it.
     """
 
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
@@ -55,13 +55,13 @@ class BudgetVerdict:
     """The verdict on one budget.
 
     Attributes:
-        budget: which.
+        budget: the budget.
         verdict: pass, fail or inconclusive.
-        evidence: one sentence.
-        value: the estimate in the budget's own unit, None where there is none.
+        evidence: one sentence about the figures.
+        value: estimate in the unit of the budget, None where there is none.
         low: lower end of its interval, where it has one.
         high: upper end.
-        unfit: it would have failed on a quiet machine; on this one it proves nothing.
+        unfit: true where it fails, but the machine is too noisy to prove it.
     """
 
     budget: Budget
@@ -73,7 +73,7 @@ class BudgetVerdict:
     unfit: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values; times in nanoseconds, sizes in bytes."""
+        """Return all fields as JSON values; times in nanoseconds, sizes in bytes."""
         return {
             "budget": self.budget.name,
             "limit": self.budget.limit or self.budget.text,

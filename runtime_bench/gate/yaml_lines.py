@@ -1,4 +1,4 @@
-"""YAML whose every value knows its line, and whose keys stand there once."""
+"""YAML in which every value knows its line, and no key is duplicated."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import yaml
 
 from trimtab.core.errors import InputError
 
-#: Deeper than any gate; an alias of YAML may even contain itself.
+#: Deepest nesting, deeper than any gate; an alias of YAML may even contain itself.
 DEEPEST = 8
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value of the file with its line; lists hold entries, mappings entries by key."""
+    """Value of the file with its line; a list of entries, entries by key, or a scalar."""
 
     value: Any
     line: int
 
 
 def documents(text: str, where: str) -> list[Entry]:
-    """The documents of a text that are not empty.
+    """Return the documents of a text that are not empty.
 
     Raises:
-        InputError: it is no YAML, nested too deeply, or has a key twice; with its line.
+        InputError: the text is not valid YAML, nested too deeply, or repeats a key; with its line.
     """
     loader = yaml.SafeLoader(text)
     found = []
@@ -38,7 +38,7 @@ def documents(text: str, where: str) -> list[Entry]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise InputError(f"is no YAML ({problem})", where=f"{where}{line}") from error
+        raise InputError(f"is not valid YAML ({problem})", where=f"{where}{line}") from error
     finally:
         loader.dispose()
     return [entry for entry in found if entry.value is not None]
@@ -62,12 +62,12 @@ def _entry(loader: Any, node: yaml.Node, where: str, depth: int) -> Entry:
 
 
 def _refuse_duplicates(node: yaml.MappingNode, where: str) -> None:
-    """YAML would silently keep the last of two equal keys, and with it one of two budgets."""
+    """Refuse duplicate keys, of which YAML would silently keep the last, and so drop a budget."""
     seen: set[str] = set()
     for key, _ in node.value:
         if str(key.value) in seen:
             raise InputError(
-                f"{key.value!r} stands here twice",
+                f"{key.value!r} appears twice",
                 where=f"{where}, line {key.start_mark.line + 1}",
                 hint="Keep one of them",
             )

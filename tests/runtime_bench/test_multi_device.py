@@ -36,7 +36,7 @@ def compared(ratio: float, verdict: str = "better", ms: float = 1.0, **more: obj
 
 
 class FakeBench(LocalBench):
-    """A device with known answers that keeps what it was asked."""
+    """A device with known answers that records its calls."""
 
     def __init__(self, *answers: Comparison, machine: str = "") -> None:
         self.answers, self.asked, self.machine = list(answers), [], machine
@@ -59,7 +59,7 @@ def least(**answers: Comparison) -> Comparison:
     return found
 
 
-def test_the_device_that_gains_least_counts():
+def test_the_device_with_the_least_gain_counts():
     found = least(pi5=compared(1.8), orin=compared(1.3))
     assert (found.ratio, found.verdict) == (1.3, "better")
     assert {name: c.ratio for name, c in found.devices.items()} == {"pi5": 1.8, "orin": 1.3}
@@ -96,7 +96,7 @@ def test_a_failure_on_one_is_a_failure():
     assert least(pi5=compared(1.2), orin=broken).error == "on orin: crashed"
 
 
-def test_what_an_interrupt_cut_short_proves_nothing():
+def test_an_interrupted_comparison_proves_nothing():
     one, other = FakeBench(compared(1.2, interrupted=True)), FakeBench(compared(1.2))
     (found,) = MultiDeviceBench({"pi5": one, "orin": other}).compare("a", ["b"], {}, HOW, Silent())
     assert not other.asked
@@ -117,13 +117,15 @@ def test_a_latency_must_hold_on_every_device():
     found = least(pi5=compared(2.0, ms=5.0), orin=compared(1.2, ms=1.0))
     original, candidate = Result("original"), Result("c", comparison=found)
     asked = Constraints.of({"max_latency": "p50=3ms"})
-    told = [o.text for o in violations(candidate, original, asked) if o.constraint == "max_latency"]
-    assert told == ["p50 5.000 ms on pi5, 3 ms is allowed"]
+    texts = [
+        o.text for o in violations(candidate, original, asked) if o.constraint == "max_latency"
+    ]
+    assert texts == ["p50 5.000 ms on pi5, 3 ms is allowed"]
     wider = violations(candidate, original, Constraints.of({"max_latency": "p50=6ms"}))
     assert "max_latency" not in {objection.constraint for objection in wider}
 
 
-def test_measurements_are_shared_between_the_same_machines_alone():
+def test_only_equal_machines_share_measurements():
     one, other = FakeBench(machine="a"), FakeBench(machine="b")
     both = machine_class(MultiDeviceBench({"x": one, "y": other}))
     assert both == machine_class(MultiDeviceBench({"v": other, "w": one}))
@@ -138,7 +140,7 @@ def test_the_target_suits_all():
     assert common_target([PRESETS["arm64"]] * 2) == PRESETS["arm64"]
 
 
-def test_a_board_and_a_gpu_want_different_models():
+def test_a_board_and_a_gpu_need_different_models():
     with pytest.raises(OptionError, match="CPUExecutionProvider and CUDAExecutionProvider"):
         common_target([PRESETS["arm64"], Target.named("cuda")])
 

@@ -1,33 +1,35 @@
-"""Boards and other machines to measure on, by ssh.
+"""Manage boards and other machines to measure on, by ssh.
 
-    trimtab device add pi5 ssh://me@pi5.local           under a name, for --on pi5
+    trimtab device add pi5 ssh://me@pi5.local           save an address under a name, for --on pi5
     trimtab device list
-    trimtab device check pi5                            what it is, and what it lacks
-    trimtab device install pi5 [--wheels FOLDER]        brings it there, where there is no internet
+    trimtab device check pi5                            show what it is, and what it lacks
+    trimtab device install pi5 [--wheels FOLDER]        install trimtab on a device without internet
     trimtab device remove pi5
 
 An address may name the interpreter there and another ssh configuration:
 ssh://me@board:2222?python=/opt/venv/bin/python&config=/path/ssh_config. The system's ssh client
-connects, with your keys; a device whose host key is not known is refused.
+connects with your keys; a device with an unknown host key is refused.
 """
 
 from __future__ import annotations
 
 import argparse
 
-SUMMARY = "boards and other machines to measure on"
+SUMMARY = "manage boards and other machines to measure on"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("action", choices=["add", "list", "remove", "check", "install"])
-    parser.add_argument("name", nargs="?", help="of the device; elsewhere than for add an address")
+    parser.add_argument("name", nargs="?", help="name of the device, or its address except for add")
     parser.add_argument("address", nargs="?", help="ssh://user@host[:port]")
-    parser.add_argument("--wheels", metavar="FOLDER", help="install these instead of pip's finds")
+    parser.add_argument(
+        "--wheels", metavar="FOLDER", help="install these wheels instead of downloaded ones"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the action."""
     from trimtab.core.errors import OptionError
     from trimtab.runtime_bench.devices import registry as devices
 
@@ -40,17 +42,17 @@ def execute(args: argparse.Namespace) -> int:
             hint="trimtab device add NAME ssh://user@host",
         )
     if args.wheels is not None and args.action != "install":
-        raise OptionError("is for install alone", where="--wheels")
+        raise OptionError("is for install only", where="--wheels")
     if args.action == "add":
         device = devices.add(args.name, args.address)
         print(f"{args.name}: {device}. Try it: trimtab device check {args.name}")  # noqa: T201
     elif args.action == "remove":
         devices.remove(args.name)
-        print(f"{args.name} is forgotten")  # noqa: T201
+        print(f"{args.name} is removed")  # noqa: T201
     elif args.action == "list":
         known = devices.load()
         lines = [f"{name}  {address}" for name, address in sorted(known.items())]
-        print("\n".join(lines) or "no device is known: trimtab device add NAME ssh://...")  # noqa: T201
+        print("\n".join(lines) or "no devices yet: trimtab device add NAME ssh://...")  # noqa: T201
     elif args.action == "install":
         return _install(args.name, args.wheels)
     else:
@@ -70,7 +72,7 @@ def _install(name: str, wheels: str | None) -> int:
 
     device = find(name)
     if not isinstance(device, Ssh):
-        raise OptionError("is reached otherwise than by ssh", where=name, hint="Install it there")
+        raise OptionError("is not reached by ssh", where=name, hint="Install trimtab there")
     found = install(device, Stderr(), Path(wheels) if wheels else None)
     print("\n".join(check_lines(found)))  # noqa: T201
     return 0 if found.ready else 1

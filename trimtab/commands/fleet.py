@@ -1,9 +1,9 @@
-"""A fleet to try on this machine: a Dask scheduler, and a worker process for each device.
+"""Start a fleet on this machine, to try: a Dask scheduler, and a worker process for each device.
 
     trimtab fleet up --local 2                    local-0 and local-1, until Ctrl-C
     trimtab bench a.onnx b.onnx --on 'dask://127.0.0.1:8786?device=local-1'
 
-Every worker also offers `local`, so that a call for it goes to whichever is free. For real boards,
+Every worker also offers `local`: a call for it goes to whichever worker is free. For real boards,
 start the same processes there: dask scheduler; dask worker SCHEDULER:8786 --nthreads 1 --no-nanny
 --resources "pi5=1".
 """
@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "a fleet of local devices, to try"
+SUMMARY = "start a fleet of local devices, to try"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("action", choices=["up"])
-    parser.add_argument("--local", metavar="N", default="2", help="devices on this machine")
-    parser.add_argument("--port", metavar="8786", default="8786", help="of the scheduler")
+    parser.add_argument(
+        "--local", metavar="N", default="2", help="number of devices on this machine (default 2)"
+    )
+    parser.add_argument(
+        "--port", metavar="8786", default="8786", help="port of the scheduler (default 8786)"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run it until Ctrl-C."""
+    """Run the fleet until Ctrl-C."""
     import signal
 
     from trimtab.core.errors import OptionError
@@ -34,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     port = convert(int, args.port, where="--port")
     if count < 1 or not 0 < port < 65536:
         raise OptionError("needs at least one device, and a port", where="fleet up")
-    # Whoever ends this by a signal wants its processes ended as well.
+    # SIGTERM ends the worker processes as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with LocalFleet([f"local-{i}" for i in range(count)], port=port, common="local") as fleet:
         for name in fleet.names:

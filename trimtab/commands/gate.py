@@ -5,14 +5,14 @@ broken, 2 bad input, 3 not enough evidence, 4 the machine is too noisy to tell. 
 
     model: out/model.onnx
     baseline: float.onnx      # for speedup and drop
-    data: eval.npz            # for drop, and what the model is fed
+    data: eval.npz            # for drop, and as inputs
     metric: top1
     threads: 1
     budgets: {p95: 5ms, speedup: 1.5, size: 4MB, rss: 200MB, load: 300ms, drop: 0.01,
               no_slower_than: previous.onnx, tolerance: 0.02, int8_share: 0.9}
 
 Several documents, or a list under `gates:`, are several gates; paths are relative to the file.
-`on: [pi5, orin-nano]` has each of these devices hold the budgets.
+`on: [pi5, orin-nano]` checks the budgets on each of these devices.
 """
 
 from __future__ import annotations
@@ -31,28 +31,37 @@ SUMMARY = "check a model against its budgets, for CI"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("budgets", metavar="budgets.yaml")
-    add("--max-time", metavar="30s", default="30s", help="upper bound of timing, each gate")
+    add(
+        "--max-time",
+        metavar="30s",
+        default="30s",
+        help="time limit of measuring, for each gate (default 30s)",
+    )
     add(
         "--on-inconclusive",
         choices=["report", "fail", "pass"],
         default="report",
-        help="exit code 3 or 4 (report), 1 (fail), or 0 (pass)",
+        help="exit code of undecided budgets: 3 or 4 (report, default), 1 (fail), 0 (pass)",
     )
-    add("--seed", metavar="N", default="0", help="of the order of blocks")
-    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
-    add("--history", metavar="FILE", help="append the figures to this history")
-    add("--json", metavar="FILE", help="write everything, every sample included")
+    add("--seed", metavar="N", default="0", help="random seed of the block order (default 0)")
+    add(
+        "--on",
+        metavar="DEVICE",
+        help="measure on a device: ssh://user@host, or names from `trimtab device`",
+    )
+    add("--history", metavar="FILE", help="append the figures to a history, see `trimtab history`")
+    add("--json", metavar="FILE", help="write all results, with every sample")
     add("--junit", metavar="FILE", help="write JUnit XML")
-    add("--markdown", metavar="FILE", help="write a table in Markdown")
+    add("--markdown", metavar="FILE", help="write a Markdown table")
     add("--bencher", metavar="FILE", help="write Bencher Metric Format")
-    add("--benchmark-action", metavar="FILE", help="write for github-action-benchmark")
+    add("--benchmark-action", metavar="FILE", help="write the format of github-action-benchmark")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Measure, rule, print, write."""
+    """Measure, judge, print and write the results."""
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
@@ -73,7 +82,7 @@ def execute(args: argparse.Namespace) -> int:
     alpha = ALPHA / count_statistical(gates)
     outcomes: list[GateOutcome] = []
     progress = Stderr()
-    # One device after the other, since two runs that hold one each would wait for ever.
+    # One device after the other: two runs that lock one device each would wait for ever.
     for device in dict.fromkeys(gate.on for gate in gates):
         with bench_on(device[0] if device else None, progress) as bench:
             for gate in (g for g in gates if g.on == device):
@@ -82,14 +91,14 @@ def execute(args: argparse.Namespace) -> int:
                 )
                 facts = collector.collect()
                 outcomes.append(GateOutcome(gate, facts, judge(gate, facts, alpha=alpha)))
-                # After each gate, so that what a later one does loses nothing.
+                # After each gate, so that an error in a later one loses nothing.
                 _write(args, outcomes, alpha)
                 if facts.interrupted:
                     break
         if outcomes[-1].facts.interrupted:
             break
     print("\n".join(lines(outcomes)))  # noqa: T201
-    _tell_github(args.budgets, outcomes)
+    _report_to_github(args.budgets, outcomes)
     if args.history:
         from trimtab.runtime_bench.gate.history import append
 
@@ -98,7 +107,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _on(gate: Gate, device: str | None) -> Gate:
-    """The gate on one device, named after both."""
+    """Return the gate for one device, named after both."""
     if device is None:
         return gate
     return replace(gate, name=f"{gate.name} on {device}", on=(device,))
@@ -113,7 +122,7 @@ def _open(name: str) -> ModelOrPath:
 
 
 def _check_history(path: str | None) -> None:
-    """A history that cannot be appended to is told before anything is measured."""
+    """Check that the history can be written, before anything is measured."""
     if path:
         from trimtab.runtime_bench.gate.history import History
 
@@ -129,8 +138,8 @@ def _write(args: argparse.Namespace, outcomes: Sequence[GateOutcome], alpha: flo
     from trimtab.runtime_bench.measure.values import save
 
     if args.json:
-        told = outputs.document(outcomes, alpha=alpha, on_inconclusive=args.on_inconclusive)
-        save(Path(args.json), told)
+        document = outputs.document(outcomes, alpha=alpha, on_inconclusive=args.on_inconclusive)
+        save(Path(args.json), document)
     if args.junit:
         write_text(Path(args.junit), outputs.junit(outcomes))
     if args.markdown:
@@ -142,8 +151,8 @@ def _write(args: argparse.Namespace, outcomes: Sequence[GateOutcome], alpha: flo
         write_text(Path(args.benchmark_action), entries + "\n")
 
 
-def _tell_github(budgets: str, outcomes: Sequence[GateOutcome]) -> None:
-    """The job's summary and annotations, where this runs in a GitHub workflow."""
+def _report_to_github(budgets: str, outcomes: Sequence[GateOutcome]) -> None:
+    """Write the summary and annotations of the job, in a GitHub workflow."""
     import os
     from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Show how the figures of a gate went over time, and where their level changed.
+"""Show the figures of past gates over time, and where their level changed.
 
-Figures of different machine classes, providers or threads are shown apart: they do not compare.
+Figures of different machine classes, providers or threads do not compare and are shown apart.
 `trimtab gate budgets.yaml --history FILE` appends to the file.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "trend and change points of past gates"
+SUMMARY = "show trend and change points of past gates"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("file", metavar="FILE", help="a history that `gate --history` wrote")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    """Add the options of the command."""
+    parser.add_argument("file", metavar="FILE", help="history written by `trimtab gate --history`")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -103,10 +103,10 @@ budgets: {load: 1s}
         ("model: a\nbudgets:\n  size: 1MB\n  tolerance: 0.02\n", 4, "belongs to"),
         ("model: a\nthreads: 0\nbudgets: {size: 1MB}\n", 2, "not above 0"),
         ("model: a\nshape: 3\nbudgets: {size: 1MB}\n", 2, "is no shape"),
-        ("model: 3\nbudgets: {size: 1MB}\n", 1, "is no text"),
+        ("model: 3\nbudgets: {size: 1MB}\n", 1, "is not text"),
         ("provider: CPUExecutionProvider\nmodel: a\nbudgets: {provider: X}\n", 3, "runs on"),
-        ("model: a\nbudgets: {p95: 5ms\n", 3, "is no YAML"),
-        ("- just\n- text\n", 1, "is no gate"),
+        ("model: a\nbudgets: {p95: 5ms\n", 3, "is not valid YAML"),
+        ("- just\n- text\n", 1, "is not a gate"),
         ("model: a\nbudgets: &b {size: *b}\n", 2, ""),
     ],
 )

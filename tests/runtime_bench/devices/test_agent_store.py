@@ -55,7 +55,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert [store.has(d) for d in digests] == [False, True, True]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         ModelStore(tmp_path / "file" / "store")

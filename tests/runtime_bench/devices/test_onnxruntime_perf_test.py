@@ -1,7 +1,7 @@
-"""Devices without Python: a stand-in for onnxruntime_perf_test, by a real sshd and a stand-in adb.
+"""Devices without Python: a fake onnxruntime_perf_test, by a real sshd and a fake adb.
 
-The stand-in program checks what it is given, takes a time that its model names, and writes rows in
-the format of the real one, the first of them slower.
+The fake program checks its arguments, takes the time that its model names, and writes rows in the
+format of the real one, the first of them slower.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def executable(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address of a phone."""
+    """Return the address of a phone."""
     # The lock of the device is of this test, not of all runs of it on this machine.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bin").mkdir()
@@ -90,7 +90,7 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def named(text: str) -> Model:
-    """A network whose file holds a word."""
+    """Return a network whose file contains a word."""
     model = graphs.cnn().clone()
     model.ir.doc_string = text
     return model
@@ -111,7 +111,7 @@ def test_adb_measures_alternating_runs(adb: str) -> None:
             bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
 
 
-def test_a_worker_of_a_fleet_fronts_a_phone(
+def test_a_worker_of_a_fleet_serves_a_phone(
     adb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -149,7 +149,7 @@ def test_one_run_at_a_time(adb: str) -> None:
         PerfTestBench(BareDevice.parse(adb))
 
 
-def test_what_the_program_says_is_passed_on(adb: str) -> None:
+def test_errors_of_the_program_are_passed_on(adb: str) -> None:
     with (
         PerfTestBench(BareDevice.parse(adb)) as bench,
         pytest.raises(RunError, match="Failed to load model"),
@@ -173,13 +173,13 @@ def test_no_adb(monkeypatch: pytest.MonkeyPatch) -> None:
         AdbShell("x").run(["true"])
 
 
-def test_names_that_a_shell_would_obey_stay_words(adb: str, tmp_path: Path) -> None:
+def test_names_reach_the_shell_as_words(adb: str, tmp_path: Path) -> None:
     shell = AdbShell("emulator-5554")
     assert shell.run(["echo", "$(touch owned)", "; rm -rf ~"]) == "$(touch owned) ; rm -rf ~\n"
     assert not Path("owned").exists()
 
 
-def test_rows_that_are_no_times() -> None:
+def test_rows_without_times_are_refused() -> None:
     with pytest.raises(RunError, match="no times: out of memory"):
         parse_latencies("loading\nout of memory", "phone")
     rows = "a,b,0.001,1,2,0\n" * 3 + "\nMin Latency is 0.001sec\n"
@@ -187,7 +187,7 @@ def test_rows_that_are_no_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("adb://serial", "names no onnxruntime_perf_test"),
         ("adb://;x?perf_test=/p", "not a valid serial"),
@@ -196,12 +196,12 @@ def test_rows_that_are_no_times() -> None:
         ("adb://s?perf_test=/p&config=/c", "unknown option"),
     ],
 )
-def test_addresses_that_are_none(address: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_invalid_addresses_are_refused(address: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         parse(address)
 
 
-def test_a_device_without_python_can_be_kept_under_a_name(
+def test_a_device_without_python_can_have_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

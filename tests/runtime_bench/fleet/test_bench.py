@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def environment(patch: pytest.MonkeyPatch, cache: Path) -> None:
-    """What workers inherit: our packages, and a cache of their own."""
+    """Set the environment of the workers: these packages, and a cache of their own."""
     patch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
     patch.setenv("TRIMTAB_CACHE", str(cache))
 
@@ -84,7 +84,7 @@ def at(running: LocalFleet, device: str) -> str:
 
 
 @pytest.mark.slow
-def test_bench_measures_on_each_device_and_tells_the_worst(
+def test_bench_measures_on_each_device_and_reports_the_worst(
     running: LocalFleet,
     files: tuple[Path, Path],
     tmp_path: Path,
@@ -149,13 +149,16 @@ def test_several_devices_compare_as_one(running: LocalFleet, files: tuple[Path, 
 def test_one_token_means_one_measurement_at_a_time(
     running: LocalFleet, files: tuple[Path, Path]
 ) -> None:
-    address, told = FleetAddress.parse(at(running, "pi5")), [RecordedProgress(), RecordedProgress()]
+    address, progress = (
+        FleetAddress.parse(at(running, "pi5")),
+        [RecordedProgress(), RecordedProgress()],
+    )
     spans: list[tuple[float, float]] = []
 
     def client(number: int) -> None:
-        with FleetBench(address, told[number]) as bench:
+        with FleetBench(address, progress[number]) as bench:
             start = time.monotonic()
-            found = bench.measure([files[0]], random_feeds(graphs.cnn()), HOW, told[number])
+            found = bench.measure([files[0]], random_feeds(graphs.cnn()), HOW, progress[number])
             assert found[0].samples_ns
             spans.append((start, time.monotonic()))
 
@@ -165,7 +168,7 @@ def test_one_token_means_one_measurement_at_a_time(
     for thread in threads:
         thread.join(timeout=90)
     assert len(spans) == 2
-    assert any("waiting for its turn" in line for t in told for line in t.lines)
+    assert any("waiting for its turn" in line for t in progress for line in t.lines)
 
 
 @pytest.mark.slow
@@ -173,26 +176,26 @@ def test_a_worker_that_dies_is_replaced_by_another_with_such_a_device(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, tmp_path / "cache")
-    told, found = RecordedProgress(), []
+    progress, found = RecordedProgress(), []
     with (
         LocalFleet(["a", "b"], port=free_port(), common="board") as running,
-        FleetBench(FleetAddress.parse(at(running, "board")), told) as bench,
+        FleetBench(FleetAddress.parse(at(running, "board")), progress) as bench,
     ):
 
         def measure() -> None:
             how = Timing(HOW.config, 6.0)
-            found.extend(bench.measure([files[0]], random_feeds(graphs.cnn()), how, told))
+            found.extend(bench.measure([files[0]], random_feeds(graphs.cnn()), how, progress))
 
         thread = threading.Thread(target=measure)
         thread.start()
         running.workers[measuring(bench)].send_signal(signal.SIGKILL)
         thread.join(timeout=90)
     assert found[0].samples_ns
-    assert any("was lost; again on" in line for line in told.lines)
+    assert any("was lost; again on" in line for line in progress.lines)
 
 
 def measuring(bench: FleetBench) -> str:
-    """Name of the worker that measures, once it has begun."""
+    """Return the name of the worker that measures, once it has started."""
     while True:
         info = bench._client.scheduler_info(n_workers=-1)["workers"]
         for worker, keys in bench._client.processing().items():
@@ -203,7 +206,7 @@ def measuring(bench: FleetBench) -> str:
 
 
 @pytest.mark.slow
-def test_a_device_that_vanishes_is_told(
+def test_a_device_that_vanishes_is_reported(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, tmp_path / "cache")
@@ -231,7 +234,7 @@ def test_each_worker_gets_a_part(workers: int, sizes: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_quality_is_the_same_wherever_it_is_judged(
+def test_quality_is_the_same_on_a_fleet(
     running: LocalFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_runner, "PART_BYTES", 1 << 16)  # several tasks
@@ -251,7 +254,9 @@ def test_quality_is_the_same_wherever_it_is_judged(
 
 
 @pytest.mark.slow
-def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_survives_the_loss_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, tmp_path)
     monkeypatch.setattr(fleet_runner, "PART_BYTES", 1)
     model, data = graphs.cnn(), images(320, 8)
@@ -274,17 +279,17 @@ def test_an_evaluation_outlives_a_worker(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_doctor_spreads_its_sweep(running: LocalFleet, tmp_path: Path) -> None:
     graphs.cnn().save(tmp_path / "float.onnx")
-    rng, told = np.random.default_rng(0), []
+    rng, documents = np.random.default_rng(0), []
     np.savez(tmp_path / "data.npz", x=rng.standard_normal((64, 3, 8, 8), np.float32))
     command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--threads", "1"]
     command += ["--data", str(tmp_path / "data.npz"), "--json", str(tmp_path / "out.json")]
     for more in ([], ["--eval-on", at(running, "board")]):
         assert main([*command, *more]) == 0
-        told.append((tmp_path / "out.json").read_text())
-    assert told[0] == told[1]
+        documents.append((tmp_path / "out.json").read_text())
+    assert documents[0] == documents[1]
 
 
-def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_fleet_evaluates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     graphs.cnn().save(tmp_path / "float.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((32, 3, 8, 8), np.float32))
     command = ["doctor", str(tmp_path / "float.onnx"), "--prune", "--eval-on", "ssh://pi5"]
@@ -293,7 +298,7 @@ def test_only_a_fleet_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
-def test_a_worker_fronts_a_device_by_ssh(
+def test_a_worker_serves_a_device_by_ssh(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -318,7 +323,7 @@ def test_a_name_for_the_fleet_s_own_device_is_the_worker_s_machine(
 
 
 @pytest.mark.slow
-def test_with_certificates_all_is_encrypted(
+def test_with_certificates_traffic_is_encrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("openssl") is None:
@@ -350,8 +355,8 @@ def test_with_certificates_all_is_encrypted(
             feeds = random_feeds(graphs.cnn())
             card, _ = bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
             assert card.peak_bytes
-            told, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
-            assert told
+            lines, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
+            assert lines
             assert made
         monkeypatch.setattr(fleet, "CONNECT_SECONDS", 3.0)
         with pytest.raises(RunError, match="no scheduler answers"):
@@ -371,16 +376,16 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def test_a_device_that_no_worker_offers_is_told_with_those_that_are(
+def test_an_unknown_device_is_reported_with_the_known_ones(
     running: LocalFleet, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(files[0]), "--batch", "1", "--on", at(running, "pi6")]) == 2
-    told = capsys.readouterr().err
-    assert "no worker offers a device 'pi6'" in told
-    assert "board, orin, pi5" in told
+    message = capsys.readouterr().err
+    assert "no worker offers a device 'pi6'" in message
+    assert "board, orin, pi5" in message
 
 
-def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "CONNECT_SECONDS", 1.0)
     with pytest.raises(RunError, match="no scheduler answers"):
         FleetBench(FleetAddress.parse(f"dask://127.0.0.1:{free_port()}?device=pi5"))
@@ -393,7 +398,7 @@ def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("dask://host:8786", "names no device"),
         ("dask://host:high?device=a", "not a valid address"),
@@ -402,18 +407,18 @@ def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dask://host?device=a&tls_ca=x", "needs all of"),
     ],
 )
-def test_addresses_that_are_none(address: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_invalid_addresses_are_refused(address: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         FleetAddress.parse(address)
 
 
-def test_certificates_must_be_there() -> None:
+def test_missing_certificates_are_refused() -> None:
     files = "tls_ca=/none&tls_cert=/none&tls_key=/none"
     with pytest.raises(InputError, match="no such file"):
         FleetAddress.parse(f"dask://host?device=a&{files}")
 
 
-def test_the_worst_and_the_median_are_told_over_devices() -> None:
+def test_the_worst_and_the_median_over_devices_are_reported() -> None:
     def run(on: str, ratio: float) -> dict:
         return {"on": on, "comparisons": [{"candidate": {"model": "m"}, "ratio": ratio}]}
 

@@ -17,7 +17,7 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 STEPS = ACTION["runs"]["steps"]
 
 
-def test_inputs_reach_scripts_through_the_environment_alone():
+def test_inputs_reach_scripts_only_through_the_environment():
     assert [s for s in STEPS if "${{" in s.get("run", "")] == []
 
 

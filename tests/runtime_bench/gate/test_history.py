@@ -47,7 +47,7 @@ def test_runs_come_back_in_order_and_unmeasured_budgets_do_not(tmp_path):
     assert (one.budget, [p.value for p in one.points]) == ("p50", [1e6, 2e6])
 
 
-def test_machine_classes_are_kept_apart_and_that_is_said(tmp_path):
+def test_machine_classes_are_reported_apart(tmp_path):
     fill(tmp_path / "h.db", [1e6] * 8)
     fill(tmp_path / "h.db", [2e6] * 8, cpu="Another CPU")
     found = series(tmp_path / "h.db")
@@ -57,7 +57,7 @@ def test_machine_classes_are_kept_apart_and_that_is_said(tmp_path):
     assert text.count("no change of level") == 2
 
 
-def test_a_step_is_told_with_what_changed(tmp_path):
+def test_a_change_point_is_reported_with_its_cause(tmp_path):
     rng = np.random.default_rng(0)
     fill(tmp_path / "h.db", np.array([1e6] * 12 + [1.3e6] * 12) * np.exp(rng.normal(0, 0.02, 24)))
     text = "\n".join(lines(series(tmp_path / "h.db")))
@@ -77,19 +77,19 @@ def test_a_newer_history_is_refused(tmp_path):
 def test_another_database_is_refused_and_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "h.db") as db:
         db.execute("CREATE TABLE theirs (x)")
-    with pytest.raises(InputError, match="no history of trimtab"):
+    with pytest.raises(InputError, match="not a history of trimtab"):
         History(tmp_path / "h.db")
     with sqlite3.connect(tmp_path / "h.db") as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
 
 
-def test_what_is_no_database_is_refused(tmp_path):
+def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "h.db").write_text("model: a.onnx\n" * 100)
-    with pytest.raises(InputError, match="no history of trimtab"):
+    with pytest.raises(InputError, match="not a history of trimtab"):
         History(tmp_path / "h.db")
 
 
-def test_a_place_that_is_a_folder_is_refused(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="cannot be used"):
         History(tmp_path)
 
@@ -121,19 +121,19 @@ def test_the_command_refuses_a_missing_file(tmp_path, capsys):
     assert not (tmp_path / "none.db").exists()
 
 
-def test_level_noise_has_no_steps():
+def test_noise_has_no_change_points():
     rng = np.random.default_rng(1)
     found = [find_change_points(np.exp(0.03 * rng.standard_t(3, 40)).tolist()) for _ in range(40)]
     assert sum(map(bool, found)) <= 1
 
 
-def test_one_spike_is_no_step():
+def test_one_spike_is_not_a_change_point():
     values = [1.0, 1.01, 0.99] * 8
     values[12] = 5.0
     assert find_change_points(values) == []
 
 
-def test_two_steps_are_found_where_they_are():
+def test_two_change_points_are_found_in_place():
     rng = np.random.default_rng(2)
     levels = [1.0] * 15 + [1.2] * 15 + [1.0] * 15
     found = find_change_points((np.array(levels) * np.exp(rng.normal(0, 0.02, 45))).tolist())
@@ -141,11 +141,11 @@ def test_two_steps_are_found_where_they_are():
     assert found[0].change == pytest.approx(0.2, abs=0.03)
 
 
-def test_figures_that_never_vary_and_then_change_are_one_step():
+def test_constant_figures_that_change_once_have_one_change_point():
     assert [s.index for s in find_change_points([1000.0] * 5 + [1100.0] * 5)] == [5]
 
 
-def test_figures_around_zero_have_steps_too():
+def test_figures_around_zero_have_change_points_too():
     assert len(find_change_points([0.0, 0.001, -0.001] * 5 + [0.05, 0.051, 0.049] * 5)) == 1
 
 

@@ -30,7 +30,7 @@ def test_other():
 
 @pytest.fixture
 def verdict(monkeypatch):
-    """Makes every measurement come out with this verdict, without measuring."""
+    """Give every measurement this verdict, without measuring."""
     seen = []
 
     def set_to(verdict: str):
@@ -73,7 +73,9 @@ def test_a_broken_budget_fails_in_the_call_phase_with_its_evidence(pytester, ver
         ("fail", {"passed": 1, "failed": 1}),
     ],
 )
-def test_an_undecided_budget_does_what_was_asked(pytester, verdict, option, outcome):
+def test_an_undecided_budget_passes_skips_or_fails_as_configured(
+    pytester, verdict, option, outcome
+):
     verdict("inconclusive")
     options = [f"--latency-inconclusive={option}"] if option else []
     run(pytester, *options).assert_outcomes(**outcome)
@@ -155,7 +157,7 @@ def test_keywords_become_budgets():
 
 
 @pytest.mark.parametrize("asked", [{}, {"min_speedup": 2}, {"tolerance": 0.1}, {"p95": 5}])
-def test_a_call_without_a_meaning_is_refused(asked):
+def test_a_call_without_a_valid_budget_is_refused(asked):
     with pytest.raises(OptionError):
         gate_of(request(**asked))
 

@@ -56,7 +56,7 @@ def test_junit_counts_broken_and_undecided_budgets(outcomes):
     assert "runs over" in (suite.find("testcase/failure").get("message") or "")
 
 
-def test_junit_holds_names_that_xml_cannot(outcomes):
+def test_junit_replaces_characters_that_xml_forbids(outcomes):
     bad = GateOutcome(gate(name := Budget("size", 1, "\x01<&\"'")), GateFacts(size_bytes=5), [])
     made = judge(bad.gate, bad.facts, alpha=0.01)
     assert made[0].budget is name

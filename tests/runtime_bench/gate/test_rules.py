@@ -31,7 +31,7 @@ def against(found) -> GateFacts:
 @pytest.mark.parametrize(
     ("true", "verdict"), [(2.0, "pass"), (1.5, "pass"), (1.3, "fail"), (0.9, "fail")]
 )
-def test_a_speed_up_is_ruled_at_its_own_limit(true, verdict):
+def test_a_speed_up_is_judged_at_its_own_limit(true, verdict):
     assert verdict_on(SPEEDUP, against(comparison(true, blocks=300))).verdict == verdict
 
 
@@ -90,7 +90,7 @@ def test_a_quiet_percentile_leaves_interrupted_runs_out():
     assert verdict_on(P95, facts).verdict == "fail"
 
 
-def test_start_up_is_ruled_over_fresh_processes():
+def test_start_up_is_judged_over_fresh_processes():
     load = Budget("load", 30e6, "30ms")
     assert verdict_on(load, GateFacts(startup_costs=startup_costs(load_ms=20))).verdict == "pass"
     assert verdict_on(load, GateFacts(startup_costs=startup_costs(load_ms=90))).verdict == "fail"
@@ -106,7 +106,7 @@ def test_start_up_is_ruled_over_fresh_processes():
 @pytest.mark.parametrize(
     ("limit", "verdict"), [(60e6, "pass"), (51e6, "inconclusive"), (40e6, "fail")]
 )
-def test_memory_is_ruled_by_all_processes(limit, verdict):
+def test_memory_is_judged_over_all_processes(limit, verdict):
     assert (
         verdict_on(Budget("rss", limit, "x"), GateFacts(startup_costs=startup_costs())).verdict
         == verdict
@@ -118,7 +118,7 @@ def test_size_is_a_fact():
     assert verdict_on(Budget("size", 99, "99"), GateFacts(size_bytes=100)).verdict == "fail"
 
 
-def test_a_drop_is_told_with_its_paired_error():
+def test_a_drop_is_reported_with_its_paired_error():
     base = Quality("top1", 0.9, np.array([1.0] * 9 + [0.0]), 10)
     mine = Quality("top1", 0.8, np.array([1.0] * 8 + [0.0] * 2), 10)
     found = verdict_on(Budget("drop", 0.05, "0.05"), GateFacts(quality=(mine, base)))
@@ -127,7 +127,7 @@ def test_a_drop_is_told_with_its_paired_error():
     assert verdict_on(Budget("drop", 0.1, "0.1"), GateFacts(quality=(mine, base))).verdict == "pass"
 
 
-def test_an_int8_share_names_what_stays_float():
+def test_an_int8_share_names_the_float_nodes():
     share = Share(3, 1, 4, 0.6, ("head",))
     found = verdict_on(Budget("int8_share", 0.9, "90%"), GateFacts(share=share))
     assert found.verdict == "fail"
@@ -144,7 +144,7 @@ def test_a_provider_must_have_every_product():
     assert verdict_on(budget, GateFacts(providers={})).verdict == "fail"
 
 
-def test_a_model_that_crashes_breaks_what_it_was_run_for():
+def test_a_model_that_crashes_breaks_the_budgets_that_need_a_run():
     facts = GateFacts(broken="m.onnx: died of signal 11", size_bytes=10)
     assert verdict_on(P95, facts).verdict == "fail"
     assert verdict_on(Budget("size", 99, "99"), facts).verdict == "pass"
@@ -156,7 +156,7 @@ def test_a_reference_that_crashes_proves_nothing():
     )
 
 
-def test_what_was_interrupted_is_undecided():
+def test_an_interrupted_budget_is_undecided():
     found = verdict_on(P95, GateFacts(interrupted=True))
     assert found.verdict == "inconclusive"
     assert "interrupted" in found.evidence
@@ -244,7 +244,7 @@ def test_a_dynamic_axis_without_a_size_is_asked_for():
 
 
 @pytest.mark.slow
-def test_the_command_rules_a_real_model(tmp_path, capsys):
+def test_the_command_judges_a_real_model(tmp_path, capsys):
     from trimtab.cli import main
 
     graph(CONV, w1=(8, 8, 3, 3)).save(tmp_path / "m.onnx")

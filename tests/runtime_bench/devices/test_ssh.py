@@ -53,7 +53,7 @@ class RecordedProgress(Silent):
 
 
 @pytest.mark.slow
-def test_bench_measures_there_and_brings_every_sample_back(
+def test_bench_measures_there_and_returns_every_sample(
     server: Server, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,7 +70,7 @@ def test_bench_measures_there_and_brings_every_sample_back(
 
 
 @pytest.mark.slow
-def test_gate_rules_what_was_measured_there(
+def test_gate_judges_measurements_of_the_device(
     server: Server, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "budgets.yaml").write_text(
@@ -101,41 +101,41 @@ def test_optimize_takes_target_and_times_from_the_device(
     assert "the device says what it is" in capsys.readouterr().err
 
 
-def test_the_doctor_tells_what_runs_there(
+def test_the_doctor_diagnoses_there(
     server: Server, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "doctor.json"
     command = ["doctor", str(files[0]), "--threads", "1", "--no-profile", "--json", str(out)]
     assert main([*command, "--on", server.address]) == 0
-    there, told = json.loads(out.read_text()), capsys.readouterr().out
+    there, text = json.loads(out.read_text()), capsys.readouterr().out
     assert main(command) == 0
-    assert (json.loads(out.read_text()), capsys.readouterr().out) == (there, told)
+    assert (json.loads(out.read_text()), capsys.readouterr().out) == (there, text)
     assert main([*command, "--on", server.address, "--target", "arm64"]) == 2
 
 
 @pytest.mark.slow
 def test_two_clients_take_turns(server: Server, files: tuple[Path, Path]) -> None:
-    feeds, told, found = random_feeds(graphs.cnn()), RecordedProgress(), []
+    feeds, progress, found = random_feeds(graphs.cnn()), RecordedProgress(), []
     device = Ssh.parse(server.address)
 
     def second() -> None:
-        with AgentBench(device, told) as bench:
+        with AgentBench(device, progress) as bench:
             found.append(bench.measure([files[0]], feeds, HOW, Silent()))
 
     with AgentBench(device) as bench:
         thread = threading.Thread(target=second)
         thread.start()
         bench.measure([files[1]], feeds, HOW, Silent())
-        while not told.lines:
+        while not progress.lines:
             time.sleep(0.05)
         assert not found
     thread.join(timeout=60)
     assert found
-    assert "in use by" in told.lines[0]
+    assert "in use by" in progress.lines[0]
 
 
 @pytest.mark.slow
-def test_a_cut_connection_is_one_message(
+def test_a_lost_connection_is_one_message(
     files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with sshd(tmp_path_factory.mktemp("sshd"), tmp_path_factory.mktemp("cache")) as server:
@@ -182,7 +182,7 @@ def test_an_unknown_host_key_is_refused(
         ({"python": "/bin/echo"}, "answers with something other"),
     ],
 )
-def test_what_is_wrong_with_a_device_is_one_message(
+def test_each_fault_of_a_device_is_one_message(
     server: Server, change: dict[str, object], message: str
 ) -> None:
     device = Ssh(**Ssh.parse(server.address).__dict__ | change)  # type: ignore[arg-type]
@@ -237,12 +237,12 @@ def test_device_command(
         "ssh://",
     ],
 )
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_are_refused(address: str) -> None:
     with pytest.raises(OptionError):
         Ssh.parse(address)
 
 
-def test_words_reach_the_far_program_as_they_are() -> None:
+def test_arguments_reach_the_remote_program_unchanged() -> None:
     if shutil.which("ssh") is None:
         pytest.skip("needs ssh")
     far = ["printf", "%s|", "; rm -rf ~", "$(x)", "a'b"]
@@ -252,7 +252,7 @@ def test_words_reach_the_far_program_as_they_are() -> None:
 
 
 def made_wheel(folder: Path, name: str, *requires: str) -> None:
-    """A wheel with nothing in it but its name and what it requires."""
+    """Write a wheel with nothing but its name and requirements."""
     import zipfile
 
     path, info = folder / f"{name}-99.0-py3-none-any.whl", f"{name}-99.0.dist-info"
@@ -269,7 +269,7 @@ def made_wheel(folder: Path, name: str, *requires: str) -> None:
 
 @pytest.fixture
 def bare(server: Server, tmp_path: Path) -> Ssh:
-    """A device whose Python has pip and nothing else."""
+    """Return a device whose Python has pip and nothing else."""
     subprocess.run([sys._base_executable, "-m", "venv", str(tmp_path / "venv")], check=True)  # type: ignore[attr-defined]
     python = tmp_path / "python3"
     python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {tmp_path}/venv/bin/python "$@"\n')
@@ -287,17 +287,17 @@ def test_wheels_are_sent_once_and_installed_without_a_network(bare: Ssh, tmp_pat
     made_wheel(folder, "trimtab", *required_distributions())
     for name in required_distributions():
         made_wheel(folder, name.replace("-", "_").lower())
-    told = RecordedProgress()
-    found = install(bare, told, folder)
+    progress = RecordedProgress()
+    found = install(bare, progress, folder)
     assert found.ready
     assert found.facts["packages"]["trimtab"] == "99.0"
-    assert sum("sending" in line for line in told.lines) == 1 + len(required_distributions())
+    assert sum("sending" in line for line in progress.lines) == 1 + len(required_distributions())
     again = RecordedProgress()
     install(bare, again, folder)
     assert not any("sending" in line for line in again.lines)
 
 
-def test_a_folder_without_trimtab_is_no_folder_of_wheels(server: Server, tmp_path: Path) -> None:
+def test_a_folder_without_a_wheel_of_trimtab_is_refused(server: Server, tmp_path: Path) -> None:
     from trimtab.runtime_bench.devices.install import install
 
     with pytest.raises(OptionError, match="not a folder of wheels"):
