@@ -17,9 +17,9 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 
-from .report.lines import outcome_lines
 from .search.optimize import Parts, check_output, optimize
 from .search.result import Constraints
+from .search.summary import outcome_lines
 
 #: One thread: a small network gains nothing from more, and one measures steadily anywhere.
 THREADS = 1

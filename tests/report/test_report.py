@@ -15,13 +15,14 @@ from trimtab.cli import main
 from trimtab.core.errors import DataError, MissingExtraError
 from trimtab.core.progress import Silent
 from trimtab.report import page as page_module
-from trimtab.report.asked import asked, headline
 from trimtab.report.charts import ECDF_POINTS, ecdf
+from trimtab.report.constraints import asked, headline
 from trimtab.report.frontier import frontier_rows
 from trimtab.report.markdown import markdown, plain
 from trimtab.report.markup import embedded_json, tag
 from trimtab.report.notebook import summary
-from trimtab.report.view import view
+from trimtab.report.view import SCHEMA, view
+from trimtab.search import result
 
 
 @pytest.fixture
@@ -231,3 +232,7 @@ def test_a_notebook_gets_a_static_summary_with_names_as_text() -> None:
     assert elements.handlers == []
     assert "<strong>int8 static</strong>" in text
     assert elements.names.count("tr") == 1 + 4 + 1 + 6  # what was asked, and the candidates
+
+
+def test_the_report_reads_the_schema_that_a_search_writes() -> None:
+    assert SCHEMA == result.SCHEMA

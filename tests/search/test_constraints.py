@@ -8,9 +8,8 @@ import pytest
 
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Quality
-from trimtab.search.frontier import frontier
 from trimtab.search.ranking import nearest_candidates, preference, violations
-from trimtab.search.result import Constraints, Result
+from trimtab.search.result import Constraints, Result, frontier
 from trimtab.search.time_budget import Effort
 
 

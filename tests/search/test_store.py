@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 import graphs
 import pytest
 
+import trimtab
 from trimtab.core.model import Model
-from trimtab.search.store import FORMAT, Store, key_of, remove_leftovers
+from trimtab.search.store import FORMAT, Store, key_of, remove_leftovers, versions
 
 
 class Heard:
@@ -142,3 +144,8 @@ def test_two_processes_on_one_cache_leave_whole_entries(tmp_path: Path) -> None:
             assert len(json.loads((path / "value.json").read_text())["text"]) == 20000
         else:
             assert Model.load(path / "model.onnx").digest == graphs.cnn().digest
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert trimtab.__version__ == importlib.metadata.version("trimtab")
+    assert versions()["trimtab"] == trimtab.__version__

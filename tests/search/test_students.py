@@ -14,7 +14,7 @@ from trimtab.cli import main
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import Finetune
-from trimtab.search.students import Student, in_steps
+from trimtab.students import Student, in_steps
 
 SHORT = {"epochs": 2, "batch": 16, "learning_rate": 5e-3}
 

@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..open_model import open_model
     from ..report.lines import pass_lines
     from ..search.optimize import check_output
-    from ..search.students import Student, in_steps
+    from ..students import Student, in_steps
     from .one_pass import context, given_fields
 
     check_output(Path(args.output).parent)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.runtime_bench.bench.bench import Bench
 
-    from ..search.result import Constraints, Outcome
+    from ..search.outcome import Outcome
+    from ..search.result import Constraints
     from ..search.time_budget import Effort
 
 SUMMARY = "find the best model that holds your constraints"
@@ -73,9 +74,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import BudgetError
     from trimtab.core.progress import Stderr
 
-    from ..report.lines import outcome_lines
     from ..report.page import write_report
     from ..search.folder import check_output, save_outcome
+    from ..search.summary import outcome_lines
 
     check_output(args.output)
     if args.mlflow:
@@ -137,7 +138,7 @@ def _searched(  # noqa: PLR0917 - the parts of one call
 ) -> Outcome | None:
     from dataclasses import replace
 
-    from ..report.live import watching
+    from ..search.live import watching
     from ..search.optimize import optimize
 
     if args.dry_run:

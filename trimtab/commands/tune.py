@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from ..open_model import open_model
     from ..search.optimize import check_output
-    from ..search.tune_clock import DecidingClock
+    from ..tune_clock import DecidingClock
     from .one_pass import context
 
     seconds = duration(args.time)
@@ -141,7 +141,7 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
     from trimtab.passes.tuning.session_options import tune_options
     from trimtab.passes.tuning.shapes import cases_of
 
-    from ..search.tune_clock import SessionClock
+    from ..tune_clock import SessionClock
 
     cases = cases_of(model, step.shapes, ctx, step.seed)
     config = SessionConfig.of(ctx.target)
@@ -152,7 +152,7 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     from trimtab.core.target import machine_class
     from trimtab.passes.tuning.session_options import write_options
 
-    from ..search.session_file import write_session_file
+    from ..session_file import write_session_file
 
     if options is None or not options.gains:
         return model.save(path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .asked import drop_text, quality_text
+from .constraints import drop_text, quality_text
 from .frontier import speedup_text
 from .markup import Html, joined, scrolling, tag
 from .view import Row, View

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .asked import asked, drop_text, headline, quality_text
+from .constraints import asked, drop_text, headline, quality_text
 from .details import recipe_text
 from .frontier import speedup_text
 from .view import Row, View, whole

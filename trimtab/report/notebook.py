@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .asked import asked, drop_text, headline, quality_text
+from .constraints import asked, drop_text, headline, quality_text
 from .frontier import speedup_text
 from .markup import joined, table, tag
 from .view import Row, View

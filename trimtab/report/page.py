@@ -14,8 +14,8 @@ from trimtab.core.progress import Progress, Silent
 
 from . import charts
 from . import sections as parts_of
-from .asked import headline
 from .bundle import charting_script
+from .constraints import headline
 from .details import details
 from .evidence_view import error_rows, layer_rows, width_rows
 from .markup import Html, embedded_json, joined, section, tag

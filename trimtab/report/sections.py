@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from trimtab.core.text import duration_text, known_duration
 
 from . import charts
-from .asked import asked
 from .candidates import candidate_table
+from .constraints import asked
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag

@@ -15,9 +15,9 @@ from typing import Any
 
 from trimtab.core.errors import DataError
 
-from ..search.result import SCHEMA
-
 Json = Mapping[str, Any]
+#: Schema of the documents that are read; `optimize` writes the same.
+SCHEMA = 1
 
 
 @dataclass(frozen=True)

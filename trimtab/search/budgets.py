@@ -18,7 +18,7 @@ from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import SessionConfig
 
 from .ranking import drop
-from .result import Outcome, Result
+from .result import OutcomeData, Result
 
 #: Of a speed-up: the gate's resolution.
 SPEED_MARGIN = 0.05
@@ -29,7 +29,7 @@ SHARE_MARGIN = 0.02
 ERRORS = 2.0
 
 
-def budgets_text(outcome: Outcome, folder: Path) -> str | None:
+def budgets_text(outcome: OutcomeData, folder: Path) -> str | None:
     """The text of `budgets.yaml` in a folder; None where there is nothing to compare with."""
     chosen = outcome.chosen
     if chosen is None or chosen.recipe is None or chosen.recipe.target is None:
@@ -59,7 +59,7 @@ def budgets_text(outcome: Outcome, folder: Path) -> str | None:
     return head + yaml.safe_dump(gate, sort_keys=False, width=100)
 
 
-def _budgets(outcome: Outcome, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
+def _budgets(outcome: OutcomeData, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     comparison = chosen.confirmation or chosen.comparison
     if comparison is not None and comparison.low > 1 + SPEED_MARGIN:
@@ -78,7 +78,7 @@ def _budgets(outcome: Outcome, chosen: Result, *, with_quality: bool) -> dict[st
     return found
 
 
-def _drop(outcome: Outcome, chosen: Result) -> float:
+def _drop(outcome: OutcomeData, chosen: Result) -> float:
     """The larger drop of both parts, with its error; what was asked for where that allows more."""
     parts = [p for p in ("selection", "test") if getattr(chosen, p) is not None]
     worst = max(max(0.0, drop(chosen, outcome.original, part)) for part in parts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from trimtab.core.files import atomic_folder, write_text, writing
 
 from .budgets import budgets_text
-from .result import Outcome, Result
+from .result import OutcomeData, Result
 
 FRONTIER = "frontier"
 #: The original, where it was no file: a module, or a model in memory.
@@ -31,7 +31,7 @@ def check_output(folder: str | Path) -> None:
         pass
 
 
-def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
+def save_outcome(outcome: OutcomeData, folder: str | Path) -> list[Path]:
     """Write `model.onnx`, `recipe.yaml`, `budgets.yaml`, `frontier/` and `result.json`.
 
     Each file appears whole or not at all; `result.json` comes last, so that where it stands all
@@ -58,7 +58,7 @@ def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
     return [*written, path]
 
 
-def _with_original(outcome: Outcome, folder: Path) -> tuple[Outcome, list[Path]]:
+def _with_original(outcome: OutcomeData, folder: Path) -> tuple[OutcomeData, list[Path]]:
     """The outcome with recipes that name a file: an original that is none is saved beside."""
     model = outcome.original.model
     if model is None or outcome.chosen is None or Path(model.name).is_file():
@@ -80,7 +80,7 @@ def file_name(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "candidate"
 
 
-def _save_frontier(outcome: Outcome, folder: Path) -> list[Path]:
+def _save_frontier(outcome: OutcomeData, folder: Path) -> list[Path]:
     """The Pareto-optimal models beside the chosen one; those of an earlier search go."""
     others = [r for r in outcome.frontier if r is not outcome.chosen and r.recipe is not None]
     with writing(folder):

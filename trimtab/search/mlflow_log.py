@@ -8,7 +8,7 @@ from typing import Any
 from trimtab.core.errors import MissingExtraError
 
 from .ranking import drop
-from .result import Outcome
+from .result import OutcomeData
 
 
 def need_mlflow() -> Any:
@@ -27,7 +27,7 @@ def need_mlflow() -> Any:
     return mlflow
 
 
-def log_outcome(outcome: Outcome, folder: str | Path) -> None:
+def log_outcome(outcome: OutcomeData, folder: str | Path) -> None:
     """Log to the active run, or to one of its own, where the environment says.
 
     Args:
@@ -43,7 +43,7 @@ def log_outcome(outcome: Outcome, folder: str | Path) -> None:
         _log(mlflow, outcome, Path(folder))
 
 
-def _log(mlflow: Any, outcome: Outcome, folder: Path) -> None:
+def _log(mlflow: Any, outcome: OutcomeData, folder: Path) -> None:
     mlflow.log_params({k: str(v) for k, v in outcome.constraints.to_json().items()})
     mlflow.log_metrics({k: float(v) for k, v in outcome.effort.items()})
     chosen = outcome.chosen

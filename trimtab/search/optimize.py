@@ -25,14 +25,15 @@ from .already_satisfied import say_what_holds
 from .builder import Maker
 from .confirm import confirm
 from .costs import is_here
+from .evaluator import Judge
 from .folder import check_output, save_outcome
 from .inputs import open_data, open_given
-from .judge import Judge
 from .log import Log, Watch
+from .outcome import Outcome
 from .plan import Plan
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
-from .result import Constraints, Outcome, Result
+from .result import Constraints, Result
 from .run import Search
 from .splits import Parts, split_data
 from .stages import fixed, staged

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
 
-from .frontier import cost
-from .result import Constraints, Goal, Result
+from .result import Constraints, Goal, Result, cost
 
 #: Costs that differ by less than this share count as equal.
 EQUAL = 1.01

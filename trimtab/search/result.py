@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from trimtab.core.errors import OptionError, nearest, unknown
+from trimtab.core.errors import BudgetError, OptionError, nearest, unknown
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 
@@ -166,9 +165,44 @@ class Result:
         return self.comparison.to_json() if measured and self.comparison else None
 
 
+def cost(result: Result, goal: Goal) -> float:
+    """What of a candidate is to be small; infinite where it is not known.
+
+    A latency is told as a share of the original's, which was measured beside it.
+    """
+    if goal == "size":
+        return float(result.size_bytes) if result.model is not None else math.inf
+    if goal == "macs":
+        return math.inf if result.macs is None else float(result.macs)
+    if goal == "bytes":
+        return math.inf if result.moved_bytes is None else float(result.moved_bytes)
+    known = result.comparison.ratio if result.comparison is not None else result.predicted
+    return 1 / known if known else math.inf
+
+
+def frontier(results: Sequence[Result], goal: Goal) -> tuple[Result, ...]:
+    """The candidates that none beats, the smallest cost first; of equal ones the first stands."""
+    known = [
+        r
+        for r in results
+        if r.failure is None and r.selection is not None and math.isfinite(cost(r, goal))
+    ]
+    best: list[Result] = []
+    quality = -math.inf
+    for result in sorted(known, key=lambda r: (cost(r, goal), -_value(r))):
+        if _value(result) > quality:
+            best.append(result)
+            quality = _value(result)
+    return tuple(best)
+
+
+def _value(result: Result) -> float:
+    return result.selection.value if result.selection else -math.inf
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What `optimize` returns.
+class OutcomeData:
+    """Everything that a search found, as values; `Outcome` adds how it is shown and saved.
 
     Attributes:
         original: the model as given, with its quality.
@@ -199,33 +233,7 @@ class Outcome:
     @property
     def frontier(self) -> tuple[Result, ...]:
         """The candidates that none beats in both quality and goal, the best of the goal first."""
-        from .frontier import frontier
-
         return frontier(self.results, self.constraints.goal)
-
-    def report(self) -> str:
-        """The table of candidates, the chosen one and why, as text."""
-        from ..report.lines import outcome_lines
-
-        return "\n".join(outcome_lines(self))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write model, recipe, budgets, frontier, `result.json` and, where it can be, the report.
-
-        See `save_outcome`; `report.html` needs the extra `report`.
-        """
-        from ..report.page import write_report
-        from .folder import save_outcome
-
-        written = save_outcome(self, folder)
-        return [*written, *write_report(written[-1])]
-
-    def _repr_html_(self) -> str:
-        """A short static report, as a notebook shows it."""
-        from ..report.notebook import summary
-        from ..report.view import view
-
-        return summary(view(self.to_json()))
 
     @property
     def model(self) -> Model:
@@ -235,8 +243,6 @@ class Outcome:
             BudgetError: no candidate holds the constraints.
         """
         if self.chosen is None or self.chosen.model is None:
-            from trimtab.core.errors import BudgetError
-
             raise BudgetError("no candidate holds the constraints", hint=" ".join(self.why))
         return self.chosen.model
 

@@ -18,7 +18,7 @@ from trimtab.core.feeds import finite_batches
 
 from .builder import Maker
 from .costs import Costs, costs, is_here, with_costs
-from .judge import Judge
+from .evaluator import Judge
 from .log import Log
 from .memory import with_memory
 from .ranking import drop, loses_too_much, preference, speedup, violations

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -45,11 +46,9 @@ def versions() -> Mapping[str, str]:
     import onnx
     import onnxruntime
 
-    import trimtab
-
     return {
-        "trimtab": trimtab.__version__,
-        "sources": _sources(Path(trimtab.__file__).parent),
+        "trimtab": importlib.metadata.version("trimtab"),
+        "sources": _sources(Path(__file__).parent.parent),
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
     }

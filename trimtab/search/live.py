@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from trimtab.core.progress import Progress, Stderr
 from trimtab.core.text import bytes_text
 
-from ..search.frontier import cost, frontier
-from ..search.ranking import speedup
-from ..search.result import Goal, Result
+from .ranking import speedup
+from .result import Goal, Result, cost, frontier
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ..search.log import Watch
+    from .log import Watch
 
 T = TypeVar("T")
 #: Redraws a second, and candidates that fit beside the news.

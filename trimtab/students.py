@@ -72,7 +72,7 @@ class Student:
         """
         from trimtab.passes import find
 
-        from ..open_model import open_model
+        from .open_model import open_model
 
         if self.share is None:
             if self.random:

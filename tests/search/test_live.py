@@ -12,9 +12,8 @@ from made_comparisons import made_comparison
 
 from trimtab.core.metric import Quality
 from trimtab.core.progress import Stderr
-from trimtab.report.live import LISTED, Board, ranked, watching
-from trimtab.search.frontier import frontier
-from trimtab.search.result import Result
+from trimtab.search.live import LISTED, Board, ranked, watching
+from trimtab.search.result import Result, frontier
 
 console = pytest.importorskip("rich.console", reason="rich is not installed")
 
