@@ -12,7 +12,7 @@ from made_comparisons import made_comparison
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.search.plan import Plan
+from trimtab.search.plan import SearchPlan
 
 
 def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]:
@@ -35,7 +35,7 @@ LOOSE = {"max_drop": 1.0}
 VNNI = Target.named("x64-avx512-vnni")
 
 
-def plan_for(target: Target = VNNI, *, timed: bool = True) -> Plan:
+def plan_for(target: Target = VNNI, *, timed: bool = True) -> SearchPlan:
     """What may be tried on a small convolutional network."""
     data = Dataset.of_arrays({"x": arrays(40)["x"]})
-    return Plan.of(graphs.cnn(), data, target, None, timed=timed)
+    return SearchPlan.of(graphs.cnn(), data, target, None, timed=timed)

@@ -17,7 +17,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 
-from .search.optimize import Parts, check_output, optimize
+from .search.optimize import Splits, check_output, optimize
 from .search.result import Constraints
 from .search.summary import outcome_lines
 
@@ -47,7 +47,7 @@ def main() -> int:
 
     outcome = optimize(
         model,
-        Parts(part("calibration"), part("validation"), part("test")),
+        Splits(part("calibration"), part("validation"), part("test")),
         constraints=Constraints(max_drop=0.01),
         ctx=Context(target=Target.detect(THREADS), progress=progress, seed=args.seed),
         look_into=True,

@@ -98,7 +98,7 @@ def _seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def in_steps(
+def distill_in_steps(
     teacher: Model, students: Sequence[Student], how: Pass, ctx: Context
 ) -> tuple[Model, Model]:
     """Each student learns from the one before it, the first from the teacher.
@@ -138,9 +138,9 @@ def _fields(how: Pass, student: Student, index: int, count: int) -> dict[str, An
     checkpoint = getattr(how, "checkpoint", None)
     if checkpoint and count > 1:
         fields["checkpoint"] = f"{checkpoint}.{index}"
-    given = how.to_json()
-    if student.random and "batch_norm" not in given:
+    configured = how.to_json()
+    if student.random and "batch_norm" not in configured:
         fields["batch_norm"] = "trained"
-    if student.random and "learning_rate" not in given:
+    if student.random and "learning_rate" not in configured:
         fields["learning_rate"] = RATES[getattr(how, "optimizer", "adamw")]
     return fields

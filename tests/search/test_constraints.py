@@ -10,7 +10,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.metric import Quality
 from trimtab.search.ranking import nearest_candidates, preference, violations
 from trimtab.search.result import Constraints, Result, frontier
-from trimtab.search.time_budget import Effort
+from trimtab.search.time_budget import TimeBudget
 
 
 def result(name: str, value: float = 0.9, **fields: float) -> Result:
@@ -23,14 +23,14 @@ ORIGINAL = result("original", predicted=1.0, size_bytes=400)
 
 
 def test_a_mapping_reads_like_the_command_line() -> None:
-    given = {"max_drop": "0.02", "max_size": "4MB", "max_latency": "p99=5ms", "goal": "size"}
-    asked = Constraints.of(given)
+    options = {"max_drop": "0.02", "max_size": "4MB", "max_latency": "p99=5ms", "goal": "size"}
+    asked = Constraints.of(options)
     assert (asked.max_drop, asked.max_size, asked.goal) == (0.02, 4_000_000, "size")
     assert (asked.percentile, asked.max_latency_ns) == (99, 5e6)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"max_dorp": 0.1}, "Did you mean 'max_drop'"),
         ({"goal": "sise"}, "Did you mean 'size'"),
@@ -40,16 +40,16 @@ def test_a_mapping_reads_like_the_command_line() -> None:
         ({"max_size": "lots"}, "is not a size"),
     ],
 )
-def test_what_has_no_meaning_is_refused(given: dict, message: str) -> None:
+def test_what_has_no_meaning_is_refused(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Constraints.of(given)
+        Constraints.of(options)
 
 
 def test_training_that_does_not_fit_into_the_time_is_refused() -> None:
     with pytest.raises(OptionError, match="does not fit"):
-        Effort(seconds=600, train_seconds=1200)
+        TimeBudget(seconds=600, train_seconds=1200)
     with pytest.raises(OptionError, match="trials"):
-        Effort(trials=0)
+        TimeBudget(trials=0)
 
 
 def test_each_constraint_that_is_broken_is_told_with_its_excess() -> None:

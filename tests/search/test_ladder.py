@@ -89,6 +89,6 @@ def test_passes_judge_themselves_by_the_metric_where_there_are_labels(labelled: 
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"] if labelled else None)
     metric = find_metric("top1", Dataset.of_arrays({"x": made["x"]}, made["labels"]))
-    judge = SimpleNamespace(metric=metric, parts=SimpleNamespace(calibration=data))
-    search: Any = SimpleNamespace(judge=judge)
+    evaluator = SimpleNamespace(metric=metric, splits=SimpleNamespace(calibration=data))
+    search: Any = SimpleNamespace(evaluator=evaluator)
     assert metric_of(search) == ("top1" if labelled else "")

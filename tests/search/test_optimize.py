@@ -44,9 +44,9 @@ LOOSE = Constraints(max_drop=1.0)
 
 
 def test_parts_are_disjoint() -> None:
-    parts = split_data(data(), None)
-    assert len(parts.calibration) + len(parts.selection) + len(parts.test) == 60
-    assert not parts.selection.overlaps(parts.test)
+    splits = split_data(data(), None)
+    assert len(splits.calibration) + len(splits.selection) + len(splits.test) == 60
+    assert not splits.selection.overlaps(splits.test)
     with pytest.raises(DataError, match="the same items"):
         split_data(data(), data())
 

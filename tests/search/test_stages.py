@@ -27,15 +27,15 @@ from trimtab.runtime_bench.gate.rules import judge
 from trimtab.search.optimize import optimize, save_outcome
 from trimtab.search.outcome import Outcome
 from trimtab.search.recipe import Recipe
-from trimtab.search.time_budget import Effort
+from trimtab.search.time_budget import TimeBudget
 
 SMALL = ("simplify", "quantize-static")
 
 
 def search(**options: Any) -> Outcome:
     """Float and int8 alone, unless told otherwise."""
-    given = {"constraints": LOOSE, "measure": fast_int8, "passes": SMALL} | options
-    return optimize(graphs.cnn(), arrays(120), **given)
+    options = {"constraints": LOOSE, "measure": fast_int8, "passes": SMALL} | options
+    return optimize(graphs.cnn(), arrays(120), **options)
 
 
 def test_the_stages_try_families_then_pruning_then_both() -> None:
@@ -153,7 +153,7 @@ def test_only_the_passes_that_are_allowed_are_used() -> None:
 
 
 def test_trials_bound_the_candidates() -> None:
-    outcome = search(effort=Effort(trials=1))
+    outcome = search(budget=TimeBudget(trials=1))
     assert len(outcome.results) == 1
     assert "1 trials are used up" in " ".join(d["what"] for d in outcome.decisions)
 
@@ -226,13 +226,13 @@ def test_a_gpu_gets_float16_and_int8_where_its_provider_has_kernels(gpu: str, be
 
 def test_a_gpu_gets_no_families_that_its_provider_leaves_to_the_cpu() -> None:
     from trimtab.core.dataset import Dataset
-    from trimtab.search.plan import Plan
+    from trimtab.search.plan import SearchPlan
 
     model = graphs.transformer()
     data = Dataset.of_arrays({"x": np.zeros((8, 4), np.float32)})
 
     def families(target: str) -> set[str]:
-        plan = Plan.of(model, data, Target.named(target), None, timed=False)
+        plan = SearchPlan.of(model, data, Target.named(target), None, timed=False)
         return {recipe.name for recipe in (*plan.first(), *plan.others())}
 
     dear = {"int8 dynamic", "weights only"}

@@ -19,7 +19,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import Finetune, find
 from trimtab.search.optimize import optimize, save_outcome
-from trimtab.search.plan import Plan
+from trimtab.search.plan import SearchPlan
 from trimtab.search.pruning import Ladder
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Result
@@ -131,7 +131,7 @@ class Turns:
         self.results: list[Result] = []
         self.constraints = SimpleNamespace(max_drop=0.01)
         self.spent = SimpleNamespace(
-            over="", effort=SimpleNamespace(train_seconds=60.0, training_threads=1)
+            over="", budget=SimpleNamespace(train_seconds=60.0, training_threads=1)
         )
 
     def attempt(self, stage: str, recipes: Sequence[Recipe]) -> list[Result]:
@@ -219,7 +219,7 @@ def test_much_data_trains_with_norms_put_back(
         f"(float[{batch},1,1,1] x) => (float[{batch},1] y) <float[1,1,1,1] w> "
         "{ c = Conv (x, w)  y = Flatten (c) }"
     )
-    plan = Plan.of(model, data, VNNI, None, timed=True)
-    (step,) = plan.middle(plan.recovered(Recipe("float", plan.start()), 60, 1))
+    plan = SearchPlan.of(model, data, VNNI, None, timed=True)
+    (step,) = plan.middle(plan.finetuned(Recipe("float", plan.start()), 60, 1))
     assert isinstance(step, Finetune)
     assert (step.batch_norm, step.loss) == expected

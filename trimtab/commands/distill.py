@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of the pass `finetune`."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_surroundings
+    from .one_pass import add_context_options, add_fields
 
     parser.add_argument(
         "--teacher", required=True, metavar="T", help=".onnx file, or module:callable"
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     add_fields(parser, find("finetune"), "teacher")
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -50,18 +50,18 @@ def execute(args: argparse.Namespace) -> int:
     from ..open_model import open_model
     from ..report.lines import pass_lines
     from ..search.optimize import check_output
-    from ..students import Student, in_steps
-    from .one_pass import context, given_fields
+    from ..students import Student, distill_in_steps
+    from .one_pass import context, parsed_fields
 
     check_output(Path(args.output).parent)
     kind = find("finetune")
-    given = given_fields(args, kind)
+    given = parsed_fields(args, kind)
     given.pop("teacher", None)
     how = kind.from_json(given)
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
     teacher = open_model(args.teacher)
-    before, after = in_steps(teacher, students, how, context(args))
+    before, after = distill_in_steps(teacher, students, how, context(args))
     path = after.save(args.output)
     print("\n".join(pass_lines(before, after, path)))  # noqa: T201
     return 0

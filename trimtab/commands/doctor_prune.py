@@ -55,12 +55,12 @@ def lines(found: Sensitivity) -> list[str]:
     """A table, a row for each group."""
     from trimtab.core.text import table
 
-    told = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
+    title = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
     if not found.groups:
-        return [told, "no channel can be removed"]
+        return [title, "no channel can be removed"]
     header = ["group", "channels", "operators", *(f"-{r:.0%}" for r in found.ratios)]
     rows = [
         [g.name, str(g.channels), str(g.operators), *(f"{q:.4f}" for q in g.quality)]
         for g in found.groups
     ]
-    return [told, "where that part of one group is gone, nothing repaired:", *table(header, rows)]
+    return [title, "where that part of one group is gone, nothing repaired:", *table(header, rows)]

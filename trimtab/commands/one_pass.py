@@ -23,10 +23,10 @@ def command(name: str) -> ModuleType:
     def configure(parser: argparse.ArgumentParser) -> None:
         add_model_and_output(parser)
         add_fields(parser, kind)
-        add_surroundings(parser)
+        add_context_options(parser)
 
     def execute(args: argparse.Namespace) -> int:
-        return apply([kind.from_json(given_fields(args, kind))], args)
+        return apply([kind.from_json(parsed_fields(args, kind))], args)
 
     return cast(
         "ModuleType",
@@ -42,7 +42,7 @@ def add_model_and_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
 
 
-def add_surroundings(parser: argparse.ArgumentParser) -> None:
+def add_context_options(parser: argparse.ArgumentParser) -> None:
     """What a context is made of, where the pass has no field of that name."""
     taken = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
     for option, metavar, text in (
@@ -77,7 +77,7 @@ def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
         parser.add_argument(field.option, metavar=metavar.replace(" | NONE", ""), help=text)
 
 
-def given_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
+def parsed_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
     """The fields that were given as options."""
     values = {name: getattr(args, name, None) for name in kind.fields()}
     return {name: value for name, value in values.items() if value is not None}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..search.outcome import Outcome
     from ..search.result import Constraints
-    from ..search.time_budget import Effort
+    from ..search.time_budget import TimeBudget
 
 SUMMARY = "find the best model that holds your constraints"
 _OPTIONS = (
@@ -113,7 +113,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from ..open_model import open_model
     from ..search.inputs import first_feeds
 
-    constraints, effort = _constraints(args), _effort(args)
+    constraints, budget = _constraints(args), _budget(args)
     if args.on and args.target:
         raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
     data = Dataset.open(args.data)
@@ -122,7 +122,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     passes = args.passes.split(",") if args.passes else None
     with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
         ctx = replace(_context(args, bench), runner=runner)
-        return _searched(args, model, data, evaluation, passes, constraints, effort, ctx, bench)
+        return _searched(args, model, data, evaluation, passes, constraints, budget, ctx, bench)
 
 
 def _searched(  # noqa: PLR0917 - the parts of one call
@@ -132,7 +132,7 @@ def _searched(  # noqa: PLR0917 - the parts of one call
     evaluation: Dataset | None,
     passes: list[str] | None,
     constraints: Constraints,
-    effort: Effort,
+    budget: TimeBudget,
     ctx: Context,
     bench: Bench,
 ) -> Outcome | None:
@@ -144,7 +144,7 @@ def _searched(  # noqa: PLR0917 - the parts of one call
     if args.dry_run:
         from ..search.estimate import estimate, estimate_lines
 
-        found = estimate(model, data, evaluation, args.metric, passes, ctx, effort)
+        found = estimate(model, data, evaluation, args.metric, passes, ctx, budget)
         print("\n".join(estimate_lines(found)))  # noqa: T201
         return None
     with watching(constraints.goal) as (progress, watch):
@@ -156,7 +156,7 @@ def _searched(  # noqa: PLR0917 - the parts of one call
             constraints=constraints,
             passes=passes,
             ctx=replace(ctx, progress=progress),
-            effort=effort,
+            budget=budget,
             cache=False if args.no_cache else args.cache or True,
             same_data=args.same_data,
             watch=watch,
@@ -181,13 +181,13 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
     )
 
 
-def _effort(args: argparse.Namespace) -> Effort:
+def _budget(args: argparse.Namespace) -> TimeBudget:
     from trimtab.core.fields import convert
     from trimtab.core.units import duration
 
-    from ..search.time_budget import Effort
+    from ..search.time_budget import TimeBudget
 
-    return Effort(
+    return TimeBudget(
         seconds=duration(args.time) if args.time else None,
         train_seconds=duration(args.train) if args.train else None,
         trials=convert(int | None, args.trials, where="--trials"),

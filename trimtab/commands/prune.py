@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of both passes."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_model_and_output, add_surroundings
+    from .one_pass import add_context_options, add_fields, add_model_and_output
 
     channels, magnitude = find("prune-channels"), find("prune-magnitude")
     add_model_and_output(parser)
@@ -40,22 +40,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
     text = "tell the latency before and after"
     parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Prune and write."""
-    from .one_pass import apply, given_fields
+    from .one_pass import apply, parsed_fields
 
     kind = _kind(args)
-    told: list[str] = []
+    lines: list[str] = []
 
     def measure(before: Model, after: Model) -> None:
         if args.measure and before.digest != after.digest:
-            told.extend(_latency(before, after, args))
+            lines.extend(_latency(before, after, args))
 
-    code = apply([kind.from_json(given_fields(args, kind))], args, accept=measure)
-    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    code = apply([kind.from_json(parsed_fields(args, kind))], args, accept=measure)
+    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
     return code
 
 

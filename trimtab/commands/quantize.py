@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command: those of all its passes."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_model_and_output, add_surroundings
+    from .one_pass import add_context_options, add_fields, add_model_and_output
 
     add_model_and_output(parser)
     parser.add_argument("--mode", choices=list(MODES), help="default: auto with --data")
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take a model that is quantized already back to float first",
     )
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -60,9 +60,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import OptionError, nearest
     from trimtab.passes import find
 
-    from .one_pass import apply, given_fields
+    from .one_pass import apply, parsed_fields
 
-    given = {n: v for name in MODES.values() for n, v in given_fields(args, find(name)).items()}
+    given = {n: v for name in MODES.values() for n, v in parsed_fields(args, find(name)).items()}
     mode = args.mode or _mode_of(given)
     kind = find(MODES[mode])
     for name in _OF_THE_JUDGEMENT - set(kind.fields()):
@@ -78,15 +78,15 @@ def execute(args: argparse.Namespace) -> int:
     steps: list[Pass] = [find("simplify")(), kind.from_json(given)]
     if args.requantize:
         steps.insert(0, find("dequantize")())
-    told: list[str] = []
+    lines: list[str] = []
 
     def accept(before: Model, after: Model) -> None:
         _accept(before, after, args)
         if mode == "dynamic" and args.mode is None:
-            told.extend(_missing_data(after))
+            lines.extend(_missing_data(after))
 
     code = apply(steps, args, accept=accept)
-    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
     return code
 
 

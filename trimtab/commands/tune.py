@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_surroundings
+    from .one_pass import add_context_options, add_fields
 
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", metavar="OUT", help="file to write")
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-session", action="store_true", help="leave session options as they are"
     )
     add_fields(parser, find("tune"), "shapes", "seconds")
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -82,10 +82,10 @@ def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
     from trimtab.core.cache import cache_root
     from trimtab.passes.tuning.tune import Tune
 
-    from .one_pass import given_fields
+    from .one_pass import parsed_fields
 
     cache = cache_root() / _cache_name(provider)
-    given = {"cache": str(cache)} | given_fields(args, Tune)
+    given = {"cache": str(cache)} | parsed_fields(args, Tune)
     return Tune.from_json(given | {"shapes": args.shape, "seconds": seconds})
 
 

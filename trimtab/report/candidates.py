@@ -62,8 +62,8 @@ def _line(row: Row, kind: str) -> Html:
         name = "th" if title == "candidate" else "td"
         scope = "row" if name == "th" else None
         kind_of = "number" if numeric else None
-        told = "" if value is None else value
-        cells.append(tag(name, shown, scope=scope, class_=kind_of, data_value=told))
+        sorted_by = "" if value is None else value
+        cells.append(tag(name, shown, scope=scope, class_=kind_of, data_value=sorted_by))
     classes = " ".join(c for c, on in (("chosen", row.chosen), ("original", bool(kind))) if on)
     return tag(
         "tr",
@@ -77,8 +77,8 @@ def _line(row: Row, kind: str) -> Html:
 
 def _name(row: Row) -> Html:
     marks = [
-        tag("span", told, class_=f"mark {told}")
-        for told, on in (("chosen", row.chosen), ("frontier", row.frontier and not row.chosen))
+        tag("span", mark, class_=f"mark {mark}")
+        for mark, on in (("chosen", row.chosen), ("frontier", row.frontier and not row.chosen))
         if on
     ]
     return joined([row.name, *(joined([" ", m]) for m in marks)])

@@ -95,7 +95,7 @@ def _points(x: Spec, y: Spec, unit: str) -> Spec:
                 {"field": "y", "title": "change", "format": "+.4f"},
                 {"field": "size", "title": "file"},
             ],
-            "description": {"field": "told"},
+            "description": {"field": "text"},
         },
     }
 
@@ -165,14 +165,14 @@ def layer_times(rows: Sequence[LayerRow]) -> Spec | None:
 def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
     """Signal-to-noise ratio at each layer's output, of all rounding and of the layer's own."""
     data = [
-        {"layer": r.name, "here": r.here_db, "alone": r.alone_db, "harm": r.harm}
+        {"layer": r.name, "here": r.here_db, "alone": r.alone_db, "harm": r.sensitivity}
         for r in rows[:LAYERS]
     ]
     if not data:
         return None
     title = "signal-to-noise ratio in dB"
     y, x = _names("layer"), {"type": "quantitative", "title": title}
-    told = [
+    tooltip = [
         {"field": "layer"},
         {"field": "here", "title": "everything in int8, dB", "format": ".1f"},
         {"field": "alone", "title": "this layer alone, dB", "format": ".1f"},
@@ -180,7 +180,7 @@ def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
     ]
     return {
         **_chart("Quantization error of each layer", data, height=16 * len(data)),
-        "encoding": {"y": y, "tooltip": told},
+        "encoding": {"y": y, "tooltip": tooltip},
         "layer": [
             {"mark": "bar", "encoding": {"x": {"field": "here", **x}}},
             {
@@ -201,11 +201,11 @@ def widths(rows: Sequence[WidthRow]) -> Spec | None:
     return _paired_bars("Channels of each group", data, "group", "channels", "channels")
 
 
-def _paired_bars(told: str, data: list[Spec], name: str, value: str, title: str) -> Spec | None:
+def _paired_bars(text: str, data: list[Spec], name: str, value: str, title: str) -> Spec | None:
     if not data:
         return None
     return {
-        **_chart(told, data, height=11 * len(data)),
+        **_chart(text, data, height=11 * len(data)),
         "mark": {"type": "bar"},
         "encoding": {
             "y": _names(name),
@@ -221,10 +221,10 @@ def _paired_bars(told: str, data: list[Spec], name: str, value: str, title: str)
     }
 
 
-def _chart(told: str, rows: list[Spec], height: int) -> Spec:
+def _chart(text: str, rows: list[Spec], height: int) -> Spec:
     return {
         "$schema": SCHEMA_URL,
-        "description": told,
+        "description": text,
         "width": "container",
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},

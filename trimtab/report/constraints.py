@@ -12,28 +12,28 @@ from .view import Row, View
 
 
 @dataclass(frozen=True)
-class Line:
+class ConstraintLine:
     """One constraint.
 
     Attributes:
         name: what is constrained.
-        asked: the limit.
+        limit: the value that was required.
         reached: the winner's figure, `-` where there is no winner.
         held: whether it holds; None where nothing was asked or nothing is known.
     """
 
     name: str
-    asked: str
+    limit: str
     reached: str
     held: bool | None
 
     @property
-    def told(self) -> str:
+    def verdict(self) -> str:
         """The ruling as a word."""
         return {True: "held", False: "broken", None: "-"}[self.held]
 
 
-def asked(view: View) -> list[Line]:
+def constraint_lines(view: View) -> list[ConstraintLine]:
     """A line for each constraint, and for figures that were not asked for."""
     row, limits = view.chosen, view.constraints
     return [
@@ -79,28 +79,28 @@ def drop_text(row: Row) -> str:
     return f"{row.drop:+.4f}{spread}"
 
 
-def _quality(view: View, row: Row | None) -> Line:
+def _quality(view: View, row: Row | None) -> ConstraintLine:
     limit = view.constraints.get("max_drop")
     asked_for = "-" if limit is None else f"at most {float(limit):g}"
     reached = "-" if row is None else f"{drop_text(row)} on the {row.part or 'missing'} part"
     known = None if row is None else row.drop
     held = None if limit is None or known is None else known <= float(limit) + 1e-12
-    return Line(f"loss of {view.metric}", asked_for, reached, held)
+    return ConstraintLine(f"loss of {view.metric}", asked_for, reached, held)
 
 
-def _speed(row: Row | None, limit: Any) -> Line:
+def _speed(row: Row | None, limit: Any) -> ConstraintLine:
     asked_for = "-" if limit is None else f"at least {float(limit):g}x"
     reached = "-" if row is None else speedup_text(row).lstrip("=")
     proved = None if row is None else (row.speedup if row.predicted else row.low)
     held = None if limit is None or proved is None else proved >= float(limit)
-    return Line("speed-up", asked_for, reached, held)
+    return ConstraintLine("speed-up", asked_for, reached, held)
 
 
-def _latency(row: Row | None, limits: Any) -> Line:
+def _latency(row: Row | None, limits: Any) -> ConstraintLine:
     limit, which = limits.get("max_latency_ns"), float(limits.get("percentile", 95.0))
     known = {50.0: row.p50_ns, 95.0: row.p95_ns}.get(which) if row else None
     asked_for = "-" if limit is None else f"p{which:g} at most {duration_text(float(limit))}"
-    told = (
+    times = (
         [
             f"{name} {duration_text(ns)}"
             for name, ns in (("p50", row.p50_ns), ("p95", row.p95_ns))
@@ -110,17 +110,17 @@ def _latency(row: Row | None, limits: Any) -> Line:
         else []
     )
     held = None if limit is None or known is None else known <= float(limit)
-    return Line("latency", asked_for, ", ".join(told) or "-", held)
+    return ConstraintLine("latency", asked_for, ", ".join(times) or "-", held)
 
 
-def _size(view: View, row: Row | None) -> Line:
+def _size(view: View, row: Row | None) -> ConstraintLine:
     limit = view.constraints.get("max_size")
     asked_for = "-" if limit is None else f"at most {bytes_text(float(limit))}"
     held = None if limit is None or row is None else row.size_bytes <= float(limit)
-    return Line("file", asked_for, bytes_text(row.size_bytes) if row else "-", held)
+    return ConstraintLine("file", asked_for, bytes_text(row.size_bytes) if row else "-", held)
 
 
-def _memory(view: View, row: Row | None) -> list[Line]:
+def _memory(view: View, row: Row | None) -> list[ConstraintLine]:
     limit = view.constraints.get("max_rss")
     results = view.document.get("results", ())
     known = next((r.get("rss_bytes") for r in results if row and r["name"] == row.name), None)
@@ -128,6 +128,5 @@ def _memory(view: View, row: Row | None) -> list[Line]:
         return []
     held = None if limit is None or known is None else float(known) <= float(limit)
     asked_for = "-" if limit is None else f"at most {bytes_text(float(limit))}"
-    return [
-        Line("peak memory", asked_for, "-" if known is None else bytes_text(float(known)), held)
-    ]
+    reached = "-" if known is None else bytes_text(float(known))
+    return [ConstraintLine("peak memory", asked_for, reached, held)]

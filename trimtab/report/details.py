@@ -105,6 +105,6 @@ def _search(view: View) -> list[Html]:
         shown = table(keys, rows, caption="What was decided on which evidence", numeric=())
         found.append(tag("details", tag("summary", f"{len(rows)} decisions"), shown))
     looks = int(view.document.get("looks", 1))
-    told = "candidate was" if looks == 1 else "candidates were"
-    found.append(tag("p", f"{looks} {told} confirmed on the test part."))
+    verb = "candidate was" if looks == 1 else "candidates were"
+    found.append(tag("p", f"{looks} {verb} confirmed on the test part."))
     return found

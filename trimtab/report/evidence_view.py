@@ -37,18 +37,18 @@ class ErrorRow:
         op_type: its operator.
         alone_db: at its output with it alone in int8, None where there is no noise.
         here_db: at its output with everything in int8.
-        harm: its part, 0 to 1, in the harm that layers do to the answer one by one.
+        sensitivity: its part, 0 to 1, in the harm that layers do to the answer one by one.
         cause: why it loses what it loses.
-        mend: what would mend it.
+        fix: what would mend it.
     """
 
     name: str
     op_type: str
     alone_db: float | None
     here_db: float | None
-    harm: float
+    sensitivity: float
     cause: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class IslandRow:
 
     nodes: tuple[str, ...]
     why: str
-    mend: str
+    fix: str
     time_share: float | None
 
 

@@ -45,7 +45,7 @@ def frontier_rows(view: View) -> list[dict[str, Any]]:
                 "speedup": speed,
                 "frontier": row.frontier,
                 "kind": _kind(row, is_original=is_original),
-                "told": f"{row.name}: {time}, change {change:+.4f}, {size}",
+                "text": f"{row.name}: {time}, change {change:+.4f}, {size}",
             }
         )
     # Drawn in this order: the answer lies on top.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .constraints import asked, drop_text, headline, quality_text
+from .constraints import constraint_lines, drop_text, headline, quality_text
 from .details import recipe_text
 from .frontier import speedup_text
-from .view import Row, View, whole
+from .view import Row, View, damage_reported
 
 #: Signs that mean something in Markdown or HTML.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()+!|~$&])")
@@ -24,18 +24,18 @@ def markdown(view: View, *, where: str = "result") -> str:
     Raises:
         DataError: the document is damaged.
     """
-    with whole(where):
+    with damage_reported(where):
         return "\n".join(_lines(view)) + "\n"
 
 
 def _lines(view: View) -> list[str]:
-    rulings = [[x.name, x.asked, x.reached, x.told] for x in asked(view)]
+    rows = [[x.name, x.limit, x.reached, x.verdict] for x in constraint_lines(view)]
     lines = [
         f"### {plain(view.model)}",
         "",
         f"**{plain(headline(view))}**",
         "",
-        *_table(["figure", "asked", "reached", "ruling"], rulings),
+        *_table(["figure", "asked", "reached", "verdict"], rows),
         "",
         *(plain(text) for text in (*view.marks, *view.why)),
         "",

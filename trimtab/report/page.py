@@ -19,7 +19,7 @@ from .constraints import headline
 from .details import details
 from .evidence_view import error_rows, layer_rows, width_rows
 from .markup import Html, embedded_json, joined, section, tag
-from .view import View, load, whole
+from .view import View, damage_reported, load
 
 
 def page(view: View, *, where: str = "result") -> str:
@@ -30,7 +30,7 @@ def page(view: View, *, where: str = "result") -> str:
         DataError: the document is damaged.
     """
     library = charting_script()
-    with whole(where):
+    with damage_reported(where):
         specs, body = _body(view)
     style, script = _asset("page.css"), _asset("page.js")
     head = joined(

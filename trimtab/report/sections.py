@@ -8,7 +8,7 @@ from trimtab.core.text import duration_text, known_duration
 
 from . import charts
 from .candidates import candidate_table
-from .constraints import asked
+from .constraints import constraint_lines
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
@@ -17,21 +17,21 @@ from .view import View
 
 def asked_and_reached(view: View) -> Html:
     """A line for each constraint, and why this one was chosen."""
-    lines = asked(view)
-    rows = [[x.name, x.asked, x.reached, _ruling(x.told)] for x in lines]
-    told = [tag("p", text) for text in (*view.marks, *view.why)]
+    lines = constraint_lines(view)
+    rows = [[x.name, x.limit, x.reached, _verdict(x.verdict)] for x in lines]
+    notes = [tag("p", text) for text in (*view.marks, *view.why)]
     if view.confirmation is not None:
         value, low, high = view.confirmation
-        told.append(
+        notes.append(
             tag("p", f"Measured again in a fresh run: {value:.2f}x [{low:.2f}, {high:.2f}].")
         )
     caption = "What was asked, and what the chosen model reaches"
-    header = ["figure", "asked", "reached", "ruling"]
-    return joined([table(header, rows, caption=caption, numeric=()), *told])
+    header = ["figure", "asked", "reached", "verdict"]
+    return joined([table(header, rows, caption=caption, numeric=()), *notes])
 
 
-def _ruling(told: str) -> Html:
-    return tag("span", told, class_=f"ruling {told}" if told != "-" else "ruling")
+def _verdict(verdict: str) -> Html:
+    return tag("span", verdict, class_=f"verdict {verdict}" if verdict != "-" else "verdict")
 
 
 def candidates(view: View) -> list[Html]:
@@ -47,8 +47,8 @@ def _filters() -> Html:
         tag("input", type="search", id="filter", autocomplete="off", spellcheck="false"),
     )
     boxes = [
-        tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {told}")
-        for name, told in (("measured", "measured only"), ("frontier", "frontier only"))
+        tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {label}")
+        for name, label in (("measured", "measured only"), ("frontier", "frontier only"))
     ]
     count = tag("output", id="count", for_="filter only-measured only-frontier", aria_live="polite")
     return tag("form", search, *boxes, count, id="filters", hidden=True, role="search")
@@ -98,8 +98,8 @@ def latencies(view: View) -> list[Html]:
     label = "Latency of original and chosen model"
     rows = []
     for share in (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99):
-        told = [duration_text(_quantile(s, share)) for s in (view.base_ns, view.chosen_ns)]
-        rows.append([f"{share:.0%} of runs", *told])
+        times = [duration_text(_quantile(s, share)) for s in (view.base_ns, view.chosen_ns)]
+        rows.append([f"{share:.0%} of runs", *times])
     caption = (
         f"{len(view.base_ns)} runs of the original and {len(view.chosen_ns)} of the chosen model, "
         "interleaved at random in one run."
@@ -140,7 +140,14 @@ def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
         return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
     label = "Signal-to-noise ratio at each layer's output"
     lines = [
-        [r.name, r.op_type, _decibels(r.alone_db), _decibels(r.here_db), f"{r.harm:.1%}", r.cause]
+        [
+            r.name,
+            r.op_type,
+            _decibels(r.alone_db),
+            _decibels(r.here_db),
+            f"{r.sensitivity:.1%}",
+            r.cause,
+        ]
         for r in rows
     ]
     found = view.evidence["errors"]
@@ -184,7 +191,7 @@ def islands(view: View) -> Html:
 def _island(row: IslandRow) -> list[object]:
     share = "-" if row.time_share is None else f"{row.time_share:.1%}"
     shown = ", ".join(row.nodes[:6]) + (" ..." if len(row.nodes) > 6 else "")
-    return [shown, row.why, row.mend, share]
+    return [shown, row.why, row.fix, share]
 
 
 def _missing(view: View, part: str, otherwise: str) -> str:

@@ -144,12 +144,12 @@ def view(document: Json, *, where: str = "result") -> View:
             where=where,
             hint="Run `trimtab optimize` again, or use the trimtab that wrote it",
         )
-    with whole(where):
+    with damage_reported(where):
         return _view(document)
 
 
 @contextlib.contextmanager
-def whole(where: str) -> Iterator[None]:
+def damage_reported(where: str) -> Iterator[None]:
     """Turn what a document with missing or wrong parts leads to into one message."""
     try:
         yield

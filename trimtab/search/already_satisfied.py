@@ -6,21 +6,21 @@ from .memory import with_memory
 from .run import Search
 
 
-def say_what_holds(search: Search) -> None:
+def report_if_satisfied(search: Search) -> None:
     """Say it once; nothing where nothing but quality is asked, or where it is not known yet."""
     said = any(d["stage"] == "original" and "holds" in d["evidence"] for d in search.log.entries)
-    known = None if said else original_holds(search)
+    known = None if said else original_satisfies(search)
     if known is None:
         return
-    told = (
+    message = (
         "The original holds what is asked already; looking for better."
         if known
         else "The original does not hold what is asked."
     )
-    search.log.note("original", told, search.results, holds=known)
+    search.log.note("original", message, search.results, holds=known)
 
 
-def original_holds(search: Search) -> bool | None:
+def original_satisfies(search: Search) -> bool | None:
     """Whether the original holds the constraints; None where that is not known yet."""
     asked, original = search.constraints, search.original
     found: list[bool | None] = []
@@ -32,7 +32,7 @@ def original_holds(search: Search) -> bool | None:
         latency_ns = _latency_ns(search)
         found.append(None if latency_ns is None else latency_ns <= asked.max_latency_ns)
     if asked.max_rss is not None and False not in found:
-        store, bench = search.maker.store, search.timer.bench
+        store, bench = search.builder.store, search.timer.bench
         peak = with_memory(original, search.timer.feeds, search.ctx, store, bench).rss_bytes
         found.append(None if peak is None else peak <= asked.max_rss)
     if not found or False in found:

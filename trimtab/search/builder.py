@@ -14,13 +14,13 @@ from trimtab.passes.base import Pass
 
 from .recipe import Recipe
 from .result import Result
-from .store import Store, key_of, source_of
+from .store import ResultStore, key_of, source_of
 
-FORMS = "apply-rewrites"
+REWRITES = "apply-rewrites"
 
 
 @dataclass(frozen=True)
-class Maker:
+class Builder:
     """Makes candidates.
 
     Attributes:
@@ -32,7 +32,7 @@ class Maker:
 
     original: Model
     ctx: Context
-    store: Store
+    store: ResultStore
     machine: str = ""
 
     def make(self, recipe: Recipe, stage: str = "") -> Result:
@@ -53,11 +53,11 @@ class Maker:
         ctx = replace(self.ctx, original=self.original)
         for step in recipe.passes:
             try:
-                settled = self._settled(step, model, ctx)
-                after = self._step(settled, model, ctx)
-                if step.name() == FORMS and after.digest == model.digest:
+                resolved = self._resolved(step, model, ctx)
+                after = self._step(resolved, model, ctx)
+                if step.name() == REWRITES and after.digest == model.digest:
                     continue  # it found nothing to do: neither file nor recipe need name it
-                steps.append(settled)
+                steps.append(resolved)
                 model = after
             except TrimtabError as error:
                 return Result(recipe.name, recipe, failure=_named(step, error), stage=stage)
@@ -80,15 +80,15 @@ class Maker:
             raise PassError(made.failure or "was not made", where=recipe.name)
         return made.model
 
-    def _settled(self, step: Pass, model: Model, ctx: Context) -> Pass:
+    def _resolved(self, step: Pass, model: Model, ctx: Context) -> Pass:
         if not step.decides_by_time():
             return step
-        key = key_of("settle", **self._parts(step, model, ctx), machine=self.machine)
+        key = key_of("settle", **self._inputs(step, model, ctx), machine=self.machine)
         found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
         return _changed(step, found)
 
     def _step(self, step: Pass, model: Model, ctx: Context) -> Model:
-        key = key_of("step", **self._parts(step, model, ctx))
+        key = key_of("step", **self._inputs(step, model, ctx))
 
         def make() -> Model:
             made = step(model, ctx)
@@ -98,7 +98,7 @@ class Maker:
 
         return self.store.model(key, make)
 
-    def _parts(self, step: Pass, model: Model, ctx: Context) -> dict[str, object]:
+    def _inputs(self, step: Pass, model: Model, ctx: Context) -> dict[str, object]:
         own = type(step)
         return {
             "input": model.digest,
@@ -114,11 +114,11 @@ class Maker:
         }
 
 
-def _changed(step: Pass, settled: Mapping[str, Any]) -> Pass:
+def _changed(step: Pass, resolved: Mapping[str, Any]) -> Pass:
     """A pass with the fields that settling changed; data in memory stay as they are."""
     before, known = step.to_json(), step.fields()
-    names = [n for n in known if settled.get(n) != before.get(n)]
-    made = type(step).from_json({n: settled[n] for n in names if n in settled})
+    names = [n for n in known if resolved.get(n) != before.get(n)]
+    made = type(step).from_json({n: resolved[n] for n in names if n in resolved})
     return step.with_fields(**{n: getattr(made, n) for n in names})
 
 

@@ -54,7 +54,7 @@ def confirm(
     for candidate in ranked:
         rival = None
         state.looks += 1
-        tested = search.judge.confirmed(candidate)
+        tested = search.evaluator.confirmed(candidate)
         against = objections(tested, original, search.constraints, "test")
         if not against:
             rival = _runner_up(candidate, ranked[state.looks :])
@@ -118,7 +118,7 @@ def _overtaken(
     if not clear or search.constraints.goal != "latency":
         return None
     state.looks += 1
-    tested = search.judge.confirmed(rival)
+    tested = search.evaluator.confirmed(rival)
     against = objections(tested, original, search.constraints, "test")
     against += _fresh_objections(search, original, tested, state.fallback)
     state.update(rival, tested)

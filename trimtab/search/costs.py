@@ -18,7 +18,7 @@ from trimtab.core.target import Target
 
 from .gpu_costs import counted_on_gpu
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of
 from .tensors import tensors_of
 
 #: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM,
@@ -60,7 +60,7 @@ class Costs:
         return products + per_byte * self.moved_bytes
 
 
-def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
+def costs(model: Model, feeds: Feeds, ctx: Context, store: ResultStore) -> Costs:
     """The costs of a model on these feeds: on a GPU of the graph as it is written.
 
     Raises:

@@ -15,10 +15,10 @@ from trimtab.core.target import usable_cpus
 
 from .confirm import SECONDS_EACH
 from .costs import is_here
-from .plan import SHARES, Plan
+from .plan import SHARES, SearchPlan
 from .recipe import Recipe
 from .splits import split_data
-from .time_budget import Effort
+from .time_budget import TimeBudget
 from .timing import SECONDS_PER_GRAPH
 
 #: Items that the speed of an evaluation is taken from.
@@ -30,7 +30,7 @@ RUNGS = 4
 
 
 @dataclass(frozen=True)
-class Line:
+class EstimateLine:
     """One line of the plan.
 
     Attributes:
@@ -53,24 +53,24 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     metric: str | None,
     passes: Sequence[str] | None,
     ctx: Context,
-    effort: Effort,
-) -> list[Line]:
+    budget: TimeBudget,
+) -> list[EstimateLine]:
     """The plan as lines, with seconds by a short evaluation of the original on this machine."""
-    parts = split_data(data, evaluation, seed=ctx.seed)
-    plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=is_here(ctx.target))
-    chosen = find_metric(metric, parts.selection)
-    few = parts.selection.take(SAMPLE)
+    splits = split_data(data, evaluation, seed=ctx.seed)
+    plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=is_here(ctx.target))
+    chosen = find_metric(metric, splits.selection)
+    few = splits.selection.take(SAMPLE)
     config = SessionConfig(threads=usable_cpus())
     start = time.monotonic()
     evaluate(model, few, chosen, reference=model, config=config)
     item = (time.monotonic() - start) / max(1, len(few))
-    full = item * len(parts.selection)
+    full = item * len(splits.selection)
 
-    def line(stage: str, recipe: Recipe, *, always: bool = True) -> Line:
+    def line(stage: str, recipe: Recipe, *, always: bool = True) -> EstimateLine:
         spent = sum(item * PASS_ITEMS.get(p.name(), 20) for p in recipe.passes)
-        return Line(stage, recipe.name, spent + full, always)
+        return EstimateLine(stage, recipe.name, spent + full, always)
 
-    lines = [Line("original", "evaluated on selection and test", 2 * full)]
+    lines = [EstimateLine("original", "evaluated on selection and test", 2 * full)]
     firsts = plan.first()
     lines += [line("first", r) for r in firsts]
     others = [*plan.others(), *plan.own_recipes()]
@@ -79,18 +79,18 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     if plan.allows("prune-channels"):
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
-    if effort.train_seconds and plan.allows("finetune"):
+    if budget.train_seconds and plan.allows("finetune"):
         lines.append(
-            Line("train", "find the strength of pruning, then train", effort.train_seconds)
+            EstimateLine("train", "find the strength of pruning, then train", budget.train_seconds)
         )
     graphs = sum(entry.always for entry in lines)
     lines.append(
-        Line("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
+        EstimateLine("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
     )
-    return [*lines, Line("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
+    return [*lines, EstimateLine("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
 
 
-def estimate_lines(lines: Sequence[Line]) -> list[str]:
+def estimate_lines(lines: Sequence[EstimateLine]) -> list[str]:
     """For people."""
     told = [
         f"{entry.stage:9} {entry.name:45} {entry.seconds:7.0f} s"

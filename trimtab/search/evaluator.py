@@ -19,13 +19,13 @@ from trimtab.core.target import usable_cpus
 
 from .result import Constraints, Result
 from .sequential_test import clearly_above, loses
-from .splits import Parts
-from .store import Store, key_of, source_of
+from .splits import Splits
+from .store import ResultStore, key_of, source_of
 
 #: Chance that any candidate is dropped although it would have kept within the drop.
 ALPHA = 0.01
 #: Candidates that share it.
-RACERS = 40
+CANDIDATES = 40
 #: Shares of the selection part after which a candidate is looked at.
 LOOKS = (0.1, 0.25, 0.5, 1.0)
 #: Fewer items than this are evaluated at once: a look would save nothing.
@@ -37,12 +37,12 @@ RESAMPLES = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Evaluator:
     """Evaluates candidates on the selection part, and survivors on the test part.
 
     Attributes:
         original: the float model, which drops are measured from.
-        parts: of the data.
+        splits: of the data.
         metric: higher is better.
         constraints: with the drop that is allowed.
         ctx: target, seed, progress.
@@ -50,11 +50,11 @@ class Judge:
     """
 
     original: Model
-    parts: Parts
+    splits: Splits
     metric: Metric
     constraints: Constraints
     ctx: Context
-    store: Store
+    store: ResultStore
 
     @functools.cached_property
     def base(self) -> Quality:
@@ -63,9 +63,9 @@ class Judge:
         Raises:
             TrimtabError: it cannot be evaluated; that is the user's to mend.
         """
-        return self._stored(self.original, self.parts.selection, "base", self._all_looks)
+        return self._stored(self.original, self.splits.selection, "base", self._all_looks)
 
-    def judged(self, result: Result) -> Result:
+    def evaluated(self, result: Result) -> Result:
         """With its quality on the selection part, or with what part of it sufficed to drop it."""
         if result.model is None:
             return result
@@ -74,7 +74,7 @@ class Judge:
         try:
             if self._is_exact(result) and self._same_scores(model, base):
                 return replace(result, selection=base)
-            found, why = self._raced(model, base)
+            found, why = self._tested(model, base)
         except LostError:
             raise  # says nothing of the candidate, and the next would fare no better
         except TrimtabError as error:
@@ -86,7 +86,7 @@ class Judge:
         if result.model is None or result.failure or result.test is not None:
             return result
         test = self._stored(
-            result.model, self.parts.test, "test", lambda m: self.quality(m, self.parts.test)
+            result.model, self.splits.test, "test", lambda m: self.quality(m, self.splits.test)
         )
         return replace(result, test=test)
 
@@ -108,7 +108,7 @@ class Judge:
 
     def feeds(self) -> Feeds:
         """One row from the middle of the selection part, as a deployed model gets it."""
-        part = self.parts.selection
+        part = self.splits.selection
         middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
         feeds = next(iter(middle.sized(1).bind(self.original))).feeds
         fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
@@ -116,7 +116,7 @@ class Judge:
 
     def chunks(self) -> list[Dataset]:
         """The selection part in random order, cut at the looks."""
-        part = self.parts.selection
+        part = self.splits.selection
         if len(part) < FEWEST and not part.source.batched:
             return [part]
         order = np.random.default_rng(self.ctx.seed).permutation(part.positions)
@@ -126,13 +126,13 @@ class Judge:
 
     def _all_looks(self, model: Model) -> Quality:
         if not self.metric.itemwise:
-            return self.quality(model, self.parts.selection)
+            return self.quality(model, self.splits.selection)
         return self._joined([self.quality(model, chunk) for chunk in self.chunks()])
 
-    def _joined(self, parts: Sequence[Quality]) -> Quality:
+    def _joined(self, qualities: Sequence[Quality]) -> Quality:
         """Items in the order of the looks, the same for all models, so that they stay pairs."""
-        items = np.concatenate([q.items for q in parts if q.items is not None])
-        count = sum(q.count for q in parts)
+        items = np.concatenate([q.items for q in qualities if q.items is not None])
+        count = sum(q.count for q in qualities)
         return Quality(self.metric.name, float(items.mean()), items, count)
 
     def _is_exact(self, result: Result) -> bool:
@@ -151,15 +151,15 @@ class Judge:
             np.array_equal(first.items, base.items[: len(first.items)])
         )
 
-    def _raced(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
-        key = self._key(model, self.parts.selection, "race") | {
+    def _tested(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
+        key = self._key(model, self.splits.selection, "race") | {
             "max_drop": self.constraints.max_drop
         }
-        race = self._race_items if self.metric.itemwise else self._race_whole
-        found = self.store.value(key_of("race", **key), lambda: race(model, base))
+        test = self._test_items if self.metric.itemwise else self._test_whole
+        found = self.store.value(key_of("race", **key), lambda: test(model, base))
         return _quality(found), found["dropped"]
 
-    def _race_items(self, model: Model, base: Quality) -> dict[str, Any]:
+    def _test_items(self, model: Model, base: Quality) -> dict[str, Any]:
         """Look after ever larger shares; stop as soon as too large a loss is proved."""
         chunks, seen = self.chunks(), list[Quality]()
         spread = SPREADS.get(self.metric.name)
@@ -169,7 +169,7 @@ class Judge:
             assert joined.items is not None
             assert base.items is not None
             drops = base.items[: len(joined.items)] - joined.items
-            limit, alpha = self.constraints.max_drop, ALPHA / RACERS
+            limit, alpha = self.constraints.max_drop, ALPHA / CANDIDATES
             if spread is not None and number < len(chunks) and loses(drops, limit, alpha, spread):
                 return _plain(joined) | {
                     "dropped": f"loses {drops.mean():.4f} on {len(drops)} of {len(base.items)} "
@@ -177,26 +177,26 @@ class Judge:
                 }
         return _plain(joined) | {"dropped": None}
 
-    def _race_whole(self, model: Model, base: Quality) -> dict[str, Any]:
+    def _test_whole(self, model: Model, base: Quality) -> dict[str, Any]:
         """One look at a quarter of the data, by resampling, before all of it."""
         first = self._look()
         if first is not None:
             mine = self._values(model, first)
             drops = self._base_values - mine
-            if clearly_above(drops, self.constraints.max_drop, ALPHA / RACERS):
+            if clearly_above(drops, self.constraints.max_drop, ALPHA / CANDIDATES):
                 value = Quality(self.metric.name, base.value - drops[0], None, len(first))
                 return _plain(value) | {
                     "dropped": f"loses {drops[0]:.4f} on {len(first)} of "
-                    f"{len(self.parts.selection)} items, {self.constraints.max_drop:g} is allowed"
+                    f"{len(self.splits.selection)} items, {self.constraints.max_drop:g} is allowed"
                 }
-        return _plain(self.quality(model, self.parts.selection)) | {"dropped": None}
+        return _plain(self.quality(model, self.splits.selection)) | {"dropped": None}
 
     def _look(self) -> Dataset | None:
         chunks = self.chunks()
         if len(chunks) < 3:
             return None
         rows = np.sort(np.concatenate([c.positions for c in chunks[:2]]))
-        return self.parts.selection.select(rows, self.parts.selection.part)
+        return self.splits.selection.select(rows, self.splits.selection.part)
 
     @functools.cached_property
     def _base_values(self) -> Any:

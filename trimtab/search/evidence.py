@@ -35,12 +35,12 @@ FINDINGS = 50
 
 @dataclass
 class _Missing:
-    """Parts that could not be gathered, each with its reason."""
+    """Parts of the evidence that could not be gathered, each with its reason."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, part: str, gather: Callable[[], T]) -> T | None:
-        """What `gather` returns; None where it failed."""
+        """Return what `gather` returns; None where it failed."""
         try:
             return gather()
         except Exception as error:  # noqa: BLE001 - a report must not cost hours of search
@@ -48,7 +48,7 @@ class _Missing:
             return None
 
 
-def gather(
+def gather_evidence(
     original: Result,
     results: Iterable[Result],
     chosen: Result | None,
@@ -81,8 +81,8 @@ def gather(
     }
     if original.model is not None and chosen is not None and chosen.model is not None:
         ctx.progress.say(f"looking into {chosen.name} for the report")
-        pair = _Pair(original.model, chosen, chosen.model, held_out, feeds, ctx, make)
-        found |= pair.gather(missing)
+        winner = _WinnerEvidence(original.model, chosen, chosen.model, held_out, feeds, ctx, make)
+        found |= winner.gather(missing)
     return {**found, "missing": missing.reasons}
 
 
@@ -98,7 +98,7 @@ def _drops(original: Result, results: Iterable[Result]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _WinnerEvidence:
     """The original and the winner."""
 
     original: Model

@@ -81,9 +81,9 @@ def _kind(node: ir.Node, tensors: Mapping[str, Tensor], *, fused: bool) -> str:
 def _bytes(value: ir.Value, tensors: Mapping[str, Tensor], *, fused: bool) -> int:
     """Of a tensor as the kernels see it: where Q/DQ are absorbed, its int8 form."""
     if fused:
-        maker, users = value.producer(), [use.node for use in value.uses()]
-        if maker is not None and maker.op_type == _DEQUANTIZE and maker.inputs[0] is not None:
-            value = maker.inputs[0]
+        origin, users = value.producer(), [use.node for use in value.uses()]
+        if origin is not None and origin.op_type == _DEQUANTIZE and origin.inputs[0] is not None:
+            value = origin.inputs[0]
         elif users and all(user.op_type == _QUANTIZE for user in users):
             value = users[0].outputs[0]
     tensor = tensors.get(value.name or "")

@@ -13,7 +13,7 @@ from trimtab.runtime_bench.doctor.profile import NodeTime
 
 
 @dataclass
-class Layer:
+class LayerTime:
     """A layer in both models.
 
     Attributes:
@@ -41,7 +41,7 @@ def layers(
     *,
     original: ir.Graph,
     measured_ns: tuple[float | None, float | None] = (None, None),
-) -> list[Layer]:
+) -> list[LayerTime]:
     """The layers in the order of the original's graph, then what stands for no layer of it.
 
     Args:
@@ -51,38 +51,38 @@ def layers(
         measured_ns: median latencies of both, to which the profile's shares are scaled, since a
             profiler slows every node.
     """
-    found = Layers(original)
+    found = LayerTimes(original)
     for timed, layer, ns in found.timed(before, measured_ns[0]):
         layer.before_ns = (layer.before_ns or 0.0) + ns
         layer.op_type = layer.op_type or timed.op_type
     for timed, layer, ns in found.timed(after, measured_ns[1]):
         layer.after_ns = (layer.after_ns or 0.0) + ns
         layer.runs_as.add(timed.op_type)
-    return found.told()
+    return found.known()
 
 
-class Layers:
+class LayerTimes:
     """Layers by name; a node without a name goes by that of what it makes."""
 
     def __init__(self, original: ir.Graph) -> None:
-        self.found: dict[str, Layer] = {}
-        self.by_name: dict[str, Layer] = {}
+        self.found: dict[str, LayerTime] = {}
+        self.by_name: dict[str, LayerTime] = {}
         for node in original:
             output = node.outputs[0].name or ""
-            layer = Layer(node.name or output, node.op_type)
+            layer = LayerTime(node.name or output, node.op_type)
             self.found[layer.name] = self.by_name[layer.name] = layer
             self.by_name.setdefault(output, layer)
 
-    def at(self, *names: str | None, otherwise: str) -> Layer:
+    def at(self, *names: str | None, otherwise: str) -> LayerTime:
         """The original's layer that has one of these names, else one of its own."""
         for name in names:
             if name in self.by_name:
                 return self.by_name[name]
-        return self.found.setdefault(otherwise, Layer(otherwise))
+        return self.found.setdefault(otherwise, LayerTime(otherwise))
 
     def timed(
         self, facts: Facts | None, median_ns: float | None
-    ) -> Iterator[tuple[NodeTime, Layer, float]]:
+    ) -> Iterator[tuple[NodeTime, LayerTime, float]]:
         """The profiled nodes of a model, the layer of each, and its share of the median."""
         if facts is None or facts.times is None:
             return
@@ -97,7 +97,7 @@ class Layers:
                 names = [origin.name or "", *(v.name or "" for v in origin.outputs)]
             yield timed, self.at(*names, otherwise=f"({timed.op_type})"), scale * timed.ns
 
-    def told(self) -> list[Layer]:
+    def known(self) -> list[LayerTime]:
         """Those of which anything is known."""
         known = self.found.values()
         return [x for x in known if x.before_ns or x.after_ns]

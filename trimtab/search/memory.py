@@ -11,13 +11,15 @@ from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.multi_device import machine_class
 
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of
 
 #: Fresh processes, of which the largest peak counts.
 PROCESSES = 3
 
 
-def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench: Bench) -> Result:
+def with_memory(
+    result: Result, feeds: Feeds, ctx: Context, store: ResultStore, bench: Bench
+) -> Result:
     """The result with the largest peak of three processes, or with the failure to run them."""
     if result.model is None:
         return result

@@ -51,7 +51,7 @@ PRODUCTS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What may be tried on a model.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
         passes: Sequence[str | Pass | type[Pass]] | None,
         *,
         timed: bool,
-    ) -> Plan:
+    ) -> SearchPlan:
         """The plan for what a user allows: names and classes of passes, or passes as they are.
 
         Raises:
@@ -104,7 +104,7 @@ class Plan:
     def floats(self) -> list[Recipe]:
         """The model itself, cleaned up, and with the forms that were faster so far."""
         plain = Recipe("float simplified", self.start())
-        return [plain, *([self.chain("float, other forms")] if self.forms() else [])]
+        return [plain, *([self.chain("float, other forms")] if self.rewrites() else [])]
 
     def own_recipes(self) -> list[Recipe]:
         """Each pass of the user's, alone and before int8."""
@@ -207,7 +207,7 @@ class Plan:
         steps = itertools.takewhile(lambda p: p.name() not in _QUANTIZERS, self.middle(recipe))
         return Recipe(recipe.name, (*self.start(), *steps))
 
-    def recovered(self, base: Recipe, seconds: float, threads: int) -> Recipe:
+    def finetuned(self, base: Recipe, seconds: float, threads: int) -> Recipe:
         """A recipe whose float model is trained against the original."""
         name = f"{base.name}, trained"
         own: dict[str, Any] = {"precision": training_precision()}
@@ -261,22 +261,22 @@ class Plan:
     def made(self, name: str, fields: Mapping[str, Any] | None = None) -> Pass:
         """A pass with fields; with the data where it wants some and none are given."""
         kind = find(name)
-        given = dict(fields or {})
-        if "data" not in given and kind.needs_data and "data" in kind.fields():
-            given["data"] = self.data
-        return kind.from_json(given)
+        options = dict(fields or {})
+        if "data" not in options and kind.needs_data and "data" in kind.fields():
+            options["data"] = self.data
+        return kind.from_json(options)
 
     def start(self) -> tuple[Pass, ...]:
         """What every chain begins with."""
         return (find("simplify")(),)
 
-    def forms(self) -> tuple[Pass, ...]:
+    def rewrites(self) -> tuple[Pass, ...]:
         """What every chain ends with; it leaves no trace where it finds nothing."""
         return (find("apply-rewrites")(),) if self.allows("apply-rewrites") else ()
 
     def chain(self, name: str, *steps: Pass) -> Recipe:
         """A recipe with these steps in the middle."""
-        return Recipe(name, (*self.start(), *steps, *self.forms()))
+        return Recipe(name, (*self.start(), *steps, *self.rewrites()))
 
     def middle(self, recipe: Recipe) -> tuple[Pass, ...]:
         """The steps of a recipe without the common beginning and end."""

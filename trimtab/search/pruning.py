@@ -13,7 +13,7 @@ from trimtab.core.metric import METRICS
 from trimtab.passes import PruneChannels
 
 from .costs import costs
-from .plan import SHARES, Plan
+from .plan import SHARES, SearchPlan
 from .ranking import speedup
 from .recipe import Recipe
 from .result import Result
@@ -30,7 +30,7 @@ USUAL_STEP = 0.85
 HALVINGS = 2
 
 
-def for_int8(search: Search, plan: Plan) -> Plan:
+def for_int8(search: Search, plan: SearchPlan) -> SearchPlan:
     """The plan, with pruning for int8 kernels where int8 is worth it and can be timed here."""
     static = search.named("int8 static")
     if static is None or not (search.keeps(static) and plan.timed and search.measures):
@@ -57,7 +57,7 @@ class Ladder:
     """
 
     search: Search
-    plan: Plan
+    plan: SearchPlan
     base: Recipe
     reached: float = 1.0
     kept: list[float] = field(default_factory=list)
@@ -87,10 +87,11 @@ class Ladder:
     def _share_of_time(self, recipe: Recipe) -> float:
         """Of the original's, both in the precision that pruning is for; of its products untimed."""
         search = self.search
-        models = [search.maker.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
+        models = [search.builder.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
         if not self.plan.timed:
-            counts = [costs(m, search.timer.feeds, search.ctx, search.maker.store) for m in models]
-            return float(counts[1].macs / max(1, counts[0].macs))
+            store, feeds = search.builder.store, search.timer.feeds
+            before, after = (costs(m, feeds, search.ctx, store).macs for m in models)
+            return float(after / max(1, before))
         how = self.plan.pruning(0.5)
         assert isinstance(how, PruneChannels)
 
@@ -99,12 +100,12 @@ class Ladder:
             return float(after / before)
 
         digests = [model.digest for model in models]
-        place = {"machine": search.maker.machine, "target": search.ctx.target.to_json()}
+        place = {"machine": search.builder.machine, "target": search.ctx.target.to_json()}
         key = key_of("share of time", models=digests, precision=self.plan.precision, **place)
-        return float(search.maker.store.value(key, measured))
+        return float(search.builder.store.value(key, measured))
 
 
-def prune(search: Search, plan: Plan) -> Ladder:
+def prune(search: Search, plan: SearchPlan) -> Ladder:
     """All rungs that are worth looking at, the strongest that keeps its quality as base."""
     ladder = Ladder(search, plan, Recipe("float", plan.start()))
     if plan.allows("prune-channels"):
@@ -141,7 +142,7 @@ def _try(ladder: Ladder, share: float) -> bool | None:
     return True
 
 
-def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[Result]:
+def _rescued(search: Search, plan: SearchPlan, pruned: Recipe, found: Result) -> list[Result]:
     """In int8 with layers left float, where rounding and not pruning costs too much."""
     if search.keeps(found) or plan.precision == "float" or not plan.allows("quantize-auto"):
         return []
@@ -152,7 +153,7 @@ def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[
     return search.attempt("combine", [plan.quantized(pruned, last)])
 
 
-def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
+def _combine(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
     """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
 
     On a GPU float16 behind the strongest too.
@@ -178,9 +179,9 @@ def metric_of(search: Search) -> str:
 
     Their own choice where it has none, or where those data have no labels for it.
     """
-    metric = search.judge.metric
+    metric = search.evaluator.metric
     known = metric.name in METRICS or is_callable_spec(metric.name)
     if not known or metric.wants != "labels":
         return ""
-    batch = next(iter(search.judge.parts.calibration.take(1)), None)
+    batch = next(iter(search.evaluator.splits.calibration.take(1)), None)
     return "" if batch is None or batch.labels is None else metric.name

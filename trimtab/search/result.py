@@ -57,7 +57,7 @@ class Constraints:
                 raise OptionError(f"{name} is {value}, must be above 0")
 
     @classmethod
-    def of(cls, given: Constraints | Mapping[str, Any] | None) -> Constraints:
+    def of(cls, value: Constraints | Mapping[str, Any] | None) -> Constraints:
         """Constraints from a mapping as people write it: `{"max_drop": 0.01, "max_size": "4MB"}`.
 
         `max_latency` may be written as on the command line, `p95=5ms`.
@@ -65,14 +65,14 @@ class Constraints:
         Raises:
             OptionError: an unknown name, or a value that is none.
         """
-        if given is None or isinstance(given, Constraints):
-            return given or cls()
+        if value is None or isinstance(value, Constraints):
+            return value or cls()
         from trimtab.core.fields import convert
         from trimtab.core.units import percentile, size
 
         known = [*(f.name for f in fields(cls)), "max_latency"]
         values: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, entry in value.items():
             if name not in known:
                 raise OptionError(
                     f"there is no constraint {name!r}",
@@ -80,14 +80,14 @@ class Constraints:
                     hint=nearest(name, known),
                 )
             if name == "max_latency":
-                values["percentile"], seconds = percentile(str(value))
+                values["percentile"], seconds = percentile(str(entry))
                 values["max_latency_ns"] = seconds * 1e9
             elif name in {"max_size", "max_rss"}:
-                values[name] = None if value is None else size(value)
+                values[name] = None if entry is None else size(entry)
             elif name == "goal":
-                values[name] = value
+                values[name] = entry
             else:
-                values[name] = convert(float | None, value, where=f"constraints, {name}")
+                values[name] = convert(float | None, entry, where=f"constraints, {name}")
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.feeds import finite_batches
 
-from .builder import Maker
+from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs
-from .evaluator import Judge
+from .evaluator import Evaluator
 from .log import Log
 from .memory import with_memory
 from .ranking import drop, loses_too_much, preference, speedup, violations
@@ -38,8 +38,8 @@ class Search:
     Attributes:
         constraints: what a result must hold.
         ctx: target, seed, progress.
-        maker: makes candidates.
-        judge: evaluates them.
+        builder: makes candidates.
+        evaluator: evaluates them.
         timer: measures them.
         log: of decisions.
         spent: of the effort.
@@ -48,8 +48,8 @@ class Search:
 
     constraints: Constraints
     ctx: Context
-    maker: Maker
-    judge: Judge
+    builder: Builder
+    evaluator: Evaluator
     timer: Timer
     log: Log
     spent: Spent
@@ -64,18 +64,18 @@ class Search:
             TrimtabError: it cannot be evaluated, or the data hold NaN: in the test part it would
                 be found when all is done, in calibration data as the failure of each candidate.
         """
-        parts = self.judge.parts
-        for part in (parts.calibration.take(CALIBRATING), parts.test):
+        splits = self.evaluator.splits
+        for part in (splits.calibration.take(CALIBRATING), splits.test):
             for _ in finite_batches(part):
                 pass
-        model = self.maker.original
+        model = self.builder.original
         self.original = Result("original", model=model, size_bytes=model.size_bytes)
-        self.original = replace(self.original, selection=self.judge.base)
-        self.base_costs = costs(model, self.timer.feeds, self.ctx, self.maker.store)
+        self.original = replace(self.original, selection=self.evaluator.base)
+        self.base_costs = costs(model, self.timer.feeds, self.ctx, self.builder.store)
         self.original = replace(
             self.original, macs=self.base_costs.macs, moved_bytes=self.base_costs.moved_bytes
         )
-        quality = self.judge.base
+        quality = self.evaluator.base
         self.log.note(
             "original",
             f"original: {quality.metric} {quality.value:.4f} on {quality.count} items, "
@@ -88,7 +88,7 @@ class Search:
     @property
     def measures(self) -> bool:
         """Whether latencies are measured, not predicted."""
-        return self.timer.given is not None or is_here(self.ctx.target)
+        return self.timer.measure is not None or is_here(self.ctx.target)
 
     def attempt(self, stage: str, recipes: Iterable[Recipe]) -> list[Result]:
         """Make, count and race candidates; those that came in, in order."""
@@ -100,15 +100,15 @@ class Search:
                 break
             if any(r.name == recipe.name for r in self.results):
                 continue
-            made = self._counted(self.maker.make(recipe, stage))
+            made = self._counted(self.builder.make(recipe, stage))
             self.spent.trials += 1
             if self._is_twin(made):
                 self.log.note(stage, f"{made.name} is the same model as an earlier candidate")
                 continue
-            judged = self._judged(made)
-            self.results.append(judged)
-            found.append(judged)
-            self._tell(stage, judged)
+            evaluated = self._evaluated(made)
+            self.results.append(evaluated)
+            found.append(evaluated)
+            self._report(stage, evaluated)
         return found
 
     def measure(
@@ -168,7 +168,7 @@ class Search:
         """Of a candidate on the selection part, as far as it was looked at."""
         if result.dropped and result.selection and result.selection.items is not None:
             count = len(result.selection.items)
-            base = self.judge.base.items
+            base = self.evaluator.base.items
             assert base is not None
             return float((base[:count] - result.selection.items).mean())
         return drop(result, self.original)
@@ -188,14 +188,14 @@ class Search:
             if result.failure or violations(result, self.original, rest):
                 continue
             self.results[index] = with_memory(
-                result, self.timer.feeds, self.ctx, self.maker.store, self.timer.bench
+                result, self.timer.feeds, self.ctx, self.builder.store, self.timer.bench
             )
 
     def _counted(self, made: Result) -> Result:
         if made.model is None or self.base_costs is None:
             return made
         try:
-            found = costs(made.model, self.timer.feeds, self.ctx, self.maker.store)
+            found = costs(made.model, self.timer.feeds, self.ctx, self.builder.store)
         except TrimtabError as error:
             return replace(made, failure=str(error))
         target = None if self.measures else self.ctx.target
@@ -211,20 +211,20 @@ class Search:
         limit = self.constraints.max_size
         return limit is None or result.size_bytes <= limit
 
-    def _judged(self, made: Result) -> Result:
-        return self.judge.judged(made) if made.failure is None else made
+    def _evaluated(self, made: Result) -> Result:
+        return self.evaluator.evaluated(made) if made.failure is None else made
 
-    def _tell(self, stage: str, result: Result) -> None:
+    def _report(self, stage: str, result: Result) -> None:
         why = result.failure or result.dropped
         if why is None and result.selection is not None:
             why = loses_too_much(result, self.original, self.constraints)
             lost = drop(result, self.original)
-            told = why or f"drop {lost:+.4f} on {result.selection.count} items: kept"
+            message = why or f"drop {lost:+.4f} on {result.selection.count} items: kept"
         else:
-            told = f"dropped: {why}"
+            message = f"dropped: {why}"
         self.log.note(
             stage,
-            f"{result.name}: {told}",
+            f"{result.name}: {message}",
             self.results,
             candidate=result.name,
             kept=why is None,

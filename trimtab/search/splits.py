@@ -10,7 +10,7 @@ from trimtab.core.errors import DataError
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """Parts of the data: what calibrates, what chooses, what confirms; disjoint unless `shared`.
 
     Attributes:
@@ -35,8 +35,8 @@ class Parts:
 
 
 def split_data(
-    data: Dataset | Parts, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
-) -> Parts:
+    data: Dataset | Splits, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
+) -> Splits:
     """Disjoint parts: with one dataset all from it, with two calibration from the first.
 
     Args:
@@ -48,12 +48,12 @@ def split_data(
     Raises:
         DataError: both hold the same items, or there are too few.
     """
-    if isinstance(data, Parts):
+    if isinstance(data, Splits):
         return data
     if evaluation is None:
         shares = {"calibration": 0.4, "selection": 0.3, "test": 0.3}
         made = data.split(shares, seed=seed)
-        return Parts(made["calibration"], made["selection"], made["test"])
+        return Splits(made["calibration"], made["selection"], made["test"])
     shared = data.overlaps(evaluation)
     if shared and not same_data:
         raise DataError(
@@ -63,4 +63,4 @@ def split_data(
             "as they are and marks the result",
         )
     halves = evaluation.split({"selection": 0.5, "test": 0.5}, seed=seed)
-    return Parts(data, halves["selection"], halves["test"], shared)
+    return Splits(data, halves["selection"], halves["test"], shared)

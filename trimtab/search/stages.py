@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .already_satisfied import say_what_holds
-from .plan import Plan
+from .already_satisfied import report_if_satisfied
+from .plan import SearchPlan
 from .pruning import for_int8, metric_of, prune
 from .recipe import Recipe
 from .run import Search
@@ -29,31 +29,31 @@ from .training import train
 SOON = 6.0
 
 
-def staged(search: Search, plan: Plan) -> None:
+def staged(search: Search, plan: SearchPlan) -> None:
     """All stages; each stops where time or trials are used up."""
     search.attempt("first", plan.first() or plan.floats()[:1])
     search.measure("first", SOON, brief=True)
-    say_what_holds(search)
-    told = _usable(search, "first")
+    report_if_satisfied(search)
+    reported = _report_first_usable(search, "first")
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
-    say_what_holds(search)
-    told = told or _usable(search, "int8")
+    report_if_satisfied(search)
+    reported = reported or _report_first_usable(search, "int8")
     plan = for_int8(search, plan)
     ladder = prune(search, plan)
     search.measure("prune")
-    told = told or _usable(search, "prune")
-    if search.spent.effort.train_seconds is not None:
+    reported = reported or _report_first_usable(search, "prune")
+    if search.spent.budget.train_seconds is not None:
         train(search, plan, ladder)
         search.measure("train")
-        if not told:
-            _usable(search, "train")
-    _settle(search)
+        if not reported:
+            _report_first_usable(search, "train")
+    _measure_longer(search)
 
 
-def _settle(search: Search) -> None:
+def _measure_longer(search: Search) -> None:
     """More time for candidates whose runs were too few for any interval, as where loading is slow.
 
     A round gives each twice the time of the one before, within what the search may take. Whoever
@@ -71,7 +71,7 @@ def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
     search.measure("recipes")
 
 
-def _usable(search: Search, stage: str) -> bool:
+def _report_first_usable(search: Search, stage: str) -> bool:
     """Say how long the first candidate took that holds all that is asked; whether there is one."""
     best = search.best()
     if best is None:
@@ -86,7 +86,7 @@ def _usable(search: Search, stage: str) -> bool:
     return True
 
 
-def _rescue(search: Search, plan: Plan) -> None:
+def _rescue(search: Search, plan: SearchPlan) -> None:
     """Other ways to int8, one after the other, until one keeps its quality."""
     plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
     if not plain or any(search.keeps(r) for r in plain):

@@ -63,7 +63,7 @@ def _sources(package: Path) -> str:
     return digest.hexdigest()
 
 
-class Store:
+class ResultStore:
     """Models and JSON values by key, in memory and, where there is a root, on disk.
 
     Args:

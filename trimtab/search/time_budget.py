@@ -13,7 +13,7 @@ KEPT = 0.15
 
 
 @dataclass(frozen=True)
-class Effort:
+class TimeBudget:
     """Budgets of a search; None is no bound.
 
     Attributes:
@@ -47,35 +47,39 @@ class Effort:
         return self.threads or usable_cpus()
 
 
+#: Former name of `TimeBudget`.
+Effort = TimeBudget
+
+
 @dataclass
 class Spent:
-    """What is left of an effort.
+    """The part of a time budget that is used up.
 
     Attributes:
-        effort: the budgets.
+        budget: the budgets.
         start: by the monotonic clock.
         trials: candidates made so far.
     """
 
-    effort: Effort
+    budget: TimeBudget
     start: float
     trials: int = 0
 
     @property
     def left_s(self) -> float:
         """Seconds left for all but the last comparison; infinite without a bound."""
-        if self.effort.seconds is None:
+        if self.budget.seconds is None:
             return float("inf")
-        kept = (1 - KEPT) * self.effort.seconds
+        kept = (1 - KEPT) * self.budget.seconds
         return kept - (time.monotonic() - self.start)
 
     @property
     def over(self) -> str | None:
         """Why no further candidate may be made; None where one may."""
-        if self.effort.trials is not None and self.trials >= self.effort.trials:
+        if self.budget.trials is not None and self.trials >= self.budget.trials:
             return f"{self.trials} trials are used up"
         if self.left_s <= 0:
-            return f"the time of {self.effort.seconds:g} s is used up"
+            return f"the time of {self.budget.seconds:g} s is used up"
         return None
 
     def measuring_s(self, graphs: int, each: float) -> float:

@@ -20,7 +20,7 @@ from trimtab.runtime_bench.multi_device import machine_class
 
 from .fingerprint import structure
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
@@ -56,7 +56,7 @@ class Timer:
         feeds: of one run.
         ctx: target, seed, progress.
         store: of what was measured on this class of machine.
-        given: how to measure; the bench where None, whose comparisons alone are kept.
+        measure: how to measure; the bench where None, whose comparisons alone are kept.
         bench: where to measure.
         rounds: so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
         known: comparison, and name of the model measured, by structure.
@@ -66,8 +66,8 @@ class Timer:
     original: Model
     feeds: Feeds
     ctx: Context
-    store: Store
-    given: Measure | None = None
+    store: ResultStore
+    measure: Measure | None = None
     bench: Bench = field(default_factory=LocalBench)
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Timer:
 
     def alike(self, model: Model) -> bool:
         """Whether onnxruntime makes of a model the graph of the original: none is faster then."""
-        if self.given is not None:
+        if self.measure is not None:
             return False
         return self._runs_as(model) == self._runs_as(self.original)
 
@@ -127,7 +127,7 @@ class Timer:
 
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
         """A fresh run, whatever is known."""
-        measure = self.given or measuring(self.bench, ALPHA)
+        measure = self.measure or measuring(self.bench, ALPHA)
         return measure(self.original, models, self.feeds, self.ctx, seconds)
 
     def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
@@ -136,7 +136,7 @@ class Timer:
         self.rough = set(wanted) if brief else self.rough - set(wanted)
         left, each = dict(wanted), (seconds or math.inf) / len(wanted)
         for which in list(left):
-            found = None if self.given else self.store.known(keys[which])
+            found = None if self.measure else self.store.known(keys[which])
             if found is not None and _suffices(found, each):
                 self.store.reused += 1
                 self.known[which] = (_comparison(found), found["measured"])
@@ -144,12 +144,13 @@ class Timer:
         if not left:
             return
         self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
-        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted), brief=brief)
+        alpha = alpha * len(left) / len(wanted)
+        measure = self.measure or measuring(self.bench, alpha, brief=brief)
         limit = seconds or SECONDS_PER_GRAPH * len(left)
         found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
         for (which, model), comparison in zip(left.items(), found_now, strict=True):
             self.known[which] = (comparison, model.name)
-            if self.given is None and not comparison.interrupted and not comparison.error:
+            if self.measure is None and not comparison.interrupted and not comparison.error:
                 self.store.made += 1
                 taken = {
                     "measured": model.name,

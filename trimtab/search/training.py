@@ -10,13 +10,13 @@ than several short ones. What kept its quality on the way remains a candidate.
 
 from __future__ import annotations
 
-from .plan import Plan
+from .plan import SearchPlan
 from .pruning import Ladder, metric_of
 from .recipe import Recipe
 from .result import Result
 from .run import Search
 
-#: Parts of the time, and those of them that try strengths.
+#: Splits of the time, and those of them that try strengths.
 SLICES, TRIALS = 6, 3
 #: Share of the time that a step takes from a model that has lost nothing.
 STEP = 0.25
@@ -26,7 +26,7 @@ STEP = 0.25
 REACH = 2.5
 
 
-def train(search: Search, plan: Plan, ladder: Ladder) -> None:
+def train(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
     """Add trained candidates, as far as the time for training goes.
 
     Args:
@@ -34,7 +34,7 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
         plan: what may be tried.
         ladder: at the strongest pruning that keeps its quality untrained.
     """
-    total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
+    total, threads = search.spent.budget.train_seconds, search.spent.budget.training_threads
     if total is None or not plan.allows("finetune"):
         return
     last, left, seconds = None, SLICES, total / SLICES
@@ -45,7 +45,7 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
     if last is None:
         _with_the_rest(search, plan, ladder.base, left * seconds, threads)
         return
-    for found in search.attempt("train", [plan.recovered(last, left * seconds, threads)]):
+    for found in search.attempt("train", [plan.finetuned(last, left * seconds, threads)]):
         _offer(search, plan, found)
 
 
@@ -75,7 +75,7 @@ def _strengths(ladder: Ladder, seconds: float, threads: int) -> tuple[Recipe | N
 def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Result | None:
     """A pruned model after a slice; None where what it lost is out of reach."""
     search, plan = ladder.search, ladder.plan
-    found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
+    found = search.attempt("train", [plan.finetuned(pruned, seconds, threads)])
     if not found and not search.spent.over:
         # Training has found nothing better than where it began.
         found = _untrained(search, pruned)
@@ -85,7 +85,7 @@ def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Re
     return found[0]
 
 
-def _offer(search: Search, plan: Plan, found: Result) -> None:
+def _offer(search: Search, plan: SearchPlan, found: Result) -> None:
     """Candidates in the precision that pruning is for, where a trained model has come back."""
     if not search.keeps(found) or found.recipe is None:
         return
@@ -126,10 +126,12 @@ def _untrained(search: Search, pruned: Recipe) -> list[Result]:
     return [known] if known is not None else search.attempt("train", [pruned])
 
 
-def _with_the_rest(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
+def _with_the_rest(
+    search: Search, plan: SearchPlan, base: Recipe, seconds: float, threads: int
+) -> None:
     """Int8 behind the strongest, trained on through its rounding; float where int8 is not used."""
     if not plan.allows("quantize-static"):
-        search.attempt("train", [plan.recovered(base, seconds, threads)])
+        search.attempt("train", [plan.finetuned(base, seconds, threads)])
         return
     quantized = plan.quantized(base)
     search.attempt("train", [quantized, plan.trained_through(quantized, seconds, threads)])
