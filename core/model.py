@@ -17,6 +17,7 @@ import onnx_ir
 from .collector import collector_paused
 from .errors import ModelError
 from .files import atomic_folder, publish
+from .load import load_ir
 from .sparse import densify, sparsify, stores_sparse
 
 LINEAGE_KEY = "trimtab.lineage"
@@ -87,8 +88,6 @@ class Model:
             ModelError: no such file, no ONNX, truncated, invalid, or external data that is
                 missing, too short, or points outside of the model's folder.
         """
-        from .load import load_ir
-
         path = Path(path)
         return cls._from_ir(load_ir(path), str(path))
 
