@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
@@ -85,7 +85,7 @@ def seconds(count: int) -> float:
     """CPU time of the graph work at `count` nodes."""
     model = residual(count)
     started = time.process_time()
-    with collector_paused():
+    with gc_paused():
         work = prepared(model.clone())
         labels = label_channels(work)
         dead = [int(c) for g in labels.groups for c in g.classes[: len(g.classes) // 2]]

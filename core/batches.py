@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from .data import Batch
 from .dataset import Dataset
+from .feeds import check_finite
 from .model import Model
 
 
@@ -53,3 +54,20 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
 def _padded(batch: Batch, rows: int) -> Batch:
     """The batch with its last row repeated: that moves no range."""
     return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})
+
+
+def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
+    """The data's batches in order, each looked at as it comes.
+
+    Args:
+        data: whose rows a message names.
+        batches: all of its batches, where the caller reads them through something else.
+
+    Raises:
+        DataError: one holds NaN or infinity; names the array and the row.
+    """
+    row = 0
+    for batch in data if batches is None else batches:
+        check_finite(batch, data.spec, row, data.row)
+        row += batch.size
+        yield batch

@@ -13,7 +13,9 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError
+from .feeds import check_feeds
 from .model import Model
+from .sources import ArraySource, StreamSource, open_source
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,6 @@ class Dataset:
         Raises:
             DataError: it does not exist, is empty, or its arrays do not fit together.
         """
-        from .sources import open_source
-
         return cls(open_source(str(spec)), str(spec), batch=batch)
 
     @classmethod
@@ -57,8 +57,6 @@ class Dataset:
         cls, feeds: Mapping[str, Array], labels: Array | None = None, *, batch: int = 64
     ) -> Dataset:
         """A dataset of arrays in memory: (N, ...) by input name, labels (N, ...)."""
-        from .sources import ArraySource
-
         return cls(ArraySource(dict(feeds), labels, "arrays in memory"), "memory:", batch=batch)
 
     @classmethod
@@ -67,8 +65,6 @@ class Dataset:
 
         A batch is a mapping of arrays by input name, or a pair of such a mapping and labels.
         """
-        from .sources import StreamSource
-
         return cls(StreamSource(make, name), name)
 
     def __len__(self) -> int:
@@ -92,9 +88,10 @@ class Dataset:
         bound = self
         if self.source.anonymous and len(model.inputs) == 1:
             bound = replace(self, rename=(self.source.anonymous, model.inputs[0].name))
-        from .feeds import check_feeds
-
-        check_feeds(model, bound)
+        if not len(bound):
+            raise DataError("has no rows", where=self.spec, hint="Give at least one")
+        for batch in bound.take(1).sized(1):
+            check_feeds(model.inputs, batch, self.spec)
         return bound
 
     @property

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .data import Array, Batch
-from .dataset import Dataset
 from .errors import DataError, nearest
-from .model import Model, TensorSpec
+from .model import TensorSpec
 
 
-def check_feeds(model: Model, data: Dataset, *, rows: int = 1) -> None:
-    """Compare a dataset's first rows with a model's inputs: names, types, shapes.
+def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
+    """Check the names, types and shapes of a batch against a model's inputs.
+
+    Args:
+        inputs: what the model takes.
+        batch: what it would be fed.
+        where: the data, as the user named them.
 
     Raises:
-        DataError: they do not fit, or there is no data at all.
+        DataError: they do not fit.
     """
-    if not len(data):
-        raise DataError("has no rows", where=data.spec, hint="Give at least one")
-    for batch in data.take(rows).sized(rows):
-        for spec in model.inputs:
-            if spec.name not in batch.feeds:
-                raise DataError(
-                    f"has no array for the model's input {spec}",
-                    where=data.spec,
-                    hint=f"Its arrays: {', '.join(batch.feeds)}. "
-                    + nearest(spec.name, batch.feeds),
-                )
-            _check_array(spec, batch.feeds[spec.name], data.spec)
-        extra = set(batch.feeds) - {s.name for s in model.inputs}
-        if extra:
-            names = ", ".join(s.name for s in model.inputs)
+    for spec in inputs:
+        if spec.name not in batch.feeds:
             raise DataError(
-                f"has arrays that the model does not take: {', '.join(sorted(extra))}",
-                where=data.spec,
-                hint=f"The model's inputs: {names}",
+                f"has no array for the model's input {spec}",
+                where=where,
+                hint=f"Its arrays: {', '.join(batch.feeds)}. " + nearest(spec.name, batch.feeds),
             )
+        _check_array(spec, batch.feeds[spec.name], where)
+    names = [spec.name for spec in inputs]
+    extra = set(batch.feeds) - set(names)
+    if extra:
+        raise DataError(
+            f"has arrays that the model does not take: {', '.join(sorted(extra))}",
+            where=where,
+            hint=f"The model's inputs: {', '.join(names)}",
+        )
 
 
 def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
@@ -81,20 +81,3 @@ def check_finite(
                 where=where,
                 hint="Clean the data; a metric or a range made of it would mean nothing",
             )
-
-
-def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
-    """The data's batches in order, each looked at as it comes.
-
-    Args:
-        data: whose rows a message names.
-        batches: all of its batches, where the caller reads them through something else.
-
-    Raises:
-        DataError: one holds NaN or infinity; names the array and the row.
-    """
-    row = 0
-    for batch in data if batches is None else batches:
-        check_finite(batch, data.spec, row, data.row)
-        row += batch.size
-        yield batch

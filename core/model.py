@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from .collector import collector_paused
 from .errors import ModelError
 from .files import atomic_folder, publish
+from .garbage import gc_paused
+from .load import load_ir
 from .sparse import densify, sparsify, stores_sparse
 
 LINEAGE_KEY = "trimtab.lineage"
@@ -87,8 +88,6 @@ class Model:
             ModelError: no such file, no ONNX, truncated, invalid, or external data that is
                 missing, too short, or points outside of the model's folder.
         """
-        from .load import load_ir
-
         path = Path(path)
         return cls._from_ir(load_ir(path), str(path))
 
@@ -103,12 +102,12 @@ class Model:
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
         return cls(model, lineage, name)
 
-    @collector_paused()
+    @gc_paused()
     def clone(self) -> Model:
         """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
         return replace(self, ir=self.ir.clone())
 
-    @collector_paused()
+    @gc_paused()
     def to_proto(self) -> onnx.ModelProto:
         """The model as one protobuf message, lineage included, weights inside and dense.
 
@@ -221,7 +220,7 @@ class Model:
         return self.weight_bytes
 
     @functools.cached_property
-    @collector_paused()
+    @gc_paused()
     def digest(self) -> str:
         """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
         bare = replace(self, lineage=()).ir.clone()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from .batches import finite_batches
 from .data import Batch
 from .dataset import Dataset
-from .feeds import finite_batches
 from .model import Model
 from .ort.session import Outputs, SessionConfig, build_session, run
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from .callables import import_callable, is_callable_spec
 from .data import Array, Batch, Rows, Source
-from .dataset import Dataset
 from .errors import DataError, InputError, MissingExtraError
 from .npz import read_member
 
@@ -224,8 +223,9 @@ class StreamSource(Source):
 
 def _open_callable(spec: str) -> Source:
     made = import_callable(spec)()
-    if isinstance(made, Dataset):
-        return made.source
+    source = getattr(made, "source", None)  # of a Dataset, which is made from sources
+    if isinstance(source, Source):
+        return source
     if isinstance(made, Mapping):
         arrays = {name: np.asarray(a) for name, a in made.items()}
         return ArraySource(

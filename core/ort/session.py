@@ -23,7 +23,7 @@ from ..model import EXTERNAL_DATA_BYTES, Model
 from ..target import Target
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .session_keys import CONFIG_KEYS
-from .untie import untied
+from .shared_weights import split_shared_weights
 
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -168,7 +168,7 @@ def build_session(
     load_libraries(config.provider)
     name = model.name if isinstance(model, Model) else str(model)
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
-        model = untied(model)
+        model = split_shared_weights(model)
     with _file_or_bytes(model) as source, runtime_errors(name):
         session = ort.InferenceSession(
             source,
@@ -276,7 +276,7 @@ def _only_needed() -> Any:
     return options
 
 
-def running_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
+def optimized_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
     """The graph that onnxruntime really runs at the configuration's level, fusions applied."""
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = Path(folder) / "running.onnx"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
@@ -150,7 +150,7 @@ class PruneChannels(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """The graph without the least important channels."""
-        with collector_paused():
+        with gc_paused():
             work = prepared(model.clone())
             labels = label_channels(work, whole=self.heads == "whole")
             declined = declined_of(labels)
@@ -160,7 +160,7 @@ class PruneChannels(Pass):
             return Rewrite(model.ir, tuple(declined), note)
         batches = self._batches(work, ctx)
         plan = choose(work, labels, groups, self, batches, ctx)
-        with collector_paused():
+        with gc_paused():
             original = work.clone()
             twins = dict(zip(work.graph, original.graph, strict=True))
             error = self._cut(work, labels, plan.dead, ctx)

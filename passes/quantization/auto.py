@@ -17,11 +17,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
+from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.feeds import finite_batches
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig

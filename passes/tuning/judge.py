@@ -10,8 +10,8 @@ from typing import Literal
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.live_memory import peak_bytes
-from trimtab.core.ort.running import Share, int8_share
+from trimtab.core.ort.int8_share import Int8Share, int8_share
+from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 
 from ..base import relative_error
@@ -59,7 +59,7 @@ class Judge:
     tolerance: float = 1e-5
     quantized: bool = False
     _expected: list[Outputs] = field(default_factory=list)
-    _shares: dict[int, Share] = field(default_factory=dict)
+    _shares: dict[int, Int8Share] = field(default_factory=dict)
     _peaks: dict[int, int] = field(default_factory=dict)
 
     def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
@@ -162,7 +162,7 @@ class Judge:
             self._peaks[id(model)] = peak_bytes(model, self.config, self.cases[0])
         return self._peaks[id(model)]
 
-    def _share(self, model: Model) -> Share:
+    def _share(self, model: Model) -> Int8Share:
         # By identity: the models of a search live as long as it does.
         if id(model) not in self._shares:
             self._shares[id(model)] = int8_share(model, self.config, self.cases[0])

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import QDQ_OPS, Share, int8_share
-from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
+from trimtab.core.ort.int8_share import QDQ_OPS, Int8Share, int8_share
+from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, optimized_graph
 from trimtab.core.target import PRESETS, Target
 
 from ..machine.providers import nodes_by_provider
@@ -71,7 +71,7 @@ class Facts:
 
     model: Model
     running: ir.Graph
-    share: Share
+    share: Int8Share
     target: Target
     islands: tuple[Island, ...] = ()
     freed: frozenset[str] = frozenset()
@@ -176,7 +176,7 @@ def gather(
     """The facts that need no clock."""
     where = target or _target_of(config)
     config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
-    running = running_graph(model, config).graph
+    running = optimized_graph(model, config).graph
     found = tuple(islands(running))
     fallback: tuple[tuple[str, str], ...] = ()
     if config.provider != "CPUExecutionProvider":
@@ -209,7 +209,7 @@ def _freed(
     if target.isa != "x64" or not touching or INT8_ALLOWED in config.config:
         return frozenset()
     allowed = replace(config, config={**config.config, INT8_ALLOWED: "1"})
-    again = islands(running_graph(model, allowed).graph)
+    again = islands(optimized_graph(model, allowed).graph)
     still = {key_of(node) for island in again for node in island.nodes}
     before = {key_of(node) for island in touching for node in island.nodes}
     return frozenset(before - still)

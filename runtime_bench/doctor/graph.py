@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, QDQ_OPS
 
 #: Operators that take int8 and give float.
 TO_FLOAT = frozenset(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trimtab.core.metric import Quality
-from trimtab.core.ort.running import Share
+from trimtab.core.ort.int8_share import Int8Share
 
 from ..bench.budgets import Budget
 from ..machine.noise_check import Fitness
@@ -43,7 +43,7 @@ class Facts:
     start_fitness: Fitness = field(default_factory=Fitness)
     size_bytes: int | None = None
     quality: tuple[Quality, Quality] | None = None
-    share: Share | None = None
+    share: Int8Share | None = None
     providers: Mapping[str, Mapping[str, int]] | None = None
     digest: str = ""
     failures: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from trimtab.core.callables import is_callable_spec
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig
 
 from .ranking import drop

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
-from trimtab.core.ort.running import products
-from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, running_graph
+from trimtab.core.ort.int8_share import products
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, optimized_graph
 from trimtab.core.target import Target
 
 from .gpu_costs import counted_on_gpu
@@ -83,7 +83,7 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: ResultStore) -> Costs
     return Costs(**store.value(key, lambda: asdict(fresh())))
 
 
-@collector_paused()
+@gc_paused()
 def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
     """Products and bytes of one run of the graph that onnxruntime makes of a model.
 
@@ -93,7 +93,7 @@ def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
         RunError: onnxruntime refuses the model.
     """
     plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=running_graph(model, plain))
+    running = replace(model, ir=optimized_graph(model, plain))
     tensors = tensors_of(running, config, feeds)
     int8_macs, float_macs = products(running.ir, {n: t.shape for n, t in tensors.items()})
     moved = sum(

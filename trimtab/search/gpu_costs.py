@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
-from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
+from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .tensors import Tensor, tensors_of
@@ -25,7 +25,7 @@ _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqu
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-@collector_paused()
+@gc_paused()
 def counted_on_gpu(
     model: Model, config: SessionConfig, feeds: Feeds, *, fused: bool
 ) -> tuple[int, int, int, int]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
-from trimtab.core.feeds import finite_batches
 
 from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs

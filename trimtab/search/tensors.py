@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import observed
+from trimtab.core.ort.int8_share import observed
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, running_graph
+from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.multi_device import machine_class
 
@@ -121,7 +121,7 @@ class Timer:
         key = key_of("running", model=model.digest, config=config.to_json())
         return str(
             self.store.value(
-                key, lambda: structure(replace(model, ir=running_graph(model, config)))
+                key, lambda: structure(replace(model, ir=optimized_graph(model, config)))
             )
         )
 

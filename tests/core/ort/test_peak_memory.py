@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphs
 import numpy as np
 
-from trimtab.core.ort.live_memory import peak_bytes
+from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import SessionConfig
 
 OFF = SessionConfig(level="off")

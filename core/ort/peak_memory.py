@@ -8,8 +8,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..model import Model
-from .running import observed
-from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
+from .int8_share import observed
+from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
 
 
 def peak_bytes(
@@ -31,7 +31,7 @@ def peak_bytes(
     config = config or SessionConfig()
     # Sizes in the blocked layout of float convolutions hide behind operators of one machine.
     plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=running_graph(model, plain))
+    running = replace(model, ir=optimized_graph(model, plain))
     feeds = feeds if feeds is not None else random_feeds(running)
     return running.weight_bytes + _peak(running.graph, _sizes(running, config, feeds))
 

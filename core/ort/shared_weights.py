@@ -13,7 +13,7 @@ from ..model import Model
 _SIGNED = ir.DataType.INT8
 
 
-def untied(model: Model) -> Model:
+def split_shared_weights(model: Model) -> Model:
     """A copy in which no int8 initializer is used twice; the model itself where none is."""
     if not any(_shared(value) for value in _weights(model)):
         return model

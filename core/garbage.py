@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No collection of cycles inside: copying and walking large graphs is linear only without.
 
     A graph is nothing but cycles that live, and each collection walks all of them again: a chain of

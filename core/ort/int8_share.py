@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..collector import collector_paused
 from ..errors import RunError
+from ..garbage import gc_paused
 from ..model import Model
-from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
+from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
 
 #: Operators whose products are made of integers, contrib operators of onnxruntime included.
 INT8_OPS = frozenset(
@@ -68,7 +68,7 @@ _WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "QLinearConvT
 
 
 @dataclass(frozen=True)
-class Share:
+class Int8Share:
     """How much of a model's arithmetic runs in int8.
 
     Attributes:
@@ -99,10 +99,10 @@ class Share:
         }
 
 
-@collector_paused()
+@gc_paused()
 def int8_share(
     model: Model, config: SessionConfig | None = None, feeds: Feeds | None = None
-) -> Share:
+) -> Int8Share:
     """What runs in int8 when onnxruntime runs `model`.
 
     Args:
@@ -114,15 +114,15 @@ def int8_share(
         RunError: onnxruntime refuses the model.
     """
     config = (config or SessionConfig()).fusing_alone(model)
-    running = running_graph(model, config)
+    running = optimized_graph(model, config)
     counts = collections.Counter(node.op_type for node in running.graph)
     if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
         # The blocked layout of float convolutions hides names and true channel counts, and decides
         # nothing about int8: the products are weighed without it.
         without = (*config.disabled_optimizers, "NchwcTransformer")
-        running = running_graph(model, replace(config, disabled_optimizers=without))
+        running = optimized_graph(model, replace(config, disabled_optimizers=without))
     integer, floating = _kinds(running)
-    return Share(
+    return Int8Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
@@ -135,7 +135,7 @@ def int8_share(
     )
 
 
-def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Share:
+def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Int8Share:
     """What runs in int8 on a provider that is not at hand, from the graph as it is written.
 
     Args:
@@ -152,7 +152,7 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> S
     between = [node for node in floating if fused and between_qdq(node)]
     floating = [node for node in floating if node not in between]
     integer += between
-    return Share(
+    return Int8Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=0 if fused else sum(counts[op] for op in QDQ_OPS),
