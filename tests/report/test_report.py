@@ -44,7 +44,7 @@ class Elements(HTMLParser):
         self.handlers += [key for key, _ in attributes if key.startswith("on") or key == "style"]
 
 
-def test_each_constraint_is_held_or_broken_by_what_was_reached() -> None:
+def test_each_constraint_is_held_or_broken_by_the_reached_figure() -> None:
     known = {line.name: line for line in constraint_lines(view(document()))}
     assert known["loss of top1"].held is True  # 0.002 of 0.01
     assert known["speed-up"].held is False  # 1.90 at the interval's lower end, 3 were asked
@@ -52,9 +52,9 @@ def test_each_constraint_is_held_or_broken_by_what_was_reached() -> None:
     assert known["file"].held is None  # nothing was asked
 
 
-def test_no_winner_is_said_so() -> None:
+def test_a_search_without_a_winner_says_so() -> None:
     nothing = view(document() | {"chosen": None})
-    assert headline(nothing) == "No candidate holds the constraints."
+    assert headline(nothing) == "No candidate satisfies the constraints."
     assert {line.reached for line in constraint_lines(nothing)} == {"-"}
 
 
@@ -171,7 +171,7 @@ BROKEN = {
     "no JSON": ("{", "cannot be read as JSON"),
     "no schema": ("{}", "has no schema number"),
     "a list": ("[1]", "has no schema number"),
-    "another kind": ('{"schema": 1, "kind": "doctor"}', "no result of `trimtab optimize`"),
+    "another kind": ('{"schema": 1, "kind": "doctor"}', "not a result of `trimtab optimize`"),
     "an old schema": ('{"schema": 0, "kind": "optimize"}', "has schema 0"),
     "a new schema": ('{"schema": 99, "kind": "optimize"}', "has schema 99"),
     "cut short": ('{"schema": 1, "kind": "optimize", "results": []}', "is damaged"),
@@ -182,7 +182,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("markdown_too", [False, True])
 @pytest.mark.usefixtures("without_library")
-def test_what_is_no_result_is_one_message(
+def test_a_file_that_is_not_a_result_gives_one_message(
     name: str, markdown_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, message = BROKEN[name]
@@ -199,7 +199,7 @@ def test_what_is_no_result_is_one_message(
 
 @pytest.mark.parametrize("part", ["layers", "errors", "widths", "islands", "lineage"])
 @pytest.mark.usefixtures("without_library")
-def test_damaged_evidence_is_one_message(part: str, tmp_path: Path) -> None:
+def test_damaged_evidence_gives_one_message(part: str, tmp_path: Path) -> None:
     path = saved(tmp_path, evidence={part: [17]})
     with pytest.raises(DataError, match="is damaged"):
         page_module.page(view(json.loads(path.read_text())))

@@ -70,7 +70,7 @@ def test_a_float_winner_has_no_rounding_error_and_says_so() -> None:
     assert evidence["islands"] == []
 
 
-def test_what_cannot_be_gathered_is_told_and_costs_nothing_else() -> None:
+def test_a_part_that_cannot_be_collected_is_reported_and_costs_nothing_else() -> None:
     other = Dataset.of_arrays({"wrong": np.zeros((4, 2), np.float32)})
     evidence = found(SIMPLIFY, static(), held_out=other)
     assert "wrong" in evidence["missing"]["errors"]
@@ -79,14 +79,14 @@ def test_what_cannot_be_gathered_is_told_and_costs_nothing_else() -> None:
 
 
 def test_the_float_beginning_is_taken_from_whoever_kept_it() -> None:
-    asked: list[Recipe] = []
+    recipes: list[Recipe] = []
 
     def make(recipe: Recipe) -> Model:
-        asked.append(recipe)
+        recipes.append(recipe)
         return recipe(graphs.cnn(), CTX)
 
     evidence = found(SIMPLIFY, static(), make=make)
-    assert [p.name() for p in asked[0].passes] == ["simplify"]
+    assert [p.name() for p in recipes[0].passes] == ["simplify"]
     assert evidence["missing"] == {}
 
 

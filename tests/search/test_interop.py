@@ -72,7 +72,7 @@ def test_a_file_with_external_data_is_taken_as_it_is(tmp_path: Path) -> None:
     assert {p.key for p in saved.metadata_props} >= {"trimtab.lineage"}
 
 
-def test_what_is_no_model_and_no_data_is_refused() -> None:
+def test_models_and_data_of_other_types_are_refused() -> None:
     from trimtab.core.errors import OptionError
 
     with pytest.raises(OptionError, match="model of type int"):

@@ -75,7 +75,9 @@ def test_an_entry_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     assert ResultStore(tmp_path).model(key, never).digest == graphs.cnn().digest
 
 
-def test_a_scratch_folder_of_a_killed_process_is_no_entry_and_goes(tmp_path: Path) -> None:
+def test_a_scratch_folder_of_a_killed_process_is_not_an_entry_and_is_removed(
+    tmp_path: Path,
+) -> None:
     key = key_of("test", part=5)
     store = ResultStore(tmp_path)
     assert store.root is not None
@@ -87,7 +89,7 @@ def test_a_scratch_folder_of_a_killed_process_is_no_entry_and_goes(tmp_path: Pat
     assert not left.exists()
 
 
-def test_a_cache_of_another_format_is_left_alone_and_told(tmp_path: Path) -> None:
+def test_a_cache_of_another_format_is_left_alone_and_reported(tmp_path: Path) -> None:
     old = tmp_path / "search" / "format-0" / "thing"
     old.mkdir(parents=True)
     heard = Heard()

@@ -49,14 +49,14 @@ def test_a_random_start_is_the_same_for_the_same_seed_and_trains_its_norms() -> 
 
 
 @pytest.mark.parametrize("spec", ["pruned:2", "pruned:0", "pruned:half", "pruned:"])
-def test_a_share_that_is_none(spec: str) -> None:
+def test_an_invalid_share_is_refused(spec: str) -> None:
     with pytest.raises(OptionError, match=r"pruned:0\.5"):
         distill_in_steps(
             graphs.cnn(), [Student("pruned:0.9"), Student(spec)], Finetune(), context()
         )
 
 
-def test_students_that_do_not_fall_in_size() -> None:
+def test_students_that_do_not_fall_in_size_are_refused() -> None:
     students = [Student("pruned:0.6"), Student("pruned:0.7")]
     with pytest.raises(OptionError, match="falling size"):
         distill_in_steps(graphs.cnn(), students, Finetune(steps=1), context())

@@ -98,7 +98,7 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_a_run_that_finds_nothing_better_is_no_candidate(
+def test_a_run_that_finds_nothing_better_gives_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trimtab.search.plan.LEARNING_RATE", 1e-12)
@@ -111,8 +111,8 @@ def test_a_run_that_finds_nothing_better_is_no_candidate(
         passes=["simplify", "prune-channels", "finetune"],
         train="2s",
     )
-    told = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
-    assert any("is the same model as an earlier candidate" in line for line in told)
+    reported = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
+    assert any("is the same model as an earlier candidate" in line for line in reported)
     assert not any(r.name.endswith("trained, trained") for r in outcome.results)
 
 
@@ -177,7 +177,7 @@ def test_half_of_the_slices_cut_a_step_further_each_and_the_rest_trains_the_last
     assert names[-1] == "pruned to 48%, trained, trained, int8"
 
 
-def test_a_step_takes_the_less_the_more_is_lost() -> None:
+def test_a_step_is_smaller_where_more_is_lost() -> None:
     kept, names = in_turns({0.85: 0.04, 0.81: 0.08}, 0.5)
     assert kept == [0.85, 0.807, 0.767]  # 0.02 was lost both times, of 0.025 in reach
     assert "pruned to 85%, trained, int8" not in names

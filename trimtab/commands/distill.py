@@ -1,10 +1,10 @@
-"""Train a smaller model to answer as a larger one does.
+"""Train a smaller model to imitate a larger one.
 
 The student is an .onnx file, which starts from its weights; module:callable, which starts at random
 or from --weights; or pruned:0.5, the teacher with half of its multiply-accumulates left. A module
-keeps its BatchNormalization and Dropout to learn with; from random weights --batch-norm is trained
-unless told otherwise, and folded into the layers before it at the end, and --learning-rate is ten
-times that of a trained model.
+keeps its BatchNormalization and Dropout for training; with random weights --batch-norm is `trained`
+by default, and folded into the layers before it at the end, and the default --learning-rate is ten
+times that for a trained model.
 
 Where a student is much smaller than its teacher, --through names students of falling size between
 them: each learns from the one before (Mirzadeh et al., "Teacher assistant", 2020).
@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "train a smaller model to answer as a larger one does"
+SUMMARY = "train a smaller model to imitate a larger one"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of the pass `finetune`."""
+    """Add the options of the command: those of the pass `finetune`."""
     from trimtab.passes import find
 
     from .one_pass import add_context_options, add_fields
@@ -32,9 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates",
     )
-    parser.add_argument("--weights", metavar="FILE", help="a state dict for the student's module")
     parser.add_argument(
-        "--through", metavar="S,...", help="students on the way, the largest first, as --student"
+        "--weights", metavar="FILE", help="file of a state dict for the student's module"
+    )
+    parser.add_argument(
+        "--through", metavar="S,...", help="intermediate students, the largest first, as --student"
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     add_fields(parser, find("finetune"), "teacher")
@@ -42,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Train, write, say what happened."""
+    """Train, write, and print the result."""
     from pathlib import Path
 
     from trimtab.passes import find
@@ -55,9 +57,9 @@ def execute(args: argparse.Namespace) -> int:
 
     check_output(Path(args.output).parent)
     kind = find("finetune")
-    given = parsed_fields(args, kind)
-    given.pop("teacher", None)
-    how = kind.from_json(given)
+    fields = parsed_fields(args, kind)
+    fields.pop("teacher", None)
+    how = kind.from_json(fields)
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
     teacher = open_model(args.teacher)

@@ -13,14 +13,16 @@ SUMMARY = "quality of a model on data"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
-    parser.add_argument("--data", required=True, metavar="DATA", help="what to evaluate on")
-    parser.add_argument("--metric", metavar="NAME", help="top1, top5, ..., or module:callable")
+    parser.add_argument("--data", required=True, metavar="DATA", help="evaluation data")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="metric: top1, top5, ..., or module:callable"
+    )
     parser.add_argument("--reference", metavar="FLOAT", help="report the drop against this model")
     parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
     parser.add_argument("--provider", metavar="P", help="execution provider")
-    parser.add_argument("--batch", metavar="N", help="rows a run (default 64)")
+    parser.add_argument("--batch", metavar="N", help="batch size (default 64)")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
 
 

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
 SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
-#: Fields whose option is called otherwise.
+#: Fields whose option has another name.
 OPTIONS = {"ratio": "--channels"}
-#: For measuring the latency before and after.
+#: Seconds for measuring the latency before and after.
 SECONDS = 1.5
 #: Fields that both passes have.
 SHARED = ("importance", "scope", "block", "samples")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of both passes."""
+    """Add the options of the command: those of both passes."""
     from trimtab.passes import find
 
     from .one_pass import add_context_options, add_fields, add_model_and_output
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name in SHARED:
         texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
-    text = "tell the latency before and after"
+    text = "print the latency before and after"
     parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
     add_context_options(parser)
 
@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
-    """The line that tells both latencies, measured interleaved; none where it stands already."""
+    """Return a line with both latencies, measured interleaved, where it is not printed already."""
     from trimtab.core.ort.session import SessionConfig, random_feeds
     from trimtab.core.text import duration_text
 
@@ -76,7 +76,7 @@ def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]
 
 
 def _kind(args: argparse.Namespace) -> type[Pass]:
-    """The pass that the options belong to.
+    """Return the pass that the options belong to.
 
     Raises:
         OptionError: they belong to both.
@@ -85,7 +85,7 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
     from trimtab.passes import find
 
     channels, magnitude = find("prune-channels"), find("prune-magnitude")
-    given = {
+    options = {
         kind: [
             OPTIONS.get(name, field.option)
             for name, field in kind.fields().items()
@@ -93,11 +93,11 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
         ]
         for kind, other in ((channels, magnitude), (magnitude, channels))
     }
-    if given[channels] and given[magnitude]:
+    if options[channels] and options[magnitude]:
         raise OptionError(
-            f"{', '.join(given[channels])} remove channels, {', '.join(given[magnitude])} set "
+            f"{', '.join(options[channels])} remove channels, {', '.join(options[magnitude])} set "
             "weights to zero: one call does one of them",
             where="prune",
             hint="Run the command twice, or write a recipe of both",
         )
-    return channels if given[channels] else magnitude
+    return channels if options[channels] else magnitude

@@ -8,11 +8,13 @@ SUMMARY = "apply a recipe"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     from .one_pass import add_context_options
 
     parser.add_argument("recipe", metavar="recipe.yaml")
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="instead of the recipe's own")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model to use instead of the recipe's own"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     add_context_options(parser)
 

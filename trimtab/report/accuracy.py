@@ -20,7 +20,7 @@ LISTED = 12
 def accuracy_lines(found: WhyWrong) -> list[str]:
     """For the terminal: the layers by harm, then what is wrong with the worst and their mends."""
     total = sum(v.harm for v in found.verdicts)
-    lines = [
+    told = [
         f"The answer's error in int8 is {found.together**0.5:.2%} of its size "
         f"({_db(found.together)} dB) on {found.samples} samples.",
         "Layers by the error that each alone makes in the answer:",
@@ -28,15 +28,15 @@ def accuracy_lines(found: WhyWrong) -> list[str]:
         *table(_HEADER, [_row(v, total) for v in found.verdicts[:LISTED]]),
     ]
     if len(found.verdicts) > LISTED:
-        lines.append(f"and {len(found.verdicts) - LISTED} more; --json names them all")
-    lines.append("")
+        told.append(f"and {len(found.verdicts) - LISTED} more; --json names them all")
+    told.append("")
     for verdict in found.worth_mending[:LISTED]:
-        lines += [f"{verdict.name} ({verdict.kind}): {verdict.cause}", f"  mend: {verdict.mend}"]
+        told += [f"{verdict.name} ({verdict.kind}): {verdict.cause}", f"  mend: {verdict.mend}"]
     if found.kernels_differ:
-        lines += ["", *_kernels(found)]
+        told += ["", *_kernels(found)]
     for note in found.notes:
-        lines += textwrap.wrap(f"note: {note}", 100)
-    return [*lines, ""]
+        told += textwrap.wrap(f"note: {note}", 100)
+    return [*told, ""]
 
 
 _HEADER = (
@@ -91,14 +91,14 @@ def overflow_lines(found: Sequence[Overflow]) -> list[str]:
         [o.node, f"{o.share:.2%}", f"{o.largest / 32767:.2f}x", f"{o.lost:.2%}"]
         for o in found[:LISTED]
     ]
-    lines = [
+    told = [
         f"! {len(found)} layers saturate 16-bit sums on x64 without VNNI:",
         *table(["layer", "of the pairs", "largest sum", "lost"], rows),
     ]
     if len(found) > LISTED:
-        lines.append(f"and {len(found) - LISTED} more; --json names them all")
+        told.append(f"and {len(found) - LISTED} more; --json names them all")
     mend = (
         "  mend: weights of 7 bits: trimtab quantize-static FLOAT -o OUT --data DATA "
         "--target x64-avx2; or deploy with the session option session.x64quantprecision=1 (slower)"
     )
-    return [*lines, mend, ""]
+    return [*told, mend, ""]

@@ -1,4 +1,4 @@
-"""The table of candidates: sorted and filtered by the page's script, whole without it."""
+"""The table of candidates: complete by itself, sorted and filtered by the page's script."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def candidate_table(view: View) -> Html:
-    """The original and every candidate; each cell has the value that it is sorted by."""
+    """Draw the original and every candidate; each cell has the value that it is sorted by."""
     head = joined(
         tag("th", title, scope="col", class_="number" if numeric else None)
         for title, numeric in _COLUMNS

@@ -1,4 +1,4 @@
-"""What a command prints about models, passes and searches."""
+"""Lines that a command prints about models and passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab.core.text import bytes_text
 
 
 def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
-    """What a pass did: sizes, its own report, what it left alone."""
+    """Return what a pass did: sizes, its own report, and what it declined."""
     lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path)}"]
     if not after.lineage:
         return lines
@@ -29,7 +29,7 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
 
 
 def export_lines(model: Model, path: Path) -> list[str]:
-    """What was exported, and how closely onnxruntime agrees with torch."""
+    """Return what was exported, and how closely onnxruntime agrees with torch."""
     inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
     lines = [f"{model.name} -> {path}: {_on_disk(path)}", f"in:  {inputs}", f"out: {outputs}"]
     notes = model.lineage[-1].notes
@@ -65,7 +65,7 @@ def _on_disk(path: Path) -> str:
 
 
 def quality_line(quality: Quality) -> str:
-    """A quality with its standard error."""
+    """Return a quality with its standard error."""
     error = quality.standard_error
     spread = "" if error is None else f" +- {error:.4f}"
     return f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"

@@ -1,4 +1,4 @@
-"""What a notebook shows of a search: the answer, what was asked, the candidates; no script."""
+"""Short report of a search for a notebook: answer, constraints, candidates; no script."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .view import Row, View
 
 
 def summary(view: View) -> str:
-    """Static HTML without styles of its own: the notebook's own, dark or light, apply."""
+    """Draw static HTML without styles of its own, so that the notebook's own apply."""
     lines = [[x.name, x.limit, x.reached, x.verdict] for x in constraint_lines(view)]
     header = ["candidate", "file", view.metric, "loss", "p50", "speed-up", "verdict"]
     rows = [_cells(row, view) for row in (view.original, *view.rows)]
     notes = [tag("p", text) for text in (*view.marks, *view.why)]
-    caption = "What was asked, and what the chosen model reaches"
+    caption = "Constraints and the figures of the chosen model"
     parts = [
         tag("p", tag("strong", headline(view))),
-        table(["figure", "asked", "reached", "verdict"], lines, caption=caption),
+        table(["figure", "required", "reached", "verdict"], lines, caption=caption),
         *notes,
         tag("details", tag("summary", "Candidates"), table(header, rows, caption="Candidates")),
     ]

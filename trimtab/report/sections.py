@@ -15,8 +15,8 @@ from .markup import Html, joined, table, tag
 from .view import View
 
 
-def asked_and_reached(view: View) -> Html:
-    """A line for each constraint, and why this one was chosen."""
+def constraint_table(view: View) -> Html:
+    """Draw a line for each constraint, and the reasons for the choice."""
     lines = constraint_lines(view)
     rows = [[x.name, x.limit, x.reached, _verdict(x.verdict)] for x in lines]
     notes = [tag("p", text) for text in (*view.marks, *view.why)]
@@ -25,8 +25,8 @@ def asked_and_reached(view: View) -> Html:
         notes.append(
             tag("p", f"Measured again in a fresh run: {value:.2f}x [{low:.2f}, {high:.2f}].")
         )
-    caption = "What was asked, and what the chosen model reaches"
-    header = ["figure", "asked", "reached", "verdict"]
+    caption = "Constraints and the figures of the chosen model"
+    header = ["figure", "required", "reached", "verdict"]
     return joined([table(header, rows, caption=caption, numeric=()), *notes])
 
 
@@ -35,12 +35,12 @@ def _verdict(verdict: str) -> Html:
 
 
 def candidates(view: View) -> list[Html]:
-    """The table with its filters and its signs."""
+    """Draw the table with its filters and its signs."""
     return [_filters(), candidate_table(view), _legend(view)]
 
 
 def _filters() -> Html:
-    """Shown by the page's script, since nothing filters without it."""
+    """Draw the filters, which the page's script shows, since nothing filters without it."""
     search = tag(
         "label",
         "Filter by name ",
@@ -71,7 +71,7 @@ def _figure(name: str, label: str, caption: str, behind: object) -> Html:
 
 
 def frontier(view: View) -> list[Html]:
-    """What a candidate costs and what it gains."""
+    """Draw the cost and the gain of each candidate."""
     points = frontier_rows(view)
     if len(points) < 2:
         return [_none("Too little was measured for a chart.")]
@@ -92,7 +92,7 @@ def frontier(view: View) -> list[Html]:
 
 
 def latencies(view: View) -> list[Html]:
-    """All runs of the original and of the winner."""
+    """Draw all runs of the original and of the winner."""
     if not (view.base_ns and view.chosen_ns):
         return [_none("The chosen model's latency was not measured.")]
     label = "Latency of original and chosen model"
@@ -114,7 +114,7 @@ def _quantile(samples: tuple[float, ...], share: float) -> float:
 
 
 def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
-    """Where the time goes."""
+    """Draw the time of each layer."""
     timed = [r for r in layers if r.before_ns is not None or r.after_ns is not None]
     if not timed:
         return [_none(_missing(view, "times", "The layers were not profiled."))]
@@ -135,7 +135,7 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
 
 
 def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
-    """What rounding does to each layer."""
+    """Draw the rounding error of each layer."""
     if not rows:
         return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
     label = "Signal-to-noise ratio at each layer's output"
@@ -154,10 +154,10 @@ def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
     caption = (
         f"On {found.get('samples', '?')} held-out samples, against the float model. Bars: with "
         "everything in int8; ticks: with this layer alone in int8. 6 dB are one bit. The layer "
-        f"that harms the answer most comes first; the answer itself has "
+        f"that changes the answer most comes first; the answer itself has "
         f"{_decibels(found.get('answer_snr_db'))} dB."
     )
-    header = ["layer", "operator", "alone, dB", "all, dB", "of the harm", "cause"]
+    header = ["layer", "operator", "alone, dB", "all, dB", "of the error", "cause"]
     made = table(header, lines, caption=label, numeric=range(2, 5))
     notes = [tag("p", note, class_="note") for note in found.get("notes", ())]
     return [_figure("errors", label, caption, made), *notes]
@@ -168,7 +168,7 @@ def _decibels(ratio: float | None) -> str:
 
 
 def widths(groups: Sequence[WidthRow]) -> list[Html]:
-    """What pruning left."""
+    """Draw the channels that pruning left."""
     if not groups:
         return [_none("No channels were pruned.")]
     label = "Channels of each pruned group"
@@ -179,11 +179,11 @@ def widths(groups: Sequence[WidthRow]) -> list[Html]:
 
 
 def islands(view: View) -> Html:
-    """What stayed float, why, and what mends it."""
+    """List what stayed float, the cause, and the fix."""
     found = island_rows(view.evidence)
     if not found:
         return _none(_missing(view, "islands", "None."))
-    header = ["nodes", "why", "mend", "share of the time"]
+    header = ["nodes", "cause", "fix", "share of the time"]
     caption = "Float operators that cost time in the chosen model"
     return table(header, [_island(r) for r in found], caption=caption, numeric=range(3, 5))
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: what would be tried, and about how long it takes, before anything is made."""
+"""`--dry-run`: the candidates that would be tried, and about how long each takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .splits import split_data
 from .time_budget import TimeBudget
 from .timing import SECONDS_PER_GRAPH
 
-#: Items that the speed of an evaluation is taken from.
+#: Items on which the speed of an evaluation is measured.
 SAMPLE = 64
 #: Time of a pass, in evaluations of as many items as it looks at; rough, from networks of the docs.
 PASS_ITEMS = {"simplify": 20, "quantize-static": 256 * 4, "prune-channels": 256 * 20}
@@ -31,13 +31,13 @@ RUNGS = 4
 
 @dataclass(frozen=True)
 class EstimateLine:
-    """One line of the plan.
+    """One line of the estimate.
 
     Attributes:
-        stage: of the search.
-        name: of the candidate, or what is done.
-        seconds: estimate.
-        always: whether it is tried in any case, not only where an earlier one leads to it.
+        stage: stage of the search.
+        name: name of the candidate, or of the work.
+        seconds: estimated time.
+        always: true where it is tried in any case, not only where an earlier one leads to it.
     """
 
     stage: str
@@ -46,7 +46,7 @@ class EstimateLine:
     always: bool = True
 
 
-def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
+def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
     model: Model,
     data: Dataset,
     evaluation: Dataset | None,
@@ -55,7 +55,7 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     ctx: Context,
     budget: TimeBudget,
 ) -> list[EstimateLine]:
-    """The plan as lines, with seconds by a short evaluation of the original on this machine."""
+    """List the candidates with seconds, from a short evaluation of the original on this machine."""
     splits = split_data(data, evaluation, seed=ctx.seed)
     plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=is_here(ctx.target))
     chosen = find_metric(metric, splits.selection)
@@ -91,12 +91,12 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
 
 
 def estimate_lines(lines: Sequence[EstimateLine]) -> list[str]:
-    """For people."""
-    told = [
+    """Return the estimate as text."""
+    rows = [
         f"{entry.stage:9} {entry.name:45} {entry.seconds:7.0f} s"
         f"{'' if entry.always else '   only where an earlier one leads to it'}"
         for entry in lines
     ]
     least = sum(entry.seconds for entry in lines if entry.always)
     most = sum(entry.seconds for entry in lines)
-    return [*told, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]
+    return [*rows, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]

@@ -1,4 +1,4 @@
-"""Quality of candidates: raced on the selection part, confirmed on the test part."""
+"""Quality of candidates: a sequential test on the selection split, then the test split."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from .sequential_test import clearly_above, loses
 from .splits import Splits
 from .store import ResultStore, key_of, source_of
 
-#: Chance that any candidate is dropped although it would have kept within the drop.
+#: Probability that any candidate is dropped although its loss is within the allowed drop.
 ALPHA = 0.01
-#: Candidates that share it.
+#: Candidates that share this error rate.
 CANDIDATES = 40
-#: Shares of the selection part after which a candidate is looked at.
+#: Shares of the selection split after which a candidate is tested.
 LOOKS = (0.1, 0.25, 0.5, 1.0)
 #: Fewer items than this are evaluated at once: a look would save nothing.
 FEWEST = 200
 #: Largest difference of two scores of an item, by metric.
 SPREADS = {"top1": 1.0, "top5": 1.0, "agreement": 1.0, "cosine": 2.0}
-#: Resamples of a metric that is no mean over items.
+#: Resamples of a metric that is not a mean over items.
 RESAMPLES = 60
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Evaluates candidates on the selection part, and survivors on the test part.
+    """Evaluator of candidates on the selection split, and of survivors on the test split.
 
     Attributes:
-        original: the float model, which drops are measured from.
-        splits: of the data.
-        metric: higher is better.
-        constraints: with the drop that is allowed.
+        original: the float model that drops are measured against.
+        splits: splits of the data.
+        metric: metric of quality; higher is better.
+        constraints: limits, with the allowed drop.
         ctx: target, seed, progress.
-        store: of what was evaluated already.
+        store: qualities evaluated so far.
     """
 
     original: Model
@@ -58,15 +58,15 @@ class Evaluator:
 
     @functools.cached_property
     def base(self) -> Quality:
-        """Of the original on the selection part.
+        """Quality of the original on the selection split.
 
         Raises:
-            TrimtabError: it cannot be evaluated; that is the user's to mend.
+            TrimtabError: it cannot be evaluated, which only the user can fix.
         """
         return self._stored(self.original, self.splits.selection, "base", self._all_looks)
 
     def evaluated(self, result: Result) -> Result:
-        """With its quality on the selection part, or with what part of it sufficed to drop it."""
+        """Return a result with its quality on the selection split, or the share that sufficed."""
         if result.model is None:
             return result
         model = result.model
@@ -76,13 +76,13 @@ class Evaluator:
                 return replace(result, selection=base)
             found, why = self._tested(model, base)
         except LostError:
-            raise  # says nothing of the candidate, and the next would fare no better
+            raise  # the candidate is not to blame, and the next one would fail too
         except TrimtabError as error:
             return replace(result, failure=str(error))
         return replace(result, selection=found, dropped=why)
 
     def confirmed(self, result: Result) -> Result:
-        """With its quality on the test part."""
+        """Return a result with its quality on the test split."""
         if result.model is None or result.failure or result.test is not None:
             return result
         test = self._stored(
@@ -91,7 +91,7 @@ class Evaluator:
         return replace(result, test=test)
 
     def quality(self, model: Model, data: Dataset) -> Quality:
-        """The metric of a model on some data, on all CPUs: a metric takes no time into account."""
+        """Compute the metric of a model on some data, on all CPUs: a metric depends on no time."""
         target = self.ctx.target
         config = SessionConfig.judging(target, usable_cpus())
         if target.isa == "gpu" and target.provider in available_providers():
@@ -107,7 +107,7 @@ class Evaluator:
         )
 
     def feeds(self) -> Feeds:
-        """One row from the middle of the selection part, as a deployed model gets it."""
+        """Return one row from the middle of the selection split, as a deployed model gets it."""
         part = self.splits.selection
         middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
         feeds = next(iter(middle.sized(1).bind(self.original))).feeds
@@ -115,7 +115,7 @@ class Evaluator:
         return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
 
     def chunks(self) -> list[Dataset]:
-        """The selection part in random order, cut at the looks."""
+        """Return the selection split in random order, cut at the looks."""
         part = self.splits.selection
         if len(part) < FEWEST and not part.source.batched:
             return [part]
@@ -130,18 +130,18 @@ class Evaluator:
         return self._joined([self.quality(model, chunk) for chunk in self.chunks()])
 
     def _joined(self, qualities: Sequence[Quality]) -> Quality:
-        """Items in the order of the looks, the same for all models, so that they stay pairs."""
+        """Join items in the order of the looks, the same for all models: they stay pairs."""
         items = np.concatenate([q.items for q in qualities if q.items is not None])
         count = sum(q.count for q in qualities)
         return Quality(self.metric.name, float(items.mean()), items, count)
 
     def _is_exact(self, result: Result) -> bool:
-        """Whether every pass that made it keeps the numbers, and holds its results to that."""
+        """Return whether every pass that made a result keeps the numbers exactly or is checked."""
         passes = result.recipe.passes if result.recipe is not None else ()
         return bool(passes) and all(p.tolerance is not None for p in passes)
 
     def _same_scores(self, model: Model, base: Quality) -> bool:
-        """Whether the first look finds the original's score on every item."""
+        """Return whether the first look finds the original's score on every item."""
         if not self.metric.itemwise or base.items is None:
             return False
         first = self._stored(
@@ -160,7 +160,7 @@ class Evaluator:
         return _quality(found), found["dropped"]
 
     def _test_items(self, model: Model, base: Quality) -> dict[str, Any]:
-        """Look after ever larger shares; stop as soon as too large a loss is proved."""
+        """Look at growing shares; stop as soon as too large a loss is proved."""
         chunks, seen = self.chunks(), list[Quality]()
         spread = SPREADS.get(self.metric.name)
         for number, chunk in enumerate(chunks, 1):
@@ -178,7 +178,7 @@ class Evaluator:
         return _plain(joined) | {"dropped": None}
 
     def _test_whole(self, model: Model, base: Quality) -> dict[str, Any]:
-        """One look at a quarter of the data, by resampling, before all of it."""
+        """Look at a quarter of the data, by resampling, before all of it."""
         first = self._look()
         if first is not None:
             mine = self._values(model, first)

@@ -1,4 +1,4 @@
-"""What a user hands to `optimize` as models and data."""
+"""Models and data as users pass them to `optimize`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LABELS = "labels"
 
 
 def open_data(source: Any) -> Any:
-    """A dataset, or all parts, of what a user gives; None stays None.
+    """Open what a user passes as data: a dataset, or all splits; None stays None.
 
     Raises:
         DataError: it cannot be used.
-        OptionError: it is nothing of the kind.
+        OptionError: its type is not supported.
     """
     if source is None or isinstance(source, Dataset | Splits):
         return source
@@ -40,11 +40,11 @@ def open_data(source: Any) -> Any:
 
 
 def open_input_model(source: Any, data: Dataset | Splits) -> Model:
-    """A model of what a user gives; a module is exported on the first rows of the data.
+    """Open what a user passes as a model; a module is exported on the first rows of the data.
 
     Raises:
         ModelError, ExportError: it cannot be used.
-        OptionError: it is nothing of the kind.
+        OptionError: its type is not supported.
     """
     if isinstance(source, Model):
         return source
@@ -64,6 +64,6 @@ def open_input_model(source: Any, data: Dataset | Splits) -> Model:
 
 
 def first_feeds(data: Dataset | Splits) -> Mapping[str, Any]:
-    """The first rows of the data, by input name."""
+    """Return the first rows of the data, by input name."""
     dataset = data.calibration if isinstance(data, Splits) else data
     return next(iter(dataset.take(2).sized(2))).feeds

@@ -13,14 +13,14 @@ from trimtab.runtime_bench.multi_device import machine_class
 from .result import Result
 from .store import ResultStore, key_of
 
-#: Fresh processes, of which the largest peak counts.
+#: Fresh processes that are run; the largest peak counts.
 PROCESSES = 3
 
 
 def with_memory(
     result: Result, feeds: Feeds, ctx: Context, store: ResultStore, bench: Bench
 ) -> Result:
-    """The result with the largest peak of three processes, or with the failure to run them."""
+    """Return the result with the largest peak of three processes, or with their failure."""
     if result.model is None:
         return result
     model, config = result.model, SessionConfig.of(ctx.target)

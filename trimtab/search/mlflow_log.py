@@ -1,4 +1,4 @@
-"""An outcome in mlflow, where that is installed: figures, constraints, and the result's folder."""
+"""Export of an outcome to mlflow, where that is installed: figures, constraints, and files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .result import OutcomeData
 
 
 def need_mlflow() -> Any:
-    """The package.
+    """Import mlflow.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: mlflow is not installed.
     """
     try:
         import mlflow
@@ -28,11 +28,11 @@ def need_mlflow() -> Any:
 
 
 def log_outcome(outcome: OutcomeData, folder: str | Path) -> None:
-    """Log to the active run, or to one of its own, where the environment says.
+    """Log to the active run, or to a new one where there is none.
 
     Args:
-        outcome: parameters are what was asked, metrics what was reached.
-        folder: that `save_outcome` wrote; its files become artifacts.
+        outcome: its constraints become parameters, its figures metrics.
+        folder: folder that `save_outcome` wrote; its files become artifacts.
     """
     mlflow = need_mlflow()
     active = mlflow.active_run()

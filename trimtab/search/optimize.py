@@ -22,9 +22,8 @@ from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.multi_device import machine_class
 
-from .already_satisfied import report_if_satisfied
 from .builder import Builder
-from .confirm import confirm
+from .confirm import Confirmation
 from .costs import is_here
 from .evaluator import Evaluator
 from .folder import check_output, save_outcome
@@ -84,7 +83,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
             where None, those of other packages (entry point `trimtab.passes`) included.
         recipes: candidates to evaluate instead of the staged search.
         ctx: target, progress, seed.
-        budget: bounds of time, training and trials.
+        budget: limits of time, training and trials.
         effort: former name of `budget`.
         seconds: time limit of the whole search, as `budget.seconds`.
         train: training time, in seconds or as `20m`; no training where None.
@@ -110,7 +109,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     place = bench or LocalBench()
     search = _search(model, splits, metric, constraints, ctx, store, log, budget, measure, place)
     search.begin()
-    report_if_satisfied(search)
+    search.report_if_satisfied()
     if recipes is not None:
         fixed(search, _not_empty(recipes))
     else:
@@ -198,7 +197,17 @@ def _decide(search: Search) -> Outcome:
     holding = [r for r in results if not r.dropped and not objections(r, original, constraints)]
     ranked = preference(holding, fallback, constraints.goal)
     why = _cut_short(results)
-    found = confirm(search, original, ranked, fallback)
+    found = Confirmation(
+        search.evaluator,
+        search.timer,
+        constraints,
+        search.log,
+        original,
+        list(results),
+        ranked,
+        fallback,
+    )
+    found.run()
     why += found.why
     chosen = found.chosen
     if chosen is not None:
@@ -260,7 +269,7 @@ def _is_float(result: Result) -> bool:
 
 def _binding(original: Result, results: Sequence[Result], constraints: Constraints) -> list[str]:
     """Describe the nearest candidates and the constraints that they violate."""
-    lines = ["No candidate holds the constraints."]
+    lines = ["No candidate satisfies the constraints."]
     for result, against in nearest_candidates(results, original, constraints):
         worst = against[0]
         by = "" if math.isinf(worst.excess) else f" ({worst.constraint} by {worst.excess:.0%})"

@@ -1,4 +1,4 @@
-"""The outcome of a search with the ways to show and save it."""
+"""Outcome of a search with the ways to show and save it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .summary import outcome_lines
 
 @dataclass(frozen=True, eq=False)
 class Outcome(OutcomeData):
-    """The answer of `optimize`: what it found, and the ways to show and save it."""
+    """Outcome of `optimize`: its results, and the ways to show and save them."""
 
     def report(self) -> str:
-        """The table of candidates, the chosen one and why, as text."""
+        """Return the table of candidates, the chosen one and why, as text."""
         return "\n".join(outcome_lines(self))
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write model, recipe, budgets, frontier, `result.json` and, where it can be, the report.
+        """Write model, recipe, budgets, frontier, `result.json` and, where possible, the report.
 
         See `save_outcome`; `report.html` needs the extra `report`.
         """
@@ -30,5 +30,5 @@ class Outcome(OutcomeData):
         return [*written, *write_report(written[-1])]
 
     def _repr_html_(self) -> str:
-        """A short static report, as a notebook shows it."""
+        """Return a short static report, as a notebook shows it."""
         return summary(view(self.to_json()))

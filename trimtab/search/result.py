@@ -1,4 +1,4 @@
-"""What a search found: results, the chosen one and why, as values and as JSON."""
+"""Results of a search as values and as JSON: constraints, candidates, and what was chosen."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
 
 SCHEMA = 1
-#: What is made as small as possible: time, file, multiply-accumulates, or bytes moved by a run.
+#: Figure to minimize: time, size of the file, multiply-accumulates, or bytes moved by a run.
 Goal = Literal["latency", "size", "macs", "bytes"]
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a result must hold, None asking for nothing, and what is made as small as possible.
+    """Limits that a result must satisfy, None for no limit, and the goal.
 
     Attributes:
         max_drop: largest loss of the metric against the original, in the metric's own unit.
-        min_speedup: least speed-up over the original; the interval's lower end must reach it.
+        min_speedup: smallest speed-up over the original; the interval's lower end must reach it.
         max_latency_ns: largest latency at `percentile`, in nanoseconds.
-        percentile: which percentile `max_latency_ns` speaks of.
+        percentile: percentile that `max_latency_ns` limits.
         max_size: largest file, in bytes.
         max_rss: largest peak memory of a process above the runtime's own, in bytes.
-        goal: of the candidates that hold all this, the one that has least of it is chosen.
+        goal: figure that is minimized among the candidates that satisfy the limits.
     """
 
     max_drop: float = 0.01
@@ -58,12 +58,12 @@ class Constraints:
 
     @classmethod
     def of(cls, value: Constraints | Mapping[str, Any] | None) -> Constraints:
-        """Constraints from a mapping as people write it: `{"max_drop": 0.01, "max_size": "4MB"}`.
+        """Read constraints as people write them: `{"max_drop": 0.01, "max_size": "4MB"}`.
 
         `max_latency` may be written as on the command line, `p95=5ms`.
 
         Raises:
-            OptionError: an unknown name, or a value that is none.
+            OptionError: an unknown name, or a value that is not valid.
         """
         if value is None or isinstance(value, Constraints):
             return value or cls()
@@ -91,7 +91,7 @@ class Constraints:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """The constraints that ask for something, and the goal."""
+        """Return the limits that are set, and the goal."""
         plain = {k: v for k, v in self.__dict__.items() if v is not None}
         if self.max_latency_ns is None:
             plain.pop("percentile")
@@ -103,23 +103,23 @@ class Result:
     """One candidate: recipe, model, size, quality, comparison.
 
     Attributes:
-        name: of the recipe.
-        recipe: how it is made; None for the original.
+        name: name of the recipe.
+        recipe: passes that make it; None for the original.
         model: None where it could not be made.
-        size_bytes: of the saved file.
-        selection: quality on the part that decides.
-        test: quality on the part that nothing was calibrated or chosen on.
-        comparison: against the original, measured in one run; None for the original.
-        measured_as: the candidate whose comparison this is, where that one runs the same kernels
+        size_bytes: size of the saved file.
+        selection: quality on the split that decides.
+        test: quality on the split that nothing was calibrated or chosen on.
+        comparison: comparison with the original, measured in one run; None for the original.
+        measured_as: name of the candidate whose comparison this is, where it runs the same kernels
             on the same shapes and was measured for both.
-        failure: why it could not be made or measured.
+        failure: reason why it could not be made or measured.
         macs: multiply-accumulates of one row, None where not counted.
         moved_bytes: bytes that the operators of one run read and write, None where not counted.
         rss_bytes: peak memory of a process above the runtime's own, None where not measured.
         predicted: speed-up that a cost model predicts, where the target is not this machine.
-        confirmation: the comparison of the fresh run in which the winner was measured again.
-        dropped: why the search went on without it, though it could be made.
-        stage: of the search that made it.
+        confirmation: comparison of the fresh run in which the winner was measured again.
+        dropped: reason why the search went on without it, though it could be made.
+        stage: stage of the search that made it.
     """
 
     name: str
@@ -140,7 +140,7 @@ class Result:
     stage: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the model itself."""
+        """Return everything but the model itself as JSON values."""
         return {
             "name": self.name,
             "recipe": self.recipe.to_json() if self.recipe else None,
@@ -166,9 +166,9 @@ class Result:
 
 
 def cost(result: Result, goal: Goal) -> float:
-    """What of a candidate is to be small; infinite where it is not known.
+    """Return the figure of a candidate that the goal minimizes; infinite where it is not known.
 
-    A latency is told as a share of the original's, which was measured beside it.
+    A latency counts as a share of the original's, which was measured beside it.
     """
     if goal == "size":
         return float(result.size_bytes) if result.model is not None else math.inf
@@ -181,7 +181,7 @@ def cost(result: Result, goal: Goal) -> float:
 
 
 def frontier(results: Sequence[Result], goal: Goal) -> tuple[Result, ...]:
-    """The candidates that none beats, the smallest cost first; of equal ones the first stands."""
+    """Return the candidates that none beats, the smallest cost first."""
     known = [
         r
         for r in results
@@ -202,20 +202,20 @@ def _value(result: Result) -> float:
 
 @dataclass(frozen=True, eq=False)
 class OutcomeData:
-    """Everything that a search found, as values; `Outcome` adds how it is shown and saved.
+    """Results of a search as values; `Outcome` adds the ways to show and save them.
 
     Attributes:
-        original: the model as given, with its quality.
+        original: the input model, with its quality.
         results: every candidate, in the order of the plan.
-        chosen: the best that holds all constraints; None where none does.
+        chosen: the best that satisfies all constraints; None where none does.
         why: reasons in sentences, for people.
-        constraints: what was asked.
-        data: which part of the data served what.
-        looks: candidates that were confirmed on the test part, until one held.
-        decisions: what was decided on which evidence, in order.
+        constraints: limits and goal of the search.
+        data: source and number of items of each split.
+        looks: number of candidates that were evaluated on the test split, until one was confirmed.
+        decisions: decisions in order, each with its evidence.
         effort: seconds, trials, steps made and steps taken from the cache.
-        marks: what a reader must know about the evidence: shared data, predicted latencies.
-        evidence: what a report tells of the winner beside its figures, where it was asked for.
+        marks: caveats about the evidence: shared data, predicted latencies.
+        evidence: layers, rounding errors, widths and lineage of the winner, for the report.
     """
 
     original: Result
@@ -232,7 +232,7 @@ class OutcomeData:
 
     @property
     def frontier(self) -> tuple[Result, ...]:
-        """The candidates that none beats in both quality and goal, the best of the goal first."""
+        """Candidates that none beats in both quality and goal, the best of the goal first."""
         return frontier(self.results, self.constraints.goal)
 
     @property
@@ -240,14 +240,14 @@ class OutcomeData:
         """The chosen model.
 
         Raises:
-            BudgetError: no candidate holds the constraints.
+            BudgetError: no candidate satisfies the constraints.
         """
         if self.chosen is None or self.chosen.model is None:
-            raise BudgetError("no candidate holds the constraints", hint=" ".join(self.why))
+            raise BudgetError("no candidate satisfies the constraints", hint=" ".join(self.why))
         return self.chosen.model
 
     def to_json(self) -> dict[str, Any]:
-        """The whole outcome as one document with a `schema` number."""
+        """Return the whole outcome as one document with a `schema` number."""
         return {
             "schema": SCHEMA,
             "kind": "optimize",

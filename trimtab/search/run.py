@@ -1,7 +1,7 @@
 """The search: stages that add candidates, cheap evidence first, dear evidence for survivors.
 
-made, counted     all candidates: file, products, bytes moved
-raced             all that could be made: quality on growing shares of the data
+built, counted    all candidates: file, products, bytes moved
+tested            all that could be made: quality on growing shares of the data
 measured          those that keep it and are small enough: latency, interleaved with the original
 trained           the most promising, where training is allowed
 confirmed         the best of them, on data and in a run that nothing was chosen on
@@ -16,6 +16,7 @@ from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 
+from .already_satisfied import report_if_satisfied
 from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs
 from .evaluator import Evaluator
@@ -27,22 +28,22 @@ from .result import Constraints, Result
 from .time_budget import Spent
 from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
-#: Calibration data that are looked at beforehand: no pass but training reads more.
+#: Calibration items that are checked beforehand: no pass but training reads more.
 CALIBRATING = 1024
 
 
 @dataclass
 class Search:
-    """What is known so far, and the ways to know more.
+    """State of a search, and the ways to add candidates and evidence.
 
     Attributes:
-        constraints: what a result must hold.
+        constraints: limits of the result, and the goal.
         ctx: target, seed, progress.
-        builder: makes candidates.
-        evaluator: evaluates them.
-        timer: measures them.
-        log: of decisions.
-        spent: of the effort.
+        builder: builder of candidates.
+        evaluator: evaluator of their quality.
+        timer: timer of their latency.
+        log: log of decisions.
+        spent: part of the time budget that is used up.
         results: candidates in the order in which they were made.
     """
 
@@ -58,11 +59,11 @@ class Search:
     base_costs: Costs | None = field(init=False, default=None)
 
     def begin(self) -> None:
-        """Evaluate the original; say at once what it holds already.
+        """Evaluate the original.
 
         Raises:
-            TrimtabError: it cannot be evaluated, or the data hold NaN: in the test part it would
-                be found when all is done, in calibration data as the failure of each candidate.
+            TrimtabError: it cannot be evaluated, or the data contain NaN: in the test split that is
+                found at the end, in calibration data as the failure of each candidate.
         """
         splits = self.evaluator.splits
         for part in (splits.calibration.take(CALIBRATING), splits.test):
@@ -87,11 +88,11 @@ class Search:
 
     @property
     def measures(self) -> bool:
-        """Whether latencies are measured, not predicted."""
+        """True where latencies are measured, not predicted."""
         return self.timer.measure is not None or is_here(self.ctx.target)
 
     def attempt(self, stage: str, recipes: Iterable[Recipe]) -> list[Result]:
-        """Make, count and race candidates; those that came in, in order."""
+        """Make, count and evaluate candidates; return those that are new, in order."""
         found = []
         for recipe in recipes:
             over = self.spent.over
@@ -100,7 +101,7 @@ class Search:
                 break
             if any(r.name == recipe.name for r in self.results):
                 continue
-            made = self._counted(self.builder.make(recipe, stage))
+            made = self._counted(self.builder.build(recipe, stage))
             self.spent.trials += 1
             if self._is_twin(made):
                 self.log.note(stage, f"{made.name} is the same model as an earlier candidate")
@@ -114,7 +115,7 @@ class Search:
     def measure(
         self, stage: str, seconds_each: float = SECONDS_PER_GRAPH, *, brief: bool = False
     ) -> None:
-        """Measure those that keep their quality and have no latency yet, or a brief one only."""
+        """Measure those that keep their quality and have no latency yet, or only a brief one."""
         if not self.measures:
             return
         self._leave_out_alike(stage)
@@ -138,7 +139,7 @@ class Search:
             )
 
     def _leave_out_alike(self, stage: str) -> None:
-        """Candidates that run the original's own graph need no clock."""
+        """Mark candidates that run the original's own graph: they need no clock."""
         for index, result in enumerate(self.results):
             if result.model is None or result.comparison is not None:
                 continue
@@ -147,7 +148,7 @@ class Search:
                 self.log.note(stage, f"{result.name}: runs the same graph as the original")
 
     def good(self) -> list[Result]:
-        """Candidates that could be made and keep their quality, as far as is known."""
+        """Return the candidates that could be made and keep their quality, as far as is known."""
         return [
             r
             for r in self.results
@@ -157,15 +158,15 @@ class Search:
         ]
 
     def named(self, name: str) -> Result | None:
-        """The candidate of that name."""
+        """Return the candidate of that name."""
         return next((r for r in self.results if r.name == name), None)
 
     def keeps(self, result: Result | None) -> bool:
-        """Whether a candidate exists and keeps its quality."""
+        """Return whether a candidate exists and keeps its quality."""
         return result is not None and any(r.name == result.name for r in self.good())
 
     def drop(self, result: Result) -> float:
-        """Of a candidate on the selection part, as far as it was looked at."""
+        """Return the drop of a candidate on those items of the selection split that it saw."""
         if result.dropped and result.selection and result.selection.items is not None:
             count = len(result.selection.items)
             base = self.evaluator.base.items
@@ -174,22 +175,33 @@ class Search:
         return drop(result, self.original)
 
     def best(self) -> Result | None:
-        """The best so far that holds all constraints."""
+        """Return the best candidate so far that satisfies all constraints."""
         holding = [r for r in self.good() if not violations(r, self.original, self.constraints)]
         ranked = preference(holding, None, self.constraints.goal)
         return ranked[0] if ranked else None
 
     def with_memory(self) -> None:
-        """Peak memory of those that hold all else, where it is asked for."""
+        """Measure the peak memory of those that satisfy all else, where it is constrained."""
         if self.constraints.max_rss is None:
             return
         rest = replace(self.constraints, max_rss=None)
         for index, result in enumerate(self.results):
             if result.failure or violations(result, self.original, rest):
                 continue
-            self.results[index] = with_memory(
-                result, self.timer.feeds, self.ctx, self.builder.store, self.timer.bench
-            )
+            self.results[index] = self._with_peak(result)
+
+    def report_if_satisfied(self) -> None:
+        """Report, as soon as it is known, whether the original satisfies the constraints."""
+        report_if_satisfied(
+            self.log,
+            self.constraints,
+            self.original,
+            self.results,
+            lambda: self._with_peak(self.original).rss_bytes,
+        )
+
+    def _with_peak(self, result: Result) -> Result:
+        return with_memory(result, self.timer.feeds, self.ctx, self.builder.store, self.timer.bench)
 
     def _counted(self, made: Result) -> Result:
         if made.model is None or self.base_costs is None:
@@ -202,12 +214,12 @@ class Search:
         return with_costs(made, self.base_costs, found, target)
 
     def _is_twin(self, made: Result) -> bool:
-        """Recipes that made the same model count once."""
+        """Return whether an earlier recipe made the same model."""
         digests = {r.model.digest for r in self.results if r.model is not None}
         return made.model is not None and made.model.digest in digests
 
     def _small_enough(self, result: Result) -> bool:
-        """Cheap evidence first: a file that is too large needs no clock."""
+        """Return whether the file is small enough: one that is too large needs no clock."""
         limit = self.constraints.max_size
         return limit is None or result.size_bytes <= limit
 

@@ -1,4 +1,4 @@
-"""Which data serve what: calibration and training, selection, and the last word."""
+"""Splits of the data: calibration and training, selection, and test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trimtab.core.errors import DataError
 
 @dataclass(frozen=True)
 class Splits:
-    """Parts of the data: what calibrates, what chooses, what confirms; disjoint unless `shared`.
+    """Splits of the data, disjoint unless `shared`.
 
     Attributes:
-        calibration: that passes calibrate and train on.
-        selection: that decides between candidates.
-        test: that the chosen one is confirmed on.
-        shared: calibration data are among the others, as the user insisted.
+        calibration: split that passes calibrate and train on.
+        selection: split that decides between candidates.
+        test: split that the chosen one is confirmed on.
+        shared: true where calibration data are among the others, as the user insisted.
     """
 
     calibration: Dataset
@@ -26,7 +26,7 @@ class Splits:
     shared: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Where each part comes from and how many items it has."""
+        """Return the source and the number of items of each split."""
         parts = {n: getattr(self, n) for n in ("calibration", "selection", "test")}
         return {
             name: {"data": part.spec, "items": len(part), "part": part.part}
@@ -37,16 +37,16 @@ class Splits:
 def split_data(
     data: Dataset | Splits, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
 ) -> Splits:
-    """Disjoint parts: with one dataset all from it, with two calibration from the first.
+    """Split data: with one dataset all from it, with two calibration from the first.
 
     Args:
-        data: calibration data, or all parts.
-        evaluation: half of it chooses, half of it confirms.
-        seed: of the split.
-        same_data: take evaluation data that hold calibration data; the result is marked.
+        data: calibration data, or all splits.
+        evaluation: evaluation data; half of it selects, half of it confirms.
+        seed: random seed of the split.
+        same_data: accept evaluation data that contain calibration data; the result is marked.
 
     Raises:
-        DataError: both hold the same items, or there are too few.
+        DataError: both contain the same items, or there are too few.
     """
     if isinstance(data, Splits):
         return data
@@ -57,7 +57,7 @@ def split_data(
     shared = data.overlaps(evaluation)
     if shared and not same_data:
         raise DataError(
-            "calibration and evaluation data hold the same items",
+            "calibration and evaluation data contain the same items",
             where=f"{data.spec} and {evaluation.spec}",
             hint="Give disjoint data, or --data alone and let it be split; --same-data takes them "
             "as they are and marks the result",

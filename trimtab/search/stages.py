@@ -1,23 +1,22 @@
-"""The staged search: what a good engineer tries by hand, in the order in which he would.
+"""The staged search: what a good engineer tries by hand, in the same order.
 
     first        the recipe most likely to do (int8; float16 on a GPU), timed until it is known to
                  be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
                  passes with layers left float, where the plain recipes lose too much
     prune        channels away by steps, from mild to strong while quality lasts; for the int8
-                 kernels, and judged in int8, where int8 turned out to be worth it
+                 kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
-are visited, since each stage goes on from what the one before left.
+are visited, since each stage starts from the result of the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .already_satisfied import report_if_satisfied
 from .plan import SearchPlan
 from .pruning import for_int8, metric_of, prune
 from .recipe import Recipe
@@ -25,21 +24,21 @@ from .run import Search
 from .timing import SECONDS_PER_GRAPH
 from .training import train
 
-#: Seconds of measurement of a graph in the first stage at most: something usable is there soon.
+#: Most seconds of measurement of a graph in the first stage: something usable is there soon.
 SOON = 6.0
 
 
 def staged(search: Search, plan: SearchPlan) -> None:
-    """All stages; each stops where time or trials are used up."""
+    """Run all stages; each stops where time or trials are used up."""
     search.attempt("first", plan.first() or plan.floats()[:1])
     search.measure("first", SOON, brief=True)
-    report_if_satisfied(search)
+    search.report_if_satisfied()
     reported = _report_first_usable(search, "first")
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
-    report_if_satisfied(search)
+    search.report_if_satisfied()
     reported = reported or _report_first_usable(search, "int8")
     plan = for_int8(search, plan)
     ladder = prune(search, plan)
@@ -54,7 +53,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
 
 
 def _measure_longer(search: Search) -> None:
-    """More time for candidates whose runs were too few for any interval, as where loading is slow.
+    """Measure longer where runs were too few for any interval, as where loading is slow.
 
     A round gives each twice the time of the one before, within what the search may take. Whoever
     stopped a measurement wants no further one.
@@ -66,13 +65,13 @@ def _measure_longer(search: Search) -> None:
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
-    """The recipes that a user gives, all of them."""
+    """Try all the recipes that a user gives."""
     search.attempt("recipes", recipes)
     search.measure("recipes")
 
 
 def _report_first_usable(search: Search, stage: str) -> bool:
-    """Say how long the first candidate took that holds all that is asked; whether there is one."""
+    """Report when the first candidate satisfied all constraints; return whether one did."""
     best = search.best()
     if best is None:
         return False
@@ -87,7 +86,7 @@ def _report_first_usable(search: Search, stage: str) -> bool:
 
 
 def _rescue(search: Search, plan: SearchPlan) -> None:
-    """Other ways to int8, one after the other, until one keeps its quality."""
+    """Try other ways to int8, one after the other, until one keeps its quality."""
     plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
     if not plain or any(search.keeps(r) for r in plain):
         return

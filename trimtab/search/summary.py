@@ -14,7 +14,7 @@ from trimtab.core.text import bytes_text, duration_text, table
 
 
 def outcome_lines(outcome: OutcomeData) -> list[str]:
-    """The table of candidates, the chosen one and why."""
+    """Return the table of candidates, the chosen one and why."""
     known = outcome.original.selection or outcome.original.test
     metric = known.metric if known else "quality"
     header = ["candidate", "size", metric, "drop", "p50", "p95", "speed-up", "verdict"]
@@ -38,7 +38,7 @@ def outcome_lines(outcome: OutcomeData) -> list[str]:
 
 
 def _confirmed(outcome: OutcomeData) -> list[str]:
-    """What the chosen one reached on evidence that nothing was chosen on."""
+    """Return what the chosen one reached on evidence that nothing was chosen on."""
     chosen, original = outcome.chosen, outcome.original
     if chosen is None or chosen.test is None or original.test is None:
         return []
@@ -94,4 +94,4 @@ def _verdict(result: Result) -> str:
 
 def _percentiles(measurement: Measurement) -> Sequence[str]:
     known = [measurement.percentile_ns(q) for q in (0.5, 0.95)]
-    return ["-" if ns is None else duration_text(ns) for ns in known]  # too few runs: not told
+    return ["-" if ns is None else duration_text(ns) for ns in known]  # None: too few runs

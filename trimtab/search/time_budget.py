@@ -1,4 +1,4 @@
-"""How much a search may take, and what is left of it."""
+"""Time budget of a search, and the part that is left of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ KEPT = 0.15
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """Budgets of a search; None is no bound.
+    """Limits of a search; None is no limit.
 
     Attributes:
-        seconds: of all, training included.
-        train_seconds: of training; none is done where None.
-        trials: candidates that may be made.
-        threads: of training.
+        seconds: time of the whole search, training included.
+        train_seconds: time of training; no training where None.
+        trials: number of candidates that may be made.
+        threads: threads of training.
     """
 
     seconds: float | None = None
@@ -43,7 +43,7 @@ class TimeBudget:
 
     @property
     def training_threads(self) -> int:
-        """Threads of training: written into the recipe, so that it makes the same bytes again."""
+        """Threads of training: part of the recipe, so that it makes the same bytes again."""
         return self.threads or usable_cpus()
 
 
@@ -56,9 +56,9 @@ class Spent:
     """The part of a time budget that is used up.
 
     Attributes:
-        budget: the budgets.
-        start: by the monotonic clock.
-        trials: candidates made so far.
+        budget: limits of the search.
+        start: start of the search, by the monotonic clock.
+        trials: number of candidates made so far.
     """
 
     budget: TimeBudget
@@ -67,7 +67,7 @@ class Spent:
 
     @property
     def left_s(self) -> float:
-        """Seconds left for all but the last comparison; infinite without a bound."""
+        """Seconds left for all but the last comparison; infinite without a limit."""
         if self.budget.seconds is None:
             return float("inf")
         kept = (1 - KEPT) * self.budget.seconds
@@ -75,7 +75,7 @@ class Spent:
 
     @property
     def over(self) -> str | None:
-        """Why no further candidate may be made; None where one may."""
+        """Reason why no further candidate may be made; None where one may."""
         if self.budget.trials is not None and self.trials >= self.budget.trials:
             return f"{self.trials} trials are used up"
         if self.left_s <= 0:
@@ -83,5 +83,5 @@ class Spent:
         return None
 
     def measuring_s(self, graphs: int, each: float) -> float:
-        """Seconds for measuring so many graphs."""
+        """Return the seconds for measuring so many graphs."""
         return max(1.0, min(each * graphs, self.left_s / 2))

@@ -99,7 +99,7 @@ def test_optimize_takes_target_and_times_from_the_device(
     assert any(r["comparison"] for r in result["results"])
     capsys.readouterr()
     assert main([*command, "--target", "arm64"]) == 2
-    assert "the device says what it is" in capsys.readouterr().err
+    assert "--on sets the target itself" in capsys.readouterr().err
 
 
 def test_the_doctor_tells_what_runs_there(
