@@ -110,10 +110,10 @@ def truncated(path: Path) -> None:
 
 BAD = {
     "missing": (lambda p: None, "no such file"),
-    "no zip": (lambda p: p.write_text("hello"), "no .npz file"),
+    "no zip": (lambda p: p.write_text("hello"), "not an .npz file"),
     "truncated": (truncated, "truncated"),
     "no rows": (lambda p: np.savez(p, x=np.zeros((0, 3))), "no rows"),
-    "only labels": (lambda p: np.savez(p, labels=Y), "no array beside"),
+    "only labels": (lambda p: np.savez(p, labels=Y), "no array other than"),
     "unequal rows": (lambda p: np.savez(p, x=X, labels=Y[:5]), "differ in their number of rows"),
     "pickles": (lambda p: np.savez(p, x=np.array([{}], dtype=object)), "pickled objects"),
 }

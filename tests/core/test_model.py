@@ -115,8 +115,8 @@ def short(path: Path) -> None:
 BAD = {
     "missing": (lambda p: None, "no such file"),
     "folder": (lambda p: p.mkdir(), "is a folder"),
-    "text": (lambda p: p.write_text("import torch"), "is no ONNX"),
-    "empty": (lambda p: p.write_bytes(b""), "is no ONNX"),
+    "text": (lambda p: p.write_text("import torch"), "is not an ONNX"),
+    "empty": (lambda p: p.write_bytes(b""), "is not an ONNX"),
     "truncated": (lambda p: p.write_bytes(tiny().SerializeToString()[:-30]), "truncated"),
     "external missing": (lambda p: external(p, "w.bin"), "is missing"),
     "external outside": (secret_outside, "outside of the model's folder"),

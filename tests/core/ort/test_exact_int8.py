@@ -33,7 +33,7 @@ def test_only_a_host_that_saturates_needs_exact_kernels_to_judge_for_one_that_do
         (narrow, narrow, False),
     ]:
         monkeypatch.setattr(session.Target, "detect", lambda here=host: here)
-        assert (session.EXACT_INT8 in SessionConfig.judging(target).config) is exact
+        assert (session.EXACT_INT8 in SessionConfig.for_evaluation(target).config) is exact
 
 
 def test_shared_weights_load_with_exact_kernels_and_give_the_same_answers():
