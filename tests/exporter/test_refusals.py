@@ -61,7 +61,7 @@ def test_control_flow_that_depends_on_values_names_module_and_line() -> None:
 
 def test_an_operator_without_onnx_form_names_module_and_line() -> None:
     message = refused(Holder(Eigen()))
-    assert "operator aten.linalg_eig has no ONNX form" in message
+    assert "operator aten.linalg_eig has no ONNX equivalent" in message
     assert "module 'blocks.0' (Eigen)" in message
     assert f"line {line_of('return torch.linalg.eigvals')} `return torch.linalg" in message
 
