@@ -1,4 +1,4 @@
-"""Durations, sizes, shapes and latency limits as people write them."""
+"""Durations, sizes, shapes and latency limits as users write them."""
 
 from __future__ import annotations
 
