@@ -1,4 +1,4 @@
-"""Data held against a model's inputs: names, types, shapes, values."""
+"""Checks of data against a model's inputs: names, types, shapes, values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
     """Check the names, types and shapes of a batch against a model's inputs.
 
     Args:
-        inputs: what the model takes.
-        batch: what it would be fed.
-        where: the data, as the user named them.
+        inputs: inputs of the model.
+        batch: data to feed.
+        where: the data as the user named it.
 
     Raises:
         DataError: they do not fit.
@@ -43,7 +43,7 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
 def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
     if array.dtype != spec.dtype.numpy():
         raise DataError(
-            f"array {spec.name!r} is {array.dtype}, the model wants {spec.dtype.name.lower()}",
+            f"array {spec.name!r} is {array.dtype}, the model takes {spec.dtype.name.lower()}",
             where=where,
             hint="Save it in the model's type",
         )
@@ -52,7 +52,7 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
     fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
     if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
         raise DataError(
-            f"array {spec.name!r} has shape {list(array.shape)}, the model wants "
+            f"array {spec.name!r} has shape {list(array.shape)}, the model takes "
             f"{[d if d is not None else '?' for d in spec.shape]}",
             where=where,
             hint="The first axis is the batch; the others must match",
@@ -62,16 +62,16 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
 def check_finite(
     batch: Batch, where: str, first_row: int = 0, locate: Callable[[int], int] = int
 ) -> None:
-    """Refuse NaN and infinity, which would poison ranges and metrics silently.
+    """Refuse NaN and infinity, which would spoil ranges and metrics silently.
 
     Args:
-        batch: what to look at.
-        where: the data, as the user named them.
-        first_row: how many rows came before.
-        locate: the row in the user's data of the n-th row that came, see `Dataset.row`.
+        batch: data to check.
+        where: the data as the user named it.
+        first_row: number of rows before this batch.
+        locate: position in the user's data of the n-th row, see `Dataset.row`.
 
     Raises:
-        DataError: names the array and the row.
+        DataError: a value is NaN or infinite; names the array and the row.
     """
     for name, array in batch.feeds.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -79,5 +79,5 @@ def check_finite(
             raise DataError(
                 f"array {name!r} holds NaN or infinity in row {locate(first_row + bad)}",
                 where=where,
-                hint="Clean the data; a metric or a range made of it would mean nothing",
+                hint="Clean the data; metrics and ranges computed from it would be meaningless",
             )

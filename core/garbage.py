@@ -1,4 +1,4 @@
-"""Python's garbage collector, out of the way of work that makes objects by the hundred thousand."""
+"""Pauses of Python's garbage collector while large graphs are copied and walked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """No collection of cycles inside: copying and walking large graphs is linear only without.
+    """Pause the garbage collector.
 
-    A graph is nothing but cycles that live, and each collection walks all of them again: a chain of
-    4,800 nodes takes twice as long with it.
+    A graph consists of reference cycles that stay alive, and each collection walks all of them
+    again, which makes linear work quadratic: a chain of 4,800 nodes takes twice as long.
     """
     was = gc.isenabled()
     gc.disable()

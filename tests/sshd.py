@@ -58,9 +58,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def sshd(folder: Path, cache: Path) -> Iterator[Server]:
-    """Start it; the test is skipped where there is none."""
+    """Start a server; the test is skipped where OpenSSH is not installed."""
     if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs OpenSSH's server and client: apt-get install openssh-server")
+        pytest.skip(
+            "needs OpenSSH's server and client: apt-get install openssh-server openssh-client"
+        )
     folder.chmod(0o700)
     for name in ("host", "user"):
         keygen(folder / name)

@@ -147,7 +147,7 @@ class QuantizeAuto(Pass):
             return False
         held = fitting(trials.original, hold_out(data, self.samples)[1])
         metric = find_metric(self.metric or None, held)
-        config = SessionConfig.judging(trials.ctx.target, threads=usable_cpus())
+        config = SessionConfig.for_evaluation(trials.ctx.target, threads=usable_cpus())
         runner = trials.ctx.runner
         base, mine = (
             evaluate(m, held, metric, reference=trials.original, config=config, runner=runner)

@@ -254,7 +254,7 @@ def running_share(written: ir.Model, model: Model, target: Target) -> Int8Share:
     """
     from trimtab.core.ort.session import available_providers
 
-    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
+    config, whole = SessionConfig.with_fusions_of(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():
         if target.isa == "gpu":
             return written_share(whole, fused=target.fuses_int8)

@@ -175,7 +175,9 @@ def gather(
 ) -> Facts:
     """The facts that need no clock."""
     where = target or _target_of(config)
-    config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
+    config = replace(
+        config, config={**SessionConfig.with_fusions_of(where).config, **config.config}
+    )
     running = optimized_graph(model, config).graph
     found = tuple(islands(running))
     fallback: tuple[tuple[str, str], ...] = ()

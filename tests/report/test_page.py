@@ -21,12 +21,12 @@ Open = Callable[..., Any]
 
 
 def chromium() -> str:
-    """The browser's path; the test is skipped where there is none."""
+    """Return the path of the browser; the test is skipped where there is none."""
     named = [os.environ.get("TRIMTAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
     found = next((path for name in named if name and (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(
-            "no chromium: install it (apt-get install chromium) or name it in TRIMTAB_CHROMIUM"
+            "needs chromium: apt-get install chromium, or name the browser in TRIMTAB_CHROMIUM"
         )
     return found
 

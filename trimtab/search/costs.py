@@ -123,7 +123,7 @@ def is_here(target: Target) -> bool:
 
 
 def _here(target: Target) -> SessionConfig:
-    config = SessionConfig.fusing(target)
+    config = SessionConfig.with_fusions_of(target)
     if config.provider in available_providers():
         return config
     return replace(config, provider="CPUExecutionProvider")

@@ -12,7 +12,7 @@ import numpy as np
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import LostError, TrimtabError
-from trimtab.core.metric import Metric, Quality, evaluate, values_by_chunk
+from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.target import usable_cpus
@@ -93,7 +93,7 @@ class Evaluator:
     def quality(self, model: Model, data: Dataset) -> Quality:
         """Compute the metric of a model on some data, on all CPUs: a metric depends on no time."""
         target = self.ctx.target
-        config = SessionConfig.judging(target, usable_cpus())
+        config = SessionConfig.for_evaluation(target, usable_cpus())
         if target.isa == "gpu" and target.provider in available_providers():
             config = SessionConfig(provider=target.provider, threads=usable_cpus())
         return evaluate(
@@ -206,7 +206,7 @@ class Evaluator:
 
     def _values(self, model: Model, data: Dataset) -> Any:
         seed, runner = self.ctx.seed, self.ctx.runner
-        return values_by_chunk(model, data, self.metric, RESAMPLES, seed, runner)
+        return bootstrap_values(model, data, self.metric, RESAMPLES, seed, runner)
 
     def _stored(
         self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.metric import are_classes
+from trimtab.core.metric import labels_are_classes
 from trimtab.core.model import Model
 from trimtab.core.target import Target, cpu_flags
 from trimtab.passes import find, registry
@@ -218,7 +218,7 @@ class SearchPlan:
     def _anew(self) -> dict[str, Any]:
         """Return high rates; labels, where there are any, say more than a teacher that saw them."""
         return FROM_THE_START | (
-            {"loss": ["kd", "ce"]} if are_classes(self.model, self.data) else {}
+            {"loss": ["kd", "ce"]} if labels_are_classes(self.model, self.data) else {}
         )
 
     def _may_learn_anew(self) -> bool:

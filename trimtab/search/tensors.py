@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import observed
+from trimtab.core.ort.int8_share import with_untyped_outputs
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 
@@ -34,7 +34,7 @@ def tensors_of(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str,
     """
     inner = [v.name for node in running.graph for v in node.outputs if v.name]
     plain = replace(config, level="off").for_one_run(running)
-    session = build_session(observed(running, inner), plain)
+    session = build_session(with_untyped_outputs(running, inner), plain)
     found = {}
     for name, value in (*run(session, feeds).items(), *feeds.items()):
         array = np.asarray(value)

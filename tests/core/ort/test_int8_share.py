@@ -30,7 +30,7 @@ def test_products_of_activations_count_too():
     assert float_macs(attention()) == 3 * 6 * 32 * 32 + 2 * 6 * 6 * 32
 
 
-def test_share_is_weighed_by_multiply_accumulates():
+def test_share_is_weighted_by_multiply_accumulates():
     model = graph(
         """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
           [large] a = Conv <pads = [1, 1, 1, 1]> (x, w1)

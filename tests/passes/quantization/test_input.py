@@ -23,7 +23,7 @@ from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
-EXACT = SessionConfig.judging(VNNI.target)
+EXACT = SessionConfig.for_evaluation(VNNI.target)
 
 
 def answer(model: Model, data: Dataset) -> np.ndarray:

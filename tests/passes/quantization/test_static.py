@@ -22,7 +22,7 @@ VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
 
 def outputs(model: Model, data: Dataset) -> np.ndarray:
-    session = build_session(model, SessionConfig.judging(VNNI.target))
+    session = build_session(model, SessionConfig.for_evaluation(VNNI.target))
     return np.concatenate([next(iter(run(session, b.feeds).values())) for b in data])
 
 

@@ -245,7 +245,7 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_words_reach_the_far_program_as_they_are() -> None:
     if shutil.which("ssh") is None:
-        pytest.skip("needs ssh")
+        pytest.skip("needs ssh: apt-get install openssh-client")
     far = ["printf", "%s|", "; rm -rf ~", "$(x)", "a'b"]
     line = Ssh("host").command(far)[-1]
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)

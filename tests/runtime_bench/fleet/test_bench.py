@@ -40,7 +40,7 @@ from trimtab.runtime_bench.fleet.local import LocalFleet
 from trimtab.runtime_bench.fleet.worker import Call, carry_out, fronted
 from trimtab.runtime_bench.multi_device import bench_on_all
 
-pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
+pytest.importorskip("distributed", reason="needs Dask: pip install trimtab[fleet]")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
 
 
@@ -323,7 +323,7 @@ def test_with_certificates_all_is_encrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make certificates")
+        pytest.skip("needs openssl to make certificates: apt-get install openssl")
     environment(monkeypatch, tmp_path / "cache")
     ours, theirs = certificate(tmp_path / "ours"), certificate(tmp_path / "theirs")
     port = free_port()

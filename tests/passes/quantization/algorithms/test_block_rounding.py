@@ -78,7 +78,7 @@ def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, 
     model = make()
     quantized, made = rounded(model, tmp_path)
     fresh = list(correlated(model, 64, seed=7))
-    config = SessionConfig.judging(VNNI.target)
+    config = SessionConfig.for_evaluation(VNNI.target)
     truth = answers(model, fresh, config)
     before, after = (answer_error(m, fresh, truth, config) for m in (quantized, made))
     assert after < before
