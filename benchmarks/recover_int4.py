@@ -25,7 +25,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, RoundWeights, Simplify
 from trimtab.passes.training.torch_graph import to_module
-from trimtab.passes.training.torch_graph.roles import Stored
+from trimtab.passes.training.torch_graph.roles import QuantizationParameters
 
 Array = NDArray[np.float32]
 #: The largest integer of 4 bits; -8 is left out when rounding, so that the range is symmetric.
@@ -34,12 +34,12 @@ LARGEST = 7
 SHARES = np.linspace(0.4, 1.0, 61)
 
 
-def kernels(model: Model, *, ends: bool) -> dict[str, Stored]:
+def kernels(model: Model, *, ends: bool) -> dict[str, QuantizationParameters]:
     """How the int8 kernels are stored, the first and the last among them where `ends`."""
     found = {
-        name: weight.stored
+        name: weight.qparams
         for name, weight in to_module(model).weights.items()
-        if weight.role == "kernel" and weight.stored is not None
+        if weight.role == "kernel" and weight.qparams is not None
     }
     order = [v.name for node in model.graph for v in node.inputs if v and v.name in found]
     inner = order if ends else order[1:-1]

@@ -1,4 +1,4 @@
-"""What is wrong with a layer, told from its measurements, and the command that would mend it."""
+"""Cause of a layer's error, found from its measurements, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from trimtab.core.data import Floats32
 
 from ..calibration.range_estimator import find_range, squared_errors
 from ..calibration.statistics import Statistics
-from .grids import Grid
+from .grids import IntegerGrid
 from .layers import Constant, Kind, relative
-from .measure import Measured, Seen
+from .measure import LayerMeasurement, LayerStatistics
 
-#: Error of a quantizer over that of the best one of its type, from which it counts as wrong.
+#: Ratio to the error of the best quantizer of its type, from which a quantizer counts as wrong.
 WRONG = 3.0
-#: Part of an error that is a shift of means, from which correcting biases would pay.
+#: Share of an error that is a shift of means, from which bias correction pays.
 SHIFTED = 0.3
-#: Bits of a range that values three standard deviations away do not reach: outliers.
+#: Bits of a range beyond three standard deviations, from which outliers count as the cause.
 OUTLYING_BITS = 1.5
-#: Harm of the whole, below which a layer is not worth a mend.
-HARMLESS = 0.02
+#: Share of the total sensitivity below which a layer is not worth a fix.
+NEGLIGIBLE = 0.02
 
 _AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
 _RANGES = f"calibrate anew: {_AGAIN}"
@@ -38,11 +38,11 @@ _INPUT = "leave what reads it float, by --exclude; images of 8 bits are best fed
 
 @dataclass(frozen=True)
 class RangeFit:
-    """A quantizer's range against the values that it rounds.
+    """Fit of a quantizer's range to the values that it rounds.
 
     Attributes:
-        narrow_bits: how many times, as a power of two, it should be wider; 0 where it is not.
-        wide_bits: how many times it could be narrower.
+        narrow_bits: missing width of the range, as a power of two; 0 where it is wide enough.
+        wide_bits: unused width of the range, as a power of two.
         excess: its squared error over that of the best range.
         outlying_bits: bits that the best range spends on values that hardly occur.
     """
@@ -54,97 +54,101 @@ class RangeFit:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is told of one layer; errors are squared and relative to the tensor's own size.
+class LayerDiagnosis:
+    """Diagnosis of one layer; errors are squared and relative to the tensor's own size.
 
     Attributes:
-        name: of the layer.
-        op: its operator.
-        harm: error of the model's answer with this layer alone in int8.
+        name: name of the layer.
+        op: operator type.
+        sensitivity: error of the model's output with this layer alone in int8.
         alone: error of its own output with it alone in int8.
         accumulated: error of its own output with everything in int8.
-        clipped: part of its values that lie outside of its range.
-        fit: its range against its values.
-        weight_error: of its weights; None where it has none or they are not known in float.
-        kind: what of it does most of the harm.
-        cause: in words.
-        mend: what to do.
+        clipped: share of its values outside of its range.
+        range_fit: fit of its range to its values.
+        weight_error: error of its weights; None where it has none or no float ones are known.
+        kind: kind of quantizer that causes most of the error.
+        cause: description of the cause.
+        fix: command or advice that fixes it.
     """
 
     name: str
     op: str
-    harm: float
+    sensitivity: float
     alone: float
     accumulated: float
     clipped: float
-    fit: RangeFit
+    range_fit: RangeFit
     weight_error: float | None
     kind: Kind
     cause: str
-    mend: str
+    fix: str
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values; signal-to-noise ratios in decibels."""
+        """Convert to JSON values; signal-to-noise ratios are in decibels."""
         return {
             "layer": self.name,
             "op": self.op,
-            "harm": short(self.harm),
+            "harm": three_digits(self.sensitivity),
             "snr_alone_db": decibels(self.alone),
             "snr_accumulated_db": decibels(self.accumulated),
-            "clipped": short(self.clipped),
-            "range_too_narrow_bits": round(self.fit.narrow_bits, 2),
-            "range_too_wide_bits": round(self.fit.wide_bits, 2),
+            "clipped": three_digits(self.clipped),
+            "range_too_narrow_bits": round(self.range_fit.narrow_bits, 2),
+            "range_too_wide_bits": round(self.range_fit.wide_bits, 2),
             "weight_snr_db": None if self.weight_error is None else decibels(self.weight_error),
             "kind": self.kind,
             "cause": self.cause,
-            "mend": self.mend,
+            "mend": self.fix,
         }
 
 
-def short(number: float) -> float:
-    """A number to three digits."""
+def three_digits(number: float) -> float:
+    """Round a number to three digits."""
     return float(f"{number:.3g}")
 
 
 def decibels(error: float) -> float | None:
-    """Signal-to-noise ratio of a relative squared error; None where there is no noise."""
+    """Return the signal-to-noise ratio of a relative squared error, None without noise."""
     return None if error <= 0 else round(-10 * math.log10(error), 1)
 
 
-def judge(measured: Measured) -> Verdict:
-    """The verdict on one layer."""
+def diagnose_layer(measured: LayerMeasurement) -> LayerDiagnosis:
+    """Find the cause of a layer's error and its fix."""
     layer = measured.layer
-    fits = [_fit(s, a.grid) for s, a in zip(measured.seen, layer.activations, strict=True)]
+    fits = [
+        _range_fit(s, a.grid) for s, a in zip(measured.statistics, layer.activations, strict=True)
+    ]
     fit = max(fits, key=lambda f: f.excess, default=RangeFit())
-    clipped = max((s.clipped / s.count for s in measured.seen if s.count), default=0.0)
+    clipped = max((s.clipped / s.count for s in measured.statistics if s.count), default=0.0)
     kind = _kind(measured)
-    cause, mend = _told(measured, kind, fit, clipped)
-    return Verdict(
+    cause, fix = _explain(measured, kind, fit, clipped)
+    return LayerDiagnosis(
         name=layer.name,
         op=layer.op,
-        harm=measured.harm.relative,
+        sensitivity=measured.sensitivity.relative,
         alone=measured.alone.relative,
         accumulated=measured.accumulated.relative,
         clipped=clipped,
-        fit=fit,
+        range_fit=fit,
         weight_error=max((w.error for w in layer.weights), default=None),
         kind=kind,
         cause=cause,
-        mend=mend.format(name=layer.name),
+        fix=fix.format(name=layer.name),
     )
 
 
-def _kind(measured: Measured) -> Kind:
-    """What of a layer does most of the harm: measured where it was, else by its own errors."""
-    if measured.parts:
-        return max(measured.parts, key=lambda kind: measured.parts[kind].relative)
+def _kind(measured: LayerMeasurement) -> Kind:
+    """Return the kind of quantizer that causes most of the error: measured, else by default."""
+    if measured.by_kind:
+        return max(measured.by_kind, key=lambda kind: measured.by_kind[kind].relative)
     kinds = measured.layer.kinds
     if len(kinds) == 1 or not measured.layer.weights:
         return kinds[0] if len(kinds) == 1 else "activation"
     return "activation" if "activation" in kinds else "weight"
 
 
-def _told(measured: Measured, kind: Kind, fit: RangeFit, clipped: float) -> tuple[str, str]:
+def _explain(
+    measured: LayerMeasurement, kind: Kind, fit: RangeFit, clipped: float
+) -> tuple[str, str]:
     if kind == "activation":
         return _activation(measured, fit, clipped)
     if kind == "bias":
@@ -155,7 +159,7 @@ def _told(measured: Measured, kind: Kind, fit: RangeFit, clipped: float) -> tupl
     return _weight(measured)
 
 
-def _activation(measured: Measured, fit: RangeFit, clipped: float) -> tuple[str, str]:
+def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tuple[str, str]:
     levels = max((a.grid.levels for a in measured.layer.activations if a.grid), default=0)
     if not levels:
         cause = "its input is rounded to 256 levels between the extremes of each run"
@@ -179,7 +183,7 @@ def _activation(measured: Measured, fit: RangeFit, clipped: float) -> tuple[str,
     return cause, _INPUT if measured.layer.op == "Input" else _FLOAT
 
 
-def _weight(measured: Measured) -> tuple[str, str]:
+def _weight(measured: LayerMeasurement) -> tuple[str, str]:
     worst = max(measured.layer.weights, key=lambda w: w.error)
     if worst.grid is None:
         return f"its weight differs from the float one by {worst.error:.2%} of its size", _AGAIN
@@ -202,7 +206,7 @@ def _weight(measured: Measured) -> tuple[str, str]:
 
 
 def _excess(constant: Constant, *, per_channel: bool) -> float:
-    """Error of a weight over what scales of its largest magnitudes would leave."""
+    """Return the error of a weight over that with scales of its largest magnitudes."""
     best = _rounded_best(constant, per_channel=per_channel)
     return constant.error / max(relative(best, constant.exact), 1e-12)
 
@@ -215,17 +219,17 @@ def _wrong_scale(constant: Constant) -> str:
     return f"the scale of its channel {channel} is {times:.3g} times what its weights need"
 
 
-def _fit(seen: Seen, grid: Grid | None) -> RangeFit:
-    """A range against the histogram of what it holds."""
-    statistics = seen.statistics
-    if grid is None or not seen.count or statistics.highest == statistics.lowest:
+def _range_fit(found: LayerStatistics, grid: IntegerGrid | None) -> RangeFit:
+    """Compare a range with the histogram of its values."""
+    statistics = found.values
+    if grid is None or not found.count or statistics.highest == statistics.lowest:
         return RangeFit()
     actual = grid.range
     best = find_range(statistics, "mse", levels=grid.levels)
     width, wanted = actual[1] - actual[0], best[1] - best[0]
     if wanted <= 0 or width <= 0:
         return RangeFit()
-    # A range of both signs that serves values of one sign spends half of itself on nothing.
+    # A range of both signs wastes half of itself on values of one sign.
     costs = squared_errors(statistics.histogram, np.array([actual, best]), grid.levels)
     sides = [_bits(best[1], actual[1]), _bits(-best[0], -actual[0])]
     return RangeFit(
@@ -237,14 +241,14 @@ def _fit(seen: Seen, grid: Grid | None) -> RangeFit:
 
 
 def _bits(wanted: float, actual: float) -> float:
-    """How many times `actual` reaches too short, as a power of two."""
+    """Return the width that `actual` lacks, as a power of two."""
     if wanted <= 0:
         return 0.0
     return math.log2(wanted / actual) if actual > wanted * 2**-16 else 16.0
 
 
 def _spread(statistics: Statistics) -> float:
-    """Six standard deviations of the values: what all but a few lie within."""
+    """Return six standard deviations of the values, within which all but a few lie."""
     counts, centres = statistics.histogram.counts, statistics.histogram.centres
     total = max(int(counts.sum()), 1)
     mean = float(counts @ centres) / total
@@ -252,7 +256,7 @@ def _spread(statistics: Statistics) -> float:
 
 
 def _limits(constant: Constant) -> int:
-    """The largest integer of a weight: 63 where only 7 bits are used."""
+    """Return the largest integer of a weight: 63 where only 7 bits are used."""
     assert constant.grid is not None
     return 63 if _uses_seven_bits(constant) else constant.grid.levels // 2 - 1
 
@@ -265,7 +269,7 @@ def _uses_seven_bits(constant: Constant) -> bool:
 
 
 def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats32:
-    """The exact weight rounded to scales of its largest magnitudes."""
+    """Round the exact weight with scales of its largest magnitudes."""
     largest = _limits(constant)
     exact, axis = constant.exact.astype(np.float64), constant.channels
     axes = (
@@ -279,13 +283,13 @@ def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats32:
 
 
 def _worst_channel(constant: Constant) -> tuple[int, float]:
-    """The channel of the largest error, and its scale over what it needs."""
+    """Return the channel of the largest error, and its scale over the one it needs."""
     grid, axis = constant.grid, constant.channels
     assert grid is not None
     assert axis is not None
     rows = np.moveaxis(constant.exact, axis, 0).reshape(constant.exact.shape[axis], -1)
-    held = np.moveaxis(constant.rounded, axis, 0).reshape(rows.shape)
-    channel = int(np.square(held - rows).sum(axis=1).argmax())
+    stored = np.moveaxis(constant.rounded, axis, 0).reshape(rows.shape)
+    channel = int(np.square(stored - rows).sum(axis=1).argmax())
     if grid.scale.size != len(rows):
         return channel, _scale_excess(constant)
     need = float(np.abs(rows[channel]).max()) / _limits(constant)

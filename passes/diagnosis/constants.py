@@ -1,4 +1,4 @@
-"""Constants of a graph: read, made, unpacked; and names that no file has."""
+"""Constants of a graph: reading, adding, unpacking; and unique names."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ Value = ir.Value | None
 _COUNTER = itertools.count()
 
 
-def fresh(base: str) -> str:
-    """A name that no file has."""
+def fresh_name(base: str) -> str:
+    """Return a name that no file has."""
     return f"{base}#{next(_COUNTER)}"
 
 
-def constant(graph: ir.Graph, base: str, array: Any) -> ir.Value:
-    """A new initializer."""
-    name = fresh(base)
+def add_initializer(graph: ir.Graph, base: str, array: Any) -> ir.Value:
+    """Add an initializer."""
+    name = fresh_name(base)
     value = ir.val(name, const_value=ir.tensor(np.asarray(array), name=name))
     graph.register_initializer(value)
     return value
 
 
 def array_of(value: Value) -> NDArray[np.generic] | None:
-    """The numbers of a constant, None where it is none."""
+    """Return the array of a constant, None for any other value."""
     if value is None:
         return None
-    maker = value.producer()
-    if maker is not None and maker.op_type == "Constant" and "value" in maker.attributes:
-        return maker.attributes["value"].as_tensor().numpy()
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
+        return producer.attributes["value"].as_tensor().numpy()
     return None if value.const_value is None else value.const_value.numpy()
 
 
-def unpacked(
+def unpack_nbits(
     packed: NDArray[np.generic],
     scales: NDArray[np.generic],
     zeros: NDArray[np.generic] | None,
@@ -46,21 +46,21 @@ def unpacked(
     bits: int,
     block: int,
 ) -> NDArray[np.float32]:
-    """The (outputs, depth) weight of a MatMulNBits: blocks along depth, low half-bytes first."""
+    """Unpack the weight (outputs, depth) of a MatMulNBits: blocks along depth, low nibble first."""
     outputs, depth = shape
     blocks = -(-depth // block)
 
-    def whole(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    def to_integers(array: NDArray[np.generic]) -> NDArray[np.float32]:
         bytes_ = array.reshape(outputs, -1).view(np.uint8)
         if bits == 4:
             bytes_ = np.stack([bytes_ & 15, bytes_ >> 4], axis=-1).reshape(outputs, -1)
         return bytes_.astype(np.float32)
 
-    integers = whole(packed).reshape(outputs, blocks, block)
+    integers = to_integers(packed).reshape(outputs, blocks, block)
     if zeros is None:
         zero: NDArray[np.float32] = np.full((outputs, blocks), 2 ** (bits - 1), np.float32)
     elif zeros.dtype == np.uint8:
-        zero = whole(zeros)[:, :blocks]
+        zero = to_integers(zeros)[:, :blocks]
     else:
         zero = zeros.astype(np.float32).reshape(outputs, blocks)
     scale = scales.astype(np.float32).reshape(outputs, blocks)

@@ -1,18 +1,18 @@
-"""Any int8 graph as pairs of QuantizeLinear and DequantizeLinear around float operators.
+"""Expansion of any int8 graph to float operators between QuantizeLinear and DequantizeLinear.
 
 Operators that compute on integers (QLinearConv, MatMulInteger, MatMulNBits, ...) become the float
-operator between the pairs that they stand for, so that one reading suits all formats.
+operator between Q and DQ, so that one diagnosis reads all formats.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from .constants import Value, fresh
+from .constants import Value, fresh_name
 from .expand_rules import RULES
-from .pair_writer import Integers, dequantized, scales_of
+from .qdq_writer import QuantizedTensor, insert_dequantize, scales_of
 
-#: Operators that move integers as they move floats, and change none.
+#: Operators that move values without changing them.
 MOVES = frozenset(
     {
         "Concat",
@@ -36,11 +36,11 @@ MOVES = frozenset(
 )
 
 
-def to_pairs(model: ir.Model) -> list[str]:
-    """Rewrite the main graph in place.
+def expand_to_qdq(model: ir.Model) -> list[str]:
+    """Expand the main graph in place.
 
     Returns:
-        Names of integer operators that have no float form here; they stay as they are.
+        Names of integer operators without a rule; they stay unchanged.
     """
     graph = model.graph
     left = []
@@ -50,8 +50,8 @@ def to_pairs(model: ir.Model) -> list[str]:
             rule(graph, node)
         elif node.op_type.startswith(("QLinear", "QAttention", "DynamicQuantizeLSTM")):
             left.append(node.name or node.op_type)
-    _read_as_floats(graph)
-    # What was replaced is read by nobody now.
+    _move_floats(graph)
+    # Replaced nodes are unused now.
     for node in reversed(list(graph)):
         if not any(v.uses() or v.is_graph_output() for v in node.outputs):
             graph.remove(node, safe=True)
@@ -64,30 +64,30 @@ def to_pairs(model: ir.Model) -> list[str]:
     return left + unread
 
 
-def _read_as_floats(graph: ir.Graph) -> None:
-    """Put a DQ before and a Q behind each operator that moves the integers of a Q."""
+def _move_floats(graph: ir.Graph) -> None:
+    """Put a DQ before and a Q after each operator that moves the integers of a Q."""
     for node in list(graph):
         if node.op_type not in MOVES:
             continue
         pair: tuple[Value, Value] | None = None
         for index, value in enumerate(node.inputs):
-            maker = value.producer() if value is not None else None
-            if maker is not None and maker.op_type == "QuantizeLinear":
-                pair = scales_of(maker)
-                floats = dequantized(graph, node, Integers(value, *pair))
+            producer = value.producer() if value is not None else None
+            if producer is not None and producer.op_type == "QuantizeLinear":
+                pair = scales_of(producer)
+                floats = insert_dequantize(graph, node, QuantizedTensor(value, *pair))
                 node.replace_input_with(index, floats)
         if pair is not None:
             for output in node.outputs:
-                _quantized_again(graph, node, output, pair)
+                _requantize(graph, node, output, pair)
 
 
-def _quantized_again(
+def _requantize(
     graph: ir.Graph, node: ir.Node, output: ir.Value, pair: tuple[Value, Value]
 ) -> None:
     uses, was_output = list(output.uses()), output.is_graph_output()
     quantize = ir.node("QuantizeLinear", [output, *pair])
     integers = quantize.outputs[0]
-    integers.name = fresh(f"{output.name}_integers")
+    integers.name = fresh_name(f"{output.name}_integers")
     if output.dtype is not None:
         integers.type = ir.TensorType(output.dtype)
     output.type = ir.TensorType(ir.DataType.FLOAT)  # a clone shares the old type with its source

@@ -1,4 +1,4 @@
-"""The integers of a quantizer, and the floats that they stand for."""
+"""Integer grids of quantizers, and rounding to them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .constants import array_of
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What a quantizer rounds to: (q - zero) * scale, low <= q <= high.
+class IntegerGrid:
+    """Values that a quantizer rounds to: (q - zero) * scale, low <= q <= high.
 
     Attributes:
-        scale: a scalar, or one for each slice of `axis`.
+        scale: scalar, or one for each slice along `axis`.
         zero: zero point, of the same shape.
         low: smallest integer.
         high: largest integer.
-        axis: None where one scale serves the whole tensor.
+        axis: axis of the scales; None for a scalar.
     """
 
     scale: NDArray[np.float64]
@@ -32,13 +32,13 @@ class Grid:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Lowest and highest float that is not clipped, of the whole tensor."""
+        """Lowest and highest float of the whole tensor that is not clipped."""
         low, high = (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale
         return float(low.min()), float(high.max())
 
     @property
     def step(self) -> float:
-        """Distance of neighbouring levels, the largest where there are several."""
+        """Largest distance of neighbouring levels."""
         return float(self.scale.max())
 
     @property
@@ -46,22 +46,22 @@ class Grid:
         """Number of integers."""
         return self.high - self.low + 1
 
-    def same(self, other: Grid | None) -> bool:
-        """Whether both round to the same numbers."""
+    def same(self, other: IntegerGrid | None) -> bool:
+        """Return whether both have the same scale and zero point."""
         return (
             other is not None
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero, other.zero)
         )
 
-    def meant(self, integers: NDArray[Any]) -> NDArray[np.float32]:
-        """The floats that integers stand for."""
+    def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
+        """Convert integers to floats."""
         scale, zero = self._shaped(integers.ndim)
         floats: NDArray[np.float32] = ((integers - zero) * scale).astype(np.float32)
         return floats
 
-    def rounded(self, floats: NDArray[Any]) -> NDArray[np.float64]:
-        """The integers that floats become."""
+    def quantize(self, floats: NDArray[Any]) -> NDArray[np.float64]:
+        """Round floats to integers."""
         scale, zero = self._shaped(floats.ndim)
         integers: NDArray[np.float64] = np.clip(
             np.round(floats / scale) + zero, self.low, self.high
@@ -69,9 +69,9 @@ class Grid:
         return integers
 
     def offsets(self, floats: NDArray[Any]) -> NDArray[np.float64]:
-        """The integers that floats become, counted from their zero point."""
+        """Round floats to integers, minus the zero point."""
         zero = self._shaped(floats.ndim)[1]
-        distance: NDArray[np.float64] = self.rounded(floats) - zero
+        distance: NDArray[np.float64] = self.quantize(floats) - zero
         return distance
 
     def _shaped(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -81,25 +81,24 @@ class Grid:
         return self.scale.reshape(shape), self.zero.reshape(shape)
 
 
-def grid_of(node: ir.Node) -> Grid | None:
-    """The grid of a QuantizeLinear or DequantizeLinear; None where it is not constant."""
+def grid_of(node: ir.Node) -> IntegerGrid | None:
+    """Read the grid of a QuantizeLinear or DequantizeLinear; None where it is not constant."""
     scale = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
     zero = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
     if scale is None or scale.ndim > 1:
         return None
     kind: np.dtype[Any] = np.dtype(np.uint8) if zero is None else zero.dtype
-    held = array_of(node.inputs[0])
-    if node.op_type == "DequantizeLinear" and held is not None:
-        kind = held.dtype
+    stored = array_of(node.inputs[0])
+    if node.op_type == "DequantizeLinear" and stored is not None:
+        kind = stored.dtype
     if kind.kind not in "iu":
         return None
     limits = np.iinfo(kind)
     zeros = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    return Grid(
+    return IntegerGrid(
         scale.astype(np.float64),
         np.broadcast_to(zeros, scale.shape),
         int(limits.min),
         int(limits.max),
-        None if scale.size == 1 else axis,
+        None if scale.size == 1 else node.attributes.get_int("axis", 1),
     )

@@ -1,4 +1,4 @@
-"""A layer of an int8 model as the diagnosis sees it: an operator and its quantizers."""
+"""Layers of an int8 model: operators with their quantizers and constants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from trimtab.core.data import Floats32
 
-from .grids import Grid
+from .grids import IntegerGrid
 
 Kind = Literal["weight", "bias", "activation"]
 KINDS: tuple[Kind, ...] = ("weight", "bias", "activation")
@@ -17,33 +17,33 @@ KINDS: tuple[Kind, ...] = ("weight", "bias", "activation")
 
 @dataclass(frozen=True)
 class Activation:
-    """A quantizer of a tensor.
+    """Quantizer of an activation.
 
     Attributes:
-        tensor: name of the tensor behind it.
-        grid: None where the range is found while the model runs.
+        tensor: name of the quantized tensor.
+        grid: integer grid; None where the range is found at run time.
     """
 
     tensor: str
-    grid: Grid | None
+    grid: IntegerGrid | None
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A weight or bias as the int8 model holds it, and as the float model does.
+    """Weight or bias of the int8 model, and its float original.
 
     Attributes:
-        name: of the value.
-        rounded: what the int8 model computes with.
-        exact: what the float model computes with.
-        grid: None where it is not rounded, only other than in the float model.
-        channels: axis of the output channels, None where that is not known.
+        name: name of the value.
+        rounded: floats of the int8 model.
+        exact: floats of the float model.
+        grid: integer grid; None where it is not rounded, only different from the float model.
+        channels: axis of the output channels, None where it is unknown.
     """
 
     name: str
     rounded: Floats32
     exact: Floats32
-    grid: Grid | None = None
+    grid: IntegerGrid | None = None
     channels: int | None = None
 
     @property
@@ -53,16 +53,16 @@ class Constant:
 
 
 @dataclass
-class Layer:
-    """An operator and its quantizers.
+class DiagnosedLayer:
+    """Operator and its quantizers.
 
     Attributes:
-        name: the node's name, or that of an input of the graph that is rounded.
-        op: its operator; `Input` for an input of the graph.
-        output: the tensor that it is judged by, behind the quantizer where one stands there.
-        activations: quantizers of its result; of its input where they are dynamic.
-        weights: what it multiplies by.
-        biases: what it adds.
+        name: name of the node, or of a graph input that is rounded.
+        op: operator type; `Input` for a graph input.
+        output: tensor that it is judged by, after the quantizer where there is one.
+        activations: quantizers of its output; of its input where they are dynamic.
+        weights: constants that it multiplies by.
+        biases: constants that it adds.
     """
 
     name: str
@@ -74,13 +74,13 @@ class Layer:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What of it can be switched."""
+        """Kinds of quantizers that can be switched."""
         has = {"weight": self.weights, "bias": self.biases, "activation": self.activations}
         return tuple(kind for kind in KINDS if has[kind])
 
 
 def relative(got: Floats32, exact: Floats32) -> float:
-    """Squared error, relative to the exact values."""
+    """Return the squared error, relative to the exact values."""
     size = float(np.square(exact, dtype=np.float64).sum())
     noise = float(np.square(got.astype(np.float64) - exact).sum())
     return noise / size if size else float(noise > 0)

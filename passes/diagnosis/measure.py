@@ -1,6 +1,6 @@
-"""Running an int8 model with its switches over data: errors of each layer, as sums alone.
+"""Errors of each layer of an int8 model, measured over data with switches, as sums.
 
-Memory is that of one run, cut to a fixed size, and of tensors x bins, whatever the samples.
+Memory is that of one run, limited to a fixed size, and of tensors x bins, whatever the samples.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from trimtab.core.target import usable_cpus
 
 from ..calibration.collector import CHUNK_BYTES
 from ..calibration.statistics import Statistics
-from .layers import Activation, Kind, Layer
-from .switches import Switched
+from .layers import Activation, DiagnosedLayer, Kind
+from .switches import SwitchableModel
 
-#: Samples on which each layer is run int8 alone.
+#: Samples on which each layer runs in int8 alone.
 ALONE_SAMPLES = 16
-#: Layers, the worst first, whose weights, biases and activations are told apart.
-DISSECTED = 12
-#: Values per tensor and run that go into its histogram, about.
+#: Number of worst layers whose weights, biases and activations are measured separately.
+SEPARATED = 12
+#: Approximate values per tensor and run that enter its histogram.
 HISTOGRAM_VALUES = 1 << 16
 
 
 @dataclass
-class Error:
-    """Squared error of a tensor against what it is in float."""
+class SquaredError:
+    """Sums of the squared error of a tensor and of its float values."""
 
     noise: float = 0.0
     size: float = 0.0
 
     def add(self, got: NDArray[Any], exact: NDArray[Any]) -> None:
-        """Take in a run."""
+        """Add a run."""
         exact = exact.astype(np.float64, copy=False)
         self.noise += float(np.square(got - exact).sum())
         self.size += float(np.square(exact).sum())
 
     @property
     def relative(self) -> float:
-        """The error relative to the tensor's own size, squared."""
+        """Squared error relative to the tensor's own size."""
         return self.noise / self.size if self.size else float(self.noise > 0)
 
 
 @dataclass
-class Answer:
-    """Error of all float outputs of a model, each relative to its size."""
+class OutputSquaredError:
+    """Squared error of all float outputs of a model, each relative to its size."""
 
-    outputs: dict[str, Error] = field(default_factory=dict)
+    outputs: dict[str, SquaredError] = field(default_factory=dict)
 
     def add(self, got: Outputs, exact: Outputs, names: Sequence[str]) -> None:
-        """Take in a run."""
+        """Add a run."""
         for name in names:
-            self.outputs.setdefault(name, Error()).add(got[name], exact[name])
+            self.outputs.setdefault(name, SquaredError()).add(got[name], exact[name])
 
     @property
     def relative(self) -> float:
@@ -72,22 +72,22 @@ class Answer:
 
 
 @dataclass
-class Seen:
-    """What was seen of an activation in float.
+class LayerStatistics:
+    """Statistics of an activation of a layer in float.
 
     Attributes:
-        statistics: extremes and histogram of its values.
-        clipped: values outside of the quantizer's range.
-        count: values altogether.
+        values: extremes and histogram of its values.
+        clipped: number of values outside of the quantizer's range.
+        count: number of values.
     """
 
-    statistics: Statistics = field(default_factory=Statistics)
+    values: Statistics = field(default_factory=Statistics)
     clipped: int = 0
     count: int = 0
 
     def add(self, array: NDArray[Any], batch: int, activation: Activation) -> None:
-        """Take in a run."""
-        self.statistics.update(array, batch, HISTOGRAM_VALUES)
+        """Add a run."""
+        self.values.update(array, batch, HISTOGRAM_VALUES)
         self.count += array.size
         if activation.grid is not None:
             low, high = activation.grid.range
@@ -97,86 +97,90 @@ class Seen:
 
 
 @dataclass
-class Measured:
+class LayerMeasurement:
     """Errors of one layer.
 
     Attributes:
-        layer: which.
-        harm: of the answer with this layer alone in int8.
-        parts: of the answer with one kind of its quantizers alone, for the worst layers.
-        alone: of its own output with it alone in int8.
-        accumulated: of its own output with everything in int8.
-        shift: part of its error alone that is a shift of channels' means.
-        seen: its activations in float, in the order of `layer.activations`.
+        layer: measured layer.
+        sensitivity: error of the output with this layer alone in int8.
+        by_kind: error of the output with one kind of its quantizers alone, for the worst layers.
+        alone: error of its own output with it alone in int8.
+        accumulated: error of its own output with everything in int8.
+        shift: share of its error alone that is a shift of channels' means.
+        statistics: its activations in float, in the order of `layer.activations`.
     """
 
-    layer: Layer
-    harm: Answer = field(default_factory=Answer)
-    parts: dict[Kind, Answer] = field(default_factory=dict)
-    alone: Error = field(default_factory=Error)
-    accumulated: Error = field(default_factory=Error)
+    layer: DiagnosedLayer
+    sensitivity: OutputSquaredError = field(default_factory=OutputSquaredError)
+    by_kind: dict[Kind, OutputSquaredError] = field(default_factory=dict)
+    alone: SquaredError = field(default_factory=SquaredError)
+    accumulated: SquaredError = field(default_factory=SquaredError)
     shift: float = 0.0
-    seen: list[Seen] = field(default_factory=list)
+    statistics: list[LayerStatistics] = field(default_factory=list)
 
 
 @dataclass
-class Measurements:
-    """What was measured of a model.
+class ModelMeasurements:
+    """Errors of all layers of a model.
 
     Attributes:
-        layers: in graph order.
-        together: error of the answer with everything in int8, as the file says.
-        running: the same as this machine's kernels compute it, on the first samples.
-        simulated: what `together` is on the samples of `running`.
-        samples: samples altogether.
+        layers: layers in graph order.
+        together: error of the output with everything in int8, in exact arithmetic.
+        running: the same from this machine's kernels, on the first samples.
+        simulated: `together` on the samples of `running`.
+        samples: number of samples.
     """
 
-    layers: list[Measured]
-    together: Answer = field(default_factory=Answer)
-    running: Answer = field(default_factory=Answer)
-    simulated: Answer = field(default_factory=Answer)
+    layers: list[LayerMeasurement]
+    together: OutputSquaredError = field(default_factory=OutputSquaredError)
+    running: OutputSquaredError = field(default_factory=OutputSquaredError)
+    simulated: OutputSquaredError = field(default_factory=OutputSquaredError)
     samples: int = 0
 
 
-def measure(model: Model, switched: Switched, data: Dataset, ctx: Context) -> Measurements:
-    """Run a model over data: float, int8, and int8 in one layer alone.
+def measure(
+    model: Model, switched: SwitchableModel, data: Dataset, ctx: Context
+) -> ModelMeasurements:
+    """Run a model over data: in float, in int8, and in int8 in one layer alone.
 
     Args:
-        model: as it was given, to see what this machine's kernels make of it.
-        switched: the same with switches.
-        data: fits the model.
-        ctx: for progress.
+        model: original model, for the error of this machine's kernels.
+        switched: the same model with switches.
+        data: data that fit the model.
+        ctx: context, for progress.
 
     Raises:
         DataError: a float tensor takes NaN or infinity.
     """
-    return _Measuring(model, switched).over(data, ctx)
+    return _Measurer(model, switched).over(data, ctx)
 
 
-class _Measuring:
-    def __init__(self, model: Model, switched: Switched) -> None:
+class _Measurer:
+    def __init__(self, model: Model, switched: SwitchableModel) -> None:
         self.model, self.switched = model, switched
         self.layers = [
-            Measured(layer, seen=[Seen() for _ in layer.activations]) for layer in switched.layers
+            LayerMeasurement(layer, statistics=[LayerStatistics() for _ in layer.activations])
+            for layer in switched.layers
         ]
-        outputs = switched.model.outputs
-        self.answers = [spec.name for spec in outputs if spec.dtype.is_floating_point()]
-        self.inner = list(
+        self.outputs = [
+            spec.name for spec in switched.model.outputs if spec.dtype.is_floating_point()
+        ]
+        self.intermediate = list(
             dict.fromkeys(
                 name
                 for layer in switched.layers
                 for name in (layer.output, *(a.tensor for a in layer.activations))
             )
         )
-        observed = with_outputs(switched.model, self.inner)
-        # Q and DQ are run as they stand, so that each can be told from the other.
+        observed = with_outputs(switched.model, self.intermediate)
+        # Level basic does not fuse Q and DQ, so that each can be switched.
         self.config = SessionConfig(level="basic", threads=usable_cpus())
         self.session = build_session(observed, self.config)
-        self.every = list(dict.fromkeys([*self.answers, *self.inner]))
-        self.shifts: list[_Shift] = [_Shift() for _ in self.layers]
+        self.every = list(dict.fromkeys([*self.outputs, *self.intermediate]))
+        self.shifts: list[_MeanShift] = [_MeanShift() for _ in self.layers]
 
-    def over(self, data: Dataset, ctx: Context) -> Measurements:
-        made = Measurements(self.layers)
+    def over(self, data: Dataset, ctx: Context) -> ModelMeasurements:
+        made = ModelMeasurements(self.layers)
         rows = self._rows(data)
         few: list[Batch] = []
         total = data.batches if data.source.batched else -(-len(data) // rows)
@@ -187,8 +191,8 @@ class _Measuring:
             few += [batch] if alone else []
             made.samples += batch.size
         for measured, shift in zip(self.layers, self.shifts, strict=True):
-            measured.shift = shift.part
-        self._dissect(few, ctx)
+            measured.shift = shift.share
+        self._separate_kinds(few, ctx)
         self._as_it_runs(few, made)
         return made
 
@@ -197,7 +201,7 @@ class _Measuring:
         return run(self.session, feeds, names, only_needed=True)
 
     def _rows(self, data: Dataset) -> int:
-        """Samples of a run, so that two copies of the observed tensors stay within bounds."""
+        """Return the samples of a run: two copies of the observed tensors stay within bounds."""
         fixed = fixed_rows(self.model)
         if fixed is not None:
             return fixed
@@ -207,7 +211,7 @@ class _Measuring:
             return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, ALONE_SAMPLES))
         return 1
 
-    def _one(self, batch: Batch, made: Measurements, *, alone: bool) -> None:
+    def _one(self, batch: Batch, made: ModelMeasurements, *, alone: bool) -> None:
         exact = self._run(batch, [], self.every)
         bad = next((n for n, a in exact.items() if not np.isfinite(a).all()), None)
         if bad is not None:
@@ -217,41 +221,41 @@ class _Measuring:
                 hint="Look at the data, or at the float model",
             )
         rounded = self._run(batch, self.switched.all_on(), self.every)
-        made.together.add(rounded, exact, self.answers)
+        made.together.add(rounded, exact, self.outputs)
         for i, measured in enumerate(self.layers):
             layer = measured.layer
             measured.accumulated.add(rounded[layer.output], exact[layer.output])
-            for seen, activation in zip(measured.seen, layer.activations, strict=True):
-                seen.add(exact[activation.tensor], batch.size, activation)
+            for found, activation in zip(measured.statistics, layer.activations, strict=True):
+                found.add(exact[activation.tensor], batch.size, activation)
             if alone:
-                wanted = list(dict.fromkeys([*self.answers, layer.output]))
+                wanted = list(dict.fromkeys([*self.outputs, layer.output]))
                 got = self._run(batch, self.switched.layer_on(i), wanted)
-                measured.harm.add(got, exact, self.answers)
+                measured.sensitivity.add(got, exact, self.outputs)
                 measured.alone.add(got[layer.output], exact[layer.output])
                 self.shifts[i].add(got[layer.output] - exact[layer.output])
 
-    def _dissect(self, few: Sequence[Batch], ctx: Context) -> None:
-        """Which kind of quantizer does the harm, in the worst layers."""
-        order = sorted(range(len(self.layers)), key=lambda i: -self.layers[i].harm.relative)
-        worst = [i for i in order[:DISSECTED] if len(self.layers[i].layer.kinds) > 1]
-        for batch in ctx.progress.track(few, "telling causes apart", len(few)):
-            exact = self._run(batch, [], self.answers)
+    def _separate_kinds(self, few: Sequence[Batch], ctx: Context) -> None:
+        """Measure weights, biases and activations separately, in the worst layers."""
+        order = sorted(range(len(self.layers)), key=lambda i: -self.layers[i].sensitivity.relative)
+        worst = [i for i in order[:SEPARATED] if len(self.layers[i].layer.kinds) > 1]
+        for batch in ctx.progress.track(few, "separating causes", len(few)):
+            exact = self._run(batch, [], self.outputs)
             for i in worst:
                 for kind in self.layers[i].layer.kinds:
-                    answer = self.layers[i].parts.setdefault(kind, Answer())
-                    answer.add(self._run(batch, [(i, kind)], self.answers), exact, self.answers)
+                    error = self.layers[i].by_kind.setdefault(kind, OutputSquaredError())
+                    error.add(self._run(batch, [(i, kind)], self.outputs), exact, self.outputs)
 
-    def _as_it_runs(self, few: Sequence[Batch], made: Measurements) -> None:
+    def _as_it_runs(self, few: Sequence[Batch], made: ModelMeasurements) -> None:
         session = build_session(self.model, SessionConfig(threads=usable_cpus()))
         for batch in few:
-            exact = self._run(batch, [], self.answers)
-            made.running.add(run(session, batch.feeds, self.answers), exact, self.answers)
-            rounded = self._run(batch, self.switched.all_on(), self.answers)
-            made.simulated.add(rounded, exact, self.answers)
+            exact = self._run(batch, [], self.outputs)
+            made.running.add(run(session, batch.feeds, self.outputs), exact, self.outputs)
+            rounded = self._run(batch, self.switched.all_on(), self.outputs)
+            made.simulated.add(rounded, exact, self.outputs)
 
 
-class _Shift:
-    """How much of an error is one number for each channel."""
+class _MeanShift:
+    """Share of an error that is one number for each channel."""
 
     def __init__(self) -> None:
         self.sums: NDArray[np.float64] = np.zeros(())
@@ -263,13 +267,13 @@ class _Shift:
         flat = np.moveaxis(np.atleast_2d(error), channels, -1) if error.ndim > 1 else error[None]
         flat = flat.reshape(-1, flat.shape[-1]).astype(np.float64)
         if self.count and self.sums.shape != flat.shape[1:]:
-            return  # its size varies, so it has no channels
+            return  # its size varies: not channels
         self.sums = self.sums + flat.sum(axis=0)
         self.noise += float(np.square(flat).sum())
         self.count += len(flat)
 
     @property
-    def part(self) -> float:
+    def share(self) -> float:
         if not self.noise:
             return 0.0
         return float(np.square(self.sums).sum() / self.count / self.noise)

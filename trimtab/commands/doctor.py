@@ -107,7 +107,7 @@ def _accuracy(
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
-    from trimtab.passes.diagnosis.why import is_quantized, overflows, why_wrong
+    from trimtab.passes.diagnosis.accuracy import diagnose_accuracy, is_quantized, overflows
 
     from ..report.accuracy import accuracy_lines, overflow_lines
 
@@ -118,7 +118,7 @@ def _accuracy(
     data = Dataset.open(args.data)
     samples = convert(int | None, args.samples, where="--samples") or 64
     if args.accuracy:
-        found = why_wrong(
+        found = diagnose_accuracy(
             model, data, Context(progress=Stderr()), baseline=baseline, samples=samples
         )
         told += accuracy_lines(found)

@@ -10,28 +10,28 @@ from trimtab.core.text import table
 
 if TYPE_CHECKING:
     from trimtab.core.ort.overflow import Overflow
-    from trimtab.passes.diagnosis.causes import Verdict
-    from trimtab.passes.diagnosis.why import WhyWrong
+    from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis
+    from trimtab.passes.diagnosis.causes import LayerDiagnosis
 
 #: Layers in the table.
 LISTED = 12
 
 
-def accuracy_lines(found: WhyWrong) -> list[str]:
+def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     """For the terminal: the layers by harm, then what is wrong with the worst and their mends."""
-    total = sum(v.harm for v in found.verdicts)
+    total = sum(v.sensitivity for v in found.layers)
     told = [
         f"The answer's error in int8 is {found.together**0.5:.2%} of its size "
         f"({_db(found.together)} dB) on {found.samples} samples.",
         "Layers by the error that each alone makes in the answer:",
         "",
-        *table(_HEADER, [_row(v, total) for v in found.verdicts[:LISTED]]),
+        *table(_HEADER, [_row(v, total) for v in found.layers[:LISTED]]),
     ]
-    if len(found.verdicts) > LISTED:
-        told.append(f"and {len(found.verdicts) - LISTED} more; --json names them all")
+    if len(found.layers) > LISTED:
+        told.append(f"and {len(found.layers) - LISTED} more; --json names them all")
     told.append("")
-    for verdict in found.worth_mending[:LISTED]:
-        told += [f"{verdict.name} ({verdict.kind}): {verdict.cause}", f"  mend: {verdict.mend}"]
+    for verdict in found.worth_fixing[:LISTED]:
+        told += [f"{verdict.name} ({verdict.kind}): {verdict.cause}", f"  mend: {verdict.fix}"]
     if found.kernels_differ:
         told += ["", *_kernels(found)]
     for note in found.notes:
@@ -51,8 +51,8 @@ _HEADER = (
 )
 
 
-def _row(verdict: Verdict, total: float) -> list[str]:
-    fit = verdict.fit
+def _row(verdict: LayerDiagnosis, total: float) -> list[str]:
+    fit = verdict.range_fit
     bits = (
         f"{fit.narrow_bits:.1f} narrow"
         if fit.narrow_bits > fit.wide_bits
@@ -61,7 +61,7 @@ def _row(verdict: Verdict, total: float) -> list[str]:
     return [
         verdict.name,
         verdict.op,
-        f"{verdict.harm / total:.1%}" if total else "",
+        f"{verdict.sensitivity / total:.1%}" if total else "",
         _db(verdict.alone),
         _db(verdict.accumulated),
         f"{verdict.clipped:.2%}" if verdict.clipped else "",
@@ -76,7 +76,7 @@ def _db(error: float) -> str:
     return f"{-10 * log10(error):.1f}" if error > 0 else "exact"
 
 
-def _kernels(found: WhyWrong) -> list[str]:
+def _kernels(found: AccuracyDiagnosis) -> list[str]:
     return [
         f"! this machine's kernels make it {found.running**0.5:.2%} where rounding alone makes "
         f"{found.simulated**0.5:.2%}: 16-bit sums saturate (see below), or kernels round otherwise"

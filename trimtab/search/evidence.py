@@ -148,11 +148,11 @@ class _WinnerEvidence:
 
     def _errors(self) -> dict[str, Any] | None:
         """Measure the rounding error of each layer; None for a float model."""
-        from trimtab.passes.diagnosis.why import is_quantized, why_wrong
+        from trimtab.passes.diagnosis.accuracy import diagnose_accuracy, is_quantized
 
         if not is_quantized(self.model):
             return None
-        found = why_wrong(
+        found = diagnose_accuracy(
             self.model, self.held_out, self.ctx, baseline=self._twin(), samples=SAMPLES
         )
         return found.to_json()

@@ -1,6 +1,6 @@
-"""Any ONNX graph as a torch module that can be trained, and back into the same graph.
+"""Conversion of an ONNX graph to a trainable torch module, and of its weights back to the graph.
 
-Every name is imported when it is first used, so this package may be looked at without torch.
+Names are imported when they are first used, so the package itself imports without torch.
 
     module = to_module(model)            # parameters are the graph's initializers, by name
     ...                                  # train it
@@ -17,29 +17,29 @@ from trimtab.core.errors import MissingExtraError
 if TYPE_CHECKING:
     from .module import TorchGraph, to_module
     from .rounding import round_softly
-    from .training import finetune
+    from .training import train_graph
     from .weights import write_back
 
-_HOMES = {
+_MODULES = {
     "TorchGraph": "module",
-    "finetune": "training",
     "round_softly": "rounding",
     "to_module": "module",
+    "train_graph": "training",
     "write_back": "weights",
 }
 
-__all__ = ["TorchGraph", "finetune", "round_softly", "to_module", "write_back"]
+__all__ = ["TorchGraph", "round_softly", "to_module", "train_graph", "write_back"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_load(_HOMES[name]), name)
+    return getattr(_load(_MODULES[name]), name)
 
 
-def _load(home: str) -> Any:
+def _load(module: str) -> Any:
     try:
-        return importlib.import_module(f"{__name__}.{home}")
+        return importlib.import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "torch":
             raise

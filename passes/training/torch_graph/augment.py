@@ -1,8 +1,8 @@
-"""Images mirrored and shifted at random, the same for the same item, view and seed.
+"""Random mirroring and shifting of images, reproducible by item, view and seed.
 
 A view is one way to augment each item: by default every epoch is a new one. With a fixed number of
-views what the teacher says about them can be kept, and the student still sees images in several
-places, always the same ones as its teacher (Beyer et al., "Knowledge distillation: A good teacher
+views the teacher's outputs can be cached, and the student still sees images in several places,
+always the same ones as its teacher (Beyer et al., "Knowledge distillation: A good teacher
 is patient and consistent", 2022).
 """
 
@@ -20,17 +20,17 @@ from torch.nn import functional
 from trimtab.core.data import Rows
 from trimtab.core.model import Model
 
-#: Smaller images hold nothing that a shift leaves as it was.
+#: Size of the smallest image that survives a shift.
 _SMALLEST = 16
-#: The view of items as they are.
-PLAIN = -1
+#: View without augmentation.
+UNAUGMENTED = -1
 
 
-def augmentation_for(model: Model, wanted: str, *, taught: bool) -> str:
-    """What `auto` stands for.
+def resolve_augmentation(model: Model, wanted: str, *, taught: bool) -> str:
+    """Choose the augmentation that `auto` stands for.
 
-    Colour images are mirrored and shifted where a teacher answers for what came out, and shifted
-    only where labels alone say what they show: a mirrored character is no character.
+    Colour images are mirrored and shifted where a teacher sees the result as well, and only shifted
+    where labels are the target: mirrored text would not fit its label.
     """
     if wanted != "auto":
         return wanted
@@ -46,43 +46,43 @@ def augmentation_for(model: Model, wanted: str, *, taught: bool) -> str:
 
 @dataclass
 class Augment:
-    """Mirrors and shifts the images of a batch.
+    """Augmentation of the images of a batch.
 
     Attributes:
-        how: none, mirror, shift or both.
-        seed: of all choices.
-        views: different ways to augment an item; without end where 0.
+        mode: none, mirror, shift or both.
+        seed: random seed.
+        views: augmented versions of an item; 0 for a new one each epoch.
         count: items of the source; 0 where it yields whole batches.
     """
 
-    how: str
+    mode: str
     seed: int
     views: int
     count: int
     _drawn: tuple[int, NDArray[Any]] | None = field(default=None, repr=False)
 
     def view(self, epoch: int) -> int:
-        """The view that an epoch shows."""
-        if self.how == "none":
-            return PLAIN
+        """Return the view of an epoch."""
+        if self.mode == "none":
+            return UNAUGMENTED
         return epoch % self.views if self.views else epoch
 
     def __call__(self, feeds: dict[str, Tensor], view: int, rows: Rows) -> dict[str, Tensor]:
-        """Feeds with every (N, C, H, W) tensor augmented.
+        """Augment every (N, C, H, W) tensor of a batch.
 
         Args:
-            feeds: of one batch.
-            view: which; PLAIN leaves them as they are.
-            rows: positions of the items, or the one of the batch.
+            feeds: feeds of one batch.
+            view: view to show; UNAUGMENTED changes nothing.
+            rows: positions of the items, or of the batch.
         """
-        if view == PLAIN or self.how == "none":
+        if view == UNAUGMENTED or self.mode == "none":
             return feeds
         size = max((len(x) for x in feeds.values() if x.ndim == 4), default=0)
         draws = self._draws(view, rows, size)
         return {n: self._apply(x, draws) if x.ndim == 4 else x for n, x in feeds.items()}
 
     def _draws(self, view: int, rows: Rows, size: int) -> NDArray[Any]:
-        """(3, N) from 0 to 1: whether to mirror, how far down, how far right."""
+        """Draw (3, N) numbers from 0 to 1: for mirroring, shift down and shift right."""
         if not self.count:
             return np.random.default_rng((self.seed, view, int(rows[0]))).random((3, size))
         if self._drawn is None or self._drawn[0] != view:
@@ -91,14 +91,14 @@ class Augment:
         return self._drawn[1][:, rows]
 
     def _apply(self, x: Tensor, draws: NDArray[Any]) -> Tensor:
-        if self.how in {"mirror", "both"}:
+        if self.mode in {"mirror", "both"}:
             chosen = torch.from_numpy(draws[0] < 0.5).view(-1, 1, 1, 1)
             x = torch.where(chosen.to(x.device), x.flip(-1), x)
-        return _shifted(x, draws[1:]) if self.how in {"shift", "both"} else x
+        return _shift_images(x, draws[1:]) if self.mode in {"shift", "both"} else x
 
 
-def _shifted(x: Tensor, draws: NDArray[Any]) -> Tensor:
-    """Each image moved by up to an eighth of its shorter side, zeros coming in."""
+def _shift_images(x: Tensor, draws: NDArray[Any]) -> Tensor:
+    """Shift each image by up to an eighth of its shorter side, padding with zeros."""
     height, width = x.shape[2:]
     reach = max(min(height, width) // 8, 1)
     padded = functional.pad(x, (reach,) * 4)

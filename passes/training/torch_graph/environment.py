@@ -1,4 +1,4 @@
-"""What a training run needs around it: where, how seeded, and what it says."""
+"""Environment of a training run: device, seed, threads, and diagnosis of missing gradients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from trimtab.core.model import Model
 from .module import TorchGraph
 from .roles import FLOATS
 
-#: A run of fewer steps takes one thread: to time some would take as long.
+#: Steps of a run below which timing thread counts would not pay; it takes one thread.
 FEW_STEPS = 200
-#: Operators whose results do not follow their inputs smoothly.
-_BLIND = frozenset(
+#: Operators without a useful gradient.
+_NON_DIFFERENTIABLE = frozenset(
     {
         *("ArgMax", "ArgMin", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"),
         *("Sign", "Floor", "Ceil", "Round", "Not", "And", "Or", "Xor", "Cast", "TopK", "NonZero"),
@@ -30,11 +30,11 @@ _BLIND = frozenset(
 )
 
 
-def device_of(name: str) -> torch.device:
-    """The device of that name; a GPU for auto where torch sees one.
+def select_device(name: str) -> torch.device:
+    """Return the device of that name; for auto a GPU where torch sees one.
 
     Raises:
-        OptionError: a GPU is wanted and there is none.
+        OptionError: a GPU is requested and torch sees none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,29 +44,29 @@ def device_of(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def surroundings(seed: int, device: torch.device, threads: int) -> Iterator[None]:
-    """Seed and threads, and afterwards what they were."""
+def training_environment(seed: int, device: torch.device, threads: int) -> Iterator[None]:
+    """Set seed and threads, and restore both afterwards."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         try:
-            # What is to be chosen by timing starts from one, and short runs stay there.
+            # Where the number is chosen by timing, it starts from one; short runs stay there.
             torch.set_num_threads(threads or 1)
             yield
         finally:
             torch.set_num_threads(before)
 
 
-def short(value: float) -> float | None:
-    """Six digits: more would differ between machines without meaning anything."""
+def six_digits(value: float) -> float | None:
+    """Round to six digits: further ones differ between machines; None for infinity and NaN."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def no_gradient(model: Model) -> ModelError:
-    """No output depends on a weight in a way that could be followed."""
-    found = _blind(model)
+def no_gradient_error(model: Model) -> ModelError:
+    """Return the error for a model no output of which has a gradient."""
+    found = _non_differentiable(model)
     return ModelError(
         f"has no output with a gradient; these let none through: {', '.join(found) or 'its types'}",
         where=model.name,
@@ -75,36 +75,36 @@ def no_gradient(model: Model) -> ModelError:
 
 
 def default_terms(model: Model, data: Dataset, *, features: bool) -> dict[str, float]:
-    """The divergence of classes where labels show that there are classes, else the distance."""
+    """Choose kd where labels show that outputs are classes, else mse."""
     if not len(data):
         raise DataError("has no rows", where=data.spec)
     terms = {"kd" if labels_are_classes(model, data) else "mse": 1.0}
     return terms | ({"features": 1.0} if features else {})
 
 
-def without_gradient(model: Model, module: TorchGraph) -> tuple[list[str], list[str]]:
-    """Weights that got no gradient from a batch, and the operators that let none through."""
+def weights_without_gradient(model: Model, module: TorchGraph) -> tuple[list[str], list[str]]:
+    """Return the weights that got no gradient from a batch, and the operators that block it."""
     names = [
         name
         for name, tensor in module.named_weights("kernel", "vector").items()
         if tensor.requires_grad and (tensor.grad is None or not bool(tensor.grad.any()))
     ]
-    return names, _blind(model)
+    return names, _non_differentiable(model)
 
 
-def _blind(model: Model) -> list[str]:
-    """Operators between floats that have no gradient."""
-    found = [n for n in model.graph if n.op_type in _BLIND]
+def _non_differentiable(model: Model) -> list[str]:
+    """Return the operators between floats that have no gradient."""
+    found = [n for n in model.graph if n.op_type in _NON_DIFFERENTIABLE]
     casts = [n for n in found if n.op_type == "Cast" and n.outputs[0].dtype in FLOATS]
     return [f"{n.op_type} {n.name!r}" for n in found if n not in casts]
 
 
 def fastest_threads(work: Callable[[], object], rounds: int = 3) -> int:
-    """The number of threads that work is fastest with: on a busy machine that may be one.
+    """Return the number of threads with which work is fastest; on a busy machine maybe one.
 
     Args:
-        work: what is timed.
-        rounds: times that each number has its turn; the shortest time counts.
+        work: function to time.
+        rounds: timings of each number, of which the shortest counts.
     """
     most = os.cpu_count() or 1
     counts = sorted({1, max(most // 2, 1), most})

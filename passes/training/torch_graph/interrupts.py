@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that is granted between two steps, when the weights are whole."""
+"""Graceful handling of Ctrl-C: training ends between two steps, when weights are consistent."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 
 class Interrupts:
-    """While entered, the first Ctrl-C sets `asked`, and the second one raises as usual.
+    """Context in which the first Ctrl-C sets `requested`, and the second raises as usual.
 
     Attributes:
-        asked: whether somebody wants the work to end.
+        requested: true after the first Ctrl-C.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.asked = say, False
+        self.say, self.requested = say, False
         self._before: Any = None
 
     def __enter__(self) -> Interrupts:
-        # Signals reach the main thread only; elsewhere nobody can ask.
+        # Signals reach the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            self._before = signal.signal(signal.SIGINT, self._request)
         return self
 
     def __exit__(self, *failure: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def _ask(self, *_: object) -> None:
-        if self.asked:
+    def _request(self, *_: object) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         self.say("ending after this step; again to end at once")

@@ -1,4 +1,4 @@
-"""What a training run says while it goes on: loss, validation, rate, time left."""
+"""Log of a training run: loss, validation, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 from trimtab.core.progress import Progress
 
-#: Between two lines.
+#: Seconds between two lines.
 _SECONDS = 60.0
 
 
-class News:
-    """Lines about the steps since the last one.
+class TrainingLog:
+    """Lines about the steps since the last line.
 
     Args:
-        progress: where they are said.
-        size: items in a step.
+        progress: receiver of the lines.
+        size: batch size.
     """
 
     def __init__(self, progress: Progress, size: int) -> None:
@@ -23,21 +23,23 @@ class News:
         self.start(0)
 
     def start(self, step: int, done: float = 0.0) -> None:
-        """The clock starts at this step, when that share of the training was done."""
+        """Start the clock at a step, when that share of the training was done."""
         self.begin = self.last = time.monotonic()
         self.first, self.done, self.total, self.count = step, done, 0.0, 0
 
     def add(self, loss: float) -> None:
-        """The loss of a step."""
+        """Add the loss of a step."""
         self.total, self.count = self.total + loss, self.count + 1
 
-    def tell(self, step: int, done: float, rate: float) -> None:
-        """Say how it goes, once a minute."""
+    def report_progress(self, step: int, done: float, rate: float) -> None:
+        """Report loss, rate and remaining time, once a minute."""
         if time.monotonic() - self.last >= _SECONDS:
             self.progress.say(f"step {step}: {self._pace(step, done, rate)}")
 
-    def validated(self, step: int, value: float, done: float, rate: float, *, better: bool) -> None:
-        """Say what validation found."""
+    def report_validation(
+        self, step: int, value: float, done: float, rate: float, *, better: bool
+    ) -> None:
+        """Report a validation loss."""
         best = " (best)" if better else ""
         pace = f", {self._pace(step, done, rate)}" if self.count else ""
         self.progress.say(f"step {step}: validation {value:.5g}{best}{pace}")

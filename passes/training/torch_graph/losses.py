@@ -1,4 +1,4 @@
-"""What is minimised: a weighted sum of terms between a student, its teacher and the labels."""
+"""Loss: a weighted sum of terms between a student, its teacher and the labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Pairs = Sequence[tuple[str, str]]
 
 
 class Loss(nn.Module):
-    """The weighted sum; its own parameters are projections between features of unequal width.
+    """Weighted sum of terms; its own parameters project features of unequal width.
 
     Args:
-        terms: weight of each.
-        temperature: of kd.
-        outputs: names of the student's and the teacher's outputs, matched.
-        features: names of their inner tensors, matched.
+        terms: weight of each term.
+        temperature: temperature of kd.
+        outputs: matched names of the student's and the teacher's outputs.
+        features: matched names of their intermediate outputs.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Loss(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term compares with the teacher."""
+        """True where a term compares with the teacher."""
         return bool(self.terms.keys() - {"ce"})
 
     def prepare(self, student: Values, teacher: Values) -> None:
-        """Check shapes once, and make a projection for each feature whose widths differ.
+        """Check shapes, and add a projection for each feature whose widths differ.
 
         Raises:
             ModelError: shapes that cannot be compared.
@@ -59,7 +59,7 @@ class Loss(nn.Module):
             self.projections.append(made.to(student[mine].device))
 
     def forward(self, student: Values, teacher: Values, labels: Array | None) -> Tensor:
-        """The sum, averaged over the rows.
+        """Compute the sum, averaged over the rows.
 
         Raises:
             DataError: labels are missing or out of range.
@@ -82,7 +82,7 @@ class Loss(nn.Module):
 
     def _compare(self, term: str, mine: Tensor, theirs: Tensor) -> Tensor:
         if term == "kd":
-            return divergence(mine, theirs, self.temperature)
+            return kl_divergence(mine, theirs, self.temperature)
         if term == "cosine":
             return 1 - functional.cosine_similarity(mine, theirs, dim=-1).mean()
         return relative_square(mine, theirs)
@@ -95,10 +95,11 @@ class Loss(nn.Module):
         return torch.stack(parts).mean()
 
 
-def divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(t / T) || softmax(s / T)), mean over rows (Hinton et al., 2015, section 2).
+def kl_divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """Compute T^2 KL(softmax(t / T) || softmax(s / T)), mean over rows.
 
-    The square keeps the size of its gradient what it is beside a cross-entropy.
+    Hinton et al., 2015, section 2. The square keeps its gradient as large as that of a
+    cross-entropy.
     """
     logs = functional.log_softmax(mine / temperature, -1).flatten(0, -2)
     wanted = functional.log_softmax(theirs / temperature, -1).flatten(0, -2)
@@ -107,7 +108,7 @@ def divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
 
 
 def relative_square(mine: Tensor, theirs: Tensor) -> Tensor:
-    """|s - t|^2 / |t|^2: the same size for every tensor, so that terms can be weighed."""
+    """Compute |s - t|^2 / |t|^2, comparable between tensors so that terms can be weighed."""
     return (mine - theirs).square().mean() / theirs.square().mean().clamp_min(1e-12)
 
 
@@ -133,7 +134,10 @@ def _cross_entropy(logits: Tensor, labels: Array | None) -> Tensor:
 
 
 def _projection(name: str, mine: Tensor, theirs: Tensor) -> nn.Module:
-    """Nothing for equal shapes, else a learned map of channels (Romero et al., FitNets, 2015)."""
+    """Return the identity for equal shapes, else a learned map of channels.
+
+    Romero et al., "FitNets", 2015.
+    """
     if mine.shape == theirs.shape:
         return nn.Identity()
     axis = 1 if mine.ndim == 4 else mine.ndim - 1

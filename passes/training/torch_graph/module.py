@@ -1,4 +1,4 @@
-"""The torch module of a graph."""
+"""Torch module of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from torch import Tensor, nn
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
 
+from .operators import Mode
 from .ops_quantize import spread
 from .ops_values import to_tensor
-from .plan import NOTHING, Plan, Step, make_plan
-from .roles import Weight, find_roles
-from .table import Mode
+from .plan import NOTHING, ExecutionPlan, ExecutionStep, make_plan
+from .roles import TrainableWeight, find_trainable_weights
 
 
-def to_module(model: Model, taps: Sequence[str] = ()) -> TorchGraph:
-    """The graph as a module whose parameters are its float initializers, in evaluation mode.
+def to_module(model: Model, intermediate: Sequence[str] = ()) -> TorchGraph:
+    """Build a module whose parameters are the float initializers of a graph, in evaluation mode.
 
     Args:
-        model: stays as it is; the module has weights of its own.
-        taps: inner tensors that `run` returns beside the outputs.
+        model: model to convert; unchanged, the module has weights of its own.
+        intermediate: names of intermediate outputs that `run` returns beside the outputs.
 
     Raises:
-        ModelError: operators that cannot be trained, all of them named.
-        OptionError: a tap that does not exist.
+        ModelError: unsupported operators, all of them named.
+        OptionError: an unknown intermediate output.
     """
-    return TorchGraph(model, taps).eval()
+    return TorchGraph(model, intermediate).eval()
 
 
 class TorchGraph(nn.Module):
-    """An ONNX graph that torch computes and differentiates.
+    """ONNX graph that torch computes and differentiates.
 
     Attributes:
-        weights: what is trained or measured, by the name of its initializer.
-        mode: what BatchNormalization and Dropout do in training.
+        weights: trained weights and statistics, by the name of their initializer.
+        mode: mode of BatchNormalization and Dropout.
         inputs: names of the inputs, in order.
         outputs: names of the outputs, in order.
     """
 
-    def __init__(self, model: Model, taps: Sequence[str] = ()) -> None:
+    def __init__(self, model: Model, intermediate: Sequence[str] = ()) -> None:
         super().__init__()
-        self.weights: dict[str, Weight] = find_roles(model.graph)
+        self.weights: dict[str, TrainableWeight] = find_trainable_weights(model.graph)
         self.mode = Mode()
-        self._plan: Plan = make_plan(model, self.weights, self.mode, taps)
+        self._plan: ExecutionPlan = make_plan(model, self.weights, self.mode, intermediate)
         self.inputs = tuple(self._plan.feeds)
         self.outputs = tuple(spec.name for spec in model.outputs)
         for name, tensor in _initial(model, self.weights).items():
@@ -58,16 +58,16 @@ class TorchGraph(nn.Module):
             self.register_buffer(f"constant:{slot}", tensor, persistent=False)
 
     def weight(self, name: str) -> Tensor:
-        """The parameter, or the statistic, of an initializer."""
+        """Return the parameter or statistic of an initializer."""
         found: Tensor = getattr(self, _escaped(name))
         return found
 
     def key(self, name: str) -> str:
-        """The parameter's name in torch, as `torch.func.functional_call` wants it."""
+        """Return the parameter's name in torch, as `torch.func.functional_call` takes it."""
         return _escaped(name)
 
     def named_weights(self, *roles: str) -> dict[str, Tensor]:
-        """Parameters and statistics by initializer, all or those of some roles."""
+        """Return parameters and statistics by initializer, all or those of some roles."""
         return {
             name: self.weight(name)
             for name, weight in self.weights.items()
@@ -75,24 +75,24 @@ class TorchGraph(nn.Module):
         }
 
     def train(self, mode: bool = True) -> TorchGraph:  # noqa: FBT001, FBT002 - as torch has it
-        """Training or evaluation."""
+        """Set training or evaluation mode."""
         self.mode.training = mode
         super().train(mode)
         return self
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """The outputs, one as it is and several as a tuple.
+        """Compute the outputs: a tensor, or a tuple of several.
 
         Args:
-            inputs: in the graph's order.
-            named: or by name.
+            inputs: inputs in the graph's order.
+            named: inputs by name.
         """
         made = self.run(dict(zip(self.inputs, inputs, strict=False)) | named)
         outputs = tuple(made[name] for name in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs and taps by name.
+        """Outputs and intermediate by name.
 
         Raises:
             DataError: an input is missing.
@@ -101,12 +101,12 @@ class TorchGraph(nn.Module):
         values = self._filled(feeds)
         device = self._device(feeds)
         for step in self._plan.steps:
-            _take(step, values, device)
+            _execute(step, values, device)
         results = {}
         for name, slot, dtype in self._plan.results:
             value: Any = values[slot]
             if dtype is not None and value.is_floating_point() and not dtype.is_floating_point:
-                value = value.to(dtype)  # a quantized output, which is kept as floats inside
+                value = value.to(dtype)  # a quantized output, kept as floats inside
             results[name] = value
         return results
 
@@ -130,12 +130,12 @@ class TorchGraph(nn.Module):
         return values
 
 
-def _take(step: Step, values: list[Any], device: torch.device) -> None:
-    given = [values[slot] for slot in step.inputs]
+def _execute(step: ExecutionStep, values: list[Any], device: torch.device) -> None:
+    inputs = [values[slot] for slot in step.inputs]
     for index, to_cpu in step.moves:
-        given[index] = given[index].detach().cpu() if to_cpu else given[index].to(device)
+        inputs[index] = inputs[index].detach().cpu() if to_cpu else inputs[index].to(device)
     try:
-        made = step.run(*given)
+        made = step.run(*inputs)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise RunError(
             f"cannot be computed in torch: {str(error).splitlines()[0][:200]}",
@@ -153,23 +153,23 @@ def _take(step: Step, values: list[Any], device: torch.device) -> None:
         values[slot] = None
 
 
-def _initial(model: Model, weights: Mapping[str, Weight]) -> dict[str, Tensor]:
-    """The values that the module starts from, integers as the floats that they stand for."""
+def _initial(model: Model, weights: Mapping[str, TrainableWeight]) -> dict[str, Tensor]:
+    """Return the initial values of weights; integers are dequantized."""
     initializers = model.graph.initializers
     made = {}
     for name, weight in weights.items():
         tensor = initializers[name].const_value
         assert tensor is not None
         value = to_tensor(tensor)
-        if weight.stored is not None:
-            stored = weight.stored
-            scale = _constant(model, stored.scale)
+        if weight.qparams is not None:
+            qparams = weight.qparams
+            scale = _constant(model, qparams.scale)
             value = value.to(scale.dtype)
-            if stored.zero is not None:
+            if qparams.zero is not None:
                 value = value - spread(
-                    _constant(model, stored.zero), value, stored.axis, stored.block
+                    _constant(model, qparams.zero), value, qparams.axis, qparams.block
                 )
-            value = value * spread(scale, value, stored.axis, stored.block)
+            value = value * spread(scale, value, qparams.axis, qparams.block)
         made[name] = value
     return made
 
@@ -181,5 +181,5 @@ def _constant(model: Model, name: str) -> Tensor:
 
 
 def _escaped(name: str) -> str:
-    """A name that torch takes for an attribute, and that no attribute has."""
+    """Escape a name so that torch accepts it and no attribute of the module has it."""
     return "weight:" + name.replace("%", "%25").replace(".", "%2E")

@@ -1,4 +1,4 @@
-"""Functions of one element, and softmax."""
+"""Elementwise functions of one operand, and softmax."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .table import Run, Site, op
+from .operators import NodeSpec, Run, op
 
 _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
@@ -37,75 +37,75 @@ _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @op(*_PLAIN)
-def plain(site: Site) -> Run:
-    """No attributes at all."""
-    return _PLAIN[site.op]
+def plain(spec: NodeSpec) -> Run:
+    """Apply a function without attributes."""
+    return _PLAIN[spec.op]
 
 
 @op("LeakyRelu")
-def leaky_relu(site: Site) -> Run:
-    """Times alpha below zero."""
-    alpha = site.get("alpha", 0.01)
+def leaky_relu(spec: NodeSpec) -> Run:
+    """Multiply by alpha below zero."""
+    alpha = spec.get("alpha", 0.01)
     return lambda x: functional.leaky_relu(x, alpha)
 
 
 @op("PRelu")
-def prelu(site: Site) -> Run:  # noqa: ARG001
-    """A slope that broadcasts to x in NumPy's way, where torch's own wants one a channel."""
+def prelu(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Multiply by a slope below zero, which broadcasts as in NumPy, unlike torch's own."""
     return lambda x, slope: torch.where(x < 0, x * slope, x)
 
 
 @op("ThresholdedRelu")
-def thresholded_relu(site: Site) -> Run:
-    """As it is above alpha, else 0."""
-    alpha = site.get("alpha", 1.0)
+def thresholded_relu(spec: NodeSpec) -> Run:
+    """Set values up to alpha to 0."""
+    alpha = spec.get("alpha", 1.0)
     return lambda x: torch.where(x > alpha, x, torch.zeros_like(x))
 
 
 @op("Elu")
-def elu(site: Site) -> Run:
-    """Below zero alpha (exp x - 1)."""
-    alpha = site.get("alpha", 1.0)
+def elu(spec: NodeSpec) -> Run:
+    """Compute alpha (exp x - 1) below zero."""
+    alpha = spec.get("alpha", 1.0)
     return lambda x: functional.elu(x, alpha)
 
 
 @op("Celu")
-def celu(site: Site) -> Run:
-    """Below zero alpha (exp(x / alpha) - 1)."""
-    alpha = site.get("alpha", 1.0)
+def celu(spec: NodeSpec) -> Run:
+    """Compute alpha (exp(x / alpha) - 1) below zero."""
+    alpha = spec.get("alpha", 1.0)
     return lambda x: functional.celu(x, alpha)
 
 
 @op("Selu")
-def selu(site: Site) -> Run:
-    """An Elu times gamma."""
-    alpha = site.get("alpha", 1.6732632423543772)
-    gamma = site.get("gamma", 1.0507009873554805)
+def selu(spec: NodeSpec) -> Run:
+    """Multiply an Elu by gamma."""
+    alpha = spec.get("alpha", 1.6732632423543772)
+    gamma = spec.get("gamma", 1.0507009873554805)
     return lambda x: gamma * functional.elu(x, alpha)
 
 
 @op("HardSigmoid")
-def hard_sigmoid(site: Site) -> Run:
-    """The line alpha x + beta, cut to 0 and 1."""
-    alpha, beta = site.get("alpha", 0.2), site.get("beta", 0.5)
+def hard_sigmoid(spec: NodeSpec) -> Run:
+    """Clip alpha x + beta to 0 and 1."""
+    alpha, beta = spec.get("alpha", 0.2), spec.get("beta", 0.5)
     return lambda x: torch.clamp(alpha * x + beta, 0, 1)
 
 
 @op("Gelu", "com.microsoft::Gelu")
-def gelu(site: Site) -> Run:
-    """Hendrycks and Gimpel, 2016; exact, or by tanh."""
-    how = site.get("approximate", "none")
-    return lambda x: functional.gelu(x, approximate=how)
+def gelu(spec: NodeSpec) -> Run:
+    """Compute Gelu, exactly or by tanh (Hendrycks and Gimpel, 2016)."""
+    approximate = spec.get("approximate", "none")
+    return lambda x: functional.gelu(x, approximate=approximate)
 
 
 @op("Clip")
-def clip(site: Site) -> Run:
-    """Limits are attributes before opset 11; a limit that is left out is none."""
-    low, high = site.get("min"), site.get("max")
-    if site.version < 11:
+def clip(spec: NodeSpec) -> Run:
+    """Clip to limits, which are attributes before opset 11 and inputs since; both are optional."""
+    low, high = spec.get("min"), spec.get("max")
+    if spec.version < 11:
         return lambda x: x if low is None and high is None else torch.clamp(x, low, high)
-    fixed = [site.constants.get(i) for i in (1, 2)]
-    if all(f is not None or not site.has(i) for i, f in enumerate(fixed, 1)):
+    fixed = [spec.constants.get(i) for i in (1, 2)]
+    if all(f is not None or not spec.has(i) for i, f in enumerate(fixed, 1)):
         # As Python numbers, for which torch has the faster kernel.
         low, high = (None if f is None else f.item() for f in fixed)
         return lambda x, *_: x if low is None and high is None else torch.clamp(x, low, high)
@@ -117,12 +117,12 @@ def clip(site: Site) -> Run:
 
 
 @op("Softmax", "LogSoftmax")
-def softmax(site: Site) -> Run:
-    """Along an axis from opset 13 on; over all axes from `axis` on before."""
+def softmax(spec: NodeSpec) -> Run:
+    """Normalise along an axis since opset 13; over all axes from `axis` on before."""
     functions = {"Softmax": functional.softmax, "LogSoftmax": functional.log_softmax}
-    function = functions[site.op]
-    axis = site.get("axis", -1 if site.version >= 13 else 1)
-    if site.version >= 13:
+    function = functions[spec.op]
+    axis = spec.get("axis", -1 if spec.version >= 13 else 1)
+    if spec.version >= 13:
         return lambda x: function(x, dim=axis)
 
     def run(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Functions of two or more operands that broadcast, and comparisons."""
+"""Broadcasting functions of two or more operands, comparisons, and indexing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .table import Run, Site, op
+from .operators import NodeSpec, Run, op
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """Integers are cut towards zero, as in C."""
+    """Divide; integers are truncated towards zero, as in C."""
     if a.is_floating_point():
         return a / b
     return torch.div(a, b, rounding_mode="trunc")
 
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
-    """The result has the type of the base."""
+    """Raise to a power, in the type of the base."""
     return torch.pow(a, b).to(a.dtype)
 
 
-_TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "Sub": torch.sub,
     "Mul": torch.mul,
@@ -40,23 +40,23 @@ _TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@op(*_TWO)
-def two(site: Site) -> Run:
-    """No attributes since opset 7."""
-    return _TWO[site.op]
+@op(*_BINARY)
+def binary(spec: NodeSpec) -> Run:
+    """Apply a function of two operands; these have no attributes since opset 7."""
+    return _BINARY[spec.op]
 
 
 @op("Mod")
-def mod(site: Site) -> Run:
-    """With the sign of the divisor, or of the dividend where `fmod` is set."""
-    return torch.fmod if site.get("fmod", 0) else torch.remainder
+def mod(spec: NodeSpec) -> Run:
+    """Return the remainder with the sign of the divisor, or of the dividend for `fmod`."""
+    return torch.fmod if spec.get("fmod", 0) else torch.remainder
 
 
 @op("Min", "Max", "Sum", "Mean")
-def many(site: Site) -> Run:
-    """Any number of operands."""
-    join = {"Min": torch.minimum, "Max": torch.maximum}.get(site.op, torch.add)
-    mean = site.op == "Mean"
+def variadic(spec: NodeSpec) -> Run:
+    """Reduce any number of operands."""
+    join = {"Min": torch.minimum, "Max": torch.maximum}.get(spec.op, torch.add)
+    mean = spec.op == "Mean"
 
     def run(*x: Tensor) -> Tensor:
         made = functools.reduce(join, x)
@@ -66,15 +66,15 @@ def many(site: Site) -> Run:
 
 
 @op("Where")
-def where(site: Site) -> Run:  # noqa: ARG001
-    """The second where the first is true, else the third."""
+def where(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Select the second operand where the first is true, else the third."""
     return lambda c, a, b: torch.where(c.bool(), a, b)
 
 
 @op("Gather")
-def gather(site: Site) -> Run:
-    """Rows by index; negative ones count from the end."""
-    axis = site.get("axis", 0)
+def gather(spec: NodeSpec) -> Run:
+    """Select slices by index; negative ones count from the end."""
+    axis = spec.get("axis", 0)
 
     def run(x: Tensor, index: Tensor) -> Tensor:
         size = x.shape[axis]
@@ -90,30 +90,30 @@ def gather(site: Site) -> Run:
 
 
 @op("GatherElements")
-def gather_elements(site: Site) -> Run:
-    """One element of an axis for each place of the index."""
-    axis = site.get("axis", 0)
+def gather_elements(spec: NodeSpec) -> Run:
+    """Select one element along an axis for each element of the index."""
+    axis = spec.get("axis", 0)
 
     def run(x: Tensor, index: Tensor) -> Tensor:
         index = torch.where(index < 0, index + x.shape[axis], index).long()
-        # ONNX lets the other axes of the index be shorter, and so does torch.
+        # The other axes of the index may be shorter, in ONNX as in torch.
         return torch.gather(x, axis, index)
 
     return run
 
 
 @op("GatherND")
-def gather_nd(site: Site) -> Run:
-    """Slices by tuples of indices, which are the last axis of the index."""
-    if site.get("batch_dims", 0):
-        raise site.refuse("batch_dims above 0")
+def gather_nd(spec: NodeSpec) -> Run:
+    """Select slices by tuples of indices, along the last axis of the index."""
+    if spec.get("batch_dims", 0):
+        raise spec.refuse("batch_dims above 0")
     return lambda x, index: x[tuple(index.long().unbind(-1))]
 
 
 @op("CumSum", host=(1,))
-def cumsum(site: Site) -> Run:
-    """Running sums along an axis."""
-    exclusive, reverse = site.get("exclusive", 0), site.get("reverse", 0)
+def cumsum(spec: NodeSpec) -> Run:
+    """Sum cumulatively along an axis."""
+    exclusive, reverse = spec.get("exclusive", 0), spec.get("reverse", 0)
 
     def run(x: Tensor, axis: Tensor) -> Tensor:
         dim = int(axis.item())
@@ -126,17 +126,17 @@ def cumsum(site: Site) -> Run:
 
 
 @op("Trilu", host=(1,))
-def trilu(site: Site) -> Run:
-    """The upper or the lower triangle of the last two axes."""
-    cut = torch.triu if site.get("upper", 1) else torch.tril
+def trilu(spec: NodeSpec) -> Run:
+    """Keep the upper or lower triangle of the last two axes."""
+    cut = torch.triu if spec.get("upper", 1) else torch.tril
     return lambda x, k=None: cut(x, int(k.item()) if k is not None else 0)
 
 
 @op("ArgMax", "ArgMin")
-def arg(site: Site) -> Run:
-    """Position of the largest or smallest; no gradient comes back through it."""
-    pick = torch.argmax if site.op == "ArgMax" else torch.argmin
-    axis, keep = site.get("axis", 0), bool(site.get("keepdims", 1))
-    if site.get("select_last_index", 0):
-        raise site.refuse("select_last_index")
+def arg_extreme(spec: NodeSpec) -> Run:
+    """Return the position of the largest or smallest element, without a gradient."""
+    pick = torch.argmax if spec.op == "ArgMax" else torch.argmin
+    axis, keep = spec.get("axis", 0), bool(spec.get("keepdims", 1))
+    if spec.get("select_last_index", 0):
+        raise spec.refuse("select_last_index")
     return lambda x: pick(x, dim=axis, keepdim=keep)

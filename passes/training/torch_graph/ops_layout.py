@@ -1,4 +1,4 @@
-"""What moves elements and computes nothing."""
+"""Operators that move elements: reshapes, slices, pads and the like."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .table import Run, Site, integers, op
+from .operators import NodeSpec, Run, integers, op
 
 
 @op("Reshape", host=(1,))
-def reshape(site: Site) -> Run:
-    """A size of 0 is that of the input, unless `allowzero`."""
-    literal = site.get("allowzero", 0)
+def reshape(spec: NodeSpec) -> Run:
+    """Reshape; a size of 0 is that of the input, unless `allowzero`."""
+    literal = spec.get("allowzero", 0)
 
     def run(x: Tensor, shape: Tensor) -> Tensor:
         sizes = integers(shape)
@@ -26,9 +26,9 @@ def reshape(site: Site) -> Run:
 
 
 @op("Flatten")
-def flatten(site: Site) -> Run:
-    """Two axes: those before `axis`, and the others."""
-    axis = site.get("axis", 1)
+def flatten(spec: NodeSpec) -> Run:
+    """Flatten to two axes: those before `axis`, and the others."""
+    axis = spec.get("axis", 1)
 
     def run(x: Tensor) -> Tensor:
         cut = axis if axis >= 0 else axis + x.ndim
@@ -38,34 +38,34 @@ def flatten(site: Site) -> Run:
 
 
 @op("Transpose")
-def transpose(site: Site) -> Run:
-    """Axes in another order; reversed where none is given."""
-    perm = site.get("perm")
+def transpose(spec: NodeSpec) -> Run:
+    """Permute axes; reverse them where no order is given."""
+    perm = spec.get("perm")
     return lambda x: x.permute(perm if perm is not None else tuple(reversed(range(x.ndim))))
 
 
-def _axes(site: Site, given: Tensor | None) -> list[int]:
-    """Axes as an attribute before opset 13, as an input since."""
-    return integers(given) if given is not None else list(site.get("axes") or ())
+def _axes(spec: NodeSpec, axes: Tensor | None) -> list[int]:
+    """Return axes, which are an attribute before opset 13 and an input since."""
+    return integers(axes) if axes is not None else list(spec.get("axes") or ())
 
 
 @op("Squeeze", host=(1,))
-def squeeze(site: Site) -> Run:
-    """Without these axes of size 1; without all such where none are given."""
+def squeeze(spec: NodeSpec) -> Run:
+    """Remove axes of size 1, all of them where none are given."""
 
-    def run(x: Tensor, given: Tensor | None = None) -> Tensor:
-        axes = _axes(site, given)
+    def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        axes = _axes(spec, chosen)
         return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
     return run
 
 
 @op("Unsqueeze", host=(1,))
-def unsqueeze(site: Site) -> Run:
-    """With axes of size 1 at these places of the result."""
+def unsqueeze(spec: NodeSpec) -> Run:
+    """Insert axes of size 1 at these positions of the result."""
 
-    def run(x: Tensor, given: Tensor | None = None) -> Tensor:
-        axes = _axes(site, given)
+    def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        axes = _axes(spec, chosen)
         rank = x.ndim + len(axes)
         for axis in sorted(a % rank for a in axes):
             x = x.unsqueeze(axis)
@@ -75,19 +75,19 @@ def unsqueeze(site: Site) -> Run:
 
 
 @op("Concat")
-def concat(site: Site) -> Run:
-    """Along an axis."""
-    axis = site.get("axis", 1)
+def concat(spec: NodeSpec) -> Run:
+    """Concatenate along an axis."""
+    axis = spec.get("axis", 1)
     return lambda *x: torch.cat(x, axis)
 
 
 @op("Split", host=(1,))
-def split(site: Site) -> Run:
-    """Parts of the given sizes, else as even as they get, the last one smaller."""
-    axis, parts = site.get("axis", 0), len(site.used)
+def split(spec: NodeSpec) -> Run:
+    """Split into parts of the given sizes, else evenly with a smaller last one."""
+    axis, parts = spec.get("axis", 0), len(spec.used)
 
-    def run(x: Tensor, given: Tensor | None = None) -> tuple[Tensor, ...]:
-        sizes = integers(given) if given is not None else site.get("split")
+    def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        sizes = integers(lengths) if lengths is not None else spec.get("split")
         if sizes:
             return torch.split(x, list(sizes), axis)
         each = -(-x.shape[axis] // parts)
@@ -98,18 +98,18 @@ def split(site: Site) -> Run:
 
 
 @op("Slice", host=(1, 2, 3, 4))
-def slice_(site: Site) -> Run:
-    """Python's slices; starts and ends are attributes before opset 10."""
+def slice_(spec: NodeSpec) -> Run:
+    """Slice as Python does; starts and ends are attributes before opset 10."""
 
-    def run(x: Tensor, *given: Tensor | None) -> Tensor:
-        if given:
+    def run(x: Tensor, *inputs: Tensor | None) -> Tensor:
+        if inputs:
             starts, ends, axes, steps = (
-                integers(given[i]) if i < len(given) and given[i] is not None else []
+                integers(inputs[i]) if i < len(inputs) and inputs[i] is not None else []
                 for i in range(4)
             )
         else:
             starts, ends, axes, steps = (
-                list(site.get(k) or ()) for k in ("starts", "ends", "axes", "steps")
+                list(spec.get(k) or ()) for k in ("starts", "ends", "axes", "steps")
             )
         axes = axes or list(range(len(starts)))
         steps = steps or [1] * len(starts)
@@ -126,8 +126,8 @@ _ENDLESS = (2**31 - 1, 2**63 - 1)
 def _slice(x: Tensor, begin: int, end: int, axis: int, step: int) -> Tensor:
     size = x.shape[axis]
     if step < 0:
-        # torch has no negative steps. Unlike Python's, a start before the first element is the
-        # first, and the largest integers mean down to the first, as onnxruntime reads them.
+        # torch has no negative steps. As in onnxruntime, and unlike Python, a start before the
+        # first element is the first, and the largest integers mean down to the first.
         begin = min(max(begin + size if begin < 0 else begin, 0), size - 1)
         end = -1 if end in _ENDLESS else max(end + size if end < 0 else end, -1)
         places = list(range(begin, end, step))
@@ -142,8 +142,8 @@ def _slice(x: Tensor, begin: int, end: int, axis: int, step: int) -> Tensor:
 
 
 @op("Expand", host=(1,))
-def expand(site: Site) -> Run:  # noqa: ARG001
-    """Broadcast to a shape, either way round."""
+def expand(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Broadcast in both directions."""
 
     def run(x: Tensor, shape: Tensor) -> Tensor:
         sizes = integers(shape)
@@ -156,8 +156,8 @@ def expand(site: Site) -> Run:  # noqa: ARG001
 
 
 @op("Tile", host=(1,))
-def tile(site: Site) -> Run:  # noqa: ARG001
-    """Repeats along each axis."""
+def tile(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Repeat along each axis."""
     return lambda x, repeats: x.repeat(integers(repeats))
 
 
@@ -165,11 +165,11 @@ _MODES = {"constant", "reflect", "edge", "wrap"}
 
 
 @op("Pad", host=(1, 2, 3))
-def pad(site: Site) -> Run:
-    """Pads are attributes before opset 11; axes come with opset 18."""
-    mode = site.get("mode", "constant")
+def pad(spec: NodeSpec) -> Run:
+    """Pad; pads are attributes before opset 11, axes exist since opset 18."""
+    mode = spec.get("mode", "constant")
     if mode not in _MODES:
-        raise site.refuse(f"mode {mode!r}")
+        raise spec.refuse(f"mode {mode!r}")
 
     def run(
         x: Tensor,
@@ -177,9 +177,9 @@ def pad(site: Site) -> Run:
         value: Tensor | None = None,
         chosen: Tensor | None = None,
     ) -> Tensor:
-        sides = integers(pads) if pads is not None else list(site.get("pads"))
+        sides = integers(pads) if pads is not None else list(spec.get("pads"))
         axes = integers(chosen) if chosen is not None else list(range(x.ndim))
-        fill = value.item() if value is not None else site.get("value", 0.0)
+        fill = value.item() if value is not None else spec.get("value", 0.0)
         half = len(sides) // 2
         pairs = [(0, 0)] * x.ndim
         for i, axis in enumerate(axes):
@@ -187,7 +187,7 @@ def pad(site: Site) -> Run:
         if mode != "constant":
             return _mirror(x, pairs, mode)
         flat = [side for pair in reversed(pairs) for side in pair]
-        while flat and not (flat[-1] or flat[-2]):  # torch copies for untouched axes as well
+        while flat and not (flat[-1] or flat[-2]):  # torch copies even for axes without padding
             flat = flat[:-2]
         return functional.pad(x, flat, value=fill) if flat else x
 
@@ -195,7 +195,7 @@ def pad(site: Site) -> Run:
 
 
 def _mirror(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
-    """Axis by axis through indices: torch's own modes hold for some ranks only."""
+    """Pad axis by axis by indices: torch's own modes support some ranks only."""
     for axis, (before, after) in enumerate(pairs):
         if not (before or after):
             continue
@@ -214,9 +214,9 @@ def _mirror(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
 
 
 @op("DepthToSpace")
-def depth_to_space(site: Site) -> Run:
-    """Channels to blocks of pixels, in the order DCR or CRD."""
-    b, crd = site.get("blocksize"), site.get("mode", "DCR") == "CRD"
+def depth_to_space(spec: NodeSpec) -> Run:
+    """Move channels to blocks of pixels, in the order DCR or CRD."""
+    b, crd = spec.get("blocksize"), spec.get("mode", "DCR") == "CRD"
 
     def run(x: Tensor) -> Tensor:
         if crd:
@@ -229,9 +229,9 @@ def depth_to_space(site: Site) -> Run:
 
 
 @op("SpaceToDepth")
-def space_to_depth(site: Site) -> Run:
-    """Blocks of pixels to channels."""
-    b = site.get("blocksize")
+def space_to_depth(spec: NodeSpec) -> Run:
+    """Move blocks of pixels to channels."""
+    b = spec.get("blocksize")
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape

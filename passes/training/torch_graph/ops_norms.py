@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .table import Run, Site, op
+from .operators import NodeSpec, Run, op
 
 
 @op("BatchNormalization")
-def batch_normalization(site: Site) -> Run:
-    """By stored statistics, or while it trains by those of the batch, which then move the stored.
+def batch_normalization(spec: NodeSpec) -> Run:
+    """Normalise by stored statistics, or in training by those of the batch, which update them.
 
     Ioffe and Szegedy, "Batch Normalization", 2015.
     """
-    epsilon, mode = site.get("epsilon", 1e-5), site.mode
-    if site.get("training_mode", 0) or any(site.used[1:]) or not site.get("spatial", 1):
-        raise site.refuse("the graph computes its statistics itself")
+    epsilon, mode = spec.get("epsilon", 1e-5), spec.mode
+    if spec.get("training_mode", 0) or any(spec.used[1:]) or not spec.get("spatial", 1):
+        raise spec.refuse("the graph computes its statistics itself")
 
     def run(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         if mode.observe is not None:
@@ -29,12 +29,12 @@ def batch_normalization(site: Site) -> Run:
 
 
 @op("InstanceNormalization")
-def instance_normalization(site: Site) -> Run:
-    """Each channel of each item by itself."""
-    epsilon = site.get("epsilon", 1e-5)
+def instance_normalization(spec: NodeSpec) -> Run:
+    """Normalise each channel of each item."""
+    epsilon = spec.get("epsilon", 1e-5)
 
     def run(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        # torch refuses one element a channel, and takes the variance of it for an error.
+        # torch's own refuses one element a channel.
         axes = tuple(range(2, x.ndim))
         var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
         shape = (1, -1, *(1,) * len(axes))
@@ -44,11 +44,11 @@ def instance_normalization(site: Site) -> Run:
 
 
 @op("LayerNormalization")
-def layer_normalization(site: Site) -> Run:
-    """Over the axes from `axis` on (Ba et al., "Layer Normalization", 2016)."""
-    axis, epsilon = site.get("axis", -1), site.get("epsilon", 1e-5)
-    if any(site.used[1:]):
-        raise site.refuse("its mean or deviation is used")
+def layer_normalization(spec: NodeSpec) -> Run:
+    """Normalise over the axes from `axis` on (Ba et al., "Layer Normalization", 2016)."""
+    axis, epsilon = spec.get("axis", -1), spec.get("epsilon", 1e-5)
+    if any(spec.used[1:]):
+        raise spec.refuse("its mean or deviation is used")
 
     def run(x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
         shape = x.shape[axis:]
@@ -61,9 +61,9 @@ def layer_normalization(site: Site) -> Run:
 
 
 @op("RMSNormalization")
-def rms_normalization(site: Site) -> Run:
-    """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019."""
-    axis, epsilon = site.get("axis", -1), site.get("epsilon", 1e-5)
+def rms_normalization(spec: NodeSpec) -> Run:
+    """Divide by the root mean square (Zhang and Sennrich, 2019)."""
+    axis, epsilon = spec.get("axis", -1), spec.get("epsilon", 1e-5)
 
     def run(x: Tensor, scale: Tensor) -> Tensor:
         axes = tuple(range(axis % x.ndim, x.ndim))
@@ -75,12 +75,15 @@ def rms_normalization(site: Site) -> Run:
 
 
 @op("GroupNormalization")
-def group_normalization(site: Site) -> Run:
-    """Wu and He, "Group Normalization", 2018; opset 18 has a scale a group, 21 one a channel."""
-    groups, epsilon = site.get("num_groups"), site.get("epsilon", 1e-5)
+def group_normalization(spec: NodeSpec) -> Run:
+    """Normalise groups of channels (Wu and He, "Group Normalization", 2018).
+
+    Opset 18 has a scale for each group, opset 21 for each channel.
+    """
+    groups, epsilon = spec.get("num_groups"), spec.get("epsilon", 1e-5)
 
     def run(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        if site.version < 21:
+        if spec.version < 21:
             each = x.shape[1] // groups
             scale, shift = scale.repeat_interleave(each), shift.repeat_interleave(each)
         return functional.group_norm(x, groups, scale, shift, epsilon)
@@ -89,10 +92,13 @@ def group_normalization(site: Site) -> Run:
 
 
 @op("LRN")
-def lrn(site: Site) -> Run:
-    """Krizhevsky et al., 2012; an even size looks one channel further up, unlike torch's own."""
-    size, alpha = site.get("size"), site.get("alpha", 1e-4)
-    beta, bias = site.get("beta", 0.75), site.get("bias", 1.0)
+def lrn(spec: NodeSpec) -> Run:
+    """Normalise across channels (Krizhevsky et al., 2012).
+
+    An even size reaches one channel further up, unlike torch's own.
+    """
+    size, alpha = spec.get("size"), spec.get("alpha", 1e-4)
+    beta, bias = spec.get("beta", 0.75), spec.get("bias", 1.0)
     before = (size - 1) // 2
 
     def run(x: Tensor) -> Tensor:
@@ -104,9 +110,9 @@ def lrn(site: Site) -> Run:
 
 
 @op("LpNormalization")
-def lp_normalization(site: Site) -> Run:
-    """Divided by the p-norm along an axis; zeros stay zeros."""
-    axis, p = site.get("axis", -1), site.get("p", 2)
+def lp_normalization(spec: NodeSpec) -> Run:
+    """Divide by the p-norm along an axis; zeros stay zeros."""
+    axis, p = spec.get("axis", -1), spec.get("p", 2)
 
     def run(x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)

@@ -1,4 +1,4 @@
-"""Pools. Windows that torch's own pools cannot describe are padded before."""
+"""Pooling. Windows that torch's own pools do not support are padded before."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .padding import Pairs, Window, even, pad
-from .table import Run, Site, op
+from .operators import NodeSpec, Run, op
+from .padding import PaddedWindow, Pairs, even, pad
 
 _MAX = (None, functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 _AVERAGE = (None, functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 _CONV = (None, functional.conv1d, functional.conv2d, functional.conv3d)
 
 
-def _plain_sides(window: Window, pairs: Pairs) -> tuple[int, ...] | None:
-    """Padding as torch takes it, where it does: even, and at most half of the kernel."""
+def _plain_sides(window: PaddedWindow, pairs: Pairs) -> tuple[int, ...] | None:
+    """Return padding that torch supports, even and at most half of the kernel, else None."""
     sides = even(pairs)
     if sides is None or any(2 * s > k for s, k in zip(sides, window.kernel, strict=True)):
         return None
     return sides
 
 
-def _full(x: Tensor, window: Window, pairs: Pairs) -> Pairs:
-    """Padding that makes room for the windows that hang over the end."""
+def _full(x: Tensor, window: PaddedWindow, pairs: Pairs) -> Pairs:
+    """Extend padding by the room of windows that reach beyond the end."""
     beyond = window.overhang(x.shape[2:], pairs)
     return tuple((a, b + more) for (a, b), more in zip(pairs, beyond, strict=True))
 
 
 @op("MaxPool")
-def max_pool(site: Site) -> Run:
-    """The largest of each window."""
-    if site.reads(1) or site.get("storage_order", 0):
-        raise site.refuse("its indices are used")
-    window = Window.of(site, site.get("kernel_shape"))
+def max_pool(spec: NodeSpec) -> Run:
+    """Take the maximum of each window."""
+    if spec.uses(1) or spec.get("storage_order", 0):
+        raise spec.refuse("its indices are used")
+    window = PaddedWindow.of(spec, spec.get("kernel_shape"))
     pool = _MAX[len(window.kernel)] if len(window.kernel) < len(_MAX) else None
     if pool is None:
-        raise site.refuse(f"{len(window.kernel)} spatial axes")
+        raise spec.refuse(f"{len(window.kernel)} spatial axes")
 
     def run(x: Tensor) -> Tensor:
         pairs = window.pairs(x.shape[2:])
         sides = _plain_sides(window, pairs)
         if sides is None:
-            # Integers do not come here: a pool of them is not trained.
+            # Integers do not get here: a pool of them is not trained.
             x = pad(x, _full(x, window, pairs), float("-inf"))
             return pool(x, window.kernel, window.strides, 0, window.dilations)
         return pool(x, window.kernel, window.strides, sides, window.dilations, window.ceil)
@@ -53,13 +53,13 @@ def max_pool(site: Site) -> Run:
 
 
 @op("AveragePool")
-def average_pool(site: Site) -> Run:
-    """The mean of each window, with or without the padding."""
-    include = bool(site.get("count_include_pad", 0))
-    window = Window.of(site, site.get("kernel_shape"))
+def average_pool(spec: NodeSpec) -> Run:
+    """Take the mean of each window, with or without the padding."""
+    include = bool(spec.get("count_include_pad", 0))
+    window = PaddedWindow.of(spec, spec.get("kernel_shape"))
     pool = _AVERAGE[len(window.kernel)] if len(window.kernel) < len(_AVERAGE) else None
     if pool is None:
-        raise site.refuse(f"{len(window.kernel)} spatial axes")
+        raise spec.refuse(f"{len(window.kernel)} spatial axes")
     plain = not any(d != 1 for d in window.dilations)
 
     def run(x: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def average_pool(site: Site) -> Run:
     return run
 
 
-def _general_average(x: Tensor, window: Window, pairs: Pairs, *, include: bool) -> Tensor:
-    """Sums over counts, both as convolutions with ones."""
+def _general_average(x: Tensor, window: PaddedWindow, pairs: Pairs, *, include: bool) -> Tensor:
+    """Divide sums by counts, both computed as convolutions with ones."""
     full = _full(x, window, pairs)
     ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
     counted = pad(ones, pairs, 1.0 if include else 0.0)
@@ -88,12 +88,12 @@ def _general_average(x: Tensor, window: Window, pairs: Pairs, *, include: bool) 
 
 
 @op("GlobalAveragePool")
-def global_average_pool(site: Site) -> Run:  # noqa: ARG001
-    """The mean of each channel."""
+def global_average_pool(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Take the mean of each channel."""
     return lambda x: x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 @op("GlobalMaxPool")
-def global_max_pool(site: Site) -> Run:  # noqa: ARG001
-    """The largest of each channel."""
+def global_max_pool(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Take the maximum of each channel."""
     return lambda x: x.amax(tuple(range(2, x.ndim)), keepdim=True)

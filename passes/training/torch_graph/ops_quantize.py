@@ -1,7 +1,7 @@
 """QuantizeLinear and DequantizeLinear as fake quantization with learnable steps.
 
-A quantized tensor is kept as floats that hold whole numbers, so gradients pass: rounding lets them
-through as they are (the straight-through estimator of Bengio et al., 2013). Differentiating
+A quantized tensor is kept as floats with whole values, so that gradients pass: rounding has the
+gradient of the identity (the straight-through estimator of Bengio et al., 2013). Differentiating
 s (clamp(round(x / s) + z) - z) so gives the step-size gradient of Esser et al., "Learned Step Size
 Quantization", 2020: round(x / s) - x / s inside of the range, its end outside.
 """
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .table import FUSED, Run, Site, op
+from .operators import FUSED, NodeSpec, Run, op
 
 
 class _Round(torch.autograd.Function):
-    """Round halves to even, as onnxruntime; the gradient passes unchanged."""
+    """Rounding of halves to even, as in onnxruntime, with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
@@ -30,7 +30,7 @@ class _Round(torch.autograd.Function):
 
 
 class _ScaleGradient(torch.autograd.Function):
-    """The value as it is, its gradient multiplied."""
+    """Identity whose gradient is multiplied by a factor."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
@@ -42,10 +42,10 @@ class _ScaleGradient(torch.autograd.Function):
         return grads[0] * ctx.factor, None
 
 
-def step(scale: Tensor, count: int, largest: int) -> Tensor:
-    """A step size whose gradient is weighed by 1 / sqrt(N Q), after the LSQ paper.
+def lsq_step(scale: Tensor, count: int, largest: int) -> Tensor:
+    """Scale the gradient of a step size by 1 / sqrt(N Q), as in the LSQ paper.
 
-    Without it the few steps would move as fast as all weights they serve together.
+    Otherwise a step size would move as fast as all weights that share it together.
     """
     if not scale.requires_grad:
         return scale
@@ -55,7 +55,7 @@ def step(scale: Tensor, count: int, largest: int) -> Tensor:
 
 
 def spread(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
-    """Scales or zero points in a shape that broadcasts to x: one each, one a channel, blocks."""
+    """Shape scales or zero points so that they broadcast to x: one, one a channel, or blocks."""
     if values.ndim == 0 or values.numel() == 1:
         return values.reshape(())
     if block:
@@ -64,14 +64,14 @@ def spread(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     return values.view([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
 
 
-def rounded(x: Tensor) -> Tensor:
-    """Rounded, with the gradient of the identity."""
+def round_straight_through(x: Tensor) -> Tensor:
+    """Round, with the gradient of the identity."""
     made: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
     return made
 
 
-class _Fake(torch.autograd.Function):
-    """s clamp(round(x / s), a, b) and the gradients above, in half the passes over memory."""
+class _FakeQuantize(torch.autograd.Function):
+    """s clamp(round(x / s), a, b) with the gradients above, in half the passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
@@ -96,47 +96,47 @@ class _Fake(torch.autograd.Function):
 Limit = float | Tensor
 
 
-def fake(x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
-    """A tensor rounded to whole multiples of its steps, from `low` to `high` of them."""
-    made: Tensor = _Fake.apply(x, scale, low, high)  # type: ignore[no-untyped-call]
+def fake_quantized(x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
+    """Round a tensor to multiples of its step sizes, from `low` to `high` of them."""
+    made: Tensor = _FakeQuantize.apply(x, scale, low, high)  # type: ignore[no-untyped-call]
     return made
 
 
-def _pair(site: Site) -> Run:
-    """Q and DQ with the same steps at once."""
-    axis, block = site.get("axis", 1), site.get("block_size", 0)
-    low, high = site.integers or (0, 255)
-    known = site.constants.get(2)
+def _pair(spec: NodeSpec) -> Run:
+    """Compute Q and DQ with the same step sizes at once."""
+    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
+    low, high = spec.integers or (0, 255)
+    known = spec.constants.get(2)
     shift = None if known is None or known.numel() != 1 else float(known.item())
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        count = x.numel() if site.weight else x.numel() // max(len(x), 1)
-        wide = spread(step(scale, count, high), x, axis, block)
+        count = x.numel() if spec.weight else x.numel() // max(len(x), 1)
+        wide = spread(lsq_step(scale, count, high), x, axis, block)
         if zero is None:
-            return fake(x, wide, low, high)
+            return fake_quantized(x, wide, low, high)
         if shift is not None:
-            return fake(x, wide, low - shift, high - shift)
+            return fake_quantized(x, wide, low - shift, high - shift)
         offset = spread(zero, x, axis, block).to(x.dtype)
-        return fake(x, wide, low - offset, high - offset)
+        return fake_quantized(x, wide, low - offset, high - offset)
 
     return run
 
 
 @op(FUSED)
-def fake_quantize(site: Site) -> Run:
-    """No ONNX operator: what the plan makes of a QuantizeLinear and its DequantizeLinear."""
-    return _pair(site)
+def fake_quantize(spec: NodeSpec) -> Run:
+    """Compute a QuantizeLinear and its DequantizeLinear, which the plan fuses."""
+    return _pair(spec)
 
 
 @op("QuantizeLinear")
-def quantize_linear(site: Site) -> Run:
-    """clamp(round(x / s) + z), still a float."""
-    axis, block = site.get("axis", 1), site.get("block_size", 0)
-    low, high = site.integers or (0, 255)
+def quantize_linear(spec: NodeSpec) -> Run:
+    """Compute clamp(round(x / s) + z), as a float."""
+    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
+    low, high = spec.integers or (0, 255)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        wide = spread(step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
-        q = rounded(x / wide)
+        wide = spread(lsq_step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
+        q = round_straight_through(x / wide)
         if zero is not None:
             q = q + spread(zero, x, axis, block)
         return torch.clamp(q, low, high)
@@ -145,17 +145,17 @@ def quantize_linear(site: Site) -> Run:
 
 
 @op("DequantizeLinear")
-def dequantize_linear(site: Site) -> Run:
-    """(q - z) s; of a weight, which is kept as the float it stands for, all of the rounding."""
-    axis, block = site.get("axis", 1), site.get("block_size", 0)
-    if site.weight and site.integers is None:
+def dequantize_linear(spec: NodeSpec) -> Run:
+    """Compute (q - z) s; for a weight, which is kept as a float, Q and DQ at once."""
+    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
+    if spec.weight and spec.integers is None:
         return lambda x, *_: x
-    if site.weight:
-        return _pair(site)
-    _, high = site.integers or (0, 255)
+    if spec.weight:
+        return _pair(spec)
+    _, high = spec.integers or (0, 255)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        wide = spread(step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
+        wide = spread(lsq_step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
         offset = None if zero is None else spread(zero, x, axis, block)
         x = x.to(wide.dtype) if not x.is_floating_point() else x
         return (x if offset is None else x - offset) * wide

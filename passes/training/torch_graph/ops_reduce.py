@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .table import Run, Site, integers, op
+from .operators import NodeSpec, Run, integers, op
 
 Axes = tuple[int, ...]
 Reduce = Callable[[Tensor, Axes, bool], Tensor]
@@ -41,13 +41,13 @@ _REDUCE: dict[str, Reduce] = {
 
 
 @op(*_REDUCE, host=(1,))
-def reduce(site: Site) -> Run:
-    """Over all axes where none are given, or over none where the node says so."""
-    function, keep = _REDUCE[site.op], bool(site.get("keepdims", 1))
-    nothing = site.get("noop_with_empty_axes", 0)
+def reduce(spec: NodeSpec) -> Run:
+    """Reduce over axes; where none are given over all, or none for `noop_with_empty_axes`."""
+    function, keep = _REDUCE[spec.op], bool(spec.get("keepdims", 1))
+    nothing = spec.get("noop_with_empty_axes", 0)
 
-    def run(x: Tensor, given: Tensor | None = None) -> Tensor:
-        axes = integers(given) if given is not None else list(site.get("axes") or ())
+    def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        axes = integers(chosen) if chosen is not None else list(spec.get("axes") or ())
         if not axes and nothing:
             return x
         return function(x, tuple(axes or range(x.ndim)), keep)

@@ -1,7 +1,7 @@
-"""Resize and Upsample: gathers along one axis after another, with weights where it interpolates.
+"""Resize and Upsample: interpolation along one axis after another.
 
-The coordinate formulas are those of the ONNX operator's text; torch's `interpolate` has some of
-them only.
+The coordinate formulas are those of the ONNX specification; torch's `interpolate` has only some of
+them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .table import Run, Site, integers, op
+from .operators import NodeSpec, Run, integers, op
 
 #: (positions in the output, input size, output size, scale) -> coordinates in the input
 Coordinates = Callable[[Tensor, int, int, float], Tensor]
@@ -54,22 +54,22 @@ _NEAREST: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @op("Resize", "Upsample", host=(1, 2, 3))
-def resize(site: Site) -> Run:
-    """Nearest, linear and cubic, by scales or by sizes."""
-    coordinates = site.get("coordinate_transformation_mode", "half_pixel")
-    simple = site.version < 11  # by plain division, downwards
+def resize(spec: NodeSpec) -> Run:
+    """Resize by nearest, linear or cubic interpolation, by scales or sizes."""
+    coordinates = spec.get("coordinate_transformation_mode", "half_pixel")
+    simple = spec.version < 11  # plain division, rounded down
     if simple:
         coordinates = "asymmetric"
     for name, wanted in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
-        if site.get(name, wanted) != wanted:
-            raise site.refuse(f"{name} {site.get(name)!r}")
+        if spec.get(name, wanted) != wanted:
+            raise spec.refuse(f"{name} {spec.get(name)!r}")
     if coordinates not in _COORDINATES:
-        raise site.refuse(f"coordinate_transformation_mode {coordinates!r}")
-    axis_of = _axis_function(site, _COORDINATES[coordinates], simple=simple)
+        raise spec.refuse(f"coordinate_transformation_mode {coordinates!r}")
+    axis_of = _axis_function(spec, _COORDINATES[coordinates], simple=simple)
 
-    def run(x: Tensor, *given: Tensor | None) -> Tensor:
-        axes = [a % x.ndim for a in site.get("axes") or range(x.ndim)]
-        scales, sizes = _wanted(site, given)
+    def run(x: Tensor, *inputs: Tensor | None) -> Tensor:
+        axes = [a % x.ndim for a in spec.get("axes") or range(x.ndim)]
+        scales, sizes = _scales_and_sizes(spec, inputs)
         for i, axis in enumerate(axes):
             size = x.shape[axis]
             out = sizes[i] if sizes else int(size * scales[i])
@@ -81,25 +81,27 @@ def resize(site: Site) -> Run:
     return run
 
 
-def _wanted(site: Site, given: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
-    """Scales and sizes; one of them is empty."""
-    if site.version < 11:
-        scales = given[0].tolist() if given and given[0] is not None else site.get("scales")
+def _scales_and_sizes(
+    spec: NodeSpec, inputs: Sequence[Tensor | None]
+) -> tuple[list[float], list[int]]:
+    """Return scales and sizes; one of them is empty."""
+    if spec.version < 11:
+        scales = inputs[0].tolist() if inputs and inputs[0] is not None else spec.get("scales")
         return list(scales), []
-    sizes = integers(given[2]) if len(given) > 2 else []
-    scales = given[1].tolist() if len(given) > 1 and given[1] is not None else []
+    sizes = integers(inputs[2]) if len(inputs) > 2 else []
+    scales = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else []
     return list(scales), sizes
 
 
 def _axis_function(
-    site: Site, coordinates: Coordinates, *, simple: bool
+    spec: NodeSpec, coordinates: Coordinates, *, simple: bool
 ) -> Callable[[Tensor, int, int, float], Tensor]:
-    mode = site.get("mode", "nearest")
+    mode = spec.get("mode", "nearest")
     if mode not in {"nearest", "linear", "cubic"}:
-        raise site.refuse(f"mode {mode!r}")
-    rule = "floor" if simple else site.get("nearest_mode", "round_prefer_floor")
-    cubic = site.get("cubic_coeff_a", -0.75)
-    outside = bool(site.get("exclude_outside", 0))
+        raise spec.refuse(f"mode {mode!r}")
+    rule = "floor" if simple else spec.get("nearest_mode", "round_prefer_floor")
+    cubic = spec.get("cubic_coeff_a", -0.75)
+    outside = bool(spec.get("exclude_outside", 0))
 
     def along(x: Tensor, axis: int, out: int, scale: float) -> Tensor:
         size = x.shape[axis]
@@ -112,20 +114,20 @@ def _axis_function(
             weight = place - low
             return _mix(x, axis, [low, low + 1], [1 - weight, weight])
         low = place.floor()
-        taps = [low + i for i in (-1, 0, 1, 2)]
+        neighbours = [low + i for i in (-1, 0, 1, 2)]
         weights = _cubic(place - low, cubic)
         if outside:
-            inside = [((t >= 0) & (t < size)).float() for t in taps]
+            inside = [((t >= 0) & (t < size)).float() for t in neighbours]
             weights = [w * i for w, i in zip(weights, inside, strict=True)]
             total = torch.stack(weights).sum(0)
             weights = [w / total for w in weights]
-        return _mix(x, axis, taps, weights)
+        return _mix(x, axis, neighbours, weights)
 
     return along
 
 
 def _cubic(t: Tensor, a: float) -> list[Tensor]:
-    """Keys, "Cubic convolution interpolation", 1981: weights of the four neighbours."""
+    """Return the weights of four neighbours (Keys, "Cubic convolution interpolation", 1981)."""
 
     def near(d: Tensor) -> Tensor:
         return ((a + 2) * d - (a + 3)) * d * d + 1

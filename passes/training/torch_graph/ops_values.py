@@ -1,4 +1,4 @@
-"""Where values come from: constants, shapes, ranges, types."""
+"""Constants, shapes, ranges, types, and dropout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .table import Run, Site, op
+from .operators import NodeSpec, Run, op
 
 DTYPES: dict[int, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,
@@ -24,7 +24,7 @@ DTYPES: dict[int, torch.dtype] = {
 
 
 def to_tensor(tensor: ir.TensorProtocol) -> Tensor:
-    """A tensor of the graph as one of torch, in memory of its own.
+    """Convert a tensor of the graph to torch, with its own memory.
 
     Types that torch lacks, such as 4-bit and unsigned 16-bit integers, become int32.
     """
@@ -37,43 +37,43 @@ def to_tensor(tensor: ir.TensorProtocol) -> Tensor:
 
 
 @op("Constant")
-def constant(site: Site) -> Run:
-    """A tensor, or one of the short forms."""
+def constant(spec: NodeSpec) -> Run:
+    """Return a constant tensor, number or list."""
     kinds = {"value_float": torch.float32, "value_floats": torch.float32}
     kinds |= {"value_int": torch.int64, "value_ints": torch.int64}
-    if "value" in site.attributes:
-        made = to_tensor(site.get("value"))
+    if "value" in spec.attributes:
+        made = to_tensor(spec.get("value"))
         return lambda: made
     for name, dtype in kinds.items():
-        if name in site.attributes:
-            made = torch.tensor(site.get(name), dtype=dtype)
+        if name in spec.attributes:
+            made = torch.tensor(spec.get(name), dtype=dtype)
             return lambda: made
-    raise site.refuse("a constant of text or sparse values")
+    raise spec.refuse("a constant of text or sparse values")
 
 
 @op("ConstantOfShape", host=(0,), to_host=True)
-def constant_of_shape(site: Site) -> Run:
-    """One value in a shape; a float zero where none is given."""
-    value = to_tensor(site.get("value")) if "value" in site.attributes else torch.zeros(1)
+def constant_of_shape(spec: NodeSpec) -> Run:
+    """Fill a shape with one value, by default a float zero."""
+    value = to_tensor(spec.get("value")) if "value" in spec.attributes else torch.zeros(1)
     return lambda shape: value.reshape(()).repeat(shape.tolist())
 
 
 @op("Shape", to_host=True)
-def shape(site: Site) -> Run:
-    """Sizes, all or those from `start` to `end`."""
-    start, end = site.get("start", 0), site.get("end")
+def shape(spec: NodeSpec) -> Run:
+    """Return all sizes, or those from `start` to `end`."""
+    start, end = spec.get("start", 0), spec.get("end")
     return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)
 
 
 @op("Size", to_host=True)
-def size(site: Site) -> Run:  # noqa: ARG001
-    """Number of elements."""
+def size(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Return the number of elements."""
     return lambda x: torch.tensor(x.numel())
 
 
 @op("Range", host=(0, 1, 2), to_host=True)
-def range_(site: Site) -> Run:  # noqa: ARG001
-    """From start to limit in steps of delta, in their type."""
+def range_(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Count from start to limit in steps of delta, in their type."""
 
     def run(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
         return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
@@ -82,38 +82,38 @@ def range_(site: Site) -> Run:  # noqa: ARG001
 
 
 @op("Cast")
-def cast(site: Site) -> Run:
-    """To another type."""
-    kind = ir.DataType(site.get("to"))
+def cast(spec: NodeSpec) -> Run:
+    """Convert to another type."""
+    kind = ir.DataType(spec.get("to"))
     if kind not in DTYPES:
-        raise site.refuse(f"to {kind.name}")
+        raise spec.refuse(f"to {kind.name}")
     dtype = DTYPES[kind]
     return lambda x: x.to(dtype)
 
 
 @op("CastLike")
-def cast_like(site: Site) -> Run:  # noqa: ARG001
-    """To the type of another tensor."""
+def cast_like(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Convert to the type of another tensor."""
     return lambda x, like: x.to(like.dtype)
 
 
 @op("Identity")
-def identity(site: Site) -> Run:  # noqa: ARG001
-    """As it is."""
+def identity(spec: NodeSpec) -> Run:  # noqa: ARG001
+    """Return the input unchanged."""
     return lambda x: x
 
 
 @op("Dropout")
-def dropout(site: Site) -> Run:
-    """At work while the module trains, at the graph's rate or at the one that is set.
+def dropout(spec: NodeSpec) -> Run:
+    """Drop elements in training, at the graph's rate or that of the mode.
 
     Srivastava et al., "Dropout", 2014.
     """
-    if site.reads(1):
-        raise site.refuse("its mask is used")
-    known = site.constants.get(1)
-    rate = float(known.item()) if known is not None else site.get("ratio", 0.5)
-    mode = site.mode
+    if spec.uses(1):
+        raise spec.refuse("its mask is used")
+    known = spec.constants.get(1)
+    rate = float(known.item()) if known is not None else spec.get("ratio", 0.5)
+    mode = spec.mode
 
     def run(x: Tensor, *_: Tensor) -> Tensor:
         chosen = rate if mode.dropout is None else mode.dropout

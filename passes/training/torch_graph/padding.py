@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from .table import Site
+from .operators import NodeSpec
 
 Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Window:
-    """A sliding window of n spatial axes.
+class PaddedWindow:
+    """Padded sliding window of n spatial axes.
 
     Attributes:
-        kernel: sizes.
-        strides: steps.
-        dilations: distances between neighbours.
+        kernel: kernel sizes.
+        strides: strides.
+        dilations: dilations.
         pads: begins, then ends; empty where `auto` decides.
         auto: auto_pad of ONNX.
-        ceil: whether a last window may hang over the end.
+        ceil: ceil_mode of ONNX: the last window may reach beyond the end.
     """
 
     kernel: tuple[int, ...]
@@ -35,25 +35,25 @@ class Window:
     ceil: bool
 
     @classmethod
-    def of(cls, site: Site, kernel: Sequence[int]) -> Window:
-        """The window of a node whose kernel has these sizes."""
+    def of(cls, spec: NodeSpec, kernel: Sequence[int]) -> PaddedWindow:
+        """Read the window of a node whose kernel has these sizes."""
         n = len(kernel)
         ones, none = (1,) * n, (0,) * (2 * n)
         return cls(
             tuple(kernel),
-            tuple(site.get("strides") or ones),
-            tuple(site.get("dilations") or ones),
-            tuple(site.get("pads") or none),
-            site.get("auto_pad", "NOTSET") or "NOTSET",
-            bool(site.get("ceil_mode", 0)),
+            tuple(spec.get("strides") or ones),
+            tuple(spec.get("dilations") or ones),
+            tuple(spec.get("pads") or none),
+            spec.get("auto_pad", "NOTSET") or "NOTSET",
+            bool(spec.get("ceil_mode", 0)),
         )
 
     def extent(self, axis: int) -> int:
-        """Elements from the first to the last that the kernel touches."""
+        """Return the extent of the dilated kernel along an axis."""
         return (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
     def pairs(self, sizes: Sequence[int]) -> Pairs:
-        """(before, after) for each axis of an input of these sizes."""
+        """Return the padding (before, after) of each axis of an input of these sizes."""
         n = len(self.kernel)
         if self.auto == "VALID":
             return ((0, 0),) * n
@@ -68,12 +68,12 @@ class Window:
         return (small, large) if self.auto == "SAME_UPPER" else (large, small)
 
     def overhang(self, sizes: Sequence[int], pairs: Pairs) -> tuple[int, ...]:
-        """How far the last window of `ceil` reaches beyond the padded end, for each axis."""
+        """Return the elements that the last window reaches beyond the padded end, by axis."""
         beyond = []
         for axis, (size, (before, after)) in enumerate(zip(sizes, pairs, strict=True)):
             span, stride = size + before + after - self.extent(axis), self.strides[axis]
             count = (math.ceil(span / stride) if self.ceil else span // stride) + 1
-            # A window that would start in the padding after the end is none.
+            # ONNX drops a window that would start in the padding after the end.
             if self.ceil and (count - 1) * stride >= size + before:
                 count -= 1
             beyond.append(max((count - 1) * stride - span, 0))
@@ -81,7 +81,7 @@ class Window:
 
 
 def even(pairs: Pairs) -> tuple[int, ...] | None:
-    """The padding of each axis where it is the same on both sides and none is negative."""
+    """Return the padding of each axis where both sides are equal and none is negative."""
     if all(before == after >= 0 for before, after in pairs):
         return tuple(before for before, _ in pairs)
     return None

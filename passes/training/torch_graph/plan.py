@@ -1,8 +1,8 @@
-"""The order in which a graph is computed: steps over numbered slots, fixed before the first run.
+"""Execution plan of a graph: steps over numbered slots, fixed before the first run.
 
-Values live in three places. Constants are known now, and what follows from constants alone is
-computed now. Sizes and indices that follow from shapes stay on the CPU, so that a Reshape never
-waits for an accelerator. All else is a tensor on the module's device, dropped after its last use.
+Values live in three places. Constants, and what follows from constants alone, are computed when
+planning. Sizes and indices that follow from shapes stay on the CPU, so that a Reshape never waits
+for an accelerator. All else is a tensor on the module's device, freed after its last use.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch import Tensor
 from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
 from trimtab.core.model import Model
 
+from .operators import FUSED, Mode, NodeSpec, OperatorEntry, Run, key_of, supported_operators
 from .ops_values import DTYPES, to_tensor
-from .roles import Weight, rounding_range, same_axis
-from .table import FUSED, Mode, Op, Run, Site, key_of, operators
+from .roles import TrainableWeight, rounding_range, same_axis
 
-#: The slot that always holds None: an input that is left out.
+#: Slot that always contains None, for omitted inputs and unused outputs.
 NOTHING = 0
 OLDEST, NEWEST = 7, 23
 
 
 @dataclass
-class Step:
-    """One node.
+class ExecutionStep:
+    """Execution of one node.
 
     Attributes:
-        name: for messages.
-        run: the operator, its attributes bound.
+        name: name for messages.
+        run: operator with its attributes bound.
         inputs: slots of its inputs.
-        moves: positions of inputs that are elsewhere, and whether they go to the CPU.
-        outputs: slots of its outputs, NOTHING for those that nobody reads.
-        free: slots that nobody reads afterwards.
+        moves: positions of inputs on another device, and true where they go to the CPU.
+        outputs: slots of its outputs, NOTHING for unused ones.
+        free: slots to free afterwards.
     """
 
     name: str
@@ -48,20 +48,20 @@ class Step:
 
 
 @dataclass
-class Plan:
-    """All steps, and what fills the slots before the first.
+class ExecutionPlan:
+    """All steps, and the contents of slots before the first.
 
     Attributes:
-        steps: in order.
-        slots: how many there are.
+        steps: steps in order.
+        slots: number of slots.
         feeds: slot of each input by name.
         weights: slot of each trained initializer by name.
         constants: tensors that belong on the device, by slot.
         fixed: tensors that stay on the CPU, by slot.
-        results: name, slot and type of each output and of each tensor that was asked for.
+        results: name, slot and type of each output and each intermediate output.
     """
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ExecutionStep] = field(default_factory=list)
     slots: int = 1
     feeds: dict[str, int] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
@@ -70,21 +70,23 @@ class Plan:
     results: list[tuple[str, int, torch.dtype | None]] = field(default_factory=list)
 
 
-def make_plan(model: Model, weights: dict[str, Weight], mode: Mode, taps: Sequence[str]) -> Plan:
-    """Plan the graph of a model.
+def make_plan(
+    model: Model, weights: dict[str, TrainableWeight], mode: Mode, intermediate: Sequence[str]
+) -> ExecutionPlan:
+    """Plan the execution of a model's graph.
 
     Args:
-        model: the graph.
-        weights: the initializers that are trained.
-        mode: of the module.
-        taps: inner tensors that are wanted beside the outputs.
+        model: model to execute.
+        weights: initializers to train.
+        mode: mode of the module.
+        intermediate: names of intermediate outputs to return beside the outputs.
 
     Raises:
-        ModelError: operators that the executor does not know, all of them named.
-        OptionError: a tap that does not exist.
+        ModelError: unsupported operators, all of them named.
+        OptionError: an unknown intermediate output.
     """
     _check_known(model)
-    return _Planner(model, weights, mode).plan(taps)
+    return _Planner(model, weights, mode).plan(intermediate)
 
 
 def _check_known(model: Model) -> None:
@@ -94,7 +96,7 @@ def _check_known(model: Model) -> None:
             where=model.name,
             hint="Run the pass simplify first, which raises it, or export with another opset",
         )
-    known = operators()
+    known = supported_operators()
     missing: dict[str, list[str]] = {}
     for node in model.nodes():
         key = key_of(node.domain, node.op_type)
@@ -105,83 +107,83 @@ def _check_known(model: Model) -> None:
         raise ModelError(
             f"has operators that cannot be trained: {listed}",
             where=model.name,
-            hint="Export or simplify it so that it does without, or train it where it was made",
+            hint="Export or simplify it without them, or train it in its own framework",
         )
 
 
 class _Planner:
-    def __init__(self, model: Model, weights: dict[str, Weight], mode: Mode) -> None:
+    def __init__(self, model: Model, weights: dict[str, TrainableWeight], mode: Mode) -> None:
         self.model, self.weights, self.mode = model, weights, mode
-        self.made = Plan()
+        self.result = ExecutionPlan()
         self.known: dict[ir.Value, Tensor] = {}
         self.on_host: set[ir.Value] = set()
         self.slot_of: dict[ir.Value, int] = {}
         self.paired: dict[ir.Value, ir.Node] = {}
-        self.taps: frozenset[str] = frozenset()
+        self.intermediate: frozenset[str] = frozenset()
         self.copies: dict[tuple[ir.Value, bool], int] = {}
 
-    def plan(self, taps: Sequence[str]) -> Plan:
-        self.taps, graph = frozenset(taps), self.model.graph
+    def plan(self, intermediate: Sequence[str]) -> ExecutionPlan:
+        self.intermediate, graph = frozenset(intermediate), self.model.graph
         for name, value in graph.initializers.items():
             if name in self.weights:
-                self.made.weights[name] = self._slot(value)
+                self.result.weights[name] = self._slot(value)
             elif value.const_value is not None:
                 self.known[value] = to_tensor(value.const_value)
         for value in graph.inputs:
             if value.name not in graph.initializers:
-                self.made.feeds[value.name or ""] = self._slot(value)
+                self.result.feeds[value.name or ""] = self._slot(value)
         for node in graph:
             self._add(node)
-        self._results(taps)
+        self._results(intermediate)
         self._free()
-        return self.made
+        return self.result
 
     def _slot(self, value: ir.Value | None = None) -> int:
-        slot = self.made.slots
-        self.made.slots += 1
+        slot = self.result.slots
+        self.result.slots += 1
         if value is not None:
             self.slot_of[value] = slot
         return slot
 
     def _add(self, node: ir.Node) -> None:
-        if self._is_first_of_pair(node):
+        if self._is_fused_quantize(node):
             self.paired[node.outputs[0]] = node
             return
         source = self.paired.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
         self._plan_node(node, node if source is None else source)
 
     def _plan_node(self, node: ir.Node, source: ir.Node) -> None:
-        """Plan a node; `source` is another one where a pair is computed at once."""
+        """Plan a node; `source` is its QuantizeLinear where a Q/DQ pair is computed at once."""
         key = key_of(node.domain, node.op_type) if source is node else FUSED
-        row, site = operators()[key], self._site(source)
+        entry, spec = supported_operators()[key], self._spec(source)
         try:
-            run = row.build(site)
-            given = [v for v in source.inputs if v is not None]
-            if all(v in self.known for v in given) and source.op_type != "QuantizeLinear":
+            run = entry.build(spec)
+            present = [v for v in source.inputs if v is not None]
+            if all(v in self.known for v in present) and source.op_type != "QuantizeLinear":
                 self._fold(node, run)
                 return
         except TrimtabError:
             raise
         except Exception as error:
             raise _broken(node, error) from error
-        host = row.to_host or (
-            bool(given) and all(v in self.known or v in self.on_host for v in given)
+        host = entry.to_host or (
+            bool(present) and all(v in self.known or v in self.on_host for v in present)
         )
-        inputs, moves = self._inputs(source, row, host=host and not row.to_host)
+        inputs, moves = self._inputs(source, entry, host=host and not entry.to_host)
         outputs = []
         for value in node.outputs:
             read = bool(value.uses()) or value.is_graph_output() or bool(value.name)
             outputs.append(self._slot(value) if read else NOTHING)
             if host:
                 self.on_host.add(value)
-        self.made.steps.append(Step(_title(node), run, inputs, moves, tuple(outputs)))
+        self.result.steps.append(ExecutionStep(_title(node), run, inputs, moves, tuple(outputs)))
 
-    def _is_first_of_pair(self, node: ir.Node) -> bool:
-        """Whether only DequantizeLinear nodes with the same steps read a QuantizeLinear."""
+    def _is_fused_quantize(self, node: ir.Node) -> bool:
+        """Return whether only DequantizeLinear nodes with the same scale read a QuantizeLinear."""
         if node.op_type != "QuantizeLinear":
             return False
         made = node.outputs[0]
-        if made.is_graph_output() or made.name in self.taps or not made.uses():
+        if made.is_graph_output() or made.name in self.intermediate or not made.uses():
             return False
         return all(
             user.op_type == "DequantizeLinear"
@@ -197,32 +199,32 @@ class _Planner:
         self.known.update(zip(node.outputs, parts, strict=False))
 
     def _inputs(
-        self, node: ir.Node, row: Op, *, host: bool
+        self, node: ir.Node, entry: OperatorEntry, *, host: bool
     ) -> tuple[tuple[int, ...], tuple[tuple[int, bool], ...]]:
         slots, moves = [], []
         for index, value in enumerate(node.inputs):
-            wants = host or row.wants_host(index)
+            wants = host or entry.wants_host(index)
             if value is None:
                 slots.append(NOTHING)
             elif value in self.known:
                 slots.append(self._constant(value, host=wants))
             else:
                 slots.append(self.slot_of[value])
-                if (value in self.on_host) != wants and not (row.to_host and not wants):
+                if (value in self.on_host) != wants and not (entry.to_host and not wants):
                     moves.append((index, wants))
         return tuple(slots), tuple(moves)
 
     def _constant(self, value: ir.Value, *, host: bool) -> int:
-        """The slot of a constant on the CPU or on the device."""
+        """Return the slot of a constant on the CPU or on the device."""
         if (value, host) not in self.copies:
             slot = self.copies[value, host] = self._slot()
-            (self.made.fixed if host else self.made.constants)[slot] = self.known[value]
+            (self.result.fixed if host else self.result.constants)[slot] = self.known[value]
         return self.copies[value, host]
 
-    def _site(self, node: ir.Node) -> Site:
+    def _spec(self, node: ir.Node) -> NodeSpec:
         domain = "" if node.domain == "ai.onnx" else node.domain
         weight = self._weight(node)
-        return Site(
+        return NodeSpec(
             op=node.op_type,
             name=node.name or _title(node),
             version=node.version or self.model.ir.opset_imports.get(domain, 1),
@@ -232,35 +234,37 @@ class _Planner:
             used=tuple(bool(v.uses()) or v.is_graph_output() for v in node.outputs),
             mode=self.mode,
             integers=rounding_range(node, weight),
-            weight=weight is not None and weight.stored is not None,
+            weight=weight is not None and weight.qparams is not None,
         )
 
-    def _weight(self, node: ir.Node) -> Weight | None:
+    def _weight(self, node: ir.Node) -> TrainableWeight | None:
         value = node.inputs[0] if node.inputs else None
         return self.weights.get(value.name or "") if value is not None else None
 
-    def _results(self, taps: Sequence[str]) -> None:
+    def _results(self, intermediate: Sequence[str]) -> None:
         graph = self.model.graph
         values = {v.name: v for node in graph for v in node.outputs if v.name}
-        for name in taps:
+        for name in intermediate:
             if name not in values:
                 raise OptionError(
                     f"no tensor named {name!r}",
                     where=self.model.name,
                     hint=nearest(name, map(str, values)),
                 )
-        for value in [*graph.outputs, *(values[name] for name in taps)]:
+        for value in [*graph.outputs, *(values[name] for name in intermediate)]:
             known = value in self.known
             slot = self._constant(value, host=False) if known else self.slot_of[value]
             dtype = DTYPES.get(value.dtype) if value.dtype is not None else None
-            self.made.results.append((value.name or "", slot, dtype))
+            self.result.results.append((value.name or "", slot, dtype))
 
     def _free(self) -> None:
-        """Note where each slot is read last."""
-        kept = {slot for _, slot, _ in self.made.results} | {NOTHING}
-        kept |= set(self.made.weights.values()) | set(self.made.fixed) | set(self.made.constants)
+        """Free each slot after its last use."""
+        kept = {slot for _, slot, _ in self.result.results} | {NOTHING}
+        kept |= (
+            set(self.result.weights.values()) | set(self.result.fixed) | set(self.result.constants)
+        )
         seen = set(kept)
-        for step in reversed(self.made.steps):
+        for step in reversed(self.result.steps):
             last = [s for s in dict.fromkeys((*step.inputs, *step.outputs)) if s not in seen]
             seen.update(last)
             step.free = tuple(last)

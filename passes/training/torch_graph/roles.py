@@ -1,8 +1,8 @@
-"""Which initializers of a graph are weights, and what part they play. Needs no torch.
+"""Roles of initializers: kernels, vectors, step sizes and statistics. Needs no torch.
 
-A float initializer is trained where it stands as a weight of an operator that has some, directly or
-through operators that only move elements. Numbers of the algorithm (epsilons, masks, scalars, a
-shift of the input) stay as they are.
+A float initializer is trained where it is a weight of an operator that has some, directly or
+through operators that only move elements. Constants of the algorithm (epsilons, masks, scalars, a
+shift of the input) are not trained.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-#: kernel: what is decayed; vector: biases, norms and the like; step: a quantizer's step size;
-#: statistic: what BatchNormalization measured.
+#: kernel: weights with weight decay; vector: biases, norms and the like; step: a quantizer's step
+#: size; statistic: mean or variance of BatchNormalization.
 Role = Literal["kernel", "vector", "step", "statistic"]
 
 _MOVES = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Identity", "Cast", "Expand"})
@@ -38,22 +38,22 @@ FLOATS = {
     ir.DataType.BFLOAT16,
     ir.DataType.DOUBLE,
 }
-#: Beyond it a number is a mask's minus infinity, not a weight.
+#: Magnitude beyond which a number is a mask's minus infinity, not a weight.
 _LARGEST = 1e4
 
 
 @dataclass(frozen=True)
-class Stored:
-    """How an integer initializer stands for a float weight: (q - zero) * scale.
+class QuantizationParameters:
+    """Quantization parameters of an integer weight, whose floats are (q - zero) * scale.
 
     Attributes:
-        scale: initializer that holds the step sizes.
-        zero: initializer that holds the zero points, or None.
-        axis: of a scale per channel or block.
+        scale: name of the initializer with the step sizes.
+        zero: name of the initializer with the zero points, or None.
+        axis: axis of a scale per channel or block.
         block: elements that share a scale along the axis, 0 for all.
         low: smallest integer to use.
         high: largest integer to use.
-        bias: a bias of 32 bits, which nothing rounds while it trains.
+        bias: true for a bias of 32 bits, which is not rounded in training.
     """
 
     scale: str
@@ -66,45 +66,47 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Weight:
-    """One initializer that is trained, or measured while the others are.
+class TrainableWeight:
+    """Initializer that is trained, or a statistic that is measured in training.
 
     Attributes:
-        name: of the initializer.
-        role: its part.
-        stored: how it is stored where it is an integer one.
+        name: name of the initializer.
+        role: role of the initializer.
+        qparams: scale, zero point and range of an integer initializer.
     """
 
     name: str
     role: Role
-    stored: Stored | None = None
+    qparams: QuantizationParameters | None = None
 
 
-def find_roles(graph: ir.Graph) -> dict[str, Weight]:
-    """The trained initializers by name, in the graph's order."""
-    found: dict[str, Weight] = {}
+def find_trainable_weights(graph: ir.Graph) -> dict[str, TrainableWeight]:
+    """Find the trainable initializers by name, in the graph's order."""
+    found: dict[str, TrainableWeight] = {}
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is None or value.is_graph_output():
             continue
-        weight = _float_weight(name, value) if tensor.dtype in FLOATS else _integer(name, value)
+        weight = (
+            _float_weight(name, value) if tensor.dtype in FLOATS else _integer_weight(name, value)
+        )
         if weight is not None:
             found[name] = weight
     # The scales of 32-bit biases follow from two others when the graph is written.
-    derived = {w.stored.scale for w in found.values() if w.stored and w.stored.bias}
+    derived = {w.qparams.scale for w in found.values() if w.qparams and w.qparams.bias}
     return {n: w for n, w in found.items() if not (w.role == "step" and n in derived)}
 
 
-def _float_weight(name: str, value: ir.Value) -> Weight | None:
+def _float_weight(name: str, value: ir.Value) -> TrainableWeight | None:
     roles = {role for role in _roles(value) if role}
     for role in ("statistic", "step", "kernel", "vector"):  # a tied embedding is a kernel as well
         if role in roles:
-            return Weight(name, role)
+            return TrainableWeight(name, role)
     return None
 
 
 def _roles(value: ir.Value, depth: int = 0) -> Iterator[Role | None]:
-    """The part that a value plays at each of its uses."""
+    """Yield the role of a value at each of its uses."""
     for node, index in value.uses():
         if node.domain not in {"", "ai.onnx"}:
             continue
@@ -123,20 +125,20 @@ def _roles(value: ir.Value, depth: int = 0) -> Iterator[Role | None]:
 
 
 def _is_weight(value: ir.Value, node: ir.Node) -> bool:
-    """Whether an operand of Add, Mul or Concat is learned, as a bias or a class token is."""
+    """Return whether an operand of Add, Mul or Concat is a weight, as a bias or class token is."""
     root = value
     while (producer := root.producer()) is not None and producer.inputs[0] is not None:
         root = producer.inputs[0]
     array = root.const_value.numpy() if root.const_value is not None else np.zeros(0)
     others = [other for other in node.inputs if other is not None and other is not value]
-    # What is added to the model's input is how its data were normalised.
+    # A constant added to the model's input normalises the data.
     if array.size < 2 or any(other.is_graph_input() for other in others):
         return False
     return bool(np.abs(array.astype(np.float32)).max() < _LARGEST)
 
 
-def _integer(name: str, value: ir.Value) -> Weight | None:
-    """An integer initializer that DequantizeLinear turns into a float weight."""
+def _integer_weight(name: str, value: ir.Value) -> TrainableWeight | None:
+    """Return the weight of an integer initializer that DequantizeLinear reads, if it is one."""
     tensor = value.const_value
     assert tensor is not None
     users = [node for node, index in value.uses() if index == 0]
@@ -153,29 +155,25 @@ def _integer(name: str, value: ir.Value) -> Weight | None:
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if not roles - {None} or (zero is not None and zero.const_value is None):
         return None
-    low, high = _integers_of(tensor, zero)
-    stored = Stored(
+    low, high = _weight_range(tensor, zero)
+    qparams = QuantizationParameters(
         scale=scale.name or "",
         zero=None if zero is None else zero.name,
-        axis=_int(node, "axis", 1),
-        block=_int(node, "block_size", 0),
+        axis=node.attributes.get_int("axis", 1),
+        block=node.attributes.get_int("block_size", 0),
         low=low,
         high=high,
         bias=bias,
     )
-    return Weight(name, "kernel" if "kernel" in roles else "vector", stored)
+    return TrainableWeight(name, "kernel" if "kernel" in roles else "vector", qparams)
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
-
-
-def _integers_of(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int, int]:
-    """The integers that a weight may take: those of its type, or of the fewer bits it uses.
+def _weight_range(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int, int]:
+    """Return the range of a weight's integers: that of its type, or of the fewer bits it uses.
 
     Quantizers write 7-bit weights into int8 for machines without VNNI, and 4-bit ones where a
-    runtime has no smaller type. As every channel reaches the end of its range, the bits show.
+    runtime has no smaller type. The largest magnitude shows the bits, since every channel reaches
+    the end of its range.
     """
     low, high = type_range(tensor.dtype)
     if tensor.dtype == ir.DataType.INT32:
@@ -195,33 +193,32 @@ def _integers_of(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int,
 
 
 def type_range(kind: ir.DataType) -> tuple[int, int]:
-    """Smallest and largest value of an integer type."""
+    """Return the smallest and largest value of an integer type."""
     bits = kind.bitwidth
     signed = kind.name.startswith("INT")
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def rounding_range(node: ir.Node, weight: Weight | None) -> tuple[int, int] | None:
-    """The integers of a Q or a DQ: the weight's, or those of its type."""
+def rounding_range(node: ir.Node, weight: TrainableWeight | None) -> tuple[int, int] | None:
+    """Return the integer range of a Q or DQ: that of its weight, or of its type."""
     if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
         return None
-    if weight is not None and weight.stored is not None:
-        return None if weight.stored.bias else (weight.stored.low, weight.stored.high)
+    if weight is not None and weight.qparams is not None:
+        return None if weight.qparams.bias else (weight.qparams.low, weight.qparams.high)
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     kind = zero.dtype if zero is not None else None
     if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
         kind = node.inputs[0].dtype or kind
-    attribute = node.attributes.get("output_dtype")
-    if kind is None and attribute is not None and attribute.as_int():
-        kind = ir.DataType(attribute.as_int())
+    output_dtype = node.attributes.get_int("output_dtype", 0)
+    if kind is None and output_dtype:
+        kind = ir.DataType(output_dtype)
     kind = kind or ir.DataType.UINT8
     return type_range(kind) if kind.is_integer() else None
 
 
 def same_axis(a: ir.Node, b: ir.Node) -> bool:
-    """Whether a Q and a DQ spread their steps alike."""
+    """Return whether a Q and a DQ have the same axis and block size."""
     return all(
-        (a.attributes[n].value if n in a.attributes else default)
-        == (b.attributes[n].value if n in b.attributes else default)
-        for n, default in (("axis", 1), ("block_size", 0))
+        a.attributes.get_int(name, default) == b.attributes.get_int(name, default)
+        for name, default in (("axis", 1), ("block_size", 0))
     )

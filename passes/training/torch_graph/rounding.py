@@ -1,4 +1,4 @@
-"""Weights rounded up or down by gradient: AdaRound's soft rounding through a part of a graph."""
+"""Weights rounded up or down by gradient: AdaRound's soft rounding in a part of a graph."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from .module import to_module
 
 #: h = clip(sigmoid(V) (ZETA - GAMMA) + GAMMA, 0, 1) reaches 0 and 1 with gradients left over.
 ZETA, GAMMA = 1.1, -0.1
-#: Weight of the term that pushes h to 0 or 1, against an error that starts at 1.
-PUSH = 1.0
-#: Its exponent falls from the first to the second, after a fifth of the steps without it.
+#: Weight of the term that drives h to 0 or 1, against an error that starts at 1.
+REGULARIZATION = 1.0
+#: First and last exponent of that term, after a fifth of the steps without it.
 SHARPNESS = (20.0, 2.0)
 WARM_UP = 0.2
-#: Step size of Adam on V, and samples of a step.
+#: Learning rate of Adam on V, and batch size.
 RATE = 1e-2
 BATCH = 32
 
-#: A float weight's name, the weight, its steps, zero points, smallest and largest integer.
-Grid = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any], int, int]
+#: Name of a float weight, the weight, its scale, zero points, smallest and largest integer.
+WeightGrid = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any], int, int]
 
 
 def round_softly(
     model: Model,
-    grids: Mapping[str, Grid],
+    grids: Mapping[str, WeightGrid],
     inputs: NDArray[Any],
     target: NDArray[Any],
     *,
     seed: int,
     steps: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """Integers of each weight that bring the outputs closest to the target.
+    """Find the integers of each weight that bring the outputs closest to the target.
 
     Args:
-        model: a part with one input and one output, its weights float.
-        grids: by layer, how its weight is stored.
-        inputs: (N, ...), what enters.
-        target: (N, ...), what should leave.
-        seed: of the order of samples.
-        steps: of descent.
+        model: part of a model with one input, one output and float weights.
+        grids: weight and quantization parameters, by layer.
+        inputs: inputs (N, ...).
+        target: wanted outputs (N, ...).
+        seed: random seed of the order of samples.
+        steps: steps of gradient descent.
     """
     module = to_module(model).requires_grad_(requires_grad=False)
-    soft = {layer: _Soft(grid) for layer, grid in grids.items()}
+    soft = {layer: _SoftRounding(grid) for layer, grid in grids.items()}
     optimizer = torch.optim.Adam([s.v for s in soft.values()], lr=RATE)
     rng = np.random.default_rng(seed)
     x, y = torch.from_numpy(inputs), torch.from_numpy(target)
@@ -62,7 +62,7 @@ def round_softly(
         if progress > WARM_UP:
             done = (progress - WARM_UP) / (1 - WARM_UP)
             beta = SHARPNESS[1] + (SHARPNESS[0] - SHARPNESS[1]) * 0.5 * (1 + np.cos(done * np.pi))
-            loss = loss + PUSH * sum(s.undecided(beta) for s in soft.values())
+            loss = loss + REGULARIZATION * sum(s.undecided(beta) for s in soft.values())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -74,15 +74,15 @@ def _error(module: Any, x: Tensor, y: Tensor, weights: dict[str, Tensor]) -> Ten
     return (made - y).square().mean()
 
 
-class _Soft:
-    """A weight between its two nearest integers.
+class _SoftRounding:
+    """Weight between its two nearest integers.
 
     Attributes:
-        name: of the float weight in the part.
-        v: what is trained, in the weight's shape.
+        name: name of the float weight.
+        v: trained variable V, in the weight's shape.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: WeightGrid) -> None:
         self.name, original, scale, zero, self.low, self.high = grid
         self.scale, self.zero = torch.from_numpy(scale), torch.from_numpy(zero)
         ratio = torch.from_numpy(original) / self.scale + self.zero
@@ -92,20 +92,20 @@ class _Soft:
         self.v.requires_grad_()
 
     def up(self) -> Tensor:
-        """How far up, 0 to 1."""
+        """Return h, the share rounded up, 0 to 1."""
         return torch.clamp(torch.sigmoid(self.v) * (ZETA - GAMMA) + GAMMA, 0, 1)
 
     def weight(self) -> Tensor:
-        """The float weight that the soft integers stand for."""
+        """Return the float weight of the soft integers."""
         whole = torch.clamp(self.floor + self.up(), self.low, self.high)
         return ((whole - self.zero) * self.scale).float()
 
     def undecided(self, beta: float) -> Tensor:
-        """Mean over the weight of 1 - |2 h - 1|^beta."""
+        """Return the mean over the weight of 1 - |2 h - 1|^beta."""
         return (1 - (2 * self.up() - 1).abs().pow(beta)).mean()
 
     def integers(self) -> NDArray[np.float64]:
-        """The nearer of both integers."""
+        """Return the nearer of both integers."""
         hard = self.floor + (self.up().detach() >= 0.5)
         result: NDArray[np.float64] = torch.clamp(hard, self.low, self.high).numpy()
         return result

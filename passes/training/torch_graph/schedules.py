@@ -1,4 +1,4 @@
-"""Learning rates, as a share of the highest, by the share of the training that is done."""
+"""Learning rate schedules: shares of the highest rate, by the share of training done."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ RISE = 0.3
 
 
 def _cosine(done: float) -> float:
-    """Loshchilov and Hutter, "SGDR", 2016."""
+    """Anneal by a half cosine (Loshchilov and Hutter, "SGDR", 2016)."""
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _steps(done: float) -> float:
-    """A tenth at a half and again at three quarters (He et al., 2015)."""
+    """Divide by ten at a half and again at three quarters (He et al., 2015)."""
     return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
 
 
@@ -38,13 +38,13 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
-def share(schedule: str, done: float, warmup: float) -> float:
-    """Share of the highest learning rate.
+def learning_rate_share(schedule: str, done: float, warmup: float) -> float:
+    """Return the learning rate as a share of the highest.
 
     Args:
-        schedule: its name.
+        schedule: name of the schedule.
         done: share of the training that is done, 0 to 1.
-        warmup: share in which the rate rises in a line before the schedule begins.
+        warmup: share in which the rate rises linearly before the schedule begins.
     """
     done = min(max(done, 0.0), 1.0)
     if done < warmup:

@@ -1,4 +1,4 @@
-"""The teacher: outputs and features that the student is held against."""
+"""Teacher: outputs and features that the student is compared with."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trimtab.core.errors import ModelError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 
-from .augment import PLAIN, Augment
-from .batches import Taken
+from .augment import UNAUGMENTED, Augment
+from .batches import DrawnBatch
 from .intermediate_outputs import tensor_named
 from .module import to_module
 from .teacher_cache import TeacherCache
@@ -25,88 +25,89 @@ from .teacher_cache import TeacherCache
 if TYPE_CHECKING:
     from trimtab.core.dataset import Dataset
 
-Teach = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+TeacherFunction = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Pairs = list[tuple[str, str]]
-#: Outputs for validation items are the same each time: up to so many bytes of them stay in memory.
-_KEPT_BYTES = 256 << 20
+#: Bytes of teacher outputs for validation items kept in memory; they never change.
+_MEMORY_BYTES = 256 << 20
 
 
-class Taught:
-    """The teacher's outputs for a batch: kept ones where there are, else computed.
+class TeacherOutputs:
+    """Teacher outputs for a batch, from memory or disk where they are cached, else computed.
 
     Args:
-        teach: computes them.
-        augment: says which view an epoch shows.
-        disk: where they are kept between runs, if anywhere.
-        device: that the student trains on.
+        compute: function that runs the teacher.
+        augment: augmentation, which decides the view of an epoch.
+        disk: cache on disk, if any.
+        device: device of the student.
     """
 
     def __init__(
-        self, teach: Teach, augment: Augment, disk: TeacherCache | None, device: torch.device
+        self,
+        compute: TeacherFunction,
+        augment: Augment,
+        disk: TeacherCache | None,
+        device: torch.device,
     ) -> None:
-        self.teach, self.augment, self.disk, self.device = teach, augment, disk, device
+        self.compute, self.augment, self.disk, self.device = compute, augment, disk, device
         self.plain: dict[int, dict[str, Tensor]] = {}
-        self.left, self.computed, self.read = _KEPT_BYTES, 0, 0
+        self.left = _MEMORY_BYTES
 
-    def __call__(self, feeds: dict[str, Tensor], taken: Taken) -> dict[str, Tensor]:
-        """Outputs and features for the feeds as they were augmented."""
-        view = PLAIN if taken.epoch < 0 else self.augment.view(taken.epoch)
-        first = int(taken.rows[0])
-        if taken.epoch < 0 and first in self.plain:
+    def __call__(self, feeds: dict[str, Tensor], drawn: DrawnBatch) -> dict[str, Tensor]:
+        """Return outputs and features for augmented feeds."""
+        view = UNAUGMENTED if drawn.epoch < 0 else self.augment.view(drawn.epoch)
+        first = int(drawn.rows[0])
+        if drawn.epoch < 0 and first in self.plain:
             return self.plain[first]
-        made = self._from_disk(feeds, taken, view) if self.disk else self._computed(feeds)
+        made = self._from_disk(feeds, drawn, view) if self.disk else self.compute(feeds)
         size = sum(t.numel() * t.element_size() for t in made.values())
-        if taken.epoch < 0 and size <= self.left:
+        if drawn.epoch < 0 and size <= self.left:
             self.plain[first], self.left = made, self.left - size
         return made
 
-    def _computed(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.computed += 1
-        return self.teach(feeds)
-
-    def _from_disk(self, feeds: dict[str, Tensor], taken: Taken, view: int) -> dict[str, Tensor]:
+    def _from_disk(
+        self, feeds: dict[str, Tensor], drawn: DrawnBatch, view: int
+    ) -> dict[str, Tensor]:
         assert self.disk is not None
-        found = self.disk.get(view, taken.rows)
+        found = self.disk.get(view, drawn.rows)
         if found is not None:
-            self.read += 1
             whole = not self.augment.count
             arrays = {n: a[0] if whole else a for n, a in found.items()}
             return {n: torch.from_numpy(a).to(self.device) for n, a in arrays.items()}
-        made = self._computed(feeds)
-        # bfloat16 is no type of NumPy's.
+        made = self.compute(feeds)
+        # NumPy has no bfloat16.
         plain = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in made.items()}
         arrays = {n: t.detach().cpu().numpy() for n, t in plain.items()}
-        self.disk.put(view, taken.rows, arrays, whole=not self.augment.count)
+        self.disk.put(view, drawn.rows, arrays, whole=not self.augment.count)
         return made
 
 
-def cache_of(
+def open_cache(
     folder: str | None,
     teacher: Model,
     data: Dataset,
-    taps: Sequence[str],
+    intermediate: Sequence[str],
     augment: Augment,
     say: Callable[[str], None],
 ) -> TeacherCache | None:
-    """The cache in that folder, for this teacher, these data and this augmentation."""
+    """Open the cache in a folder for this teacher, data and augmentation; None without a folder."""
     if folder is None:
         return None
-    views = [augment.how, augment.seed] if augment.how != "none" else []
-    parts = json.dumps([teacher.digest, data.source.identity, list(taps), views])
+    views = [augment.mode, augment.seed] if augment.mode != "none" else []
+    parts = json.dumps([teacher.digest, data.source.identity, list(intermediate), views])
     key = hashlib.sha256(parts.encode()).hexdigest()[:32]
     return TeacherCache(Path(folder), key, data.source.count, say)
 
 
-def match_outputs(student: Model, teacher: Model, how: str) -> Pairs:
-    """The student's and the teacher's outputs, by name or by order.
+def match_outputs(student: Model, teacher: Model, match: str) -> Pairs:
+    """Match the student's and the teacher's outputs, by name or by order.
 
     Raises:
         ModelError: they differ in number or names.
     """
     mine, theirs = ([o.name for o in m.outputs] for m in (student, teacher))
-    if how == "order" and len(mine) == len(theirs):
+    if match == "order" and len(mine) == len(theirs):
         return list(zip(mine, theirs, strict=True))
-    if how == "name" and set(mine) <= set(theirs):
+    if match == "name" and set(mine) <= set(theirs):
         return [(name, name) for name in mine]
     raise ModelError(
         f"its outputs ({', '.join(theirs)}) are not those of the model ({', '.join(mine)})",
@@ -116,16 +117,15 @@ def match_outputs(student: Model, teacher: Model, how: str) -> Pairs:
     )
 
 
-def match_inputs(student: Model, teacher: Model, how: str) -> Pairs:
-    """The student's and the teacher's inputs, by name or by order.
+def match_inputs(student: Model, teacher: Model, match: str) -> Pairs:
+    """Match the student's and the teacher's inputs, by name or by order.
 
     Raises:
-        ModelError: the teacher wants an input that the student's data do not have, or another
-            type or size of it.
+        ModelError: the student's data lack an input of the teacher, or its type or size differs.
     """
     mine, theirs = student.inputs, teacher.inputs
     by_name = {spec.name: spec for spec in mine}
-    if how == "order" and len(mine) == len(theirs):
+    if match == "order" and len(mine) == len(theirs):
         pairs = list(zip(mine, theirs, strict=True))
     elif all(spec.name in by_name for spec in theirs):
         pairs = [(by_name[spec.name], spec) for spec in theirs]
@@ -149,32 +149,34 @@ def match_inputs(student: Model, teacher: Model, how: str) -> Pairs:
 
 
 def match_features(features: Sequence[str], student: Model, teacher: Model) -> Pairs:
-    """The student's and the teacher's inner tensors, each named itself or by what makes it."""
+    """Match intermediate outputs, each named by tensor, node or submodule."""
     pairs = [(mine, theirs or mine) for mine, _, theirs in (f.partition("=") for f in features)]
     return [(tensor_named(student, mine), tensor_named(teacher, theirs)) for mine, theirs in pairs]
 
 
-def make_teacher(
-    teacher: Model, taps: Sequence[str], inputs: Pairs, device: torch.device, threads: int
-) -> Teach:
-    """What runs the teacher: onnxruntime on the CPU, where it is faster, else torch.
+def teacher_function(
+    teacher: Model, intermediate: Sequence[str], inputs: Pairs, device: torch.device, threads: int
+) -> TeacherFunction:
+    """Return a function that runs the teacher: in onnxruntime on the CPU, else in torch.
 
     Args:
-        teacher: the model.
-        taps: inner tensors that are wanted beside its outputs.
+        teacher: model.
+        intermediate: names of intermediate outputs to return beside its outputs.
         inputs: names of the student's inputs and of its own.
-        device: where.
-        threads: of onnxruntime.
+        device: device of the student.
+        threads: threads of onnxruntime, which is faster than torch on the CPU.
     """
     if device.type != "cpu":
-        module = to_module(teacher, taps).to(device)
+        module = to_module(teacher, intermediate).to(device)
 
         def on_device(feeds: dict[str, Tensor]) -> dict[str, Tensor]:
             with torch.no_grad():
                 return module.run({theirs: feeds[mine] for mine, theirs in inputs})
 
         return on_device
-    session = build_session(with_outputs(teacher, taps), SessionConfig(threads=max(threads, 1)))
+    session = build_session(
+        with_outputs(teacher, intermediate), SessionConfig(threads=max(threads, 1))
+    )
 
     def on_cpu(feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         arrays = {t: np.ascontiguousarray(feeds[m].numpy()) for m, t in inputs}

@@ -1,9 +1,9 @@
-"""What a teacher said, kept on disk: a row an item, mapped into memory, checked by a sum each.
+"""Disk cache of teacher outputs: memory-mapped files with a checksummed record for each item.
 
-One file for each view holds a record an item: a checksum and the outputs. A record counts where its
-checksum fits, so several runs may fill one file at once, and a run may be killed at any time: they
-all write the same bytes. Space is taken before the file gets its name, since a disk that fills
-under a mapped file would end the process.
+Each view has a file with a record for each item: a checksum and the outputs. A record is valid
+where its checksum fits, so several runs may fill one file at once, and a run may be killed at any
+time: all write the same bytes. Space is reserved before the file gets its name, since a disk that
+fills under a mapped file would end the process.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from trimtab.core.data import Rows
 from trimtab.core.errors import OutputError
 from trimtab.core.files import write_text
 
-#: Bytes written at once.
+#: Bytes to write at once.
 _CHUNK = 1 << 24
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class TeacherCache:
-    """Outputs by view and item.
+    """Cache of outputs by view and item.
 
     Args:
-        folder: where files are kept; made where it is not there.
+        folder: folder of the files; created where it is missing.
         key: digest of all that the outputs depend on, view and item aside.
         count: items of the source.
-        say: told once why nothing is kept, where that is so.
+        say: receiver of the message that the disk fails.
     """
 
     def __init__(self, folder: Path, key: str, count: int, say: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class TeacherCache:
         self.files: dict[int, NDArray[Any]] = {}
 
     def get(self, view: int, rows: Rows) -> dict[str, NDArray[Any]] | None:
-        """Outputs of these items, None where one of them is not there."""
+        """Return the outputs of these items, None where one is missing."""
         layout = self._layout() if self.usable else None
         if layout is None:
             return None
@@ -58,21 +58,21 @@ class TeacherCache:
         return {name: found[f"f{i}"] for i, (name, *_) in enumerate(layout)}
 
     def put(self, view: int, rows: Rows, outputs: Arrays, *, whole: bool = False) -> None:
-        """Keep outputs, one row of each for an item; all of them for one item where `whole`."""
-        parts = {n: a[None] if whole else a for n, a in outputs.items()}
-        if not self.usable or any(len(a) != len(rows) for a in parts.values()):
+        """Store outputs, one row of each for an item; all of them for one item where `whole`."""
+        rows_of = {n: a[None] if whole else a for n, a in outputs.items()}
+        if not self.usable or any(len(a) != len(rows) for a in rows_of.values()):
             return
-        layout = [[n, a.dtype.str, list(a.shape[1:])] for n, a in parts.items()]
+        layout = [[n, a.dtype.str, list(a.shape[1:])] for n, a in rows_of.items()]
         known = self._layout()
         if known is None:
-            self._guarded(lambda: write_text(self._header, json.dumps(layout)))
+            self._try(lambda: write_text(self._header, json.dumps(layout)))
         elif known != layout:
-            return  # rows of another size, as sentences of another length: not kept
+            return  # rows of another size, as sentences of another length, are not stored
         records = self._records(view, layout) if self.usable else None
         if records is None:
             return
         made = np.zeros(len(rows), records.dtype)
-        for index, array in enumerate(parts.values()):
+        for index, array in enumerate(rows_of.values()):
             made[f"f{index}"] = array
         for record in made:
             record["sum"] = _checksum(record)
@@ -83,7 +83,7 @@ class TeacherCache:
         return self.folder / f"{self.key}.json"
 
     def _layout(self) -> list[list[Any]] | None:
-        """Name, type and shape of each output."""
+        """Return name, type and shape of each output."""
         try:
             found: list[list[Any]] = json.loads(self._header.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -95,14 +95,14 @@ class TeacherCache:
             fields = [(f"f{i}", kind, tuple(shape)) for i, (_, kind, shape) in enumerate(layout)]
             dtype = np.dtype([("sum", "<u4"), *fields])
             path = self.folder / f"{self.key}.{view}"
-            self._guarded(lambda: _create(path, dtype.itemsize * self.count))
+            self._try(lambda: _create(path, dtype.itemsize * self.count))
             if not self.usable:
                 return None
             self.files[view] = np.memmap(path, dtype, "r+", shape=(self.count,))
         return self.files[view]
 
-    def _guarded(self, work: Callable[[], Any]) -> None:
-        """Do it; where the disk refuses, nothing is kept from here on, and training goes on."""
+    def _try(self, work: Callable[[], Any]) -> None:
+        """Run a function; where the disk fails, report it and cache nothing from here on."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             work()
@@ -113,7 +113,7 @@ class TeacherCache:
 
 
 def _create(path: Path, size: int) -> None:
-    """A file of that size with all its space taken, unless there is one."""
+    """Create a file of that size with all its space reserved, unless there is one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size == size:
             return
@@ -129,7 +129,7 @@ def _create(path: Path, size: int) -> None:
 
 
 def _reserve(file: Any, size: int) -> None:
-    """Take the space now; writing zeros does so where the system knows no other way."""
+    """Reserve the space of a file; by writing zeros where the system has no other way."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -138,5 +138,5 @@ def _reserve(file: Any, size: int) -> None:
 
 
 def _checksum(record: Any) -> int:
-    """Of all but the sum itself; never 0, which is what an empty record holds."""
+    """Return the checksum of all but the sum itself; never 0, which marks an empty record."""
     return zlib.crc32(record.tobytes()[4:]) or 1

@@ -1,4 +1,4 @@
-"""Trained weights back into the graph that they came from."""
+"""Write-back of trained weights into the graph that they came from."""
 
 from __future__ import annotations
 
@@ -15,63 +15,65 @@ from trimtab.core.model import Model
 from .module import TorchGraph
 from .ops_quantize import spread
 from .ops_values import to_tensor
-from .roles import Stored
+from .roles import QuantizationParameters
 
-#: int32 itself cannot be held exactly by the floats on the way.
+#: Largest bias: float32 does not represent the end of int32 exactly.
 _LARGEST_BIAS = 2**31 - 128
 
 
 def write_back(model: Model, module: TorchGraph) -> Model:
-    """The same graph with the module's weights, integer ones rounded again.
+    """Return the graph with the module's weights, integer ones quantized again.
 
     Args:
-        model: the one that the module was made from; stays as it is.
-        module: trained or not.
+        model: model that the module was made from; unchanged.
+        module: module, trained or not.
     """
     after = model.clone()
     initializers = after.graph.initializers
     with torch.no_grad():
         # Biases last: the step sizes that they are stored with follow from the others.
-        order = sorted(module.weights.values(), key=lambda w: bool(w.stored and w.stored.bias))
+        order = sorted(module.weights.values(), key=lambda w: bool(w.qparams and w.qparams.bias))
         for weight in order:
             value, tensor = initializers[weight.name], module.weight(weight.name).detach().cpu()
-            if weight.stored is None:
+            if weight.qparams is None:
                 _assign(value, tensor)
-            elif weight.stored.bias:
-                _assign_bias(after, value, weight.stored, tensor)
+            elif weight.qparams.bias:
+                _assign_bias(after, value, weight.qparams, tensor)
             else:
-                _assign(value, _integers(after, weight.stored, tensor))
+                _assign(value, _integers(after, weight.qparams, tensor))
     return dataclasses.replace(model, ir=after.ir)
 
 
-def _integers(model: Model, stored: Stored, tensor: Tensor) -> Tensor:
-    """clamp(round(w / s) + z), in the arithmetic of the module."""
-    scale = spread(_read(model, stored.scale), tensor, stored.axis, stored.block)
+def _integers(model: Model, qparams: QuantizationParameters, tensor: Tensor) -> Tensor:
+    """Compute clamp(round(w / s) + z), in the arithmetic of the module."""
+    scale = spread(_read(model, qparams.scale), tensor, qparams.axis, qparams.block)
     q = torch.round(tensor.to(scale.dtype) / scale)
-    if stored.zero is not None:
-        q = q + spread(_read(model, stored.zero), tensor, stored.axis, stored.block)
-    return torch.clamp(q, stored.low, stored.high)
+    if qparams.zero is not None:
+        q = q + spread(_read(model, qparams.zero), tensor, qparams.axis, qparams.block)
+    return torch.clamp(q, qparams.low, qparams.high)
 
 
-def _assign_bias(model: Model, value: ir.Value, stored: Stored, tensor: Tensor) -> None:
-    """Integers in steps of input step times weight step, which integer kernels take for granted."""
-    old = _read(model, stored.scale)
-    scale = _product_step(model, value)
+def _assign_bias(
+    model: Model, value: ir.Value, qparams: QuantizationParameters, tensor: Tensor
+) -> None:
+    """Assign a bias in steps of input scale times weight scale, which integer kernels assume."""
+    old = _read(model, qparams.scale)
+    scale = _product_of_scales(model, value)
     if scale is None or scale.numel() not in {1, old.numel()}:
         scale = old
     else:
         scale = scale.reshape(-1).expand(old.numel()).reshape(old.shape)
-        _assign(model.graph.initializers[stored.scale], scale)
-    wide = spread(scale, tensor, 0 if tensor.ndim == 1 else stored.axis, stored.block)
+        _assign(model.graph.initializers[qparams.scale], scale)
+    wide = spread(scale, tensor, 0 if tensor.ndim == 1 else qparams.axis, qparams.block)
     q = torch.round(tensor.double() / wide.double())
     _assign(value, torch.clamp(q, -_LARGEST_BIAS, _LARGEST_BIAS))
 
 
-def _product_step(model: Model, bias: ir.Value) -> Tensor | None:
-    """Input step times weight step of the layer that a bias belongs to."""
+def _product_of_scales(model: Model, bias: ir.Value) -> Tensor | None:
+    """Return input scale times weight scale of the layer that a bias belongs to."""
     for dequantize, _ in bias.uses():
         for layer, _ in dequantize.outputs[0].uses():
-            steps = [_step_of(model, v) for v in layer.inputs[:2]]
+            steps = [_scale_of(model, v) for v in layer.inputs[:2]]
             if layer.op_type in {"Conv", "ConvTranspose", "Gemm"} and all(
                 s is not None for s in steps
             ):
@@ -81,8 +83,8 @@ def _product_step(model: Model, bias: ir.Value) -> Tensor | None:
     return None
 
 
-def _step_of(model: Model, value: ir.Value | None) -> Tensor | None:
-    """The step size that a value was dequantized with."""
+def _scale_of(model: Model, value: ir.Value | None) -> Tensor | None:
+    """Return the scale that a value was dequantized with."""
     producer = value.producer() if value is not None else None
     if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
         return None
@@ -97,7 +99,7 @@ def _read(model: Model, name: str) -> Tensor:
 
 
 def _assign(value: ir.Value, tensor: Tensor) -> None:
-    """A new tensor in the initializer's own type; one that is shared is never written into."""
+    """Assign a new tensor in the initializer's own type; the old one may be shared."""
     old = value.const_value
     assert old is not None
     array: np.ndarray[Any, Any]

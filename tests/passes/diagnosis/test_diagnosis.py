@@ -1,4 +1,4 @@
-"""Why an int8 model is wrong: faults are planted, and named first with what would mend them."""
+"""Accuracy diagnosis: faults are planted, and reported first with what fixes them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.diagnosis import measure as measuring
-from trimtab.passes.diagnosis.constants import unpacked
-from trimtab.passes.diagnosis.why import WhyWrong, overflows, why_wrong
+from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis, diagnose_accuracy, overflows
+from trimtab.passes.diagnosis.constants import unpack_nbits
 from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -71,11 +71,11 @@ def planted(model: Model, name: str, change) -> Model:
 
 def diagnosed(model: Model, baseline: Model | None, data: Dataset | None = None, **options):
     options.setdefault("samples", 8)
-    return why_wrong(model, data or normal(model), Context(), baseline=baseline, **options)
+    return diagnose_accuracy(model, data or normal(model), Context(), baseline=baseline, **options)
 
 
-def first(found: WhyWrong):
-    return found.verdicts[0]
+def first(found: AccuracyDiagnosis):
+    return found.layers[0]
 
 
 @pytest.mark.parametrize(("tensor", "layer"), [("ar", "one"), ("br", "two"), ("s", "sum")])
@@ -85,17 +85,17 @@ def test_an_activation_scale_ten_times_too_small_is_named_first(tensor, layer):
     scale = next(n for n in quantized.graph.initializers if n in {f"{tensor}_scale", "sr_scale"})
     worst = first(diagnosed(planted(quantized, scale, lambda s: s / 10), model))
     assert (worst.name, worst.kind) == (layer, "activation")
-    assert worst.fit.narrow_bits == pytest.approx(np.log2(10), abs=0.6)
+    assert worst.range_fit.narrow_bits == pytest.approx(np.log2(10), abs=0.6)
     assert "too narrow" in worst.cause
     assert worst.clipped > 0.1
-    assert "calibrate anew" in worst.mend
+    assert "calibrate anew" in worst.fix
 
 
 def test_an_activation_scale_forty_times_too_large_is_named_first():
     model = network()
     worst = first(diagnosed(planted(int8(model), "br_scale", lambda s: s * 40), model))
     assert (worst.name, worst.clipped) == ("two", 0)
-    assert worst.fit.wide_bits == pytest.approx(np.log2(40), abs=0.6)
+    assert worst.range_fit.wide_bits == pytest.approx(np.log2(40), abs=0.6)
     assert "too wide" in worst.cause
 
 
@@ -125,7 +125,7 @@ def test_a_wrong_bias_is_named_first():
     quantized = planted(int8(model), "b3_quantized", lambda b: b + 20_000)
     worst = first(diagnosed(quantized, model))
     assert (worst.name, worst.kind) == ("three", "bias")
-    assert "correct-bias" in worst.mend
+    assert "correct-bias" in worst.fix
 
 
 def test_a_float_constant_that_was_changed_is_found_too():
@@ -137,24 +137,24 @@ def test_a_float_constant_that_was_changed_is_found_too():
     assert worst.kind == "bias"
 
 
-def test_channels_of_unlike_size_want_a_scale_each():
+def test_channels_of_unlike_size_need_a_scale_each():
     rows = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32) / 8
     rows[0] *= 30
     model = network(w2=rows / 8)
     found = diagnosed(int8(model, per_channel=False), model)
-    two = next(v for v in found.verdicts if v.name == "two")
+    two = next(v for v in found.layers if v.name == "two")
     assert two.kind == "weight"
     assert "a scale for each" in two.cause
-    assert "equalize" in two.mend
+    assert "equalize" in two.fix
 
 
-def test_a_sound_model_has_no_range_to_mend_and_its_harms_add_up():
+def test_a_sound_model_has_no_range_to_fix_and_its_sensitivities_add_up():
     model = network()
     found = diagnosed(int8(model), model, samples=32)
     assert found.together < 1e-3
-    assert sum(v.harm for v in found.verdicts) == pytest.approx(found.together, rel=0.6)
+    assert sum(v.sensitivity for v in found.layers) == pytest.approx(found.together, rel=0.6)
     assert not found.kernels_differ
-    assert all("too narrow" not in v.cause for v in found.worth_mending)
+    assert all("too narrow" not in v.cause for v in found.worth_fixing)
     assert found.notes == ()
     assert found.samples == 32
 
@@ -164,7 +164,7 @@ def test_a_relu_that_the_quantizer_dropped_is_no_error():
     model = network()
     quantized = int8(model)
     assert "Relu" not in {node.op_type for node in quantized.graph}
-    one = next(v for v in diagnosed(quantized, model).verdicts if v.name == "one")
+    one = next(v for v in diagnosed(quantized, model).layers if v.name == "one")
     assert one.alone < 1e-3
 
 
@@ -233,7 +233,7 @@ def test_dynamic_models_are_judged_by_product():
     data = normal(model, N=32)
     quantized = QuantizeDynamic()(model, CONTEXT)
     found = diagnosed(quantized, model, data)
-    assert {"query", "key", "out"} <= {v.name for v in found.verdicts}
+    assert {"query", "key", "out"} <= {v.name for v in found.layers}
     assert 0 < found.together < 1e-2
     assert found.notes == ()
     worst = first(diagnosed(planted(quantized, "wo_scale", lambda s: s * 3), model, data))
@@ -244,19 +244,19 @@ def test_dynamic_models_are_judged_by_product():
 def test_weights_in_blocks_are_judged(bits):
     model = linear()
     found = diagnosed(QuantizeWeights(bits=bits, block=16, int8=False)(model, CONTEXT), model)
-    (only,) = found.verdicts
+    (only,) = found.layers
     assert only.kind == "weight"
-    assert 0 < only.harm < 0.05
+    assert 0 < only.sensitivity < 0.05
     assert found.together == pytest.approx(found.running, rel=0.2)
 
 
 def test_blocks_of_four_bits_are_read_low_half_first():
     packed = np.array([[[0x10, 0x32]], [[0x98, 0xBA]]], np.uint8)
-    got = unpacked(packed, np.array([1, 2], np.float32), None, shape=(2, 3), bits=4, block=4)
+    got = unpack_nbits(packed, np.array([1, 2], np.float32), None, shape=(2, 3), bits=4, block=4)
     np.testing.assert_array_equal(got, [[-8, -7, -6], [0, 2, 4]])
 
 
-def test_without_a_baseline_activations_are_judged_and_it_is_said():
+def test_without_a_baseline_activations_are_judged_and_a_note_says_so():
     model = network()
     found = diagnosed(planted(int8(model), "br_scale", lambda s: s / 10), None)
     assert first(found).name == "two"
@@ -264,7 +264,7 @@ def test_without_a_baseline_activations_are_judged_and_it_is_said():
     assert "weights and biases are not judged" in found.notes[0]
 
 
-def test_weights_that_were_equalised_before_are_said():
+def test_weights_that_were_equalised_before_are_noted():
     model = network()
     quantized = int8(Equalize()(model, CONTEXT))
     quantized = planted(quantized, "br_scale", lambda s: s / 10)
@@ -306,7 +306,7 @@ def test_memory_is_bounded_and_the_same_data_give_the_same_words(monkeypatch):
     assert cut.together == pytest.approx(whole["answer_error"], rel=0.02)
 
 
-def test_sums_of_sixteen_bits_are_looked_at_in_any_format(tmp_path: Path):
+def test_sums_of_sixteen_bits_are_checked_in_any_format(tmp_path: Path):
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     model = network(w2=np.full((8, 8, 3, 3), 0.1, np.float32))

@@ -22,7 +22,7 @@ from trimtab.passes.graph.batch_norm_fold import fold_norms
 from trimtab.passes.graph.batch_norm_unfold import restore_norms
 from trimtab.passes.training.torch_graph import to_module
 from trimtab.passes.training.torch_graph.batches import make_batches
-from trimtab.passes.training.torch_graph.norms import settle_norms
+from trimtab.passes.training.torch_graph.norms import initialize_norms
 from trimtab.passes.training.torch_graph.weights import write_back
 
 #: As a network is trained with from the start.
@@ -55,7 +55,7 @@ def test_settled_norms_see_mean_0_and_variance_1_and_change_nothing() -> None:
     after, norms = restore_norms(model)
     module = to_module(after)
     batches = make_batches(after, images(), 0.2, 16, seed=0)
-    settle_norms(module, norms, batches, torch.device("cpu"))
+    initialize_norms(module, norms, batches, torch.device("cpu"))
     for norm in norms:
         lengths = module.weight(norm.kernel).detach().flatten(1).norm(dim=1)
         np.testing.assert_allclose(lengths, 2**0.5, rtol=1e-5)

@@ -21,8 +21,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
 from trimtab.passes import Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
-from trimtab.passes.training.torch_graph import state, to_module
-from trimtab.passes.training.torch_graph.augment import PLAIN, Augment, augmentation_for
+from trimtab.passes.training.torch_graph import checkpoint, to_module
+from trimtab.passes.training.torch_graph.augment import UNAUGMENTED, Augment, resolve_augmentation
 from trimtab.passes.training.torch_graph.batches import make_batches
 
 
@@ -67,9 +67,9 @@ def coarse() -> Model:
     """Weights of four bits in eight: rounded to the nearest."""
     model = quantized()
     for name, weight in to_module(model).weights.items():
-        if weight.role == "kernel" and weight.stored:
+        if weight.role == "kernel" and weight.qparams:
             value = model.graph.initializers[name]
-            step = model.graph.initializers[weight.stored.scale]
+            step = model.graph.initializers[weight.qparams.scale]
             rounded = np.round(value.const_value.numpy() / 18).astype(np.int8)
             value.const_value = ir.tensor(rounded, name=name)
             step.const_value = ir.tensor(step.const_value.numpy() * 18, name=step.name)
@@ -85,7 +85,7 @@ def test_a_quantized_graph_trains_through_its_rounding() -> None:
     old, new = weights(rough), weights(after)
     assert {n: a.dtype for n, a in new.items()} == {n: a.dtype for n, a in old.items()}
     for name, weight in to_module(rough).weights.items():
-        if weight.role == "kernel" and weight.stored:
+        if weight.role == "kernel" and weight.qparams:
             assert -8 <= new[name].min() <= new[name].max() <= 7
 
 
@@ -210,7 +210,7 @@ def test_shards_give_batches_of_one_size(tmp_path: Path) -> None:
 def test_colour_images_are_augmented_where_a_teacher_answers() -> None:
     def chosen(shape: str, *, taught: bool) -> str:
         model = graphs.model_of(f"(float{shape} x) => (float{shape} y) {{ y = Relu (x) }}")
-        return augmentation_for(model, "auto", taught=taught)
+        return resolve_augmentation(model, "auto", taught=taught)
 
     assert chosen("[n,3,32,32]", taught=True) == "both"
     assert chosen("[n,3,32,32]", taught=False) == "shift"
@@ -227,7 +227,7 @@ def test_a_view_of_an_item_is_the_same_in_any_batch() -> None:
     torch.testing.assert_close(some, whole[[1, 5]], rtol=0, atol=0)
     assert augment.view(5) == 2
     assert not torch.equal(whole, augment({"x": x}, 1, np.arange(10))["x"])
-    assert augment({"x": x}, PLAIN, np.arange(10))["x"] is x
+    assert augment({"x": x}, UNAUGMENTED, np.arange(10))["x"] is x
 
 
 def test_features_of_other_widths_are_projected() -> None:
@@ -302,7 +302,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="another model"):
         how(pruned, context())
     (tmp_path / "state.pt").write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ModelError, match="not a checkpoint"):
         how(graphs.cnn(), context())
 
 
@@ -310,15 +310,15 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "state.pt"
-    assert state.save_checkpoint(file, {"digest": "a"}) == ""
+    assert checkpoint.write(file, {"digest": "a"}) == ""
 
     def full(content: Any, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No space left" in state.save_checkpoint(file, {"digest": "b"})
-    assert state.load_checkpoint(file, "a") == {"digest": "a"}
+    assert "No space left" in checkpoint.write(file, {"digest": "b"})
+    assert checkpoint.read(file, "a") == {"digest": "a"}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
@@ -408,7 +408,7 @@ def test_a_graph_without_a_gradient_names_what_lets_none_through() -> None:
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n.startswith("trimtab.passes.training.torch_graph.")]:
-        if not name.endswith(".roles"):
+        if not name.endswith((".roles", ".options")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"trimtab\[torch\]"):
@@ -419,7 +419,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     ("fields", "what"),
     [
         ({"loss": ("kdd",)}, "kd"),
-        ({"loss": ("kd:much",)}, "no weight"),
+        ({"loss": ("kd:much",)}, "not a valid weight"),
         ({"time": "soon"}, "20m"),
         ({"epochs": 1, "steps": 1}, "not both"),
         ({"resume": True}, "checkpoint"),

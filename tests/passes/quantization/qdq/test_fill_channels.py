@@ -15,7 +15,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes import Dequantize, QuantizeStatic, RoundWeights
-from trimtab.passes.diagnosis.why import why_wrong
+from trimtab.passes.diagnosis.accuracy import diagnose_accuracy
 from trimtab.passes.quantization.qdq.fill_channels import fill_input_channels
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -120,7 +120,7 @@ def test_rounding_and_the_way_back_to_float_know_the_wider_weight(tmp_path: Path
 
 def test_the_doctor_knows_the_image_and_the_weight() -> None:
     model = images()
-    found = why_wrong(quantized(model), normal(model), Context(), baseline=model, samples=8)
+    found = diagnose_accuracy(quantized(model), normal(model), Context(), baseline=model, samples=8)
     layers = {layer["layer"]: layer for layer in found.to_json()["layers"]}
     assert "x" in layers
     assert not any("filled" in name for name in layers)

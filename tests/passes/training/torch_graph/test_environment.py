@@ -1,4 +1,4 @@
-"""What a training run has around it: Ctrl-C, threads, news."""
+"""Environment of a training run: Ctrl-C, threads, and the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune_cases import Interrupting
 
 from trimtab.passes.training.torch_graph.environment import fastest_threads
 from trimtab.passes.training.torch_graph.interrupts import Interrupts
-from trimtab.passes.training.torch_graph.log import News
+from trimtab.passes.training.torch_graph.log import TrainingLog
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,12 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_the_first_interruption_is_a_wish_and_the_second_ends_at_once() -> None:
+def test_the_first_interrupt_ends_after_the_step_and_the_second_at_once() -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGINT)
     with Interrupts(said.append) as interrupts:
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.asked
+        assert interrupts.requested
         assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -40,7 +40,7 @@ def test_another_thread_trains_without_signals() -> None:
 
     def work() -> None:
         with Interrupts(print) as interrupts:
-            asked.append(interrupts.asked)
+            asked.append(interrupts.requested)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -60,16 +60,16 @@ def test_the_fastest_number_of_threads_is_taken(monkeypatch: pytest.MonkeyPatch)
     assert fastest_threads(work) == 2
 
 
-def test_news_tell_loss_validation_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_reports_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Interrupting(after=1)
-    news = News(progress, size=10)
-    news.start(100, done=0.5)
+    log = TrainingLog(progress, size=10)
+    log.start(100, done=0.5)
     for loss in (0.5, 0.3):
-        news.add(loss)
+        log.add(loss)
     now[0] = 60.0
-    news.validated(112, 0.25, 0.6, 1e-3, better=True)
+    log.report_validation(112, 0.25, 0.6, 1e-3, better=True)
     assert progress.said == [
         "step 112: validation 0.25 (best), loss 0.4, rate 0.001, 2 items/s, 4.0 min left"
     ]

@@ -234,12 +234,12 @@ def test_the_step_gradient_is_that_of_the_paper() -> None:
     assert module.weight("s").grad.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_tap_gives_an_inner_tensor() -> None:
-    module = to_module(graphs.cnn(), taps=["r0"])
+def test_intermediate_outputs_are_returned() -> None:
+    module = to_module(graphs.cnn(), intermediate=["r0"])
     made = module.run({"x": torch.ones(1, 3, 8, 8)})
     assert made["r0"].shape == (1, 8, 8, 8)
     with pytest.raises(OptionError, match="r0"):
-        to_module(graphs.cnn(), taps=["r0x"])
+        to_module(graphs.cnn(), intermediate=["r0x"])
 
 
 def test_moves_to_half_precision() -> None:

@@ -1,4 +1,4 @@
-"""Float operators between Q/DQ pairs, written into the place of integer operators."""
+"""Replacement of integer operators by float operators between Q and DQ."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .constants import Value, fresh
+from .constants import Value, fresh_name
 
-#: Attributes that only the integer operator has.
+#: Attributes that only integer operators have.
 _OWN = frozenset({"channels_last", "opset"})
 
 
 @dataclass(frozen=True)
-class Integers:
-    """Integers with their scale and zero point."""
+class QuantizedTensor:
+    """Quantized tensor: integers, scale and zero point."""
 
     value: Value
     scale: Value
@@ -23,59 +23,59 @@ class Integers:
     axis: int | None = None
 
 
-def integers(node: ir.Node, start: int, axis: int | None = None) -> Integers:
-    """The integers, scale and zero point at three neighbouring inputs of a node."""
+def quantized_input(node: ir.Node, start: int, axis: int | None = None) -> QuantizedTensor:
+    """Return the tensor at three neighbouring inputs of a node: integers, scale, zero point."""
     value, scale, zero = [*node.inputs[start : start + 3], None, None][:3]
-    return Integers(value, scale, zero, axis)
+    return QuantizedTensor(value, scale, zero, axis)
 
 
 def scales_of(node: ir.Node) -> tuple[Value, Value]:
-    """Scale and zero point of a quantizer."""
+    """Return scale and zero point of a quantizer."""
     return node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def dequantized(graph: ir.Graph, before: ir.Node, integers: Integers) -> ir.Value:
-    """The floats that integers stand for, by a DequantizeLinear put before a node."""
+def insert_dequantize(graph: ir.Graph, before: ir.Node, integers: QuantizedTensor) -> ir.Value:
+    """Insert a DequantizeLinear before a node; return its output."""
     inputs = [integers.value, integers.scale, integers.zero]
     attributes = {} if integers.axis is None else {"axis": integers.axis}
     node = ir.node("DequantizeLinear", inputs, attributes=attributes)
     value = integers.value
     base = f"{value.name if value is not None else ''}_as_float"
-    node.outputs[0].name = fresh(base)
+    node.outputs[0].name = fresh_name(base)
     graph.insert_before(before, node)
     return node.outputs[0]
 
 
-def become(
+def replace_by_float_operator(
     graph: ir.Graph,
     node: ir.Node,
     op: str,
-    inputs: Sequence[Integers],
+    inputs: Sequence[QuantizedTensor],
     output: tuple[Value, Value] | None,
-    bias: Integers | None = None,
+    bias: QuantizedTensor | None = None,
 ) -> None:
-    """Put the float operator and its pairs in the place of an integer operator."""
-    floats = [dequantized(graph, node, one) for one in inputs]
+    """Replace an integer operator by the float operator with its Q and DQ."""
+    floats = [insert_dequantize(graph, node, one) for one in inputs]
     if bias is not None:
-        floats.append(dequantized(graph, node, bias))
+        floats.append(insert_dequantize(graph, node, bias))
     attributes = {name: a for name, a in node.attributes.items() if name not in _OWN}
     made = ir.node(op, floats, attributes=attributes, name=node.name)
     result = node.outputs[0]
-    made.outputs[0].name = fresh(f"{result.name}_float")
+    made.outputs[0].name = fresh_name(f"{result.name}_float")
     graph.insert_before(node, made)
     final = made.outputs[0]
     if output is not None:
         quantize = ir.node("QuantizeLinear", [final, *output])
-        quantize.outputs[0].name = fresh(f"{result.name}_integers")
+        quantize.outputs[0].name = fresh_name(f"{result.name}_integers")
         if output[1] is not None and output[1].dtype is not None:
             quantize.outputs[0].dtype = output[1].dtype
         graph.insert_before(node, quantize)
         final = quantize.outputs[0]
-    replace(graph, node, result, final)
+    replace_output(graph, node, result, final)
 
 
-def replace(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
-    """Let `new` take over the users of `old`, and its name where that is an output."""
+def replace_output(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    """Replace a node's output by a new value, which takes its name where it is a graph output."""
     if new.dtype is None and old.dtype is not None:
         new.dtype = old.dtype
     new.shape = new.shape or old.shape

@@ -1,4 +1,4 @@
-"""Why an int8 model is wrong: from a model, its float original and data to verdicts on layers."""
+"""Accuracy diagnosis: from an int8 model, its float original and data to a diagnosis of layers."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from ..graph.quantized import refuse_quantized
 from ..quantization.qdq.int8_rewrites import to_int8_forms
 from ..quantization.qdq.prepare import prepare
 from ..simplify.simplify import Simplify
-from .causes import HARMLESS, Verdict, decibels, judge, short
-from .expand import to_pairs
-from .measure import Error, measure
-from .partner import Partner
-from .switches import Switched, add_switches
+from .baseline_matcher import BaselineMatcher
+from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_digits
+from .expand import expand_to_qdq
+from .measure import SquaredError, measure
+from .switches import SwitchableModel, add_switches
 
-#: Relative squared error to which the int8 model, all switches off, computes what the float one
-#: does; and to which it may differ where its weights cannot be told from their rounding.
+#: Relative squared error below which the int8 model with all switches off equals the float model;
+#: and below which it may be a version of it whose weights were changed before rounding.
 EQUAL, ALIKE = 1e-4, 0.25
-#: This many times the simulated error means that the machine's kernels add some of their own.
+#: Ratio to the simulated error from which the machine's kernels count as adding their own.
 KERNELS = 3.0
-#: Samples on which pair sums are looked at.
+#: Samples on which pair sums are checked for overflow.
 OVERFLOW_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class WhyWrong:
-    """What is wrong with an int8 model; errors are squared and relative to the answer's size.
+class AccuracyDiagnosis:
+    """Accuracy diagnosis of an int8 model; errors are squared and relative to the output's size.
 
     Attributes:
-        verdicts: on layers, the most harmful first.
-        together: error of the answer with everything in int8.
+        layers: diagnoses of layers, the most sensitive first.
+        together: error of the output with everything in int8.
         simulated: the same on the samples of `running`.
-        running: what this machine's kernels make of it.
-        samples: that were looked at.
-        notes: what could not be told, and why.
+        running: error of the output from this machine's kernels.
+        samples: number of samples.
+        notes: limits of the diagnosis, and their reasons.
     """
 
-    verdicts: tuple[Verdict, ...]
+    layers: tuple[LayerDiagnosis, ...]
     together: float
     simulated: float
     running: float
@@ -60,50 +60,50 @@ class WhyWrong:
 
     @property
     def kernels_differ(self) -> bool:
-        """Whether this machine's kernels lose much more than rounding does."""
+        """True where this machine's kernels lose much more than rounding does."""
         return self.running > KERNELS * self.simulated + 1e-9
 
     @property
-    def worth_mending(self) -> tuple[Verdict, ...]:
-        """The layers that take a visible part in the harm."""
-        total = sum(v.harm for v in self.verdicts)
-        return tuple(v for v in self.verdicts if v.harm > HARMLESS * total)
+    def worth_fixing(self) -> tuple[LayerDiagnosis, ...]:
+        """Layers with a visible part in the error."""
+        least = NEGLIGIBLE * sum(layer.sensitivity for layer in self.layers)
+        return tuple(layer for layer in self.layers if layer.sensitivity > least)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Convert to JSON values."""
         return {
             "samples": self.samples,
-            "answer_error": short(self.together),
+            "answer_error": three_digits(self.together),
             "answer_snr_db": decibels(self.together),
-            "simulated_error": short(self.simulated),
-            "running_error": short(self.running),
+            "simulated_error": three_digits(self.simulated),
+            "running_error": three_digits(self.running),
             "kernels_differ": self.kernels_differ,
             "notes": list(self.notes),
-            "layers": [v.to_json() for v in self.verdicts],
+            "layers": [layer.to_json() for layer in self.layers],
         }
 
 
 def is_quantized(model: Model) -> bool:
-    """Whether anything in a model is int8."""
+    """Return whether anything in a model is int8."""
     ops = {node.op_type for node in model.graph}
     return bool(ops & (INT8_OPS | QDQ_OPS)) or any(op.startswith("QLinear") for op in ops)
 
 
-def why_wrong(
+def diagnose_accuracy(
     model: Model, data: Dataset, ctx: Context, *, baseline: Model | None = None, samples: int = 64
-) -> WhyWrong:
-    """Find the layers that hurt an int8 model's answer.
+) -> AccuracyDiagnosis:
+    """Find the layers that lose an int8 model's accuracy.
 
     Args:
-        model: Q/DQ, QOperator, dynamic or weight-only, of any tool.
-        data: samples, evenly spaced ones are taken.
-        ctx: for progress.
-        baseline: the float model that it was made from; without it weights are not judged.
-        samples: how many.
+        model: quantized model: Q/DQ, QOperator, dynamic or weight-only, of any tool.
+        data: data, of which evenly spaced samples are taken.
+        ctx: context, for progress.
+        baseline: float model that it was made from; without it weights are not judged.
+        samples: number of samples.
 
     Raises:
-        InputError: the model is not quantized, holds nothing that can be switched, or does not
-            compute what the baseline does even with all rounding off.
+        InputError: the model is not quantized, has no quantizer that can be switched, or differs
+            from the baseline even with all rounding off.
         DataError: the data do not fit.
     """
     if not is_quantized(model):
@@ -113,11 +113,11 @@ def why_wrong(
             hint="Give the int8 model, and the float one as --baseline",
         )
     bound = fitting(model, data.bind(model).take(samples))
-    switched, notes = _paired(model, baseline, next(iter(bound)))
+    switched, notes = _match_baseline(model, baseline, next(iter(bound)))
     made = measure(model, switched, bound, ctx)
-    verdicts = sorted((judge(one) for one in made.layers), key=lambda v: -v.harm)
-    return WhyWrong(
-        tuple(verdicts),
+    layers = sorted(map(diagnose_layer, made.layers), key=lambda layer: -layer.sensitivity)
+    return AccuracyDiagnosis(
+        tuple(layers),
         made.together.relative,
         made.simulated.relative,
         made.running.relative,
@@ -127,28 +127,30 @@ def why_wrong(
 
 
 def overflows(model: Model, data: Dataset, samples: int = OVERFLOW_SAMPLES) -> list[Overflow]:
-    """The layers that would saturate on x64 without VNNI, the worst first.
+    """Find the layers that would saturate on x64 without VNNI, the worst first.
 
     Args:
-        model: int8, in any format that `to_pairs` reads.
-        data: fits the model.
-        samples: how many to look at, evenly spaced.
+        model: int8 model in any format that `expand_to_qdq` reads.
+        data: data that fit the model.
+        samples: number of samples, evenly spaced.
     """
     copy = model.clone()
-    to_pairs(copy.ir)
+    expand_to_qdq(copy.ir)
     return find_overflows(copy, fitting(model, data.bind(model).take(samples)))
 
 
-def _paired(model: Model, baseline: Model | None, batch: Batch) -> tuple[Switched, list[str]]:
-    """The model with switches that turn it into its float original."""
+def _match_baseline(
+    model: Model, baseline: Model | None, batch: Batch
+) -> tuple[SwitchableModel, list[str]]:
+    """Return the model with switches that turn it into its float original, and notes."""
     notes: list[str] = []
     if baseline is None:
-        switched = _switched(model, None)
+        switched = _with_switches(model, None)
         notes.append("no --baseline was given, so weights and biases are not judged")
-        return switched, notes + _left(switched)
-    equal: list[Switched] = []
-    for float_model in _candidates(baseline):
-        switched = _switched(model, Partner(float_model))
+        return switched, notes + _unswitched_note(switched)
+    equal: list[SwitchableModel] = []
+    for float_model in _baseline_variants(baseline):
+        switched = _with_switches(model, BaselineMatcher(float_model))
         if _distance(switched, baseline, batch) < EQUAL:
             equal.append(switched)
             if switched.matched == switched.constants:
@@ -157,8 +159,8 @@ def _paired(model: Model, baseline: Model | None, batch: Batch) -> tuple[Switche
         switched = max(equal, key=lambda s: s.matched)
         if missing := switched.constants - switched.matched:
             notes.append(f"{missing} constants have no partner in the baseline")
-        return switched, notes + _left(switched)
-    switched = _switched(model, None)
+        return switched, notes + _unswitched_note(switched)
+    switched = _with_switches(model, None)
     distance = _distance(switched, baseline, batch)
     if distance > ALIKE:
         raise InputError(
@@ -171,21 +173,21 @@ def _paired(model: Model, baseline: Model | None, batch: Batch) -> tuple[Switche
         "its weights are not those of the baseline rounded (they were folded, equalised or "
         "smoothed before), so activations alone are judged; give the float model as it was then"
     )
-    return switched, notes + _left(switched)
+    return switched, notes + _unswitched_note(switched)
 
 
-def _left(switched: Switched) -> list[str]:
+def _unswitched_note(switched: SwitchableModel) -> list[str]:
     if not switched.left:
         return []
     named = ", ".join(switched.left[:4]) + (" ..." if len(switched.left) > 4 else "")
     return [f"{len(switched.left)} integer operators are taken as they are: {named}"]
 
 
-def _switched(model: Model, partner: Partner | None) -> Switched:
-    switched = add_switches(model, partner)
+def _with_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableModel:
+    switched = add_switches(model, matcher)
     if not switched.layers:
         raise InputError(
-            "holds no quantizer that can be switched off"
+            "has no quantizer that can be switched off"
             + (f" (it has {', '.join(switched.left[:3])})" if switched.left else ""),
             where=model.name,
             hint="Give the file as the quantizer wrote it, in Q/DQ or QOperator format",
@@ -193,8 +195,8 @@ def _switched(model: Model, partner: Partner | None) -> Switched:
     return switched
 
 
-def _candidates(baseline: Model) -> Iterator[Model]:
-    """The float model as it stands, as our passes prepare it, and simplified."""
+def _baseline_variants(baseline: Model) -> Iterator[Model]:
+    """Yield the float model unchanged, as quantization prepares it, and simplified."""
     refuse_quantized(baseline)
     plain = baseline.clone()
     lift_constants(plain.graph)
@@ -209,8 +211,8 @@ def _candidates(baseline: Model) -> Iterator[Model]:
         yield prepared
 
 
-def _distance(switched: Switched, baseline: Model, batch: Batch) -> float:
-    """Squared error of the answer, all switches off, relative to the baseline's."""
+def _distance(switched: SwitchableModel, baseline: Model, batch: Batch) -> float:
+    """Return the relative squared error to the baseline, with all switches off."""
     plain = SessionConfig(level="basic")
     exact = run(build_session(baseline, plain), batch.feeds)
     off = run(build_session(switched.model, plain), {**batch.feeds, **switched.feeds([])})
@@ -218,7 +220,7 @@ def _distance(switched: Switched, baseline: Model, batch: Batch) -> float:
     for (name, array), other in zip(exact.items(), off.values(), strict=False):
         got = off.get(name, other)
         if array.dtype.kind == "f" and got.shape == array.shape:
-            error = Error()
+            error = SquaredError()
             error.add(got, array)
             worst = max(worst, error.relative)
         elif got.shape != array.shape:

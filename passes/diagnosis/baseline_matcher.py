@@ -1,4 +1,4 @@
-"""The float model's constants, found for those of the int8 model whatever a tool named them."""
+"""Matching of an int8 model's constants to the float baseline's, whatever a tool named them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from trimtab.core.model import Model
 from ..quantization.qdq.fill_channels import as_filled
 from .constants import array_of
 
-#: What quantizers append to the names of weights.
+#: Suffixes that quantizers append to the names of weights.
 _SUFFIX = re.compile(
     r"(_as_floats?|_float|_integers|_quantized|_quant|_DequantizeLinear_Output|_DequantizeLinear|_dequantized|_Q4|#\d+)+$"
 )
-#: Least cosine of two weights that bear the same name, and of two that do not.
+#: Smallest cosine of matching weights with the same name, and with different names.
 SAME_NAME, OTHER_NAME = 0.5, 0.95
 
 Bounds = tuple[float, float]
 NO_BOUNDS: Bounds = (-np.inf, np.inf)
 
 
-class Partner:
-    """Finds constants in a float model."""
+class BaselineMatcher:
+    """Matcher of constants to those of a float model."""
 
     def __init__(self, baseline: Model) -> None:
         self._constants: dict[str, Floats32] = {}
         self._nodes = {node.name: node for node in baseline.graph if node.name}
         self._readers: dict[str, ir.Node] = {}
-        self._twins: dict[ir.Node, ir.Node] = {}
-        self._makers: dict[str, ir.Node] = {}
+        self._counterparts: dict[ir.Node, ir.Node] = {}
+        self._producers: dict[str, ir.Node] = {}
         for node in baseline.graph:
-            self._makers.update({v.name: node for v in node.outputs if v.name})
+            self._producers.update({v.name: node for v in node.outputs if v.name})
             for value in node.inputs:
                 array = array_of(value)
                 if value is not None and value.name and array is not None and _is_float(array):
@@ -46,87 +46,87 @@ class Partner:
     def weight(
         self, name: str, reader: ir.Node, position: int, rounded: Floats32
     ) -> Floats32 | None:
-        """The float weight that a rounded one comes from.
+        """Find the float weight that a rounded one comes from.
 
         Args:
-            name: of the rounded value.
-            reader: the operator that reads it.
-            position: at which input.
-            rounded: as floats.
+            name: name of the rounded value.
+            reader: operator that reads it.
+            position: input of the operator.
+            rounded: rounded weight, as floats.
         """
         for known in (_SUFFIX.sub("", name), self._at(reader, position)):
-            found = self._fitting(known, rounded, SAME_NAME)
+            found = self._similar(known, rounded, SAME_NAME)
             if found is not None:
-                return self._paired(reader, known, found)
-        closest = max(self._constants, key=lambda n: self._likeness(n, rounded), default="")
-        found = self._fitting(closest, rounded, OTHER_NAME)
-        return None if found is None else self._paired(reader, closest, found)
+                return self._matched(reader, known, found)
+        closest = max(self._constants, key=lambda n: self._similarity(n, rounded), default="")
+        found = self._similar(closest, rounded, OTHER_NAME)
+        return None if found is None else self._matched(reader, closest, found)
 
-    def bias(self, name: str, reader: ir.Node, position: int, held: Floats32) -> Floats32 | None:
-        """The float bias of the layer whose weight was found, zeros where it has none."""
+    def bias(self, name: str, reader: ir.Node, position: int, stored: Floats32) -> Floats32 | None:
+        """Find the float bias of the layer whose weight was matched, zeros where it has none."""
         for known in (_SUFFIX.sub("", name), self._at(reader, position)):
             found = self._constants.get(known)
-            if found is not None and found.shape == held.shape:
+            if found is not None and found.shape == stored.shape:
                 return found
-        twin = self._twins.get(reader)
-        if twin is None or position < 2:
+        counterpart = self._counterparts.get(reader)
+        if counterpart is None or position < 2:
             return None
-        other = twin.inputs[position] if len(twin.inputs) > position else None
+        other = counterpart.inputs[position] if len(counterpart.inputs) > position else None
         if other is None:
-            return np.zeros_like(held)
+            return np.zeros_like(stored)
         found = self._constants.get(other.name or "")
-        return found if found is not None and found.shape == held.shape else None
+        return found if found is not None and found.shape == stored.shape else None
 
-    def same_name(self, name: str, held: NDArray[Any]) -> Floats32 | None:
-        """The float constant of that name and shape."""
+    def same_name(self, name: str, stored: NDArray[Any]) -> Floats32 | None:
+        """Return the float constant of that name and shape."""
         found = self._constants.get(name)
-        return found if found is not None and found.shape == held.shape else None
+        return found if found is not None and found.shape == stored.shape else None
 
     def bounds(self, value: ir.Value, enforced: Bounds) -> Bounds | None:
-        """How the float model bounds a tensor by a Relu or Clip that the int8 model lacks.
+        """Find the bounds of a Relu or Clip of the float model that the int8 model lacks.
 
-        Quantizers drop these operators where the integers bound the tensor alike.
+        Quantizers drop these operators where integers have the same bounds.
 
         Args:
-            value: the tensor, unrounded.
-            enforced: what its integers can hold.
+            value: tensor before rounding.
+            enforced: range of its integers.
 
         Returns:
-            The bounds, infinite where there are none; None where the tensor is not known.
+            The bounds, infinite where there are none; None for an unknown tensor.
         """
         own = value.producer()
-        maker = self._makers.get(_SUFFIX.sub("", value.name or ""))
-        if maker is not None and (own is None or own.op_type != maker.op_type):
-            return _bounds(maker)
-        twin = maker or (self._twins.get(own) if own is not None else None)
-        if twin is None:
+        producer = self._producers.get(_SUFFIX.sub("", value.name or ""))
+        if producer is not None and (own is None or own.op_type != producer.op_type):
+            return _bounds(producer)
+        counterpart = producer or (self._counterparts.get(own) if own is not None else None)
+        if counterpart is None:
             return None
-        uses = list(twin.outputs[0].uses())
+        uses = list(counterpart.outputs[0].uses())
         low, high = _bounds(uses[0].node) if len(uses) == 1 else NO_BOUNDS
-        # The operator may well stand behind the quantizer: then its integers are not bounded so.
+        # The operator may follow the quantizer, whose integers are not bounded then.
         return (low if enforced[0] >= low else -np.inf), (high if enforced[1] <= high else np.inf)
 
-    def _paired(self, reader: ir.Node, name: str, found: Floats32) -> Floats32:
-        self._twins[reader] = self._readers[name]
+    def _matched(self, reader: ir.Node, name: str, found: Floats32) -> Floats32:
+        self._counterparts[reader] = self._readers[name]
         return found
 
     def _at(self, reader: ir.Node, position: int) -> str:
-        """Name of what the float model's node of the same name reads there."""
+        """Return the name of that input of the float model's node of the same name."""
         node = self._nodes.get(reader.name or "")
         if node is None or node.op_type != reader.op_type or position >= len(node.inputs):
             return ""
         value = node.inputs[position]
         return (value.name or "") if value is not None else ""
 
-    def _fitting(self, name: str, rounded: Floats32, least: float) -> Floats32 | None:
+    def _similar(self, name: str, rounded: Floats32, least: float) -> Floats32 | None:
         found = self._constants.get(name)
-        if found is None or self._likeness(name, rounded) < least:
+        if found is None or self._similarity(name, rounded) < least:
             return None
         found = as_filled(found, rounded.shape)
         return found if found.shape == rounded.shape else np.ascontiguousarray(found.T)
 
-    def _likeness(self, name: str, rounded: Floats32) -> float:
-        """Cosine of both, which no wrong scale of the whole changes."""
+    def _similarity(self, name: str, rounded: Floats32) -> float:
+        """Return the cosine of both, which does not depend on the scale."""
         found = as_filled(self._constants[name], rounded.shape)
         if found.shape != rounded.shape:
             if found.ndim != 2 or found.shape != rounded.shape[::-1]:
@@ -144,11 +144,11 @@ def _bounds(node: ir.Node) -> Bounds:
         return NO_BOUNDS
     found = []
     for index, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
-        held = array_of(node.inputs[index]) if len(node.inputs) > index else None
+        stored = array_of(node.inputs[index]) if len(node.inputs) > index else None
         if name in node.attributes:
             found.append(node.attributes[name].as_float())
         else:
-            found.append(default if held is None else float(held))
+            found.append(default if stored is None else float(stored))
     return found[0], found[1]
 
 
