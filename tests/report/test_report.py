@@ -1,4 +1,4 @@
-"""What a report tells, and that nothing in a document can be more than text in it."""
+"""The report's figures, and that nothing in a document can be more than text in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trimtab.search import result
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page with a charting library of one line: these tests draw nothing."""
+    """Replace the charting library by one line: these tests draw nothing."""
     monkeypatch.setattr(page_module, "charting_script", lambda: "window.vegaEmbed = null;")
 
 

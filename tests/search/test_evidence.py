@@ -1,4 +1,4 @@
-"""What is gathered of a winner: layers before and after, rounding errors, widths, lineage."""
+"""Evidence of a winner: layers before and after, rounding errors, widths, lineage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def static() -> Pass:
 
 
 def found(*passes: Pass, **changes: Any) -> dict[str, Any]:
-    """The evidence of a winner made by these passes."""
+    """Collect the evidence of a winner made by these passes."""
     model, recipe = graphs.cnn(), Recipe("winner", passes)
     chosen = Result("winner", recipe, recipe(model, CTX))
     row = {name: array[:1] for name, array in arrays(1).items() if name != "labels"}

@@ -18,7 +18,7 @@ from trimtab.search.recipe import Recipe
 
 
 def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:
-    """A search whose static int8 is so much faster."""
+    """Make a search whose static int8 has this speed-up."""
     known = None if ratio is None else SimpleNamespace(value=ratio)
     monkeypatch.setattr(pruning, "speedup", lambda result: known)
     return SimpleNamespace(named=lambda name: name, keeps=lambda result: keeps, measures=True)

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a table on a terminal, plain lines elsewhere."""
+"""Progress of a search: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

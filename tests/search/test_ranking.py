@@ -1,4 +1,4 @@
-"""Which candidate wins, on made results: every rule of the choice."""
+"""Ranking of candidates, on made results: every rule of the choice."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ SMALL = ("simplify", "quantize-static")
 
 
 def search(**options: Any) -> Outcome:
-    """Float and int8 alone, unless other options are given."""
+    """Search with float and int8 alone, unless other options are given."""
     options = {"constraints": LOOSE, "measure": fast_int8, "passes": SMALL} | options
     return optimize(graphs.cnn(), arrays(120), **options)
 
@@ -61,7 +61,7 @@ def test_the_first_usable_candidate_is_reported_once_in_any_stage() -> None:
 
 
 def in_the_fresh_run(*ratios: float) -> Callable[..., Sequence[Any]]:
-    """Fast int8, but for what is measured a second time: those ratios, in order."""
+    """Make a measurement of fast int8, whose second run gives these ratios, in order."""
     seen: set[str] = set()
 
     def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:

@@ -79,7 +79,7 @@ def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     step = find("finetune").from_json({"teacher": "original", "steps": 1, "data": data})
-    with pytest.raises(OptionError, match="outside of a recipe"):
+    with pytest.raises(OptionError, match="in a recipe only"):
         step(graphs.cnn())
     assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "finetune"
 
@@ -117,7 +117,7 @@ def test_a_run_that_finds_nothing_better_gives_no_candidate(
 
 
 class Turns:
-    """A search in which a model loses by its time, and a slice of training gives a part back.
+    """Make a search in which a model loses by its time, and a slice of training wins a part back.
 
     Attributes:
         lost: by a share of the time, untrained.

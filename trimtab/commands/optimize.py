@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
-    from trimtab.core.dataset import Dataset
-    from trimtab.core.model import Model
     from trimtab.runtime_bench.bench.bench import Bench
 
     from ..search.outcome import Outcome
@@ -113,6 +111,8 @@ def _search(args: argparse.Namespace) -> Outcome | None:
 
     from ..open_model import open_model
     from ..search.inputs import first_feeds
+    from ..search.live import watching
+    from ..search.optimize import optimize
 
     constraints, budget = _constraints(args), _budget(args)
     if args.on and args.target:
@@ -123,47 +123,28 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     passes = args.passes.split(",") if args.passes else None
     with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
         ctx = replace(_context(args, bench), runner=runner)
-        return _searched(args, model, data, evaluation, passes, constraints, budget, ctx, bench)
+        if args.dry_run:
+            from ..search.estimate import estimate, estimate_lines
 
-
-def _searched(  # noqa: PLR0917 - the parts of one call
-    args: argparse.Namespace,
-    model: Model,
-    data: Dataset,
-    evaluation: Dataset | None,
-    passes: list[str] | None,
-    constraints: Constraints,
-    budget: TimeBudget,
-    ctx: Context,
-    bench: Bench,
-) -> Outcome | None:
-    from dataclasses import replace
-
-    from ..search.live import watching
-    from ..search.optimize import optimize
-
-    if args.dry_run:
-        from ..search.estimate import estimate, estimate_lines
-
-        found = estimate(model, data, evaluation, args.metric, passes, ctx, budget)
-        print("\n".join(estimate_lines(found)))  # noqa: T201
-        return None
-    with watching(constraints.goal) as (progress, watch):
-        return optimize(
-            model,
-            data,
-            eval_data=evaluation,
-            metric=args.metric,
-            constraints=constraints,
-            passes=passes,
-            ctx=replace(ctx, progress=progress),
-            budget=budget,
-            cache=False if args.no_cache else args.cache or True,
-            same_data=args.same_data,
-            watch=watch,
-            look_into=True,
-            bench=bench,
-        )
+            found = estimate(model, data, evaluation, args.metric, passes, ctx, budget)
+            print("\n".join(estimate_lines(found)))  # noqa: T201
+            return None
+        with watching(constraints.goal) as (progress, watch):
+            return optimize(
+                model,
+                data,
+                eval_data=evaluation,
+                metric=args.metric,
+                constraints=constraints,
+                passes=passes,
+                ctx=replace(ctx, progress=progress),
+                budget=budget,
+                cache=False if args.no_cache else args.cache or True,
+                same_data=args.same_data,
+                watch=watch,
+                look_into=True,
+                bench=bench,
+            )
 
 
 def _context(args: argparse.Namespace, bench: Bench) -> Context:

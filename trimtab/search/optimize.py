@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Metric, find_metric
-from trimtab.core.model import Model
+from trimtab.core.target import Target
 from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.multi_device import machine_class
@@ -106,8 +106,14 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     source = open_data(data)
     model = open_input_model(model, source)
     splits = split_data(source, open_data(eval_data), seed=ctx.seed, same_data=same_data)
-    place = bench or LocalBench()
-    search = _search(model, splits, metric, constraints, ctx, store, log, budget, measure, place)
+    if measure is None:
+        _refuse_unmeasurable(constraints, ctx.target)
+    metric, bench = find_metric(metric, splits.selection), bench or LocalBench()
+    evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
+    timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
+    builder = Builder(model, ctx, store, machine_class(bench))
+    spent = Spent(budget, time.monotonic())
+    search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
     search.begin()
     search.report_if_satisfied()
     if recipes is not None:
@@ -137,31 +143,15 @@ def _with_evidence(outcome: Outcome, search: Search) -> Outcome:
     return replace(outcome, evidence=found)
 
 
-def _search(  # noqa: PLR0917 - puts the components together, once
-    model: Model,
-    splits: Splits,
-    metric: str | Metric | None,
-    constraints: Constraints,
-    ctx: Context,
-    store: ResultStore,
-    log: Log,
-    budget: TimeBudget,
-    measure: Measure | None,
-    bench: Bench,
-) -> Search:
-    if constraints.max_latency_ns is not None and measure is None and not is_here(ctx.target):
+def _refuse_unmeasurable(constraints: Constraints, target: Target) -> None:
+    """Refuse a latency that this machine cannot measure."""
+    if constraints.max_latency_ns is not None and not is_here(target):
         raise OptionError(
-            f"a latency in milliseconds cannot be proved for {ctx.target.name}, which is not this "
+            f"a latency in milliseconds cannot be proved for {target.name}, which is not this "
             "machine",
             where="--max-latency",
             hint="Ask for --min-speedup, which is predicted and marked, or run on that machine",
         )
-    metric = find_metric(metric, splits.selection)
-    evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
-    timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
-    builder = Builder(model, ctx, store, machine_class(bench))
-    spent = Spent(budget, time.monotonic())
-    return Search(constraints, ctx, builder, evaluator, timer, log, spent)
 
 
 def _budget(seconds: float | None, train: float | str | None) -> TimeBudget:
