@@ -83,12 +83,12 @@ class Builder:
     def _resolved(self, step: Pass, model: Model, ctx: Context) -> Pass:
         if not step.decides_by_time():
             return step
-        key = key_of("settle", **self._inputs(step, model, ctx), machine=self.machine)
+        key = key_of("settle", **self._parts(step, model, ctx), machine=self.machine)
         found = self.store.value(key, lambda: step.settled(model, ctx).to_json())
         return _changed(step, found)
 
     def _step(self, step: Pass, model: Model, ctx: Context) -> Model:
-        key = key_of("step", **self._inputs(step, model, ctx))
+        key = key_of("step", **self._parts(step, model, ctx))
 
         def make() -> Model:
             made = step(model, ctx)
@@ -98,7 +98,7 @@ class Builder:
 
         return self.store.model(key, make)
 
-    def _inputs(self, step: Pass, model: Model, ctx: Context) -> dict[str, object]:
+    def _parts(self, step: Pass, model: Model, ctx: Context) -> dict[str, object]:
         own = type(step)
         return {
             "input": model.digest,
