@@ -30,7 +30,7 @@ exit codes: 0 done or passed, 1 a budget is broken, 2 usage or bad input, 3 inco
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with errors of one message, and the nearest option for a misspelt one."""
+    """argparse with errors of one message, and the nearest option for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
         """Print one message and leave with exit code 2."""
