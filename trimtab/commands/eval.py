@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
-    from ..report.lines import quality_line
+    from ..report.lines import drop_line, quality_line
 
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
@@ -59,9 +59,8 @@ def execute(args: argparse.Namespace) -> int:
     if reference is not None:
         base = measured(reference)
         drop, error = quality.drop_from(base)
-        spread = "" if error is None else f" +- {error:.4f} (paired)"
         print(f"{args.reference}: {quality_line(base)}")  # noqa: T201
-        print(f"drop {drop:+.4f}{spread}")  # noqa: T201
+        print(drop_line(quality, base))  # noqa: T201
         document |= {"reference": base.to_json(), "drop": drop, "drop_standard_error": error}
     if args.json:
         write_text(Path(args.json), json.dumps(document, indent=1) + "\n")

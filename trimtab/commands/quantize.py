@@ -120,7 +120,7 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     from trimtab.core.metric import evaluate
     from trimtab.core.progress import Stderr
 
-    from ..report.lines import quality_line
+    from ..report.lines import drop_line, quality_line
 
     if not args.eval:
         return
@@ -129,9 +129,8 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     base, mine = (
         evaluate(m, data, args.metric, reference=before, progress=Stderr()) for m in (before, after)
     )
-    drop, error = mine.drop_from(base)
-    spread = "" if error is None else f" +- {error:.4f} (paired)"
-    print(f"{quality_line(mine)}; original {base.value:.4f}; drop {drop:+.4f}{spread}")  # noqa: T201
+    print(f"{quality_line(mine)}; original {base.value:.4f}; {drop_line(mine, base)}")  # noqa: T201
+    drop, _ = mine.drop_from(base)
     if limit is not None and drop > limit:
         raise BudgetError(
             f"the result loses {drop:.4f}, {limit:g} is allowed; nothing was written",

@@ -69,3 +69,10 @@ def quality_line(quality: Quality) -> str:
     error = quality.standard_error
     spread = "" if error is None else f" +- {error:.4f}"
     return f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+
+
+def drop_line(quality: Quality, base: Quality) -> str:
+    """Return the loss against a base with its paired standard error."""
+    drop, error = quality.drop_from(base)
+    spread = "" if error is None else f" +- {error:.4f} (paired)"
+    return f"drop {drop:+.4f}{spread}"

@@ -12,15 +12,11 @@ PeakBytes = Callable[[], float | None]
 
 
 def report_if_satisfied(
-    log: Log,
-    constraints: Constraints,
-    original: Result,
-    results: Sequence[Result],
-    peak_bytes: PeakBytes,
+    log: Log, constraints: Constraints, original: Result, results: Sequence[Result], peak: PeakBytes
 ) -> None:
     """Report it once; nothing where only quality is constrained, or where it is not known yet."""
     reported = any(d["stage"] == "original" and "holds" in d["evidence"] for d in log.entries)
-    known = None if reported else satisfies(constraints, original, results, peak_bytes)
+    known = None if reported else satisfies(constraints, original, results, peak)
     if known is None:
         return
     message = (
@@ -32,7 +28,7 @@ def report_if_satisfied(
 
 
 def satisfies(
-    constraints: Constraints, original: Result, results: Sequence[Result], peak_bytes: PeakBytes
+    constraints: Constraints, original: Result, results: Sequence[Result], peak: PeakBytes
 ) -> bool | None:
     """Return whether the original satisfies the constraints; None where that is not known yet."""
     found: list[bool | None] = []
@@ -44,8 +40,8 @@ def satisfies(
         latency_ns = _latency_ns(results, constraints.percentile)
         found.append(None if latency_ns is None else latency_ns <= constraints.max_latency_ns)
     if constraints.max_rss is not None and False not in found:
-        peak = peak_bytes()
-        found.append(None if peak is None else peak <= constraints.max_rss)
+        peak_bytes = peak()
+        found.append(None if peak_bytes is None else peak_bytes <= constraints.max_rss)
     if not found or False in found:
         return False if found else None
     return None if None in found else True

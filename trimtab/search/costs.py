@@ -18,7 +18,7 @@ from trimtab.core.target import Target
 
 from .gpu_costs import counted_on_gpu
 from .result import Result
-from .store import ResultStore, key_of
+from .store import ResultStore, key_of, key_of_feeds
 from .tensors import tensors_of
 
 #: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM,
@@ -70,7 +70,7 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: ResultStore) -> Costs
     key = key_of(
         "costs",
         model=model.digest,
-        inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
+        inputs=key_of_feeds(feeds),
         config=config.to_json(),
         gpu=ctx.target.provider if ctx.target.isa == "gpu" else None,
     )

@@ -11,7 +11,7 @@ from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.multi_device import machine_class
 
 from .result import Result
-from .store import ResultStore, key_of
+from .store import ResultStore, key_of, key_of_feeds
 
 #: Fresh processes that are run; the largest peak counts.
 PROCESSES = 3
@@ -27,7 +27,7 @@ def with_memory(
     key = key_of(
         "memory",
         model=model.digest,
-        inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
+        inputs=key_of_feeds(feeds),
         config=config.to_json(),
         machine=machine_class(bench),
     )

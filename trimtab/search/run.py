@@ -193,12 +193,11 @@ class Search:
     def report_if_satisfied(self) -> None:
         """Report, as soon as it is known, whether the original satisfies the constraints."""
         report_if_satisfied(
-            self.log,
-            self.constraints,
-            self.original,
-            self.results,
-            lambda: self._with_peak(self.original).rss_bytes,
+            self.log, self.constraints, self.original, self.results, self._peak_of_original
         )
+
+    def _peak_of_original(self) -> float | None:
+        return self._with_peak(self.original).rss_bytes
 
     def _with_peak(self, result: Result) -> Result:
         return with_memory(result, self.timer.feeds, self.ctx, self.builder.store, self.timer.bench)

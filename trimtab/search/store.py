@@ -40,6 +40,11 @@ def key_of(kind: str, **parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def key_of_feeds(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shapes and types of feeds as part of a key: their values change no cost."""
+    return {name: [list(array.shape), str(array.dtype)] for name, array in feeds.items()}
+
+
 @functools.cache
 def versions() -> Mapping[str, str]:
     """Return what makes other numbers when it changes: packages, and the sources of this one."""

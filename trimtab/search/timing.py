@@ -20,7 +20,7 @@ from trimtab.runtime_bench.multi_device import machine_class
 
 from .fingerprint import structure
 from .result import Result
-from .store import ResultStore, key_of
+from .store import ResultStore, key_of, key_of_feeds
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
@@ -165,7 +165,7 @@ class Timer:
             base=structure(self.original),
             candidate=which,
             config=SessionConfig.of(self.ctx.target).to_json(),
-            inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
+            inputs=key_of_feeds(self.feeds),
             alpha=round(alpha, 9),
             brief=brief,
             machine=machine_class(self.bench),
