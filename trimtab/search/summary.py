@@ -27,7 +27,7 @@ def outcome_lines(outcome: OutcomeData) -> list[str]:
         lines += [f"  {r.name}: {r.failure}" for r in failed]
     known = outcome.original.selection
     items = known.count if known else outcome.data.get("selection", {}).get("items", 0)
-    lines += ["", f"{metric} and drop are on the {items} items that chose."]
+    lines += ["", f"{metric} and drop are on the {items} items of the selection split."]
     if any(r.measured_as for r in outcome.results):
         lines.append("=: the same kernels on the same shapes as a line above, measured once.")
     if any(r.predicted is not None for r in outcome.results):
