@@ -2,10 +2,10 @@
 
     python benchmarks/calibration.py [--samples 64 256 1024] [--repeats 3] [--network resnet56]
 
-Each run is a process of its own, so that its peak memory is its own. Ours makes statistics for all
-five range methods in its one pass; the search for the ranges is in its time. A run of the network
-alone over the same images tells what there is to pay at the least. Seconds of the processor are
-told beside those of the clock, since others' load inflates the latter alone.
+Each run is a separate process, to measure its peak memory. Ours collects statistics for all five
+range methods in one pass, and its time includes the search for the ranges. A run of the network
+alone on the same images is the lower bound. CPU seconds are reported beside those of the clock,
+which other load increases.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def inference(model, data) -> None:
         run(session, batch.feeds)
 
 
-def one(way: str, samples: int, name: str) -> None:
-    """In the process of its own: read the data, then measure."""
+def run_once(way: str, samples: int, name: str) -> None:
+    """Read the data, then measure, in this process."""
     data, model = cifar("train", samples), network(name)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
@@ -99,11 +99,11 @@ def one(way: str, samples: int, name: str) -> None:
         onnxruntimes(model, data, methods[way.split("-")[1]])
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "before_mb": before / 1024}
-    print(json.dumps(told))
+    measured = {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "before_mb": before / 1024}
+    print(json.dumps(measured))
 
 
-def measured(way: str, samples: int, name: str) -> dict[str, float]:
+def run_in_process(way: str, samples: int, name: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--way", way, "--samples", str(samples), "--network", name]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
@@ -122,13 +122,13 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help="measure this alone, in this process")
     args = parser.parse_args()
     if args.way:
-        one(args.way, args.samples[0], args.network)
+        run_once(args.way, args.samples[0], args.network)
         return
     figures: dict[tuple[str, int], dict[str, float]] = {}
     for samples in args.samples:
         for way in args.ways:
             try:
-                runs = [measured(way, samples, args.network) for _ in range(args.repeats)]
+                runs = [run_in_process(way, samples, args.network) for _ in range(args.repeats)]
             except RuntimeError as error:
                 print(f"failed: {error}", flush=True)
                 continue

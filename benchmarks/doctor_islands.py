@@ -25,7 +25,7 @@ from onnx import numpy_helper, parser
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds, running_graph
+from trimtab.core.ort.session import SessionConfig, optimized_graph, random_feeds
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes.quantization.static import QuantizeStatic
 from trimtab.passes.simplify.simplify import Simplify
@@ -54,7 +54,7 @@ def examined(title: str, model: Model, target: Target) -> Diagnosis:
     """Diagnose a model and print its islands by cause."""
     diagnosis = diagnose(model, random_feeds(model), SessionConfig(), target=target, profiled=False)
     causes = Counter(f.cause for f in islands(diagnosis))
-    ops = Counter(node.op_type for node in running_graph(model).graph)
+    ops = Counter(node.op_type for node in optimized_graph(model).graph)
     print(f"{title}: islands by cause {dict(causes)}; operators {dict(ops.most_common(6))}")
     return diagnosis
 

@@ -1,4 +1,4 @@
-"""Forward and backward of resnet56 in the executor against the native module, interleaved.
+"""Forward and backward of resnet56: the executor against the native module, interleaved.
 
     python benchmarks/executor_speed.py [--network resnet56] [--batch 32] [--rounds 10]
 

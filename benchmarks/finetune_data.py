@@ -51,5 +51,5 @@ def top1(model: Model, data: Dataset) -> float:
 
     The cost of 16-bit sums on x64 without VNNI is separate from the cost of rounding.
     """
-    config = SessionConfig.judging(Target.named("x64-avx512-vnni"), usable_cpus())
+    config = SessionConfig.for_evaluation(Target.named("x64-avx512-vnni"), usable_cpus())
     return evaluate(model, data, "top1", config=config).value

@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.runtime_bench.bench.budgets import Budget, Gate
 from trimtab.runtime_bench.gate.collect import Collector
 from trimtab.runtime_bench.gate.rules import ALPHA, judge

@@ -1,10 +1,10 @@
-"""What the light install brings: packages, megabytes, seconds; and whether an ARM board gets it.
+"""Light install: packages, megabytes, seconds, and wheels for an ARM board.
 
     python benchmarks/light_install.py [--python 3.11]
 
-A virtual environment of its own, `pip install` of this checkout without extras, then `import
-trimtab` and `trimtab bench --help` in it. For the board every dependency is resolved and downloaded
-as a wheel for manylinux aarch64; nothing of it is run.
+Makes a virtual environment, installs this checkout without extras, and runs `import trimtab` and
+`trimtab bench --help` in it. For the board every dependency is resolved and downloaded as a wheel
+for manylinux aarch64; none of it is run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64")
-#: Comes with every environment, and belongs to nobody.
+#: Packages of every environment, which are not counted.
 SHARED = {"pip", "setuptools", "wheel"}
 
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def board_wheels(folder: Path, python: str) -> list[str]:
-    """The wheels that a board's pip would take."""
+    """Download the wheels that pip would install on a board, and return their names."""
     needed = [r for r in requires("trimtab") or [] if "extra ==" not in r]
     platforms = [word for p in PLATFORMS for word in ("--platform", p)]
     run(

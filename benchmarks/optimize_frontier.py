@@ -1,4 +1,4 @@
-"""What `optimize` reaches at a given drop, beside the best single recipe of other tools.
+"""Speed-up that `optimize` reaches at a given drop, beside the best single recipe of other tools.
 
     python benchmarks/optimize_frontier.py [--networks resnet20 ...] [--drops 0.005 0.01 0.03]
         [--train 20m] [--eval 5000] [--seconds 60] [--cache FOLDER] [--peer NAME=NETWORK=FILE ...]
@@ -30,7 +30,7 @@ from trimtab.core.target import Target
 from trimtab.runtime_bench.bench.clock import BenchClock
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.search.optimize import optimize
-from trimtab.search.result import Outcome
+from trimtab.search.outcome import Outcome
 
 DROPS = {"minilm": (0.002, 0.005, 0.01)}
 IMAGE_DROPS = (0.005, 0.01, 0.03)
@@ -78,7 +78,7 @@ def one(name: str, args: argparse.Namespace, cache: Path) -> None:
 
 
 def told(way: str, task: Task, peers_python: str) -> Model | str:
-    """The model of a tool; why there is none is printed."""
+    """Return the model of a tool; print why there is none."""
     model = made(way, task, peers_python)
     if isinstance(model, str):
         print(f"missing {task.name} {way}: {model}", flush=True)
@@ -110,7 +110,7 @@ def report(
     tools: dict[str, Model],
     seconds: float,
 ) -> None:
-    """The answer and the tools that hold the drop, in one comparison."""
+    """Compare the answer with the tools that keep within the drop, in one run."""
     label = f"optimize.{task.name}.{drop:g}.{'train' if train else 'plain'}"
     chosen = outcome.chosen
     if chosen is None or chosen.model is None or chosen.test is None or not outcome.original.test:

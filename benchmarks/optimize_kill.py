@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def prepared(folder: Path, args: argparse.Namespace) -> list[str]:
-    """Data on disk; the command without cache and output."""
+    """Write the data; return the command without cache and output."""
     for part, split, count in (("calib", "train", args.images), ("eval", "eval", args.eval)):
         batches = list(cifar(split, count))
         name = next(iter(batches[0].feeds))
@@ -78,7 +78,7 @@ def run_to_end(command: list[str]) -> None:
 def kill_and_go_on(
     command: list[str], folder: Path, whole_s: float, args: argparse.Namespace
 ) -> tuple[int, int]:
-    """Searches killed at random moments, then one to its end; kills, and entries written twice."""
+    """Kill searches at random moments, then run one to its end; count entries written twice."""
     rng = random.Random(args.seed)
     full = [*command, "--cache", str(folder / "cache"), "-o", str(folder / "found")]
     killed = rewritten = 0
@@ -100,7 +100,7 @@ def kill_and_go_on(
 
 
 def entries(cache: Path) -> dict[str, tuple[int, int]]:
-    """Finished entries of a cache, with what changes when one is written again."""
+    """Return the finished entries of a cache, with a value that changes when one is rewritten."""
     found = {}
     for path in cache.glob("search/*/*/*"):
         if not path.name.startswith(".new-"):
@@ -110,7 +110,7 @@ def entries(cache: Path) -> dict[str, tuple[int, int]]:
 
 
 def compared(folder: Path) -> dict[str, object]:
-    """Whether both searches end alike, and how many files cannot be read."""
+    """Return whether both searches end alike, and the number of unreadable files."""
     expected, found = folder / "expected", folder / "found"
     digests = [hashlib.sha256((f / "model.onnx").read_bytes()).digest() for f in (expected, found)]
     recipes = [(f / "recipe.yaml").read_text() for f in (expected, found)]
@@ -122,7 +122,7 @@ def compared(folder: Path) -> dict[str, object]:
 
 
 def broken(cache: Path) -> int:
-    """Entries that cannot be read."""
+    """Count the entries that cannot be read."""
     count = 0
     for path in cache.glob("search/*/*/*"):
         if path.name.startswith(".new-"):

@@ -1,10 +1,11 @@
-"""Whether layers that the simulation of 16-bit pair sums names are those that really saturate.
+"""Agreement of the simulation of 16-bit pair sums with the layers that really saturate.
 
     python benchmarks/overflow_agreement.py [--network resnet20] [--samples 32]
 
-Each convolution of the int8 network, 8-bit weights, is run by itself on the integers that it takes,
+Each convolution of the int8 network, with 8-bit weights, is run by itself on its integer inputs,
 once as deployed and once with exact sums (session.x64quantprecision). Outputs that differ are real
-saturation. It needs an x64 CPU without VNNI; elsewhere nothing saturates and the script says so.
+saturation. The script needs an x64 CPU without VNNI; elsewhere nothing saturates, which it
+reports.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EXACT = SessionConfig(config={"session.x64quantprecision": "1"})
 
 
 def alone(model: Model, conv: ir.Node) -> tuple[Model, str, str]:
-    """A convolution and its pairs as a model of integers; its input and output."""
+    """Return a convolution and its Q/DQ pairs as a model; names of its input and output."""
     source, sink = conv.inputs[0].producer().inputs[0], next(iter(conv.outputs[0].uses())).node
     copy = model.clone()
     graph = copy.graph
@@ -53,10 +54,10 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument(
-        "--positions", type=int, help="looked at in a batch (default: all)", default=1 << 40
+        "--positions", type=int, help="examined in a batch (default: all)", default=1 << 40
     )
     args = parser.parse_args()
-    # All positions, so that the comparison is exact; a user's run looks at a sample of them.
+    # All positions, so that the comparison is exact; the doctor examines a sample of them.
     overflow.POSITIONS = args.positions or overflow.POSITIONS
     if Target.detect().vnni:
         print("this CPU sums in 32 bits, so nothing saturates here: nothing to compare with")
@@ -76,19 +77,19 @@ def main() -> None:
         (deployed,) = run(build_session(layer), taken).values()
         (exact,) = run(build_session(layer, EXACT), taken).values()
         changed = np.abs(deployed.astype(int) - exact)
-        said = named.get(conv.name)
+        predicted = named.get(conv.name)
         counts["layers"] += 1
         counts["changed"] += bool(changed.any())
-        counts["missed"] += bool(changed.any()) and said is None
-        counts["rounded_away"] += said is not None and not changed.any()
+        counts["missed"] += bool(changed.any()) and predicted is None
+        counts["rounded_away"] += predicted is not None and not changed.any()
         print(
-            f"{conv.name}: simulated {said.share if said else 0:.2e} of the pairs, up to "
-            f"{said.largest / 32767 if said else 1:.2f}x; really {np.mean(changed > 0):.2e} of the "
-            f"outputs changed, by up to {changed.max()} steps",
+            f"{conv.name}: simulated {predicted.share if predicted else 0:.2e} of the pairs, up to "
+            f"{predicted.largest / 32767 if predicted else 1:.2f}x; really "
+            f"{np.mean(changed > 0):.2e} of the outputs changed, by up to {changed.max()} steps",
             flush=True,
         )
-    told = " ".join(f"{name}={count}" for name, count in counts.items())
-    print(f"FIGURE overflow_agreement.{args.network} {told}")
+    figures = " ".join(f"{name}={count}" for name, count in counts.items())
+    print(f"FIGURE overflow_agreement.{args.network} {figures}")
 
 
 if __name__ == "__main__":

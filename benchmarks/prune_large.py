@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
@@ -85,7 +85,7 @@ def seconds(count: int) -> float:
     """Return the CPU seconds of the work on a graph of `count` nodes."""
     model = residual(count)
     started = time.process_time()
-    with collector_paused():
+    with gc_paused():
         work = prepare(model.clone())
         graph = build_dependency_graph(work)
         removed = [int(c) for g in graph.groups for c in g.units[: len(g.units) // 2]]

@@ -43,7 +43,7 @@ from trimtab.core.text import table
 from trimtab.passes.base import relative_error
 from trimtab.passes.tuning.tune import Tune
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.search.tune_clock import DecidingClock
+from trimtab.tune_clock import DecidingClock
 
 #: Sizes of text as batch x tokens, and of images as batch.
 TEXTS, IMAGES = ("1x32", "1x128", "8x128"), ("1",)

@@ -1,1 +1,1 @@
-"""Values that all of trimtab shares. Imports nothing else of ours."""
+"""Values that all of trimtab shares. Imports no other folder of the project."""

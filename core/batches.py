@@ -1,18 +1,19 @@
-"""Batches as a model takes them: cut or padded to its fixed number of rows."""
+"""Batches as a model takes them: checked, and cut or padded to its fixed batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from .data import Batch
 from .dataset import Dataset
+from .feeds import check_finite
 from .model import Model
 
 
 def fixed_rows(model: Model) -> int | None:
-    """The batch size that the model is fixed to, None where it takes any."""
+    """Return the batch size that the model is fixed to, None where it takes any."""
     for spec in model.inputs:
         if spec.shape and isinstance(spec.shape[0], int):
             return spec.shape[0]
@@ -20,7 +21,7 @@ def fixed_rows(model: Model) -> int | None:
 
 
 def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
-    """The items in batches that the model takes, without a ragged rest where its batch is fixed."""
+    """Return the items in batches that the model takes, without an incomplete last one."""
     fixed = fixed_rows(model)
     if data.source.batched or fixed is None:
         return data.sized(min(rows, max(len(data), 1)))
@@ -29,7 +30,7 @@ def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
 
 
 def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
-    """The data in batches of at most `rows`; a model of a fixed batch size gets exactly that."""
+    """Yield the data in batches of at most `rows`, or exactly of the model's fixed size."""
     fixed = fixed_rows(model)
     for batch in data:
         for start in range(0, batch.size, rows):
@@ -37,12 +38,12 @@ def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
             if fixed is not None and part.size < fixed:
                 part = _padded(part, fixed)
             yield part
-            if part.size > rows:  # cannot be cut: it went through whole
+            if part.size > rows:  # it could not be cut
                 break
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
-    """Rows of a batch; the whole batch where its arrays do not share a batch axis."""
+    """Return rows of a batch; the whole batch where its arrays do not share a batch axis."""
     if start == 0 and stop >= batch.size:
         return batch
     if any(a.ndim == 0 or a.shape[0] != batch.size for a in batch.feeds.values()):
@@ -51,5 +52,22 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def _padded(batch: Batch, rows: int) -> Batch:
-    """The batch with its last row repeated: that moves no range."""
+    """Repeat the last row of a batch, which changes no range of values."""
     return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})
+
+
+def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
+    """Yield the data's batches in order, each checked for NaN and infinity.
+
+    Args:
+        data: dataset that messages name.
+        batches: its batches, where the caller reads them in another way.
+
+    Raises:
+        DataError: a batch holds NaN or infinity; names the array and the row.
+    """
+    row = 0
+    for batch in data if batches is None else batches:
+        check_finite(batch, data.spec, row, data.row)
+        row += batch.size
+        yield batch

@@ -1,4 +1,4 @@
-"""Where things are kept between runs: one folder a user, decided here alone."""
+"""Cache folder of the user: the only place where its path is decided."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-#: Environment variable that names the folder.
+#: Environment variable that overrides the folder.
 VARIABLE = "TRIMTAB_CACHE"
 #: Expression with the value of `cache_root` on Linux, for a Python without platformdirs: it needs
 #: `os` alone.
@@ -18,7 +18,7 @@ LINUX_CACHE_ROOT = (
 
 
 def cache_root() -> Path:
-    r"""Return the folder that the variable TRIMTAB_CACHE names, else the system's for caches.
+    r"""Return the folder that TRIMTAB_CACHE names, else the system's folder for caches.
 
     That is `$XDG_CACHE_HOME/trimtab` or `~/.cache/trimtab` on Linux, `~/Library/Caches/trimtab` on
     macOS, `%LOCALAPPDATA%\trimtab\Cache` on Windows.

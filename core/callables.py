@@ -1,4 +1,4 @@
-"""`package.module:callable`, the way in which a user names code of their own."""
+"""User code by name: `package.module:callable`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .errors import InputError, TrimtabError, nearest
 
 
 def import_callable(spec: str) -> Callable[..., Any]:
-    """The callable behind `package.module:name`, the working folder included in the search.
+    """Import the callable `package.module:name`; the working folder is searched as well.
 
     Raises:
-        InputError: no such module or name, or the module fails while it is imported.
+        InputError: there is no such module or name, or importing the module fails.
     """
     module_name, _, name = spec.partition(":")
     added = "" not in sys.path and str(Path.cwd()) not in sys.path
@@ -48,7 +48,7 @@ def import_callable(spec: str) -> Callable[..., Any]:
 
 
 def is_callable_spec(spec: str) -> bool:
-    """Whether a text names `module:callable` rather than a file."""
+    """Return whether a text names `module:callable` rather than a file."""
     module, colon, name = spec.partition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
     return bool(colon) and dotted and all(p.isidentifier() for p in name.split("."))

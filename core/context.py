@@ -1,7 +1,7 @@
-"""What a pass is given beside the model: target, data, progress, seed, a clock.
+"""Environment in which a pass runs: target, data, progress, seed, clock.
 
-The clock is a protocol, so that a pass that decides by time never imports the bench: the face of
-the package injects the real one, tests inject a fake.
+The clock is a protocol, so a pass that decides by time does not import the bench: the command line
+and the public functions pass the real one, tests pass a fake.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .target import Target, timing_class
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much faster a candidate is than its base: time of the base over its own.
+    """Speed-up of a candidate over its base: time of the base over that of the candidate.
 
     Attributes:
-        value: estimate of the ratio of median latencies; above 1 is faster.
+        value: estimated ratio of median latencies; above 1 is faster.
         low: lower end of the 95% interval.
-        high: upper end.
+        high: upper end of the 95% interval.
     """
 
     value: float
@@ -37,24 +37,24 @@ class Ratio:
 
     @property
     def faster(self) -> bool:
-        """Faster beyond the interval."""
+        """True where the whole interval is above 1."""
         return self.low > 1
 
     @property
     def slower(self) -> bool:
-        """Slower beyond the interval."""
+        """True where the whole interval is below 1."""
         return self.high < 1
 
     def __str__(self) -> str:
         if math.isnan(self.value):  # stopped before its first block
             return "not measured"
-        if self.low == self.value == self.high:  # predicted: there is nothing to take one from
+        if self.low == self.value == self.high:  # predicted, so there is no interval
             return f"{self.value:.2f}x"
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
 class Clock(Protocol):
-    """Measures models against each other on the target."""
+    """Measurement of models against each other on the target."""
 
     def compare(
         self,
@@ -64,13 +64,13 @@ class Clock(Protocol):
         config: SessionConfig,
         seconds: float,
     ) -> Ratio:
-        """The candidate's speed-up over the base, both measured interleaved in one run."""
+        """Measure the candidate's speed-up over the base, both interleaved in one run."""
         ...
 
     def median_ns(
         self, models: Sequence[Model], feeds: Feeds, config: SessionConfig, seconds: float
     ) -> list[float]:
-        """Median latency of each model in nanoseconds, all measured interleaved in one run."""
+        """Measure the median latency of each model in nanoseconds, all interleaved in one run."""
         ...
 
 
@@ -85,17 +85,17 @@ class MachineClock(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of a pass.
+    """Environment in which a pass runs.
 
     Attributes:
-        target: where the model will run.
-        data: calibration data for the passes that want some and name none themselves.
-        progress: where long work tells how far it is.
-        seed: of everything random.
-        clock: measures, for the passes that decide by time; None where nothing can be measured.
-        original: the model that a recipe started from, for the passes that learn from it.
-        runner: where candidates run when their quality is judged; in this process where None.
-        memo: what passes have computed or measured; shared by copies that `replace` makes.
+        target: machine and execution provider that the model will run on.
+        data: calibration data, for passes that need data and have none in a field of their own.
+        progress: display of the progress of long work.
+        seed: random seed (default 0).
+        clock: measurement of latency, for passes that decide by time; None where there is none.
+        original: model that the recipe started from, for passes that learn from it.
+        runner: runs candidates to evaluate their quality; in this process where None.
+        memo: values that passes have computed or measured; copies by `replace` share it.
     """
 
     target: Target = field(default_factory=Target.detect)
@@ -108,10 +108,10 @@ class Context:
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
-        """The data that a pass names itself, else the context's, checked against the model.
+        """Return the data of the pass's own field, else the context's, checked against the model.
 
         Raises:
-            DataError: there are none, or they do not fit.
+            DataError: there is no data, or it does not fit the model.
         """
         data = self.data if named is None else named
         if data is None:
@@ -119,10 +119,10 @@ class Context:
         return data.bind(model)
 
     def need_clock(self, purpose: str) -> Clock:
-        """The clock.
+        """Return the clock.
 
         Raises:
-            OptionError: there is none.
+            OptionError: the context has none.
         """
         if self.clock is None:
             raise OptionError(

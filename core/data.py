@@ -1,4 +1,4 @@
-"""What a dataset is made of: arrays, batches, and where items come from by position."""
+"""Elements of a dataset: arrays, batches, and sources of items by position."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
-#: Items by position, ascending.
+#: Positions of items, ascending.
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Feeds of one run of a model, with labels where there are any.
+    """Feeds of one run of a model, with labels if there are any.
 
     Attributes:
-        feeds: arrays by input name, their first axis the batch.
+        feeds: arrays by input name; the first axis is the batch.
         labels: (N, ...) or None.
     """
 
@@ -31,18 +31,18 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Rows in the batch."""
+        """Number of rows."""
         for array in self.feeds.values():
             return int(array.shape[0]) if array.ndim else 1
         return 0
 
 
 class Source(ABC):
-    """Where a dataset's items come from, by position."""
+    """Source of a dataset's items, by position."""
 
-    #: True where an item is a whole batch as its author made it, which is not to be regrouped.
+    #: True where an item is a whole batch of the user's, which is not regrouped.
     batched = False
-    #: The one array whose name says nothing, so that it takes the name of the model's input.
+    #: Array without a meaningful name, which takes the name of the model's input.
     anonymous: str | None = None
 
     @property
@@ -52,7 +52,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """The items at `rows`, at most `batch` of them at a time."""
+        """Yield the items at `rows`, at most `batch` of them at a time."""
 
     @property
     @abstractmethod

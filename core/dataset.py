@@ -13,7 +13,9 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError
+from .feeds import check_feeds
 from .model import Model
+from .sources import ArraySource, StreamSource, open_source
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,12 @@ class Dataset:
     """A named selection of the items of a source.
 
     Attributes:
-        source: where items come from.
-        spec: how a user names the source: a path or `module:callable`.
+        source: source of the items.
+        spec: the source as a user names it: a path or `module:callable`.
         rows: positions of the selected items, None for all.
         batch: rows per batch where items are single rows.
-        part: how the selection was made, for lineage and messages.
-        rename: an array's name in the source, and the name to feed it by.
+        part: description of the selection, for lineage and messages.
+        rename: an array's name in the source, and the input name it is fed by.
     """
 
     source: Source
@@ -38,37 +40,31 @@ class Dataset:
 
     @classmethod
     def open(cls, spec: str | Path, *, batch: int = 64) -> Dataset:
-        """A dataset as the command line names it.
+        """Open a dataset by the name that the command line takes.
 
         Args:
-            spec: an `.npz` file (arrays by input name, `labels` where there are any), a folder of
+            spec: an `.npz` file (arrays by input name, `labels` if there are any), a folder of
                 `.npz` shards, a folder of images by class, or `module:callable`.
             batch: rows per batch.
 
         Raises:
-            DataError: it does not exist, is empty, or its arrays do not fit together.
+            DataError: it does not exist, is empty, or its arrays differ in length.
         """
-        from .sources import open_source
-
         return cls(open_source(str(spec)), str(spec), batch=batch)
 
     @classmethod
     def of_arrays(
         cls, feeds: Mapping[str, Array], labels: Array | None = None, *, batch: int = 64
     ) -> Dataset:
-        """A dataset of arrays in memory: (N, ...) by input name, labels (N, ...)."""
-        from .sources import ArraySource
-
+        """Make a dataset of arrays in memory: (N, ...) by input name, labels (N, ...)."""
         return cls(ArraySource(dict(feeds), labels, "arrays in memory"), "memory:", batch=batch)
 
     @classmethod
     def of_batches(cls, make: Callable[[], Iterable[Any]], name: str = "memory:") -> Dataset:
-        """A dataset of whole batches: each call of `make` starts the same stream again.
+        """Make a dataset of whole batches: each call of `make` starts the same stream again.
 
         A batch is a mapping of arrays by input name, or a pair of such a mapping and labels.
         """
-        from .sources import StreamSource
-
         return cls(StreamSource(make, name), name)
 
     def __len__(self) -> int:
@@ -84,7 +80,7 @@ class Dataset:
                 yield replace(batch, feeds=feeds)
 
     def bind(self, model: Model) -> Dataset:
-        """The same items, checked against the model's inputs; images take its input's name.
+        """Check the items against the model's inputs; images get the name of its input.
 
         Raises:
             DataError: names, types or shapes do not fit.
@@ -92,9 +88,10 @@ class Dataset:
         bound = self
         if self.source.anonymous and len(model.inputs) == 1:
             bound = replace(self, rename=(self.source.anonymous, model.inputs[0].name))
-        from .feeds import check_feeds
-
-        check_feeds(model, bound)
+        if not len(bound):
+            raise DataError("has no rows", where=self.spec, hint="Give at least one")
+        for batch in bound.take(1).sized(1):
+            check_feeds(model.inputs, batch, self.spec)
         return bound
 
     @property
@@ -105,30 +102,30 @@ class Dataset:
         return np.asarray(self.rows, dtype=np.int64)
 
     def row(self, number: int) -> int:
-        """Where in the source the item stands that comes as the given one, counted from 0."""
+        """Return the position in the source of the item with this number, counted from 0."""
         if self.source.batched:
             return number
-        # A last batch that was filled up repeats its last item.
+        # A padded last batch repeats its last item.
         return int(self.positions[min(number, len(self) - 1)])
 
     @property
     def batches(self) -> int:
-        """Number of batches that one pass yields."""
+        """Number of batches of one iteration."""
         return len(self) if self.source.batched else -(-len(self) // self.batch)
 
     def sized(self, batch: int) -> Dataset:
-        """The same items, `batch` rows at a time."""
+        """Return the same items in batches of `batch` rows."""
         return replace(self, batch=batch)
 
     def take(self, count: int) -> Dataset:
-        """At most `count` items, evenly spaced, since files are often sorted by class or length."""
+        """Take at most `count` items, evenly spaced: files are often sorted by class or length."""
         if count >= len(self):
             return self
         chosen = self.positions[(np.arange(count) * len(self)) // count]
         return self.select(chosen, f"{self.part}, {count} evenly spaced")
 
     def split(self, parts: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
-        """Disjoint parts by name, with the given weights, drawn at random from `seed`.
+        """Split into disjoint parts by name, with the given weights, at random from `seed`.
 
         Raises:
             DataError: there are fewer items than parts.
@@ -151,7 +148,7 @@ class Dataset:
         }
 
     def select(self, rows: Rows, part: str) -> Dataset:
-        """The items at these positions of the source, ascending."""
+        """Select the items at these positions of the source, ascending."""
         return replace(self, rows=tuple(int(r) for r in rows), part=part)
 
     @functools.cached_property
@@ -163,17 +160,17 @@ class Dataset:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the first batch has labels."""
+        """True where the first batch has labels."""
         return any(batch.labels is not None for batch in self.take(1))
 
     def overlaps(self, other: Dataset) -> bool:
-        """Whether both hold an item in common, by content of source and position."""
+        """Return whether both have an item in common, by content of source and position."""
         if self.source.identity != other.source.identity:
             return False
         return bool(np.intersect1d(self.positions, other.positions).size)
 
     def to_json(self) -> dict[str, Any]:
-        """How to find the same items again."""
+        """Describe the items so that `from_json` finds them again."""
         plain: dict[str, Any] = {"data": self.spec, "items": len(self), "part": self.part}
         if self.rows is not None:
             plain["rows"] = _ranges(self.rows)
@@ -181,10 +178,10 @@ class Dataset:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | str) -> Dataset:
-        """The dataset that `to_json` described, opened again.
+        """Open the dataset that `to_json` described.
 
         Raises:
-            DataError: it cannot be found, or its content is another one now.
+            DataError: it cannot be found, or its content has changed.
         """
         if isinstance(value, str):
             return cls.open(value)
@@ -207,7 +204,7 @@ class Dataset:
 
 
 def _ranges(rows: Sequence[int]) -> list[list[int]]:
-    """Runs [first, last, step] of positions, so that regular selections stay readable."""
+    """Write positions as runs [first, last, step], so that regular selections stay readable."""
     runs: list[list[int]] = []
     for row in rows:
         if runs and (runs[-1][2] == 0 or row == runs[-1][1] + runs[-1][2]):

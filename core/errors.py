@@ -1,19 +1,19 @@
-"""Every error that trimtab raises on purpose.
+"""Errors that trimtab raises on purpose.
 
     TrimtabError                 exit code 2
-    ├── InputError               what the user gave cannot be used
+    ├── InputError               unusable input of the user's
     │   ├── ModelError           a model file or graph
-    │   ├── DataError            a dataset, its names, shapes, values
+    │   ├── DataError            a dataset: its names, shapes, values
     │   ├── OptionError          an option, a field, a name that does not exist
-    │   └── OutputError          a place that cannot be written
+    │   └── OutputError          a file or folder that cannot be written
     ├── MissingExtraError        an optional dependency is not installed
     ├── ExportError              a PyTorch module that cannot become ONNX
-    │   └── ParityError          ... or became something that computes other numbers
+    │   └── ParityError          ... or became a model that computes other numbers
     ├── PassError                a pass failed, or broke what it promised
     ├── RunError                 onnxruntime refused or crashed on a model
     ├── BudgetError              a budget is broken (exit code 1)
-    ├── InconclusiveError        the evidence does not suffice (exit code 3)
-    └── UnfitMachineError        the machine cannot measure now (exit code 4)
+    ├── InconclusiveError        not enough evidence for a verdict (exit code 3)
+    └── UnfitMachineError        the machine is unfit to measure now (exit code 4)
 
 A message says what happened, where, and what to do next; nothing else is printed.
 """
@@ -29,7 +29,7 @@ class TrimtabError(Exception):
 
     Args:
         what: what happened, one sentence without a final full stop.
-        where: the file, node, tensor or option that it happened at.
+        where: the file, node, tensor or option concerned.
         hint: what to do next.
     """
 
@@ -41,32 +41,32 @@ class TrimtabError(Exception):
         super().__init__(f"{text}. {hint}" if hint else text)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by the three parts, so that a worker process can hand the error over."""
+        """Pickle the three parts, so that a worker process can return the error."""
         return _rebuild, (type(self), self.what, self.where, self.hint)
 
 
 class InputError(TrimtabError):
-    """What the user gave cannot be used."""
+    """Unusable input of the user's."""
 
 
 class ModelError(InputError):
-    """A model file or graph cannot be used."""
+    """Unusable model file or graph."""
 
 
 class DataError(InputError):
-    """A dataset cannot be used: names, shapes, types or values."""
+    """Unusable dataset: its names, shapes, types or values."""
 
 
 class OptionError(InputError):
-    """An option, a field or a name that does not exist or has no meaning here."""
+    """Option, field or name that does not exist or has no meaning here."""
 
 
 class OutputError(InputError):
-    """A file or folder cannot be written."""
+    """File or folder that cannot be written."""
 
 
 class MissingExtraError(TrimtabError):
-    """An optional dependency is not installed."""
+    """Optional dependency that is not installed."""
 
     def __init__(
         self, what: str, *, where: str | None = None, hint: str | None = None, extra: str = ""
@@ -79,45 +79,45 @@ class MissingExtraError(TrimtabError):
 
 
 class ExportError(TrimtabError):
-    """A PyTorch module cannot become ONNX."""
+    """PyTorch module that cannot become ONNX."""
 
 
 class ParityError(ExportError):
-    """An exported model computes other numbers than its source."""
+    """Exported model that computes other numbers than its source."""
 
 
 class PassError(TrimtabError):
-    """A pass failed, or broke what it promised."""
+    """Pass that failed, or broke what it promised."""
 
 
 class RunError(TrimtabError):
-    """onnxruntime refused a model, or failed while running it."""
+    """Refusal or failure of onnxruntime to run a model."""
 
 
 class LostError(RunError):
-    """What should run a model is gone, which says nothing of the model."""
+    """Loss of the device or worker that runs a model; the model is not at fault."""
 
 
 class BudgetError(TrimtabError):
-    """A budget is broken."""
+    """Broken budget."""
 
     exit_code = 1
 
 
 class InconclusiveError(TrimtabError):
-    """The evidence does not suffice for a verdict."""
+    """Not enough evidence for a verdict."""
 
     exit_code = 3
 
 
 class UnfitMachineError(TrimtabError):
-    """The machine cannot measure now."""
+    """Machine that is unfit to measure now."""
 
     exit_code = 4
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that does not exist: the nearest known one, or all of them.
+    """Return a hint for a name that does not exist: the nearest known one, or all of them.
 
     >>> nearest("quantise-static", ["quantize-static", "simplify"])
     "Did you mean 'quantize-static'?"
@@ -130,7 +130,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> OptionError:
-    """The error for a name that does not exist, with the nearest one that does."""
+    """Return the error for a name that does not exist, with the nearest one that does."""
     return OptionError(f"unknown {kind} {name!r}", where=where, hint=nearest(name, known))
 
 

@@ -1,49 +1,49 @@
-"""Data held against a model's inputs: names, types, shapes, values."""
+"""Checks of data against a model's inputs: names, types, shapes, values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .data import Array, Batch
-from .dataset import Dataset
 from .errors import DataError, nearest
-from .model import Model, TensorSpec
+from .model import TensorSpec
 
 
-def check_feeds(model: Model, data: Dataset, *, rows: int = 1) -> None:
-    """Compare a dataset's first rows with a model's inputs: names, types, shapes.
+def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
+    """Check the names, types and shapes of a batch against a model's inputs.
+
+    Args:
+        inputs: inputs of the model.
+        batch: data to feed.
+        where: the data as the user named it.
 
     Raises:
-        DataError: they do not fit, or there is no data at all.
+        DataError: they do not fit.
     """
-    if not len(data):
-        raise DataError("has no rows", where=data.spec, hint="Give at least one")
-    for batch in data.take(rows).sized(rows):
-        for spec in model.inputs:
-            if spec.name not in batch.feeds:
-                raise DataError(
-                    f"has no array for the model's input {spec}",
-                    where=data.spec,
-                    hint=f"Its arrays: {', '.join(batch.feeds)}. "
-                    + nearest(spec.name, batch.feeds),
-                )
-            _check_array(spec, batch.feeds[spec.name], data.spec)
-        extra = set(batch.feeds) - {s.name for s in model.inputs}
-        if extra:
-            names = ", ".join(s.name for s in model.inputs)
+    for spec in inputs:
+        if spec.name not in batch.feeds:
             raise DataError(
-                f"has arrays that the model does not take: {', '.join(sorted(extra))}",
-                where=data.spec,
-                hint=f"The model's inputs: {names}",
+                f"has no array for the model's input {spec}",
+                where=where,
+                hint=f"Its arrays: {', '.join(batch.feeds)}. " + nearest(spec.name, batch.feeds),
             )
+        _check_array(spec, batch.feeds[spec.name], where)
+    names = [spec.name for spec in inputs]
+    extra = set(batch.feeds) - set(names)
+    if extra:
+        raise DataError(
+            f"has arrays that the model does not take: {', '.join(sorted(extra))}",
+            where=where,
+            hint=f"The model's inputs: {', '.join(names)}",
+        )
 
 
 def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
     if array.dtype != spec.dtype.numpy():
         raise DataError(
-            f"array {spec.name!r} is {array.dtype}, the model wants {spec.dtype.name.lower()}",
+            f"array {spec.name!r} is {array.dtype}, the model takes {spec.dtype.name.lower()}",
             where=where,
             hint="Save it in the model's type",
         )
@@ -52,7 +52,7 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
     fixed = [(i, d) for i, d in enumerate(spec.shape) if isinstance(d, int) and i]
     if array.ndim != len(spec.shape) or any(array.shape[i] != d for i, d in fixed):
         raise DataError(
-            f"array {spec.name!r} has shape {list(array.shape)}, the model wants "
+            f"array {spec.name!r} has shape {list(array.shape)}, the model takes "
             f"{[d if d is not None else '?' for d in spec.shape]}",
             where=where,
             hint="The first axis is the batch; the others must match",
@@ -62,16 +62,16 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
 def check_finite(
     batch: Batch, where: str, first_row: int = 0, locate: Callable[[int], int] = int
 ) -> None:
-    """Refuse NaN and infinity, which would poison ranges and metrics silently.
+    """Refuse NaN and infinity, which would spoil ranges and metrics silently.
 
     Args:
-        batch: what to look at.
-        where: the data, as the user named them.
-        first_row: how many rows came before.
-        locate: the row in the user's data of the n-th row that came, see `Dataset.row`.
+        batch: data to check.
+        where: the data as the user named it.
+        first_row: number of rows before this batch.
+        locate: position in the user's data of the n-th row, see `Dataset.row`.
 
     Raises:
-        DataError: names the array and the row.
+        DataError: a value is NaN or infinite; names the array and the row.
     """
     for name, array in batch.feeds.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -79,22 +79,5 @@ def check_finite(
             raise DataError(
                 f"array {name!r} holds NaN or infinity in row {locate(first_row + bad)}",
                 where=where,
-                hint="Clean the data; a metric or a range made of it would mean nothing",
+                hint="Clean the data; metrics and ranges computed from it would be meaningless",
             )
-
-
-def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
-    """The data's batches in order, each looked at as it comes.
-
-    Args:
-        data: whose rows a message names.
-        batches: all of its batches, where the caller reads them through something else.
-
-    Raises:
-        DataError: one holds NaN or infinity; names the array and the row.
-    """
-    row = 0
-    for batch in data if batches is None else batches:
-        check_finite(batch, data.spec, row, data.row)
-        row += batch.size
-        yield batch

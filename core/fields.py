@@ -1,4 +1,4 @@
-"""Fields of a frozen dataclass as JSON, YAML and command-line options: one reading of types."""
+"""Fields of a frozen dataclass as JSON, YAML and command-line options."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Field:
     """One field of a configuration.
 
     Attributes:
-        name: as Python spells it; on the command line `-` stands for `_`.
+        name: as Python spells it; the command line has `-` for `_`.
         type: its annotation, resolved.
         default: its default value.
-        help: its line in the class docstring.
+        help: its line of the class docstring.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Field:
 
     @property
     def option(self) -> str:
-        """The command-line option."""
+        """Command-line option."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is a plain yes or no."""
+        """True where it is a plain yes or no."""
         return self.type is bool
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The values of a `Literal`, else nothing."""
+        """Values of a `Literal`, else nothing."""
         return tuple(
             value
             for part in (self.type, *get_args(self.type))
@@ -56,7 +56,7 @@ class Field:
 
     @property
     def type_name(self) -> str:
-        """The type as a reader writes it."""
+        """Type as documentation writes it."""
         if self.choices:
             return "|".join(map(str, self.choices))
         text = str(self.type) if get_args(self.type) else getattr(self.type, "__name__", "")
@@ -64,7 +64,7 @@ class Field:
 
 
 def fields_of(kind: type) -> dict[str, Field]:
-    """The fields of a dataclass by name, with their lines of documentation."""
+    """Return the fields of a dataclass by name, with their documentation."""
     return _fields_of(kind)
 
 
@@ -86,7 +86,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _attribute_lines(kind: type) -> dict[str, str]:
-    """The `Attributes:` section of the docstrings of a class and its bases."""
+    """Read the `Attributes:` section of the docstrings of a class and its bases."""
     lines: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         _, _, section = (base.__doc__ or "").partition("Attributes:")
@@ -96,7 +96,7 @@ def _attribute_lines(kind: type) -> dict[str, str]:
 
 
 def to_plain(value: Any) -> Any:
-    """A field's value as JSON: datasets by how to find them, callables by `module:name`."""
+    """Return a field's value as JSON: datasets by description, callables by `module:name`."""
     if isinstance(value, Dataset | Target):
         return value.to_json()
     if isinstance(value, enum.Enum):
@@ -111,7 +111,7 @@ def to_plain(value: Any) -> Any:
 
 
 def build(kind: type, values: Mapping[str, Any], *, where: str) -> Any:
-    """An instance of a dataclass from JSON values or command-line texts.
+    """Make an instance of a dataclass from JSON values or command-line texts.
 
     Raises:
         OptionError: an unknown field (the nearest is suggested) or a value of a wrong type.
@@ -127,10 +127,10 @@ def build(kind: type, values: Mapping[str, Any], *, where: str) -> Any:
 
 
 def convert(kind: Any, value: Any, *, where: str) -> Any:
-    """A JSON value or a text as a value of type `kind`.
+    """Convert a JSON value or a text to type `kind`.
 
     Raises:
-        OptionError: it is none.
+        OptionError: it is not such a value.
     """
     origin = get_origin(kind)
     if kind is Any:
@@ -159,7 +159,7 @@ def _convert_choice(kind: Any, value: Any, where: str) -> Any:
         if value == choice or str(value) == str(choice):
             return choice
     raise OptionError(
-        f"{value!r} is none of its values",
+        f"{value!r} is not a valid choice",
         where=where,
         hint=nearest(str(value), map(str, get_args(kind))),
     )
@@ -186,7 +186,7 @@ def _convert_dataset(kind: Any, value: Any, where: str) -> Dataset:  # noqa: ARG
 
 
 def _convert_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:  # noqa: ARG001
-    if isinstance(value, str):  # as the command line has it
+    if isinstance(value, str):  # from the command line
         try:
             value = json.loads(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all."""
+"""Output files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .errors import OutputError
 
 @contextlib.contextmanager
 def atomic_folder(parent: Path) -> Iterator[Path]:
-    """A scratch folder beside the final place, on the same file system, removed at the end.
+    """Make a temporary folder beside the final place, on the same file system.
 
-    Files are written here and then moved with `replace`, which is atomic within a file system.
+    Files are written there and then moved with `replace`, which is atomic within a file system.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -44,17 +44,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish(source: Path, path: Path) -> None:
-    """Move a finished file to its place; the content reaches the disk before the name does."""
+    """Move a finished file to its place; its content reaches the disk before its name."""
     with source.open("rb") as file:
         os.fsync(file.fileno())
     if path.is_dir():
-        raise OutputError("is a folder, a file was to be written", where=str(path))
+        raise OutputError("is a folder, not a file", where=str(path))
     source.replace(path)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one clear message."""
+    """Turn errors of the operating system into `OutputError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reading ONNX files with every refusal a clear one."""
+"""Reading and checking of ONNX files."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def _parse(path: Path) -> onnx.ModelProto:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise ModelError(
-            "is no ONNX model, or a truncated one",
+            "is not an ONNX model, or is truncated",
             where=where,
             hint="Export or download it again; `python -m onnx.checker` shows more",
         ) from error
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(
-            "is no ONNX model: it has no graph",
+            "is not an ONNX model: it has no graph",
             where=where,
             hint="trimtab reads .onnx files; a PyTorch model is named as module:callable",
         )
@@ -68,7 +68,7 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         file = Path(os.path.realpath(folder / location))
         if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
             raise ModelError(
-                f"its external data lies outside of the model's folder ({location!r})",
+                f"its external data is outside of the model's folder ({location!r})",
                 where=where,
                 hint="Refused, because it could read any file; keep the data beside the model",
             )

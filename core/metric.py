@@ -1,7 +1,7 @@
 """Metrics, and the quality of a model on a dataset.
 
-A metric that is a mean over items (top-1) keeps each item's score, so that two models can be
-compared pairwise: the standard error of a difference is then far below that of either value.
+A metric that is a mean over items (top-1) keeps the score of each item, so two models can be
+compared in pairs: the standard error of a difference is far below that of either value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus
 
-#: (outputs by name, labels or the reference's outputs) -> one score, or one score an item (N,)
+#: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
 Score = Callable[[Mapping[str, Array], Any], Any]
 
 
@@ -31,10 +31,10 @@ class Metric:
     """A named measure of quality; higher is better.
 
     Attributes:
-        name: as the command line names it.
-        score: per batch for `itemwise` metrics, else once over everything.
-        itemwise: the value is the mean of scores (N,) that are made batch by batch.
-        wants: what the second argument of `score` is.
+        name: name on the command line.
+        score: called per batch for `itemwise` metrics, else once for all data.
+        itemwise: true where the value is the mean of scores (N,) computed batch by batch.
+        wants: second argument of `score`: labels, or outputs of the reference.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """A model's value of a metric on a dataset.
+    """Value of a metric for a model on a dataset.
 
     Attributes:
-        metric: its name.
+        metric: name of the metric.
         value: higher is better.
-        items: scores (N,) where the metric has one an item, else None.
-        count: items that were evaluated.
+        items: scores (N,) where the metric has one per item, else None.
+        count: number of evaluated items.
     """
 
     metric: str
@@ -61,13 +61,13 @@ class Quality:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the value, where there are scores per item."""
+        """Standard error of the value, None without scores per item."""
         if self.items is None or len(self.items) < 2:
             return None
         return float(np.std(self.items, ddof=1) / np.sqrt(len(self.items)))
 
     def drop_from(self, base: Quality) -> tuple[float, float | None]:
-        """How much worse than `base`, with the paired standard error where there is one."""
+        """Return the drop below `base`, with its paired standard error or None."""
         drop = base.value - self.value
         if self.items is None or base.items is None or len(self.items) != len(base.items):
             return drop, None
@@ -77,7 +77,7 @@ class Quality:
         return drop, float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
     def to_json(self) -> dict[str, Any]:
-        """Value, standard error and count as JSON values."""
+        """Return value, standard error and count as JSON values."""
         return {
             "metric": self.metric,
             "value": self.value,
@@ -110,7 +110,7 @@ def _check_labels(labels: Array, logits: Array) -> None:
     classes = logits.shape[1] if logits.ndim > 1 else 0
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"labels are {labels.dtype}, a classification metric wants integers",
+            f"labels are {labels.dtype}, a classification metric needs integers",
             where="labels",
             hint="Name another metric with --metric",
         )
@@ -121,7 +121,7 @@ def _check_labels(labels: Array, logits: Array) -> None:
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
-            f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes",
+            f"labels range from {labels.min()} to {labels.max()}, the model has {classes} classes",
             where="labels",
             hint="Labels start at 0; check that data and model belong together",
         )
@@ -159,16 +159,16 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
-    """The metric of that name; by default top-1 where there are labels, else cosine to float.
+    """Return the metric of that name; by default top-1 with labels, else cosine to float.
 
     Args:
         name: a known name, `module:callable`, a metric, or None. The callable takes the outputs by
-            name and the labels, both over the whole dataset, and returns one number, or one score
-            an item (N,), higher meaning better.
-        data: what it will be computed on.
+            name and the labels, both for the whole dataset, and returns one number, or one score
+            per item (N,); higher is better.
+        data: dataset that it will be computed on.
 
     Raises:
-        OptionError: no such metric, or it wants labels and the data have none.
+        OptionError: there is no such metric, or it needs labels and the data has none.
     """
     if isinstance(name, Metric):
         return name
@@ -182,14 +182,14 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
         raise unknown("metric", name, METRICS)
     if metric.wants == "labels" and not data.has_labels:
         raise OptionError(
-            f"metric {metric.name!r} wants labels, and {data.spec} has none",
+            f"metric {metric.name!r} needs labels, and {data.spec} has none",
             hint="Add an array `labels`, or use cosine or agreement, which compare with float",
         )
     return metric
 
 
-def are_classes(model: Model, data: Dataset) -> bool:
-    """Whether labels are class numbers, one an item, and the first output has scores for them."""
+def labels_are_classes(model: Model, data: Dataset) -> bool:
+    """Return whether labels are class numbers, and the first output has scores of classes."""
     batch = next(iter(data.take(1)), None)
     if batch is None or batch.labels is None:
         return False
@@ -208,20 +208,20 @@ def evaluate(
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Quality:
-    """The model's quality on `data`.
+    """Evaluate the model's quality on `data`.
 
     Args:
-        model: what to evaluate.
-        data: with labels, unless the metric compares with `reference`.
+        model: model to evaluate.
+        data: dataset, with labels unless the metric compares with `reference`.
         metric: see `find_metric`.
         reference: the float original, for metrics that compare with it.
-        config: how sessions are built.
-        progress: where to tell how far it is.
-        runner: where models run; in this process where None.
+        config: session options.
+        progress: display of progress.
+        runner: runs models; in this process where None.
 
     Raises:
-        DataError: NaN in the data, labels out of range, shapes that do not fit.
-        OptionError: the metric is unknown or lacks what it needs.
+        DataError: the data has NaN, labels out of range, or shapes that do not fit.
+        OptionError: the metric is unknown, or its labels or reference are missing.
     """
     chosen = find_metric(metric, data)
     data = data.bind(model)
@@ -255,7 +255,7 @@ def evaluate(
 
 
 def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:
-    """Score everything at once, for metrics that are no mean over items (Spearman, mAP)."""
+    """Score all data at once, for metrics that are not a mean over items (Spearman, mAP)."""
     names = list(kept[0][0])
     outputs = {name: np.concatenate([o[name] for o, _ in kept]) for name in names}
     labels = None if kept[0][1] is None else np.concatenate([y for _, y in kept if y is not None])
@@ -273,7 +273,7 @@ def _score(metric: Metric, outputs: Mapping[str, Array], truth: Any) -> Any:
         ) from error
 
 
-def values_by_chunk(
+def bootstrap_values(
     model: Model,
     data: Dataset,
     metric: Metric,
@@ -281,13 +281,13 @@ def values_by_chunk(
     seed: int,
     runner: Runner | None = None,
 ) -> Array:
-    """A metric that is no mean over items, on the data and on resamples of their batches.
+    """Evaluate a metric that is not a mean over items on bootstrap resamples of the batches.
 
-    The same seed resamples the same batches of equal data, so that values of two models are pairs
+    The same seed resamples the same batches of equal data, so values of two models are pairs
     (Efron's bootstrap).
 
     Returns:
-        (1 + resamples,): of all batches, then of each resample.
+        (1 + resamples,): value for all batches, then for each resample.
     """
     data = data.bind(model)
     data = data if data.source.batched else data.sized(8)

@@ -1,4 +1,4 @@
-"""A model: an ONNX graph in memory together with how it was made."""
+"""Models: an ONNX graph in memory together with its lineage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from .collector import collector_paused
 from .errors import ModelError
 from .files import atomic_folder, publish
+from .garbage import gc_paused
+from .load import load_ir
 from .sparse import densify, sparsify, stores_sparse
 
 LINEAGE_KEY = "trimtab.lineage"
-#: protobuf refuses messages of 2 GB; beyond this many weight bytes they go to a file beside.
+#: protobuf refuses messages of 2 GB; more weight bytes than this go to a separate file.
 EXTERNAL_DATA_BYTES = 1_900_000_000
 
 
@@ -43,7 +44,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """One line of lineage: a pass, its parameters, the model it was given, what it noted."""
+    """Step of the lineage: a pass, its parameters, digest of its input model, its notes."""
 
     pass_name: str
     params: Mapping[str, Any]
@@ -51,7 +52,7 @@ class Step:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The step as JSON values."""
+        """Return the step as JSON values."""
         return {
             "pass": self.pass_name,
             "params": dict(self.params),
@@ -61,18 +62,18 @@ class Step:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Step:
-        """The step that `to_json` wrote."""
+        """Return the step that `to_json` wrote."""
         return cls(value["pass"], value["params"], value["input"], value.get("notes", {}))
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An ONNX model and its lineage. Never changed in place: a pass gets a clone.
+    """ONNX model and its lineage. Never changed in place: a pass gets a clone.
 
     Attributes:
         ir: the graph; treat it as read-only unless the model came from `clone`.
-        lineage: the steps that made it, oldest first.
-        name: where it came from, for messages.
+        lineage: steps that produced it, oldest first.
+        name: origin of the model, for messages.
     """
 
     ir: onnx_ir.Model
@@ -81,39 +82,37 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """Read an `.onnx` file, with external data beside it where it has any.
+        """Read an `.onnx` file, with its external data if it has any.
 
         Raises:
-            ModelError: no such file, no ONNX, truncated, invalid, or external data that is
-                missing, too short, or points outside of the model's folder.
+            ModelError: the file does not exist, is not ONNX, is truncated or invalid, or its
+                external data is missing, too short, or outside of the model's folder.
         """
-        from .load import load_ir
-
         path = Path(path)
         return cls._from_ir(load_ir(path), str(path))
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
-        """A model from a protobuf message, as other ONNX tools make it."""
+        """Make a model from a protobuf message of another ONNX tool."""
         return cls._from_ir(onnx_ir.from_proto(densify(proto)), name)
 
     @classmethod
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
-        # Lineage lives in its field alone; a second copy in the graph would go stale.
+        # Lineage is kept in its field alone; a second copy in the graph would become stale.
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
         return cls(model, lineage, name)
 
-    @collector_paused()
+    @gc_paused()
     def clone(self) -> Model:
-        """A copy whose graph may be changed; weights are shared: assign new ones, never write."""
+        """Copy the model so that its graph may be changed; weights are shared, never write them."""
         return replace(self, ir=self.ir.clone())
 
-    @collector_paused()
+    @gc_paused()
     def to_proto(self) -> onnx.ModelProto:
-        """The model as one protobuf message, lineage included, weights inside and dense.
+        """Return the model as one protobuf message, with lineage and dense weights.
 
         Raises:
-            ModelError: the weights do not fit into one message; save the model to a file instead.
+            ModelError: the weights do not fit in one message; save the model to a file instead.
         """
         if self.weight_bytes > EXTERNAL_DATA_BYTES:
             raise ModelError(
@@ -121,20 +120,20 @@ class Model:
                 where=self.name,
                 hint="Work on a file with external data",
             )
-        if not _stands_on_files(self.ir):
+        if not _has_external_weights(self.ir):
             return onnx_ir.to_proto(self._with_lineage(self.ir))
-        # A message that names a file beside the model would be read from some other folder.
+        # A message that names an external file would be read from another folder.
         loaded = onnx_ir.external_data.load_to_model(self._with_lineage(self.ir.clone()))
         proto = onnx_ir.to_proto(loaded)
-        # A graph is a cycle and stays until it is collected; the weights read for it need not.
+        # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
             value.const_value = None
         return proto
 
     def to_bytes(self) -> bytes:
-        """The bytes that `save` writes; the same model gives the same bytes.
+        """Return the bytes that `save` writes; the same model gives the same bytes.
 
-        Here alone weights become sparse, where the model asks for it: other tools lose them.
+        Only here weights become sparse, where the model asks for it: other tools lose them.
         """
         proto = self.to_proto()
         if stores_sparse(self.ir):
@@ -143,10 +142,10 @@ class Model:
         return data
 
     def save(self, path: str | Path) -> Path:
-        """Write to `path`, whole or not at all; weights beyond 2 GB go to `<name>.data` beside it.
+        """Write to `path`, whole or not at all; weights above 2 GB go to `<name>.data` beside it.
 
         Raises:
-            OutputError: the place cannot be written.
+            OutputError: the file cannot be written.
         """
         path = Path(path)
         with atomic_folder(path.parent) as scratch:
@@ -163,44 +162,44 @@ class Model:
         return path
 
     def spill(self, folder: Path) -> Path:
-        """Write for a short while, all weights beside the graph: one at a time is in memory."""
+        """Write to a temporary folder, weights in a separate file: one at a time is in memory."""
         path = folder / "model.onnx"
         copy = self._with_lineage(self.clone().ir)
         onnx_ir.save(copy, path, external_data=path.name + ".data")
         return path
 
-    def _with_lineage(self, of: onnx_ir.Model) -> onnx_ir.Model:
-        """The very graph of `of`, under a header that names the passes of this model."""
-        properties = dict(of.metadata_props)
+    def _with_lineage(self, model: onnx_ir.Model) -> onnx_ir.Model:
+        """Return a model of the same graph object with this lineage in its metadata."""
+        properties = dict(model.metadata_props)
         if self.lineage:
             steps = [step.to_json() for step in self.lineage]
             properties[LINEAGE_KEY] = json.dumps(steps, sort_keys=True)
         return onnx_ir.Model(
-            of.graph,
-            ir_version=of.ir_version,
-            producer_name=of.producer_name,
-            producer_version=of.producer_version,
-            domain=of.domain,
-            model_version=of.model_version,
-            doc_string=of.doc_string,
-            functions=list(of.functions.values()),
+            model.graph,
+            ir_version=model.ir_version,
+            producer_name=model.producer_name,
+            producer_version=model.producer_version,
+            domain=model.domain,
+            model_version=model.model_version,
+            doc_string=model.doc_string,
+            functions=list(model.functions.values()),
             metadata_props=properties,
-            device_configurations=of.device_configurations,
+            device_configurations=model.device_configurations,
         )
 
     @property
     def graph(self) -> onnx_ir.Graph:
-        """The main graph."""
+        """Main graph."""
         return self.ir.graph
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs that a caller feeds: without those that have an initializer."""
+        """Inputs that a caller feeds: those without an initializer."""
         return tuple(_spec(v) for v in self.graph.inputs if v.name not in self.graph.initializers)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The graph outputs, in order."""
+        """Graph outputs, in order."""
         return tuple(_spec(v) for v in self.graph.outputs)
 
     @property
@@ -221,16 +220,16 @@ class Model:
         return self.weight_bytes
 
     @functools.cached_property
-    @collector_paused()
+    @gc_paused()
     def digest(self) -> str:
-        """SHA-256 of graph and weights: equal for equal models, lineage and producer aside."""
+        """SHA-256 of graph and weights, without lineage and producer: equal for equal models."""
         bare = replace(self, lineage=()).ir.clone()
-        # A file lists sparse weights apart from dense ones, so their order is no part of a model.
+        # A file lists sparse weights apart from dense ones, so their order must not count.
         weights = sorted(bare.graph.initializers.items())
         bare.graph.initializers.clear()
         bare.graph.initializers.update(weights)
         digest = hashlib.sha256()
-        # One weight at a time, as the message of all would be a second copy of them.
+        # One weight at a time: a message of all would be a second copy of them.
         for name, value in weights:
             tensor = value.const_value
             if tensor is None or tensor.dtype == onnx_ir.DataType.STRING:
@@ -243,7 +242,7 @@ class Model:
         return digest.hexdigest()
 
     def nodes(self) -> Iterable[onnx_ir.Node]:
-        """All nodes, those of subgraphs included."""
+        """Return all nodes, those of subgraphs included."""
         return self.graph.all_nodes()
 
     def __repr__(self) -> str:
@@ -251,8 +250,8 @@ class Model:
         return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
 
 
-def _stands_on_files(model: onnx_ir.Model) -> bool:
-    """Whether any weight is read from a file beside the graph."""
+def _has_external_weights(model: onnx_ir.Model) -> bool:
+    """Return whether any weight is read from a separate file."""
     return any(
         isinstance(value.const_value, onnx_ir.ExternalTensor)
         for graph in model.graphs()
@@ -272,4 +271,4 @@ def _read_lineage(text: str) -> tuple[Step, ...]:
     try:
         return tuple(Step.from_json(step) for step in json.loads(text))
     except (ValueError, KeyError, TypeError):
-        return ()  # somebody else's text under our key is no reason to refuse a model
+        return ()  # a model with another text under our key is still valid

@@ -1,7 +1,7 @@
-"""Members of an `.npz` as memory-mapped arrays.
+"""Memory-mapped arrays of an `.npz`.
 
-They are mapped in place where they are stored uncompressed, as `numpy.savez` writes them, and
-unpacked once to a scratch file that is mapped where they are compressed.
+Uncompressed members, as `numpy.savez` writes them, are mapped in place; compressed ones are
+unpacked once to a temporary file, which is mapped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .data import Array
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """One array of an `.npz`, memory-mapped."""
+    """Map one array of an `.npz` into memory."""
     with archive.open(info) as stream:
         version = npy.read_magic(stream)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -45,7 +45,7 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its local header (ZIP specification 4.3.7)."""
+    """Return the offset of a member's data, after its local header (ZIP specification 4.3.7)."""
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
         name, extra = np.frombuffer(file.read(4), "<u2")

@@ -11,26 +11,26 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Where long work tells how far it is."""
+    """Display of the progress of long work."""
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items and show how many have passed."""
+        """Yield the items and show how many are done."""
         ...
 
     def say(self, text: str) -> None:
-        """One line of news."""
+        """Write a message on a line of its own."""
         ...
 
 
 class Silent:
-    """No progress at all: the default of the Python API."""
+    """No display: the default of the Python API."""
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG002
         """Yield the items."""
         yield from items
 
     def say(self, text: str) -> None:
-        """Say nothing."""
+        """Ignore the message."""
 
 
 class Stderr:
@@ -41,7 +41,7 @@ class Stderr:
         self.every_seconds = 0.1 if self.stream.isatty() else every_seconds
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items and show how many have passed."""
+        """Yield the items and show how many are done."""
         start = shown = time.monotonic()
         drawn = False
         for count, item in enumerate(items, 1):
@@ -55,7 +55,7 @@ class Stderr:
             self.stream.flush()
 
     def say(self, text: str) -> None:
-        """One line of news."""
+        """Write a message on a line of its own."""
         start = "\r\x1b[K" if self.stream.isatty() else ""
         self.stream.write(f"{start}{text}\n")
         self.stream.flush()

@@ -1,34 +1,34 @@
-"""Where models run when their outputs are wanted, and not their time."""
+"""Runners of models whose outputs are needed, not their latency."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
 
+from .batches import finite_batches
 from .data import Batch
 from .dataset import Dataset
-from .feeds import finite_batches
 from .model import Model
 from .ort.session import Outputs, SessionConfig, build_session, run
 
 
 class Runner(Protocol):
-    """Runs a model over data."""
+    """Function that runs a model on data."""
 
     def __call__(
         self, model: Model, data: Dataset, config: SessionConfig
     ) -> Iterator[tuple[Batch, Outputs]]:
-        """Each batch of the data with the model's outputs for it, in order.
+        """Yield each batch of the data with the model's outputs for it, in order.
 
         Raises:
-            DataError: NaN or infinity in the data.
+            DataError: the data has NaN or infinity.
             RunError: the model cannot be run.
         """
         ...
 
 
 def run_here(model: Model, data: Dataset, config: SessionConfig) -> Iterator[tuple[Batch, Outputs]]:
-    """In this process."""
+    """Run a model in this process, see `Runner`."""
     session = build_session(model, config)
     for batch in finite_batches(data):
         yield batch, run(session, batch.feeds)

@@ -1,4 +1,4 @@
-"""Where items come from: arrays, `.npz` files and shards, image folders, the user's code."""
+"""Sources of items: arrays, `.npz` files and shards, image folders, user code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from .callables import import_callable, is_callable_spec
 from .data import Array, Batch, Rows, Source
-from .dataset import Dataset
 from .errors import DataError, InputError, MissingExtraError
 from .npz import read_member
 
@@ -22,7 +21,7 @@ IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def open_source(spec: str) -> Source:
-    """The source behind a DATA argument; see `Dataset.open`."""
+    """Open the source that a DATA argument names; see `Dataset.open`."""
     path = Path(spec)
     if path.is_dir():
         return _open_folder(path)
@@ -38,13 +37,13 @@ def open_source(spec: str) -> Source:
 
 
 class ArraySource(Source):
-    """Arrays by input name, in memory or memory-mapped, with labels where there are any."""
+    """Arrays by input name, in memory or memory-mapped, with labels if there are any."""
 
     def __init__(self, feeds: Mapping[str, Array], labels: Array | None, where: str) -> None:
         self.feeds, self.labels, self.where = feeds, labels, where
         if not feeds:
             raise DataError(
-                "holds no array beside the labels", where=where, hint="Name arrays by input"
+                "has no array other than the labels", where=where, hint="Name arrays by input"
             )
         counts = {name: len(a) if a.ndim else 0 for name, a in feeds.items()}
         if labels is not None:
@@ -61,7 +60,7 @@ class ArraySource(Source):
         return self._count
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """The rows, copied out of the map batch by batch."""
+        """Yield the rows, copied from the mapped file batch by batch."""
         for start in range(0, len(rows), batch):
             take = rows[start : start + batch]
             feeds = {name: np.asarray(a[take]) for name, a in self.feeds.items()}
@@ -82,7 +81,7 @@ class ArraySource(Source):
 
 
 class ShardedSource(Source):
-    """Several sources of rows, one after the other."""
+    """Concatenation of several sources of rows."""
 
     def __init__(self, shards: list[ArraySource]) -> None:
         self.shards = shards
@@ -91,7 +90,7 @@ class ShardedSource(Source):
         for shard in shards[1:]:
             if set(shard.feeds) != names:
                 raise DataError(
-                    f"holds arrays {sorted(shard.feeds)}, the first shard {sorted(names)}",
+                    f"has arrays {sorted(shard.feeds)}, the first shard {sorted(names)}",
                     where=shard.where,
                 )
 
@@ -101,23 +100,23 @@ class ShardedSource(Source):
         return int(self.ends[-1])
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Batches end at a shard's end."""
+        """Yield batches; none crosses the end of a shard."""
         for shard, end in zip(self.shards, self.ends, strict=True):
             start = end - shard.count
             yield from shard.read(rows[(rows >= start) & (rows < end)] - start, batch)
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 over the shards'."""
+        """SHA-256 of the shards' identities."""
         return hashlib.sha256("".join(s.identity for s in self.shards).encode()).hexdigest()
 
 
 class ImageFolderSource(Source):
-    """Images by class folder; the first model input is fed (N, 3, H, W) float32 in 0 to 1.
+    """Images in one folder per class; the first model input is fed (N, 3, H, W) float32 in 0 to 1.
 
-    Classes are the folders' names in order. Images must share one size: resizing, cropping and
-    normalising are the model's or the user's matter, since guessing them costs accuracy silently;
-    a `module:callable` says what to do.
+    Classes are the sorted names of the folders. Images must have one size: resizing, cropping and
+    normalising are left to the model or to a `module:callable`, since guessing them would cost
+    accuracy silently.
     """
 
     anonymous = "input"
@@ -133,7 +132,7 @@ class ImageFolderSource(Source):
         ]
         if not self.files:
             raise DataError(
-                "holds neither .npz shards nor folders of images by class",
+                "has neither .npz shards nor folders of images by class",
                 where=self.where,
                 hint="Expected FOLDER/*.npz or FOLDER/<class>/*.jpg",
             )
@@ -168,7 +167,7 @@ class ImageFolderSource(Source):
 
 
 class StreamSource(Source):
-    """Whole batches from the user's code; the stream is started anew for each pass."""
+    """Whole batches from user code; the stream is restarted for each iteration."""
 
     batched = True
 
@@ -192,14 +191,14 @@ class StreamSource(Source):
 
     @functools.cached_property
     def count(self) -> int:
-        """Number of batches, found by one pass."""
+        """Number of batches, counted by one iteration."""
         count = sum(1 for _ in self._stream())
         if not count:
             raise DataError("yields no batch", where=self.where)
         return count
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - items are batches
-        """The batches at `rows`, as they were made."""
+        """Yield the batches at `rows`, unchanged."""
         wanted = set(rows.tolist())
         last = max(wanted, default=-1)
         for index, item in enumerate(self._stream()):
@@ -210,7 +209,7 @@ class StreamSource(Source):
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 over all batches."""
+        """SHA-256 of all batches."""
         digest = hashlib.sha256()
         for item in self._stream():
             arrays = dict(item.feeds)
@@ -224,15 +223,16 @@ class StreamSource(Source):
 
 def _open_callable(spec: str) -> Source:
     made = import_callable(spec)()
-    if isinstance(made, Dataset):
-        return made.source
+    source = getattr(made, "source", None)  # of a Dataset, which is made from sources
+    if isinstance(source, Source):
+        return source
     if isinstance(made, Mapping):
         arrays = {name: np.asarray(a) for name, a in made.items()}
         return ArraySource(
             {k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), spec
         )
     if isinstance(made, Iterable):
-        if isinstance(made, Iterator):  # a generator is spent after one pass: call again for each
+        if isinstance(made, Iterator):  # a generator is exhausted after one iteration
             return StreamSource(import_callable(spec), spec)
         return StreamSource(lambda: made, spec)
     raise InputError(
@@ -259,7 +259,7 @@ def _open_npz(path: Path) -> ArraySource:
             }
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise DataError(
-            f"is no .npz file, or a truncated one ({error})",
+            f"is not an .npz file, or is truncated ({error})",
             where=where,
             hint="Write it with numpy.savez(file, INPUT=array, labels=labels)",
         ) from error

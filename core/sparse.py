@@ -1,10 +1,10 @@
 """Weights stored as `sparse_initializer`: dense in memory, sparse in the file.
 
-onnx_ir drops sparse initializers, most tools ignore them, and onnxruntime makes them dense while it
+onnx_ir drops sparse initializers, most tools ignore them, and onnxruntime makes them dense when it
 loads. So the graph in memory and in `Model.to_proto` is always dense, and only the bytes that
-`Model.save` writes are sparse, where the model asks for it: a line in its metadata, which passes
-carry along. A tensor is stored so when that is smaller: 12 bytes for each non-zero float against 4
-for each element, hence beyond 67% zeros. A weight that a later pass makes int8 is stored dense.
+`Model.save` writes are sparse, where an entry of the model's metadata asks for it; passes keep it.
+A tensor is stored sparse where that is smaller: 12 bytes for each non-zero float against 4 for each
+element, that is above 67% zeros. A weight that a later pass makes int8 is stored dense.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .errors import ModelError
 
 STORE_KEY = "trimtab.store"
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
-#: What one sparse tensor costs beside its numbers: names, dimensions, lengths.
+#: Bytes of a sparse tensor beside its numbers: names, dimensions, lengths.
 _OVERHEAD_BYTES = 64
-#: protobuf's own limit; a file that asks for a larger dense tensor is refused.
+#: Limit of protobuf; a file with a larger dense tensor is refused.
 _LARGEST_BYTES = 2**31
 
 
 def store_sparse(model: ir.Model) -> None:
-    """Ask for sparse storage of the model's weights; in place."""
+    """Ask for sparse storage of the model's weights, in place."""
     model.metadata_props[STORE_KEY] = "sparse"
     model.ir_version = max(model.ir_version, 5)  # the first version with sparse_initializer
 
 
 def stores_sparse(model: ir.Model) -> bool:
-    """Whether the model's weights are to be stored sparse."""
+    """Return whether the model asks for sparse storage of its weights."""
     return model.metadata_props.get(STORE_KEY) == "sparse"
 
 
 def sparsify(proto: onnx.ModelProto) -> list[str]:
-    """Turn the initializers that are smaller so into sparse ones, in place; their names."""
+    """Make initializers sparse where that is smaller, in place; return their names."""
     graph = proto.graph
     listed = {value.name for value in graph.input} | {value.name for value in graph.output}
     dense: list[onnx.TensorProto] = []
@@ -54,7 +54,7 @@ def sparsify(proto: onnx.ModelProto) -> list[str]:
     if not sparse:
         return []
     names = [made.values.name for made in sparse]
-    # The checker infers a sparse type for them and refuses a value_info that says otherwise.
+    # The checker infers a sparse type for them and refuses a value_info of another type.
     infos = [info for info in graph.value_info if info.name not in set(names)]
     for field, kept in (("initializer", dense), ("value_info", infos)):
         copies = [type(item).FromString(item.SerializeToString()) for item in kept]
@@ -68,7 +68,7 @@ def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
     if tensor.data_type not in _FLOATS or tensor.data_location == onnx.TensorProto.EXTERNAL:
         return None
     array = onnx.numpy_helper.to_array(tensor)
-    # By bits, since -0.0 equals zero and must come back as it was.
+    # By bits: -0.0 equals zero and must not become 0.0.
     indices = np.flatnonzero(array.reshape(-1).view(f"u{array.itemsize}"))
     size = indices.size * (array.itemsize + 8) + _OVERHEAD_BYTES
     if size >= array.nbytes or not indices.size:
@@ -79,14 +79,14 @@ def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
 
 
 def densify(proto: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelProto:
-    """The model with dense initializers; the same object where it has no sparse ones.
+    """Return the model with dense initializers; the same object where it has no sparse ones.
 
     Args:
-        proto: stays as it is.
-        folder: where external data lies.
+        proto: model, which is not changed.
+        folder: folder of its external data.
 
     Raises:
-        ModelError: a sparse initializer whose indices and values do not fit its dimensions.
+        ModelError: indices and values of a sparse initializer do not fit its dimensions.
     """
     if not any(graph.sparse_initializer for graph in graphs_of(proto.graph)):
         return proto
@@ -103,7 +103,7 @@ def densify(proto: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelPro
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and all graphs inside of its nodes."""
+    """Yield the graph and all subgraphs of its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -119,7 +119,7 @@ def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np
     size = math.prod(shape)
     where = f"sparse initializer {tensor.values.name!r}"
     if min(shape, default=0) < 0 or size * values.itemsize > _LARGEST_BYTES:
-        raise ModelError(f"its dimensions {shape} are no size of a tensor", where=where)
+        raise ModelError(f"its dimensions {shape} are not valid", where=where)
     linear = _linear(indices, shape, where)
     fits = linear.shape == values.shape and (not linear.size or linear.min() >= 0)
     if not fits or (linear.size and linear.max() >= size):
@@ -134,7 +134,7 @@ def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np
 
 
 def _linear(indices: NDArray[np.generic], shape: tuple[int, ...], where: str) -> NDArray[np.int64]:
-    """Positions in the flat tensor; ONNX allows those, (n,), and coordinates, (n, rank)."""
+    """Return positions in the flat tensor from those, (n,), or from coordinates, (n, rank)."""
     if indices.ndim == 1:
         return indices.astype(np.int64)
     if indices.ndim != 2 or indices.shape[1] != len(shape):
@@ -142,5 +142,5 @@ def _linear(indices: NDArray[np.generic], shape: tuple[int, ...], where: str) ->
     columns = tuple(indices.astype(np.int64).T)
     for column, size in zip(columns, shape, strict=True):
         if column.size and (column.min() < 0 or column.max() >= size):
-            raise ModelError("an index lies outside of its dimensions", where=where)
+            raise ModelError("an index is outside of its dimensions", where=where)
     return np.asarray(np.ravel_multi_index(columns, shape), np.int64)

@@ -1,8 +1,9 @@
-"""Facts about the machine that a model will run on.
+"""Properties of the machine and execution provider that a model will run on.
 
-A pass asks the target what its kernels want; no pass tests for a machine itself. Sources: the
-onnxruntime quantization guide (U8S8 on x64, S8S8 on ARM, 7-bit weights on x64 without VNNI, because
-`vpmaddubsw` saturates its 16-bit pair sums) and measurements of the NCHWc kernels' channel block.
+A pass asks the target for the properties of its kernels; no pass tests for a machine itself.
+Sources: the onnxruntime quantization guide (U8S8 on x64, S8S8 on ARM, 7-bit weights on x64 without
+VNNI, because `vpmaddubsw` saturates its 16-bit pair sums) and measurements of the channel block of
+the NCHWc kernels.
 """
 
 from __future__ import annotations
@@ -36,26 +37,26 @@ KERNEL_FLAGS = (
 
 @dataclass(frozen=True)
 class Target:
-    """Where a model runs and what its kernels want.
+    """Machine and execution provider that a model runs on, and properties of the kernels.
 
     Attributes:
-        name: the preset's name, or `detected`.
+        name: name of the preset, or `detected`.
         provider: onnxruntime execution provider.
         isa: instruction set family.
-        vnni: whether 8-bit products are summed in 32 bits (VNNI, ARM dot product); without it
+        vnni: true where 8-bit products are summed in 32 bits (VNNI, ARM dot product); without it
             x64 sums pairs in 16 bits and saturates.
-        threads: intra-op threads to run and to measure with.
+        threads: intra-op threads to run and measure with.
         activation: int8 type of activations that the kernels fuse.
         weight: int8 type of weights.
-        reduce_range: weights use 7 bits, so that 16-bit pair sums cannot saturate.
-        symmetric_activations: zero points of activations must be zero (TensorRT).
-        int16_activations: whether single activations may have 16 bits. onnxruntime's CPU and CUDA
-            kernels have none: a 16-bit pair there is an island of float.
-        fuses_int8: whether the provider runs Q/DQ around a product as an int8 product;
-            onnxruntime's CUDA provider runs them as they stand, around a float product.
+        reduce_range: true where weights use 7 bits, so that 16-bit pair sums cannot saturate.
+        symmetric_activations: true where zero points of activations must be zero (TensorRT).
+        int16_activations: true where single activations may have 16 bits. onnxruntime's CPU and
+            CUDA providers have no such kernels: a 16-bit pair there stays float.
+        fuses_int8: true where the provider fuses Q/DQ around a product to an int8 product;
+            onnxruntime's CUDA provider runs them unfused, around a float product.
         float_block: channel block of the float convolution kernels.
         int8_block: channel block of the int8 convolution kernels.
-        max_opset: newest operator set that the runtime takes.
+        max_opset: newest operator set that the runtime supports.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Target:
 
     @property
     def fills_channels(self) -> bool:
-        """Whether U8S8 convolutions are faster on input channels filled up with zeros."""
+        """True where U8S8 convolutions are faster on input channels padded with zeros."""
         return self.isa == "x64"
 
     def __post_init__(self) -> None:
@@ -84,10 +85,10 @@ class Target:
 
     @classmethod
     def named(cls, name: str, threads: int | None = None) -> Target:
-        """A preset by name; `auto` is this machine.
+        """Return a preset by name; `auto` is this machine.
 
         Raises:
-            OptionError: no such preset.
+            OptionError: there is no such preset.
         """
         if name == "auto":
             return cls.detect(threads)
@@ -97,11 +98,11 @@ class Target:
 
     @classmethod
     def detect(cls, threads: int | None = None) -> Target:
-        """This machine, on the CPU provider."""
+        """Return the target of this machine, on the CPU provider."""
         return replace(_detect_preset(), name="detected", threads=threads or usable_cpus())
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return dict(self.__dict__)
 
 
@@ -143,7 +144,7 @@ PRESETS: dict[str, Target] = {
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity mask, cut by the cgroup's quota.
+    """Return the number of CPUs this process may use: its affinity mask, limited by the cgroup.
 
     onnxruntime's own default counts the host's cores and ignores the quota of a container.
     """
@@ -156,7 +157,7 @@ def usable_cpus() -> int:
 
 
 def _cgroup_cpus() -> int | None:
-    """CPUs by the cgroup v2 quota, None where there is none."""
+    """Return the number of CPUs by the cgroup v2 quota, None where there is none."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if limit == "max" else max(1, int(limit) // int(period))
@@ -166,7 +167,7 @@ def _cgroup_cpus() -> int | None:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags as Linux names them; empty where they cannot be read."""
+    """Return instruction-set flags as Linux names them; empty where they cannot be read."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -209,15 +210,15 @@ def _detect_preset() -> Target:
         return PRESETS["x64-avx2-vnni"]
     if "avx512f" in flags:
         return PRESETS["x64-avx512"]
-    # Also where flags cannot be read: 7-bit weights are right everywhere, 8-bit ones are not.
+    # Also where flags cannot be read: 7-bit weights are exact everywhere, 8-bit ones are not.
     return PRESETS["x64-avx2"]
 
 
 def common_target(targets: Sequence[Target]) -> Target:
-    """What suits all of several targets: where they differ, what the pickiest of them wants.
+    """Return a target that suits several: where they differ, the strictest requirement.
 
     Raises:
-        OptionError: they run by different providers, for which no one model is best.
+        OptionError: they have different providers, for which no single model is best.
     """
     first, *others = dict.fromkeys(targets)
     if not others:
@@ -230,10 +231,10 @@ def common_target(targets: Sequence[Target]) -> Target:
             where="--on",
             hint="Search for one kind of device at a time",
         )
-    # x64 sums pairs of products in 16 bits, which no other does: its types suit ARM too.
-    picky = min(every, key=lambda target: (target.isa != "x64", target.vnni))
+    # Only x64 sums pairs of products in 16 bits; its types suit ARM too.
+    strictest = min(every, key=lambda target: (target.isa != "x64", target.vnni))
     return replace(
-        picky,
+        strictest,
         name=" and ".join(dict.fromkeys(target.name for target in every)),
         vnni=all(target.vnni for target in every),
         threads=min(target.threads for target in every),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def bytes_text(count: float) -> str:
-    """A size in decimal units: 1,088,395 bytes is `1.09 MB`."""
+    """Write a size in decimal units: 1,088,395 bytes is `1.09 MB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
@@ -14,7 +14,7 @@ def bytes_text(count: float) -> str:
 
 
 def duration_text(nanoseconds: float) -> str:
-    """A duration in the unit that suits it: 1,234,567 ns is `1.23 ms`."""
+    """Write a duration in a suitable unit: 1,234,567 ns is `1.23 ms`."""
     for unit, factor in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if nanoseconds >= factor:
             value = nanoseconds / factor
@@ -23,12 +23,12 @@ def duration_text(nanoseconds: float) -> str:
 
 
 def known_duration(nanoseconds: float | None) -> str:
-    """A duration, or `-` where it is not known."""
+    """Write a duration, or `-` where it is not known."""
     return "-" if nanoseconds is None else duration_text(nanoseconds)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of an aligned table; the first column to the left, the others to the right."""
+    """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

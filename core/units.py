@@ -1,4 +1,4 @@
-"""Texts of the command line and of budgets as values: durations, sizes, shapes."""
+"""Durations, sizes and shapes, read from texts of the command line and of budgets."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _BYTES: dict[str, float] = {
 
 
 def duration(text: str | float) -> float:
-    """Seconds of a text such as `5ms`, `30s`, `10m`; a bare number is seconds.
+    """Read a text such as `5ms`, `30s`, `10m` as seconds; a bare number is seconds.
 
     Raises:
-        OptionError: it is no duration, or not above zero.
+        OptionError: it is not a duration above zero.
     """
     return _with_unit(text, _SECONDS, "a duration", "Write it as 5ms, 30s or 10m")
 
 
 def size(text: str | float) -> int:
-    """Bytes of a text such as `4MB`, `512KiB`; a bare number is bytes.
+    """Read a text such as `4MB`, `512KiB` as bytes; a bare number is bytes.
 
     Raises:
-        OptionError: it is no size, or not above zero.
+        OptionError: it is not a size above zero.
     """
     return int(_with_unit(text, _BYTES, "a size", "Write it as 4MB, 512KiB or 100000"))
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Input name and sizes of a text such as `input=1x3x224x224`.
+    """Read input name and sizes from a text such as `input=1x3x224x224`.
 
     Raises:
-        OptionError: it is no shape.
+        OptionError: it is not a valid shape.
     """
     name, equals, sizes = text.partition("=")
     try:
@@ -59,7 +59,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
         dims = ()
     if not name or not equals or not dims or min(dims) < 0:
         raise OptionError(
-            f"{text!r} is no shape", where="--shape", hint="Write it as NAME=1x3x224x224"
+            f"{text!r} is not a valid shape", where="--shape", hint="Write it as NAME=1x3x224x224"
         )
     return name, dims
 
@@ -76,12 +76,12 @@ def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str)
 
 
 def percentile(text: str) -> tuple[float, float]:
-    """Percentile and seconds of a text such as `p95=5ms`.
+    """Read percentile and seconds from a text such as `p95=5ms`.
 
     Raises:
-        OptionError: it is none.
+        OptionError: it is not a valid latency limit.
     """
     match = re.fullmatch(r"p(\d+(?:\.\d+)?)=(.+)", text.strip().lower())
     if not match or not 0 < float(match[1]) < 100:
-        raise OptionError(f"{text!r} is no latency limit", hint="Write it as p95=5ms")
+        raise OptionError(f"{text!r} is not a valid latency limit", hint="Write it as p95=5ms")
     return float(match[1]), duration(match[2])

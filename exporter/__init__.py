@@ -1,6 +1,6 @@
-"""From a `torch.nn.Module` to a `Model`, with parity proved.
+"""Export of a `torch.nn.Module` to a `Model`, with parity proved.
 
-Every name is imported when it is first used, so `import trimtab.exporter` brings no torch.
+Names are imported when they are first used, so `import trimtab.exporter` does not import torch.
 
     model = export(load_module("package.module:factory", "weights.safetensors"))
     model.save("model.onnx")

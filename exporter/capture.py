@@ -1,4 +1,4 @@
-"""The call of torch's exporter, and what its failures mean."""
+"""Call of torch's exporter."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from trimtab.core.errors import ExportError, MissingExtraError
 
-from .explain import explain
-from .flat import Flat
+from .export_errors import explain
+from .flat_module import FlatModule
 from .specs import Dynamic
-from .trainable import dropping, settle
+from .trainable import dropout_in_training, tidy_trainable
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, without gradients; each submodule's own flag comes back after."""
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put the module in eval mode, without gradients; restore each submodule's flag afterwards."""
     before = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        # A forward that draws random numbers must not disturb the caller's.
+        # A forward that draws random numbers must not change the caller's random state.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield
     finally:
@@ -35,8 +35,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What torch prints, logs and warns about while it exports, kept from the user's terminal."""
+def silenced() -> Iterator[None]:
+    """Silence what torch prints, logs and warns about while it exports."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -52,21 +52,21 @@ def quiet() -> Iterator[None]:
 
 
 def capture(
-    flat: Flat,
+    flat: FlatModule,
     tensors: tuple[Tensor, ...],
     dynamic: Dynamic,
     opset: int,
     *,
     trainable: bool = False,
 ) -> Any:
-    """The `torch.onnx.ONNXProgram` of a module.
+    """Export a module as a `torch.onnx.ONNXProgram`.
 
     Args:
         flat: the module in eval mode.
-        tensors: example inputs; named axes must be at least 2, since torch takes 0 and 1 as fixed.
+        tensors: example inputs; named axes must be at least 2, since torch fixes sizes 0 and 1.
         dynamic: axis names by input.
         opset: version of the default operator set.
-        trainable: whether BatchNormalization and Dropout stay nodes.
+        trainable: true to keep BatchNormalization and Dropout as nodes.
 
     Raises:
         ExportError: torch cannot export it; names the module and the source line.
@@ -78,7 +78,7 @@ def capture(
     )
     _forget_recurrent(flat)
     try:
-        with quiet(), dropping(flat) if trainable else contextlib.nullcontext():
+        with silenced(), dropout_in_training(flat) if trainable else contextlib.nullcontext():
             program = torch.onnx.export(
                 flat,
                 tensors,
@@ -89,7 +89,7 @@ def capture(
                 optimize=not trainable,
             )
             if trainable:
-                settle(program)
+                tidy_trainable(program)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"export needs {error.name}", extra="torch") from error
     except Exception as error:
@@ -99,10 +99,10 @@ def capture(
 
 
 def _forget_recurrent(module: nn.Module) -> None:
-    """Let torch decompose LSTM and GRU anew.
+    """Clear torch's caches of how LSTM and GRU are decomposed.
 
-    With a dynamic time axis it must write them as loops; instead it takes up whatever form an
-    earlier export in this process left in its caches (seen in torch 2.13).
+    With a dynamic time axis torch must write them as loops; instead it reuses the decomposition
+    that an earlier export in this process left in its caches (seen in torch 2.13).
     """
     if not any(isinstance(m, nn.LSTM | nn.GRU) for m in module.modules()):
         return
@@ -114,7 +114,7 @@ def _forget_recurrent(module: nn.Module) -> None:
 
 
 def _check_dynamic(program: Any, names: tuple[str, ...], dynamic: Dynamic) -> None:
-    """Torch fixes an axis without a word where the module works for one size only."""
+    """Refuse an axis that torch fixed silently, since the module works for one size only."""
     for name, value in zip(names, program.model.graph.inputs, strict=True):
         for axis, label in dynamic.get(name, {}).items():
             size = value.shape[axis]

@@ -1,4 +1,4 @@
-"""Example inputs of a module: where they come from, and fresh ones that are like them."""
+"""Example inputs of a module, and random inputs like them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from torch import Tensor, nn
 
 from trimtab.core.errors import InputError, OptionError, nearest
 
-from .flat import Call, take_apart
+from .flat_module import ForwardCall, flatten_call
 from .specs import Dynamic, InputSpec, parse_input_spec
 
 
 def example_call(
     module: nn.Module, inputs: Any = None, kwargs: Mapping[str, Any] | None = None, seed: int = 0
-) -> tuple[Call, tuple[str, ...] | None]:
-    """The module's arguments, taken apart, on the module's device.
+) -> tuple[ForwardCall, tuple[str, ...] | None]:
+    """Flatten the module's example arguments, on the module's device.
 
     Args:
-        module: whose `forward` to call.
+        module: module to call.
         inputs: a tensor; a tuple or list of positional arguments; a mapping of keyword arguments;
-            specs, or texts as `--input` takes them; None for what `module.example_inputs()`
-            returns (a tensor, a tuple or a mapping).
+            specs, or texts as `--input` takes them; None for the result of
+            `module.example_inputs()` (a tensor, a tuple or a mapping).
         kwargs: further keyword arguments.
-        seed: of the random values that specs are filled with.
+        seed: random seed of the values of specs.
 
     Returns:
-        The call, and the names that specs give to inputs that `forward` calls otherwise.
+        The call, and the names of specs where they differ from the parameters of `forward`.
 
     Raises:
-        InputError: there are none, or they are not what `forward` takes.
+        InputError: there are no example inputs, or `forward` does not take them.
     """
     if inputs is None and kwargs is None:
         inputs = _own_examples(module)
@@ -46,12 +46,12 @@ def example_call(
         single = inputs is not None and not isinstance(inputs, tuple | list)
         args = (inputs,) if single else tuple(inputs or ())
         named = dict(kwargs or {})
-    call = take_apart(module, args, named)
+    call = flatten_call(module, args, named)
     return call.to(device_of(module)), names
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where its first parameter or buffer is."""
+    """Return the device of its first parameter or buffer."""
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")
@@ -69,7 +69,7 @@ def _own_examples(module: nn.Module) -> Any:
 
 
 def _as_specs(inputs: Any) -> list[InputSpec]:
-    """The inputs as specs where they are specs or texts, else nothing."""
+    """Return the inputs as specs where they are specs or texts, else nothing."""
     items = [inputs] if isinstance(inputs, str | InputSpec) else inputs
     if not isinstance(items, tuple | list) or not items:
         return []
@@ -81,7 +81,7 @@ def _as_specs(inputs: Any) -> list[InputSpec]:
 def _from_specs(
     module: nn.Module, specs: Sequence[InputSpec], seed: int
 ) -> tuple[Any, tuple[str, ...] | None]:
-    """Random tensors: by name where `forward` has these parameters, else by position."""
+    """Make random tensors: by name where `forward` has these parameters, else by position."""
     import inspect
 
     generator = torch.Generator().manual_seed(seed)
@@ -107,15 +107,15 @@ def _random(spec: InputSpec, generator: torch.Generator) -> Tensor:
         return torch.ones(spec.shape, dtype=dtype)
     if dtype.is_floating_point:
         return torch.randn(spec.shape, generator=generator).to(dtype)
-    # Every table holds the ids 0 and 1.
+    # Every embedding table has the ids 0 and 1.
     return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
 
 
-def named_sizes(call: Call, dynamic: Dynamic) -> dict[str, int]:
-    """The size in the example of each axis name.
+def named_sizes(call: ForwardCall, dynamic: Dynamic) -> dict[str, int]:
+    """Return the size of each named axis in the example.
 
     Raises:
-        OptionError: an input or axis that does not exist, or a name with two sizes.
+        OptionError: an input or axis does not exist, or a name has two sizes.
     """
     sizes: dict[str, int] = {}
     for name, axes in dynamic.items():
@@ -140,8 +140,8 @@ def named_sizes(call: Call, dynamic: Dynamic) -> dict[str, int]:
     return sizes
 
 
-def batch_axes(call: Call) -> Dynamic:
-    """The first axis of each input that has the first input's size there, named `batch`."""
+def batch_axes(call: ForwardCall) -> Dynamic:
+    """Name the first axis of each input `batch` where it is as long as the first input's."""
     first = next((t for t in call.tensors if t.ndim), None)
     if first is None:
         return {}
@@ -152,8 +152,8 @@ def batch_axes(call: Call) -> Dynamic:
     }
 
 
-def resized(call: Call, dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """The example with its named axes cut or repeated to these sizes."""
+def resized(call: ForwardCall, dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """Cut or repeat the named axes of the example to these sizes."""
     result = []
     for name, tensor in zip(call.names, call.tensors, strict=True):
         sized = tensor
@@ -164,11 +164,13 @@ def resized(call: Call, dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[Ten
     return tuple(result)
 
 
-def fresh(call: Call, dynamic: Dynamic, sizes: Mapping[str, int], seed: int) -> tuple[Tensor, ...]:
-    """Random inputs within the range of the example's values.
+def random_inputs(
+    call: ForwardCall, dynamic: Dynamic, sizes: Mapping[str, int], seed: int
+) -> tuple[Tensor, ...]:
+    """Return random inputs within the range of the example's values.
 
-    Ids stay within the table, arguments of a square root stay positive. Masks are the example's
-    own: random ones could hide whole rows.
+    So ids stay within the table and arguments of a square root positive. Masks are those of the
+    example: random ones could hide whole rows.
     """
     rng = np.random.default_rng(seed)
     tensors = resized(call, dynamic, sizes)
@@ -182,7 +184,7 @@ def _like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
     low, high = tensor.min().item(), tensor.max().item()
     if not kind.is_floating_point:
         made = torch.from_numpy(rng.integers(int(low), int(high), tensor.shape, endpoint=True))
-    elif low == high:  # zeros or ones say nothing about the range
+    elif low == high:  # zeros or ones do not show the range
         made = torch.from_numpy(rng.standard_normal(tensor.shape))
     else:
         made = torch.from_numpy(rng.uniform(low, high, tensor.shape))

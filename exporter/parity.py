@@ -1,4 +1,4 @@
-"""Proof that the model computes what the module does: onnxruntime against torch."""
+"""Parity of the exported model with the module: onnxruntime against torch."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from trimtab.core.errors import ExportError, ParityError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
 
-from .explain import failed_forward
-from .flat import Flat
-from .inputs import fresh
+from .export_errors import forward_error
+from .flat_module import FlatModule
+from .inputs import random_inputs
 from .specs import Dynamic
 
-#: Largest error that counts as rounding, relative to the output's largest magnitude.
+#: Largest error that is accepted as rounding, relative to the output's largest magnitude.
 TOLERANCE, TOLERANCE_HALF = 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Inputs to compare on.
+class ParityTrial:
+    """Inputs on which model and module are compared.
 
     Attributes:
-        tensors: in the order of the graph's inputs.
-        what: how a message names them.
-        sizes: of the named axes.
-        shapes: of the module's outputs.
+        tensors: inputs in the order of the graph.
+        what: description for messages.
+        sizes: sizes of the named axes.
+        shapes: shapes of the module's outputs.
     """
 
     tensors: tuple[Tensor, ...]
@@ -41,12 +41,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far an output of onnxruntime is from torch's.
+class OutputDifference:
+    """Difference between an output of onnxruntime and torch's.
 
     Attributes:
         absolute: largest absolute error.
-        relative: the same over the largest magnitude of torch's output.
+        relative: largest absolute error over the largest magnitude of torch's output.
         shapes: both shapes where they differ, else None.
     """
 
@@ -60,27 +60,31 @@ class Difference:
         return f"differs by {self.absolute:.1e} (relative {self.relative:.1e})"
 
 
-def trials(flat: Flat, dynamic: Dynamic, sizes: Mapping[str, int], seed: int) -> list[Trial]:
-    """The example, and fresh random inputs at two batch sizes where the batch is dynamic.
+def parity_trials(
+    flat: FlatModule, dynamic: Dynamic, sizes: Mapping[str, int], seed: int
+) -> list[ParityTrial]:
+    """Return the example, and random inputs at two batch sizes where the batch is dynamic.
 
     Raises:
-        ExportError: the module itself fails at sizes that were declared dynamic.
+        ExportError: the module itself fails at sizes of axes that were declared dynamic.
     """
     first = {axes[0] for axes in dynamic.values() if 0 in axes}
     made = [_run(flat, flat.call.tensors, "the example inputs", sizes)]
     for number, batch in enumerate((1, 4 if 3 in sizes.values() else 3), 1):
         batches = {name: batch for name in sizes if name in first}
-        # The other axes move in the second trial, down where they can: a table may end above.
+        # The other axes change in the second trial, down if possible: tables have an end.
         moved = {n: (s - 1 if s > 3 else s + 1) if number == 2 else s for n, s in sizes.items()}
         made.append(_trial(flat, dynamic, [moved | batches, {**sizes, **batches}], seed + number))
     return made
 
 
-def _trial(flat: Flat, dynamic: Dynamic, choices: Sequence[Mapping[str, int]], seed: int) -> Trial:
-    """Fresh inputs of the first sizes that the module takes."""
+def _trial(
+    flat: FlatModule, dynamic: Dynamic, choices: Sequence[Mapping[str, int]], seed: int
+) -> ParityTrial:
+    """Return random inputs of the first sizes that the module accepts."""
     failure: ExportError | None = None
     for sizes in choices:
-        tensors = fresh(flat.call, dynamic, sizes, seed)
+        tensors = random_inputs(flat.call, dynamic, sizes, seed)
         named = ", ".join(f"{name}={size}" for name, size in sizes.items())
         what = f"random inputs with {named}" if named else f"random inputs of seed {seed}"
         try:
@@ -90,33 +94,35 @@ def _trial(flat: Flat, dynamic: Dynamic, choices: Sequence[Mapping[str, int]], s
     raise failure or ExportError("there are no sizes to compare at")
 
 
-def _run(flat: Flat, tensors: tuple[Tensor, ...], what: str, sizes: Mapping[str, int]) -> Trial:
+def _run(
+    flat: FlatModule, tensors: tuple[Tensor, ...], what: str, sizes: Mapping[str, int]
+) -> ParityTrial:
     try:
         outputs = flat(*tensors)
     except Exception as error:
-        raise failed_forward(error, flat.module, what) from error
-    return Trial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+        raise forward_error(error, flat.module, what) from error
+    return ParityTrial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
 
 
-def prove(
+def check_parity(
     model: Model,
-    flat: Flat,
-    compared: Sequence[Trial],
+    flat: FlatModule,
+    compared: Sequence[ParityTrial],
     *,
     tolerance: float | None,
-    locate: Callable[[Trial], str] | None,
+    locate: Callable[[ParityTrial], str] | None,
 ) -> dict[str, Any]:
-    """The largest error of each output over all trials, as JSON values.
+    """Compare the outputs and return the largest error of each over all trials, as JSON values.
 
     Args:
-        model: what onnxruntime runs.
+        model: exported model.
         flat: the module in eval mode.
-        compared: inputs.
-        tolerance: largest relative error; None for what the output's type can hold.
-        locate: tells where the model begins to differ on a trial.
+        compared: inputs to compare on.
+        tolerance: largest relative error; None for the default of the output's type.
+        locate: finds the first place that differs on a trial.
 
     Raises:
-        ParityError: names the first output that differs, or what onnxruntime says to the model.
+        ParityError: an output differs, which is named, or onnxruntime refuses the model.
     """
     try:
         session = build_session(model)
@@ -128,7 +134,7 @@ def prove(
             if "implementation" in error.what
             else "Try another --opset; else report it to PyTorch",
         ) from error
-    worst: dict[str, Difference] = {}
+    worst: dict[str, OutputDifference] = {}
     for trial in compared:
         for name, difference, allowed in _compare(session, model, flat, trial, tolerance):
             if not difference.relative <= allowed:
@@ -138,7 +144,7 @@ def prove(
                     + (f"; {where}" if where else ""),
                     where=model.name,
                     hint="A forward that draws random numbers, keeps state or branches on Python "
-                    "values does that"
+                    "values can cause that"
                     + ("" if locate else "; locate=True names the node (--locate)"),
                 )
             old = worst.get(name, difference)
@@ -149,13 +155,13 @@ def prove(
 
 
 def _compare(
-    session: Any, model: Model, flat: Flat, trial: Trial, tolerance: float | None
-) -> list[tuple[str, Difference, float]]:
-    """Each output's difference and what is allowed."""
+    session: Any, model: Model, flat: FlatModule, trial: ParityTrial, tolerance: float | None
+) -> list[tuple[str, OutputDifference, float]]:
+    """Return each output's difference and the allowed one."""
     try:
         expected = flat(*trial.tensors)
     except Exception as error:
-        raise failed_forward(error, flat.module, trial.what) from error
+        raise forward_error(error, flat.module, trial.what) from error
     feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, trial.tensors, strict=True)}
     try:
         got = run(session, feeds)
@@ -175,30 +181,30 @@ def _compare(
 
 
 def to_numpy(tensor: Tensor) -> Any:
-    """The tensor as an array on the CPU."""
+    """Return the tensor as an array on the CPU."""
     return tensor.detach().cpu().contiguous().numpy()
 
 
-def difference(expected: Any, got: Any) -> Difference:
-    """How far `got` is from `expected`; NaN and infinity must agree, whole numbers be equal."""
+def difference(expected: Any, got: Any) -> OutputDifference:
+    """Compare two outputs; NaN and infinity must agree, integers must be equal."""
     if expected.shape != got.shape:
-        return Difference(math.inf, math.inf, (expected.shape, got.shape))
+        return OutputDifference(math.inf, math.inf, (expected.shape, got.shape))
     if expected.dtype.kind not in "fc":
         a, b = expected.astype(np.float64), got.astype(np.float64)
         off = float(np.abs(a - b).max(initial=0.0))
-        return Difference(off, math.inf if off else 0.0)
+        return OutputDifference(off, math.inf if off else 0.0)
     a, b = expected.astype(np.result_type(expected, np.float64)), got
     finite = np.isfinite(a)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return Difference(math.inf, math.inf)
+        return OutputDifference(math.inf, math.inf)
     if not finite.any():
-        return Difference(0.0, 0.0)
+        return OutputDifference(0.0, 0.0)
     absolute = float(np.abs(a[finite] - b[finite]).max())
     if not math.isfinite(absolute):  # NaN or infinity where torch has numbers
-        return Difference(math.inf, math.inf)
-    return Difference(absolute, absolute / max(float(np.abs(a[finite]).max()), 1e-6))
+        return OutputDifference(math.inf, math.inf)
+    return OutputDifference(absolute, absolute / max(float(np.abs(a[finite]).max()), 1e-6))
 
 
 def _short(value: float) -> float:
-    """Two digits: the others are no property of the model."""
+    """Round to two digits: further ones depend on the machine."""
     return float(f"{value:.1e}")

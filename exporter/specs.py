@@ -1,4 +1,4 @@
-"""Inputs and dynamic axes as the command line writes them. Needs no torch."""
+"""Inputs and dynamic axes as the command line writes them, read without torch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Dynamic = dict[str, dict[int, str]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a module.
+    """Input of a module.
 
     Attributes:
-        name: a parameter of `forward`, or the name that the graph's input shall have.
+        name: a parameter of `forward`, or the name of the graph's input.
         shape: sizes, each at least 1.
         dtype: element type.
     """
@@ -42,10 +42,10 @@ class InputSpec:
 
 
 def parse_input_spec(text: str) -> InputSpec:
-    """The input that a text such as `ids=1x128:int64` describes; float32 where no type is given.
+    """Read an input from a text such as `ids=1x128:int64`; the default type is float32.
 
     Raises:
-        OptionError: it is no such text.
+        OptionError: the text is not valid.
     """
     name, equals, rest = text.partition("=")
     sizes, _, dtype = rest.partition(":")
@@ -55,7 +55,7 @@ def parse_input_spec(text: str) -> InputSpec:
         shape = ()
     if not name.strip() or not equals or not shape or min(shape) < 1:
         raise OptionError(
-            f"{text!r} describes no input",
+            f"{text!r} is not a valid input",
             where="--input",
             hint="Write it as NAME=1x3x32x32:float32",
         )
@@ -65,10 +65,10 @@ def parse_input_spec(text: str) -> InputSpec:
 
 
 def parse_dynamic(*texts: str) -> Dynamic:
-    """Axis names by position, by input, of texts such as `ids=0:batch,1:sequence`.
+    """Read axis names by position, by input, from texts such as `ids=0:batch,1:sequence`.
 
     Raises:
-        OptionError: one is no such text, or names an axis twice.
+        OptionError: a text is not valid, or an axis is named twice.
     """
     dynamic: Dynamic = {}
     for text in texts:
@@ -78,7 +78,7 @@ def parse_dynamic(*texts: str) -> Dynamic:
             number, _, axis = (p.strip() for p in part.partition(":"))
             if not name.strip() or not number.lstrip("-").isdigit() or not axis.isidentifier():
                 raise OptionError(
-                    f"{text!r} describes no dynamic axes",
+                    f"{text!r} is not a valid list of dynamic axes",
                     where="--dynamic",
                     hint="Write it as NAME=0:batch,1:sequence; an axis name is letters, "
                     "digits and _",

@@ -1,4 +1,4 @@
-"""A `torch.nn.Module` as a `Model`, with parity proved before anything is returned."""
+"""Export of a `torch.nn.Module` to a `Model`, which is returned only with parity proved."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from torch import nn
 from trimtab.core.errors import ExportError, OptionError, TrimtabError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model, Step
 
-from .capture import capture, evaluating
-from .explain import failed_forward, is_final
-from .finish import finish
-from .flat import Flat
+from .capture import capture, eval_mode
+from .export_errors import forward_error, independent_of_sizes
+from .first_difference import first_difference
+from .flat_module import FlatModule
 from .inputs import batch_axes, example_call, named_sizes, resized
-from .locate import first_difference
-from .parity import Trial, prove, trials
-from .shapes import correct
+from .output_shapes import correct_shapes
+from .parity import ParityTrial, check_parity, parity_trials
+from .postprocess import postprocess
 from .specs import Dynamic
 
-#: What onnxruntime fuses and quantizes best.
+#: Default operator set: the one that onnxruntime fuses and quantizes best.
 OPSET = 20
-#: The oldest that torch's exporter writes.
+#: Oldest operator set that torch's exporter writes.
 OLDEST_OPSET = 18
 
 
 @dataclass(frozen=True)
-class Job:
-    """What `export` was asked for, checked.
+class ExportJob:
+    """Checked arguments of `export`.
 
     Attributes:
-        flat: the module behind a flat signature.
+        flat: the module with a flat signature.
         outputs: names of the graph's outputs.
         opset: version of the default operator set.
-        parity: whether to compare with torch.
-        tolerance: largest relative error; None for what the output's type can hold.
-        seed: of random inputs.
-        locate: whether a difference is traced to a node.
-        trainable: whether BatchNormalization and Dropout stay nodes.
-        name: for messages.
+        parity: true to compare with torch.
+        tolerance: largest relative error; None for the default of the output's type.
+        seed: random seed of inputs.
+        locate: true to trace a difference to a node.
+        trainable: true to keep BatchNormalization and Dropout as nodes.
+        name: name of the model in messages.
     """
 
-    flat: Flat
+    flat: FlatModule
     outputs: tuple[str, ...]
     opset: int
     parity: bool
@@ -74,47 +74,48 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
     trainable: bool = False,
     name: str | None = None,
 ) -> Model:
-    """The module as an ONNX model that computes the same; its lineage holds the errors measured.
+    """Export a module to an ONNX model that computes the same; its lineage has the errors.
 
-    The module runs in eval mode; afterwards each submodule's training flag is as it was.
+    The module runs in eval mode; afterwards each submodule's training flag is restored.
 
     Args:
-        module: what to export.
+        module: module to export.
         inputs: example inputs: a tensor, a tuple of positional arguments, a mapping of keyword
-            arguments, or specs such as "input=1x3x32x32:float32"; None asks the module's method
+            arguments, or specs such as "input=1x3x32x32:float32"; None calls the module's method
             `example_inputs`. Arguments may be nested tuples, lists, dicts and dataclasses.
         kwargs: further keyword arguments.
         input_names: names of the tensors in them, in order; by default the parameters of
             `forward`, with positions and keys appended for nested ones.
         output_names: names of the tensors it returns; by default keys, `output`, `output_0`.
-        dynamic: names of dynamic axes by position, by input; by default what the module's method
-            `dynamic_axes` returns, without one the first axis is `batch` where the module permits
-            it, and fixed otherwise. {} fixes everything.
+        dynamic: names of dynamic axes by position, by input; by default the result of the module's
+            method `dynamic_axes`; without that method the first axis is `batch` if the module
+            permits it. {} fixes all axes.
         opset: version of the default operator set.
-        parity: whether to compare onnxruntime with torch, on the example and on random inputs.
+        parity: true to compare onnxruntime with torch, on the example and on random inputs.
         tolerance: largest error relative to an output's largest magnitude; by default 1e-4, for
-            float16 1e-2. Whole numbers must be equal.
-        seed: of random inputs.
-        locate: whether a difference is traced to the first node that differs.
-        trainable: whether BatchNormalization and Dropout stay nodes, for `finetune` and `distill`
-            to train with, where they would otherwise be folded and left out. It computes the same.
-        name: of the model in messages; by default the module's class.
+            float16 1e-2. Integers must be equal.
+        seed: random seed of inputs.
+        locate: true to trace a difference to the first node that differs.
+        trainable: true to keep BatchNormalization and Dropout as nodes, for training with
+            `finetune` and `distill`; by default they are folded or removed. The model computes the
+            same.
+        name: name of the model in messages; by default the module's class.
 
     Raises:
-        InputError: there are no example inputs, or they are not what `forward` takes.
-        OptionError: names, axes or opset that do not exist.
+        InputError: there are no example inputs, or `forward` does not take them.
+        OptionError: names, axes or opset do not exist.
         ExportError: torch cannot export it; names the module and its source line.
         ParityError: the model computes other numbers; names the output.
     """
     _check_opset(opset)
     name = name or type(module).__name__
-    with evaluating(module):
+    with eval_mode(module):
         call, spec_names = example_call(module, inputs, kwargs, seed)
-        names = _chosen(input_names or spec_names, call.names, "input")
+        names = _checked_names(input_names or spec_names, call.names, "input")
         call = dataclasses.replace(call, names=names)
-        flat = Flat(module, call)
-        outputs = _chosen(output_names, _output_names(flat), "output", taken=names)
-        job = Job(flat, outputs, opset, parity, tolerance, seed, locate, trainable, name)
+        flat = FlatModule(module, call)
+        outputs = _checked_names(output_names, _output_names(flat), "output", taken=names)
+        job = ExportJob(flat, outputs, opset, parity, tolerance, seed, locate, trainable, name)
         own_axes: Any = getattr(module, "dynamic_axes", None)
         if dynamic is None and inputs is None and callable(own_axes):
             dynamic = own_axes()
@@ -131,33 +132,33 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
     return dataclasses.replace(model, lineage=(step,))
 
 
-def _export_with_batch(job: Job) -> tuple[Model, dict[str, Any]]:
-    """With a dynamic batch where the module permits it, else with the example's sizes."""
+def _export_with_batch(job: ExportJob) -> tuple[Model, dict[str, Any]]:
+    """Export with a dynamic batch where the module permits it, else with the example's sizes."""
     dynamic = batch_axes(job.flat.call)
     if not dynamic:
         return _export(job, {})
     try:
         return _export(job, dynamic)
     except ExportError as refused:
-        if is_final(refused):
+        if independent_of_sizes(refused):
             raise
         try:
             model, notes = _export(job, {})
         except ExportError as error:
-            raise error from None  # what is wrong without a dynamic batch is what is wrong
+            raise error from None  # the error without a dynamic batch is the real one
         return model, notes | {"fixed_batch": refused.what}
 
 
-def _export(job: Job, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
-    """The model and what to note about it."""
+def _export(job: ExportJob, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
+    """Export and return the model and its notes."""
     flat = job.flat
     sizes = named_sizes(flat.call, dynamic)
-    # Torch takes a size of 1 for a constant.
+    # Torch fixes axes of size 1.
     grown = resized(flat.call, dynamic, {n: max(size, 2) for n, size in sizes.items()})
-    compared = trials(flat, dynamic, sizes, job.seed)
+    compared = parity_trials(flat, dynamic, sizes, job.seed)
     program = capture(flat, grown, dynamic, job.opset, trainable=job.trainable)
-    origins = finish(program.model, flat.call.names, job.outputs)
-    model = Model(correct(program.model, compared), name=job.name)
+    origins = postprocess(program.model, flat.call.names, job.outputs)
+    model = Model(correct_shapes(program.model, compared), name=job.name)
     _check(model)
     notes: dict[str, Any] = {
         "dynamic": {
@@ -166,34 +167,34 @@ def _export(job: Job, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
     }
     if job.parity:
 
-        def locate(trial: Trial) -> str:
+        def locate(trial: ParityTrial) -> str:
             return first_difference(model, flat, program.exported_program, origins, trial)
 
-        notes["parity"] = prove(
+        notes["parity"] = check_parity(
             model, flat, compared, tolerance=job.tolerance, locate=locate if job.locate else None
         )
     return model, notes
 
 
-def _output_names(flat: Flat) -> tuple[str, ...]:
-    """Names of what the module returns, found by running it on the example."""
+def _output_names(flat: FlatModule) -> tuple[str, ...]:
+    """Run the module on the example and return the names of its outputs."""
     try:
         outputs = tuple(flat.named(flat.call.tensors))
     except TrimtabError:
         raise
     except Exception as error:
-        raise failed_forward(error, flat.module, "the example inputs") from error
+        raise forward_error(error, flat.module, "the example inputs") from error
     if not outputs:
         raise ExportError(
-            "it returns no tensor", where=type(flat.module).__name__, hint="Return what it computes"
+            "it returns no tensor", where=type(flat.module).__name__, hint="Return a tensor"
         )
     return outputs
 
 
-def _chosen(
+def _checked_names(
     given: Sequence[str] | None, own: tuple[str, ...], kind: str, taken: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """The names that the user gave, checked, else the module's own."""
+    """Return the user's names, checked, else the module's own."""
     if given is None:
         return own
     names = tuple(given)
@@ -224,8 +225,8 @@ def _check_opset(opset: int) -> None:
 
 
 def _check(model: Model) -> None:
-    """The full ONNX checker, which every pass will apply as well."""
-    if model.weight_bytes > EXTERNAL_DATA_BYTES:  # no message holds it
+    """Run the full ONNX checker, as every pass does."""
+    if model.weight_bytes > EXTERNAL_DATA_BYTES:  # too large for one message
         return
     try:
         onnx.checker.check_model(model.to_proto(), full_check=True)
@@ -238,7 +239,7 @@ def _check(model: Model) -> None:
 
 
 def _weights_digest(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, by name."""
+    """Return the SHA-256 of all parameters and buffers, by name."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, torch.Tensor):

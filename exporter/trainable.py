@@ -1,7 +1,7 @@
-"""Graphs that keep what training needs: BatchNormalization as it is, and Dropout.
+"""Trainable graphs: BatchNormalization and Dropout stay nodes.
 
-By default torch folds the first into the layers before it and leaves the second out, both right for
-inference and wrong for a network that has yet to learn.
+By default torch folds the first into the layers before it and removes the second: right for
+inference, wrong for a network that is to be trained.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from torch import nn
 
-#: Layers that become ONNX's Dropout; those that drop whole channels have no counterpart.
+#: Layers that become ONNX's Dropout; those that drop whole channels have no equivalent.
 DROPOUTS = (nn.Dropout,)
 
 
 @contextlib.contextmanager
-def dropping(module: nn.Module) -> Iterator[None]:
-    """Dropout layers as in training, so that torch's exporter writes them; all else as it is."""
+def dropout_in_training(module: nn.Module) -> Iterator[None]:
+    """Put the Dropout layers alone in training mode, so that torch's exporter writes them."""
     layers = [m for m in module.modules() if isinstance(m, DROPOUTS)]
     before = [layer.training for layer in layers]
     for layer in layers:
@@ -32,11 +32,11 @@ def dropping(module: nn.Module) -> Iterator[None]:
             layer.training = flag
 
 
-def settle(program: Any) -> None:
-    """Tidy an unoptimised program without fusing, and let Dropout pass everything on.
+def tidy_trainable(program: Any) -> None:
+    """Clean up an unoptimized program without fusing, and switch Dropout to inference.
 
-    ONNX's Dropout drops where its third input is true; without it a runtime passes on what comes,
-    and a trainer decides for itself.
+    ONNX's Dropout drops only where its third input is true; without that input it is the identity
+    at inference, and a trainer may switch it on.
     """
     from onnxscript import optimizer
 
@@ -46,8 +46,8 @@ def settle(program: Any) -> None:
     for node in model.graph.all_nodes():
         if node.op_type == "Dropout" and node.domain in {"", "ai.onnx"}:
             node.resize_inputs(min(len(node.inputs), 2))
-    # Equal weights stay apart: in a fresh network scales, shifts and statistics are all ones or
-    # zeros, and merging them would make one weight of many.
+    # Equal weights are not merged: in a new network all scales, shifts and statistics are ones or
+    # zeros, and would become a single weight.
     for tidy in (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),

@@ -1,4 +1,4 @@
-"""Modules by `package.module:callable`, and their weights from files that cannot run code."""
+"""Modules by name, `package.module:callable`, and weights from files that cannot run code."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from torch import Tensor, nn
 from trimtab.core.callables import import_callable
 from trimtab.core.errors import InputError, TrimtabError
 
-#: Keys under which training scripts keep the state dict in a larger checkpoint.
+#: Keys under which checkpoints keep the state dict.
 NESTED = ("state_dict", "model_state_dict", "model")
-#: A count of batches that older checkpoints lack; torch fills it in, and inference never reads it.
+#: Batch counter that older checkpoints lack; torch adds it, and inference does not read it.
 COUNTER = "num_batches_tracked"
 PICKLED = frozenset({".pt", ".pth", ".bin"})
 
 
 def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
-    """The module that `package.module:callable` returns, or is.
+    """Load the module that `package.module:callable` is or returns.
 
     Args:
         spec: a factory, a subclass of `nn.Module` without required arguments, or a module.
-        weights: a state dict to load into it; see `load_weights`.
+        weights: file of a state dict to load into it; see `load_weights`.
 
     Raises:
-        InputError: nothing there, it fails, or it makes no module; unsuitable weights.
+        InputError: there is no such callable, it fails or returns no module, or the weights do
+            not fit.
     """
     made: Any = import_callable(spec)
     if not isinstance(made, nn.Module):
@@ -55,15 +56,15 @@ def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Load a state dict into `module`: all of it or, where anything does not fit, nothing.
+    """Load a state dict into `module`: all of it or, if anything does not fit, nothing.
 
     Args:
-        module: whose parameters and buffers to set.
+        module: module to load into.
         path: `.pt`, `.pth` or `.bin` (plain tensors only), or `.safetensors`.
 
     Raises:
-        InputError: no such file, an unknown kind, a pickle that holds code, or names and shapes
-            that are not the module's.
+        InputError: the file does not exist, is of an unknown type or a pickle with code, or its
+            names and shapes differ from the module's.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,7 +75,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         state = _read_pickle(path)
     else:
         raise InputError(
-            f"weights of kind {path.suffix or 'without suffix'!r} are not known",
+            f"unknown type of weights {path.suffix or 'without suffix'!r}",
             where=str(path),
             hint="Give .safetensors, or .pt made with torch.save(module.state_dict(), path)",
         )
@@ -92,7 +93,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"is no safetensors file, or a truncated one ({error})", where=str(path)
+            f"is not a safetensors file, or is truncated ({error})", where=str(path)
         ) from error
     return state
 
@@ -104,15 +105,14 @@ def _read_pickle(path: Path) -> Mapping[str, Tensor]:
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            "holds more than plain tensors: loading it could run code from the file, so it is "
-            "refused",
+            "has more than plain tensors: loading could run code from the file, so it is refused",
             where=str(path),
             hint="Save the weights alone, torch.save(module.state_dict(), path), or as "
             ".safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise InputError(
-            "is no PyTorch file, or a truncated one",
+            "is not a PyTorch file, or is truncated",
             where=str(path),
             hint="Save it again with torch.save(module.state_dict(), path)",
         ) from error
@@ -121,7 +121,7 @@ def _read_pickle(path: Path) -> Mapping[str, Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise InputError(
-            "holds no state dict (tensors by name)",
+            "has no state dict (tensors by name)",
             where=str(path),
             hint="Save it with torch.save(module.state_dict(), path)",
         )
@@ -129,7 +129,7 @@ def _read_pickle(path: Path) -> Mapping[str, Tensor]:
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` that DataParallel and DistributedDataParallel put before."""
+    """Remove the prefix `module.` of DataParallel and DistributedDataParallel."""
     prefixed = all(name.startswith("module.") for name in state)
     if prefixed and not any(name.startswith("module.") for name in own):
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}

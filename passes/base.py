@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import onnx_ir
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.errors import PassError, TrimtabError
 from trimtab.core.fields import Field, build, fields_of, to_plain
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
@@ -162,7 +162,7 @@ class Pass(ABC):
             notes["declined"] = [[d.node, d.reason] for d in result.declined]
         return Step(self.name(), self.to_json(), model.digest, notes)
 
-    @collector_paused()
+    @gc_paused()
     def _check(self, before: Model, after: Model, ctx: Context, *, loaded: bool = False) -> None:
         """Check the result against the promises of every pass."""
         if before.inputs != after.inputs or before.outputs != after.outputs:

@@ -1,4 +1,4 @@
-"""What all tests share: the header says on which class of CPU they run."""
+"""Fixtures of all tests, and a header that names the class of CPU they run on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from graphs import cnn
 
 from trimtab.core.target import Target, cpu_flags
 
-#: Flags that decide which int8 and float kernels onnxruntime takes.
-TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
+#: CPU flags that select onnxruntime's int8 and float kernels.
+KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def pytest_report_header() -> str:
-    """The CPU's class: what a failure on one machine alone is most often due to."""
+    """Name the class of CPU: the usual reason for a failure on one machine alone."""
     target = Target.detect()
     kernels = "exact int8 sums" if target.vnni else "saturating int8 sums"
-    flags = " ".join(flag for flag in TELLING if flag in cpu_flags()) or "unknown"
+    flags = " ".join(flag for flag in KERNEL_FLAGS if flag in cpu_flags()) or "unknown"
     return f"cpu: {target.isa}, {kernels}, {target.threads} usable, flags: {flags}"

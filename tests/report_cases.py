@@ -20,7 +20,7 @@ METRIC = "top1"
 
 
 def measurement(name: str, median_ms: float, seed: int) -> Measurement:
-    """120 runs around a median."""
+    """Make 120 runs around a median."""
     rng = np.random.default_rng(seed)
     samples = tuple(int(x) for x in median_ms * 1e6 * rng.lognormal(0, 0.1, 120))
     environment = Environment.here()
@@ -28,7 +28,7 @@ def measurement(name: str, median_ms: float, seed: int) -> Measurement:
 
 
 def comparison(name: str, ratio: float, seed: int = 0) -> dict[str, Any]:
-    """A candidate against an original of 1 ms."""
+    """Compare a candidate with an original of 1 ms."""
     base = measurement("original", 1.0, seed)
     candidate = measurement(name, 1.0 / ratio, seed + 1)
     low, high = 0.95 * ratio, 1.05 * ratio
@@ -58,7 +58,7 @@ def candidate(
 
 
 def document() -> dict[str, Any]:
-    """A search over five candidates; one failed, one lost too much, one has a hostile name."""
+    """Make a search over five candidates; one failed, one lost too much, one is hostile."""
     results = [
         candidate("float simplified", 4_000_000, 0.900, 1.02),
         candidate("int8 static", 1_100_000, 0.898, 2.0),
@@ -135,7 +135,7 @@ def evidence(names: list[str]) -> dict[str, Any]:
 
 
 def saved(folder: Path, **changes: Any) -> Path:
-    """The document as a file, with some top-level values replaced."""
+    """Save the document, with some top-level values replaced."""
     path = folder / "result.json"
     path.write_text(json.dumps(copy.deepcopy(document()) | changes))
     return path

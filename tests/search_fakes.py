@@ -12,11 +12,11 @@ from made_comparisons import made_comparison
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
-from trimtab.search.plan import Plan
+from trimtab.search.plan import SearchPlan
 
 
 def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]:
-    """Int8 is twice as fast as float, and pruned as fast as its products are fewer."""
+    """Measure int8 as twice as fast as float, and pruned models by their products."""
     found = []
     for model in candidates:
         ratio = 2.0 if any(n.op_type == "QuantizeLinear" for n in model.nodes()) else 1.0
@@ -25,7 +25,7 @@ def fast_int8(base: Model, candidates: Sequence[Model], *rest: Any) -> list[Any]
 
 
 def float_bytes(model: Model) -> int:
-    """Bytes that the weights would take in float."""
+    """Return the bytes that the weights would take in float."""
     values = [v.const_value for v in model.graph.initializers.values() if v.const_value]
     return 4 * sum(v.size for v in values if v.size > 1)
 
@@ -35,7 +35,7 @@ LOOSE = {"max_drop": 1.0}
 VNNI = Target.named("x64-avx512-vnni")
 
 
-def plan_for(target: Target = VNNI, *, timed: bool = True) -> Plan:
-    """What may be tried on a small convolutional network."""
+def plan_for(target: Target = VNNI, *, timed: bool = True) -> SearchPlan:
+    """Return the plan of a small convolutional network."""
     data = Dataset.of_arrays({"x": arrays(40)["x"]})
-    return Plan.of(graphs.cnn(), data, target, None, timed=timed)
+    return SearchPlan.of(graphs.cnn(), data, target, None, timed=timed)

@@ -1,4 +1,4 @@
-"""Where tests find data that is too large for the repository."""
+"""Test data that is too large for the repository."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 
 def shared(relative: str) -> Path:
-    """A file of the shared data; the test is skipped where it is absent.
+    """Return a file of the shared data; the test is skipped where it is absent.
 
-    Looked for in the folder that the variable TRIMTAB_SHARED names, else in a folder `shared`
-    beside or in the checkout.
+    The folder is the one that the variable TRIMTAB_SHARED names, else a folder `shared` beside or
+    in the checkout.
     """
     checkout = Path(__file__).resolve().parent.parent
     named = os.environ.get("TRIMTAB_SHARED")

@@ -60,7 +60,9 @@ def free_port() -> int:
 def sshd(folder: Path, cache: Path) -> Iterator[Server]:
     """Start a server, or skip the test where OpenSSH is missing."""
     if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs OpenSSH's server and client: apt-get install openssh-server")
+        pytest.skip(
+            "needs OpenSSH's server and client: apt-get install openssh-server openssh-client"
+        )
     folder.chmod(0o700)
     for name in ("host", "user"):
         keygen(folder / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,17 @@ def test_every_package_is_installed() -> None:
         if not (len(f.parts) > 1 and f.parts[0] == "trimtab" and f.parts[1] in FOLDERS)
     }
     assert names == set(config["packages"])
+
+
+def test_each_configured_tool_is_installed_for_development() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    required = [
+        *config["build-system"]["requires"],
+        *config["project"]["optional-dependencies"]["dev"],
+    ]
+    # import-linter reads [tool.importlinter].
+    names = {re.split(r"[\[<>=~ ]", entry)[0].replace("-", "") for entry in required}
+    assert set(config["tool"]) <= names
 
 
 def run_python(code: str) -> str:

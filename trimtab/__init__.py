@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from .exporter import export
     from .open_model import open_model as load
     from .search.optimize import optimize
+    from .search.outcome import Outcome
     from .search.recipe import Recipe
-    from .search.result import Outcome, Result
-    from .search.session_file import session
+    from .search.result import Result
+    from .session_file import session
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
     "Batch": "trimtab.core.dataset:Batch",
@@ -39,7 +40,7 @@ _HOMES = {
     "Dataset": "trimtab.core.dataset:Dataset",
     "Metric": "trimtab.core.metric:Metric",
     "Model": "trimtab.core.model:Model",
-    "Outcome": "trimtab.search.result:Outcome",
+    "Outcome": "trimtab.search.outcome:Outcome",
     "Quality": "trimtab.core.metric:Quality",
     "Recipe": "trimtab.search.recipe:Recipe",
     "Result": "trimtab.search.result:Result",
@@ -50,7 +51,7 @@ _HOMES = {
     "export": "trimtab.exporter:export",
     "load": "trimtab.open_model:open_model",
     "optimize": "trimtab.search.optimize:optimize",
-    "session": "trimtab.search.session_file:session",
+    "session": "trimtab.session_file:session",
 }
 
 __all__ = [
@@ -75,6 +76,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trimtab")
     if name not in _HOMES:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

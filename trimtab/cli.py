@@ -112,11 +112,11 @@ def _command(name: str) -> ModuleType:
     if name in _names():
         return importlib.import_module(f"trimtab.commands.{name.replace('-', '_')}")
     from .commands import one_pass
-    from .passes import registry
+    from .passes import ALIASES, names
 
-    if name in registry():
+    if name in names() or name in ALIASES:
         return one_pass.command(name)
-    raise OptionError(f"unknown command {name!r}", hint=nearest(name, [*_names(), *registry()]))
+    raise OptionError(f"unknown command {name!r}", hint=nearest(name, [*_names(), *names()]))
 
 
 def _help() -> str:

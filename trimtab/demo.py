@@ -3,7 +3,7 @@
     python -m trimtab.demo --out out/demo
 
 Trains in seconds on scikit-learn's handwritten digits, exports, makes every candidate, measures
-each against the float original, and leaves the chosen model, its recipe and the evidence.
+each against the float original, and writes the chosen model, its recipe and the evidence.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 
-from .report.lines import outcome_lines
-from .search.optimize import Parts, check_output, optimize
+from .search.optimize import Splits, check_output, optimize
 from .search.result import Constraints
+from .search.summary import outcome_lines
 
-#: One thread: a small network gains nothing from more, and one measures steadily anywhere.
+#: One thread: a small network gains nothing from more, and its latency is steady anywhere.
 THREADS = 1
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="out/demo", help="folder to write (default out/demo)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     args = parser.parse_args()
     out = Path(args.out)
     check_output(out)
@@ -47,7 +47,7 @@ def main() -> int:
 
     outcome = optimize(
         model,
-        Parts(part("calibration"), part("validation"), part("test")),
+        Splits(part("calibration"), part("validation"), part("test")),
         constraints=Constraints(max_drop=0.01),
         ctx=Context(target=Target.detect(THREADS), progress=progress, seed=args.seed),
         look_into=True,
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def part(name: str) -> Dataset:
-    """A part of the digits as a dataset that a recipe can find again."""
+    """Open a split of the digits as a dataset that a recipe can find again."""
     return Dataset.open(f"trimtab.models.digits_data:{name}")
 
 

@@ -18,17 +18,17 @@ def open_model(
     trainable: bool = False,
     example: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Model:
-    """The model that a SOURCE or MODEL argument names.
+    """Open the model that a SOURCE or MODEL argument names.
 
     Args:
         spec: an `.onnx` file, or `package.module:callable` that returns a `torch.nn.Module` with a
             method `example_inputs`, unless there is an example.
         weights: a state dict for the module: `.pt` or `.safetensors`.
-        trainable: whether a module's BatchNormalization and Dropout stay nodes; a file is as it is.
-        example: makes feeds by input name, for a module of others that has no `example_inputs`.
+        trainable: keep a module's BatchNormalization and Dropout as nodes; a file stays as it is.
+        example: makes feeds by input name, for a module without `example_inputs`.
 
     Raises:
-        ModelError: the file is no model.
+        ModelError: the file is not a model.
         ExportError: the module cannot be exported.
     """
     text = str(spec)
@@ -49,12 +49,12 @@ def open_model(
 
 
 def export_on(module: Any, feeds: Mapping[str, Any], *, name: str) -> Model:
-    """Export a module on feeds: by keyword where its `forward` has such parameters, else in order.
+    """Export a module on feeds, passed by keyword where its `forward` has such parameters.
 
     Args:
         module: a `torch.nn.Module`.
-        feeds: arrays by input name, which become the names of the model's inputs.
-        name: for messages.
+        feeds: arrays by input name; the names become those of the model's inputs.
+        name: name of the model in messages.
 
     Raises:
         ExportError: the module cannot be exported.

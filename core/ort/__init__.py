@@ -1,1 +1,1 @@
-"""How onnxruntime behaves: sessions, what really runs, saturating sums, memory of a run."""
+"""Sessions of onnxruntime and the behaviour of its kernels: fusions, int8 sums, memory."""

@@ -1,4 +1,4 @@
-"""Execution providers beyond the CPU: where their tensors live, and what they need installed."""
+"""Execution providers beyond the CPU: their memory, and what they need installed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What is known of a provider.
+    """Properties of an execution provider.
 
     Attributes:
-        install: how to get it.
-        memory: name of its memory for tensors that stay on the device; `cpu` where onnxruntime's
-            Python has none, so that each run copies.
+        install: instructions to install it.
+        memory: name of its device memory; `cpu` where onnxruntime's Python API has none, so each
+            run copies.
         behind: providers that take the nodes it leaves, before the CPU.
     """
 
@@ -54,7 +54,7 @@ ACCELERATORS: Mapping[str, Accelerator] = {
 
 
 def memory_of(provider: str) -> str | None:
-    """Name of the memory that a provider's tensors live in; None for the CPU's own provider."""
+    """Return the name of a provider's device memory; None for the CPU provider."""
     if provider == CPU:
         return None
     known = ACCELERATORS.get(provider)
@@ -65,11 +65,11 @@ def check_installed(name: str, have: Sequence[str]) -> None:
     """Refuse a provider that onnxruntime would silently replace by the CPU.
 
     Args:
-        name: of the provider.
-        have: those of the onnxruntime that is installed.
+        name: provider.
+        have: providers of the installed onnxruntime.
 
     Raises:
-        OptionError: it is missing; the message says how to get it.
+        OptionError: it is missing; the message says how to install it.
     """
     if name in have:
         return
@@ -84,7 +84,7 @@ def check_installed(name: str, have: Sequence[str]) -> None:
 def chain(
     name: str, options: Mapping[str, str], have: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """The provider with its options, and those behind it: TensorRT leaves nodes to CUDA."""
+    """Return the provider with its options, and its fallbacks: TensorRT leaves nodes to CUDA."""
     known = ACCELERATORS.get(name)
     behind = [p for p in known.behind if p in have] if known else []
     device = {k: v for k, v in options.items() if k == "device_id"}
@@ -93,11 +93,11 @@ def chain(
 
 @functools.cache
 def load_libraries(name: str) -> None:
-    """Make libraries that came with pip known to the loader, where onnxruntime can."""
+    """Preload the libraries that pip installed, where onnxruntime can."""
     import onnxruntime as ort
 
     if memory_of(name) == "cuda" and hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what is missing
             ort.preload_dlls()
 
 

@@ -1,19 +1,19 @@
-"""Whether int8 sums of a model would overflow on x64 without VNNI, simulated anywhere.
+"""Overflow of int8 sums on x64 without VNNI, simulated on any machine.
 
 There `vpmaddubsw` multiplies unsigned activations by signed weights and adds neighbouring pairs in
 16 bits, saturating:
 
     pair = clip(a[2k] w[2k] + a[2k+1] w[2k+1], -32768, 32767)
 
-so a sum can be far off where two weights beside each other are large and of one sign: together
-beyond 32767 / 255 = 128.5. All other pairs are proved harmless without any data. Convolutions run
-channels-last, so neighbours are channels of one kernel position. Depthwise convolutions have
-kernels of their own that widen first, and unsigned weights do as well.
+so a sum can be far off where two adjacent weights have the same sign and add up to more than
+32767 / 255 = 128.5. All other pairs are safe for any data. Convolutions run channels-last, so
+adjacent weights are channels of one kernel position. Depthwise convolutions and unsigned weights
+have kernels that widen first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +27,22 @@ from .session import SessionConfig, build_session, run, with_outputs
 
 Ints = NDArray[np.int32]
 
-#: Largest and smallest sums that 16 bits hold.
+#: Largest and smallest sums that fit 16 bits.
 MOST, LEAST = 32767, -32768
-#: Input positions of a layer that are looked at in each batch.
+#: Input positions of a layer that are examined in each batch.
 POSITIONS = 512
 
 
 @dataclass
 class Overflow:
-    """What saturates in one layer.
+    """Saturation of one layer.
 
     Attributes:
         node: the layer's name.
-        pairs: pair sums that were looked at, those proved harmless included.
-        saturated: how many of them would saturate.
-        largest: the largest magnitude of a pair sum.
-        lost: what saturation takes away altogether, relative to all that was summed.
+        pairs: pair sums that were examined, safe ones included.
+        saturated: number of those that would saturate.
+        largest: largest magnitude of a pair sum.
+        lost: sum of what saturation cuts off, relative to the sum of all magnitudes.
     """
 
     node: str
@@ -53,11 +53,11 @@ class Overflow:
 
     @property
     def share(self) -> float:
-        """Part of the pair sums that would saturate."""
+        """Share of the pair sums that would saturate."""
         return self.saturated / self.pairs if self.pairs else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Return the figures as JSON values."""
         return {
             "node": self.node,
             "share": float(f"{self.share:.3g}"),
@@ -67,7 +67,7 @@ class Overflow:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _QuantizedLayer:
     """A quantized product: its integer input and the pairs of its weights that can overflow."""
 
     node: ir.Node
@@ -77,11 +77,11 @@ class _Layer:
 
 
 def find_overflows(model: Model, batches: Iterable[Batch]) -> list[Overflow]:
-    """The layers of a Q/DQ model that would saturate on x64 without VNNI, the worst first.
+    """Find the layers of a Q/DQ model that would saturate on x64 without VNNI, worst first.
 
     Args:
         model: with QuantizeLinear and DequantizeLinear around its products.
-        batches: what to run it on; a few batches suffice.
+        batches: data to run it on; a few batches suffice.
     """
     layers = [layer for layer in map(_layer, model.graph) if layer is not None]
     risky = [layer for layer in layers if layer.risky.any()]
@@ -104,8 +104,8 @@ def find_overflows(model: Model, batches: Iterable[Batch]) -> list[Overflow]:
     return sorted(saturating, key=lambda overflow: -overflow.lost)
 
 
-def _count(layer: _Layer, integers: NDArray[Any], found: Overflow) -> float:
-    """Take in one batch; the sum of the magnitudes of the risky pairs."""
+def _count(layer: _QuantizedLayer, integers: NDArray[Any], found: Overflow) -> float:
+    """Add one batch to `found` and return the sum of magnitudes of the risky pairs."""
     rows = _rows(layer.node, integers)  # (positions, groups, depth)
     if integers.dtype == np.int8:
         rows = rows + 128  # the kernels flip the sign bit of signed activations
@@ -122,7 +122,7 @@ def _count(layer: _Layer, integers: NDArray[Any], found: Overflow) -> float:
     return total
 
 
-def _layer(node: ir.Node) -> _Layer | None:
+def _layer(node: ir.Node) -> _QuantizedLayer | None:
     if node.op_type not in {"Conv", "Gemm", "MatMul"}:
         return None
     data, weight = _integers(node, 0), _integers(node, 1)
@@ -131,59 +131,61 @@ def _layer(node: ir.Node) -> _Layer | None:
     array = weight.const_value.numpy()
     if array.dtype != np.int8:
         return None
-    group = _int(node, "group", 1)
+    group = node.attributes.get_int("group", 1)
     if node.op_type == "Conv":
         if array.ndim != 4 or (array.shape[1] == 1 and group > 1):
             return None
         # (out, in / group, kh, kw) -> (groups, out / group, kh * kw * in)
         rows = array.transpose(0, 2, 3, 1).reshape(group, array.shape[0] // group, -1)
-    elif array.ndim == 2 and not _int(node, "transA", 0):
-        rows = (array if _int(node, "transB", 0) else array.T)[None]
+    elif array.ndim == 2 and not node.attributes.get_int("transA", 0):
+        rows = (array if node.attributes.get_int("transB", 0) else array.T)[None]
     else:
         return None
     weights = _even(rows.astype(np.int32))
     pairs = weights.reshape(*weights.shape[:2], -1, 2)
     upper = np.maximum(pairs, 0).sum(axis=-1) * 255
     lower = np.minimum(pairs, 0).sum(axis=-1) * 255
-    return _Layer(node, data, weights, (upper > MOST) | (lower < LEAST))
+    return _QuantizedLayer(node, data, weights, (upper > MOST) | (lower < LEAST))
 
 
 def _integers(node: ir.Node, index: int) -> ir.Value | None:
     value = node.inputs[index]
-    maker = value.producer() if value is not None else None
-    return maker.inputs[0] if maker is not None and maker.op_type == "DequantizeLinear" else None
+    node_before = value.producer() if value is not None else None
+    if node_before is None or node_before.op_type != "DequantizeLinear":
+        return None
+    return node_before.inputs[0]
 
 
 def _rows(node: ir.Node, integers: NDArray[Any]) -> Ints:
-    """What a layer's weights are multiplied by, at some positions: (positions, groups, depth)."""
+    """Return the inputs of a layer's products at some positions: (positions, groups, depth)."""
     if node.op_type != "Conv":
         flat = integers.reshape(-1, integers.shape[-1])
         return _even(_some(flat).astype(np.int32))[:, None]
-    attributes = node.attributes
     weight = _integers(node, 1)
     assert weight is not None
     assert weight.const_value is not None
     kh, kw = tuple(weight.const_value.shape.numpy())[2:]
-    shape = _Window(
+    window = _KernelWindow(
         kernel=(kh, kw),
-        strides=_pair(attributes, "strides"),
-        dilations=_pair(attributes, "dilations"),
+        strides=_pair(node, "strides"),
+        dilations=_pair(node, "dilations"),
     )
-    group = _int(node, "group", 1)
-    # Without its borders: what is added there is the zero point, which no other position exceeds.
-    patches = _some(np.concatenate(list(shape.patches(integers))))  # (positions, kh * kw, channels)
+    group = node.attributes.get_int("group", 1)
+    # Without padding: it adds the zero point, which cannot exceed the other positions.
+    patches = np.concatenate(list(window.patches(integers)))  # (positions, kh * kw, channels)
+    patches = _some(patches)
     split = patches.reshape(*patches.shape[:2], group, -1).transpose(0, 2, 1, 3)
     return _even(split.reshape(len(patches), group, -1).astype(np.int32))
 
 
 @dataclass(frozen=True)
-class _Window:
+class _KernelWindow:
     kernel: tuple[int, int]
     strides: tuple[int, int]
     dilations: tuple[int, int]
 
     def patches(self, images: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """(positions, kh * kw, channels) of each image."""
+        """Yield (positions, kh * kw, channels) of each image."""
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         window = (min(reach[0], images.shape[2]), min(reach[1], images.shape[3]))
         each = max(POSITIONS // len(images), 1)
@@ -208,14 +210,10 @@ def _some(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _even(rows: Ints) -> Ints:
-    """Padded with a zero to an even depth."""
+    """Pad with a zero to an even depth."""
     return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, rows.shape[-1] % 2)])
 
 
-def _pair(attributes: Mapping[str, ir.Attr], name: str) -> tuple[int, int]:
-    values = attributes[name].as_ints() if name in attributes else (1, 1)
-    return int(values[0]), int(values[1])
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
+def _pair(node: ir.Node, name: str) -> tuple[int, int]:
+    first, second = node.attributes.get_ints(name, (1, 1))
+    return first, second

@@ -1,4 +1,4 @@
-"""Runs of one session, one after the other, that write their results into the same memory."""
+"""Repeated runs of one session that write their results into the same memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .session import Feeds, Outputs, run, runtime_errors
 
 
 class RepeatedRuns:
-    """Runs a session again and again; results live until the run after the next.
+    """Repeated runs of a session; results are valid until the run after the next.
 
-    New memory for every result of every run costs more than some networks compute, and leaves a
-    heap that grows. Two sets are written in turn, so that one can be read while the next is made.
+    Allocating every result of every run takes longer than some networks compute, and makes the heap
+    grow. Two sets of arrays are written in turn, so one can be read while the next is computed.
 
     Args:
         session: built by `build_session`, on the CPU.
@@ -29,10 +29,10 @@ class RepeatedRuns:
         self._bound = True
 
     def run(self, feeds: Feeds) -> Outputs:
-        """Results by output name.
+        """Run once and return the results by output name.
 
         Args:
-            feeds: arrays by input name; of other shapes than before they get new memory.
+            feeds: arrays by input name; new shapes get new memory.
 
         Raises:
             RunError: onnxruntime refuses the feeds, or fails.
@@ -49,7 +49,7 @@ class RepeatedRuns:
         try:
             self._write(feeds, self._sets[0])
         except RunError:
-            # Shapes of results may depend on values: then each run needs memory of its own.
+            # Where shapes of results depend on values, each run needs memory of its own.
             self._bound, self._sets = False, []
             return run(self._session, feeds, self._outputs)
         self._sets.reverse()

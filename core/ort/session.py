@@ -1,4 +1,4 @@
-"""The only place where onnxruntime sessions are built.
+"""Sessions of onnxruntime: the only place where they are built.
 
 onnxruntime accepts misspelt configuration keys without a word and falls back to the CPU when a
 provider is missing; both are errors here.
@@ -23,7 +23,7 @@ from ..model import EXTERNAL_DATA_BYTES, Model
 from ..target import Target
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .session_keys import CONFIG_KEYS
-from .untie import untied
+from .shared_weights import split_shared_weights
 
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -32,28 +32,28 @@ Level = Literal["off", "basic", "extended", "all"]
 EXACT_INT8 = "session.x64quantprecision"
 #: Entry that lets x64 fuse int8 operators of signed activations; ARM does without it.
 INT8_ALLOWED = "session.qdqisint8allowed"
-#: From so many constants on even a session of one run may repack its weights (`for_one_run`).
+#: Number of constants above which even a session of one run may prepack (`for_one_run`).
 MANY_CONSTANTS = 5000
-#: From so many nodes on a look at what is fused leaves out the rest (`fusing_alone`).
+#: Number of nodes above which optimizers that fuse nothing are left out (`with_fusions_only`).
 MANY_NODES = 5000
-_SEEKING_EQUALS = ("ConstantSharing", "CommonSubexpressionElimination")
+_EQUALITY_OPTIMIZERS = ("ConstantSharing", "CommonSubexpressionElimination")
 
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """How a session is built; equal configurations give comparable sessions.
+    """Options of a session; equal configurations give comparable sessions.
 
     Attributes:
         provider: execution provider; must exist in this onnxruntime.
-        threads: intra-op threads, always explicit.
+        threads: intra-op threads, never onnxruntime's default.
         level: graph optimization level.
-        spinning: whether idle threads spin. Off by default: two sessions that spin steal each
+        spinning: true where idle threads spin. Off by default: two sessions that spin take each
             other's cores while they are compared.
         config: further session configuration entries, keys checked against `CONFIG_KEYS`.
         provider_options: options of the provider.
         disabled_optimizers: graph optimizers of onnxruntime to leave out.
-        arena: whether the CPU's memory comes from onnxruntime's arena, which keeps what it took.
-        memory_pattern: whether a run's memory is planned from that of earlier runs of its shapes.
+        arena: true where CPU memory comes from onnxruntime's arena, which never gives it back.
+        memory_pattern: true where a run's memory is planned from earlier runs of the same shapes.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -68,57 +68,57 @@ class SessionConfig:
 
     @classmethod
     def of(cls, target: Target) -> SessionConfig:
-        """The configuration that a target is measured with."""
+        """Return the configuration that a target is measured with."""
         return cls(provider=target.provider, threads=target.threads)
 
     @classmethod
-    def judging(cls, target: Target, threads: int = 1) -> SessionConfig:
-        """The configuration that tells what a model answers on the target, here and on the CPU.
+    def for_evaluation(cls, target: Target, threads: int = 1) -> SessionConfig:
+        """Return the configuration that computes on this CPU what the target would.
 
-        An x64 host without VNNI sums 8-bit products in saturating 16 bits; a target that sums them
-        in 32 bits is judged with the kernels that do so too, which are slow and exact.
+        An x64 host without VNNI sums 8-bit products in saturating 16 bits. For a target that sums
+        them in 32 bits the exact kernels are used, which are slow.
 
         Args:
             target: where the model will run.
             threads: of the session here.
         """
         exact = target.vnni and not Target.detect().vnni
-        fused = cls.fusing(target).config
+        fused = cls.with_fusions_of(target).config
         return cls(threads=threads, config={**fused, EXACT_INT8: "1"} if exact else fused)
 
     @classmethod
-    def fusing(cls, target: Target) -> SessionConfig:
-        """The configuration that fuses here what is fused on the target.
+    def with_fusions_of(cls, target: Target) -> SessionConfig:
+        """Return the configuration that fuses on this machine what is fused on the target.
 
-        onnxruntime makes no int8 operators of signed activations on x64, as it does on ARM.
+        On ARM onnxruntime makes int8 operators of signed activations, on x64 it does not.
         """
-        abroad = target.isa == "arm64" and Target.detect().isa != "arm64"
-        return replace(cls.of(target), config={INT8_ALLOWED: "1"} if abroad else {})
+        foreign = target.isa == "arm64" and Target.detect().isa != "arm64"
+        return replace(cls.of(target), config={INT8_ALLOWED: "1"} if foreign else {})
 
     def for_one_run(self, model: Model | str | Path) -> SessionConfig:
-        """The same for a session of `model` that runs once: no weight is repacked for its kernel.
+        """Return the configuration for a session that runs once: weights are not prepacked.
 
-        Except in large graphs: there onnxruntime needs time that is quadratic in the number of
-        constants where it may not repack them (1.32.0: 24 s instead of 6 s for 5,000 Conv in Q/DQ).
+        Large graphs are prepacked all the same: without prepacking onnxruntime needs time quadratic
+        in the number of constants (1.32.0: 24 s instead of 6 s for 5,000 Conv in Q/DQ).
         """
         if isinstance(model, Model) and len(model.ir.graph.initializers) > MANY_CONSTANTS:
             return self
         return replace(self, config={**self.config, "session.disable_prepacking": "1"})
 
-    def fusing_alone(self, model: Model) -> SessionConfig:
-        """The same for a look at what is fused: in large graphs without what fuses nothing.
+    def with_fusions_only(self, model: Model) -> SessionConfig:
+        """Return the configuration to see what is fused, quickly: large graphs are only fused.
 
-        The layouts of convolutions and the search for equal constants and nodes take onnxruntime
-        time that is quadratic in the nodes (1.32.0: 2.2 s of 10,000 in Q/DQ, 1.1 s without them).
+        The layouts of convolutions and the search for equal constants and nodes take time that is
+        quadratic in the nodes (1.32.0: 2.2 s for 10,000 nodes in Q/DQ, 1.1 s without them).
         """
         if len(model.ir.graph) <= MANY_NODES:
             return self
-        without = (*self.disabled_optimizers, *_SEEKING_EQUALS)
+        without = (*self.disabled_optimizers, *_EQUALITY_OPTIMIZERS)
         level: Level = "extended" if self.level == "all" else self.level
         return replace(self, level=level, disabled_optimizers=without)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         plain = dict(self.__dict__, disabled_optimizers=list(self.disabled_optimizers))
         return plain | {
             "config": dict(self.config),
@@ -127,7 +127,7 @@ class SessionConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SessionConfig:
-        """The configuration that `to_json` wrote."""
+        """Return the configuration that `to_json` wrote."""
         fields = dict(value)
         fields["disabled_optimizers"] = tuple(fields.get("disabled_optimizers", ()))
         return cls(**fields)
@@ -140,14 +140,14 @@ def build_session(
     save_to: Path | None = None,
     profile_to: Path | None = None,
 ) -> Any:
-    """An `onnxruntime.InferenceSession`.
+    """Build an `onnxruntime.InferenceSession`.
 
     Args:
         model: a model in memory, or a file.
-        config: how to build it; the defaults where None.
-        save_to: where onnxruntime shall write the graph that it really runs.
+        config: session options; the defaults where None.
+        save_to: file to which onnxruntime writes the optimized graph.
         profile_to: prefix of the profile that `end_profiling` writes; profiling slows every node,
-            so such a session tells shares, not latencies.
+            so only shares of its times mean anything.
 
     Raises:
         OptionError: a provider that this onnxruntime lacks or that does not start, or an unknown
@@ -168,7 +168,7 @@ def build_session(
     load_libraries(config.provider)
     name = model.name if isinstance(model, Model) else str(model)
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
-        model = untied(model)
+        model = split_shared_weights(model)
     with _file_or_bytes(model) as source, runtime_errors(name):
         session = ort.InferenceSession(
             source,
@@ -182,7 +182,7 @@ def build_session(
 
 @contextlib.contextmanager
 def runtime_errors(name: str) -> Iterator[None]:
-    """Turn what onnxruntime throws into one message."""
+    """Turn exceptions of onnxruntime into `RunError`."""
     try:
         yield
     except (RuntimeError, ValueError, NotImplementedError) as error:
@@ -200,7 +200,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _file_or_bytes(model: Model | str | Path) -> Iterator[str | bytes]:
-    """What onnxruntime loads from; a model too large for one message goes through a file."""
+    """Yield the bytes or the file to load; a model too large for one message goes via a file."""
     if not isinstance(model, Model):
         yield str(model)
     elif model.weight_bytes <= EXTERNAL_DATA_BYTES:
@@ -238,7 +238,7 @@ def _options(config: SessionConfig) -> Any:
 
 @functools.cache
 def available_providers() -> tuple[str, ...]:
-    """Execution providers of the onnxruntime that is installed."""
+    """Return the execution providers of the installed onnxruntime."""
     import onnxruntime as ort
 
     return tuple(ort.get_available_providers())
@@ -251,13 +251,13 @@ def run(
     *,
     only_needed: bool = False,
 ) -> Outputs:
-    """Run a session once; results by output name.
+    """Run a session once and return the results by output name.
 
     Args:
         session: built by `build_session`.
         feeds: arrays by input name.
         outputs: names of the wanted outputs, all where None.
-        only_needed: compute nothing that the wanted outputs do not need.
+        only_needed: compute only what the wanted outputs need.
 
     Raises:
         RunError: onnxruntime refuses the feeds, or fails.
@@ -276,20 +276,20 @@ def _only_needed() -> Any:
     return options
 
 
-def running_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
-    """The graph that onnxruntime really runs at the configuration's level, fusions applied."""
+def optimized_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
+    """Return the graph that onnxruntime runs at the configuration's level, fusions applied."""
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = Path(folder) / "running.onnx"
         build_session(model, (config or SessionConfig()).for_one_run(model), save_to=path)
-        # Its weights lie in the file itself, which is read whole: nothing stays mapped to it.
+        # The weights are in the file itself, which is read whole: nothing stays mapped to it.
         return ir.load(path)
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
-    """A copy with the named inner tensors as outputs, after the model's own.
+    """Return a copy with the named inner tensors as further outputs, after the model's own.
 
     Raises:
-        RunError: a tensor of that name does not exist.
+        RunError: there is no tensor of that name.
     """
     copy = model.clone()
     values = {v.name: v for node in copy.graph for v in node.outputs}
@@ -305,11 +305,11 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
 def random_feeds(
     model: Model, *, seed: int = 0, sizes: Mapping[str, int] | None = None, batch: int = 1
 ) -> Outputs:
-    """Random inputs that fit the model: normal floats, small integers, all-true masks.
+    """Return random inputs for a model: normal floats, small integers, all-true masks.
 
     Args:
-        model: whose inputs to fill.
-        seed: the same seed gives the same feeds.
+        model: its inputs are filled.
+        seed: random seed.
         sizes: size of each symbolic dimension by its name.
         batch: size of a leading dimension that is not fixed and not in `sizes`.
     """
@@ -333,7 +333,7 @@ def _random_array(
     if dtype.is_floating_point():
         return rng.standard_normal(shape).astype(kind)
     if dtype.is_integer():
-        # A mask of random zeros may hide whole rows; ids stay small, as every table holds them.
+        # A mask of random zeros may hide whole rows; every embedding table has small ids.
         return (
             np.ones(shape, kind)
             if "mask" in name.lower()
@@ -342,11 +342,11 @@ def _random_array(
     raise RunError(f"cannot make random values of type {dtype.name}", where=f"input {name!r}")
 
 
-def observing(model: Model, tensors: Sequence[str]) -> Model:
-    """A copy whose outputs are the named inner tensors and nothing else."""
+def with_only_outputs(model: Model, tensors: Sequence[str]) -> Model:
+    """Return a copy whose outputs are the named inner tensors alone."""
     copy = with_outputs(model, tensors)
     wanted = set(tensors)
     kept = [value for value in copy.graph.outputs if value.name in wanted]
-    if kept:  # a model that is nothing but observed inputs keeps its outputs
+    if kept:  # where only inputs are wanted, the model keeps its outputs
         copy.graph.outputs[:] = kept
     return copy

@@ -17,7 +17,7 @@ from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 from ..graph.weights import Weight
@@ -46,7 +46,7 @@ def input_norms(model: Model, weights: Sequence[Weight], data: Dataset, ctx: Con
     names = {_source(u) for uses in read.values() for u in uses} & outer
     inner = sorted(name for name in names if name and name not in fed)
     batches = fitting(model, data, ROWS)
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
+    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
     sums = {w.name: np.zeros(1) for w in weights}
     counts = dict.fromkeys(sums, 0)
     for batch in ctx.progress.track(batches, "measuring inputs", batches.batches):

@@ -28,7 +28,7 @@ from trimtab.core.ort.session import (
     Outputs,
     SessionConfig,
     build_session,
-    observing,
+    with_only_outputs,
 )
 from trimtab.core.target import usable_cpus
 
@@ -65,7 +65,7 @@ def calibrate(
     inner = [name for name in tensors if name not in fed]
     level: Level = "basic" if len(model.graph) > MANY_NODES else "all"
     config = SessionConfig(threads=usable_cpus(), level=level)
-    session = build_session(observing(model, inner), config)
+    session = build_session(with_only_outputs(model, inner), config)
     rows = rows_per_run(model, data, session, inner)
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))

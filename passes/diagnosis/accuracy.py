@@ -14,8 +14,8 @@ from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, MissingExtraError, TrimtabError
 from trimtab.core.model import Model
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 from trimtab.core.ort.overflow import Overflow, find_overflows
-from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
 from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from ..graph.edit import lift_constants

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from trimtab.core.ort.running import FLOAT_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS
 
 #: Largest finite float16.
 MOST = 65504.0

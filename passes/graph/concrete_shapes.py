@@ -12,7 +12,13 @@ from onnx_ir import serde
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, random_feeds, run
+from trimtab.core.ort.session import (
+    SessionConfig,
+    build_session,
+    random_feeds,
+    run,
+    with_only_outputs,
+)
 
 from .queries import is_onnx_op
 
@@ -69,7 +75,7 @@ def _shapes_for(model: Model, bones: onnx.ModelProto, batch: int) -> dict[str, S
     missing = [str(v.name) for v in values if v.name not in known]
     if missing:
         try:
-            session = build_session(observing(model, missing), SessionConfig(level="off"))
+            session = build_session(with_only_outputs(model, missing), SessionConfig(level="off"))
             known |= {n: np.shape(a) for n, a in run(session, feeds, missing).items()}
         except RunError:
             return known  # tensors of unknown shape are pinned, and reported

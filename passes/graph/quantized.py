@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 
 def refuse_quantized(model: Model) -> None:

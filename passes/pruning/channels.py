@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
@@ -173,7 +173,7 @@ class PruneChannels(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Remove the least important channels."""
-        with collector_paused():
+        with gc_paused():
             work = prepare(model.clone())
             graph = build_dependency_graph(work, whole=self.heads == "whole")
             declined = declined_operators(graph)
@@ -183,7 +183,7 @@ class PruneChannels(Pass):
             return Rewrite(model.ir, tuple(declined), note)
         batches = self._batches(work, ctx)
         plan = choose(work, graph, groups, self.request, batches, ctx)
-        with collector_paused():
+        with gc_paused():
             original = work.clone()
             originals = dict(zip(work.graph, original.graph, strict=True))
             error = self._cut(work, graph, plan.removed, ctx)

@@ -17,11 +17,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
+from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.feeds import finite_batches
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
@@ -148,7 +147,7 @@ class QuantizeAuto(Pass):
             return False
         held = fitting(trials.original, hold_out(data, self.samples)[1])
         metric = find_metric(self.metric or None, held)
-        config = SessionConfig.judging(trials.ctx.target, threads=usable_cpus())
+        config = SessionConfig.for_evaluation(trials.ctx.target, threads=usable_cpus())
         runner = trials.ctx.runner
         base, mine = (
             evaluate(m, held, metric, reference=trials.original, config=config, runner=runner)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import INT8_OPS
+from trimtab.core.ort.int8_share import INT8_OPS
 
 from ..base import Pass, Rewrite
 from ..graph.edit import lift_constants, name_nodes

@@ -36,7 +36,7 @@ class Trials:
     def __init__(self, original: Model, held: Sequence[Batch], ctx: Context) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
         self.held = held
-        self.config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+        self.config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
         self.truth = answers(original, held, self.config)
         self.error = float("inf")
         self.steps: list[dict[str, Any]] = []

@@ -96,7 +96,7 @@ def choose_float(
     chosen = find_metric(metric or None, held)
     held = fitting(model, held)
     ranking = _ranked(model, nodes, write, held, chosen, ctx)
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     judge = partial(evaluate, config=config, runner=ctx.runner)
     search = _Search(model, write, held, chosen, max_drop, judge)
     order = [node for node, _ in ranking]
@@ -186,7 +186,7 @@ def _ranked(
 ) -> list[tuple[str, float]]:
     """Nodes and their harm; by harm for each nanosecond that int8 saves, where there is a clock."""
     few = fitting(model, held.take(RANKING_SAMPLES))
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     truth = _outputs(model, few, config)
     distance = _divergence if metric.name in _CLASSES else _angle
     ranking: list[tuple[str, float]] = []

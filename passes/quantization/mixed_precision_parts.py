@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.running import Share
+from trimtab.core.ort.int8_share import Int8Share
 
 from ..base import Declined
 from ..calibration.range_estimator import Range
@@ -112,7 +112,7 @@ def touched_by(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) ->
     return [name for name in tensors if name in names]
 
 
-def why_float(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
+def why_float(share: Int8Share, declined: Sequence[Declined]) -> list[list[str]]:
     """The operators that run in float, each with the reason."""
     reasons = {d.node: d.reason for d in declined}
     other = "onnxruntime has no int8 kernel for it as it stands, or did not fuse it"

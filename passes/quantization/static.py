@@ -17,8 +17,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
+from trimtab.core.ort.int8_share import Int8Share, int8_share, written_share
 from trimtab.core.ort.overflow import find_overflows
-from trimtab.core.ort.running import Share, int8_share, written_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 
@@ -199,7 +199,7 @@ class QuantizeStatic(Pass):
         chosen = choose(write=write)
         return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
 
-    def _check_share(self, share: Share, floats: Sequence[Sequence[str]], model: Model) -> None:
+    def _check_share(self, share: Int8Share, floats: Sequence[Sequence[str]], model: Model) -> None:
         if share.int8_share >= self.min_share:
             return
         shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
@@ -247,14 +247,14 @@ class QuantizeStatic(Pass):
         return scheme, declined
 
 
-def running_share(written: ir.Model, model: Model, target: Target) -> Share:
+def running_share(written: ir.Model, model: Model, target: Target) -> Int8Share:
     """What of the written graph runs in int8; on the CPU where the target's provider is absent.
 
     For a GPU that is absent it is read off the graph as it is written.
     """
     from trimtab.core.ort.session import available_providers
 
-    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
+    config, whole = SessionConfig.with_fusions_of(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():
         if target.isa == "gpu":
             return written_share(whole, fused=target.fuses_int8)

@@ -148,7 +148,7 @@ def already_optimized(model: Model) -> str | None:
 
 @functools.cache
 def _integer_ops() -> frozenset[str]:
-    from trimtab.core.ort.running import INT8_OPS, QDQ_OPS
+    from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
     return INT8_OPS | QDQ_OPS
 

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.live_memory import peak_bytes
-from trimtab.core.ort.running import Share, int8_share
+from trimtab.core.ort.int8_share import int8_share
+from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 
 from ..base import relative_error
@@ -61,7 +61,7 @@ class CandidateJudge:
     quantized: bool = False
     _expected: list[Outputs] = field(default_factory=list)
     # By the model itself, held weakly: the address of a dropped candidate goes to the next one.
-    _shares: WeakKeyDictionary[Model, Share] = field(default_factory=WeakKeyDictionary)
+    _shares: WeakKeyDictionary[Model, Int8Share] = field(default_factory=WeakKeyDictionary)
     _peaks: WeakKeyDictionary[Model, int] = field(default_factory=WeakKeyDictionary)
 
     def screen(self, base: Model, models: Sequence[Model], seconds: float) -> Screening:
@@ -165,7 +165,7 @@ class CandidateJudge:
             self._peaks[model] = peak_bytes(model, self.config, self.cases[0])
         return self._peaks[model]
 
-    def _share(self, model: Model) -> Share:
+    def _share(self, model: Model) -> Int8Share:
         if model not in self._shares:
             self._shares[model] = int8_share(model, self.config, self.cases[0])
         return self._shares[model]

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from trimtab.core.context import Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, running_graph
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, optimized_graph, run
 from trimtab.core.progress import Progress, Silent
 
 from ..base import relative_error
@@ -179,7 +179,7 @@ class _Bench:
 
     def _runs(self, config: SessionConfig) -> Mapping[str, int]:
         """Count the operators that really run."""
-        running: ir.Model = running_graph(self.model, config)
+        running: ir.Model = optimized_graph(self.model, config)
         return collections.Counter(f"{n.domain}:{n.op_type}" for n in running.graph.all_nodes())
 
     def _same_numbers(self, config: SessionConfig, candidate: SessionConfig) -> bool:

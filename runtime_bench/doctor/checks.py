@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.ort.running import FLOAT_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS, QDQ_OPS
 
 from .findings import Finding, GraphFacts
 from .graph import REORDERS, constant_of, dequantized_by, is_constant, makes_int8

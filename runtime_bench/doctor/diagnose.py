@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
-from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, running_graph
+from trimtab.core.ort.int8_share import int8_share
+from trimtab.core.ort.session import INT8_ALLOWED, Feeds, SessionConfig, optimized_graph
 from trimtab.core.target import PRESETS, Target
 
 from ..machine.providers import nodes_by_provider
@@ -72,8 +72,10 @@ def collect_facts(
 ) -> GraphFacts:
     """Collect the facts that need no timing."""
     where = target or _target_of(config)
-    config = replace(config, config={**SessionConfig.fusing(where).config, **config.config})
-    running = running_graph(model, config).graph
+    config = replace(
+        config, config={**SessionConfig.with_fusions_of(where).config, **config.config}
+    )
+    running = optimized_graph(model, config).graph
     found = tuple(islands(running))
     fallback: tuple[tuple[str, str], ...] = ()
     if config.provider != "CPUExecutionProvider":
@@ -106,7 +108,7 @@ def _freed(
     if target.isa != "x64" or not touching or INT8_ALLOWED in config.config:
         return frozenset()
     allowed = replace(config, config={**config.config, INT8_ALLOWED: "1"})
-    again = islands(running_graph(model, allowed).graph)
+    again = islands(optimized_graph(model, allowed).graph)
     still = {key_of(node) for island in again for node in island.nodes}
     before = {key_of(node) for island in touching for node in island.nodes}
     return frozenset(before - still)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import QDQ_OPS, Share
+from trimtab.core.ort.int8_share import QDQ_OPS, Int8Share
 from trimtab.core.target import Target
 
 from .graph import Island, key_of, makes_int8, original_name
@@ -69,7 +69,7 @@ class GraphFacts:
 
     model: Model
     running: ir.Graph
-    share: Share
+    share: Int8Share
     target: Target
     islands: tuple[Island, ...] = ()
     freed: frozenset[str] = frozenset()

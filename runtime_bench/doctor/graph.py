@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, QDQ_OPS
 
 #: Operators with int8 inputs and float outputs.
 TO_FLOAT = frozenset(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.ort.running import FLOAT_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS
 
 from .findings import Finding, GraphFacts
 from .graph import Island, constant_of, consumers, dequantized_by, is_constant, key_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.core.ort.running import INT8_OPS
+from trimtab.core.ort.int8_share import INT8_OPS
 from trimtab.core.text import table
 
 from .diagnose import Diagnosis

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from trimtab.core.batches import finite_batches
 from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import RunError, TrimtabError
-from trimtab.core.feeds import finite_batches
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.runner import run_here

@@ -19,7 +19,7 @@ from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import check_installed
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
 

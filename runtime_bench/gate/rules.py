@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
-from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS
+from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import NoiseCheck

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.core.metric import Quality
-from trimtab.core.ort.running import Share
+from trimtab.core.ort.int8_share import Int8Share
 
 from ..bench.budgets import Budget
 from ..machine.noise_check import NoiseCheck
@@ -42,7 +42,7 @@ class GateFacts:
     startup_noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     size_bytes: int | None = None
     quality: tuple[Quality, Quality] | None = None
-    share: Share | None = None
+    share: Int8Share | None = None
     providers: Mapping[str, Mapping[str, int]] | None = None
     digest: str = ""
     failures: Mapping[str, str] = field(default_factory=dict)

@@ -116,7 +116,7 @@ OUT = "made"
 # name: (arguments from folder, model, data; what the message must hold)
 CASES: dict[str, tuple[Arguments, str]] = {
     "model missing": (lambda f, m, d: ["eval", str(f / "no.onnx"), "--data", d], "no such file"),
-    "model no onnx": (lambda f, m, d: ["eval", text_as_onnx(f), "--data", d], "no ONNX model"),
+    "model no onnx": (lambda f, m, d: ["eval", text_as_onnx(f), "--data", d], "not an ONNX model"),
     "model truncated": (lambda f, m, d: ["eval", truncated_onnx(f), "--data", d], "truncated"),
     "external data missing": (
         lambda f, m, d: ["simplify", external_missing(f), "-o", str(f / OUT)],
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
     "data no rows": (lambda f, m, d: ["eval", m, "--data", no_rows(f)], "no rows"),
     "labels out of range": (
         lambda f, m, d: ["eval", m, "--data", labels_out_of_range(f)],
-        "labels run from 10",
+        "labels range from 10",
     ),
     "labels no integers": (lambda f, m, d: ["eval", m, "--data", float_labels(f)], "integers"),
     "unknown metric": (

@@ -1,4 +1,4 @@
-"""Datasets: what they are made of, how they split, what they refuse."""
+"""Datasets: sources, splits, and data that is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "d.npz"
 
 
-def test_a_file_gives_its_rows_in_order_and_again(on_disk: Path) -> None:
+def test_a_file_yields_its_rows_in_order_each_time(on_disk: Path) -> None:
     data = Dataset.open(on_disk, batch=6)
     for _ in range(2):
         assert rows_of(data) == list(range(20))
@@ -82,7 +82,7 @@ def stream() -> Iterator[dict[str, np.ndarray]]:
         yield {"x": np.full((2, length), length, np.float32)}
 
 
-def test_a_generator_is_started_anew_for_each_pass() -> None:
+def test_a_generator_is_restarted_for_each_iteration() -> None:
     data = Dataset.open(f"{__name__}:stream") if __name__ in __import__("sys").modules else None
     data = data or Dataset.of_batches(stream)
     assert [b.feeds["x"].shape for b in data] == [(2, 3), (2, 5), (2, 2)]
@@ -110,10 +110,10 @@ def truncated(path: Path) -> None:
 
 BAD = {
     "missing": (lambda p: None, "no such file"),
-    "no zip": (lambda p: p.write_text("hello"), "no .npz file"),
+    "no zip": (lambda p: p.write_text("hello"), "not an .npz file"),
     "truncated": (truncated, "truncated"),
     "no rows": (lambda p: np.savez(p, x=np.zeros((0, 3))), "no rows"),
-    "only labels": (lambda p: np.savez(p, labels=Y), "no array beside"),
+    "only labels": (lambda p: np.savez(p, labels=Y), "no array other than"),
     "unequal rows": (lambda p: np.savez(p, x=X, labels=Y[:5]), "differ in their number of rows"),
     "pickles": (lambda p: np.savez(p, x=np.array([{}], dtype=object)), "pickled objects"),
 }
@@ -146,3 +146,14 @@ def test_nan_is_named_by_array_and_row() -> None:
     (batch,) = Dataset.of_arrays({"x": array})
     with pytest.raises(DataError, match=r"'x' holds NaN or infinity in row 113"):
         check_finite(batch, "data", 100)
+
+
+def test_a_callable_may_return_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_dataset.py").write_text(
+        "import numpy as np\n"
+        "from trimtab.core.dataset import Dataset\n"
+        "def make(): return Dataset.of_arrays({'x': np.arange(3)})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = Dataset.open("own_dataset:make")
+    assert [batch.feeds["x"].tolist() for batch in data] == [[0, 1, 2]]

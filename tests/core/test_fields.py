@@ -47,7 +47,7 @@ def test_documentation_comes_from_the_docstring() -> None:
         (dict[str, Any], {"a": 1}, {"a": 1}),
     ],
 )
-def test_values_and_texts_are_read_alike(kind: Any, value: Any, expected: Any) -> None:
+def test_values_and_texts_are_converted(kind: Any, value: Any, expected: Any) -> None:
     assert convert(kind, value, where="here") == expected
 
 
@@ -55,7 +55,7 @@ def test_values_and_texts_are_read_alike(kind: Any, value: Any, expected: Any) -
     ("kind", "value"),
     [(int, "3.5"), (int, True), (float, "fast"), (bool, "maybe"), (str, 3), (tuple[int, ...], 3)],
 )
-def test_a_wrong_value_is_refused_with_its_place(kind: Any, value: Any) -> None:
+def test_a_wrong_value_is_refused_with_its_field(kind: Any, value: Any) -> None:
     with pytest.raises(OptionError, match="here"):
         convert(kind, value, where="here")
 

@@ -1,4 +1,4 @@
-"""Models: read, written, cloned, told apart; what is refused."""
+"""Models: read, written, cloned, compared by digest; files that are refused."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_lineage_survives_the_file(tmp_path: Path) -> None:
     assert Model.load(made.save(tmp_path / "m.onnx")).lineage == (step,)
 
 
-def test_writing_leaves_the_graph_alone(tmp_path: Path) -> None:
-    """Lineage goes into the message; the weights of a file stay in it."""
+def test_saving_does_not_change_the_graph(tmp_path: Path) -> None:
+    """Lineage is written to the message; external weights stay external."""
     step = Step("x", {}, "d")
     made = Model(Model.from_proto(tiny()).ir, (step,), "m")
     assert Model.from_proto(made.to_proto()).lineage == (step,)
@@ -53,7 +53,7 @@ def test_writing_leaves_the_graph_alone(tmp_path: Path) -> None:
     assert kinds == {"w": ir.ExternalTensor}
 
 
-def test_digest_tells_weights_apart_and_not_lineage() -> None:
+def test_digest_depends_on_weights_and_not_on_lineage() -> None:
     one, same, other = (Model.from_proto(tiny(s)) for s in (1, 1, 2))
     assert one.digest == same.digest != other.digest
     assert Model(one.ir, (Step("x", {}, "d"),)).digest == one.digest
@@ -72,7 +72,9 @@ def test_a_clone_may_be_changed() -> None:
     assert model.to_bytes() == before != copy.to_bytes()
 
 
-def test_large_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_go_to_a_separate_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_module, "EXTERNAL_DATA_BYTES", 10)
     model = Model.from_proto(tiny(3, width=100))
     path = model.save(tmp_path / "m.onnx")
@@ -115,8 +117,8 @@ def short(path: Path) -> None:
 BAD = {
     "missing": (lambda p: None, "no such file"),
     "folder": (lambda p: p.mkdir(), "is a folder"),
-    "text": (lambda p: p.write_text("import torch"), "is no ONNX"),
-    "empty": (lambda p: p.write_bytes(b""), "is no ONNX"),
+    "text": (lambda p: p.write_text("import torch"), "is not an ONNX"),
+    "empty": (lambda p: p.write_bytes(b""), "is not an ONNX"),
     "truncated": (lambda p: p.write_bytes(tiny().SerializeToString()[:-30]), "truncated"),
     "external missing": (lambda p: external(p, "w.bin"), "is missing"),
     "external outside": (secret_outside, "outside of the model's folder"),
@@ -136,14 +138,14 @@ def test_a_bad_file_is_refused(case: str, tmp_path: Path) -> None:
         Model.load(path)
 
 
-def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         Model.from_proto(tiny()).save(tmp_path / "file" / "m.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model.from_proto(tiny())
     path = model.save(tmp_path / "m.onnx")
     before = path.read_bytes()
@@ -158,8 +160,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_weights_beside_a_small_model_are_part_of_it(tmp_path: Path) -> None:
-    """Its bytes hold them, its digest is theirs, onnxruntime loads it from memory."""
+def test_external_weights_of_a_small_model_become_part_of_it(tmp_path: Path) -> None:
+    """Its bytes contain them, its digest depends on them, onnxruntime loads it from memory."""
     inside = Model.from_proto(tiny(width=64))
     beside = Model.load(inside.spill(tmp_path))
     assert beside.to_bytes() == inside.to_bytes()

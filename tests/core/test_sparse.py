@@ -33,7 +33,7 @@ def saved(model: Model) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("dtype", ["float", "float16", "double"])
-def test_what_is_smaller_so_is_stored_sparse_and_comes_back(tmp_path, dtype):
+def test_weights_that_are_smaller_sparse_are_stored_sparse_and_read_back(tmp_path, dtype):
     model = sparse_model(dtype)
     assert [t.values.name for t in saved(model).graph.sparse_initializer] == ["w"]
     again = Model.load(model.save(tmp_path / "model.onnx"))
@@ -56,7 +56,7 @@ def test_nothing_is_sparse_where_the_model_does_not_ask():
     assert not saved(model).graph.sparse_initializer
 
 
-def test_minus_zero_comes_back():
+def test_minus_zero_is_read_back():
     model = sparse_model()
     weight = np.zeros((16, 16), np.float32)
     weight[3, 4] = -0.0
@@ -83,7 +83,7 @@ def test_the_saved_form_passes_the_checker_and_shape_inference():
     onnx.shape_inference.infer_shapes(proto, strict_mode=True)
 
 
-def test_densify_leaves_its_argument_as_it_was():
+def test_densify_does_not_change_its_argument():
     proto = saved(sparse_model())
     data = proto.SerializeToString()
     assert densify(proto) is not proto

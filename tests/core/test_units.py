@@ -1,4 +1,4 @@
-"""Durations, sizes, shapes and latency limits as people write them."""
+"""Durations, sizes, shapes and latency limits as users write them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_bad_duration_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "input", "input=", "=1x2", "input=1xbx3", "input=1x-2"])
 def test_a_bad_shape_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="is no shape"):
+    with pytest.raises(OptionError, match="is not a valid shape"):
         shape(text)
 
 

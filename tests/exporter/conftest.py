@@ -1,4 +1,4 @@
-"""What the tests of the exporter share."""
+"""Fixtures of the tests of the exporter."""
 
 from __future__ import annotations
 

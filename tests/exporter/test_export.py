@@ -1,4 +1,4 @@
-"""Inputs, outputs, names and axes of what is exported."""
+"""Inputs, outputs, names and axes of exported models."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_texts_with_names_of_their_own_are_taken_in_order() -> None:
     assert names(export(Add(), ["left=1x4", "right=1x3"]).inputs) == ["left", "right"]
 
 
-def test_a_text_that_misspells_one_parameter_names_the_nearest() -> None:
+def test_a_misspelt_parameter_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no parameter 'yy'.*Did you mean 'y'"):
         export(Add(), ["x=1x4", "yy=1x3"])
 
@@ -253,7 +253,7 @@ class Mixed(nn.Module):
         return self.dropout(self.frozen(self.norm(x)))
 
 
-def test_training_flags_and_statistics_are_as_before() -> None:
+def test_training_flags_and_statistics_are_restored() -> None:
     module = Mixed().train()
     module.frozen.eval()
     flags = [m.training for m in module.modules()]
@@ -267,14 +267,14 @@ def test_training_flags_and_statistics_are_as_before() -> None:
     assert not any(node.op_type == "Dropout" for node in model.nodes())
 
 
-def test_training_flags_come_back_after_a_failure() -> None:
+def test_training_flags_are_restored_after_a_failure() -> None:
     module = Mixed().train()
     with pytest.raises(InputError):
         export(module)
     assert all(m.training for m in module.modules())
 
 
-def test_training_on_does_not_change_the_model() -> None:
+def test_further_training_does_not_change_the_model() -> None:
     module = Add()
     model = export(module, ["x=1x4", "y=1x3"])
     before = model.digest
@@ -283,7 +283,7 @@ def test_training_on_does_not_change_the_model() -> None:
     assert model.digest == before
 
 
-def test_exporting_twice_gives_the_same_bytes_without_anything_of_the_machine() -> None:
+def test_exporting_twice_gives_the_same_bytes_without_traces_of_the_machine() -> None:
     torch.manual_seed(1)
     module = Mixed()
     first, second = (export(module, torch.ones(2, 4)).to_bytes() for _ in range(2))
@@ -300,7 +300,7 @@ def test_nodes_and_weights_are_named_after_their_submodules() -> None:
     assert set(model.graph.initializers) == {"0.weight", "0.bias"}
 
 
-def test_the_lineage_says_what_was_exported_and_how_far_it_is_off() -> None:
+def test_the_lineage_records_the_export_and_its_errors() -> None:
     model = export(Add(), ["x=1x4", "y=1x3"])
     (step,) = model.lineage
     assert step.pass_name == "export"
@@ -320,7 +320,9 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_large_weights_go_to_a_file_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_go_to_a_separate_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The limit of 2 GB is lowered; the path is the same."""
     for file in (model_file, session_file, export_file):
         monkeypatch.setattr(file, "EXTERNAL_DATA_BYTES", 1000)

@@ -76,7 +76,7 @@ def test_calibration_sentences_are_of_the_training_split() -> None:
     assert all(feeds["attention_mask"].any(1).all() for feeds in batches)
 
 
-def test_spearman_pairs_sentences_wherever_they_stand() -> None:
+def test_spearman_pairs_sentences_across_batches() -> None:
     score = example().spearman
     vectors = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0]], np.float32)
     labels = np.array([[0, 0, 1], [1, 0, 2], [1, 1, 2], [0, 1, 1], [2, 0, 3], [2, 1, 3]], float)
@@ -85,7 +85,7 @@ def test_spearman_pairs_sentences_wherever_they_stand() -> None:
         score({"embedding": vectors[:2]}, labels[:2])
 
 
-def test_missing_sentences_say_where_they_are_looked_for(
+def test_missing_sentences_name_the_searched_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRIMTAB_SHARED", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What cannot be exported, and what computes other numbers: the message says where."""
+"""Modules that cannot be exported or compute other numbers: the message says where."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Eigen(nn.Module):
 
 
 class Holder(nn.Module):
-    """Holds a part under a name of its own."""
+    """Has a submodule with another name."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ def test_control_flow_that_depends_on_values_names_module_and_line() -> None:
     assert "torch.where" in message
 
 
-def test_an_operator_without_onnx_form_names_module_and_line() -> None:
+def test_an_operator_without_onnx_equivalent_names_module_and_line() -> None:
     message = refused(Holder(Eigen()))
-    assert "operator aten.linalg_eig has no ONNX form" in message
+    assert "operator aten.linalg_eig has no ONNX equivalent" in message
     assert "module 'blocks.0' (Eigen)" in message
     assert f"line {line_of('return torch.linalg.eigvals')} `return torch.linalg" in message
 
@@ -83,7 +83,7 @@ class Words(nn.Module):
         return {"x": x, "label": "seven"}
 
 
-def test_an_output_that_is_no_tensor_is_named() -> None:
+def test_an_output_that_is_not_a_tensor_is_named() -> None:
     assert "output 'label': it returns a str" in refused(Words())
 
 
@@ -137,7 +137,7 @@ def parity_error(module: nn.Module, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_other_numbers_are_an_error_that_names_the_output() -> None:
+def test_a_parity_error_names_the_output() -> None:
     message = parity_error(Noise(), output_names=["noisy"], name="my model")
     assert "my model: output 'noisy' differs by" in message
     assert "1e-04 is allowed" in message
@@ -165,7 +165,7 @@ def test_parity_can_be_left_out() -> None:
     assert "parity" not in model.lineage[0].notes
 
 
-def test_a_tolerance_of_the_users() -> None:
+def test_the_user_may_set_the_tolerance() -> None:
     model = export(Noise(), torch.rand(2, 4), tolerance=10.0)
     assert model.lineage[0].notes["parity"]["output"]["max_rel"] > 1e-4
     message = parity_error(Holder(nn.Softmax(-1)), tolerance=0.0)
@@ -192,7 +192,7 @@ def test_the_error_is_relative_to_the_largest_magnitude(
     assert found.relative == pytest.approx(relative)
 
 
-def test_whole_numbers_and_shapes_must_be_equal() -> None:
+def test_integers_and_shapes_must_be_equal() -> None:
     assert difference(np.array([1, 2]), np.array([1, 3])).relative == math.inf
     assert difference(np.array([True]), np.array([True])).relative == 0
     assert "has shape [1, 2], torch gives [2]" in str(difference(np.ones(2), np.ones((1, 2))))

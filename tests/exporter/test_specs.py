@@ -24,7 +24,7 @@ def test_a_spec_prints_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "=1x3", "x=", "x=axb", "x=1x0", "x=-1x3", "x=1,3"])
-def test_what_is_no_input_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_input_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(OptionError, match="NAME=1x3x32x32:float32"):
         parse_input_spec(text)
 
@@ -44,7 +44,7 @@ def test_dynamic_axes_of_several_inputs() -> None:
 @pytest.mark.parametrize(
     "text", ["ids", "ids=", "ids=batch", "ids=0:", "ids=a:b", "ids=0:1x", "=0:b"]
 )
-def test_what_names_no_axis_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_axis_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(OptionError, match="NAME=0:batch,1:sequence"):
         parse_dynamic(text)
 
@@ -54,7 +54,7 @@ def test_an_axis_with_two_names_is_refused() -> None:
         parse_dynamic("ids=0:batch", "ids=0:rows")
 
 
-def test_the_package_and_its_parsers_bring_no_torch() -> None:
+def test_the_package_and_its_parsers_do_not_import_torch() -> None:
     code = (
         "import sys; from trimtab.exporter import parse_input_spec, parse_dynamic; "
         "print('torch' in sys.modules)"

@@ -1,4 +1,4 @@
-"""Exports that keep what training needs."""
+"""Exports of trainable graphs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_norms_and_dropout_stay_nodes() -> None:
     assert not operators(export(Small(), images())).keys() & {"BatchNormalization", "Dropout"}
 
 
-def test_dropout_keeps_its_rate_and_passes_everything_on() -> None:
+def test_dropout_keeps_its_rate_and_is_the_identity_at_inference() -> None:
     model = export(Small(), images(), trainable=True)
     (node,) = [n for n in model.graph if n.op_type == "Dropout"]
     ratio = node.inputs[1]
@@ -60,8 +60,8 @@ def test_it_computes_what_torch_does_with_any_batch() -> None:
     assert model.lineage[-1].notes["parity"]["output"]["max_rel"] < 1e-4
 
 
-def test_weights_that_are_equal_before_training_stay_apart() -> None:
-    """A fresh norm has a scale of ones like its variance, and a shift of zeros like its mean."""
+def test_weights_that_are_equal_before_training_are_not_merged() -> None:
+    """A new norm has a scale of ones like its variance, and a shift of zeros like its mean."""
     module = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
     )
@@ -71,7 +71,7 @@ def test_weights_that_are_equal_before_training_stay_apart() -> None:
     assert len({value for node in norms for value in node.inputs[1:]}) == 8
 
 
-def test_flags_of_the_module_stay() -> None:
+def test_training_flags_of_the_module_are_restored() -> None:
     module = Small().train()
     module.norm.eval()
     export(module, images(), trainable=True)

@@ -49,7 +49,7 @@ def test_weights_are_loaded(write: Callable[..., Path], tmp_path: Path) -> None:
     assert same_weights(source, target)
 
 
-def test_counts_of_batches_may_be_missing_as_in_older_checkpoints(tmp_path: Path) -> None:
+def test_batch_counters_may_be_missing_as_in_older_checkpoints(tmp_path: Path) -> None:
     source, target = net(), net()
     state = {n: t for n, t in source.state_dict().items() if "num_batches" not in n}
     load_weights(target, write_safetensors(state, tmp_path / "weights"))
@@ -164,7 +164,7 @@ def test_a_module_by_name_with_weights(code: str, tmp_path: Path) -> None:
     assert same_weights(wanted, load_module(f"{code}:factory", path))
 
 
-def test_what_makes_no_module_is_refused(code: str) -> None:
+def test_a_callable_that_returns_no_module_is_refused(code: str) -> None:
     with pytest.raises(InputError, match=r"returned a int, not a torch\.nn\.Module"):
         load_module(f"{code}:number")
     with pytest.raises(InputError, match="called without arguments"):

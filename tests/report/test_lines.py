@@ -1,4 +1,4 @@
-"""What a command prints about a pass."""
+"""Lines that a command prints about a pass."""
 
 from __future__ import annotations
 

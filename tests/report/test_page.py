@@ -21,12 +21,12 @@ Open = Callable[..., Any]
 
 
 def chromium() -> str:
-    """The browser's path; the test is skipped where there is none."""
+    """Return the path of the browser; the test is skipped where there is none."""
     named = [os.environ.get("TRIMTAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
     found = next((path for name in named if name and (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(
-            "no chromium: install it (apt-get install chromium) or name it in TRIMTAB_CHROMIUM"
+            "needs chromium: apt-get install chromium, or name the browser in TRIMTAB_CHROMIUM"
         )
     return found
 
@@ -51,7 +51,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(browser: Any, report: Path) -> Iterator[Open]:
-    """Opens the page, all its charts drawn; at the end none may have said or asked for anything."""
+    """Open the page, all charts drawn; at the end it must have logged and loaded nothing."""
     contexts: list[Any] = []
     wrong: list[str] = []
 
@@ -75,13 +75,13 @@ def opened(browser: Any, report: Path) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def shared(opened: Open) -> Any:
-    """One page for the tests that only look and filter."""
+    """Open one page for the tests that only look and filter."""
     return opened()
 
 
 @pytest.fixture
 def desktop(shared: Any) -> Any:
-    """The shared page, nothing filtered."""
+    """Return the shared page, nothing filtered."""
     shared.get_by_label("Filter by name").fill("")
     for name in ("measured only", "frontier only"):
         shared.get_by_label(name).uncheck()
@@ -96,7 +96,7 @@ def shown(page: Any) -> list[str]:
 
 
 def points(page: Any) -> int:
-    """Points that the frontier's chart shows."""
+    """Return the points that the frontier's chart shows."""
     return int(page.locator("#chart-frontier .mark-symbol.role-mark path").count())
 
 

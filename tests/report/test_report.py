@@ -1,4 +1,4 @@
-"""What a report tells, and that nothing in a document can be more than text in it."""
+"""The report's figures, and that nothing in a document can be more than text in it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from trimtab.cli import main
 from trimtab.core.errors import DataError, MissingExtraError
 from trimtab.core.progress import Silent
 from trimtab.report import page as page_module
-from trimtab.report.asked import asked, headline
 from trimtab.report.charts import ECDF_POINTS, ecdf
+from trimtab.report.constraints import constraint_lines, headline
 from trimtab.report.frontier import frontier_rows
 from trimtab.report.markdown import markdown, plain
 from trimtab.report.markup import embedded_json, tag
 from trimtab.report.notebook import summary
-from trimtab.report.view import view
+from trimtab.report.view import SCHEMA, view
+from trimtab.search import result
 
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page with a charting library of one line: these tests draw nothing."""
+    """Replace the charting library by one line: these tests draw nothing."""
     monkeypatch.setattr(page_module, "charting_script", lambda: "window.vegaEmbed = null;")
 
 
@@ -43,18 +44,18 @@ class Elements(HTMLParser):
         self.handlers += [key for key, _ in attributes if key.startswith("on") or key == "style"]
 
 
-def test_each_constraint_is_held_or_broken_by_what_was_reached() -> None:
-    told = {line.name: line for line in asked(view(document()))}
-    assert told["loss of top1"].held is True  # 0.002 of 0.01
-    assert told["speed-up"].held is False  # 1.90 at the interval's lower end, 3 were asked
-    assert told["latency"].held is True  # p95 of about 0.6 ms, 2 ms are allowed
-    assert told["file"].held is None  # nothing was asked
+def test_each_constraint_is_held_or_broken_by_the_reached_figure() -> None:
+    known = {line.name: line for line in constraint_lines(view(document()))}
+    assert known["loss of top1"].held is True  # 0.002 of 0.01
+    assert known["speed-up"].held is False  # 1.90 at the interval's lower end, 3 were asked
+    assert known["latency"].held is True  # p95 of about 0.6 ms, 2 ms are allowed
+    assert known["file"].held is None  # nothing was asked
 
 
-def test_no_winner_is_said_so() -> None:
+def test_a_search_without_a_winner_says_so() -> None:
     nothing = view(document() | {"chosen": None})
-    assert headline(nothing) == "No candidate holds the constraints."
-    assert {line.reached for line in asked(nothing)} == {"-"}
+    assert headline(nothing) == "No candidate satisfies the constraints."
+    assert {line.reached for line in constraint_lines(nothing)} == {"-"}
 
 
 def test_the_drop_has_its_paired_interval() -> None:
@@ -92,7 +93,7 @@ def test_a_predicted_speedup_is_marked() -> None:
     made["results"][1] |= {"comparison": None, "predicted": 1.8}
     row = view(made).rows[1]
     assert row.predicted
-    assert any(line.reached == "~1.80x" for line in asked(view(made)))
+    assert any(line.reached == "~1.80x" for line in constraint_lines(view(made)))
 
 
 def test_a_distribution_keeps_its_extremes_and_is_thinned() -> None:
@@ -170,7 +171,7 @@ BROKEN = {
     "no JSON": ("{", "cannot be read as JSON"),
     "no schema": ("{}", "has no schema number"),
     "a list": ("[1]", "has no schema number"),
-    "another kind": ('{"schema": 1, "kind": "doctor"}', "no result of `trimtab optimize`"),
+    "another kind": ('{"schema": 1, "kind": "doctor"}', "not a result of `trimtab optimize`"),
     "an old schema": ('{"schema": 0, "kind": "optimize"}', "has schema 0"),
     "a new schema": ('{"schema": 99, "kind": "optimize"}', "has schema 99"),
     "cut short": ('{"schema": 1, "kind": "optimize", "results": []}', "is damaged"),
@@ -181,7 +182,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("markdown_too", [False, True])
 @pytest.mark.usefixtures("without_library")
-def test_what_is_no_result_is_one_message(
+def test_a_file_that_is_not_a_result_gives_one_message(
     name: str, markdown_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, message = BROKEN[name]
@@ -190,15 +191,15 @@ def test_what_is_no_result_is_one_message(
         path.write_text(content)
     before = sorted(tmp_path.iterdir())
     assert main(["report", str(path), *(["--markdown"] if markdown_too else [])]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert len(told.strip().splitlines()) == 1
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert len(shown.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("part", ["layers", "errors", "widths", "islands", "lineage"])
 @pytest.mark.usefixtures("without_library")
-def test_damaged_evidence_is_one_message(part: str, tmp_path: Path) -> None:
+def test_damaged_evidence_gives_one_message(part: str, tmp_path: Path) -> None:
     path = saved(tmp_path, evidence={part: [17]})
     with pytest.raises(DataError, match="is damaged"):
         page_module.page(view(json.loads(path.read_text())))
@@ -231,3 +232,7 @@ def test_a_notebook_gets_a_static_summary_with_names_as_text() -> None:
     assert elements.handlers == []
     assert "<strong>int8 static</strong>" in text
     assert elements.names.count("tr") == 1 + 4 + 1 + 6  # what was asked, and the candidates
+
+
+def test_the_report_reads_the_schema_that_a_search_writes() -> None:
+    assert SCHEMA == result.SCHEMA

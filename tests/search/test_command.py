@@ -28,7 +28,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["optimize", *files, "--dry-run", "--train", "5m"]) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for wanted in (
         "int8 static",
         "pruned to 70%",
@@ -36,7 +36,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
         "confirm",
         "nothing was made",
     ):
-        assert wanted in told
+        assert wanted in shown
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
 
@@ -44,18 +44,18 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
 def test_a_budget_that_cannot_be_met_ends_with_exit_code_1_and_the_floor(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--max-size", "10", "--max-drop", "1", "--passes", "simplify,quantize-static"]
-    assert main(["optimize", *files, *asked]) == 1
+    limits = ["--max-size", "10", "--max-drop", "1", "--passes", "simplify,quantize-static"]
+    assert main(["optimize", *files, *limits]) == 1
     document = json.loads((tmp_path / "out" / "result.json").read_text())
     assert document["chosen"] is None
     assert "max_size by" in " ".join(document["why"])
     assert not (tmp_path / "out" / "model.onnx").exists()
     assert (tmp_path / "cache").exists()
-    assert "no candidate holds" in capsys.readouterr().err
+    assert "no candidate satisfies" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow")
-def test_mlflow_gets_what_was_asked_and_reached(
+def test_mlflow_gets_constraints_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow

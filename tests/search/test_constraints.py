@@ -1,4 +1,4 @@
-"""What is asked: constraints, goals, and what is said when nothing holds them."""
+"""Constraints, goals, and the messages where no candidate satisfies them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Quality
-from trimtab.search.frontier import frontier
 from trimtab.search.ranking import nearest_candidates, preference, violations
-from trimtab.search.result import Constraints, Result
-from trimtab.search.time_budget import Effort
+from trimtab.search.result import Constraints, Result, frontier
+from trimtab.search.time_budget import TimeBudget
 
 
 def result(name: str, value: float = 0.9, **fields: float) -> Result:
@@ -24,14 +23,18 @@ ORIGINAL = result("original", predicted=1.0, size_bytes=400)
 
 
 def test_a_mapping_reads_like_the_command_line() -> None:
-    given = {"max_drop": "0.02", "max_size": "4MB", "max_latency": "p99=5ms", "goal": "size"}
-    asked = Constraints.of(given)
-    assert (asked.max_drop, asked.max_size, asked.goal) == (0.02, 4_000_000, "size")
-    assert (asked.percentile, asked.max_latency_ns) == (99, 5e6)
+    options = {"max_drop": "0.02", "max_size": "4MB", "max_latency": "p99=5ms", "goal": "size"}
+    constraints = Constraints.of(options)
+    assert (constraints.max_drop, constraints.max_size, constraints.goal) == (
+        0.02,
+        4_000_000,
+        "size",
+    )
+    assert (constraints.percentile, constraints.max_latency_ns) == (99, 5e6)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"max_dorp": 0.1}, "Did you mean 'max_drop'"),
         ({"goal": "sise"}, "Did you mean 'size'"),
@@ -41,21 +44,21 @@ def test_a_mapping_reads_like_the_command_line() -> None:
         ({"max_size": "lots"}, "is not a size"),
     ],
 )
-def test_what_has_no_meaning_is_refused(given: dict, message: str) -> None:
+def test_invalid_constraints_are_refused(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Constraints.of(given)
+        Constraints.of(options)
 
 
 def test_training_that_does_not_fit_into_the_time_is_refused() -> None:
     with pytest.raises(OptionError, match="does not fit"):
-        Effort(seconds=600, train_seconds=1200)
+        TimeBudget(seconds=600, train_seconds=1200)
     with pytest.raises(OptionError, match="trials"):
-        Effort(trials=0)
+        TimeBudget(trials=0)
 
 
-def test_each_constraint_that_is_broken_is_told_with_its_excess() -> None:
-    asked = Constraints(max_drop=0.01, min_speedup=3.0, max_size=50, max_rss=10)
-    found = {o.constraint: o.excess for o in violations(result("x", 0.87), ORIGINAL, asked)}
+def test_each_violated_constraint_is_reported_with_its_excess() -> None:
+    constraints = Constraints(max_drop=0.01, min_speedup=3.0, max_size=50, max_rss=10)
+    found = {o.constraint: o.excess for o in violations(result("x", 0.87), ORIGINAL, constraints)}
     assert found["max_drop"] == pytest.approx(2.0)
     assert found["min_speedup"] == pytest.approx(1.0)
     assert found["max_size"] == pytest.approx(1.0)
@@ -63,12 +66,12 @@ def test_each_constraint_that_is_broken_is_told_with_its_excess() -> None:
 
 
 def test_the_nearest_break_their_worst_constraint_by_the_least() -> None:
-    asked = Constraints(max_drop=0.01, max_size=80)
+    constraints = Constraints(max_drop=0.01, max_size=80)
     far, near = result("far", size_bytes=300), result("near", 0.888)
     fine = result("fine", size_bytes=70)
-    told = nearest_candidates([far, fine, near], ORIGINAL, asked)
-    assert [r.name for r, _ in told] == ["near", "far"]
-    assert told[0][1][0].constraint == "max_size"
+    nearest = nearest_candidates([far, fine, near], ORIGINAL, constraints)
+    assert [r.name for r, _ in nearest] == ["near", "far"]
+    assert nearest[0][1][0].constraint == "max_size"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +83,8 @@ def test_the_goal_decides(goal: str, best: str) -> None:
         result("thin", macs=10),
         result("fast", predicted=4.0),
     ]
-    asked = Constraints.of({"goal": goal})
-    assert preference(candidates, None, asked.goal)[0].name == best
+    constraints = Constraints.of({"goal": goal})
+    assert preference(candidates, None, constraints.goal)[0].name == best
 
 
 def test_a_tie_of_sizes_goes_to_the_faster() -> None:
@@ -89,7 +92,7 @@ def test_a_tie_of_sizes_goes_to_the_faster() -> None:
     assert [r.name for r in preference([slow, fast], None, "size")] == ["fast", "slow"]
 
 
-def test_the_frontier_holds_what_none_beats_in_both() -> None:
+def test_the_frontier_contains_those_that_none_beats_in_both() -> None:
     found = frontier(
         [
             result("slow and good", 0.95, predicted=1.0),

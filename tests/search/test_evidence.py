@@ -1,4 +1,4 @@
-"""What is gathered of a winner: layers before and after, rounding errors, widths, lineage."""
+"""Evidence of a winner: layers before and after, rounding errors, widths, lineage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trimtab.core.target import Target
 from trimtab.passes import find
 from trimtab.passes.base import Pass
 from trimtab.report import page as page_module
-from trimtab.search.evidence import gather, widths
+from trimtab.search.evidence import gather_evidence, widths
 from trimtab.search.optimize import optimize
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Constraints, Result
@@ -39,12 +39,12 @@ def static() -> Pass:
 
 
 def found(*passes: Pass, **changes: Any) -> dict[str, Any]:
-    """The evidence of a winner made by these passes."""
+    """Collect the evidence of a winner made by these passes."""
     model, recipe = graphs.cnn(), Recipe("winner", passes)
     chosen = Result("winner", recipe, recipe(model, CTX))
     row = {name: array[:1] for name, array in arrays(1).items() if name != "labels"}
     options = {"held_out": data(), "feeds": row, "ctx": CTX} | changes
-    return gather(Result("original", model=model), [chosen], chosen, **options)
+    return gather_evidence(Result("original", model=model), [chosen], chosen, **options)
 
 
 def test_layers_have_their_time_in_both_models_and_their_error() -> None:
@@ -70,7 +70,7 @@ def test_a_float_winner_has_no_rounding_error_and_says_so() -> None:
     assert evidence["islands"] == []
 
 
-def test_what_cannot_be_gathered_is_told_and_costs_nothing_else() -> None:
+def test_a_part_that_cannot_be_collected_is_reported_and_costs_nothing_else() -> None:
     other = Dataset.of_arrays({"wrong": np.zeros((4, 2), np.float32)})
     evidence = found(SIMPLIFY, static(), held_out=other)
     assert "wrong" in evidence["missing"]["errors"]
@@ -79,14 +79,14 @@ def test_what_cannot_be_gathered_is_told_and_costs_nothing_else() -> None:
 
 
 def test_the_float_beginning_is_taken_from_whoever_kept_it() -> None:
-    asked: list[Recipe] = []
+    recipes: list[Recipe] = []
 
     def make(recipe: Recipe) -> Model:
-        asked.append(recipe)
+        recipes.append(recipe)
         return recipe(graphs.cnn(), CTX)
 
     evidence = found(SIMPLIFY, static(), make=make)
-    assert [p.name() for p in asked[0].passes] == ["simplify"]
+    assert [p.name() for p in recipes[0].passes] == ["simplify"]
     assert evidence["missing"] == {}
 
 
@@ -96,10 +96,10 @@ def test_widths_are_those_before_the_first_and_after_the_last_pruning() -> None:
 
     first = step({"name": "a", "channels": [64, 48], "operators": 2})
     second = step({"name": "a", "channels": [48, 40]}, {"name": "b", "channels": [32, 16]})
-    told = {
+    known = {
         w["name"]: (w["before"], w["after"]) for w in widths([first, Step("x", {}, ""), second])
     }
-    assert told == {"a": (64, 40), "b": (32, 16)}
+    assert known == {"a": (64, 40), "b": (32, 16)}
 
 
 @pytest.mark.parametrize("part", ["selection", "test"])
@@ -109,8 +109,8 @@ def test_drops_are_paired(part: str) -> None:
     base = Quality("top1", 0.75, np.array([1.0, 1.0, 1.0, 0.0]), 4)
     mine = Quality("top1", 0.5, np.array([1.0, 1.0, 0.0, 0.0]), 4)
     original, other = Result("original", **{part: base}), Result("other", **{part: mine})
-    told = gather(original, [other], None, held_out=data(), feeds={}, ctx=CTX)["drops"]
-    assert told == {"other": {part: [0.25, pytest.approx(0.25)]}}
+    known = gather_evidence(original, [other], None, held_out=data(), feeds={}, ctx=CTX)["drops"]
+    assert known == {"other": {part: [0.25, pytest.approx(0.25)]}}
 
 
 def test_a_search_keeps_the_evidence_of_its_winner_and_draws_it(

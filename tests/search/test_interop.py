@@ -19,7 +19,7 @@ SMALL = ("simplify", "quantize-static", "quantize-dynamic")
 
 
 def tiny_bert() -> Any:
-    """As transformers makes it: without `example_inputs`, outputs in a dataclass."""
+    """A module as in transformers: no `example_inputs`, outputs in a dataclass."""
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(
@@ -54,7 +54,7 @@ def test_a_module_of_transformers_is_exported_on_the_names_of_the_data(tmp_path:
 
 
 def test_a_file_with_external_data_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Optimum and Olive write weights beside the graph."""
+    """Load weights beside the graph, as Optimum and Olive write them."""
     proto = graphs.cnn().to_proto()
     path = tmp_path / "model.onnx"
     onnx.save_model(
@@ -72,7 +72,7 @@ def test_a_file_with_external_data_is_taken_as_it_is(tmp_path: Path) -> None:
     assert {p.key for p in saved.metadata_props} >= {"trimtab.lineage"}
 
 
-def test_what_is_no_model_and_no_data_is_refused() -> None:
+def test_models_and_data_of_other_types_are_refused() -> None:
     from trimtab.core.errors import OptionError
 
     with pytest.raises(OptionError, match="model of type int"):

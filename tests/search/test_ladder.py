@@ -18,9 +18,9 @@ from trimtab.search.recipe import Recipe
 
 
 def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:
-    """A search whose static int8 is so much faster."""
-    told = None if ratio is None else SimpleNamespace(value=ratio)
-    monkeypatch.setattr(pruning, "speedup", lambda result: told)
+    """Make a search whose static int8 has this speed-up."""
+    known = None if ratio is None else SimpleNamespace(value=ratio)
+    monkeypatch.setattr(pruning, "speedup", lambda result: known)
     return SimpleNamespace(named=lambda name: name, keeps=lambda result: keeps, measures=True)
 
 
@@ -68,7 +68,7 @@ def test_each_strength_is_cut_out_of_the_one_before() -> None:
     assert second.name == "pruned to 70%"
 
 
-def test_a_strength_that_the_last_step_reached_is_no_step() -> None:
+def test_a_strength_that_the_last_step_reached_is_skipped() -> None:
     ladder = Ladder(SimpleNamespace(), plan_for(), Recipe("float", ()), reached=0.56)  # type: ignore[arg-type]
     assert ladder.pruned(0.55) is None
     assert ladder.pruned(0.4) is not None
@@ -85,10 +85,10 @@ def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_passes_judge_themselves_by_the_metric_where_there_are_labels(labelled: Any) -> None:
+def test_passes_evaluate_themselves_by_the_metric_where_there_are_labels(labelled: Any) -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"] if labelled else None)
     metric = find_metric("top1", Dataset.of_arrays({"x": made["x"]}, made["labels"]))
-    judge = SimpleNamespace(metric=metric, parts=SimpleNamespace(calibration=data))
-    search: Any = SimpleNamespace(judge=judge)
+    evaluator = SimpleNamespace(metric=metric, splits=SimpleNamespace(calibration=data))
+    search: Any = SimpleNamespace(evaluator=evaluator)
     assert metric_of(search) == ("top1" if labelled else "")

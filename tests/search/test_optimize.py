@@ -43,15 +43,15 @@ def prune(sparsity: float) -> Recipe:
 LOOSE = Constraints(max_drop=1.0)
 
 
-def test_parts_are_disjoint() -> None:
-    parts = split_data(data(), None)
-    assert len(parts.calibration) + len(parts.selection) + len(parts.test) == 60
-    assert not parts.selection.overlaps(parts.test)
+def test_splits_are_disjoint() -> None:
+    splits = split_data(data(), None)
+    assert len(splits.calibration) + len(splits.selection) + len(splits.test) == 60
+    assert not splits.selection.overlaps(splits.test)
     with pytest.raises(DataError, match="the same items"):
         split_data(data(), data())
 
 
-def test_the_fastest_that_holds_is_chosen_and_written(tmp_path: Path) -> None:
+def test_the_fastest_that_satisfies_all_is_chosen_and_written(tmp_path: Path) -> None:
     recipes = [FLOAT, static("minmax", data()), prune(0.5)]
     outcome = optimize(
         graphs.cnn(), data(), recipes=recipes, constraints=LOOSE, measure=made_comparisons(1.0, 2.0)
@@ -83,7 +83,7 @@ def test_nothing_faster_than_float_gives_the_simplified_float_model() -> None:
     assert "Nothing beats the float original" in outcome.why[0]
 
 
-def test_nothing_that_holds_is_no_model() -> None:
+def test_without_a_valid_candidate_there_is_no_model() -> None:
     outcome = optimize(
         graphs.cnn(),
         data(),
@@ -107,7 +107,7 @@ def test_a_recipe_that_fails_is_reported_and_the_search_goes_on() -> None:
     assert fine.failure is None
 
 
-def test_a_candidate_that_cannot_be_measured_is_no_choice() -> None:
+def test_a_candidate_that_cannot_be_measured_is_not_chosen() -> None:
     def crashes(base: Model, candidates: Any, *rest: Any) -> Any:
         return [made_comparison(2.0, "its process died") for _ in candidates]
 
@@ -139,7 +139,7 @@ def test_of_equal_graphs_one_is_measured() -> None:
     assert [r.measured_as for r in outcome.results] == [None, "float", None, "int8 minmax"]
 
 
-def test_structure_tells_graphs_apart_and_not_weights() -> None:
+def test_structure_distinguishes_graphs_and_not_weights() -> None:
     one, two = graphs.cnn(), prune(0.5)(graphs.cnn())
     assert structure(SIMPLIFY(one)) == structure(two)
     assert structure(one) != structure(graphs.mlp())

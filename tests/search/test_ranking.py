@@ -1,4 +1,4 @@
-"""Which candidate wins, on made results: every rule of the choice."""
+"""Ranking of candidates, on made results: every rule of the choice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_tie_goes_to_the_smaller_file() -> None:
     small = candidate("small", (2.0, 1.9, 2.1), size=100)
     ranked = preference([big, small], None)
     assert names(ranked) == ["small", "big"]
-    assert "big cannot be told from it in time" in " ".join(explain(small, ranked, None))
+    assert "big cannot be distinguished from it in time" in " ".join(explain(small, ranked, None))
 
 
 def test_of_equally_fast_and_small_ones_the_most_accurate_wins() -> None:
@@ -73,7 +73,7 @@ def test_of_equally_fast_and_small_ones_the_most_accurate_wins() -> None:
     assert names(preference([rough, exact], None)) == ["exact", "rough"]
 
 
-def test_what_is_not_faster_beyond_its_interval_is_no_success() -> None:
+def test_a_candidate_that_is_not_faster_beyond_its_interval_is_not_a_success() -> None:
     same, slower = candidate("same", (1.02, 0.97, 1.07)), candidate("slower", (0.8, 0.7, 0.9))
     float_model = candidate("float", (1.0, 0.95, 1.05))
     assert names(preference([same, slower, float_model], float_model)) == ["float"]

@@ -41,11 +41,11 @@ BAD = {
     "unknown pass": ("- simplifi", "Did you mean 'simplify'"),
     "unknown field": ("- prune-magnitude: {sparsty: 1}", "Did you mean 'sparsity'"),
     "wrong type": ("- prune-magnitude: {sparsity: lots}", "'lots' is not a number"),
-    "no passes": ("name: x", "is no recipe"),
+    "no passes": ("name: x", "is not a recipe"),
     "unknown key": ("passes: []\nmodell: a", "Did you mean 'model'"),
-    "no yaml": ("passes: [", "is no YAML"),
-    "two in one": ("- {simplify: {}, prune-magnitude: {}}", "is no pass"),
-    "fields no mapping": ("- simplify: 3", "no mapping"),
+    "no yaml": ("passes: [", "is not YAML"),
+    "two in one": ("- {simplify: {}, prune-magnitude: {}}", "is not a pass"),
+    "fields no mapping": ("- simplify: 3", "not a mapping"),
 }
 
 

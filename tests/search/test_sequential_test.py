@@ -11,7 +11,7 @@ LOOKS = (250, 625, 1250, 2500)
 
 
 def drops(rate: float, seed: int, count: int = 2500) -> np.ndarray:
-    """Items of which a share `rate` is lost and 1% won."""
+    """Draw items of which a share `rate` is lost and 1% won."""
     rng = np.random.default_rng(seed)
     return rng.choice([1.0, 0.0, -1.0], count, p=[rate + 0.01, 0.98 - rate, 0.01])
 

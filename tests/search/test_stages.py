@@ -25,17 +25,17 @@ from trimtab.core.target import Target
 from trimtab.passes.base import Pass, Rewrite
 from trimtab.runtime_bench.gate.rules import judge
 from trimtab.search.optimize import optimize, save_outcome
+from trimtab.search.outcome import Outcome
 from trimtab.search.recipe import Recipe
-from trimtab.search.result import Outcome
-from trimtab.search.time_budget import Effort
+from trimtab.search.time_budget import TimeBudget
 
 SMALL = ("simplify", "quantize-static")
 
 
 def search(**options: Any) -> Outcome:
-    """Float and int8 alone, unless told otherwise."""
-    given = {"constraints": LOOSE, "measure": fast_int8, "passes": SMALL} | options
-    return optimize(graphs.cnn(), arrays(120), **given)
+    """Search with float and int8 alone, unless other options are given."""
+    options = {"constraints": LOOSE, "measure": fast_int8, "passes": SMALL} | options
+    return optimize(graphs.cnn(), arrays(120), **options)
 
 
 def test_the_stages_try_families_then_pruning_then_both() -> None:
@@ -52,16 +52,16 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     assert "first usable candidate" in " ".join(d["what"] for d in outcome.decisions)
 
 
-def test_the_first_usable_candidate_is_told_once_in_whichever_stage_it_comes() -> None:
+def test_the_first_usable_candidate_is_reported_once_in_any_stage() -> None:
     smaller = min(r.size_bytes for r in search().results) - 1
     outcome = search(passes=None, constraints=LOOSE | {"max_size": smaller})
-    told = [d for d in outcome.decisions if "first usable candidate" in d["what"]]
-    assert len(told) == 1
-    assert told[0]["stage"] == "prune"
+    reported = [d for d in outcome.decisions if "first usable candidate" in d["what"]]
+    assert len(reported) == 1
+    assert reported[0]["stage"] == "prune"
 
 
 def in_the_fresh_run(*ratios: float) -> Callable[..., Sequence[Any]]:
-    """Fast int8, but for what is measured a second time: those ratios, in order."""
+    """Make a measurement of fast int8, whose second run gives these ratios, in order."""
     seen: set[str] = set()
 
     def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
@@ -91,7 +91,7 @@ def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
     assert outcome.chosen.confirmation.ratio == fresh[place]
 
 
-def test_a_candidate_that_was_refused_is_no_runner_up() -> None:
+def test_a_candidate_that_was_refused_is_not_a_runner_up() -> None:
     beside: list[list[str]] = []
 
     def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
@@ -127,7 +127,7 @@ def test_a_fleet_that_is_gone_ends_the_search() -> None:
         search(ctx=Context(runner=runner))
 
 
-def test_what_has_no_interval_yet_is_given_more_time() -> None:
+def test_a_candidate_without_an_interval_is_measured_longer() -> None:
     rounds: list[tuple[int, float]] = []
 
     def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
@@ -153,7 +153,7 @@ def test_only_the_passes_that_are_allowed_are_used() -> None:
 
 
 def test_trials_bound_the_candidates() -> None:
-    outcome = search(effort=Effort(trials=1))
+    outcome = search(budget=TimeBudget(trials=1))
     assert len(outcome.results) == 1
     assert "1 trials are used up" in " ".join(d["what"] for d in outcome.decisions)
 
@@ -164,29 +164,31 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     assert one.model.digest == two.model.digest
 
 
-def test_nothing_that_holds_tells_the_nearest_and_what_binds_by_how_much() -> None:
+def test_without_a_valid_candidate_the_nearest_and_their_violations_are_reported() -> None:
     outcome = search(constraints=LOOSE | {"max_size": 2000})
     assert outcome.chosen is None
     assert "max_size by" in " ".join(outcome.why)
 
 
-def test_an_original_that_holds_already_is_told_and_bettered() -> None:
+def test_an_original_that_satisfies_all_is_reported_and_improved() -> None:
     outcome = search(constraints=LOOSE | {"max_size": "1MB"})
-    assert "holds what is asked already" in " ".join(d["what"] for d in outcome.decisions)
+    assert "satisfies the constraints already" in " ".join(d["what"] for d in outcome.decisions)
     assert outcome.chosen is not None
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("limits", "message"),
     [
-        ({"max_latency": "p95=1s"}, "holds what is asked already"),
-        ({"max_latency": "p95=1us"}, "does not hold"),
-        ({"min_speedup": 1.5}, "does not hold"),
+        ({"max_latency": "p95=1s"}, "satisfies the constraints already"),
+        ({"max_latency": "p95=1us"}, "does not satisfy"),
+        ({"min_speedup": 1.5}, "does not satisfy"),
     ],
 )
-def test_whether_the_original_holds_is_said_when_it_is_known(asked: dict, told: str) -> None:
-    outcome = search(constraints=LOOSE | asked, passes=("simplify",))
-    assert told in " ".join(d["what"] for d in outcome.decisions)
+def test_whether_the_original_satisfies_all_is_reported_once_known(
+    limits: dict, message: str
+) -> None:
+    outcome = search(constraints=LOOSE | limits, passes=("simplify",))
+    assert message in " ".join(d["what"] for d in outcome.decisions)
 
 
 def test_size_as_the_goal_takes_the_smallest_file() -> None:
@@ -226,13 +228,13 @@ def test_a_gpu_gets_float16_and_int8_where_its_provider_has_kernels(gpu: str, be
 
 def test_a_gpu_gets_no_families_that_its_provider_leaves_to_the_cpu() -> None:
     from trimtab.core.dataset import Dataset
-    from trimtab.search.plan import Plan
+    from trimtab.search.plan import SearchPlan
 
     model = graphs.transformer()
     data = Dataset.of_arrays({"x": np.zeros((8, 4), np.float32)})
 
     def families(target: str) -> set[str]:
-        plan = Plan.of(model, data, Target.named(target), None, timed=False)
+        plan = SearchPlan.of(model, data, Target.named(target), None, timed=False)
         return {recipe.name for recipe in (*plan.first(), *plan.others())}
 
     dear = {"int8 dynamic", "weights only"}
@@ -293,7 +295,7 @@ def not_a_number(outputs: Any, labels: Any) -> float:
     [(raising, "ValueError: no such thing"), (not_a_number, "NaN or infinite")],
 )
 @pytest.mark.parametrize("itemwise", [True, False])
-def test_a_metric_that_fails_is_told(score: Any, message: str, itemwise: bool) -> None:
+def test_a_metric_that_fails_is_reported(score: Any, message: str, itemwise: bool) -> None:
     made: Callable[..., Any] = score
     if itemwise and score is not_a_number:
         made = lambda outputs, labels: np.full(len(labels), np.nan)  # noqa: E731
@@ -377,7 +379,7 @@ def test_the_recipe_of_a_pruned_model_makes_the_same_bytes_without_a_clock(tmp_p
     assert made.to_bytes() == (tmp_path / "out" / "model.onnx").read_bytes()
 
 
-def test_the_folder_holds_budgets_that_a_gate_reads_and_the_frontier(tmp_path: Path) -> None:
+def test_the_folder_contains_budgets_that_a_gate_reads_and_the_frontier(tmp_path: Path) -> None:
     from trimtab.runtime_bench.gate.budget_file import load_gates
     from trimtab.runtime_bench.gate.verdicts import GateFacts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 import graphs
 import pytest
 
+import trimtab
 from trimtab.core.model import Model
-from trimtab.search.store import FORMAT, Store, key_of, remove_leftovers
+from trimtab.search.store import FORMAT, ResultStore, key_of, remove_leftovers, versions
 
 
 class Heard:
@@ -37,8 +39,8 @@ def never() -> Any:
 
 def test_a_value_is_made_once_and_found_by_the_next_run(tmp_path: Path) -> None:
     key = key_of("test", part=1)
-    assert Store(tmp_path).value(key, lambda: {"a": 1}) == {"a": 1}
-    later = Store(tmp_path)
+    assert ResultStore(tmp_path).value(key, lambda: {"a": 1}) == {"a": 1}
+    later = ResultStore(tmp_path)
     assert later.value(key, never) == {"a": 1}
     assert (later.made, later.reused) == (0, 1)
 
@@ -47,8 +49,8 @@ def test_a_model_comes_back_with_lineage_and_the_same_bytes(tmp_path: Path) -> N
     from trimtab.passes import find
 
     key = key_of("test", part=2)
-    first = Store(tmp_path).model(key, lambda: find("simplify")()(graphs.cnn()))
-    again = Store(tmp_path).model(key, never)
+    first = ResultStore(tmp_path).model(key, lambda: find("simplify")()(graphs.cnn()))
+    again = ResultStore(tmp_path).model(key, never)
     assert again.to_bytes() == first.to_bytes()
     assert again.digest == first.digest
     assert [s.pass_name for s in again.lineage] == ["simplify"]
@@ -61,21 +63,23 @@ def test_keys_differ_by_kind_parts_and_nothing_else() -> None:
 
 def test_an_entry_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     key, other = key_of("test", part=3), key_of("test", part=4)
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     store.model(key, graphs.cnn)
     store.value(other, lambda: 1)
     for path in entries(tmp_path):
         for file in path.iterdir():
             file.write_bytes(file.read_bytes()[:10])
-    later = Store(tmp_path)
+    later = ResultStore(tmp_path)
     assert later.model(key, graphs.cnn).digest == graphs.cnn().digest
     assert later.value(other, lambda: 2) in {1, 2}  # ten bytes may hold a whole number
-    assert Store(tmp_path).model(key, never).digest == graphs.cnn().digest
+    assert ResultStore(tmp_path).model(key, never).digest == graphs.cnn().digest
 
 
-def test_a_scratch_folder_of_a_killed_process_is_no_entry_and_goes(tmp_path: Path) -> None:
+def test_a_scratch_folder_of_a_killed_process_is_not_an_entry_and_is_removed(
+    tmp_path: Path,
+) -> None:
     key = key_of("test", part=5)
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     assert store.root is not None
     left = store.root / key[:2] / ".new-killed"
     left.mkdir(parents=True)
@@ -85,11 +89,11 @@ def test_a_scratch_folder_of_a_killed_process_is_no_entry_and_goes(tmp_path: Pat
     assert not left.exists()
 
 
-def test_a_cache_of_another_format_is_left_alone_and_told(tmp_path: Path) -> None:
+def test_a_cache_of_another_format_is_left_alone_and_reported(tmp_path: Path) -> None:
     old = tmp_path / "search" / "format-0" / "thing"
     old.mkdir(parents=True)
     heard = Heard()
-    assert Store(tmp_path, heard).value(key_of("test", part=6), lambda: 6) == 6
+    assert ResultStore(tmp_path, heard).value(key_of("test", part=6), lambda: 6) == 6
     assert old.exists()
     assert "format-0" in heard.lines[0]
 
@@ -98,7 +102,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = Heard()
-    store = Store(tmp_path, heard)
+    store = ResultStore(tmp_path, heard)
 
     def full(self: Path, *rest: Any, **options: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -115,8 +119,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import graphs
-from trimtab.search.store import Store, key_of
-store = Store(Path(sys.argv[1]))
+from trimtab.search.store import ResultStore, key_of
+store = ResultStore(Path(sys.argv[1]))
 for i in range(6):
     store.value(key_of("shared", i=i), lambda: {"i": i, "text": "x" * 20000})
     store.model(key_of("model", i=i), graphs.cnn)
@@ -142,3 +146,8 @@ def test_two_processes_on_one_cache_leave_whole_entries(tmp_path: Path) -> None:
             assert len(json.loads((path / "value.json").read_text())["text"]) == 20000
         else:
             assert Model.load(path / "model.onnx").digest == graphs.cnn().digest
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert trimtab.__version__ == importlib.metadata.version("trimtab")
+    assert versions()["trimtab"] == trimtab.__version__

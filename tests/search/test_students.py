@@ -14,7 +14,7 @@ from trimtab.cli import main
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import Finetune
-from trimtab.search.students import Student, in_steps
+from trimtab.students import Student, distill_in_steps
 
 SHORT = {"epochs": 2, "batch": 16, "learning_rate": 5e-3}
 
@@ -27,7 +27,7 @@ def test_students_of_falling_size_each_learn_from_the_one_before() -> None:
     teacher = graphs.cnn()
     students = [Student("pruned:.8"), Student("pruned:0.5")]
     progress = Interrupting(after=10**9)
-    _, after = in_steps(teacher, students, Finetune(**SHORT), context(progress=progress))
+    _, after = distill_in_steps(teacher, students, Finetune(**SHORT), context(progress=progress))
     (first, middle), (start, last) = macs(after)
     assert middle == start
     assert last < middle < first
@@ -49,25 +49,27 @@ def test_a_random_start_is_the_same_for_the_same_seed_and_trains_its_norms() -> 
 
 
 @pytest.mark.parametrize("spec", ["pruned:2", "pruned:0", "pruned:half", "pruned:"])
-def test_a_share_that_is_none(spec: str) -> None:
+def test_an_invalid_share_is_refused(spec: str) -> None:
     with pytest.raises(OptionError, match=r"pruned:0\.5"):
-        in_steps(graphs.cnn(), [Student("pruned:0.9"), Student(spec)], Finetune(), context())
+        distill_in_steps(
+            graphs.cnn(), [Student("pruned:0.9"), Student(spec)], Finetune(), context()
+        )
 
 
-def test_students_that_do_not_fall_in_size() -> None:
+def test_students_that_do_not_fall_in_size_are_refused() -> None:
     students = [Student("pruned:0.6"), Student("pruned:0.7")]
     with pytest.raises(OptionError, match="falling size"):
-        in_steps(graphs.cnn(), students, Finetune(steps=1), context())
+        distill_in_steps(graphs.cnn(), students, Finetune(steps=1), context())
 
 
 def test_an_interruption_on_the_way_goes_on_from_there(tmp_path: Path) -> None:
     students = [Student("pruned:0.8"), Student("pruned:0.5")]
     how = Finetune(checkpoint=str(tmp_path / "state"), **SHORT)
-    _, whole = in_steps(graphs.cnn(), students, how.with_fields(checkpoint=None), context())
+    _, whole = distill_in_steps(graphs.cnn(), students, how.with_fields(checkpoint=None), context())
     with pytest.raises(KeyboardInterrupt):
-        in_steps(graphs.cnn(), students, how, context(progress=Interrupting(after=8)))
+        distill_in_steps(graphs.cnn(), students, how, context(progress=Interrupting(after=8)))
     assert [p.name for p in tmp_path.iterdir()] == ["state.1"]
-    _, after = in_steps(graphs.cnn(), students, how.with_fields(resume=True), context())
+    _, after = distill_in_steps(graphs.cnn(), students, how.with_fields(resume=True), context())
     for name, array in weights(whole).items():
         np.testing.assert_array_equal(weights(after)[name], array)
 

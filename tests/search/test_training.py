@@ -19,7 +19,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.passes import Finetune, find
 from trimtab.search.optimize import optimize, save_outcome
-from trimtab.search.plan import Plan
+from trimtab.search.plan import SearchPlan
 from trimtab.search.pruning import Ladder
 from trimtab.search.recipe import Recipe
 from trimtab.search.result import Result
@@ -79,7 +79,7 @@ def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     step = find("finetune").from_json({"teacher": "original", "steps": 1, "data": data})
-    with pytest.raises(OptionError, match="outside of a recipe"):
+    with pytest.raises(OptionError, match="in a recipe only"):
         step(graphs.cnn())
     assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "finetune"
 
@@ -98,7 +98,7 @@ def test_a_stutter_in_the_first_probe_makes_no_step_free(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_a_run_that_finds_nothing_better_is_no_candidate(
+def test_a_run_that_finds_nothing_better_gives_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trimtab.search.plan.LEARNING_RATE", 1e-12)
@@ -111,13 +111,13 @@ def test_a_run_that_finds_nothing_better_is_no_candidate(
         passes=["simplify", "prune-channels", "finetune"],
         train="2s",
     )
-    told = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
-    assert any("is the same model as an earlier candidate" in line for line in told)
+    reported = [d["what"] for d in outcome.decisions if d["stage"] == "train"]
+    assert any("is the same model as an earlier candidate" in line for line in reported)
     assert not any(r.name.endswith("trained, trained") for r in outcome.results)
 
 
 class Turns:
-    """A search in which a model loses by its time, and a slice of training gives a part back.
+    """Make a search in which a model loses by its time, and a slice of training wins a part back.
 
     Attributes:
         lost: by a share of the time, untrained.
@@ -131,7 +131,7 @@ class Turns:
         self.results: list[Result] = []
         self.constraints = SimpleNamespace(max_drop=0.01)
         self.spent = SimpleNamespace(
-            over="", effort=SimpleNamespace(train_seconds=60.0, training_threads=1)
+            over="", budget=SimpleNamespace(train_seconds=60.0, training_threads=1)
         )
 
     def attempt(self, stage: str, recipes: Sequence[Recipe]) -> list[Result]:
@@ -177,7 +177,7 @@ def test_half_of_the_slices_cut_a_step_further_each_and_the_rest_trains_the_last
     assert names[-1] == "pruned to 48%, trained, trained, int8"
 
 
-def test_a_step_takes_the_less_the_more_is_lost() -> None:
+def test_a_step_is_smaller_where_more_is_lost() -> None:
     kept, names = in_turns({0.85: 0.04, 0.81: 0.08}, 0.5)
     assert kept == [0.85, 0.807, 0.767]  # 0.02 was lost both times, of 0.025 in reach
     assert "pruned to 85%, trained, int8" not in names
@@ -219,7 +219,7 @@ def test_much_data_trains_with_norms_put_back(
         f"(float[{batch},1,1,1] x) => (float[{batch},1] y) <float[1,1,1,1] w> "
         "{ c = Conv (x, w)  y = Flatten (c) }"
     )
-    plan = Plan.of(model, data, VNNI, None, timed=True)
-    (step,) = plan.middle(plan.recovered(Recipe("float", plan.start()), 60, 1))
+    plan = SearchPlan.of(model, data, VNNI, None, timed=True)
+    (step,) = plan.middle(plan.finetuned(Recipe("float", plan.start()), 60, 1))
     assert isinstance(step, Finetune)
     assert (step.batch_norm, step.loss) == expected

@@ -1,10 +1,10 @@
-"""Train a smaller model to answer as a larger one does.
+"""Train a smaller model to imitate a larger one.
 
 The student is an .onnx file, which starts from its weights; module:callable, which starts at random
 or from --weights; or pruned:0.5, the teacher with half of its multiply-accumulates left. A module
-keeps its BatchNormalization and Dropout to learn with; from random weights --batch-norm is trained
-unless told otherwise, and folded into the layers before it at the end, and --learning-rate is ten
-times that of a trained model.
+keeps its BatchNormalization and Dropout for training; with random weights --batch-norm is `trained`
+by default, and folded into the layers before it at the end, and the default --learning-rate is ten
+times that for a trained model.
 
 Where a student is much smaller than its teacher, --through names students of falling size between
 them: each learns from the one before (Mirzadeh et al., "Teacher assistant", 2020).
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "train a smaller model to answer as a larger one does"
+SUMMARY = "train a smaller model to imitate a larger one"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of the pass `finetune`."""
+    """Add the options of the command: those of the pass `finetune`."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_surroundings
+    from .one_pass import add_context_options, add_fields
 
     parser.add_argument(
         "--teacher", required=True, metavar="T", help=".onnx file, or module:callable"
@@ -32,17 +32,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates",
     )
-    parser.add_argument("--weights", metavar="FILE", help="a state dict for the student's module")
     parser.add_argument(
-        "--through", metavar="S,...", help="students on the way, the largest first, as --student"
+        "--weights", metavar="FILE", help="file of a state dict for the student's module"
+    )
+    parser.add_argument(
+        "--through", metavar="S,...", help="intermediate students, the largest first, as --student"
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     add_fields(parser, find("finetune"), "teacher")
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Train, write, say what happened."""
+    """Train, write, and print the result."""
     from pathlib import Path
 
     from trimtab.passes import find
@@ -50,18 +52,18 @@ def execute(args: argparse.Namespace) -> int:
     from ..open_model import open_model
     from ..report.lines import pass_lines
     from ..search.optimize import check_output
-    from ..search.students import Student, in_steps
-    from .one_pass import context, given_fields
+    from ..students import Student, distill_in_steps
+    from .one_pass import context, parsed_fields
 
     check_output(Path(args.output).parent)
     kind = find("finetune")
-    given = given_fields(args, kind)
-    given.pop("teacher", None)
-    how = kind.from_json(given)
+    fields = parsed_fields(args, kind)
+    fields.pop("teacher", None)
+    how = kind.from_json(fields)
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
     teacher = open_model(args.teacher)
-    before, after = in_steps(teacher, students, how, context(args))
+    before, after = distill_in_steps(teacher, students, how, context(args))
     path = after.save(args.output)
     print("\n".join(pass_lines(before, after, path)))  # noqa: T201
     return 0

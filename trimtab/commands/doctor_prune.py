@@ -1,4 +1,4 @@
-"""`trimtab doctor --prune`: what each group of channels is worth."""
+"""`trimtab doctor --prune`: sensitivity of the quality to each group of channels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that --prune takes."""
+    """Add the options that --prune takes."""
     add = parser.add_argument
-    add("--prune", action="store_true", help="quality without parts of each group of channels")
+    add("--prune", action="store_true", help="sensitivity of the quality to each group of channels")
     add("--metric", metavar="M", help="for --prune: name or module:callable")
-    add("--eval-on", metavar="DEVICE", help="for --prune: on a fleet, dask://...?device=NAME")
-    add("--importance", metavar="NAME", help="for --prune: as `trimtab prune` takes it")
+    add(
+        "--eval-on",
+        metavar="DEVICE",
+        help="for --prune: evaluate on a fleet, dask://...?device=NAME",
+    )
+    add("--importance", metavar="NAME", help="for --prune: as for `trimtab prune`")
 
 
 def examine(args: argparse.Namespace) -> int:
@@ -36,7 +40,7 @@ def examine(args: argparse.Namespace) -> int:
     from ..open_model import open_model
 
     if not args.data:
-        raise OptionError("--prune tells quality, which needs data", hint="Give --data")
+        raise OptionError("--prune measures quality, which needs data", hint="Give --data")
     threads = convert(int | None, args.threads, where="--threads")
     fields = {"samples": args.samples or "256", "importance": args.importance or "auto"}
     how = PruneChannels.from_json(fields)
@@ -52,15 +56,15 @@ def examine(args: argparse.Namespace) -> int:
 
 
 def lines(found: Sensitivity) -> list[str]:
-    """A table, a row for each group."""
+    """Return a table with a row for each group."""
     from trimtab.core.text import table
 
-    told = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
+    title = f"{found.metric} {found.whole:.4f} with all channels, on {found.items} items"
     if not found.groups:
-        return [told, "no channel can be removed"]
+        return [title, "no channel can be removed"]
     header = ["group", "channels", "operators", *(f"-{r:.0%}" for r in found.ratios)]
     rows = [
         [g.name, str(g.channels), str(g.operators), *(f"{q:.4f}" for q in g.quality)]
         for g in found.groups
     ]
-    return [told, "where that part of one group is gone, nothing repaired:", *table(header, rows)]
+    return [title, "where that part of one group is gone, nothing repaired:", *table(header, rows)]

@@ -13,14 +13,16 @@ SUMMARY = "quality of a model on data"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
-    parser.add_argument("--data", required=True, metavar="DATA", help="what to evaluate on")
-    parser.add_argument("--metric", metavar="NAME", help="top1, top5, ..., or module:callable")
+    parser.add_argument("--data", required=True, metavar="DATA", help="evaluation data")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="metric: top1, top5, ..., or module:callable"
+    )
     parser.add_argument("--reference", metavar="FLOAT", help="report the drop against this model")
     parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
     parser.add_argument("--provider", metavar="P", help="execution provider")
-    parser.add_argument("--batch", metavar="N", help="rows a run (default 64)")
+    parser.add_argument("--batch", metavar="N", help="batch size (default 64)")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
 
 
@@ -38,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
-    from ..report.lines import quality_line
+    from ..report.lines import drop_line, quality_line
 
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
@@ -57,9 +59,8 @@ def execute(args: argparse.Namespace) -> int:
     if reference is not None:
         base = measured(reference)
         drop, error = quality.drop_from(base)
-        spread = "" if error is None else f" +- {error:.4f} (paired)"
         print(f"{args.reference}: {quality_line(base)}")  # noqa: T201
-        print(f"drop {drop:+.4f}{spread}")  # noqa: T201
+        print(drop_line(quality, base))  # noqa: T201
         document |= {"reference": base.to_json(), "drop": drop, "drop_standard_error": error}
     if args.json:
         write_text(Path(args.json), json.dumps(document, indent=1) + "\n")

@@ -1,35 +1,37 @@
-"""Export a PyTorch module to ONNX; onnxruntime must agree with torch before the file appears."""
+"""Export a PyTorch module to ONNX; the file appears once onnxruntime agrees with torch."""
 
 from __future__ import annotations
 
 import argparse
 
-SUMMARY = "PyTorch module to ONNX, parity proved"
+SUMMARY = "export a PyTorch module to ONNX, parity proved"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("source", metavar="module:factory", help="returns a torch.nn.Module")
+    """Add the options of the command."""
+    parser.add_argument(
+        "source", metavar="module:factory", help="callable that returns a torch.nn.Module"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="model.onnx")
     parser.add_argument("--weights", metavar="FILE", help="state dict: .pt or .safetensors")
     parser.add_argument(
         "--input",
         action="append",
         metavar="NAME=1x3x32x32:float32",
-        help="an input, once for each; default: the module's example_inputs()",
+        help="an input; repeat for each (default: the module's example_inputs())",
     )
     parser.add_argument(
         "--dynamic",
         action="append",
         metavar="NAME=0:batch",
-        help="axes of any size, once for each input; default: the batch axis of all",
+        help="dynamic axes of an input; repeat for each (default: the batch axis of all)",
     )
-    parser.add_argument("--output-name", action="append", metavar="NAME", help="once for each")
+    parser.add_argument("--output-name", action="append", metavar="NAME", help="repeat for each")
     parser.add_argument("--opset", metavar="N", help="operator set (default 20)")
     parser.add_argument(
         "--trainable",
         action="store_true",
-        help="keep BatchNormalization and Dropout, for finetune and distill to train with",
+        help="keep BatchNormalization and Dropout as nodes, for finetune and distill",
     )
     parser.add_argument(
         "--locate", action="store_true", help="where parity fails, name the first node that differs"
@@ -37,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Export, prove, write."""
+    """Export, check parity, write."""
     from pathlib import Path
 
     from trimtab.core.fields import convert

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(name: str) -> ModuleType:
-    """The command that applies the pass of that name."""
+    """Return the command that applies the pass of that name."""
     from trimtab.passes import find
 
     kind = find(name)
@@ -23,10 +23,10 @@ def command(name: str) -> ModuleType:
     def configure(parser: argparse.ArgumentParser) -> None:
         add_model_and_output(parser)
         add_fields(parser, kind)
-        add_surroundings(parser)
+        add_context_options(parser)
 
     def execute(args: argparse.Namespace) -> int:
-        return apply([kind.from_json(given_fields(args, kind))], args)
+        return apply([kind.from_json(parsed_fields(args, kind))], args)
 
     return cast(
         "ModuleType",
@@ -37,26 +37,26 @@ def command(name: str) -> ModuleType:
 
 
 def add_model_and_output(parser: argparse.ArgumentParser) -> None:
-    """MODEL and -o."""
+    """Add MODEL and -o."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
 
 
-def add_surroundings(parser: argparse.ArgumentParser) -> None:
-    """What a context is made of, where the pass has no field of that name."""
+def add_context_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a context, except those that the pass has as a field."""
     taken = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
     for option, metavar, text in (
         ("--data", "DATA", "calibration data: .npz, folder, or module:callable"),
-        ("--target", "NAME", "where it will run: auto or a preset (default auto)"),
+        ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
         ("--threads", "N", "intra-op threads of the target"),
-        ("--seed", "N", "of everything random (default 0)"),
+        ("--seed", "N", "random seed (default 0)"),
     ):
         if option not in taken:
             parser.add_argument(option, metavar=metavar, help=text)
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: str) -> None:
-    """An option for each field of a pass."""
+    """Add an option for each field of a pass."""
     for field in kind.fields().values():
         if field.name not in leave_out:
             _add_field(parser, field)
@@ -77,14 +77,14 @@ def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
         parser.add_argument(field.option, metavar=metavar.replace(" | NONE", ""), help=text)
 
 
-def given_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
-    """The fields that were given as options."""
+def parsed_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
+    """Return the fields that were set by options."""
     values = {name: getattr(args, name, None) for name in kind.fields()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def context(args: argparse.Namespace) -> Context:
-    """The context that the options describe."""
+    """Build the context that the options describe."""
     from trimtab.core.context import Context
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
@@ -109,12 +109,12 @@ def apply(
     *,
     accept: Callable[[Model, Model], None] = lambda before, after: None,  # noqa: ARG005
 ) -> int:
-    """Read the model, apply the passes, write the result, say what happened.
+    """Read the model, apply the passes, write the result, and print what happened.
 
     Args:
         steps: passes in order.
-        args: with `model`, `output` and the surroundings.
-        accept: raises where the result is not to be written.
+        args: with `model`, `output` and the options of the context.
+        accept: raises where the result must not be written.
     """
     from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Find the best model that holds your constraints, and prove it.
+"""Find the best model that satisfies your constraints, and prove it.
 
-Tries the passes in stages, drops what loses too much, measures the rest interleaved with the
-original, and confirms the best on data and in a run that nothing was chosen on. Writes
+Tries the passes in stages, drops candidates that lose too much, measures the rest interleaved with
+the original, and confirms the best on data and in a run that nothing was chosen on. Writes
 DIR/model.onnx, recipe.yaml, budgets.yaml, frontier/, result.json and, with the extra `report`,
-report.html. Exit code 1 where no candidate holds what was asked; result.json then says what binds,
-and by how much.
+report.html. Exit code 1 where no candidate satisfies the constraints; result.json then names the
+constraints that bind, and by how much.
 """
 
 from __future__ import annotations
@@ -14,57 +14,56 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
-    from trimtab.core.dataset import Dataset
-    from trimtab.core.model import Model
     from trimtab.runtime_bench.bench.bench import Bench
 
-    from ..search.result import Constraints, Outcome
-    from ..search.time_budget import Effort
+    from ..search.outcome import Outcome
+    from ..search.result import Constraints
+    from ..search.time_budget import TimeBudget
 
-SUMMARY = "find the best model that holds your constraints"
+SUMMARY = "find the best model that satisfies your constraints"
 _OPTIONS = (
-    ("--eval", "DATA", "evaluation data (default: part of --data)"),
-    ("--metric", "NAME", "top1, ..., or module:callable"),
+    ("--eval", "DATA", "evaluation data (default: a split of --data)"),
+    ("--metric", "NAME", "metric of quality: top1, ..., or module:callable"),
     ("--weights", "FILE", "state dict of module:callable"),
     ("--max-drop", "X", "largest loss of the metric (default 0.01)"),
-    ("--min-speedup", "X", "least speed-up over the original"),
+    ("--min-speedup", "X", "smallest speed-up over the original"),
     ("--max-latency", "p95=5ms", "largest latency"),
     ("--max-size", "4MB", "largest file"),
     ("--max-rss", "200MB", "largest peak memory above the runtime's own"),
-    ("--goal", "GOAL", "what is made small: latency (default), size, macs or bytes moved"),
-    ("--train", "20m", "time that may be trained (default: none)"),
-    ("--time", "10m", "upper bound of the whole search"),
-    ("--trials", "N", "upper bound of the candidates"),
+    ("--goal", "GOAL", "figure to minimize: latency (default), size, macs or bytes moved"),
+    ("--train", "20m", "time for training (default: no training)"),
+    ("--time", "10m", "time limit of the whole search"),
+    ("--trials", "N", "largest number of candidates"),
     ("--passes", "A,B", "names of the passes that may be used (default: all)"),
-    ("--target", "NAME", "auto or a preset (default auto)"),
+    ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
-    ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`; holds on all"),
+    ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`"),
     (
         "--eval-on",
         "DEVICE",
-        "judge candidates' quality on the workers of a fleet: dask://...?device=",
+        "evaluate quality on the workers of a fleet: dask://...?device=",
     ),
-    ("--cache", "DIR", "what was made and measured (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
-    ("--seed", "N", "of splits, training and measurement order (default 0)"),
+    ("--cache", "DIR", "folder of the cache (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
+    ("--seed", "N", "random seed (default 0)"),
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("source", metavar="SOURCE", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--data", required=True, metavar="DATA", help="calibration, training data")
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", help="calibration and training data"
+    )
     for option, metavar, text in _OPTIONS:
         parser.add_argument(option, metavar=metavar, help=text)
-    parser.add_argument("--no-cache", action="store_true", help="keep nothing, take nothing")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
     parser.add_argument(
         "--same-data",
         action="store_true",
-        help="take evaluation data that hold calibration data; the result is marked",
+        help="accept evaluation data that contain calibration data; the result is marked",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the plan and its time, no more"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="only show the plan and its time")
     parser.add_argument("--mlflow", action="store_true", help="log the result to mlflow")
 
 
@@ -73,9 +72,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import BudgetError
     from trimtab.core.progress import Stderr
 
-    from ..report.lines import outcome_lines
     from ..report.page import write_report
     from ..search.folder import check_output, save_outcome
+    from ..search.summary import outcome_lines
 
     check_output(args.output)
     if args.mlflow:
@@ -95,12 +94,13 @@ def execute(args: argparse.Namespace) -> int:
 
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
-        raise BudgetError("no candidate holds the constraints", hint=f"{result} says what binds")
+        hint = f"{result} names the constraints that bind"
+        raise BudgetError("no candidate satisfies the constraints", hint=hint)
     return 0
 
 
 def _search(args: argparse.Namespace) -> Outcome | None:
-    """The outcome; None where only the plan was asked for."""
+    """Return the outcome; None where only the plan was asked for."""
     from dataclasses import replace
 
     from trimtab.core.dataset import Dataset
@@ -110,57 +110,40 @@ def _search(args: argparse.Namespace) -> Outcome | None:
 
     from ..open_model import open_model
     from ..search.inputs import first_feeds
+    from ..search.live import watching
+    from ..search.optimize import optimize
 
-    constraints, effort = _constraints(args), _effort(args)
+    constraints, budget = _constraints(args), _budget(args)
     if args.on and args.target:
-        raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
+        raise OptionError("--on sets the target itself", where="--target", hint="Omit it, or --on")
     data = Dataset.open(args.data)
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
     passes = args.passes.split(",") if args.passes else None
     with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
         ctx = replace(_context(args, bench), runner=runner)
-        return _searched(args, model, data, evaluation, passes, constraints, effort, ctx, bench)
+        if args.dry_run:
+            from ..search.estimate import estimate, estimate_lines
 
-
-def _searched(  # noqa: PLR0917 - the parts of one call
-    args: argparse.Namespace,
-    model: Model,
-    data: Dataset,
-    evaluation: Dataset | None,
-    passes: list[str] | None,
-    constraints: Constraints,
-    effort: Effort,
-    ctx: Context,
-    bench: Bench,
-) -> Outcome | None:
-    from dataclasses import replace
-
-    from ..report.live import watching
-    from ..search.optimize import optimize
-
-    if args.dry_run:
-        from ..search.estimate import estimate, estimate_lines
-
-        found = estimate(model, data, evaluation, args.metric, passes, ctx, effort)
-        print("\n".join(estimate_lines(found)))  # noqa: T201
-        return None
-    with watching(constraints.goal) as (progress, watch):
-        return optimize(
-            model,
-            data,
-            eval_data=evaluation,
-            metric=args.metric,
-            constraints=constraints,
-            passes=passes,
-            ctx=replace(ctx, progress=progress),
-            effort=effort,
-            cache=False if args.no_cache else args.cache or True,
-            same_data=args.same_data,
-            watch=watch,
-            look_into=True,
-            bench=bench,
-        )
+            found = estimate(model, data, evaluation, args.metric, passes, ctx, budget)
+            print("\n".join(estimate_lines(found)))  # noqa: T201
+            return None
+        with watching(constraints.goal) as (progress, watch):
+            return optimize(
+                model,
+                data,
+                eval_data=evaluation,
+                metric=args.metric,
+                constraints=constraints,
+                passes=passes,
+                ctx=replace(ctx, progress=progress),
+                budget=budget,
+                cache=False if args.no_cache else args.cache or True,
+                same_data=args.same_data,
+                watch=watch,
+                look_into=True,
+                bench=bench,
+            )
 
 
 def _context(args: argparse.Namespace, bench: Bench) -> Context:
@@ -179,13 +162,13 @@ def _context(args: argparse.Namespace, bench: Bench) -> Context:
     )
 
 
-def _effort(args: argparse.Namespace) -> Effort:
+def _budget(args: argparse.Namespace) -> TimeBudget:
     from trimtab.core.fields import convert
     from trimtab.core.units import duration
 
-    from ..search.time_budget import Effort
+    from ..search.time_budget import TimeBudget
 
-    return Effort(
+    return TimeBudget(
         seconds=duration(args.time) if args.time else None,
         train_seconds=duration(args.train) if args.train else None,
         trials=convert(int | None, args.trials, where="--trials"),
@@ -196,5 +179,5 @@ def _constraints(args: argparse.Namespace) -> Constraints:
     from ..search.result import Constraints
 
     names = ("max_drop", "min_speedup", "max_latency", "max_size", "max_rss", "goal")
-    given = {name: getattr(args, name) for name in names}
-    return Constraints.of({name: value for name, value in given.items() if value is not None})
+    options = {name: getattr(args, name) for name in names}
+    return Constraints.of({name: value for name, value in options.items() if value is not None})

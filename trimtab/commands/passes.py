@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "what passes there are, with fields and defaults"
+SUMMARY = "list the passes with fields and defaults"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one pass only")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    """Add the options of the command."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show only this pass")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
 SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
-#: Fields whose option is called otherwise.
+#: Fields whose option has another name.
 OPTIONS = {"ratio": "--channels"}
-#: For measuring the latency before and after.
+#: Seconds for measuring the latency before and after.
 SECONDS = 1.5
 #: Fields that both passes have.
 SHARED = ("importance", "scope", "block", "samples")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of both passes."""
+    """Add the options of the command: those of both passes."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_model_and_output, add_surroundings
+    from .one_pass import add_context_options, add_fields, add_model_and_output
 
     channels, magnitude = find("prune-channels"), find("prune-magnitude")
     add_model_and_output(parser)
@@ -38,29 +38,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name in SHARED:
         texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
-    text = "tell the latency before and after"
+    text = "print the latency before and after"
     parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Prune and write."""
-    from .one_pass import apply, given_fields
+    from .one_pass import apply, parsed_fields
 
     kind = _kind(args)
-    told: list[str] = []
+    lines: list[str] = []
 
     def measure(before: Model, after: Model) -> None:
         if args.measure and before.digest != after.digest:
-            told.extend(_latency(before, after, args))
+            lines.extend(_latency(before, after, args))
 
-    code = apply([kind.from_json(given_fields(args, kind))], args, accept=measure)
-    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    code = apply([kind.from_json(parsed_fields(args, kind))], args, accept=measure)
+    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
     return code
 
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
-    """The line that tells both latencies, measured interleaved; none where it stands already."""
+    """Return a line with both latencies, measured interleaved, where it is not printed already."""
     from trimtab.core.ort.session import SessionConfig, random_feeds
     from trimtab.core.text import duration_text
 
@@ -76,7 +76,7 @@ def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]
 
 
 def _kind(args: argparse.Namespace) -> type[Pass]:
-    """The pass that the options belong to.
+    """Return the pass that the options belong to.
 
     Raises:
         OptionError: they belong to both.
@@ -85,7 +85,7 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
     from trimtab.passes import find
 
     channels, magnitude = find("prune-channels"), find("prune-magnitude")
-    given = {
+    options = {
         kind: [
             OPTIONS.get(name, field.option)
             for name, field in kind.fields().items()
@@ -93,11 +93,11 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
         ]
         for kind, other in ((channels, magnitude), (magnitude, channels))
     }
-    if given[channels] and given[magnitude]:
+    if options[channels] and options[magnitude]:
         raise OptionError(
-            f"{', '.join(given[channels])} remove channels, {', '.join(given[magnitude])} set "
+            f"{', '.join(options[channels])} remove channels, {', '.join(options[magnitude])} set "
             "weights to zero: one call does one of them",
             where="prune",
             hint="Run the command twice, or write a recipe of both",
         )
-    return channels if given[channels] else magnitude
+    return channels if options[channels] else magnitude

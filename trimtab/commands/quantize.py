@@ -1,14 +1,14 @@
 """Quantize to int8 with the types that the target's kernels want.
 
-With --data and nothing more, the best known order of passes for the model's family is taken, each
-step kept only where it helps on held-out calibration data; the steps are told. Without data it is
-dynamic int8. --mode names one way: static calibrates ranges on --data; dynamic computes them at run
-time and needs no data; weights stores those of matrix products in 4 or 8 bits (--bits, --method).
-An option of one way alone chooses that way. The model is simplified first.
+With --data alone, the best known order of passes for the model's family is applied, each
+step kept only where it helps on held-out calibration data; the steps are printed. Without data it
+is dynamic int8. --mode names one way: static calibrates ranges on --data; dynamic computes them at
+run time and needs no data; weights stores those of matrix products in 4 or 8 bits (--bits,
+--method). An option of one way alone selects that way. The model is simplified first.
 
 With --max-drop, layers that cost more on held-out calibration data stay float; with --eval the
-result is judged once more on data of its own, and not written where it loses more. --requantize
-takes a model of Q/DQ pairs back to float first.
+result is evaluated once more on other data, and not written where it loses more. --requantize
+converts a model of Q/DQ pairs back to float first.
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.passes.base import Pass
 
-SUMMARY = "int8 or int4: the best known way, or static, dynamic, weights only"
+SUMMARY = "quantize to int8 or int4: best known order, static, dynamic, or weights only"
 MODES = {
     "auto": "quantize-auto",
     "static": "quantize-static",
     "dynamic": "quantize-dynamic",
     "weights": "quantize-weights",
 }
-#: Fields that the evaluation reads where the pass has none of that name.
-_OF_THE_JUDGEMENT = frozenset({"data", "max_drop", "metric"})
-#: Part of the arithmetic in int8 below which missing data are worth a word.
-_LITTLE = 0.5
+#: Fields that the evaluation reads where the pass has no such field.
+_EVALUATION_FIELDS = frozenset({"data", "max_drop", "metric"})
+#: Share of the arithmetic in int8 below which missing data are reported.
+_LOW_SHARE = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: those of all its passes."""
+    """Add the options of the command: those of all its passes."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_model_and_output, add_surroundings
+    from .one_pass import add_context_options, add_fields, add_model_and_output
 
     add_model_and_output(parser)
-    parser.add_argument("--mode", choices=list(MODES), help="default: auto with --data")
+    parser.add_argument(
+        "--mode", choices=list(MODES), help="way to quantize (default: auto with --data)"
+    )
     known: list[str] = []
     for name in MODES.values():
         kind = find(name)
         add_fields(parser, kind, *known)
         known += kind.fields()
-    parser.add_argument("--eval", metavar="DATA", help="evaluate against the original on these")
+    parser.add_argument("--eval", metavar="DATA", help="data to evaluate on against the original")
     parser.add_argument(
         "--requantize",
         action="store_true",
-        help="take a model that is quantized already back to float first",
+        help="convert a quantized model back to float first",
     )
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -60,49 +62,49 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.errors import OptionError, nearest
     from trimtab.passes import find
 
-    from .one_pass import apply, given_fields
+    from .one_pass import apply, parsed_fields
 
-    given = {n: v for name in MODES.values() for n, v in given_fields(args, find(name)).items()}
-    mode = args.mode or _mode_of(given)
+    fields = {n: v for name in MODES.values() for n, v in parsed_fields(args, find(name)).items()}
+    mode = args.mode or _mode_of(fields)
     kind = find(MODES[mode])
-    for name in _OF_THE_JUDGEMENT - set(kind.fields()):
-        given.pop(name, None)
+    for name in _EVALUATION_FIELDS - set(kind.fields()):
+        fields.pop(name, None)
     if args.max_drop and not args.eval and "max_drop" not in kind.fields():
         raise OptionError(f"--max-drop needs --eval with --mode {mode}")
-    for name in given:
+    for name in fields:
         if name not in kind.fields():
             raise OptionError(
                 f"--{name.replace('_', '-')} has no meaning with --mode {mode}",
                 hint=nearest(name, kind.fields()),
             )
-    steps: list[Pass] = [find("simplify")(), kind.from_json(given)]
+    steps: list[Pass] = [find("simplify")(), kind.from_json(fields)]
     if args.requantize:
         steps.insert(0, find("dequantize")())
-    told: list[str] = []
+    lines: list[str] = []
 
     def accept(before: Model, after: Model) -> None:
         _accept(before, after, args)
         if mode == "dynamic" and args.mode is None:
-            told.extend(_missing_data(after))
+            lines.extend(_missing_data(after))
 
     code = apply(steps, args, accept=accept)
-    print("\n".join(told), end="\n" if told else "")  # noqa: T201
+    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
     return code
 
 
-def _mode_of(given: dict[str, Any]) -> str:
-    """The first way that has all fields that were given."""
+def _mode_of(fields: dict[str, Any]) -> str:
+    """Return the first mode that has all the fields that were set."""
     from trimtab.passes import find
 
-    order = ["auto", "static", "weights"] if given.get("data") else ["dynamic", "weights"]
-    asked = set(given) - _OF_THE_JUDGEMENT
-    return next((m for m in order if asked <= set(find(MODES[m]).fields())), order[0])
+    order = ["auto", "static", "weights"] if fields.get("data") else ["dynamic", "weights"]
+    wanted = set(fields) - _EVALUATION_FIELDS
+    return next((m for m in order if wanted <= set(find(MODES[m]).fields())), order[0])
 
 
 def _missing_data(after: Model) -> list[str]:
-    """Where little runs in int8 without calibration data, what to do about it."""
+    """Return advice where little runs in int8 without calibration data."""
     share = after.lineage[-1].notes["int8_share"]
-    if share >= _LITTLE or not any(node.op_type == "Conv" for node in after.graph):
+    if share >= _LOW_SHARE or not any(node.op_type == "Conv" for node in after.graph):
         return []
     return [
         f"{share:.0%} of the multiply-accumulates run in int8: without data only matrix products "
@@ -118,7 +120,7 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     from trimtab.core.metric import evaluate
     from trimtab.core.progress import Stderr
 
-    from ..report.lines import quality_line
+    from ..report.lines import drop_line, quality_line
 
     if not args.eval:
         return
@@ -127,9 +129,8 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     base, mine = (
         evaluate(m, data, args.metric, reference=before, progress=Stderr()) for m in (before, after)
     )
-    drop, error = mine.drop_from(base)
-    spread = "" if error is None else f" +- {error:.4f} (paired)"
-    print(f"{quality_line(mine)}; original {base.value:.4f}; drop {drop:+.4f}{spread}")  # noqa: T201
+    print(f"{quality_line(mine)}; original {base.value:.4f}; {drop_line(mine, base)}")  # noqa: T201
+    drop, _ = mine.drop_from(base)
     if limit is not None and drop > limit:
         raise BudgetError(
             f"the result loses {drop:.4f}, {limit:g} is allowed; nothing was written",

@@ -1,8 +1,8 @@
 """Draw the report of a search again from its result.json.
 
-Writes one page that needs no network: what was asked and reached, candidates, the frontier,
+Writes one page that needs no network: constraints and reached figures, candidates, the frontier,
 latencies, layers, lineage. With --markdown the short form for a pull request goes to stdout, or to
-the file that -o names; it needs no charting library.
+the file that -o names; that needs no charting library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SUMMARY = "draw the report of a search again, as a page or as Markdown"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     parser.add_argument("result", metavar="RESULT", help="the result.json that optimize wrote")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: report.html beside RESULT)"

@@ -8,13 +8,15 @@ SUMMARY = "apply a recipe"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    from .one_pass import add_surroundings
+    """Add the options of the command."""
+    from .one_pass import add_context_options
 
     parser.add_argument("recipe", metavar="recipe.yaml")
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="instead of the recipe's own")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model to use instead of the recipe's own"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""Equal forms and session options, kept where they make the model faster on this machine.
+"""Try exact rewrites and session options, and keep those that make the model faster here.
 
-Every rewrite is exact; the clock decides which ones stay. What wins as a session option is written
-as session.json beside the model, for `trimtab.session(model)`, and as ort_config in its metadata.
---dry-run lists the sites and what earlier runs gained at such sites; it measures nothing.
+Every rewrite is exact; the clock decides which ones stay. Session options that win are written
+to session.json beside the model, for `trimtab.session(model)`, and as ort_config to its metadata.
+--dry-run lists the sites and the gains of earlier runs at such sites; it measures nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from trimtab.passes.tuning.session_options import Options
     from trimtab.passes.tuning.tune import Tune
 
-SUMMARY = "exact rewrites and session options, kept if faster"
-#: Part of the time that session options get.
+SUMMARY = "try exact rewrites and session options, kept if faster"
+#: Share of the time for session options.
 SESSION_SHARE = 0.3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     from trimtab.passes import find
 
-    from .one_pass import add_fields, add_surroundings
+    from .one_pass import add_context_options, add_fields
 
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", metavar="OUT", help="file to write")
@@ -36,15 +36,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SIZES",
-        help="sizes that matter, as input=1x3x224x224; again for other inputs and further sizes",
+        help="sizes to tune for, as input=1x3x224x224; repeat for other inputs and further sizes",
     )
-    parser.add_argument("--time", default="90s", help="for everything together (default 90s)")
-    parser.add_argument("--dry-run", action="store_true", help="list sites and expected gains")
+    parser.add_argument("--time", default="90s", help="time limit (default 90s)")
+    parser.add_argument("--dry-run", action="store_true", help="only list sites and expected gains")
     parser.add_argument(
         "--no-session", action="store_true", help="leave session options as they are"
     )
     add_fields(parser, find("tune"), "shapes", "seconds")
-    add_surroundings(parser)
+    add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from ..open_model import open_model
     from ..search.optimize import check_output
-    from ..search.tune_clock import DecidingClock
+    from ..tune_clock import DecidingClock
     from .one_pass import context
 
     seconds = duration(args.time)
@@ -68,7 +68,7 @@ def execute(args: argparse.Namespace) -> int:
         print("\n".join(_sites(open_model(args.model), step, ctx)))  # noqa: T201
         return 0
     if not args.output:
-        raise OptionError("there is no place to write to", where="-o", hint="Give -o OUT.onnx")
+        raise OptionError("there is no output file", where="-o", hint="Give -o OUT.onnx")
     check_output(Path(args.output).parent)
     model = open_model(args.model)
     after = step(model, ctx)
@@ -82,15 +82,15 @@ def _step(args: argparse.Namespace, seconds: float, provider: str) -> Tune:
     from trimtab.core.cache import cache_root
     from trimtab.passes.tuning.tune import Tune
 
-    from .one_pass import given_fields
+    from .one_pass import parsed_fields
 
     cache = cache_root() / _cache_name(provider)
-    given = {"cache": str(cache)} | given_fields(args, Tune)
-    return Tune.from_json(given | {"shapes": args.shape, "seconds": seconds})
+    fields = {"cache": str(cache)} | parsed_fields(args, Tune)
+    return Tune.from_json(fields | {"shapes": args.shape, "seconds": seconds})
 
 
 def _cache_name(provider: str) -> str:
-    """A file for each model of GPU: what wins on one need not win on another."""
+    """Return a file name for each model of GPU: what wins on one need not win on another."""
     import re
 
     from trimtab.core.ort.accelerators import memory_of
@@ -101,7 +101,7 @@ def _cache_name(provider: str) -> str:
 
 
 def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
-    """Rules with sites, how many, and what they gained before."""
+    """Return a table of the rules with sites, their number, and their gains in earlier runs."""
     from trimtab.core.text import table
     from trimtab.passes.tuning.cache import Cache
     from trimtab.passes.tuning.candidates import already_optimized, candidates, is_quantized
@@ -124,7 +124,7 @@ def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
 
 
 def _sizes(model: Model, step: Tune, ctx: Context) -> str:
-    """The sizes that gains are wanted for; empty where a free axis has none: nothing is run."""
+    """Return the sizes to tune for; empty where a free axis has none: nothing is run then."""
     from trimtab.core.errors import OptionError
     from trimtab.passes.tuning.shapes import cases_of, sizes_text
 
@@ -141,7 +141,7 @@ def _options(model: Model, step: Tune, ctx: Context, seconds: float) -> Options:
     from trimtab.passes.tuning.session_options import tune_options
     from trimtab.passes.tuning.shapes import cases_of
 
-    from ..search.tune_clock import SessionClock
+    from ..tune_clock import SessionClock
 
     cases = cases_of(model, step.shapes, ctx, step.seed)
     config = SessionConfig.of(ctx.target)
@@ -152,7 +152,7 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     from trimtab.core.target import kernel_class
     from trimtab.passes.tuning.session_options import write_options
 
-    from ..search.session_file import write_session_file
+    from ..session_file import write_session_file
 
     if options is None or not options.gains:
         return model.save(path)

@@ -1,1 +1,1 @@
-"""Results as text for people; pure functions."""
+"""Reports: documents and results as text, Markdown and HTML; pure functions."""

@@ -1,4 +1,4 @@
-"""Why an int8 model is wrong, as text."""
+"""Text of an analysis of an int8 model's rounding errors."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ if TYPE_CHECKING:
     from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis
     from trimtab.passes.diagnosis.causes import LayerDiagnosis
 
-#: Layers in the table.
+#: Most layers in the table.
 LISTED = 12
 
 
 def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
-    """For the terminal: the layers by harm, then what is wrong with the worst and their mends."""
-    total = sum(v.sensitivity for v in found.layers)
-    told = [
+    """Return the layers by sensitivity as text, then the causes of the worst and their fixes."""
+    total = sum(layer.sensitivity for layer in found.layers)
+    lines = [
         f"The answer's error in int8 is {found.together**0.5:.2%} of its size "
         f"({_db(found.together)} dB) on {found.samples} samples.",
         "Layers by the error that each alone makes in the answer:",
         "",
-        *table(_HEADER, [_row(v, total) for v in found.layers[:LISTED]]),
+        *table(_HEADER, [_row(layer, total) for layer in found.layers[:LISTED]]),
     ]
     if len(found.layers) > LISTED:
-        told.append(f"and {len(found.layers) - LISTED} more; --json names them all")
-    told.append("")
-    for verdict in found.worth_fixing[:LISTED]:
-        told += [f"{verdict.name} ({verdict.kind}): {verdict.cause}", f"  mend: {verdict.fix}"]
+        lines.append(f"and {len(found.layers) - LISTED} more; --json names them all")
+    lines.append("")
+    for layer in found.worth_fixing[:LISTED]:
+        lines += [f"{layer.name} ({layer.kind}): {layer.cause}", f"  fix: {layer.fix}"]
     if found.kernels_differ:
-        told += ["", *_kernels(found)]
+        lines += ["", *_kernels(found)]
     for note in found.notes:
-        told += textwrap.wrap(f"note: {note}", 100)
-    return [*told, ""]
+        lines += textwrap.wrap(f"note: {note}", 100)
+    return [*lines, ""]
 
 
 _HEADER = (
     "layer",
     "op",
-    "of the harm",
+    "of the error",
     "alone dB",
     "up to here dB",
     "clipped",
@@ -51,22 +51,22 @@ _HEADER = (
 )
 
 
-def _row(verdict: LayerDiagnosis, total: float) -> list[str]:
-    fit = verdict.range_fit
+def _row(layer: LayerDiagnosis, total: float) -> list[str]:
+    fit = layer.range_fit
     bits = (
         f"{fit.narrow_bits:.1f} narrow"
         if fit.narrow_bits > fit.wide_bits
         else f"{fit.wide_bits:.1f} wide"
     )
     return [
-        verdict.name,
-        verdict.op,
-        f"{verdict.sensitivity / total:.1%}" if total else "",
-        _db(verdict.alone),
-        _db(verdict.accumulated),
-        f"{verdict.clipped:.2%}" if verdict.clipped else "",
+        layer.name,
+        layer.op,
+        f"{layer.sensitivity / total:.1%}" if total else "",
+        _db(layer.alone),
+        _db(layer.accumulated),
+        f"{layer.clipped:.2%}" if layer.clipped else "",
         bits if max(fit.narrow_bits, fit.wide_bits) >= 0.05 else "",
-        "" if verdict.weight_error is None else _db(verdict.weight_error),
+        "" if layer.weight_error is None else _db(layer.weight_error),
     ]
 
 
@@ -84,21 +84,21 @@ def _kernels(found: AccuracyDiagnosis) -> list[str]:
 
 
 def overflow_lines(found: Sequence[Overflow]) -> list[str]:
-    """For the terminal: layers that saturate on x64 without VNNI, the worst first."""
+    """Return the layers that saturate on x64 without VNNI as text, the worst first."""
     if not found:
         return ["No 16-bit sum saturates on x64 without VNNI (on these samples).", ""]
     rows = [
         [o.node, f"{o.share:.2%}", f"{o.largest / 32767:.2f}x", f"{o.lost:.2%}"]
         for o in found[:LISTED]
     ]
-    told = [
+    lines = [
         f"! {len(found)} layers saturate 16-bit sums on x64 without VNNI:",
         *table(["layer", "of the pairs", "largest sum", "lost"], rows),
     ]
     if len(found) > LISTED:
-        told.append(f"and {len(found) - LISTED} more; --json names them all")
-    mend = (
-        "  mend: weights of 7 bits: trimtab quantize-static FLOAT -o OUT --data DATA "
+        lines.append(f"and {len(found) - LISTED} more; --json names them all")
+    fix = (
+        "  fix: weights of 7 bits: trimtab quantize-static FLOAT -o OUT --data DATA "
         "--target x64-avx2; or deploy with the session option session.x64quantprecision=1 (slower)"
     )
-    return [*told, mend, ""]
+    return [*lines, fix, ""]

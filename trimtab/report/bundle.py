@@ -1,6 +1,6 @@
 """The charting library as one script: Vega, Vega-Lite and vega-embed, out of `vl-convert-python`.
 
-The package carries the sources, so nothing is fetched; bundling them takes some seconds, so the
+The package contains the sources, so nothing is fetched; bundling them takes some seconds, so the
 bundle is kept in the user's cache, by version.
 """
 
@@ -12,12 +12,12 @@ from importlib.metadata import version
 from trimtab.core.errors import MissingExtraError, OutputError
 from trimtab.core.files import write_text
 
-#: What the page's own script calls.
+#: The function that the page's own script calls.
 _EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
 def charting_script() -> str:
-    """JavaScript that defines `vegaEmbed`, about 0.9 MB.
+    """Return JavaScript that defines `vegaEmbed`, about 0.9 MB.
 
     Raises:
         MissingExtraError: the extra `report` is not installed.

@@ -1,4 +1,4 @@
-"""The table of candidates: sorted and filtered by the page's script, whole without it."""
+"""The table of candidates: complete by itself, sorted and filtered by the page's script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .asked import drop_text, quality_text
+from .constraints import drop_text, quality_text
 from .frontier import speedup_text
 from .markup import Html, joined, scrolling, tag
 from .view import Row, View
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def candidate_table(view: View) -> Html:
-    """The original and every candidate; each cell has the value that it is sorted by."""
+    """Draw the original and every candidate; each cell has the value that it is sorted by."""
     head = joined(
         tag("th", title, scope="col", class_="number" if numeric else None)
         for title, numeric in _COLUMNS
@@ -62,8 +62,8 @@ def _line(row: Row, kind: str) -> Html:
         name = "th" if title == "candidate" else "td"
         scope = "row" if name == "th" else None
         kind_of = "number" if numeric else None
-        told = "" if value is None else value
-        cells.append(tag(name, shown, scope=scope, class_=kind_of, data_value=told))
+        sorted_by = "" if value is None else value
+        cells.append(tag(name, shown, scope=scope, class_=kind_of, data_value=sorted_by))
     classes = " ".join(c for c, on in (("chosen", row.chosen), ("original", bool(kind))) if on)
     return tag(
         "tr",
@@ -77,8 +77,8 @@ def _line(row: Row, kind: str) -> Html:
 
 def _name(row: Row) -> Html:
     marks = [
-        tag("span", told, class_=f"mark {told}")
-        for told, on in (("chosen", row.chosen), ("frontier", row.frontier and not row.chosen))
+        tag("span", mark, class_=f"mark {mark}")
+        for mark, on in (("chosen", row.chosen), ("frontier", row.frontier and not row.chosen))
         if on
     ]
     return joined([row.name, *(joined([" ", m]) for m in marks)])

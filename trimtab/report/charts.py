@@ -1,6 +1,6 @@
 """The charts as Vega-Lite specifications: plain JSON values, without colours.
 
-Colours come from the page, which knows whether it is dark; data stand in the named source `rows`,
+Colours come from the page, which knows whether it is dark; data are in the named source `rows`,
 so that the page can filter them.
 """
 
@@ -22,7 +22,7 @@ LAYERS = 40
 
 
 def frontier(view: View) -> Spec | None:
-    """Quality lost against latency, with error bars; the file's size is the point's area."""
+    """Draw quality lost against latency, with error bars; a point grows with its file."""
     rows = frontier_rows(view)
     if len(rows) < 2:
         return None
@@ -81,7 +81,7 @@ def _points(x: Spec, y: Spec, unit: str) -> Spec:
                 "legend": None,
             },
             "color": {"field": "kind", "scale": {"domain": kinds}, **kind},
-            # Told by shape as well, for eyes that do not tell colours apart.
+            # Shapes as well as colours, for eyes that cannot distinguish colours.
             "shape": {
                 "field": "kind",
                 "scale": {"domain": kinds, "range": ["diamond", "circle", "square", "triangle"]},
@@ -95,13 +95,13 @@ def _points(x: Spec, y: Spec, unit: str) -> Spec:
                 {"field": "y", "title": "change", "format": "+.4f"},
                 {"field": "size", "title": "file"},
             ],
-            "description": {"field": "told"},
+            "description": {"field": "text"},
         },
     }
 
 
 def latencies(view: View) -> Spec | None:
-    """Empirical distribution functions of the original's and the winner's latency."""
+    """Draw the empirical distributions of the original's and the winner's latency."""
     named = [("original", view.base_ns), ("chosen", view.chosen_ns)]
     rows = [
         {"model": name, "ms": ns / 1e6, "share": share}
@@ -128,7 +128,7 @@ def latencies(view: View) -> Spec | None:
                 "axis": {"format": "%"},
             },
             "color": _model_colour(),
-            # Told by dashes as well, for eyes that do not tell colours apart.
+            # Dashes as well as colours, for eyes that cannot distinguish colours.
             "strokeDash": {"field": "model", "scale": {"domain": ["original", "chosen"]}},
             "tooltip": [
                 {"field": "model"},
@@ -140,7 +140,7 @@ def latencies(view: View) -> Spec | None:
 
 
 def ecdf(samples: Sequence[float]) -> list[tuple[float, float]]:
-    """(value, share of samples at most that), thinned to `ECDF_POINTS`, the extremes kept."""
+    """Return (value, share of samples at most that), thinned to `ECDF_POINTS` with the extremes."""
     ordered = sorted(samples)
     last = len(ordered) - 1
     if last < 1:
@@ -151,7 +151,7 @@ def ecdf(samples: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def layer_times(rows: Sequence[LayerRow]) -> Spec | None:
-    """Time of each layer, before and after."""
+    """Draw the time of each layer, before and after."""
     shown = sorted(rows, key=lambda r: -max(r.before_ns or 0, r.after_ns or 0))[:LAYERS]
     data = [
         {"layer": r.name, "model": which, "us": ns / 1e3}
@@ -163,24 +163,24 @@ def layer_times(rows: Sequence[LayerRow]) -> Spec | None:
 
 
 def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
-    """Signal-to-noise ratio at each layer's output, of all rounding and of the layer's own."""
+    """Draw the signal-to-noise ratio at each layer's output, of all rounding and of its own."""
     data = [
-        {"layer": r.name, "here": r.here_db, "alone": r.alone_db, "harm": r.harm}
+        {"layer": r.name, "here": r.here_db, "alone": r.alone_db, "sensitivity": r.sensitivity}
         for r in rows[:LAYERS]
     ]
     if not data:
         return None
     title = "signal-to-noise ratio in dB"
     y, x = _names("layer"), {"type": "quantitative", "title": title}
-    told = [
+    tooltip = [
         {"field": "layer"},
         {"field": "here", "title": "everything in int8, dB", "format": ".1f"},
         {"field": "alone", "title": "this layer alone, dB", "format": ".1f"},
-        {"field": "harm", "title": "of the harm", "format": ".1%"},
+        {"field": "sensitivity", "title": "of the error", "format": ".1%"},
     ]
     return {
         **_chart("Quantization error of each layer", data, height=16 * len(data)),
-        "encoding": {"y": y, "tooltip": told},
+        "encoding": {"y": y, "tooltip": tooltip},
         "layer": [
             {"mark": "bar", "encoding": {"x": {"field": "here", **x}}},
             {
@@ -192,7 +192,7 @@ def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
 
 
 def widths(rows: Sequence[WidthRow]) -> Spec | None:
-    """Channels of each pruned group, before and after."""
+    """Draw the channels of each pruned group, before and after."""
     data = [
         {"group": r.name, "model": which, "channels": count}
         for r in rows[:LAYERS]
@@ -201,11 +201,11 @@ def widths(rows: Sequence[WidthRow]) -> Spec | None:
     return _paired_bars("Channels of each group", data, "group", "channels", "channels")
 
 
-def _paired_bars(told: str, data: list[Spec], name: str, value: str, title: str) -> Spec | None:
+def _paired_bars(text: str, data: list[Spec], name: str, value: str, title: str) -> Spec | None:
     if not data:
         return None
     return {
-        **_chart(told, data, height=11 * len(data)),
+        **_chart(text, data, height=11 * len(data)),
         "mark": {"type": "bar"},
         "encoding": {
             "y": _names(name),
@@ -221,10 +221,10 @@ def _paired_bars(told: str, data: list[Spec], name: str, value: str, title: str)
     }
 
 
-def _chart(told: str, rows: list[Spec], height: int) -> Spec:
+def _chart(text: str, rows: list[Spec], height: int) -> Spec:
     return {
         "$schema": SCHEMA_URL,
-        "description": told,
+        "description": text,
         "width": "container",
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},

@@ -1,4 +1,4 @@
-"""The end of the report: how to make the model again, where it was measured, how it was made."""
+"""The end of the report: reproduction, environment, lineage, and course of the search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .view import View
 
 
 def details(view: View) -> Html:
-    """The sections on reproduction, surroundings and lineage."""
+    """Draw the sections on reproduction, environment and lineage."""
     return joined(
         [
             section("again", "How to make it again", *_again(view)),
@@ -25,7 +25,7 @@ def details(view: View) -> Html:
 
 
 def recipe_text(view: View) -> str:
-    """The winner's recipe as YAML; empty where there is no winner."""
+    """Return the winner's recipe as YAML; empty where there is no winner."""
     if view.recipe is None:
         return ""
     return str(yaml.safe_dump(dict(view.recipe), sort_keys=False, width=100))
@@ -105,6 +105,6 @@ def _search(view: View) -> list[Html]:
         shown = table(keys, rows, caption="What was decided on which evidence", numeric=())
         found.append(tag("details", tag("summary", f"{len(rows)} decisions"), shown))
     looks = int(view.document.get("looks", 1))
-    told = "candidate was" if looks == 1 else "candidates were"
-    found.append(tag("p", f"{looks} {told} confirmed on the test part."))
+    verb = "candidate was" if looks == 1 else "candidates were"
+    found.append(tag("p", f"{looks} {verb} confirmed on the test split."))
     return found

@@ -14,7 +14,7 @@ class LayerRow:
     """A layer, before and after.
 
     Attributes:
-        name: of its node in the original; in parentheses what stands for an operator type.
+        name: name of its node in the original; an operator type in parentheses where it has none.
         op_type: its operator in the original.
         runs_as: operators that run it in the winner.
         before_ns: its time in the original, None where it is not there.
@@ -30,25 +30,25 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """What rounding does to a layer of the winner; ratios of signal to noise in decibels.
+    """Rounding error of a layer of the winner; ratios of signal to noise in decibels.
 
     Attributes:
-        name: of its node.
+        name: name of its node.
         op_type: its operator.
-        alone_db: at its output with it alone in int8, None where there is no noise.
-        here_db: at its output with everything in int8.
-        harm: its part, 0 to 1, in the harm that layers do to the answer one by one.
-        cause: why it loses what it loses.
-        mend: what would mend it.
+        alone_db: ratio at its output with it alone in int8, None where there is no noise.
+        here_db: ratio at its output with everything in int8.
+        sensitivity: its share, 0 to 1, of the errors that layers make in the answer one by one.
+        cause: cause of the error.
+        fix: change that would reduce it.
     """
 
     name: str
     op_type: str
     alone_db: float | None
     here_db: float | None
-    harm: float
+    sensitivity: float
     cause: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class WidthRow:
 
 @dataclass(frozen=True)
 class IslandRow:
-    """Float operators in an int8 model: which, why, and what mends it."""
+    """Float operators in an int8 model: their names, the cause, and the fix."""
 
     nodes: tuple[str, ...]
     why: str
-    mend: str
+    fix: str
     time_share: float | None
 
 
 def layer_rows(evidence: Mapping[str, Any]) -> tuple[LayerRow, ...]:
-    """The layers, in the order of the original's graph."""
+    """Read the layers, in the order of the original's graph."""
     return tuple(
         LayerRow(
             str(r["name"]),
@@ -86,7 +86,7 @@ def layer_rows(evidence: Mapping[str, Any]) -> tuple[LayerRow, ...]:
 
 
 def error_rows(evidence: Mapping[str, Any]) -> tuple[ErrorRow, ...]:
-    """The layers by the harm that each does to the answer, the worst first."""
+    """Read the layers by the sensitivity of the answer to each, the worst first."""
     listed = (evidence.get("errors") or {}).get("layers") or ()
     total = sum(float(r["harm"]) for r in listed) or 1.0
     return tuple(
@@ -104,7 +104,7 @@ def error_rows(evidence: Mapping[str, Any]) -> tuple[ErrorRow, ...]:
 
 
 def width_rows(evidence: Mapping[str, Any]) -> tuple[WidthRow, ...]:
-    """The groups that lost channels."""
+    """Read the groups that lost channels."""
     return tuple(
         WidthRow(str(r["name"]), int(r["before"]), int(r["after"]), int(r.get("operators", 0)))
         for r in evidence.get("widths") or ()
@@ -112,7 +112,7 @@ def width_rows(evidence: Mapping[str, Any]) -> tuple[WidthRow, ...]:
 
 
 def island_rows(evidence: Mapping[str, Any]) -> tuple[IslandRow, ...]:
-    """What the doctor found in the winner that costs."""
+    """Read the doctor's findings that cost time in the winner."""
     return tuple(
         IslandRow(
             tuple(map(str, r["nodes"])), str(r["why"]), str(r["mend"]), number(r.get("time_share"))

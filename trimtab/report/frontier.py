@@ -14,7 +14,7 @@ _LAYERS = ("candidate", "original", "frontier", "chosen")
 
 
 def frontier_rows(view: View) -> list[dict[str, Any]]:
-    """A row for each candidate that has a speed-up and a quality, and one for the original."""
+    """Return a row for each candidate with a speed-up and a quality, and one for the original."""
     base_ms = None if view.original.p50_ns is None else view.original.p50_ns / 1e6
     one = base_ms or 1.0
     unit = "median latency in ms" if base_ms else "time as a share of the original's"
@@ -45,10 +45,10 @@ def frontier_rows(view: View) -> list[dict[str, Any]]:
                 "speedup": speed,
                 "frontier": row.frontier,
                 "kind": _kind(row, is_original=is_original),
-                "told": f"{row.name}: {time}, change {change:+.4f}, {size}",
+                "text": f"{row.name}: {time}, change {change:+.4f}, {size}",
             }
         )
-    # Drawn in this order: the answer lies on top.
+    # Drawn in this order, so that the answer is on top.
     return sorted(found, key=lambda point: _LAYERS.index(str(point["kind"])))
 
 
@@ -61,7 +61,7 @@ def _kind(row: Row, *, is_original: bool) -> str:
 
 
 def speedup_text(row: Row) -> str:
-    """`1.52x [1.48, 1.56]`, `=` before one that a twin was measured for, `~` before a predicted."""
+    """Return `1.52x [1.48, 1.56]`, after `=` where measured for a twin, `~` if predicted."""
     if row.speedup is None:
         return "-"
     if row.predicted:

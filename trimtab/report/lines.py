@@ -1,25 +1,18 @@
-"""What a command prints about models, passes and searches."""
+"""Lines that a command prints about models and passes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
-
-from ..search.ranking import drop, speedup
-from ..search.result import Outcome, Result
-
-if TYPE_CHECKING:
-    from trimtab.runtime_bench.measure.values import Measurement
-
-from trimtab.core.text import bytes_text, duration_text, table
+from trimtab.core.text import bytes_text
 
 
 def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
-    """What a pass did: sizes, its own report, what it left alone."""
+    """Return what a pass did: sizes, its own report, and what it declined."""
     lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path)}"]
     if not after.lineage:
         return lines
@@ -36,7 +29,7 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
 
 
 def export_lines(model: Model, path: Path) -> list[str]:
-    """What was exported, and how closely onnxruntime agrees with torch."""
+    """Return what was exported, and how closely onnxruntime agrees with torch."""
     inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
     lines = [f"{model.name} -> {path}: {_on_disk(path)}", f"in:  {inputs}", f"out: {outputs}"]
     notes = model.lineage[-1].notes
@@ -72,91 +65,14 @@ def _on_disk(path: Path) -> str:
 
 
 def quality_line(quality: Quality) -> str:
-    """A quality with its standard error."""
+    """Return a quality with its standard error."""
     error = quality.standard_error
     spread = "" if error is None else f" +- {error:.4f}"
     return f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
-    """The table of candidates, the chosen one and why."""
-    known = outcome.original.selection or outcome.original.test
-    metric = known.metric if known else "quality"
-    header = ["candidate", "size", metric, "drop", "p50", "p95", "speed-up", "verdict"]
-    rows = [_original_row(outcome)]
-    rows += [_row(r, outcome.original, chosen=r is outcome.chosen) for r in outcome.results]
-    lines = table(header, rows)
-    failed = [r for r in outcome.results if r.failure]
-    if failed:
-        lines += ["", "not made or not measured:"]
-        lines += [f"  {r.name}: {r.failure}" for r in failed]
-    known = outcome.original.selection
-    items = known.count if known else outcome.data.get("selection", {}).get("items", 0)
-    lines += ["", f"{metric} and drop are on the {items} items that chose."]
-    if any(r.measured_as for r in outcome.results):
-        lines.append("=: the same kernels on the same shapes as a line above, measured once.")
-    if any(r.predicted is not None for r in outcome.results):
-        lines.append("~: predicted by a cost model, not measured.")
-    name = outcome.chosen.name if outcome.chosen else "nothing"
-    lines.append(f"Chosen: {name}. {' '.join(outcome.why)}")
-    return [*lines, *_confirmed(outcome), *outcome.marks]
-
-
-def _confirmed(outcome: Outcome) -> list[str]:
-    """What the chosen one reached on evidence that nothing was chosen on."""
-    chosen, original = outcome.chosen, outcome.original
-    if chosen is None or chosen.test is None or original.test is None:
-        return []
-    lost, error = chosen.test.drop_from(original.test)
-    spread = "" if error is None else f" +- {error:.4f}"
-    looks = "" if outcome.looks == 1 else f", the candidate number {outcome.looks} to be looked at"
-    lines = [
-        f"On {chosen.test.count} test items that nothing was chosen on{looks}: "
-        f"{chosen.test.metric} {chosen.test.value:.4f}, drop {lost:+.4f}{spread}."
-    ]
-    if chosen.confirmation is not None:
-        c = chosen.confirmation
-        lines.append(f"Measured again in a fresh run: {c.ratio:.2f}x [{c.low:.2f}, {c.high:.2f}].")
-        lines += [
-            f"  on {name}: {d.ratio:.2f}x [{d.low:.2f}, {d.high:.2f}]"
-            for name, d in c.devices.items()
-        ]
-    return lines
-
-
-def _original_row(outcome: Outcome) -> list[str]:
-    original = outcome.original
-    measured = next((r.comparison for r in outcome.results if r.comparison), None)
-    p50, p95 = _percentiles(measured.base) if measured else ("-", "-")
-    known = original.selection or original.test
-    value = f"{known.value:.4f}" if known else "-"
-    return ["original", bytes_text(original.size_bytes), value, "", p50, p95, "", ""]
-
-
-def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
-    ratio = speedup(result)
-    p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
-    value = f"{result.selection.value:.4f}" if result.selection else "-"
-    lost = f"{drop(result, original):+.4f}" if result.selection else "-"
-    same_graph = "=" if result.measured_as else "~" if result.predicted is not None else ""
-    verdict = _verdict(result)
-    name = f"{result.name} *" if chosen else result.name
-    size = bytes_text(result.size_bytes) if result.size_bytes else "-"
-    return [name, size, value, lost, p50, p95, f"{same_graph}{ratio or '-'}", verdict]
-
-
-def _verdict(result: Result) -> str:
-    if result.failure:
-        return "failed"
-    if result.comparison:
-        return str(result.comparison.verdict)
-    if result.measured_as:
-        return "same graph"
-    if result.predicted is not None:
-        return "predicted"
-    return "loses too much" if result.dropped else "not measured"
-
-
-def _percentiles(measurement: Measurement) -> Sequence[str]:
-    known = [measurement.percentile_ns(q) for q in (0.5, 0.95)]
-    return ["-" if ns is None else duration_text(ns) for ns in known]  # too few runs: not told
+def drop_line(quality: Quality, base: Quality) -> str:
+    """Return the loss against a base with its paired standard error."""
+    drop, error = quality.drop_from(base)
+    spread = "" if error is None else f" +- {error:.4f} (paired)"
+    return f"drop {drop:+.4f}{spread}"

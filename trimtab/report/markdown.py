@@ -1,4 +1,4 @@
-"""The report as Markdown for a pull request: what was asked, candidates, how to make it again."""
+"""The report as Markdown for a pull request: constraints, candidates, and the recipe."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 
 from trimtab.core.text import bytes_text, known_duration
 
-from .asked import asked, drop_text, headline, quality_text
+from .constraints import constraint_lines, drop_text, headline, quality_text
 from .details import recipe_text
 from .frontier import speedup_text
-from .view import Row, View, whole
+from .view import Row, View, damage_reported
 
-#: Signs that mean something in Markdown or HTML.
+#: Signs that have a meaning in Markdown or HTML.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()+!|~$&])")
 #: Signs by which GitHub finds people and issues, even where they are escaped.
 _CALLS = re.compile(r"([@#])")
 
 
 def markdown(view: View, *, where: str = "result") -> str:
-    """The report.
+    """Draw the report as Markdown.
 
     Raises:
         DataError: the document is damaged.
     """
-    with whole(where):
+    with damage_reported(where):
         return "\n".join(_lines(view)) + "\n"
 
 
 def _lines(view: View) -> list[str]:
-    rulings = [[x.name, x.asked, x.reached, x.told] for x in asked(view)]
+    rows = [[x.name, x.limit, x.reached, x.verdict] for x in constraint_lines(view)]
     lines = [
         f"### {plain(view.model)}",
         "",
         f"**{plain(headline(view))}**",
         "",
-        *_table(["figure", "asked", "reached", "ruling"], rulings),
+        *_table(["figure", "required", "reached", "verdict"], rows),
         "",
         *(plain(text) for text in (*view.marks, *view.why)),
         "",
@@ -50,7 +50,7 @@ def _lines(view: View) -> list[str]:
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))
         lines += ["", "<details><summary>Recipe</summary>", "", f"{fence}yaml", recipe.rstrip()]
         lines += [fence, "", "</details>"]
-    return [*lines, "", _surroundings(view)]
+    return [*lines, "", _environment(view)]
 
 
 def _candidates(view: View) -> list[str]:
@@ -81,12 +81,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is: on one line, its signs escaped, nobody mentioned."""
+    """Escape text for Markdown: on one line, signs escaped, nobody mentioned."""
     quiet = _CALLS.sub("\\1\u200b", " ".join(text.split()))  # a space of no width
     return _SPECIAL.sub(r"\\\1", quiet)
 
 
-def _surroundings(view: View) -> str:
+def _environment(view: View) -> str:
     env = view.environment
     if not env:
         return "Nothing was measured."

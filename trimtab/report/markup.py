@@ -1,4 +1,4 @@
-"""HTML from values, escaped by construction: only what `tag` made is taken as markup."""
+"""HTML from values, escaped by construction: only the output of `tag` counts as markup."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
 
 
 class Html(str):
-    """Markup that is safe as it is; any other text is escaped where it is put in."""
+    """Markup that is safe as it is; any other text is escaped where it is inserted."""
 
     __slots__ = ()
 
 
 def safe(content: object) -> Html:
-    """Content as markup: what is no `Html` is text."""
+    """Return content as markup: anything that is not `Html` is escaped as text."""
     return content if isinstance(content, Html) else Html(escape(str(content)))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element. `class_` and `for_` lose their underscore, others become hyphens.
+    """Make an element. `class_` and `for_` lose their underscore, others become hyphens.
 
     Args:
-        name: of the element.
+        name: name of the element.
         children: markup or text; None is left out.
         attributes: True is a bare attribute; None and False are left out.
     """
@@ -43,12 +43,12 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def joined(parts: Iterable[object]) -> Html:
-    """Several parts one after the other."""
+    """Join several parts."""
     return Html("".join(safe(part) for part in parts))
 
 
 def section(name: str, title: str, *content: object) -> Html:
-    """A part of the page under a heading, which is its label too."""
+    """Make a part of the page under a heading, which is its label too."""
     heading = tag("h2", title, id=f"{name}-title")
     return tag("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
 
@@ -60,13 +60,13 @@ def table(
     caption: str,
     numeric: Container[int] = range(1, 99),
 ) -> Html:
-    """A table in a box that scrolls by itself where it is wider than the page.
+    """Make a table in a box that scrolls by itself where it is wider than the page.
 
     Args:
-        header: of the columns.
-        rows: their cells; the first is the row's name.
-        caption: what the table shows.
-        numeric: indices of the columns of numbers, which are set to the right.
+        header: titles of the columns.
+        rows: cells of each row; the first is the row's name.
+        caption: caption of the table.
+        numeric: indices of the columns of numbers, which are aligned to the right.
     """
     head = joined(
         tag("th", text, scope="col", class_="number" if i in numeric else None)
@@ -80,7 +80,7 @@ def table(
 
 
 def scrolling(content: Html, label: str) -> Html:
-    """A box that keyboards can reach and scroll."""
+    """Make a box that keyboards can reach and scroll."""
     return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
@@ -94,7 +94,7 @@ def _cells(row: Sequence[object], numeric: Container[int]) -> Html:
 
 
 def embedded_json(value: object) -> str:
-    """JSON that can stand inside of a script element: no `<`, no NaN, no line separators."""
+    """Return JSON for a script element: no `<`, no NaN, no line separators."""
     text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -102,7 +102,7 @@ def embedded_json(value: object) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same JSON value with null for what is infinite or no number."""
+    """Return the same JSON value with null for infinity and NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -50,7 +50,7 @@
     // `ast` reads expressions instead of compiling them, which the content policy forbids.
     views[name] = await vegaEmbed(place, themed(specs[name], name), {
       actions: false, ast: true, defaultStyle: false, renderer: "svg",
-      logLevel: 1, // a filter may leave a layer empty, which is no news
+      logLevel: 1, // a filter may leave a layer empty, which needs no log entry
       tooltip: { disableDefaultStyle: true },
     });
     place.dataset.drawn = dark.matches ? "dark" : "light";
@@ -83,7 +83,7 @@
     let count = 0;
     for (const row of rows) {
       const data = row.dataset;
-      // The original stays: everything is told against it.
+      // The original stays: everything is compared with it.
       const keep = row.classList.contains("original")
         || shown(data.name, "measured" in data, "frontier" in data);
       row.hidden = !keep;

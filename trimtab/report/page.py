@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs no network, with every chart's figures in a table as well."""
+"""`report.html`: one file that needs no network, with every chart's figures in a table too."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from trimtab.core.progress import Progress, Silent
 
 from . import charts
 from . import sections as parts_of
-from .asked import headline
 from .bundle import charting_script
+from .constraints import headline
 from .details import details
 from .evidence_view import error_rows, layer_rows, width_rows
 from .markup import Html, embedded_json, joined, section, tag
-from .view import View, load, whole
+from .view import View, damage_reported, load
 
 
 def page(view: View, *, where: str = "result") -> str:
-    """The whole page.
+    """Draw the whole page.
 
     Raises:
         MissingExtraError: the charting library is not installed.
         DataError: the document is damaged.
     """
     library = charting_script()
-    with whole(where):
+    with damage_reported(where):
         specs, body = _body(view)
     style, script = _asset("page.css"), _asset("page.js")
     head = joined(
@@ -56,9 +56,9 @@ def page(view: View, *, where: str = "result") -> str:
 
 
 def write_report(result: Path, progress: Progress | None = None) -> list[Path]:
-    """Write `report.html` beside a `result.json`; what was written.
+    """Write `report.html` beside a `result.json`; return the files that were written.
 
-    Where the charting library is missing, or the page cannot be drawn, that is said: a result is
+    A missing charting library, or a page that cannot be drawn, is reported as progress: a result is
     never lost for its report.
     """
     path = result.with_name("report.html")
@@ -71,7 +71,7 @@ def write_report(result: Path, progress: Progress | None = None) -> list[Path]:
 
 
 def _policy(scripts: list[str], style: str) -> Html:
-    """Nothing is loaded, and only these very scripts run, whatever a name may have smuggled in."""
+    """Allow nothing to be loaded and only these scripts to run, whatever a name may contain."""
     allowed = " ".join(_hash(s) for s in scripts)
     content = (
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; "
@@ -101,7 +101,7 @@ def _body(view: View) -> tuple[dict[str, Any], Html]:
     }
     specs = {name: spec for name, spec in made.items() if spec is not None}
     parts = [
-        section("asked", "Asked and reached", parts_of.asked_and_reached(view)),
+        section("constraints", "Constraints", parts_of.constraint_table(view)),
         section("candidates", "Candidates", *parts_of.candidates(view)),
         section("frontier", "Quality against latency", *parts_of.frontier(view)),
         section("latencies", "Latency", *parts_of.latencies(view)),

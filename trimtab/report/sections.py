@@ -7,48 +7,48 @@ from collections.abc import Sequence
 from trimtab.core.text import duration_text, known_duration
 
 from . import charts
-from .asked import asked
 from .candidates import candidate_table
+from .constraints import constraint_lines
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
 from .view import View
 
 
-def asked_and_reached(view: View) -> Html:
-    """A line for each constraint, and why this one was chosen."""
-    lines = asked(view)
-    rows = [[x.name, x.asked, x.reached, _ruling(x.told)] for x in lines]
-    told = [tag("p", text) for text in (*view.marks, *view.why)]
+def constraint_table(view: View) -> Html:
+    """Draw a line for each constraint, and the reasons for the choice."""
+    lines = constraint_lines(view)
+    rows = [[x.name, x.limit, x.reached, _verdict(x.verdict)] for x in lines]
+    notes = [tag("p", text) for text in (*view.marks, *view.why)]
     if view.confirmation is not None:
         value, low, high = view.confirmation
-        told.append(
+        notes.append(
             tag("p", f"Measured again in a fresh run: {value:.2f}x [{low:.2f}, {high:.2f}].")
         )
-    caption = "What was asked, and what the chosen model reaches"
-    header = ["figure", "asked", "reached", "ruling"]
-    return joined([table(header, rows, caption=caption, numeric=()), *told])
+    caption = "Constraints and the figures of the chosen model"
+    header = ["figure", "required", "reached", "verdict"]
+    return joined([table(header, rows, caption=caption, numeric=()), *notes])
 
 
-def _ruling(told: str) -> Html:
-    return tag("span", told, class_=f"ruling {told}" if told != "-" else "ruling")
+def _verdict(verdict: str) -> Html:
+    return tag("span", verdict, class_=f"verdict {verdict}" if verdict != "-" else "verdict")
 
 
 def candidates(view: View) -> list[Html]:
-    """The table with its filters and its signs."""
+    """Draw the table with its filters and its signs."""
     return [_filters(), candidate_table(view), _legend(view)]
 
 
 def _filters() -> Html:
-    """Shown by the page's script, since nothing filters without it."""
+    """Draw the filters, which the page's script shows, since nothing filters without it."""
     search = tag(
         "label",
         "Filter by name ",
         tag("input", type="search", id="filter", autocomplete="off", spellcheck="false"),
     )
     boxes = [
-        tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {told}")
-        for name, told in (("measured", "measured only"), ("frontier", "frontier only"))
+        tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {label}")
+        for name, label in (("measured", "measured only"), ("frontier", "frontier only"))
     ]
     count = tag("output", id="count", for_="filter only-measured only-frontier", aria_live="polite")
     return tag("form", search, *boxes, count, id="filters", hidden=True, role="search")
@@ -71,7 +71,7 @@ def _figure(name: str, label: str, caption: str, behind: object) -> Html:
 
 
 def frontier(view: View) -> list[Html]:
-    """What a candidate costs and what it gains."""
+    """Draw the cost and the gain of each candidate."""
     points = frontier_rows(view)
     if len(points) < 2:
         return [_none("Too little was measured for a chart.")]
@@ -92,14 +92,14 @@ def frontier(view: View) -> list[Html]:
 
 
 def latencies(view: View) -> list[Html]:
-    """All runs of the original and of the winner."""
+    """Draw all runs of the original and of the winner."""
     if not (view.base_ns and view.chosen_ns):
         return [_none("The chosen model's latency was not measured.")]
     label = "Latency of original and chosen model"
     rows = []
     for share in (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99):
-        told = [duration_text(_quantile(s, share)) for s in (view.base_ns, view.chosen_ns)]
-        rows.append([f"{share:.0%} of runs", *told])
+        times = [duration_text(_quantile(s, share)) for s in (view.base_ns, view.chosen_ns)]
+        rows.append([f"{share:.0%} of runs", *times])
     caption = (
         f"{len(view.base_ns)} runs of the original and {len(view.chosen_ns)} of the chosen model, "
         "interleaved at random in one run."
@@ -114,7 +114,7 @@ def _quantile(samples: tuple[float, ...], share: float) -> float:
 
 
 def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
-    """Where the time goes."""
+    """Draw the time of each layer."""
     timed = [r for r in layers if r.before_ns is not None or r.after_ns is not None]
     if not timed:
         return [_none(_missing(view, "times", "The layers were not profiled."))]
@@ -135,22 +135,29 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
 
 
 def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
-    """What rounding does to each layer."""
+    """Draw the rounding error of each layer."""
     if not rows:
         return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
     label = "Signal-to-noise ratio at each layer's output"
     lines = [
-        [r.name, r.op_type, _decibels(r.alone_db), _decibels(r.here_db), f"{r.harm:.1%}", r.cause]
+        [
+            r.name,
+            r.op_type,
+            _decibels(r.alone_db),
+            _decibels(r.here_db),
+            f"{r.sensitivity:.1%}",
+            r.cause,
+        ]
         for r in rows
     ]
     found = view.evidence["errors"]
     caption = (
         f"On {found.get('samples', '?')} held-out samples, against the float model. Bars: with "
         "everything in int8; ticks: with this layer alone in int8. 6 dB are one bit. The layer "
-        f"that harms the answer most comes first; the answer itself has "
+        f"that changes the answer most comes first; the answer itself has "
         f"{_decibels(found.get('answer_snr_db'))} dB."
     )
-    header = ["layer", "operator", "alone, dB", "all, dB", "of the harm", "cause"]
+    header = ["layer", "operator", "alone, dB", "all, dB", "of the error", "cause"]
     made = table(header, lines, caption=label, numeric=range(2, 5))
     notes = [tag("p", note, class_="note") for note in found.get("notes", ())]
     return [_figure("errors", label, caption, made), *notes]
@@ -161,7 +168,7 @@ def _decibels(ratio: float | None) -> str:
 
 
 def widths(groups: Sequence[WidthRow]) -> list[Html]:
-    """What pruning left."""
+    """Draw the channels that pruning left."""
     if not groups:
         return [_none("No channels were pruned.")]
     label = "Channels of each pruned group"
@@ -172,11 +179,11 @@ def widths(groups: Sequence[WidthRow]) -> list[Html]:
 
 
 def islands(view: View) -> Html:
-    """What stayed float, why, and what mends it."""
+    """List what stayed float, the cause, and the fix."""
     found = island_rows(view.evidence)
     if not found:
         return _none(_missing(view, "islands", "None."))
-    header = ["nodes", "why", "mend", "share of the time"]
+    header = ["nodes", "cause", "fix", "share of the time"]
     caption = "Float operators that cost time in the chosen model"
     return table(header, [_island(r) for r in found], caption=caption, numeric=range(3, 5))
 
@@ -184,7 +191,7 @@ def islands(view: View) -> Html:
 def _island(row: IslandRow) -> list[object]:
     share = "-" if row.time_share is None else f"{row.time_share:.1%}"
     shown = ", ".join(row.nodes[:6]) + (" ..." if len(row.nodes) > 6 else "")
-    return [shown, row.why, row.mend, share]
+    return [shown, row.why, row.fix, share]
 
 
 def _missing(view: View, part: str, otherwise: str) -> str:

@@ -1,6 +1,6 @@
-"""What a report shows, read from the document that `optimize` writes.
+"""The content of a report, read from the document that `optimize` writes.
 
-A document may come from anywhere: whatever does not fit is one message, and all texts in it are
+A document may come from anywhere: an invalid one gives a single message, and all texts in it are
 untrusted until `markup` has escaped them.
 """
 
@@ -15,35 +15,35 @@ from typing import Any
 
 from trimtab.core.errors import DataError
 
-from ..search.result import SCHEMA
-
 Json = Mapping[str, Any]
+#: Schema of the documents that are read; `optimize` writes the same.
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate, or the original, in figures; None where something is not known.
+    """Figures of a candidate, or of the original; None where something is not known.
 
     Attributes:
-        name: of the recipe.
-        size_bytes: of the file.
-        quality: on the test part, else on the selection part.
+        name: name of the recipe.
+        size_bytes: size of the file.
+        quality: quality on the test split, else on the selection split.
         quality_error: its standard error.
-        part: `test` or `selection`, the part that quality and drop are of.
-        drop: loss of the metric against the original, on the same part.
+        part: `test` or `selection`, the split that quality and drop are of.
+        drop: loss of the metric against the original, on the same split.
         drop_error: paired standard error of the drop.
         p50_ns: median latency.
         p95_ns: 95th percentile.
-        speedup: over the original, with `low` and `high`, its 95% interval.
+        speedup: speed-up over the original, with `low` and `high`, its 95% interval.
         low: lower end.
         high: upper end.
-        verdict: of the comparison, or why there is none.
-        same_as: the candidate whose measurement this is, as it runs the same kernels.
-        predicted: the speed-up is a cost model's.
-        chosen: whether this is the answer.
-        frontier: whether no other is better in both quality and the goal.
-        stage: of the search that made it.
-        note: why it failed or was left behind.
+        verdict: verdict of the comparison, or the reason why there is none.
+        same_as: name of the candidate whose measurement this is, as it runs the same kernels.
+        predicted: true where the speed-up is that of a cost model.
+        chosen: true for the answer.
+        frontier: true where no other is better in both quality and the goal.
+        stage: stage of the search that made it.
+        note: reason why it failed or was dropped.
     """
 
     name: str
@@ -73,19 +73,19 @@ class View:
 
     Attributes:
         model: name of the source.
-        metric: what quality is measured in.
+        metric: metric of quality.
         original: the float model.
         rows: the candidates, in the order of the search.
-        constraints: what was asked.
+        constraints: limits and goal of the search.
         why: reasons for the choice, in sentences.
-        marks: what a reader must know about the evidence.
-        data: which part of the data served what.
-        evidence: of the original and the winner: layers, widths, islands, lineage.
+        marks: caveats about the evidence.
+        data: source and number of items of each split.
+        evidence: layers, widths, islands and lineage of the original and the winner.
         base_ns: latencies of the original, interleaved with the winner's.
         chosen_ns: latencies of the winner.
-        recipe: of the winner.
+        recipe: recipe of the winner.
         confirmation: ratio, low and high of the fresh run in which the winner was measured again.
-        document: all of it, as it was read.
+        document: the whole document, as it was read.
     """
 
     model: str
@@ -105,12 +105,12 @@ class View:
 
     @property
     def chosen(self) -> Row | None:
-        """The answer, None where nothing held the constraints."""
+        """The answer, None where nothing satisfied the constraints."""
         return next((row for row in self.rows if row.chosen), None)
 
     @property
     def environment(self) -> Json:
-        """The machine and software that it was measured with; empty where nothing was."""
+        """Machine and software of the measurement; empty where nothing was measured."""
         known: Json = self.evidence.get("environment") or _environment(self.document)
         return known
 
@@ -119,7 +119,7 @@ def load(path: str | Path) -> View:
     """Read a `result.json`.
 
     Raises:
-        DataError: it cannot be read, is no result of `optimize`, or of another schema.
+        DataError: it cannot be read, is not a result of `optimize`, or has another schema.
     """
     from trimtab.runtime_bench.measure.values import load as load_document
 
@@ -127,14 +127,14 @@ def load(path: str | Path) -> View:
 
 
 def view(document: Json, *, where: str = "result") -> View:
-    """The view of a document.
+    """Read a document.
 
     Raises:
-        DataError: it is no result of `optimize`, or of another schema.
+        DataError: it is not a result of `optimize`, or has another schema.
     """
     if document.get("kind") != "optimize":
         raise DataError(
-            f"is no result of `trimtab optimize` but {document.get('kind')!r}",
+            f"is not a result of `trimtab optimize` but {document.get('kind')!r}",
             where=where,
             hint="Give the result.json in the folder that `optimize -o` wrote",
         )
@@ -144,13 +144,13 @@ def view(document: Json, *, where: str = "result") -> View:
             where=where,
             hint="Run `trimtab optimize` again, or use the trimtab that wrote it",
         )
-    with whole(where):
+    with damage_reported(where):
         return _view(document)
 
 
 @contextlib.contextmanager
-def whole(where: str) -> Iterator[None]:
-    """Turn what a document with missing or wrong parts leads to into one message."""
+def damage_reported(where: str) -> Iterator[None]:
+    """Turn the errors of a document with missing or wrong parts into one message."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -198,7 +198,7 @@ def _source(results: Sequence[Json]) -> object:
 
 
 def _final(results: Sequence[Json], measured: Mapping[str, Json], chosen: str | None) -> Json:
-    """The comparison that tells most of the winner: that of the fresh run where there is one."""
+    """Return the comparison with most evidence of the winner: the fresh run where there is one."""
     for result in results:
         if result["name"] == chosen:
             known: Json | None = result.get("confirmation")
@@ -216,7 +216,7 @@ def _confirmation(results: Sequence[Json], chosen: str | None) -> tuple[float, f
 
 
 def _quality(result: Json) -> tuple[str, Json | None]:
-    """The part that was evaluated, and its quality."""
+    """Return the split that was evaluated, and its quality."""
     for part in ("test", "selection"):
         if result.get(part):
             return part, result[part]
@@ -272,7 +272,7 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
 def _drop(
     name: str, part: str, quality: Json | None, document: Json, evidence: Json
 ) -> tuple[float | None, float | None]:
-    """The paired drop where the evidence has it, else the difference without an error."""
+    """Return the paired drop where the evidence has it, else the difference without an error."""
     paired = evidence.get("drops", {}).get(name, {}).get(part)
     if paired:
         return number(paired[0]), number(paired[1])
@@ -291,7 +291,7 @@ def _environment(document: Json) -> Json:
 
 
 def number(value: Any) -> float | None:
-    """A finite number of a document; None for what is none."""
+    """Return a finite number of a document; None for anything else."""
     if value is None or isinstance(value, bool):
         return None
     known = float(value)

@@ -1,1 +1,1 @@
-"""The search behind `optimize`: stages, evidence, cache, and the folder that it leaves."""
+"""Search behind `optimize`: stages, evidence, cache, and the folder that it writes."""

@@ -1,47 +1,54 @@
-"""Whether the original holds already what is asked: said as soon as it is known."""
+"""Report of whether the original satisfies the constraints already, as soon as that is known."""
 
 from __future__ import annotations
 
-from .memory import with_memory
-from .run import Search
+from collections.abc import Callable, Sequence
+
+from .log import Log
+from .result import Constraints, Result
+
+#: Measures the peak memory of the original in bytes; returns None where that failed.
+PeakBytes = Callable[[], float | None]
 
 
-def say_what_holds(search: Search) -> None:
-    """Say it once; nothing where nothing but quality is asked, or where it is not known yet."""
-    said = any(d["stage"] == "original" and "holds" in d["evidence"] for d in search.log.entries)
-    known = None if said else original_holds(search)
+def report_if_satisfied(
+    log: Log, constraints: Constraints, original: Result, results: Sequence[Result], peak: PeakBytes
+) -> None:
+    """Report it once; nothing where only quality is constrained, or where it is not known yet."""
+    reported = any(d["stage"] == "original" and "holds" in d["evidence"] for d in log.entries)
+    known = None if reported else satisfies(constraints, original, results, peak)
     if known is None:
         return
-    told = (
-        "The original holds what is asked already; looking for better."
+    message = (
+        "The original satisfies the constraints already; looking for a better model."
         if known
-        else "The original does not hold what is asked."
+        else "The original does not satisfy the constraints."
     )
-    search.log.note("original", told, search.results, holds=known)
+    log.note("original", message, results, holds=known)
 
 
-def original_holds(search: Search) -> bool | None:
-    """Whether the original holds the constraints; None where that is not known yet."""
-    asked, original = search.constraints, search.original
+def satisfies(
+    constraints: Constraints, original: Result, results: Sequence[Result], peak: PeakBytes
+) -> bool | None:
+    """Return whether the original satisfies the constraints; None where that is not known yet."""
     found: list[bool | None] = []
-    if asked.max_size is not None:
-        found.append(original.size_bytes <= asked.max_size)
-    if asked.min_speedup is not None:
-        found.append(asked.min_speedup <= 1)
-    if asked.max_latency_ns is not None:
-        latency_ns = _latency_ns(search)
-        found.append(None if latency_ns is None else latency_ns <= asked.max_latency_ns)
-    if asked.max_rss is not None and False not in found:
-        store, bench = search.maker.store, search.timer.bench
-        peak = with_memory(original, search.timer.feeds, search.ctx, store, bench).rss_bytes
-        found.append(None if peak is None else peak <= asked.max_rss)
+    if constraints.max_size is not None:
+        found.append(original.size_bytes <= constraints.max_size)
+    if constraints.min_speedup is not None:
+        found.append(constraints.min_speedup <= 1)
+    if constraints.max_latency_ns is not None:
+        latency_ns = _latency_ns(results, constraints.percentile)
+        found.append(None if latency_ns is None else latency_ns <= constraints.max_latency_ns)
+    if constraints.max_rss is not None and False not in found:
+        peak_bytes = peak()
+        found.append(None if peak_bytes is None else peak_bytes <= constraints.max_rss)
     if not found or False in found:
         return False if found else None
     return None if None in found else True
 
 
-def _latency_ns(search: Search) -> float | None:
-    """Of the original, from the runs beside the candidates."""
-    measured = [r.comparison for r in search.results if r.comparison is not None]
-    known = [c.base.percentile_ns(search.constraints.percentile / 100) for c in measured]
+def _latency_ns(results: Sequence[Result], percentile: float) -> float | None:
+    """Return the latency of the original, which is measured beside each candidate."""
+    measured = [r.comparison for r in results if r.comparison is not None]
+    known = [c.base.percentile_ns(percentile / 100) for c in measured]
     return next((ns for ns in known if ns is not None), None)

@@ -1,4 +1,4 @@
-"""`budgets.yaml` of a result: what it reached, with a margin, for `trimtab gate` to hold.
+"""`budgets.yaml` of a result: its figures, with a margin, for `trimtab gate` to check.
 
 Margins: a gate proves slower with certainty, so the proved speed-up less the gate's own resolution;
 twice the standard error of a drop, for other data of the same kind; a few per cent of sizes.
@@ -14,23 +14,23 @@ from typing import Any
 import yaml
 
 from trimtab.core.callables import is_callable_spec
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig
 
 from .ranking import drop
-from .result import Outcome, Result
+from .result import OutcomeData, Result
 
-#: Of a speed-up: the gate's resolution.
+#: Margin of a speed-up: the gate's resolution.
 SPEED_MARGIN = 0.05
 SIZE_MARGIN = 0.02
 MEMORY_MARGIN = 0.15
 SHARE_MARGIN = 0.02
-#: Standard errors of a drop.
+#: Standard errors that are added to a drop.
 ERRORS = 2.0
 
 
-def budgets_text(outcome: Outcome, folder: Path) -> str | None:
-    """The text of `budgets.yaml` in a folder; None where there is nothing to compare with."""
+def budgets_text(outcome: OutcomeData, folder: Path) -> str | None:
+    """Return the text of `budgets.yaml` in a folder; None where there is no baseline."""
     chosen = outcome.chosen
     if chosen is None or chosen.recipe is None or chosen.recipe.target is None:
         return None
@@ -54,12 +54,12 @@ def budgets_text(outcome: Outcome, folder: Path) -> str | None:
         gate["on"] = list(measured.devices)
     gate["budgets"] = _budgets(outcome, chosen, with_quality=quality is not None)
     head = (
-        "# Written by trimtab optimize: what was reached, with a margin. trimtab gate holds it.\n"
+        "# Written by trimtab optimize: what was reached, with a margin. trimtab gate checks it.\n"
     )
     return head + yaml.safe_dump(gate, sort_keys=False, width=100)
 
 
-def _budgets(outcome: Outcome, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
+def _budgets(outcome: OutcomeData, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     comparison = chosen.confirmation or chosen.comparison
     if comparison is not None and comparison.low > 1 + SPEED_MARGIN:
@@ -78,15 +78,14 @@ def _budgets(outcome: Outcome, chosen: Result, *, with_quality: bool) -> dict[st
     return found
 
 
-def _drop(outcome: Outcome, chosen: Result) -> float:
-    """The larger drop of both parts, with its error; what was asked for where that allows more."""
-    parts = [p for p in ("selection", "test") if getattr(chosen, p) is not None]
-    worst = max(max(0.0, drop(chosen, outcome.original, part)) for part in parts)
-    errors = [getattr(chosen, p).drop_from(getattr(outcome.original, p))[1] or 0.0 for p in parts]
+def _drop(outcome: OutcomeData, chosen: Result) -> float:
+    """Return the larger drop of both splits plus its error; what was allowed where that is more."""
+    splits = [p for p in ("selection", "test") if getattr(chosen, p) is not None]
+    worst = max(max(0.0, drop(chosen, outcome.original, split)) for split in splits)
+    errors = [getattr(chosen, p).drop_from(getattr(outcome.original, p))[1] or 0.0 for p in splits]
     upper = worst + ERRORS * max(errors)
-    asked = outcome.constraints.max_drop
-    told = min(upper, asked) if worst <= asked else upper
-    return _up(told, 4)
+    allowed = outcome.constraints.max_drop
+    return _up(min(upper, allowed) if worst <= allowed else upper, 4)
 
 
 def _int8_share(chosen: Result) -> float:
@@ -103,7 +102,7 @@ def _int8_share(chosen: Result) -> float:
 
 
 def _from(folder: Path, spec: str | None) -> str | None:
-    """A path as seen from a folder; None where it does not exist. `module:callable` stays."""
+    """Return a path relative to a folder, None where it does not exist; `module:callable` stays."""
     if spec is None or spec.startswith("memory:"):
         return None
     if Path(spec).exists():

@@ -1,4 +1,4 @@
-"""Recipes to models through the store, pass by pass: a beginning in common is made once."""
+"""Builder of candidates: recipes become models pass by pass; a common beginning is made once."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from trimtab.passes.base import Pass
 
 from .recipe import Recipe
 from .result import Result
-from .store import Store, key_of, source_of
+from .store import ResultStore, key_of, source_of
 
-FORMS = "apply-rewrites"
+REWRITES = "apply-rewrites"
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes candidates.
+class Builder:
+    """Builder of candidates.
 
     Attributes:
-        original: what every recipe starts from.
+        original: model that every recipe starts from.
         ctx: target, seed, clock.
-        store: of steps made.
-        machine: class of the machine that measures, for what passes ask the clock.
+        store: models of the steps made so far.
+        machine: class of the machine that measures, for passes that decide by time.
     """
 
     original: Model
     ctx: Context
-    store: Store
+    store: ResultStore
     machine: str = ""
 
-    def make(self, recipe: Recipe, stage: str = "") -> Result:
-        """The candidate of a recipe; with its `failure` where a pass refuses or breaks a promise.
+    def build(self, recipe: Recipe, stage: str = "") -> Result:
+        """Make the candidate of a recipe, with its `failure` where a pass refuses or fails.
 
-        A pass that decides by measured time is first settled, so that the recipe makes the same
+        A pass that decides by measured time is resolved first, so that the recipe makes the same
         bytes again on any machine.
         """
         recipe = replace(
@@ -55,7 +55,7 @@ class Maker:
             try:
                 resolved = self._resolved(step, model, ctx)
                 after = self._step(resolved, model, ctx)
-                if step.name() == FORMS and after.digest == model.digest:
+                if step.name() == REWRITES and after.digest == model.digest:
                     continue  # it found nothing to do: neither file nor recipe need name it
                 steps.append(resolved)
                 model = after
@@ -70,12 +70,12 @@ class Maker:
         return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
 
     def model(self, recipe: Recipe) -> Model:
-        """The model of a recipe, or of the beginning of one.
+        """Make the model of a recipe, or of the beginning of one.
 
         Raises:
             PassError: a pass refuses or breaks a promise.
         """
-        made = self.make(recipe)
+        made = self.build(recipe)
         if made.model is None:
             raise PassError(made.failure or "was not made", where=recipe.name)
         return made.model
@@ -115,7 +115,7 @@ class Maker:
 
 
 def _changed(step: Pass, resolved: Mapping[str, Any]) -> Pass:
-    """A pass with the fields that settling changed; data in memory stay as they are."""
+    """Return a pass with the fields that resolving changed; data in memory are kept."""
     before, known = step.to_json(), step.fields()
     names = [n for n in known if resolved.get(n) != before.get(n)]
     made = type(step).from_json({n: resolved[n] for n in names if n in resolved})

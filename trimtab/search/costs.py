@@ -1,6 +1,6 @@
-"""What a candidate costs without a clock: products, bytes moved, and a latency predicted from them.
+"""Costs of a candidate without a clock: products, bytes moved, and a latency predicted from them.
 
-The prediction orders candidates, and stands for a latency where the target is another machine. It
+The prediction ranks candidates, and replaces a latency where the target is another machine. It
 is a roofline without a roof (Williams et al. 2009): products at the rate of their kernels, plus
 bytes moved at the rate of the memory, the rates as ratios that hold for a class of machines.
 """
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.context import Context
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
-from trimtab.core.ort.running import products
-from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, running_graph
+from trimtab.core.ort.int8_share import products
+from trimtab.core.ort.session import Feeds, SessionConfig, available_providers, optimized_graph
 from trimtab.core.target import Target
 
 from .gpu_costs import counted_on_gpu
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of, key_of_feeds
 from .tensors import tensors_of
 
 #: Time of an int8 product, as a share of a float one's: with VNNI or dot products, without, on ARM,
@@ -33,12 +33,12 @@ PRODUCTS_PER_BYTE = {"cpu": 4.0, "gpu": 50.0}
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one run on one row.
+    """Costs of one run on one row.
 
     Attributes:
         float_macs: multiply-accumulates in float kernels.
-        int8_macs: in int8 kernels.
-        moved_bytes: read and written by all operators of the graph that runs.
+        int8_macs: multiply-accumulates in int8 kernels.
+        moved_bytes: bytes read and written by all operators of the graph that runs.
         half_macs: multiply-accumulates in float16 kernels.
     """
 
@@ -53,24 +53,24 @@ class Costs:
         return self.float_macs + self.int8_macs + self.half_macs
 
     def time(self, target: Target) -> float:
-        """Predicted time in units of a float product."""
+        """Predict the time of a run in units of a float product."""
         kind = target.isa if target.isa in {"arm64", "gpu"} else "vnni" if target.vnni else "plain"
         products = self.float_macs + INT8_TIME[kind] * self.int8_macs + HALF_TIME * self.half_macs
         per_byte = PRODUCTS_PER_BYTE["gpu" if kind == "gpu" else "cpu"]
         return products + per_byte * self.moved_bytes
 
 
-def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
-    """The costs of a model on these feeds: on a GPU of the graph as it is written.
+def costs(model: Model, feeds: Feeds, ctx: Context, store: ResultStore) -> Costs:
+    """Count the costs of a model on these feeds; on a GPU those of the graph as it is written.
 
     Raises:
-        RunError: onnxruntime refuses it.
+        RunError: onnxruntime refuses the model.
     """
     config = _here(ctx.target)
     key = key_of(
         "costs",
         model=model.digest,
-        inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
+        inputs=key_of_feeds(feeds),
         config=config.to_json(),
         gpu=ctx.target.provider if ctx.target.isa == "gpu" else None,
     )
@@ -83,9 +83,9 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: Store) -> Costs:
     return Costs(**store.value(key, lambda: asdict(fresh())))
 
 
-@collector_paused()
+@gc_paused()
 def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
-    """Products and bytes of one run of the graph that onnxruntime makes of a model.
+    """Count products and bytes of one run of the graph that onnxruntime makes of a model.
 
     The blocked layout of float convolutions is left out: it hides true channel counts.
 
@@ -93,7 +93,7 @@ def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
         RunError: onnxruntime refuses the model.
     """
     plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=running_graph(model, plain))
+    running = replace(model, ir=optimized_graph(model, plain))
     tensors = tensors_of(running, config, feeds)
     int8_macs, float_macs = products(running.ir, {n: t.shape for n, t in tensors.items()})
     moved = sum(
@@ -106,13 +106,13 @@ def counted(model: Model, config: SessionConfig, feeds: Feeds) -> Costs:
 
 
 def with_costs(result: Result, original: Costs, found: Costs, target: Target | None) -> Result:
-    """A result with its costs, and with its predicted speed-up where a target is given."""
+    """Return a result with its costs and, where a target is given, its predicted speed-up."""
     predicted = None if target is None else original.time(target) / found.time(target)
     return replace(result, macs=found.macs, moved_bytes=found.moved_bytes, predicted=predicted)
 
 
 def is_here(target: Target) -> bool:
-    """Whether this machine is of the target's kind, so that its latencies can be measured."""
+    """Return whether this machine is of the target's kind, so that latencies can be measured."""
     here = Target.detect()
     if target.name in {"detected", "auto"}:
         return True
@@ -123,7 +123,7 @@ def is_here(target: Target) -> bool:
 
 
 def _here(target: Target) -> SessionConfig:
-    config = SessionConfig.fusing(target)
+    config = SessionConfig.with_fusions_of(target)
     if config.provider in available_providers():
         return config
     return replace(config, provider="CPUExecutionProvider")

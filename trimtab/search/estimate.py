@@ -1,4 +1,4 @@
-"""`--dry-run`: what would be tried, and about how long it takes, before anything is made."""
+"""`--dry-run`: the candidates that would be tried, and about how long each takes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trimtab.core.target import usable_cpus
 
 from .confirm import SECONDS_EACH
 from .costs import is_here
-from .plan import SHARES, Plan
+from .plan import SHARES, SearchPlan
 from .recipe import Recipe
 from .splits import split_data
-from .time_budget import Effort
+from .time_budget import TimeBudget
 from .timing import SECONDS_PER_GRAPH
 
-#: Items that the speed of an evaluation is taken from.
+#: Items on which the speed of an evaluation is measured.
 SAMPLE = 64
 #: Time of a pass, in evaluations of as many items as it looks at; rough, from networks of the docs.
 PASS_ITEMS = {"simplify": 20, "quantize-static": 256 * 4, "prune-channels": 256 * 20}
@@ -30,14 +30,14 @@ RUNGS = 4
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the plan.
+class EstimateLine:
+    """One line of the estimate.
 
     Attributes:
-        stage: of the search.
-        name: of the candidate, or what is done.
-        seconds: estimate.
-        always: whether it is tried in any case, not only where an earlier one leads to it.
+        stage: stage of the search.
+        name: name of the candidate, or of the work.
+        seconds: estimated time.
+        always: true where it is tried in any case, not only where an earlier one leads to it.
     """
 
     stage: str
@@ -46,31 +46,31 @@ class Line:
     always: bool = True
 
 
-def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
+def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
     model: Model,
     data: Dataset,
     evaluation: Dataset | None,
     metric: str | None,
     passes: Sequence[str] | None,
     ctx: Context,
-    effort: Effort,
-) -> list[Line]:
-    """The plan as lines, with seconds by a short evaluation of the original on this machine."""
-    parts = split_data(data, evaluation, seed=ctx.seed)
-    plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=is_here(ctx.target))
-    chosen = find_metric(metric, parts.selection)
-    few = parts.selection.take(SAMPLE)
+    budget: TimeBudget,
+) -> list[EstimateLine]:
+    """List the candidates with seconds, from a short evaluation of the original on this machine."""
+    splits = split_data(data, evaluation, seed=ctx.seed)
+    plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=is_here(ctx.target))
+    chosen = find_metric(metric, splits.selection)
+    few = splits.selection.take(SAMPLE)
     config = SessionConfig(threads=usable_cpus())
     start = time.monotonic()
     evaluate(model, few, chosen, reference=model, config=config)
     item = (time.monotonic() - start) / max(1, len(few))
-    full = item * len(parts.selection)
+    full = item * len(splits.selection)
 
-    def line(stage: str, recipe: Recipe, *, always: bool = True) -> Line:
+    def line(stage: str, recipe: Recipe, *, always: bool = True) -> EstimateLine:
         spent = sum(item * PASS_ITEMS.get(p.name(), 20) for p in recipe.passes)
-        return Line(stage, recipe.name, spent + full, always)
+        return EstimateLine(stage, recipe.name, spent + full, always)
 
-    lines = [Line("original", "evaluated on selection and test", 2 * full)]
+    lines = [EstimateLine("original", "evaluated on selection and test", 2 * full)]
     firsts = plan.first()
     lines += [line("first", r) for r in firsts]
     others = [*plan.others(), *plan.own_recipes()]
@@ -79,24 +79,24 @@ def estimate(  # noqa: PLR0917 - what `optimize` is given, in its order
     if plan.allows("prune-channels"):
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
-    if effort.train_seconds and plan.allows("finetune"):
+    if budget.train_seconds and plan.allows("finetune"):
         lines.append(
-            Line("train", "find the strength of pruning, then train", effort.train_seconds)
+            EstimateLine("train", "find the strength of pruning, then train", budget.train_seconds)
         )
     graphs = sum(entry.always for entry in lines)
     lines.append(
-        Line("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
+        EstimateLine("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
     )
-    return [*lines, Line("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
+    return [*lines, EstimateLine("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
 
 
-def estimate_lines(lines: Sequence[Line]) -> list[str]:
-    """For people."""
-    told = [
+def estimate_lines(lines: Sequence[EstimateLine]) -> list[str]:
+    """Return the estimate as text."""
+    rows = [
         f"{entry.stage:9} {entry.name:45} {entry.seconds:7.0f} s"
         f"{'' if entry.always else '   only where an earlier one leads to it'}"
         for entry in lines
     ]
     least = sum(entry.seconds for entry in lines if entry.always)
     most = sum(entry.seconds for entry in lines)
-    return [*told, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]
+    return [*rows, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]

@@ -1,7 +1,7 @@
-"""What a search leaves as evidence of its winner, for the report: gathered once, kept as JSON.
+"""Evidence of a search's winner for the report, collected once and kept as JSON.
 
-Layers before and after, quantization error, pruned widths, float islands, lineage, surroundings.
-A part that cannot be gathered is told as missing with its reason; it never costs the result.
+Layers before and after, quantization error, pruned widths, float islands, lineage, environment. A
+part that cannot be collected is listed as missing with its reason; it never costs the result.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.machine.environment import Environment
 
 T = TypeVar("T")
-#: How a recipe becomes a model: with a cache of steps, a beginning costs nothing.
+#: Makes the model of a recipe: with a cache of steps, a beginning costs nothing.
 Make = Callable[[Recipe], Model]
-#: Passes that take minutes, which are not run again for the report alone.
+#: Passes that take minutes, and are not run again for the report alone.
 TRAINS = frozenset({"finetune", "recover"})
-#: Held-out samples on which rounding is judged.
+#: Held-out samples on which rounding errors are measured.
 SAMPLES = 4
 #: Findings of the doctor that are kept.
 FINDINGS = 50
@@ -35,12 +35,12 @@ FINDINGS = 50
 
 @dataclass
 class _Missing:
-    """Parts that could not be gathered, each with its reason."""
+    """Parts of the evidence that could not be collected, each with its reason."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, part: str, gather: Callable[[], T]) -> T | None:
-        """What `gather` returns; None where it failed."""
+        """Return what `gather` returns; None where it failed."""
         try:
             return gather()
         except Exception as error:  # noqa: BLE001 - a report must not cost hours of search
@@ -48,7 +48,7 @@ class _Missing:
             return None
 
 
-def gather(
+def gather_evidence(
     original: Result,
     results: Iterable[Result],
     chosen: Result | None,
@@ -59,17 +59,17 @@ def gather(
     make: Make | None = None,
     environment: Environment | None = None,
 ) -> dict[str, Any]:
-    """The evidence as JSON values.
+    """Collect the evidence as JSON values.
 
     Args:
-        original: with its model.
+        original: the float model as a result.
         results: every candidate.
-        chosen: the winner, None where nothing held.
+        chosen: the winner, None where there is none.
         held_out: samples that nothing was calibrated on.
-        feeds: what is profiled: one row.
+        feeds: one row, on which the models are profiled.
         ctx: target and progress.
-        make: how the float beginning of the winner's recipe is made again.
-        environment: of the machine that measured; this one where None.
+        make: makes the float beginning of the winner's recipe again.
+        environment: environment of the machine that measured; this one where None.
     """
     from trimtab.runtime_bench.machine.environment import Environment as Here
 
@@ -81,13 +81,13 @@ def gather(
     }
     if original.model is not None and chosen is not None and chosen.model is not None:
         ctx.progress.say(f"looking into {chosen.name} for the report")
-        pair = _Pair(original.model, chosen, chosen.model, held_out, feeds, ctx, make)
-        found |= pair.gather(missing)
+        winner = _WinnerEvidence(original.model, chosen, chosen.model, held_out, feeds, ctx, make)
+        found |= winner.gather(missing)
     return {**found, "missing": missing.reasons}
 
 
 def _drops(original: Result, results: Iterable[Result]) -> dict[str, Any]:
-    """Loss against the original with its paired standard error, by candidate and part."""
+    """Return the loss against the original with its paired standard error, by candidate."""
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         for part in ("selection", "test"):
@@ -98,8 +98,8 @@ def _drops(original: Result, results: Iterable[Result]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """The original and the winner."""
+class _WinnerEvidence:
+    """Evidence of the winner beside the original."""
 
     original: Model
     chosen: Result
@@ -110,7 +110,7 @@ class _Pair:
     make: Make | None
 
     def gather(self, missing: _Missing) -> dict[str, Any]:
-        """Everything that is told of the winner."""
+        """Collect all parts of the evidence."""
         from .layer_times import layers
 
         before = missing.attempt("times", lambda: self._diagnosis(self.original))
@@ -147,7 +147,7 @@ class _Pair:
         return comparison.base.percentile_ns(0.5), comparison.candidate.percentile_ns(0.5)
 
     def _errors(self) -> dict[str, Any] | None:
-        """What rounding does to each layer; None for a float model."""
+        """Measure the rounding error of each layer; None for a float model."""
         from trimtab.passes.diagnosis.accuracy import diagnose_accuracy, is_quantized
 
         if not is_quantized(self.model):
@@ -158,7 +158,7 @@ class _Pair:
         return found.to_json()
 
     def _twin(self) -> Model:
-        """The float model that the winner was quantized from; the original where it is not had."""
+        """Make the float model that the winner was quantized from; else return the original."""
         recipe = self.chosen.recipe
         names = [p.name() for p in recipe.passes] if recipe is not None else []
         at = next((i for i, name in enumerate(names) if name.startswith("quantize")), None)
@@ -169,7 +169,7 @@ class _Pair:
 
 
 def widths(lineage: Iterable[Step]) -> list[dict[str, Any]]:
-    """Channels of each pruned group before the first and after the last pruning."""
+    """Return the channels of each pruned group before the first and after the last pruning."""
     found: dict[str, dict[str, Any]] = {}
     for step in lineage:
         for group in step.notes.get("groups", ()):
@@ -185,7 +185,7 @@ def widths(lineage: Iterable[Step]) -> list[dict[str, Any]]:
 
 
 def _islands(after: Diagnosis | None) -> list[dict[str, Any]]:
-    """What costs in an int8 model."""
+    """Return the findings that cost time in an int8 model."""
     if after is None or not after.facts.is_quantized:
         return []
     costs = [f.to_json() for f in after.findings if f.severity == "costs"]

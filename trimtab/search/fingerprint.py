@@ -1,4 +1,4 @@
-"""Which models run the same kernels on the same shapes: equal graphs with other weights.
+"""Fingerprint of a model's structure: equal where the same kernels run on the same shapes.
 
 Dense kernels take the same time whatever the values, so of equal structures one is measured. Five
 ways to choose ranges make five int8 files and one structure.
@@ -18,7 +18,7 @@ SHAPE_ELEMENTS = 64
 
 
 def structure(model: Model) -> str:
-    """SHA-256 over operators, attributes, wiring, and types and shapes of weights."""
+    """Hash operators, attributes, wiring, and types and shapes of weights by SHA-256."""
     graph = model.graph
     numbers: dict[str, int] = {}
     values = [*graph.inputs, *graph.initializers.values()]

@@ -1,4 +1,4 @@
-"""The folder that a search leaves: model, recipe, evidence, budgets for CI, and the frontier."""
+"""The folder that a search writes: model, recipe, evidence, budgets for CI, and the frontier."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from trimtab.core.files import atomic_folder, write_text, writing
 
 from .budgets import budgets_text
-from .result import Outcome, Result
+from .result import OutcomeData, Result
 
 FRONTIER = "frontier"
-#: The original, where it was no file: a module, or a model in memory.
+#: File of an original that is not a file: a module, or a model in memory.
 ORIGINAL = "float.onnx"
 
 
@@ -31,11 +31,11 @@ def check_output(folder: str | Path) -> None:
         pass
 
 
-def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
+def save_outcome(outcome: OutcomeData, folder: str | Path) -> list[Path]:
     """Write `model.onnx`, `recipe.yaml`, `budgets.yaml`, `frontier/` and `result.json`.
 
-    Each file appears whole or not at all; `result.json` comes last, so that where it stands all
-    that it speaks of stands too. Budgets are left out where neither the original nor the data can
+    Each file appears whole or not at all; `result.json` comes last, so that where it exists all
+    files that it names exist too. Budgets are left out where neither the original nor the data can
     be found again.
 
     Raises:
@@ -58,8 +58,8 @@ def save_outcome(outcome: Outcome, folder: str | Path) -> list[Path]:
     return [*written, path]
 
 
-def _with_original(outcome: Outcome, folder: Path) -> tuple[Outcome, list[Path]]:
-    """The outcome with recipes that name a file: an original that is none is saved beside."""
+def _with_original(outcome: OutcomeData, folder: Path) -> tuple[OutcomeData, list[Path]]:
+    """Save an original that is not a file, and return the outcome with recipes that name it."""
     model = outcome.original.model
     if model is None or outcome.chosen is None or Path(model.name).is_file():
         return outcome, []
@@ -76,12 +76,12 @@ def _with_original(outcome: Outcome, folder: Path) -> tuple[Outcome, list[Path]]
 
 
 def file_name(name: str) -> str:
-    """A candidate's name as that of a file: `pruned to 70%, int8` is `pruned-to-70-int8`."""
+    """Return a candidate's name as a file name: `pruned to 70%, int8` is `pruned-to-70-int8`."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "candidate"
 
 
-def _save_frontier(outcome: Outcome, folder: Path) -> list[Path]:
-    """The Pareto-optimal models beside the chosen one; those of an earlier search go."""
+def _save_frontier(outcome: OutcomeData, folder: Path) -> list[Path]:
+    """Save the Pareto-optimal models beside the chosen one; remove those of an earlier search."""
     others = [r for r in outcome.frontier if r is not outcome.chosen and r.recipe is not None]
     with writing(folder):
         shutil.rmtree(folder / FRONTIER, ignore_errors=True)

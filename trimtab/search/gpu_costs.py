@@ -1,8 +1,8 @@
 """Products and bytes of one run on a GPU, from the graph as it is written.
 
-No machine with the GPU need be there, so its provider's own graph is not known. What is: CUDA's
-provider has no int8 kernels, so that Q and DQ run as they stand around float products; TensorRT
-takes a product whose inputs all come from DequantizeLinear for an int8 one and absorbs Q and DQ.
+No machine with the GPU is needed, so its provider's own graph is not known. It is known that CUDA's
+provider has no int8 kernels, so that Q and DQ run as they are around float products; TensorRT
+runs a product whose inputs all come from DequantizeLinear in int8 and absorbs Q and DQ.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
-from trimtab.core.ort.running import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
+from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, between_qdq, macs_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .tensors import Tensor, tensors_of
 
-#: What both providers fuse behind a product.
+#: Activations that both providers fuse behind a product.
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
-#: What gives a tensor another shape, and moves nothing.
+#: Operators that give a tensor another shape, and move no bytes.
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-@collector_paused()
+@gc_paused()
 def counted_on_gpu(
     model: Model, config: SessionConfig, feeds: Feeds, *, fused: bool
 ) -> tuple[int, int, int, int]:
-    """(float, int8, bytes, float16): multiply-accumulates, and bytes read and written.
+    """Count multiply-accumulates and bytes: (float, int8, bytes read and written, float16).
 
     Args:
-        model: as it is written.
-        config: of a session on this machine, which tells the shapes.
+        model: the graph as it is written.
+        config: configuration of a session on this machine, which finds the shapes.
         feeds: inputs of one run.
-        fused: whether the provider runs Q/DQ around a product as an int8 product.
+        fused: true where the provider runs Q/DQ around a product as an int8 product.
 
     Raises:
         RunError: onnxruntime refuses the model.
@@ -56,7 +56,7 @@ def counted_on_gpu(
 
 
 def _inside_kernels(graph: ir.Graph) -> set[ir.Value]:
-    """What a product hands to the sum and the activation that run in its own kernel."""
+    """Return the values between a product and the sum and activation fused into its kernel."""
     inside: set[ir.Value] = set()
     for node in graph:
         value = node.outputs[0]
@@ -79,11 +79,11 @@ def _kind(node: ir.Node, tensors: Mapping[str, Tensor], *, fused: bool) -> str:
 
 
 def _bytes(value: ir.Value, tensors: Mapping[str, Tensor], *, fused: bool) -> int:
-    """Of a tensor as the kernels see it: where Q/DQ are absorbed, its int8 form."""
+    """Return the size of a tensor as the kernels see it: int8 where Q/DQ are absorbed."""
     if fused:
-        maker, users = value.producer(), [use.node for use in value.uses()]
-        if maker is not None and maker.op_type == _DEQUANTIZE and maker.inputs[0] is not None:
-            value = maker.inputs[0]
+        origin, users = value.producer(), [use.node for use in value.uses()]
+        if origin is not None and origin.op_type == _DEQUANTIZE and origin.inputs[0] is not None:
+            value = origin.inputs[0]
         elif users and all(user.op_type == _QUANTIZE for user in users):
             value = users[0].outputs[0]
     tensor = tensors.get(value.name or "")

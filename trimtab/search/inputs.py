@@ -1,4 +1,4 @@
-"""What a user hands to `optimize` as models and data."""
+"""Models and data as users pass them to `optimize`."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
 from ..open_model import export_on, open_model
-from .splits import Parts
+from .splits import Splits
 
 LABELS = "labels"
 
 
-def open_data(given: Any) -> Any:
-    """A dataset, or all parts, of what a user gives; None stays None.
+def open_data(source: Any) -> Any:
+    """Open what a user passes as data: a dataset, or all splits; None stays None.
 
     Raises:
         DataError: it cannot be used.
-        OptionError: it is nothing of the kind.
+        OptionError: its type is not supported.
     """
-    if given is None or isinstance(given, Dataset | Parts):
-        return given
-    if isinstance(given, str | Path):
-        return Dataset.open(given)
-    if isinstance(given, Mapping):
-        arrays = {name: np.asarray(array) for name, array in given.items()}
+    if source is None or isinstance(source, Dataset | Splits):
+        return source
+    if isinstance(source, str | Path):
+        return Dataset.open(source)
+    if isinstance(source, Mapping):
+        arrays = {name: np.asarray(array) for name, array in source.items()}
         labels = arrays.pop(LABELS, None)
         return Dataset.of_arrays(arrays, labels)
     raise OptionError(
-        f"data of type {type(given).__name__} cannot be used",
+        f"data of type {type(source).__name__} cannot be used",
         hint="Give a Dataset, a path, or arrays by input name",
     )
 
 
-def open_given(given: Any, data: Dataset | Parts) -> Model:
-    """A model of what a user gives; a module is exported on the first rows of the data.
+def open_input_model(source: Any, data: Dataset | Splits) -> Model:
+    """Open what a user passes as a model; a module is exported on the first rows of the data.
 
     Raises:
         ModelError, ExportError: it cannot be used.
-        OptionError: it is nothing of the kind.
+        OptionError: its type is not supported.
     """
-    if isinstance(given, Model):
-        return given
-    if isinstance(given, str | Path):
-        return open_model(given, example=lambda: first_feeds(data))
-    if hasattr(given, "state_dict") and callable(given):
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, str | Path):
+        return open_model(source, example=lambda: first_feeds(data))
+    if hasattr(source, "state_dict") and callable(source):
         from trimtab.exporter import export
 
-        name = type(given).__name__
-        if callable(getattr(given, "example_inputs", None)):
-            return export(given, name=name)
-        return export_on(given, first_feeds(data), name=name)
+        name = type(source).__name__
+        if callable(getattr(source, "example_inputs", None)):
+            return export(source, name=name)
+        return export_on(source, first_feeds(data), name=name)
     raise OptionError(
-        f"a model of type {type(given).__name__} cannot be used",
+        f"a model of type {type(source).__name__} cannot be used",
         hint="Give a Model, an .onnx file, module:callable, or a torch.nn.Module",
     )
 
 
-def first_feeds(data: Dataset | Parts) -> Mapping[str, Any]:
-    """The first rows of the data, by input name."""
-    dataset = data.calibration if isinstance(data, Parts) else data
+def first_feeds(data: Dataset | Splits) -> Mapping[str, Any]:
+    """Return the first rows of the data, by input name."""
+    dataset = data.calibration if isinstance(data, Splits) else data
     return next(iter(dataset.take(2).sized(2))).feeds

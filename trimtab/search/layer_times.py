@@ -1,4 +1,4 @@
-"""Where the time goes, layer by layer, in the original and in what became of it."""
+"""Time of each layer in the original and in the model made from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trimtab.runtime_bench.doctor.profile import NodeTime
 
 
 @dataclass
-class Layer:
-    """A layer in both models.
+class LayerTime:
+    """Times of a layer in both models.
 
     Attributes:
-        name: of its node in the original; in parentheses the operator where there is none.
+        name: name of its node in the original; in parentheses the operator where there is none.
         op_type: its operator in the original.
         runs_as: operators that run it in the other model.
         before_ns: its time in the original, None where it is not there.
@@ -31,7 +31,7 @@ class Layer:
     after_ns: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return {**self.__dict__, "runs_as": ", ".join(sorted(self.runs_as))}
 
 
@@ -41,49 +41,49 @@ def layers(
     *,
     original: ir.Graph,
     measured_ns: tuple[float | None, float | None] = (None, None),
-) -> list[Layer]:
-    """The layers in the order of the original's graph, then what stands for no layer of it.
+) -> list[LayerTime]:
+    """Return the layers in the order of the original's graph, then operators that belong to none.
 
     Args:
-        before: of the original, profiled; None where it was not.
-        after: of the other model.
+        before: facts of the original, profiled; None where it was not.
+        after: facts of the other model.
         original: the original's graph.
         measured_ns: median latencies of both, to which the profile's shares are scaled, since a
             profiler slows every node.
     """
-    found = Layers(original)
+    found = LayerTimes(original)
     for timed, layer, ns in found.timed(before, measured_ns[0]):
         layer.before_ns = (layer.before_ns or 0.0) + ns
         layer.op_type = layer.op_type or timed.op_type
     for timed, layer, ns in found.timed(after, measured_ns[1]):
         layer.after_ns = (layer.after_ns or 0.0) + ns
         layer.runs_as.add(timed.op_type)
-    return found.told()
+    return found.known()
 
 
-class Layers:
-    """Layers by name; a node without a name goes by that of what it makes."""
+class LayerTimes:
+    """Layer times by name; a node without a name is known by the name of its output."""
 
     def __init__(self, original: ir.Graph) -> None:
-        self.found: dict[str, Layer] = {}
-        self.by_name: dict[str, Layer] = {}
+        self.found: dict[str, LayerTime] = {}
+        self.by_name: dict[str, LayerTime] = {}
         for node in original:
             output = node.outputs[0].name or ""
-            layer = Layer(node.name or output, node.op_type)
+            layer = LayerTime(node.name or output, node.op_type)
             self.found[layer.name] = self.by_name[layer.name] = layer
             self.by_name.setdefault(output, layer)
 
-    def at(self, *names: str | None, otherwise: str) -> Layer:
-        """The original's layer that has one of these names, else one of its own."""
+    def at(self, *names: str | None, otherwise: str) -> LayerTime:
+        """Return the original's layer that has one of these names, else one for `otherwise`."""
         for name in names:
             if name in self.by_name:
                 return self.by_name[name]
-        return self.found.setdefault(otherwise, Layer(otherwise))
+        return self.found.setdefault(otherwise, LayerTime(otherwise))
 
     def timed(
         self, facts: GraphFacts | None, median_ns: float | None
-    ) -> Iterator[tuple[NodeTime, Layer, float]]:
-        """The profiled nodes of a model, the layer of each, and its share of the median."""
+    ) -> Iterator[tuple[NodeTime, LayerTime, float]]:
+        """Yield the profiled nodes of a model, the layer of each, and its share of the median."""
         if facts is None or facts.times is None:
             return
         total = facts.times.total_ns
@@ -97,14 +97,14 @@ class Layers:
                 names = [origin.name or "", *(v.name or "" for v in origin.outputs)]
             yield timed, self.at(*names, otherwise=f"({timed.op_type})"), scale * timed.ns
 
-    def told(self) -> list[Layer]:
-        """Those of which anything is known."""
+    def known(self) -> list[LayerTime]:
+        """Return the layers with a time."""
         known = self.found.values()
         return [x for x in known if x.before_ns or x.after_ns]
 
 
 def _folded_into(origin: ir.Node | None, timed: NodeTime) -> ir.Node | None:
-    """The layer that a BatchNormalization was folded into, where that is what ran."""
+    """Return the layer that a BatchNormalization was folded into, where that is what ran."""
     if origin is None or origin.op_type != "BatchNormalization" or timed.op_type == origin.op_type:
         return origin
     value = origin.inputs[0]

@@ -1,4 +1,4 @@
-"""What a search decided, on which evidence, as values for `result.json` and lines for people."""
+"""Log of a search: each decision with its evidence, for `result.json` and as lines for people."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Log:
     """Decisions in order.
 
     Attributes:
-        progress: where each is told as a line.
-        watch: who is told as well.
-        start: of the search, by the monotonic clock.
-        entries: `at_s`, `stage`, `what`, `evidence`.
+        progress: progress that prints each as a line.
+        watch: callback that gets each instead.
+        start: start of the search, by the monotonic clock.
+        entries: dictionaries of `at_s`, `stage`, `what` and `evidence`.
     """
 
     progress: Progress
@@ -33,7 +33,7 @@ class Log:
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, stage: str, what: str, results: Sequence[Result] = (), **evidence: Any) -> None:
-        """Note a decision."""
+        """Log a decision."""
         entry = {
             "at_s": round(self.seconds, 1),
             "stage": stage,
@@ -48,12 +48,12 @@ class Log:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self.start
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it: what is not known yet is None, neither NaN nor infinite."""
+    """Return a value as JSON knows it: None instead of NaN or infinity."""
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,21 +11,23 @@ from trimtab.runtime_bench.bench.bench import Bench, Timing
 from trimtab.runtime_bench.multi_device import machine_class
 
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of, key_of_feeds
 
-#: Fresh processes, of which the largest peak counts.
+#: Fresh processes that are run; the largest peak counts.
 PROCESSES = 3
 
 
-def with_memory(result: Result, feeds: Feeds, ctx: Context, store: Store, bench: Bench) -> Result:
-    """The result with the largest peak of three processes, or with the failure to run them."""
+def with_memory(
+    result: Result, feeds: Feeds, ctx: Context, store: ResultStore, bench: Bench
+) -> Result:
+    """Return the result with the largest peak of three processes, or with their failure."""
     if result.model is None:
         return result
     model, config = result.model, SessionConfig.of(ctx.target)
     key = key_of(
         "memory",
         model=model.digest,
-        inputs={n: [list(a.shape), str(a.dtype)] for n, a in feeds.items()},
+        inputs=key_of_feeds(feeds),
         config=config.to_json(),
         machine=machine_class(bench),
     )

@@ -1,4 +1,4 @@
-"""An outcome in mlflow, where that is installed: figures, constraints, and the result's folder."""
+"""Export of an outcome to mlflow, where that is installed: figures, constraints, and files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from trimtab.core.errors import MissingExtraError
 
 from .ranking import drop
-from .result import Outcome
+from .result import OutcomeData
 
 
 def need_mlflow() -> Any:
-    """The package.
+    """Import mlflow.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: mlflow is not installed.
     """
     try:
         import mlflow
@@ -27,12 +27,12 @@ def need_mlflow() -> Any:
     return mlflow
 
 
-def log_outcome(outcome: Outcome, folder: str | Path) -> None:
-    """Log to the active run, or to one of its own, where the environment says.
+def log_outcome(outcome: OutcomeData, folder: str | Path) -> None:
+    """Log to the active run, or to a new one where there is none.
 
     Args:
-        outcome: parameters are what was asked, metrics what was reached.
-        folder: that `save_outcome` wrote; its files become artifacts.
+        outcome: its constraints become parameters, its figures metrics.
+        folder: folder that `save_outcome` wrote; its files become artifacts.
     """
     mlflow = need_mlflow()
     active = mlflow.active_run()
@@ -43,7 +43,7 @@ def log_outcome(outcome: Outcome, folder: str | Path) -> None:
         _log(mlflow, outcome, Path(folder))
 
 
-def _log(mlflow: Any, outcome: Outcome, folder: Path) -> None:
+def _log(mlflow: Any, outcome: OutcomeData, folder: Path) -> None:
     mlflow.log_params({k: str(v) for k, v in outcome.constraints.to_json().items()})
     mlflow.log_metrics({k: float(v) for k, v in outcome.effort.items()})
     chosen = outcome.chosen

@@ -1,7 +1,8 @@
 """`optimize`: from constraints to the best model, with the evidence.
 
-Candidates, evidence and cache live in `searching`, the rules of choice in `choice`, what may be
-tried in `plan`; this file puts them together and draws the conclusion.
+`run` holds the candidates and how they are evaluated, `stages` the order in which they are tried,
+`plan` the recipes that may be tried and `ranking` the rules of choice; this file puts them together
+and draws the conclusion.
 """
 
 from __future__ import annotations
@@ -16,31 +17,34 @@ from typing import Any
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Metric, find_metric
-from trimtab.core.model import Model
+from trimtab.core.target import Target
 from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.multi_device import machine_class
 
-from .already_satisfied import say_what_holds
-from .builder import Maker
-from .confirm import confirm
+from .builder import Builder
+from .confirm import Confirmation
 from .costs import is_here
+from .evaluator import Evaluator
 from .folder import check_output, save_outcome
-from .inputs import open_data, open_given
-from .judge import Judge
+from .inputs import open_data, open_input_model
 from .log import Log, Watch
-from .plan import Plan
+from .outcome import Outcome
+from .plan import SearchPlan
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
-from .result import Constraints, Outcome, Result
+from .result import Constraints, Result
 from .run import Search
-from .splits import Parts, split_data
+from .splits import Splits, split_data
 from .stages import fixed, staged
-from .store import Store
-from .time_budget import Effort, Spent
+from .store import ResultStore
+from .time_budget import Spent, TimeBudget
 from .timing import Measure, Timer
 
-__all__ = ["Parts", "check_output", "optimize", "save_outcome", "split_data"]
+__all__ = ["Parts", "Splits", "check_output", "optimize", "save_outcome", "split_data"]
+
+#: Former name of `Splits`.
+Parts = Splits
 
 
 def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyword
@@ -53,7 +57,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     passes: Sequence[str | Pass | type[Pass]] | None = None,
     recipes: Iterable[Recipe] | None = None,
     ctx: Context | None = None,
-    effort: Effort | None = None,
+    budget: TimeBudget | None = None,
+    effort: TimeBudget | None = None,
     seconds: float | None = None,
     train: float | str | None = None,
     cache: str | Path | bool | None = None,
@@ -63,104 +68,96 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     look_into: bool = False,
     bench: Bench | None = None,
 ) -> Outcome:
-    """The best model that holds the constraints, with the evidence.
+    """Find the best model that satisfies the constraints, with the evidence.
 
     Args:
         model: the float original: a `Model`, a file, `module:callable`, or a `torch.nn.Module`,
-            which is exported on the first row of the data.
+            which is exported on the first rows of the data.
         data: calibration and training data: a `Dataset`, what `--data` takes, or arrays by input
-            name; selection and test too where `eval_data` is None; or all parts.
-        eval_data: half of it chooses, half of it confirms.
+            name; selection and test too where `eval_data` is None; or all `Splits`.
+        eval_data: evaluation data; half of it selects the winner, half of it confirms it.
         metric: see `find_metric`.
-        constraints: what the result must hold and what is made small, as `Constraints` or a mapping
-            such as `{"max_drop": 0.01, "max_size": "4MB"}`; a drop of at most 0.01 where None.
+        constraints: limits of the result and the goal, as `Constraints` or a mapping such as
+            `{"max_drop": 0.01, "max_size": "4MB"}`; a drop of at most 0.01 where None.
         passes: names or classes of the passes that may be used, or passes to try as they are; all
             where None, those of other packages (entry point `trimtab.passes`) included.
-        recipes: candidates instead of the staged search.
+        recipes: candidates to evaluate instead of the staged search.
         ctx: target, progress, seed.
-        effort: bounds of time, training and trials.
-        seconds: upper bound of all, as `effort.seconds`.
-        train: time of training, in seconds or as `20m`; none where None.
-        cache: folder of what was made and measured, so that a killed search goes on where it was;
-            True for the usual place, memory alone where None.
-        same_data: take evaluation data that hold calibration data, and mark the result.
-        measure: how candidates are measured against the original; the bench where None.
-        watch: called after each decision with it and all results so far.
-        bench: where to measure; this machine where None. The target is the context's.
-        look_into: profile the winner and judge its rounding layer by layer, for the report.
+        budget: limits of time, training and trials.
+        effort: former name of `budget`.
+        seconds: time limit of the whole search, as `budget.seconds`.
+        train: training time, in seconds or as `20m`; no training where None.
+        cache: cache folder, from which a killed search resumes; True for the default folder, None
+            for a cache in memory.
+        same_data: accept evaluation data that contain calibration data, and mark the result.
+        measure: function that measures candidates against the original; the bench where None.
+        watch: callback that gets each decision and all results so far.
+        bench: bench that measures; this machine where None. The target is the context's.
+        look_into: profile the winner and analyse its rounding layer by layer, for the report.
 
     Raises:
         DataError, OptionError: the data, the metric or the constraints do not fit.
     """
     ctx = ctx or Context()
-    asked = Constraints.of(constraints)
-    effort = effort or _effort(seconds, train)
-    store = Store(_cache_root(cache), ctx.progress)
+    constraints = Constraints.of(constraints)
+    budget = budget or effort or _budget(seconds, train)
+    store = ResultStore(_cache_root(cache), ctx.progress)
     log = Log(ctx.progress, watch)
-    given = open_data(data)
-    model = open_given(model, given)
-    parts = split_data(given, open_data(eval_data), seed=ctx.seed, same_data=same_data)
-    place = bench or LocalBench()
-    search = _search(model, parts, metric, asked, ctx, store, log, effort, measure, place)
+    source = open_data(data)
+    model = open_input_model(model, source)
+    splits = split_data(source, open_data(eval_data), seed=ctx.seed, same_data=same_data)
+    if measure is None:
+        _refuse_unmeasurable(constraints, ctx.target)
+    metric, bench = find_metric(metric, splits.selection), bench or LocalBench()
+    evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
+    timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
+    builder = Builder(model, ctx, store, machine_class(bench))
+    spent = Spent(budget, time.monotonic())
+    search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
     search.begin()
-    say_what_holds(search)
+    search.report_if_satisfied()
     if recipes is not None:
-        fixed(search, _some(recipes))
+        fixed(search, _not_empty(recipes))
     else:
-        plan = Plan.of(model, parts.calibration, ctx.target, passes, timed=_timed(search))
+        plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=_timed(search))
         staged(search, plan)
     search.with_memory()
     outcome = _decide(search)
-    return _looked_into(outcome, search) if look_into else outcome
+    return _with_evidence(outcome, search) if look_into else outcome
 
 
-def _looked_into(outcome: Outcome, search: Search) -> Outcome:
-    """With what the report tells of the winner."""
-    from .evidence import gather
+def _with_evidence(outcome: Outcome, search: Search) -> Outcome:
+    """Add the evidence that the report shows of the winner."""
+    from .evidence import gather_evidence
 
-    found = gather(
+    found = gather_evidence(
         outcome.original,
         outcome.results,
         outcome.chosen,
-        held_out=search.judge.parts.selection,
-        feeds=search.judge.feeds(),
+        held_out=search.evaluator.splits.selection,
+        feeds=search.evaluator.feeds(),
         ctx=search.ctx,
-        make=search.maker.model,
+        make=search.builder.model,
         environment=search.timer.bench.environment(),
     )
     return replace(outcome, evidence=found)
 
 
-def _search(  # noqa: PLR0917 - puts the parts together, once
-    model: Model,
-    parts: Parts,
-    metric: str | Metric | None,
-    asked: Constraints,
-    ctx: Context,
-    store: Store,
-    log: Log,
-    effort: Effort,
-    measure: Measure | None,
-    bench: Bench,
-) -> Search:
-    if asked.max_latency_ns is not None and measure is None and not is_here(ctx.target):
+def _refuse_unmeasurable(constraints: Constraints, target: Target) -> None:
+    """Refuse a latency that this machine cannot measure."""
+    if constraints.max_latency_ns is not None and not is_here(target):
         raise OptionError(
-            f"a latency in milliseconds cannot be proved for {ctx.target.name}, which is not this "
+            f"a latency in milliseconds cannot be proved for {target.name}, which is not this "
             "machine",
             where="--max-latency",
             hint="Ask for --min-speedup, which is predicted and marked, or run on that machine",
         )
-    judge = Judge(model, parts, find_metric(metric, parts.selection), asked, ctx, store)
-    timer = Timer(model, judge.feeds(), ctx, store, measure, bench)
-    maker = Maker(model, ctx, store, machine_class(bench))
-    spent = Spent(effort, time.monotonic())
-    return Search(asked, ctx, maker, judge, timer, log, spent)
 
 
-def _effort(seconds: float | None, train: float | str | None) -> Effort:
+def _budget(seconds: float | None, train: float | str | None) -> TimeBudget:
     from trimtab.core.units import duration
 
-    return Effort(seconds, None if train is None else duration(train))
+    return TimeBudget(seconds, None if train is None else duration(train))
 
 
 def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001 - as documented
@@ -171,7 +168,7 @@ def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001
     return Path(cache).expanduser() if cache else None
 
 
-def _some(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
+def _not_empty(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
     found = tuple(recipes)
     if not found:
         raise OptionError("there is no recipe to try", where="recipes")
@@ -183,27 +180,37 @@ def _timed(search: Search) -> bool:
 
 
 def _decide(search: Search) -> Outcome:
-    """Choose on the selection part, confirm on the test part and in a fresh run."""
-    asked, results = search.constraints, search.results
-    original = search.judge.confirmed(search.original)
+    """Choose on the selection split, confirm on the test split and in a fresh run."""
+    constraints, results = search.constraints, search.results
+    original = search.evaluator.confirmed(search.original)
     fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
-    holding = [r for r in results if not r.dropped and not objections(r, original, asked)]
-    ranked = preference(holding, fallback, asked.goal)
+    holding = [r for r in results if not r.dropped and not objections(r, original, constraints)]
+    ranked = preference(holding, fallback, constraints.goal)
     why = _cut_short(results)
-    found = confirm(search, original, ranked, fallback)
+    found = Confirmation(
+        search.evaluator,
+        search.timer,
+        constraints,
+        search.log,
+        original,
+        list(results),
+        ranked,
+        fallback,
+    )
+    found.run()
     why += found.why
     chosen = found.chosen
     if chosen is not None:
         results[:] = [chosen if r.name == chosen.name else r for r in found.results]
-        why += explain(chosen, found.ranked, found.fallback, asked.goal)
+        why += explain(chosen, found.ranked, found.fallback, constraints.goal)
     else:
         results[:] = found.results
-        why += _binding(original, results, asked)
+        why += _binding(original, results, constraints)
     effort = {
         "seconds": round(search.log.seconds, 1),
         "trials": search.spent.trials,
-        "steps_made": search.maker.store.made,
-        "steps_from_cache": search.maker.store.reused,
+        "steps_made": search.builder.store.made,
+        "steps_from_cache": search.builder.store.reused,
     }
     search.log.note("decide", f"chosen: {chosen.name if chosen else 'nothing'}", results)
     return Outcome(
@@ -211,8 +218,8 @@ def _decide(search: Search) -> Outcome:
         tuple(results),
         chosen,
         tuple(why),
-        asked,
-        search.judge.parts.to_json(),
+        constraints,
+        search.evaluator.splits.to_json(),
         found.looks,
         tuple(search.log.entries),
         effort,
@@ -232,7 +239,7 @@ def _cut_short(results: Sequence[Result]) -> list[str]:
 
 def _marks(search: Search) -> tuple[str, ...]:
     marks = []
-    if search.judge.parts.shared:
+    if search.evaluator.splits.shared:
         marks.append("Calibration data are among the evaluation data: quality is too good.")
     if not search.measures:
         marks.append(
@@ -250,10 +257,10 @@ def _is_float(result: Result) -> bool:
     return result.recipe is not None and [p.name() for p in result.recipe.passes] == ["simplify"]
 
 
-def _binding(original: Result, results: Sequence[Result], asked: Constraints) -> list[str]:
-    """The nearest candidates and what binds, for when none holds."""
-    lines = ["No candidate holds the constraints."]
-    for result, against in nearest_candidates(results, original, asked):
+def _binding(original: Result, results: Sequence[Result], constraints: Constraints) -> list[str]:
+    """Describe the nearest candidates and the constraints that they violate."""
+    lines = ["No candidate satisfies the constraints."]
+    for result, against in nearest_candidates(results, original, constraints):
         worst = against[0]
         by = "" if math.isinf(worst.excess) else f" ({worst.constraint} by {worst.excess:.0%})"
         lines.append(f"{result.name}: {'; '.join(o.text for o in against)}{by}.")

@@ -1,8 +1,8 @@
-"""Which recipes to try, family by family, in the order that keeps gains.
+"""Recipes that may be tried, family by family, in the order that keeps gains.
 
-A chain is: simplify, prune with its repair, finetune, quantize, finetune through Q/DQ, equal forms.
+A chain is: simplify, prune and repair, finetune, quantize, finetune through Q/DQ, exact rewrites.
 Each later pass works on what the earlier ones left, and nothing that a later pass would undo comes
-before it: pruning after quantization would throw calibrated channels away, forms before it would
+before it: pruning after quantization would throw calibrated channels away, rewrites before it would
 hide the patterns that quantization looks for.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
-from trimtab.core.metric import are_classes
+from trimtab.core.metric import labels_are_classes
 from trimtab.core.model import Model
 from trimtab.core.target import Target, cpu_flags
 from trimtab.passes import find, registry
@@ -25,11 +25,11 @@ from .recipe import Recipe
 
 #: Items that pruning looks at: its least squares need no more, and its time grows with them.
 PRUNING_SAMPLES = 256
-#: Shares of the time that stay, from mild to strong.
+#: Shares of the time that pruning leaves, from mild to strong.
 SHARES = (0.93, 0.85, 0.7, 0.55, 0.4, 0.3)
-#: Of training that brings back what pruning took of a convolutional network, from few data.
+#: Learning rate for a pruned convolutional network with few data.
 LEARNING_RATE = 2e-4
-#: From many data, with norms put back, at a rate near that of a fresh network. A resnet56 without
+#: With many data: norms put back, and a rate near that of a fresh network. A resnet56 without
 #: 43% of its int8 time (0.818 on 2,500 images) came in five minutes on one core of a Zen 5 to
 #: 0.861 at 2e-4 as it was, with norms to 0.854, 0.874 and 0.878 at 0.02, 0.05 and 0.2; in eleven
 #: minutes to 0.883 at 0.05 and 0.880 at 0.1. At 0.2 long runs lose all that pruning had left.
@@ -40,29 +40,29 @@ FROM_THE_START: dict[str, Any] = {
     "weight_decay": 5e-4,
     "validation": 0.02,
 }
-#: Items from which on there are many: such rates forget what the weights were and learn it anew.
+#: Items that count as many data: such rates forget what the weights were and learn it anew.
 MANY = 10_000
-#: Fewest rows in a step whose statistics a norm can train with.
+#: Fewest rows of a step with which a norm can train.
 LEAST_ROWS = 16
-#: Part of the weights in MatMul and Gemm below which their own families gain nothing.
+#: Share of the weights in MatMul and Gemm below which their own families gain nothing.
 SHARE_OF_PRODUCTS = 0.3
 #: Operators with a weight that int8 or narrower weights make cheaper.
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What may be tried on a model.
+class SearchPlan:
+    """Recipes that may be tried on a model.
 
     Attributes:
         model: the float original.
-        data: what passes calibrate and train on.
-        target: where it will run.
+        data: data that passes calibrate and train on.
+        target: machine that it will run on.
         allowed: names of the passes that may be used; all where None.
-        own: passes as the user made them, each tried as it is.
-        timed: whether passes may ask the clock.
-        precision: the kernels that pruning is for: int8 where static int8 turned out to be worth
-            it, since channels that cost a float kernel much may cost an int8 kernel little.
+        own: passes as the user configured them, each tried as it is.
+        timed: true where passes may measure time.
+        precision: precision that pruning optimizes for: int8 where static int8 turned out to pay,
+            since channels that cost a float kernel much may cost an int8 kernel little.
     """
 
     model: Model
@@ -82,11 +82,11 @@ class Plan:
         passes: Sequence[str | Pass | type[Pass]] | None,
         *,
         timed: bool,
-    ) -> Plan:
-        """The plan for what a user allows: names and classes of passes, or passes as they are.
+    ) -> SearchPlan:
+        """Return the plan for what a user allows: names or classes of passes, or passes.
 
         Raises:
-            OptionError: a name that no pass has, or an empty list.
+            OptionError: an unknown name, or an empty list.
         """
         if passes is None:
             return cls(model, data, target, None, _of_others(), timed)
@@ -98,16 +98,16 @@ class Plan:
         return cls(model, data, target, frozenset(k.name() for k in kinds), own + foreign, timed)
 
     def allows(self, *names: str) -> bool:
-        """Whether all these passes may be used."""
+        """Return whether all these passes may be used."""
         return self.allowed is None or set(names) <= self.allowed
 
     def floats(self) -> list[Recipe]:
-        """The model itself, cleaned up, and with the forms that were faster so far."""
+        """Return the model itself, cleaned up, and with the rewrites that were faster so far."""
         plain = Recipe("float simplified", self.start())
-        return [plain, *([self.chain("float, other forms")] if self.forms() else [])]
+        return [plain, *([self.chain("float, other forms")] if self.rewrites() else [])]
 
     def own_recipes(self) -> list[Recipe]:
-        """Each pass of the user's, alone and before int8."""
+        """Return each pass of the user's, alone and before int8."""
         found = []
         for step in self.own:
             found.append(self.chain(step.name(), step))
@@ -116,22 +116,22 @@ class Plan:
         return found
 
     def first(self) -> list[Recipe]:
-        """The one recipe most likely to do, so that something usable is there soon."""
+        """Return the one recipe most likely to do, so that something usable is there soon."""
         return [*self.halves(), *self.int8()][:1]
 
     def others(self) -> list[Recipe]:
-        """The families that the first recipe leaves."""
+        """Return the families that the first recipe leaves."""
         narrow = [*self.halves(), *self.int8()][1:]
         return [*self.floats(), *narrow, *self.weight_only()]
 
     def halves(self) -> list[Recipe]:
-        """Float16, which GPUs run at twice the rate and which hardly costs any quality."""
+        """Return float16, which GPUs run at twice the rate and which hardly costs any quality."""
         if self.target.isa != "gpu" or not self.allows("half"):
             return []
         return [self.chain("float16", self.half())]
 
     def int8(self) -> list[Recipe]:
-        """One recipe a family, the most likely first."""
+        """Return one int8 recipe a family, the most likely first."""
         ops = {node.op_type for node in self.model.nodes()}
         if not ops & PRODUCTS:
             return []
@@ -139,7 +139,7 @@ class Plan:
         dynamic = (
             [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
             if self.allows("quantize-dynamic")
-            and self.target.isa != "gpu"  # whose providers have no DynamicQuantizeLinear
+            and self.target.isa != "gpu"  # its providers have no DynamicQuantizeLinear
             and self._products_share() > SHARE_OF_PRODUCTS
             else []
         )
@@ -147,7 +147,7 @@ class Plan:
         return [*static, *dynamic] if "Conv" in ops else [*dynamic, *static]
 
     def _products_share(self) -> float:
-        """Part of the weights that belongs to MatMul and Gemm, which alone have dynamic kernels."""
+        """Return the share of the weights in MatMul and Gemm, which alone have dynamic kernels."""
         sizes: dict[bool, int] = {True: 0, False: 0}
         for node in self.model.graph:
             for value in node.inputs[1:]:
@@ -156,15 +156,15 @@ class Plan:
         return sizes[True] / max(1, sum(sizes.values()))
 
     def weight_only(self) -> list[Recipe]:
-        """Narrow weights, float arithmetic: a smaller file at hardly a loss."""
+        """Return narrow weights with float arithmetic: a smaller file at hardly a loss."""
         if not self.allows("quantize-weights") or self._products_share() <= SHARE_OF_PRODUCTS:
             return []
-        if self.target.provider == "TensorrtExecutionProvider":  # which has no such operator
+        if self.target.provider == "TensorrtExecutionProvider":  # it has no such operator
             return []
         return [self.chain("weights only", self.made("quantize-weights"))]
 
     def rescues(self, max_drop: float, metric: str) -> list[Recipe]:
-        """Other ways to int8 for a model that plain int8 costs too much, the cheap first."""
+        """Return other ways to int8 for a model that plain int8 costs too much, the cheap first."""
         found = []
         if self.allows(*_STATIC):
             found.append(self.chain("int8 static percentile", self.static(ranges="percentile")))
@@ -173,42 +173,42 @@ class Plan:
         return found
 
     def best_known(self, max_drop: float, metric: str) -> Pass:
-        """The best known order of quantization passes, layers that cost too much left float.
+        """Return the best known order of quantization passes; layers that cost too much stay float.
 
         It may lose half of the drop on calibration data: other data may lose more.
         """
         return self.made(_AUTO, {"data": self.data, "max_drop": max_drop / 2, "metric": metric})
 
     def pruning(self, share: float) -> Pass:
-        """Channels away until that share of the time stays: by the clock, else of the products."""
+        """Return pruning to that share of the time: by the clock, else of the products."""
         fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
         aim = "latency" if self.timed else "macs"
         own = {} if self.precision == "float" else {"precision": self.precision}
         return self.made("prune-channels", fields | own | {aim: round(share, 4)})
 
     def pruned(self, share: float, base: Recipe | None = None, reached: float = 1.0) -> Recipe:
-        """Pruned and repaired, without further training.
+        """Return a recipe that prunes and repairs, without further training.
 
         Args:
-            share: of the original's time that stays.
-            base: the float recipe to go on from.
-            reached: share of the original's time that this one takes.
+            share: share of the original's time that stays.
+            base: float recipe to start from.
+            reached: share of the original's time that `base` takes.
         """
         of = "" if self.precision == "float" else f" of {self.precision}"
         before = self.middle(base) if base else ()
         return self.chain(f"pruned to {share:.0%}{of}", *before, self.pruning(share / reached))
 
     def rung(self, pruned: Recipe) -> Recipe:
-        """What is looked at of a pruned recipe: it in the precision that pruning is for."""
+        """Return a pruned recipe in the precision that pruning is for."""
         return pruned if self.precision == "float" else self.quantized(pruned)
 
     def float_part(self, recipe: Recipe) -> Recipe:
-        """A recipe up to its quantization."""
+        """Return a recipe up to its quantization."""
         steps = itertools.takewhile(lambda p: p.name() not in _QUANTIZERS, self.middle(recipe))
         return Recipe(recipe.name, (*self.start(), *steps))
 
-    def recovered(self, base: Recipe, seconds: float, threads: int) -> Recipe:
-        """A recipe whose float model is trained against the original."""
+    def finetuned(self, base: Recipe, seconds: float, threads: int) -> Recipe:
+        """Return a recipe whose float model is finetuned against the original."""
         name = f"{base.name}, trained"
         own: dict[str, Any] = {"precision": training_precision()}
         if any(node.op_type == "Conv" for node in self.model.nodes()):
@@ -216,32 +216,32 @@ class Plan:
         return self.chain(name, *self.middle(base), self.training(seconds, threads, **own))
 
     def _anew(self) -> dict[str, Any]:
-        """High rates; labels, where there are, say more than a teacher that knows these data."""
+        """Return high rates; labels, where there are any, say more than a teacher that saw them."""
         return FROM_THE_START | (
-            {"loss": ["kd", "ce"]} if are_classes(self.model, self.data) else {}
+            {"loss": ["kd", "ce"]} if labels_are_classes(self.model, self.data) else {}
         )
 
     def _may_learn_anew(self) -> bool:
-        """Whether there are data enough, and batches large enough, for norms and high rates."""
+        """Return whether data and batches are large enough for norms and high rates."""
         rows = [s.shape[0] for s in self.model.inputs if s.shape and isinstance(s.shape[0], int)]
         return len(self.data) >= MANY and min(rows, default=LEAST_ROWS) >= LEAST_ROWS
 
     def quantized(self, base: Recipe, *last: Pass) -> Recipe:
-        """A float recipe with static int8, or with what is given, behind it."""
+        """Return a float recipe with static int8, or with the given passes, behind it."""
         name = f"{base.name}, int8{' best known' if last else ''}"
         return self.chain(name, *self.middle(base), *(last or (self.static(),)))
 
     def halved(self, base: Recipe) -> Recipe:
-        """A float recipe with float16 behind it."""
+        """Return a float recipe with float16 behind it."""
         return self.chain(f"{base.name}, float16", *self.middle(base), self.half())
 
     def trained_through(self, base: Recipe, seconds: float, threads: int) -> Recipe:
-        """A quantized recipe trained through its rounding."""
+        """Return a quantized recipe finetuned through its rounding."""
         name = f"{base.name}, trained through int8"
         return self.chain(name, *self.middle(base), self.training(seconds, threads))
 
     def training(self, seconds: float, threads: int, **own: Any) -> Pass:
-        """Recovery against the original for so many seconds, with these fields beside."""
+        """Return finetuning against the original for so many seconds, with further fields."""
         fields: dict[str, Any] = {
             "data": self.data,
             "teacher": "original",
@@ -251,35 +251,35 @@ class Plan:
         return self.made("finetune", fields | own)
 
     def static(self, **fields: Any) -> Pass:
-        """Static int8 on the calibration data."""
+        """Return static int8 on the calibration data."""
         return self.made("quantize-static", {"data": self.data, **fields})
 
     def half(self) -> Pass:
-        """Float16 with float32 islands where the calibration data show that they are needed."""
+        """Return float16 with float32 islands where the calibration data show the need."""
         return self.made("half", {"data": self.data})
 
     def made(self, name: str, fields: Mapping[str, Any] | None = None) -> Pass:
-        """A pass with fields; with the data where it wants some and none are given."""
+        """Return a pass with fields; with the data where it needs some and none are given."""
         kind = find(name)
-        given = dict(fields or {})
-        if "data" not in given and kind.needs_data and "data" in kind.fields():
-            given["data"] = self.data
-        return kind.from_json(given)
+        options = dict(fields or {})
+        if "data" not in options and kind.needs_data and "data" in kind.fields():
+            options["data"] = self.data
+        return kind.from_json(options)
 
     def start(self) -> tuple[Pass, ...]:
-        """What every chain begins with."""
+        """Return the passes that every chain begins with."""
         return (find("simplify")(),)
 
-    def forms(self) -> tuple[Pass, ...]:
-        """What every chain ends with; it leaves no trace where it finds nothing."""
+    def rewrites(self) -> tuple[Pass, ...]:
+        """Return the passes that every chain ends with; those that find nothing leave no trace."""
         return (find("apply-rewrites")(),) if self.allows("apply-rewrites") else ()
 
     def chain(self, name: str, *steps: Pass) -> Recipe:
-        """A recipe with these steps in the middle."""
-        return Recipe(name, (*self.start(), *steps, *self.forms()))
+        """Return a recipe with these steps in the middle."""
+        return Recipe(name, (*self.start(), *steps, *self.rewrites()))
 
     def middle(self, recipe: Recipe) -> tuple[Pass, ...]:
-        """The steps of a recipe without the common beginning and end."""
+        """Return the steps of a recipe without the common beginning and end."""
         ends = {"simplify", "apply-rewrites"}
         return tuple(p for p in recipe.passes if p.name() not in ends)
 
@@ -290,11 +290,11 @@ _QUANTIZERS = frozenset({_AUTO, "quantize-static", "quantize-dynamic", "quantize
 
 
 def training_precision() -> Literal["float32", "bf16"]:
-    """What trains fastest here: a CPU with matrix units for bfloat16 takes half the time in it."""
+    """Return what trains fastest here: bfloat16 on a CPU with matrix units for it."""
     return "bf16" if "amx_bf16" in cpu_flags() else "float32"
 
 
 def _of_others() -> tuple[Pass, ...]:
-    """Passes that other packages offer by the entry point `trimtab.passes`."""
+    """Return the passes that other packages offer by the entry point `trimtab.passes`."""
     kinds = registry().values()
     return tuple(k() for k in kinds if not k.__module__.startswith("trimtab."))

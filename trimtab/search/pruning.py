@@ -1,7 +1,7 @@
-"""How strongly to prune: a ladder of shares of the time, from mild to strong while quality lasts.
+"""Strength of pruning: a ladder of shares of the time, from mild to strong while quality lasts.
 
-Where static int8 keeps the quality and is faster, channels are chosen by the latency of the int8
-kernels and each rung is judged in int8; else by that of the float ones, and int8 is tried behind.
+Where static int8 keeps the quality and is faster, channels are chosen by the latency of int8
+kernels and each rung is evaluated in int8; else by that of float ones, and int8 is tried behind.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from trimtab.core.metric import METRICS
 from trimtab.passes import PruneChannels
 
 from .costs import costs
-from .plan import SHARES, Plan
+from .plan import SHARES, SearchPlan
 from .ranking import speedup
 from .recipe import Recipe
 from .result import Result
 from .run import Search
 from .store import key_of
 
-#: Speed-up of static int8 from which on pruning is for its kernels.
+#: Smallest speed-up of static int8 for which pruning optimizes for its kernels.
 WORTH = 1.1
-#: A strength that is this close to what was reached is no step.
+#: A strength that is this close to the current one is not a step.
 NO_STEP = 0.98
-#: What a step leaves, where the strength that failed is none to go by.
+#: Share that a step leaves, where the strength that failed does not help to choose one.
 USUAL_STEP = 0.85
 #: Strengths tried between the last that keeps its quality and the first that does not.
 HALVINGS = 2
 
 
-def for_int8(search: Search, plan: Plan) -> Plan:
-    """The plan, with pruning for int8 kernels where int8 is worth it and can be timed here."""
+def for_int8(search: Search, plan: SearchPlan) -> SearchPlan:
+    """Return the plan, with pruning for int8 kernels where int8 is worth it and can be timed."""
     static = search.named("int8 static")
     if static is None or not (search.keeps(static) and plan.timed and search.measures):
         return plan
@@ -49,27 +49,27 @@ class Ladder:
     repaired after each, loses less than one step does.
 
     Attributes:
-        search: what is known so far.
-        plan: what may be tried.
+        search: state of the search.
+        plan: recipes that may be tried.
         base: float recipe of the strongest so far.
-        reached: share of the original's time that it takes.
-        kept: its strength and those before it.
+        reached: share of the original's time that `base` takes.
+        kept: strengths that kept their quality.
     """
 
     search: Search
-    plan: Plan
+    plan: SearchPlan
     base: Recipe
     reached: float = 1.0
     kept: list[float] = field(default_factory=list)
 
     def pruned(self, share: float) -> Recipe | None:
-        """The next strength; None where the last step, of a coarse network, went as far."""
+        """Return the next strength; None where the last step, of a coarse network, went as far."""
         if share >= NO_STEP * self.reached:
             return None
         return self.plan.pruned(share, self.base, self.reached)
 
     def between(self, failed: float) -> float:
-        """Half of the step to a strength that went too far; of a usual step from where it went on.
+        """Halve the step to a strength that went too far, or else a usual step.
 
         Where layers are coarse, a step takes more than was asked for, and may end below a strength
         that failed when it was cut out of a wider network.
@@ -78,19 +78,20 @@ class Ladder:
         return round((self.reached + low) / 2, 3)
 
     def go_on_from(self, recipe: Recipe, share: float) -> None:
-        """The next strengths are cut out of this one."""
+        """Cut the next strengths out of this recipe."""
         self.kept.append(share)
         name = recipe.name.split(", int8")[0]
         self.base = replace(self.plan.float_part(recipe), name=name)
         self.reached = self._share_of_time(self.base)
 
     def _share_of_time(self, recipe: Recipe) -> float:
-        """Of the original's, both in the precision that pruning is for; of its products untimed."""
+        """Return the share of the original's time, in the precision that pruning is for."""
         search = self.search
-        models = [search.maker.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
+        models = [search.builder.model(r) for r in (Recipe("float", self.plan.start()), recipe)]
         if not self.plan.timed:
-            counts = [costs(m, search.timer.feeds, search.ctx, search.maker.store) for m in models]
-            return float(counts[1].macs / max(1, counts[0].macs))
+            store, feeds = search.builder.store, search.timer.feeds
+            before, after = (costs(m, feeds, search.ctx, store).macs for m in models)
+            return float(after / max(1, before))
         how = self.plan.pruning(0.5)
         assert isinstance(how, PruneChannels)
 
@@ -99,13 +100,13 @@ class Ladder:
             return float(after / before)
 
         digests = [model.digest for model in models]
-        place = {"machine": search.maker.machine, "target": search.ctx.target.to_json()}
+        place = {"machine": search.builder.machine, "target": search.ctx.target.to_json()}
         key = key_of("share of time", models=digests, precision=self.plan.precision, **place)
-        return float(search.maker.store.value(key, measured))
+        return float(search.builder.store.value(key, measured))
 
 
-def prune(search: Search, plan: Plan) -> Ladder:
-    """All rungs that are worth looking at, the strongest that keeps its quality as base."""
+def prune(search: Search, plan: SearchPlan) -> Ladder:
+    """Try all rungs that are worth a look; the strongest that keeps its quality is the base."""
     ladder = Ladder(search, plan, Recipe("float", plan.start()))
     if plan.allows("prune-channels"):
         _descend(ladder)
@@ -115,7 +116,7 @@ def prune(search: Search, plan: Plan) -> Ladder:
 
 
 def _descend(ladder: Ladder) -> None:
-    """Down the ladder; from the first rung that loses too much half of the step back, twice."""
+    """Go down the ladder; from the first rung that loses too much go half a step back, twice."""
     for share in SHARES:
         if _try(ladder, share) is not False:
             continue
@@ -127,7 +128,7 @@ def _descend(ladder: Ladder) -> None:
 
 
 def _try(ladder: Ladder, share: float) -> bool | None:
-    """Whether a strength keeps its quality; None where it is no other model."""
+    """Return whether a strength keeps its quality; None where it gives no other model."""
     search, plan, pruned = ladder.search, ladder.plan, ladder.pruned(share)
     if pruned is None:
         return None
@@ -141,8 +142,8 @@ def _try(ladder: Ladder, share: float) -> bool | None:
     return True
 
 
-def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[Result]:
-    """In int8 with layers left float, where rounding and not pruning costs too much."""
+def _rescued(search: Search, plan: SearchPlan, pruned: Recipe, found: Result) -> list[Result]:
+    """Try int8 with layers left float, where rounding and not pruning costs too much."""
     if search.keeps(found) or plan.precision == "float" or not plan.allows("quantize-auto"):
         return []
     alone = search.attempt("prune", [pruned])
@@ -152,8 +153,8 @@ def _rescued(search: Search, plan: Plan, pruned: Recipe, found: Result) -> list[
     return search.attempt("combine", [plan.quantized(pruned, last)])
 
 
-def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
-    """Int8 behind pruning: the strongest that keeps its quality, or else the next milder one.
+def _combine(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
+    """Try int8 behind the strongest pruning that keeps its quality, or else the next milder one.
 
     On a GPU float16 behind the strongest too.
     """
@@ -174,13 +175,13 @@ def _combine(search: Search, plan: Plan, ladder: Ladder) -> None:
 
 
 def metric_of(search: Search) -> str:
-    """The metric's name for passes that judge themselves on calibration data.
+    """Return the metric's name for passes that evaluate themselves on calibration data.
 
-    Their own choice where it has none, or where those data have no labels for it.
+    Empty, which is their own choice, where it has none or where those data have no labels for it.
     """
-    metric = search.judge.metric
+    metric = search.evaluator.metric
     known = metric.name in METRICS or is_callable_spec(metric.name)
     if not known or metric.wants != "labels":
         return ""
-    batch = next(iter(search.judge.parts.calibration.take(1)), None)
+    batch = next(iter(search.evaluator.splits.calibration.take(1)), None)
     return "" if batch is None or batch.labels is None else metric.name

@@ -1,8 +1,8 @@
-"""Which candidate is best: pure functions over results, so that every rule can be tested.
+"""Ranking of candidates: pure functions over results, so that every rule can be tested.
 
-Of those that hold all constraints the one with least of the goal wins. Where that is time, a tie
-inside the intervals goes to the smaller file, and among files of one size to the better quality on
-the part of the data that decides; a candidate that is not faster than the original beyond its
+Of those that satisfy all constraints the one with the smallest goal wins. Where that is time, a tie
+within the intervals goes to the smaller file, and among files of one size to the better quality on
+the selection split; a candidate that is not faster than the original beyond its
 interval is never called a success.
 """
 
@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
 
-from .frontier import cost
-from .result import Constraints, Goal, Result
+from .result import Constraints, Goal, Result, cost
 
 #: Costs that differ by less than this share count as equal.
 EQUAL = 1.01
@@ -23,12 +22,12 @@ EQUAL = 1.01
 
 @dataclass(frozen=True)
 class Objection:
-    """One constraint that a candidate does not hold.
+    """One constraint that a candidate violates.
 
     Attributes:
         constraint: its name; `made` where there is no candidate at all.
         text: one sentence without a full stop.
-        excess: how far beyond the limit, as a share of it; infinite where that is not known.
+        excess: excess over the limit, as a share of it; infinite where that is not known.
     """
 
     constraint: str
@@ -37,9 +36,9 @@ class Objection:
 
 
 def speedup(result: Result) -> Ratio | None:
-    """The speed-up over the original with its 95% interval; None where it is not known.
+    """Return the speed-up over the original with its 95% interval; None where it is not known.
 
-    On a target that is not this machine it is what the cost model predicts.
+    On a target that is not this machine it is the prediction of the cost model.
     """
     c = result.comparison
     if c is not None:
@@ -48,17 +47,17 @@ def speedup(result: Result) -> Ratio | None:
     return None if known is None else Ratio(known, known, known)
 
 
-def drop(result: Result, original: Result, part: str = "selection") -> float:
-    """Loss of the metric against the original on a part of the data."""
-    mine, base = getattr(result, part), getattr(original, part)
+def drop(result: Result, original: Result, split: str = "selection") -> float:
+    """Return the loss of the metric against the original on a split of the data."""
+    mine, base = getattr(result, split), getattr(original, split)
     return float("inf") if mine is None or base is None else mine.drop_from(base)[0]
 
 
 def loses_too_much(
-    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+    result: Result, original: Result, constraints: Constraints, split: str = "selection"
 ) -> str | None:
-    """Why a candidate's quality does not do; None where it does."""
-    lost = drop(result, original, part)
+    """Return why a candidate's quality is too low; None where it is not."""
+    lost = drop(result, original, split)
     # Sums of many scores differ in the last bits with their order.
     if lost <= constraints.max_drop + 1e-12:
         return None
@@ -66,19 +65,19 @@ def loses_too_much(
 
 
 def violations(
-    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+    result: Result, original: Result, constraints: Constraints, split: str = "selection"
 ) -> list[Objection]:
-    """The constraints that a candidate does not hold, with how far it is beyond each."""
+    """Return the constraints that a candidate violates, with how far it is beyond each."""
     if result.failure:
         return [Objection("made", result.failure, math.inf)]
     if result.dropped:
         beyond = drop(result, original, "selection") - constraints.max_drop
         return [Objection("max_drop", result.dropped, beyond / max(constraints.max_drop, 1e-3))]
     found = []
-    lost = loses_too_much(result, original, constraints, part)
+    lost = loses_too_much(result, original, constraints, split)
     if lost:
         limit = max(constraints.max_drop, 1e-3)
-        excess = (drop(result, original, part) - constraints.max_drop) / limit
+        excess = (drop(result, original, split) - constraints.max_drop) / limit
         found.append(Objection("max_drop", lost, excess))
     found += _too_slow(result, constraints)
     if constraints.max_size and result.size_bytes > constraints.max_size:
@@ -90,10 +89,10 @@ def violations(
 
 
 def objections(
-    result: Result, original: Result, constraints: Constraints, part: str = "selection"
+    result: Result, original: Result, constraints: Constraints, split: str = "selection"
 ) -> list[str]:
-    """Why a candidate does not hold the constraints; empty where it does."""
-    return [o.text for o in violations(result, original, constraints, part)]
+    """Return the sentences of the constraints that a candidate violates."""
+    return [o.text for o in violations(result, original, constraints, split)]
 
 
 def _too_slow(result: Result, constraints: Constraints) -> list[Objection]:
@@ -101,7 +100,8 @@ def _too_slow(result: Result, constraints: Constraints) -> list[Objection]:
     if not wanted or (ratio is not None and ratio.low >= wanted):
         return []
     if ratio is None:
-        return [Objection("min_speedup", f"no speed-up is known, {wanted:g}x is asked", math.inf)]
+        text = f"no speed-up is known, {wanted:g}x is required"
+        return [Objection("min_speedup", text, math.inf)]
     excess = wanted / ratio.low - 1 if ratio.low > 0 else math.inf
     return [Objection("min_speedup", f"speed-up {ratio} does not prove {wanted:g}x", excess)]
 
@@ -137,27 +137,27 @@ def _too_late(result: Result, constraints: Constraints) -> list[Objection]:
 def nearest_candidates(
     results: Sequence[Result], original: Result, constraints: Constraints, count: int = 3
 ) -> list[tuple[Result, list[Objection]]]:
-    """Those that break the constraints by the least, with what binds, the worst of it first."""
+    """Return those that violate the constraints by the least, the worst violation first."""
     broken = [(r, violations(r, original, constraints)) for r in results if r.failure is None]
-    told = [(r, sorted(v, key=lambda o: -o.excess)) for r, v in broken if v]
-    return sorted(told, key=lambda pair: (pair[1][0].excess, len(pair[1])))[:count]
+    missed = [(r, sorted(v, key=lambda o: -o.excess)) for r, v in broken if v]
+    return sorted(missed, key=lambda pair: (pair[1][0].excess, len(pair[1])))[:count]
 
 
 def tied(a: Ratio, b: Ratio) -> bool:
-    """Whether two speed-ups cannot be told apart: either estimate lies in the other's interval."""
+    """Return whether two speed-ups are equal within noise: one lies in the other's interval."""
     return b.low <= a.value <= b.high or a.low <= b.value <= a.high
 
 
 def preference(
     results: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
 ) -> list[Result]:
-    """Candidates from best to worst.
+    """Rank candidates from best to worst.
 
     Args:
-        results: candidates that hold the constraints.
+        results: candidates that satisfy the constraints.
         fallback: the simplified float model, which needs no speed-up to be offered.
-        goal: what is made small. For latency only those faster than the original, and then the
-            fallback, come in.
+        goal: figure to minimize. For latency only those faster than the original, and then the
+            fallback, are ranked.
     """
     if goal != "latency":
         return _by_cost(results, goal)
@@ -175,7 +175,7 @@ def preference(
 
 
 def _by_cost(results: Sequence[Result], goal: Goal) -> list[Result]:
-    """Least cost first; of equal costs the faster, then the more accurate."""
+    """Rank by least cost; of equal costs the faster first, then the more accurate."""
     left = [r for r in results if math.isfinite(cost(r, goal))]
     ranked: list[Result] = []
     while left:
@@ -188,7 +188,7 @@ def _by_cost(results: Sequence[Result], goal: Goal) -> list[Result]:
 
 
 def _of_equally_fast(ties: Sequence[Result]) -> Result:
-    """The smallest file; of files within one percent of it the one with the best quality."""
+    """Return the smallest file; of files within one percent of it the one of best quality."""
     smallest = min(r.size_bytes for r in ties)
     small = [r for r in ties if r.size_bytes <= EQUAL * smallest]
     return max(small, key=lambda r: (_quality(r), _value(r)))
@@ -216,7 +216,7 @@ def _estimate(result: Result) -> float:
 def explain(
     chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
 ) -> list[str]:
-    """Why this one, in sentences; those ranked before it were looked at and did not hold."""
+    """Explain the choice in sentences."""
     ratio = speedup(chosen)
     if goal != "latency":
         speed = f", and {ratio} as fast as the original" if ratio else ""
@@ -233,7 +233,9 @@ def explain(
     faster = [r for r in behind if r is not fallback and _beats(r, chosen)]
     if faster:
         names, verb = ", ".join(r.name for r in faster), "is" if len(faster) == 1 else "are"
-        lines.append(f"{names} cannot be told from it in time, and {verb} larger or less accurate.")
+        lines.append(
+            f"{names} cannot be distinguished from it in time, and {verb} larger or less accurate."
+        )
     return lines
 
 

@@ -24,12 +24,12 @@ class Recipe:
     """A named tuple of passes; the same recipe on the same model gives the same bytes.
 
     Attributes:
-        name: for tables.
-        passes: applied in order.
-        model: the source that it was made for: a file or `module:callable`.
-        digest: of that source; another one is refused.
-        target: where the result will run, so that another machine makes the same file.
-        seed: of everything random in the passes.
+        name: name in tables.
+        passes: passes, applied in order.
+        model: source that it was made for: a file or `module:callable`.
+        digest: digest of that source; another one is refused.
+        target: machine that the result will run on, so that another machine makes the same file.
+        seed: random seed of the passes.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Recipe:
         return model
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values, fields at their defaults left out."""
+        """Return the recipe as JSON values; fields at their defaults are left out."""
         plain: dict[str, Any] = {"name": self.name}
         for key in ("model", "digest", "seed"):
             if getattr(self, key):
@@ -71,17 +71,17 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: Any, *, where: str = "recipe") -> Recipe:
-        """The recipe that `to_json` wrote, or that somebody wrote by hand.
+        """Read a recipe that `to_json` or a person wrote.
 
         Raises:
             OptionError: an unknown pass or field; the nearest is suggested.
-            InputError: it is no recipe.
+            InputError: it is not a recipe.
         """
         if isinstance(value, list):
             value = {"passes": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("passes"), list):
             raise InputError(
-                "is no recipe", where=where, hint="Write a list `passes:`; see `trimtab passes`"
+                "is not a recipe", where=where, hint="Write a list `passes:`; see `trimtab passes`"
             )
         known = {"name", "model", "digest", "target", "seed", "passes"}
         for key in value:
@@ -98,7 +98,7 @@ class Recipe:
         )
 
     def to_yaml(self) -> str:
-        """The recipe as YAML."""
+        """Return the recipe as YAML."""
         return yaml.safe_dump(self.to_json(), sort_keys=False, width=100)
 
     def save(self, path: str | Path) -> Path:
@@ -111,16 +111,16 @@ class Recipe:
         """Read a YAML or JSON file.
 
         Raises:
-            InputError: no such file, or no YAML.
+            InputError: no such file, or not YAML.
         """
         return cls.from_json(read_yaml(Path(path)), where=str(path))
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML or JSON file.
+    """Read a YAML or JSON file.
 
     Raises:
-        InputError: no such file, or no YAML; names the line.
+        InputError: no such file, or not YAML; names the line.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", error)
-        raise InputError(f"is no YAML ({problem})", where=f"{path}{line}") from error
+        raise InputError(f"is not YAML ({problem})", where=f"{path}{line}") from error
 
 
 def _pass_to_json(step: Pass) -> Any:
@@ -145,9 +145,11 @@ def _pass_from_json(value: Any, where: str) -> Pass:
         value = {value: {}}
     if not isinstance(value, Mapping) or len(value) != 1:
         raise InputError(
-            f"{value!r} is no pass", where=where, hint="Write `- name` or `- name: {field: value}`"
+            f"{value!r} is not a pass",
+            where=where,
+            hint="Write `- name` or `- name: {field: value}`",
         )
     ((name, fields),) = value.items()
     if not isinstance(fields or {}, Mapping):
-        raise InputError(f"the fields of pass {name!r} are no mapping", where=where)
+        raise InputError(f"the fields of pass {name!r} are not a mapping", where=where)
     return find(str(name)).from_json(fields or {})

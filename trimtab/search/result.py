@@ -1,14 +1,13 @@
-"""What a search found: results, the chosen one and why, as values and as JSON."""
+"""Results of a search as values and as JSON: constraints, candidates, and what was chosen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from trimtab.core.errors import OptionError, nearest, unknown
+from trimtab.core.errors import BudgetError, OptionError, nearest, unknown
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 
@@ -18,22 +17,22 @@ if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
 
 SCHEMA = 1
-#: What is made as small as possible: time, file, multiply-accumulates, or bytes moved by a run.
+#: Figure to minimize: time, size of the file, multiply-accumulates, or bytes moved by a run.
 Goal = Literal["latency", "size", "macs", "bytes"]
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a result must hold, None asking for nothing, and what is made as small as possible.
+    """Limits that a result must satisfy, None for no limit, and the goal.
 
     Attributes:
         max_drop: largest loss of the metric against the original, in the metric's own unit.
-        min_speedup: least speed-up over the original; the interval's lower end must reach it.
+        min_speedup: smallest speed-up over the original; the interval's lower end must reach it.
         max_latency_ns: largest latency at `percentile`, in nanoseconds.
-        percentile: which percentile `max_latency_ns` speaks of.
+        percentile: percentile that `max_latency_ns` limits.
         max_size: largest file, in bytes.
         max_rss: largest peak memory of a process above the runtime's own, in bytes.
-        goal: of the candidates that hold all this, the one that has least of it is chosen.
+        goal: figure that is minimized among the candidates that satisfy the limits.
     """
 
     max_drop: float = 0.01
@@ -58,22 +57,22 @@ class Constraints:
                 raise OptionError(f"{name} is {value}, must be above 0")
 
     @classmethod
-    def of(cls, given: Constraints | Mapping[str, Any] | None) -> Constraints:
-        """Constraints from a mapping as people write it: `{"max_drop": 0.01, "max_size": "4MB"}`.
+    def of(cls, value: Constraints | Mapping[str, Any] | None) -> Constraints:
+        """Read constraints as people write them: `{"max_drop": 0.01, "max_size": "4MB"}`.
 
         `max_latency` may be written as on the command line, `p95=5ms`.
 
         Raises:
-            OptionError: an unknown name, or a value that is none.
+            OptionError: an unknown name, or a value that is not valid.
         """
-        if given is None or isinstance(given, Constraints):
-            return given or cls()
+        if value is None or isinstance(value, Constraints):
+            return value or cls()
         from trimtab.core.fields import convert
         from trimtab.core.units import percentile, size
 
         known = [*(f.name for f in fields(cls)), "max_latency"]
         values: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, entry in value.items():
             if name not in known:
                 raise OptionError(
                     f"there is no constraint {name!r}",
@@ -81,18 +80,18 @@ class Constraints:
                     hint=nearest(name, known),
                 )
             if name == "max_latency":
-                values["percentile"], seconds = percentile(str(value))
+                values["percentile"], seconds = percentile(str(entry))
                 values["max_latency_ns"] = seconds * 1e9
             elif name in {"max_size", "max_rss"}:
-                values[name] = None if value is None else size(value)
+                values[name] = None if entry is None else size(entry)
             elif name == "goal":
-                values[name] = value
+                values[name] = entry
             else:
-                values[name] = convert(float | None, value, where=f"constraints, {name}")
+                values[name] = convert(float | None, entry, where=f"constraints, {name}")
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """The constraints that ask for something, and the goal."""
+        """Return the limits that are set, and the goal."""
         plain = {k: v for k, v in self.__dict__.items() if v is not None}
         if self.max_latency_ns is None:
             plain.pop("percentile")
@@ -104,23 +103,23 @@ class Result:
     """One candidate: recipe, model, size, quality, comparison.
 
     Attributes:
-        name: of the recipe.
-        recipe: how it is made; None for the original.
+        name: name of the recipe.
+        recipe: passes that make it; None for the original.
         model: None where it could not be made.
-        size_bytes: of the saved file.
-        selection: quality on the part that decides.
-        test: quality on the part that nothing was calibrated or chosen on.
-        comparison: against the original, measured in one run; None for the original.
-        measured_as: the candidate whose comparison this is, where that one runs the same kernels
+        size_bytes: size of the saved file.
+        selection: quality on the split that decides.
+        test: quality on the split that nothing was calibrated or chosen on.
+        comparison: comparison with the original, measured in one run; None for the original.
+        measured_as: name of the candidate whose comparison this is, where it runs the same kernels
             on the same shapes and was measured for both.
-        failure: why it could not be made or measured.
+        failure: reason why it could not be made or measured.
         macs: multiply-accumulates of one row, None where not counted.
         moved_bytes: bytes that the operators of one run read and write, None where not counted.
         rss_bytes: peak memory of a process above the runtime's own, None where not measured.
         predicted: speed-up that a cost model predicts, where the target is not this machine.
-        confirmation: the comparison of the fresh run in which the winner was measured again.
-        dropped: why the search went on without it, though it could be made.
-        stage: of the search that made it.
+        confirmation: comparison of the fresh run in which the winner was measured again.
+        dropped: reason why the search went on without it, though it could be made.
+        stage: stage of the search that made it.
     """
 
     name: str
@@ -141,7 +140,7 @@ class Result:
     stage: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the model itself."""
+        """Return everything but the model itself as JSON values."""
         return {
             "name": self.name,
             "recipe": self.recipe.to_json() if self.recipe else None,
@@ -166,22 +165,57 @@ class Result:
         return self.comparison.to_json() if measured and self.comparison else None
 
 
+def cost(result: Result, goal: Goal) -> float:
+    """Return the figure of a candidate that the goal minimizes; infinite where it is not known.
+
+    A latency counts as a share of the original's, which was measured beside it.
+    """
+    if goal == "size":
+        return float(result.size_bytes) if result.model is not None else math.inf
+    if goal == "macs":
+        return math.inf if result.macs is None else float(result.macs)
+    if goal == "bytes":
+        return math.inf if result.moved_bytes is None else float(result.moved_bytes)
+    known = result.comparison.ratio if result.comparison is not None else result.predicted
+    return 1 / known if known else math.inf
+
+
+def frontier(results: Sequence[Result], goal: Goal) -> tuple[Result, ...]:
+    """Return the candidates that none beats, the smallest cost first."""
+    known = [
+        r
+        for r in results
+        if r.failure is None and r.selection is not None and math.isfinite(cost(r, goal))
+    ]
+    best: list[Result] = []
+    quality = -math.inf
+    for result in sorted(known, key=lambda r: (cost(r, goal), -_value(r))):
+        if _value(result) > quality:
+            best.append(result)
+            quality = _value(result)
+    return tuple(best)
+
+
+def _value(result: Result) -> float:
+    return result.selection.value if result.selection else -math.inf
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What `optimize` returns.
+class OutcomeData:
+    """Results of a search as values; `Outcome` adds the ways to show and save them.
 
     Attributes:
-        original: the model as given, with its quality.
+        original: the input model, with its quality.
         results: every candidate, in the order of the plan.
-        chosen: the best that holds all constraints; None where none does.
+        chosen: the best that satisfies all constraints; None where none does.
         why: reasons in sentences, for people.
-        constraints: what was asked.
-        data: which part of the data served what.
-        looks: candidates that were confirmed on the test part, until one held.
-        decisions: what was decided on which evidence, in order.
+        constraints: limits and goal of the search.
+        data: source and number of items of each split.
+        looks: number of candidates that were evaluated on the test split, until one was confirmed.
+        decisions: decisions in order, each with its evidence.
         effort: seconds, trials, steps made and steps taken from the cache.
-        marks: what a reader must know about the evidence: shared data, predicted latencies.
-        evidence: what a report tells of the winner beside its figures, where it was asked for.
+        marks: caveats about the evidence: shared data, predicted latencies.
+        evidence: layers, rounding errors, widths and lineage of the winner, for the report.
     """
 
     original: Result
@@ -198,50 +232,22 @@ class Outcome:
 
     @property
     def frontier(self) -> tuple[Result, ...]:
-        """The candidates that none beats in both quality and goal, the best of the goal first."""
-        from .frontier import frontier
-
+        """Candidates that none beats in both quality and goal, the best of the goal first."""
         return frontier(self.results, self.constraints.goal)
-
-    def report(self) -> str:
-        """The table of candidates, the chosen one and why, as text."""
-        from ..report.lines import outcome_lines
-
-        return "\n".join(outcome_lines(self))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write model, recipe, budgets, frontier, `result.json` and, where it can be, the report.
-
-        See `save_outcome`; `report.html` needs the extra `report`.
-        """
-        from ..report.page import write_report
-        from .folder import save_outcome
-
-        written = save_outcome(self, folder)
-        return [*written, *write_report(written[-1])]
-
-    def _repr_html_(self) -> str:
-        """A short static report, as a notebook shows it."""
-        from ..report.notebook import summary
-        from ..report.view import view
-
-        return summary(view(self.to_json()))
 
     @property
     def model(self) -> Model:
         """The chosen model.
 
         Raises:
-            BudgetError: no candidate holds the constraints.
+            BudgetError: no candidate satisfies the constraints.
         """
         if self.chosen is None or self.chosen.model is None:
-            from trimtab.core.errors import BudgetError
-
-            raise BudgetError("no candidate holds the constraints", hint=" ".join(self.why))
+            raise BudgetError("no candidate satisfies the constraints", hint=" ".join(self.why))
         return self.chosen.model
 
     def to_json(self) -> dict[str, Any]:
-        """The whole outcome as one document with a `schema` number."""
+        """Return the whole outcome as one document with a `schema` number."""
         return {
             "schema": SCHEMA,
             "kind": "optimize",

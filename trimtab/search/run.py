@@ -1,7 +1,7 @@
 """The search: stages that add candidates, cheap evidence first, dear evidence for survivors.
 
-made, counted     all candidates: file, products, bytes moved
-raced             all that could be made: quality on growing shares of the data
+built, counted    all candidates: file, products, bytes moved
+tested            all that could be made: quality on growing shares of the data
 measured          those that keep it and are small enough: latency, interleaved with the original
 trained           the most promising, where training is allowed
 confirmed         the best of them, on data and in a run that nothing was chosen on
@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
-from trimtab.core.feeds import finite_batches
 
-from .builder import Maker
+from .already_satisfied import report_if_satisfied
+from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs
-from .judge import Judge
+from .evaluator import Evaluator
 from .log import Log
 from .memory import with_memory
 from .ranking import drop, loses_too_much, preference, speedup, violations
@@ -27,29 +28,29 @@ from .result import Constraints, Result
 from .time_budget import Spent
 from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
-#: Calibration data that are looked at beforehand: no pass but training reads more.
+#: Calibration items that are checked beforehand: no pass but training reads more.
 CALIBRATING = 1024
 
 
 @dataclass
 class Search:
-    """What is known so far, and the ways to know more.
+    """State of a search, and the ways to add candidates and evidence.
 
     Attributes:
-        constraints: what a result must hold.
+        constraints: limits of the result, and the goal.
         ctx: target, seed, progress.
-        maker: makes candidates.
-        judge: evaluates them.
-        timer: measures them.
-        log: of decisions.
-        spent: of the effort.
+        builder: builder of candidates.
+        evaluator: evaluator of their quality.
+        timer: timer of their latency.
+        log: log of decisions.
+        spent: part of the time budget that is used up.
         results: candidates in the order in which they were made.
     """
 
     constraints: Constraints
     ctx: Context
-    maker: Maker
-    judge: Judge
+    builder: Builder
+    evaluator: Evaluator
     timer: Timer
     log: Log
     spent: Spent
@@ -58,24 +59,24 @@ class Search:
     base_costs: Costs | None = field(init=False, default=None)
 
     def begin(self) -> None:
-        """Evaluate the original; say at once what it holds already.
+        """Evaluate the original.
 
         Raises:
-            TrimtabError: it cannot be evaluated, or the data hold NaN: in the test part it would
-                be found when all is done, in calibration data as the failure of each candidate.
+            TrimtabError: it cannot be evaluated, or the data contain NaN: in the test split that is
+                found at the end, in calibration data as the failure of each candidate.
         """
-        parts = self.judge.parts
-        for part in (parts.calibration.take(CALIBRATING), parts.test):
+        splits = self.evaluator.splits
+        for part in (splits.calibration.take(CALIBRATING), splits.test):
             for _ in finite_batches(part):
                 pass
-        model = self.maker.original
+        model = self.builder.original
         self.original = Result("original", model=model, size_bytes=model.size_bytes)
-        self.original = replace(self.original, selection=self.judge.base)
-        self.base_costs = costs(model, self.timer.feeds, self.ctx, self.maker.store)
+        self.original = replace(self.original, selection=self.evaluator.base)
+        self.base_costs = costs(model, self.timer.feeds, self.ctx, self.builder.store)
         self.original = replace(
             self.original, macs=self.base_costs.macs, moved_bytes=self.base_costs.moved_bytes
         )
-        quality = self.judge.base
+        quality = self.evaluator.base
         self.log.note(
             "original",
             f"original: {quality.metric} {quality.value:.4f} on {quality.count} items, "
@@ -87,11 +88,11 @@ class Search:
 
     @property
     def measures(self) -> bool:
-        """Whether latencies are measured, not predicted."""
-        return self.timer.given is not None or is_here(self.ctx.target)
+        """True where latencies are measured, not predicted."""
+        return self.timer.measure is not None or is_here(self.ctx.target)
 
     def attempt(self, stage: str, recipes: Iterable[Recipe]) -> list[Result]:
-        """Make, count and race candidates; those that came in, in order."""
+        """Make, count and evaluate candidates; return those that are new, in order."""
         found = []
         for recipe in recipes:
             over = self.spent.over
@@ -100,21 +101,21 @@ class Search:
                 break
             if any(r.name == recipe.name for r in self.results):
                 continue
-            made = self._counted(self.maker.make(recipe, stage))
+            made = self._counted(self.builder.build(recipe, stage))
             self.spent.trials += 1
             if self._is_twin(made):
                 self.log.note(stage, f"{made.name} is the same model as an earlier candidate")
                 continue
-            judged = self._judged(made)
-            self.results.append(judged)
-            found.append(judged)
-            self._tell(stage, judged)
+            evaluated = self._evaluated(made)
+            self.results.append(evaluated)
+            found.append(evaluated)
+            self._report(stage, evaluated)
         return found
 
     def measure(
         self, stage: str, seconds_each: float = SECONDS_PER_GRAPH, *, brief: bool = False
     ) -> None:
-        """Measure those that keep their quality and have no latency yet, or a brief one only."""
+        """Measure those that keep their quality and have no latency yet, or only a brief one."""
         if not self.measures:
             return
         self._leave_out_alike(stage)
@@ -138,7 +139,7 @@ class Search:
             )
 
     def _leave_out_alike(self, stage: str) -> None:
-        """Candidates that run the original's own graph need no clock."""
+        """Mark candidates that run the original's own graph: they need no clock."""
         for index, result in enumerate(self.results):
             if result.model is None or result.comparison is not None:
                 continue
@@ -147,7 +148,7 @@ class Search:
                 self.log.note(stage, f"{result.name}: runs the same graph as the original")
 
     def good(self) -> list[Result]:
-        """Candidates that could be made and keep their quality, as far as is known."""
+        """Return the candidates that could be made and keep their quality, as far as is known."""
         return [
             r
             for r in self.results
@@ -157,74 +158,84 @@ class Search:
         ]
 
     def named(self, name: str) -> Result | None:
-        """The candidate of that name."""
+        """Return the candidate of that name."""
         return next((r for r in self.results if r.name == name), None)
 
     def keeps(self, result: Result | None) -> bool:
-        """Whether a candidate exists and keeps its quality."""
+        """Return whether a candidate exists and keeps its quality."""
         return result is not None and any(r.name == result.name for r in self.good())
 
     def drop(self, result: Result) -> float:
-        """Of a candidate on the selection part, as far as it was looked at."""
+        """Return the drop of a candidate on those items of the selection split that it saw."""
         if result.dropped and result.selection and result.selection.items is not None:
             count = len(result.selection.items)
-            base = self.judge.base.items
+            base = self.evaluator.base.items
             assert base is not None
             return float((base[:count] - result.selection.items).mean())
         return drop(result, self.original)
 
     def best(self) -> Result | None:
-        """The best so far that holds all constraints."""
+        """Return the best candidate so far that satisfies all constraints."""
         holding = [r for r in self.good() if not violations(r, self.original, self.constraints)]
         ranked = preference(holding, None, self.constraints.goal)
         return ranked[0] if ranked else None
 
     def with_memory(self) -> None:
-        """Peak memory of those that hold all else, where it is asked for."""
+        """Measure the peak memory of those that satisfy all else, where it is constrained."""
         if self.constraints.max_rss is None:
             return
         rest = replace(self.constraints, max_rss=None)
         for index, result in enumerate(self.results):
             if result.failure or violations(result, self.original, rest):
                 continue
-            self.results[index] = with_memory(
-                result, self.timer.feeds, self.ctx, self.maker.store, self.timer.bench
-            )
+            self.results[index] = self._with_peak(result)
+
+    def report_if_satisfied(self) -> None:
+        """Report, as soon as it is known, whether the original satisfies the constraints."""
+        report_if_satisfied(
+            self.log, self.constraints, self.original, self.results, self._peak_of_original
+        )
+
+    def _peak_of_original(self) -> float | None:
+        return self._with_peak(self.original).rss_bytes
+
+    def _with_peak(self, result: Result) -> Result:
+        return with_memory(result, self.timer.feeds, self.ctx, self.builder.store, self.timer.bench)
 
     def _counted(self, made: Result) -> Result:
         if made.model is None or self.base_costs is None:
             return made
         try:
-            found = costs(made.model, self.timer.feeds, self.ctx, self.maker.store)
+            found = costs(made.model, self.timer.feeds, self.ctx, self.builder.store)
         except TrimtabError as error:
             return replace(made, failure=str(error))
         target = None if self.measures else self.ctx.target
         return with_costs(made, self.base_costs, found, target)
 
     def _is_twin(self, made: Result) -> bool:
-        """Recipes that made the same model count once."""
+        """Return whether an earlier recipe made the same model."""
         digests = {r.model.digest for r in self.results if r.model is not None}
         return made.model is not None and made.model.digest in digests
 
     def _small_enough(self, result: Result) -> bool:
-        """Cheap evidence first: a file that is too large needs no clock."""
+        """Return whether the file is small enough: one that is too large needs no clock."""
         limit = self.constraints.max_size
         return limit is None or result.size_bytes <= limit
 
-    def _judged(self, made: Result) -> Result:
-        return self.judge.judged(made) if made.failure is None else made
+    def _evaluated(self, made: Result) -> Result:
+        return self.evaluator.evaluated(made) if made.failure is None else made
 
-    def _tell(self, stage: str, result: Result) -> None:
+    def _report(self, stage: str, result: Result) -> None:
         why = result.failure or result.dropped
         if why is None and result.selection is not None:
             why = loses_too_much(result, self.original, self.constraints)
             lost = drop(result, self.original)
-            told = why or f"drop {lost:+.4f} on {result.selection.count} items: kept"
+            message = why or f"drop {lost:+.4f} on {result.selection.count} items: kept"
         else:
-            told = f"dropped: {why}"
+            message = f"dropped: {why}"
         self.log.note(
             stage,
-            f"{result.name}: {told}",
+            f"{result.name}: {message}",
             self.results,
             candidate=result.name,
             kept=why is None,

@@ -22,10 +22,10 @@ BETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def evidence(drops: Floats, limit: float, spread: float = 1.0) -> float:
-    """Logarithm of the capital now for "the mean drop is above the limit".
+    """Return the logarithm of the capital for "the mean drop is above the limit".
 
     Args:
-        drops: of items drawn at random, each within `spread` of 0.
+        drops: losses of items drawn at random, each within `spread` of 0.
         limit: mean drop that is allowed.
         spread: largest difference of two scores.
     """
@@ -37,15 +37,15 @@ def evidence(drops: Floats, limit: float, spread: float = 1.0) -> float:
 
 
 def loses(drops: Floats, limit: float, alpha: float, spread: float = 1.0) -> bool:
-    """Whether it is proved, at error rate alpha whenever it is asked, that the loss is too much."""
+    """Return whether too large a loss is proved, at error rate alpha whenever it is asked."""
     return evidence(drops, limit, spread) >= math.log(1 / alpha)
 
 
 def clearly_above(drops: Floats, limit: float, alpha: float) -> bool:
-    """Whether a drop lies above the limit by more than its resampling error explains.
+    """Return whether a drop exceeds the limit by more than its resampling error explains.
 
     Args:
-        drops: of the data as they are first, then of resamples of them.
+        drops: loss on the data as they are, then on resamples of them.
         limit: drop that is allowed.
         alpha: error rate, by the normal approximation.
     """

@@ -1,4 +1,4 @@
-"""Which data serve what: calibration and training, selection, and the last word."""
+"""Splits of the data: calibration and training, selection, and test."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trimtab.core.errors import DataError
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Parts of the data: what calibrates, what chooses, what confirms; disjoint unless `shared`.
+class Splits:
+    """Splits of the data, disjoint unless `shared`.
 
     Attributes:
-        calibration: that passes calibrate and train on.
-        selection: that decides between candidates.
-        test: that the chosen one is confirmed on.
-        shared: calibration data are among the others, as the user insisted.
+        calibration: split that passes calibrate and train on.
+        selection: split that decides between candidates.
+        test: split that the chosen one is confirmed on.
+        shared: true where calibration data are among the others, as the user insisted.
     """
 
     calibration: Dataset
@@ -26,7 +26,7 @@ class Parts:
     shared: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Where each part comes from and how many items it has."""
+        """Return the source and the number of items of each split."""
         parts = {n: getattr(self, n) for n in ("calibration", "selection", "test")}
         return {
             name: {"data": part.spec, "items": len(part), "part": part.part}
@@ -35,32 +35,32 @@ class Parts:
 
 
 def split_data(
-    data: Dataset | Parts, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
-) -> Parts:
-    """Disjoint parts: with one dataset all from it, with two calibration from the first.
+    data: Dataset | Splits, evaluation: Dataset | None, *, seed: int = 0, same_data: bool = False
+) -> Splits:
+    """Split data: with one dataset all from it, with two calibration from the first.
 
     Args:
-        data: calibration data, or all parts.
-        evaluation: half of it chooses, half of it confirms.
-        seed: of the split.
-        same_data: take evaluation data that hold calibration data; the result is marked.
+        data: calibration data, or all splits.
+        evaluation: evaluation data; half of it selects, half of it confirms.
+        seed: random seed of the split.
+        same_data: accept evaluation data that contain calibration data; the result is marked.
 
     Raises:
-        DataError: both hold the same items, or there are too few.
+        DataError: both contain the same items, or there are too few.
     """
-    if isinstance(data, Parts):
+    if isinstance(data, Splits):
         return data
     if evaluation is None:
         shares = {"calibration": 0.4, "selection": 0.3, "test": 0.3}
         made = data.split(shares, seed=seed)
-        return Parts(made["calibration"], made["selection"], made["test"])
+        return Splits(made["calibration"], made["selection"], made["test"])
     shared = data.overlaps(evaluation)
     if shared and not same_data:
         raise DataError(
-            "calibration and evaluation data hold the same items",
+            "calibration and evaluation data contain the same items",
             where=f"{data.spec} and {evaluation.spec}",
             hint="Give disjoint data, or --data alone and let it be split; --same-data takes them "
             "as they are and marks the result",
         )
     halves = evaluation.split({"selection": 0.5, "test": 0.5}, seed=seed)
-    return Parts(data, halves["selection"], halves["test"], shared)
+    return Splits(data, halves["selection"], halves["test"], shared)

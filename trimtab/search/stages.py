@@ -1,60 +1,59 @@
-"""The staged search: what a good engineer tries by hand, in the order in which he would.
+"""The staged search: what a good engineer tries by hand, in the same order.
 
     first        the recipe most likely to do (int8; float16 on a GPU), timed until it is known to
                  be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
                  passes with layers left float, where the plain recipes lose too much
     prune        channels away by steps, from mild to strong while quality lasts; for the int8
-                 kernels, and judged in int8, where int8 turned out to be worth it
+                 kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
-are visited, since each stage goes on from what the one before left.
+are visited, since each stage starts from the result of the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .already_satisfied import say_what_holds
-from .plan import Plan
+from .plan import SearchPlan
 from .pruning import for_int8, metric_of, prune
 from .recipe import Recipe
 from .run import Search
 from .timing import SECONDS_PER_GRAPH
 from .training import train
 
-#: Seconds of measurement of a graph in the first stage at most: something usable is there soon.
+#: Most seconds of measurement of a graph in the first stage: something usable is there soon.
 SOON = 6.0
 
 
-def staged(search: Search, plan: Plan) -> None:
-    """All stages; each stops where time or trials are used up."""
+def staged(search: Search, plan: SearchPlan) -> None:
+    """Run all stages; each stops where time or trials are used up."""
     search.attempt("first", plan.first() or plan.floats()[:1])
     search.measure("first", SOON, brief=True)
-    say_what_holds(search)
-    told = _usable(search, "first")
+    search.report_if_satisfied()
+    reported = _report_first_usable(search, "first")
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
     search.measure("int8")
-    say_what_holds(search)
-    told = told or _usable(search, "int8")
+    search.report_if_satisfied()
+    reported = reported or _report_first_usable(search, "int8")
     plan = for_int8(search, plan)
     ladder = prune(search, plan)
     search.measure("prune")
-    told = told or _usable(search, "prune")
-    if search.spent.effort.train_seconds is not None:
+    reported = reported or _report_first_usable(search, "prune")
+    if search.spent.budget.train_seconds is not None:
         train(search, plan, ladder)
         search.measure("train")
-        if not told:
-            _usable(search, "train")
-    _settle(search)
+        if not reported:
+            _report_first_usable(search, "train")
+    _measure_longer(search)
 
 
-def _settle(search: Search) -> None:
-    """More time for candidates whose runs were too few for any interval, as where loading is slow.
+def _measure_longer(search: Search) -> None:
+    """Measure longer where runs were too few for any interval, as where loading is slow.
 
     A round gives each twice the time of the one before, within what the search may take. Whoever
     stopped a measurement wants no further one.
@@ -66,13 +65,13 @@ def _settle(search: Search) -> None:
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
-    """The recipes that a user gives, all of them."""
+    """Try all the recipes that a user gives."""
     search.attempt("recipes", recipes)
     search.measure("recipes")
 
 
-def _usable(search: Search, stage: str) -> bool:
-    """Say how long the first candidate took that holds all that is asked; whether there is one."""
+def _report_first_usable(search: Search, stage: str) -> bool:
+    """Report when the first candidate satisfied all constraints; return whether one did."""
     best = search.best()
     if best is None:
         return False
@@ -86,8 +85,8 @@ def _usable(search: Search, stage: str) -> bool:
     return True
 
 
-def _rescue(search: Search, plan: Plan) -> None:
-    """Other ways to int8, one after the other, until one keeps its quality."""
+def _rescue(search: Search, plan: SearchPlan) -> None:
+    """Try other ways to int8, one after the other, until one keeps its quality."""
     plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
     if not plain or any(search.keeps(r) for r in plain):
         return

@@ -1,9 +1,9 @@
-"""A content-addressed store of what a search has made: models, qualities, comparisons.
+"""A content-addressed store of the models, qualities and comparisons that a search has made.
 
 An entry is a folder that appears by one atomic rename, so that a killed process leaves no half of
 one and two processes that make the same entry do not disturb each other: the second finds the place
-taken and throws its own away. What cannot be read is made again. A full disk costs the cache, not
-the search.
+taken and throws its own away. An entry that cannot be read is made again. A full disk costs the
+cache, not the search.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -27,36 +28,39 @@ from trimtab.core.files import writing
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 
-#: Of the layout below the root. Folders of other formats are left alone.
+#: Version of the layout below the root. Folders of other formats are left alone.
 FORMAT = 1
 _MODEL, _VALUE = "model.onnx", "value.json"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 def key_of(kind: str, **parts: Any) -> str:
-    """SHA-256 of a kind of work and everything that its outcome depends on, versions included."""
+    """Hash a kind of work and everything that its result depends on, versions included."""
     text = json.dumps({"kind": kind, **parts, **versions()}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def key_of_feeds(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shapes and types of feeds as part of a key: their values change no cost."""
+    return {name: [list(array.shape), str(array.dtype)] for name, array in feeds.items()}
+
+
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """What makes other numbers when it changes: packages, and the sources of this one."""
+    """Return what makes other numbers when it changes: packages, and the sources of this one."""
     import onnx
     import onnxruntime
 
-    import trimtab
-
     return {
-        "trimtab": trimtab.__version__,
-        "sources": _sources(Path(trimtab.__file__).parent),
+        "trimtab": importlib.metadata.version("trimtab"),
+        "sources": _sources(Path(__file__).parent.parent),
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
 
 
 def _sources(package: Path) -> str:
-    """Of all files that make or judge models: between two releases the version stays the same."""
+    """Hash all files that make or judge models: between two releases the version stays the same."""
     digest = hashlib.sha256()
     for folder in ("core", "passes", "exporter", "runtime_bench"):
         for path in sorted((package / folder).resolve().rglob("*.py")):
@@ -64,12 +68,12 @@ def _sources(package: Path) -> str:
     return digest.hexdigest()
 
 
-class Store:
+class ResultStore:
     """Models and JSON values by key, in memory and, where there is a root, on disk.
 
     Args:
-        root: the cache's folder, None for memory alone.
-        progress: where to say that the disk is full.
+        root: folder of the cache, None for memory alone.
+        progress: progress that reports a full disk.
     """
 
     def __init__(self, root: Path | None, progress: Progress | None = None) -> None:
@@ -82,7 +86,7 @@ class Store:
             self._open(self.root)
 
     def model(self, key: str, make: Callable[[], Model]) -> Model:
-        """The model under a key, made where there is none yet."""
+        """Return the model under a key, made where there is none yet."""
         if key not in self._models:
             found = self._read_model(key)
             self._count(reused=found is not None)
@@ -90,13 +94,13 @@ class Store:
         return self._models[key]
 
     def value(self, key: str, make: Callable[[], Any]) -> Any:
-        """The JSON value under a key, made where there is none yet."""
+        """Return the JSON value under a key, made where there is none yet."""
         found = self.known(key)
         self._count(reused=found is not None)
         return found if found is not None else self.keep(key, make())
 
     def known(self, key: str) -> Any | None:
-        """The JSON value under a key; None where there is none."""
+        """Return the JSON value under a key; None where there is none."""
         if key not in self._values:
             found = self._read_value(key)
             if found is None:
@@ -105,7 +109,7 @@ class Store:
         return self._values[key]
 
     def keep(self, key: str, value: Any) -> Any:
-        """Put a JSON value under a key; the value."""
+        """Store a JSON value under a key and return it."""
         self._values[key] = value
         self._write(key, lambda folder: (folder / _VALUE).write_text(json.dumps(value)))
         return value
@@ -140,7 +144,7 @@ class Store:
 
     def _keep_model(self, key: str, model: Model) -> Model:
         self._write(key, lambda folder: model.save(folder / _MODEL))
-        # What a later run will read: the same bytes, whether from the disk or from here.
+        # Return what a later run will read: the same bytes, whether from the disk or from here.
         found = self._read_model(key)
         return model if found is None else replace(found, name=model.name)
 
@@ -197,7 +201,7 @@ def remove_leftovers(root: Path, older_than_s: float = 3600.0) -> None:
 
 
 def source_of(function: Any) -> str:
-    """SHA-256 of the file that a callable comes from; its name where that cannot be told."""
+    """Hash the file that a callable comes from; its name where the file is not known."""
     import inspect
 
     try:

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import observed
+from trimtab.core.ort.int8_share import with_untyped_outputs
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor as it was in a run.
+    """Shape and size of one tensor of a run.
 
     Attributes:
-        shape: of this run.
-        nbytes: that it takes.
-        half: whether it holds float16.
+        shape: shape in this run.
+        nbytes: size in bytes.
+        half: true where it is float16.
     """
 
     shape: tuple[int, ...]
@@ -27,14 +27,14 @@ class Tensor:
 
 
 def tensors_of(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, Tensor]:
-    """All tensors of a graph that runs, by name, from one run of it without further optimisation.
+    """Return all tensors of a graph, by name, from one run of it without further optimization.
 
     Raises:
-        RunError: onnxruntime refuses it.
+        RunError: onnxruntime refuses the graph.
     """
     inner = [v.name for node in running.graph for v in node.outputs if v.name]
     plain = replace(config, level="off").for_one_run(running)
-    session = build_session(observed(running, inner), plain)
+    session = build_session(with_untyped_outputs(running, inner), plain)
     found = {}
     for name, value in (*run(session, feeds).items(), *feeds.items()):
         array = np.asarray(value)

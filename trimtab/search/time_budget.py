@@ -1,4 +1,4 @@
-"""How much a search may take, and what is left of it."""
+"""Time budget of a search, and the part that is left of it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ KEPT = 0.15
 
 
 @dataclass(frozen=True)
-class Effort:
-    """Budgets of a search; None is no bound.
+class TimeBudget:
+    """Limits of a search; None is no limit.
 
     Attributes:
-        seconds: of all, training included.
-        train_seconds: of training; none is done where None.
-        trials: candidates that may be made.
-        threads: of training.
+        seconds: time of the whole search, training included.
+        train_seconds: time of training; no training where None.
+        trials: number of candidates that may be made.
+        threads: threads of training.
     """
 
     seconds: float | None = None
@@ -43,41 +43,45 @@ class Effort:
 
     @property
     def training_threads(self) -> int:
-        """Threads of training: written into the recipe, so that it makes the same bytes again."""
+        """Threads of training: part of the recipe, so that it makes the same bytes again."""
         return self.threads or usable_cpus()
+
+
+#: Former name of `TimeBudget`.
+Effort = TimeBudget
 
 
 @dataclass
 class Spent:
-    """What is left of an effort.
+    """The part of a time budget that is used up.
 
     Attributes:
-        effort: the budgets.
-        start: by the monotonic clock.
-        trials: candidates made so far.
+        budget: limits of the search.
+        start: start of the search, by the monotonic clock.
+        trials: number of candidates made so far.
     """
 
-    effort: Effort
+    budget: TimeBudget
     start: float
     trials: int = 0
 
     @property
     def left_s(self) -> float:
-        """Seconds left for all but the last comparison; infinite without a bound."""
-        if self.effort.seconds is None:
+        """Seconds left for all but the last comparison; infinite without a limit."""
+        if self.budget.seconds is None:
             return float("inf")
-        kept = (1 - KEPT) * self.effort.seconds
+        kept = (1 - KEPT) * self.budget.seconds
         return kept - (time.monotonic() - self.start)
 
     @property
     def over(self) -> str | None:
-        """Why no further candidate may be made; None where one may."""
-        if self.effort.trials is not None and self.trials >= self.effort.trials:
+        """Reason why no further candidate may be made; None where one may."""
+        if self.budget.trials is not None and self.trials >= self.budget.trials:
             return f"{self.trials} trials are used up"
         if self.left_s <= 0:
-            return f"the time of {self.effort.seconds:g} s is used up"
+            return f"the time of {self.budget.seconds:g} s is used up"
         return None
 
     def measuring_s(self, graphs: int, each: float) -> float:
-        """Seconds for measuring so many graphs."""
+        """Return the seconds for measuring so many graphs."""
         return max(1.0, min(each * graphs, self.left_s / 2))

@@ -1,7 +1,7 @@
 """Latency of candidates: measured in rounds against the original, each structure once.
 
-Dense kernels take the same time whatever the values, so one of several equal structures stands for
-all. What was measured on this class of machine is kept; the winner is measured again in any case.
+Dense kernels take the same time whatever the values, so one of several equal structures represents
+all. Measurements on this class of machine are kept; the winner is measured again in any case.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, running_graph
+from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.multi_device import machine_class
 
 from .fingerprint import structure
 from .result import Result
-from .store import Store, key_of
+from .store import ResultStore, key_of, key_of_feeds
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
-#: Seconds of measurement a graph may take, when the evidence is slow to come.
+#: Most seconds of measurement of a graph.
 SECONDS_PER_GRAPH = 12.0
-#: What a candidate is measured as that runs the original's graph.
+#: `measured_as` of a candidate that runs the original's graph.
 ORIGINAL = "original"
-#: Chance that any of the intervals of the search misses its ratio, whenever it stops.
+#: Probability that any of the intervals of the search misses its ratio, whenever it stops.
 ALPHA = 0.05
 
 
 def measuring(bench: Bench, alpha: float, *, brief: bool = False) -> Measure:
-    """A bench, with a share of the error rate; brief: no longer than until a verdict stands."""
+    """Return a bench with a share of the error rate; brief: it stops once a verdict stands."""
 
     def measure(
         model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
@@ -49,25 +49,25 @@ def measuring(bench: Bench, alpha: float, *, brief: bool = False) -> Measure:
 
 @dataclass
 class Timer:
-    """Measures candidates in rounds.
+    """Timer that measures candidates in rounds.
 
     Attributes:
-        original: what all are measured against.
-        feeds: of one run.
+        original: model that all are measured against.
+        feeds: inputs of one run.
         ctx: target, seed, progress.
-        store: of what was measured on this class of machine.
-        given: how to measure; the bench where None, whose comparisons alone are kept.
-        bench: where to measure.
-        rounds: so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
-        known: comparison, and name of the model measured, by structure.
+        store: measurements on this class of machine.
+        measure: function that measures; the bench where None, whose comparisons alone are kept.
+        bench: bench that measures.
+        rounds: rounds so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
+        known: comparison and name of the measured model, by structure.
         rough: structures that were measured briefly; the next round measures them again.
     """
 
     original: Model
     feeds: Feeds
     ctx: Context
-    store: Store
-    given: Measure | None = None
+    store: ResultStore
+    measure: Measure | None = None
     bench: Bench = field(default_factory=LocalBench)
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
@@ -76,12 +76,12 @@ class Timer:
     def measured(
         self, results: Sequence[Result], seconds: float | None, *, brief: bool = False
     ) -> list[Result]:
-        """The results with comparisons; those that have one, or no model, stay as they are.
+        """Return the results with comparisons; those that have one, or no model, stay as they are.
 
         Args:
             results: candidates.
-            seconds: of the round.
-            brief: ends as soon as the verdicts stand, for a first word; a later round does more.
+            seconds: time of the round.
+            brief: stop as soon as the verdicts stand; a later round measures more.
         """
         wanted: dict[str, Model] = {}
         keys = []
@@ -99,7 +99,7 @@ class Timer:
         ]
 
     def lacks_time(self, result: Result) -> bool:
-        """Whether it was not measured, or in so little time that little is known."""
+        """Return whether a result was not measured, or too briefly to know much."""
         if result.failure is not None or result.measured_as == ORIGINAL or result.model is None:
             return False
         if result.comparison is None or _unbounded(result.comparison):
@@ -111,8 +111,8 @@ class Timer:
         return known and which not in self.rough
 
     def alike(self, model: Model) -> bool:
-        """Whether onnxruntime makes of a model the graph of the original: none is faster then."""
-        if self.given is not None:
+        """Return whether onnxruntime makes the original graph of a model: it is no faster then."""
+        if self.measure is not None:
             return False
         return self._runs_as(model) == self._runs_as(self.original)
 
@@ -121,13 +121,13 @@ class Timer:
         key = key_of("running", model=model.digest, config=config.to_json())
         return str(
             self.store.value(
-                key, lambda: structure(replace(model, ir=running_graph(model, config)))
+                key, lambda: structure(replace(model, ir=optimized_graph(model, config)))
             )
         )
 
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
-        """A fresh run, whatever is known."""
-        measure = self.given or measuring(self.bench, ALPHA)
+        """Measure in a fresh run, whatever is known."""
+        measure = self.measure or measuring(self.bench, ALPHA)
         return measure(self.original, models, self.feeds, self.ctx, seconds)
 
     def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
@@ -136,7 +136,7 @@ class Timer:
         self.rough = set(wanted) if brief else self.rough - set(wanted)
         left, each = dict(wanted), (seconds or math.inf) / len(wanted)
         for which in list(left):
-            found = None if self.given else self.store.known(keys[which])
+            found = None if self.measure else self.store.known(keys[which])
             if found is not None and _suffices(found, each):
                 self.store.reused += 1
                 self.known[which] = (_comparison(found), found["measured"])
@@ -144,12 +144,13 @@ class Timer:
         if not left:
             return
         self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
-        measure = self.given or measuring(self.bench, alpha * len(left) / len(wanted), brief=brief)
+        alpha = alpha * len(left) / len(wanted)
+        measure = self.measure or measuring(self.bench, alpha, brief=brief)
         limit = seconds or SECONDS_PER_GRAPH * len(left)
         found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
         for (which, model), comparison in zip(left.items(), found_now, strict=True):
             self.known[which] = (comparison, model.name)
-            if self.given is None and not comparison.interrupted and not comparison.error:
+            if self.measure is None and not comparison.interrupted and not comparison.error:
                 self.store.made += 1
                 taken = {
                     "measured": model.name,
@@ -164,7 +165,7 @@ class Timer:
             base=structure(self.original),
             candidate=which,
             config=SessionConfig.of(self.ctx.target).to_json(),
-            inputs={n: [list(a.shape), str(a.dtype)] for n, a in self.feeds.items()},
+            inputs=key_of_feeds(self.feeds),
             alpha=round(alpha, 9),
             brief=brief,
             machine=machine_class(self.bench),
@@ -172,12 +173,12 @@ class Timer:
 
 
 def _unbounded(comparison: Comparison) -> bool:
-    """Whether the runs were too few for any interval: the next round goes on with it."""
+    """Return whether the runs were too few for any interval: the next round measures again."""
     return math.isnan(comparison.ratio) or math.isinf(comparison.high)
 
 
 def _suffices(found: Any, seconds_each: float) -> bool:
-    """Whether a kept comparison had its verdict, or as much time as there is now."""
+    """Return whether a kept comparison had its verdict, or as much time as there is now."""
     enough = min(seconds_each, SECONDS_PER_GRAPH) <= 1.25 * float(found["seconds_each"])
     return found["verdict"] != "inconclusive" or enough
 

@@ -10,31 +10,31 @@ than several short ones. What kept its quality on the way remains a candidate.
 
 from __future__ import annotations
 
-from .plan import Plan
+from .plan import SearchPlan
 from .pruning import Ladder, metric_of
 from .recipe import Recipe
 from .result import Result
 from .run import Search
 
-#: Parts of the time, and those of them that try strengths.
+#: Slices of the time, and those of them that try strengths.
 SLICES, TRIALS = 6, 3
-#: Share of the time that a step takes from a model that has lost nothing.
+#: Share of the latency that a step removes from a model that has lost nothing.
 STEP = 0.25
-#: A drop of so many times the allowed one, after a slice, comes back in those that are left: a
+#: A drop of so many times the allowed one after a slice can be recovered in those that are left: a
 #: resnet56 without 43% of its int8 time, with 0.5 points allowed, had lost 7 points untrained, 1.3
 #: after a slice and 0.4 after two.
 REACH = 2.5
 
 
-def train(search: Search, plan: Plan, ladder: Ladder) -> None:
+def train(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
     """Add trained candidates, as far as the time for training goes.
 
     Args:
-        search: what is known so far.
-        plan: what may be tried.
+        search: state of the search.
+        plan: recipes that may be tried.
         ladder: at the strongest pruning that keeps its quality untrained.
     """
-    total, threads = search.spent.effort.train_seconds, search.spent.effort.training_threads
+    total, threads = search.spent.budget.train_seconds, search.spent.budget.training_threads
     if total is None or not plan.allows("finetune"):
         return
     last, left, seconds = None, SLICES, total / SLICES
@@ -45,22 +45,22 @@ def train(search: Search, plan: Plan, ladder: Ladder) -> None:
     if last is None:
         _with_the_rest(search, plan, ladder.base, left * seconds, threads)
         return
-    for found in search.attempt("train", [plan.recovered(last, left * seconds, threads)]):
+    for found in search.attempt("train", [plan.finetuned(last, left * seconds, threads)]):
         _offer(search, plan, found)
 
 
 def _strengths(ladder: Ladder, seconds: float, threads: int) -> tuple[Recipe | None, int]:
-    """Prune and train for a slice by turns; a step takes the less the more is lost already.
+    """Prune and train for a slice by turns; the more is lost, the smaller the next step.
 
     Returns:
         The strongest trained float recipe that is within reach, and the slices that are left.
     """
     search, last, left, step = ladder.search, None, SLICES, STEP
-    lost = search.constraints.max_drop  # which the strongest untrained one has used up, or nearly
+    lost = search.constraints.max_drop  # the strongest untrained one has nearly used it up
     while left > SLICES - TRIALS and not search.spent.over:
         share = round(ladder.reached * (1 - step * (1 - lost / _limit(search))), 3)
         pruned = ladder.pruned(share)
-        if pruned is None:  # the next step would be none
+        if pruned is None:  # there is no further step
             break
         found = _trained(ladder, pruned, seconds, threads)
         left -= 1
@@ -73,9 +73,9 @@ def _strengths(ladder: Ladder, seconds: float, threads: int) -> tuple[Recipe | N
 
 
 def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Result | None:
-    """A pruned model after a slice; None where what it lost is out of reach."""
+    """Train a pruned model for a slice; None where what it lost is out of reach."""
     search, plan = ladder.search, ladder.plan
-    found = search.attempt("train", [plan.recovered(pruned, seconds, threads)])
+    found = search.attempt("train", [plan.finetuned(pruned, seconds, threads)])
     if not found and not search.spent.over:
         # Training has found nothing better than where it began.
         found = _untrained(search, pruned)
@@ -85,8 +85,8 @@ def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Re
     return found[0]
 
 
-def _offer(search: Search, plan: Plan, found: Result) -> None:
-    """Candidates in the precision that pruning is for, where a trained model has come back."""
+def _offer(search: Search, plan: SearchPlan, found: Result) -> None:
+    """Offer a trained model that has come back in the precision that pruning is for."""
     if not search.keeps(found) or found.recipe is None:
         return
     if plan.halves():
@@ -100,7 +100,7 @@ def _offer(search: Search, plan: Plan, found: Result) -> None:
 
 
 def _within_reach(search: Search, found: Result, seconds: float) -> bool:
-    """Whether more training may bring back what is lost; said in the log."""
+    """Return whether more training may bring back what is lost, and log it."""
     lost, limit = search.drop(found), _limit(search)
     within = lost <= limit
     search.log.note(
@@ -116,20 +116,22 @@ def _within_reach(search: Search, found: Result, seconds: float) -> bool:
 
 
 def _limit(search: Search) -> float:
-    """The largest drop after a slice that may come back."""
+    """Return the largest drop after a slice that may come back."""
     return REACH * max(search.constraints.max_drop, 1e-3)
 
 
 def _untrained(search: Search, pruned: Recipe) -> list[Result]:
-    """The pruned model that a run began from, made now where it was not."""
+    """Return the pruned model that a run began from, made now where it was not."""
     known = search.named(pruned.name)
     return [known] if known is not None else search.attempt("train", [pruned])
 
 
-def _with_the_rest(search: Search, plan: Plan, base: Recipe, seconds: float, threads: int) -> None:
-    """Int8 behind the strongest, trained on through its rounding; float where int8 is not used."""
+def _with_the_rest(
+    search: Search, plan: SearchPlan, base: Recipe, seconds: float, threads: int
+) -> None:
+    """Finetune through int8 behind the strongest, or in float where int8 is not used."""
     if not plan.allows("quantize-static"):
-        search.attempt("train", [plan.recovered(base, seconds, threads)])
+        search.attempt("train", [plan.finetuned(base, seconds, threads)])
         return
     quantized = plan.quantized(base)
     search.attempt("train", [quantized, plan.trained_through(quantized, seconds, threads)])

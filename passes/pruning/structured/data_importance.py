@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
-from trimtab.core.feeds import finite_batches
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress
 

@@ -99,7 +99,7 @@ def round_weights(
     layers, makers = shared_layers(model, reference)
     judge = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     truth = answers(reference, judge, config)
     error = first = answer_error(model, judge, truth, config)
     rounded, declined = [], []

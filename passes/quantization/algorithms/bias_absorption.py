@@ -21,7 +21,7 @@ from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
@@ -124,7 +124,7 @@ def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> lis
     """How much of each channel of each first layer is always there: (channels,)."""
     names = [pair.first.outputs[0].name or "" for pair in pairs]
     axes = [1 if pair.first.op_type == "Conv" else -1 for pair in pairs]
-    session = build_session(observing(model, names), SessionConfig(threads=usable_cpus()))
+    session = build_session(with_only_outputs(model, names), SessionConfig(threads=usable_cpus()))
     sums = [np.zeros((2, out_channels(pair.first))) for pair in pairs]
     counts = [0] * len(pairs)
     batches = fitting(model, data, rows=16)

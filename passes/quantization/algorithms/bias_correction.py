@@ -22,7 +22,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
@@ -79,7 +79,7 @@ def correct_biases(
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, makers)
     wanted = _means(reference, names, axes, fit)
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     truth = answers(reference, judge, config)
     error = first = answer_error(model, judge, truth, config)
     corrected = []
@@ -116,7 +116,7 @@ def correct_by_layer(
     fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, makers)
     wanted, held = (_means(reference, names, axes, part) for part in (fit, judge))
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     truth = answers(reference, judge, config)
     first, untouched = answer_error(model, judge, truth, config), model.clone()
     walk = Walk(model, [batch.feeds for batch in (*fit, *judge)])
@@ -202,7 +202,7 @@ def _means(
 
 def up_to(model: Model, tensors: Sequence[str]) -> Model:
     """The part of the model that makes the tensors, and nothing behind."""
-    part = observing(model, tensors)
+    part = with_only_outputs(model, tensors)
     needed: set[ir.Node] = set()
     waiting = [value.producer() for value in part.graph.outputs]
     while waiting:

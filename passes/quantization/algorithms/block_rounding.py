@@ -70,7 +70,7 @@ def round_blocks(
     fits = len(batches) - len(batches[3::4])
     fits -= fits == len(batches) and fits > 1  # a single batch serves for both
     judge = order[fits:] or order
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     truth = answers(reference, judge, config)
     first, untouched = answer_error(model, judge, truth, config), model.clone()
     here, there = (Walk(m, [b.feeds for b in order]) for m in (model, reference))

@@ -21,7 +21,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 #: Added to the diagonal of H, as a part of its mean.
@@ -182,7 +182,7 @@ def _second_moments(
     """2 X^T X of each tensor by the number of its rows: (features, features)."""
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
+    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
     sums: dict[str, Floats] = {}
     rows = dict.fromkeys(tensors, 0)
     batches = fitting(model, data, rows=16)

@@ -21,7 +21,7 @@ from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
@@ -136,7 +136,7 @@ def _largest(
     """Largest magnitude of each feature of the tensors: (features,)."""
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
+    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
     found: dict[str, Floats] = {}
     batches = fitting(model, data, rows=16)
     for batch in ctx.progress.track(batches, "collecting features", batches.batches):

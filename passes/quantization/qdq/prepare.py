@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from trimtab.core.collector import collector_paused
 from trimtab.core.errors import ModelError
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ...graph.edit import lift_constants, name_nodes
@@ -22,7 +22,7 @@ MINIMUM_OPSET = 13
 HALF_OPSET = 21
 
 
-@collector_paused()
+@gc_paused()
 def prepare(model: Model) -> None:
     """Make the graph of a clone ready: Constants lifted, nodes named, shapes known.
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from trimtab.core.collector import collector_paused
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
@@ -56,7 +56,7 @@ class Scheme:
     inputs_only: bool = False
 
 
-@collector_paused()
+@gc_paused()
 def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
     """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
     proto, _ = inferred(model)
@@ -68,7 +68,7 @@ def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
     return [name for name in order if name in marked and name not in weights]
 
 
-@collector_paused()
+@gc_paused()
 def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
     """The Q/DQ graph.
 

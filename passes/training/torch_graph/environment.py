@@ -12,7 +12,7 @@ import torch
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError, OptionError
-from trimtab.core.metric import are_classes
+from trimtab.core.metric import labels_are_classes
 from trimtab.core.model import Model
 
 from .module import TorchGraph
@@ -78,7 +78,7 @@ def default_terms(model: Model, data: Dataset, *, features: bool) -> dict[str, f
     """Choose kd where labels show that outputs are classes, else mse."""
     if not len(data):
         raise DataError("has no rows", where=data.spec)
-    terms = {"kd" if are_classes(model, data) else "mse": 1.0}
+    terms = {"kd" if labels_are_classes(model, data) else "mse": 1.0}
     return terms | ({"features": 1.0} if features else {})
 
 

@@ -1,4 +1,4 @@
-"""Providers beyond the CPU: what is missing is said, with what to install."""
+"""Providers beyond the CPU: the message names what is missing and how to install it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_missing_provider_says_what_to_install(provider: str, says: str) -> No
         check_installed(provider, [CPU])
 
 
-def test_a_provider_that_does_not_start_is_no_cpu_in_disguise() -> None:
+def test_a_provider_that_does_not_start_is_an_error() -> None:
     session = SimpleNamespace(get_providers=lambda: [CPU])
     with pytest.raises(OptionError, match=r"installed but does not start.*nvidia-smi"):
         check_started(session, CUDA)

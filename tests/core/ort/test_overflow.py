@@ -57,7 +57,7 @@ def test_the_count_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize("case", ["signs cancel", "seven bits", "unsigned weights"])
-def test_what_cannot_saturate_is_not_reported(case):
+def test_layers_that_cannot_saturate_are_not_reported(case):
     model = product(second=-1.0 if case == "signs cancel" else 1.0)
     ctx = AVX2 if case == "seven bits" else VNNI
     kind = "uint8" if case == "unsigned weights" else None
@@ -95,7 +95,7 @@ def test_grouped_and_dilated_convolutions_and_small_images():
 
 
 @pytest.mark.parametrize("second", [1.0, -1.0], ids=["large neighbours", "signs cancel"])
-def test_this_machines_kernels_do_what_the_simulation_says(second):
+def test_the_kernels_of_this_machine_agree_with_the_simulation(second):
     model = product(second=second)
     data = positive(model)
     quantized = QuantizeStatic(data=data)(model, VNNI)
@@ -108,7 +108,7 @@ def test_this_machines_kernels_do_what_the_simulation_says(second):
     assert (deployed != wide).any() == (saturates and named)
 
 
-def test_the_pass_says_it_when_asked_and_where_the_target_saturates():
+def test_the_pass_reports_overflow_on_request_and_where_the_target_saturates():
     model = product()
     data = positive(model)
     asked = QuantizeStatic(data=data, check_overflow=True)(model, VNNI)

@@ -1,4 +1,4 @@
-"""Results that are written into the same memory again."""
+"""Repeated runs that write their results into the same memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_results_are_those_of_plain_runs_whatever_the_batch() -> None:
             np.testing.assert_array_equal(again.run(feeds)[name], array)
 
 
-def test_the_result_before_is_still_there_and_the_one_before_that_is_reused() -> None:
+def test_the_previous_result_is_kept_and_the_one_before_is_overwritten() -> None:
     model = graphs.cnn()
     again = RepeatedRuns(build_session(model), [model.outputs[0].name])
     made = []
@@ -52,5 +52,5 @@ def test_feeds_that_the_model_refuses_are_an_error() -> None:
         again.run({name: np.zeros((1, 99, 2, 2), np.float32)})
 
 
-def test_nothing_wanted_is_nothing_run() -> None:
+def test_without_wanted_outputs_nothing_is_run() -> None:
     assert RepeatedRuns(build_session(graphs.cnn()), []).run({}) == {}

@@ -46,7 +46,7 @@ def spoilt(value: float, rows: int = 64, samples: tuple[int, ...] = (5,)) -> Dat
 def error(made: Model, model: Model) -> float:
     """Of the answers to usual samples, squared and relative to their size."""
     feeds = next(iter(normal(model, rows=32, seed=3))).feeds
-    there = SessionConfig.judging(VNNI.target)
+    there = SessionConfig.for_evaluation(VNNI.target)
     expected = run(build_session(model), feeds)["y"]
     got = run(build_session(made, there), feeds)["y"]
     return float(np.square(got - expected).mean() / np.square(expected).mean())

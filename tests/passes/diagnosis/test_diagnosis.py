@@ -330,7 +330,7 @@ def test_the_command_names_the_fault_first(tmp_path: Path, capsys):
     assert main([*command, "--json", paths[3]]) == 0
     text = capsys.readouterr().out
     assert "two (activation): its range is 3." in text
-    assert "mend: calibrate anew" in text
+    assert "fix: calibrate anew" in text
     assert "No 16-bit sum saturates" in text
     made = json.loads(Path(paths[3]).read_text())
     assert made["accuracy"]["layers"][0]["layer"] == "two"

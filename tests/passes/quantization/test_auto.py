@@ -8,7 +8,7 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
@@ -47,7 +47,7 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     data, fresh = normal(model, rows=96), list(normal(model, rows=64, seed=9))
     auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
-    config = SessionConfig.judging(VNNI.target)  # exact where this machine would saturate
+    config = SessionConfig.for_evaluation(VNNI.target)  # exact where this machine would saturate
     truth = answers(model, fresh, config)
     error, other = (answer_error(m, fresh, truth, config) for m in (auto, plain))
     assert error <= 1.05 * other

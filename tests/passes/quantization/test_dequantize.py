@@ -8,7 +8,7 @@ from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import QDQ_OPS, int8_share
+from trimtab.core.ort.int8_share import QDQ_OPS, int8_share
 from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.dequantize import Dequantize

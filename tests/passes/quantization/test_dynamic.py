@@ -6,7 +6,7 @@ from int8_graphs import attention, chain, graph, linear
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
@@ -22,7 +22,7 @@ def test_products_with_weights_run_in_int8(make):
     assert int8_share(quantized).int8_ops == weights
     feeds = random_feeds(model, batch=2)
     expected = next(iter(run(build_session(model), feeds).values()))
-    there = SessionConfig.judging(VNNI.target)
+    there = SessionConfig.for_evaluation(VNNI.target)
     got = next(iter(run(build_session(quantized, there), feeds).values()))
     assert np.abs(expected - got).max() < 0.05 * np.abs(expected).max()
 
@@ -86,7 +86,7 @@ def test_rows_made_for_a_gemm_alone_are_not_made() -> None:
     assert "Reshape" not in {node.op_type for node in made.graph}
     feeds = random_feeds(rows())
     expected = run(build_session(rows()), feeds)["y"]
-    got = run(build_session(made, SessionConfig.judging(VNNI.target)), feeds)["y"]
+    got = run(build_session(made, SessionConfig.for_evaluation(VNNI.target)), feeds)["y"]
     np.testing.assert_allclose(got, expected, atol=0.05)
 
 

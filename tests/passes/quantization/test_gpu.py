@@ -8,7 +8,7 @@ from int8_graphs import chain, graph, normal, residual
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.running import written_share
+from trimtab.core.ort.int8_share import written_share
 from trimtab.core.ort.session import SessionConfig, build_session
 from trimtab.core.target import Target
 from trimtab.passes import check

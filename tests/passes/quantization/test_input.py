@@ -15,7 +15,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, ModelError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
@@ -23,7 +23,7 @@ from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
-EXACT = SessionConfig.judging(VNNI.target)
+EXACT = SessionConfig.for_evaluation(VNNI.target)
 
 
 def answer(model: Model, data: Dataset) -> np.ndarray:

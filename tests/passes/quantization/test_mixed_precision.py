@@ -10,7 +10,7 @@ from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, PassError
 from trimtab.core.metric import evaluate
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
 from trimtab.passes.quantization.mixed_precision_parts import hold_out
 from trimtab.passes.quantization.static import QuantizeStatic

@@ -12,7 +12,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, ModelError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
@@ -22,7 +22,7 @@ VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
 
 def outputs(model: Model, data: Dataset) -> np.ndarray:
-    session = build_session(model, SessionConfig.judging(VNNI.target))
+    session = build_session(model, SessionConfig.for_evaluation(VNNI.target))
     return np.concatenate([next(iter(run(session, b.feeds).values())) for b in data])
 
 

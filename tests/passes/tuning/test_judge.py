@@ -9,7 +9,7 @@ import pytest
 from tune_fakes import CountingClock, norms
 
 from trimtab.core.model import Model
-from trimtab.core.ort.running import Share
+from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.passes.tuning import judge as tuning_judge
 from trimtab.passes.tuning.judge import CandidateJudge
@@ -17,8 +17,8 @@ from trimtab.passes.tuning.judge import CandidateJudge
 CANDIDATES = 300
 
 
-def share(leftover: int) -> Share:
-    return Share(int8_ops=0, float_ops=0, leftover_qdq=leftover, int8_share=0.0)
+def share(leftover: int) -> Int8Share:
+    return Int8Share(int8_ops=0, float_ops=0, leftover_qdq=leftover, int8_share=0.0)
 
 
 def judge() -> CandidateJudge:

@@ -23,7 +23,7 @@ from trimtab.passes.tuning.session_options import (
     tune_options,
     write_options,
 )
-from trimtab.search.session_file import session, session_config, write_session_file
+from trimtab.session_file import session, session_config, write_session_file
 
 
 @dataclass

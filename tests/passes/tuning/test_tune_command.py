@@ -16,8 +16,8 @@ from trimtab.commands.tune import _cache_name
 from trimtab.core.context import Ratio
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, random_feeds
-from trimtab.search.session_file import session_config
-from trimtab.search.tune_clock import DecidingClock, SessionClock
+from trimtab.session_file import session_config
+from trimtab.tune_clock import DecidingClock, SessionClock
 
 
 class SumWins:
@@ -45,8 +45,8 @@ class LessThreadsWin:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("trimtab.search.tune_clock.DecidingClock", SumWins)
-    monkeypatch.setattr("trimtab.search.tune_clock.SessionClock", LessThreadsWin)
+    monkeypatch.setattr("trimtab.tune_clock.DecidingClock", SumWins)
+    monkeypatch.setattr("trimtab.tune_clock.SessionClock", LessThreadsWin)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return str(graphs.model_of(NORM % "Add").save(tmp_path / "model.onnx"))
 

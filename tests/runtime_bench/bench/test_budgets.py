@@ -102,7 +102,7 @@ budgets: {load: 1s}
         ("model: a\nbaseline: b\nbudgets:\n  drop: 0.01\n", 4, "needs `data:`"),
         ("model: a\nbudgets:\n  size: 1MB\n  tolerance: 0.02\n", 4, "belongs to"),
         ("model: a\nthreads: 0\nbudgets: {size: 1MB}\n", 2, "not above 0"),
-        ("model: a\nshape: 3\nbudgets: {size: 1MB}\n", 2, "is no shape"),
+        ("model: a\nshape: 3\nbudgets: {size: 1MB}\n", 2, "is not a valid shape"),
         ("model: 3\nbudgets: {size: 1MB}\n", 1, "is not text"),
         ("provider: CPUExecutionProvider\nmodel: a\nbudgets: {provider: X}\n", 3, "runs on"),
         ("model: a\nbudgets: {p95: 5ms\n", 3, "is not valid YAML"),

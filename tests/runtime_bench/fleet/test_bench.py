@@ -39,7 +39,7 @@ from trimtab.runtime_bench.fleet.local import LocalFleet
 from trimtab.runtime_bench.fleet.worker import WorkerCall, device_behind, run_call
 from trimtab.runtime_bench.open import bench_on_all, device_names, runner_on
 
-pytest.importorskip("distributed", reason="needs Dask: the extra fleet")
+pytest.importorskip("distributed", reason="needs Dask: pip install trimtab[fleet]")
 HOW = Timing(SessionConfig(threads=1), max_seconds=3.0)
 
 
@@ -327,7 +327,7 @@ def test_with_certificates_traffic_is_encrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make certificates")
+        pytest.skip("needs openssl to make certificates: apt-get install openssl")
     environment(monkeypatch, tmp_path / "cache")
     ours, theirs = certificate(tmp_path / "ours"), certificate(tmp_path / "theirs")
     port = free_port()

@@ -7,7 +7,7 @@ from int8_graphs import chain, graph
 
 from trimtab.core.errors import InputError
 from trimtab.core.metric import Quality
-from trimtab.core.ort.running import Share
+from trimtab.core.ort.int8_share import Int8Share
 from trimtab.runtime_bench.bench.bench import percentiles_decided
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate.collect import Collector
@@ -128,7 +128,7 @@ def test_a_drop_is_reported_with_its_paired_error():
 
 
 def test_an_int8_share_names_the_float_nodes():
-    share = Share(3, 1, 4, 0.6, ("head",))
+    share = Int8Share(3, 1, 4, 0.6, ("head",))
     found = verdict_on(Budget("int8_share", 0.9, "90%"), GateFacts(share=share))
     assert found.verdict == "fail"
     assert "head" in found.evidence

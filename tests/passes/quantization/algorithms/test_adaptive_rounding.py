@@ -7,7 +7,7 @@ from int8_graphs import chain, graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights

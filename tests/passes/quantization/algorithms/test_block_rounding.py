@@ -10,7 +10,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import MissingExtraError
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
@@ -78,7 +78,7 @@ def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, 
     model = make()
     quantized, made = rounded(model, tmp_path)
     fresh = list(correlated(model, 64, seed=7))
-    config = SessionConfig.judging(VNNI.target)
+    config = SessionConfig.for_evaluation(VNNI.target)
     truth = answers(model, fresh, config)
     before, after = (answer_error(m, fresh, truth, config) for m in (quantized, made))
     assert after < before

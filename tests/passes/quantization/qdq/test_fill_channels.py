@@ -55,7 +55,7 @@ def test_channels_of_zeros_change_no_bit_where_sums_do_not_saturate(
     assert weight.shape == (16, channels + -channels % 4, 3, 3)
     feeds = random_feeds(model, batch=2)
     for level in ("basic", "all"):
-        config = dataclasses.replace(SessionConfig.judging(ctx.target), level=level)
+        config = dataclasses.replace(SessionConfig.for_evaluation(ctx.target), level=level)
         one, two = (run(build_session(m, config), feeds)["y"] for m in (as_it_was, after))
         np.testing.assert_array_equal(one, two)
 

@@ -27,6 +27,6 @@ def test_all_of_it_is_int8_and_the_doctor_says_so():
 
 
 def test_the_entry_is_for_other_machines_alone():
-    assert not SessionConfig.fusing(Target.detect()).config
-    abroad = SessionConfig.fusing(Target.named("arm64")).config
+    assert not SessionConfig.with_fusions_of(Target.detect()).config
+    abroad = SessionConfig.with_fusions_of(Target.named("arm64")).config
     assert set(abroad) <= {INT8_ALLOWED}

@@ -5,7 +5,7 @@ import pytest
 from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms

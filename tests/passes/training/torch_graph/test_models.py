@@ -200,7 +200,7 @@ def test_quantized_graphs_run_and_go_back_bit_for_bit(fields: dict[str, Any]) ->
     model = quantized(graphs.cnn(), **fields)
     module = to_module(model)
     feeds = random_feeds(model, batch=3)
-    exact = SessionConfig.judging(Target.named("x64-avx512-vnni"))
+    exact = SessionConfig.for_evaluation(Target.named("x64-avx512-vnni"))
     expected = run(build_session(model, exact), feeds)["y"]
     with torch.no_grad():
         got = module.run({n: torch.from_numpy(a) for n, a in feeds.items()})["y"].numpy()

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from trimtab.passes.base import Pass
 
 _PRUNED = "pruned:"
-#: Learning rates from random weights: ten times those of a trained model.
+#: Learning rates for random weights: ten times those for a trained model.
 RATES = {"adamw": 1e-3, "sgd": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """How a student is named, and where it starts.
+    """Name and starting point of a student.
 
     Attributes:
         spec: an .onnx file, which starts from its weights; `module:callable`, which starts at
             random or from `weights`; or pruned:0.5, the teacher with that share of its
             multiply-accumulates left.
-        weights: a state dict for a module.
+        weights: file of a state dict for a module.
     """
 
     spec: str
@@ -40,14 +40,14 @@ class Student:
         """Share of the teacher's multiply-accumulates, for one that is pruned from it.
 
         Raises:
-            OptionError: it is none.
+            OptionError: it is not a share.
         """
         if not self.spec.startswith(_PRUNED):
             return None
         text = self.spec.removeprefix(_PRUNED)
         if not re.fullmatch(r"0?\.\d+", text) or float(text) == 0:
             raise OptionError(
-                f"{text!r} is no share between 0 and 1",
+                f"{text!r} is not a share between 0 and 1",
                 where=self.spec,
                 hint="pruned:0.5 leaves half of the teacher's multiply-accumulates",
             )
@@ -55,24 +55,24 @@ class Student:
 
     @property
     def random(self) -> bool:
-        """Whether it starts from random weights."""
+        """True where it starts from random weights."""
         named = self.share is None and not Path(self.spec).exists()
         return named and is_callable_spec(self.spec) and self.weights is None
 
     def open(self, above: Model, left: float, ctx: Context) -> Model:
-        """The student before it learns.
+        """Open the student before it learns.
 
         Args:
-            above: what it learns from: the teacher, or the student before it.
+            above: model that it learns from: the teacher, or the student before it.
             left: share of the teacher's multiply-accumulates that `above` has.
-            ctx: seed of random weights, data for pruning.
+            ctx: random seed of weights, data for pruning.
 
         Raises:
             OptionError: it would be no smaller than what it is pruned from.
         """
         from trimtab.passes import find
 
-        from ..open_model import open_model
+        from .open_model import open_model
 
         if self.share is None:
             if self.random:
@@ -90,23 +90,23 @@ class Student:
 
 
 def _seed(seed: int) -> None:
-    """Random weights that are the same next time."""
+    """Seed random weights, so that they are the same next time."""
     try:
         import torch
     except ModuleNotFoundError:
-        return  # opening the module says what to install
+        return  # opening the module reports what to install
     torch.default_generator.manual_seed(seed)
 
 
-def in_steps(
+def distill_in_steps(
     teacher: Model, students: Sequence[Student], how: Pass, ctx: Context
 ) -> tuple[Model, Model]:
-    """Each student learns from the one before it, the first from the teacher.
+    """Let each student learn from the one before it, the first from the teacher.
 
     Args:
-        teacher: what all come from.
-        students: of falling size; the last one is what is wanted.
-        how: the recovery of each; its checkpoint has the student's number appended where there are
+        teacher: model that the first student learns from.
+        students: students of falling size; the last one is the result.
+        how: finetuning of each; its checkpoint gets the student's number appended where there are
             several.
         ctx: data, seed, progress.
 
@@ -117,7 +117,7 @@ def in_steps(
         KeyboardInterrupt: interrupted before the last student's turn.
     """
     above, left = teacher, 1.0
-    for student in students:  # a name that means nothing is found before any training
+    for student in students:  # report an invalid name before any training
         student.share  # noqa: B018
     for index, student in enumerate(students, 1):
         begun = student.open(above, left, ctx)
@@ -133,14 +133,14 @@ def in_steps(
 
 
 def _fields(how: Pass, student: Student, index: int, count: int) -> dict[str, Any]:
-    """What differs from student to student."""
+    """Return the fields that differ from student to student."""
     fields: dict[str, Any] = {}
     checkpoint = getattr(how, "checkpoint", None)
     if checkpoint and count > 1:
         fields["checkpoint"] = f"{checkpoint}.{index}"
-    given = how.to_json()
-    if student.random and "batch_norm" not in given:
+    configured = how.to_json()
+    if student.random and "batch_norm" not in configured:
         fields["batch_norm"] = "trained"
-    if student.random and "learning_rate" not in given:
+    if student.random and "learning_rate" not in configured:
         fields["learning_rate"] = RATES[getattr(how, "optimizer", "adamw")]
     return fields

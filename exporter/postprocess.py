@@ -1,4 +1,4 @@
-"""From torch's ONNX program to a graph of our own: names, weights, nothing of the machine."""
+"""Postprocessing of torch's ONNX program: names, copies of weights, no traces of the machine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-#: What the weights' names begin with because of `flat.Flat`.
+#: Prefix of the weights' names in a `FlatModule`.
 PREFIX = "module."
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def finish(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    """Name the graph's inputs and outputs, own its weights and strip what torch noted in it.
+def postprocess(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+    """Name the graph's inputs and outputs, copy its weights and strip torch's metadata.
 
     Args:
         model: changed in place.
         inputs: names, in order.
-        outputs: names, in order; none equals an input's.
+        outputs: names, in order; all different from the inputs'.
 
     Returns:
-        torch's name of each inner value by its final name, to find where numbers differ.
+        torch's name of each inner value by its final name, to trace differences.
     """
     graph = model.graph
     before = {value: value.name or "" for node in graph for value in node.outputs}
-    _own_weights(graph)
+    _copy_weights(graph)
     _separate_outputs(graph)
     _name_nodes(graph)
     _name_values(graph, inputs, outputs)
@@ -34,8 +34,8 @@ def finish(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> di
     return {value.name or "": name for value, name in before.items()}
 
 
-def _own_weights(graph: ir.Graph) -> None:
-    """Copy the weights: training the module further must not change the model."""
+def _copy_weights(graph: ir.Graph) -> None:
+    """Copy the weights, so that further training of the module does not change the model."""
     for name, value in list(graph.initializers.items()):
         if value.const_value is not None:
             array = np.array(value.const_value.numpy(), copy=True, order="C")
@@ -46,7 +46,7 @@ def _own_weights(graph: ir.Graph) -> None:
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
-    """Give each output a value of its own, also where it is a weight, an input or a repetition."""
+    """Give each output a separate value, even where it is a weight, an input or repeated."""
     seen: set[ir.Value] = set()
     for index, value in enumerate(graph.outputs):
         if value in seen or value.producer() is None:
@@ -57,7 +57,7 @@ def _separate_outputs(graph: ir.Graph) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """Name nodes after their submodule, `layer1.0.conv1/conv2d`: messages name nodes."""
+    """Name nodes after their submodule, `layer1.0.conv1/conv2d`, for messages."""
     taken: set[str] = set()
     for node in graph.all_nodes():
         name = (node.name or node.op_type).removeprefix("node_")
@@ -68,7 +68,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 
 
 def _scope(notes: Mapping[str, str]) -> str:
-    """The innermost submodule, read from torch's list such as `['', 'module.fc', 'linear']`."""
+    """Return the innermost submodule of a list such as `['', 'module.fc', 'linear']`."""
     import ast
 
     try:
@@ -76,14 +76,14 @@ def _scope(notes: Mapping[str, str]) -> str:
     except (ValueError, SyntaxError):
         return ""
     inner = str(scopes[-1]) if scopes else ""
-    # Other scopes are torch's own, such as that of shapes it computes before the module runs.
+    # Other scopes are torch's own, such as shapes that it computes before the module runs.
     return inner.removeprefix(PREFIX) if inner.startswith(PREFIX) else ""
 
 
 def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Set the outer names; an inner value of such a name gives way.
+    """Name inputs and outputs; an inner value of the same name is renamed.
 
-    torch's own renaming leaves both, and onnxruntime refuses the file ("Duplicate definition").
+    torch's own renaming keeps both, and onnxruntime refuses the file ("Duplicate definition").
     """
     outer = dict(zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True))
     values = list(_values(graph))
@@ -98,7 +98,7 @@ def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str])
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """All named values, those of subgraphs included."""
+    """Yield all named values, those of subgraphs included."""
     for part in (graph, *graph.subgraphs()):
         yield from part.inputs
         yield from part.initializers.values()
@@ -114,7 +114,7 @@ def _free(name: str, taken: set[Any]) -> str:
 
 
 def _strip(model: ir.Model) -> None:
-    """Remove torch's notes: stack traces hold this machine's paths and bloat the file."""
+    """Remove torch's metadata: stack traces contain paths of this machine and bloat the file."""
     graphs = [model.graph, *model.graph.subgraphs()]
     graphs += [function.graph for function in model.functions.values()]
     model.metadata_props.clear()

@@ -1,7 +1,7 @@
-"""Weights of int8 that several nodes share, each with a copy of its own.
+"""Shared int8 weights, split into one copy for each node that reads them.
 
-onnxruntime's exact 8-bit kernels (session.x64quantprecision) rewrite a weight where it is used, and
-refuse the model at the second use of it (1.32). Only the sessions that judge are built from this.
+onnxruntime's exact 8-bit kernels (session.x64quantprecision) rewrite a weight where it is used and
+refuse the model at its second use (1.32). Only sessions for evaluation are built from such copies.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ..model import Model
 _SIGNED = ir.DataType.INT8
 
 
-def untied(model: Model) -> Model:
-    """A copy in which no int8 initializer is used twice; the model itself where none is."""
+def split_shared_weights(model: Model) -> Model:
+    """Return a copy in which no int8 initializer is used twice; the model itself where none is."""
     if not any(_shared(value) for value in _weights(model)):
         return model
     copy = model.clone()
     for value in _weights(copy):
         for node in _dequantizers(value):
-            _one_for_each(copy.graph, node)
+            _duplicate(copy.graph, node)
     for value in _weights(copy):  # zero points too, which the new nodes read as well
         for position, (node, index) in enumerate(tuple(value.uses())[1:], 1):
             name = f"{value.name}_use{position}"
@@ -41,8 +41,8 @@ def _shared(value: ir.Value) -> bool:
     return len(uses) > 1 or any(len(tuple(n.outputs[0].uses())) > 1 for n in _dequantizers(value))
 
 
-def _one_for_each(graph: ir.Graph, node: ir.Node) -> None:
-    """Give each reader of a DequantizeLinear after the first one of its own."""
+def _duplicate(graph: ir.Graph, node: ir.Node) -> None:
+    """Duplicate a DequantizeLinear for each of its readers after the first."""
     for position, (reader, index) in enumerate(tuple(node.outputs[0].uses())[1:], 1):
         twin = ir.node(
             node.op_type,

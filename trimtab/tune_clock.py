@@ -1,4 +1,4 @@
-"""The bench as the clock of tuning: it stops as soon as faster or slower is beyond doubt.
+"""Clock of tuning, which stops as soon as faster or slower is beyond doubt.
 
 An interval at the stop is valid at any stop, only wider; what tuning needs is the decision, and the
 time that is saved goes to the next candidate.
@@ -25,7 +25,7 @@ RESOLUTION = 0.03
 
 
 def decided(test: PairedTest) -> bool:
-    """Whether a verdict stands, however wide the interval is."""
+    """Return whether there is a verdict, however wide the interval is."""
     return decide(test, alpha=ALPHA, resolution=RESOLUTION) != "inconclusive"
 
 
@@ -41,7 +41,7 @@ class DecidingClock(BenchClock):
         config: SessionConfig,
         seconds: float,
     ) -> Ratio:
-        """The candidate's speed-up over the base.
+        """Return the candidate's speed-up over the base.
 
         Raises:
             RunError: a model was refused or failed, or there was no time for a block.
@@ -79,7 +79,7 @@ class SessionClock:
         feeds: Feeds,
         seconds: float,
     ) -> Ratio:
-        """Speed-up under the candidate over the base.
+        """Return the speed-up under the candidate over the base.
 
         Raises:
             RunError: a session was refused or failed, or there was no time for a block.

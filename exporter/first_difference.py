@@ -1,7 +1,7 @@
-"""The first place at which onnxruntime and torch differ.
+"""Search for the first place at which onnxruntime and torch differ.
 
 Two steps can go wrong: torch's capture of the module as a graph, and the translation of that graph
-to ONNX. The captured graph stands between, so each is compared with it.
+to ONNX. Both the module and the ONNX model are compared with the captured graph.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 
-from .capture import quiet
-from .explain import label
-from .flat import Flat
-from .parity import TOLERANCE, Trial, difference, to_numpy
+from .capture import silenced
+from .export_errors import label
+from .flat_module import FlatModule
+from .parity import TOLERANCE, ParityTrial, difference, to_numpy
 
 
-class Recorder(torch.fx.Interpreter):
-    """Runs torch's graph and keeps the value of each of its nodes."""
+class NodeRecorder(torch.fx.Interpreter):
+    """Interpreter of torch's graph that keeps the value of each node."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.values: dict[str, Any] = {}
 
     def run_node(self, n: torch.fx.Node) -> Any:
-        """Run a node and keep what it gives."""
+        """Run a node and keep its value."""
         value = self.values[n.name] = super().run_node(n)
         return value
 
 
 def first_difference(
-    model: Model, flat: Flat, program: Any, origins: Mapping[str, str], trial: Trial
+    model: Model, flat: FlatModule, program: Any, origins: Mapping[str, str], trial: ParityTrial
 ) -> str:
-    """Where it begins, in words; empty where that cannot be told.
+    """Describe the first place at which the model differs from the module.
 
     Args:
         model: the exported model.
-        flat: the module it came from.
+        flat: the module it was exported from.
         program: torch's `ExportedProgram`.
         origins: torch's name of each value of the model.
-        trial: the inputs on which an output differs.
+        trial: inputs on which an output differs.
     """
     graph = program.module(check_guards=False)
-    recorder = Recorder(graph)
-    with quiet():
+    recorder = NodeRecorder(graph)
+    with silenced():
         recorder.run(*trial.tensors)
     node = _first_node(model, recorder.values, origins, trial.tensors)
     if node:
@@ -64,14 +64,14 @@ def first_difference(
 def _first_node(
     model: Model, values: Mapping[str, Any], origins: Mapping[str, str], tensors: Sequence[Tensor]
 ) -> str:
-    """The first ONNX node whose result is not that of the node of torch's graph it came from."""
+    """Find the first ONNX node whose result differs from its node of torch's graph."""
     known = [
         (node, value.name or "", values[origins[value.name or ""]])
         for node in model.graph
         for value in node.outputs
         if isinstance(values.get(origins.get(value.name or "", "")), Tensor)
     ]
-    # Unoptimised, so that every value exists and the translation is judged, not a fusion.
+    # Unoptimized, so that every value exists and no fusion matters.
     wide = with_outputs(model, [name for _, name, _ in known])
     feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, tensors, strict=True)}
     try:
@@ -80,16 +80,16 @@ def _first_node(
         return ""
     for node, name, expected in known:
         array = to_numpy(expected)
-        # torch's and ONNX's node of one name may be steps of one operator, in another layout.
+        # Nodes of one name may be different steps of one operator, in another layout.
         if array.shape == got[name].shape and _differs(array, got[name]):
             return f"{node.name!r} ({node.op_type})"
     return ""
 
 
 def _first_submodule(
-    flat: Flat, graph: Any, values: Mapping[str, Any], tensors: Sequence[Tensor]
+    flat: FlatModule, graph: Any, values: Mapping[str, Any], tensors: Sequence[Tensor]
 ) -> str:
-    """The first submodule whose result in the captured graph is not what it returns by itself."""
+    """Find the first submodule whose result differs in the captured graph."""
     last: dict[str, Any] = {}
     for node in graph.graph.nodes:
         if isinstance(values.get(node.name), Tensor):

@@ -1,6 +1,6 @@
-"""The search as it goes: on a terminal a table that redraws, elsewhere plain lines.
+"""Progress of a search: on a terminal a table that redraws, elsewhere plain lines.
 
-Redrawing needs rich, which the extra `optimize` brings; without it the lines stay plain.
+Redrawing needs rich, which the extra `optimize` installs; without it the lines stay plain.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from trimtab.core.progress import Progress, Stderr
 from trimtab.core.text import bytes_text
 
-from ..search.frontier import cost, frontier
-from ..search.ranking import speedup
-from ..search.result import Goal, Result
+from .ranking import speedup
+from .result import Goal, Result, cost, frontier
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ..search.log import Watch
+    from .log import Watch
 
 T = TypeVar("T")
-#: Redraws a second, and candidates that fit beside the news.
+#: Redraws a second, and candidates that fit beside the log.
 REDRAWS, LISTED = 4.0, 24
 
 
@@ -33,11 +32,11 @@ REDRAWS, LISTED = 4.0, 24
 def watching(
     goal: Goal = "latency", stream: TextIO | None = None
 ) -> Iterator[tuple[Progress, Watch | None]]:
-    """Where a search tells how far it is, and who is told of its decisions.
+    """Yield the progress of a search and the callback for its decisions.
 
     Args:
-        goal: what the search makes small; the frontier is that of quality and the goal.
-        stream: stderr where None.
+        goal: figure that the search minimizes; the frontier is that of quality and the goal.
+        stream: stream to write to; stderr where None.
     """
     stream = stream or sys.stderr
     if not stream.isatty() or importlib.util.find_spec("rich") is None:
@@ -51,11 +50,11 @@ def watching(
 
 
 class Board:
-    """A table of the candidates with the frontier on top, news above it, progress below it.
+    """Table of the candidates with the frontier on top, the log above it, the progress below it.
 
     Args:
-        console: rich's.
-        goal: what is made small.
+        console: console of rich.
+        goal: figure that the search minimizes.
     """
 
     def __init__(self, console: Console, goal: Goal = "latency") -> None:
@@ -77,7 +76,7 @@ class Board:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        """One line of news, above the table."""
+        """Print one line of the log, above the table."""
         self.console.print(text, markup=False, highlight=False)
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
@@ -92,17 +91,17 @@ class Board:
             self.doing = ""
 
     def watch(self, entry: dict[str, Any], results: Sequence[Result]) -> None:
-        """Take in a decision and what is known since."""
+        """Take in a decision and the results so far."""
         self.say(f"[{entry['at_s']:.0f} s] {entry['what']}")
         if results:
             self.results = tuple(results)
 
     def drawn(self) -> RenderableType:
-        """What stands below the news now."""
+        """Draw the table and the progress."""
         from rich.console import Group
         from rich.text import Text
 
-        # Text takes names as they are: no markup of theirs is followed.
+        # Text shows names as they are: markup in them has no effect.
         parts: list[RenderableType] = [Text(self.doing, style="dim")] if self.doing else []
         return Group(*([self._table()] if self.results else []), *parts)
 
@@ -128,17 +127,17 @@ class Board:
         quality = "" if result.selection is None else f"{result.selection.value:.4f}"
         size = bytes_text(result.size_bytes) if result.size_bytes else ""
         ratio = speedup(result)
-        told = "frontier" if on else state(result)
-        return [result.name, size, quality, "" if ratio is None else str(ratio), told]
+        remark = "frontier" if on else state(result)
+        return [result.name, size, quality, "" if ratio is None else str(ratio), remark]
 
 
 def state(result: Result) -> str:
-    """Why a candidate is out; empty where it is not."""
+    """Return why a candidate is out; empty where it is not."""
     return (result.failure or result.dropped or "").partition("\n")[0]
 
 
 def ranked(results: Sequence[Result], best: Sequence[Result], goal: Goal) -> list[Result]:
-    """The frontier first, then what may still win, by the goal, then what is out."""
+    """Sort results: the frontier, then those that may still win, by the goal, then the rest."""
 
     def key(result: Result) -> tuple[bool, bool, float]:
         on = any(result is other for other in best)

@@ -1,4 +1,4 @@
-"""How much memory a run takes at its worst moment, by counting instead of measuring."""
+"""Peak memory of a run, counted on the graph instead of measured."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..model import Model
-from .running import observed
-from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
+from .int8_share import with_untyped_outputs
+from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
 
 
 def peak_bytes(
     model: Model, config: SessionConfig | None = None, feeds: Feeds | None = None
 ) -> int:
-    """Bytes of the weights and of the values that live at once, at the worst moment of a run.
+    """Return the bytes of the weights and of all live values at the peak of a run.
 
-    Counted on the graph that runs, in the order of its operators. A result that overwrites its
+    Counted on the optimized graph, in the order of its operators. A result that overwrites its
     input counts beside it, so this is an upper estimate, and the same at each call.
 
     Args:
         model: any model.
-        config: how its session is built.
+        config: session options.
         feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
     config = config or SessionConfig()
-    # Sizes in the blocked layout of float convolutions hide behind operators of one machine.
+    # The blocked layout of float convolutions depends on the machine, and would hide sizes.
     plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=running_graph(model, plain))
+    running = replace(model, ir=optimized_graph(model, plain))
     feeds = feeds if feeds is not None else random_feeds(running)
     return running.weight_bytes + _peak(running.graph, _sizes(running, config, feeds))
 
 
 def _sizes(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, int]:
-    """Bytes of each value that is no weight, by one run with all of them as outputs."""
+    """Return the bytes of each value that is not a weight, by one run with all as outputs."""
     names = [v.name for node in running.graph for v in node.outputs if v.name]
-    session = build_session(observed(running, names), replace(config, level="off"))
+    session = build_session(with_untyped_outputs(running, names), replace(config, level="off"))
     arrays = {**feeds, **run(session, feeds)}
     # A sequence or an absent optional has no bytes of its own.
     return {name: getattr(array, "nbytes", 0) for name, array in arrays.items()}
 
 
 def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:
-    """Largest sum of the sizes of values between their making and their last use."""
+    """Return the largest sum of sizes of values between their production and last use."""
     nodes: Sequence[ir.Node] = list(graph)
     last_use: dict[str, int] = {}
     for index, node in enumerate(nodes):

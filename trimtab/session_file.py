@@ -18,14 +18,14 @@ NAME = "session.json"
 
 
 def session(model: Model | str | Path, config: SessionConfig | None = None) -> Any:
-    """An `onnxruntime.InferenceSession` with the options that `trimtab tune` found.
+    """Open an `onnxruntime.InferenceSession` with the options that `trimtab tune` found.
 
-    They are read from `session.json` beside the file, where that speaks of this file, else from the
-    model's metadata, else they are the defaults.
+    They are read from `session.json` beside the file, where that names this file, else from the
+    model's metadata; without either they are the defaults.
 
     Args:
         model: a model or an `.onnx` file.
-        config: takes the place of what was found.
+        config: options that replace the found ones.
 
     Raises:
         InputError: `session.json` cannot be read.
@@ -36,7 +36,7 @@ def session(model: Model | str | Path, config: SessionConfig | None = None) -> A
 
 
 def session_config(model: Model | str | Path) -> SessionConfig:
-    """The options that belong to a model; the defaults where there are none.
+    """Return the options that belong to a model; the defaults where there are none.
 
     Raises:
         InputError: `session.json` cannot be read.
@@ -53,10 +53,10 @@ def write_session_file(
     """Write `session.json` beside a model, whole or not at all.
 
     Args:
-        model_path: the model that it speaks of.
-        config: the options.
+        model_path: file of the model that it belongs to.
+        config: session options.
         gains: speed-up by setting.
-        machine: the machine class that they were measured on.
+        machine: class of the machine that they were measured on.
     """
     document = {
         "schema": SCHEMA,
@@ -81,7 +81,7 @@ def _beside(path: Path) -> SessionConfig | None:
         return SessionConfig.from_json(document["config"])
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise InputError(
-            f"is no session file of trimtab ({type(error).__name__})",
+            f"is not a session file of trimtab ({type(error).__name__})",
             where=str(file),
             hint="Remove it, or write it again with `trimtab tune`",
         ) from error
@@ -91,6 +91,6 @@ def _metadata(path: Path) -> Mapping[str, str]:
     import onnx
 
     if not path.is_file():
-        return {}  # building the session tells what is wrong with it
+        return {}  # building the session reports what is wrong with it
     proto = onnx.load(path, load_external_data=False)
     return {p.key: p.value for p in proto.metadata_props}

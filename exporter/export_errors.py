@@ -1,4 +1,4 @@
-"""What torch's exporter could not do, in one message with the module and the source line."""
+"""Errors of torch's exporter as one message with the module and the source line."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from trimtab.core.errors import ExportError
 
 TORCH = str(Path(torch.__file__).parent)
 HERE = str(Path(__file__).parent)
-CONTROL_FLOW = "the control flow depends on the values of a tensor, and a graph has one flow"
-NO_FORM = "has no ONNX form"
+CONTROL_FLOW = "the control flow depends on the values of a tensor, which a graph cannot express"
+NO_ONNX_OPERATOR = "has no ONNX equivalent"
 
 
 def explain(error: BaseException, module: nn.Module) -> ExportError:
-    """The error to raise for what torch raised while it exported `module`."""
+    """Return the error to raise for what torch raised while it exported `module`."""
     chain = list(_chain(error))
     text = "\n".join(f"{type(e).__name__}: {e}" for e in chain)
     node = _failing_node(chain)
-    where = _where_node(node, module) if node is not None else culprit(error, module)
+    where = _where_node(node, module) if node is not None else failing_line(error, module)
     operator = re.search(r"No ONNX function found for .*?op='([\w.]+)'", text)
     if operator:
         return ExportError(
-            f"operator {operator[1]} {NO_FORM}",
+            f"operator {operator[1]} {NO_ONNX_OPERATOR}",
             where=where,
             hint="Write that line with other operators, or leave that part out of the module",
         )
@@ -54,22 +54,22 @@ def explain(error: BaseException, module: nn.Module) -> ExportError:
     )
 
 
-def is_final(error: ExportError) -> bool:
-    """Whether the reason has nothing to do with the sizes of axes."""
-    return error.what == CONTROL_FLOW or error.what.endswith(NO_FORM)
+def independent_of_sizes(error: ExportError) -> bool:
+    """Return whether the reason has nothing to do with the sizes of axes."""
+    return error.what == CONTROL_FLOW or error.what.endswith(NO_ONNX_OPERATOR)
 
 
-def failed_forward(error: Exception, module: nn.Module, inputs: str) -> ExportError:
-    """The error to raise where the module itself fails, before anything is exported."""
+def forward_error(error: Exception, module: nn.Module, inputs: str) -> ExportError:
+    """Return the error to raise where the module itself fails, before the export."""
     return ExportError(
         f"the module fails on {inputs} ({type(error).__name__}: {_first_line(error)})",
-        where=culprit(error, module),
+        where=failing_line(error, module),
         hint="Check the inputs' names, shapes and types",
     )
 
 
-def culprit(error: BaseException, module: nn.Module) -> str:
-    """The innermost submodule and the user's source line on the way to an error."""
+def failing_line(error: BaseException, module: nn.Module) -> str:
+    """Return the innermost submodule and the line of user code in an error's traceback."""
     names = {id(m): name for name, m in module.named_modules()}
     owner, line = label("", module), ""
     for link in _chain(error):
@@ -83,13 +83,13 @@ def culprit(error: BaseException, module: nn.Module) -> str:
 
 
 def label(path: str, module: Any) -> str:
-    """How a message names a submodule."""
+    """Name a submodule for a message."""
     kind = module if isinstance(module, str) else type(module).__name__
     return f"module {path!r} ({kind})" if path else f"module {kind}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, outermost first."""
+    """Yield the error and its causes, outermost first."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -97,7 +97,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _failing_node(chain: list[BaseException]) -> Any:
-    """The operation of torch's graph that was being translated."""
+    """Return the operation of torch's graph that was being translated."""
     found = None
     for link in chain:
         for frame, _ in traceback.walk_tb(link.__traceback__):
@@ -108,7 +108,7 @@ def _failing_node(chain: list[BaseException]) -> Any:
 
 
 def _where_node(node: Any, module: nn.Module) -> str:
-    """Module and source line that an operation of torch's graph comes from."""
+    """Return the module and source line that an operation of torch's graph comes from."""
     owner = label("", module)
     for path, kind in (node.meta.get("nn_module_stack") or {}).values():
         short = re.sub(r"^(L\['self'\]\.?)?(module\.?)?", "", path)
@@ -134,7 +134,7 @@ def _source(file: str, line: int) -> str:
 
 
 def _constraint(text: str) -> str:
-    """The sentence in which torch says why an axis is not free."""
+    """Return torch's reason why an axis is fixed."""
     lines = re.findall(r"^\s*- (.+)$", text, re.MULTILINE)
     return (lines[0] if lines else "torch found that the module fixes it")[:300]
 

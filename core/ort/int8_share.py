@@ -1,8 +1,8 @@
-"""What onnxruntime really runs: which products are made in int8 and which stay float.
+"""Share of the arithmetic that onnxruntime runs in int8.
 
 A quantized file says little: whether a Q/DQ pair and its operator become an int8 kernel is decided
-when the session is built. So the optimized graph is taken, its operators are sorted into int8 and
-float, and weighed by their multiply-accumulates.
+when the session is built. So the operators of the optimized graph are sorted into int8 and float
+and weighted by their multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..collector import collector_paused
 from ..errors import RunError
+from ..garbage import gc_paused
 from ..model import Model
-from .session import Feeds, SessionConfig, build_session, random_feeds, run, running_graph
+from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
 
-#: Operators whose products are made of integers, contrib operators of onnxruntime included.
+#: Operators that multiply integers, contrib operators of onnxruntime included.
 INT8_OPS = frozenset(
     {
         "ConvInteger",
@@ -39,7 +39,7 @@ INT8_OPS = frozenset(
         "QOrderedMatMul",
     }
 )
-#: Operators whose products are made of floats.
+#: Operators that multiply floats.
 FLOAT_OPS = frozenset(
     {
         "Attention",
@@ -59,26 +59,26 @@ FLOAT_OPS = frozenset(
         "TransposeMatMul",
     }
 )
-#: Operators that only move between integers and floats.
+#: Operators that only convert between integers and floats.
 QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-#: Domain of the operators of onnxruntime that work on channels in blocks.
+#: Domain of onnxruntime's operators with blocked channels.
 BLOCKED_DOMAIN = "com.microsoft.nchwc"
-#: Where the weight, or the second factor, stands among an operator's inputs; 1 where not named.
+#: Position of the weight, or the second factor, among an operator's inputs; 1 where not listed.
 _WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "QLinearConvTranspose": 3}
 
 
 @dataclass(frozen=True)
-class Share:
-    """How much of a model's arithmetic runs in int8.
+class Int8Share:
+    """Share of a model's arithmetic that runs in int8.
 
     Attributes:
-        int8_ops: operators of `INT8_OPS`.
-        float_ops: operators of `FLOAT_OPS`.
-        leftover_qdq: conversions between int8 and float that no kernel absorbed.
-        int8_share: part of the multiply-accumulates of one run that is made in int8, 0 to 1.
+        int8_ops: number of operators of `INT8_OPS`.
+        float_ops: number of operators of `FLOAT_OPS`.
+        leftover_qdq: conversions between int8 and float that were not fused into a kernel.
+        int8_share: share of the multiply-accumulates of one run that are in int8, 0 to 1.
         float_nodes: names of the float operators.
-        ops: all operators of the graph that runs, counted by type.
-        as_written: judged by the graph as it is written; no provider has loaded it.
+        ops: number of operators of the optimized graph by type.
+        as_written: true where the graph of the file was counted, without loading it.
     """
 
     int8_ops: int
@@ -90,7 +90,7 @@ class Share:
     as_written: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Return the figures as JSON values."""
         return {
             "int8_ops": self.int8_ops,
             "float_ops": self.float_ops,
@@ -99,34 +99,34 @@ class Share:
         }
 
 
-@collector_paused()
+@gc_paused()
 def int8_share(
     model: Model, config: SessionConfig | None = None, feeds: Feeds | None = None
-) -> Share:
-    """What runs in int8 when onnxruntime runs `model`.
+) -> Int8Share:
+    """Count the operators that run in int8 and in float when onnxruntime runs `model`.
 
     Args:
         model: any model.
-        config: how its session is built; the graph level decides what is fused.
+        config: session options; the graph level decides what is fused.
         feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    config = (config or SessionConfig()).fusing_alone(model)
-    running = running_graph(model, config)
+    config = (config or SessionConfig()).with_fusions_only(model)
+    running = optimized_graph(model, config)
     counts = collections.Counter(node.op_type for node in running.graph)
     if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
-        # The blocked layout of float convolutions hides names and true channel counts, and decides
-        # nothing about int8: the products are weighed without it.
+        # The blocked layout of float convolutions hides names and true channel counts and has no
+        # effect on int8: multiply-accumulates are counted without it.
         without = (*config.disabled_optimizers, "NchwcTransformer")
-        running = running_graph(model, replace(config, disabled_optimizers=without))
+        running = optimized_graph(model, replace(config, disabled_optimizers=without))
     integer, floating = _kinds(running)
-    return Share(
+    return Int8Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
-        int8_share=_weighed(replace(model, ir=running), integer, floating, config, feeds),
+        int8_share=_int8_part(replace(model, ir=running), integer, floating, config, feeds),
         # This fusion appends its own name to that of the node that it replaces.
         float_nodes=tuple(
             (node.name or node.op_type).split("/MatmulTransposeFusion")[0] for node in floating
@@ -135,13 +135,13 @@ def int8_share(
     )
 
 
-def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Share:
-    """What runs in int8 on a provider that is not at hand, from the graph as it is written.
+def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Int8Share:
+    """Count what a provider that is not installed here runs in int8, from the unoptimized graph.
 
     Args:
         model: any model.
-        fused: whether that provider runs a product between DequantizeLinear as an int8 product;
-            else it runs in float and all Q and DQ are left over.
+        fused: true where that provider runs a product of two DequantizeLinear in int8; else it
+            runs in float and all Q and DQ are left over.
         feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
 
     Raises:
@@ -152,11 +152,11 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> S
     between = [node for node in floating if fused and between_qdq(node)]
     floating = [node for node in floating if node not in between]
     integer += between
-    return Share(
+    return Int8Share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=0 if fused else sum(counts[op] for op in QDQ_OPS),
-        int8_share=_weighed(model, integer, floating, SessionConfig(), feeds),
+        int8_share=_int8_part(model, integer, floating, SessionConfig(), feeds),
         float_nodes=tuple(node.name or node.op_type for node in floating),
         ops=dict(counts),
         as_written=True,
@@ -164,24 +164,24 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> S
 
 
 def between_qdq(node: ir.Node) -> bool:
-    """Whether both factors of a product come from DequantizeLinear."""
-    makers = [value.producer() for value in node.inputs[:2] if value is not None]
-    return bool(makers) and all(m is not None and m.op_type == "DequantizeLinear" for m in makers)
+    """Return whether both factors of a product come from DequantizeLinear."""
+    producers = [value.producer() for value in node.inputs[:2] if value is not None]
+    return bool(producers) and all(p and p.op_type == "DequantizeLinear" for p in producers)
 
 
 def products(running: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    """(int8, float) multiply-accumulates of one run of a graph that runs.
+    """Return the (int8, float) multiply-accumulates of one run of an optimized graph.
 
     Args:
         running: as onnxruntime runs it, without the blocked layout, which hides channel counts.
-        shapes: of its tensors, by name; an operator of which one is missing counts nothing.
+        shapes: shapes of its tensors by name; an operator without all of its own counts zero.
     """
     integer, floating = _kinds(running)
     return _sum_macs(integer, shapes), _sum_macs(floating, shapes)
 
 
 def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
-    """Operators with weights in int8, and in float."""
+    """Return the operators that multiply in int8, and those in float."""
     nodes = list(running.graph.all_nodes())
     return (
         [node for node in nodes if node.op_type in INT8_OPS],
@@ -189,14 +189,14 @@ def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
     )
 
 
-def _weighed(
+def _int8_part(
     running: Model,
     integer: Sequence[ir.Node],
     floating: Sequence[ir.Node],
     config: SessionConfig,
     feeds: Feeds | None,
 ) -> float:
-    """Part of the multiply-accumulates that `integer` makes; needs a run only where both occur."""
+    """Return the share of `integer` in the multiply-accumulates; runs only where both occur."""
     if not integer or not floating:
         return float(bool(integer))
     shapes = _shapes(running, [*integer, *floating], config, feeds)
@@ -211,7 +211,7 @@ def _sum_macs(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -
 def _shapes(
     running: Model, nodes: Iterable[ir.Node], config: SessionConfig, feeds: Feeds | None
 ) -> dict[str, tuple[int, ...]]:
-    """Concrete shapes of the nodes' inputs and outputs, by one run of the optimized graph."""
+    """Return the concrete shapes of the nodes' inputs and outputs, by one run of the graph."""
     known: dict[str, tuple[int, ...]] = {}
     wanted: list[str] = []
     for node in nodes:
@@ -228,16 +228,15 @@ def _shapes(
         return known
     plain = replace(config, level="off").for_one_run(running)
     try:
-        session = build_session(observed(running, wanted), plain)
+        session = build_session(with_untyped_outputs(running, wanted), plain)
         known |= {name: np.shape(array) for name, array in run(session, feeds).items()}
     except RunError:
-        # A provider may refuse to load its own optimized graph: the counts still stand.
-        return known
+        pass  # a provider may refuse to load its own optimized graph: counts of operators remain
     return known
 
 
-def observed(running: Model, names: Iterable[str]) -> Model:
-    """A copy with inner tensors as outputs; their types are left to onnxruntime to find."""
+def with_untyped_outputs(running: Model, names: Iterable[str]) -> Model:
+    """Return a copy with inner tensors as further outputs, whose types onnxruntime infers."""
     proto = ir.to_proto(running.ir)
     present = {output.name for output in proto.graph.output}
     for name in dict.fromkeys(names):
@@ -247,7 +246,7 @@ def observed(running: Model, names: Iterable[str]) -> Model:
 
 
 def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Multiply-accumulates of one operator; 0 where its shapes are not known."""
+    """Return the multiply-accumulates of one operator; 0 where its shapes are not known."""
     weight = _shape_of(node, _WEIGHT_INPUT.get(node.op_type, 1), shapes)
     out = shapes.get(node.outputs[0].name or "")
     data = _shape_of(node, 0, shapes)
@@ -259,7 +258,7 @@ def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return int(np.prod(out)) * int(np.prod(weight[1:]))
     if node.op_type in {"Attention", "QAttention"}:  # its products with the weight alone
         return int(np.prod(data)) * int(weight[-1])
-    transposed = "transA" in node.attributes and node.attributes["transA"].as_int() == 1
+    transposed = node.attributes.get_int("transA", 0) == 1
     depth = data[0] if transposed and len(data) == 2 else data[-1]
     return int(np.prod(out)) * int(depth)
 

@@ -5,7 +5,7 @@ from int8_graphs import attention, chain, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.running import int8_share
+from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, random_feeds
 from trimtab.core.target import Target
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -30,7 +30,7 @@ def test_products_of_activations_count_too():
     assert float_macs(attention()) == 3 * 6 * 32 * 32 + 2 * 6 * 6 * 32
 
 
-def test_share_is_weighed_by_multiply_accumulates():
+def test_share_is_weighted_by_multiply_accumulates():
     model = graph(
         """g (float[N, 8, 12, 12] x) => (float[N, 8, 12, 12] y) {
           [large] a = Conv <pads = [1, 1, 1, 1]> (x, w1)

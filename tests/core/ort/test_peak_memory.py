@@ -5,14 +5,14 @@ from __future__ import annotations
 import graphs
 import numpy as np
 
-from trimtab.core.ort.live_memory import peak_bytes
+from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import SessionConfig
 
 OFF = SessionConfig(level="off")
 ROW = 4 * 1000  # bytes of (1, 1000) float32
 
 
-def test_a_chain_holds_two_values_at_a_time() -> None:
+def test_a_chain_has_two_live_values_at_a_time() -> None:
     model = graphs.model_of("""(float[1,1000] x) => (float[1,1000] y) {
         a = Relu (x) b = Neg (a) c = Abs (b) y = Relu (c) }""")
     assert peak_bytes(model, OFF) == 2 * ROW

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a table on a terminal, plain lines elsewhere."""
+"""Progress of a search: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from made_comparisons import made_comparison
 
 from trimtab.core.metric import Quality
 from trimtab.core.progress import Stderr
-from trimtab.report.live import LISTED, Board, ranked, watching
-from trimtab.search.frontier import frontier
-from trimtab.search.result import Result
+from trimtab.search.live import LISTED, Board, ranked, watching
+from trimtab.search.result import Result, frontier
 
 console = pytest.importorskip("rich.console", reason="rich is not installed")
 
@@ -58,7 +57,7 @@ def test_the_frontier_stands_first_and_what_is_out_last() -> None:
     assert "loses 0.8" in lines[-1]
 
 
-def test_names_are_no_markup() -> None:
+def test_markup_in_names_has_no_effect() -> None:
     assert any("[red]x[/red]" in line for line in drawn([result("[red]x[/red]", 0.9, 1.5)]))
 
 
@@ -68,7 +67,7 @@ def test_many_candidates_stay_on_the_screen() -> None:
     assert len(lines) == LISTED + 2
 
 
-def test_a_terminal_gets_the_table_and_the_news() -> None:
+def test_a_terminal_gets_the_table_and_the_log() -> None:
     stream = Terminal()
     with watching(stream=stream) as (progress, watch):
         assert watch is not None

@@ -1,7 +1,7 @@
-"""A module behind a flat signature: tensors in by position, tensors out by position.
+"""Modules with a flat signature: tensors in by position, tensors out by position.
 
 torch's exporter names nested inputs and outputs after its own tracing; here they are named after
-the parameters of `forward` and after the keys of what it returns.
+the parameters of `forward` and the keys of its result.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from trimtab.core.errors import ExportError, InputError
 
 
 @dataclass(frozen=True)
-class Slot:
-    """The place of a tensor in nested arguments."""
+class TensorSlot:
+    """Placeholder of a tensor in nested arguments."""
 
     index: int
 
 
 @dataclass(frozen=True)
-class Call:
-    """Arguments of a module with their tensors taken out.
+class ForwardCall:
+    """Arguments of a module, with placeholders for their tensors.
 
     Attributes:
-        args: positional arguments, a `Slot` where a tensor was.
+        args: positional arguments, with a `TensorSlot` for each tensor.
         kwargs: keyword arguments likewise.
-        names: of the tensors: `ids`, or `pair_0` for the first item of the parameter `pair`.
-        tensors: in the order of the parameters.
+        names: names of the tensors: `ids`, or `pair_0` for the first item of parameter `pair`.
+        tensors: tensors in the order of the parameters.
     """
 
     args: tuple[Any, ...]
@@ -42,47 +42,47 @@ class Call:
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
 
-    def to(self, device: torch.device) -> Call:
-        """The same call with its tensors on a device."""
+    def to(self, device: torch.device) -> ForwardCall:
+        """Return the same call with its tensors on a device."""
         return dataclasses.replace(self, tensors=tuple(t.detach().to(device) for t in self.tensors))
 
 
-class Flat(nn.Module):
-    """`forward(*tensors)` calls the module with its nested arguments.
+class FlatModule(nn.Module):
+    """Module whose `forward(*tensors)` calls another with nested arguments.
 
     Args:
-        module: stays as it is; its weights are found under `module.`.
-        call: where the tensors belong.
+        module: module to call, which is not changed; its weights are named `module.*`.
+        call: its arguments.
     """
 
-    def __init__(self, module: nn.Module, call: Call) -> None:
+    def __init__(self, module: nn.Module, call: ForwardCall) -> None:
         super().__init__()
         self.module = module
         self.call = call
-        self.training = False  # this flag alone: the module's own are set elsewhere
+        self.training = False  # only this flag: those of the module are set elsewhere
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of the module's result, in order."""
-        return tuple(tensor for _, tensor in leaves(self._call(tensors)))
+        """Return the tensors of the module's result, in order."""
+        return tuple(tensor for _, tensor in tensor_leaves(self._call(tensors)))
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The tensors of the module's result by name, in order."""
-        pairs = list(leaves(self._call(tensors)))
-        # A name must differ from the inputs' too, for instance where a module returns its ids.
-        names = unique([name or "output" for name, _ in pairs], taken=self.call.names)
+        """Return the tensors of the module's result by name, in order."""
+        pairs = list(tensor_leaves(self._call(tensors)))
+        # Names must differ from the inputs' too, for instance where a module returns its ids.
+        names = unique_names([name or "output" for name, _ in pairs], taken=self.call.names)
         return dict(zip(names, (tensor for _, tensor in pairs), strict=True))
 
     def _call(self, tensors: Sequence[Tensor]) -> Any:
         return self.module(*_fill(self.call.args, tensors), **_fill(self.call.kwargs, tensors))
 
 
-def take_apart(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+def flatten_call(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ForwardCall:
     """Separate the tensors of a call of `module.forward` from its structure.
 
-    NumPy arrays become tensors; everything else that is no container becomes part of the graph.
+    NumPy arrays become tensors; other values, except containers, become part of the graph.
 
     Raises:
-        InputError: `forward` does not take these arguments, or there is no tensor among them.
+        InputError: `forward` does not take these arguments, or they contain no tensor.
     """
     try:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
@@ -94,38 +94,38 @@ def take_apart(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
         ) from error
     found: list[tuple[str, Tensor]] = []
     for name, value in bound.arguments.items():
-        # What **kwargs collects is known by its own names.
+        # Arguments that **kwargs collects have names of their own.
         kind = bound.signature.parameters[name].kind
         path = "" if kind is inspect.Parameter.VAR_KEYWORD else name
         bound.arguments[name] = _plant(value, path, found)
     if not found:
-        raise InputError("there is no tensor among the example inputs", where=type(module).__name__)
-    names = unique([name for name, _ in found])
-    return Call(bound.args, bound.kwargs, names, tuple(tensor for _, tensor in found))
+        raise InputError("the example inputs contain no tensor", where=type(module).__name__)
+    names = unique_names([name for name, _ in found])
+    return ForwardCall(bound.args, bound.kwargs, names, tuple(tensor for _, tensor in found))
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a nested result with their names: keys and positions joined by `_`.
+def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested result with their names: keys and positions joined by `_`.
 
     Raises:
-        ExportError: something in it is neither a tensor, a container nor None.
+        ExportError: a value in it is not a tensor, a container or None.
     """
     if isinstance(value, Tensor):
         yield path, value
     elif (items := _items(value)) is not None:
         for key, item in items:
             named = path or ("" if isinstance(key, str) else "output")
-            yield from leaves(item, f"{named}_{key}" if named else str(key))
+            yield from tensor_leaves(item, f"{named}_{key}" if named else str(key))
     elif value is not None:
         raise ExportError(
-            f"it returns a {type(value).__name__}, and only tensors can leave a graph",
+            f"it returns a {type(value).__name__}, but a graph can return only tensors",
             where=f"output {path!r}" if path else None,
             hint="Return tensors, or tuples, dicts and dataclasses of them",
         )
 
 
 def _items(value: Any) -> list[tuple[str | int, Any]] | None:
-    """Keys and items of a container, None where it is none."""
+    """Return keys and items of a container, None for other values."""
     if isinstance(value, Mapping):
         return [(str(key), item) for key, item in value.items()]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -138,7 +138,7 @@ def _items(value: Any) -> list[tuple[str | int, Any]] | None:
 
 
 def _rebuild(like: Any, items: list[Any]) -> Any:
-    """A container like this one with other items."""
+    """Return a container like this one with other items."""
     if isinstance(like, Mapping):
         return dict(zip(like, items, strict=True))
     if isinstance(like, tuple) and hasattr(like, "_fields"):
@@ -150,12 +150,12 @@ def _rebuild(like: Any, items: list[Any]) -> Any:
 
 
 def _plant(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
-    """`value` with each tensor replaced by a `Slot`; the tensors go to `found`."""
+    """Replace each tensor of `value` by a `TensorSlot` and append it to `found`."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         found.append((path, value))
-        return Slot(len(found) - 1)
+        return TensorSlot(len(found) - 1)
     items = _items(value)
     if items is None:
         return value
@@ -164,15 +164,15 @@ def _plant(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
 
 
 def _fill(value: Any, tensors: Sequence[Tensor]) -> Any:
-    """`value` with each `Slot` replaced by its tensor."""
-    if isinstance(value, Slot):
+    """Replace each `TensorSlot` of `value` by its tensor."""
+    if isinstance(value, TensorSlot):
         return tensors[value.index]
     items = _items(value)
     return value if items is None else _rebuild(value, [_fill(item, tensors) for _, item in items])
 
 
-def unique(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names, with a number behind those that were there before."""
+def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
+    """Make names unique by appending numbers."""
     seen = set(taken)
     result = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Quality of candidates: raced on the selection part, confirmed on the test part."""
+"""Quality of candidates: a sequential test on the selection split, then the test split."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ import numpy as np
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import LostError, TrimtabError
-from trimtab.core.metric import Metric, Quality, evaluate, values_by_chunk
+from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.target import usable_cpus
 
 from .result import Constraints, Result
 from .sequential_test import clearly_above, loses
-from .splits import Parts
-from .store import Store, key_of, source_of
+from .splits import Splits
+from .store import ResultStore, key_of, source_of
 
-#: Chance that any candidate is dropped although it would have kept within the drop.
+#: Probability that any candidate is dropped although its loss is within the allowed drop.
 ALPHA = 0.01
-#: Candidates that share it.
-RACERS = 40
-#: Shares of the selection part after which a candidate is looked at.
+#: Candidates that share this error rate.
+CANDIDATES = 40
+#: Shares of the selection split after which a candidate is tested.
 LOOKS = (0.1, 0.25, 0.5, 1.0)
 #: Fewer items than this are evaluated at once: a look would save nothing.
 FEWEST = 200
 #: Largest difference of two scores of an item, by metric.
 SPREADS = {"top1": 1.0, "top5": 1.0, "agreement": 1.0, "cosine": 2.0}
-#: Resamples of a metric that is no mean over items.
+#: Resamples of a metric that is not a mean over items.
 RESAMPLES = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """Evaluates candidates on the selection part, and survivors on the test part.
+class Evaluator:
+    """Evaluator of candidates on the selection split, and of survivors on the test split.
 
     Attributes:
-        original: the float model, which drops are measured from.
-        parts: of the data.
-        metric: higher is better.
-        constraints: with the drop that is allowed.
+        original: the float model that drops are measured against.
+        splits: splits of the data.
+        metric: metric of quality; higher is better.
+        constraints: limits, with the allowed drop.
         ctx: target, seed, progress.
-        store: of what was evaluated already.
+        store: qualities evaluated so far.
     """
 
     original: Model
-    parts: Parts
+    splits: Splits
     metric: Metric
     constraints: Constraints
     ctx: Context
-    store: Store
+    store: ResultStore
 
     @functools.cached_property
     def base(self) -> Quality:
-        """Of the original on the selection part.
+        """Quality of the original on the selection split.
 
         Raises:
-            TrimtabError: it cannot be evaluated; that is the user's to mend.
+            TrimtabError: it cannot be evaluated, which only the user can fix.
         """
-        return self._stored(self.original, self.parts.selection, "base", self._all_looks)
+        return self._stored(self.original, self.splits.selection, "base", self._all_looks)
 
-    def judged(self, result: Result) -> Result:
-        """With its quality on the selection part, or with what part of it sufficed to drop it."""
+    def evaluated(self, result: Result) -> Result:
+        """Return a result with its quality on the selection split, or the share that sufficed."""
         if result.model is None:
             return result
         model = result.model
@@ -74,26 +74,26 @@ class Judge:
         try:
             if self._is_exact(result) and self._same_scores(model, base):
                 return replace(result, selection=base)
-            found, why = self._raced(model, base)
+            found, why = self._tested(model, base)
         except LostError:
-            raise  # says nothing of the candidate, and the next would fare no better
+            raise  # the candidate is not to blame, and the next one would fail too
         except TrimtabError as error:
             return replace(result, failure=str(error))
         return replace(result, selection=found, dropped=why)
 
     def confirmed(self, result: Result) -> Result:
-        """With its quality on the test part."""
+        """Return a result with its quality on the test split."""
         if result.model is None or result.failure or result.test is not None:
             return result
         test = self._stored(
-            result.model, self.parts.test, "test", lambda m: self.quality(m, self.parts.test)
+            result.model, self.splits.test, "test", lambda m: self.quality(m, self.splits.test)
         )
         return replace(result, test=test)
 
     def quality(self, model: Model, data: Dataset) -> Quality:
-        """The metric of a model on some data, on all CPUs: a metric takes no time into account."""
+        """Compute the metric of a model on some data, on all CPUs: a metric depends on no time."""
         target = self.ctx.target
-        config = SessionConfig.judging(target, usable_cpus())
+        config = SessionConfig.for_evaluation(target, usable_cpus())
         if target.isa == "gpu" and target.provider in available_providers():
             config = SessionConfig(provider=target.provider, threads=usable_cpus())
         return evaluate(
@@ -107,16 +107,16 @@ class Judge:
         )
 
     def feeds(self) -> Feeds:
-        """One row from the middle of the selection part, as a deployed model gets it."""
-        part = self.parts.selection
+        """Return one row from the middle of the selection split, as a deployed model gets it."""
+        part = self.splits.selection
         middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
         feeds = next(iter(middle.sized(1).bind(self.original))).feeds
         fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
         return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
 
     def chunks(self) -> list[Dataset]:
-        """The selection part in random order, cut at the looks."""
-        part = self.parts.selection
+        """Return the selection split in random order, cut at the looks."""
+        part = self.splits.selection
         if len(part) < FEWEST and not part.source.batched:
             return [part]
         order = np.random.default_rng(self.ctx.seed).permutation(part.positions)
@@ -126,22 +126,22 @@ class Judge:
 
     def _all_looks(self, model: Model) -> Quality:
         if not self.metric.itemwise:
-            return self.quality(model, self.parts.selection)
+            return self.quality(model, self.splits.selection)
         return self._joined([self.quality(model, chunk) for chunk in self.chunks()])
 
-    def _joined(self, parts: Sequence[Quality]) -> Quality:
-        """Items in the order of the looks, the same for all models, so that they stay pairs."""
-        items = np.concatenate([q.items for q in parts if q.items is not None])
-        count = sum(q.count for q in parts)
+    def _joined(self, qualities: Sequence[Quality]) -> Quality:
+        """Join items in the order of the looks, the same for all models: they stay pairs."""
+        items = np.concatenate([q.items for q in qualities if q.items is not None])
+        count = sum(q.count for q in qualities)
         return Quality(self.metric.name, float(items.mean()), items, count)
 
     def _is_exact(self, result: Result) -> bool:
-        """Whether every pass that made it keeps the numbers, and holds its results to that."""
+        """Return whether every pass that made a result keeps the numbers exactly or is checked."""
         passes = result.recipe.passes if result.recipe is not None else ()
         return bool(passes) and all(p.tolerance is not None for p in passes)
 
     def _same_scores(self, model: Model, base: Quality) -> bool:
-        """Whether the first look finds the original's score on every item."""
+        """Return whether the first look finds the original's score on every item."""
         if not self.metric.itemwise or base.items is None:
             return False
         first = self._stored(
@@ -151,16 +151,16 @@ class Judge:
             np.array_equal(first.items, base.items[: len(first.items)])
         )
 
-    def _raced(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
-        key = self._key(model, self.parts.selection, "race") | {
+    def _tested(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
+        key = self._key(model, self.splits.selection, "race") | {
             "max_drop": self.constraints.max_drop
         }
-        race = self._race_items if self.metric.itemwise else self._race_whole
-        found = self.store.value(key_of("race", **key), lambda: race(model, base))
+        test = self._test_items if self.metric.itemwise else self._test_whole
+        found = self.store.value(key_of("race", **key), lambda: test(model, base))
         return _quality(found), found["dropped"]
 
-    def _race_items(self, model: Model, base: Quality) -> dict[str, Any]:
-        """Look after ever larger shares; stop as soon as too large a loss is proved."""
+    def _test_items(self, model: Model, base: Quality) -> dict[str, Any]:
+        """Look at growing shares; stop as soon as too large a loss is proved."""
         chunks, seen = self.chunks(), list[Quality]()
         spread = SPREADS.get(self.metric.name)
         for number, chunk in enumerate(chunks, 1):
@@ -169,7 +169,7 @@ class Judge:
             assert joined.items is not None
             assert base.items is not None
             drops = base.items[: len(joined.items)] - joined.items
-            limit, alpha = self.constraints.max_drop, ALPHA / RACERS
+            limit, alpha = self.constraints.max_drop, ALPHA / CANDIDATES
             if spread is not None and number < len(chunks) and loses(drops, limit, alpha, spread):
                 return _plain(joined) | {
                     "dropped": f"loses {drops.mean():.4f} on {len(drops)} of {len(base.items)} "
@@ -177,26 +177,26 @@ class Judge:
                 }
         return _plain(joined) | {"dropped": None}
 
-    def _race_whole(self, model: Model, base: Quality) -> dict[str, Any]:
-        """One look at a quarter of the data, by resampling, before all of it."""
+    def _test_whole(self, model: Model, base: Quality) -> dict[str, Any]:
+        """Look at a quarter of the data, by resampling, before all of it."""
         first = self._look()
         if first is not None:
             mine = self._values(model, first)
             drops = self._base_values - mine
-            if clearly_above(drops, self.constraints.max_drop, ALPHA / RACERS):
+            if clearly_above(drops, self.constraints.max_drop, ALPHA / CANDIDATES):
                 value = Quality(self.metric.name, base.value - drops[0], None, len(first))
                 return _plain(value) | {
                     "dropped": f"loses {drops[0]:.4f} on {len(first)} of "
-                    f"{len(self.parts.selection)} items, {self.constraints.max_drop:g} is allowed"
+                    f"{len(self.splits.selection)} items, {self.constraints.max_drop:g} is allowed"
                 }
-        return _plain(self.quality(model, self.parts.selection)) | {"dropped": None}
+        return _plain(self.quality(model, self.splits.selection)) | {"dropped": None}
 
     def _look(self) -> Dataset | None:
         chunks = self.chunks()
         if len(chunks) < 3:
             return None
         rows = np.sort(np.concatenate([c.positions for c in chunks[:2]]))
-        return self.parts.selection.select(rows, self.parts.selection.part)
+        return self.splits.selection.select(rows, self.splits.selection.part)
 
     @functools.cached_property
     def _base_values(self) -> Any:
@@ -206,7 +206,7 @@ class Judge:
 
     def _values(self, model: Model, data: Dataset) -> Any:
         seed, runner = self.ctx.seed, self.ctx.runner
-        return values_by_chunk(model, data, self.metric, RESAMPLES, seed, runner)
+        return bootstrap_values(model, data, self.metric, RESAMPLES, seed, runner)
 
     def _stored(
         self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality]

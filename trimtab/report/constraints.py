@@ -1,4 +1,4 @@
-"""What was asked and what was reached, line by line; for the page, Markdown and notebooks."""
+"""Constraints and the figures that the winner reached, line by line."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from .view import Row, View
 
 
 @dataclass(frozen=True)
-class Line:
-    """One constraint.
+class ConstraintLine:
+    """One constraint with the figure that was reached.
 
     Attributes:
-        name: what is constrained.
-        asked: the limit.
+        name: name of the constrained figure.
+        limit: the required value.
         reached: the winner's figure, `-` where there is no winner.
-        held: whether it holds; None where nothing was asked or nothing is known.
+        held: true where it is satisfied; None where nothing was required or nothing is known.
     """
 
     name: str
-    asked: str
+    limit: str
     reached: str
     held: bool | None
 
     @property
-    def told(self) -> str:
-        """The ruling as a word."""
+    def verdict(self) -> str:
+        """Verdict as a word."""
         return {True: "held", False: "broken", None: "-"}[self.held]
 
 
-def asked(view: View) -> list[Line]:
-    """A line for each constraint, and for figures that were not asked for."""
+def constraint_lines(view: View) -> list[ConstraintLine]:
+    """Return a line for each constraint, and for figures without one."""
     row, limits = view.chosen, view.constraints
     return [
         _quality(view, row),
@@ -46,10 +46,10 @@ def asked(view: View) -> list[Line]:
 
 
 def headline(view: View) -> str:
-    """The answer in one sentence."""
+    """Return the answer in one sentence."""
     row = view.chosen
     if row is None:
-        return "No candidate holds the constraints."
+        return "No candidate satisfies the constraints."
     parts = [bytes_text(view.original.size_bytes) + " to " + bytes_text(row.size_bytes)]
     if row.speedup is not None:
         parts.insert(0, f"{speedup_text(row).lstrip('=')} as fast as the original")
@@ -64,7 +64,7 @@ def _change(row: Row) -> str:
 
 
 def quality_text(row: Row) -> str:
-    """A quality with half its 95% interval."""
+    """Return a quality with half its 95% interval."""
     if row.quality is None:
         return "-"
     spread = "" if row.quality_error is None else f" ± {Z95 * row.quality_error:.4f}"
@@ -72,35 +72,35 @@ def quality_text(row: Row) -> str:
 
 
 def drop_text(row: Row) -> str:
-    """A loss against the original with half its paired 95% interval."""
+    """Return a loss against the original with half its paired 95% interval."""
     if row.drop is None:
         return "-"
     spread = "" if row.drop_error is None else f" ± {Z95 * row.drop_error:.4f}"
     return f"{row.drop:+.4f}{spread}"
 
 
-def _quality(view: View, row: Row | None) -> Line:
+def _quality(view: View, row: Row | None) -> ConstraintLine:
     limit = view.constraints.get("max_drop")
-    asked_for = "-" if limit is None else f"at most {float(limit):g}"
+    required = "-" if limit is None else f"at most {float(limit):g}"
     reached = "-" if row is None else f"{drop_text(row)} on the {row.part or 'missing'} part"
     known = None if row is None else row.drop
     held = None if limit is None or known is None else known <= float(limit) + 1e-12
-    return Line(f"loss of {view.metric}", asked_for, reached, held)
+    return ConstraintLine(f"loss of {view.metric}", required, reached, held)
 
 
-def _speed(row: Row | None, limit: Any) -> Line:
-    asked_for = "-" if limit is None else f"at least {float(limit):g}x"
+def _speed(row: Row | None, limit: Any) -> ConstraintLine:
+    required = "-" if limit is None else f"at least {float(limit):g}x"
     reached = "-" if row is None else speedup_text(row).lstrip("=")
     proved = None if row is None else (row.speedup if row.predicted else row.low)
     held = None if limit is None or proved is None else proved >= float(limit)
-    return Line("speed-up", asked_for, reached, held)
+    return ConstraintLine("speed-up", required, reached, held)
 
 
-def _latency(row: Row | None, limits: Any) -> Line:
+def _latency(row: Row | None, limits: Any) -> ConstraintLine:
     limit, which = limits.get("max_latency_ns"), float(limits.get("percentile", 95.0))
     known = {50.0: row.p50_ns, 95.0: row.p95_ns}.get(which) if row else None
-    asked_for = "-" if limit is None else f"p{which:g} at most {duration_text(float(limit))}"
-    told = (
+    required = "-" if limit is None else f"p{which:g} at most {duration_text(float(limit))}"
+    times = (
         [
             f"{name} {duration_text(ns)}"
             for name, ns in (("p50", row.p50_ns), ("p95", row.p95_ns))
@@ -110,24 +110,23 @@ def _latency(row: Row | None, limits: Any) -> Line:
         else []
     )
     held = None if limit is None or known is None else known <= float(limit)
-    return Line("latency", asked_for, ", ".join(told) or "-", held)
+    return ConstraintLine("latency", required, ", ".join(times) or "-", held)
 
 
-def _size(view: View, row: Row | None) -> Line:
+def _size(view: View, row: Row | None) -> ConstraintLine:
     limit = view.constraints.get("max_size")
-    asked_for = "-" if limit is None else f"at most {bytes_text(float(limit))}"
+    required = "-" if limit is None else f"at most {bytes_text(float(limit))}"
     held = None if limit is None or row is None else row.size_bytes <= float(limit)
-    return Line("file", asked_for, bytes_text(row.size_bytes) if row else "-", held)
+    return ConstraintLine("file", required, bytes_text(row.size_bytes) if row else "-", held)
 
 
-def _memory(view: View, row: Row | None) -> list[Line]:
+def _memory(view: View, row: Row | None) -> list[ConstraintLine]:
     limit = view.constraints.get("max_rss")
     results = view.document.get("results", ())
     known = next((r.get("rss_bytes") for r in results if row and r["name"] == row.name), None)
     if limit is None and known is None:
         return []
     held = None if limit is None or known is None else float(known) <= float(limit)
-    asked_for = "-" if limit is None else f"at most {bytes_text(float(limit))}"
-    return [
-        Line("peak memory", asked_for, "-" if known is None else bytes_text(float(known)), held)
-    ]
+    required = "-" if limit is None else f"at most {bytes_text(float(limit))}"
+    reached = "-" if known is None else bytes_text(float(known))
+    return [ConstraintLine("peak memory", required, reached, held)]

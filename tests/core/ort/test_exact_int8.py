@@ -6,7 +6,7 @@ from graphs import model_of
 
 from trimtab.core.ort import session
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.ort.untie import untied
+from trimtab.core.ort.shared_weights import split_shared_weights
 from trimtab.core.target import Target
 
 TIED = """(float[n,4] x) => (float[n,4] y) <float s = {0.02}, uint8 z = {128}, int8 zero = {0},
@@ -24,7 +24,7 @@ TIED = """(float[n,4] x) => (float[n,4] y) <float s = {0.02}, uint8 z = {128}, i
     }"""
 
 
-def test_only_a_host_that_saturates_needs_exact_kernels_to_judge_for_one_that_does_not(monkeypatch):
+def test_exact_kernels_are_used_where_only_the_host_saturates(monkeypatch):
     wide, narrow = Target.named("x64-avx512-vnni"), Target.named("x64-avx2")
     for host, target, exact in [
         (wide, wide, False),
@@ -33,10 +33,10 @@ def test_only_a_host_that_saturates_needs_exact_kernels_to_judge_for_one_that_do
         (narrow, narrow, False),
     ]:
         monkeypatch.setattr(session.Target, "detect", lambda here=host: here)
-        assert (session.EXACT_INT8 in SessionConfig.judging(target).config) is exact
+        assert (session.EXACT_INT8 in SessionConfig.for_evaluation(target).config) is exact
 
 
-def test_shared_weights_load_with_exact_kernels_and_give_the_same_answers():
+def test_shared_weights_load_with_exact_kernels_and_give_the_same_outputs():
     model = model_of(TIED)
     feeds = {"x": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)}
     exact = SessionConfig(config={session.EXACT_INT8: "1"})
@@ -44,9 +44,9 @@ def test_shared_weights_load_with_exact_kernels_and_give_the_same_answers():
     np.testing.assert_allclose(run(build_session(model, exact), feeds)["y"], expected, atol=0.021)
 
 
-def test_a_weight_gets_a_copy_for_each_use_and_the_model_stays_as_it_is():
+def test_a_weight_is_copied_for_each_use_and_the_model_is_not_changed():
     model = model_of(TIED)
-    copy = untied(model)
+    copy = split_shared_weights(model)
     weights = [v for v in copy.graph.initializers.values() if v.dtype == ir.DataType.INT8]
     assert [len(tuple(v.uses())) for v in weights if v.shape] == [1, 1]
     assert sum(v.name.startswith("w") for v in model.graph.initializers.values()) == 1
@@ -54,4 +54,4 @@ def test_a_weight_gets_a_copy_for_each_use_and_the_model_stays_as_it_is():
 
 def test_a_model_without_shared_weights_is_not_copied():
     model = model_of("(float[n,4] x) => (float[n,4] y) { y = Relu (x) }")
-    assert untied(model) is model
+    assert split_shared_weights(model) is model

@@ -1,4 +1,4 @@
-"""Output shapes as they are: torch sometimes declares a dynamic axis with the example's size."""
+"""Correction of output shapes: torch sometimes gives a dynamic axis the example's size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from .parity import Trial
+from .parity import ParityTrial
 
 
-def correct(model: ir.Model, compared: Sequence[Trial]) -> ir.Model:
-    """The model with declared output sizes that differ from the module's own made symbolic.
+def correct_shapes(model: ir.Model, compared: Sequence[ParityTrial]) -> ir.Model:
+    """Make declared output sizes symbolic where the module's own vary.
 
-    An inner size is as wrong as the output's that it leads to, so inner shapes are inferred anew.
+    Inner sizes are then wrong as well, so all inner shapes are inferred again.
 
     Args:
-        model: changed in place where something is wrong.
+        model: changed in place where a size is wrong.
         compared: runs of the module at several sizes.
     """
     wrong = False
@@ -38,8 +38,8 @@ def correct(model: ir.Model, compared: Sequence[Trial]) -> ir.Model:
     return ShapeInferencePass()(model).model
 
 
-def _name_of(found: Sequence[int], compared: Sequence[Trial]) -> str | None:
-    """The named axis that has these sizes in these trials."""
+def _name_of(found: Sequence[int], compared: Sequence[ParityTrial]) -> str | None:
+    """Return the named axis that has these sizes in these trials."""
     for name in compared[0].sizes:
         if all(trial.sizes[name] == size for trial, size in zip(compared, found, strict=True)):
             return name
