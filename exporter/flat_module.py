@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,12 +173,15 @@ def _fill(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
     """Make names unique by appending numbers."""
-    seen = set(taken)
-    result = []
+    result: list[str] = []
     for name in names:
-        free, number = name, 1
-        while free in seen:
-            free, number = f"{name}_{number}", number + 1
-        seen.add(free)
-        result.append(free)
+        result.append(free_name(name, {*taken, *result}))
     return tuple(result)
+
+
+def free_name(name: str, taken: Collection[str | None]) -> str:
+    """Append a number to a name until it is not taken."""
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

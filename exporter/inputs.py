@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,8 +83,6 @@ def _from_specs(
     module: nn.Module, specs: Sequence[InputSpec], seed: int
 ) -> tuple[Any, tuple[str, ...] | None]:
     """Make random tensors: by name where `forward` has these parameters, else by position."""
-    import inspect
-
     generator = torch.Generator().manual_seed(seed)
     parameters = inspect.signature(module.forward).parameters
     tensors = {spec.name: _random(spec, generator) for spec in specs}
