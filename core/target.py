@@ -215,7 +215,7 @@ def common_target(targets: Sequence[Target]) -> Target:
 
 
 def machine_class(target: Target) -> str:
-    """Name the class of machines on which the same rewrites are fastest."""
+    """Machines on which the same forms win, by what their kernels are chosen by."""
     import onnxruntime
 
     parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
