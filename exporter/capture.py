@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trimtab.core.errors import ExportError, MissingExtraError
 
-from .export_errors import explain
+from .export_errors import export_error
 from .flat_module import FlatModule
 from .specs import Dynamic
 from .trainable import dropout_in_training, tidy_trainable
@@ -93,7 +93,7 @@ def capture(
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"export needs {error.name}", extra="torch") from error
     except Exception as error:
-        raise explain(error, flat.module) from error
+        raise export_error(error, flat.module) from error
     _check_dynamic(program, flat.call.names, dynamic)
     return program
 

@@ -21,12 +21,12 @@ CONTROL_FLOW = "the control flow depends on the values of a tensor, which a grap
 NO_ONNX_OPERATOR = "has no ONNX equivalent"
 
 
-def explain(error: BaseException, module: nn.Module) -> ExportError:
+def export_error(error: BaseException, module: nn.Module) -> ExportError:
     """Return the error to raise for what torch raised while it exported `module`."""
     chain = list(_chain(error))
     text = "\n".join(f"{type(e).__name__}: {e}" for e in chain)
     node = _failing_node(chain)
-    where = _where_node(node, module) if node is not None else failing_line(error, module)
+    where = _place_of_node(node, module) if node is not None else failing_line(error, module)
     operator = re.search(r"No ONNX function found for .*?op='([\w.]+)'", text)
     if operator:
         return ExportError(
@@ -71,18 +71,18 @@ def forward_error(error: Exception, module: nn.Module, inputs: str) -> ExportErr
 def failing_line(error: BaseException, module: nn.Module) -> str:
     """Return the innermost submodule and the line of user code in an error's traceback."""
     names = {id(m): name for name, m in module.named_modules()}
-    owner, line = label("", module), ""
+    owner, line = submodule_label("", module), ""
     for link in _chain(error):
         for frame, number in traceback.walk_tb(link.__traceback__):
             this = frame.f_locals.get("self")
             if isinstance(this, nn.Module) and id(this) in names:
-                owner = label(names[id(this)], this)
+                owner = submodule_label(names[id(this)], this)
             if _is_users(frame):
                 line = _source(frame.f_code.co_filename, number)
     return f"{owner}, {line}" if line else owner
 
 
-def label(path: str, module: Any) -> str:
+def submodule_label(path: str, module: Any) -> str:
     """Name a submodule for a message."""
     kind = module if isinstance(module, str) else type(module).__name__
     return f"module {path!r} ({kind})" if path else f"module {kind}"
@@ -107,13 +107,13 @@ def _failing_node(chain: list[BaseException]) -> Any:
     return found
 
 
-def _where_node(node: Any, module: nn.Module) -> str:
+def _place_of_node(node: Any, module: nn.Module) -> str:
     """Return the module and source line that an operation of torch's graph comes from."""
-    owner = label("", module)
+    owner = submodule_label("", module)
     for path, kind in (node.meta.get("nn_module_stack") or {}).values():
         short = re.sub(r"^(L\['self'\]\.?)?(module\.?)?", "", path)
         name = kind if isinstance(kind, str) else kind.__name__
-        owner = label(short, name.rpartition(".")[2]) if short else owner
+        owner = submodule_label(short, name.rpartition(".")[2]) if short else owner
     line = ""
     for file, number in re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or ""):
         if not file.startswith((TORCH, HERE)):

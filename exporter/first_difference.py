@@ -18,7 +18,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run, with_outputs
 
 from .capture import silenced
-from .export_errors import label
+from .export_errors import submodule_label
 from .flat_module import FlatModule
 from .parity import TOLERANCE, ParityTrial, difference, to_numpy
 
@@ -114,7 +114,7 @@ def _first_submodule(
     for path, module, result in results:
         captured = last.get(path, result)
         if captured.shape == result.shape and _differs(to_numpy(result), to_numpy(captured)):
-            return label(path.partition(".")[2], module)
+            return submodule_label(path.partition(".")[2], module)
     return ""
 
 

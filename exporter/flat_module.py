@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def flatten_call(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
         # Arguments that **kwargs collects have names of their own.
         kind = bound.signature.parameters[name].kind
         path = "" if kind is inspect.Parameter.VAR_KEYWORD else name
-        bound.arguments[name] = _plant(value, path, found)
+        bound.arguments[name] = _extract_tensors(value, path, found)
     if not found:
         raise InputError("the example inputs contain no tensor", where=type(module).__name__)
     names = unique_names([name for name, _ in found])
@@ -149,7 +149,7 @@ def _rebuild(like: Any, items: list[Any]) -> Any:
     return dataclasses.replace(like, **dict(zip(names, items, strict=True)))
 
 
-def _plant(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
+def _extract_tensors(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
     """Replace each tensor of `value` by a `TensorSlot` and append it to `found`."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
@@ -159,7 +159,9 @@ def _plant(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
     items = _items(value)
     if items is None:
         return value
-    planted = [_plant(item, f"{path}_{key}" if path else str(key), found) for key, item in items]
+    planted = [
+        _extract_tensors(item, f"{path}_{key}" if path else str(key), found) for key, item in items
+    ]
     return _rebuild(value, planted)
 
 
@@ -173,12 +175,15 @@ def _fill(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
     """Make names unique by appending numbers."""
-    seen = set(taken)
-    result = []
+    result: list[str] = []
     for name in names:
-        free, number = name, 1
-        while free in seen:
-            free, number = f"{name}_{number}", number + 1
-        seen.add(free)
-        result.append(free)
+        result.append(free_name(name, {*taken, *result}))
     return tuple(result)
+
+
+def free_name(name: str, taken: Collection[str | None]) -> str:
+    """Append a number to a name until it is not taken."""
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

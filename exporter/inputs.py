@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,8 +83,6 @@ def _from_specs(
     module: nn.Module, specs: Sequence[InputSpec], seed: int
 ) -> tuple[Any, tuple[str, ...] | None]:
     """Make random tensors: by name where `forward` has these parameters, else by position."""
-    import inspect
-
     generator = torch.Generator().manual_seed(seed)
     parameters = inspect.signature(module.forward).parameters
     tensors = {spec.name: _random(spec, generator) for spec in specs}
@@ -152,7 +151,9 @@ def batch_axes(call: ForwardCall) -> Dynamic:
     }
 
 
-def resized(call: ForwardCall, dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+def resize_example(
+    call: ForwardCall, dynamic: Dynamic, sizes: Mapping[str, int]
+) -> tuple[Tensor, ...]:
     """Cut or repeat the named axes of the example to these sizes."""
     result = []
     for name, tensor in zip(call.names, call.tensors, strict=True):
@@ -173,11 +174,11 @@ def random_inputs(
     example: random ones could hide whole rows.
     """
     rng = np.random.default_rng(seed)
-    tensors = resized(call, dynamic, sizes)
-    return tuple(_like(t, name, rng) for name, t in zip(call.names, tensors, strict=True))
+    tensors = resize_example(call, dynamic, sizes)
+    return tuple(_random_like(t, name, rng) for name, t in zip(call.names, tensors, strict=True))
 
 
-def _like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
+def _random_like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
     kind = tensor.dtype
     if kind == torch.bool or kind.is_complex or "mask" in name.lower() or not tensor.numel():
         return tensor

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from .flat_module import free_name
 
 #: Prefix of the weights' names in a `FlatModule`.
 PREFIX = "module."
@@ -62,15 +64,13 @@ def _name_nodes(graph: ir.Graph) -> None:
     for node in graph.all_nodes():
         name = (node.name or node.op_type).removeprefix("node_")
         scope = _scope(node.metadata_props)
-        name = _free(f"{scope}/{name}" if scope else name, taken)
+        name = free_name(f"{scope}/{name}" if scope else name, taken)
         taken.add(name)
         node.name = name
 
 
 def _scope(notes: Mapping[str, str]) -> str:
     """Return the innermost submodule of a list such as `['', 'module.fc', 'linear']`."""
-    import ast
-
     try:
         scopes = ast.literal_eval(notes.get(SCOPES, "[]"))[:-1]
     except (ValueError, SyntaxError):
@@ -91,7 +91,7 @@ def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str])
     wanted = set(outer.values())
     for value in values:
         if value in outer or value.name in wanted:
-            value.name = _free(f"{value.name}_inner", taken)
+            value.name = free_name(f"{value.name}_inner", taken)
             taken.add(value.name)
     for value, name in outer.items():
         value.name = name
@@ -104,13 +104,6 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from part.initializers.values()
         for node in part:
             yield from (value for value in node.outputs if value.name)
-
-
-def _free(name: str, taken: set[Any]) -> str:
-    free, number = name, 1
-    while free in taken:
-        free, number = f"{name}_{number}", number + 1
-    return free
 
 
 def _strip(model: ir.Model) -> None:

@@ -19,7 +19,7 @@ from .capture import capture, eval_mode
 from .export_errors import forward_error, independent_of_sizes
 from .first_difference import first_difference
 from .flat_module import FlatModule
-from .inputs import batch_axes, example_call, named_sizes, resized
+from .inputs import batch_axes, example_call, named_sizes, resize_example
 from .output_shapes import correct_shapes
 from .parity import ParityTrial, check_parity, parity_trials
 from .postprocess import postprocess
@@ -154,7 +154,7 @@ def _export(job: ExportJob, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
     flat = job.flat
     sizes = named_sizes(flat.call, dynamic)
     # Torch fixes axes of size 1.
-    grown = resized(flat.call, dynamic, {n: max(size, 2) for n, size in sizes.items()})
+    grown = resize_example(flat.call, dynamic, {n: max(size, 2) for n, size in sizes.items()})
     compared = parity_trials(flat, dynamic, sizes, job.seed)
     program = capture(flat, grown, dynamic, job.opset, trainable=job.trainable)
     origins = postprocess(program.model, flat.call.names, job.outputs)

@@ -1,4 +1,4 @@
-"""The house rules that no linter knows: who imports whom, links, what stays light."""
+"""Rules of the architecture that no linter knows: imports of folders, links, light imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "exporter", "passes", "runtime_bench", "models")
-# Who may import whom; each may import itself.
+# The folders that each folder may import.
 ALLOWED = {
     "core": {"core"},
     "exporter": {"core", "exporter"},
@@ -94,7 +94,7 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_face_brings_nothing_heavy() -> None:
+def test_importing_trimtab_imports_nothing_heavy() -> None:
     code = (
         "import sys, trimtab; "
         "print([m for m in ('torch', 'onnxruntime', 'numpy') if m in sys.modules])"
@@ -102,7 +102,7 @@ def test_importing_the_face_brings_nothing_heavy() -> None:
     assert run_python(code) == "[]"
 
 
-def test_help_brings_neither_torch_nor_onnxruntime() -> None:
+def test_help_imports_neither_torch_nor_onnxruntime() -> None:
     code = (
         "import sys; from trimtab.cli import main; main(['--help']); "
         "print([m for m in ('torch','onnxruntime','numpy','onnx') if m in sys.modules])"
@@ -117,7 +117,7 @@ def test_listing_the_passes_needs_no_torch() -> None:
     assert run_python(code) == "False"
 
 
-def test_every_public_name_of_the_face_exists() -> None:
+def test_every_public_name_exists() -> None:
     import trimtab
 
     assert [n for n in trimtab.__all__ if not hasattr(trimtab, n)] == []
@@ -125,7 +125,7 @@ def test_every_public_name_of_the_face_exists() -> None:
 
 
 def test_no_pass_of_torch_is_imported_by_the_light_install() -> None:
-    """Modules that import torch at their top live where only their users import them."""
+    """Modules that import torch at the top are imported only by those that need torch."""
     light = [*sources("core"), *sources("runtime_bench"), *sources("passes")]
     light = [path for path in light if "torch_graph" not in path.parts]
     top_level = {

@@ -18,7 +18,15 @@ import onnx_ir as ir
 from ..errors import RunError
 from ..garbage import gc_paused
 from ..model import Model
-from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
+from .session import (
+    Feeds,
+    SessionConfig,
+    build_session,
+    optimized_graph,
+    random_feeds,
+    run,
+    with_untyped_outputs,
+)
 
 #: Operators that multiply integers, contrib operators of onnxruntime included.
 INT8_OPS = frozenset(
@@ -233,16 +241,6 @@ def _shapes(
     except RunError:
         pass  # a provider may refuse to load its own optimized graph: counts of operators remain
     return known
-
-
-def with_untyped_outputs(running: Model, names: Iterable[str]) -> Model:
-    """Return a copy with inner tensors as further outputs, whose types onnxruntime infers."""
-    proto = ir.to_proto(running.ir)
-    present = {output.name for output in proto.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in present:
-            proto.graph.output.add().name = name
-    return Model.from_proto(proto, running.name)
 
 
 def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -8,8 +8,15 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..model import Model
-from .int8_share import with_untyped_outputs
-from .session import Feeds, SessionConfig, build_session, optimized_graph, random_feeds, run
+from .session import (
+    Feeds,
+    SessionConfig,
+    build_session,
+    optimized_graph,
+    random_feeds,
+    run,
+    with_untyped_outputs,
+)
 
 
 def peak_bytes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -227,7 +227,7 @@ def _options(config: SessionConfig) -> Any:
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = config.arena
     options.enable_mem_pattern = config.memory_pattern
-    options.log_severity_level = 3  # its warnings are ours to judge
+    options.log_severity_level = 3  # trimtab reports these problems itself
     spinning = {"session.intra_op.allow_spinning": "1" if config.spinning else "0"}
     for key, value in (spinning | dict(config.config)).items():
         if key not in CONFIG_KEYS:
@@ -350,3 +350,13 @@ def with_only_outputs(model: Model, tensors: Sequence[str]) -> Model:
     if kept:  # where only inputs are wanted, the model keeps its outputs
         copy.graph.outputs[:] = kept
     return copy
+
+
+def with_untyped_outputs(running: Model, names: Iterable[str]) -> Model:
+    """Return a copy with inner tensors as further outputs, whose types onnxruntime infers."""
+    proto = ir.to_proto(running.ir)
+    present = {output.name for output in proto.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in present:
+            proto.graph.output.add().name = name
+    return Model.from_proto(proto, running.name)

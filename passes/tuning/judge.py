@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from trimtab.core.context import Clock, Ratio
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import int8_share
+from trimtab.core.ort.int8_share import Int8Share, int8_share
 from trimtab.core.ort.peak_memory import peak_bytes
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 

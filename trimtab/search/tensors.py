@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import with_untyped_outputs
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, with_untyped_outputs
 
 
 @dataclass(frozen=True)
