@@ -35,7 +35,7 @@ from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .dynamic import QuantizeDynamic
 from .greedy_search import Trials, figures
-from .mixed_precision_parts import hold_out
+from .hold_out import hold_out
 from .qdq.float_reference import as_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic

@@ -13,11 +13,11 @@ from trimtab.core.target import Target
 
 from ..base import Declined, Pass, Rewrite
 from ..graph.patterns import match_nodes
+from .int8_share import running_share
 from .qdq.int8_rewrites import DYNAMIC_RULES, to_int8_forms
 from .qdq.prepare import prepare
 from .qdq.weight_placeholders import put_back
 from .qdq.writer import finished, inferred, quiet
-from .static import running_share
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ..base import Declined, Pass, Rewrite
-from .algorithms.bias_correction import answer_error, answers
+from .output_error import answer_error, answers
 
 #: A step must lower the error by this part: less is what other samples would turn round.
 MARGIN = 0.02

@@ -18,8 +18,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
 from trimtab.core.ort.overflow import find_overflows
-from trimtab.core.ort.running import Share, int8_share, written_share
-from trimtab.core.ort.session import SessionConfig
+from trimtab.core.ort.running import Share
 from trimtab.core.target import Target
 
 from ..base import Declined, Pass, Rewrite
@@ -31,17 +30,17 @@ from ..calibration.statistics_file import load_statistics, save_statistics
 from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights
+from .hold_out import hold_out
+from .int8_share import running_share, why_float
 from .mixed_precision import choose_float
-from .mixed_precision_parts import (
+from .qdq.fill_channels import fill_input_channels
+from .qdq.float_nodes import (
     averages,
-    hold_out,
     quantize_but,
     quantized_nodes,
     through_moves,
     touched_by,
-    why_float,
 )
-from .qdq.fill_channels import fill_input_channels
 from .qdq.int8_operators import PRODUCTS, int8_operators, misplaced
 from .qdq.int8_rewrites import to_int8_forms
 from .qdq.prepare import prepare
@@ -245,18 +244,3 @@ class QuantizeStatic(Pass):
             inputs_only=target.isa == "gpu",
         )
         return scheme, declined
-
-
-def running_share(written: ir.Model, model: Model, target: Target) -> Share:
-    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
-
-    For a GPU that is absent it is read off the graph as it is written.
-    """
-    from trimtab.core.ort.session import available_providers
-
-    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
-    if config.provider not in available_providers():
-        if target.isa == "gpu":
-            return written_share(whole, fused=target.fuses_int8)
-        config = dataclasses.replace(config, provider="CPUExecutionProvider")
-    return int8_share(whole, config)

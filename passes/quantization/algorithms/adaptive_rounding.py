@@ -28,14 +28,15 @@ from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
+from ..output_error import answer_error, answers
 from ..qdq.float_reference import open_reference, shared_layers
-from .bias_correction import answer_error, answers, up_to
 from .block_rounding import round_blocks
 from .int8_layer import Weight, float_weight, weight_of
+from .layer_outputs import inner_outputs
 from .layer_regression import as_columns, from_columns, regression
 
 #: Pull towards the float weight, as a part of the mean square of the inputs.
@@ -143,8 +144,8 @@ def _sums(
     moments: Any = 0.0
     cross: Any = 0.0
     count = 0
-    xs = _tensors(model, [source.name or "", made], batches)
-    for got, expected in zip(xs, _tensors(reference, [wanted], batches), strict=True):
+    xs = inner_outputs(model, [source.name or "", made], batches)
+    for got, expected in zip(xs, inner_outputs(reference, [wanted], batches), strict=True):
         state = rng.bit_generator.state
         x, y = regression(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
         rng.bit_generator.state = state
@@ -155,20 +156,6 @@ def _sums(
         cross = cross + x.transpose(0, 2, 1).astype(np.float64) @ (y - bias)
         count += x.shape[1]
     return moments / max(count, 1), cross / max(count, 1)
-
-
-def _tensors(model: Model, names: list[str], batches: Sequence[Batch]) -> list[dict[str, Any]]:
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in names if name not in fed]
-    # Q and DQ are run as they stand: the observed tensors lie inside of what would be fused.
-    session = build_session(
-        up_to(model, inner), SessionConfig(level="basic", threads=usable_cpus())
-    )
-    wanted = [i.name for i in session.get_inputs()]
-    return [
-        {**batch.feeds, **run(session, {name: batch.feeds[name] for name in wanted}, inner)}
-        for batch in batches
-    ]
 
 
 def _descend(

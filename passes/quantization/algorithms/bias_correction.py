@@ -22,13 +22,15 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
 from ...graph.partial_run import Walk, channel_mean
+from ..output_error import answer_error, answers
 from ..qdq.bias import Bias, find_bias, remove_idle
 from ..qdq.float_reference import open_reference, shared_layers
+from .layer_outputs import inner_outputs
 
 
 @dataclass(frozen=True)
@@ -185,55 +187,12 @@ def _means(
     """Mean of each tensor over all but its channel axis."""
     if not tensors:
         return []
-    # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
-    config = SessionConfig(level="basic", threads=usable_cpus())
-    session = build_session(up_to(model, tensors), config)
     sums: list[Floats] = [np.zeros(()) for _ in tensors]
     counts = [0] * len(tensors)
-    for batch in batches:
-        arrays = run(session, {i.name: batch.feeds[i.name] for i in session.get_inputs()}, tensors)
+    for arrays in inner_outputs(model, tensors, batches):
         for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
             flat = np.moveaxis(arrays[name], axis, -1)
             flat = flat.reshape(-1, flat.shape[-1])
             sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
             counts[i] += len(flat)
     return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
-
-
-def up_to(model: Model, tensors: Sequence[str]) -> Model:
-    """The part of the model that makes the tensors, and nothing behind."""
-    part = observing(model, tensors)
-    needed: set[ir.Node] = set()
-    waiting = [value.producer() for value in part.graph.outputs]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in needed:
-            needed.add(node)
-            waiting += [value.producer() for value in node.inputs if value is not None]
-    whole = any(node.graph is not part.graph for node in part.graph.all_nodes())
-    if not whole:  # subgraphs read outer tensors, so with them all is kept
-        for node in reversed([node for node in part.graph if node not in needed]):
-            part.graph.remove(node, safe=True)
-    return part
-
-
-def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> list[list[Floats]]:
-    """The model's float outputs, batch by batch."""
-    session = build_session(model, config)
-    return [
-        [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
-        for batch in batches
-    ]
-
-
-def answer_error(
-    model: Model, batches: Sequence[Batch], truth: list[list[Floats]], config: SessionConfig
-) -> float:
-    """Squared error of the model's float outputs, relative to their size."""
-    noise = size = 0.0
-    for got, expected in zip(answers(model, batches, config), truth, strict=True):
-        for a, b in zip(got, expected, strict=True):
-            scale = max(float(np.square(b).mean()), 1e-12)
-            noise += float(np.square(a - b).mean()) / scale
-            size += 1
-    return noise / max(size, 1)

@@ -25,8 +25,8 @@ from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Rewrite
 from ...graph.partial_run import Walk
+from ..output_error import answer_error, answers
 from ..qdq.float_reference import Nodes, shared_layers
-from .bias_correction import answer_error, answers
 from .int8_layer import Weight, float_weight, weight_of
 
 

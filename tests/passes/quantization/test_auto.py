@@ -12,9 +12,9 @@ from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
-from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.greedy_search import Trials, slower
+from trimtab.passes.quantization.output_error import answer_error, answers
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))

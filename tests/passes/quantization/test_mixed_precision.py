@@ -12,7 +12,7 @@ from trimtab.core.errors import OptionError, PassError
 from trimtab.core.metric import evaluate
 from trimtab.core.ort.running import int8_share
 from trimtab.core.target import Target
-from trimtab.passes.quantization.mixed_precision_parts import hold_out
+from trimtab.passes.quantization.hold_out import hold_out
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))

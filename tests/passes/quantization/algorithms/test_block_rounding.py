@@ -14,8 +14,8 @@ from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
-from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
 from trimtab.passes.quantization.algorithms.block_rounding import find_units
+from trimtab.passes.quantization.output_error import answer_error, answers
 from trimtab.passes.quantization.qdq.float_reference import as_reference
 from trimtab.passes.quantization.static import QuantizeStatic
 

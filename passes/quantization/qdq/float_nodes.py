@@ -1,42 +1,17 @@
-"""What mixed precision needs: the nodes to choose from, their ranges, held-out samples."""
+"""Q/DQ graphs in which chosen nodes stay float: candidates, ranges, and the graph itself."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.running import Share
 
-from ..base import Declined
-from ..calibration.range_estimator import Range
-from .qdq.int8_operators import ARITHMETIC, MOVES, PRODUCTS
-from .qdq.writer import Scheme, quantize
-
-#: Of the samples that hold both calibration and judgement, this part judges.
-JUDGING_PART = 3
-
-
-def hold_out(data: Dataset, samples: int) -> tuple[Dataset, Dataset]:
-    """Samples for calibration, and others to judge by: at most as many again.
-
-    A dataset that is no larger than what calibration asks for gives up every third sample. A single
-    item cannot be divided and serves for both.
-    """
-    if len(data) == 1:
-        return data, data
-    if len(data) < samples + max(samples // JUDGING_PART, 1):
-        order = np.arange(len(data))
-        judging = order % JUDGING_PART == JUDGING_PART - 1 if len(data) > 2 else order == 1
-        used = data.select(data.positions[~judging], f"{data.part}, to calibrate on")
-        return used.take(samples), data.select(data.positions[judging], f"{data.part}, held out")
-    used = data.take(samples)
-    rest = np.setdiff1d(data.positions, used.positions)
-    return used, data.select(rest, f"{data.part}, held out").take(samples)
+from ...calibration.range_estimator import Range
+from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
+from .writer import Scheme, quantize
 
 
 def quantized_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
@@ -110,10 +85,3 @@ def touched_by(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) ->
     touching = [node for node in graph if node.name in chosen]
     names = {v.name for n in touching for v in (*n.inputs, *n.outputs) if v is not None}
     return [name for name in tensors if name in names]
-
-
-def why_float(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
-    """The operators that run in float, each with the reason."""
-    reasons = {d.node: d.reason for d in declined}
-    other = "onnxruntime has no int8 kernel for it as it stands, or did not fuse it"
-    return [[name, reasons.get(name, other)] for name in share.float_nodes]

@@ -1,0 +1,37 @@
+"""What share of a written graph runs in int8, and why the rest runs in float."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+from trimtab.core.ort.running import Share, int8_share, written_share
+from trimtab.core.ort.session import SessionConfig
+from trimtab.core.target import Target
+
+from ..base import Declined
+
+
+def running_share(written: ir.Model, model: Model, target: Target) -> Share:
+    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
+
+    For a GPU that is absent it is read off the graph as it is written.
+    """
+    from trimtab.core.ort.session import available_providers
+
+    config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
+    if config.provider not in available_providers():
+        if target.isa == "gpu":
+            return written_share(whole, fused=target.fuses_int8)
+        config = dataclasses.replace(config, provider="CPUExecutionProvider")
+    return int8_share(whole, config)
+
+
+def why_float(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
+    """The operators that run in float, each with the reason."""
+    reasons = {d.node: d.reason for d in declined}
+    other = "onnxruntime has no int8 kernel for it as it stands, or did not fuse it"
+    return [[name, reasons.get(name, other)] for name in share.float_nodes]
