@@ -19,7 +19,7 @@ from ..graph.edit import lift_constants, name_nodes
 from ..graph.gemm import gemms_to_products
 from ..graph.patterns import match_nodes
 from ..graph.quantized import refuse_quantized
-from .algorithms.gptq import Grid, round_products, write_rounded
+from .algorithms.gptq import RoundingGrid, round_products, write_rounded
 from .qdq.writer import quiet, remove_unused
 
 #: Blocks that the kernels know.
@@ -86,7 +86,7 @@ class QuantizeWeights(Pass):
                 hint="For convolutions use quantize-static",
             )
         report: dict[str, Any] = {"products": len(products)}
-        grid, rounded = Grid(self.bits, self.block, self.symmetric), {}
+        grid, rounded = RoundingGrid(self.bits, self.block, self.symmetric), {}
         if self.method == "gptq":
             data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
             rounded = round_products(model, products, data, grid, ctx)

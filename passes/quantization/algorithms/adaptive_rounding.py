@@ -35,9 +35,9 @@ from ...base import Declined, Pass, Rewrite
 from ..output_error import answer_error, answers
 from ..qdq.float_reference import open_reference, shared_layers
 from .block_rounding import round_blocks
-from .int8_layer import Weight, float_weight, weight_of
+from .int8_layer import Int8Weight, float_weight, int8_weight
 from .layer_outputs import inner_outputs
-from .layer_regression import as_columns, from_columns, regression
+from .layer_regression import as_columns, from_columns, regression_rows
 
 #: Pull towards the float weight, as a part of the mean square of the inputs.
 DAMPING = 0.02
@@ -105,7 +105,7 @@ def round_weights(
     error = first = answer_error(model, judge, truth, config)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
-        weight = weight_of(layer)
+        weight = int8_weight(layer)
         if isinstance(weight, str):
             declined.append(Declined(layer.name or "", weight))
             continue
@@ -128,7 +128,7 @@ def _sums(
     model: Model,
     reference: Model,
     layer: ir.Node,
-    weight: Weight,
+    weight: Int8Weight,
     batches: Sequence[Batch],
     *,
     seed: int,
@@ -147,9 +147,9 @@ def _sums(
     xs = inner_outputs(model, [source.name or "", made], batches)
     for got, expected in zip(xs, inner_outputs(reference, [wanted], batches), strict=True):
         state = rng.bit_generator.state
-        x, y = regression(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
+        x, y = regression_rows(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
         rng.bit_generator.state = state
-        _, now = regression(layer, weight.shape, got[source.name or ""], got[made], rng)
+        _, now = regression_rows(layer, weight.shape, got[source.name or ""], got[made], rng)
         # The bias, which is what the layer makes beyond its product, is not to be fitted.
         bias = now - x @ current
         moments = moments + x.transpose(0, 2, 1).astype(np.float64) @ x
@@ -159,7 +159,7 @@ def _sums(
 
 
 def _descend(
-    weight: Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
+    weight: Int8Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
 ) -> NDArray[Any]:
     """Each integer in turn at its best value given the others."""
     integers, scale, zero = weight.columns(layer)

@@ -28,7 +28,7 @@ from ...base import Declined, Pass, Rewrite
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
-from .scalable_pairs import Pair, find_pairs, groups, out_channels, weight_of
+from .scalable_pairs import ScalablePair, find_pairs, groups, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.
 DEVIATIONS = 3.0
@@ -64,7 +64,7 @@ class AbsorbBias(Pass):
         lift_constants(model.graph)
         name_nodes(model.graph)
         pairs, declined = find_pairs(model.graph, clips=False)
-        chosen: list[Pair] = []
+        chosen: list[ScalablePair] = []
         for pair in pairs:
             reason = _unfit(pair)
             if reason:
@@ -82,7 +82,7 @@ class AbsorbBias(Pass):
         return Rewrite(model.ir, declined, {"absorbed": moved})
 
 
-def _unfit(pair: Pair) -> str:
+def _unfit(pair: ScalablePair) -> str:
     first, second = pair.first, pair.second
     if [node.op_type for node in pair.between] != ["Relu"]:
         return "more than a Relu stands between it and its reader"
@@ -106,7 +106,7 @@ def _unfit(pair: Pair) -> str:
     )
 
 
-def _bias_reason(pair: Pair) -> str:
+def _bias_reason(pair: ScalablePair) -> str:
     """Why one of the biases cannot be shifted; nothing where both can."""
     if len(pair.first.inputs) < 3 or pair.first.inputs[2] is None:
         return "it has no bias"
@@ -120,7 +120,7 @@ def _bias_reason(pair: Pair) -> str:
     return ""
 
 
-def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> list[Floats]:
+def _shifts(model: Model, pairs: list[ScalablePair], data: Dataset, ctx: Context) -> list[Floats]:
     """How much of each channel of each first layer is always there: (channels,)."""
     names = [pair.first.outputs[0].name or "" for pair in pairs]
     axes = [1 if pair.first.op_type == "Conv" else -1 for pair in pairs]
@@ -144,7 +144,7 @@ def _shifts(model: Model, pairs: list[Pair], data: Dataset, ctx: Context) -> lis
     return found
 
 
-def _absorb(graph: ir.Graph, pair: Pair, shift: Floats) -> None:
+def _absorb(graph: ir.Graph, pair: ScalablePair, shift: Floats) -> None:
     first, second = pair.first, pair.second
     own = first.inputs[2]
     assert own is not None
@@ -165,7 +165,7 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: Floats) -> None:
 
 def _response(node: ir.Node, shift: Floats) -> Floats:
     """What a layer makes of an input that is `shift` everywhere: (outputs,)."""
-    weight = weight_of(node)
+    weight = weight_array(node)
     if node.op_type != "Conv":
         rows = weight if channel_axis(node) == 0 else weight.T
         return rows @ np.repeat(shift, rows.shape[1] // len(shift))

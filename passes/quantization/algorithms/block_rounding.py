@@ -27,7 +27,7 @@ from ...base import Declined, Rewrite
 from ...graph.partial_run import Walk
 from ..output_error import answer_error, answers
 from ..qdq.float_reference import Nodes, shared_layers
-from .int8_layer import Weight, float_weight, weight_of
+from .int8_layer import Int8Weight, float_weight, int8_weight
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ def _round(
     """Round one unit and keep that if it helps; names of the rounded layers, and the others."""
     from ...training.torch_graph import round_softly
 
-    weights: dict[ir.Node, Weight] = {}
+    weights: dict[ir.Node, Int8Weight] = {}
     declined: list[Declined] = []
     for layer in unit.layers:
-        weight = weight_of(layer)
+        weight = int8_weight(layer)
         shape = None if isinstance(weight, str) else weight.shape
         original = float_weight(makers[layer.name], shape)
         if isinstance(weight, str) or original is None or original.shape != weight.shape:
@@ -228,7 +228,7 @@ def _part(model: Model, unit: Unit) -> Model:
 
 
 def _floated(
-    model: Model, unit: Unit, weights: dict[ir.Node, Weight], makers: Nodes
+    model: Model, unit: Unit, weights: dict[ir.Node, Int8Weight], makers: Nodes
 ) -> tuple[Model, dict[str, tuple[str, Array, Array, Array, int, int]]]:
     """The unit with float weights in place of the int8 ones, and by layer how those are stored.
 
@@ -248,8 +248,8 @@ def _floated(
         value = ir.val(name, const_value=ir.tensor(original.astype(np.float32), name=name))
         part.graph.register_initializer(value)
         node.replace_input_with(1, value)
-        scale, zero = weight.wide(node)
-        low, high = weight.limits()
+        scale, zero = weight.broadcast(node)
+        low, high = weight.integer_range()
         grids[node.name or ""] = (name, original, scale, zero, low, high)
     return part, grids
 

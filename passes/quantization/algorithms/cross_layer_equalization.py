@@ -25,7 +25,7 @@ from ...base import Pass, Rewrite
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from .scalable_pairs import (
-    Pair,
+    ScalablePair,
     by_output,
     channel_constant,
     clip_bound,
@@ -34,7 +34,7 @@ from .scalable_pairs import (
     out_channels,
     scaled_input,
     scaled_output,
-    weight_of,
+    weight_array,
 )
 
 #: Sweeps at most; each halves, at the least, what is left to do.
@@ -68,13 +68,13 @@ class Equalize(Pass):
         lift_constants(model.graph)
         name_nodes(model.graph)
         pairs, declined = find_pairs(model.graph, clips=self.clips)
-        weights = {node: weight_of(node) for pair in pairs for node in (pair.first, pair.second)}
+        weights = {node: weight_array(node) for pair in pairs for node in (pair.first, pair.second)}
         before = _spread(pairs, weights)
         factors = _balance(pairs, weights)
         changed = [i for i, s in enumerate(factors) if np.abs(np.log2(s)).max() > 10 * SETTLED]
         for index in changed:
             _write_between(model.graph, pairs[index], factors[index])
-        originals = {node: weight_of(node) for node in weights}
+        originals = {node: weight_array(node) for node in weights}
         for index in changed:
             first, second, s = pairs[index].first, pairs[index].second, factors[index]
             originals[first] = scaled_output(first, originals[first], 1 / s)
@@ -87,7 +87,7 @@ class Equalize(Pass):
         return Rewrite(model.ir, declined, report)
 
 
-def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> list[Floats]:
+def _balance(pairs: Sequence[ScalablePair], weights: dict[ir.Node, Floats]) -> list[Floats]:
     """Sweep over the pairs; changes `weights`, returns each pair's factors."""
     total = [np.ones(out_channels(pair.first)) for pair in pairs]
     for _ in range(SWEEPS):
@@ -108,7 +108,7 @@ def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> list[Floa
     return total
 
 
-def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> float:
+def _spread(pairs: Sequence[ScalablePair], weights: dict[ir.Node, Floats]) -> float:
     """Mean over layers of how many powers of two their largest channels lie above the median."""
     values = []
     for node in dict.fromkeys(pair.first for pair in pairs):
@@ -119,7 +119,7 @@ def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> float:
     return round(float(np.mean(values)), 3) if values else 0.0
 
 
-def _write_between(graph: ir.Graph, pair: Pair, s: Floats) -> None:
+def _write_between(graph: ir.Graph, pair: ScalablePair, s: Floats) -> None:
     """Divide the first layer's bias and what stands between by the factors."""
     if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
         bias = pair.first.inputs[2]
@@ -138,7 +138,7 @@ def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Floats)
     bound = clip_bound(clip)
     assert bound is not None
     old = clip.outputs[0]
-    rank = weight_of(first).ndim
+    rank = weight_array(first).ndim
     shape = [1, -1, *[1] * (rank - 2)] if first.op_type == "Conv" else [-1]
     limit = ir.val(
         f"{old.name}_bound",

@@ -31,7 +31,7 @@ LAZY = 128
 
 
 @dataclass(frozen=True)
-class Grid:
+class RoundingGrid:
     """How integers stand for weights.
 
     Attributes:
@@ -64,7 +64,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Rounded:
+class RoundedWeight:
     """A weight as integers.
 
     Attributes:
@@ -79,8 +79,8 @@ class Rounded:
 
 
 def round_products(
-    model: Model, products: Sequence[ir.Node], data: Dataset, grid: Grid, ctx: Context
-) -> dict[str, Rounded]:
+    model: Model, products: Sequence[ir.Node], data: Dataset, grid: RoundingGrid, ctx: Context
+) -> dict[str, RoundedWeight]:
     """The weights of matrix products, by name, rounded so that the products change least.
 
     Args:
@@ -93,7 +93,7 @@ def round_products(
     own = [node for node in products if node.inputs[1] and len(node.inputs[1].uses()) == 1]
     inputs = list(dict.fromkeys(node.inputs[0].name or "" for node in own if node.inputs[0]))
     moments = _second_moments(model, inputs, data, ctx)
-    found: dict[str, Rounded] = {}
+    found: dict[str, RoundedWeight] = {}
     for node in own:
         value, source = node.inputs[1], node.inputs[0]
         assert value is not None
@@ -104,7 +104,7 @@ def round_products(
     return found
 
 
-def round_weight(weight: Floats, moments: Floats, grid: Grid) -> Rounded:
+def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> RoundedWeight:
     """A weight (in, out) rounded for inputs with these second moments (in, in)."""
     weight, moments = weight.copy(), moments.copy()
     depth = len(weight)
@@ -134,10 +134,10 @@ def round_weight(weight: Floats, moments: Floats, grid: Grid) -> Rounded:
             errors[i - start] = error / factor[i, i]
             weight[i:stop] -= np.outer(factor[i, i:stop], errors[i - start])
         weight[stop:] -= factor[start:stop, stop:].T @ errors
-    return Rounded(integers, scales, zeros)
+    return RoundedWeight(integers, scales, zeros)
 
 
-def write_rounded(graph: ir.Graph, rounded: dict[str, Rounded], grid: Grid) -> int:
+def write_rounded(graph: ir.Graph, rounded: dict[str, RoundedWeight], grid: RoundingGrid) -> int:
     """Put rounded weights into a graph of MatMulNBits; how many it were."""
     written = 0
     for name, weight in rounded.items():

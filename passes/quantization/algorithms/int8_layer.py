@@ -14,11 +14,11 @@ from trimtab.core.data import Floats
 
 from ...graph.weight_scales import channel_axis
 from ..qdq.fill_channels import as_filled
-from .layer_regression import as_columns, window_of
+from .layer_regression import as_columns, input_window
 
 
 @dataclass(frozen=True)
-class Weight:
+class Int8Weight:
     """A layer's int8 weight."""
 
     integers: ir.Value
@@ -28,18 +28,18 @@ class Weight:
 
     def columns(self, layer: ir.Node) -> tuple[Floats, Floats, Floats]:
         """Integers, scales and zero points as (groups, depth, outputs)."""
-        scale, zero = self.wide(layer)
+        scale, zero = self.broadcast(layer)
         values = self.values().astype(np.float64)
         return as_columns(layer, values), as_columns(layer, scale), as_columns(layer, zero)
 
-    def wide(self, layer: ir.Node) -> tuple[Floats, Floats]:
+    def broadcast(self, layer: ir.Node) -> tuple[Floats, Floats]:
         """Scales and zero points in the weight's shape."""
         axis = channel_axis(layer)
         assert axis is not None
-        wide = [1] * len(self.shape)
-        wide[axis] = -1
+        layout = [1] * len(self.shape)
+        layout[axis] = -1
         scale, zero = (
-            np.broadcast_to(a.reshape(wide), self.shape).copy() for a in (self.scale, self.zero)
+            np.broadcast_to(a.reshape(layout), self.shape).copy() for a in (self.scale, self.zero)
         )
         return scale, zero
 
@@ -48,13 +48,13 @@ class Weight:
         assert self.integers.const_value is not None
         return self.integers.const_value.numpy()
 
-    def limits(self) -> tuple[int, int]:
+    def integer_range(self) -> tuple[int, int]:
         """The smallest and the largest integer that the weight uses: fewer bits than its type's."""
         values = self.values()
         return int(values.min()), int(values.max())
 
 
-def weight_of(layer: ir.Node) -> Weight | str:
+def int8_weight(layer: ir.Node) -> Int8Weight | str:
     """The layer's int8 weight, or why it cannot be rounded."""
     value = layer.inputs[1]
     node = value.producer() if value is not None else None
@@ -66,12 +66,12 @@ def weight_of(layer: ir.Node) -> Weight | str:
     if len(integers.uses()) > 1 or value is None or len(value.uses()) > 1:
         return "its weight is shared"
     shape = tuple(integers.const_value.shape.numpy())
-    odd = window_of(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
+    odd = input_window(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
     if odd or ("alpha" in layer.attributes and layer.attributes["alpha"].as_float() != 1):
         return "it is no plain product, nor a convolution of two dimensions with explicit pads"
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
-    return Weight(
+    return Int8Weight(
         integers,
         scale.const_value.numpy().astype(np.float64).reshape(-1),
         zeros.astype(np.float64).reshape(-1),

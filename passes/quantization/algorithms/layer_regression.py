@@ -19,7 +19,7 @@ POSITIONS = 24
 
 
 @dataclass(frozen=True)
-class Window:
+class InputWindow:
     """Where the kernel of a convolution of two dimensions reads.
 
     Attributes:
@@ -45,7 +45,7 @@ class Window:
         return result
 
 
-def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
+def input_window(node: ir.Node, shape: tuple[int, ...]) -> InputWindow | None:
     """The window of a convolution with a weight of this shape; None for other dimensions."""
     attributes = node.attributes
     auto = attributes["auto_pad"].as_string() if "auto_pad" in attributes else "NOTSET"
@@ -57,7 +57,7 @@ def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
 
     strides, dilations = ints("strides", (1, 1)), ints("dilations", (1, 1))
     pads = ints("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0, 0, 0, 0)
-    return Window(
+    return InputWindow(
         (shape[2], shape[3]),
         (strides[0], strides[1]),
         (dilations[0], dilations[1]),
@@ -65,7 +65,7 @@ def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
     )
 
 
-def regression(
+def regression_rows(
     node: ir.Node, shape: tuple[int, ...], x: Floats32, y: Floats32, rng: np.random.Generator
 ) -> tuple[Floats32, Floats32]:
     """Rows of a layer's input and of its output.
@@ -82,7 +82,7 @@ def regression(
     """
     if node.op_type != "Conv":
         return x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
-    window = window_of(node, shape)
+    window = input_window(node, shape)
     assert window is not None
     count = min(POSITIONS, y.shape[2] * y.shape[3])
     chosen = rng.choice(y.shape[2] * y.shape[3], count, replace=False)

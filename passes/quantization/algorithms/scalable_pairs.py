@@ -36,7 +36,7 @@ HOMOGENEOUS = frozenset(
 
 
 @dataclass(frozen=True)
-class Pair:
+class ScalablePair:
     """Two layers and what stands between.
 
     Attributes:
@@ -50,27 +50,27 @@ class Pair:
     second: ir.Node
 
 
-def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[Pair], list[Declined]]:
+def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[ScalablePair], list[Declined]]:
     """All pairs in graph order, and the layers that end in no pair, with the reason.
 
     Args:
         graph: its constants are initializers, its nodes have names.
         clips: whether Clip(0, b) may stand between; it needs a bound per channel then.
     """
-    pairs: list[Pair] = []
+    pairs: list[ScalablePair] = []
     declined: list[Declined] = []
     for node in graph:
         if node.op_type not in PRODUCTS:
             continue
         found = _follow(node, clips=clips)
-        if isinstance(found, Pair):
+        if isinstance(found, ScalablePair):
             pairs.append(found)
         elif found:
             declined.append(Declined(node.name or "", found))
     return pairs, declined
 
 
-def _follow(first: ir.Node, *, clips: bool) -> Pair | str:
+def _follow(first: ir.Node, *, clips: bool) -> ScalablePair | str:
     """The pair that begins with this layer; else why there is none, nothing at the graph's end."""
     if not _own_weight(first):
         return "its weight is shared, computed, or not float32"
@@ -90,7 +90,7 @@ def _follow(first: ir.Node, *, clips: bool) -> Pair | str:
         if reason:
             return reason
         between.append(node)
-    pair = Pair(first, tuple(between), node)
+    pair = ScalablePair(first, tuple(between), node)
     return _unfit(pair, index) or pair
 
 
@@ -111,7 +111,7 @@ def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
     return f"{node.op_type} behind it does not scale with its input"
 
 
-def _unfit(pair: Pair, index: int) -> str:
+def _unfit(pair: ScalablePair, index: int) -> str:
     second, channels = pair.second, out_channels(pair.first)
     if index != 0 or not _own_weight(second):
         return "the weight of its reader is shared, computed, or not float32"
@@ -159,7 +159,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     assert tensor is not None
     channels = out_channels(first)
     shape = list(tensor.shape.numpy())
-    rank = len(weight_of(first).shape) if first.op_type == "Conv" else len(shape)
+    rank = len(weight_array(first).shape) if first.op_type == "Conv" else len(shape)
     axis = 1 if first.op_type == "Conv" else len(shape) - 1
     wanted = [channels if i == axis else 1 for i in range(rank)]
     # A Conv's constant may leave out the batch axis.
@@ -167,7 +167,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     return constants[0] if fits and shape else None
 
 
-def weight_of(node: ir.Node) -> Floats:
+def weight_array(node: ir.Node) -> Floats:
     """A layer's weight, in double precision."""
     value = node.inputs[1]
     assert value is not None
@@ -179,18 +179,18 @@ def out_channels(node: ir.Node) -> int:
     """Number of output channels of a layer."""
     axis = channel_axis(node)
     assert axis is not None
-    return int(weight_of_shape(node)[axis])
+    return int(weight_shape(node)[axis])
 
 
 def in_channels(node: ir.Node) -> int:
     """Number of input channels of a layer."""
-    shape = weight_of_shape(node)
+    shape = weight_shape(node)
     if node.op_type == "Conv":
         return shape[1] * groups(node)
     return shape[1] if channel_axis(node) == 0 else shape[0]
 
 
-def weight_of_shape(node: ir.Node) -> tuple[int, ...]:
+def weight_shape(node: ir.Node) -> tuple[int, ...]:
     """The shape of a layer's weight."""
     value = node.inputs[1]
     assert value is not None
