@@ -32,7 +32,7 @@ from trimtab.core.ort.session import (
 )
 from trimtab.core.target import usable_cpus
 
-from .outliers import leave_out
+from .outliers import exclude_outliers
 from .statistics import Statistics
 
 #: Memory of the observed tensors of one run; two of them are held at a time.
@@ -84,7 +84,7 @@ def calibrate(
             waiting = pool.submit(take_in, arrays, size, first)
         if waiting is not None:
             waiting.result()
-    leave_out(found, observed, budget, data, ctx)
+    exclude_outliers(found, observed, budget, data, ctx)
     return found
 
 

@@ -38,7 +38,7 @@ LEAST_SAMPLES = 8
 Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
 
 
-def usual_reach(counts: Counts) -> float:
+def typical_reach(counts: Counts) -> float:
     """What nine samples of ten stay below, to a factor of two; infinite where that is not known."""
     total = int(counts.sum())
     place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
@@ -47,11 +47,11 @@ def usual_reach(counts: Counts) -> float:
     return float(2.0 ** (place - EXPONENT_BIAS + 1))
 
 
-def leave_out(
+def exclude_outliers(
     found: Mapping[str, Statistics], stream: Stream, budget: int, data: Dataset, ctx: Context
 ) -> None:
     """Count the histograms of tensors with such samples again without them, and say so."""
-    reach = {name: usual_reach(of.reach) for name, of in found.items()}
+    reach = {name: typical_reach(of.reach) for name, of in found.items()}
     far = {n: r for n, r in reach.items() if max(-found[n].lowest, found[n].highest) > FAR * r}
     if not far:
         return
@@ -75,7 +75,7 @@ def leave_out(
     )
 
 
-def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
+def typical_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
     """For each batch of inputs which samples reach no further than others do, (rows,).
 
     Arrays that do not hold a row for each sample are not looked at.
@@ -93,7 +93,7 @@ def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
     for found in largest:
         for name, each in found.items():
             count_reach(reach.setdefault(name, np.zeros(EXPONENTS, np.int64)), each)
-    limits = {name: FAR * usual_reach(counts) for name, counts in reach.items()}
+    limits = {name: FAR * typical_reach(counts) for name, counts in reach.items()}
     return [
         np.all([np.ones(size, bool), *(e <= limits[n] for n, e in found.items())], axis=0)
         for size, found in zip(sizes, largest, strict=True)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from trimtab.core.ort.running import FLOAT_OPS
 
 #: Largest finite float16.
-MOST = 65504.0
+LARGEST_FLOAT16 = 65504.0
 #: Operators whose result's type stands in an attribute.
 _TYPED = frozenset({"Cast"})
 #: Operators that make their type up from an attribute in ways not worth following.
@@ -21,7 +21,7 @@ _OWN_TYPE = frozenset(
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
-def why_not(node: ir.Node, opset: int) -> str | None:
+def unsupported_reason(node: ir.Node, opset: int) -> str | None:
     """Why a node cannot be float16, None where it can."""
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
         return "holds a subgraph, which is left alone"
@@ -62,7 +62,7 @@ def takes_half(node: ir.Node, index: int, opset: int) -> bool:
     return "tensor(float16)" in formal.types
 
 
-def without_crumbs(half: set[ir.Node]) -> set[ir.Node]:
+def drop_productless_groups(half: set[ir.Node]) -> set[ir.Node]:
     """The float16 nodes without connected groups that hold no product: they gain nothing."""
     kept: set[ir.Node] = set()
     waiting = set(half)

@@ -20,11 +20,11 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run,
 from trimtab.core.target import usable_cpus
 
 #: Names of nodes that are float16.
-Names = Collection[str | None]
+NodeNames = Collection[str | None]
 
 
 @dataclass(frozen=True)
-class HalfError:
+class Float16Error:
     """Errors of float16, relative to the size of the tensor (root of the mean square).
 
     Attributes:
@@ -36,7 +36,9 @@ class HalfError:
     nodes: Mapping[str, float]
 
 
-def simulate(model: Model, half: Names, batches: Sequence[Batch], *, inside: bool) -> HalfError:
+def simulate_float16(
+    model: Model, half: NodeNames, batches: Sequence[Batch], *, inside: bool
+) -> Float16Error:
     """Run a model with some of its nodes in float16.
 
     Args:
@@ -56,7 +58,7 @@ def simulate(model: Model, half: Names, batches: Sequence[Batch], *, inside: boo
         expected, got = (run(session, batch.feeds, watched) for session in (exact, rounded))
         _add(expected, got, noise, size)
     error = {name: _relative(noise[name], size[name]) for name in watched}
-    return HalfError(
+    return Float16Error(
         max((error[name] for name in outputs), default=0.0),
         {node: error[value] for node, value in inner.items() if value in error},
     )
@@ -76,7 +78,7 @@ def _relative(noise: float, size: float) -> float:
     return float(np.sqrt(noise / size)) if size else float(noise > 0)
 
 
-def _rounding(model: Model, half: Names) -> Model:
+def _rounding(model: Model, half: NodeNames) -> Model:
     """A copy that rounds weights and results of the float16 nodes to float16 and back."""
     copy = model.clone()
     graph = copy.graph

@@ -25,8 +25,14 @@ from ..calibration.statistics import Statistics
 from ..graph.edit import lift_constants, name_nodes
 from ..graph.patterns import match_nodes
 from ..graph.quantized import refuse_quantized
-from .converter import MOST, Converter, is_float, why_not, without_crumbs
-from .error import simulate
+from .converter import (
+    LARGEST_FLOAT16,
+    Converter,
+    drop_productless_groups,
+    is_float,
+    unsupported_reason,
+)
+from .error import simulate_float16
 
 #: Stay float32 where no data tell their values: what sums much, or grows fast.
 UNSAFE = frozenset(
@@ -113,10 +119,10 @@ class Half(Pass):
         """Nodes that cannot, or shall not, be float16, and why."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.graph:
-            why = why_not(node, model.opset) if is_float(node) else None
+            why = unsupported_reason(node, model.opset) if is_float(node) else None
             largest = max((_largest(value) for value in node.inputs), default=0.0)
-            if why is None and largest > MOST:
-                why = f"has a weight of {largest:.3g}, and float16 ends at {MOST:.0f}"
+            if why is None and largest > LARGEST_FLOAT16:
+                why = f"has a weight of {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
             if why is not None:
                 reasons.setdefault(node.name or "", why)
         return reasons
@@ -130,7 +136,7 @@ class Half(Pass):
     ) -> dict[str, str]:
         """The fewest nodes, of those that lose most, that have to stay float32."""
         names = [node.name or "" for node in _ordered(model, reasons)]
-        first = simulate(model, set(names), batches, inside=True)
+        first = simulate_float16(model, set(names), batches, inside=True)
         curve = [{"islands": 0, "error": _short(first.answer)}]
         report |= {"error_without_islands": _short(first.answer), "curve": curve}
         low, high, error = 0, 0, first.answer
@@ -141,7 +147,7 @@ class Half(Pass):
             while high - low > 1:
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
-                got = simulate(model, left, batches, inside=False).answer
+                got = simulate_float16(model, left, batches, inside=False).answer
                 curve.append({"islands": middle, "error": _short(got)})
                 low, high = (low, middle) if got <= self.max_error else (middle, high)
                 error = got if high == middle else error
@@ -151,7 +157,7 @@ class Half(Pass):
 
 
 def _half(model: Model, reasons: dict[str, str]) -> set[ir.Node]:
-    return without_crumbs(
+    return drop_productless_groups(
         {node for node in model.graph if is_float(node) and node.name not in reasons}
     )
 
@@ -193,8 +199,10 @@ def _overflowing(
     for node in nodes:
         values = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None]
         largest = max((_magnitude(seen[name]) for name in values if name in seen), default=0.0)
-        if largest > MOST / MARGIN:
-            found[node.name or ""] = f"values reach {largest:.3g}, and float16 ends at {MOST:.0f}"
+        if largest > LARGEST_FLOAT16 / MARGIN:
+            found[node.name or ""] = (
+                f"values reach {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Samples split between calibration and judgement."""
+"""Samples split between calibration and evaluation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from trimtab.core.dataset import Dataset
 
-#: Of the samples that hold both calibration and judgement, this part judges.
+#: One of this many samples is held out where calibration would take all of them.
 JUDGING_PART = 3
 
 
 def hold_out(data: Dataset, samples: int) -> tuple[Dataset, Dataset]:
-    """Samples for calibration, and others to judge by: at most as many again.
+    """Return samples for calibration, and at most as many others for evaluation.
 
-    A dataset that is no larger than what calibration asks for gives up every third sample. A single
-    item cannot be divided and serves for both.
+    A dataset too small for both gives up every third sample. A single item cannot be divided and
+    serves for both.
     """
     if len(data) == 1:
         return data, data

@@ -1,4 +1,4 @@
-"""What share of a written graph runs in int8, and why the rest runs in float."""
+"""Share of a quantized graph that runs in int8, and the reasons why the rest runs in float."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trimtab.core.target import Target
 from ..base import Declined
 
 
-def running_share(written: ir.Model, model: Model, target: Target) -> Share:
-    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
+def measure_int8_share(written: ir.Model, model: Model, target: Target) -> Share:
+    """Measure what runs in int8; on the CPU where the target's provider is not installed.
 
-    For a GPU that is absent it is read off the graph as it is written.
+    For a GPU that is not there it is read off the graph as written.
     """
     from trimtab.core.ort.session import available_providers
 
@@ -30,8 +30,8 @@ def running_share(written: ir.Model, model: Model, target: Target) -> Share:
     return int8_share(whole, config)
 
 
-def why_float(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
-    """The operators that run in float, each with the reason."""
+def float_reasons(share: Share, declined: Sequence[Declined]) -> list[list[str]]:
+    """Return the operators that run in float, each with the reason."""
     reasons = {d.node: d.reason for d in declined}
     other = "onnxruntime has no int8 kernel for it as it stands, or did not fuse it"
     return [[name, reasons.get(name, other)] for name in share.float_nodes]

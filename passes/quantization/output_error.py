@@ -1,4 +1,4 @@
-"""Float outputs of a model, and how far another model's lie from them."""
+"""Float outputs of a model, and their squared error against those of the float model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 
 
-def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> list[list[Floats]]:
-    """The model's float outputs, batch by batch."""
+def float_outputs(
+    model: Model, batches: Sequence[Batch], config: SessionConfig
+) -> list[list[Floats]]:
+    """Return the model's float outputs, batch by batch."""
     session = build_session(model, config)
     return [
         [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
@@ -20,12 +22,12 @@ def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> li
     ]
 
 
-def answer_error(
-    model: Model, batches: Sequence[Batch], truth: list[list[Floats]], config: SessionConfig
+def output_error(
+    model: Model, batches: Sequence[Batch], reference: list[list[Floats]], config: SessionConfig
 ) -> float:
-    """Squared error of the model's float outputs, relative to their size."""
+    """Return the squared error of the model's float outputs, relative to their size."""
     noise = size = 0.0
-    for got, expected in zip(answers(model, batches, config), truth, strict=True):
+    for got, expected in zip(float_outputs(model, batches, config), reference, strict=True):
         for a, b in zip(got, expected, strict=True):
             scale = max(float(np.square(b).mean()), 1e-12)
             noise += float(np.square(a - b).mean()) / scale

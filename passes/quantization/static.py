@@ -1,4 +1,4 @@
-"""Static int8: ranges from calibration data, Q/DQ pairs around everything that has int8 kernels."""
+"""Static int8: ranges from calibration data, Q/DQ pairs around all operators with int8 kernels."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights
 from .hold_out import hold_out
-from .int8_share import running_share, why_float
-from .mixed_precision import choose_float
+from .int8_share import float_reasons, measure_int8_share
+from .mixed_precision import choose_float_nodes
 from .qdq.fill_channels import fill_input_channels
 from .qdq.float_nodes import (
     averages,
@@ -41,14 +41,14 @@ from .qdq.float_nodes import (
     through_moves,
     touched_by,
 )
-from .qdq.int8_operators import PRODUCTS, int8_operators, misplaced
-from .qdq.int8_rewrites import to_int8_forms
+from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
+from .qdq.int8_rewrites import apply_int8_rewrites
 from .qdq.prepare import prepare
 from .qdq.writer import Scheme, observed_tensors, quantize
 
-#: Fewer samples than this are told to the user.
+#: Fewer samples than this cause a message to the user.
 FEW_SAMPLES = 8
-#: Samples on which pair sums are looked at.
+#: Samples on which overflow of pair sums is searched.
 OVERFLOW_SAMPLES = 32
 
 
@@ -57,26 +57,26 @@ class QuantizeStatic(Pass):
     """Quantize weights and activations to int8, with ranges from calibration data.
 
     Attributes:
-        data: calibration data; the context's where none is named.
-        samples: how many samples to calibrate on, evenly spaced over the data.
-        ranges: how ranges come from the values seen; mse searches the least squared error.
+        data: calibration data; the context's if not given.
+        samples: number of samples to calibrate on, evenly spaced over the data.
+        ranges: method that finds ranges of activations; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
         per_channel: one scale for each output channel of a weight.
-        scales: how scales of weights are chosen; mse searches the least squared error.
-        activation: integer type of activations; the target's where not given.
-        weight: integer type of weights; the target's where not given.
+        scales: method that finds scales of weights; mse searches the least squared error.
+        activation: integer type of activations; the target's if not given.
+        weight: integer type of weights; the target's if not given.
         exclude: nodes to leave float, by name or glob pattern.
-        wide: activations to hold in 16 bits, by name or glob pattern, where the target has such
-            kernels; max_drop widens what layers read and make there before it leaves any float.
-        statistics: file (.npz) to keep what calibration saw in; read where it exists already.
-        max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
-            Judged on samples that no range was made from; nothing is judged where not given.
-        metric: what max_drop is measured in: a metric's name or module:callable; top1 where the
-            data have labels, else cosine to the float model's outputs.
-        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; less is an error
-            that names what runs in float and why.
-        check_overflow: say which layers would saturate on x64 without VNNI, and by how much, even
-            where the target has it.
+        wide: activations of 16 bits, by name or glob pattern, where the target has such kernels;
+            max_drop widens inputs and outputs of layers there before it leaves a layer float.
+        statistics: file (.npz) to keep calibration statistics in; read where it exists already.
+        max_drop: allowed drop of the metric, in its own unit, on held-out samples: layers that cost
+            more stay float; nothing is evaluated if not given.
+        metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
+            have labels, else cosine to the float model's outputs.
+        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; otherwise an
+            error names the operators that run in float, with reasons.
+        check_overflow: report the layers that would saturate on x64 without VNNI, and by how much,
+            even where the target has it.
     """
 
     needs_data: ClassVar[bool] = True
@@ -108,39 +108,39 @@ class QuantizeStatic(Pass):
             raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Calibrate, write the Q/DQ graph, look at what really runs."""
+        """Calibrate, write the Q/DQ graph, measure what runs in int8."""
         prepare(model)
-        forms = to_int8_forms(model)
+        rewrites = apply_int8_rewrites(model)
         every = ctx.dataset(self.data, model, purpose="static quantization")
-        data, held = self._parts(every)
+        data, held_out = self._split(every)
         scheme, declined = self._scheme(model, ctx.target)
         tensors = observed_tensors(model, scheme)
         if not tensors:
             raise DataError(
-                "holds nothing to quantize",
+                "has nothing to quantize",
                 where=model.name,
-                hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
+                hint="It contains none of: " + ", ".join(sorted(PRODUCTS)),
             )
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         if self.max_drop is not None:
             tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
-        seen = self._statistics(model, tensors, data, ctx)
+        statistics = self._statistics(model, tensors, data, ctx)
         report: dict[str, Any] = {
             "samples": len(data),
             "data": data.digest,
             "activation": scheme.activation,
             "weight": scheme.weight,
             "reduce_range": scheme.reduce_range,
-            "forms": forms,
+            "forms": rewrites,
         }
-        written, floats, notes = self._written(model, scheme, seen, held, ctx)
+        written, floats, notes = self._written(model, scheme, statistics, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
-            report["forms"] = forms | ({"channels-filled": filled} if filled else {})
+            report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
         declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
-        share = running_share(written, model, ctx.target)
+        share = measure_int8_share(written, model, ctx.target)
         report |= notes | share.to_json()
-        report["float_nodes"] = why_float(share, declined)
+        report["float_nodes"] = float_reasons(share, declined)
         if self.check_overflow or (ctx.target.isa in {"x64", "any"} and not ctx.target.vnni):
             few = fitting(model, data.take(OVERFLOW_SAMPLES))
             overflows = find_overflows(dataclasses.replace(model, ir=written), few)
@@ -148,8 +148,8 @@ class QuantizeStatic(Pass):
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
-    def _parts(self, every: Dataset) -> tuple[Dataset, Dataset]:
-        """Samples to make ranges from, and others to judge by where anything is judged."""
+    def _split(self, every: Dataset) -> tuple[Dataset, Dataset]:
+        """Return samples to make ranges from, and those that `max_drop` is evaluated on."""
         if self.max_drop is None:
             return every.take(self.samples), every
         return hold_out(every, self.samples)
@@ -158,14 +158,14 @@ class QuantizeStatic(Pass):
         self,
         model: Model,
         scheme: Scheme,
-        seen: Mapping[str, Statistics],
-        held: Dataset,
+        statistics: Mapping[str, Statistics],
+        held_out: Dataset,
         ctx: Context,
     ) -> tuple[ir.Model, list[str], dict[str, Any]]:
-        """The Q/DQ graph, the nodes that stay float for the metric's sake, and how that went."""
+        """Return the Q/DQ graph, the nodes left float for the metric's sake, and notes on that."""
         ranges = {
             name: find_range(of, self.ranges, percentile=self.percentile)
-            for name, of in seen.items()
+            for name, of in statistics.items()
         }
         ranges = share_ranges(model.graph, ranges)
         plain = model.clone() if self.max_drop is not None else model
@@ -188,7 +188,13 @@ class QuantizeStatic(Pass):
 
         nodes = quantized_nodes(model.graph, scheme)
         choose = functools.partial(
-            choose_float, plain, nodes, held=held, max_drop=limit, ctx=ctx, metric=self.metric
+            choose_float_nodes,
+            plain,
+            nodes,
+            held_out=held_out,
+            max_drop=limit,
+            ctx=ctx,
+            metric=self.metric,
         )
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
@@ -204,9 +210,9 @@ class QuantizeStatic(Pass):
         shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
         raise PassError(
             f"{share.int8_share:.0%} of the multiply-accumulates run in int8, "
-            f"{self.min_share:.0%} are asked for",
+            f"{self.min_share:.0%} are required",
             where=model.name,
-            hint=f"In float run {len(floats)} operators: {shown}",
+            hint=f"{len(floats)} operators run in float: {shown}",
         )
 
     def _statistics(
@@ -228,9 +234,11 @@ class QuantizeStatic(Pass):
         ops = int8_operators(target, model.graph)
         chosen = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in chosen]
-        declined += [Declined(node.name or "", why) for node, why in misplaced(model.graph, ops)]
         declined += [
-            Declined(node.name or "", "stands inside of a subgraph")
+            Declined(node.name or "", why) for node, why in unsupported_nodes(model.graph, ops)
+        ]
+        declined += [
+            Declined(node.name or "", "is inside a subgraph")
             for node in in_subgraphs(model.graph, PRODUCTS)
         ]
         scheme = Scheme(

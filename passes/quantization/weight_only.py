@@ -20,7 +20,7 @@ from ..graph.gemm import gemms_to_products
 from ..graph.patterns import match_nodes
 from ..graph.quantized import refuse_quantized
 from .algorithms.gptq import RoundingGrid, round_products, write_rounded
-from .qdq.writer import quiet, remove_unused
+from .qdq.writer import remove_unused_initializers, silenced
 
 #: Blocks that the kernels know.
 BLOCKS = (16, 32, 64, 128, 256)
@@ -93,7 +93,7 @@ class QuantizeWeights(Pass):
         before = model.weight_bytes
         for node in ctx.progress.track(products, "rounding weights", len(products)):
             _replace(model.graph, node, self._quantize(model, node))
-        remove_unused(model.graph)
+        remove_unused_initializers(model.graph)
         model.graph.opset_imports.setdefault("com.microsoft", 1)
         if rounded:
             report["compensated"] = write_rounded(model.graph, rounded, grid)
@@ -113,7 +113,7 @@ class QuantizeWeights(Pass):
         )
         if self.method == "hqq":
             config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
-        with quiet():
+        with silenced():
             try:
                 quantizer = tool.MatMulNBitsQuantizer(
                     _alone(model, product),

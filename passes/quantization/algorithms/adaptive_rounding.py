@@ -1,13 +1,13 @@
-"""Rounding by what it does to a layer's output, not by what is nearest.
+"""Rounding by its effect on a layer's output, not to the nearest integer.
 
     min over integers q   || y_float - (s (q - z) x_int8 + b) ||^2
 
-Layer by layer from the input on, x as the int8 layers before hand it over, y of the float model:
+Layer by layer from the input on, with x from the int8 layers before it and y from the float model:
 the objective of AdaRound (Nagel et al. 2020, arXiv 2004.10568, formula 21 without its activation).
 It is quadratic, so instead of relaxing it, each integer in turn takes its best value given the
 others (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542), which needs no
-learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding stays
-only where the error of the model's output falls on samples that it was not made from.
+learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding is
+kept only where the error of the model's output falls on held-out samples.
 
 With unit=block whole residual blocks are rounded at once, by gradient: see `round_blocks`.
 """
@@ -32,8 +32,8 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ..output_error import answer_error, answers
-from ..qdq.float_reference import open_reference, shared_layers
+from ..output_error import float_outputs, output_error
+from ..qdq.float_reference import load_reference, shared_layers
 from .block_rounding import round_blocks
 from .int8_layer import Int8Weight, float_weight, int8_weight
 from .layer_outputs import inner_outputs
@@ -41,22 +41,22 @@ from .layer_regression import as_columns, from_columns, regression_rows
 
 #: Pull towards the float weight, as a part of the mean square of the inputs.
 DAMPING = 0.02
-#: Sweeps over all integers of a layer at most; few change after the second.
+#: Most sweeps over all integers of a layer; few change after the second.
 SWEEPS = 4
 
 
 @dataclass(frozen=True)
 class RoundWeights(Pass):
-    """Round each int8 weight up or down by what that does to its layer's output.
+    """Round each int8 weight up or down by the effect on its layer's output.
 
     Run it on the int8 model, after CorrectBias or instead of it.
 
     Attributes:
-        data: samples; the context's where none is named.
-        samples: how many, three of four to round by and the rest to judge by.
+        data: samples; the context's if not given.
+        samples: number of samples, one of four held out.
         reference: file of the float model that the int8 model was made from.
-        unit: what is rounded at once; block takes whole residual blocks and needs PyTorch.
-        steps: of descent for each block.
+        unit: part that is rounded at once; block takes whole residual blocks and needs PyTorch.
+        steps: gradient steps for each block.
     """
 
     needs_data: ClassVar[bool] = True
@@ -74,8 +74,8 @@ class RoundWeights(Pass):
             raise OptionError("must be at least 1", where=f"steps={self.steps}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Round layer by layer, keep what helps."""
-        reference = open_reference(self.reference, self.name())
+        """Round layer by layer and keep the roundings that help."""
+        reference = load_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="rounding weights").take(self.samples)
         batches = list(fitting(model, data, rows=32))
         if self.unit == "block":
@@ -91,18 +91,18 @@ def round_weights(
     Args:
         model: a clone of the Q/DQ model.
         reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every fourth judges.
+        batches: samples; every fourth is held out.
         ctx: for progress and the seed.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    layers, makers = shared_layers(model, reference)
-    judge = list(batches[3::4]) or list(batches[-1:])
+    layers, reference_nodes = shared_layers(model, reference)
+    held_out = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
     config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    truth = answers(reference, judge, config)
-    error = first = answer_error(model, judge, truth, config)
+    expected = float_outputs(reference, held_out, config)
+    error = first = output_error(model, held_out, expected, config)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
         weight = int8_weight(layer)
@@ -111,15 +111,17 @@ def round_weights(
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
         before = weight.integers.const_value
-        integers = _descend(weight, layer, float_weight(makers[layer.name], weight.shape), *sums)
+        integers = _descend(
+            weight, layer, float_weight(reference_nodes[layer.name], weight.shape), *sums
+        )
         weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
-        after = answer_error(model, judge, truth, config)
+        after = output_error(model, held_out, expected, config)
         if after < error:
             error = after
             rounded.append(layer.name or "")
         else:
             weight.integers.const_value = before
-            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+            declined.append(Declined(layer.name or "", "the output's error would not fall"))
     report = {"rounded": rounded, "error_before": first, "error_after": error}
     return Rewrite(model.ir, declined, report)
 
@@ -133,9 +135,9 @@ def _sums(
     *,
     seed: int,
 ) -> tuple[Floats, Floats]:
-    """X^T X and X^T (Y - b) by the number of rows: (groups, depth, depth), (groups, depth, out)."""
-    maker = next(node for node in reference.graph if node.name == layer.name)
-    source, wanted = layer.inputs[0], maker.outputs[0].name or ""
+    """Return X^T X and X^T (Y - b) per row: (groups, depth, depth), (groups, depth, outputs)."""
+    twin = next(node for node in reference.graph if node.name == layer.name)
+    source, wanted = layer.inputs[0], twin.outputs[0].name or ""
     assert source is not None
     made = layer.outputs[0].name or ""
     rng = np.random.default_rng(seed)
@@ -150,7 +152,7 @@ def _sums(
         x, y = regression_rows(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
         rng.bit_generator.state = state
         _, now = regression_rows(layer, weight.shape, got[source.name or ""], got[made], rng)
-        # The bias, which is what the layer makes beyond its product, is not to be fitted.
+        # The bias, the rest of the output beyond the product, is not fitted.
         bias = now - x @ current
         moments = moments + x.transpose(0, 2, 1).astype(np.float64) @ x
         cross = cross + x.transpose(0, 2, 1).astype(np.float64) @ (y - bias)
@@ -161,7 +163,7 @@ def _sums(
 def _descend(
     weight: Int8Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
 ) -> NDArray[Any]:
-    """Each integer in turn at its best value given the others."""
+    """Give each integer in turn its best value given the others, by coordinate descent."""
     integers, scale, zero = weight.columns(layer)
     assert weight.integers.const_value is not None
     dtype = weight.integers.const_value.numpy().dtype

@@ -1,4 +1,4 @@
-"""Tensors inside of a model, run no further than to the last of them."""
+"""Inner tensors of a model, which is run no further than to the last of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _up_to(model: Model, tensors: Sequence[str]) -> Model:
             needed.add(node)
             waiting += [value.producer() for value in node.inputs if value is not None]
     whole = any(node.graph is not part.graph for node in part.graph.all_nodes())
-    if not whole:  # subgraphs read outer tensors, so with them all is kept
+    if not whole:  # subgraphs read outer tensors, so all nodes are kept
         for node in reversed([node for node in part.graph if node not in needed]):
             part.graph.remove(node, safe=True)
     return part

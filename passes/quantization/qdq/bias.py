@@ -113,7 +113,7 @@ def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     return Bias(bias, np.ones(()))
 
 
-def remove_idle(graph: ir.Graph) -> None:
+def remove_unused_biases(graph: ir.Graph) -> None:
     """Take away what `find_bias` added behind products and nobody shifted."""
     for node in list(graph):
         made_here = node.op_type == "Add" and (node.name or "").endswith(_MADE)

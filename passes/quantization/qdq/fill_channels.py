@@ -38,7 +38,7 @@ def fill_input_channels(graph: ir.Graph) -> int:
     return sum(_fill(graph, node) for node in list(graph) if node.op_type == "Conv")
 
 
-def as_filled(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+def filled_weight(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """A float weight as its int8 form of that shape has it: with input channels of zeros.
 
     As it is where the shapes differ otherwise.
@@ -75,7 +75,7 @@ def _fill(graph: ir.Graph, conv: ir.Node) -> bool:
     if not missing or not _pays(conv, weight.shape) or not all(only_user(v) for v in chain):
         return False
     name = integers.name
-    wide = as_filled(weight, (weight.shape[0], weight.shape[1] + missing, *weight.shape[2:]))
+    wide = filled_weight(weight, (weight.shape[0], weight.shape[1] + missing, *weight.shape[2:]))
     integers.const_value, integers.shape = ir.tensor(wide, name=name), ir.Shape(wide.shape)
     quantize.replace_input_with(0, _padded(graph, quantize, image, missing))
     for value in chain[:3]:

@@ -10,14 +10,14 @@ from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 
 from ...graph.weight_scales import channel_axis
-from .int8_rewrites import to_int8_forms
+from .int8_rewrites import apply_int8_rewrites
 from .prepare import prepare
 
 #: Nodes by name.
-Nodes = dict[str | None, ir.Node]
+NodesByName = dict[str | None, ir.Node]
 
 
-def open_reference(path: str, where: str) -> Model:
+def load_reference(path: str, where: str) -> Model:
     """The float model, prepared as it was before it was quantized.
 
     Args:
@@ -34,14 +34,14 @@ def open_reference(path: str, where: str) -> Model:
             where=where,
             hint="Give --reference FLOAT.onnx",
         )
-    return as_reference(Model.load(Path(path)))
+    return prepare_reference(Model.load(Path(path)))
 
 
-def as_reference(model: Model) -> Model:
+def prepare_reference(model: Model) -> Model:
     """A copy of the float model, prepared as it was before it was quantized."""
     reference = model.clone()
     prepare(reference)
-    to_int8_forms(reference)
+    apply_int8_rewrites(reference)
     return reference
 
 
@@ -58,11 +58,11 @@ def shared_layers(
     Raises:
         InputError: there is none.
     """
-    makers = {node.name: node for node in reference.graph}
+    reference_nodes = {node.name: node for node in reference.graph}
     layers = [
         node
         for node in model.graph
-        if (channel_axis(node) is not None or node.op_type in also) and node.name in makers
+        if (channel_axis(node) is not None or node.op_type in also) and node.name in reference_nodes
     ]
     if not layers:
         raise InputError(
@@ -70,4 +70,4 @@ def shared_layers(
             where=model.name,
             hint="Give the float model that this one was quantized from, as it was then",
         )
-    return layers, makers
+    return layers, reference_nodes

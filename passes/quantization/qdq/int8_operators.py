@@ -76,7 +76,7 @@ def int8_operators(target: Target, graph: ir.Graph) -> frozenset[str]:
     return PRODUCTS if is_transformer(graph) else PRODUCTS | ARITHMETIC | MOVES
 
 
-def misplaced(graph: ir.Graph, ops: frozenset[str]) -> Iterator[tuple[ir.Node, str]]:
+def unsupported_nodes(graph: ir.Graph, ops: frozenset[str]) -> Iterator[tuple[ir.Node, str]]:
     """Nodes of these types that must stay float all the same, with the reason."""
     transformer = is_transformer(graph)
     for node in graph:

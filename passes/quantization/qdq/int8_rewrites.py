@@ -25,7 +25,7 @@ DYNAMIC_RULES = ("matmul-from-rows",)
 MOST_CHANNELS = 512
 
 
-def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
+def apply_int8_rewrites(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
     """Rewrite in place; how many sites each rule was applied at."""
     found: dict[str, int] = {}
     for name in rules:

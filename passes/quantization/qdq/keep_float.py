@@ -17,7 +17,7 @@ import onnx_ir as ir
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
-def stay_float(graph: ir.Graph, names: Collection[str | None]) -> int:
+def keep_float(graph: ir.Graph, names: Collection[str | None]) -> int:
     """Put the copy in front of those of the named layers that need it; how many did."""
     kept = 0
     for node in list(graph):

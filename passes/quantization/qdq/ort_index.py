@@ -26,7 +26,7 @@ _FINDERS = (
 
 
 @contextlib.contextmanager
-def indexed() -> Iterator[None]:
+def indexed_lookups() -> Iterator[None]:
     """Let quantizers made inside use indexes; everybody else's lists are searched as before."""
     modules = [importlib.import_module(f"{_PACKAGE}.{name}") for name in _FINDERS]
     holders = [module for module in modules if hasattr(module, "find_by_name")]
@@ -77,7 +77,7 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
             super().__init__(model)
             self.weights = _Weights(model.graph)
             self.readers: dict[str, list[onnx.NodeProto]] = {}
-            self.makers: dict[str, onnx.NodeProto] = {}
+            self.producers: dict[str, onnx.NodeProto] = {}
             for node in model.graph.node:
                 self._note(node)
 
@@ -85,7 +85,7 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
             for name in filter(None, node.input):
                 self.readers.setdefault(name, []).append(node)
             for name in filter(None, node.output):
-                self.makers[name] = node
+                self.producers[name] = node
 
         def initializer(self) -> _Weights:
             return self.weights
@@ -121,10 +121,10 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
                 self.readers.setdefault(new, []).append(node)
 
         def replace_output_of_all_nodes(self, old: str, new: str) -> None:
-            maker = self.makers.pop(old, None)
-            if maker is not None:
-                _rename(maker.output, old, new)
-                self.makers[new] = maker
+            producer = self.producers.pop(old, None)
+            if producer is not None:
+                _rename(producer.output, old, new)
+                self.producers[new] = producer
 
         def remove_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
             gone = {node.name for node in nodes}

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from ...graph.weight_scales import channel_axis
 
 
-def free_sums(graph: ir.Graph) -> int:
+def drop_product_pairs(graph: ir.Graph) -> int:
     """Let each Add read one product as it is, not rounded first; how many do.
 
     The other side stays rounded, since the kernel reads it from memory (TensorRT's guide to

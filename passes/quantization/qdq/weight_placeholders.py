@@ -25,10 +25,10 @@ LARGE_MODEL = 1 << 28
 _WEIGHTS = {"Conv": (1, 0), "MatMul": (1, -1), "Gather": (0, -1)}
 
 #: Axis of the channels by the name of a weight that is stood in for.
-StandIns = dict[str, int]
+PlaceholderAxes = dict[str, int]
 
 
-def stand_in(model: Model, *, gemms: bool) -> tuple[Model, StandIns]:
+def add_placeholders(model: Model, *, gemms: bool) -> tuple[Model, PlaceholderAxes]:
     """A model with stand-ins for its large weights, and which they are.
 
     Args:
@@ -42,7 +42,7 @@ def stand_in(model: Model, *, gemms: bool) -> tuple[Model, StandIns]:
         return model, {}
     copy = model.clone()
     ShapeInferencePass()(copy.ir)  # while the weights have their shapes
-    axes: StandIns = {}
+    axes: PlaceholderAxes = {}
     for name, value in copy.graph.initializers.items():
         tensor, axis = value.const_value, _axis(value, gemms=gemms)
         if tensor is None or axis is None or tensor.nbytes < LARGE:
@@ -80,7 +80,7 @@ def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return np.concatenate(pair, others[0])
 
 
-def put_back(graph: ir.Graph, model: Model, axes: StandIns) -> None:
+def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> None:
     """Give a written graph the weights of `model`: rounded where its stand-in was, else as is."""
     for name, axis in axes.items():
         tensor = model.graph.initializers[name].const_value

@@ -21,10 +21,10 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
 from ...calibration.range_estimator import Range
-from .keep_float import stay_float
-from .ort_index import indexed
-from .residual_sums import free_sums
-from .weight_placeholders import StandIns, put_back, stand_in
+from .keep_float import keep_float
+from .ort_index import indexed_lookups
+from .residual_sums import drop_product_pairs
+from .weight_placeholders import PlaceholderAxes, add_placeholders, restore_weights
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Scheme:
 @collector_paused()
 def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
     """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
-    proto, _ = inferred(model)
+    proto, _ = to_quantizer_proto(model)
     weights = {w.name for w in proto.graph.initializer}
     order = _activations(proto)
-    with quiet(), indexed():
+    with silenced(), indexed_lookups():
         quantizer = _quantizer(proto, scheme, dict.fromkeys(order, (0.0, 1.0)))
         marked = _marked(quantizer)
     return [name for name in order if name in marked and name not in weights]
@@ -77,19 +77,19 @@ def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Mo
         scheme: types and operators.
         ranges: of every tensor that `observed_tensors` names.
     """
-    proto, stood_in = inferred(model)
-    with quiet(), indexed():
+    proto, placeholders = to_quantizer_proto(model)
+    with silenced(), indexed_lookups():
         message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
-    written = finished(message, model)
-    put_back(written.graph, model, stood_in)
+    written = from_quantizer_proto(message, model)
+    restore_weights(written.graph, model, placeholders)
     excluded = set(scheme.exclude)
     stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
     _free_products(written.graph, lambda node: node.name in stays)
     if scheme.inputs_only:
-        free_sums(written.graph)
+        drop_product_pairs(written.graph)
     _read_floats(written.graph, lambda node: node.name in stays)
-    remove_unused(written.graph)
-    stay_float(written.graph, stays)
+    remove_unused_initializers(written.graph)
+    keep_float(written.graph, stays)
     return written
 
 
@@ -143,15 +143,17 @@ def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Rang
     )
 
 
-def inferred(model: Model, *, gemms: bool = True) -> tuple[onnx.ModelProto, StandIns]:
+def to_quantizer_proto(
+    model: Model, *, gemms: bool = True
+) -> tuple[onnx.ModelProto, PlaceholderAxes]:
     """The model as a message for a quantizer, and which of its weights are stood in for.
 
     The types of all tensors are in it, and a mark that spares the quantizer a file.
     """
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    small, axes = stand_in(model, gemms=gemms)
-    proto = whole(small)
+    small, axes = add_placeholders(model, gemms=gemms)
+    proto = to_whole_proto(small)
     if not axes and model.weight_bytes <= EXTERNAL_DATA_BYTES:
         proto = onnx.shape_inference.infer_shapes(proto)
     # Others have the shapes that were found before: larger ones cannot be serialized for it.
@@ -159,7 +161,7 @@ def inferred(model: Model, *, gemms: bool = True) -> tuple[onnx.ModelProto, Stan
     return proto, axes
 
 
-def whole(model: Model) -> onnx.ModelProto:
+def to_whole_proto(model: Model) -> onnx.ModelProto:
     """The model as a message with all weights inside, which the quantizers read there alone."""
     proto: onnx.ModelProto = ir.to_proto(ir.external_data.load_to_model(model.ir.clone()))
     return proto
@@ -170,7 +172,7 @@ def _activations(proto: onnx.ModelProto) -> list[str]:
     return names + [name for node in proto.graph.node for name in node.output if name]
 
 
-def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
+def from_quantizer_proto(proto: onnx.ModelProto, model: Model) -> ir.Model:
     """The written graph, without what the quantizer leaves behind."""
     alive = {name for node in proto.graph.node for name in node.output}
     kept = [info for info in proto.graph.value_info if info.name in alive]
@@ -229,7 +231,7 @@ def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
                 graph.remove(dequantize, safe=True)
 
 
-def remove_unused(graph: ir.Graph) -> None:
+def remove_unused_initializers(graph: ir.Graph) -> None:
     """Drop initializers that nobody reads: the scales of pairs that went."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
@@ -244,7 +246,7 @@ def _maker(node: ir.Node, *ops: str) -> ir.Node | None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silence the quantizer, which logs advice about files through the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -16,7 +16,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.calibration.collector import calibrate
-from trimtab.passes.calibration.outliers import usual_reach
+from trimtab.passes.calibration.outliers import typical_reach
 from trimtab.passes.calibration.range_estimator import METHODS, find_range
 from trimtab.passes.calibration.statistics import EXPONENTS, count_reach
 from trimtab.passes.pruning.channels import PruneChannels
@@ -101,7 +101,7 @@ def test_of_few_samples_none_is_unusual(rows: int) -> None:
 def test_a_tensor_that_most_samples_leave_zero_is_kept_whole() -> None:
     counts = np.zeros(EXPONENTS, np.int64)
     count_reach(counts, np.array([0.0] * 95 + [5.0] * 5, np.float32))
-    assert usual_reach(counts) == float("inf")
+    assert typical_reach(counts) == float("inf")
 
 
 @pytest.mark.parametrize("largest", [1e-37, 0.7, 1.0, 4.0, 3e38])
@@ -109,7 +109,7 @@ def test_the_usual_reach_is_known_to_a_factor_of_two(largest: float) -> None:
     counts = np.zeros(EXPONENTS, np.int64)
     count_reach(counts, np.full(100, largest, np.float32))
     exact = float(np.float32(largest))
-    assert exact <= usual_reach(counts) <= 2 * exact
+    assert exact <= typical_reach(counts) <= 2 * exact
 
 
 def test_a_file_of_statistics_knows_what_was_left_out(tmp_path: Path) -> None:

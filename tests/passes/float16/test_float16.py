@@ -15,7 +15,7 @@ from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.float16.error import simulate
+from trimtab.passes.float16.error import simulate_float16
 from trimtab.passes.float16.float16 import Half
 from trimtab.passes.quantization.static import QuantizeStatic
 
@@ -89,7 +89,7 @@ def test_what_overflows_stays_float32_as_a_region_and_is_said():
     model, data = squares(), data_of(squares(), scale=300)
     names = {node.name for node in model.graph}
     typed = Model.from_proto(onnx.shape_inference.infer_shapes(model.to_proto()))
-    assert simulate(typed, names, list(data), inside=False).answer > 0.1
+    assert simulate_float16(typed, names, list(data), inside=False).answer > 0.1
     after = Half(data=data)(model)
     why = reasons(after)
     assert "values reach" in why["mul_1"]

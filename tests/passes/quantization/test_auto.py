@@ -13,8 +13,8 @@ from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
 from trimtab.passes.quantization.auto import QuantizeAuto
-from trimtab.passes.quantization.greedy_search import Trials, slower
-from trimtab.passes.quantization.output_error import answer_error, answers
+from trimtab.passes.quantization.greedy_search import GreedySearch, slower
+from trimtab.passes.quantization.output_error import float_outputs, output_error
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -48,8 +48,8 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
     config = SessionConfig.judging(VNNI.target)  # exact where this machine would saturate
-    truth = answers(model, fresh, config)
-    error, other = (answer_error(m, fresh, truth, config) for m in (auto, plain))
+    expected = float_outputs(model, fresh, config)
+    error, other = (output_error(m, fresh, expected, config) for m in (auto, plain))
     assert error <= 1.05 * other
     assert int8_share(auto).int8_share == 1.0
     assert not slower(auto, plain)
@@ -109,21 +109,21 @@ def test_max_drop_leaves_layers_float():
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
     model = chain()
     data = normal(model, rows=16)
-    trials = Trials(model, list(data), VNNI)
-    trials.start("int8", QuantizeStatic(data=data))
-    before = trials.chosen
-    assert not trials.mend("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
-    assert trials.chosen is before
-    assert trials.steps[-1]["why"] == "the error would not fall"
+    search = GreedySearch(model, list(data), VNNI)
+    search.start("int8", QuantizeStatic(data=data))
+    before = search.chosen
+    assert not search.improve("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
+    assert search.chosen is before
+    assert search.steps[-1]["why"] == "the error would not fall"
 
 
 def test_a_step_that_fails_is_told_and_left_out():
     model = chain()
     data = normal(model, rows=16)
-    trials = Trials(model, list(data), VNNI)
-    trials.start("int8", QuantizeStatic(data=data))
-    assert not trials.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
-    assert "matches no node" in trials.steps[-1]["why"]
+    search = GreedySearch(model, list(data), VNNI)
+    search.start("int8", QuantizeStatic(data=data))
+    assert not search.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
+    assert "matches no node" in search.steps[-1]["why"]
 
 
 @pytest.fixture

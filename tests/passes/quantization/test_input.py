@@ -123,7 +123,7 @@ def test_is_quantized_and_answers_as_before(make, allowed):
 def test_products_inside_of_subgraphs_stay_float_and_are_named():
     model, data = branches()
     declined = dict(QuantizeStatic(data=data)(model, VNNI).lineage[-1].notes["declined"])
-    assert declined["yes"] == declined["no"] == "stands inside of a subgraph"
+    assert declined["yes"] == declined["no"] == "is inside a subgraph"
 
 
 def test_one_enormous_value_does_not_take_the_levels_of_all_others():

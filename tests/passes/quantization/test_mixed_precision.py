@@ -92,7 +92,7 @@ def test_the_same_twice():
 
 def test_a_drop_that_nothing_in_int8_can_keep_is_an_error():
     model, data = stubborn(2)
-    with pytest.raises(PassError, match=r"cosine falls by 0\.0.* at the least"):
+    with pytest.raises(PassError, match=r"cosine falls by at least 0\.0"):
         QuantizeStatic(data=data, max_drop=0.0)(model, VNNI)
 
 
@@ -141,15 +141,15 @@ def test_any_single_node_of_any_pattern_can_stay_float(pattern):
     quantized = QuantizeStatic(data=normal(model, rows=12), max_drop=1.0)(model, VNNI)
     ranking = notes(quantized)["mixed"]["ranking"]  # each of which ran alone in int8
     assert ranking
-    assert all(np.isfinite(harm) for _, harm in ranking)
+    assert all(np.isfinite(sensitivity) for _, sensitivity in ranking)
 
 
 def test_samples_that_judge_are_others():
     data = Dataset.of_arrays({"x": np.zeros((100, 1), np.float32)})
     for samples in (10, 50, 100, 1000):
-        used, held = hold_out(data, samples)
-        assert not used.overlaps(held)
-        assert 1 <= len(held) <= 50
+        used, held_out = hold_out(data, samples)
+        assert not used.overlaps(held_out)
+        assert 1 <= len(held_out) <= 50
         assert len(used) >= min(samples, 60)
 
 

@@ -262,7 +262,7 @@ def test_products_inside_of_subgraphs_stay_float_and_are_listed():
     rows = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
     data = Dataset.of_batches(lambda: [{"x": rows, "c": np.array(True)}])
     quantized = QuantizeStatic(data=data)(model, VNNI)
-    assert ["inner", "stands inside of a subgraph"] in quantized.lineage[-1].notes["declined"]
+    assert ["inner", "is inside a subgraph"] in quantized.lineage[-1].notes["declined"]
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
 
 

@@ -14,9 +14,9 @@ from trimtab.core.ort.running import int8_share
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
-from trimtab.passes.quantization.algorithms.block_rounding import find_units
-from trimtab.passes.quantization.output_error import answer_error, answers
-from trimtab.passes.quantization.qdq.float_reference import as_reference
+from trimtab.passes.quantization.algorithms.block_rounding import find_blocks
+from trimtab.passes.quantization.output_error import float_outputs, output_error
+from trimtab.passes.quantization.qdq.float_reference import prepare_reference
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -45,8 +45,10 @@ def two_blocks() -> Model:
 def units(model: Model) -> list[list[str]]:
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
     layers = {node for node in quantized.graph if node.op_type == "Conv"}
-    makers = {node.name: node for node in as_reference(model).graph}
-    return [[n.name for n in u.layers] for u in find_units(quantized.graph, layers, makers)]
+    reference_nodes = {node.name: node for node in prepare_reference(model).graph}
+    return [
+        [n.name for n in u.layers] for u in find_blocks(quantized.graph, layers, reference_nodes)
+    ]
 
 
 def test_a_block_holds_what_stands_between_two_tensors_that_carry_everything():
@@ -79,8 +81,8 @@ def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, 
     quantized, made = rounded(model, tmp_path)
     fresh = list(correlated(model, 64, seed=7))
     config = SessionConfig.judging(VNNI.target)
-    truth = answers(model, fresh, config)
-    before, after = (answer_error(m, fresh, truth, config) for m in (quantized, made))
+    expected = float_outputs(model, fresh, config)
+    before, after = (output_error(m, fresh, expected, config) for m in (quantized, made))
     assert after < before
     notes = made.lineage[-1].notes
     named = notes["rounded"] + [name for name, _ in notes.get("declined", [])]

@@ -45,7 +45,7 @@ def quantized(model: Model) -> Model:
 def test_indexes_change_nothing_in_the_result(make, monkeypatch):
     model = make()
     fast = quantized(model)
-    monkeypatch.setattr(qdq, "indexed", contextlib.nullcontext)
+    monkeypatch.setattr(qdq, "indexed_lookups", contextlib.nullcontext)
     slow = quantized(model)
     assert [(n.name, [v.name for v in n.inputs if v]) for n in fast.graph] == [
         (n.name, [v.name for v in n.inputs if v]) for n in slow.graph
