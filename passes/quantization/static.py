@@ -35,11 +35,11 @@ from .int8_share import float_reasons, measure_int8_share
 from .mixed_precision import choose_float_nodes
 from .qdq.fill_channels import fill_input_channels
 from .qdq.float_nodes import (
-    averages,
-    quantize_but,
-    quantized_nodes,
-    through_moves,
-    touched_by,
+    adjacent_tensors,
+    average_pool_outputs,
+    quantizable_nodes,
+    quantize_except,
+    with_moved_tensors,
 )
 from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
 from .qdq.int8_rewrites import apply_int8_rewrites
@@ -123,7 +123,7 @@ class QuantizeStatic(Pass):
             )
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         if self.max_drop is not None:
-            tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
+            tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
         statistics = self._statistics(model, tensors, data, ctx)
         report: dict[str, Any] = {
             "samples": len(data),
@@ -175,18 +175,18 @@ class QuantizeStatic(Pass):
         limit = self.max_drop
         if limit is None:
             return quantize(model, scheme, ranges), [], {}
-        ranges = through_moves(model.graph, ranges)
+        ranges = with_moved_tensors(model.graph, ranges)
 
         def write(floats: Sequence[str]) -> ir.Model:
-            return quantize_but(model, plain, scheme, ranges, floats)
+            return quantize_except(model, plain, scheme, ranges, floats)
 
         def wide(stubborn: Sequence[str]) -> list[str]:
-            return [*scheme.wide, *touched_by(model.graph, stubborn, list(ranges))]
+            return [*scheme.wide, *adjacent_tensors(model.graph, stubborn, list(ranges))]
 
         def widen(stubborn: Sequence[str]) -> ir.Model:
             return quantize(model, dataclasses.replace(scheme, wide=wide(stubborn)), ranges)
 
-        nodes = quantized_nodes(model.graph, scheme)
+        nodes = quantizable_nodes(model.graph, scheme)
         choose = functools.partial(
             choose_float_nodes,
             plain,

@@ -14,8 +14,8 @@ from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
 from .writer import Scheme, quantize
 
 
-def quantized_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
-    """Nodes that compute in int8 under this scheme; what only moves values follows its input."""
+def quantizable_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
+    """List nodes that compute in int8 under this scheme; moving operators follow their input."""
     kinds = (PRODUCTS | ARITHMETIC | {"ConvTranspose"}) & scheme.ops
     excluded = set(scheme.exclude)
     return [
@@ -23,16 +23,16 @@ def quantized_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
     ]
 
 
-def averages(graph: ir.Graph) -> list[str]:
-    """Tensors that take their input's scale behind an int8 layer, and want their own elsewhere."""
+def average_pool_outputs(graph: ir.Graph) -> list[str]:
+    """List outputs that take their input's scale after int8 layers and need their own elsewhere."""
     pools = [node for node in graph if node.op_type in {"AveragePool", "GlobalAveragePool"}]
     return [node.outputs[0].name or "" for node in pools]
 
 
-def through_moves(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The ranges, with that of its input for each moved tensor that has none of its own.
+def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return the ranges completed by those of moved tensors, taken from their inputs.
 
-    Behind an int8 layer it takes its input's scale; behind a float one it needs a range.
+    After an int8 layer a moved tensor takes its input's scale; after a float one it needs a range.
     """
     full = dict(ranges)
     for node in graph:
@@ -48,20 +48,20 @@ def through_moves(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Ran
     return full
 
 
-def quantize_but(
+def quantize_except(
     clipped: Model,
     plain: Model,
     scheme: Scheme,
     ranges: Mapping[str, Range],
     floats: Sequence[str],
 ) -> ir.Model:
-    """The Q/DQ graph in which further nodes stay float, with the weights that they had.
+    """Return the Q/DQ graph in which further nodes stay float, with their original weights.
 
     Args:
         clipped: the prepared model, its weights clipped to the scales of the least error.
-        plain: the same with the weights as they were.
+        plain: the same with the original weights.
         scheme: types and operators.
-        ranges: see `through_moves`.
+        ranges: result of `with_moved_tensors`.
         floats: names of the nodes that stay float.
     """
     if not floats:
@@ -79,8 +79,8 @@ def quantize_but(
     return quantize(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 
 
-def touched_by(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) -> list[str]:
-    """Those of the tensors that any of the nodes reads or makes, in their order."""
+def adjacent_tensors(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) -> list[str]:
+    """Return those of the tensors that any of the nodes reads or makes, in order."""
     chosen = set(nodes)
     touching = [node for node in graph if node.name in chosen]
     names = {v.name for n in touching for v in (*n.inputs, *n.outputs) if v is not None}

@@ -1,4 +1,4 @@
-"""The float model that a Q/DQ model was made from, and the layers that both share."""
+"""The float model that a Q/DQ model was made from, and the layers both share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NodesByName = dict[str | None, ir.Node]
 
 
 def load_reference(path: str, where: str) -> Model:
-    """The float model, prepared as it was before it was quantized.
+    """Load the float model, prepared as for quantization.
 
     Args:
-        path: its file.
-        where: the pass that wants it, for the message.
+        path: path of its file.
+        where: name of the pass, for the error message.
 
     Raises:
-        OptionError: no file is named.
+        OptionError: the path is empty.
         ModelError: the file cannot be used.
     """
     if not path:
@@ -38,7 +38,7 @@ def load_reference(path: str, where: str) -> Model:
 
 
 def prepare_reference(model: Model) -> Model:
-    """A copy of the float model, prepared as it was before it was quantized."""
+    """Return a copy of the float model, prepared as for quantization."""
     reference = model.clone()
     prepare(reference)
     apply_int8_rewrites(reference)
@@ -47,16 +47,16 @@ def prepare_reference(model: Model) -> Model:
 
 def shared_layers(
     model: Model, reference: Model, *, also: frozenset[str] = frozenset()
-) -> tuple[list[ir.Node], dict[str | None, ir.Node]]:
-    """The model's layers that bear the name of a node of the reference, and the latter's by name.
+) -> tuple[list[ir.Node], NodesByName]:
+    """Return the model's layers named like a node of the reference, and the latter's by name.
 
     Args:
         model: the Q/DQ model.
         reference: the float model, prepared.
-        also: types of operators that count as layers beside Conv, Gemm and MatMul.
+        also: types of operators that count as layers besides Conv, Gemm and MatMul.
 
     Raises:
-        InputError: there is none.
+        InputError: the models share no layer.
     """
     reference_nodes = {node.name: node for node in reference.graph}
     layers = [

@@ -1,8 +1,8 @@
-"""Large weights kept out of onnxruntime's quantizer, so that memory does not hold several of each.
+"""Placeholders for large weights in onnxruntime's quantizer, which would hold several copies.
 
 Of a weight it reads the least and the greatest value of each channel and, at the end, the values
-that it rounds. So it gets a stand-in with the same two values in every channel, and the real
-weight is rounded afterwards, one at a time, with the scales that were written for the stand-in.
+to round. So it gets a placeholder with the same two values in every channel, and the real weights
+are rounded afterwards, one at a time, with the scales that were written for the placeholders.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-#: Weights of fewer bytes go into the quantizer as they are.
+#: Weights of fewer bytes are passed to the quantizer themselves.
 LARGE = 1 << 20
-#: Models with fewer bytes of weights do as well, all of them.
+#: Models of fewer bytes of weights get no placeholders.
 LARGE_MODEL = 1 << 28
-#: Operators whose weights may be stood in for, the input that it is, and the axis of its channels.
+#: Operators whose weights may get placeholders, the input's index, and its channel axis.
 _WEIGHTS = {"Conv": (1, 0), "MatMul": (1, -1), "Gather": (0, -1)}
 
-#: Axis of the channels by the name of a weight that is stood in for.
+#: Channel axis by the name of a weight that has a placeholder.
 PlaceholderAxes = dict[str, int]
 
 
 def add_placeholders(model: Model, *, gemms: bool) -> tuple[Model, PlaceholderAxes]:
-    """A model with stand-ins for its large weights, and which they are.
+    """Return a model with placeholders for its large weights, and their channel axes.
 
     Args:
-        model: left as it is.
-        gemms: whether those of Gemm too, which a quantizer may turn around.
+        model: left unchanged.
+        gemms: replace weights of Gemm too, which a quantizer may transpose.
 
     Returns:
-        The model itself and nothing where its weights are small together.
+        The model itself and no axes where its weights are small in total.
     """
     if model.weight_bytes <= LARGE_MODEL:
         return model, {}
@@ -55,7 +55,7 @@ def add_placeholders(model: Model, *, gemms: bool) -> tuple[Model, PlaceholderAx
 
 
 def _axis(value: ir.Value, *, gemms: bool) -> int | None:
-    """The axis of a weight's channels, None where it has no one axis or is no plain weight."""
+    """Return the channel axis of a weight, None where it is ambiguous or not a plain weight."""
     tensor = value.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or value.is_graph_output():
         return None
@@ -63,8 +63,7 @@ def _axis(value: ir.Value, *, gemms: bool) -> int | None:
     for node, number in value.uses():
         place, axis = _WEIGHTS.get(node.op_type, (None, 0))
         if node.op_type == "Gemm" and gemms:
-            turned = node.attributes.get("transB")
-            place, axis = 1, 0 if turned is not None and turned.as_int() else 1
+            place, axis = 1, 0 if node.attributes.get_int("transB", 0) else 1
         if node.graph is not value.graph or number != place:
             return None
         found.add(axis % len(tensor.shape))
@@ -72,7 +71,7 @@ def _axis(value: ir.Value, *, gemms: bool) -> int | None:
 
 
 def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """The least and the greatest value of each channel: its axis as it was, one of 2, ones."""
+    """Return the least and greatest value of each channel: its axis, one axis of 2, ones."""
     others = tuple(a for a in range(array.ndim) if a != axis)
     shape = [1] * array.ndim
     shape[axis] = array.shape[axis]
@@ -81,7 +80,7 @@ def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> None:
-    """Give a written graph the weights of `model`: rounded where its stand-in was, else as is."""
+    """Restore the weights of `model` in a written graph, rounded where their placeholders were."""
     for name, axis in axes.items():
         tensor = model.graph.initializers[name].const_value
         assert tensor is not None
@@ -105,7 +104,7 @@ def _constant(graph: ir.Graph, name: str) -> NDArray[np.generic]:
 def _rounded(
     array: NDArray[np.float32], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int
 ) -> NDArray[np.generic]:
-    """QuantizeLinear (ONNX), a part of the channels at a time to keep the floats between few."""
+    """Apply QuantizeLinear (ONNX) to a part of the channels at a time, to save memory."""
     made = np.empty(array.shape, zero.dtype)
     limits = np.iinfo(cast("Any", zero.dtype))
     source, target = np.moveaxis(array, axis, 0), np.moveaxis(made, axis, 0)
