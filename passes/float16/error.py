@@ -1,7 +1,7 @@
-"""What float16 costs, simulated in float32: each result and weight rounded to float16 and back.
+"""Error of float16, simulated in float32: each output and weight is rounded to float16 and back.
 
-So the error is that of a GPU, which keeps tensors in float16 and sums in float32, on any machine:
-the CPU's kernels for float16 are few, and most nodes would silently run in float32.
+So the error on any machine is that of a GPU, which keeps tensors in float16 and sums in float32.
+The CPU has few float16 kernels; most nodes would silently run in float32.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ NodeNames = Collection[str | None]
 
 @dataclass(frozen=True)
 class Float16Error:
-    """Errors of float16, relative to the size of the tensor (root of the mean square).
+    """Errors of float16, relative to the root mean square of the tensor.
 
     Attributes:
-        answer: of the worst output; infinite where float16 overflows.
-        nodes: of each node's result, by name.
+        output: error of the worst output; infinite where float16 overflows.
+        nodes: error of each node's output, by name.
     """
 
-    answer: float
+    output: float
     nodes: Mapping[str, float]
 
 
 def simulate_float16(
     model: Model, half: NodeNames, batches: Sequence[Batch], *, inside: bool
 ) -> Float16Error:
-    """Run a model with some of its nodes in float16.
+    """Measure the errors of a model with some of its nodes in float16.
 
     Args:
         model: float32.
-        half: nodes that are float16, by name.
-        batches: what to run it on.
-        inside: whether to tell the error of each of the nodes too.
+        half: names of the float16 nodes.
+        batches: data to run it on.
+        inside: measure the error of each of the nodes too.
     """
     outputs = [spec.name for spec in model.outputs if spec.dtype == ir.DataType.FLOAT]
     inner = {n.name or "": n.outputs[0].name or "" for n in model.graph if n.name in half}
@@ -79,7 +79,7 @@ def _relative(noise: float, size: float) -> float:
 
 
 def _rounding(model: Model, half: NodeNames) -> Model:
-    """A copy that rounds weights and results of the float16 nodes to float16 and back."""
+    """Return a copy that rounds weights and outputs of the float16 nodes to float16 and back."""
     copy = model.clone()
     graph = copy.graph
     inputs: dict[ir.Value, ir.Value] = {}
@@ -87,10 +87,12 @@ def _rounding(model: Model, half: NodeNames) -> Model:
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != ir.DataType.FLOAT:
                 continue
-            maker = value.producer()
-            if maker is None or (maker.name not in half and maker.op_type != "Cast"):
+            source_node = value.producer()
+            if source_node is None or (
+                source_node.name not in half and source_node.op_type != "Cast"
+            ):
                 if value not in inputs:
-                    inputs[value] = _rounded(graph, value, maker, node)
+                    inputs[value] = _rounded(graph, value, source_node, node)
                 node.replace_input_with(index, inputs[value])
         for value in list(node.outputs):
             if value.dtype == ir.DataType.FLOAT:
@@ -125,7 +127,7 @@ def _pair(value: ir.Value) -> list[ir.Node]:
 
 
 def _round_result(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """The rounded result takes the name, so that whoever reads or observes it gets it."""
+    """Give the rounded output the name, so that readers and observers get it."""
     uses, was_output, name = list(value.uses()), value.is_graph_output(), value.name
     value.name = f"{name}_unrounded"
     pair = _pair(value)

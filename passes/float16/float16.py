@@ -1,4 +1,4 @@
-"""Float16 for GPUs, with float32 where float16 would overflow or cost the answer too much."""
+"""Float16 for GPUs, with float32 where float16 would overflow or cause too much error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .converter import (
 )
 from .error import simulate_float16
 
-#: Stay float32 where no data tell their values: what sums much, or grows fast.
+#: Operators that stay float32 without data: those that sum many values, or grow fast.
 UNSAFE = frozenset(
     {
         "CumSum",
@@ -59,22 +59,22 @@ UNSAFE = frozenset(
         "Sqrt",
     }
 )
-#: Room between what was seen and what float16 holds, since other data may go further.
+#: Margin between the values of the data and the largest float16, since other data may exceed them.
 MARGIN = 4.0
 
 
 @dataclass(frozen=True)
 class Half(Pass):
-    """Turn float32 into float16, for GPUs, with float32 islands where that costs too much.
+    """Convert float32 to float16, for GPUs, with float32 islands where the error is too large.
 
-    With data, nodes whose values come near 65504 stay float32, and of the others as many, those
-    that lose most first, as the error of the answer demands. Without data, operators of a table of
-    sums and exponentials do. Inputs and outputs keep their types.
+    With data, nodes whose values come near 65504 stay float32, and of the others those that lose
+    most, as few as the allowed error permits. Without data, operators in a table of sums and
+    exponentials do. Inputs and outputs keep their types.
 
     Attributes:
-        data: samples to measure on; the context's where none is named, a table where none is.
-        samples: how many.
-        max_error: error of the outputs that is allowed, relative to their size.
+        data: samples to measure on; the context's if not given, a table of operators without any.
+        samples: number of samples.
+        max_error: allowed error of the outputs, relative to their size.
         exclude: nodes to leave float32, by name or glob pattern.
     """
 
@@ -92,7 +92,7 @@ class Half(Pass):
             raise OptionError("must be above 0", where=f"max_error={self.max_error}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Choose the islands, convert the rest."""
+        """Choose the float32 islands and convert the rest."""
         refuse_quantized(model)
         lift_constants(model.graph)
         name_nodes(model.graph)
@@ -107,7 +107,9 @@ class Half(Pass):
         else:
             for node in model.graph:
                 if node.op_type in UNSAFE and is_float(node):
-                    reasons.setdefault(node.name or "", "may overflow; no data were given to tell")
+                    reasons.setdefault(
+                        node.name or "", "may overflow; no data were given to measure it"
+                    )
         half = _half(model, reasons)
         report["half"] = len(half)
         report["casts"] = Converter(model.graph, half, model.opset).convert()
@@ -116,7 +118,7 @@ class Half(Pass):
         return Rewrite(model.ir, [Declined(n, why) for n, why in reasons.items()], report)
 
     def _fixed(self, model: Model) -> dict[str, str]:
-        """Nodes that cannot, or shall not, be float16, and why."""
+        """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.graph:
             why = unsupported_reason(node, model.opset) if is_float(node) else None
@@ -134,25 +136,25 @@ class Half(Pass):
         batches: Sequence[Batch],
         report: dict[str, Any],
     ) -> dict[str, str]:
-        """The fewest nodes, of those that lose most, that have to stay float32."""
+        """Find the fewest of the most sensitive nodes that have to stay float32."""
         names = [node.name or "" for node in _ordered(model, reasons)]
         first = simulate_float16(model, set(names), batches, inside=True)
-        curve = [{"islands": 0, "error": _short(first.answer)}]
-        report |= {"error_without_islands": _short(first.answer), "curve": curve}
-        low, high, error = 0, 0, first.answer
+        curve = [{"islands": 0, "error": _short(first.output)}]
+        report |= {"error_without_islands": _short(first.output), "curve": curve}
+        low, high, error = 0, 0, first.output
         order = _by_own_error(model, names, first.nodes)
-        if first.answer > self.max_error:
+        if first.output > self.max_error:
             low, high = 0, len(order)
             error = 0.0
             while high - low > 1:
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
-                got = simulate_float16(model, left, batches, inside=False).answer
+                got = simulate_float16(model, left, batches, inside=False).output
                 curve.append({"islands": middle, "error": _short(got)})
                 low, high = (low, middle) if got <= self.max_error else (middle, high)
                 error = got if high == middle else error
         report["error"] = _short(error)
-        why = "float16 costs the answer too much here (error of its result {:.2g})"
+        why = "float16 causes too much error here (error of its output {:.2g})"
         return {name: why.format(first.nodes.get(name, np.inf)) for name in order[:high]}
 
 
@@ -168,7 +170,7 @@ def _ordered(model: Model, reasons: dict[str, str]) -> list[ir.Node]:
 
 
 def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
-    """Nodes by how much more error their result has than what they read, the worst first."""
+    """Sort nodes by the error that their output adds to that of their inputs, the worst first."""
     wanted = set(names)
     made: dict[ir.Value, float] = {}
     own: dict[str, float] = {}
@@ -186,7 +188,7 @@ def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float
 def _overflowing(
     model: Model, reasons: dict[str, str], data: Dataset, ctx: Context
 ) -> dict[str, str]:
-    """Nodes that make or read values near the end of float16."""
+    """Find nodes that make or read values near the limit of float16."""
     nodes = [node for node in model.graph if is_float(node) and node.name not in reasons]
     tensors = dict.fromkeys(
         v.name or ""

@@ -45,7 +45,7 @@ def test_any_other_file_is_refused(tmp_path, content):
     else:
         path.write_bytes(content)
     model = chain()
-    with pytest.raises(DataError, match="no file of calibration statistics"):
+    with pytest.raises(DataError, match="not a file of calibration statistics"):
         QuantizeStatic(data=normal(model), statistics=str(path))(model, VNNI)
 
 

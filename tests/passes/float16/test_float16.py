@@ -89,7 +89,7 @@ def test_what_overflows_stays_float32_as_a_region_and_is_said():
     model, data = squares(), data_of(squares(), scale=300)
     names = {node.name for node in model.graph}
     typed = Model.from_proto(onnx.shape_inference.infer_shapes(model.to_proto()))
-    assert simulate_float16(typed, names, list(data), inside=False).answer > 0.1
+    assert simulate_float16(typed, names, list(data), inside=False).output > 0.1
     after = Half(data=data)(model)
     why = reasons(after)
     assert "values reach" in why["mul_1"]
@@ -118,7 +118,7 @@ def test_islands_are_as_many_as_the_allowed_error_demands():
     notes = strict.lineage[-1].notes
     assert notes["error_without_islands"] > 0.05
     assert notes["error"] <= 0.01
-    assert "costs the answer too much" in reasons(strict)["add_1"]
+    assert "causes too much error" in reasons(strict)["add_1"]
     assert notes["curve"][0]["islands"] == 0
     loose = Half(data=data, max_error=10.0)(model)
     assert "declined" not in loose.lineage[-1].notes
@@ -154,7 +154,7 @@ def test_subgraphs_are_left_alone_and_said():
         y = MatMul (i, w)
     }""")
     after = Half()(model)
-    assert reasons(after)["choice"] == "holds a subgraph, which is left alone"
+    assert reasons(after)["choice"] == "contains a subgraph, which is not converted"
     assert halves(after) == {"MatMul"}
     for flag in (True, False):
         feeds = {"x": np.ones((2, 8), np.float32), "c": np.array(flag)}
