@@ -127,10 +127,10 @@ def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Float
     got = (mass * np.log(np.maximum(share, 1e-30))).sum(axis=1)
     # Values beyond are clipped to the first and the last bin; an empty one is smoothed.
     for position, clipped in ((first, sums[first]), (last - 1, total - sums[last])):
-        held = counts[position]
-        wanted += _times_log(held + clipped) - _times_log(held)
+        count = counts[position]
+        wanted += _times_log(count + clipped) - _times_log(count)
         chosen = share[np.arange(len(share)), _level_of(edges, position)]
-        got += clipped * np.log(np.where(held > 0, np.maximum(chosen, 1e-30), 1e-9))
+        got += clipped * np.log(np.where(count > 0, np.maximum(chosen, 1e-30), 1e-9))
     divergence: Floats = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
     return divergence
 

@@ -128,9 +128,9 @@ class Converter:
         assert value.const_value is not None
         array = value.const_value.numpy().astype(np.float16)
         name = f"{value.name}_half"
-        made = ir.val(name, const_value=ir.tensor(array, name=name))
-        self.graph.register_initializer(made)
-        return made
+        initializer = ir.val(name, const_value=ir.tensor(array, name=name))
+        self.graph.register_initializer(initializer)
+        return initializer
 
     def _convert_output(self, value: ir.Value) -> None:
         """Convert an output; float32 readers, subgraphs and graph outputs get a Cast of it."""

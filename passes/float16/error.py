@@ -104,11 +104,11 @@ def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir
     if value.const_value is not None and not value.is_graph_input():
         array = value.const_value.numpy()
         with np.errstate(over="ignore"):
-            held = array.astype(np.float16).astype(np.float32)
-        made = ir.val(f"{value.name}_rounded", const_value=ir.tensor(held))
-        made.name = f"{value.name}_rounded"
-        graph.register_initializer(made)
-        return made
+            rounded = array.astype(np.float16).astype(np.float32)
+        initializer = ir.val(f"{value.name}_rounded", const_value=ir.tensor(rounded))
+        initializer.name = f"{value.name}_rounded"
+        graph.register_initializer(initializer)
+        return initializer
     nodes = _pair(value)
     if after is not None:
         graph.insert_after(after, nodes)

@@ -172,15 +172,17 @@ def _ordered(model: Model, reasons: dict[str, str]) -> list[ir.Node]:
 def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
     """Sort nodes by the error that their output adds to that of their inputs, the worst first."""
     wanted = set(names)
-    made: dict[ir.Value, float] = {}
+    errors_by_value: dict[ir.Value, float] = {}
     own: dict[str, float] = {}
     for node in model.graph:
         name = node.name or ""
         if name not in wanted:
             continue
-        before = max((made.get(v, 0.0) for v in node.inputs if v is not None), default=0.0)
+        before = max(
+            (errors_by_value.get(v, 0.0) for v in node.inputs if v is not None), default=0.0
+        )
         error = errors.get(name, 0.0)
-        made |= dict.fromkeys(node.outputs, error)
+        errors_by_value |= dict.fromkeys(node.outputs, error)
         own[name] = error - before if np.isfinite(error) else (np.inf if np.isfinite(before) else 0)
     return sorted(names, key=lambda name: -own[name])
 
@@ -196,11 +198,13 @@ def _overflowing(
         for v in (*node.inputs, *node.outputs)
         if v is not None and v.dtype == ir.DataType.FLOAT and v.const_value is None and v.name
     )
-    seen = calibrate(model, list(tensors), data, ctx) if tensors else {}
+    statistics = calibrate(model, list(tensors), data, ctx) if tensors else {}
     found: dict[str, str] = {}
     for node in nodes:
         values = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None]
-        largest = max((_magnitude(seen[name]) for name in values if name in seen), default=0.0)
+        largest = max(
+            (_magnitude(statistics[name]) for name in values if name in statistics), default=0.0
+        )
         if largest > LARGEST_FLOAT16 / MARGIN:
             found[node.name or ""] = (
                 f"values reach {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"

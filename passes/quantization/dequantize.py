@@ -72,12 +72,12 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     zero = rest[0].astype(np.float32) if rest else np.zeros((), np.float32)
     floats = integers.astype(np.float32) - _broadcast(zero, integers.ndim, axis)
     floats = floats * _broadcast(scale.astype(np.float32), integers.ndim, axis)
-    made = node.outputs[0]
-    if made.is_graph_output():
+    output = node.outputs[0]
+    if output.is_graph_output():
         return False
-    name = made.name or ""
+    name = output.name or ""
     value = ir.val(name, const_value=ir.tensor(floats.astype(np.float32), name=name))
-    made.replace_all_uses_with(value)
+    output.replace_all_uses_with(value)
     graph.remove(node, safe=True)
     graph.register_initializer(value)
     return True
@@ -96,11 +96,11 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
     if offset is not None and steps.size == 1 and int(offset.reshape(-1)[0]) == _lowest(offset):
         source = _clipped(graph, quantize, value, float(steps.reshape(-1)[0]), offset)
     for dequantize in dict.fromkeys(pairs):
-        made = dequantize.outputs[0]
-        if made.is_graph_output():
+        output = dequantize.outputs[0]
+        if output.is_graph_output():
             _move_output(graph, dequantize, source)
         else:
-            made.replace_all_uses_with(source)
+            output.replace_all_uses_with(source)
         graph.remove(dequantize, safe=True)
     graph.remove(quantize, safe=True)
     return True
@@ -116,21 +116,25 @@ def _clipped(
         array = np.array(number, np.float32)
         bounds.append(add_initializer(graph, f"{before.name}_{part}", array))
     clip = ir.node("Clip", [value, *bounds], name=f"{before.name}_clip")
-    made = clip.outputs[0]
-    made.name, made.dtype, made.shape = f"{before.name}_clipped", ir.DataType.FLOAT, value.shape
+    output = clip.outputs[0]
+    output.name, output.dtype, output.shape = (
+        f"{before.name}_clipped",
+        ir.DataType.FLOAT,
+        value.shape,
+    )
     graph.insert_before(before, clip)
-    return made
+    return output
 
 
 def _move_output(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None:
     """Make an Identity the producer of the graph's output, which keeps its name and type."""
-    made = dequantize.outputs[0]
+    output = dequantize.outputs[0]
     same = ir.node("Identity", [source], name=f"{dequantize.name}_output")
     graph.insert_before(dequantize, same)
-    fresh, name = same.outputs[0], made.name
-    fresh.dtype, fresh.shape = made.dtype or ir.DataType.FLOAT, made.shape
-    made.replace_all_uses_with(fresh, replace_graph_outputs=True)
-    made.name, fresh.name = f"{name}_rounded", name
+    fresh, name = same.outputs[0], output.name
+    fresh.dtype, fresh.shape = output.dtype or ir.DataType.FLOAT, output.shape
+    output.replace_all_uses_with(fresh, replace_graph_outputs=True)
+    output.name, fresh.name = f"{name}_rounded", name
 
 
 def _lowest(zero: NDArray[np.int64]) -> int:

@@ -97,8 +97,8 @@ def choose_float_nodes(
     held_out = fitting(model, held_out)
     ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
     config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    judge = partial(evaluate, config=config, runner=ctx.runner)
-    search = _FloatNodeSearch(model, write, held_out, chosen, max_drop, judge)
+    evaluator = partial(evaluate, config=config, runner=ctx.runner)
+    search = _FloatNodeSearch(model, write, held_out, chosen, max_drop, evaluator)
     order = [node for node, _ in ranking]
     result = MixedPrecision([], ranking, chosen.name)
     result.curve = search.curve
@@ -118,17 +118,17 @@ class _FloatNodeSearch:
         held_out: Dataset,
         metric: Metric,
         max_drop: float,
-        judge: Callable[..., Quality],
+        evaluator: Callable[..., Quality],
     ) -> None:
         self.model, self.write, self.held_out, self.metric = model, write, held_out, metric
-        self.judge = judge
+        self.evaluator = evaluator
         self.max_drop = max_drop
         self.curve: list[dict[str, Any]] = []
         self.drops: dict[frozenset[str], float] = {}
         self.base = self._quality(model)
 
     def _quality(self, candidate: Model) -> Quality:
-        return self.judge(candidate, self.held_out, self.metric, reference=self.model)
+        return self.evaluator(candidate, self.held_out, self.metric, reference=self.model)
 
     def allows(self, floats: Sequence[str]) -> bool:
         """Return whether the metric stays within the drop with these nodes float."""

@@ -154,9 +154,9 @@ def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
 
 def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
     """Replace a product by the operator of a graph of its own, with its constants."""
-    made = alone[0]
+    quantized = alone[0]
     inputs = [product.inputs[0]]
-    for value in made.inputs[1:]:
+    for value in quantized.inputs[1:]:
         assert value is not None
         if value.name not in graph.initializers:  # else another product shares the weight
             assert value.const_value is not None
@@ -164,8 +164,10 @@ def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
             tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)
             graph.register_initializer(ir.val(value.name, const_value=tensor))
         inputs.append(graph.initializers[str(value.name)])
-    attributes = [a for a in made.attributes.values() if isinstance(a, ir.Attr)]
-    node = ir.Node(made.domain, made.op_type, inputs, attributes, num_outputs=1, name=made.name)
+    attributes = [a for a in quantized.attributes.values() if isinstance(a, ir.Attr)]
+    node = ir.Node(
+        quantized.domain, quantized.op_type, inputs, attributes, num_outputs=1, name=quantized.name
+    )
     old, new = product.outputs[0], node.outputs[0]
     new.name, new.type, new.shape = old.name, old.type, old.shape
     graph.insert_before(product, node)

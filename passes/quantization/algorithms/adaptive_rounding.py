@@ -139,19 +139,19 @@ def _sums(
     twin = next(node for node in reference.graph if node.name == layer.name)
     source, wanted = layer.inputs[0], twin.outputs[0].name or ""
     assert source is not None
-    made = layer.outputs[0].name or ""
+    output = layer.outputs[0].name or ""
     rng = np.random.default_rng(seed)
     columns, scale, zero = weight.columns(layer)
     current = (columns - zero) * scale
     moments: Any = 0.0
     cross: Any = 0.0
     count = 0
-    xs = inner_outputs(model, [source.name or "", made], batches)
+    xs = inner_outputs(model, [source.name or "", output], batches)
     for got, expected in zip(xs, inner_outputs(reference, [wanted], batches), strict=True):
         state = rng.bit_generator.state
         x, y = regression_rows(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
         rng.bit_generator.state = state
-        _, now = regression_rows(layer, weight.shape, got[source.name or ""], got[made], rng)
+        _, now = regression_rows(layer, weight.shape, got[source.name or ""], got[output], rng)
         # The bias, the rest of the output beyond the product, is not fitted.
         bias = now - x @ current
         moments = moments + x.transpose(0, 2, 1).astype(np.float64) @ x

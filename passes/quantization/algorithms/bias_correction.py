@@ -127,13 +127,13 @@ def correct_by_layer(
     for layer, axis, fit_mean, held_out_mean in zip(
         tracked, axes, fit_means, held_out_means, strict=True
     ):
-        made = walk.to(layer.outputs[0])
+        outputs = walk.to(layer.outputs[0])
         bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
             declined.append(Declined(layer.name or "", bias))
             continue
-        shift = fit_mean - channel_mean(made[: len(fit)], axis)
-        gap = channel_mean(made[len(fit) :], axis) - held_out_mean
+        shift = fit_mean - channel_mean(outputs[: len(fit)], axis)
+        gap = channel_mean(outputs[len(fit) :], axis) - held_out_mean
         shift = np.where(shift * (2 * gap + shift) < 0, shift, 0.0)
         if not shift.any():
             declined.append(Declined(layer.name or "", "its output's error would not fall"))

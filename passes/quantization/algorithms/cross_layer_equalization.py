@@ -147,8 +147,8 @@ def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Floats)
     relu = ir.node("Relu", [clip.inputs[0]], name=f"{clip.name}_relu")
     least = ir.node("Min", [relu.outputs[0], limit], name=f"{clip.name}_min")
     relu.outputs[0].name, name = f"{old.name}_relu", old.name
-    for made in (relu.outputs[0], least.outputs[0]):
-        made.dtype, made.shape = ir.DataType.FLOAT, old.shape
+    for output in (relu.outputs[0], least.outputs[0]):
+        output.dtype, output.shape = ir.DataType.FLOAT, old.shape
     graph.insert_before(clip, [relu, least])
     old.replace_all_uses_with(least.outputs[0])
     graph.remove(clip, safe=True)

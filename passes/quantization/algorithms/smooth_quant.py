@@ -85,7 +85,7 @@ class SmoothQuant(Pass):
         for value, products in chosen:
             factors = self._factors(largest[value.name or ""], products)
             _scale(model.graph, value, products, factors)
-        inserted = sum(node.op_type == "Mul" and _ours(node) for node in model.graph)
+        inserted = sum(node.op_type == "Mul" and _is_inserted(node) for node in model.graph)
         return Rewrite(model.ir, declined, {"smoothed": len(chosen), "inserted": inserted})
 
     def _factors(self, largest: Floats, products: Sequence[ir.Node]) -> Floats:
@@ -143,8 +143,8 @@ def _largest(
         arrays: dict[str, Any] = dict(batch.feeds)
         arrays |= run(session, batch.feeds, inner) if inner else {}
         for name in tensors:
-            seen = np.abs(arrays[name]).reshape(-1, arrays[name].shape[-1]).max(axis=0)
-            found[name] = np.maximum(found.get(name, 0.0), seen)
+            magnitudes = np.abs(arrays[name]).reshape(-1, arrays[name].shape[-1]).max(axis=0)
+            found[name] = np.maximum(found.get(name, 0.0), magnitudes)
             if not np.isfinite(found[name]).all():
                 raise DataError(f"tensor {name!r} takes NaN or infinity", where=data.spec)
     return found
@@ -178,15 +178,15 @@ def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factor
 def _insert(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Floats) -> None:
     inverse = add_initializer(graph, f"{value.name}_smooth", (1 / factors).astype(np.float32))
     multiply = ir.node("Mul", [value, inverse], name=f"{value.name}_smooth_mul")
-    made = multiply.outputs[0]
-    made.name, made.type, made.shape = f"{value.name}_smoothed", value.type, value.shape
+    output = multiply.outputs[0]
+    output.name, output.type, output.shape = f"{value.name}_smoothed", value.type, value.shape
     first = next(node for node in graph if node in products)
     graph.insert_before(first, multiply)
     for node in products:
-        node.replace_input_with(0, made)
+        node.replace_input_with(0, output)
 
 
-def _ours(node: ir.Node) -> bool:
+def _is_inserted(node: ir.Node) -> bool:
     return (node.name or "").endswith("_smooth_mul")
 
 

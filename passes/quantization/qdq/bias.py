@@ -94,7 +94,7 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
 
     In float: onnxruntime adds it where it scales the product's int32 sums (MatMulIntegerToFloat).
     """
-    weight, made = layer.inputs[1], layer.outputs[0]
+    weight, output = layer.inputs[1], layer.outputs[0]
     node = weight.producer() if weight is not None else None
     source = node.inputs[0] if node is not None else None
     if node is None or node.op_type != "DequantizeLinear" or source is None:
@@ -103,12 +103,12 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
         return "it is a product of two activations, whose channels are not fixed"
     zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
     bias = add_initializer(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
-    add = ir.node("Add", [made, bias], name=f"{layer.name}{_ADDED_SUFFIX}")
+    add = ir.node("Add", [output, bias], name=f"{layer.name}{_ADDED_SUFFIX}")
     out = add.outputs[0]
-    out.type, out.shape = made.type, made.shape
-    made.replace_all_uses_with(out, replace_graph_outputs=True)
-    add.replace_input_with(0, made)
-    out.name, made.name = made.name, f"{made.name}_product"
+    out.type, out.shape = output.type, output.shape
+    output.replace_all_uses_with(out, replace_graph_outputs=True)
+    add.replace_input_with(0, output)
+    out.name, output.name = output.name, f"{output.name}_product"
     graph.insert_after(layer, add)
     return Bias(bias, np.ones(()))
 
@@ -116,16 +116,16 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
 def remove_unused_biases(graph: ir.Graph) -> None:
     """Remove biases that `find_bias` added after products and that were not shifted."""
     for node in list(graph):
-        made_here = node.op_type == "Add" and (node.name or "").endswith(_ADDED_SUFFIX)
-        bias = node.inputs[1] if made_here else None
+        added_here = node.op_type == "Add" and (node.name or "").endswith(_ADDED_SUFFIX)
+        bias = node.inputs[1] if added_here else None
         if bias is None or bias.const_value is None or bias.const_value.numpy().any():
             continue
-        made, out = node.inputs[0], node.outputs[0]
-        assert made is not None
+        output, out = node.inputs[0], node.outputs[0]
+        assert output is not None
         name = out.name
-        out.replace_all_uses_with(made, replace_graph_outputs=True)
+        out.replace_all_uses_with(output, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-        made.name = name
+        output.name = name
         del graph.initializers[bias.name or ""]
 
 

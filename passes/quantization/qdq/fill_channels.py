@@ -111,10 +111,10 @@ def _pad_image(graph: ir.Graph, before: ir.Node, image: ir.Value, missing: int) 
     amounts = np.array([0, 0, 0, 0, 0, missing, 0, 0], np.int64)
     pads = add_initializer(graph, f"{name}_pads", amounts)
     pad = ir.node("Pad", [image, pads], name=name)
-    made = pad.outputs[0]
-    made.name, made.dtype = name, ir.DataType.FLOAT
+    output = pad.outputs[0]
+    output.name, output.dtype = name, ir.DataType.FLOAT
     sizes = dims(image)
     if image.shape is not None and sizes is not None and isinstance(sizes[1], int):
-        made.shape = ir.Shape([image.shape[0], sizes[1] + missing, *image.shape[2:]])
+        output.shape = ir.Shape([image.shape[0], sizes[1] + missing, *image.shape[2:]])
     graph.insert_before(before, pad)
-    return made
+    return output

@@ -38,13 +38,13 @@ def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str
     for node in graph:
         source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
         if node.op_type in MOVES and source in full:
-            for made in node.outputs:
-                full.setdefault(made.name or "", full[source])
+            for output in node.outputs:
+                full.setdefault(output.name or "", full[source])
     for node in reversed(list(graph)):
         source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
-        made_name = node.outputs[0].name or ""
-        if node.op_type in MOVES and source and made_name in full:
-            full.setdefault(source, full[made_name])
+        output_name = node.outputs[0].name or ""
+        if node.op_type in MOVES and source and output_name in full:
+            full.setdefault(source, full[output_name])
     return full
 
 

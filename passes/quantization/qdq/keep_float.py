@@ -32,11 +32,11 @@ def keep_float(graph: ir.Graph, names: Collection[str | None]) -> int:
         ):
             continue
         copy = ir.node("Sum", [value], name=f"{node.name}_stays_float")
-        made = copy.outputs[0]
-        made.name = f"{node.name}_float_input"
-        made.dtype, made.shape = ir.DataType.FLOAT, value.shape if value is not None else None
+        output = copy.outputs[0]
+        output.name = f"{node.name}_float_input"
+        output.dtype, output.shape = ir.DataType.FLOAT, value.shape if value is not None else None
         graph.insert_before(node, copy)
-        node.replace_input_with(0, made)
+        node.replace_input_with(0, output)
         kept += 1
     return kept
 

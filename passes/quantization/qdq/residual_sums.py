@@ -36,10 +36,10 @@ def _pair_of_a_product(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None
     quantize = integer.producer() if integer is not None else None
     if integer is None or quantize is None or quantize.op_type != "QuantizeLinear":
         return None
-    made = quantize.inputs[0]
-    product = made.producer() if made is not None else None
-    if made is None or product is None:
+    output = quantize.inputs[0]
+    product = output.producer() if output is not None else None
+    if output is None or product is None:
         return None
-    alone = all(len(v.uses()) == 1 and not v.is_graph_output() for v in (value, integer, made))
+    alone = all(len(v.uses()) == 1 and not v.is_graph_output() for v in (value, integer, output))
     is_product = channel_axis(product) is not None or product.op_type == "ConvTranspose"
     return (dequantize, quantize) if alone and is_product else None

@@ -87,9 +87,9 @@ def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> Non
         rounded = graph.initializers.get(f"{name}_quantized")
         if rounded is not None:
             scale, zero = (_constant(graph, f"{name}_{kind}") for kind in ("scale", "zero_point"))
-            made = _rounded(tensor.numpy(), scale, zero, axis)
-            rounded.const_value = ir.tensor(made, name=rounded.name)
-            rounded.shape = ir.Shape(made.shape)
+            integers = _rounded(tensor.numpy(), scale, zero, axis)
+            rounded.const_value = ir.tensor(integers, name=rounded.name)
+            rounded.shape = ir.Shape(integers.shape)
         if name in graph.initializers:
             value = graph.initializers[name]
             value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
@@ -105,9 +105,9 @@ def _rounded(
     array: NDArray[np.float32], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int
 ) -> NDArray[np.generic]:
     """Apply QuantizeLinear (ONNX) to a part of the channels at a time, to save memory."""
-    made = np.empty(array.shape, zero.dtype)
+    integers = np.empty(array.shape, zero.dtype)
     limits = np.iinfo(cast("Any", zero.dtype))
-    source, target = np.moveaxis(array, axis, 0), np.moveaxis(made, axis, 0)
+    source, target = np.moveaxis(array, axis, 0), np.moveaxis(integers, axis, 0)
     ones = (1,) * (array.ndim - 1)
     scales, zeros = (np.broadcast_to(v.ravel(), len(source)) for v in (scale, zero))
     step = max(1, LARGE // max(1, math.prod(source.shape[1:])))
@@ -117,4 +117,4 @@ def _rounded(
         np.rint(values, out=values)
         values += zeros[part].reshape(-1, *ones)
         target[part] = np.clip(values, limits.min, limits.max)
-    return made
+    return integers

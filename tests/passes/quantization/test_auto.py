@@ -55,7 +55,7 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     assert not slower(auto, plain)
 
 
-def test_every_step_is_told_with_the_error_on_samples_that_nothing_was_made_from():
+def test_every_step_is_reported_with_its_error_on_held_out_samples():
     model = depthwise()
     auto = QuantizeAuto(data=normal(model, rows=96), samples=64)(model, VNNI)
     notes = auto.lineage[-1].notes
@@ -76,7 +76,7 @@ def test_a_transformer_becomes_dynamic_where_that_stays_close():
     assert auto.lineage[-1].notes["int8_ops"] == 3
 
 
-def test_a_transformer_that_dynamic_spoils_gets_what_errs_least(monkeypatch):
+def test_a_transformer_that_dynamic_int8_distorts_gets_the_least_error(monkeypatch):
     monkeypatch.setattr("trimtab.passes.quantization.auto.CLOSE", 0.0)
     model = transformer_block()
     auto = QuantizeAuto(data=normal(model, rows=32))(model, VNNI)
@@ -117,7 +117,7 @@ def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
     assert search.steps[-1]["why"] == "the error would not fall"
 
 
-def test_a_step_that_fails_is_told_and_left_out():
+def test_a_step_that_fails_is_reported_and_left_out():
     model = chain()
     data = normal(model, rows=16)
     search = GreedySearch(model, list(data), VNNI)
@@ -138,7 +138,7 @@ def last_pass(path) -> str:
     return Model.load(path).lineage[-1].pass_name
 
 
-def test_the_command_with_nothing_but_data_takes_it_and_tells_the_steps(files, capsys):
+def test_the_command_with_data_alone_takes_auto_and_reports_the_steps(files, capsys):
     model, data, folder = files
     assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]) == 0
     assert last_pass(folder / "o.onnx") == "quantize-auto"
@@ -155,14 +155,14 @@ def test_the_command_with_nothing_but_data_takes_it_and_tells_the_steps(files, c
         (["--mode", "dynamic"], "quantize-dynamic"),
     ],
 )
-def test_the_command_takes_the_way_that_is_asked_for(files, options, expected):
+def test_the_command_takes_the_requested_pass(files, options, expected):
     model, data, folder = files
     assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data, *options]) == 0
     assert last_pass(folder / "o.onnx") == expected
 
 
 @pytest.mark.parametrize("bits", ["4", "8"])
-def test_the_command_stores_weights_alone_in_few_bits(tmp_path, bits):
+def test_the_command_stores_only_weights_in_few_bits(tmp_path, bits):
     model = transformer_block().save(tmp_path / "float.onnx")
     out = tmp_path / "o.onnx"
     arguments = ["quantize", str(model), "-o", str(out), "--mode", "weights", "--bits", bits]

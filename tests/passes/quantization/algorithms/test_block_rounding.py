@@ -42,7 +42,7 @@ def two_blocks() -> Model:
     )
 
 
-def units(model: Model) -> list[list[str]]:
+def block_layers(model: Model) -> list[list[str]]:
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
     layers = {node for node in quantized.graph if node.op_type == "Conv"}
     reference_nodes = {node.name: node for node in prepare_reference(model).graph}
@@ -51,9 +51,9 @@ def units(model: Model) -> list[list[str]]:
     ]
 
 
-def test_a_block_holds_what_stands_between_two_tensors_that_carry_everything():
-    assert units(two_blocks()) == [["stem"], ["first", "second"], ["last"]]
-    assert [len(unit) for unit in units(chain())] == [1, 1]
+def test_a_block_lies_between_two_tensors_that_carry_everything():
+    assert block_layers(two_blocks()) == [["stem"], ["first", "second"], ["last"]]
+    assert [len(unit) for unit in block_layers(chain())] == [1, 1]
 
 
 def correlated(model: Model, rows: int, seed: int) -> Dataset:
@@ -75,7 +75,7 @@ def rounded(model: Model, path, steps: int = 100) -> tuple[Model, Model]:
 
 
 @pytest.mark.parametrize("make", [residual, two_blocks])
-def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, tmp_path):
+def test_the_output_gets_closer_to_float_and_every_layer_is_reported(make, tmp_path):
     pytest.importorskip("torch")
     model = make()
     quantized, made = rounded(model, tmp_path)
@@ -91,7 +91,7 @@ def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, 
     assert int8_share(made).float_ops == 0
 
 
-def test_no_integer_moves_further_than_to_the_other_neighbour(tmp_path):
+def test_integers_move_at_most_to_the_other_neighbour(tmp_path):
     pytest.importorskip("torch")
     quantized, made = rounded(residual(), tmp_path, steps=20)
     for name, value in made.graph.initializers.items():
@@ -100,7 +100,7 @@ def test_no_integer_moves_further_than_to_the_other_neighbour(tmp_path):
             assert np.abs(value.const_value.numpy() - old).max() <= 1
 
 
-def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_torch_the_error_names_the_extra(tmp_path, monkeypatch):
     import sys
 
     real = builtins.__import__

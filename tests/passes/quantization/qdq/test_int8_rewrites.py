@@ -63,7 +63,7 @@ def test_a_strided_slice_and_pad_become_one_convolution(size, step):
     ],
     ids=["other value", "rows too", "cut", "late start"],
 )
-def test_what_is_no_such_shortcut_stays(change):
+def test_other_slices_and_pads_are_unchanged(change):
     model = shortcut(**change)
     prepare(model)
     assert apply_int8_rewrites(model) == {}

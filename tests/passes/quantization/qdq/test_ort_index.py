@@ -42,7 +42,7 @@ def quantized(model: Model) -> Model:
 
 
 @pytest.mark.parametrize("make", [*PATTERNS.values(), transformer_block, shared_bias])
-def test_indexes_change_nothing_in_the_result(make, monkeypatch):
+def test_indexes_do_not_change_the_result(make, monkeypatch):
     model = make()
     fast = quantized(model)
     monkeypatch.setattr(qdq, "indexed_lookups", contextlib.nullcontext)
@@ -58,7 +58,7 @@ def test_indexes_change_nothing_in_the_result(make, monkeypatch):
         )
 
 
-def test_the_quantizer_is_as_it_was_afterwards():
+def test_the_quantizer_is_restored_afterwards():
     from onnxruntime.quantization import base_quantizer, qdq_quantizer
 
     before = (base_quantizer.ONNXModel, qdq_quantizer.find_by_name)

@@ -83,7 +83,7 @@ def test_writes_the_same_model(request, make, data, target):
 
 
 @pytest.mark.usefixtures("tiny")
-def test_stands_in_with_the_extremes_of_each_channel():
+def test_placeholders_have_the_extremes_of_each_channel():
     model = network()
     small, axes = placeholders.add_placeholders(model, gemms=True)
     assert axes == {"table": 1, "first": 1, "head": 0, "kernel": 0}
@@ -96,7 +96,7 @@ def test_stands_in_with_the_extremes_of_each_channel():
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_weight_that_something_else_reads_stays():
+def test_a_weight_with_another_reader_gets_no_placeholder():
     model = network()
     first = model.graph.initializers["first"]
     model.graph.append(ir.node("Identity", [first], name="other"))
@@ -104,6 +104,6 @@ def test_a_weight_that_something_else_reads_stays():
     assert "head" not in placeholders.add_placeholders(model, gemms=False)[1]
 
 
-def test_small_models_go_in_as_they_are():
+def test_small_models_get_no_placeholders():
     model = network()
     assert placeholders.add_placeholders(model, gemms=True) == (model, {})
