@@ -11,16 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
-from trimtab.core.target import usable_cpus
 
 from ..graph.weights import Weight
+from .observation import observe
 
 #: An operator, and the index of the weight among its inputs.
 Usage = tuple[ir.Node, int]
@@ -44,12 +42,9 @@ def input_norms(model: Model, weights: Sequence[Weight], data: Dataset, ctx: Con
     outer = {str(v.name) for n in model.graph for v in n.outputs} | fed
     names = {_source(u) for uses in read.values() for u in uses} & outer
     inner = sorted(name for name in names if name and name not in fed)
-    batches = fitting(model, data, ROWS)
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
     sums = {w.name: np.zeros(1) for w in weights}
     counts = dict.fromkeys(sums, 0)
-    for batch in ctx.progress.track(batches, "measuring inputs", batches.batches):
-        arrays = {**batch.feeds, **(run(session, batch.feeds, inner) if inner else {})}
+    for arrays in observe(model, inner, data, ctx, "measuring inputs", ROWS):
         for weight in weights:
             for use in read[weight.name]:
                 if _source(use) not in names:

@@ -93,7 +93,11 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
     if not pairs or any(node.op_type != "DequantizeLinear" for node in pairs):
         return False
     source = value
-    if offset is not None and steps.size == 1 and int(offset.reshape(-1)[0]) == _lowest(offset):
+    if (
+        offset is not None
+        and steps.size == 1
+        and int(offset.reshape(-1)[0]) == np.iinfo(offset.dtype).min
+    ):
         source = _clipped(graph, quantize, value, float(steps.reshape(-1)[0]), offset)
     for dequantize in dict.fromkeys(pairs):
         output = dequantize.outputs[0]
@@ -135,10 +139,6 @@ def _move_output(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None
     fresh.dtype, fresh.shape = output.dtype or ir.DataType.FLOAT, output.shape
     output.replace_all_uses_with(fresh, replace_graph_outputs=True)
     output.name, fresh.name = f"{name}_rounded", name
-
-
-def _lowest(zero: NDArray[np.int64]) -> int:
-    return int(np.iinfo(zero.dtype).min)
 
 
 def _array(value: ir.Value | None) -> NDArray[np.int64] | None:

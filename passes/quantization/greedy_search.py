@@ -10,11 +10,9 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.target import usable_cpus
 
 from ..base import Declined, Pass, Rewrite
-from .output_error import float_outputs, output_error
+from .output_error import OutputError
 
 #: Least relative decrease of the error: a smaller one could be reversed by other samples.
 MARGIN = 0.02
@@ -35,9 +33,7 @@ class GreedySearch:
 
     def __init__(self, original: Model, held_out: Sequence[Batch], ctx: Context) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
-        self.held_out = held_out
-        self.config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-        self.reference = float_outputs(original, held_out, self.config)
+        self.output_error = OutputError(original, held_out, ctx.target)
         self.error = float("inf")
         self.steps: list[dict[str, Any]] = []
         self.declined: Sequence[Declined] = ()
@@ -50,7 +46,7 @@ class GreedySearch:
         """
         self.ctx.progress.say(f"trying {name}")
         candidate = self._apply(passes)
-        self._keep(name, candidate, self._error(candidate))
+        self._keep(name, candidate, self.output_error.of(candidate))
 
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
         """Build a candidate from the original and take it if its error is lower.
@@ -83,11 +79,8 @@ class GreedySearch:
             candidate = step(candidate, self.ctx)
         return candidate
 
-    def _error(self, model: Model) -> float:
-        return output_error(model, self.held_out, self.reference, self.config)
-
     def _judge(self, name: str, candidate: Model, *, as_fast: bool) -> bool:
-        error = self._error(candidate)
+        error = self.output_error.of(candidate)
         if as_fast and slower(candidate, self.chosen):
             return self._reject(name, error, "less of it runs in int8")
         if error >= (1 - MARGIN) * self.error:

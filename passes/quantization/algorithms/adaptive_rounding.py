@@ -28,11 +28,9 @@ from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ..output_error import float_outputs, output_error
+from ..output_error import OutputError
 from ..qdq.float_reference import load_reference, shared_layers
 from .block_rounding import round_blocks
 from .int8_layer import Int8Weight, float_weight, int8_weight
@@ -100,9 +98,8 @@ def round_weights(
     layers, reference_nodes = shared_layers(model, reference)
     held_out = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    expected = float_outputs(reference, held_out, config)
-    error = first = output_error(model, held_out, expected, config)
+    error_of = OutputError(reference, held_out, ctx.target).of
+    error = first = error_of(model)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
         weight = int8_weight(layer)
@@ -115,7 +112,7 @@ def round_weights(
             weight, layer, float_weight(reference_nodes[layer.name], weight.shape), *sums
         )
         weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
-        after = output_error(model, held_out, expected, config)
+        after = error_of(model)
         if after < error:
             error = after
             rounded.append(layer.name or "")

@@ -15,16 +15,14 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
+from ...calibration.observation import observe
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
@@ -119,12 +117,9 @@ def _shifts(model: Model, pairs: list[ScalablePair], data: Dataset, ctx: Context
     """Return the constant part of each channel of each first layer: (channels,)."""
     names = [pair.first.outputs[0].name or "" for pair in pairs]
     axes = [1 if pair.first.op_type == "Conv" else -1 for pair in pairs]
-    session = build_session(observing(model, names), SessionConfig(threads=usable_cpus()))
     sums = [np.zeros((2, out_channels(pair.first))) for pair in pairs]
     counts = [0] * len(pairs)
-    batches = fitting(model, data, rows=16)
-    for batch in ctx.progress.track(batches, "collecting means", batches.batches):
-        arrays = run(session, batch.feeds, names)
+    for arrays in observe(model, names, data, ctx, "collecting means"):
         for i, (name, axis) in enumerate(zip(names, axes, strict=True)):
             flat = np.moveaxis(arrays[name], axis, -1)
             flat = flat.reshape(-1, flat.shape[-1]).astype(np.float64)

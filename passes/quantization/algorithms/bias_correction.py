@@ -22,12 +22,10 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
 from ...graph.partial_run import Walk, channel_mean
-from ..output_error import float_outputs, output_error
+from ..output_error import OutputError
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
 from .layer_outputs import inner_outputs
@@ -81,9 +79,8 @@ def correct_biases(
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, reference_nodes)
     fit_means = _means(reference, names, axes, fit)
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    expected = float_outputs(reference, held_out, config)
-    error = first = output_error(model, held_out, expected, config)
+    error_of = OutputError(reference, held_out, ctx.target).of
+    error = first = error_of(model)
     corrected = []
     for layer, fit_mean in zip(
         ctx.progress.track(layers, "correcting biases", len(layers)), fit_means, strict=True
@@ -94,7 +91,7 @@ def correct_biases(
             continue
         got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
         bias.shift(fit_mean - got)
-        after = output_error(model, held_out, expected, config)
+        after = error_of(model)
         if after < error:
             error = after
             corrected.append(layer.name or "")
@@ -118,9 +115,8 @@ def correct_by_layer(
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, reference_nodes)
     fit_means, held_out_means = (_means(reference, names, axes, part) for part in (fit, held_out))
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    expected = float_outputs(reference, held_out, config)
-    first, untouched = output_error(model, held_out, expected, config), model.clone()
+    error_of = OutputError(reference, held_out, ctx.target).of
+    first, untouched = error_of(model), model.clone()
     walk = Walk(model, [batch.feeds for batch in (*fit, *held_out)])
     corrected = []
     tracked = ctx.progress.track(layers, "correcting biases", len(layers))
@@ -142,7 +138,7 @@ def correct_by_layer(
         corrected.append(layer.name or "")
         if layer.op_type != "MatMul":  # its bias is added after it, in the next step
             walk.add(layer.outputs[0], shift, axis)
-    after = output_error(model, held_out, expected, config)
+    after = error_of(model)
     if after >= first:
         declined += [Declined(name, "the output's error would not fall") for name in corrected]
         corrected, after, model = [], first, untouched

@@ -25,7 +25,7 @@ from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Rewrite
 from ...graph.partial_run import Walk
-from ..output_error import float_outputs, output_error
+from ..output_error import OutputError
 from ..qdq.float_reference import NodesByName, shared_layers
 from .int8_layer import Int8Weight, float_weight, int8_weight
 
@@ -70,9 +70,8 @@ def round_blocks(
     fits = len(batches) - len(batches[3::4])
     fits -= fits == len(batches) and fits > 1  # a single batch serves for both
     held_out = order[fits:] or order
-    config = SessionConfig.judging(ctx.target, threads=usable_cpus())
-    expected = float_outputs(reference, held_out, config)
-    first, untouched = output_error(model, held_out, expected, config), model.clone()
+    error_of = OutputError(reference, held_out, ctx.target).of
+    first, untouched = error_of(model), model.clone()
     here, there = (Walk(m, [b.feeds for b in order]) for m in (model, reference))
     rounded: list[str] = []
     declined = _outside(layers, blocks)
@@ -82,7 +81,7 @@ def round_blocks(
         names, skipped = _round(model, block, reference_nodes, (fed, wanted, fits), ctx.seed, steps)
         rounded += names
         declined += skipped
-    after = output_error(model, held_out, expected, config)
+    after = error_of(model)
     if after >= first:
         declined += [Declined(name, "the output's error would not fall") for name in rounded]
         rounded, after, model = [], first, untouched

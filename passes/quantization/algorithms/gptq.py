@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
-from trimtab.core.target import usable_cpus
+
+from ...calibration.observation import observe
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
@@ -180,17 +178,9 @@ def _second_moments(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Floats]:
     """Return 2 X^T X of each tensor by the number of its rows: (features, features)."""
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in tensors if name not in fed]
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
     sums: dict[str, Floats] = {}
     rows = dict.fromkeys(tensors, 0)
-    batches = fitting(model, data, rows=16)
-    for batch in ctx.progress.track(batches, "collecting inputs", batches.batches):
-        arrays: dict[str, Any] = {
-            **batch.feeds,
-            **(run(session, batch.feeds, inner) if inner else {}),
-        }
+    for arrays in observe(model, tensors, data, ctx, "collecting inputs"):
         for name in tensors:
             flat = arrays[name].reshape(-1, arrays[name].shape[-1]).astype(np.float64)
             sums[name] = sums.get(name, 0.0) + 2 * flat.T @ flat

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, observing, run
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
+from ...calibration.observation import observe
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
 from ..initializers import add_initializer
+from .scalable_pairs import weight_array
 
 #: Normalisations with a gain for each feature, and optionally a shift.
 _NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
@@ -134,14 +133,8 @@ def _largest(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Floats]:
     """Return the largest magnitude of each feature of the tensors: (features,)."""
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in tensors if name not in fed]
-    session = build_session(observing(model, inner), SessionConfig(threads=usable_cpus()))
     found: dict[str, Floats] = {}
-    batches = fitting(model, data, rows=16)
-    for batch in ctx.progress.track(batches, "collecting features", batches.batches):
-        arrays: dict[str, Any] = dict(batch.feeds)
-        arrays |= run(session, batch.feeds, inner) if inner else {}
+    for arrays in observe(model, tensors, data, ctx, "collecting features"):
         for name in tensors:
             magnitudes = np.abs(arrays[name]).reshape(-1, arrays[name].shape[-1]).max(axis=0)
             found[name] = np.maximum(found.get(name, 0.0), magnitudes)
@@ -192,8 +185,4 @@ def _is_inserted(node: ir.Node) -> bool:
 
 def _rows(node: ir.Node) -> Floats:
     """Return a product's weight as (features that are summed over, outputs)."""
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.const_value is not None
-    array = weight.const_value.numpy().astype(np.float64)
-    return array.T if channel_axis(node) == 0 else array
+    return weight_array(node).T if channel_axis(node) == 0 else weight_array(node)

@@ -12,6 +12,8 @@ import onnx_ir as ir
 
 from trimtab.core.target import Target
 
+from ...graph.queries import scalar
+
 #: Operators of multiply-accumulates.
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 #: Element-wise and pooling operators with int8 kernels of their own.
@@ -111,6 +113,4 @@ def _reason(node: ir.Node) -> str | None:
 
 def _bound(node: ir.Node, index: int, default: float) -> float | None:
     value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return default
-    return None if value.const_value is None else float(value.const_value.numpy().reshape(-1)[0])
+    return default if value is None else scalar(value)

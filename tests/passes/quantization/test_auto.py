@@ -9,12 +9,11 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.running import int8_share
-from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
-from trimtab.passes.quantization.output_error import float_outputs, output_error
+from trimtab.passes.quantization.output_error import OutputError
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -47,9 +46,8 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     data, fresh = normal(model, rows=96), list(normal(model, rows=64, seed=9))
     auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
-    config = SessionConfig.judging(VNNI.target)  # exact where this machine would saturate
-    expected = float_outputs(model, fresh, config)
-    error, other = (output_error(m, fresh, expected, config) for m in (auto, plain))
+    # Exact where this machine would saturate.
+    error, other = (OutputError(model, fresh, VNNI.target).of(m) for m in (auto, plain))
     assert error <= 1.05 * other
     assert int8_share(auto).int8_share == 1.0
     assert not slower(auto, plain)
