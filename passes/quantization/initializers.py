@@ -16,6 +16,13 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
     return value
 
 
+def array_of(value: ir.Value | None) -> NDArray[Any]:
+    """Return the array of a value that is known to be constant."""
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
 def assign_float32(value: ir.Value | None, array: NDArray[Any]) -> None:
     """Give an initializer a new tensor of float32; the old one may be shared with a clone."""
     assert value is not None

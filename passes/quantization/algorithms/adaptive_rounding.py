@@ -108,10 +108,8 @@ def round_weights(
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
         before = weight.integers.const_value
-        integers = _descend(
-            weight, layer, float_weight(reference_nodes[layer.name], weight.shape), *sums
-        )
-        weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
+        original = float_weight(reference_nodes[layer.name], weight.shape)
+        weight.assign(_descend(weight, layer, original, *sums))
         after = error_of(model)
         if after < error:
             error = after
@@ -162,8 +160,6 @@ def _descend(
 ) -> NDArray[Any]:
     """Give each integer in turn its best value given the others, by coordinate descent."""
     integers, scale, zero = weight.columns(layer)
-    assert weight.integers.const_value is not None
-    dtype = weight.integers.const_value.numpy().dtype
     near = integers
     target = (integers - zero) * scale
     if original is not None and original.shape == weight.shape:
@@ -189,4 +185,4 @@ def _descend(
                 changed += count
         if not changed:
             break
-    return from_columns(layer, now.astype(dtype), weight.shape)
+    return from_columns(layer, now, weight.shape)

@@ -26,7 +26,7 @@ from ...calibration.observation import observe
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer, assign_float32
+from ..initializers import add_initializer, array_of, assign_float32
 from .scalable_pairs import ScalablePair, find_pairs, groups, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.
@@ -136,15 +136,10 @@ def _shifts(model: Model, pairs: list[ScalablePair], data: Dataset, ctx: Context
 
 def _absorb(graph: ir.Graph, pair: ScalablePair, shift: Floats) -> None:
     first, second = pair.first, pair.second
-    own = first.inputs[2]
-    assert own is not None
-    assert own.const_value is not None
-    assign_float32(own, own.const_value.numpy() - shift)
+    assign_float32(first.inputs[2], array_of(first.inputs[2]) - shift)
     added = _response(second, shift)
     if len(second.inputs) > 2 and second.inputs[2] is not None:
-        bias = second.inputs[2]
-        assert bias.const_value is not None
-        assign_float32(bias, bias.const_value.numpy() + added)
+        assign_float32(second.inputs[2], array_of(second.inputs[2]) + added)
         return
     value = add_initializer(graph, f"{second.name}_absorbed", added.astype(np.float32))
     second.resize_inputs(3)

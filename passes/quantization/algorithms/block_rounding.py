@@ -213,10 +213,7 @@ def _round(
     before = _block_error(model, block, *held_out)
     old = {layer: weight.integers.const_value for layer, weight in weights.items()}
     for layer, weight in weights.items():
-        value = weight.integers
-        assert value.const_value is not None
-        kind = value.const_value.numpy().dtype
-        value.const_value = ir.tensor(chosen[layer.name or ""].astype(kind), name=value.name)
+        weight.assign(chosen[layer.name or ""])
     if _block_error(model, block, *held_out) < before:
         return [layer.name or "" for layer in weights], declined
     for layer, weight in weights.items():

@@ -21,6 +21,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...calibration.observation import observe
+from ..initializers import array_of
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
@@ -95,9 +96,8 @@ def round_products(
     for node in own:
         value, source = node.inputs[1], node.inputs[0]
         assert value is not None
-        assert value.const_value is not None
         assert source is not None
-        weight = value.const_value.numpy().astype(np.float64)
+        weight = array_of(value).astype(np.float64)
         found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
     return found
 

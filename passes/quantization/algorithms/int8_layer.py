@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats
 
 from ...graph.weight_scales import channel_axis
+from ..initializers import array_of
 from ..qdq.fill_channels import filled_weight
 from .layer_regression import as_columns, input_window
 
@@ -52,8 +53,12 @@ class Int8Weight:
 
     def values(self) -> NDArray[Any]:
         """Return the array of integers."""
-        assert self.integers.const_value is not None
-        return self.integers.const_value.numpy()
+        return array_of(self.integers)
+
+    def assign(self, integers: NDArray[Any]) -> None:
+        """Replace the integers."""
+        array = integers.astype(self.values().dtype)
+        self.integers.const_value = ir.tensor(array, name=self.integers.name)
 
     def integer_range(self) -> tuple[int, int]:
         """Return the least and the greatest integer in use; the type may hold more bits."""

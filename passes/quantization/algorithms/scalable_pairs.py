@@ -17,6 +17,7 @@ from trimtab.core.data import Floats
 from ...base import Declined
 from ...graph.queries import scalar
 from ...graph.weight_scales import channel_axis
+from ..initializers import array_of
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.
@@ -168,10 +169,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
 
 def weight_array(node: ir.Node) -> Floats:
     """Return a layer's weight in double precision."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
+    return array_of(node.inputs[1]).astype(np.float64)
 
 
 def out_channels(node: ir.Node) -> int:
@@ -191,10 +189,7 @@ def in_channels(node: ir.Node) -> int:
 
 def weight_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a layer's weight."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None
-    return tuple(value.const_value.shape.numpy())
+    return array_of(node.inputs[1]).shape
 
 
 def groups(node: ir.Node) -> int:

@@ -17,6 +17,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
+from ..initializers import array_of
+
 #: Weights of fewer bytes are passed to the quantizer themselves.
 LARGE = 1 << 20
 #: Models of fewer bytes of weights get no placeholders.
@@ -86,19 +88,16 @@ def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> Non
         assert tensor is not None
         rounded = graph.initializers.get(f"{name}_quantized")
         if rounded is not None:
-            scale, zero = (_constant(graph, f"{name}_{kind}") for kind in ("scale", "zero_point"))
+            initializers = (
+                graph.initializers[f"{name}_{kind}"] for kind in ("scale", "zero_point")
+            )
+            scale, zero = (array_of(value) for value in initializers)
             integers = _rounded(tensor.numpy(), scale, zero, axis)
             rounded.const_value = ir.tensor(integers, name=rounded.name)
             rounded.shape = ir.Shape(integers.shape)
         if name in graph.initializers:
             value = graph.initializers[name]
             value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
-
-
-def _constant(graph: ir.Graph, name: str) -> NDArray[np.generic]:
-    tensor = graph.initializers[name].const_value
-    assert tensor is not None
-    return tensor.numpy()
 
 
 def _rounded(
