@@ -12,7 +12,7 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
-from .output_error import OutputError
+from .output_error import OutputDeviation
 
 #: Least relative decrease of the error: a smaller one could be reversed by other samples.
 MARGIN = 0.02
@@ -33,7 +33,7 @@ class GreedySearch:
 
     def __init__(self, original: Model, held_out: Sequence[Batch], ctx: Context) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
-        self.output_error = OutputError(original, held_out, ctx.target)
+        self.output_error = OutputDeviation(original, held_out, ctx.target)
         self.error = float("inf")
         self.steps: list[dict[str, Any]] = []
         self.declined: Sequence[Declined] = ()

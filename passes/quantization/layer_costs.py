@@ -43,8 +43,8 @@ def rank_by_cost(
     """
     clock = ctx.need_clock("mixed precision by milliseconds")
     timed = list(ranking[:TIMED])
-    floats = [[], *([node] for node, _ in timed)]
-    models = [dataclasses.replace(model, ir=write(nodes)) for nodes in floats]
+    float_nodes = [[], *([node] for node, _ in timed)]
+    models = [dataclasses.replace(model, ir=write(nodes)) for nodes in float_nodes]
     feeds = next(iter(fitting(model, data, rows=1))).feeds
     config = SessionConfig.of(ctx.target)
     base, *each = clock.median_ns(models, feeds, config, SECONDS * len(models))

@@ -45,14 +45,14 @@ class MixedPrecision:
     """The float nodes that were chosen, and how the metric changed on the way.
 
     Attributes:
-        floats: nodes that stay float, in the order of the ranking.
+        float_nodes: nodes that stay float, in the order of the ranking.
         ranking: every node and its sensitivity, the most sensitive first.
         curve: for each evaluation the number of float nodes and the drop.
         drop: of the metric with this choice.
         metric: name of the metric.
     """
 
-    floats: list[str]
+    float_nodes: list[str]
     ranking: list[tuple[str, float]]
     metric: str
     drop: float = 0.0
@@ -63,7 +63,7 @@ class MixedPrecision:
         return {
             "metric": self.metric,
             "drop": round(self.drop, 6),
-            "float": list(self.floats),
+            "float": list(self.float_nodes),
             "curve": self.curve,
             "ranking": [[name, float(f"{sensitivity:.4g}")] for name, sensitivity in self.ranking],
         }
@@ -103,8 +103,8 @@ def choose_float_nodes(
     result = MixedPrecision([], ranking, chosen.name)
     result.curve = search.curve
     count = search.smallest_prefix(order)
-    result.floats = search.return_to_int8(order[:count])
-    result.drop = search.drops[frozenset(result.floats)]
+    result.float_nodes = search.return_to_int8(order[:count])
+    result.drop = search.drops[frozenset(result.float_nodes)]
     return result
 
 
@@ -130,11 +130,11 @@ class _FloatNodeSearch:
     def _quality(self, candidate: Model) -> Quality:
         return self.evaluator(candidate, self.held_out, self.metric, reference=self.model)
 
-    def allows(self, floats: Sequence[str]) -> bool:
+    def allows(self, float_nodes: Sequence[str]) -> bool:
         """Return whether the metric stays within the drop with these nodes float."""
-        key = frozenset(floats)
+        key = frozenset(float_nodes)
         if key not in self.drops:
-            candidate = dataclasses.replace(self.model, ir=self.write(floats))
+            candidate = dataclasses.replace(self.model, ir=self.write(float_nodes))
             self.drops[key] = self._quality(candidate).drop_from(self.base)[0]
             self.curve.append({"float": len(key), "drop": round(self.drops[key], 6)})
         return self.drops[key] <= self.max_drop
@@ -157,9 +157,9 @@ class _FloatNodeSearch:
             low, high = (low, middle) if self.allows(order[:middle]) else (middle, high)
         return high
 
-    def return_to_int8(self, floats: Sequence[str]) -> list[str]:
+    def return_to_int8(self, float_nodes: Sequence[str]) -> list[str]:
         """Return the nodes that still have to stay float; the least sensitive are tried first."""
-        kept = list(floats)
+        kept = list(float_nodes)
         # The bisection has just shown that the last one is needed.
         waiting, size = kept[-2::-1], 1
         for _ in range(STEPS_BACK):

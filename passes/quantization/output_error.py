@@ -12,7 +12,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target, usable_cpus
 
 
-class OutputError:
+class OutputDeviation:
     """Squared error of float outputs relative to their size, on samples that stay in memory."""
 
     def __init__(self, reference: Model, batches: Sequence[Batch], target: Target) -> None:

@@ -111,8 +111,8 @@ class QuantizeStatic(Pass):
         """Calibrate, write the Q/DQ graph, measure what runs in int8."""
         prepare(model)
         rewrites = apply_int8_rewrites(model)
-        every = ctx.dataset(self.data, model, purpose="static quantization")
-        data, held_out = self._split(every)
+        all_data = ctx.dataset(self.data, model, purpose="static quantization")
+        data, held_out = self._split(all_data)
         scheme, declined = self._scheme(model, ctx.target)
         tensors = observed_tensors(model, scheme)
         if not tensors:
@@ -133,28 +133,28 @@ class QuantizeStatic(Pass):
             "reduce_range": scheme.reduce_range,
             "forms": rewrites,
         }
-        written, floats, notes = self._written(model, scheme, statistics, held_out, ctx)
+        written, float_nodes, notes = self._quantize(model, scheme, statistics, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
             report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
-        declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
+        declined += [Declined(node, "int8 would cost the metric too much") for node in float_nodes]
         share = measure_int8_share(written, model, ctx.target)
         report |= notes | share.to_json()
         report["float_nodes"] = float_reasons(share, declined)
         if self.check_overflow or (ctx.target.isa in {"x64", "any"} and not ctx.target.vnni):
-            few = fitting(model, data.take(OVERFLOW_SAMPLES))
-            overflows = find_overflows(dataclasses.replace(model, ir=written), few)
+            samples = fitting(model, data.take(OVERFLOW_SAMPLES))
+            overflows = find_overflows(dataclasses.replace(model, ir=written), samples)
             report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
-    def _split(self, every: Dataset) -> tuple[Dataset, Dataset]:
+    def _split(self, all_data: Dataset) -> tuple[Dataset, Dataset]:
         """Return samples to make ranges from, and those that `max_drop` is evaluated on."""
         if self.max_drop is None:
-            return every.take(self.samples), every
-        return hold_out(every, self.samples)
+            return all_data.take(self.samples), all_data
+        return hold_out(all_data, self.samples)
 
-    def _written(
+    def _quantize(
         self,
         model: Model,
         scheme: Scheme,
@@ -172,19 +172,19 @@ class QuantizeStatic(Pass):
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127
             clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
-        limit = self.max_drop
-        if limit is None:
+        max_drop = self.max_drop
+        if max_drop is None:
             return quantize(model, scheme, ranges), [], {}
         ranges = with_moved_tensors(model.graph, ranges)
 
-        def write(floats: Sequence[str]) -> ir.Model:
-            return quantize_except(model, plain, scheme, ranges, floats)
+        def write(float_nodes: Sequence[str]) -> ir.Model:
+            return quantize_except(model, plain, scheme, ranges, float_nodes)
 
-        def wide(stubborn: Sequence[str]) -> list[str]:
-            return [*scheme.wide, *adjacent_tensors(model.graph, stubborn, list(ranges))]
+        def wide(sensitive: Sequence[str]) -> list[str]:
+            return [*scheme.wide, *adjacent_tensors(model.graph, sensitive, list(ranges))]
 
-        def widen(stubborn: Sequence[str]) -> ir.Model:
-            return quantize(model, dataclasses.replace(scheme, wide=wide(stubborn)), ranges)
+        def widen(sensitive: Sequence[str]) -> ir.Model:
+            return quantize(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
 
         nodes = quantizable_nodes(model.graph, scheme)
         choose = functools.partial(
@@ -192,27 +192,29 @@ class QuantizeStatic(Pass):
             plain,
             nodes,
             held_out=held_out,
-            max_drop=limit,
+            max_drop=max_drop,
             ctx=ctx,
             metric=self.metric,
         )
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
                 chosen = choose(write=widen)
-                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.floats)}
-                return widen(chosen.floats), [], {"mixed": notes}
+                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.float_nodes)}
+                return widen(chosen.float_nodes), [], {"mixed": notes}
         chosen = choose(write=write)
-        return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
+        return write(chosen.float_nodes), chosen.float_nodes, {"mixed": chosen.to_json()}
 
-    def _check_share(self, share: Share, floats: Sequence[Sequence[str]], model: Model) -> None:
+    def _check_share(
+        self, share: Share, float_nodes: Sequence[Sequence[str]], model: Model
+    ) -> None:
         if share.int8_share >= self.min_share:
             return
-        shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
+        shown = "; ".join(f"{node}: {reason}" for node, reason in float_nodes[:5])
         raise PassError(
             f"{share.int8_share:.0%} of the multiply-accumulates run in int8, "
             f"{self.min_share:.0%} are required",
             where=model.name,
-            hint=f"{len(floats)} operators run in float: {shown}",
+            hint=f"{len(float_nodes)} operators run in float: {shown}",
         )
 
     def _statistics(

@@ -30,7 +30,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
-from ..output_error import OutputError
+from ..output_error import OutputDeviation
 from ..qdq.float_reference import load_reference, shared_layers
 from .block_rounding import round_blocks
 from .int8_layer import Int8Weight, float_weight, int8_weight
@@ -98,7 +98,7 @@ def round_weights(
     layers, reference_nodes = shared_layers(model, reference)
     held_out = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    error_of = OutputError(reference, held_out, ctx.target).of
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
     error = first = error_of(model)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):

@@ -25,7 +25,7 @@ from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
 from ...graph.partial_run import Walk, channel_mean
-from ..output_error import OutputError
+from ..output_error import OutputDeviation
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
 from .layer_outputs import inner_outputs
@@ -79,7 +79,7 @@ def correct_biases(
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, reference_nodes)
     fit_means = _means(reference, names, axes, fit)
-    error_of = OutputError(reference, held_out, ctx.target).of
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
     error = first = error_of(model)
     corrected = []
     for layer, fit_mean in zip(
@@ -115,7 +115,7 @@ def correct_by_layer(
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
     names, axes = _observed(layers, reference_nodes)
     fit_means, held_out_means = (_means(reference, names, axes, part) for part in (fit, held_out))
-    error_of = OutputError(reference, held_out, ctx.target).of
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
     first, untouched = error_of(model), model.clone()
     walk = Walk(model, [batch.feeds for batch in (*fit, *held_out)])
     corrected = []

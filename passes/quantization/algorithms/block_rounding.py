@@ -25,7 +25,7 @@ from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Rewrite
 from ...graph.partial_run import Walk
-from ..output_error import OutputError
+from ..output_error import OutputDeviation
 from ..qdq.float_reference import NodesByName, shared_layers
 from .int8_layer import Int8Weight, float_weight, int8_weight
 
@@ -70,7 +70,7 @@ def round_blocks(
     fits = len(batches) - len(batches[3::4])
     fits -= fits == len(batches) and fits > 1  # a single batch serves for both
     held_out = order[fits:] or order
-    error_of = OutputError(reference, held_out, ctx.target).of
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
     first, untouched = error_of(model), model.clone()
     here, there = (Walk(m, [b.feeds for b in order]) for m in (model, reference))
     rounded: list[str] = []

@@ -53,7 +53,7 @@ def quantize_except(
     plain: Model,
     scheme: Scheme,
     ranges: Mapping[str, Range],
-    floats: Sequence[str],
+    float_nodes: Sequence[str],
 ) -> ir.Model:
     """Return the Q/DQ graph in which further nodes stay float, with their original weights.
 
@@ -62,12 +62,12 @@ def quantize_except(
         plain: the same with the original weights.
         scheme: types and operators.
         ranges: result of `with_moved_tensors`.
-        floats: names of the nodes that stay float.
+        float_nodes: names of the nodes that stay float.
     """
-    if not floats:
+    if not float_nodes:
         return quantize(clipped, scheme, ranges)
     model = clipped.clone()
-    chosen = set(floats)
+    chosen = set(float_nodes)
     for node in model.graph:
         weight = node.inputs[1] if node.name in chosen and len(node.inputs) > 1 else None
         before = plain.graph.initializers.get(weight.name or "") if weight is not None else None
@@ -75,7 +75,7 @@ def quantize_except(
             continue
         if all(use.node.name in chosen for use in weight.uses()):
             weight.const_value = before.const_value
-    exclude = [*scheme.exclude, *floats]
+    exclude = [*scheme.exclude, *float_nodes]
     return quantize(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 
 

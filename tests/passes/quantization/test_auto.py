@@ -13,7 +13,7 @@ from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
-from trimtab.passes.quantization.output_error import OutputError
+from trimtab.passes.quantization.output_error import OutputDeviation
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -47,7 +47,7 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
     # Exact where this machine would saturate.
-    error, other = (OutputError(model, fresh, VNNI.target).of(m) for m in (auto, plain))
+    error, other = (OutputDeviation(model, fresh, VNNI.target).of(m) for m in (auto, plain))
     assert error <= 1.05 * other
     assert int8_share(auto).int8_share == 1.0
     assert not slower(auto, plain)
