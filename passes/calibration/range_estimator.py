@@ -47,12 +47,12 @@ def find_range(
     if method == "minmax" or full == (0.0, 0.0):
         return full
     span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
-    full = clip(span, full)  # the histogram excludes outliers
+    full = intersection(span, full)  # the histogram excludes outliers
     if method == "mean_minmax":
         means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
-        return clip(means, full)
+        return intersection(means, full)
     if method == "percentile":
-        return clip(_percentile(statistics.histogram, percentile), full)
+        return intersection(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)
     search = squared_errors if method == "mse" else _divergences
     costs = search(statistics.histogram, candidates, levels)
@@ -60,7 +60,7 @@ def find_range(
     return float(best[0]), float(best[1])
 
 
-def clip(range_: Range, full: Range) -> Range:
+def intersection(range_: Range, full: Range) -> Range:
     """Return the part of a range that lies in another one."""
     return max(range_[0], full[0]), min(range_[1], full[1])
 

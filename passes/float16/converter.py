@@ -40,7 +40,7 @@ def unsupported_reason(node: ir.Node, opset: int) -> str | None:
 _SUBGRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
 
-def is_float(node: ir.Node) -> bool:
+def computes_float32(node: ir.Node) -> bool:
     """Return whether a node computes float32 values."""
     return any(value.dtype == _FLOAT for value in node.outputs)
 

@@ -28,8 +28,8 @@ from ..graph.quantized import refuse_quantized
 from .converter import (
     LARGEST_FLOAT16,
     Converter,
+    computes_float32,
     drop_productless_groups,
-    is_float,
     unsupported_reason,
 )
 from .error import simulate_float16
@@ -106,7 +106,7 @@ class Half(Pass):
             reasons |= self._too_costly(model, reasons, batches, report)
         else:
             for node in model.graph:
-                if node.op_type in UNSAFE and is_float(node):
+                if node.op_type in UNSAFE and computes_float32(node):
                     reasons.setdefault(
                         node.name or "", "may overflow; no data were given to measure it"
                     )
@@ -121,7 +121,7 @@ class Half(Pass):
         """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.graph:
-            why = unsupported_reason(node, model.opset) if is_float(node) else None
+            why = unsupported_reason(node, model.opset) if computes_float32(node) else None
             largest = max((_largest(value) for value in node.inputs), default=0.0)
             if why is None and largest > LARGEST_FLOAT16:
                 why = f"has a weight of {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
@@ -160,7 +160,7 @@ class Half(Pass):
 
 def _half(model: Model, reasons: dict[str, str]) -> set[ir.Node]:
     return drop_productless_groups(
-        {node for node in model.graph if is_float(node) and node.name not in reasons}
+        {node for node in model.graph if computes_float32(node) and node.name not in reasons}
     )
 
 
@@ -191,7 +191,7 @@ def _overflowing(
     model: Model, reasons: dict[str, str], data: Dataset, ctx: Context
 ) -> dict[str, str]:
     """Find nodes that make or read values near the limit of float16."""
-    nodes = [node for node in model.graph if is_float(node) and node.name not in reasons]
+    nodes = [node for node in model.graph if computes_float32(node) and node.name not in reasons]
     tensors = dict.fromkeys(
         v.name or ""
         for node in nodes

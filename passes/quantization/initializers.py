@@ -16,7 +16,7 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
     return value
 
 
-def array_of(value: ir.Value | None) -> NDArray[Any]:
+def initializer_array(value: ir.Value | None) -> NDArray[Any]:
     """Return the array of a value that is known to be constant."""
     assert value is not None
     assert value.const_value is not None

@@ -44,7 +44,7 @@ from .qdq.float_nodes import (
 from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
 from .qdq.int8_rewrites import apply_int8_rewrites
 from .qdq.prepare import prepare
-from .qdq.writer import Scheme, observed_tensors, quantize
+from .qdq.writer import Scheme, observed_tensors, quantize_graph
 
 #: Fewer samples than this cause a message to the user.
 FEW_SAMPLES = 8
@@ -174,7 +174,7 @@ class QuantizeStatic(Pass):
             clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
         max_drop = self.max_drop
         if max_drop is None:
-            return quantize(model, scheme, ranges), [], {}
+            return quantize_graph(model, scheme, ranges), [], {}
         ranges = with_moved_tensors(model.graph, ranges)
 
         def write(float_nodes: Sequence[str]) -> ir.Model:
@@ -184,7 +184,7 @@ class QuantizeStatic(Pass):
             return [*scheme.wide, *adjacent_tensors(model.graph, sensitive, list(ranges))]
 
         def widen(sensitive: Sequence[str]) -> ir.Model:
-            return quantize(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
+            return quantize_graph(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
 
         nodes = quantizable_nodes(model.graph, scheme)
         choose = functools.partial(

@@ -26,8 +26,8 @@ from ...calibration.observation import observe
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer, array_of, assign_float32
-from .scalable_pairs import ScalablePair, find_pairs, groups, out_channels, weight_array
+from ..initializers import add_initializer, assign_float32, initializer_array
+from .scalable_pairs import ScalablePair, find_pairs, group_count, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.
 DEVIATIONS = 3.0
@@ -65,7 +65,7 @@ class AbsorbBias(Pass):
         pairs, declined = find_pairs(model.graph, clips=False)
         chosen: list[ScalablePair] = []
         for pair in pairs:
-            reason = _unfit(pair)
+            reason = _decline_reason(pair)
             if reason:
                 declined.append(Declined(pair.first.name or "", reason))
             else:
@@ -81,7 +81,7 @@ class AbsorbBias(Pass):
         return Rewrite(model.ir, declined, {"absorbed": moved})
 
 
-def _unfit(pair: ScalablePair) -> str:
+def _decline_reason(pair: ScalablePair) -> str:
     first, second = pair.first, pair.second
     if [node.op_type for node in pair.between] != ["Relu"]:
         return "more than a Relu stands between it and its reader"
@@ -136,10 +136,10 @@ def _shifts(model: Model, pairs: list[ScalablePair], data: Dataset, ctx: Context
 
 def _absorb(graph: ir.Graph, pair: ScalablePair, shift: Floats) -> None:
     first, second = pair.first, pair.second
-    assign_float32(first.inputs[2], array_of(first.inputs[2]) - shift)
+    assign_float32(first.inputs[2], initializer_array(first.inputs[2]) - shift)
     added = _response(second, shift)
     if len(second.inputs) > 2 and second.inputs[2] is not None:
-        assign_float32(second.inputs[2], array_of(second.inputs[2]) + added)
+        assign_float32(second.inputs[2], initializer_array(second.inputs[2]) + added)
         return
     value = add_initializer(graph, f"{second.name}_absorbed", added.astype(np.float32))
     second.resize_inputs(3)
@@ -152,7 +152,7 @@ def _response(node: ir.Node, shift: Floats) -> Floats:
     if node.op_type != "Conv":
         rows = weight if channel_axis(node) == 0 else weight.T
         return rows @ np.repeat(shift, rows.shape[1] // len(shift))
-    parts = groups(node)
-    kernel = weight.reshape(parts, weight.shape[0] // parts, weight.shape[1], -1).sum(axis=3)
-    result: Floats = np.einsum("goi,gi->go", kernel, shift.reshape(parts, -1)).reshape(-1)
+    groups = group_count(node)
+    kernel = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).sum(axis=3)
+    result: Floats = np.einsum("goi,gi->go", kernel, shift.reshape(groups, -1)).reshape(-1)
     return result

@@ -24,7 +24,7 @@ from trimtab.core.model import Model
 from ...base import Pass, Rewrite
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
-from ..initializers import add_initializer, array_of, assign_float32
+from ..initializers import add_initializer, assign_float32, initializer_array
 from .scalable_pairs import (
     ScalablePair,
     by_output,
@@ -124,11 +124,11 @@ def _write_between(graph: ir.Graph, pair: ScalablePair, s: Floats) -> None:
     """Divide the first layer's bias and the operators between the layers by the factors."""
     if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
         bias = pair.first.inputs[2]
-        assign_float32(bias, array_of(bias).astype(np.float64) / s)
+        assign_float32(bias, initializer_array(bias).astype(np.float64) / s)
     for node in pair.between:
         value = channel_constant(node, pair.first) if node.op_type in {"Add", "Min"} else None
         if value is not None:
-            array = array_of(value).astype(np.float64)
+            array = initializer_array(value).astype(np.float64)
             assign_float32(value, (array.reshape(-1) / s).reshape(array.shape))
         if node.op_type == "Clip":
             _bound_by_channel(graph, node, pair.first, s)

@@ -21,7 +21,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...calibration.observation import observe
-from ..initializers import array_of
+from ..initializers import initializer_array
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
@@ -97,7 +97,7 @@ def round_products(
         value, source = node.inputs[1], node.inputs[0]
         assert value is not None
         assert source is not None
-        weight = array_of(value).astype(np.float64)
+        weight = initializer_array(value).astype(np.float64)
         found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
     return found
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats
 
 from ...graph.weight_scales import channel_axis
-from ..initializers import array_of
+from ..initializers import initializer_array
 from ..qdq.fill_channels import filled_weight
 from .layer_regression import as_columns, input_window
 
@@ -53,7 +53,7 @@ class Int8Weight:
 
     def values(self) -> NDArray[Any]:
         """Return the array of integers."""
-        return array_of(self.integers)
+        return initializer_array(self.integers)
 
     def assign(self, integers: NDArray[Any]) -> None:
         """Replace the integers."""

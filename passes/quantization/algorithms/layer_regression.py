@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats32
 
 from ...graph.weight_scales import channel_axis
-from .scalable_pairs import groups
+from .scalable_pairs import group_count
 
 #: Output positions sampled from each image of a convolution.
 POSITIONS = 24
@@ -83,18 +83,18 @@ def regression_rows(
     count = min(POSITIONS, y.shape[2] * y.shape[3])
     chosen = rng.choice(y.shape[2] * y.shape[3], count, replace=False)
     rows, columns = np.divmod(chosen, y.shape[3])
-    parts = groups(node)
+    groups = group_count(node)
     taken = window.patches(x, rows, columns)  # (N, P, C, kh, kw)
-    inputs = taken.reshape(len(x) * count, parts, -1).transpose(1, 0, 2)
-    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, parts, -1)
+    inputs = taken.reshape(len(x) * count, groups, -1).transpose(1, 0, 2)
+    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, groups, -1)
     return inputs, outputs.transpose(1, 0, 2)
 
 
 def as_columns(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
     """Return a weight as (groups, depth, outputs of a group)."""
     if node.op_type == "Conv":
-        parts = groups(node)
-        return weight.reshape(parts, weight.shape[0] // parts, -1).transpose(0, 2, 1)
+        groups = group_count(node)
+        return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(0, 2, 1)
     return (weight.T if channel_axis(node) == 0 else weight)[None]
 
 

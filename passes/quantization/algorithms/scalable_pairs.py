@@ -17,7 +17,7 @@ from trimtab.core.data import Floats
 from ...base import Declined
 from ...graph.queries import scalar
 from ...graph.weight_scales import channel_axis
-from ..initializers import array_of
+from ..initializers import initializer_array
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.
@@ -93,7 +93,7 @@ def _follow(first: ir.Node, *, clips: bool) -> ScalablePair | str:
             return reason
         between.append(node)
     pair = ScalablePair(first, tuple(between), node)
-    return _unfit(pair, index) or pair
+    return _mismatch(pair, index) or pair
 
 
 def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
@@ -113,7 +113,7 @@ def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
     return f"{node.op_type} after it does not scale with its input"
 
 
-def _unfit(pair: ScalablePair, index: int) -> str:
+def _mismatch(pair: ScalablePair, index: int) -> str:
     second, channels = pair.second, out_channels(pair.first)
     if index != 0 or not _own_weight(second):
         return "the weight of its reader is shared, computed, or not float32"
@@ -169,7 +169,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
 
 def weight_array(node: ir.Node) -> Floats:
     """Return a layer's weight in double precision."""
-    return array_of(node.inputs[1]).astype(np.float64)
+    return initializer_array(node.inputs[1]).astype(np.float64)
 
 
 def out_channels(node: ir.Node) -> int:
@@ -183,16 +183,16 @@ def in_channels(node: ir.Node) -> int:
     """Return the number of input channels of a layer."""
     shape = weight_shape(node)
     if node.op_type == "Conv":
-        return shape[1] * groups(node)
+        return shape[1] * group_count(node)
     return shape[1] if channel_axis(node) == 0 else shape[0]
 
 
 def weight_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a layer's weight."""
-    return array_of(node.inputs[1]).shape
+    return initializer_array(node.inputs[1]).shape
 
 
-def groups(node: ir.Node) -> int:
+def group_count(node: ir.Node) -> int:
     """Return the number of groups of a convolution, 1 for other layers."""
     return int(node.attributes.get_int("group", 1))
 
@@ -222,8 +222,8 @@ def scaled_output(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
 def scaled_input(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
     """Return the weight with each input channel multiplied."""
     view = _input_view(node, weight, len(factors))
-    parts = view.shape[0]
-    scaled = view * factors.reshape(parts, 1, len(factors) // parts, 1)
+    groups = view.shape[0]
+    scaled = view * factors.reshape(groups, 1, len(factors) // groups, 1)
     if node.op_type == "Conv" or channel_axis(node) == 0:
         return scaled.reshape(weight.shape)
     return scaled.reshape(weight.shape[::-1]).T
@@ -232,7 +232,7 @@ def scaled_input(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
 def _input_view(node: ir.Node, weight: Floats, channels: int) -> Floats:
     """View as (groups, outputs of a group, input channels of a group, values of each)."""
     if node.op_type == "Conv":
-        parts = groups(node)
-        return weight.reshape(parts, weight.shape[0] // parts, weight.shape[1], -1)
+        groups = group_count(node)
+        return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     rows = weight if channel_axis(node) == 0 else weight.T  # (out, in)
     return rows.reshape(1, rows.shape[0], channels, -1)

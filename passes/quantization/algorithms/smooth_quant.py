@@ -72,7 +72,7 @@ class SmoothQuant(Pass):
         declined: list[Declined] = []
         chosen: list[tuple[ir.Value, list[ir.Node]]] = []
         for value, products in _read_by_products(model.graph):
-            reason = "" if self.insert else _unfoldable(value, products)
+            reason = "" if self.insert else _decline_reason(value, products)
             if reason:
                 declined += [Declined(node.name or "", reason) for node in products]
             else:
@@ -112,7 +112,7 @@ def _read_by_products(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
     return list(found.items())
 
 
-def _unfoldable(value: ir.Value, products: Sequence[ir.Node]) -> str:
+def _decline_reason(value: ir.Value, products: Sequence[ir.Node]) -> str:
     """Return the reason why factors cannot go into the value's producer, empty where they can."""
     norm = value.producer()
     if norm is None or norm.op_type not in _NORMS:
@@ -151,7 +151,7 @@ def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factor
         scaled = _rows(node) * factors[:, None]
         scaled = scaled if channel_axis(node) != 0 else scaled.T
         weight.const_value = ir.tensor(scaled.astype(np.float32), name=weight.name)
-    if _unfoldable(value, products):
+    if _decline_reason(value, products):
         _insert(graph, value, products, factors)
         return
     norm = value.producer()

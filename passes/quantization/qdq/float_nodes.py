@@ -11,7 +11,7 @@ from trimtab.core.model import Model
 
 from ...calibration.range_estimator import Range
 from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
-from .writer import Scheme, quantize
+from .writer import Scheme, quantize_graph
 
 
 def quantizable_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
@@ -65,7 +65,7 @@ def quantize_except(
         float_nodes: names of the nodes that stay float.
     """
     if not float_nodes:
-        return quantize(clipped, scheme, ranges)
+        return quantize_graph(clipped, scheme, ranges)
     model = clipped.clone()
     chosen = set(float_nodes)
     for node in model.graph:
@@ -76,7 +76,7 @@ def quantize_except(
         if all(use.node.name in chosen for use in weight.uses()):
             weight.const_value = before.const_value
     exclude = [*scheme.exclude, *float_nodes]
-    return quantize(model, dataclasses.replace(scheme, exclude=exclude), ranges)
+    return quantize_graph(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 
 
 def adjacent_tensors(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-from ..initializers import array_of
+from ..initializers import initializer_array
 
 #: Weights of fewer bytes are passed to the quantizer themselves.
 LARGE = 1 << 20
@@ -91,7 +91,7 @@ def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> Non
             initializers = (
                 graph.initializers[f"{name}_{kind}"] for kind in ("scale", "zero_point")
             )
-            scale, zero = (array_of(value) for value in initializers)
+            scale, zero = (initializer_array(value) for value in initializers)
             integers = _rounded(tensor.numpy(), scale, zero, axis)
             rounded.const_value = ir.tensor(integers, name=rounded.name)
             rounded.shape = ir.Shape(integers.shape)

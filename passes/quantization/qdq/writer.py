@@ -70,7 +70,7 @@ def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
 
 
 @collector_paused()
-def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
+def quantize_graph(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
     """Return the Q/DQ graph.
 
     Args:

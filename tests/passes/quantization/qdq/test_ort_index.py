@@ -12,7 +12,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.quantization.qdq import writer as qdq
 from trimtab.passes.quantization.qdq.prepare import prepare
-from trimtab.passes.quantization.qdq.writer import observed_tensors, quantize
+from trimtab.passes.quantization.qdq.writer import observed_tensors, quantize_graph
 from trimtab.passes.quantization.static import QuantizeStatic
 
 
@@ -38,7 +38,7 @@ def quantized(model: Model) -> Model:
     prepare(clone)
     scheme, _ = QuantizeStatic()._scheme(clone, Target.named("x64-avx512-vnni"))
     ranges = {name: (-1.0, float(i + 1)) for i, name in enumerate(observed_tensors(clone, scheme))}
-    return Model(quantize(clone, scheme, ranges))
+    return Model(quantize_graph(clone, scheme, ranges))
 
 
 @pytest.mark.parametrize("make", [*PATTERNS.values(), transformer_block, shared_bias])
