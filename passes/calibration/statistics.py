@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .histogram import Counts, Histogram
 
-#: Strides through a tensor: primes, so that a stride is never a multiple of rows or channels.
+#: Strides through a tensor: primes, so that they hardly ever divide rows or channels.
 STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093)
 #: Number of binary exponents of float32; the first is that of zero and subnormal values.
 EXPONENTS = 256
