@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from trimtab.core.model import Model
 from trimtab.core.ort.running import Share, int8_share, written_share
-from trimtab.core.ort.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.target import Target
 
 from ..base import Declined
@@ -20,8 +20,6 @@ def measure_int8_share(written: ir.Model, model: Model, target: Target) -> Share
 
     For a GPU that is not there it is read off the graph as written.
     """
-    from trimtab.core.ort.session import available_providers
-
     config, whole = SessionConfig.fusing(target), dataclasses.replace(model, ir=written)
     if config.provider not in available_providers():
         if target.isa == "gpu":
