@@ -31,14 +31,14 @@ def ours(model, data) -> None:
     from trimtab.passes.calibration.collector import calibrate
     from trimtab.passes.calibration.range_estimator import METHODS, find_range
     from trimtab.passes.quantization.qdq.int8_operators import int8_operators
-    from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
+    from trimtab.passes.quantization.qdq.int8_rewrites import apply_int8_rewrites
     from trimtab.passes.quantization.qdq.prepare import prepare
     from trimtab.passes.quantization.qdq.writer import Scheme, observed_tensors
 
     model = model.clone()
     target = Target.named("x64-avx512-vnni")
     prepare(model)
-    to_int8_forms(model)
+    apply_int8_rewrites(model)
     scheme = Scheme(
         activation=target.activation,
         weight=target.weight,

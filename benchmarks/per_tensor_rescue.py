@@ -28,7 +28,7 @@ from trimtab.passes.quantization.algorithms.scalable_pairs import (
     scaled_input,
     scaled_output,
 )
-from trimtab.passes.quantization.algorithms.scalable_pairs import weight_of as weight
+from trimtab.passes.quantization.algorithms.scalable_pairs import weight_array as weight
 
 #: Factors lie between this and its inverse.
 LARGEST = 16.0

@@ -1,1 +1,1 @@
-"""What values a model's tensors take: statistics of activations, and the ranges found from them."""
+"""Statistics of the values that a model's tensors take, and ranges of activations from them."""

@@ -1,4 +1,4 @@
-"""Root mean squares of the channels that weights read: what Wanda multiplies magnitudes by.
+"""Root mean squares of the channels that weights read, the factors of Wanda's importance.
 
 Sun et al. 2023, "A simple and effective pruning approach for large language models", arXiv
 2306.11695, equation 1: |w_ij| times the norm of input j.
@@ -11,46 +11,40 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
-from trimtab.core.target import usable_cpus
 
 from ..graph.weights import Weight
+from .observation import observe
 
-#: An operator, and which of its inputs the weight is.
+#: An operator, and the index of the weight among its inputs.
 Usage = tuple[ir.Node, int]
-#: By name of a weight, what broadcasts against it.
+#: Factors that broadcast against a weight, by its name.
 Factors = dict[str, Array]
 
-#: Rows that run at once; all inputs of weights are held for one run.
+#: Rows of one run, whose inputs of weights are all in memory.
 ROWS = 8
 
 
 def input_norms(model: Model, weights: Sequence[Weight], data: Dataset, ctx: Context) -> Factors:
-    """For each weight the root mean square of the channel that each of its elements reads.
+    """Return for each weight the root mean square of the channel that each of its elements reads.
 
-    Of a weight that several operators share, over all of them. 1 where what is read is no tensor of
-    the main graph.
+    Over all operators that share the weight. 1 where the weight reads no tensor of the main graph.
 
     Raises:
-        DataError: the data are not finite somewhere in the model.
+        DataError: a tensor that a weight reads is not finite.
     """
     fed = {spec.name for spec in model.inputs}
     read = {w.name: [u for u in w.value.uses() if _source(u) is not None] for w in weights}
     outer = {str(v.name) for n in model.graph for v in n.outputs} | fed
     names = {_source(u) for uses in read.values() for u in uses} & outer
     inner = sorted(name for name in names if name and name not in fed)
-    batches = fitting(model, data, ROWS)
-    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
     sums = {w.name: np.zeros(1) for w in weights}
     counts = dict.fromkeys(sums, 0)
-    for batch in ctx.progress.track(batches, "measuring inputs", batches.batches):
-        arrays = {**batch.feeds, **(run(session, batch.feeds, inner) if inner else {})}
+    for arrays in observe(model, inner, data, ctx, "measuring inputs", ROWS):
         for weight in weights:
             for use in read[weight.name]:
                 if _source(use) not in names:
@@ -60,33 +54,31 @@ def input_norms(model: Model, weights: Sequence[Weight], data: Dataset, ctx: Con
                 counts[weight.name] += len(flat)
     found = {w.name: np.sqrt(sums[w.name] / max(counts[w.name], 1)) for w in weights}
     _check(found, data)
-    return {w.name: _spread(w, found[w.name]) if counts[w.name] else np.ones(()) for w in weights}
+    return {
+        w.name: _broadcast(w, found[w.name]) if counts[w.name] else np.ones(()) for w in weights
+    }
 
 
 def _source(use: Usage) -> str | None:
-    """The tensor that an operator multiplies its weight with."""
+    """Return the name of the tensor that an operator multiplies its weight with."""
     node, index = use
     value = node.inputs[1 - index] if len(node.inputs) > 1 else None
     return None if value is None else value.name
 
 
 def _channels(use: Usage, array: Array) -> Array:
-    """(positions, channels) of what is read, in double precision."""
+    """Return the tensor that is read as (positions, channels), in double precision."""
     node, index = use
     axis = 1 if node.op_type in {"Conv", "ConvTranspose"} else array.ndim - 1
     if node.op_type == "Gemm":
-        axis = 0 if _flag(node, "transA") else 1
-    if index == 0:  # the weight stands on the left, what it reads on the right
+        axis = 0 if node.attributes.get_int("transA", 0) == 1 else 1
+    if index == 0:  # the weight is the left factor
         axis = max(array.ndim - 2, 0)
     return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]).astype(np.float64)
 
 
-def _flag(node: ir.Node, name: str) -> bool:
-    return name in node.attributes and node.attributes[name].as_int() == 1
-
-
-def _spread(weight: Weight, norms: Array) -> Array:
-    """Norms of all channels, laid out to be multiplied with the weight."""
+def _broadcast(weight: Weight, norms: Array) -> Array:
+    """Reshape the channels' norms so that they broadcast against the weight."""
     layout, shape = weight.layout, weight.array().shape
     if norms.size == shape[layout.inputs]:
         return norms.reshape([-1 if a == layout.inputs else 1 for a in range(len(shape))])
@@ -100,7 +92,7 @@ def _check(found: Factors, data: Dataset) -> None:
     for name, norms in found.items():
         if not np.isfinite(norms).all():
             raise DataError(
-                f"what weight {name!r} is multiplied with takes NaN or infinity",
+                f"the input of weight {name!r} takes NaN or infinity",
                 where=data.spec,
-                hint="Look at the data; importance made of it would mean nothing",
+                hint="Check the data; importance computed from it would be meaningless",
             )

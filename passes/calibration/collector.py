@@ -1,9 +1,9 @@
-"""Calibration: what values the inner tensors of a model take, in one pass over the data.
+"""Calibration: statistics of the inner tensors of a model, in one pass over the data.
 
-The observed tensors are made outputs of the float model, which runs optimized on batches cut to a
-fixed memory. Minimum and maximum are exact; histograms count an evenly spread part of each tensor.
-Where single samples reach far beyond all others a second pass counts without them.
-So memory is that of one batch and of tensors x bins, whatever the number of samples.
+The observed tensors become outputs of the float model, which runs optimized on batches of limited
+memory. Minimum and maximum are exact; histograms count an evenly spread part of each tensor.
+Where single samples reach far beyond all others, a second pass counts without them.
+Memory is that of one batch and of tensors x bins, whatever the number of samples.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from trimtab.core.ort.session import (
 )
 from trimtab.core.target import usable_cpus
 
-from .outliers import leave_out
+from .outliers import exclude_outliers
 from .statistics import Statistics
 
-#: Memory of the observed tensors of one run; two of them are held at a time.
+#: Memory of the observed tensors of one run; those of two runs are in memory at a time.
 CHUNK_BYTES = 32 << 20
-#: Values per tensor that all runs together put into its histogram, about.
+#: Approximate number of values per tensor in its histogram, over all runs.
 SAMPLED_VALUES = 1 << 20
-#: Values per tensor that each run puts into its histogram at least.
+#: Least number of values per tensor that each run adds to its histogram.
 SAMPLED_PER_RUN = 1 << 12
-#: Above so many nodes onnxruntime's higher levels take longer than they save: their time is
+#: Nodes above which onnxruntime's higher levels take longer than they save: their time is
 #: quadratic in the nodes (1.32.0: 2.7 s instead of 0.5 s for 10,000 with half of them observed).
 MANY_NODES = 2000
 
@@ -49,7 +49,7 @@ MANY_NODES = 2000
 def calibrate(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Statistics]:
-    """Statistics of the named tensors over all of the data, in one pass where none lies far out.
+    """Collect statistics of the named tensors over all data, in one pass if there are no outliers.
 
     Args:
         model: the float model.
@@ -58,8 +58,7 @@ def calibrate(
         ctx: for progress.
 
     Raises:
-        DataError: NaN or infinity, named by tensor and sample; a batch that the model refuses,
-            named by its position.
+        DataError: a tensor takes NaN or infinity, or the model refuses a batch.
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
@@ -74,8 +73,8 @@ def calibrate(
         _observed, RepeatedRuns(session, inner), model, data, ctx, rows=rows, runs=runs
     )
     take_in = functools.partial(_take_in, found, budget=budget, data=data)
-    # One run is taken in while the next one is computed: numpy and onnxruntime both let go of
-    # the interpreter. They are taken in one after the other, so the result is that of one thread.
+    # Statistics are updated while the next run is computed: numpy and onnxruntime both release
+    # the interpreter lock. Updates are in order, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[None] | None = None
         for arrays, size, first in observed("calibrating"):
@@ -84,7 +83,7 @@ def calibrate(
             waiting = pool.submit(take_in, arrays, size, first)
         if waiting is not None:
             waiting.result()
-    leave_out(found, observed, budget, data, ctx)
+    exclude_outliers(found, observed, budget, data, ctx)
     return found
 
 
@@ -98,7 +97,7 @@ def _observed(
     rows: int,
     runs: int,
 ) -> Iterator[tuple[Outputs, int, int]]:
-    """Arrays by tensor, samples in them and the number of the first, run by run."""
+    """Yield for each run its arrays by tensor, its samples, and the number of the first."""
     first = 0
     stream = in_runs(model, data.sized(rows), rows)
     for index, batch in enumerate(ctx.progress.track(stream, what, runs)):
@@ -115,14 +114,14 @@ def _take_in(
     budget: int,
     data: Dataset,
 ) -> None:
-    """Take in the tensors of one run, whose first sample is number `first`."""
+    """Update the statistics with the tensors of a run, whose first sample is number `first`."""
     for name, statistics in found.items():
         bad = statistics.update(arrays[name], rows, budget)
         if bad is not None:
             raise DataError(
                 f"tensor {name!r} takes NaN or infinity at sample {data.row(first + bad)}",
                 where=data.spec,
-                hint="Look at that sample; a range made of it would mean nothing",
+                hint="Check that sample; a range from it would be meaningless",
             )
 
 
@@ -135,7 +134,7 @@ def _run(session: RepeatedRuns, batch: Batch, where: str) -> Outputs:
 
 
 def rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]) -> int:
-    """How many samples a run takes, so that its observed tensors stay within `CHUNK_BYTES`."""
+    """Return samples per run, so that its observed tensors stay within `CHUNK_BYTES`."""
     fixed = fixed_rows(model)
     if fixed is not None:
         return fixed

@@ -1,6 +1,6 @@
-"""One range for tensors that a Concat joins, so that joining them is a copy of bytes.
+"""One range for the tensors of a Concat, so that it is a copy of bytes.
 
-With a range of its own, each branch is requantized while it is copied. Operators that move values
+With different ranges each branch is requantized while it is copied. Operators that move values
 (MaxPool, Resize, Reshape, Transpose, ...) take their input's scale from the quantizer itself.
 """
 
@@ -17,7 +17,7 @@ SMALLEST_PART = 0.25
 
 
 def share_ranges(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The ranges, with one for each Concat's inputs and output where none loses much by it."""
+    """Return the ranges, shared by each Concat's inputs and output if none loses much by that."""
     shared = dict(ranges)
     for node in reversed(list(graph)):  # from the last on, so that chains of Concats agree
         if node.op_type != "Concat":
@@ -31,7 +31,7 @@ def share_ranges(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Rang
         shared[out] = (low, high)
         for value in branches:
             own = shared[value.name or ""]
-            # Another reader would lose the resolution that it has now.
+            # Another reader would lose resolution.
             if len(value.uses()) == 1 and own[1] - own[0] >= SMALLEST_PART * (high - low):
                 shared[value.name or ""] = (low, high)
     return shared

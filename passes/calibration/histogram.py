@@ -1,8 +1,8 @@
-"""A histogram of a stream whose range is not known beforehand.
+"""Histogram of a stream whose range is not known in advance.
 
 It covers [start, start + width) with equal bins. A value outside doubles the width to that side,
-which merges pairs of bins and loses no count; so after any stream at least half of the bins lie in
-the data's range, and the memory is that of the bins whatever the stream's length.
+which merges pairs of bins and loses no count; so at least half of the bins always lie in the data's
+range, and memory is constant.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
 
+#: Counts by bin or by exponent.
 Counts = NDArray[np.int64]
 
-#: Half of them lie in the data's range at the least, so 2,048 do the work of a search.
+#: At least half of them lie in the data's range, so 2,048 serve the search for a range.
 BINS = 4096
 
 
@@ -26,7 +27,7 @@ class Histogram:
 
     Attributes:
         start: lower edge of the first bin.
-        width: of all bins together; 0 before the first value.
+        width: width of all bins together; 0 before the first value.
         counts: (BINS,).
     """
 
@@ -35,9 +36,9 @@ class Histogram:
     counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def cover(self, low: float, high: float) -> None:
-        """Widen the range until it holds [low, high]."""
+        """Widen the range until it contains [low, high]."""
         if self.width == 0.0:
-            # Zero is in every quantized range, so it is on an edge from the start.
+            # Every quantized range contains zero, so it is on an edge from the start.
             self.start = min(low, 0.0)
             self.width = max(max(high, 0.0) - self.start, 1e-30)
             return
@@ -58,8 +59,8 @@ class Histogram:
         """Count values that lie in the covered range."""
         place = np.subtract(values, np.float32(self.start))
         place *= np.float32(BINS / self.width)
-        # Rounding puts the largest value just beyond the last bin. What float32 puts just below
-        # the first one is cut towards zero, into it.
+        # Rounding may put the largest value just beyond the last bin. A value just below the first
+        # one is truncated towards zero, into it.
         counts = np.bincount(place.astype(np.intp), minlength=BINS + 1)
         self.counts += counts[:BINS]
         self.counts[-1] += counts[BINS]

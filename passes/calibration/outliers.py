@@ -1,16 +1,16 @@
-"""Single samples that lie so far out that the ranges of all others would be lost for them.
+"""Outliers: single samples that reach so far that a range for them would be useless for all others.
 
 One broken pixel of a million, where images reach four, makes a range in which all others share one
-level, and a histogram over all shows nothing of them. What a tensor's samples reach is therefore
-counted by powers of two; where a few reach far beyond the rest, its histogram is counted again over
-what the rest hold, and ranges are searched there. Values that every sample has, however large, are
-no outliers: transformers need them.
+level, and a histogram that does not resolve them. The largest magnitudes of a tensor's samples are
+therefore counted by powers of two; where a few reach far beyond the rest, its histogram is counted
+again over the range of the rest. Values that every sample has, however large, are not outliers:
+transformers need them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,66 +19,63 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import Outputs
 
-from .histogram import Histogram
-from .statistics import EXPONENT_BIAS, EXPONENTS, Counts, count_reach
+from .histogram import Counts, Histogram
+from .statistics import EXPONENT_BIAS, EXPONENTS, Statistics, count_reach
 
-if TYPE_CHECKING:
-    from .statistics import Statistics
-
-#: How many times further than the usual a sample reaches that is left out.
+#: Ratio of an outlier's reach to the typical one.
 FAR = 256.0
-#: How many times further than the usual ranges are searched then: some samples go beyond it.
+#: Ratio of the range searched then to the typical reach, which some samples exceed.
 SEARCHED = 8.0
-#: Part of the samples that counts as usual.
-USUAL = 0.9
-#: Samples from which on it is known what is usual.
+#: Part of the samples that counts as typical.
+TYPICAL = 0.9
+#: Least samples for which a typical reach is known.
 LEAST_SAMPLES = 8
 
-#: Arrays by tensor, samples in them, number of the first; all runs over the data again.
+#: A new run over the data: arrays by tensor, samples in them, number of the first.
 Stream = Callable[[str], Iterator[tuple[Outputs, int, int]]]
 
 
-def usual_reach(counts: Counts) -> float:
-    """What nine samples of ten stay below, to a factor of two; infinite where that is not known."""
+def typical_reach(counts: Counts) -> float:
+    """Return a bound of nine samples of ten, to a factor of two; infinite where it is not known."""
     total = int(counts.sum())
-    place = int(np.searchsorted(np.cumsum(counts), USUAL * total))
+    place = int(np.searchsorted(np.cumsum(counts), TYPICAL * total))
     if total < LEAST_SAMPLES or place == 0:  # most samples are zero throughout
         return float("inf")
     return float(2.0 ** (place - EXPONENT_BIAS + 1))
 
 
-def leave_out(
+def exclude_outliers(
     found: Mapping[str, Statistics], stream: Stream, budget: int, data: Dataset, ctx: Context
 ) -> None:
-    """Count the histograms of tensors with such samples again without them, and say so."""
-    reach = {name: usual_reach(of.reach) for name, of in found.items()}
+    """Count histograms of tensors with outliers again without them, and report that."""
+    reach = {name: typical_reach(of.reach) for name, of in found.items()}
     far = {n: r for n, r in reach.items() if max(-found[n].lowest, found[n].highest) > FAR * r}
     if not far:
         return
-    for name, usual in far.items():
-        far_enough = SEARCHED * usual
+    for name, typical in far.items():
+        far_enough = SEARCHED * typical
         low, high = max(found[name].lowest, -far_enough), min(found[name].highest, far_enough)
         found[name].histogram = Histogram(min(low, 0.0), max(high, 0.0) - min(low, 0.0))
     row = None
     for arrays, rows, first in stream("calibrating without outliers"):
-        for name, usual in far.items():
+        for name, typical in far.items():
             values = found[name].within(arrays[name], budget)
-            if row is None and np.abs(arrays[name]).max(initial=0) > FAR * usual:
-                row = first + _first_row(arrays[name], rows, FAR * usual)
+            if row is None and np.abs(arrays[name]).max(initial=0) > FAR * typical:
+                row = first + _first_row(arrays[name], rows, FAR * typical)
             found[name].histogram.add(values)
     name = next(iter(far))
     largest = max(-found[name].lowest, found[name].highest)
     sample = "a sample" if row is None else f"sample {data.row(row)}"
     ctx.progress.say(
         f"{sample} reaches {largest:.3g} in tensor {name!r}, where nine of ten stay below "
-        f"{far[name]:.3g}: look at it. Ranges of {len(far)} tensors leave such values out"
+        f"{far[name]:.3g}: check it. Ranges of {len(far)} tensors exclude such values"
     )
 
 
-def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
-    """For each batch of inputs which samples reach no further than others do, (rows,).
+def typical_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
+    """Return for each batch of inputs the samples that are not outliers, (rows,).
 
-    Arrays that do not hold a row for each sample are not looked at.
+    Arrays without a row for each sample are ignored.
     """
     reach: dict[str, Counts] = {}
     sizes = [len(next(iter(batch.values()))) for batch in batches]
@@ -93,7 +90,7 @@ def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
     for found in largest:
         for name, each in found.items():
             count_reach(reach.setdefault(name, np.zeros(EXPONENTS, np.int64)), each)
-    limits = {name: FAR * usual_reach(counts) for name, counts in reach.items()}
+    limits = {name: FAR * typical_reach(counts) for name, counts in reach.items()}
     return [
         np.all([np.ones(size, bool), *(e <= limits[n] for n, e in found.items())], axis=0)
         for size, found in zip(sizes, largest, strict=True)
@@ -101,13 +98,13 @@ def usual_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]]:
 
 
 def _largest(array: NDArray[Any]) -> NDArray[Any]:
-    """(rows,) largest magnitudes."""
+    """Return the largest magnitude of each row, (rows,)."""
     largest: NDArray[Any] = np.abs(array.reshape(len(array), -1)).max(axis=1, initial=0)
     return largest
 
 
 def _first_row(array: NDArray[np.float32], rows: int, limit: float) -> int:
-    """The first sample that goes beyond a limit; 0 where the tensor has no axis of samples."""
+    """Return the first sample beyond a limit, 0 where the tensor has no axis of samples."""
     if not array.ndim or array.shape[0] != rows:
         return 0
     return int(np.argmax(_largest(array) > limit))

@@ -1,6 +1,6 @@
-"""From statistics to ranges: which part of a tensor's values the 256 levels shall span.
+"""Ranges of tensors from their statistics: the part of the values that the 256 levels cover.
 
-`minmax` keeps everything; `mean_minmax` the mean over samples of their extremes (NNCF's default);
+`minmax` keeps all values; `mean_minmax` the mean over samples of their extremes (NNCF's default);
 `percentile` cuts equal tails; `entropy` and `mse` search a clipping threshold over the histogram:
 the least Kullback-Leibler divergence (Migacz 2017) or the least squared error (Sung et al. 2015,
 Banner et al. 2019).
@@ -24,22 +24,22 @@ METHODS: tuple[str, ...] = get_args(Method)
 Range = tuple[float, float]
 
 LEVELS = 256
-#: Thresholds that a search tries: this many steps of one percent of the largest magnitude.
+#: Number of thresholds that a search tries, as evenly spaced parts of the largest magnitude.
 CANDIDATES = 100
-#: Thresholds below this part of the largest magnitude are not tried.
+#: Least threshold, as a part of the largest magnitude.
 SMALLEST = 0.05
 
 
 def find_range(
     statistics: Statistics, method: Method, *, percentile: float = 99.99, levels: int = LEVELS
 ) -> Range:
-    """The range of a tensor, zero included.
+    """Choose the range of a tensor that the levels cover, zero included.
 
     Args:
-        statistics: of the tensor; nothing seen gives the range of zero width.
+        statistics: statistics of the tensor; without samples the range has zero width.
         method: see the module.
         percentile: part of the values, in percent, that `percentile` keeps.
-        levels: of the integer type.
+        levels: levels of the integer type.
     """
     if statistics.rows == 0:
         return 0.0, 0.0
@@ -47,12 +47,12 @@ def find_range(
     if method == "minmax" or full == (0.0, 0.0):
         return full
     span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
-    full = clip(span, full)  # of single samples that reach too far out nothing is in the histogram
+    full = intersection(span, full)  # the histogram excludes outliers
     if method == "mean_minmax":
         means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
-        return clip(means, full)
+        return intersection(means, full)
     if method == "percentile":
-        return clip(_percentile(statistics.histogram, percentile), full)
+        return intersection(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)
     search = squared_errors if method == "mse" else _divergences
     costs = search(statistics.histogram, candidates, levels)
@@ -60,13 +60,13 @@ def find_range(
     return float(best[0]), float(best[1])
 
 
-def clip(range_: Range, full: Range) -> Range:
-    """The part of a range that lies in another one."""
+def intersection(range_: Range, full: Range) -> Range:
+    """Return the part of a range that lies in another one."""
     return max(range_[0], full[0]), min(range_[1], full[1])
 
 
 def _percentile(histogram: Histogram, percentile: float) -> Range:
-    """Bounds that leave out equal tails, zero included; linear within a bin."""
+    """Return bounds that cut equal tails, zero included; linear within a bin."""
     tail = (100.0 - percentile) / 200.0
     share = np.concatenate([[0.0], np.cumsum(histogram.counts) / max(histogram.total, 1)])
     low, high = np.interp([tail, 1.0 - tail], share, histogram.edges)
@@ -74,9 +74,9 @@ def _percentile(histogram: Histogram, percentile: float) -> Range:
 
 
 def _candidates(full: Range) -> Floats:
-    """Ranges to try, the full one first: (N, 2).
+    """Return ranges to try, the full one first: (N, 2).
 
-    Values are cut by magnitude, so a tail on one side is not shortened for the other's sake.
+    Values are clipped by magnitude, so a tail on one side is not shortened for the other's sake.
     """
     low, high = full
     thresholds = max(-low, high) * np.linspace(1.0, SMALLEST, CANDIDATES)
@@ -86,7 +86,7 @@ def _candidates(full: Range) -> Floats:
 
 
 def squared_errors(histogram: Histogram, candidates: Floats, levels: int) -> Floats:
-    """Mean squared error of rounding and clipping to each candidate range: (N,)."""
+    """Return the mean squared error of rounding and clipping to each candidate range: (N,)."""
     used = np.flatnonzero(histogram.counts)
     counts, centres = histogram.counts[used], histogram.centres[used]
     low, high = candidates[:, :1], candidates[:, 1:]
@@ -95,18 +95,18 @@ def squared_errors(histogram: Histogram, candidates: Floats, levels: int) -> Flo
     level = np.clip(np.round(centres / scale) + zero, 0, levels - 1)
     error = (level - zero) * scale - centres
     result: Floats = (error**2 @ counts) / max(int(counts.sum()), 1)
-    # Within a bin values differ by its width: a finer rounding than that cannot be told apart.
+    # Values within a bin differ by its width, so finer rounding cannot be resolved.
     return result
 
 
 def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Floats:
-    """Kullback-Leibler divergence of the quantized from the clipped distribution: (N,).
+    """Return the Kullback-Leibler divergence of quantized from clipped distributions: (N,).
 
-    Each level's count is spread evenly over those of its bins that hold anything, so the sums over
-    bins are sums over levels, and those are differences of running sums: all candidates at once.
+    Each level's count is spread evenly over its non-empty bins, so sums over bins are sums over
+    levels, and those are differences of running sums: all candidates at once.
 
-    Exact zeros, as ReLU makes them by the thousand, are left out: every range holds zero exactly,
-    and their spike would drown the rest.
+    Exact zeros, of which ReLU makes thousands, are left out: every range represents zero exactly,
+    and their peak would dominate.
     """
     counts = histogram.counts.astype(np.float64)
     step = histogram.width / BINS
@@ -125,28 +125,28 @@ def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Float
     share = mass / bins / np.maximum(kept, 1e-30)[:, None]  # of the quantized, in each filled bin
     wanted = entropy[last] - entropy[first]
     got = (mass * np.log(np.maximum(share, 1e-30))).sum(axis=1)
-    # What lies beyond is clipped onto the first and the last bin; an empty one is smoothed.
+    # Values beyond are clipped to the first and the last bin; an empty one is smoothed.
     for position, clipped in ((first, sums[first]), (last - 1, total - sums[last])):
-        held = counts[position]
-        wanted += _times_log(held + clipped) - _times_log(held)
+        count = counts[position]
+        wanted += _times_log(count + clipped) - _times_log(count)
         chosen = share[np.arange(len(share)), _level_of(edges, position)]
-        got += clipped * np.log(np.where(held > 0, np.maximum(chosen, 1e-30), 1e-9))
+        got += clipped * np.log(np.where(count > 0, np.maximum(chosen, 1e-30), 1e-9))
     divergence: Floats = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
     return divergence
 
 
 def _level_of(edges: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The level that a bin falls into, for each candidate."""
+    """Return the level that a bin falls into, for each candidate."""
     found: NDArray[np.int64] = (edges[:, 1:] <= position[:, None]).sum(axis=1)
     return found
 
 
 def _running(values: NDArray[Any]) -> Floats:
-    """Sums of all values before each position: one more than there are values."""
+    """Return the sums of all values before each position, one more than there are values."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
 def _times_log(values: Floats) -> Floats:
-    """Each value times its logarithm, 0 at 0."""
+    """Return each value times its logarithm, 0 at 0."""
     result: Floats = values * np.log(np.maximum(values, 1e-30))
     return result

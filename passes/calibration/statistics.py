@@ -1,4 +1,4 @@
-"""Statistics of a tensor's values: extremes, histograms, a sample, and how far its rows reach."""
+"""Statistics of a tensor's values: extremes, a histogram, and the magnitudes of its samples."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .histogram import Histogram
+from .histogram import Counts, Histogram
 
-#: Strides through a tensor: primes, so that a stride never falls into step with rows or channels.
+#: Strides through a tensor: primes, so that they hardly ever divide rows or channels.
 STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093)
-#: Binary exponents of float32; the first one is that of zero and of subnormal values.
+#: Number of binary exponents of float32; the first is that of zero and subnormal values.
 EXPONENTS = 256
-#: The exponent field of float32 stands above so many bits, and is so much larger than the exponent.
+#: Bits below the exponent field of float32, and the field's bias.
 MANTISSA_BITS, EXPONENT_BIAS = 23, 127
-#: Samples by binary exponent, (EXPONENTS,).
-Counts = NDArray[np.int64]
 
 
 @dataclass
 class Statistics:
-    """What was seen of one tensor.
+    """Statistics of one tensor.
 
     Attributes:
         lowest: smallest value, exact.
@@ -31,9 +29,9 @@ class Statistics:
         sum_lowest: sum over samples of each sample's smallest value.
         sum_highest: sum over samples of each sample's largest value.
         rows: number of samples seen.
-        histogram: of an evenly spread part of the values; without those of single samples that
-            reach too far out, see `outliers`.
-        reach: samples by the binary exponent of their largest magnitude.
+        histogram: histogram of an evenly spread part of the values, without those of outliers
+            (see `outliers`).
+        reach: samples by the binary exponent of their largest magnitude, (EXPONENTS,).
     """
 
     lowest: float = math.inf
@@ -42,7 +40,7 @@ class Statistics:
     sum_highest: float = 0.0
     rows: int = 0
     histogram: Histogram = field(default_factory=Histogram)
-    reach: NDArray[np.int64] = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
+    reach: Counts = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
 
     @property
     def mean_lowest(self) -> float:
@@ -55,15 +53,15 @@ class Statistics:
         return self.sum_highest / max(self.rows, 1)
 
     def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
-        """Take in the tensor of one run.
+        """Update with the tensor of one run.
 
         Args:
             array: (rows, ...), or any shape where the tensor has no batch axis.
             rows: samples in the run.
-            budget: values to count in the histogram, about.
+            budget: approximate number of values to count in the histogram.
 
         Returns:
-            The first row that holds NaN or infinity, None where all is finite.
+            The first row with NaN or infinity, None where all are finite.
         """
         by_row = array.ndim > 0 and array.shape[0] == rows and rows > 1
         flat = array.reshape(rows if by_row else 1, -1)
@@ -82,18 +80,18 @@ class Statistics:
         self.rows += len(low)
         count_reach(self.reach, np.maximum(-low, high))
         self.histogram.cover(self.lowest, self.highest)
-        self.histogram.add(_spread(flat.reshape(-1), budget))
+        self.histogram.add(_subsample(flat.reshape(-1), budget))
         return None
 
     def within(self, array: NDArray[Any], budget: int) -> NDArray[np.float32]:
-        """Those of an evenly spread part of the values that the histogram covers."""
-        values = _spread(array.reshape(-1).astype(np.float32, copy=False), budget)
+        """Return those of an evenly spread part of the values that the histogram covers."""
+        values = _subsample(array.reshape(-1).astype(np.float32, copy=False), budget)
         low, high = self.histogram.start, self.histogram.start + self.histogram.width
         return values[(values >= low) & (values <= high)]
 
 
-def _spread(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:
-    """An evenly spread part of the values, about `budget` of them."""
+def _subsample(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:
+    """Return an evenly spread part of the values, about `budget` of them."""
     stride = next((s for s in STRIDES if flat.size // s <= budget), STRIDES[-1])
     return flat[::stride]
 

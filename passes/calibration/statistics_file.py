@@ -1,6 +1,6 @@
-"""Calibration statistics in a file, so that another choice of ranges costs no second calibration.
+"""Files of calibration statistics, so that another choice of ranges needs no new calibration.
 
-The file names the model and the data that it was made from; for any other it is refused.
+A file identifies its model and data; for any others it is refused.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _FIELDS = ("lowest", "highest", "sum_lowest", "sum_highest", "rows")
 def save_statistics(
     path: Path, statistics: Mapping[str, Statistics], model: Model, data: Dataset
 ) -> None:
-    """Write statistics as `.npz`, whole or not at all.
+    """Write statistics as `.npz`, atomically.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the path cannot be written.
     """
     every = list(statistics.values())
     stream = io.BytesIO()
@@ -48,10 +48,10 @@ def save_statistics(
 
 
 def load_statistics(path: Path, model: Model, data: Dataset) -> dict[str, Statistics]:
-    """Read what `save_statistics` wrote.
+    """Read a file that `save_statistics` wrote.
 
     Raises:
-        DataError: the file is none of ours, or made from another model or other data.
+        DataError: the file has another format, or was made from another model or other data.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -60,7 +60,7 @@ def load_statistics(path: Path, model: Model, data: Dataset) -> dict[str, Statis
             figures, spans, counts = file["figures"], file["spans"], file["counts"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"is no file of calibration statistics ({type(error).__name__})",
+            f"is not a file of calibration statistics ({type(error).__name__})",
             where=str(path),
             hint="Name another file, or remove it to calibrate anew",
         ) from error

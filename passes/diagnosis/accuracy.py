@@ -20,7 +20,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from ..graph.edit import lift_constants
 from ..graph.quantized import refuse_quantized
-from ..quantization.qdq.int8_rewrites import to_int8_forms
+from ..quantization.qdq.int8_rewrites import apply_int8_rewrites
 from ..quantization.qdq.prepare import prepare
 from ..simplify.simplify import Simplify
 from .baseline_matcher import BaselineMatcher
@@ -205,7 +205,7 @@ def _baseline_variants(baseline: Model) -> Iterator[Model]:
         try:
             prepared = change(baseline).clone()
             prepare(prepared)
-            to_int8_forms(prepared)
+            apply_int8_rewrites(prepared)
         except (TrimtabError, MissingExtraError):
             continue
         yield prepared

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats32
 from trimtab.core.model import Model
 
-from ..quantization.qdq.fill_channels import as_filled
+from ..quantization.qdq.fill_channels import filled_weight
 from .constants import array_of
 
 #: Suffixes that quantizers append to the names of weights.
@@ -122,12 +122,12 @@ class BaselineMatcher:
         found = self._constants.get(name)
         if found is None or self._similarity(name, rounded) < least:
             return None
-        found = as_filled(found, rounded.shape)
+        found = filled_weight(found, rounded.shape)
         return found if found.shape == rounded.shape else np.ascontiguousarray(found.T)
 
     def _similarity(self, name: str, rounded: Floats32) -> float:
-        """Return the cosine of both, which does not depend on the scale."""
-        found = as_filled(self._constants[name], rounded.shape)
+        """Cosine of both, which no wrong scale of the whole changes."""
+        found = filled_weight(self._constants[name], rounded.shape)
         if found.shape != rounded.shape:
             if found.ndim != 2 or found.shape != rounded.shape[::-1]:
                 return -1.0

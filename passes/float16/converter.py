@@ -1,4 +1,4 @@
-"""Float32 nodes made float16, with Casts where a region of the one meets the other."""
+"""Conversion of float32 nodes to float16, with Casts between regions of the two types."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import onnx_ir as ir
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
 #: Largest finite float16.
-MOST = 65504.0
-#: Operators whose result's type stands in an attribute.
+LARGEST_FLOAT16 = 65504.0
+#: Operators whose output type is an attribute.
 _TYPED = frozenset({"Cast"})
-#: Operators that make their type up from an attribute in ways not worth following.
+#: Operators whose output type depends on attributes or defaults; they stay float32.
 _OWN_TYPE = frozenset(
     {"Bernoulli", "ConstantOfShape", "EyeLike", "Multinomial", "RandomNormal", "RandomUniform"}
 )
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
-def why_not(node: ir.Node, opset: int) -> str | None:
-    """Why a node cannot be float16, None where it can."""
-    if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
-        return "holds a subgraph, which is left alone"
+def unsupported_reason(node: ir.Node, opset: int) -> str | None:
+    """Return the reason why a node cannot be float16, None where it can."""
+    if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
+        return "contains a subgraph, which is not converted"
     if node.domain not in {"", "ai.onnx"}:
-        return f"is of domain {node.domain}, whose types are not known"
+        return f"is of domain {node.domain}, whose types are unknown"
     if node.op_type in _OWN_TYPE:
-        return "makes its type up by itself"
+        return "has an output type of its own"
     values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.const_value is None]
     if not all(isinstance(value.type, ir.TensorType) for value in values):
         return "has a value of unknown type, or a sequence"
     if node.op_type not in _TYPED and not any(takes_half(node, i, opset) for i in _floats(node)):
-        return "has no float16 form"
+        return "does not support float16"
     return None
 
 
-_GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+_SUBGRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
 
-def is_float(node: ir.Node) -> bool:
-    """Whether a node computes float32 values."""
+def computes_float32(node: ir.Node) -> bool:
+    """Return whether a node computes float32 values."""
     return any(value.dtype == _FLOAT for value in node.outputs)
 
 
 def _floats(node: ir.Node) -> Iterator[int]:
-    """Positions of the float32 inputs."""
+    """Yield the indices of the float32 inputs."""
     for index, value in enumerate(node.inputs):
         if value is not None and value.dtype == _FLOAT:
             yield index
 
 
 def takes_half(node: ir.Node, index: int, opset: int) -> bool:
-    """Whether an input may be float16 by the operator's schema."""
+    """Return whether an input may be float16 by the operator's schema."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
@@ -62,8 +62,8 @@ def takes_half(node: ir.Node, index: int, opset: int) -> bool:
     return "tensor(float16)" in formal.types
 
 
-def without_crumbs(half: set[ir.Node]) -> set[ir.Node]:
-    """The float16 nodes without connected groups that hold no product: they gain nothing."""
+def drop_productless_groups(half: set[ir.Node]) -> set[ir.Node]:
+    """Return the nodes without connected groups that contain no product: they gain nothing."""
     kept: set[ir.Node] = set()
     waiting = set(half)
     while waiting:
@@ -82,7 +82,7 @@ def without_crumbs(half: set[ir.Node]) -> set[ir.Node]:
 
 
 class Converter:
-    """Converts some nodes of a graph, in place."""
+    """Converter of some nodes of a graph, in place."""
 
     def __init__(self, graph: ir.Graph, half: Collection[ir.Node], opset: int) -> None:
         self.graph, self.half, self.opset = graph, half, opset
@@ -91,7 +91,7 @@ class Converter:
         self.casts = 0
 
     def convert(self) -> int:
-        """Convert; how many Casts it took."""
+        """Convert and return the number of Casts."""
         if not self.half:
             return 0
         nodes = [node for node in self.graph if node in self.half]
@@ -99,47 +99,47 @@ class Converter:
             for index in list(_floats(node)):
                 value = node.inputs[index]
                 if value is not None and self._wants_half(node, index):
-                    node.replace_input_with(index, self._half_of(value))
+                    node.replace_input_with(index, self._as_half(value))
         for node in nodes:
             if node.op_type == "Cast":
                 node.attributes["to"] = ir.AttrInt64("to", int(_HALF))
             for value in node.outputs:
                 if value.dtype == _FLOAT:
-                    self._made_half(value)
+                    self._convert_output(value)
         self._drop_unused()
         return self.casts
 
     def _wants_half(self, node: ir.Node, index: int) -> bool:
         return node.op_type not in _TYPED and takes_half(node, index, self.opset)
 
-    def _half_of(self, value: ir.Value) -> ir.Value:
-        """A float16 form of what a float16 node reads."""
-        maker = value.producer()
-        if maker in self.half:
-            return value  # becomes float16 itself
+    def _as_half(self, value: ir.Value) -> ir.Value:
+        """Return the float16 value that replaces an input of a float16 node."""
+        source_node = value.producer()
+        if source_node in self.half:
+            return value  # will be converted itself
         if value not in self.as_half:
             if value.const_value is not None and not value.is_graph_input():
                 self.as_half[value] = self._weight(value)
             else:
-                self.as_half[value] = self._cast(value, _HALF, maker)
+                self.as_half[value] = self._cast(value, _HALF, source_node)
         return self.as_half[value]
 
     def _weight(self, value: ir.Value) -> ir.Value:
         assert value.const_value is not None
         array = value.const_value.numpy().astype(np.float16)
         name = f"{value.name}_half"
-        made = ir.val(name, const_value=ir.tensor(array, name=name))
-        self.graph.register_initializer(made)
-        return made
+        initializer = ir.val(name, const_value=ir.tensor(array, name=name))
+        self.graph.register_initializer(initializer)
+        return initializer
 
-    def _made_half(self, value: ir.Value) -> None:
-        """Float32 readers, subgraphs and the caller get a Cast of a result that is float16 now."""
+    def _convert_output(self, value: ir.Value) -> None:
+        """Convert an output; float32 readers, subgraphs and graph outputs get a Cast of it."""
         readers = [
             (use.node, use.idx)
             for use in value.uses()
             if use.node not in self.half or not self._wants_half(use.node, use.idx)
         ]
-        # A Cast that is float16 itself reads any type.
+        # A Cast to float16 reads any type.
         readers = [
             (node, i) for node, i in readers if not (node in self.half and node.op_type == "Cast")
         ]
@@ -149,13 +149,13 @@ class Converter:
             return
         if was_output:
             value.name = f"{name}_half"
-        back = self._cast(value, _FLOAT, value.producer())
+        float_value = self._cast(value, _FLOAT, value.producer())
         for node, index in readers:
-            node.replace_input_with(index, back)
+            node.replace_input_with(index, float_value)
         if was_output:
             outputs = self.graph.outputs
-            outputs[list(outputs).index(value)] = back
-            back.name = name
+            outputs[list(outputs).index(value)] = float_value
+            float_value.name = name
 
     def _cast(self, value: ir.Value, to: ir.DataType, after: ir.Node | None) -> ir.Value:
         self.casts += 1

@@ -1,7 +1,7 @@
-"""What float16 costs, simulated in float32: each result and weight rounded to float16 and back.
+"""Error of float16, simulated in float32: each output and weight is rounded to float16 and back.
 
-So the error is that of a GPU, which keeps tensors in float16 and sums in float32, on any machine:
-the CPU's kernels for float16 are few, and most nodes would silently run in float32.
+So the error on any machine is that of a GPU, which keeps tensors in float16 and sums in float32.
+The CPU has few float16 kernels; most nodes would silently run in float32.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run,
 from trimtab.core.target import usable_cpus
 
 #: Names of nodes that are float16.
-Names = Collection[str | None]
+NodeNames = Collection[str | None]
 
 
 @dataclass(frozen=True)
-class HalfError:
-    """Errors of float16, relative to the size of the tensor (root of the mean square).
+class Float16Error:
+    """Errors of float16, relative to the root mean square of the tensor.
 
     Attributes:
-        answer: of the worst output; infinite where float16 overflows.
-        nodes: of each node's result, by name.
+        output: error of the worst output; infinite where float16 overflows.
+        nodes: error of each node's output, by name.
     """
 
-    answer: float
+    output: float
     nodes: Mapping[str, float]
 
 
-def simulate(model: Model, half: Names, batches: Sequence[Batch], *, inside: bool) -> HalfError:
-    """Run a model with some of its nodes in float16.
+def simulate_float16(
+    model: Model, half: NodeNames, batches: Sequence[Batch], *, inside: bool
+) -> Float16Error:
+    """Measure the errors of a model with some of its nodes in float16.
 
     Args:
         model: float32.
-        half: nodes that are float16, by name.
-        batches: what to run it on.
-        inside: whether to tell the error of each of the nodes too.
+        half: names of the float16 nodes.
+        batches: data to run it on.
+        inside: measure the error of each of the nodes too.
     """
     outputs = [spec.name for spec in model.outputs if spec.dtype == ir.DataType.FLOAT]
     inner = {n.name or "": n.outputs[0].name or "" for n in model.graph if n.name in half}
@@ -56,7 +58,7 @@ def simulate(model: Model, half: Names, batches: Sequence[Batch], *, inside: boo
         expected, got = (run(session, batch.feeds, watched) for session in (exact, rounded))
         _add(expected, got, noise, size)
     error = {name: _relative(noise[name], size[name]) for name in watched}
-    return HalfError(
+    return Float16Error(
         max((error[name] for name in outputs), default=0.0),
         {node: error[value] for node, value in inner.items() if value in error},
     )
@@ -76,8 +78,8 @@ def _relative(noise: float, size: float) -> float:
     return float(np.sqrt(noise / size)) if size else float(noise > 0)
 
 
-def _rounding(model: Model, half: Names) -> Model:
-    """A copy that rounds weights and results of the float16 nodes to float16 and back."""
+def _rounding(model: Model, half: NodeNames) -> Model:
+    """Return a copy that rounds weights and outputs of the float16 nodes to float16 and back."""
     copy = model.clone()
     graph = copy.graph
     inputs: dict[ir.Value, ir.Value] = {}
@@ -85,10 +87,12 @@ def _rounding(model: Model, half: Names) -> Model:
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != ir.DataType.FLOAT:
                 continue
-            maker = value.producer()
-            if maker is None or (maker.name not in half and maker.op_type != "Cast"):
+            source_node = value.producer()
+            if source_node is None or (
+                source_node.name not in half and source_node.op_type != "Cast"
+            ):
                 if value not in inputs:
-                    inputs[value] = _rounded(graph, value, maker, node)
+                    inputs[value] = _rounded(graph, value, source_node, node)
                 node.replace_input_with(index, inputs[value])
         for value in list(node.outputs):
             if value.dtype == ir.DataType.FLOAT:
@@ -100,11 +104,11 @@ def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir
     if value.const_value is not None and not value.is_graph_input():
         array = value.const_value.numpy()
         with np.errstate(over="ignore"):
-            held = array.astype(np.float16).astype(np.float32)
-        made = ir.val(f"{value.name}_rounded", const_value=ir.tensor(held))
-        made.name = f"{value.name}_rounded"
-        graph.register_initializer(made)
-        return made
+            rounded = array.astype(np.float16).astype(np.float32)
+        initializer = ir.val(f"{value.name}_rounded", const_value=ir.tensor(rounded))
+        initializer.name = f"{value.name}_rounded"
+        graph.register_initializer(initializer)
+        return initializer
     nodes = _pair(value)
     if after is not None:
         graph.insert_after(after, nodes)
@@ -123,7 +127,7 @@ def _pair(value: ir.Value) -> list[ir.Node]:
 
 
 def _round_result(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """The rounded result takes the name, so that whoever reads or observes it gets it."""
+    """Give the rounded output the name, so that readers and observers get it."""
     uses, was_output, name = list(value.uses()), value.is_graph_output(), value.name
     value.name = f"{name}_unrounded"
     pair = _pair(value)

@@ -1,4 +1,4 @@
-"""Float16 for GPUs, with float32 where float16 would overflow or cost the answer too much."""
+"""Float16 for GPUs, with float32 where float16 would overflow or cause too much error."""
 
 from __future__ import annotations
 
@@ -25,10 +25,16 @@ from ..calibration.statistics import Statistics
 from ..graph.edit import lift_constants, name_nodes
 from ..graph.patterns import match_nodes
 from ..graph.quantized import refuse_quantized
-from .converter import MOST, Converter, is_float, why_not, without_crumbs
-from .error import simulate
+from .converter import (
+    LARGEST_FLOAT16,
+    Converter,
+    computes_float32,
+    drop_productless_groups,
+    unsupported_reason,
+)
+from .error import simulate_float16
 
-#: Stay float32 where no data tell their values: what sums much, or grows fast.
+#: Operators that stay float32 without data: those that sum many values, or grow fast.
 UNSAFE = frozenset(
     {
         "CumSum",
@@ -53,22 +59,22 @@ UNSAFE = frozenset(
         "Sqrt",
     }
 )
-#: Room between what was seen and what float16 holds, since other data may go further.
+#: Margin between the values of the data and the largest float16, since other data may exceed them.
 MARGIN = 4.0
 
 
 @dataclass(frozen=True)
 class Half(Pass):
-    """Turn float32 into float16, for GPUs, with float32 islands where that costs too much.
+    """Convert float32 to float16, for GPUs, with float32 islands where the error is too large.
 
-    With data, nodes whose values come near 65504 stay float32, and of the others as many, those
-    that lose most first, as the error of the answer demands. Without data, operators of a table of
-    sums and exponentials do. Inputs and outputs keep their types.
+    With data, nodes whose values come near 65504 stay float32, and of the others those that lose
+    most, as few as the allowed error permits. Without data, operators in a table of sums and
+    exponentials do. Inputs and outputs keep their types.
 
     Attributes:
-        data: samples to measure on; the context's where none is named, a table where none is.
-        samples: how many.
-        max_error: error of the outputs that is allowed, relative to their size.
+        data: samples to measure on; the context's if not given, a table of operators without any.
+        samples: number of samples.
+        max_error: allowed error of the outputs, relative to their size.
         exclude: nodes to leave float32, by name or glob pattern.
     """
 
@@ -86,7 +92,7 @@ class Half(Pass):
             raise OptionError("must be above 0", where=f"max_error={self.max_error}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Choose the islands, convert the rest."""
+        """Choose the float32 islands and convert the rest."""
         refuse_quantized(model)
         lift_constants(model.graph)
         name_nodes(model.graph)
@@ -100,8 +106,10 @@ class Half(Pass):
             reasons |= self._too_costly(model, reasons, batches, report)
         else:
             for node in model.graph:
-                if node.op_type in UNSAFE and is_float(node):
-                    reasons.setdefault(node.name or "", "may overflow; no data were given to tell")
+                if node.op_type in UNSAFE and computes_float32(node):
+                    reasons.setdefault(
+                        node.name or "", "may overflow; no data were given to measure it"
+                    )
         half = _half(model, reasons)
         report["half"] = len(half)
         report["casts"] = Converter(model.graph, half, model.opset).convert()
@@ -110,13 +118,13 @@ class Half(Pass):
         return Rewrite(model.ir, [Declined(n, why) for n, why in reasons.items()], report)
 
     def _fixed(self, model: Model) -> dict[str, str]:
-        """Nodes that cannot, or shall not, be float16, and why."""
+        """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.graph:
-            why = why_not(node, model.opset) if is_float(node) else None
+            why = unsupported_reason(node, model.opset) if computes_float32(node) else None
             largest = max((_largest(value) for value in node.inputs), default=0.0)
-            if why is None and largest > MOST:
-                why = f"has a weight of {largest:.3g}, and float16 ends at {MOST:.0f}"
+            if why is None and largest > LARGEST_FLOAT16:
+                why = f"has a weight of {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
             if why is not None:
                 reasons.setdefault(node.name or "", why)
         return reasons
@@ -128,31 +136,31 @@ class Half(Pass):
         batches: Sequence[Batch],
         report: dict[str, Any],
     ) -> dict[str, str]:
-        """The fewest nodes, of those that lose most, that have to stay float32."""
+        """Find the fewest of the most sensitive nodes that have to stay float32."""
         names = [node.name or "" for node in _ordered(model, reasons)]
-        first = simulate(model, set(names), batches, inside=True)
-        curve = [{"islands": 0, "error": _short(first.answer)}]
-        report |= {"error_without_islands": _short(first.answer), "curve": curve}
-        low, high, error = 0, 0, first.answer
+        first = simulate_float16(model, set(names), batches, inside=True)
+        curve = [{"islands": 0, "error": _short(first.output)}]
+        report |= {"error_without_islands": _short(first.output), "curve": curve}
+        low, high, error = 0, 0, first.output
         order = _by_own_error(model, names, first.nodes)
-        if first.answer > self.max_error:
+        if first.output > self.max_error:
             low, high = 0, len(order)
             error = 0.0
             while high - low > 1:
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
-                got = simulate(model, left, batches, inside=False).answer
+                got = simulate_float16(model, left, batches, inside=False).output
                 curve.append({"islands": middle, "error": _short(got)})
                 low, high = (low, middle) if got <= self.max_error else (middle, high)
                 error = got if high == middle else error
         report["error"] = _short(error)
-        why = "float16 costs the answer too much here (error of its result {:.2g})"
+        why = "float16 causes too much error here (error of its output {:.2g})"
         return {name: why.format(first.nodes.get(name, np.inf)) for name in order[:high]}
 
 
 def _half(model: Model, reasons: dict[str, str]) -> set[ir.Node]:
-    return without_crumbs(
-        {node for node in model.graph if is_float(node) and node.name not in reasons}
+    return drop_productless_groups(
+        {node for node in model.graph if computes_float32(node) and node.name not in reasons}
     )
 
 
@@ -162,17 +170,19 @@ def _ordered(model: Model, reasons: dict[str, str]) -> list[ir.Node]:
 
 
 def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
-    """Nodes by how much more error their result has than what they read, the worst first."""
+    """Sort nodes by the error that their output adds to that of their inputs, the worst first."""
     wanted = set(names)
-    made: dict[ir.Value, float] = {}
+    errors_by_value: dict[ir.Value, float] = {}
     own: dict[str, float] = {}
     for node in model.graph:
         name = node.name or ""
         if name not in wanted:
             continue
-        before = max((made.get(v, 0.0) for v in node.inputs if v is not None), default=0.0)
+        before = max(
+            (errors_by_value.get(v, 0.0) for v in node.inputs if v is not None), default=0.0
+        )
         error = errors.get(name, 0.0)
-        made |= dict.fromkeys(node.outputs, error)
+        errors_by_value |= dict.fromkeys(node.outputs, error)
         own[name] = error - before if np.isfinite(error) else (np.inf if np.isfinite(before) else 0)
     return sorted(names, key=lambda name: -own[name])
 
@@ -180,21 +190,25 @@ def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float
 def _overflowing(
     model: Model, reasons: dict[str, str], data: Dataset, ctx: Context
 ) -> dict[str, str]:
-    """Nodes that make or read values near the end of float16."""
-    nodes = [node for node in model.graph if is_float(node) and node.name not in reasons]
+    """Find nodes that make or read values near the limit of float16."""
+    nodes = [node for node in model.graph if computes_float32(node) and node.name not in reasons]
     tensors = dict.fromkeys(
         v.name or ""
         for node in nodes
         for v in (*node.inputs, *node.outputs)
         if v is not None and v.dtype == ir.DataType.FLOAT and v.const_value is None and v.name
     )
-    seen = calibrate(model, list(tensors), data, ctx) if tensors else {}
+    statistics = calibrate(model, list(tensors), data, ctx) if tensors else {}
     found: dict[str, str] = {}
     for node in nodes:
         values = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None]
-        largest = max((_magnitude(seen[name]) for name in values if name in seen), default=0.0)
-        if largest > MOST / MARGIN:
-            found[node.name or ""] = f"values reach {largest:.3g}, and float16 ends at {MOST:.0f}"
+        largest = max(
+            (_magnitude(statistics[name]) for name in values if name in statistics), default=0.0
+        )
+        if largest > LARGEST_FLOAT16 / MARGIN:
+            found[node.name or ""] = (
+                f"values reach {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
+            )
     return found
 
 

@@ -1,1 +1,1 @@
-"""Passes that store or compute in integers, and the choice of layers that stay float."""
+"""Passes that store or compute in integers, and that choose the layers left float."""

@@ -1,10 +1,10 @@
 """The best known order of quantization passes for a family of models, each step kept if it helps.
 
 Convolutional networks become static int8: ranges by several methods from one calibration, scales of
-weights, equalisation where a scale holds a whole tensor, biases corrected. Transformers become what
-is fastest of dynamic and static int8 while it keeps the answers, in the forms that onnxruntime runs
-fastest. What a step does is judged on samples that nothing was made from, by the answers' error,
-which tells more with few samples than any metric of right and wrong, and needs no labels.
+weights, equalisation where one scale serves a whole tensor, bias correction. Transformers become
+the faster of dynamic and static int8 that keeps the outputs, with the rewrites that onnxruntime
+runs fastest. Each step is evaluated on held-out samples by the outputs' error, which needs fewer
+samples than a metric of right and wrong, and no labels.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .dynamic import QuantizeDynamic
-from .greedy_search import Trials, figures
-from .mixed_precision_parts import hold_out
-from .qdq.float_reference import as_reference
+from .greedy_search import GreedySearch, quantization_notes
+from .hold_out import hold_out
+from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
 
-#: Samples that correct biases.
+#: Samples for bias correction.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
 RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
-#: A transformer's answers may differ from float by this, the squared error relative to their size,
+#: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
 
-#: What the last quantization noted that is worth telling.
-_TOLD = frozenset(
+#: Notes of the last quantization that are reported.
+_REPORTED = frozenset(
     {
         "activation",
         "float_nodes",
@@ -70,12 +70,12 @@ class QuantizeAuto(Pass):
     """Quantize by the best known order of passes, each step kept only where it helps.
 
     Attributes:
-        data: calibration data; the context's where none is named. A part is held out and judges.
-        samples: how many to calibrate on; at most as many again judge.
+        data: calibration data, the context's if not given; a part is held out for evaluation.
+        samples: number of samples to calibrate on; at most as many more evaluate.
         exclude: nodes to leave float, by name or glob pattern.
-        max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
-        metric: what max_drop is measured in: a metric's name or module:callable; top1 where the
-            data have labels, else cosine to the float model's outputs.
+        max_drop: allowed drop of the metric, in its own unit: layers that cost more stay float.
+        metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
+            have labels, else cosine to the float model's outputs.
     """
 
     needs_data: ClassVar[bool] = True
@@ -93,10 +93,12 @@ class QuantizeAuto(Pass):
             raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Take the steps of the model's family."""
+        """Run the steps for the model's family."""
         data = ctx.dataset(self.data, model, purpose="quantization")
-        used, held = hold_out(data, self.samples)
-        trials = Trials(model, list(finite_batches(fitting(model, held.take(self.samples)))), ctx)
+        used, held_out = hold_out(data, self.samples)
+        search = GreedySearch(
+            model, list(finite_batches(fitting(model, held_out.take(self.samples)))), ctx
+        )
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,
@@ -105,58 +107,58 @@ class QuantizeAuto(Pass):
                 statistics=str(Path(folder) / "seen.npz"),  # one calibration for all methods
             )
             if is_transformer(model.graph):
-                self._transformer(trials, static, data)
+                self._transformer(search, static, data)
             else:
-                self._convolutional(trials, static, data)
-        notes = {k: v for k, v in figures(trials.chosen).items() if k in _TOLD}
-        report = {"samples": len(used), "held_out": len(held), "steps": trials.steps}
-        report |= {"error": trials.error, **notes}
-        return Rewrite(trials.chosen.ir, trials.declined, report)
+                self._convolutional(search, static, data)
+        notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
+        report = {"samples": len(used), "held_out": len(held_out), "steps": search.steps}
+        report |= {"error": search.error, **notes}
+        return Rewrite(search.chosen.ir, search.declined, report)
 
-    def _convolutional(self, trials: Trials, static: QuantizeStatic, data: Dataset) -> None:
-        """Static int8, then what the held-out samples approve of."""
+    def _convolutional(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+        """Quantize statically, then keep each refinement that the held-out samples confirm."""
         before: tuple[Pass, ...] = ()
-        trials.start(f"static int8, ranges {static.ranges}", static)
+        search.start(f"static int8, ranges {static.ranges}", static)
         for method in RANGES:
             other = static.with_fields(ranges=method)
-            static = other if trials.offer(f"ranges {method}", other) else static
+            static = other if search.offer(f"ranges {method}", other) else static
         other = static.with_fields(scales="mse")
-        static = other if trials.offer("scales mse", other) else static
-        if _uneven(trials.original.graph):
+        static = other if search.offer("scales mse", other) else static
+        if _has_grouped_conv(search.original.graph):
             own = static.with_fields(statistics="")  # other weights have other statistics
-            if trials.offer("equalize", Equalize(), own):
+            if search.offer("equalize", Equalize(), own):
                 static, before = own, (Equalize(),)
-        if self._loses(trials, data):
-            trials.start("mixed precision", *before, self._mixed(static, data))
-        trials.mend("correct bias", lambda best: _corrected(best, trials, static, before))
+        if self._loses_too_much(search, data):
+            search.start("mixed precision", *before, self._mixed(static, data))
+        search.improve("correct bias", lambda best: _corrected(best, search, static, before))
 
-    def _transformer(self, trials: Trials, static: QuantizeStatic, data: Dataset) -> None:
-        """What is fastest and still close to float; the least error where nothing is close."""
-        forms = ApplyRewrites()
-        trials.start("dynamic int8", QuantizeDynamic(exclude=self.exclude), forms)
-        if trials.error > CLOSE or self._loses(trials, data):
-            trials.offer("static int8", static, forms, as_fast=False)
+    def _transformer(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+        """Choose the fastest that is close to float; the least error where nothing is close."""
+        rewrites = ApplyRewrites()
+        search.start("dynamic int8", QuantizeDynamic(exclude=self.exclude), rewrites)
+        if search.error > CLOSE or self._loses_too_much(search, data):
+            search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")
-            trials.offer("smooth-quant, static int8", smooth, own, forms, as_fast=False)
-        if self._loses(trials, data):
-            trials.start("mixed precision", self._mixed(static, data), forms)
+            search.offer("smooth-quant, static int8", smooth, own, rewrites, as_fast=False)
+        if self._loses_too_much(search, data):
+            search.start("mixed precision", self._mixed(static, data), rewrites)
 
-    def _loses(self, trials: Trials, data: Dataset) -> bool:
-        """Whether the metric falls by more than it may, on the held-out samples."""
+    def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
+        """Return whether the metric falls by more than `max_drop` on the held-out samples."""
         if self.max_drop is None:
             return False
-        held = fitting(trials.original, hold_out(data, self.samples)[1])
-        metric = find_metric(self.metric or None, held)
-        config = SessionConfig.for_evaluation(trials.ctx.target, threads=usable_cpus())
-        runner = trials.ctx.runner
+        held_out = fitting(search.original, hold_out(data, self.samples)[1])
+        metric = find_metric(self.metric or None, held_out)
+        config = SessionConfig.for_evaluation(search.ctx.target, threads=usable_cpus())
+        runner = search.ctx.runner
         base, mine = (
-            evaluate(m, held, metric, reference=trials.original, config=config, runner=runner)
-            for m in (trials.original, trials.chosen)
+            evaluate(m, held_out, metric, reference=search.original, config=config, runner=runner)
+            for m in (search.original, search.chosen)
         )
         return mine.drop_from(base)[0] > self.max_drop
 
     def _mixed(self, static: QuantizeStatic, data: Dataset) -> QuantizeStatic:
-        """The same settings with layers left float; it holds out the same samples."""
+        """Return the same settings with `max_drop`, which holds out the same samples."""
         return static.with_fields(
             data=data,
             samples=self.samples,
@@ -167,21 +169,17 @@ class QuantizeAuto(Pass):
 
 
 def _corrected(
-    best: Model, trials: Trials, static: QuantizeStatic, before: Sequence[Pass]
+    best: Model, search: GreedySearch, static: QuantizeStatic, before: Sequence[Pass]
 ) -> Rewrite:
-    """Biases of a Q/DQ model corrected towards the float model, on what calibrated it."""
+    """Correct the biases of a Q/DQ model towards the float model, on its calibration data."""
     assert static.data is not None
-    source = trials.original
+    source = search.original
     for step in before:
-        source = step(source, trials.ctx)
+        source = step(source, search.ctx)
     data = fitting(source, static.data.take(CORRECTING), rows=32)
-    return correct_by_layer(best, as_reference(source), list(data), trials.ctx)
+    return correct_by_layer(best, prepare_reference(source), list(data), search.ctx)
 
 
-def _uneven(graph: ir.Graph) -> bool:
-    """Whether there are depthwise convolutions, whose few weights a channel tend to be unlike."""
-    for node in graph:
-        groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
-        if node.op_type == "Conv" and groups > 1:
-            return True
-    return False
+def _has_grouped_conv(graph: ir.Graph) -> bool:
+    """Return whether a convolution has groups: channels of few weights tend to differ in range."""
+    return any(n.op_type == "Conv" and n.attributes.get_int("group", 1) > 1 for n in graph)

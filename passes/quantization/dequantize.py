@@ -1,8 +1,7 @@
-"""A Q/DQ model taken back to float, so that it can be quantized anew."""
+"""A Q/DQ model turned back into float, so that it can be quantized anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,35 +15,35 @@ from trimtab.core.ort.int8_share import INT8_OPS
 
 from ..base import Pass, Rewrite
 from ..graph.edit import lift_constants, name_nodes
+from .initializers import add_initializer, remove_unused_initializers
 
-#: What runs on integers without Q/DQ pairs: their float form is gone.
+#: Operators on integers without Q/DQ pairs, whose float form is lost.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}
 
 
 @dataclass(frozen=True)
 class Dequantize(Pass):
-    """Take a model of Q/DQ pairs back to float.
+    """Turn a model of Q/DQ pairs back into float.
 
-    Weights become the floats that their integers stand for: what rounding lost stays lost. Where a
-    pair's range begins at zero, a Relu or a Clip may have been melted into it, so one stands there
-    again.
+    Weights become the floats that their integers represent: rounding errors stay. Where a pair's
+    range begins at zero, a Relu or Clip may have been fused into it, so a Clip is inserted.
     """
 
-    def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002 - needs no surroundings
-        """Fold weights, take out pairs."""
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002 - needs no context
+        """Fold weights and remove pairs."""
         graph = model.graph
         for node in model.nodes():
             if node.op_type in _INTEGER:
                 raise InputError(
                     f"computes with integers in node {node.name!r}, a {node.op_type}: only Q/DQ "
-                    "pairs can be taken back to float",
+                    "pairs can be turned back into float",
                     where=model.name,
                     hint="Quantize the float model that it was made from",
                 )
         lift_constants(graph)
         name_nodes(graph)
         weights = sum(_fold(graph, node) for node in _all(graph, "DequantizeLinear"))
-        pairs = sum(_open(graph, node) for node in _all(graph, "QuantizeLinear"))
+        pairs = sum(_remove_pairs(graph, node) for node in _all(graph, "QuantizeLinear"))
         left = [node.name for node in model.nodes() if node.op_type in _QDQ]
         if left:
             raise InputError(
@@ -52,42 +51,40 @@ class Dequantize(Pass):
                 where=model.name,
                 hint="Quantize the float model that it was made from",
             )
-        for name, value in list(graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del graph.initializers[name]
+        remove_unused_initializers(graph)
         return Rewrite(model.ir, report={"weights": weights, "pairs": pairs})
 
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
-def _all(graph: ir.Graph, op: str) -> Iterator[ir.Node]:
-    return iter([node for node in graph if node.op_type == op])
+def _all(graph: ir.Graph, op: str) -> list[ir.Node]:
+    return [node for node in graph if node.op_type == op]
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:
-    """Write the floats of a constant DequantizeLinear."""
+    """Replace a constant DequantizeLinear by its floats; return whether that was possible."""
     arrays = [_array(value) for value in node.inputs]
     if any(array is None for array in arrays) or "block_size" in node.attributes:
         return False
     integers, scale, *rest = [a for a in arrays if a is not None]
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    axis = node.attributes.get_int("axis", 1)
     zero = rest[0].astype(np.float32) if rest else np.zeros((), np.float32)
-    floats = integers.astype(np.float32) - _wide(zero, integers.ndim, axis)
-    floats = floats * _wide(scale.astype(np.float32), integers.ndim, axis)
-    made = node.outputs[0]
-    if made.is_graph_output():
+    floats = integers.astype(np.float32) - _broadcast(zero, integers.ndim, axis)
+    floats = floats * _broadcast(scale.astype(np.float32), integers.ndim, axis)
+    output = node.outputs[0]
+    if output.is_graph_output():
         return False
-    name = made.name or ""
-    graph_value = ir.val(name, const_value=ir.tensor(floats.astype(np.float32), name=name))
-    made.replace_all_uses_with(graph_value)
+    name = output.name or ""
+    value = ir.val(name, const_value=ir.tensor(floats.astype(np.float32), name=name))
+    output.replace_all_uses_with(value)
     graph.remove(node, safe=True)
-    graph.register_initializer(graph_value)
+    graph.register_initializer(value)
     return True
 
 
-def _open(graph: ir.Graph, quantize: ir.Node) -> bool:
-    """Let what read the rounded tensor read the tensor itself, clipped as the pair clipped it."""
+def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
+    """Let readers of the rounded tensor read the tensor itself, clipped as by the pair."""
     pairs = [node for node, _ in quantize.outputs[0].uses()]
     value, scale, zero = (*quantize.inputs, None)[:3]
     steps, offset = _array(scale), _array(zero)
@@ -96,14 +93,18 @@ def _open(graph: ir.Graph, quantize: ir.Node) -> bool:
     if not pairs or any(node.op_type != "DequantizeLinear" for node in pairs):
         return False
     source = value
-    if offset is not None and steps.size == 1 and int(offset.reshape(-1)[0]) == _lowest(offset):
+    if (
+        offset is not None
+        and steps.size == 1
+        and int(offset.reshape(-1)[0]) == np.iinfo(offset.dtype).min
+    ):
         source = _clipped(graph, quantize, value, float(steps.reshape(-1)[0]), offset)
     for dequantize in dict.fromkeys(pairs):
-        made = dequantize.outputs[0]
-        if made.is_graph_output():
-            _hand_over(graph, dequantize, source)
+        output = dequantize.outputs[0]
+        if output.is_graph_output():
+            _move_output(graph, dequantize, source)
         else:
-            made.replace_all_uses_with(source)
+            output.replace_all_uses_with(source)
         graph.remove(dequantize, safe=True)
     graph.remove(quantize, safe=True)
     return True
@@ -112,34 +113,32 @@ def _open(graph: ir.Graph, quantize: ir.Node) -> bool:
 def _clipped(
     graph: ir.Graph, before: ir.Node, value: ir.Value, step: float, zero: NDArray[np.int64]
 ) -> ir.Value:
-    """Clip(value, 0, largest), which is what a pair does whose range begins at zero."""
+    """Insert Clip(value, 0, largest), the effect of a pair whose range begins at zero."""
     largest = step * (np.iinfo(zero.dtype).max - np.iinfo(zero.dtype).min)
     bounds = []
     for part, number in (("low", 0.0), ("high", largest)):
-        name = f"{before.name}_{part}"
-        bound = ir.val(name, const_value=ir.tensor(np.array(number, np.float32), name=name))
-        graph.register_initializer(bound)
-        bounds.append(bound)
+        array = np.array(number, np.float32)
+        bounds.append(add_initializer(graph, f"{before.name}_{part}", array))
     clip = ir.node("Clip", [value, *bounds], name=f"{before.name}_clip")
-    made = clip.outputs[0]
-    made.name, made.dtype, made.shape = f"{before.name}_clipped", ir.DataType.FLOAT, value.shape
+    output = clip.outputs[0]
+    output.name, output.dtype, output.shape = (
+        f"{before.name}_clipped",
+        ir.DataType.FLOAT,
+        value.shape,
+    )
     graph.insert_before(before, clip)
-    return made
+    return output
 
 
-def _hand_over(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None:
-    """Make an Identity the graph's output, which keeps its name and type."""
-    made = dequantize.outputs[0]
+def _move_output(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None:
+    """Make an Identity the producer of the graph's output, which keeps its name and type."""
+    output = dequantize.outputs[0]
     same = ir.node("Identity", [source], name=f"{dequantize.name}_output")
     graph.insert_before(dequantize, same)
-    fresh, name = same.outputs[0], made.name
-    fresh.dtype, fresh.shape = made.dtype or ir.DataType.FLOAT, made.shape
-    made.replace_all_uses_with(fresh, replace_graph_outputs=True)
-    made.name, fresh.name = f"{name}_rounded", name
-
-
-def _lowest(zero: NDArray[np.int64]) -> int:
-    return int(np.iinfo(zero.dtype).min)
+    fresh, name = same.outputs[0], output.name
+    fresh.dtype, fresh.shape = output.dtype or ir.DataType.FLOAT, output.shape
+    output.replace_all_uses_with(fresh, replace_graph_outputs=True)
+    output.name, fresh.name = f"{name}_rounded", name
 
 
 def _array(value: ir.Value | None) -> NDArray[np.int64] | None:
@@ -148,8 +147,8 @@ def _array(value: ir.Value | None) -> NDArray[np.int64] | None:
     return value.const_value.numpy()
 
 
-def _wide(array: NDArray[np.float32], rank: int, axis: int) -> NDArray[np.float32]:
-    """Per-channel numbers in a shape that broadcasts along the axis."""
+def _broadcast(array: NDArray[np.float32], rank: int, axis: int) -> NDArray[np.float32]:
+    """Reshape per-channel numbers so that they broadcast along the axis."""
     if array.size == 1:
         return array.reshape(())
     return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])

@@ -1,4 +1,4 @@
-"""Dynamic int8: weights quantized ahead, activations while the model runs."""
+"""Dynamic int8: weights quantized ahead of time, activations while the model runs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from trimtab.core.target import Target
 
 from ..base import Declined, Pass, Rewrite
 from ..graph.patterns import match_nodes
-from .qdq.int8_rewrites import DYNAMIC_RULES, to_int8_forms
+from .int8_share import measure_int8_share
+from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites
 from .qdq.prepare import prepare
-from .qdq.weight_placeholders import put_back
-from .qdq.writer import finished, inferred, quiet
-from .static import running_share
+from .qdq.weight_placeholders import restore_weights
+from .qdq.writer import from_quantizer_proto, silenced, to_quantizer_proto
 
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
     """Quantize weights to int8 and activations while the model runs; needs no data.
 
-    Right for transformers and recurrent networks. Convolutions stay float unless asked for:
+    Suitable for transformers and recurrent networks. Convolutions stay float unless asked for:
     onnxruntime's ConvInteger is several times slower than its float convolution.
 
     Attributes:
         per_channel: one scale for each output channel of a weight.
-        weight: integer type of weights; the target's where not given.
+        weight: integer type of weights; the target's if not given.
         convs: quantize convolutions too, which makes files smaller and inference slower.
-        embeddings: store embedding tables in int8 too: a quarter of their size at the same speed.
+        embeddings: store embedding tables in int8 too, a quarter of the size at the same speed.
         exclude: nodes to leave float, by name or glob pattern.
     """
 
@@ -42,11 +42,11 @@ class QuantizeDynamic(Pass):
     exclude: tuple[str, ...] = ()
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Write the graph of integer operators and look at what really runs."""
+        """Write the graph of integer operators and measure what runs in int8."""
         prepare(model)
         excluded = match_nodes(self.exclude, model.graph)
         # Excluded operators have to be found again by their names.
-        forms = {} if excluded else to_int8_forms(model, DYNAMIC_RULES)
+        rewrites = {} if excluded else apply_int8_rewrites(model, DYNAMIC_RULES)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         if not self.convs:
             declined += [
@@ -55,8 +55,8 @@ class QuantizeDynamic(Pass):
                 if node.op_type == "Conv"
             ]
         written = self._quantize(model, ctx.target, excluded)
-        share = running_share(written, model, ctx.target)
-        report = {"forms": forms, **share.to_json()}
+        share = measure_int8_share(written, model, ctx.target)
+        report = {"forms": rewrites, **share.to_json()}
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
     def _quantize(self, model: Model, target: Target, excluded: list[str]) -> ir.Model:
@@ -67,11 +67,11 @@ class QuantizeDynamic(Pass):
         ops = ["MatMul", "Gemm", "Attention", "LSTM"]
         ops += ["Conv"] * self.convs + ["Gather"] * self.embeddings
         kind = self.weight or target.weight
-        proto, stood_in = inferred(model, gemms=False)
+        proto, placeholders = to_quantizer_proto(model, gemms=False)
         # The quantizer writes each Gemm as a MatMul first, under a name of its own.
         gemms = {node.name for node in model.graph if node.op_type == "Gemm"}
         renamed = [f"{name}_MatMul" for name in excluded if name in gemms]
-        with quiet():
+        with silenced():
             quantizer = ONNXQuantizer(
                 proto,
                 self.per_channel,
@@ -87,6 +87,6 @@ class QuantizeDynamic(Pass):
                 {"MatMulConstBOnly": True, "WeightSymmetric": True},
             )
             quantizer.quantize_model()
-        written = finished(quantizer.model.model, model)
-        put_back(written.graph, model, stood_in)
+        written = from_quantizer_proto(quantizer.model.model, model)
+        restore_weights(written.graph, model, placeholders)
         return written

@@ -1,4 +1,4 @@
-"""Candidates held against each other on samples that none of them was made from."""
+"""Greedy choice among candidates, compared on samples that none of them was made from."""
 
 from __future__ import annotations
 
@@ -10,50 +10,46 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.target import usable_cpus
 
 from ..base import Declined, Pass, Rewrite
-from .algorithms.bias_correction import answer_error, answers
+from .output_error import OutputDeviation
 
-#: A step must lower the error by this part: less is what other samples would turn round.
+#: Least relative decrease of the error: a smaller one could be reversed by other samples.
 MARGIN = 0.02
-#: Makes a better model of the best so far.
-Mend = Callable[[Model], Rewrite]
+#: Change of a clone of the best model so far.
+Change = Callable[[Model], Rewrite]
 
 
-class Trials:
+class GreedySearch:
     """The best model so far, its error on held-out samples, and what was tried on the way.
 
     Attributes:
         original: the float model.
         chosen: the best so far; the original before the first step.
-        error: of its answers, squared and relative to their size.
-        steps: for each step its name, whether it was kept, its error, and why where it was not.
-        declined: what the chosen model's passes left alone.
+        error: of its outputs, squared and relative to their size.
+        steps: name of each step, whether it was kept, its error, and the reason where it was not.
+        declined: nodes that the chosen model's passes left alone.
     """
 
-    def __init__(self, original: Model, held: Sequence[Batch], ctx: Context) -> None:
+    def __init__(self, original: Model, held_out: Sequence[Batch], ctx: Context) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
-        self.held = held
-        self.config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-        self.truth = answers(original, held, self.config)
+        self.output_error = OutputDeviation(original, held_out, ctx.target)
         self.error = float("inf")
         self.steps: list[dict[str, Any]] = []
         self.declined: Sequence[Declined] = ()
 
     def start(self, name: str, *passes: Pass) -> None:
-        """Take this one whatever its error is.
+        """Take this candidate whatever its error is.
 
         Raises:
-            TrimtabError: it cannot be made.
+            TrimtabError: it cannot be built.
         """
         self.ctx.progress.say(f"trying {name}")
-        made = self._made(passes)
-        self._keep(name, made, self._error(made))
+        candidate = self._apply(passes)
+        self._keep(name, candidate, self.output_error.of(candidate))
 
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
-        """Make it from the original and take it if its error is lower.
+        """Build a candidate from the original and take it if its error is lower.
 
         Args:
             name: of the step.
@@ -62,65 +58,62 @@ class Trials:
         """
         self.ctx.progress.say(f"trying {name}")
         try:
-            made = self._made(passes)
+            candidate = self._apply(passes)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        return self._judge(name, made, as_fast=as_fast)
+        return self._judge(name, candidate, as_fast=as_fast)
 
-    def mend(self, name: str, change: Mend) -> bool:
-        """Change a copy of the best so far and take that if its error is lower."""
+    def improve(self, name: str, change: Change) -> bool:
+        """Change a clone of the best so far and take it if its error is lower."""
         self.ctx.progress.say(f"trying {name}")
         try:
             result = change(self.chosen.clone())
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        made = dataclasses.replace(self.chosen, ir=result.ir)
-        return self._judge(name, made, as_fast=True)
+        candidate = dataclasses.replace(self.chosen, ir=result.ir)
+        return self._judge(name, candidate, as_fast=True)
 
-    def _made(self, passes: Sequence[Pass]) -> Model:
-        made = self.original
+    def _apply(self, passes: Sequence[Pass]) -> Model:
+        candidate = self.original
         for step in passes:
-            made = step(made, self.ctx)
-        return made
+            candidate = step(candidate, self.ctx)
+        return candidate
 
-    def _error(self, model: Model) -> float:
-        return answer_error(model, self.held, self.truth, self.config)
-
-    def _judge(self, name: str, made: Model, *, as_fast: bool) -> bool:
-        error = self._error(made)
-        if as_fast and slower(made, self.chosen):
+    def _judge(self, name: str, candidate: Model, *, as_fast: bool) -> bool:
+        error = self.output_error.of(candidate)
+        if as_fast and slower(candidate, self.chosen):
             return self._reject(name, error, "less of it runs in int8")
         if error >= (1 - MARGIN) * self.error:
             return self._reject(name, error, "the error would not fall")
-        self._keep(name, made, error)
+        self._keep(name, candidate, error)
         return True
 
-    def _keep(self, name: str, made: Model, error: float) -> None:
-        self.chosen, self.error = made, error
+    def _keep(self, name: str, candidate: Model, error: float) -> None:
+        self.chosen, self.error = candidate, error
         self.declined = [
             Declined(node, reason)
-            for step in made.lineage[len(self.original.lineage) :]
+            for step in candidate.lineage[len(self.original.lineage) :]
             for node, reason in step.notes.get("declined", [])
         ]
         self.steps.append({"step": name, "kept": True, "error": _short(error)})
 
     def _reject(self, name: str, error: float | None, why: str) -> bool:
-        told = {} if error is None else {"error": _short(error)}
-        self.steps.append({"step": name, "kept": False, **told, "why": why})
+        measured = {} if error is None else {"error": _short(error)}
+        self.steps.append({"step": name, "kept": False, **measured, "why": why})
         return False
 
 
-def slower(made: Model, than: Model) -> bool:
-    """Whether less of the arithmetic runs in int8, or more conversions stand around it."""
-    mine, other = figures(made), figures(than)
+def slower(candidate: Model, than: Model) -> bool:
+    """Return whether less of the arithmetic runs in int8, or with more conversions around it."""
+    mine, other = quantization_notes(candidate), quantization_notes(than)
     if not {"int8_share", "leftover_qdq"} <= set(mine) & set(other):
         return False
     less = mine["int8_share"] < other["int8_share"] - 1e-3
     return bool(less or mine["leftover_qdq"] > other["leftover_qdq"])
 
 
-def figures(model: Model) -> dict[str, Any]:
-    """What the last quantization of a model noted."""
+def quantization_notes(model: Model) -> dict[str, Any]:
+    """Return the notes of a model's last quantization."""
     for step in reversed(model.lineage):
         if "int8_share" in step.notes:
             return dict(step.notes)

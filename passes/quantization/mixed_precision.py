@@ -1,8 +1,8 @@
-"""Mixed precision: which layers stay float so that a metric falls by no more than a given drop.
+"""Mixed precision: the layers that stay float so that a metric falls by no more than a given drop.
 
-Each layer is quantized alone, all others float, from one set of ranges; what that does to the
-outputs ranks the layers. Then the shortest beginning of the ranking that has to stay float is found
-by bisection, and at last layers step back to int8, ever more at once, where the metric allows it.
+Each layer is quantized alone, all others float, with one set of ranges; the change of the outputs
+ranks the layers. Bisection then finds the shortest prefix of the ranking that has to stay float,
+and single layers return to int8, more and more at once, where the metric allows it.
 So a network of n layers costs n cheap comparisons and about log2(n) + `STEPS_BACK` evaluations.
 """
 
@@ -27,65 +27,65 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
-from .layer_costs import by_time
+from .layer_costs import rank_by_cost
 
-#: Makes the model in which these nodes, and what the user excluded, stay float.
+#: Builds the model in which these nodes, and those the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
 
 #: Held-out samples that rank the layers; the metric sees all of them.
 RANKING_SAMPLES = 64
-#: Evaluations that go into returning single layers to int8.
+#: Evaluations spent on returning single layers to int8.
 STEPS_BACK = 6
-#: Metrics of which the answer is the largest output: their layers are ranked by divergence.
+#: Classification metrics: their layers are ranked by divergence.
 _CLASSES = frozenset({"top1", "top5", "agreement"})
 
 
 @dataclass
-class Mixed:
-    """What was chosen, and how the metric went on the way.
+class MixedPrecision:
+    """The float nodes that were chosen, and how the metric changed on the way.
 
     Attributes:
-        floats: nodes that stay float, in the order of the ranking.
-        ranking: every node and the harm that it does alone, the first to become float first.
+        float_nodes: nodes that stay float, in the order of the ranking.
+        ranking: every node and its sensitivity, the most sensitive first.
         curve: for each evaluation the number of float nodes and the drop.
-        drop: of the choice.
-        metric: its name.
+        drop: of the metric with this choice.
+        metric: name of the metric.
     """
 
-    floats: list[str]
+    float_nodes: list[str]
     ranking: list[tuple[str, float]]
     metric: str
     drop: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The choice as JSON values."""
+        """Return the choice as JSON values."""
         return {
             "metric": self.metric,
             "drop": round(self.drop, 6),
-            "float": list(self.floats),
+            "float": list(self.float_nodes),
             "curve": self.curve,
-            "ranking": [[name, float(f"{harm:.4g}")] for name, harm in self.ranking],
+            "ranking": [[name, float(f"{sensitivity:.4g}")] for name, sensitivity in self.ranking],
         }
 
 
-def choose_float(
+def choose_float_nodes(
     model: Model,
     nodes: Sequence[str],
     write: Write,
-    held: Dataset,
+    held_out: Dataset,
     max_drop: float,
     ctx: Context,
     *,
     metric: str = "",
-) -> Mixed:
-    """The nodes that have to stay float.
+) -> MixedPrecision:
+    """Choose the nodes that have to stay float.
 
     Args:
         model: the float model, prepared.
         nodes: names of the nodes that may be quantized.
-        write: makes the quantized model, without a new calibration.
-        held: samples that no range was made from.
+        write: builds the quantized model, without a new calibration.
+        held_out: samples that no range was made from.
         max_drop: how much the metric may fall, in its own unit.
         ctx: for progress, and for the clock where there is one.
         metric: a metric's name; top-1 where the samples have labels, else cosine to float.
@@ -93,61 +93,61 @@ def choose_float(
     Raises:
         PassError: the metric falls by more even where only the last layer is int8.
     """
-    chosen = find_metric(metric or None, held)
-    held = fitting(model, held)
-    ranking = _ranked(model, nodes, write, held, chosen, ctx)
+    chosen = find_metric(metric or None, held_out)
+    held_out = fitting(model, held_out)
+    ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
     config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    judge = partial(evaluate, config=config, runner=ctx.runner)
-    search = _Search(model, write, held, chosen, max_drop, judge)
+    evaluator = partial(evaluate, config=config, runner=ctx.runner)
+    search = _FloatNodeSearch(model, write, held_out, chosen, max_drop, evaluator)
     order = [node for node, _ in ranking]
-    result = Mixed([], ranking, chosen.name)
+    result = MixedPrecision([], ranking, chosen.name)
     result.curve = search.curve
-    count = search.shortest(order)
-    result.floats = search.stepped_back(order[:count])
-    result.drop = search.drops[frozenset(result.floats)]
+    count = search.smallest_prefix(order)
+    result.float_nodes = search.return_to_int8(order[:count])
+    result.drop = search.drops[frozenset(result.float_nodes)]
     return result
 
 
-class _Search:
-    """Evaluations of the metric, each set of float nodes at most once."""
+class _FloatNodeSearch:
+    """Evaluations of the metric, at most one for each set of float nodes."""
 
     def __init__(
         self,
         model: Model,
         write: Write,
-        held: Dataset,
+        held_out: Dataset,
         metric: Metric,
         max_drop: float,
-        judge: Callable[..., Quality],
+        evaluator: Callable[..., Quality],
     ) -> None:
-        self.model, self.write, self.held, self.metric = model, write, held, metric
-        self.judge = judge
+        self.model, self.write, self.held_out, self.metric = model, write, held_out, metric
+        self.evaluator = evaluator
         self.max_drop = max_drop
         self.curve: list[dict[str, Any]] = []
         self.drops: dict[frozenset[str], float] = {}
         self.base = self._quality(model)
 
     def _quality(self, candidate: Model) -> Quality:
-        return self.judge(candidate, self.held, self.metric, reference=self.model)
+        return self.evaluator(candidate, self.held_out, self.metric, reference=self.model)
 
-    def allows(self, floats: Sequence[str]) -> bool:
-        """Whether the metric stays within the drop with these nodes float."""
-        key = frozenset(floats)
+    def allows(self, float_nodes: Sequence[str]) -> bool:
+        """Return whether the metric stays within the drop with these nodes float."""
+        key = frozenset(float_nodes)
         if key not in self.drops:
-            candidate = dataclasses.replace(self.model, ir=self.write(floats))
+            candidate = dataclasses.replace(self.model, ir=self.write(float_nodes))
             self.drops[key] = self._quality(candidate).drop_from(self.base)[0]
             self.curve.append({"float": len(key), "drop": round(self.drops[key], 6)})
         return self.drops[key] <= self.max_drop
 
-    def shortest(self, order: Sequence[str]) -> int:
-        """How many nodes from the worst on have to stay float."""
+    def smallest_prefix(self, order: Sequence[str]) -> int:
+        """Return how many of the most sensitive nodes have to stay float."""
         if self.allows([]):
             return 0
         low, high = 0, len(order) - 1  # low does not suffice
         if high < 1 or not self.allows(order[:high]):
             least = min(self.drops.values())
             raise PassError(
-                f"{self.metric.name} falls by {least:.4f} at the least with anything in int8, "
+                f"{self.metric.name} falls by at least {least:.4f} with anything in int8, "
                 f"{self.max_drop:g} is allowed",
                 where=f"{self.model.name}, max_drop={self.max_drop:g}",
                 hint="Allow a larger drop, or quantize the weights alone (quantize-weights)",
@@ -157,10 +157,10 @@ class _Search:
             low, high = (low, middle) if self.allows(order[:middle]) else (middle, high)
         return high
 
-    def stepped_back(self, floats: Sequence[str]) -> list[str]:
-        """The float nodes without those that need not be; the least harmful are tried first."""
-        kept = list(floats)
-        # The last one was needed a moment ago; the bisection has shown that.
+    def return_to_int8(self, float_nodes: Sequence[str]) -> list[str]:
+        """Return the nodes that still have to stay float; the least sensitive are tried first."""
+        kept = list(float_nodes)
+        # The bisection has just shown that the last one is needed.
         waiting, size = kept[-2::-1], 1
         for _ in range(STEPS_BACK):
             back = set(waiting[:size])
@@ -176,26 +176,26 @@ class _Search:
         return kept
 
 
-def _ranked(
+def _rank_layers(
     model: Model,
     nodes: Sequence[str],
     write: Write,
-    held: Dataset,
+    held_out: Dataset,
     metric: Metric,
     ctx: Context,
 ) -> list[tuple[str, float]]:
-    """Nodes and their harm; by harm for each nanosecond that int8 saves, where there is a clock."""
-    few = fitting(model, held.take(RANKING_SAMPLES))
+    """Rank nodes by sensitivity, per nanosecond that int8 saves where there is a clock."""
+    few = fitting(model, held_out.take(RANKING_SAMPLES))
     config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    truth = _outputs(model, few, config)
-    distance = _divergence if metric.name in _CLASSES else _angle
+    expected = _outputs(model, few, config)
+    distance = _divergence if metric.name in _CLASSES else _cosine_distance
     ranking: list[tuple[str, float]] = []
     for node in ctx.progress.track(nodes, "ranking layers", len(nodes)):
         others = [n for n in nodes if n != node]
         got = _outputs(dataclasses.replace(model, ir=write(others)), few, config)
-        ranking.append((node, distance(truth, got)))
+        ranking.append((node, distance(expected, got)))
     ranking.sort(key=lambda pair: -pair[1])  # which keeps the graph's order among equals
-    return ranking if ctx.clock is None else by_time(model, ranking, write, few, ctx)
+    return ranking if ctx.clock is None else rank_by_cost(model, ranking, write, few, ctx)
 
 
 def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs]:
@@ -204,26 +204,26 @@ def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs
 
 
 def _rows(outputs: Outputs) -> list[Floats]:
-    """Each float output as rows of one sample."""
+    """Return each float output as rows of one sample."""
     return [
         a.reshape(len(a), -1).astype(np.float64) for a in outputs.values() if a.dtype.kind == "f"
     ]
 
 
-def _angle(truth: Sequence[Outputs], got: Sequence[Outputs]) -> float:
-    """One minus the mean cosine of the outputs."""
+def _cosine_distance(reference: Sequence[Outputs], got: Sequence[Outputs]) -> float:
+    """Return one minus the mean cosine of the outputs."""
     values: list[float] = []
-    for expected, actual in zip(truth, got, strict=True):
+    for expected, actual in zip(reference, got, strict=True):
         for a, b in zip(_rows(expected), _rows(actual), strict=True):
             norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
             values += (1 - (a * b).sum(axis=1) / np.maximum(norms, 1e-12)).tolist()
     return float(np.mean(values)) if values else 0.0
 
 
-def _divergence(truth: Sequence[Outputs], got: Sequence[Outputs]) -> float:
-    """Mean Kullback-Leibler divergence of the softmax of the first output."""
+def _divergence(reference: Sequence[Outputs], got: Sequence[Outputs]) -> float:
+    """Return the mean Kullback-Leibler divergence of the softmax of the first output."""
     values: list[float] = []
-    for expected, actual in zip(truth, got, strict=True):
+    for expected, actual in zip(reference, got, strict=True):
         p, q = _log_softmax(_rows(expected)[0]), _log_softmax(_rows(actual)[0])
         values += (np.exp(p) * (p - q)).sum(axis=1).tolist()
     return float(np.mean(values)) if values else 0.0

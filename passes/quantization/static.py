@@ -1,4 +1,4 @@
-"""Static int8: ranges from calibration data, Q/DQ pairs around everything that has int8 kernels."""
+"""Static int8: ranges from calibration data, Q/DQ pairs around all operators with int8 kernels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError, PassError
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import Int8Share, int8_share, written_share
+from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.overflow import find_overflows
-from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 
 from ..base import Declined, Pass, Rewrite
@@ -31,25 +30,25 @@ from ..calibration.statistics_file import load_statistics, save_statistics
 from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights
-from .mixed_precision import choose_float
-from .mixed_precision_parts import (
-    averages,
-    hold_out,
-    quantize_but,
-    quantized_nodes,
-    through_moves,
-    touched_by,
-    why_float,
-)
+from .hold_out import hold_out
+from .int8_share import float_reasons, measure_int8_share
+from .mixed_precision import choose_float_nodes
 from .qdq.fill_channels import fill_input_channels
-from .qdq.int8_operators import PRODUCTS, int8_operators, misplaced
-from .qdq.int8_rewrites import to_int8_forms
+from .qdq.float_nodes import (
+    adjacent_tensors,
+    average_pool_outputs,
+    quantizable_nodes,
+    quantize_except,
+    with_moved_tensors,
+)
+from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
+from .qdq.int8_rewrites import apply_int8_rewrites
 from .qdq.prepare import prepare
-from .qdq.writer import Scheme, observed_tensors, quantize
+from .qdq.writer import Scheme, observed_tensors, quantize_graph
 
-#: Fewer samples than this are told to the user.
+#: Fewer samples than this cause a message to the user.
 FEW_SAMPLES = 8
-#: Samples on which pair sums are looked at.
+#: Samples on which overflow of pair sums is searched.
 OVERFLOW_SAMPLES = 32
 
 
@@ -58,26 +57,26 @@ class QuantizeStatic(Pass):
     """Quantize weights and activations to int8, with ranges from calibration data.
 
     Attributes:
-        data: calibration data; the context's where none is named.
-        samples: how many samples to calibrate on, evenly spaced over the data.
-        ranges: how ranges come from the values seen; mse searches the least squared error.
+        data: calibration data; the context's if not given.
+        samples: number of samples to calibrate on, evenly spaced over the data.
+        ranges: method that finds ranges of activations; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
         per_channel: one scale for each output channel of a weight.
-        scales: how scales of weights are chosen; mse searches the least squared error.
-        activation: integer type of activations; the target's where not given.
-        weight: integer type of weights; the target's where not given.
+        scales: method that finds scales of weights; mse searches the least squared error.
+        activation: integer type of activations; the target's if not given.
+        weight: integer type of weights; the target's if not given.
         exclude: nodes to leave float, by name or glob pattern.
-        wide: activations to hold in 16 bits, by name or glob pattern, where the target has such
-            kernels; max_drop widens what layers read and make there before it leaves any float.
-        statistics: file (.npz) to keep what calibration saw in; read where it exists already.
-        max_drop: how much the metric may fall, in its own unit: layers that cost more stay float.
-            Judged on samples that no range was made from; nothing is judged where not given.
-        metric: what max_drop is measured in: a metric's name or module:callable; top1 where the
-            data have labels, else cosine to the float model's outputs.
-        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; less is an error
-            that names what runs in float and why.
-        check_overflow: say which layers would saturate on x64 without VNNI, and by how much, even
-            where the target has it.
+        wide: activations of 16 bits, by name or glob pattern, where the target has such kernels;
+            max_drop widens inputs and outputs of layers there before it leaves a layer float.
+        statistics: file (.npz) to keep calibration statistics in; read where it exists already.
+        max_drop: allowed drop of the metric, in its own unit, on held-out samples: layers that cost
+            more stay float; nothing is evaluated if not given.
+        metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
+            have labels, else cosine to the float model's outputs.
+        min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; otherwise an
+            error names the operators that run in float, with reasons.
+        check_overflow: report the layers that would saturate on x64 without VNNI, and by how much,
+            even where the target has it.
     """
 
     needs_data: ClassVar[bool] = True
@@ -109,105 +108,113 @@ class QuantizeStatic(Pass):
             raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Calibrate, write the Q/DQ graph, look at what really runs."""
+        """Calibrate, write the Q/DQ graph, measure what runs in int8."""
         prepare(model)
-        forms = to_int8_forms(model)
-        every = ctx.dataset(self.data, model, purpose="static quantization")
-        data, held = self._parts(every)
+        rewrites = apply_int8_rewrites(model)
+        all_data = ctx.dataset(self.data, model, purpose="static quantization")
+        data, held_out = self._split(all_data)
         scheme, declined = self._scheme(model, ctx.target)
         tensors = observed_tensors(model, scheme)
         if not tensors:
             raise DataError(
-                "holds nothing to quantize",
+                "has nothing to quantize",
                 where=model.name,
-                hint="It has none of: " + ", ".join(sorted(PRODUCTS)),
+                hint="It contains none of: " + ", ".join(sorted(PRODUCTS)),
             )
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         if self.max_drop is not None:
-            tensors = list(dict.fromkeys([*tensors, *averages(model.graph)]))
-        seen = self._statistics(model, tensors, data, ctx)
+            tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
+        statistics = self._statistics(model, tensors, data, ctx)
         report: dict[str, Any] = {
             "samples": len(data),
             "data": data.digest,
             "activation": scheme.activation,
             "weight": scheme.weight,
             "reduce_range": scheme.reduce_range,
-            "forms": forms,
+            "forms": rewrites,
         }
-        written, floats, notes = self._written(model, scheme, seen, held, ctx)
+        written, float_nodes, notes = self._quantize(model, scheme, statistics, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
-            report["forms"] = forms | ({"channels-filled": filled} if filled else {})
-        declined += [Declined(node, "int8 would cost the metric too much") for node in floats]
-        share = running_share(written, model, ctx.target)
+            report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
+        declined += [Declined(node, "int8 would cost the metric too much") for node in float_nodes]
+        share = measure_int8_share(written, model, ctx.target)
         report |= notes | share.to_json()
-        report["float_nodes"] = why_float(share, declined)
+        report["float_nodes"] = float_reasons(share, declined)
         if self.check_overflow or (ctx.target.isa in {"x64", "any"} and not ctx.target.vnni):
-            few = fitting(model, data.take(OVERFLOW_SAMPLES))
-            overflows = find_overflows(dataclasses.replace(model, ir=written), few)
+            samples = fitting(model, data.take(OVERFLOW_SAMPLES))
+            overflows = find_overflows(dataclasses.replace(model, ir=written), samples)
             report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
-    def _parts(self, every: Dataset) -> tuple[Dataset, Dataset]:
-        """Samples to make ranges from, and others to judge by where anything is judged."""
+    def _split(self, all_data: Dataset) -> tuple[Dataset, Dataset]:
+        """Return samples to make ranges from, and those that `max_drop` is evaluated on."""
         if self.max_drop is None:
-            return every.take(self.samples), every
-        return hold_out(every, self.samples)
+            return all_data.take(self.samples), all_data
+        return hold_out(all_data, self.samples)
 
-    def _written(
+    def _quantize(
         self,
         model: Model,
         scheme: Scheme,
-        seen: Mapping[str, Statistics],
-        held: Dataset,
+        statistics: Mapping[str, Statistics],
+        held_out: Dataset,
         ctx: Context,
     ) -> tuple[ir.Model, list[str], dict[str, Any]]:
-        """The Q/DQ graph, the nodes that stay float for the metric's sake, and how that went."""
+        """Return the Q/DQ graph, the nodes left float for the metric's sake, and notes on that."""
         ranges = {
             name: find_range(of, self.ranges, percentile=self.percentile)
-            for name, of in seen.items()
+            for name, of in statistics.items()
         }
         ranges = share_ranges(model.graph, ranges)
         plain = model.clone() if self.max_drop is not None else model
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127
             clip_weights(model.graph, scheme.exclude, per_channel=self.per_channel, largest=largest)
-        limit = self.max_drop
-        if limit is None:
-            return quantize(model, scheme, ranges), [], {}
-        ranges = through_moves(model.graph, ranges)
+        max_drop = self.max_drop
+        if max_drop is None:
+            return quantize_graph(model, scheme, ranges), [], {}
+        ranges = with_moved_tensors(model.graph, ranges)
 
-        def write(floats: Sequence[str]) -> ir.Model:
-            return quantize_but(model, plain, scheme, ranges, floats)
+        def write(float_nodes: Sequence[str]) -> ir.Model:
+            return quantize_except(model, plain, scheme, ranges, float_nodes)
 
-        def wide(stubborn: Sequence[str]) -> list[str]:
-            return [*scheme.wide, *touched_by(model.graph, stubborn, list(ranges))]
+        def wide(sensitive: Sequence[str]) -> list[str]:
+            return [*scheme.wide, *adjacent_tensors(model.graph, sensitive, list(ranges))]
 
-        def widen(stubborn: Sequence[str]) -> ir.Model:
-            return quantize(model, dataclasses.replace(scheme, wide=wide(stubborn)), ranges)
+        def widen(sensitive: Sequence[str]) -> ir.Model:
+            return quantize_graph(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
 
-        nodes = quantized_nodes(model.graph, scheme)
+        nodes = quantizable_nodes(model.graph, scheme)
         choose = functools.partial(
-            choose_float, plain, nodes, held=held, max_drop=limit, ctx=ctx, metric=self.metric
+            choose_float_nodes,
+            plain,
+            nodes,
+            held_out=held_out,
+            max_drop=max_drop,
+            ctx=ctx,
+            metric=self.metric,
         )
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
                 chosen = choose(write=widen)
-                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.floats)}
-                return widen(chosen.floats), [], {"mixed": notes}
+                notes = chosen.to_json() | {"float": [], "wide": wide(chosen.float_nodes)}
+                return widen(chosen.float_nodes), [], {"mixed": notes}
         chosen = choose(write=write)
-        return write(chosen.floats), chosen.floats, {"mixed": chosen.to_json()}
+        return write(chosen.float_nodes), chosen.float_nodes, {"mixed": chosen.to_json()}
 
-    def _check_share(self, share: Int8Share, floats: Sequence[Sequence[str]], model: Model) -> None:
+    def _check_share(
+        self, share: Int8Share, float_nodes: Sequence[Sequence[str]], model: Model
+    ) -> None:
         if share.int8_share >= self.min_share:
             return
-        shown = "; ".join(f"{node}: {reason}" for node, reason in floats[:5])
+        shown = "; ".join(f"{node}: {reason}" for node, reason in float_nodes[:5])
         raise PassError(
             f"{share.int8_share:.0%} of the multiply-accumulates run in int8, "
-            f"{self.min_share:.0%} are asked for",
+            f"{self.min_share:.0%} are required",
             where=model.name,
-            hint=f"In float run {len(floats)} operators: {shown}",
+            hint=f"{len(float_nodes)} operators run in float: {shown}",
         )
 
     def _statistics(
@@ -229,9 +236,11 @@ class QuantizeStatic(Pass):
         ops = int8_operators(target, model.graph)
         chosen = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in chosen]
-        declined += [Declined(node.name or "", why) for node, why in misplaced(model.graph, ops)]
         declined += [
-            Declined(node.name or "", "stands inside of a subgraph")
+            Declined(node.name or "", why) for node, why in unsupported_nodes(model.graph, ops)
+        ]
+        declined += [
+            Declined(node.name or "", "is inside a subgraph")
             for node in in_subgraphs(model.graph, PRODUCTS)
         ]
         scheme = Scheme(
@@ -245,18 +254,3 @@ class QuantizeStatic(Pass):
             inputs_only=target.isa == "gpu",
         )
         return scheme, declined
-
-
-def running_share(written: ir.Model, model: Model, target: Target) -> Int8Share:
-    """What of the written graph runs in int8; on the CPU where the target's provider is absent.
-
-    For a GPU that is absent it is read off the graph as it is written.
-    """
-    from trimtab.core.ort.session import available_providers
-
-    config, whole = SessionConfig.with_fusions_of(target), dataclasses.replace(model, ir=written)
-    if config.provider not in available_providers():
-        if target.isa == "gpu":
-            return written_share(whole, fused=target.fuses_int8)
-        config = dataclasses.replace(config, provider="CPUExecutionProvider")
-    return int8_share(whole, config)

@@ -1,4 +1,4 @@
-"""Weights of 4 or 8 bits in blocks; activations stay float, or are rounded while the model runs."""
+"""Weights of 4 or 8 bits in blocks; activations stay float or are quantized while it runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from ..graph.edit import lift_constants, name_nodes
 from ..graph.gemm import gemms_to_products
 from ..graph.patterns import match_nodes
 from ..graph.quantized import refuse_quantized
-from .algorithms.gptq import Grid, round_products, write_rounded
-from .qdq.writer import quiet, remove_unused
+from .algorithms.gptq import RoundingGrid, round_products, write_rounded
+from .initializers import remove_unused_initializers
+from .qdq.writer import silenced
 
-#: Blocks that the kernels know.
+#: Block sizes that the kernels support.
 BLOCKS = (16, 32, 64, 128, 256)
 
 
@@ -30,20 +31,20 @@ BLOCKS = (16, 32, 64, 128, 256)
 class QuantizeWeights(Pass):
     """Store the weights of matrix products in 4 or 8 bits, with a scale for each small block.
 
-    Made with onnxruntime's MatMulNBits operator. It is for models whose time goes into reading
+    Uses onnxruntime's MatMulNBits operator. It suits models that spend their time on reading
     weights, such as language models; where products are large, QuantizeStatic is faster.
 
     Attributes:
-        bits: of a weight, 4 or 8.
+        bits: bits of a weight, 4 or 8.
         block: neighbouring weights that share a scale: 16, 32, 64, 128 or 256.
-        symmetric: no zero points: smaller, and a little less accurate.
-        method: rtn rounds each weight by itself; hqq searches zero points that outliers do not
-            move (4 bits, needs torch); gptq lets later weights make good for what earlier ones
-            lost, on calibration data.
-        int8: whether activations are rounded to int8 while the model runs, which is faster.
+        symmetric: leave out zero points, which is smaller and a little less accurate.
+        method: rtn rounds each weight by itself; hqq searches zero points robust to outliers
+            (4 bits, needs torch); gptq lets later weights compensate errors of earlier ones, on
+            calibration data.
+        int8: quantize activations to int8 while the model runs, which is faster.
         exclude: nodes to leave float, by name or glob pattern.
-        data: calibration data for gptq; the context's where none is named.
-        samples: how many of them.
+        data: calibration data for gptq; the context's if not given.
+        samples: number of samples.
     """
 
     bits: int = 4
@@ -64,12 +65,12 @@ class QuantizeWeights(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Write products with constant weights as MatMulNBits."""
+        """Replace products with constant weights by MatMulNBits."""
         if self.method == "hqq" and (self.bits != 4 or self.symmetric):
             raise OptionError(
-                "hqq makes 4 bits with zero points",
+                "hqq supports 4 bits with zero points only",
                 where=f"bits={self.bits}, symmetric={self.symmetric}",
-                hint="Take another method, or leave both fields at their defaults",
+                hint="Choose another method, or leave both fields at their defaults",
             )
         refuse_quantized(model)
         lift_constants(model.graph)
@@ -81,19 +82,19 @@ class QuantizeWeights(Pass):
         declined += others
         if not products:
             raise DataError(
-                "holds no matrix product with a constant weight",
+                "has no matrix product with a constant weight",
                 where=model.name,
                 hint="For convolutions use quantize-static",
             )
         report: dict[str, Any] = {"products": len(products)}
-        grid, rounded = Grid(self.bits, self.block, self.symmetric), {}
+        grid, rounded = RoundingGrid(self.bits, self.block, self.symmetric), {}
         if self.method == "gptq":
             data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
             rounded = round_products(model, products, data, grid, ctx)
         before = model.weight_bytes
         for node in ctx.progress.track(products, "rounding weights", len(products)):
             _replace(model.graph, node, self._quantize(model, node))
-        remove_unused(model.graph)
+        remove_unused_initializers(model.graph)
         model.graph.opset_imports.setdefault("com.microsoft", 1)
         if rounded:
             report["compensated"] = write_rounded(model.graph, rounded, grid)
@@ -101,7 +102,7 @@ class QuantizeWeights(Pass):
         return Rewrite(model.ir, declined, report)
 
     def _quantize(self, model: Model, product: ir.Node) -> ir.Graph:
-        """A graph of the product alone as MatMulNBits: of all weights only its own is in memory."""
+        """Quantize a product in a graph of its own: only its own weight is in memory."""
         from onnxruntime.quantization import matmul_nbits_quantizer as tool
 
         level = 4 if self.int8 else 0
@@ -113,7 +114,7 @@ class QuantizeWeights(Pass):
         )
         if self.method == "hqq":
             config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
-        with quiet():
+        with silenced():
             try:
                 quantizer = tool.MatMulNBitsQuantizer(
                     _alone(model, product),
@@ -133,7 +134,7 @@ class QuantizeWeights(Pass):
 
 
 def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
-    """The product as a model of its own, its weight inside."""
+    """Return the product as a model of its own with its weight."""
     data, weight = product.inputs[:2]
     assert data is not None
     assert weight is not None
@@ -152,19 +153,21 @@ def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
 
 
 def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
-    """Put the operator of a graph of its own in a product's place, with its constants."""
-    made = alone[0]
+    """Replace a product by the operator of a graph of its own, with its constants."""
+    quantized = alone[0]
     inputs = [product.inputs[0]]
-    for value in made.inputs[1:]:
+    for value in quantized.inputs[1:]:
         assert value is not None
-        if value.name not in graph.initializers:  # else another product has the same weight
+        if value.name not in graph.initializers:  # else another product shares the weight
             assert value.const_value is not None
-            # A copy, as a message's tensor keeps all of its message in memory, the old weight too.
+            # A copy, as a tensor of a proto keeps the whole proto in memory, with the old weight.
             tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)
             graph.register_initializer(ir.val(value.name, const_value=tensor))
         inputs.append(graph.initializers[str(value.name)])
-    attributes = [a for a in made.attributes.values() if isinstance(a, ir.Attr)]
-    node = ir.Node(made.domain, made.op_type, inputs, attributes, num_outputs=1, name=made.name)
+    attributes = [a for a in quantized.attributes.values() if isinstance(a, ir.Attr)]
+    node = ir.Node(
+        quantized.domain, quantized.op_type, inputs, attributes, num_outputs=1, name=quantized.name
+    )
     old, new = product.outputs[0], node.outputs[0]
     new.name, new.type, new.shape = old.name, old.type, old.shape
     graph.insert_before(product, node)
@@ -173,7 +176,7 @@ def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
 
 
 def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[Declined]]:
-    """Matrix products of the main graph with a constant weight of two axes; why not the others."""
+    """Find products of the main graph with constant 2-D weights, and reasons for the others."""
     found: list[ir.Node] = []
     declined: list[Declined] = []
     for node in graph:
@@ -189,13 +192,13 @@ def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[
 
 def _reason(node: ir.Node) -> str:
     if node.op_type == "Conv":
-        return "MatMulNBits has no convolution"
+        return "MatMulNBits does not support convolutions"
     weight: Sequence[Any] | ir.Value | None = node.inputs[1]
     tensor = weight.const_value if isinstance(weight, ir.Value) else None
     if tensor is None:
         return "its weight is computed while the model runs"
     if len(tensor.shape) != 2:
-        return "its weight has not two axes"
+        return "its weight is not two-dimensional"
     if tensor.dtype not in {ir.DataType.FLOAT, ir.DataType.FLOAT16}:
         return "its weight is not float"
     return "" if tensor.size else "its weight is empty"

@@ -15,7 +15,7 @@ from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress
 
-from ...calibration.outliers import usual_rows
+from ...calibration.outliers import typical_rows
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph, Group
 from ..dependency.records import Operand
@@ -50,7 +50,7 @@ def calibration_batches(
             where=data.spec,
             hint="Give more data",
         )
-    usual = usual_rows(batches)
+    usual = typical_rows(batches)
     if all(rows.all() for rows in usual):
         return batches
     kept = [rows & rows.all() if fixed else rows for rows in usual]

@@ -1,1 +1,1 @@
-"""Choosing the integers so that less is lost: bias correction, equalization, rounding."""
+"""Algorithms that choose integers for less error: bias correction, equalization, rounding."""

@@ -1,13 +1,13 @@
-"""Rounding by what it does to a layer's output, not by what is nearest.
+"""Rounding by its effect on a layer's output, not to the nearest integer.
 
     min over integers q   || y_float - (s (q - z) x_int8 + b) ||^2
 
-Layer by layer from the input on, x as the int8 layers before hand it over, y of the float model:
+Layer by layer from the input on, with x from the int8 layers before it and y from the float model:
 the objective of AdaRound (Nagel et al. 2020, arXiv 2004.10568, formula 21 without its activation).
 It is quadratic, so instead of relaxing it, each integer in turn takes its best value given the
 others (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542), which needs no
-learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding stays
-only where the error of the model's output falls on samples that it was not made from.
+learning rate and no PyTorch. An integer stays within one of the nearest. A layer's rounding is
+kept only where the error of the model's output falls on held-out samples.
 
 With unit=block whole residual blocks are rounded at once, by gradient: see `round_blocks`.
 """
@@ -28,34 +28,33 @@ from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
-from ..qdq.float_reference import open_reference, shared_layers
-from .bias_correction import answer_error, answers, up_to
+from ..output_error import OutputDeviation
+from ..qdq.float_reference import load_reference, shared_layers
 from .block_rounding import round_blocks
-from .int8_layer import Weight, float_weight, weight_of
-from .layer_regression import as_columns, from_columns, regression
+from .int8_layer import Int8Weight, float_weight, int8_weight
+from .layer_outputs import inner_outputs
+from .layer_regression import as_columns, from_columns, regression_rows
 
 #: Pull towards the float weight, as a part of the mean square of the inputs.
 DAMPING = 0.02
-#: Sweeps over all integers of a layer at most; few change after the second.
+#: Most sweeps over all integers of a layer; few change after the second.
 SWEEPS = 4
 
 
 @dataclass(frozen=True)
 class RoundWeights(Pass):
-    """Round each int8 weight up or down by what that does to its layer's output.
+    """Round each int8 weight up or down by the effect on its layer's output.
 
     Run it on the int8 model, after CorrectBias or instead of it.
 
     Attributes:
-        data: samples; the context's where none is named.
-        samples: how many, three of four to round by and the rest to judge by.
+        data: samples; the context's if not given.
+        samples: number of samples, one of four held out.
         reference: file of the float model that the int8 model was made from.
-        unit: what is rounded at once; block takes whole residual blocks and needs PyTorch.
-        steps: of descent for each block.
+        unit: part that is rounded at once; block takes whole residual blocks and needs PyTorch.
+        steps: gradient steps for each block.
     """
 
     needs_data: ClassVar[bool] = True
@@ -73,8 +72,8 @@ class RoundWeights(Pass):
             raise OptionError("must be at least 1", where=f"steps={self.steps}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Round layer by layer, keep what helps."""
-        reference = open_reference(self.reference, self.name())
+        """Round layer by layer and keep the roundings that help."""
+        reference = load_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="rounding weights").take(self.samples)
         batches = list(fitting(model, data, rows=32))
         if self.unit == "block":
@@ -90,35 +89,34 @@ def round_weights(
     Args:
         model: a clone of the Q/DQ model.
         reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every fourth judges.
+        batches: samples; every fourth is held out.
         ctx: for progress and the seed.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    layers, makers = shared_layers(model, reference)
-    judge = list(batches[3::4]) or list(batches[-1:])
+    layers, reference_nodes = shared_layers(model, reference)
+    held_out = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    truth = answers(reference, judge, config)
-    error = first = answer_error(model, judge, truth, config)
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
+    error = first = error_of(model)
     rounded, declined = [], []
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
-        weight = weight_of(layer)
+        weight = int8_weight(layer)
         if isinstance(weight, str):
             declined.append(Declined(layer.name or "", weight))
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
         before = weight.integers.const_value
-        integers = _descend(weight, layer, float_weight(makers[layer.name], weight.shape), *sums)
-        weight.integers.const_value = ir.tensor(integers, name=weight.integers.name)
-        after = answer_error(model, judge, truth, config)
+        original = float_weight(reference_nodes[layer.name], weight.shape)
+        weight.assign(_descend(weight, layer, original, *sums))
+        after = error_of(model)
         if after < error:
             error = after
             rounded.append(layer.name or "")
         else:
             weight.integers.const_value = before
-            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
+            declined.append(Declined(layer.name or "", "the output's error would not fall"))
     report = {"rounded": rounded, "error_before": first, "error_after": error}
     return Rewrite(model.ir, declined, report)
 
@@ -127,29 +125,29 @@ def _sums(
     model: Model,
     reference: Model,
     layer: ir.Node,
-    weight: Weight,
+    weight: Int8Weight,
     batches: Sequence[Batch],
     *,
     seed: int,
 ) -> tuple[Floats, Floats]:
-    """X^T X and X^T (Y - b) by the number of rows: (groups, depth, depth), (groups, depth, out)."""
-    maker = next(node for node in reference.graph if node.name == layer.name)
-    source, wanted = layer.inputs[0], maker.outputs[0].name or ""
+    """Return X^T X and X^T (Y - b) per row: (groups, depth, depth), (groups, depth, outputs)."""
+    twin = next(node for node in reference.graph if node.name == layer.name)
+    source, wanted = layer.inputs[0], twin.outputs[0].name or ""
     assert source is not None
-    made = layer.outputs[0].name or ""
+    output = layer.outputs[0].name or ""
     rng = np.random.default_rng(seed)
     columns, scale, zero = weight.columns(layer)
     current = (columns - zero) * scale
     moments: Any = 0.0
     cross: Any = 0.0
     count = 0
-    xs = _tensors(model, [source.name or "", made], batches)
-    for got, expected in zip(xs, _tensors(reference, [wanted], batches), strict=True):
+    xs = inner_outputs(model, [source.name or "", output], batches)
+    for got, expected in zip(xs, inner_outputs(reference, [wanted], batches), strict=True):
         state = rng.bit_generator.state
-        x, y = regression(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
+        x, y = regression_rows(layer, weight.shape, got[source.name or ""], expected[wanted], rng)
         rng.bit_generator.state = state
-        _, now = regression(layer, weight.shape, got[source.name or ""], got[made], rng)
-        # The bias, which is what the layer makes beyond its product, is not to be fitted.
+        _, now = regression_rows(layer, weight.shape, got[source.name or ""], got[output], rng)
+        # The bias, the rest of the output beyond the product, is not fitted.
         bias = now - x @ current
         moments = moments + x.transpose(0, 2, 1).astype(np.float64) @ x
         cross = cross + x.transpose(0, 2, 1).astype(np.float64) @ (y - bias)
@@ -157,27 +155,11 @@ def _sums(
     return moments / max(count, 1), cross / max(count, 1)
 
 
-def _tensors(model: Model, names: list[str], batches: Sequence[Batch]) -> list[dict[str, Any]]:
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in names if name not in fed]
-    # Q and DQ are run as they stand: the observed tensors lie inside of what would be fused.
-    session = build_session(
-        up_to(model, inner), SessionConfig(level="basic", threads=usable_cpus())
-    )
-    wanted = [i.name for i in session.get_inputs()]
-    return [
-        {**batch.feeds, **run(session, {name: batch.feeds[name] for name in wanted}, inner)}
-        for batch in batches
-    ]
-
-
 def _descend(
-    weight: Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
+    weight: Int8Weight, layer: ir.Node, original: Floats | None, moments: Floats, cross: Floats
 ) -> NDArray[Any]:
-    """Each integer in turn at its best value given the others."""
+    """Give each integer in turn its best value given the others, by coordinate descent."""
     integers, scale, zero = weight.columns(layer)
-    assert weight.integers.const_value is not None
-    dtype = weight.integers.const_value.numpy().dtype
     near = integers
     target = (integers - zero) * scale
     if original is not None and original.shape == weight.shape:
@@ -203,4 +185,4 @@ def _descend(
                 changed += count
         if not changed:
             break
-    return from_columns(layer, now.astype(dtype), weight.shape)
+    return from_columns(layer, now, weight.shape)

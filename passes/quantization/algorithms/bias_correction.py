@@ -1,11 +1,11 @@
-"""Bias correction: what rounding shifts in the mean of a layer's output goes into its bias.
+"""Bias correction: the shift of a layer's mean output by rounding is taken out of its bias.
 
     b += E[y_float] - E[y_int8]
 
 Empirical and sequential (Nagel et al. 2019, Finkelstein et al. 2019): layer by layer from the input
-on, each on what the layers before it, corrected already, hand over. A correction stays only where
-an error falls on samples that it was not made from: that of the model's output, or that of the
-layer's own output, which needs one run of the model in all and not two for each layer.
+on, each with inputs from the layers before it, corrected already. A correction is kept only where
+an error falls on held-out samples: that of the model's output, or that of the layer's own output,
+which needs one run of the model in all instead of two for each layer.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
 from ...graph.partial_run import Walk, channel_mean
-from ..qdq.bias import Bias, find_bias, remove_idle
-from ..qdq.float_reference import open_reference, shared_layers
+from ..output_error import OutputDeviation
+from ..qdq.bias import Bias, find_bias, remove_unused_biases
+from ..qdq.float_reference import load_reference, shared_layers
+from .layer_outputs import inner_outputs
 
 
 @dataclass(frozen=True)
 class CorrectBias(Pass):
-    """Move the mean error of each int8 layer into its bias, where that helps the answer.
+    """Move the mean error of each int8 layer into its bias, where that improves the output.
 
     Attributes:
-        data: samples; the context's where none is named.
-        samples: how many, half to correct on and half to judge by.
+        data: samples; the context's if not given.
+        samples: number of samples, half of them held out.
         reference: file of the float model that the int8 model was made from.
-        judge: what must fall for a correction to stay: the error of the model's answer, or that of
-            the layer's output, channel by channel, which is many times faster; then the answer
-            decides about all of them together.
+        judge: error that must fall for a correction to be kept: that of the model's output
+            (answer), or of the layer's output, channel by channel, which is many times faster;
+            the model's output then decides about all corrections together.
     """
 
     needs_data: ClassVar[bool] = True
@@ -52,8 +52,8 @@ class CorrectBias(Pass):
     judge: Literal["answer", "layer"] = "answer"
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """Correct layer by layer, keep what helps."""
-        reference = open_reference(self.reference, self.name())
+        """Correct layer by layer and keep the corrections that help."""
+        reference = load_reference(self.reference, self.name())
         data = ctx.dataset(self.data, model, purpose="bias correction").take(self.samples)
         batches = list(fitting(model, data, rows=32))
         if self.judge == "answer":
@@ -69,37 +69,36 @@ def correct_biases(
     Args:
         model: a clone of the Q/DQ model.
         reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every second one judges.
+        batches: samples; every second one is held out.
         ctx: for progress.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    layers, makers, declined = _correctable(model, reference)
-    fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
-    names, axes = _observed(layers, makers)
-    wanted = _means(reference, names, axes, fit)
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    truth = answers(reference, judge, config)
-    error = first = answer_error(model, judge, truth, config)
+    layers, reference_nodes, declined = _correctable(model, reference)
+    fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
+    names, axes = _observed(layers, reference_nodes)
+    fit_means = _means(reference, names, axes, fit)
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
+    error = first = error_of(model)
     corrected = []
-    for layer, mean in zip(
-        ctx.progress.track(layers, "correcting biases", len(layers)), wanted, strict=True
+    for layer, fit_mean in zip(
+        ctx.progress.track(layers, "correcting biases", len(layers)), fit_means, strict=True
     ):
         bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
             declined.append(Declined(layer.name or "", bias))
             continue
         got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
-        bias.shift(mean - got)
-        after = answer_error(model, judge, truth, config)
+        bias.shift(fit_mean - got)
+        after = error_of(model)
         if after < error:
             error = after
             corrected.append(layer.name or "")
         else:
             bias.undo()
-            declined.append(Declined(layer.name or "", "the answer's error would not fall"))
-    remove_idle(model.graph)
+            declined.append(Declined(layer.name or "", "the output's error would not fall"))
+    remove_unused_biases(model.graph)
     report = {"corrected": corrected, "error_before": first, "error_after": error}
     return Rewrite(model.ir, declined, report)
 
@@ -107,42 +106,43 @@ def correct_biases(
 def correct_by_layer(
     model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
 ) -> Rewrite:
-    """Correct the biases of a Q/DQ model in place, each channel judged at its layer's output.
+    """Correct the biases of a Q/DQ model in place, evaluating each channel at its layer's output.
 
     A shift s changes a channel's mean squared error by s (2 m + s), m its mean error: so means of
-    held-out samples decide, and no layer is run twice. Arguments and errors as `correct_biases`.
+    held-out samples decide, and no layer is run twice. Arguments and errors as in `correct_biases`.
     """
-    layers, makers, declined = _correctable(model, reference)
-    fit, judge = list(batches[::2]), list(batches[1::2]) or list(batches)
-    names, axes = _observed(layers, makers)
-    wanted, held = (_means(reference, names, axes, part) for part in (fit, judge))
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    truth = answers(reference, judge, config)
-    first, untouched = answer_error(model, judge, truth, config), model.clone()
-    walk = Walk(model, [batch.feeds for batch in (*fit, *judge)])
+    layers, reference_nodes, declined = _correctable(model, reference)
+    fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
+    names, axes = _observed(layers, reference_nodes)
+    fit_means, held_out_means = (_means(reference, names, axes, part) for part in (fit, held_out))
+    error_of = OutputDeviation(reference, held_out, ctx.target).of
+    first, untouched = error_of(model), model.clone()
+    walk = Walk(model, [batch.feeds for batch in (*fit, *held_out)])
     corrected = []
     tracked = ctx.progress.track(layers, "correcting biases", len(layers))
-    for layer, axis, mean, truly in zip(tracked, axes, wanted, held, strict=True):
-        made = walk.to(layer.outputs[0])
+    for layer, axis, fit_mean, held_out_mean in zip(
+        tracked, axes, fit_means, held_out_means, strict=True
+    ):
+        outputs = walk.to(layer.outputs[0])
         bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
             declined.append(Declined(layer.name or "", bias))
             continue
-        shift = mean - channel_mean(made[: len(fit)], axis)
-        gap = channel_mean(made[len(fit) :], axis) - truly
+        shift = fit_mean - channel_mean(outputs[: len(fit)], axis)
+        gap = channel_mean(outputs[len(fit) :], axis) - held_out_mean
         shift = np.where(shift * (2 * gap + shift) < 0, shift, 0.0)
         if not shift.any():
             declined.append(Declined(layer.name or "", "its output's error would not fall"))
             continue
         bias.shift(shift)
         corrected.append(layer.name or "")
-        if layer.op_type != "MatMul":  # whose bias is added behind it, in the next step
+        if layer.op_type != "MatMul":  # its bias is added after it, in the next step
             walk.add(layer.outputs[0], shift, axis)
-    after = answer_error(model, judge, truth, config)
+    after = error_of(model)
     if after >= first:
-        declined += [Declined(name, "the answer's error would not fall") for name in corrected]
+        declined += [Declined(name, "the output's error would not fall") for name in corrected]
         corrected, after, model = [], first, untouched
-    remove_idle(model.graph)
+    remove_unused_biases(model.graph)
     report = {"corrected": corrected, "error_before": first, "error_after": after}
     return Rewrite(model.ir, declined, report)
 
@@ -150,12 +150,12 @@ def correct_by_layer(
 def _correctable(
     model: Model, reference: Model
 ) -> tuple[list[ir.Node], dict[str | None, ir.Node], list[Declined]]:
-    """Layers that may have a bias, the reference's nodes by name, and those that have no place.
+    """Return layers that may have a bias, the reference's nodes by name, and layers that may not.
 
     A product of two activations has none, and no channels either: its axes may vary in length.
     Products that add nothing get zeros here, before nodes are counted and tensors observed.
     """
-    layers, makers = shared_layers(model, reference, also=frozenset({"ConvTranspose"}))
+    layers, reference_nodes = shared_layers(model, reference, also=frozenset({"ConvTranspose"}))
     found, declined = [], []
     for layer in layers:
         place = find_bias(model.graph, layer) if layer.op_type == "MatMul" else None
@@ -163,77 +163,34 @@ def _correctable(
             declined.append(Declined(layer.name or "", place))
         else:
             found.append(layer)
-    return found, makers, declined
+    return found, reference_nodes, declined
 
 
 def _observed(
-    layers: Sequence[ir.Node], makers: Mapping[str | None, ir.Node]
+    layers: Sequence[ir.Node], reference_nodes: Mapping[str | None, ir.Node]
 ) -> tuple[list[str], list[int]]:
-    """The reference's names of the layers' outputs, and the axes of their channels."""
-    names = [makers[layer.name].outputs[0].name or "" for layer in layers]
+    """Return the reference's names of the layers' outputs, and the axes of their channels."""
+    names = [reference_nodes[layer.name].outputs[0].name or "" for layer in layers]
     return names, [_channels(layer) for layer in layers]
 
 
 def _channels(layer: ir.Node) -> int:
-    """The axis of channels of a layer's output."""
+    """Return the channel axis of a layer's output."""
     return 1 if layer.op_type in {"Conv", "ConvTranspose"} else -1
 
 
 def _means(
     model: Model, tensors: Sequence[str], axes: Sequence[int], batches: Sequence[Batch]
 ) -> list[Floats]:
-    """Mean of each tensor over all but its channel axis."""
+    """Return the mean of each tensor over all but its channel axis."""
     if not tensors:
         return []
-    # Q and DQ are run as they stand: the observed tensor lies inside of what would be fused.
-    config = SessionConfig(level="basic", threads=usable_cpus())
-    session = build_session(up_to(model, tensors), config)
     sums: list[Floats] = [np.zeros(()) for _ in tensors]
     counts = [0] * len(tensors)
-    for batch in batches:
-        arrays = run(session, {i.name: batch.feeds[i.name] for i in session.get_inputs()}, tensors)
+    for arrays in inner_outputs(model, tensors, batches):
         for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
             flat = np.moveaxis(arrays[name], axis, -1)
             flat = flat.reshape(-1, flat.shape[-1])
             sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
             counts[i] += len(flat)
     return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
-
-
-def up_to(model: Model, tensors: Sequence[str]) -> Model:
-    """The part of the model that makes the tensors, and nothing behind."""
-    part = with_only_outputs(model, tensors)
-    needed: set[ir.Node] = set()
-    waiting = [value.producer() for value in part.graph.outputs]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in needed:
-            needed.add(node)
-            waiting += [value.producer() for value in node.inputs if value is not None]
-    whole = any(node.graph is not part.graph for node in part.graph.all_nodes())
-    if not whole:  # subgraphs read outer tensors, so with them all is kept
-        for node in reversed([node for node in part.graph if node not in needed]):
-            part.graph.remove(node, safe=True)
-    return part
-
-
-def answers(model: Model, batches: Sequence[Batch], config: SessionConfig) -> list[list[Floats]]:
-    """The model's float outputs, batch by batch."""
-    session = build_session(model, config)
-    return [
-        [a.astype(np.float64) for a in run(session, batch.feeds).values() if a.dtype.kind == "f"]
-        for batch in batches
-    ]
-
-
-def answer_error(
-    model: Model, batches: Sequence[Batch], truth: list[list[Floats]], config: SessionConfig
-) -> float:
-    """Squared error of the model's float outputs, relative to their size."""
-    noise = size = 0.0
-    for got, expected in zip(answers(model, batches, config), truth, strict=True):
-        for a, b in zip(got, expected, strict=True):
-            scale = max(float(np.square(b).mean()), 1e-12)
-            noise += float(np.square(a - b).mean()) / scale
-            size += 1
-    return noise / max(size, 1)

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: the same function, its weights spread evenly over the channels.
+"""Cross-layer equalisation: the same function with weights of even range over the channels.
 
     s_i = sqrt(r1_i / r2_i),   W1[i] /= s_i,   b1_i /= s_i,   W2[:, i] *= s_i
 
@@ -24,8 +24,9 @@ from trimtab.core.model import Model
 from ...base import Pass, Rewrite
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
+from ..initializers import add_initializer, assign_float32, initializer_array
 from .scalable_pairs import (
-    Pair,
+    ScalablePair,
     by_output,
     channel_constant,
     clip_bound,
@@ -34,13 +35,13 @@ from .scalable_pairs import (
     out_channels,
     scaled_input,
     scaled_output,
-    weight_of,
+    weight_array,
 )
 
-#: Sweeps at most; each halves, at the least, what is left to do.
+#: Most sweeps; each at least halves the remaining imbalance.
 SWEEPS = 60
-#: A sweep whose factors all lie this close to one, in powers of two, is the last.
-SETTLED = 1e-3
+#: Largest log2 of a factor in the last sweep.
+TOLERANCE = 1e-3
 #: Factors of a pair, all sweeps together, stay within this and its inverse.
 LARGEST = 4096.0
 
@@ -49,13 +50,13 @@ LARGEST = 4096.0
 class Equalize(Pass):
     """Move factors between neighbouring layers until the weights of all channels are alike.
 
-    What it does not change is the function; what it mends are int8 weights with one scale for a
-    whole tensor, and activations of which a few channels are far larger than the others.
+    The function stays the same. It fixes int8 weights with one scale for a whole tensor, and
+    activations with a few channels far larger than the others.
 
     Attributes:
-        clips: whether a Clip between zero and a bound (ReLU6) may stand between two layers. Its
-            bound then becomes a Min with one value for each channel, which is exact, but runs in
-            float on every target.
+        clips: allow a Clip between zero and a bound (ReLU6) between two layers. Its bound then
+            becomes a Min with one value for each channel, which is exact, but runs in float on
+            every target.
     """
 
     tolerance: ClassVar[float | None] = 1e-4
@@ -63,32 +64,32 @@ class Equalize(Pass):
     clips: bool = False
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
-        """Find the pairs, sweep until they are equal, write the weights."""
+        """Find the pairs, sweep until their ranges are equal, write the weights."""
         refuse_quantized(model)
         lift_constants(model.graph)
         name_nodes(model.graph)
         pairs, declined = find_pairs(model.graph, clips=self.clips)
-        weights = {node: weight_of(node) for pair in pairs for node in (pair.first, pair.second)}
+        weights = {node: weight_array(node) for pair in pairs for node in (pair.first, pair.second)}
         before = _spread(pairs, weights)
         factors = _balance(pairs, weights)
-        changed = [i for i, s in enumerate(factors) if np.abs(np.log2(s)).max() > 10 * SETTLED]
+        changed = [i for i, s in enumerate(factors) if np.abs(np.log2(s)).max() > 10 * TOLERANCE]
         for index in changed:
             _write_between(model.graph, pairs[index], factors[index])
-        originals = {node: weight_of(node) for node in weights}
+        originals = {node: weight_array(node) for node in weights}
         for index in changed:
             first, second, s = pairs[index].first, pairs[index].second, factors[index]
             originals[first] = scaled_output(first, originals[first], 1 / s)
             originals[second] = scaled_input(second, originals[second], s)
         for node in {n: None for i in changed for n in (pairs[i].first, pairs[i].second)}:
-            _assign(node.inputs[1], originals[node])
+            assign_float32(node.inputs[1], originals[node])
         report: dict[str, Any] = {"pairs": len(pairs), "changed": len(changed)}
         if changed:
             report |= {"spread_before": before, "spread_after": _spread(pairs, originals)}
         return Rewrite(model.ir, declined, report)
 
 
-def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> list[Floats]:
-    """Sweep over the pairs; changes `weights`, returns each pair's factors."""
+def _balance(pairs: Sequence[ScalablePair], weights: dict[ir.Node, Floats]) -> list[Floats]:
+    """Sweep over the pairs, updating `weights`, and return each pair's factors."""
     total = [np.ones(out_channels(pair.first)) for pair in pairs]
     for _ in range(SWEEPS):
         moved = 0.0
@@ -103,13 +104,13 @@ def _balance(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> list[Floa
             weights[pair.first] = scaled_output(pair.first, first, 1 / s)
             weights[pair.second] = scaled_input(pair.second, second, s)
             moved = max(moved, float(np.abs(np.log2(s)).max()))
-        if moved < SETTLED:
+        if moved < TOLERANCE:
             break
     return total
 
 
-def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> float:
-    """Mean over layers of how many powers of two their largest channels lie above the median."""
+def _spread(pairs: Sequence[ScalablePair], weights: dict[ir.Node, Floats]) -> float:
+    """Return the mean over layers of log2 of the largest channel relative to the median."""
     values = []
     for node in dict.fromkeys(pair.first for pair in pairs):
         largest = np.abs(by_output(node, weights[node])).max(axis=1)
@@ -119,16 +120,16 @@ def _spread(pairs: Sequence[Pair], weights: dict[ir.Node, Floats]) -> float:
     return round(float(np.mean(values)), 3) if values else 0.0
 
 
-def _write_between(graph: ir.Graph, pair: Pair, s: Floats) -> None:
-    """Divide the first layer's bias and what stands between by the factors."""
+def _write_between(graph: ir.Graph, pair: ScalablePair, s: Floats) -> None:
+    """Divide the first layer's bias and the operators between the layers by the factors."""
     if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
         bias = pair.first.inputs[2]
-        _assign(bias, _constant(bias) / s)
+        assign_float32(bias, initializer_array(bias).astype(np.float64) / s)
     for node in pair.between:
         value = channel_constant(node, pair.first) if node.op_type in {"Add", "Min"} else None
         if value is not None:
-            array = _constant(value)
-            _assign(value, (array.reshape(-1) / s).reshape(array.shape))
+            array = initializer_array(value).astype(np.float64)
+            assign_float32(value, (array.reshape(-1) / s).reshape(array.shape))
         if node.op_type == "Clip":
             _bound_by_channel(graph, node, pair.first, s)
 
@@ -138,29 +139,17 @@ def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Floats)
     bound = clip_bound(clip)
     assert bound is not None
     old = clip.outputs[0]
-    rank = weight_of(first).ndim
+    rank = weight_array(first).ndim
     shape = [1, -1, *[1] * (rank - 2)] if first.op_type == "Conv" else [-1]
-    limit = ir.val(
-        f"{old.name}_bound",
-        const_value=ir.tensor((bound / s).astype(np.float32).reshape(shape)),
+    limit = add_initializer(
+        graph, f"{old.name}_bound", (bound / s).astype(np.float32).reshape(shape)
     )
-    graph.register_initializer(limit)
     relu = ir.node("Relu", [clip.inputs[0]], name=f"{clip.name}_relu")
     least = ir.node("Min", [relu.outputs[0], limit], name=f"{clip.name}_min")
     relu.outputs[0].name, name = f"{old.name}_relu", old.name
-    for made in (relu.outputs[0], least.outputs[0]):
-        made.dtype, made.shape = ir.DataType.FLOAT, old.shape
+    for output in (relu.outputs[0], least.outputs[0]):
+        output.dtype, output.shape = ir.DataType.FLOAT, old.shape
     graph.insert_before(clip, [relu, least])
     old.replace_all_uses_with(least.outputs[0])
     graph.remove(clip, safe=True)
     least.outputs[0].name = name
-
-
-def _constant(value: ir.Value) -> Floats:
-    assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
-
-
-def _assign(value: ir.Value | None, array: Floats) -> None:
-    assert value is not None
-    value.const_value = ir.tensor(array.astype(np.float32), name=value.name)

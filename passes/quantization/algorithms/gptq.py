@@ -1,8 +1,8 @@
-"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): later weights make good for what earlier ones lost.
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): later weights compensate errors of earlier ones.
 
-With H = 2 X^T X of a layer's inputs, the weights are rounded input by input, and each one's error
-is spread over those not yet rounded along the Cholesky factor of the inverse of H. onnxruntime's
-own (1.32) reads the factor transposed, where it holds zeros, and so rounds to the nearest; its file
+With H = 2 X^T X of a layer's inputs, weights are rounded input by input, and each error is spread
+over the weights not yet rounded along the Cholesky factor of the inverse of H. onnxruntime's own
+GPTQ (1.32) reads the factor transposed, where it is zero, and so rounds to the nearest; its file
 format is used, with these integers. H is summed in a stream: memory is that of H and of one batch.
 """
 
@@ -10,34 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
-from trimtab.core.target import usable_cpus
+
+from ...calibration.observation import observe
+from ..initializers import initializer_array
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
-#: Rows that are rounded before their errors reach the rows behind them.
+#: Rows that are rounded before their errors are applied to the following rows.
 LAZY = 128
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How integers stand for weights.
+class RoundingGrid:
+    """Grid of integers that weights are rounded to.
 
     Attributes:
-        bits: of a weight.
+        bits: bits of a weight.
         block: neighbouring weights of an output that share a scale.
-        symmetric: whether the zero point is the middle everywhere.
+        symmetric: true where all zero points are the middle.
     """
 
     bits: int
@@ -50,7 +49,7 @@ class Grid:
         return int(2**self.bits - 1)
 
     def fit(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Scale and zero point of each output, (out,), for the rows of a block: (block, out)."""
+        """Return scale and zero point of each output, (out,), for rows of a block: (block, out)."""
         low, high = np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0)
         middle = (self.largest + 1) // 2
         if self.symmetric:
@@ -64,7 +63,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Rounded:
+class RoundedWeight:
     """A weight as integers.
 
     Attributes:
@@ -79,33 +78,32 @@ class Rounded:
 
 
 def round_products(
-    model: Model, products: Sequence[ir.Node], data: Dataset, grid: Grid, ctx: Context
-) -> dict[str, Rounded]:
-    """The weights of matrix products, by name, rounded so that the products change least.
+    model: Model, products: Sequence[ir.Node], data: Dataset, grid: RoundingGrid, ctx: Context
+) -> dict[str, RoundedWeight]:
+    """Round the weights of matrix products so that the products change least; return by name.
 
     Args:
-        model: whose inputs of products are seen.
+        model: model to collect the products' inputs from.
         products: MatMuls with constant weights.
         data: fits the model.
-        grid: of the integers.
+        grid: grid of the integers.
         ctx: for progress.
     """
     own = [node for node in products if node.inputs[1] and len(node.inputs[1].uses()) == 1]
     inputs = list(dict.fromkeys(node.inputs[0].name or "" for node in own if node.inputs[0]))
     moments = _second_moments(model, inputs, data, ctx)
-    found: dict[str, Rounded] = {}
+    found: dict[str, RoundedWeight] = {}
     for node in own:
         value, source = node.inputs[1], node.inputs[0]
         assert value is not None
-        assert value.const_value is not None
         assert source is not None
-        weight = value.const_value.numpy().astype(np.float64)
+        weight = initializer_array(value).astype(np.float64)
         found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
     return found
 
 
-def round_weight(weight: Floats, moments: Floats, grid: Grid) -> Rounded:
-    """A weight (in, out) rounded for inputs with these second moments (in, in)."""
+def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> RoundedWeight:
+    """Round a weight (in, out) for inputs with these second moments (in, in)."""
     weight, moments = weight.copy(), moments.copy()
     depth = len(weight)
     unused = np.diag(moments) == 0
@@ -121,24 +119,24 @@ def round_weight(weight: Floats, moments: Floats, grid: Grid) -> Rounded:
         for i in range(start, stop):
             block = i // grid.block
             if i % grid.block == 0:
-                # What comes behind this lazy part has not yet got its errors: give it them now.
-                behind = weight[i : i + grid.block].copy()
+                # Rows beyond this lazy part have not got its errors yet: apply them now.
+                following = weight[i : i + grid.block].copy()
                 if stop < i + grid.block:
-                    behind[stop - i :] -= (
+                    following[stop - i :] -= (
                         factor[start:i, stop : i + grid.block].T @ errors[: i - start]
                     )
-                scales[block], zeros[block] = grid.fit(behind)
+                scales[block], zeros[block] = grid.fit(following)
             level = np.round(weight[i] / scales[block]) + zeros[block]
             integers[i] = np.clip(level, 0, grid.largest)
             error = weight[i] - (integers[i] - zeros[block]) * scales[block]
             errors[i - start] = error / factor[i, i]
             weight[i:stop] -= np.outer(factor[i, i:stop], errors[i - start])
         weight[stop:] -= factor[start:stop, stop:].T @ errors
-    return Rounded(integers, scales, zeros)
+    return RoundedWeight(integers, scales, zeros)
 
 
-def write_rounded(graph: ir.Graph, rounded: dict[str, Rounded], grid: Grid) -> int:
-    """Put rounded weights into a graph of MatMulNBits; how many it were."""
+def write_rounded(graph: ir.Graph, rounded: dict[str, RoundedWeight], grid: RoundingGrid) -> int:
+    """Write rounded weights into a graph of MatMulNBits and return their number."""
     written = 0
     for name, weight in rounded.items():
         tensors = graph.initializers
@@ -149,7 +147,7 @@ def write_rounded(graph: ir.Graph, rounded: dict[str, Rounded], grid: Grid) -> i
         blocks = len(weight.scales)
         full = np.zeros((blocks * grid.block, outputs), np.uint8)
         full[:depth] = weight.integers
-        if depth < len(full):  # what is padded stands for zero
+        if depth < len(full):  # padding represents zero
             full[depth:] = weight.zeros[-1].astype(np.uint8)
         new = {
             f"{name}_Q{grid.bits}": _packed(full.T.reshape(outputs, blocks, grid.block), grid.bits),
@@ -167,7 +165,7 @@ def write_rounded(graph: ir.Graph, rounded: dict[str, Rounded], grid: Grid) -> i
 
 
 def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Neighbours of the last axis in one byte, the first in the low bits."""
+    """Pack neighbours of the last axis into one byte, the first into the low bits."""
     if bits == 8:
         return values
     if values.shape[-1] % 2:
@@ -179,18 +177,10 @@ def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 def _second_moments(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Floats]:
-    """2 X^T X of each tensor by the number of its rows: (features, features)."""
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in tensors if name not in fed]
-    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
+    """Return 2 X^T X of each tensor by the number of its rows: (features, features)."""
     sums: dict[str, Floats] = {}
     rows = dict.fromkeys(tensors, 0)
-    batches = fitting(model, data, rows=16)
-    for batch in ctx.progress.track(batches, "collecting inputs", batches.batches):
-        arrays: dict[str, Any] = {
-            **batch.feeds,
-            **(run(session, batch.feeds, inner) if inner else {}),
-        }
+    for arrays in observe(model, tensors, data, ctx, "collecting inputs"):
         for name in tensors:
             flat = arrays[name].reshape(-1, arrays[name].shape[-1]).astype(np.float64)
             sums[name] = sums.get(name, 0.0) + 2 * flat.T @ flat

@@ -1,4 +1,4 @@
-"""The int8 weight of a layer, as methods that choose its integers see it."""
+"""The int8 weight of a layer, for methods that choose its integers."""
 
 from __future__ import annotations
 
@@ -13,49 +13,61 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats
 
 from ...graph.weight_scales import channel_axis
-from ..qdq.fill_channels import as_filled
-from .layer_regression import as_columns, window_of
+from ..initializers import initializer_array
+from ..qdq.fill_channels import filled_weight
+from .layer_regression import as_columns, input_window
 
 
 @dataclass(frozen=True)
-class Weight:
-    """A layer's int8 weight."""
+class Int8Weight:
+    """A layer's int8 weight.
+
+    Attributes:
+        integers: its initializer.
+        scale: (channels,) or (1,).
+        zero: zero points, (channels,) or (1,).
+        shape: of the weight.
+    """
 
     integers: ir.Value
-    scale: Floats  # (channels,) or (1,)
+    scale: Floats
     zero: Floats
     shape: tuple[int, ...]
 
     def columns(self, layer: ir.Node) -> tuple[Floats, Floats, Floats]:
-        """Integers, scales and zero points as (groups, depth, outputs)."""
-        scale, zero = self.wide(layer)
+        """Return integers, scales and zero points as (groups, depth, outputs)."""
+        scale, zero = self.broadcast(layer)
         values = self.values().astype(np.float64)
         return as_columns(layer, values), as_columns(layer, scale), as_columns(layer, zero)
 
-    def wide(self, layer: ir.Node) -> tuple[Floats, Floats]:
-        """Scales and zero points in the weight's shape."""
+    def broadcast(self, layer: ir.Node) -> tuple[Floats, Floats]:
+        """Return scales and zero points in the weight's shape."""
         axis = channel_axis(layer)
         assert axis is not None
-        wide = [1] * len(self.shape)
-        wide[axis] = -1
+        layout = [1] * len(self.shape)
+        layout[axis] = -1
         scale, zero = (
-            np.broadcast_to(a.reshape(wide), self.shape).copy() for a in (self.scale, self.zero)
+            np.broadcast_to(a.reshape(layout), self.shape).copy() for a in (self.scale, self.zero)
         )
         return scale, zero
 
     def values(self) -> NDArray[Any]:
-        """The integers."""
-        assert self.integers.const_value is not None
-        return self.integers.const_value.numpy()
+        """Return the array of integers."""
+        return initializer_array(self.integers)
 
-    def limits(self) -> tuple[int, int]:
-        """The smallest and the largest integer that the weight uses: fewer bits than its type's."""
+    def assign(self, integers: NDArray[Any]) -> None:
+        """Replace the integers."""
+        array = integers.astype(self.values().dtype)
+        self.integers.const_value = ir.tensor(array, name=self.integers.name)
+
+    def integer_range(self) -> tuple[int, int]:
+        """Return the least and the greatest integer in use; the type may hold more bits."""
         values = self.values()
         return int(values.min()), int(values.max())
 
 
-def weight_of(layer: ir.Node) -> Weight | str:
-    """The layer's int8 weight, or why it cannot be rounded."""
+def int8_weight(layer: ir.Node) -> Int8Weight | str:
+    """Return the layer's int8 weight, or the reason why it cannot be rounded."""
     value = layer.inputs[1]
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear":
@@ -66,12 +78,12 @@ def weight_of(layer: ir.Node) -> Weight | str:
     if len(integers.uses()) > 1 or value is None or len(value.uses()) > 1:
         return "its weight is shared"
     shape = tuple(integers.const_value.shape.numpy())
-    odd = window_of(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
-    if odd or ("alpha" in layer.attributes and layer.attributes["alpha"].as_float() != 1):
-        return "it is no plain product, nor a convolution of two dimensions with explicit pads"
+    odd = input_window(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
+    if odd or layer.attributes.get_float("alpha", 1.0) != 1:
+        return "it is neither a plain product nor a 2-D convolution with explicit pads"
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
-    return Weight(
+    return Int8Weight(
         integers,
         scale.const_value.numpy().astype(np.float64).reshape(-1),
         zeros.astype(np.float64).reshape(-1),
@@ -80,12 +92,12 @@ def weight_of(layer: ir.Node) -> Weight | str:
 
 
 def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Floats | None:
-    """The constant second input of a float layer, input channels filled up with zeros to `shape`.
+    """Return the constant weight of a float layer, filled with zero input channels to `shape`.
 
-    None where it is computed.
+    None where the weight is computed.
     """
     value = layer.inputs[1]
     if value is None or value.const_value is None:
         return None
     array = value.const_value.numpy().astype(np.float64)
-    return array if shape is None else as_filled(array, shape)
+    return array if shape is None else filled_weight(array, shape)

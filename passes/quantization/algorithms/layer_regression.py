@@ -1,4 +1,4 @@
-"""A layer as a linear regression: what its weights are multiplied by, and what should come out."""
+"""A layer as a linear regression: rows of its inputs and of the outputs wanted."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats32
 
 from ...graph.weight_scales import channel_axis
-from .scalable_pairs import groups
+from .scalable_pairs import group_count
 
-#: Output positions of an image that a convolution is looked at.
+#: Output positions sampled from each image of a convolution.
 POSITIONS = 24
 
 
 @dataclass(frozen=True)
-class Window:
-    """Where the kernel of a convolution of two dimensions reads.
+class InputWindow:
+    """Geometry of the inputs that the kernel of a 2-D convolution reads.
 
     Attributes:
         kernel: height and width.
-        strides: of the window.
-        dilations: of the kernel.
+        strides: vertical and horizontal.
+        dilations: vertical and horizontal.
         pads: top, left, bottom, right.
     """
 
@@ -35,7 +35,7 @@ class Window:
     pads: tuple[int, int, int, int]
 
     def patches(self, x: Floats32, rows: NDArray[Any], columns: NDArray[Any]) -> Floats32:
-        """(N, C, H, W) and P output positions -> (N, P, C, kernel height, kernel width)."""
+        """Gather (N, P, C, kernel height, kernel width) at P output positions of (N, C, H, W)."""
         top, left, bottom, right = self.pads
         padded = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)])
         r = rows[:, None] * self.strides[0] + np.arange(self.kernel[0]) * self.dilations[0]
@@ -45,19 +45,15 @@ class Window:
         return result
 
 
-def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
-    """The window of a convolution with a weight of this shape; None for other dimensions."""
-    attributes = node.attributes
-    auto = attributes["auto_pad"].as_string() if "auto_pad" in attributes else "NOTSET"
+def input_window(node: ir.Node, shape: tuple[int, ...]) -> InputWindow | None:
+    """Return the window of a 2-D convolution with a weight of this shape, None for others."""
+    auto = node.attributes.get_string("auto_pad", "NOTSET")
     if len(shape) != 4 or auto not in {"NOTSET", "VALID"}:
         return None
-
-    def ints(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(attributes[name].as_ints()) if name in attributes else default
-
+    ints = node.attributes.get_ints
     strides, dilations = ints("strides", (1, 1)), ints("dilations", (1, 1))
     pads = ints("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0, 0, 0, 0)
-    return Window(
+    return InputWindow(
         (shape[2], shape[3]),
         (strides[0], strides[1]),
         (dilations[0], dilations[1]),
@@ -65,16 +61,16 @@ def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
     )
 
 
-def regression(
+def regression_rows(
     node: ir.Node, shape: tuple[int, ...], x: Floats32, y: Floats32, rng: np.random.Generator
 ) -> tuple[Floats32, Floats32]:
-    """Rows of a layer's input and of its output.
+    """Return rows of a layer's input and of its output.
 
     Args:
         node: Conv, Gemm or MatMul.
-        shape: of its weight.
+        shape: shape of its weight.
         x: its input.
-        y: its output, or what that should be.
+        y: its output, or the wanted one.
         rng: chooses positions of a convolution, the same for all images.
 
     Returns:
@@ -82,28 +78,28 @@ def regression(
     """
     if node.op_type != "Conv":
         return x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
-    window = window_of(node, shape)
+    window = input_window(node, shape)
     assert window is not None
     count = min(POSITIONS, y.shape[2] * y.shape[3])
     chosen = rng.choice(y.shape[2] * y.shape[3], count, replace=False)
     rows, columns = np.divmod(chosen, y.shape[3])
-    parts = groups(node)
+    groups = group_count(node)
     taken = window.patches(x, rows, columns)  # (N, P, C, kh, kw)
-    inputs = taken.reshape(len(x) * count, parts, -1).transpose(1, 0, 2)
-    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, parts, -1)
+    inputs = taken.reshape(len(x) * count, groups, -1).transpose(1, 0, 2)
+    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, groups, -1)
     return inputs, outputs.transpose(1, 0, 2)
 
 
 def as_columns(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
-    """A weight as (groups, depth, outputs of a group)."""
+    """Return a weight as (groups, depth, outputs of a group)."""
     if node.op_type == "Conv":
-        parts = groups(node)
-        return weight.reshape(parts, weight.shape[0] // parts, -1).transpose(0, 2, 1)
+        groups = group_count(node)
+        return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(0, 2, 1)
     return (weight.T if channel_axis(node) == 0 else weight)[None]
 
 
 def from_columns(node: ir.Node, columns: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The weight of this shape that `as_columns` was made of."""
+    """Return the weight of this shape from the result of `as_columns`."""
     if node.op_type == "Conv":
         return np.ascontiguousarray(columns.transpose(0, 2, 1)).reshape(shape)
     return np.ascontiguousarray(columns[0].T if channel_axis(node) == 0 else columns[0])

@@ -1,8 +1,8 @@
-"""Pairs of layers between which a positive factor per channel can be moved without a trace.
+"""Pairs of layers between which a positive factor per channel can move, with the same function.
 
 The first layer's output channel i is divided by s_i, the second one's input channel i multiplied.
-What stands between must be positively homogeneous, f(x / s) = f(x) / s, and nobody else may read
-any tensor on the way.
+Operators between them must be positively homogeneous, f(x / s) = f(x) / s, and nothing else may
+read any tensor on the way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import onnx_ir as ir
 from trimtab.core.data import Floats
 
 from ...base import Declined
+from ...graph.queries import scalar
 from ...graph.weight_scales import channel_axis
+from ..initializers import initializer_array
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.
@@ -36,13 +38,13 @@ HOMOGENEOUS = frozenset(
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two layers and what stands between.
+class ScalablePair:
+    """Two layers and the operators between them.
 
     Attributes:
-        first: whose output channels are divided.
+        first: layer whose output channels are divided.
         between: operators from the first to the second.
-        second: whose input channels are multiplied.
+        second: layer whose input channels are multiplied.
     """
 
     first: ir.Node
@@ -50,28 +52,28 @@ class Pair:
     second: ir.Node
 
 
-def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[Pair], list[Declined]]:
-    """All pairs in graph order, and the layers that end in no pair, with the reason.
+def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[ScalablePair], list[Declined]]:
+    """Find all pairs, in graph order, and the reasons why other layers are not in one.
 
     Args:
-        graph: its constants are initializers, its nodes have names.
-        clips: whether Clip(0, b) may stand between; it needs a bound per channel then.
+        graph: with constants as initializers and named nodes.
+        clips: allow Clip(0, b) between; it then needs a bound per channel.
     """
-    pairs: list[Pair] = []
+    pairs: list[ScalablePair] = []
     declined: list[Declined] = []
     for node in graph:
         if node.op_type not in PRODUCTS:
             continue
         found = _follow(node, clips=clips)
-        if isinstance(found, Pair):
+        if isinstance(found, ScalablePair):
             pairs.append(found)
         elif found:
             declined.append(Declined(node.name or "", found))
     return pairs, declined
 
 
-def _follow(first: ir.Node, *, clips: bool) -> Pair | str:
-    """The pair that begins with this layer; else why there is none, nothing at the graph's end."""
+def _follow(first: ir.Node, *, clips: bool) -> ScalablePair | str:
+    """Return the pair that begins with this layer, else the reason (empty at the graph's end)."""
     if not _own_weight(first):
         return "its weight is shared, computed, or not float32"
     between: list[ir.Node] = []
@@ -90,32 +92,32 @@ def _follow(first: ir.Node, *, clips: bool) -> Pair | str:
         if reason:
             return reason
         between.append(node)
-    pair = Pair(first, tuple(between), node)
-    return _unfit(pair, index) or pair
+    pair = ScalablePair(first, tuple(between), node)
+    return _mismatch(pair, index) or pair
 
 
 def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
-    """Why a factor does not pass through the operator; nothing where it does."""
+    """Return the reason why a factor does not pass through an operator, empty where it does."""
     if node.graph is not first.graph:
-        return "its output is read inside of a subgraph"
+        return "its output is read inside a subgraph"
     if node.op_type in HOMOGENEOUS:
-        flat = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+        flat = node.attributes.get_int("axis", 1)
         return "" if node.op_type != "Flatten" or flat == 1 else "a Flatten moves its channels"
     if node.op_type == "Clip":
         bound = clip_bound(node)
         if bound is None:
-            return "a Clip that does not begin at zero stands behind it"
-        return "" if clips else "the upper bound of a Clip behind it is one for all channels"
+            return "a Clip that does not begin at zero follows it"
+        return "" if clips else "a Clip after it has one upper bound for all channels"
     if node.op_type in {"Add", "Min"} and channel_constant(node, first) is not None:
         return ""
-    return f"{node.op_type} behind it does not scale with its input"
+    return f"{node.op_type} after it does not scale with its input"
 
 
-def _unfit(pair: Pair, index: int) -> str:
+def _mismatch(pair: ScalablePair, index: int) -> str:
     second, channels = pair.second, out_channels(pair.first)
     if index != 0 or not _own_weight(second):
         return "the weight of its reader is shared, computed, or not float32"
-    if second.op_type == "Gemm" and _int(second, "transA"):
+    if second.op_type == "Gemm" and second.attributes.get_int("transA", 0) != 0:
         return "its reader transposes it"
     bias = pair.first.inputs[2] if len(pair.first.inputs) > 2 else None
     if bias is not None:
@@ -124,10 +126,10 @@ def _unfit(pair: Pair, index: int) -> str:
             return "its bias is shared, computed, or not one value for each channel"
     flat = any(node.op_type == "Flatten" for node in pair.between)
     if (pair.first.op_type == "Conv") != (second.op_type == "Conv") and not flat:
-        return "channels lie on another axis for its reader"
+        return "its reader has channels on another axis"
     inputs = in_channels(second)
     if inputs != channels and not (flat and inputs % channels == 0):
-        return "its reader counts other channels"
+        return "its reader has another number of channels"
     return ""
 
 
@@ -141,15 +143,13 @@ def _own_weight(node: ir.Node) -> bool:
 
 
 def clip_bound(node: ir.Node) -> float | None:
-    """The upper bound of Clip(0, b); None for any other Clip."""
-    bounds = [_scalar(node, 1), _scalar(node, 2)]
-    if bounds[0] != 0.0 or bounds[1] is None or bounds[1] <= 0:
-        return None
-    return bounds[1]
+    """Return the upper bound of Clip(0, b), None for any other Clip."""
+    low, high = (scalar(value) for value in (*node.inputs[1:3], None, None)[:2])
+    return high if low == 0 and high is not None and high > 0 else None
 
 
 def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
-    """The constant of an Add or Min that holds one value for each channel of the first layer."""
+    """Return an Add's or Min's constant of one value for each channel of the first layer."""
     if len(node.inputs) != 2:
         return None
     constants = [v for v in node.inputs if v is not None and v.const_value is not None]
@@ -159,7 +159,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     assert tensor is not None
     channels = out_channels(first)
     shape = list(tensor.shape.numpy())
-    rank = len(weight_of(first).shape) if first.op_type == "Conv" else len(shape)
+    rank = len(weight_array(first).shape) if first.op_type == "Conv" else len(shape)
     axis = 1 if first.op_type == "Conv" else len(shape) - 1
     wanted = [channels if i == axis else 1 for i in range(rank)]
     # A Conv's constant may leave out the batch axis.
@@ -167,57 +167,51 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     return constants[0] if fits and shape else None
 
 
-def weight_of(node: ir.Node) -> Floats:
-    """A layer's weight, in double precision."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
+def weight_array(node: ir.Node) -> Floats:
+    """Return a layer's weight in double precision."""
+    return initializer_array(node.inputs[1]).astype(np.float64)
 
 
 def out_channels(node: ir.Node) -> int:
-    """Number of output channels of a layer."""
+    """Return the number of output channels of a layer."""
     axis = channel_axis(node)
     assert axis is not None
-    return int(weight_of_shape(node)[axis])
+    return int(weight_shape(node)[axis])
 
 
 def in_channels(node: ir.Node) -> int:
-    """Number of input channels of a layer."""
-    shape = weight_of_shape(node)
+    """Return the number of input channels of a layer."""
+    shape = weight_shape(node)
     if node.op_type == "Conv":
-        return shape[1] * groups(node)
+        return shape[1] * group_count(node)
     return shape[1] if channel_axis(node) == 0 else shape[0]
 
 
-def weight_of_shape(node: ir.Node) -> tuple[int, ...]:
-    """The shape of a layer's weight."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None
-    return tuple(value.const_value.shape.numpy())
+def weight_shape(node: ir.Node) -> tuple[int, ...]:
+    """Return the shape of a layer's weight."""
+    return initializer_array(node.inputs[1]).shape
 
 
-def groups(node: ir.Node) -> int:
-    """Groups of a convolution."""
-    return _int(node, "group") or 1
+def group_count(node: ir.Node) -> int:
+    """Return the number of groups of a convolution, 1 for other layers."""
+    return int(node.attributes.get_int("group", 1))
 
 
 def by_output(node: ir.Node, weight: Floats) -> Floats:
-    """A view of a weight as (output channels, rest)."""
+    """Return a view of a weight as (output channels, rest)."""
     axis = channel_axis(node)
     assert axis is not None
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
 
 
 def largest_by_input(node: ir.Node, weight: Floats, channels: int) -> Floats:
-    """Largest magnitude that multiplies each input channel: (channels,)."""
+    """Return the largest weight magnitude of each input channel: (channels,)."""
     result: Floats = np.abs(_input_view(node, weight, channels)).max(axis=(1, 3)).reshape(channels)
     return result
 
 
 def scaled_output(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
-    """The weight with each output channel multiplied."""
+    """Return the weight with each output channel multiplied."""
     axis = channel_axis(node)
     assert axis is not None
     shape = [1] * weight.ndim
@@ -226,30 +220,19 @@ def scaled_output(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
 
 
 def scaled_input(node: ir.Node, weight: Floats, factors: Floats) -> Floats:
-    """The weight with what multiplies each input channel multiplied."""
+    """Return the weight with each input channel multiplied."""
     view = _input_view(node, weight, len(factors))
-    parts = view.shape[0]
-    scaled = view * factors.reshape(parts, 1, len(factors) // parts, 1)
+    groups = view.shape[0]
+    scaled = view * factors.reshape(groups, 1, len(factors) // groups, 1)
     if node.op_type == "Conv" or channel_axis(node) == 0:
         return scaled.reshape(weight.shape)
     return scaled.reshape(weight.shape[::-1]).T
 
 
 def _input_view(node: ir.Node, weight: Floats, channels: int) -> Floats:
-    """(groups, outputs of a group, input channels of a group, values of each)."""
+    """View as (groups, outputs of a group, input channels of a group, values of each)."""
     if node.op_type == "Conv":
-        parts = groups(node)
-        return weight.reshape(parts, weight.shape[0] // parts, weight.shape[1], -1)
+        groups = group_count(node)
+        return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     rows = weight if channel_axis(node) == 0 else weight.T  # (out, in)
     return rows.reshape(1, rows.shape[0], channels, -1)
-
-
-def _int(node: ir.Node, name: str) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else 0
-
-
-def _scalar(node: ir.Node, index: int) -> float | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None or value.const_value is None or value.const_value.size != 1:
-        return None
-    return float(value.const_value.numpy().reshape(-1)[0])

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
-from trimtab.core.target import usable_cpus
 
 from ...base import Declined, Pass, Rewrite
+from ...calibration.observation import observe
 from ...graph.edit import lift_constants, name_nodes
 from ...graph.quantized import refuse_quantized
 from ...graph.weight_scales import channel_axis
+from ..initializers import add_initializer
+from .scalable_pairs import weight_array
 
-#: Normalisations with a gain for each feature, and maybe a shift.
+#: Normalisations with a gain for each feature, and optionally a shift.
 _NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 #: Factors stay within this and its inverse.
 LARGEST = 1024.0
@@ -39,16 +38,16 @@ LARGEST = 1024.0
 class SmoothQuant(Pass):
     """Move outlier features from activations into weights, so that both survive 8 bits.
 
-    The factors go into the gain and shift of the normalisation that makes the activation. Where
+    The factors go into gain and shift of the normalisation that makes the activation. Where
     something else reads it too, as the residual connection of a BERT does, the layer is left alone
-    unless `insert` is given. The function stays.
+    unless `insert` is given. The function stays the same.
 
     Attributes:
-        alpha: how much of the difficulty moves to the weights, 0 to 1.
-        insert: where the factors fit nowhere, put a multiplication before the products. It costs
-            time; only features whose largest value lies far above the others repay it.
-        data: calibration data; the context's where none is named.
-        samples: how many of them.
+        alpha: part of the difficulty that moves to the weights, 0 to 1.
+        insert: insert a multiplication before the products where factors cannot be folded. It
+            costs time, which only features with far larger values than the others repay.
+        data: calibration data; the context's if not given.
+        samples: number of samples.
     """
 
     needs_data: ClassVar[bool] = True
@@ -66,14 +65,14 @@ class SmoothQuant(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
-        """See the largest value of each feature, then scale."""
+        """Measure the largest value of each feature, then scale."""
         refuse_quantized(model)
         lift_constants(model.graph)
         name_nodes(model.graph)
         declined: list[Declined] = []
         chosen: list[tuple[ir.Value, list[ir.Node]]] = []
         for value, products in _read_by_products(model.graph):
-            reason = "" if self.insert else _unfoldable(value, products)
+            reason = "" if self.insert else _decline_reason(value, products)
             if reason:
                 declined += [Declined(node.name or "", reason) for node in products]
             else:
@@ -85,7 +84,7 @@ class SmoothQuant(Pass):
         for value, products in chosen:
             factors = self._factors(largest[value.name or ""], products)
             _scale(model.graph, value, products, factors)
-        inserted = sum(node.op_type == "Mul" and _ours(node) for node in model.graph)
+        inserted = sum(node.op_type == "Mul" and _is_inserted(node) for node in model.graph)
         return Rewrite(model.ir, declined, {"smoothed": len(chosen), "inserted": inserted})
 
     def _factors(self, largest: Floats, products: Sequence[ir.Node]) -> Floats:
@@ -93,58 +92,52 @@ class SmoothQuant(Pass):
         alive = (largest > 0) & (weights > 0)
         x, w = np.where(alive, largest, 1.0), np.where(alive, weights, 1.0)
         factors: Floats = np.clip(x**self.alpha / w ** (1 - self.alpha), 1 / LARGEST, LARGEST)
-        # A common factor changes no relation between the features, and would only move numbers.
+        # A common factor changes no relation between features, so it is divided out.
         centred: Floats = factors / np.exp(np.log(factors).mean())
         return centred
 
 
 def _read_by_products(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
-    """Values that products with constant weights of their own sum over, with these products."""
+    """List the inputs of products with unshared constant weights, each with these products."""
     found: dict[ir.Value, list[ir.Node]] = {}
     for node in graph:
         if node.op_type not in {"MatMul", "Gemm"} or node.inputs[0] is None:
             continue
         weight = node.inputs[1]
-        turned = "transA" in node.attributes and node.attributes["transA"].as_int()
+        transposed = node.attributes.get_int("transA", 0)
         if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
             continue
-        if weight.dtype == ir.DataType.FLOAT and len(weight.uses()) == 1 and not turned:
+        if weight.dtype == ir.DataType.FLOAT and len(weight.uses()) == 1 and not transposed:
             found.setdefault(node.inputs[0], []).append(node)
     return list(found.items())
 
 
-def _unfoldable(value: ir.Value, products: Sequence[ir.Node]) -> str:
-    """Why factors cannot go into what makes the value; nothing where they can."""
-    maker = value.producer()
-    if maker is None or maker.op_type not in _NORMS:
-        return "no normalisation makes its input, so the factors fit nowhere (insert puts them)"
+def _decline_reason(value: ir.Value, products: Sequence[ir.Node]) -> str:
+    """Return the reason why factors cannot go into the value's producer, empty where they can."""
+    norm = value.producer()
+    if norm is None or norm.op_type not in _NORMS:
+        return "its input does not come from a normalisation to fold the factors into (see insert)"
     if value.is_graph_output() or len(value.uses()) > len(products):
-        return "others read its input too, so the factors fit nowhere (insert puts them)"
+        return "others read its input too, so the factors cannot be folded (see insert)"
     features = len(_rows(products[0]))
-    for parameter in maker.inputs[1:]:
+    for parameter in norm.inputs[1:]:
         if parameter is None:
             continue
         fixed = parameter.const_value
         if fixed is None or fixed.shape.numpy() != (features,):
-            return "the normalisation before it has no constant for each feature"
+            return "the normalisation before it does not have a constant for each feature"
     return ""
 
 
 def _largest(
     model: Model, tensors: Sequence[str], data: Dataset, ctx: Context
 ) -> dict[str, Floats]:
-    """Largest magnitude of each feature of the tensors: (features,)."""
-    fed = {spec.name for spec in model.inputs}
-    inner = [name for name in tensors if name not in fed]
-    session = build_session(with_only_outputs(model, inner), SessionConfig(threads=usable_cpus()))
+    """Return the largest magnitude of each feature of the tensors: (features,)."""
     found: dict[str, Floats] = {}
-    batches = fitting(model, data, rows=16)
-    for batch in ctx.progress.track(batches, "collecting features", batches.batches):
-        arrays: dict[str, Any] = dict(batch.feeds)
-        arrays |= run(session, batch.feeds, inner) if inner else {}
+    for arrays in observe(model, tensors, data, ctx, "collecting features"):
         for name in tensors:
-            seen = np.abs(arrays[name]).reshape(-1, arrays[name].shape[-1]).max(axis=0)
-            found[name] = np.maximum(found.get(name, 0.0), seen)
+            magnitudes = np.abs(arrays[name]).reshape(-1, arrays[name].shape[-1]).max(axis=0)
+            found[name] = np.maximum(found.get(name, 0.0), magnitudes)
             if not np.isfinite(found[name]).all():
                 raise DataError(f"tensor {name!r} takes NaN or infinity", where=data.spec)
     return found
@@ -158,48 +151,38 @@ def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factor
         scaled = _rows(node) * factors[:, None]
         scaled = scaled if channel_axis(node) != 0 else scaled.T
         weight.const_value = ir.tensor(scaled.astype(np.float32), name=weight.name)
-    if _unfoldable(value, products):
+    if _decline_reason(value, products):
         _insert(graph, value, products, factors)
         return
-    maker = value.producer()
-    assert maker is not None
-    for index in range(1, len(maker.inputs)):
-        old = maker.inputs[index]
+    norm = value.producer()
+    assert norm is not None
+    for index in range(1, len(norm.inputs)):
+        old = norm.inputs[index]
         if old is None or old.const_value is None:
             continue
         array = (old.const_value.numpy().astype(np.float64) / factors).astype(np.float32)
         # Normalisations may share their gain, so each gets its own.
-        fresh = _register(graph, f"{old.name}_{value.name}_smooth", array)
-        maker.replace_input_with(index, fresh)
+        fresh = add_initializer(graph, f"{old.name}_{value.name}_smooth", array)
+        norm.replace_input_with(index, fresh)
         if not old.uses() and not old.is_graph_input():
             graph.initializers.pop(old.name or "", None)
 
 
 def _insert(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Floats) -> None:
-    inverse = _register(graph, f"{value.name}_smooth", (1 / factors).astype(np.float32))
+    inverse = add_initializer(graph, f"{value.name}_smooth", (1 / factors).astype(np.float32))
     multiply = ir.node("Mul", [value, inverse], name=f"{value.name}_smooth_mul")
-    made = multiply.outputs[0]
-    made.name, made.type, made.shape = f"{value.name}_smoothed", value.type, value.shape
+    output = multiply.outputs[0]
+    output.name, output.type, output.shape = f"{value.name}_smoothed", value.type, value.shape
     first = next(node for node in graph if node in products)
     graph.insert_before(first, multiply)
     for node in products:
-        node.replace_input_with(0, made)
+        node.replace_input_with(0, output)
 
 
-def _ours(node: ir.Node) -> bool:
+def _is_inserted(node: ir.Node) -> bool:
     return (node.name or "").endswith("_smooth_mul")
 
 
 def _rows(node: ir.Node) -> Floats:
-    """A product's weight as (features that are summed over, outputs)."""
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.const_value is not None
-    array = weight.const_value.numpy().astype(np.float64)
-    return array.T if channel_axis(node) == 0 else array
-
-
-def _register(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
+    """Return a product's weight as (features that are summed over, outputs)."""
+    return weight_array(node).T if channel_axis(node) == 0 else weight_array(node)

@@ -1,1 +1,1 @@
-"""Writing QuantizeLinear and DequantizeLinear pairs as the target's kernels want them."""
+"""QuantizeLinear and DequantizeLinear pairs written as the target's kernels need them."""

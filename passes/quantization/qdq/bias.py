@@ -1,4 +1,4 @@
-"""The bias of a layer of a Q/DQ graph: int32, float, or none yet."""
+"""Biases of layers in a Q/DQ graph: int32, float, or added where there is none."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trimtab.core.data import Floats
 
 from ...graph.weight_scales import channel_axis
+from ..initializers import add_initializer
 
-#: How the names of nodes end that add a bias where a product had none.
-_MADE = "_added_bias"
+#: Suffix of the names of Add nodes that add a bias where a product had none.
+_ADDED_SUFFIX = "_added_bias"
 
 
 @dataclass
 class Bias:
-    """A bias that can be shifted and put back.
+    """A bias that can be shifted and restored.
 
     Attributes:
         value: the initializer that holds it.
-        scale: of its integers, (channels,) or a scalar; 1 where it is float.
-        before: what it was before the last shift.
+        scale: scale of its integers, (channels,) or a scalar; 1 where it is float.
+        before: tensor before the last shift.
     """
 
     value: ir.Value
@@ -43,27 +43,27 @@ class Bias:
         self.value.const_value = ir.tensor(new.astype(old.dtype), name=self.value.name)
 
     def undo(self) -> None:
-        """Take the last shift back."""
+        """Undo the last shift."""
         self.value.const_value = self.before
 
 
 def find_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool = True) -> Bias | str:
-    """A layer's bias, made where it has none; or why there can be none.
+    """Return a layer's bias, added where it has none; or the reason why there cannot be one.
 
     Args:
-        graph: of the Q/DQ model.
+        graph: graph of the Q/DQ model.
         layer: a convolution or product of it.
-        integer: whether what is made is int32, as CPU kernels add it; TensorRT takes float alone.
+        integer: add int32 biases, as CPU kernels take them; TensorRT takes float only.
     """
     if layer.op_type == "MatMul":
-        found = _added_behind(layer)
-        return _make_behind(graph, layer) if found is None else found
+        found = _following_bias(layer)
+        return _append_add(graph, layer) if found is None else found
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
-        return _own(layer.inputs[2])
-    return _made(graph, layer, integer=integer)
+        return _existing_bias(layer.inputs[2])
+    return _add_bias(graph, layer, integer=integer)
 
 
-def _own(value: ir.Value) -> Bias | str:
+def _existing_bias(value: ir.Value) -> Bias | str:
     if value.const_value is not None:
         return Bias(value, np.ones(())) if len(value.uses()) == 1 else "its bias is shared"
     node = value.producer()
@@ -77,8 +77,8 @@ def _own(value: ir.Value) -> Bias | str:
     return Bias(integer, scale.const_value.numpy().astype(np.float64))
 
 
-def _added_behind(layer: ir.Node) -> Bias | None:
-    """The float constant that the next operator adds to a matrix product."""
+def _following_bias(layer: ir.Node) -> Bias | None:
+    """Return the float constant that the next operator adds to a matrix product."""
     uses = list(layer.outputs[0].uses())
     if len(uses) == 1 and uses[0].node.op_type == "Add":
         other = uses[0].node.inputs[1 - uses[0].idx]
@@ -89,12 +89,12 @@ def _added_behind(layer: ir.Node) -> Bias | None:
     return None
 
 
-def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
-    """A zero bias added to a matrix product that had none.
+def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
+    """Add a zero bias to a matrix product that has none.
 
     In float: onnxruntime adds it where it scales the product's int32 sums (MatMulIntegerToFloat).
     """
-    weight, made = layer.inputs[1], layer.outputs[0]
+    weight, output = layer.inputs[1], layer.outputs[0]
     node = weight.producer() if weight is not None else None
     source = node.inputs[0] if node is not None else None
     if node is None or node.op_type != "DequantizeLinear" or source is None:
@@ -102,35 +102,35 @@ def _make_behind(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     if source.const_value is None:
         return "it is a product of two activations, whose channels are not fixed"
     zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
-    bias = _register(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
-    add = ir.node("Add", [made, bias], name=f"{layer.name}{_MADE}")
+    bias = add_initializer(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
+    add = ir.node("Add", [output, bias], name=f"{layer.name}{_ADDED_SUFFIX}")
     out = add.outputs[0]
-    out.type, out.shape = made.type, made.shape
-    made.replace_all_uses_with(out, replace_graph_outputs=True)
-    add.replace_input_with(0, made)
-    out.name, made.name = made.name, f"{made.name}_product"
+    out.type, out.shape = output.type, output.shape
+    output.replace_all_uses_with(out, replace_graph_outputs=True)
+    add.replace_input_with(0, output)
+    out.name, output.name = output.name, f"{output.name}_product"
     graph.insert_after(layer, add)
     return Bias(bias, np.ones(()))
 
 
-def remove_idle(graph: ir.Graph) -> None:
-    """Take away what `find_bias` added behind products and nobody shifted."""
+def remove_unused_biases(graph: ir.Graph) -> None:
+    """Remove biases that `find_bias` added after products and that were not shifted."""
     for node in list(graph):
-        made_here = node.op_type == "Add" and (node.name or "").endswith(_MADE)
-        bias = node.inputs[1] if made_here else None
+        added_here = node.op_type == "Add" and (node.name or "").endswith(_ADDED_SUFFIX)
+        bias = node.inputs[1] if added_here else None
         if bias is None or bias.const_value is None or bias.const_value.numpy().any():
             continue
-        made, out = node.inputs[0], node.outputs[0]
-        assert made is not None
+        output, out = node.inputs[0], node.outputs[0]
+        assert output is not None
         name = out.name
-        out.replace_all_uses_with(made, replace_graph_outputs=True)
+        out.replace_all_uses_with(output, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-        made.name = name
+        output.name = name
         del graph.initializers[bias.name or ""]
 
 
-def _made(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
-    """A zero bias for a convolution or Gemm that had none, integers in units of its int32 sums."""
+def _add_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
+    """Add a zero bias to a convolution or Gemm, integers in units of its int32 sums."""
     scales = [_scale(layer.inputs[0]), _scale(layer.inputs[1])]
     weight = layer.inputs[1]
     if scales[0] is None or scales[1] is None or weight is None:
@@ -140,15 +140,15 @@ def _made(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
         return "the shape of its weight is not known"
     name = _free_name(graph, f"{layer.name}_bias")
     if not integer:
-        value = _register(graph, name, np.zeros(channels, np.float32))
+        value = add_initializer(graph, name, np.zeros(channels, np.float32))
         _append(layer, value)
         return Bias(value, np.ones(()))
     scale = scales[0].reshape(-1) * scales[1].reshape(-1)
-    scale = np.tile(scale, channels // len(scale))  # one for all, or one for each of a group's
+    scale = np.tile(scale, channels // len(scale))  # one scale, or one for each channel of a group
     constants = [
-        _register(graph, f"{name}_quantized", np.zeros(channels, np.int32)),
-        _register(graph, f"{name}_scale", scale.astype(np.float32)),
-        _register(graph, f"{name}_zero_point", np.zeros(channels, np.int32)),
+        add_initializer(graph, f"{name}_quantized", np.zeros(channels, np.int32)),
+        add_initializer(graph, f"{name}_scale", scale.astype(np.float32)),
+        add_initializer(graph, f"{name}_zero_point", np.zeros(channels, np.int32)),
     ]
     dequantize = ir.node(
         "DequantizeLinear", constants, attributes={"axis": 0}, name=f"{name}_DequantizeLinear"
@@ -165,7 +165,7 @@ def _append(layer: ir.Node, bias: ir.Value) -> None:
 
 
 def _output_channels(layer: ir.Node, weight: ir.Value) -> int | None:
-    """How many channels a convolution or Gemm makes, from its quantized weight."""
+    """Return the number of output channels, from the shape of the quantized weight."""
     node = weight.producer()
     assert node is not None
     assert node.inputs[0] is not None
@@ -173,7 +173,7 @@ def _output_channels(layer: ir.Node, weight: ir.Value) -> int | None:
     if shape is None:
         return None
     if layer.op_type == "ConvTranspose":  # (inputs, outputs / groups, kernel)
-        groups = layer.attributes["group"].as_int() if "group" in layer.attributes else 1
+        groups = layer.attributes.get_int("group", 1)
         return shape[1] * groups if isinstance(shape[1], int) else None
     width = shape[channel_axis(layer) or 0]
     return width if isinstance(width, int) else None
@@ -188,16 +188,8 @@ def _scale(value: ir.Value | None) -> Floats | None:
 
 
 def _free_name(graph: ir.Graph, name: str) -> str:
-    """The name, or a longer one where the user's model has it already."""
+    """Return the name, or a longer one where the model uses it already."""
     taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
     while name in taken or f"{name}_quantized" in taken:
         name += "_"
     return name
-
-
-def _register(
-    graph: ir.Graph, name: str, array: NDArray[np.int32] | NDArray[np.float32]
-) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value

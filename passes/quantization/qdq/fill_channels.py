@@ -1,12 +1,12 @@
-"""Images of three channels given a fourth of zeros, for the int8 convolution that reads them.
+"""Images of three channels padded with a fourth of zeros, for the int8 convolution they enter.
 
-onnxruntime's int8 convolutions on x64 read the pixels where they lie, four channels at a time, as
-soon as the channels divide by four; otherwise each window is copied out first, which takes longer
-than the products of so few channels. A channel of zeros changes no sum: the result is the same to
-the bit wherever sums do not saturate, which is with VNNI, or with weights of 7 bits. On x64
-without VNNI other pairs of products are added in 16 bits, so with 8 bits other sums saturate.
-Measured: the first convolution of an image of 32 x 32 takes 16 us instead of 24, of
-224 x 224 225 us instead of 328, the Pad included.
+onnxruntime's int8 convolutions on x64 read pixels in place, four channels at a time, if the number
+of channels is a multiple of four; otherwise each window is copied first, which takes longer than
+the products of so few channels. A channel of zeros changes no sum: the result is bit for bit the
+same wherever sums do not saturate, that is, with VNNI or with weights of 7 bits. On x64 without
+VNNI other pairs of products are added in 16 bits, so with 8 bits other sums saturate.
+Measured: the first convolution of an image of 32 x 32 takes 16 us instead of 24, of 224 x 224
+225 us instead of 328, the Pad included.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from ...graph.queries import attr, const, dims, is_float, only_user, producer, rank
 from ...rewrites.shortcuts import pads_of
+from ..initializers import add_initializer
 
 #: Input channels that the kernel reads at a time.
 TOGETHER = 4
-#: Output channels from which on it is used.
+#: Least output channels for which that kernel is used.
 LEAST_OUTPUTS = 16
-#: What may stand between the model's input and its first convolution, all of it in float.
+#: Float operators allowed between the model's input and its first convolution.
 _PREPARATION = frozenset({"Cast", "Sub", "Div", "Mul", "Add", "Transpose"})
 
 
@@ -33,15 +34,15 @@ def fill_input_channels(graph: ir.Graph) -> int:
     """Fill the channels of images that int8 convolutions of a Q/DQ graph read; in place.
 
     Returns:
-        How many convolutions read more channels than before.
+        Number of convolutions that read more channels than before.
     """
     return sum(_fill(graph, node) for node in list(graph) if node.op_type == "Conv")
 
 
-def as_filled(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """A float weight as its int8 form of that shape has it: with input channels of zeros.
+def filled_weight(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return a float weight with input channels of zeros as its int8 form of that shape has.
 
-    As it is where the shapes differ otherwise.
+    Unchanged where the shapes differ otherwise.
     """
     missing = shape[1] - weight.shape[1] if weight.ndim == len(shape) == 4 else 0
     if not 0 < missing < TOGETHER:
@@ -51,7 +52,7 @@ def as_filled(weight: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def filled_image(value: ir.Value) -> ir.Value | None:
-    """The image that such channels of zeros stand behind; None where a value is no filled image."""
+    """Return the image without added channels of zeros, None where a value is not filled."""
     pad = producer(value, "Pad")
     amounts = pads_of(pad) if pad is not None else ""
     if pad is None or isinstance(amounts, str):
@@ -72,12 +73,12 @@ def _fill(graph: ir.Graph, conv: ir.Node) -> bool:
         return False
     chain = (quantize.outputs[0], dequantize.outputs[0], of_weight.outputs[0], integers)
     missing = -weight.shape[1] % TOGETHER
-    if not missing or not _pays(conv, weight.shape) or not all(only_user(v) for v in chain):
+    if not missing or not _is_faster(conv, weight.shape) or not all(only_user(v) for v in chain):
         return False
     name = integers.name
-    wide = as_filled(weight, (weight.shape[0], weight.shape[1] + missing, *weight.shape[2:]))
+    wide = filled_weight(weight, (weight.shape[0], weight.shape[1] + missing, *weight.shape[2:]))
     integers.const_value, integers.shape = ir.tensor(wide, name=name), ir.Shape(wide.shape)
-    quantize.replace_input_with(0, _padded(graph, quantize, image, missing))
+    quantize.replace_input_with(0, _pad_image(graph, quantize, image, missing))
     for value in chain[:3]:
         if value.shape is not None:
             value.shape = ir.Shape([*value.shape[:1], wide.shape[1], *value.shape[2:]])
@@ -85,18 +86,18 @@ def _fill(graph: ir.Graph, conv: ir.Node) -> bool:
 
 
 def _is_image(value: ir.Value) -> bool:
-    """Whether it is an input of the model, or made of one by float arithmetic on single pixels."""
+    """Return whether a value is an input of the model, or float arithmetic on its pixels."""
     if not is_float(value) or rank(value) != 4:
         return False
-    maker = value.producer()
-    if maker is None:
+    source_node = value.producer()
+    if source_node is None:
         return value.is_graph_input()
-    rounded = any(producer(v, "DequantizeLinear") is not None for v in maker.inputs)
-    return maker.op_type in _PREPARATION and not rounded
+    rounded = any(producer(v, "DequantizeLinear") is not None for v in source_node.inputs)
+    return source_node.op_type in _PREPARATION and not rounded
 
 
-def _pays(conv: ir.Node, shape: tuple[int, ...]) -> bool:
-    """Whether the kernel is used then, and windows overlap: else there is little to copy."""
+def _is_faster(conv: ir.Node, shape: tuple[int, ...]) -> bool:
+    """Return whether the kernel is used and windows overlap: else there is little to copy."""
     outputs, _, *window = shape
     strides = attr(conv, "strides", (1,) * len(window))
     overlap = any(size > step for size, step in zip(window, strides, strict=True))
@@ -104,17 +105,16 @@ def _pays(conv: ir.Node, shape: tuple[int, ...]) -> bool:
     return dense and len(window) == 2 and (overlap or set(strides) == {1})
 
 
-def _padded(graph: ir.Graph, before: ir.Node, image: ir.Value, missing: int) -> ir.Value:
-    """The image with so many channels of zeros behind its own."""
+def _pad_image(graph: ir.Graph, before: ir.Node, image: ir.Value, missing: int) -> ir.Value:
+    """Append channels of zeros to the image."""
     name = f"{image.name}_filled"
     amounts = np.array([0, 0, 0, 0, 0, missing, 0, 0], np.int64)
-    pads = ir.val(f"{name}_pads", const_value=ir.tensor(amounts, name=f"{name}_pads"))
-    graph.register_initializer(pads)
+    pads = add_initializer(graph, f"{name}_pads", amounts)
     pad = ir.node("Pad", [image, pads], name=name)
-    made = pad.outputs[0]
-    made.name, made.dtype = name, ir.DataType.FLOAT
+    output = pad.outputs[0]
+    output.name, output.dtype = name, ir.DataType.FLOAT
     sizes = dims(image)
     if image.shape is not None and sizes is not None and isinstance(sizes[1], int):
-        made.shape = ir.Shape([image.shape[0], sizes[1] + missing, *image.shape[2:]])
+        output.shape = ir.Shape([image.shape[0], sizes[1] + missing, *image.shape[2:]])
     graph.insert_before(before, pad)
-    return made
+    return output

@@ -1,4 +1,4 @@
-"""The float model that a Q/DQ model was made from, and the layers that both share."""
+"""The float model that a Q/DQ model was made from, and the layers both share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 
 from ...graph.weight_scales import channel_axis
-from .int8_rewrites import to_int8_forms
+from .int8_rewrites import apply_int8_rewrites
 from .prepare import prepare
 
 #: Nodes by name.
-Nodes = dict[str | None, ir.Node]
+NodesByName = dict[str | None, ir.Node]
 
 
-def open_reference(path: str, where: str) -> Model:
-    """The float model, prepared as it was before it was quantized.
+def load_reference(path: str, where: str) -> Model:
+    """Load the float model, prepared as for quantization.
 
     Args:
-        path: its file.
-        where: the pass that wants it, for the message.
+        path: path of its file.
+        where: name of the pass, for the error message.
 
     Raises:
-        OptionError: no file is named.
+        OptionError: the path is empty.
         ModelError: the file cannot be used.
     """
     if not path:
@@ -34,35 +34,35 @@ def open_reference(path: str, where: str) -> Model:
             where=where,
             hint="Give --reference FLOAT.onnx",
         )
-    return as_reference(Model.load(Path(path)))
+    return prepare_reference(Model.load(Path(path)))
 
 
-def as_reference(model: Model) -> Model:
-    """A copy of the float model, prepared as it was before it was quantized."""
+def prepare_reference(model: Model) -> Model:
+    """Return a copy of the float model, prepared as for quantization."""
     reference = model.clone()
     prepare(reference)
-    to_int8_forms(reference)
+    apply_int8_rewrites(reference)
     return reference
 
 
 def shared_layers(
     model: Model, reference: Model, *, also: frozenset[str] = frozenset()
-) -> tuple[list[ir.Node], dict[str | None, ir.Node]]:
-    """The model's layers that bear the name of a node of the reference, and the latter's by name.
+) -> tuple[list[ir.Node], NodesByName]:
+    """Return the model's layers named like a node of the reference, and the latter's by name.
 
     Args:
         model: the Q/DQ model.
         reference: the float model, prepared.
-        also: types of operators that count as layers beside Conv, Gemm and MatMul.
+        also: types of operators that count as layers besides Conv, Gemm and MatMul.
 
     Raises:
-        InputError: there is none.
+        InputError: the models share no layer.
     """
-    makers = {node.name: node for node in reference.graph}
+    reference_nodes = {node.name: node for node in reference.graph}
     layers = [
         node
         for node in model.graph
-        if (channel_axis(node) is not None or node.op_type in also) and node.name in makers
+        if (channel_axis(node) is not None or node.op_type in also) and node.name in reference_nodes
     ]
     if not layers:
         raise InputError(
@@ -70,4 +70,4 @@ def shared_layers(
             where=model.name,
             hint="Give the float model that this one was quantized from, as it was then",
         )
-    return layers, makers
+    return layers, reference_nodes

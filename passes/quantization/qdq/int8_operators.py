@@ -1,7 +1,7 @@
-"""Which operators have int8 kernels where. One table; no pass tests for a machine itself.
+"""Operators supported in int8 by each target, in one table; no pass tests for a machine itself.
 
-From the kernels of onnxruntime's CPU provider and the Q/DQ groups that its optimizer fuses; what is
-not in the table stays float.
+From the kernels of onnxruntime's CPU provider and the Q/DQ groups that its optimizer fuses;
+operators that are not in the table stay float.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from trimtab.core.target import Target
+
+from ...graph.queries import scalar
 
 #: Operators of multiply-accumulates.
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -28,7 +30,7 @@ ARITHMETIC = frozenset(
         "Where",
     }
 )
-#: Operators that move or select values, which keep the scale of their input.
+#: Operators that move or select values and keep the scale of their input.
 MOVES = frozenset(
     {
         "Clip",
@@ -46,7 +48,7 @@ MOVES = frozenset(
         "Unsqueeze",
     }
 )
-#: TensorRT and its kin fuse around products and want float elsewhere.
+#: TensorRT and the like fuse around products and want float elsewhere.
 _GPU = PRODUCTS | {"ConvTranspose", "Add", "AveragePool", "GlobalAveragePool", "MaxPool"}
 
 
@@ -65,19 +67,19 @@ _TOKEN_NORMS = frozenset(
 
 
 def is_transformer(graph: ir.Graph) -> bool:
-    """Whether tokens are normalised anywhere: then products run in int8 and the rest in float."""
+    """Return whether the graph normalises tokens: then only products run in int8."""
     return any(node.op_type in _TOKEN_NORMS for node in graph)
 
 
 def int8_operators(target: Target, graph: ir.Graph) -> frozenset[str]:
-    """Operator types of this graph that the target runs in int8."""
+    """Return the operator types that the target runs in int8 in this graph."""
     if target.isa == "gpu":
         return _GPU
     return PRODUCTS if is_transformer(graph) else PRODUCTS | ARITHMETIC | MOVES
 
 
-def misplaced(graph: ir.Graph, ops: frozenset[str]) -> Iterator[tuple[ir.Node, str]]:
-    """Nodes of these types that must stay float all the same, with the reason."""
+def unsupported_nodes(graph: ir.Graph, ops: frozenset[str]) -> Iterator[tuple[ir.Node, str]]:
+    """Yield nodes of these types that nevertheless must stay float, with the reason."""
     transformer = is_transformer(graph)
     for node in graph:
         if node.op_type not in ops:
@@ -103,14 +105,12 @@ def _reason(node: ir.Node) -> str | None:
         low, high = _bound(node, 1, 0.0), _bound(node, 2, 0.0)
         if low is None or high is None:
             return "its bounds are computed while it runs"
-        # The quantizer drops a Clip and lets the int8 range clip; that range always holds zero.
+        # The quantizer drops a Clip and lets the int8 range clip; that range always contains zero.
         if low > 0 or high < 0:
-            return "its bounds leave out zero, which every int8 range holds"
+            return "its bounds exclude zero, which every int8 range contains"
     return None
 
 
 def _bound(node: ir.Node, index: int, default: float) -> float | None:
     value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return default
-    return None if value.const_value is None else float(value.const_value.numpy().reshape(-1)[0])
+    return default if value is None else scalar(value)

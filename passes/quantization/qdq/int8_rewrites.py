@@ -1,4 +1,4 @@
-"""The same function in forms that have int8 kernels: rules of `forms`, at all their sites.
+"""Rewrites of operators to others that have int8 kernels, applied wherever they match.
 
 The parameter-free shortcut of residual networks (He et al. 2015, option A) is Slice with steps and
 Pad with zero channels, which onnxruntime runs in float between a DequantizeLinear and a
@@ -15,18 +15,18 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from ...rewrites import find_rewrite_rule
-from ...rewrites.sites import RewriteSite, apply_rule, find_sites
+from ...rewrites.sites import apply_rule, find_sites
 
 #: The first one leaves a HardSigmoid to the second.
 RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")
-#: Dynamic int8 multiplies on any number of axes; the Reshapes around a Gemm only cost time there.
+#: Dynamic int8 multiplies tensors of any rank; the Reshapes around a Gemm only cost time there.
 DYNAMIC_RULES = ("matmul-from-rows",)
 #: Channels beyond which a dense 1x1 convolution costs more than the copy it replaces.
 MOST_CHANNELS = 512
 
 
-def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
-    """Rewrite in place; how many sites each rule was applied at."""
+def apply_int8_rewrites(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
+    """Apply the rules in place and return the number of sites of each."""
     found: dict[str, int] = {}
     for name in rules:
         rule = find_rewrite_rule(name)
@@ -39,7 +39,7 @@ def to_int8_forms(model: Model, rules: Sequence[str] = RULES) -> dict[str, int]:
 
 
 def _narrow(site: RewriteSite, value: ir.Value) -> bool:
-    """Whether the rule pays at a site."""
+    """Return whether the rule saves time at a site."""
     if site.rule != "shortcut-as-conv":
         return True
     channels = value.shape[1] if value.shape is not None and len(value.shape) == 4 else None

@@ -1,10 +1,10 @@
-"""Layers that shall stay float between int8 ones, kept so against onnxruntime's will.
+"""Layers that stay float between int8 ones, protected from onnxruntime's own quantization.
 
-Since 1.20 onnxruntime quantizes the float weight of each Conv, ConvTranspose and Gemm that stands
-between a DequantizeLinear and a QuantizeLinear, per tensor and without a word
-(`WeightBiasQuantization`, graph level basic). So a layer that was left float because int8 hurts it
-runs in int8 all the same, and worse than if it had been quantized per channel. A Sum of one input
-in front of it, which is a copy, ends that.
+Since 1.20 onnxruntime quantizes the float weight of each Conv, ConvTranspose and Gemm between a
+DequantizeLinear and a QuantizeLinear, per tensor and without a message (`WeightBiasQuantization`,
+graph level basic). So a layer that was left float for its accuracy runs in int8 after all, with
+more error than if it had been quantized per channel. A Sum of one input before it, which is a copy,
+prevents that.
 """
 
 from __future__ import annotations
@@ -13,32 +13,36 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-#: What onnxruntime would quantize.
+#: Operators that onnxruntime would quantize.
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
-def stay_float(graph: ir.Graph, names: Collection[str | None]) -> int:
-    """Put the copy in front of those of the named layers that need it; how many did."""
+def keep_float(graph: ir.Graph, names: Collection[str | None]) -> int:
+    """Insert the copy before those of the named layers that need it; return their number."""
     kept = 0
     for node in list(graph):
         if node.op_type not in _LAYERS or node.name not in names:
             continue
         value = node.inputs[0]
-        maker = value.producer() if value is not None else None
-        if maker is None or maker.op_type != "DequantizeLinear" or not _leads_to_quantize(node):
+        source_node = value.producer() if value is not None else None
+        if (
+            source_node is None
+            or source_node.op_type != "DequantizeLinear"
+            or not _leads_to_quantize(node)
+        ):
             continue
         copy = ir.node("Sum", [value], name=f"{node.name}_stays_float")
-        made = copy.outputs[0]
-        made.name = f"{node.name}_float_input"
-        made.dtype, made.shape = ir.DataType.FLOAT, value.shape if value is not None else None
+        output = copy.outputs[0]
+        output.name = f"{node.name}_float_input"
+        output.dtype, output.shape = ir.DataType.FLOAT, value.shape if value is not None else None
         graph.insert_before(node, copy)
-        node.replace_input_with(0, made)
+        node.replace_input_with(0, output)
         kept += 1
     return kept
 
 
 def _leads_to_quantize(node: ir.Node) -> bool:
-    """Whether only Relu and Clip stand between the node and a QuantizeLinear."""
+    """Return whether only Relu and Clip are between the node and a QuantizeLinear."""
     while True:
         uses = list(node.outputs[0].uses())
         if len(uses) != 1 or node.outputs[0].is_graph_output():

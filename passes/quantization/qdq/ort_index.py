@@ -1,6 +1,6 @@
-"""Indexes for onnxruntime's quantizer, which looks every name up by walking the whole graph.
+"""Indexes for onnxruntime's quantizer, which looks up every name by a walk over the whole graph.
 
-With them a graph of n nodes is quantized in time linear in n; a chain of 2,000 took 39 s without.
+With them quantization takes time linear in the nodes; a chain of 2,000 took 39 s without.
 The quantizer's results are the same.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 _PACKAGE = "onnxruntime.quantization"
-#: Modules that hold a name of the function that finds an initializer.
+#: Modules that import the function that finds an initializer.
 _FINDERS = (
     "base_quantizer",
     "onnx_model",
@@ -26,8 +26,8 @@ _FINDERS = (
 
 
 @contextlib.contextmanager
-def indexed() -> Iterator[None]:
-    """Let quantizers made inside use indexes; everybody else's lists are searched as before."""
+def indexed_lookups() -> Iterator[None]:
+    """Let quantizers made inside the context use indexes; other lists are searched as before."""
     modules = [importlib.import_module(f"{_PACKAGE}.{name}") for name in _FINDERS]
     holders = [module for module in modules if hasattr(module, "find_by_name")]
     base = modules[0]
@@ -71,13 +71,13 @@ class _Weights:
 
 def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short methods
     class Indexed(plain):  # type: ignore[misc]
-        """A graph that knows who reads and who makes each tensor."""
+        """A graph with indexes of the readers and the producer of each tensor."""
 
         def __init__(self, model: onnx.ModelProto) -> None:
             super().__init__(model)
             self.weights = _Weights(model.graph)
             self.readers: dict[str, list[onnx.NodeProto]] = {}
-            self.makers: dict[str, onnx.NodeProto] = {}
+            self.producers: dict[str, onnx.NodeProto] = {}
             for node in model.graph.node:
                 self._note(node)
 
@@ -85,7 +85,7 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
             for name in filter(None, node.input):
                 self.readers.setdefault(name, []).append(node)
             for name in filter(None, node.output):
-                self.makers[name] = node
+                self.producers[name] = node
 
         def initializer(self) -> _Weights:
             return self.weights
@@ -121,10 +121,10 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
                 self.readers.setdefault(new, []).append(node)
 
         def replace_output_of_all_nodes(self, old: str, new: str) -> None:
-            maker = self.makers.pop(old, None)
-            if maker is not None:
-                _rename(maker.output, old, new)
-                self.makers[new] = maker
+            producer = self.producers.pop(old, None)
+            if producer is not None:
+                _rename(producer.output, old, new)
+                self.producers[new] = producer
 
         def remove_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
             gone = {node.name for node in nodes}
@@ -136,7 +136,7 @@ def _indexed_model(plain: Any) -> Any:  # noqa: C901 - a class of many short met
             self.weights.by_name.pop(tensor.name, None)
 
         def clean_initializers(self) -> None:
-            """Drop what was removed; what nobody reads is left to the caller."""
+            """Drop removed initializers; unused ones are left to the caller."""
             kept = list(self.weights.by_name.values())
             del self.model.graph.initializer[:]
             self.model.graph.initializer.extend(kept)

@@ -1,6 +1,6 @@
-"""What a graph must be before it is quantized, and the small repairs that make it so.
+"""Requirements on a graph before quantization, and the small changes that fulfil them.
 
-onnxruntime's quantizer finds nodes by name, takes a weight in a Constant node for an activation,
+onnxruntime's quantizer finds nodes by name, treats a weight in a Constant node as an activation,
 and cannot quantize per channel below opset 13.
 """
 
@@ -24,11 +24,11 @@ HALF_OPSET = 21
 
 @gc_paused()
 def prepare(model: Model) -> None:
-    """Make the graph of a clone ready: Constants lifted, nodes named, shapes known.
+    """Prepare the graph of a clone: lift Constants, name nodes, infer shapes.
 
     Raises:
         InputError: the model is quantized already.
-        ModelError: its operator set is too old, for float32 or for float16.
+        ModelError: its opset is too old, for float32 or for float16.
     """
     refuse_quantized(model)
     if model.opset < MINIMUM_OPSET:

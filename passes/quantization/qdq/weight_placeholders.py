@@ -1,8 +1,8 @@
-"""Large weights kept out of onnxruntime's quantizer, so that memory does not hold several of each.
+"""Placeholders for large weights in onnxruntime's quantizer, which would hold several copies.
 
 Of a weight it reads the least and the greatest value of each channel and, at the end, the values
-that it rounds. So it gets a stand-in with the same two values in every channel, and the real
-weight is rounded afterwards, one at a time, with the scales that were written for the stand-in.
+to round. So it gets a placeholder with the same two values in every channel, and the real weights
+are rounded afterwards, one at a time, with the scales that were written for the placeholders.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-#: Weights of fewer bytes go into the quantizer as they are.
+from ..initializers import initializer_array
+
+#: Weights of fewer bytes are passed to the quantizer themselves.
 LARGE = 1 << 20
-#: Models with fewer bytes of weights do as well, all of them.
+#: Models of fewer bytes of weights get no placeholders.
 LARGE_MODEL = 1 << 28
-#: Operators whose weights may be stood in for, the input that it is, and the axis of its channels.
+#: Operators whose weights may get placeholders, the input's index, and its channel axis.
 _WEIGHTS = {"Conv": (1, 0), "MatMul": (1, -1), "Gather": (0, -1)}
 
-#: Axis of the channels by the name of a weight that is stood in for.
-StandIns = dict[str, int]
+#: Channel axis by the name of a weight that has a placeholder.
+PlaceholderAxes = dict[str, int]
 
 
-def stand_in(model: Model, *, gemms: bool) -> tuple[Model, StandIns]:
-    """A model with stand-ins for its large weights, and which they are.
+def add_placeholders(model: Model, *, gemms: bool) -> tuple[Model, PlaceholderAxes]:
+    """Return a model with placeholders for its large weights, and their channel axes.
 
     Args:
-        model: left as it is.
-        gemms: whether those of Gemm too, which a quantizer may turn around.
+        model: left unchanged.
+        gemms: replace weights of Gemm too, which a quantizer may transpose.
 
     Returns:
-        The model itself and nothing where its weights are small together.
+        The model itself and no axes where its weights are small in total.
     """
     if model.weight_bytes <= LARGE_MODEL:
         return model, {}
     copy = model.clone()
     ShapeInferencePass()(copy.ir)  # while the weights have their shapes
-    axes: StandIns = {}
+    axes: PlaceholderAxes = {}
     for name, value in copy.graph.initializers.items():
         tensor, axis = value.const_value, _axis(value, gemms=gemms)
         if tensor is None or axis is None or tensor.nbytes < LARGE:
@@ -55,7 +57,7 @@ def stand_in(model: Model, *, gemms: bool) -> tuple[Model, StandIns]:
 
 
 def _axis(value: ir.Value, *, gemms: bool) -> int | None:
-    """The axis of a weight's channels, None where it has no one axis or is no plain weight."""
+    """Return the channel axis of a weight, None where it is ambiguous or not a plain weight."""
     tensor = value.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or value.is_graph_output():
         return None
@@ -63,8 +65,7 @@ def _axis(value: ir.Value, *, gemms: bool) -> int | None:
     for node, number in value.uses():
         place, axis = _WEIGHTS.get(node.op_type, (None, 0))
         if node.op_type == "Gemm" and gemms:
-            turned = node.attributes.get("transB")
-            place, axis = 1, 0 if turned is not None and turned.as_int() else 1
+            place, axis = 1, 0 if node.attributes.get_int("transB", 0) else 1
         if node.graph is not value.graph or number != place:
             return None
         found.add(axis % len(tensor.shape))
@@ -72,7 +73,7 @@ def _axis(value: ir.Value, *, gemms: bool) -> int | None:
 
 
 def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """The least and the greatest value of each channel: its axis as it was, one of 2, ones."""
+    """Return the least and greatest value of each channel: its axis, one axis of 2, ones."""
     others = tuple(a for a in range(array.ndim) if a != axis)
     shape = [1] * array.ndim
     shape[axis] = array.shape[axis]
@@ -80,35 +81,32 @@ def _extremes(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return np.concatenate(pair, others[0])
 
 
-def put_back(graph: ir.Graph, model: Model, axes: StandIns) -> None:
-    """Give a written graph the weights of `model`: rounded where its stand-in was, else as is."""
+def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> None:
+    """Restore the weights of `model` in a written graph, rounded where their placeholders were."""
     for name, axis in axes.items():
         tensor = model.graph.initializers[name].const_value
         assert tensor is not None
         rounded = graph.initializers.get(f"{name}_quantized")
         if rounded is not None:
-            scale, zero = (_constant(graph, f"{name}_{kind}") for kind in ("scale", "zero_point"))
-            made = _rounded(tensor.numpy(), scale, zero, axis)
-            rounded.const_value = ir.tensor(made, name=rounded.name)
-            rounded.shape = ir.Shape(made.shape)
+            initializers = (
+                graph.initializers[f"{name}_{kind}"] for kind in ("scale", "zero_point")
+            )
+            scale, zero = (initializer_array(value) for value in initializers)
+            integers = _rounded(tensor.numpy(), scale, zero, axis)
+            rounded.const_value = ir.tensor(integers, name=rounded.name)
+            rounded.shape = ir.Shape(integers.shape)
         if name in graph.initializers:
             value = graph.initializers[name]
             value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
 
 
-def _constant(graph: ir.Graph, name: str) -> NDArray[np.generic]:
-    tensor = graph.initializers[name].const_value
-    assert tensor is not None
-    return tensor.numpy()
-
-
 def _rounded(
     array: NDArray[np.float32], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int
 ) -> NDArray[np.generic]:
-    """QuantizeLinear (ONNX), a part of the channels at a time to keep the floats between few."""
-    made = np.empty(array.shape, zero.dtype)
+    """Apply QuantizeLinear (ONNX) to a part of the channels at a time, to save memory."""
+    integers = np.empty(array.shape, zero.dtype)
     limits = np.iinfo(cast("Any", zero.dtype))
-    source, target = np.moveaxis(array, axis, 0), np.moveaxis(made, axis, 0)
+    source, target = np.moveaxis(array, axis, 0), np.moveaxis(integers, axis, 0)
     ones = (1,) * (array.ndim - 1)
     scales, zeros = (np.broadcast_to(v.ravel(), len(source)) for v in (scale, zero))
     step = max(1, LARGE // max(1, math.prod(source.shape[1:])))
@@ -118,4 +116,4 @@ def _rounded(
         np.rint(values, out=values)
         values += zeros[part].reshape(-1, *ones)
         target[part] = np.clip(values, limits.min, limits.max)
-    return made
+    return integers

@@ -1,6 +1,6 @@
-"""onnxruntime's quantizer as a function: a graph and ranges go in, a Q/DQ graph comes out.
+"""onnxruntime's quantizer as a function from a graph and ranges to a Q/DQ graph.
 
-Its public entry reads and writes files and calibrates by itself; the class behind it takes ranges.
+Its public entry point handles files and calibrates by itself; the class below it takes ranges.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
 from ...calibration.range_estimator import Range
-from .keep_float import stay_float
-from .ort_index import indexed
-from .residual_sums import free_sums
-from .weight_placeholders import StandIns, put_back, stand_in
+from ..initializers import remove_unused_initializers
+from .keep_float import keep_float
+from .ort_index import indexed_lookups
+from .residual_sums import drop_product_pairs
+from .weight_placeholders import PlaceholderAxes, add_placeholders, restore_weights
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a graph is quantized.
+    """Options of a quantization.
 
     Attributes:
         activation: integer type of activations.
@@ -40,8 +41,8 @@ class Scheme:
         ops: operator types to quantize.
         exclude: names of nodes that stay float.
         wide: names of activations that have 16 bits.
-        inputs_only: only what products read is rounded, and biases stay float, as TensorRT wants:
-            it refuses an int32 bias, and a pair behind a product keeps it from fusing the Relu and
+        inputs_only: round only inputs of products and keep biases float, as TensorRT requires:
+            it refuses an int32 bias, and a pair after a product keeps it from fusing the Relu and
             the residual Add there.
     """
 
@@ -58,43 +59,43 @@ class Scheme:
 
 @gc_paused()
 def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
-    """The activations that need a range, in graph order: those that will get a Q/DQ pair."""
-    proto, _ = inferred(model)
+    """List the activations that need a range since they get a Q/DQ pair, in graph order."""
+    proto, _ = to_quantizer_proto(model)
     weights = {w.name for w in proto.graph.initializer}
-    order = _activations(proto)
-    with quiet(), indexed():
+    order = _activation_names(proto)
+    with silenced(), indexed_lookups():
         quantizer = _quantizer(proto, scheme, dict.fromkeys(order, (0.0, 1.0)))
-        marked = _marked(quantizer)
+        marked = _marked_tensors(quantizer)
     return [name for name in order if name in marked and name not in weights]
 
 
 @gc_paused()
-def quantize(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
-    """The Q/DQ graph.
+def quantize_graph(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
+    """Return the Q/DQ graph.
 
     Args:
         model: the float model, prepared.
         scheme: types and operators.
-        ranges: of every tensor that `observed_tensors` names.
+        ranges: ranges of all tensors that `observed_tensors` lists.
     """
-    proto, stood_in = inferred(model)
-    with quiet(), indexed():
-        message = _quantizer(proto, scheme, _through_clips(proto, ranges)).quantize_model()
-    written = finished(message, model)
-    put_back(written.graph, model, stood_in)
+    proto, placeholders = to_quantizer_proto(model)
+    with silenced(), indexed_lookups():
+        quantized = _quantizer(proto, scheme, _with_clip_inputs(proto, ranges)).quantize_model()
+    written = from_quantizer_proto(quantized, model)
+    restore_weights(written.graph, model, placeholders)
     excluded = set(scheme.exclude)
     stays = {node.name for node in model.graph if node.op_type not in scheme.ops} | excluded
-    _free_products(written.graph, lambda node: node.name in stays)
+    _unround_products(written.graph, lambda node: node.name in stays)
     if scheme.inputs_only:
-        free_sums(written.graph)
-    _read_floats(written.graph, lambda node: node.name in stays)
-    remove_unused(written.graph)
-    stay_float(written.graph, stays)
+        drop_product_pairs(written.graph)
+    _bypass_pairs(written.graph, lambda node: node.name in stays)
+    remove_unused_initializers(written.graph)
+    keep_float(written.graph, stays)
     return written
 
 
-def _marked(quantizer: Any) -> set[str]:
-    """Tensors that the quantizer's rules mark; those that take their input's scale left out."""
+def _marked_tensors(quantizer: Any) -> set[str]:
+    """Return tensors that the quantizer marks, without those that take their input's scale."""
     from onnxruntime.quantization.registry import CreateQDQQuantizer
 
     for node in quantizer.model.nodes():
@@ -103,8 +104,8 @@ def _marked(quantizer: Any) -> set[str]:
     return {name for name, info in quantizer.tensors_to_quantize.items() if not info.is_shared}
 
 
-def _through_clips(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Give the input of each Relu and Clip its output's range: they melt into one operator."""
+def _with_clip_inputs(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Give the input of each Relu and Clip its output's range: they are fused into one operator."""
     full = dict(ranges)
     for node in reversed(proto.graph.node):
         if node.op_type in {"Relu", "Clip"} and node.output[0] in full:
@@ -143,41 +144,43 @@ def _quantizer(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Rang
     )
 
 
-def inferred(model: Model, *, gemms: bool = True) -> tuple[onnx.ModelProto, StandIns]:
-    """The model as a message for a quantizer, and which of its weights are stood in for.
+def to_quantizer_proto(
+    model: Model, *, gemms: bool = True
+) -> tuple[onnx.ModelProto, PlaceholderAxes]:
+    """Return the model as a proto for a quantizer, and its placeholders.
 
-    The types of all tensors are in it, and a mark that spares the quantizer a file.
+    It contains the types of all tensors, and a mark that saves the quantizer a file.
     """
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    small, axes = stand_in(model, gemms=gemms)
-    proto = whole(small)
+    small, axes = add_placeholders(model, gemms=gemms)
+    proto = to_whole_proto(small)
     if not axes and model.weight_bytes <= EXTERNAL_DATA_BYTES:
         proto = onnx.shape_inference.infer_shapes(proto)
-    # Others have the shapes that were found before: larger ones cannot be serialized for it.
+    # Larger models cannot be serialized for inference; they have the shapes inferred before.
     add_infer_metadata(proto)
     return proto, axes
 
 
-def whole(model: Model) -> onnx.ModelProto:
-    """The model as a message with all weights inside, which the quantizers read there alone."""
+def to_whole_proto(model: Model) -> onnx.ModelProto:
+    """Return the model as a proto that contains all weights, as the quantizers need them."""
     proto: onnx.ModelProto = ir.to_proto(ir.external_data.load_to_model(model.ir.clone()))
     return proto
 
 
-def _activations(proto: onnx.ModelProto) -> list[str]:
+def _activation_names(proto: onnx.ModelProto) -> list[str]:
     names = [value.name for value in proto.graph.input]
     return names + [name for node in proto.graph.node for name in node.output if name]
 
 
-def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
-    """The written graph, without what the quantizer leaves behind."""
+def from_quantizer_proto(proto: onnx.ModelProto, model: Model) -> ir.Model:
+    """Return the written graph without stale entries that the quantizer leaves."""
     alive = {name for node in proto.graph.node for name in node.output}
     kept = [info for info in proto.graph.value_info if info.name in alive]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
     written = ir.from_proto(proto)
-    written.graph.sort()  # the quantizer appends what it makes
+    written.graph.sort()  # the quantizer appends new nodes
     written.metadata_props.pop("onnx.infer", None)
     written.producer_name, written.producer_version = (
         model.ir.producer_name,
@@ -186,15 +189,15 @@ def finished(proto: onnx.ModelProto, model: Model) -> ir.Model:
     return written
 
 
-def _free_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
-    """Let matrix products that nothing reads as int8 be float: their kernels write that as well.
+def _unround_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let matrix products that nothing reads as int8 write float, which their kernels can.
 
-    So an answer is not rounded to 256 levels, and a Q and a DQ less run.
+    So an output is not rounded to 256 levels, and one Q and one DQ less run.
     """
     for dequantize in [node for node in graph if node.op_type == "DequantizeLinear"]:
         rounded = dequantize.outputs[0]
-        quantize = _maker(dequantize, "QuantizeLinear")
-        product = _maker(quantize, "Gemm", "MatMul") if quantize else None
+        quantize = _input_node(dequantize, "QuantizeLinear")
+        product = _input_node(quantize, "Gemm", "MatMul") if quantize else None
         if quantize is None or product is None:
             continue
         value, integer = product.outputs[0], quantize.outputs[0]
@@ -209,16 +212,16 @@ def _free_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None
         value.name = name
 
 
-def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
-    """Let float operators read a float tensor as it is, not the rounded copy made for others.
+def _bypass_pairs(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
+    """Let float operators read a float tensor itself, not the rounded copy made for others.
 
-    The quantizer gives every reader the copy: residual connections of transformers lose accuracy
-    by it and pay for a DQ. Behind an int8 kernel there is no float tensor, so the copy stays.
+    The quantizer gives every reader the copy, which costs residual connections of transformers
+    accuracy and a DQ. After an int8 kernel a float tensor does not exist, so the copy stays.
     """
     for quantize in [node for node in graph if node.op_type == "QuantizeLinear"]:
         value = quantize.inputs[0]
-        maker = value.producer() if value is not None else None
-        if value is None or (maker is not None and not floating(maker)):
+        source_node = value.producer() if value is not None else None
+        if value is None or (source_node is not None and not floating(source_node)):
             continue
         for dequantize, _ in list(quantize.outputs[0].uses()):
             for reader, index in list(dequantize.outputs[0].uses()):
@@ -229,22 +232,15 @@ def _read_floats(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
                 graph.remove(dequantize, safe=True)
 
 
-def remove_unused(graph: ir.Graph) -> None:
-    """Drop initializers that nobody reads: the scales of pairs that went."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]
-
-
-def _maker(node: ir.Node, *ops: str) -> ir.Node | None:
-    """The node that makes the first input, where it is of one of these types."""
+def _input_node(node: ir.Node, *ops: str) -> ir.Node | None:
+    """Return the producer of the first input if it is of one of these types, in any domain."""
     value = node.inputs[0]
-    maker = value.producer() if value is not None else None
-    return maker if maker is not None and maker.op_type in ops else None
+    source_node = value.producer() if value is not None else None
+    return source_node if source_node is not None and source_node.op_type in ops else None
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silence the quantizer, which logs advice about files through the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

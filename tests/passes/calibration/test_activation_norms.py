@@ -73,7 +73,7 @@ def test_a_weight_that_multiplies_nothing_goes_before_a_smaller_one() -> None:
     assert (graphs.weights_of(pruned)["w"] != 0).any(1).tolist() == [False, True, False, True]
 
 
-def test_it_refuses_to_go_without_data_and_with_nan() -> None:
+def test_missing_data_and_nan_are_refused() -> None:
     model = graphs.cnn()
     with pytest.raises(DataError, match="needs data"):
         PruneMagnitude(0.5, importance="activation")(model, Context(target=TARGET))

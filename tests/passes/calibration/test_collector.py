@@ -117,7 +117,7 @@ def test_nan_and_infinity_name_tensor_and_sample(bad):
         calibrate(network(), TENSORS, Dataset.of_arrays({"x": rows}, batch=16), CONTEXT)
 
 
-def test_infinity_made_inside_of_the_model_is_found():
+def test_infinity_inside_the_model_is_found():
     rows = batches_of((10, 5))[0]
     rows[4] = 1e25
     with pytest.raises(DataError, match=r"tensor 'c' .* at sample 4"):
@@ -130,7 +130,7 @@ def test_a_batch_that_does_not_fit_is_named_by_position():
         calibrate(network(), TENSORS, Dataset.of_batches(lambda: batches), CONTEXT)
 
 
-def test_progress_is_told():
+def test_progress_is_reported():
     told = []
 
     class Spy:

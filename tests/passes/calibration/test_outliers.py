@@ -16,7 +16,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.calibration.collector import calibrate
-from trimtab.passes.calibration.outliers import usual_reach
+from trimtab.passes.calibration.outliers import typical_reach
 from trimtab.passes.calibration.range_estimator import METHODS, find_range
 from trimtab.passes.calibration.statistics import EXPONENTS, count_reach
 from trimtab.passes.pruning.channels import PruneChannels
@@ -25,7 +25,7 @@ from trimtab.passes.quantization.static import QuantizeStatic
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
 
-class Heard(Silent):
+class RecordingProgress(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -54,8 +54,8 @@ def error(made: Model, model: Model) -> float:
 
 @pytest.mark.parametrize("value", [1e4, -1e6, 1e30])
 @pytest.mark.parametrize("ranges", ["mse", "entropy", "percentile"])
-def test_one_broken_sample_spoils_no_range(value: float, ranges: str) -> None:
-    model, heard = chain(), Heard()
+def test_one_broken_sample_does_not_spoil_a_range(value: float, ranges: str) -> None:
+    model, heard = chain(), RecordingProgress()
     ctx = dataclasses.replace(VNNI, progress=heard)
     made = QuantizeStatic(data=spoilt(value), ranges=ranges)(model, ctx)
     assert error(made, model) < 0.01
@@ -76,7 +76,7 @@ def test_broken_samples_among_many_are_left_out_together() -> None:
 def test_large_values_that_all_samples_have_are_kept(method: str) -> None:
     x = pixels()
     x[:, 0, 0, 0] = 3e4
-    heard = Heard()
+    heard = RecordingProgress()
     ctx = dataclasses.replace(VNNI, progress=heard)
     found = calibrate(chain(), ["x"], Dataset.of_arrays({"x": x}), ctx)
     assert found["x"].histogram.start + found["x"].histogram.width >= 3e4
@@ -85,34 +85,34 @@ def test_large_values_that_all_samples_have_are_kept(method: str) -> None:
         assert find_range(found["x"], method)[1] == pytest.approx(3e4)
 
 
-def test_minmax_keeps_what_it_promises() -> None:
+def test_minmax_keeps_all_values() -> None:
     found = calibrate(chain(), ["x"], spoilt(1e6), VNNI)
     assert find_range(found["x"], "minmax")[1] == pytest.approx(1e6)
 
 
 @pytest.mark.parametrize("rows", [2, 7])
-def test_of_few_samples_none_is_unusual(rows: int) -> None:
-    heard = Heard()
+def test_few_samples_have_no_outliers(rows: int) -> None:
+    heard = RecordingProgress()
     data = spoilt(1e6, rows=rows, samples=(1,))
     calibrate(chain(), ["x"], data, dataclasses.replace(VNNI, progress=heard))
     assert not heard.said
 
 
-def test_a_tensor_that_most_samples_leave_zero_is_kept_whole() -> None:
+def test_a_tensor_that_is_mostly_zero_is_counted_whole() -> None:
     counts = np.zeros(EXPONENTS, np.int64)
     count_reach(counts, np.array([0.0] * 95 + [5.0] * 5, np.float32))
-    assert usual_reach(counts) == float("inf")
+    assert typical_reach(counts) == float("inf")
 
 
 @pytest.mark.parametrize("largest", [1e-37, 0.7, 1.0, 4.0, 3e38])
-def test_the_usual_reach_is_known_to_a_factor_of_two(largest: float) -> None:
+def test_the_typical_reach_is_known_to_a_factor_of_two(largest: float) -> None:
     counts = np.zeros(EXPONENTS, np.int64)
     count_reach(counts, np.full(100, largest, np.float32))
     exact = float(np.float32(largest))
-    assert exact <= usual_reach(counts) <= 2 * exact
+    assert exact <= typical_reach(counts) <= 2 * exact
 
 
-def test_a_file_of_statistics_knows_what_was_left_out(tmp_path: Path) -> None:
+def test_a_file_of_statistics_keeps_the_exclusion_of_outliers(tmp_path: Path) -> None:
     model, path = chain(), tmp_path / "seen.npz"
     step = QuantizeStatic(data=spoilt(1e6), statistics=str(path))
     fresh, again = step(model, VNNI), step(model, VNNI)
@@ -128,7 +128,7 @@ def test_pruning_fits_nothing_to_a_broken_sample(batch: str) -> None:
           b = Relu (a)
           y = Conv <pads = [1, 1, 1, 1]> (b, w2)
         }}"""
-    model, heard = graph(text, w1=(16, 8, 3, 3), w2=(8, 16, 3, 3)), Heard()
+    model, heard = graph(text, w1=(16, 8, 3, 3), w2=(8, 16, 3, 3)), RecordingProgress()
     step = PruneChannels(ratio=0.5, samples=64)
     clean = step(model, dataclasses.replace(VNNI, data=spoilt(1.0)))
     made = step(model, dataclasses.replace(VNNI, data=spoilt(1e6), progress=heard))

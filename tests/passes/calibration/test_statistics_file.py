@@ -13,7 +13,7 @@ from trimtab.passes.quantization.static import QuantizeStatic
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
 
-def test_a_second_run_reads_what_the_first_saw(tmp_path, monkeypatch):
+def test_a_second_run_reads_the_statistics_of_the_first(tmp_path, monkeypatch):
     model = chain()
     data = normal(model)
     make = QuantizeStatic(data=data, statistics=str(tmp_path / "s.npz"))
@@ -45,11 +45,11 @@ def test_any_other_file_is_refused(tmp_path, content):
     else:
         path.write_bytes(content)
     model = chain()
-    with pytest.raises(DataError, match="no file of calibration statistics"):
+    with pytest.raises(DataError, match="not a file of calibration statistics"):
         QuantizeStatic(data=normal(model), statistics=str(path))(model, VNNI)
 
 
-def test_few_samples_are_told():
+def test_few_samples_are_reported():
     said = []
 
     class Spy:

@@ -15,7 +15,7 @@ from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.float16.error import simulate
+from trimtab.passes.float16.error import simulate_float16
 from trimtab.passes.float16.float16 import Half
 from trimtab.passes.quantization.static import QuantizeStatic
 
@@ -47,7 +47,7 @@ def agree(model: Model, after: Model, most: float) -> None:
 
 
 @pytest.mark.parametrize("make", [cnn, transformer])
-def test_weights_are_halved_and_the_callers_types_stay(make):
+def test_weights_become_float16_and_input_types_stay(make):
     model = make()
     after = Half(data=data_of(model, length=6))(model)
     assert {a.dtype for n, a in weights_of(after).items() if a.ndim > 1} == {np.dtype(np.float16)}
@@ -85,11 +85,11 @@ def squares() -> Model:
     }""")
 
 
-def test_what_overflows_stays_float32_as_a_region_and_is_said():
+def test_regions_that_overflow_stay_float32_and_are_reported():
     model, data = squares(), data_of(squares(), scale=300)
     names = {node.name for node in model.graph}
     typed = Model.from_proto(onnx.shape_inference.infer_shapes(model.to_proto()))
-    assert simulate(typed, names, list(data), inside=False).answer > 0.1
+    assert simulate_float16(typed, names, list(data), inside=False).output > 0.1
     after = Half(data=data)(model)
     why = reasons(after)
     assert "values reach" in why["mul_1"]
@@ -112,13 +112,13 @@ def cancelling() -> Model:
     }""")
 
 
-def test_islands_are_as_many_as_the_allowed_error_demands():
+def test_islands_are_as_many_as_the_allowed_error_requires():
     model, data = cancelling(), data_of(cancelling())
     strict = Half(data=data, max_error=0.01)(model)
     notes = strict.lineage[-1].notes
     assert notes["error_without_islands"] > 0.05
     assert notes["error"] <= 0.01
-    assert "costs the answer too much" in reasons(strict)["add_1"]
+    assert "causes too much error" in reasons(strict)["add_1"]
     assert notes["curve"][0]["islands"] == 0
     loose = Half(data=data, max_error=10.0)(model)
     assert "declined" not in loose.lineage[-1].notes
@@ -144,7 +144,7 @@ def test_tied_weights_stay_one():
     assert len(weights_of(after)) == 1
 
 
-def test_subgraphs_are_left_alone_and_said():
+def test_subgraphs_are_unchanged_and_reported():
     model = model_of("""(float[batch,8] x, bool c) => (float[batch,8] y) <float[8,8] w> {
         m = MatMul (x, w)
         [choice] i = If (c) <
@@ -154,7 +154,7 @@ def test_subgraphs_are_left_alone_and_said():
         y = MatMul (i, w)
     }""")
     after = Half()(model)
-    assert reasons(after)["choice"] == "holds a subgraph, which is left alone"
+    assert reasons(after)["choice"] == "contains a subgraph, which is not converted"
     assert halves(after) == {"MatMul"}
     for flag in (True, False):
         feeds = {"x": np.ones((2, 8), np.float32), "c": np.array(flag)}
@@ -176,7 +176,7 @@ def test_an_int8_model_is_refused():
 
 
 @pytest.mark.slow
-def test_a_real_network_keeps_its_answers():
+def test_a_real_network_keeps_its_outputs():
     model = Model.load(shared("data/resnet20.onnx"))
     after = Half(data=data_of(model))(model)
     assert after.size_bytes < 0.55 * model.size_bytes

@@ -9,12 +9,11 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.base import Declined, Rewrite
-from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
 from trimtab.passes.quantization.auto import QuantizeAuto
-from trimtab.passes.quantization.greedy_search import Trials, slower
+from trimtab.passes.quantization.greedy_search import GreedySearch, slower
+from trimtab.passes.quantization.output_error import OutputDeviation
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -47,15 +46,14 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
     data, fresh = normal(model, rows=96), list(normal(model, rows=64, seed=9))
     auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
-    config = SessionConfig.for_evaluation(VNNI.target)  # exact where this machine would saturate
-    truth = answers(model, fresh, config)
-    error, other = (answer_error(m, fresh, truth, config) for m in (auto, plain))
+    # Exact where this machine would saturate.
+    error, other = (OutputDeviation(model, fresh, VNNI.target).of(m) for m in (auto, plain))
     assert error <= 1.05 * other
     assert int8_share(auto).int8_share == 1.0
     assert not slower(auto, plain)
 
 
-def test_every_step_is_told_with_the_error_on_samples_that_nothing_was_made_from():
+def test_every_step_is_reported_with_its_error_on_held_out_samples():
     model = depthwise()
     auto = QuantizeAuto(data=normal(model, rows=96), samples=64)(model, VNNI)
     notes = auto.lineage[-1].notes
@@ -76,7 +74,7 @@ def test_a_transformer_becomes_dynamic_where_that_stays_close():
     assert auto.lineage[-1].notes["int8_ops"] == 3
 
 
-def test_a_transformer_that_dynamic_spoils_gets_what_errs_least(monkeypatch):
+def test_a_transformer_that_dynamic_int8_distorts_gets_the_least_error(monkeypatch):
     monkeypatch.setattr("trimtab.passes.quantization.auto.CLOSE", 0.0)
     model = transformer_block()
     auto = QuantizeAuto(data=normal(model, rows=32))(model, VNNI)
@@ -109,21 +107,21 @@ def test_max_drop_leaves_layers_float():
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
     model = chain()
     data = normal(model, rows=16)
-    trials = Trials(model, list(data), VNNI)
-    trials.start("int8", QuantizeStatic(data=data))
-    before = trials.chosen
-    assert not trials.mend("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
-    assert trials.chosen is before
-    assert trials.steps[-1]["why"] == "the error would not fall"
+    search = GreedySearch(model, list(data), VNNI)
+    search.start("int8", QuantizeStatic(data=data))
+    before = search.chosen
+    assert not search.improve("nothing", lambda best: Rewrite(best.ir, [Declined("a", "b")]))
+    assert search.chosen is before
+    assert search.steps[-1]["why"] == "the error would not fall"
 
 
-def test_a_step_that_fails_is_told_and_left_out():
+def test_a_step_that_fails_is_reported_and_left_out():
     model = chain()
     data = normal(model, rows=16)
-    trials = Trials(model, list(data), VNNI)
-    trials.start("int8", QuantizeStatic(data=data))
-    assert not trials.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
-    assert "matches no node" in trials.steps[-1]["why"]
+    search = GreedySearch(model, list(data), VNNI)
+    search.start("int8", QuantizeStatic(data=data))
+    assert not search.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
+    assert "matches no node" in search.steps[-1]["why"]
 
 
 @pytest.fixture
@@ -138,7 +136,7 @@ def last_pass(path) -> str:
     return Model.load(path).lineage[-1].pass_name
 
 
-def test_the_command_with_nothing_but_data_takes_it_and_tells_the_steps(files, capsys):
+def test_the_command_with_data_alone_takes_auto_and_reports_the_steps(files, capsys):
     model, data, folder = files
     assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]) == 0
     assert last_pass(folder / "o.onnx") == "quantize-auto"
@@ -155,14 +153,14 @@ def test_the_command_with_nothing_but_data_takes_it_and_tells_the_steps(files, c
         (["--mode", "dynamic"], "quantize-dynamic"),
     ],
 )
-def test_the_command_takes_the_way_that_is_asked_for(files, options, expected):
+def test_the_command_takes_the_requested_pass(files, options, expected):
     model, data, folder = files
     assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data, *options]) == 0
     assert last_pass(folder / "o.onnx") == expected
 
 
 @pytest.mark.parametrize("bits", ["4", "8"])
-def test_the_command_stores_weights_alone_in_few_bits(tmp_path, bits):
+def test_the_command_stores_only_weights_in_few_bits(tmp_path, bits):
     model = transformer_block().save(tmp_path / "float.onnx")
     out = tmp_path / "o.onnx"
     arguments = ["quantize", str(model), "-o", str(out), "--mode", "weights", "--bits", bits]

@@ -18,23 +18,23 @@ from trimtab.passes.quantization.static import QuantizeStatic
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
 
-def answer(model, data):
+def first_output(model, data):
     return np.concatenate([next(iter(run(build_session(model), b.feeds).values())) for b in data])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_no_pair_stays_and_the_answers_are_those_of_the_float_model_but_for_rounding(pattern):
+def test_no_pair_remains_and_outputs_equal_the_float_model_up_to_rounding(pattern):
     model = PATTERNS[pattern]()
     data = normal(model)
     quantized = QuantizeStatic(data=data)(model, VNNI)
     back = Dequantize()(quantized, VNNI)
     assert [n.op_type for n in back.nodes() if n.op_type in QDQ_OPS] == []
-    truth = answer(model, data)
+    expected = first_output(model, data)
     # Weights stay rounded and values outside of a range that begins at zero stay clipped.
-    assert np.abs(answer(back, data) - truth).max() < 0.1 * np.abs(truth).max()
+    assert np.abs(first_output(back, data) - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_a_relu_that_was_melted_into_a_pair_comes_back():
+def test_a_relu_fused_into_a_pair_is_restored():
     model = PATTERNS["chain"]()
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
     assert not any(node.op_type == "Relu" for node in quantized.graph)
@@ -44,7 +44,7 @@ def test_a_relu_that_was_melted_into_a_pair_comes_back():
     assert float(clips[0].inputs[1].const_value.numpy()) == 0
 
 
-def test_an_answer_that_was_rounded_keeps_its_name():
+def test_a_rounded_output_keeps_its_name():
     model = PATTERNS["residual"]()
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
     assert Dequantize()(quantized, VNNI).outputs == model.outputs
@@ -57,7 +57,7 @@ def test_integer_operators_are_refused_with_the_node():
         Dequantize()(dynamic, VNNI)
 
 
-def test_a_lone_half_of_a_pair_is_refused():
+def test_half_of_a_pair_is_refused():
     model = graph(
         """g (float[N, 4] x) => (uint8[N, 4] y) {
           y = QuantizeLinear (x, s, z)
@@ -69,7 +69,7 @@ def test_a_lone_half_of_a_pair_is_refused():
         Dequantize()(model, VNNI)
 
 
-def test_the_command_quantizes_anew_when_told(tmp_path):
+def test_the_command_quantizes_anew_on_request(tmp_path):
     model = PATTERNS["residual"]()
     data = normal(model, rows=32)
     np.savez(tmp_path / "d.npz", **next(iter(data)).feeds)

@@ -80,7 +80,7 @@ def rows() -> Model:
     )
 
 
-def test_rows_made_for_a_gemm_alone_are_not_made() -> None:
+def test_reshapes_for_a_gemm_alone_are_removed() -> None:
     made = QuantizeDynamic()(rows(), VNNI)
     assert made.lineage[-1].notes["forms"] == {"matmul-from-rows": 1}
     assert "Reshape" not in {node.op_type for node in made.graph}

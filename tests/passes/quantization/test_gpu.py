@@ -23,7 +23,7 @@ def quantized(model: Model, ctx: Context = TENSORRT) -> Model:
     return QuantizeStatic(data=normal(model))(model, ctx)
 
 
-def maker(value: ir.Value | None) -> str:
+def producer_type(value: ir.Value | None) -> str:
     node = value.producer() if value is not None else None
     return node.op_type if node is not None else ""
 
@@ -49,12 +49,12 @@ def test_biases_stay_float_and_zero_points_are_zero(make, tmp_path) -> None:
     assert zero_points(corrected) == {("INT8", True)}
 
 
-def test_nothing_stands_between_a_product_and_its_relu_or_residual_sum() -> None:
+def test_no_pair_is_between_a_product_and_its_relu_or_residual_sum() -> None:
     after = quantized(residual())
-    relus = [maker(node.inputs[0]) for node in after.graph if node.op_type == "Relu"]
+    relus = [producer_type(node.inputs[0]) for node in after.graph if node.op_type == "Relu"]
     assert relus == ["Conv", "Add"]
     (add,) = [node for node in after.graph if node.op_type == "Add"]
-    assert sorted(map(maker, add.inputs)) == ["Conv", "DequantizeLinear"]
+    assert sorted(map(producer_type, add.inputs)) == ["Conv", "DequantizeLinear"]
 
 
 def test_of_two_products_that_are_added_one_is_rounded() -> None:
@@ -69,7 +69,7 @@ def test_of_two_products_that_are_added_one_is_rounded() -> None:
         w2=(8, 8, 1, 1),
     )
     (add,) = [node for node in quantized(model).graph if node.op_type == "Add"]
-    assert sorted(map(maker, add.inputs)) == ["Conv", "DequantizeLinear"]
+    assert sorted(map(producer_type, add.inputs)) == ["Conv", "DequantizeLinear"]
 
 
 def test_all_products_are_int8_on_tensorrt_and_none_on_cuda() -> None:
@@ -80,7 +80,7 @@ def test_all_products_are_int8_on_tensorrt_and_none_on_cuda() -> None:
     assert notes["leftover_qdq"] > 0
 
 
-def test_layers_are_left_float_for_the_metric_there_too() -> None:
+def test_max_drop_leaves_layers_float_on_a_gpu_too() -> None:
     model = residual()
     made = QuantizeStatic(data=normal(model, rows=64), samples=32, max_drop=6e-5)
     after = made(model, TENSORRT)
@@ -93,7 +93,7 @@ def test_the_share_of_a_float_model_is_none() -> None:
 
 
 @pytest.mark.parametrize(("target", "loads"), [("x64-avx512-vnni", 0), ("tensorrt", 1)])
-def test_a_graph_that_onnxruntime_optimized_is_not_loaded_once_more(
+def test_a_graph_that_onnxruntime_optimized_is_not_loaded_again(
     monkeypatch: pytest.MonkeyPatch, target: str, loads: int
 ) -> None:
     """For a GPU that is absent nothing was loaded: the share is read off the graph."""

@@ -26,15 +26,15 @@ VNNI = Context(target=Target.named("x64-avx512-vnni"))
 EXACT = SessionConfig.for_evaluation(VNNI.target)
 
 
-def answer(model: Model, data: Dataset) -> np.ndarray:
+def first_output(model: Model, data: Dataset) -> np.ndarray:
     session = build_session(model, EXACT)
     return np.concatenate([next(iter(run(session, b.feeds).values())) for b in data])
 
 
 def error(quantized: Model, model: Model, data: Dataset) -> float:
     """Root of the squared error, relative to the answer's size."""
-    truth, got = answer(model, data), answer(quantized, data)
-    return float(np.sqrt(np.square(got - truth).mean() / np.square(truth).mean()))
+    expected, got = first_output(model, data), first_output(quantized, data)
+    return float(np.sqrt(np.square(got - expected).mean() / np.square(expected).mean()))
 
 
 def dead() -> tuple[Model, Dataset]:
@@ -113,17 +113,17 @@ def branches() -> tuple[Model, Dataset]:
 @pytest.mark.parametrize(
     ("make", "allowed"), [(dead, 0.1), (tied, 0.05), (empty_weight, 0.05), (branches, 0.1)]
 )
-def test_is_quantized_and_answers_as_before(make, allowed):
+def test_is_quantized_with_outputs_close_to_float(make, allowed):
     model, data = make()
     quantized = QuantizeStatic(data=data)(model, VNNI)
     assert int8_share(quantized).int8_ops
     assert error(quantized, model, data) < allowed
 
 
-def test_products_inside_of_subgraphs_stay_float_and_are_named():
+def test_products_inside_subgraphs_stay_float_and_are_listed():
     model, data = branches()
     declined = dict(QuantizeStatic(data=data)(model, VNNI).lineage[-1].notes["declined"])
-    assert declined["yes"] == declined["no"] == "stands inside of a subgraph"
+    assert declined["yes"] == declined["no"] == "is inside a subgraph"
 
 
 def test_one_enormous_value_does_not_take_the_levels_of_all_others():
@@ -134,7 +134,7 @@ def test_one_enormous_value_does_not_take_the_levels_of_all_others():
     assert error(searched, model, usual) < 0.3 * spoilt
 
 
-class Heard(Silent):
+class RecordingProgress(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -143,8 +143,8 @@ class Heard(Silent):
 
 
 @pytest.mark.parametrize(("rows", "warns"), [(7, True), (8, False)])
-def test_fewer_than_eight_samples_are_said(rows, warns):
-    heard = Heard()
+def test_fewer_than_eight_samples_are_reported(rows, warns):
+    heard = RecordingProgress()
     model = linear()
     ctx = dataclasses.replace(VNNI, progress=heard, data=normal(model, rows=rows))
     QuantizeStatic()(model, ctx)
@@ -181,7 +181,7 @@ def halves(opset: int) -> Model:
     return Model.from_proto(proto, "halves")
 
 
-def test_a_float16_model_is_refused_with_what_to_do():
+def test_a_float16_model_is_refused_with_a_hint():
     x = np.zeros((8, 8, 12, 12), np.float16)
     with pytest.raises(ModelError, match=r"float16.*Quantize the float32 model"):
         QuantizeStatic(data=Dataset.of_arrays({"x": x}))(halves(17), VNNI)
@@ -200,7 +200,7 @@ def test_an_old_opset_is_raised_by_the_command_and_refused_by_the_pass(tmp_path)
     assert int8_share(Model.load(out)).int8_share == 1.0
 
 
-def test_a_model_too_large_for_one_message_goes_through_files_to_the_same_answers(
+def test_a_model_too_large_for_one_proto_goes_through_files_with_equal_outputs(
     tmp_path, monkeypatch
 ):
     model = tied()[0]
@@ -212,4 +212,4 @@ def test_a_model_too_large_for_one_message_goes_through_files_to_the_same_answer
     source = model.save(tmp_path / "float.onnx")
     assert (tmp_path / "float.onnx.data").stat().st_size > limit
     large = QuantizeStatic(data=data)(Model.load(source), VNNI)
-    np.testing.assert_array_equal(answer(large, data), answer(usual, data))
+    np.testing.assert_array_equal(first_output(large, data), first_output(usual, data))

@@ -12,7 +12,7 @@ from trimtab.core.errors import OptionError, PassError
 from trimtab.core.metric import evaluate
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
-from trimtab.passes.quantization.mixed_precision_parts import hold_out
+from trimtab.passes.quantization.hold_out import hold_out
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -62,7 +62,7 @@ def test_nothing_is_float_where_the_drop_allows_it():
     assert [point["float"] for point in notes(quantized)["mixed"]["curve"]] == [0]
 
 
-def test_the_drop_is_kept_on_samples_that_no_range_was_made_from():
+def test_the_drop_is_kept_on_held_out_samples():
     model, data = spoiled()
     plain = QuantizeStatic(data=data)(model, VNNI)
     fresh = normal(model, rows=64, seed=9)
@@ -75,7 +75,7 @@ def test_the_drop_is_kept_on_samples_that_no_range_was_made_from():
     assert int8_share(mixed).int8_ops > 0
 
 
-def test_evaluations_are_few_and_the_curve_tells_them():
+def test_evaluations_are_few_and_listed_in_the_curve():
     model, data = stubborn(8)
     report = notes(QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI))["mixed"]
     assert len(report["curve"]) <= 2 + 3 + 6
@@ -84,32 +84,34 @@ def test_evaluations_are_few_and_the_curve_tells_them():
     assert 0 < len(report["float"]) < 8
 
 
-def test_the_same_twice():
+def test_two_runs_give_the_same():
     model, data = stubborn(3)
     made = [QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI).to_bytes() for _ in range(2)]
     assert made[0] == made[1]
 
 
-def test_a_drop_that_nothing_in_int8_can_keep_is_an_error():
+def test_a_drop_that_no_int8_layer_allows_is_an_error():
     model, data = stubborn(2)
-    with pytest.raises(PassError, match=r"cosine falls by 0\.0.* at the least"):
+    with pytest.raises(PassError, match=r"cosine falls by at least 0\.0"):
         QuantizeStatic(data=data, max_drop=0.0)(model, VNNI)
 
 
 class SlowWhereFloat:
     """Finds a model slower by a millisecond for each node of these names that is float."""
 
-    def __init__(self, *dear: str) -> None:
-        self.dear = dear
+    def __init__(self, *expensive: str) -> None:
+        self.expensive = expensive
 
     def median_ns(self, models, feeds, config, seconds):
-        return [1e6 * (1 + sum(n in int8_share(m).float_nodes for n in self.dear)) for m in models]
+        return [
+            1e6 * (1 + sum(n in int8_share(m).float_nodes for n in self.expensive)) for m in models
+        ]
 
     def compare(self, *args) -> Ratio:
         raise AssertionError
 
 
-def test_with_a_clock_the_cheap_layer_becomes_float_before_the_dear_one():
+def test_with_a_clock_the_cheap_layer_becomes_float_before_the_expensive_one():
     model, data = stubborn(3)
     free = QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI)
     first = notes(free)["mixed"]["ranking"][0][0]
@@ -119,7 +121,7 @@ def test_with_a_clock_the_cheap_layer_becomes_float_before_the_dear_one():
     assert order.index(first) > 0
 
 
-def test_labels_are_judged_by_top1_and_ranked_by_divergence():
+def test_labels_are_evaluated_by_top1_and_ranked_by_divergence():
     model = graph(
         """g (float[N, 16] x) => (float[N, 4] y) {
           h = Gemm <transB = 1> (x, w1)
@@ -141,19 +143,19 @@ def test_any_single_node_of_any_pattern_can_stay_float(pattern):
     quantized = QuantizeStatic(data=normal(model, rows=12), max_drop=1.0)(model, VNNI)
     ranking = notes(quantized)["mixed"]["ranking"]  # each of which ran alone in int8
     assert ranking
-    assert all(np.isfinite(harm) for _, harm in ranking)
+    assert all(np.isfinite(sensitivity) for _, sensitivity in ranking)
 
 
-def test_samples_that_judge_are_others():
+def test_held_out_samples_are_disjoint():
     data = Dataset.of_arrays({"x": np.zeros((100, 1), np.float32)})
     for samples in (10, 50, 100, 1000):
-        used, held = hold_out(data, samples)
-        assert not used.overlaps(held)
-        assert 1 <= len(held) <= 50
+        used, held_out = hold_out(data, samples)
+        assert not used.overlaps(held_out)
+        assert 1 <= len(held_out) <= 50
         assert len(used) >= min(samples, 60)
 
 
-def test_too_small_a_share_names_what_is_float_and_why():
+def test_too_small_a_share_names_float_operators_and_reasons():
     model = PATTERNS["chain"]()
     data = normal(model, rows=8)
     names = [node.name for node in QuantizeStatic(data=data)(model, VNNI).graph]
@@ -165,13 +167,13 @@ def test_too_small_a_share_names_what_is_float_and_why():
 
 
 @pytest.mark.parametrize("fields", [{"max_drop": -1.0}, {"min_share": 1.5}])
-def test_impossible_fields_are_refused(fields):
+def test_invalid_fields_are_refused(fields):
     with pytest.raises(OptionError):
         QuantizeStatic(**fields)
 
 
 @pytest.mark.parametrize("name", ["c0", "c2", "c4"])
-def test_an_excluded_layer_between_int8_layers_really_runs_in_float(name):
+def test_an_excluded_layer_between_int8_layers_runs_in_float(name):
     model, data = stubborn()
     quantized = QuantizeStatic(data=data, exclude=(name,))(model, VNNI)
     share = int8_share(quantized)
@@ -180,7 +182,7 @@ def test_an_excluded_layer_between_int8_layers_really_runs_in_float(name):
     assert notes(quantized)["float_nodes"] == [[name, "excluded by the user"]]
 
 
-def test_an_average_behind_a_float_layer_has_a_range_of_its_own():
+def test_an_average_pool_after_a_float_layer_has_a_range_of_its_own():
     model = graph(
         """g (float[N, 4, 6, 6] x) => (float[N, 3] y) {
           [c] a = Conv (x, w)
@@ -206,7 +208,7 @@ def test_a_model_of_a_fixed_batch():
     assert notes(done)["mixed"]["float"] == []
 
 
-def test_where_the_target_has_them_16_bits_come_before_float():
+def test_16_bits_come_before_float_where_the_target_has_them():
     model, data = spoiled()
     target = Context(target=Target.named("generic-qdq"))
     quantized = QuantizeStatic(data=data, max_drop=2e-3)(model, target)
@@ -232,7 +234,7 @@ def test_named_activations_have_16_bits():
     ("target", "name", "message"),
     [("x64-avx2", "d", "no kernels for 16-bit"), ("generic-qdq", "dd", "matches no quantized")],
 )
-def test_16_bits_that_cannot_be_are_refused(target, name, message):
+def test_unsupported_16_bits_are_refused(target, name, message):
     model, data = spoiled()
     with pytest.raises(OptionError, match=message):
         QuantizeStatic(data=data, wide=(name,))(model, Context(target=Target.named(target)))

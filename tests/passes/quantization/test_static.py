@@ -44,7 +44,7 @@ def test_every_pattern_runs_fully_in_int8(pattern):
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
 
 
-def test_in_a_transformer_the_products_with_weights_alone_are_int8():
+def test_in_a_transformer_only_products_with_weights_are_int8():
     model = transformer_block()
     data = normal(model)
     quantized = QuantizeStatic(data=data)(model, VNNI)
@@ -66,7 +66,7 @@ def test_float_readers_get_the_float_tensor():
     assert [value.name for value in residual_add.inputs] == ["o", "h"]
 
 
-def test_a_product_that_is_an_answer_is_not_rounded():
+def test_a_product_that_is_an_output_is_not_rounded():
     model = graph(
         "g (float[N, 16] x) => (float[N, 4] y) { y = Gemm <transB = 1> (x, w, b) }",
         w=(4, 16),
@@ -79,7 +79,7 @@ def test_a_product_that_is_an_answer_is_not_rounded():
     assert len(np.unique(outputs(quantized, data))) > 1000
 
 
-def test_the_report_tells_what_runs():
+def test_the_report_lists_what_runs():
     model = residual()
     notes = QuantizeStatic(data=normal(model))(model, VNNI).lineage[-1].notes
     assert notes["int8_ops"] == 2
@@ -114,13 +114,13 @@ def test_weights_are_quantized_per_channel_or_per_tensor():
     assert scales == [(16,), ()]
 
 
-def test_the_models_own_data_are_used_where_none_is_named():
+def test_the_models_own_data_are_the_default():
     model = chain()
     context = dataclasses.replace(VNNI, data=normal(model))
     assert int8_share(QuantizeStatic()(model, context)).float_ops == 0
 
 
-def test_without_data_it_says_so():
+def test_without_data_is_an_error():
     with pytest.raises(DataError, match="needs data"):
         QuantizeStatic()(chain(), VNNI)
 
@@ -146,7 +146,7 @@ def test_excluded_nodes_stay_float_and_are_listed():
     assert ["second", "excluded by the user"] in quantized.lineage[-1].notes["declined"]
 
 
-def test_a_pattern_that_matches_nothing_names_the_nearest():
+def test_a_pattern_without_match_names_the_nearest():
     model = graph("g (float[N, 4] x) => (float[N, 4] y) { [dense_1] y = MatMul (x, w) }", w=(4, 4))
     with pytest.raises(OptionError, match="Did you mean 'dense_1'"):
         QuantizeStatic(data=normal(model), exclude=("dense1",))(model, VNNI)
@@ -161,7 +161,7 @@ def test_a_quantized_model_is_refused(make):
         make()(quantized, dataclasses.replace(VNNI, data=data))
 
 
-def test_an_old_opset_is_refused_with_the_remedy():
+def test_an_old_opset_is_refused_with_a_hint():
     model = chain()
     model.ir.opset_imports[""] = 11
     with pytest.raises(ModelError, match="simplify"):
@@ -174,7 +174,7 @@ def test_a_model_without_products_is_refused():
         QuantizeStatic(data=normal(model))(model, VNNI)
 
 
-def test_a_clip_that_leaves_out_zero_keeps_its_bounds():
+def test_a_clip_that_excludes_zero_keeps_its_bounds():
     # The quantizer drops a Clip for the int8 range's sake, and that range always holds zero.
     model = graph(
         """g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) {
@@ -203,7 +203,7 @@ def test_weights_in_constant_nodes_are_quantized_per_channel():
     assert int8_share(quantized).float_ops == 0
 
 
-def test_constant_and_dead_tensors_do_no_harm():
+def test_constant_and_dead_tensors_are_quantized():
     model = graph(
         """g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) {
           a = Conv (x, w1, b1)
@@ -230,13 +230,13 @@ def test_nothing_is_logged(caplog, capfd):
 
 
 @pytest.mark.parametrize("field", [{"samples": 0}, {"percentile": 20.0}])
-def test_fields_without_meaning_are_refused(field):
+def test_meaningless_fields_are_refused(field):
     with pytest.raises(OptionError):
         QuantizeStatic(**field)
 
 
 @pytest.mark.slow
-def test_resnet20_runs_fully_in_int8_and_keeps_its_answers():
+def test_resnet20_runs_fully_in_int8_and_keeps_its_outputs():
     model = Model.load(shared("data/resnet20.onnx"))
     data = normal(model, rows=32)
     quantized = QuantizeStatic(data=data)(model, VNNI)
@@ -247,7 +247,7 @@ def test_resnet20_runs_fully_in_int8_and_keeps_its_answers():
     assert agree.mean() > 0.8
 
 
-def test_products_inside_of_subgraphs_stay_float_and_are_listed():
+def test_products_inside_subgraphs_stay_float_and_are_listed():
     model = graph(
         """g (float[N, 8] x, bool c) => (float[N, 8] y) {
           [outer] a = MatMul (x, w)
@@ -262,7 +262,7 @@ def test_products_inside_of_subgraphs_stay_float_and_are_listed():
     rows = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
     data = Dataset.of_batches(lambda: [{"x": rows, "c": np.array(True)}])
     quantized = QuantizeStatic(data=data)(model, VNNI)
-    assert ["inner", "stands inside of a subgraph"] in quantized.lineage[-1].notes["declined"]
+    assert ["inner", "is inside a subgraph"] in quantized.lineage[-1].notes["declined"]
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
 
 

@@ -37,7 +37,7 @@ def ops(model):
 
 
 @pytest.mark.parametrize(("bits", "part", "most"), [(4, 0.2, 2e-2), (8, 0.35, 1e-4)])
-def test_weights_shrink_and_the_answer_stays_near(bits, part, most):
+def test_weights_shrink_and_outputs_stay_close(bits, part, most):
     model = wide()
     after = QuantizeWeights(bits=bits)(model, VNNI)
     assert ops(after).count("MatMulNBits") == 2
@@ -108,7 +108,7 @@ def test_products_of_activations_and_excluded_ones_stay():
     assert ops(after).count("MatMulNBits") == 2
 
 
-def test_convolutions_alone_are_refused_with_the_pass_to_take():
+def test_convolutions_alone_are_refused_with_the_pass_to_use():
     with pytest.raises(DataError, match="quantize-static"):
         QuantizeWeights()(chain(), VNNI)
 
@@ -116,6 +116,6 @@ def test_convolutions_alone_are_refused_with_the_pass_to_take():
 @pytest.mark.parametrize(
     "fields", [{"bits": 3}, {"block": 20}, {"method": "hqq", "bits": 8}, {"samples": 0}]
 )
-def test_impossible_fields_are_refused(fields):
+def test_invalid_fields_are_refused(fields):
     with pytest.raises(OptionError):
         QuantizeWeights(**fields)(wide(), VNNI)

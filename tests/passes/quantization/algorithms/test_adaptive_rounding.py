@@ -75,7 +75,7 @@ def test_rounding_errors_cancel_on_unseen_samples(tmp_path):
 
 
 @pytest.mark.parametrize("make", [chain, mixed_convs])
-def test_all_kinds_of_convolutions_never_get_worse_where_judged(make, tmp_path):
+def test_all_kinds_of_convolutions_never_get_worse_on_held_out_samples(make, tmp_path):
     model = make()
     data = normal(model, rows=128)
     quantized = NPU.with_fields(data=data)(model, VNNI)
@@ -102,7 +102,7 @@ def test_integers_stay_within_one_of_the_nearest(tmp_path):
             assert np.abs(b).max() <= 127
 
 
-def test_the_reference_must_be_named_and_fit(tmp_path):
+def test_the_reference_must_be_given_and_fit(tmp_path):
     model = chain()
     data = normal(model)
     quantized = NPU.with_fields(data=data)(model, VNNI)

@@ -59,7 +59,7 @@ def error(reference, model, data):
 
 @pytest.mark.parametrize("judge", ["answer", "layer"])
 @pytest.mark.parametrize("make", [chain, depthwise])
-def test_a_planted_shift_is_found_and_mended(make, judge, tmp_path):
+def test_a_planted_shift_is_found_and_fixed(make, judge, tmp_path):
     model = make()
     data, fresh = normal(model, rows=128), normal(model, rows=64, seed=7)
     wrong = planted(model, data)
@@ -84,7 +84,7 @@ def test_layers_that_do_not_gain_stay_and_are_listed(judge, tmp_path):
     assert notes["error_after"] <= notes["error_before"]
 
 
-def test_a_product_with_a_float_bias_behind_is_corrected(tmp_path):
+def test_a_product_followed_by_a_float_bias_is_corrected(tmp_path):
     model = graph(
         """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {
           h = LayerNormalization <axis = -1> (x, gain)
@@ -136,7 +136,7 @@ def test_a_product_without_a_bias_gets_one_where_it_helps(judge, tmp_path):
     assert [node.op_type for node in mended.graph].count("Add") == len(corrected)
 
 
-def test_what_is_made_takes_no_name_of_the_users_and_removes_nothing_of_his(tmp_path):
+def test_added_biases_take_no_name_of_the_model_and_remove_nothing_of_it(tmp_path):
     model = graph(
         """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {
           h = LayerNormalization <axis = -1> (x, dense_bias)
@@ -155,7 +155,7 @@ def test_what_is_made_takes_no_name_of_the_users_and_removes_nothing_of_his(tmp_
     assert "dense_bias" in after.graph.initializers
 
 
-def test_a_product_that_gains_nothing_is_left_as_it_was(tmp_path):
+def test_a_product_that_gains_nothing_is_unchanged(tmp_path):
     model = products()
     data = normal(model, rows=128)
     exact = QuantizeStatic(data=data)(model, VNNI)
@@ -188,7 +188,7 @@ def test_a_transposed_convolution_is_corrected(groups, tmp_path):
     assert error(model, mended, fresh) < 0.05 * error(model, wrong, fresh)
 
 
-def test_without_a_reference_it_says_what_it_needs():
+def test_without_a_reference_is_an_error():
     with pytest.raises(OptionError, match="--reference"):
         CorrectBias()(chain(), dataclasses.replace(VNNI, data=normal(chain())))
 
@@ -203,7 +203,7 @@ def test_a_foreign_reference_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("judge", ["answer", "layer"])
-def test_sentences_of_any_length_are_no_obstacle(judge, tmp_path):
+def test_sentences_of_any_length_are_accepted(judge, tmp_path):
     model = graph(
         """g (float[N, L, 16] x) => (float[N, L, 16] y) {
           [query] q = MatMul (x, w1)

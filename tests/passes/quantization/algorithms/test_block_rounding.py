@@ -11,12 +11,11 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import MissingExtraError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
-from trimtab.passes.quantization.algorithms.bias_correction import answer_error, answers
-from trimtab.passes.quantization.algorithms.block_rounding import find_units
-from trimtab.passes.quantization.qdq.float_reference import as_reference
+from trimtab.passes.quantization.algorithms.block_rounding import find_blocks
+from trimtab.passes.quantization.output_error import OutputDeviation
+from trimtab.passes.quantization.qdq.float_reference import prepare_reference
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -42,16 +41,18 @@ def two_blocks() -> Model:
     )
 
 
-def units(model: Model) -> list[list[str]]:
+def block_layers(model: Model) -> list[list[str]]:
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
     layers = {node for node in quantized.graph if node.op_type == "Conv"}
-    makers = {node.name: node for node in as_reference(model).graph}
-    return [[n.name for n in u.layers] for u in find_units(quantized.graph, layers, makers)]
+    reference_nodes = {node.name: node for node in prepare_reference(model).graph}
+    return [
+        [n.name for n in u.layers] for u in find_blocks(quantized.graph, layers, reference_nodes)
+    ]
 
 
-def test_a_block_holds_what_stands_between_two_tensors_that_carry_everything():
-    assert units(two_blocks()) == [["stem"], ["first", "second"], ["last"]]
-    assert [len(unit) for unit in units(chain())] == [1, 1]
+def test_a_block_lies_between_two_tensors_that_carry_everything():
+    assert block_layers(two_blocks()) == [["stem"], ["first", "second"], ["last"]]
+    assert [len(unit) for unit in block_layers(chain())] == [1, 1]
 
 
 def correlated(model: Model, rows: int, seed: int) -> Dataset:
@@ -73,14 +74,12 @@ def rounded(model: Model, path, steps: int = 100) -> tuple[Model, Model]:
 
 
 @pytest.mark.parametrize("make", [residual, two_blocks])
-def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, tmp_path):
+def test_the_output_gets_closer_to_float_and_every_layer_is_reported(make, tmp_path):
     pytest.importorskip("torch")
     model = make()
     quantized, made = rounded(model, tmp_path)
     fresh = list(correlated(model, 64, seed=7))
-    config = SessionConfig.for_evaluation(VNNI.target)
-    truth = answers(model, fresh, config)
-    before, after = (answer_error(m, fresh, truth, config) for m in (quantized, made))
+    before, after = (OutputDeviation(model, fresh, VNNI.target).of(m) for m in (quantized, made))
     assert after < before
     notes = made.lineage[-1].notes
     named = notes["rounded"] + [name for name, _ in notes.get("declined", [])]
@@ -89,7 +88,7 @@ def test_the_answer_gets_closer_to_float_and_every_layer_is_accounted_for(make, 
     assert int8_share(made).float_ops == 0
 
 
-def test_no_integer_moves_further_than_to_the_other_neighbour(tmp_path):
+def test_integers_move_at_most_to_the_other_neighbour(tmp_path):
     pytest.importorskip("torch")
     quantized, made = rounded(residual(), tmp_path, steps=20)
     for name, value in made.graph.initializers.items():
@@ -98,7 +97,7 @@ def test_no_integer_moves_further_than_to_the_other_neighbour(tmp_path):
             assert np.abs(value.const_value.numpy() - old).max() <= 1
 
 
-def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_torch_the_error_names_the_extra(tmp_path, monkeypatch):
     import sys
 
     real = builtins.__import__

@@ -141,7 +141,7 @@ def test_matrix_products_with_an_added_bias_and_flattened_convolutions():
     )
 
 
-def test_equal_layers_are_left_alone_to_the_byte():
+def test_equal_layers_are_unchanged_to_the_byte():
     after = Equalize()(crooked(), VNNI)
     again = Equalize()(after, VNNI)
     assert again.lineage[-1].notes["changed"] == 0
@@ -156,7 +156,7 @@ def test_equal_layers_are_left_alone_to_the_byte():
         ("a = Conv (x, w)\nb = Conv (a, w)\ny = Conv (b, v)", "shared"),
     ],
 )
-def test_what_it_declines_it_lists_with_the_reason(body, reason):
+def test_declined_layers_are_listed_with_the_reason(body, reason):
     text = f"g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) {{\n{body}\n}}"
     model = graph(text, w=(4, 4, 1, 1), v=(4, 4, 1, 1))
     after = Equalize()(model, VNNI)
@@ -164,7 +164,7 @@ def test_what_it_declines_it_lists_with_the_reason(body, reason):
     assert same(model, after) < 1e-5
 
 
-def test_a_dead_channel_is_left_as_it_is():
+def test_a_dead_channel_is_unchanged():
     model = crooked()
     proto = model.to_proto()
     w = weight(model, "w1").copy()

@@ -74,7 +74,7 @@ def test_a_residual_reader_is_declined_unless_a_multiplication_may_be_inserted()
     assert same(model, inserted) < 1e-5
 
 
-def test_features_that_are_never_seen_are_left_as_they_are():
+def test_features_that_are_always_zero_are_unchanged():
     model = graph("g (float[N, 8] x) => (float[N, 4] y) { y = MatMul (x, w) }", w=(8, 4))
     x = np.zeros((8, 8), np.float32)
     x[:, :4] = np.random.default_rng(0).standard_normal((8, 4))
@@ -82,7 +82,7 @@ def test_features_that_are_never_seen_are_left_as_they_are():
     assert same(model, after) < 1e-5
 
 
-def test_a_model_without_products_is_left_alone():
+def test_a_model_without_products_is_unchanged():
     model = chain()
     after = SmoothQuant(data=normal(model))(model, VNNI)
     assert after.lineage[-1].notes == {"smoothed": 0}
@@ -90,6 +90,6 @@ def test_a_model_without_products_is_left_alone():
 
 
 @pytest.mark.parametrize("fields", [{"alpha": 1.5}, {"samples": 0}])
-def test_impossible_fields_are_refused(fields):
+def test_invalid_fields_are_refused(fields):
     with pytest.raises(OptionError):
         SmoothQuant(**fields)

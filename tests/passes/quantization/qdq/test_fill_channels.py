@@ -71,17 +71,17 @@ def test_channels_of_zeros_change_no_bit_where_sums_do_not_saturate(
         ({"before": "p = Sub (x, mean)"}, 1),
     ],
 )
-def test_it_is_done_where_it_pays(options: dict[str, object], count: int) -> None:
+def test_channels_are_filled_where_it_is_faster(options: dict[str, object], count: int) -> None:
     assert filled(quantized(images(**options))) == count
 
 
-def test_other_kernels_read_images_as_they_are() -> None:
+def test_images_are_unchanged_for_other_kernels() -> None:
     model = images()
     assert filled(quantized(model, Context(target=Target.named("arm64")))) == 0
     assert filled(quantized(model, activation="int8")) == 0
 
 
-def test_an_image_that_two_layers_read_stays() -> None:
+def test_an_image_that_two_layers_read_is_unchanged() -> None:
     model = graph(
         """g (float[N, 3, 12, 12] x) => (float[N, 16, H, W] y) {
           a = Conv (x, w1)
@@ -94,11 +94,11 @@ def test_an_image_that_two_layers_read_stays() -> None:
     assert filled(quantized(model)) == 0
 
 
-def test_it_does_it_once() -> None:
+def test_channels_are_filled_once() -> None:
     assert fill_input_channels(quantized(images()).clone().graph) == 0
 
 
-def test_rounding_and_the_way_back_to_float_know_the_wider_weight(tmp_path: Path) -> None:
+def test_rounding_and_dequantize_accept_the_wider_weight(tmp_path: Path) -> None:
     model = images()
     pixels = next(
         iter(normal(model).sized(32))
@@ -118,7 +118,7 @@ def test_rounding_and_the_way_back_to_float_know_the_wider_weight(tmp_path: Path
     assert np.abs(expected - got).max() < 0.05 * np.abs(expected).max()
 
 
-def test_the_doctor_knows_the_image_and_the_weight() -> None:
+def test_the_doctor_recognises_the_image_and_the_weight() -> None:
     model = images()
     found = diagnose_accuracy(quantized(model), normal(model), Context(), baseline=model, samples=8)
     layers = {layer["layer"]: layer for layer in found.to_json()["layers"]}

@@ -13,7 +13,7 @@ from trimtab.passes import QuantizeStatic
 from trimtab.runtime_bench.doctor.diagnose import diagnose
 
 
-def test_all_of_it_is_int8_and_the_doctor_says_so():
+def test_the_whole_graph_is_int8_and_the_doctor_reports_it():
     target = Target.named("arm64")
     x = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
     step = QuantizeStatic(data=Dataset.of_arrays({"x": x}), min_share=0.99)

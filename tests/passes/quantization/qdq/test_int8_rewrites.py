@@ -8,7 +8,7 @@ from trimtab.core.context import Context
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, random_feeds, run
 from trimtab.core.target import Target
-from trimtab.passes.quantization.qdq.int8_rewrites import to_int8_forms
+from trimtab.passes.quantization.qdq.int8_rewrites import apply_int8_rewrites
 from trimtab.passes.quantization.qdq.prepare import prepare
 from trimtab.passes.quantization.static import QuantizeStatic
 
@@ -48,7 +48,7 @@ def test_a_strided_slice_and_pad_become_one_convolution(size, step):
     before = shortcut(size=size, step=step)
     after = before.clone()
     prepare(after)
-    assert to_int8_forms(after) == {"shortcut-as-conv": 1}
+    assert apply_int8_rewrites(after) == {"shortcut-as-conv": 1}
     assert [node.op_type for node in after.graph] == ["Conv"]
     same(before, after, rtol=0, atol=0)
 
@@ -63,10 +63,10 @@ def test_a_strided_slice_and_pad_become_one_convolution(size, step):
     ],
     ids=["other value", "rows too", "cut", "late start"],
 )
-def test_what_is_no_such_shortcut_stays(change):
+def test_other_slices_and_pads_are_unchanged(change):
     model = shortcut(**change)
     prepare(model)
-    assert to_int8_forms(model) == {}
+    assert apply_int8_rewrites(model) == {}
     assert len(list(model.graph)) == 3
 
 
@@ -85,7 +85,7 @@ def test_a_slice_with_other_users_stays_for_them():
     )
     after = before.clone()
     prepare(after)
-    assert to_int8_forms(after) == {"shortcut-as-conv": 1}
+    assert apply_int8_rewrites(after) == {"shortcut-as-conv": 1}
     assert sorted(node.op_type for node in after.graph) == ["Conv", "Relu", "Slice"]
     same(before, after, rtol=0, atol=0)
 
@@ -95,7 +95,7 @@ def test_hard_activations_open_up_and_stay_equal(op):
     before = graph(f"g (float[N, 4, 5] x) => (float[N, 4, 5] y) {{ y = {op} (x) }}")
     after = before.clone()
     prepare(after)
-    assert to_int8_forms(after)["hardsigmoid-open"] == 1
+    assert apply_int8_rewrites(after)["hardsigmoid-open"] == 1
     assert not {"HardSwish", "HardSigmoid"} & {node.op_type for node in after.graph}
     assert after.outputs == before.outputs
     same(before, after, atol=1e-6)

@@ -12,7 +12,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes.quantization.qdq import writer as qdq
 from trimtab.passes.quantization.qdq.prepare import prepare
-from trimtab.passes.quantization.qdq.writer import observed_tensors, quantize
+from trimtab.passes.quantization.qdq.writer import observed_tensors, quantize_graph
 from trimtab.passes.quantization.static import QuantizeStatic
 
 
@@ -38,14 +38,14 @@ def quantized(model: Model) -> Model:
     prepare(clone)
     scheme, _ = QuantizeStatic()._scheme(clone, Target.named("x64-avx512-vnni"))
     ranges = {name: (-1.0, float(i + 1)) for i, name in enumerate(observed_tensors(clone, scheme))}
-    return Model(quantize(clone, scheme, ranges))
+    return Model(quantize_graph(clone, scheme, ranges))
 
 
 @pytest.mark.parametrize("make", [*PATTERNS.values(), transformer_block, shared_bias])
-def test_indexes_change_nothing_in_the_result(make, monkeypatch):
+def test_indexes_do_not_change_the_result(make, monkeypatch):
     model = make()
     fast = quantized(model)
-    monkeypatch.setattr(qdq, "indexed", contextlib.nullcontext)
+    monkeypatch.setattr(qdq, "indexed_lookups", contextlib.nullcontext)
     slow = quantized(model)
     assert [(n.name, [v.name for v in n.inputs if v]) for n in fast.graph] == [
         (n.name, [v.name for v in n.inputs if v]) for n in slow.graph
@@ -58,7 +58,7 @@ def test_indexes_change_nothing_in_the_result(make, monkeypatch):
         )
 
 
-def test_the_quantizer_is_as_it_was_afterwards():
+def test_the_quantizer_is_restored_afterwards():
     from onnxruntime.quantization import base_quantizer, qdq_quantizer
 
     before = (base_quantizer.ONNXModel, qdq_quantizer.find_by_name)

@@ -11,7 +11,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeDynamic, QuantizeStatic
-from trimtab.passes.quantization.qdq import weight_placeholders as stand_ins
+from trimtab.passes.quantization.qdq import weight_placeholders as placeholders
 
 RNG = np.random.default_rng(0)
 
@@ -53,8 +53,8 @@ def network() -> Model:
 @pytest.fixture
 def tiny(monkeypatch):
     """Every weight counts as large."""
-    monkeypatch.setattr(stand_ins, "LARGE", 1)
-    monkeypatch.setattr(stand_ins, "LARGE_MODEL", 0)
+    monkeypatch.setattr(placeholders, "LARGE", 1)
+    monkeypatch.setattr(placeholders, "LARGE_MODEL", 0)
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_writes_the_same_model(request, make, data, target):
 
 
 @pytest.mark.usefixtures("tiny")
-def test_stands_in_with_the_extremes_of_each_channel():
+def test_placeholders_have_the_extremes_of_each_channel():
     model = network()
-    small, axes = stand_ins.stand_in(model, gemms=True)
+    small, axes = placeholders.add_placeholders(model, gemms=True)
     assert axes == {"table": 1, "first": 1, "head": 0, "kernel": 0}
-    whole = model.graph.initializers["kernel"].const_value.numpy()
-    stand_in = small.graph.initializers["kernel"].const_value.numpy()
-    assert stand_in.shape == (12, 2, 1)
-    np.testing.assert_array_equal(stand_in[:, 0, 0], whole.min((1, 2)))
-    np.testing.assert_array_equal(stand_in[:, 1, 0], whole.max((1, 2)))
-    assert whole.shape == (12, 5, 3)
+    weights = model.graph.initializers["kernel"].const_value.numpy()
+    placeholder = small.graph.initializers["kernel"].const_value.numpy()
+    assert placeholder.shape == (12, 2, 1)
+    np.testing.assert_array_equal(placeholder[:, 0, 0], weights.min((1, 2)))
+    np.testing.assert_array_equal(placeholder[:, 1, 0], weights.max((1, 2)))
+    assert weights.shape == (12, 5, 3)
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_weight_that_something_else_reads_stays():
+def test_a_weight_with_another_reader_gets_no_placeholder():
     model = network()
     first = model.graph.initializers["first"]
     model.graph.append(ir.node("Identity", [first], name="other"))
-    assert "first" not in stand_ins.stand_in(model, gemms=True)[1]
-    assert "head" not in stand_ins.stand_in(model, gemms=False)[1]
+    assert "first" not in placeholders.add_placeholders(model, gemms=True)[1]
+    assert "head" not in placeholders.add_placeholders(model, gemms=False)[1]
 
 
-def test_small_models_go_in_as_they_are():
+def test_small_models_get_no_placeholders():
     model = network()
-    assert stand_ins.stand_in(model, gemms=True) == (model, {})
+    assert placeholders.add_placeholders(model, gemms=True) == (model, {})

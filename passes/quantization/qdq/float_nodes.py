@@ -1,0 +1,87 @@
+"""Q/DQ graphs in which chosen nodes stay float: candidates, ranges, and the graph itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+
+from ...calibration.range_estimator import Range
+from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
+from .writer import Scheme, quantize_graph
+
+
+def quantizable_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
+    """List nodes that compute in int8 under this scheme; moving operators follow their input."""
+    kinds = (PRODUCTS | ARITHMETIC | {"ConvTranspose"}) & scheme.ops
+    excluded = set(scheme.exclude)
+    return [
+        node.name or "" for node in graph if node.op_type in kinds and node.name not in excluded
+    ]
+
+
+def average_pool_outputs(graph: ir.Graph) -> list[str]:
+    """List outputs that take their input's scale after int8 layers and need their own elsewhere."""
+    pools = [node for node in graph if node.op_type in {"AveragePool", "GlobalAveragePool"}]
+    return [node.outputs[0].name or "" for node in pools]
+
+
+def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return the ranges completed by those of moved tensors, taken from their inputs.
+
+    After an int8 layer a moved tensor takes its input's scale; after a float one it needs a range.
+    """
+    full = dict(ranges)
+    for node in graph:
+        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+        if node.op_type in MOVES and source in full:
+            for output in node.outputs:
+                full.setdefault(output.name or "", full[source])
+    for node in reversed(list(graph)):
+        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+        output_name = node.outputs[0].name or ""
+        if node.op_type in MOVES and source and output_name in full:
+            full.setdefault(source, full[output_name])
+    return full
+
+
+def quantize_except(
+    clipped: Model,
+    plain: Model,
+    scheme: Scheme,
+    ranges: Mapping[str, Range],
+    float_nodes: Sequence[str],
+) -> ir.Model:
+    """Return the Q/DQ graph in which further nodes stay float, with their original weights.
+
+    Args:
+        clipped: the prepared model, its weights clipped to the scales of the least error.
+        plain: the same with the original weights.
+        scheme: types and operators.
+        ranges: result of `with_moved_tensors`.
+        float_nodes: names of the nodes that stay float.
+    """
+    if not float_nodes:
+        return quantize_graph(clipped, scheme, ranges)
+    model = clipped.clone()
+    chosen = set(float_nodes)
+    for node in model.graph:
+        weight = node.inputs[1] if node.name in chosen and len(node.inputs) > 1 else None
+        before = plain.graph.initializers.get(weight.name or "") if weight is not None else None
+        if weight is None or before is None:
+            continue
+        if all(use.node.name in chosen for use in weight.uses()):
+            weight.const_value = before.const_value
+    exclude = [*scheme.exclude, *float_nodes]
+    return quantize_graph(model, dataclasses.replace(scheme, exclude=exclude), ranges)
+
+
+def adjacent_tensors(graph: ir.Graph, nodes: Sequence[str], tensors: Sequence[str]) -> list[str]:
+    """Return those of the tensors that any of the nodes reads or makes, in order."""
+    chosen = set(nodes)
+    touching = [node for node in graph if node.name in chosen]
+    names = {v.name for n in touching for v in (*n.inputs, *n.outputs) if v is not None}
+    return [name for name in tensors if name in names]
