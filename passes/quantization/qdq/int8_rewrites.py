@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from ...rewrites import find_rewrite_rule
-from ...rewrites.sites import apply_rule, find_sites
+from ...rewrites.sites import RewriteSite, apply_rule, find_sites
 
 #: The first one leaves a HardSigmoid to the second.
 RULES = ("hardswish-open", "hardsigmoid-open", "shortcut-as-conv")
