@@ -82,7 +82,7 @@ class Student:
             raise OptionError("has the teacher's weights", where=self.spec, hint="Omit --weights")
         if self.share >= left:
             raise OptionError(
-                f"is no smaller than the one before it, at {left:g}",
+                f"is not smaller than the one before it, at {left:g}",
                 where=self.spec,
                 hint="Name students of falling size",
             )

@@ -46,7 +46,7 @@ class Finding:
     time_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return all fields as JSON values; the key of the fix is `mend`, as it always was."""
+        """Return all fields as JSON values; the fix keeps its first key."""
         plain = {"mend" if k == "fix" else k: v for k, v in self.__dict__.items()}
         return plain | {"nodes": list(self.nodes)}
 

@@ -79,7 +79,7 @@ def test_the_original_as_teacher_belongs_into_a_recipe() -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"])
     step = find("finetune").from_json({"teacher": "original", "steps": 1, "data": data})
-    with pytest.raises(OptionError, match="in a recipe only"):
+    with pytest.raises(OptionError, match="outside of a recipe"):
         step(graphs.cnn())
     assert Recipe("trained", (step,))(graphs.cnn()).lineage[-1].pass_name == "finetune"
 

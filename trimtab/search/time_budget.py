@@ -14,7 +14,7 @@ KEPT = 0.15
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """Limits of a search; None is no limit.
+    """Limits of a search; unlimited where None.
 
     Attributes:
         seconds: time of the whole search, training included.
