@@ -30,7 +30,7 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import random_feeds
 from trimtab.core.target import Target
-from trimtab.passes import registry
+from trimtab.passes import ALIASES, registry
 
 #: Of each pass, fields further than its defaults that lead through other code.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -213,6 +213,12 @@ def differences(before: dict[str, Any], after: dict[str, Any], parts: list[str])
     ]
 
 
+def _renamed(name: str) -> str:
+    """The label under the present name of its pass."""
+    first, _, rest = name.partition(" ")
+    return f"{ALIASES.get(first, first)} {rest}"
+
+
 def _change(before: Any, after: Any) -> str:
     if isinstance(before, list) and isinstance(after, list):
         return f"lost {sorted({*before} - {*after})}, gained {sorted({*after} - {*before})}"
@@ -233,6 +239,7 @@ def main() -> int:
     if not args.against:
         return 0
     before = json.loads(args.against.read_text())
+    before["digests"] = {_renamed(name): digest for name, digest in before["digests"].items()}
     if args.quick:
         before["digests"] = {k: v for k, v in before["digests"].items() if k in found["digests"]}
     wrong = differences(before, found, args.parts)
