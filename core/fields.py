@@ -63,13 +63,9 @@ class Field:
         return re.sub(r"\b[a-z_]+\.(?:[a-z_]+\.)*", "", text)
 
 
+@functools.cache
 def fields_of(kind: type) -> dict[str, Field]:
     """Return the fields of a dataclass by name, with their documentation."""
-    return _fields_of(kind)
-
-
-@functools.cache
-def _fields_of(kind: type) -> dict[str, Field]:
     hints = get_type_hints(kind)
     lines = _attribute_lines(kind)
     return {

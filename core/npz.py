@@ -36,9 +36,8 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
             if end > path.stat().st_size:
                 raise EOFError(f"array {info.filename!r} is cut short")
             return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-        scratch = (
-            _scratch() / f"{hashlib.sha256(f'{path}{info.filename}'.encode()).hexdigest()}.npy"
-        )
+        name = hashlib.sha256(f"{path}{info.filename}".encode()).hexdigest()
+        scratch = _scratch() / f"{name}.npy"
         with scratch.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
         return np.memmap(scratch, dtype, "r", 0, shape, "F" if fortran else "C")
