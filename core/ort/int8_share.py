@@ -127,8 +127,7 @@ def int8_share(
     if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
         # The blocked layout of float convolutions hides names and true channel counts and has no
         # effect on int8: multiply-accumulates are counted without it.
-        without = (*config.disabled_optimizers, "NchwcTransformer")
-        running = optimized_graph(model, replace(config, disabled_optimizers=without))
+        running = optimized_graph(model, config.without("NchwcTransformer"))
     integer, floating = _kinds(running)
     return Int8Share(
         int8_ops=len(integer),
@@ -264,7 +263,5 @@ def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def _shape_of(
     node: ir.Node, index: int, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    if index >= len(node.inputs) or node.inputs[index] is None:
-        return None
-    value = node.inputs[index]
-    return shapes.get(value.name or "") if value is not None else None
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return None if value is None else shapes.get(value.name or "")
