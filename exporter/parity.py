@@ -97,11 +97,16 @@ def _trial(
 def _run(
     flat: FlatModule, tensors: tuple[Tensor, ...], what: str, sizes: Mapping[str, int]
 ) -> ParityTrial:
+    outputs = _forward(flat, tensors, what)
+    return ParityTrial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+
+
+def _forward(flat: FlatModule, tensors: tuple[Tensor, ...], what: str) -> tuple[Tensor, ...]:
     try:
-        outputs = flat(*tensors)
+        outputs: tuple[Tensor, ...] = flat(*tensors)
     except Exception as error:
         raise forward_error(error, flat.module, what) from error
-    return ParityTrial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+    return outputs
 
 
 def check_parity(
@@ -158,13 +163,9 @@ def _compare(
     session: Any, model: Model, flat: FlatModule, trial: ParityTrial, tolerance: float | None
 ) -> list[tuple[str, OutputDifference, float]]:
     """Return each output's difference and the allowed one."""
+    expected = _forward(flat, trial.tensors, trial.what)
     try:
-        expected = flat(*trial.tensors)
-    except Exception as error:
-        raise forward_error(error, flat.module, trial.what) from error
-    feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, trial.tensors, strict=True)}
-    try:
-        got = run(session, feeds)
+        got = run(session, as_feeds(model, trial.tensors))
     except RunError as error:
         raise ParityError(
             f"the model fails on {trial.what}: {error.what}",
@@ -178,6 +179,11 @@ def _compare(
         allowed = usual if tolerance is None else tolerance
         rows.append((spec.name, difference(array, got[spec.name]), allowed))
     return rows
+
+
+def as_feeds(model: Model, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return tensors as feeds of the model's inputs, in their order."""
+    return {s.name: to_numpy(t) for s, t in zip(model.inputs, tensors, strict=True)}
 
 
 def to_numpy(tensor: Tensor) -> Any:

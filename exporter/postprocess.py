@@ -108,18 +108,12 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _strip(model: ir.Model) -> None:
     """Remove torch's metadata: stack traces contain paths of this machine and bloat the file."""
-    graphs = [model.graph, *model.graph.subgraphs()]
-    graphs += [function.graph for function in model.functions.values()]
-    model.metadata_props.clear()
-    model.doc_string = None
+    functions = list(model.functions.values())
+    graphs = [model.graph, *model.graph.subgraphs(), *(function.graph for function in functions)]
+    described: list[ir.Model | ir.Graph | ir.Node | ir.Value] = [model]
     for graph in graphs:
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-        for value in _values(graph):
-            value.metadata_props.clear()
-            value.doc_string = None
-    for function in model.functions.values():
-        function.metadata_props.clear()
+        described += [graph, *graph, *_values(graph)]
+    for item in described:
+        item.doc_string = None
+    for owner in (*described, *functions):
+        owner.metadata_props.clear()

@@ -21,14 +21,13 @@ DROPOUTS = (nn.Dropout,)
 @contextlib.contextmanager
 def dropout_in_training(module: nn.Module) -> Iterator[None]:
     """Put the Dropout layers alone in training mode, so that torch's exporter writes them."""
-    layers = [m for m in module.modules() if isinstance(m, DROPOUTS)]
-    before = [layer.training for layer in layers]
-    for layer in layers:
+    before = [(m, m.training) for m in module.modules() if isinstance(m, DROPOUTS)]
+    for layer, _ in before:
         layer.training = True
     try:
         yield
     finally:
-        for layer, flag in zip(layers, before, strict=True):
+        for layer, flag in before:
             layer.training = flag
 
 
