@@ -128,11 +128,9 @@ def convert(kind: Any, value: Any, *, where: str) -> Any:
     Raises:
         OptionError: it is not such a value.
     """
-    origin = get_origin(kind)
     if kind is Any:
         return value
-    reader = _READERS.get(origin or kind)
-    return reader(kind, value, where) if reader else _convert_instance(kind, value, where)
+    return _READERS.get(get_origin(kind) or kind, _convert_instance)(kind, value, where)
 
 
 def _convert_union(kind: Any, value: Any, where: str) -> Any:

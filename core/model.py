@@ -264,9 +264,7 @@ def _spec(value: onnx_ir.Value) -> TensorSpec:
 
 
 def _read_lineage(text: str) -> tuple[Step, ...]:
-    if not text:
-        return ()
     try:
-        return tuple(Step.from_json(step) for step in json.loads(text))
+        return tuple(Step.from_json(step) for step in json.loads(text or "[]"))
     except (ValueError, KeyError, TypeError):
         return ()  # a model with another text under our key is still valid

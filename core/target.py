@@ -242,8 +242,6 @@ def kernel_class(target: Target) -> str:
 def timing_class(target: Target, machine: str = "") -> str:
     """Return a name of the machines and settings between which absolute times carry over.
 
-    Args:
-        target: provider and threads; its kernels' types are part of the class as well.
-        machine: name of the machine that measures; this machine's CPU where empty.
+    `machine` names the machine that measures; where it is empty, this machine's CPU does.
     """
     return f"{machine or cpu_identity()}, {kernel_class(target)}"

@@ -141,19 +141,17 @@ def check_parity(
         ) from error
     worst: dict[str, OutputDifference] = {}
     for trial in compared:
-        for name, difference, allowed in _compare(session, model, flat, trial, tolerance):
-            if not difference.relative <= allowed:
-                where = locate(trial) if locate else ""
+        for name, found, allowed in _compare(session, model, flat, trial, tolerance):
+            if not found.relative <= allowed:
+                place = f"; {locate(trial)}" if locate else ""
+                more = "" if locate else "; locate=True names the node (--locate)"
                 raise ParityError(
-                    f"output {name!r} {difference} on {trial.what}; {allowed:.0e} is allowed"
-                    + (f"; {where}" if where else ""),
+                    f"output {name!r} {found} on {trial.what}; {allowed:.0e} is allowed{place}",
                     where=model.name,
                     hint="A forward that draws random numbers, keeps state or branches on Python "
-                    "values can cause that"
-                    + ("" if locate else "; locate=True names the node (--locate)"),
+                    f"values can cause that{more}",
                 )
-            old = worst.get(name, difference)
-            worst[name] = max(old, difference, key=lambda d: d.relative)
+            worst[name] = max(worst.get(name, found), found, key=lambda d: d.relative)
     return {
         n: {"max_abs": _short(d.absolute), "max_rel": _short(d.relative)} for n, d in worst.items()
     }

@@ -16,12 +16,9 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def postprocess(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    """Name the graph's inputs and outputs, copy its weights and strip torch's metadata.
+    """Name the graph's inputs and outputs, copy its weights and strip torch's metadata, in place.
 
-    Args:
-        model: changed in place.
-        inputs: names, in order.
-        outputs: names, in order; all different from the inputs'.
+    No output may have the name of an input.
 
     Returns:
         torch's name of each inner value by its final name, to trace differences.

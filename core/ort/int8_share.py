@@ -113,10 +113,8 @@ def int8_share(
 ) -> Int8Share:
     """Count the operators that run in int8 and in float when onnxruntime runs `model`.
 
-    Args:
-        model: any model.
-        config: session options; the graph level decides what is fused.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    The configuration's graph level decides what is fused. Feeds fix the shapes; where None they are
+    random, of batch 1.
 
     Raises:
         RunError: onnxruntime refuses the model.
@@ -145,11 +143,8 @@ def int8_share(
 def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Int8Share:
     """Count what a provider that is not installed here runs in int8, from the unoptimized graph.
 
-    Args:
-        model: any model.
-        fused: true where that provider runs a product of two DequantizeLinear in int8; else it
-            runs in float and all Q and DQ are left over.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    It runs a product of two DequantizeLinear in int8 where `fused`; else it runs in float, and all
+    Q and DQ are left over. Feeds as in `int8_share`.
 
     Raises:
         RunError: onnxruntime refuses the model.

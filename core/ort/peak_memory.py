@@ -25,12 +25,8 @@ def peak_bytes(
     """Return the bytes of the weights and of all live values at the peak of a run.
 
     Counted on the optimized graph, in the order of its operators. A result that overwrites its
-    input counts beside it, so this is an upper estimate, and the same at each call.
-
-    Args:
-        model: any model.
-        config: session options.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    input counts beside it, so this is an upper estimate, and the same at each call. Feeds fix the
+    shapes; where None they are random, of batch 1.
 
     Raises:
         RunError: onnxruntime refuses the model.

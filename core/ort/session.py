@@ -242,13 +242,9 @@ def available_providers() -> tuple[str, ...]:
 def run(
     session: Any, feeds: Feeds, outputs: Sequence[str] | None = None, *, only_needed: bool = False
 ) -> Outputs:
-    """Run a session once and return the results by output name.
+    """Run a session once and return the wanted outputs, all of them where None, by name.
 
-    Args:
-        session: built by `build_session`.
-        feeds: arrays by input name.
-        outputs: names of the wanted outputs, all where None.
-        only_needed: compute only what the wanted outputs need.
+    With `only_needed` no node runs that the wanted outputs do not need.
 
     Raises:
         RunError: onnxruntime refuses the feeds, or fails.
