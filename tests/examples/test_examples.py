@@ -69,7 +69,7 @@ def test_students_learn_from_resnet50(example: Any, capsys: Any) -> None:
 def test_training_of_a_pruned_network_is_one_table(example: Any, capsys: Any) -> None:
     ablation = example("recovery_ablation")
     found = ablation.main(["--seeds", "1", "--recover", "1", "--epochs", "4"])
-    assert set(found) == set(ablation.ways())
+    assert set(found) == set(ablation.variants())
     best = max(found.values())
-    assert best > found[ablation.Way(1e-3, "frozen", 0.0)]  # too slow for one epoch
+    assert best > found[ablation.Variant(1e-3, "frozen", 0.0)]  # too slow for one epoch
     assert "learning rate  frozen  re-estimated  trained" in capsys.readouterr().out
