@@ -57,11 +57,7 @@ def _padded(batch: Batch, rows: int) -> Batch:
 
 
 def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:
-    """Yield the data's batches in order, each checked for NaN and infinity.
-
-    Args:
-        data: dataset that messages name.
-        batches: its batches, where the caller reads them in another way.
+    """Yield the data's batches, or these in order, each checked for NaN and infinity.
 
     Raises:
         DataError: a batch holds NaN or infinity; names the array and the row.

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .errors import InputError, TrimtabError, nearest
 
@@ -43,12 +43,10 @@ def import_callable(spec: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise InputError(f"{name!r} is not callable", where=spec)
-    result: Callable[..., Any] = found
-    return result
+    return cast("Callable[..., Any]", found)
 
 
 def is_callable_spec(spec: str) -> bool:
     """Return whether a text names `module:callable` rather than a file."""
-    module, colon, name = spec.partition(":")
-    dotted = all(part.isidentifier() for part in module.split("."))
-    return bool(colon) and dotted and all(p.isidentifier() for p in name.split("."))
+    module, _, name = spec.partition(":")  # without a colon the name is "", not an identifier
+    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))

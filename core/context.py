@@ -57,12 +57,7 @@ class Clock(Protocol):
     """Measurement of models against each other on the target."""
 
     def compare(
-        self,
-        base: Model,
-        candidate: Model,
-        feeds: Feeds,
-        config: SessionConfig,
-        seconds: float,
+        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
     ) -> Ratio:
         """Measure the candidate's speed-up over the base, both interleaved in one run."""
         ...

@@ -1,21 +1,7 @@
 """Errors that trimtab raises on purpose.
 
-    TrimtabError                 exit code 2
-    ├── InputError               unusable input of the user's
-    │   ├── ModelError           a model file or graph
-    │   ├── DataError            a dataset: its names, shapes, values
-    │   ├── OptionError          an option, a field, a name that does not exist
-    │   └── OutputError          a file or folder that cannot be written
-    ├── MissingExtraError        an optional dependency is not installed
-    ├── ExportError              a PyTorch module that cannot become ONNX
-    │   └── ParityError          ... or became a model that computes other numbers
-    ├── PassError                a pass failed, or broke what it promised
-    ├── RunError                 onnxruntime refused or crashed on a model
-    ├── BudgetError              a budget is broken (exit code 1)
-    ├── InconclusiveError        not enough evidence for a verdict (exit code 3)
-    └── UnfitMachineError        the machine is unfit to measure now (exit code 4)
-
-A message says what happened, where, and what to do next; nothing else is printed.
+A message says what happened, where, and what to do next; nothing else is printed. The exit code is
+2 unless a class sets another.
 """
 
 from __future__ import annotations
@@ -72,9 +58,7 @@ class MissingExtraError(TrimtabError):
         self, what: str, *, where: str | None = None, hint: str | None = None, extra: str = ""
     ) -> None:
         super().__init__(
-            what,
-            where=where,
-            hint=hint or f'Install it with: pip install "trimtab[{extra}]"',
+            what, where=where, hint=hint or f'Install it with: pip install "trimtab[{extra}]"'
         )
 
 

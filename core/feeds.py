@@ -12,12 +12,7 @@ from .model import TensorSpec
 
 
 def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
-    """Check the names, types and shapes of a batch against a model's inputs.
-
-    Args:
-        inputs: inputs of the model.
-        batch: data to feed.
-        where: the data as the user named it.
+    """Check a batch's names, types and shapes against a model's inputs; `where` names the data.
 
     Raises:
         DataError: they do not fit.
@@ -64,11 +59,8 @@ def check_finite(
 ) -> None:
     """Refuse NaN and infinity, which would spoil ranges and metrics silently.
 
-    Args:
-        batch: data to check.
-        where: the data as the user named it.
-        first_row: number of rows before this batch.
-        locate: position in the user's data of the n-th row, see `Dataset.row`.
+    `where` names the data, `first_row` counts the rows before this batch, and `locate` returns the
+    position of a row in the user's data (`Dataset.row`).
 
     Raises:
         DataError: a value is NaN or infinite; names the array and the row.

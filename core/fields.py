@@ -63,13 +63,9 @@ class Field:
         return re.sub(r"\b[a-z_]+\.(?:[a-z_]+\.)*", "", text)
 
 
+@functools.cache
 def fields_of(kind: type) -> dict[str, Field]:
     """Return the fields of a dataclass by name, with their documentation."""
-    return _fields_of(kind)
-
-
-@functools.cache
-def _fields_of(kind: type) -> dict[str, Field]:
     hints = get_type_hints(kind)
     lines = _attribute_lines(kind)
     return {
@@ -132,11 +128,9 @@ def convert(kind: Any, value: Any, *, where: str) -> Any:
     Raises:
         OptionError: it is not such a value.
     """
-    origin = get_origin(kind)
     if kind is Any:
         return value
-    reader = _READERS.get(origin or kind)
-    return reader(kind, value, where) if reader else _convert_instance(kind, value, where)
+    return _READERS.get(get_origin(kind) or kind, _convert_instance)(kind, value, where)
 
 
 def _convert_union(kind: Any, value: Any, where: str) -> Any:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from .errors import ModelError
-from .sparse import densify
+from .sparse import densify, graphs_of
 
 
 def load_ir(path: Path) -> ir.Model:
@@ -61,7 +61,7 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
     even where the file exists (ONNX external-data specification; CVE-2022-25882, CVE-2024-27318).
     """
     folder = path.parent.resolve()
-    for tensor in _external_tensors(proto.graph):
+    for tensor in _external_tensors(proto):
         entry = {e.key: e.value for e in tensor.external_data}
         location = entry.get("location", "")
         where = f"{path}, tensor {tensor.name!r}"
@@ -88,14 +88,13 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _external_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    tensors = list(graph.initializer)
-    tensors += [part for t in graph.sparse_initializer for part in (t.values, t.indices)]
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            for subgraph in (attribute.g, *attribute.graphs):
-                tensors += _external_tensors(subgraph)
+def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    tensors: list[onnx.TensorProto] = []
+    for graph in graphs_of(proto.graph):
+        tensors += graph.initializer
+        tensors += [part for t in graph.sparse_initializer for part in (t.values, t.indices)]
+        attributes = [attribute for node in graph.node for attribute in node.attribute]
+        tensors += [t for a in attributes for t in (a.t, *a.tensors)]
     return [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .batches import fixed_rows
 from .callables import import_callable, is_callable_spec
 from .data import Array
 from .dataset import Dataset
@@ -62,19 +63,14 @@ class Quality:
     @property
     def standard_error(self) -> float | None:
         """Standard error of the value, None without scores per item."""
-        if self.items is None or len(self.items) < 2:
-            return None
-        return float(np.std(self.items, ddof=1) / np.sqrt(len(self.items)))
+        return _standard_error(self.items)
 
     def drop_from(self, base: Quality) -> tuple[float, float | None]:
         """Return the drop below `base`, with its paired standard error or None."""
         drop = base.value - self.value
         if self.items is None or base.items is None or len(self.items) != len(base.items):
             return drop, None
-        if len(self.items) < 2:
-            return drop, None
-        differences = base.items - self.items
-        return drop, float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
+        return drop, _standard_error(base.items - self.items)
 
     def to_json(self) -> dict[str, Any]:
         """Return value, standard error and count as JSON values."""
@@ -84,6 +80,12 @@ class Quality:
             "standard_error": self.standard_error,
             "count": self.count,
         }
+
+
+def _standard_error(items: Array | None) -> float | None:
+    if items is None or len(items) < 2:
+        return None
+    return float(np.std(items, ddof=1) / np.sqrt(len(items)))
 
 
 def _first(outputs: Mapping[str, Array]) -> Array:
@@ -174,12 +176,11 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
         return name
     if name is None:
         return METRICS["top1"] if data.has_labels else METRICS["cosine"]
-    if name in METRICS:
-        metric = METRICS[name]
-    elif is_callable_spec(name):
+    if is_callable_spec(name):
         return Metric(name, import_callable(name), itemwise=False)
-    else:
+    if name not in METRICS:
         raise unknown("metric", name, METRICS)
+    metric = METRICS[name]
     if metric.wants == "labels" and not data.has_labels:
         raise OptionError(
             f"metric {metric.name!r} needs labels, and {data.spec} has none",
@@ -230,8 +231,8 @@ def evaluate(
             f"metric {chosen.name!r} compares with the float original",
             hint="Name it with --reference",
         )
-    fixed = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
-    if isinstance(fixed, int) and not data.source.batched:
+    fixed = fixed_rows(model)
+    if fixed is not None and not data.source.batched:
         data = data.sized(fixed)
     run_all, config = runner or run_here, config or SessionConfig()
     other = reference if chosen.wants == "reference" else None
@@ -240,9 +241,8 @@ def evaluate(
     kept: list[tuple[Outputs, Array | None]] = []
     rows = 0
     found = run_all(model, data, config)
-    for batch, outputs in (progress or Silent()).track(
-        found, f"evaluating {model.name}", data.batches
-    ):
+    label = f"evaluating {model.name}"
+    for batch, outputs in (progress or Silent()).track(found, label, data.batches):
         rows += batch.size
         truth: Any = next(truths) if truths else batch.labels
         if chosen.itemwise:

@@ -138,8 +138,7 @@ class Model:
         proto = self.to_proto()
         if stores_sparse(self.ir):
             sparsify(proto)
-        data: bytes = proto.SerializeToString(deterministic=True)
-        return data
+        return bytes(proto.SerializeToString(deterministic=True))
 
     def save(self, path: str | Path) -> Path:
         """Write to `path`, whole or not at all; weights above 2 GB go to `<name>.data` beside it.
@@ -151,19 +150,18 @@ class Model:
         with atomic_folder(path.parent) as scratch:
             temporary = scratch / path.name
             if self.weight_bytes > EXTERNAL_DATA_BYTES:
-                data = path.name + ".data"
-                copy = self._with_lineage(self.clone().ir)
-                onnx_ir.save(copy, temporary, external_data=data)
+                self.spill(scratch, path.name)
                 # The data file first: a model must never name a file that is not there yet.
+                data = path.name + ".data"
                 publish(scratch / data, path.parent / data)
             else:
                 temporary.write_bytes(self.to_bytes())
             publish(temporary, path)
         return path
 
-    def spill(self, folder: Path) -> Path:
+    def spill(self, folder: Path, name: str = "model.onnx") -> Path:
         """Write to a temporary folder, weights in a separate file: one at a time is in memory."""
-        path = folder / "model.onnx"
+        path = folder / name
         copy = self._with_lineage(self.clone().ir)
         onnx_ir.save(copy, path, external_data=path.name + ".data")
         return path
@@ -266,9 +264,7 @@ def _spec(value: onnx_ir.Value) -> TensorSpec:
 
 
 def _read_lineage(text: str) -> tuple[Step, ...]:
-    if not text:
-        return ()
     try:
-        return tuple(Step.from_json(step) for step in json.loads(text))
+        return tuple(Step.from_json(step) for step in json.loads(text or "[]"))
     except (ValueError, KeyError, TypeError):
         return ()  # a model with another text under our key is still valid

@@ -36,11 +36,13 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
             if end > path.stat().st_size:
                 raise EOFError(f"array {info.filename!r} is cut short")
             return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-        scratch = (
-            _scratch() / f"{hashlib.sha256(f'{path}{info.filename}'.encode()).hexdigest()}.npy"
-        )
-        with scratch.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
+        content = f"{path}{info.filename}{info.CRC}{info.file_size}"
+        scratch = _scratch() / f"{hashlib.sha256(content.encode()).hexdigest()}.npy"
+        if not scratch.exists():  # else an array may be mapped to it, which no write may change
+            part = scratch.with_suffix(".part")
+            with part.open("wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+            part.replace(scratch)
         return np.memmap(scratch, dtype, "r", 0, shape, "F" if fortran else "C")
 
 

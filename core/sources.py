@@ -69,15 +69,7 @@ class ArraySource(Source):
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of names, types, shapes and bytes."""
-        digest = hashlib.sha256()
-        everything = (
-            dict(self.feeds) if self.labels is None else {**self.feeds, LABELS: self.labels}
-        )
-        for name, array in sorted(everything.items()):
-            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
-            for start in range(0, len(array), 4096):
-                digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
-        return digest.hexdigest()
+        return _digest([Batch(self.feeds, self.labels)])
 
 
 class ShardedSource(Source):
@@ -210,15 +202,22 @@ class StreamSource(Source):
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of all batches."""
-        digest = hashlib.sha256()
-        for item in self._stream():
-            arrays = dict(item.feeds)
-            if item.labels is not None:
-                arrays[LABELS] = item.labels
-            for name, array in sorted(arrays.items()):
-                digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return _digest(self._stream())
+
+
+def _digest(batches: Iterable[Batch]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes; mapped arrays are read in parts."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        arrays = dict(batch.feeds)
+        if batch.labels is not None:
+            arrays[LABELS] = batch.labels
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            rows = np.atleast_1d(array)
+            for start in range(0, len(rows), 4096):
+                digest.update(np.ascontiguousarray(rows[start : start + 4096]).tobytes())
+    return digest.hexdigest()
 
 
 def _open_callable(spec: str) -> Source:
@@ -228,12 +227,11 @@ def _open_callable(spec: str) -> Source:
         return source
     if isinstance(made, Mapping):
         arrays = {name: np.asarray(a) for name, a in made.items()}
-        return ArraySource(
-            {k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), spec
-        )
+        labels = arrays.pop(LABELS, None)
+        return ArraySource(arrays, labels, spec)
+    if isinstance(made, Iterator):  # a generator is exhausted after one iteration
+        return StreamSource(import_callable(spec), spec)
     if isinstance(made, Iterable):
-        if isinstance(made, Iterator):  # a generator is exhausted after one iteration
-            return StreamSource(import_callable(spec), spec)
         return StreamSource(lambda: made, spec)
     raise InputError(
         f"returned a {type(made).__name__}",
@@ -265,7 +263,8 @@ def _open_npz(path: Path) -> ArraySource:
         ) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=where) from error
-    return ArraySource({k: v for k, v in arrays.items() if k != LABELS}, arrays.get(LABELS), where)
+    labels = arrays.pop(LABELS, None)
+    return ArraySource(arrays, labels, where)
 
 
 def _decode(file: Path) -> Array:

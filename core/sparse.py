@@ -43,25 +43,19 @@ def sparsify(proto: onnx.ModelProto) -> list[str]:
     """Make initializers sparse where that is smaller, in place; return their names."""
     graph = proto.graph
     listed = {value.name for value in graph.input} | {value.name for value in graph.output}
-    dense: list[onnx.TensorProto] = []
-    sparse: list[onnx.SparseTensorProto] = []
-    for tensor in graph.initializer:
-        made = None if tensor.name in listed else _to_sparse(tensor)
-        if made is None:
-            dense.append(tensor)
-        else:
-            sparse.append(made)
+    made = {t.name: _to_sparse(t) for t in graph.initializer if t.name not in listed}
+    sparse = {name: tensor for name, tensor in made.items() if tensor is not None}
     if not sparse:
         return []
-    names = [made.values.name for made in sparse]
+    dense = [tensor for tensor in graph.initializer if tensor.name not in sparse]
     # The checker infers a sparse type for them and refuses a value_info of another type.
-    infos = [info for info in graph.value_info if info.name not in set(names)]
+    infos = [info for info in graph.value_info if info.name not in sparse]
     for field, kept in (("initializer", dense), ("value_info", infos)):
         copies = [type(item).FromString(item.SerializeToString()) for item in kept]
         graph.ClearField(field)
         getattr(graph, field).extend(copies)
-    graph.sparse_initializer.extend(sparse)
-    return names
+    graph.sparse_initializer.extend(sparse.values())
+    return list(sparse)
 
 
 def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
@@ -81,9 +75,7 @@ def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
 def densify(proto: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelProto:
     """Return the model with dense initializers; the same object where it has no sparse ones.
 
-    Args:
-        proto: model, which is not changed.
-        folder: folder of its external data.
+    The model is not changed; `folder` has its external data.
 
     Raises:
         ModelError: indices and values of a sparse initializer do not fit its dimensions.

@@ -21,18 +21,8 @@ from .errors import OptionError, unknown
 Isa = Literal["x64", "arm64", "gpu", "any"]
 IntType = Literal["int8", "uint8"]
 #: CPU flags that choose between onnxruntime's kernels.
-KERNEL_FLAGS = (
-    "avx2",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "asimd",
-    "asimddp",
-    "i8mm",
-    "sve",
-)
+_X64_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+KERNEL_FLAGS = (*_X64_FLAGS, "asimd", "asimddp", "i8mm", "sve")
 
 
 @dataclass(frozen=True)
@@ -168,29 +158,24 @@ def _cgroup_cpus() -> int | None:
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """Return instruction-set flags as Linux names them; empty where they cannot be read."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+    return frozenset(_cpuinfo("flags", "features").split())
 
 
 @functools.cache
 def cpu_name() -> str:
     """Return the model name of this machine's CPU."""
+    named = _cpuinfo("model name", "hardware", "cpu model")
+    return named or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*keys: str) -> str:
+    """Return the first value that Linux lists under one of these keys, empty where none is."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not on Linux
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"model name", "hardware", "cpu model"}:
-            return value.strip()
-    return platform.processor() or platform.machine()
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip().lower() in keys), "")
 
 
 def cpu_identity() -> str:
@@ -200,18 +185,12 @@ def cpu_identity() -> str:
 
 
 def _detect_preset() -> Target:
-    machine, flags = platform.machine().lower(), cpu_flags()
-    if machine in {"arm64", "aarch64"}:
-        dot = not flags or "asimddp" in flags
-        return replace(PRESETS["arm64"], vnni=dot)
-    if "avx512_vnni" in flags:
-        return PRESETS["x64-avx512-vnni"]
-    if "avx_vnni" in flags:
-        return PRESETS["x64-avx2-vnni"]
-    if "avx512f" in flags:
-        return PRESETS["x64-avx512"]
-    # Also where flags cannot be read: 7-bit weights are exact everywhere, 8-bit ones are not.
-    return PRESETS["x64-avx2"]
+    flags = cpu_flags()
+    if platform.machine().lower() in {"arm64", "aarch64"}:
+        return replace(PRESETS["arm64"], vnni=not flags or "asimddp" in flags)
+    best = {"avx512_vnni": "x64-avx512-vnni", "avx_vnni": "x64-avx2-vnni", "avx512f": "x64-avx512"}
+    # Where flags cannot be read, avx2: 7-bit weights are exact everywhere, 8-bit ones are not.
+    return PRESETS[next((preset for flag, preset in best.items() if flag in flags), "x64-avx2")]
 
 
 def common_target(targets: Sequence[Target]) -> Target:
@@ -263,8 +242,6 @@ def kernel_class(target: Target) -> str:
 def timing_class(target: Target, machine: str = "") -> str:
     """Return a name of the machines and settings between which absolute times carry over.
 
-    Args:
-        target: provider and threads; its kernels' types are part of the class as well.
-        machine: name of the machine that measures; this machine's CPU where empty.
+    `machine` names the machine that measures; where it is empty, this machine's CPU does.
     """
     return f"{machine or cpu_identity()}, {kernel_class(target)}"

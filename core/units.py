@@ -6,26 +6,8 @@ import re
 
 from .errors import OptionError
 
-_SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
-_BYTES: dict[str, float] = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "": 1, "s": 1, "m": 60, "h": 3600}
+_BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 def duration(text: str | float) -> float:
@@ -52,16 +34,21 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     Raises:
         OptionError: it is not a valid shape.
     """
-    name, equals, sizes = text.partition("=")
-    try:
-        dims = tuple(int(d) for d in sizes.lower().split("x"))
-    except ValueError:
-        dims = ()
-    if not name or not equals or not dims or min(dims) < 0:
+    name, _, after = text.partition("=")
+    dims = sizes(after)
+    if not name or not dims or min(dims) < 0:
         raise OptionError(
             f"{text!r} is not a valid shape", where="--shape", hint="Write it as NAME=1x3x224x224"
         )
     return name, dims
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Read sizes from a text such as `1x3x224x224`; () where it is not valid."""
+    try:
+        return tuple(int(size) for size in text.lower().split("x"))
+    except ValueError:
+        return ()
 
 
 def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str) -> float:

@@ -28,7 +28,7 @@ from trimtab.models import mobilenet_v2
 from trimtab.passes import Finetune, QuantizeDynamic, QuantizeStatic, Simplify
 
 
-def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
+def make_models(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
     """Make the models, in the order of the table."""
     network = trained(
         lambda: mobilenet_v2(pictures.classes, args.width, cifar=args.size < 64), pictures, args
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Make the models and print their table; return their top-1 by name."""
     args = options(__doc__).parse_args(argv)
     pictures = pictures_of(args)
-    return print_table(lesson(pictures, args), pictures, args.seconds)
+    return print_table(make_models(pictures, args), pictures, args.seconds)
 
 
 if __name__ == "__main__":

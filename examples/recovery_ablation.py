@@ -3,7 +3,7 @@
     python -m examples.recovery_ablation [--seeds 3]
 
 A small network for handwritten digits loses most of its channels, and is trained on their labels
-for a few epochs in each of the ways. Every figure is the mean over the seeds of top-1 on the test
+for a few epochs in each variant. Every figure is the mean over the seeds of top-1 on the test
 pictures, on which no choice is made; it runs on one core in a minute.
 """
 
@@ -32,7 +32,7 @@ RATE, NORM = 1e-1, "trained"
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """Configuration of a training.
 
     Attributes:
@@ -46,10 +46,10 @@ class Way:
     dropout: float
 
 
-def ways() -> Iterator[Way]:
+def variants() -> Iterator[Variant]:
     """Yield all rates with all norms, then all dropouts with one of each."""
-    yield from (Way(rate, norm, 0.0) for rate, norm in itertools.product(RATES, NORMS))
-    yield from (Way(RATE, NORM, dropout) for dropout in DROPOUTS[1:])
+    yield from (Variant(rate, norm, 0.0) for rate, norm in itertools.product(RATES, NORMS))
+    yield from (Variant(RATE, NORM, dropout) for dropout in DROPOUTS[1:])
 
 
 def digits() -> Pictures:
@@ -72,25 +72,25 @@ def original(epochs: int, seed: int) -> trimtab.Model:
     return trimtab.export(network, name="digits", trainable=True)
 
 
-def lesson(
-    pictures: Pictures, chosen: list[Way], *, epochs: int, finetune: float, seed: int
+def run_seed(
+    pictures: Pictures, chosen: list[Variant], *, epochs: int, finetune: float, seed: int
 ) -> tuple[float, float, list[float]]:
-    """Return top-1 of the original, of the pruned network, and after each way of training."""
+    """Return top-1 of the original, of the pruned network, and after each variant of training."""
     full = original(epochs, seed)
     ctx = context(pictures, seed)
     pruned = PruneChannels(macs=0.25, importance="l1", repair="none")(full, ctx)
     found = []
-    for way in chosen:
-        fields: dict[str, Any] = {"batch_norm": way.norm, "dropout": way.dropout}
+    for variant in chosen:
+        fields: dict[str, Any] = {"batch_norm": variant.norm, "dropout": variant.dropout}
         train_pruned = Finetune(
-            loss=("ce",), optimizer="sgd", learning_rate=way.rate, epochs=finetune, **fields
+            loss=("ce",), optimizer="sgd", learning_rate=variant.rate, epochs=finetune, **fields
         )
         found.append(top1(train_pruned(pruned, ctx), pictures))
     return top1(full, pictures), top1(pruned, pictures), found
 
 
-def main(argv: list[str] | None = None) -> dict[Way, float]:
-    """Train in all ways and print the tables; return mean top-1 of each way."""
+def main(argv: list[str] | None = None) -> dict[Variant, float]:
+    """Train all variants and print the tables; return the mean top-1 of each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="of the original")
@@ -98,20 +98,21 @@ def main(argv: list[str] | None = None) -> dict[Way, float]:
         "--finetune", "--recover", type=float, default=2, help="epochs after pruning"
     )
     args = parser.parse_args(argv)
-    pictures, chosen = digits(), list(ways())
+    pictures, chosen = digits(), list(variants())
     runs = [
-        lesson(pictures, chosen, epochs=args.epochs, finetune=args.finetune, seed=seed)
+        run_seed(pictures, chosen, epochs=args.epochs, finetune=args.finetune, seed=seed)
         for seed in range(args.seeds)
     ]
     before, cut = (float(np.mean([run[i] for run in runs])) for i in (0, 1))
     means = np.mean([run[2] for run in runs], axis=0).tolist()
-    found: dict[Way, float] = dict(zip(chosen, means, strict=True))
+    found: dict[Variant, float] = dict(zip(chosen, means, strict=True))
     print(f"original {before:.4f}, pruned {cut:.4f}, mean of {args.seeds} seeds\n")
     rows = [
-        [f"{rate:g}", *(f"{found[Way(rate, norm, 0.0)]:.4f}" for norm in NORMS)] for rate in RATES
+        [f"{rate:g}", *(f"{found[Variant(rate, norm, 0.0)]:.4f}" for norm in NORMS)]
+        for rate in RATES
     ]
     print("\n".join(table(["learning rate", *NORMS], rows)))
-    rows = [[f"{d:g}", f"{found[Way(RATE, NORM, d)]:.4f}"] for d in DROPOUTS]
+    rows = [[f"{d:g}", f"{found[Variant(RATE, NORM, d)]:.4f}"] for d in DROPOUTS]
     print("\n" + "\n".join(table(["dropout", f"{NORM}, {RATE:g}"], rows)))
     return found
 

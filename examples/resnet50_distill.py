@@ -33,7 +33,7 @@ from trimtab.models import resnet18, resnet50
 from trimtab.passes import Finetune, Simplify
 
 #: Terms of each student's loss, with weights.
-LESSONS: Mapping[str, tuple[str, ...]] = {
+LOSSES: Mapping[str, tuple[str, ...]] = {
     "labels": ("ce",),
     "answers": ("ce:0.1", "kd:0.9"),
     "features": ("ce", "features:0.5"),
@@ -41,7 +41,7 @@ LESSONS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
+def make_models(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
     """Make the models, in the order of the table."""
     network = trained(lambda: resnet50(pictures.classes, args.width), pictures, args)
     teacher = trimtab.export(network, input_of(pictures), name="resnet50")
@@ -50,7 +50,7 @@ def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Mo
     student = trimtab.export(small, input_of(pictures), name="resnet18", trainable=True)
     ctx = context(pictures, args.seed, Stderr())
     models = {"resnet50": teacher, "student, untrained": Simplify()(student, ctx)}
-    for name, terms in LESSONS.items():
+    for name, terms in LOSSES.items():
         train_student = Finetune(
             teacher=teacher,
             loss=terms,
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     args = parser.parse_args(argv)
     pictures = pictures_of(args)
-    return print_table(lesson(pictures, args), pictures, args.seconds)
+    return print_table(make_models(pictures, args), pictures, args.seconds)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from trimtab.models import vgg16
 from trimtab.passes import Finetune, PruneChannels, PruneMagnitude, Simplify
 
 
-def lesson(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
+def make_models(pictures: Pictures, args: argparse.Namespace) -> dict[str, trimtab.Model]:
     """Make the models, in the order of the table."""
     network = trained(
         lambda: vgg16(pictures.classes, batch_norm=True, cifar=True, width=args.width),
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--threshold", type=float, default=0.03, help="smaller weights become 0")
     args = parser.parse_args(argv)
     pictures = pictures_of(args)
-    return print_table(lesson(pictures, args), pictures, args.seconds)
+    return print_table(make_models(pictures, args), pictures, args.seconds)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -77,8 +76,9 @@ def failing_line(error: BaseException, module: nn.Module) -> str:
             this = frame.f_locals.get("self")
             if isinstance(this, nn.Module) and id(this) in names:
                 owner = submodule_label(names[id(this)], this)
-            if _is_users(frame):
-                line = _source(frame.f_code.co_filename, number)
+            file = frame.f_code.co_filename
+            if not file.startswith((TORCH, HERE, "<")):
+                line = _source(file, number)
     return f"{owner}, {line}" if line else owner
 
 
@@ -98,13 +98,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _failing_node(chain: list[BaseException]) -> Any:
     """Return the operation of torch's graph that was being translated."""
-    found = None
-    for link in chain:
-        for frame, _ in traceback.walk_tb(link.__traceback__):
-            node = frame.f_locals.get("node")
-            if isinstance(node, torch.fx.Node):
-                found = node
-    return found
+    frames = (frame for link in chain for frame, _ in traceback.walk_tb(link.__traceback__))
+    nodes = [frame.f_locals.get("node") for frame in frames]
+    return next((node for node in reversed(nodes) if isinstance(node, torch.fx.Node)), None)
 
 
 def _place_of_node(node: Any, module: nn.Module) -> str:
@@ -119,11 +115,6 @@ def _place_of_node(node: Any, module: nn.Module) -> str:
         if not file.startswith((TORCH, HERE)):
             line = _source(file, int(number))
     return f"{owner}, {line}" if line else owner
-
-
-def _is_users(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    return not file.startswith((TORCH, HERE, "<"))
 
 
 def _source(file: str, line: int) -> str:

@@ -20,7 +20,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run, with_out
 from .capture import silenced
 from .export_errors import submodule_label
 from .flat_module import FlatModule
-from .parity import TOLERANCE, ParityTrial, difference, to_numpy
+from .parity import TOLERANCE, ParityTrial, as_feeds, difference, to_numpy
 
 
 class NodeRecorder(torch.fx.Interpreter):
@@ -39,14 +39,9 @@ class NodeRecorder(torch.fx.Interpreter):
 def first_difference(
     model: Model, flat: FlatModule, program: Any, origins: Mapping[str, str], trial: ParityTrial
 ) -> str:
-    """Describe the first place at which the model differs from the module.
+    """Describe the first place at which the model differs from the module on the trial's inputs.
 
-    Args:
-        model: the exported model.
-        flat: the module it was exported from.
-        program: torch's `ExportedProgram`.
-        origins: torch's name of each value of the model.
-        trial: inputs on which an output differs.
+    `program` is torch's `ExportedProgram`, `origins` has torch's name of each value of the model.
     """
     graph = program.module(check_guards=False)
     recorder = NodeRecorder(graph)
@@ -73,9 +68,8 @@ def _first_node(
     ]
     # Unoptimized, so that every value exists and no fusion matters.
     wide = with_outputs(model, [name for _, name, _ in known])
-    feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, tensors, strict=True)}
     try:
-        got = run(build_session(wide, SessionConfig(level="off")), feeds)
+        got = run(build_session(wide, SessionConfig(level="off")), as_feeds(model, tensors))
     except RunError:
         return ""
     for node, name, expected in known:
@@ -95,14 +89,9 @@ def _first_submodule(
         if isinstance(values.get(node.name), Tensor):
             for path, _ in (node.meta.get("nn_module_stack") or {}).values():
                 last[path] = values[node.name]
-    results: list[tuple[str, Any, Tensor]] = []
-
-    def keep(path: str, module: Any, result: Any) -> None:
-        if isinstance(result, Tensor):
-            results.append((path, module, result))
-
+    results: list[tuple[str, Any, Any]] = []
     hooks = [
-        m.register_forward_hook(lambda m, _, result, path=path: keep(path, m, result))
+        m.register_forward_hook(lambda m, _, result, path=path: results.append((path, m, result)))
         for path, m in flat.named_modules()
         if path
     ]
@@ -113,7 +102,11 @@ def _first_submodule(
             hook.remove()
     for path, module, result in results:
         captured = last.get(path, result)
-        if captured.shape == result.shape and _differs(to_numpy(result), to_numpy(captured)):
+        if (
+            isinstance(result, Tensor)
+            and captured.shape == result.shape
+            and _differs(to_numpy(result), to_numpy(captured))
+        ):
             return submodule_label(path.partition(".")[2], module)
     return ""
 

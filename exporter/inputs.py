@@ -72,7 +72,7 @@ def _own_examples(module: nn.Module) -> Any:
 def _as_specs(inputs: Any) -> list[InputSpec]:
     """Return the inputs as specs where they are specs or texts, else nothing."""
     items = [inputs] if isinstance(inputs, str | InputSpec) else inputs
-    if not isinstance(items, tuple | list) or not items:
+    if not isinstance(items, tuple | list):
         return []
     if not all(isinstance(item, str | InputSpec) for item in items):
         return []

@@ -11,13 +11,9 @@ from .parity import ParityTrial
 
 
 def correct_shapes(model: ir.Model, compared: Sequence[ParityTrial]) -> ir.Model:
-    """Make declared output sizes symbolic where the module's own vary.
+    """Make declared output sizes symbolic, in place, where those of the compared runs vary.
 
     Inner sizes are then wrong as well, so all inner shapes are inferred again.
-
-    Args:
-        model: changed in place where a size is wrong.
-        compared: runs of the module at several sizes.
     """
     wrong = False
     for index, value in enumerate(model.graph.outputs):
@@ -40,7 +36,5 @@ def correct_shapes(model: ir.Model, compared: Sequence[ParityTrial]) -> ir.Model
 
 def _name_of(found: Sequence[int], compared: Sequence[ParityTrial]) -> str | None:
     """Return the named axis that has these sizes in these trials."""
-    for name in compared[0].sizes:
-        if all(trial.sizes[name] == size for trial, size in zip(compared, found, strict=True)):
-            return name
-    return None
+    sizes = {name: [trial.sizes[name] for trial in compared] for name in compared[0].sizes}
+    return next((name for name, taken in sizes.items() if taken == list(found)), None)

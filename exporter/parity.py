@@ -97,11 +97,16 @@ def _trial(
 def _run(
     flat: FlatModule, tensors: tuple[Tensor, ...], what: str, sizes: Mapping[str, int]
 ) -> ParityTrial:
+    outputs = _forward(flat, tensors, what)
+    return ParityTrial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+
+
+def _forward(flat: FlatModule, tensors: tuple[Tensor, ...], what: str) -> tuple[Tensor, ...]:
     try:
-        outputs = flat(*tensors)
+        outputs: tuple[Tensor, ...] = flat(*tensors)
     except Exception as error:
         raise forward_error(error, flat.module, what) from error
-    return ParityTrial(tensors, what, sizes, tuple(tuple(t.shape) for t in outputs))
+    return outputs
 
 
 def check_parity(
@@ -136,19 +141,17 @@ def check_parity(
         ) from error
     worst: dict[str, OutputDifference] = {}
     for trial in compared:
-        for name, difference, allowed in _compare(session, model, flat, trial, tolerance):
-            if not difference.relative <= allowed:
-                where = locate(trial) if locate else ""
+        for name, found, allowed in _compare(session, model, flat, trial, tolerance):
+            if not found.relative <= allowed:
+                place = f"; {locate(trial)}" if locate else ""
+                more = "" if locate else "; locate=True names the node (--locate)"
                 raise ParityError(
-                    f"output {name!r} {difference} on {trial.what}; {allowed:.0e} is allowed"
-                    + (f"; {where}" if where else ""),
+                    f"output {name!r} {found} on {trial.what}; {allowed:.0e} is allowed{place}",
                     where=model.name,
                     hint="A forward that draws random numbers, keeps state or branches on Python "
-                    "values can cause that"
-                    + ("" if locate else "; locate=True names the node (--locate)"),
+                    f"values can cause that{more}",
                 )
-            old = worst.get(name, difference)
-            worst[name] = max(old, difference, key=lambda d: d.relative)
+            worst[name] = max(worst.get(name, found), found, key=lambda d: d.relative)
     return {
         n: {"max_abs": _short(d.absolute), "max_rel": _short(d.relative)} for n, d in worst.items()
     }
@@ -158,13 +161,9 @@ def _compare(
     session: Any, model: Model, flat: FlatModule, trial: ParityTrial, tolerance: float | None
 ) -> list[tuple[str, OutputDifference, float]]:
     """Return each output's difference and the allowed one."""
+    expected = _forward(flat, trial.tensors, trial.what)
     try:
-        expected = flat(*trial.tensors)
-    except Exception as error:
-        raise forward_error(error, flat.module, trial.what) from error
-    feeds = {s.name: to_numpy(t) for s, t in zip(model.inputs, trial.tensors, strict=True)}
-    try:
-        got = run(session, feeds)
+        got = run(session, as_feeds(model, trial.tensors))
     except RunError as error:
         raise ParityError(
             f"the model fails on {trial.what}: {error.what}",
@@ -178,6 +177,11 @@ def _compare(
         allowed = usual if tolerance is None else tolerance
         rows.append((spec.name, difference(array, got[spec.name]), allowed))
     return rows
+
+
+def as_feeds(model: Model, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return tensors as feeds of the model's inputs, in their order."""
+    return {s.name: to_numpy(t) for s, t in zip(model.inputs, tensors, strict=True)}
 
 
 def to_numpy(tensor: Tensor) -> Any:

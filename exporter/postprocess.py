@@ -16,12 +16,9 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def postprocess(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    """Name the graph's inputs and outputs, copy its weights and strip torch's metadata.
+    """Name the graph's inputs and outputs, copy its weights and strip torch's metadata, in place.
 
-    Args:
-        model: changed in place.
-        inputs: names, in order.
-        outputs: names, in order; all different from the inputs'.
+    No output may have the name of an input.
 
     Returns:
         torch's name of each inner value by its final name, to trace differences.
@@ -108,18 +105,12 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _strip(model: ir.Model) -> None:
     """Remove torch's metadata: stack traces contain paths of this machine and bloat the file."""
-    graphs = [model.graph, *model.graph.subgraphs()]
-    graphs += [function.graph for function in model.functions.values()]
-    model.metadata_props.clear()
-    model.doc_string = None
+    functions = list(model.functions.values())
+    graphs = [model.graph, *model.graph.subgraphs(), *(function.graph for function in functions)]
+    described: list[ir.Model | ir.Graph | ir.Node | ir.Value] = [model]
     for graph in graphs:
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-        for value in _values(graph):
-            value.metadata_props.clear()
-            value.doc_string = None
-    for function in model.functions.values():
-        function.metadata_props.clear()
+        described += [graph, *graph, *_values(graph)]
+    for item in described:
+        item.doc_string = None
+    for owner in (*described, *functions):
+        owner.metadata_props.clear()

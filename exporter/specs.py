@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.core.errors import OptionError, unknown
+from trimtab.core.units import sizes
 
 #: Element types by their name, which NumPy and torch share.
-DTYPES = (
-    "float32",
-    "float64",
-    "float16",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint8",
-    "bool",
-)
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 #: Axis names by position, by input name.
 Dynamic = dict[str, dict[int, str]]
@@ -47,13 +38,10 @@ def parse_input_spec(text: str) -> InputSpec:
     Raises:
         OptionError: the text is not valid.
     """
-    name, equals, rest = text.partition("=")
-    sizes, _, dtype = rest.partition(":")
-    try:
-        shape = tuple(int(d) for d in sizes.lower().split("x"))
-    except ValueError:
-        shape = ()
-    if not name.strip() or not equals or not shape or min(shape) < 1:
+    name, _, rest = text.partition("=")
+    before, _, dtype = rest.partition(":")
+    shape = sizes(before)
+    if not name.strip() or not shape or min(shape) < 1:
         raise OptionError(
             f"{text!r} is not a valid input",
             where="--input",

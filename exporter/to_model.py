@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx
@@ -21,7 +22,7 @@ from .first_difference import first_difference
 from .flat_module import FlatModule
 from .inputs import batch_axes, example_call, named_sizes, resize_example
 from .output_shapes import correct_shapes
-from .parity import ParityTrial, check_parity, parity_trials
+from .parity import check_parity, parity_trials
 from .postprocess import postprocess
 from .specs import Dynamic
 
@@ -33,19 +34,7 @@ OLDEST_OPSET = 18
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Checked arguments of `export`.
-
-    Attributes:
-        flat: the module with a flat signature.
-        outputs: names of the graph's outputs.
-        opset: version of the default operator set.
-        parity: true to compare with torch.
-        tolerance: largest relative error; None for the default of the output's type.
-        seed: random seed of inputs.
-        locate: true to trace a difference to a node.
-        trainable: true to keep BatchNormalization and Dropout as nodes.
-        name: name of the model in messages.
-    """
+    """Checked arguments of `export`, which explains them; `outputs` names the graph's outputs."""
 
     flat: FlatModule
     outputs: tuple[str, ...]
@@ -160,16 +149,10 @@ def _export(job: ExportJob, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
     origins = postprocess(program.model, flat.call.names, job.outputs)
     model = Model(correct_shapes(program.model, compared), name=job.name)
     _check(model)
-    notes: dict[str, Any] = {
-        "dynamic": {
-            n: {str(axis): label for axis, label in axes.items()} for n, axes in dynamic.items()
-        }
-    }
+    named = {n: {str(axis): label for axis, label in axes.items()} for n, axes in dynamic.items()}
+    notes: dict[str, Any] = {"dynamic": named}
     if job.parity:
-
-        def locate(trial: ParityTrial) -> str:
-            return first_difference(model, flat, program.exported_program, origins, trial)
-
+        locate = partial(first_difference, model, flat, program.exported_program, origins)
         notes["parity"] = check_parity(
             model, flat, compared, tolerance=job.tolerance, locate=locate if job.locate else None
         )

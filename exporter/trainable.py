@@ -14,21 +14,20 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from torch import nn
 
-#: Layers that become ONNX's Dropout; those that drop whole channels have no equivalent.
-DROPOUTS = (nn.Dropout,)
-
 
 @contextlib.contextmanager
 def dropout_in_training(module: nn.Module) -> Iterator[None]:
-    """Put the Dropout layers alone in training mode, so that torch's exporter writes them."""
-    layers = [m for m in module.modules() if isinstance(m, DROPOUTS)]
-    before = [layer.training for layer in layers]
-    for layer in layers:
+    """Put the Dropout layers alone in training mode, so that torch's exporter writes them.
+
+    Layers that drop whole channels have no equivalent in ONNX.
+    """
+    before = [(m, m.training) for m in module.modules() if isinstance(m, nn.Dropout)]
+    for layer, _ in before:
         layer.training = True
     try:
         yield
     finally:
-        for layer, flag in zip(layers, before, strict=True):
+        for layer, flag in before:
             layer.training = flag
 
 

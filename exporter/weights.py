@@ -58,9 +58,7 @@ def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Load a state dict into `module`: all of it or, if anything does not fit, nothing.
 
-    Args:
-        module: module to load into.
-        path: `.pt`, `.pth` or `.bin` (plain tensors only), or `.safetensors`.
+    The file is `.safetensors`, or `.pt`, `.pth` or `.bin` with plain tensors only.
 
     Raises:
         InputError: the file does not exist, is of an unknown type or a pickle with code, or its
@@ -90,12 +88,10 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        state: Mapping[str, Tensor] = load_file(path)
+        return dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"is not a safetensors file, or is truncated ({error})", where=str(path)
-        ) from error
-    return state
+        reason = f"is not a safetensors file, or is truncated ({error})"
+        raise InputError(reason, where=str(path)) from error
 
 
 def _read_pickle(path: Path) -> Mapping[str, Tensor]:
@@ -137,18 +133,13 @@ def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> d
 
 
 def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    differ = [n for n in own if n in state and state[n].shape != own[n].shape]
+    shapes = [f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}" for n in differ]
     problems = []
     for kind, names in (
         ("missing", [n for n in own if n not in state and not n.endswith(COUNTER)]),
         ("unexpected", [n for n in state if n not in own]),
-        (
-            "of another shape",
-            [
-                f"{n} {list(state[n].shape)} instead of {list(own[n].shape)}"
-                for n in own
-                if n in state and state[n].shape != own[n].shape
-            ],
-        ),
+        ("of another shape", shapes),
     ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

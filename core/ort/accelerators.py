@@ -53,20 +53,16 @@ ACCELERATORS: Mapping[str, Accelerator] = {
 }
 
 
+_UNKNOWN = Accelerator("")
+
+
 def memory_of(provider: str) -> str | None:
     """Return the name of a provider's device memory; None for the CPU provider."""
-    if provider == CPU:
-        return None
-    known = ACCELERATORS.get(provider)
-    return known.memory if known else "cpu"
+    return None if provider == CPU else ACCELERATORS.get(provider, _UNKNOWN).memory
 
 
 def check_installed(name: str, have: Sequence[str]) -> None:
-    """Refuse a provider that onnxruntime would silently replace by the CPU.
-
-    Args:
-        name: provider.
-        have: providers of the installed onnxruntime.
+    """Refuse a provider that the installed onnxruntime, which has `have`, would replace by the CPU.
 
     Raises:
         OptionError: it is missing; the message says how to install it.
@@ -85,8 +81,7 @@ def chain(
     name: str, options: Mapping[str, str], have: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the provider with its options, and its fallbacks: TensorRT leaves nodes to CUDA."""
-    known = ACCELERATORS.get(name)
-    behind = [p for p in known.behind if p in have] if known else []
+    behind = [p for p in ACCELERATORS.get(name, _UNKNOWN).behind if p in have]
     device = {k: v for k, v in options.items() if k == "device_id"}
     return [(name, dict(options)), *((p, dict(device)) for p in behind)]
 
@@ -107,11 +102,9 @@ def check_started(session: Any, name: str) -> None:
     Raises:
         OptionError: it runs without the provider.
     """
-    started = session.get_providers()
-    if name not in started:
-        known = ACCELERATORS.get(name)
+    if name not in session.get_providers():
         raise OptionError(
             f"provider {name!r} is installed but does not start here",
             hint="A driver, a library or the device is missing: see `nvidia-smi` and the lines "
-            f"above. {known.install if known else ''}".strip(),
+            f"above. {ACCELERATORS.get(name, _UNKNOWN).install}".strip(),
         )

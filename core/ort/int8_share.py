@@ -113,10 +113,8 @@ def int8_share(
 ) -> Int8Share:
     """Count the operators that run in int8 and in float when onnxruntime runs `model`.
 
-    Args:
-        model: any model.
-        config: session options; the graph level decides what is fused.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    The configuration's graph level decides what is fused. Feeds fix the shapes; where None they are
+    random, of batch 1.
 
     Raises:
         RunError: onnxruntime refuses the model.
@@ -127,8 +125,7 @@ def int8_share(
     if any(node.domain == BLOCKED_DOMAIN for node in running.graph.all_nodes()):
         # The blocked layout of float convolutions hides names and true channel counts and has no
         # effect on int8: multiply-accumulates are counted without it.
-        without = (*config.disabled_optimizers, "NchwcTransformer")
-        running = optimized_graph(model, replace(config, disabled_optimizers=without))
+        running = optimized_graph(model, config.without("NchwcTransformer"))
     integer, floating = _kinds(running)
     return Int8Share(
         int8_ops=len(integer),
@@ -146,11 +143,8 @@ def int8_share(
 def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> Int8Share:
     """Count what a provider that is not installed here runs in int8, from the unoptimized graph.
 
-    Args:
-        model: any model.
-        fused: true where that provider runs a product of two DequantizeLinear in int8; else it
-            runs in float and all Q and DQ are left over.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    It runs a product of two DequantizeLinear in int8 where `fused`; else it runs in float, and all
+    Q and DQ are left over. Feeds as in `int8_share`.
 
     Raises:
         RunError: onnxruntime refuses the model.
@@ -264,7 +258,5 @@ def macs_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def _shape_of(
     node: ir.Node, index: int, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    if index >= len(node.inputs) or node.inputs[index] is None:
-        return None
-    value = node.inputs[index]
-    return shapes.get(value.name or "") if value is not None else None
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return None if value is None else shapes.get(value.name or "")

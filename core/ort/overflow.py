@@ -79,24 +79,22 @@ class _QuantizedLayer:
 def find_overflows(model: Model, batches: Iterable[Batch]) -> list[Overflow]:
     """Find the layers of a Q/DQ model that would saturate on x64 without VNNI, worst first.
 
-    Args:
-        model: with QuantizeLinear and DequantizeLinear around its products.
-        batches: data to run it on; a few batches suffice.
+    A few batches of data suffice.
     """
     layers = [layer for layer in map(_layer, model.graph) if layer is not None]
     risky = [layer for layer in layers if layer.risky.any()]
     if not risky:
         return []
-    names = list(dict.fromkeys(layer.integers.name or "" for layer in risky))
     fed = {spec.name for spec in model.inputs}
-    observed = with_outputs(model, [name for name in names if name not in fed])
-    session = build_session(observed, SessionConfig(level="basic"))
+    names = dict.fromkeys(layer.integers.name or "" for layer in risky)
+    inner = [name for name in names if name not in fed]
+    session = build_session(with_outputs(model, inner), SessionConfig(level="basic"))
     found = {layer.node: Overflow(layer.node.name or "") for layer in risky}
     summed = dict.fromkeys(found, 0.0)
     for batch in batches:
-        arrays = run(session, batch.feeds, [name for name in names if name not in fed])
+        arrays = {**batch.feeds, **run(session, batch.feeds, inner)}
         for layer in risky:
-            integers = {**batch.feeds, **arrays}[layer.integers.name or ""]
+            integers = arrays[layer.integers.name or ""]
             summed[layer.node] += _count(layer, integers, found[layer.node])
     for node, overflow in found.items():
         overflow.lost /= max(summed[node], 1.0)
@@ -165,44 +163,31 @@ def _rows(node: ir.Node, integers: NDArray[Any]) -> Ints:
     assert weight is not None
     assert weight.const_value is not None
     kh, kw = tuple(weight.const_value.shape.numpy())[2:]
-    window = _KernelWindow(
-        kernel=(kh, kw),
-        strides=_pair(node, "strides"),
-        dilations=_pair(node, "dilations"),
-    )
     group = node.attributes.get_int("group", 1)
-    # Without padding: it adds the zero point, which cannot exceed the other positions.
-    patches = np.concatenate(list(window.patches(integers)))  # (positions, kh * kw, channels)
-    patches = _some(patches)
+    patches = _some(np.concatenate(list(_patches(node, (kh, kw), integers))))
     split = patches.reshape(*patches.shape[:2], group, -1).transpose(0, 2, 1, 3)
     return _even(split.reshape(len(patches), group, -1).astype(np.int32))
 
 
-@dataclass(frozen=True)
-class _KernelWindow:
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
+def _patches(
+    conv: ir.Node, kernel: tuple[int, int], images: NDArray[Any]
+) -> Iterator[NDArray[Any]]:
+    """Yield (positions, kh * kw, channels) of each image.
 
-    def patches(self, images: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Yield (positions, kh * kw, channels) of each image."""
-        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
-        window = (min(reach[0], images.shape[2]), min(reach[1], images.shape[3]))
-        each = max(POSITIONS // len(images), 1)
-        for image in images:
-            view = np.lib.stride_tricks.sliding_window_view(image, window, axis=(1, 2))
-            view = view[
-                :,
-                :: self.strides[0],
-                :: self.strides[1],
-                :: self.dilations[0],
-                :: self.dilations[1],
-            ]
-            taken = view.transpose(1, 2, 3, 4, 0).reshape(-1, *view.shape[3:], len(image))
-            taken = taken[:: max(len(taken) // each, 1)]
-            missing = [(0, k - n) for k, n in zip(self.kernel, taken.shape[1:3], strict=True)]
-            taken = np.pad(taken, [(0, 0), *missing, (0, 0)], mode="edge")
-            yield taken.reshape(len(taken), -1, len(image))
+    Padding is left out: it adds the zero point, which cannot exceed the other positions.
+    """
+    (step_y, step_x), (apart_y, apart_x) = _pair(conv, "strides"), _pair(conv, "dilations")
+    reach = ((kernel[0] - 1) * apart_y + 1, (kernel[1] - 1) * apart_x + 1)
+    window = (min(reach[0], images.shape[2]), min(reach[1], images.shape[3]))
+    each = max(POSITIONS // len(images), 1)
+    for image in images:
+        view = np.lib.stride_tricks.sliding_window_view(image, window, axis=(1, 2))
+        view = view[:, ::step_y, ::step_x, ::apart_y, ::apart_x]
+        taken = view.transpose(1, 2, 3, 4, 0).reshape(-1, *view.shape[3:], len(image))
+        taken = taken[:: max(len(taken) // each, 1)]
+        missing = [(0, k - n) for k, n in zip(kernel, taken.shape[1:3], strict=True)]
+        taken = np.pad(taken, [(0, 0), *missing, (0, 0)], mode="edge")
+        yield taken.reshape(len(taken), -1, len(image))
 
 
 def _some(rows: NDArray[Any]) -> NDArray[Any]:

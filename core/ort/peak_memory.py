@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -25,20 +25,15 @@ def peak_bytes(
     """Return the bytes of the weights and of all live values at the peak of a run.
 
     Counted on the optimized graph, in the order of its operators. A result that overwrites its
-    input counts beside it, so this is an upper estimate, and the same at each call.
-
-    Args:
-        model: any model.
-        config: session options.
-        feeds: inputs of one run, which fix the shapes; random ones of batch 1 where None.
+    input counts beside it, so this is an upper estimate, and the same at each call. Feeds fix the
+    shapes; where None they are random, of batch 1.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
     config = config or SessionConfig()
     # The blocked layout of float convolutions depends on the machine, and would hide sizes.
-    plain = replace(config, disabled_optimizers=(*config.disabled_optimizers, "NchwcTransformer"))
-    running = replace(model, ir=optimized_graph(model, plain))
+    running = replace(model, ir=optimized_graph(model, config.without("NchwcTransformer")))
     feeds = feeds if feeds is not None else random_feeds(running)
     return running.weight_bytes + _peak(running.graph, _sizes(running, config, feeds))
 
@@ -54,7 +49,7 @@ def _sizes(running: Model, config: SessionConfig, feeds: Feeds) -> dict[str, int
 
 def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:
     """Return the largest sum of sizes of values between their production and last use."""
-    nodes: Sequence[ir.Node] = list(graph)
+    nodes = list(graph)
     last_use: dict[str, int] = {}
     for index, node in enumerate(nodes):
         last_use |= {v.name: index for v in (*node.outputs, *node.inputs) if v and v.name}

@@ -29,10 +29,7 @@ class RepeatedRuns:
         self._bound = True
 
     def run(self, feeds: Feeds) -> Outputs:
-        """Run once and return the results by output name.
-
-        Args:
-            feeds: arrays by input name; new shapes get new memory.
+        """Run once and return the results by output name; new shapes of feeds get new memory.
 
         Raises:
             RunError: onnxruntime refuses the feeds, or fails.

@@ -77,10 +77,6 @@ class SessionConfig:
 
         An x64 host without VNNI sums 8-bit products in saturating 16 bits. For a target that sums
         them in 32 bits the exact kernels are used, which are slow.
-
-        Args:
-            target: where the model will run.
-            threads: of the session here.
         """
         exact = target.vnni and not Target.detect().vnni
         fused = cls.with_fusions_of(target).config
@@ -113,24 +109,24 @@ class SessionConfig:
         """
         if len(model.ir.graph) <= MANY_NODES:
             return self
-        without = (*self.disabled_optimizers, *_EQUALITY_OPTIMIZERS)
         level: Level = "extended" if self.level == "all" else self.level
-        return replace(self, level=level, disabled_optimizers=without)
+        return replace(self.without(*_EQUALITY_OPTIMIZERS), level=level)
+
+    def without(self, *optimizers: str) -> SessionConfig:
+        """Return the configuration that leaves out these graph optimizers as well."""
+        return replace(self, disabled_optimizers=(*self.disabled_optimizers, *optimizers))
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
-        plain = dict(self.__dict__, disabled_optimizers=list(self.disabled_optimizers))
-        return plain | {
-            "config": dict(self.config),
-            "provider_options": dict(self.provider_options),
-        }
+        plain: dict[str, Any] = {"disabled_optimizers": list(self.disabled_optimizers)}
+        plain |= {"config": dict(self.config), "provider_options": dict(self.provider_options)}
+        return self.__dict__ | plain
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SessionConfig:
         """Return the configuration that `to_json` wrote."""
-        fields = dict(value)
-        fields["disabled_optimizers"] = tuple(fields.get("disabled_optimizers", ()))
-        return cls(**fields)
+        without = tuple(value.get("disabled_optimizers", ()))
+        return cls(**{**value, "disabled_optimizers": without})
 
 
 def build_session(
@@ -185,10 +181,9 @@ def runtime_errors(name: str) -> Iterator[None]:
     """Turn exceptions of onnxruntime into `RunError`."""
     try:
         yield
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise RunError(f"onnxruntime refuses it: {_first_line(error)}", where=name) from error
     except Exception as error:
-        if "onnxruntime" not in type(error).__module__:
+        builtin = isinstance(error, (RuntimeError, ValueError, NotImplementedError))
+        if not builtin and "onnxruntime" not in type(error).__module__:
             raise
         raise RunError(f"onnxruntime refuses it: {_first_line(error)}", where=name) from error
 
@@ -245,19 +240,11 @@ def available_providers() -> tuple[str, ...]:
 
 
 def run(
-    session: Any,
-    feeds: Feeds,
-    outputs: Sequence[str] | None = None,
-    *,
-    only_needed: bool = False,
+    session: Any, feeds: Feeds, outputs: Sequence[str] | None = None, *, only_needed: bool = False
 ) -> Outputs:
-    """Run a session once and return the results by output name.
+    """Run a session once and return the wanted outputs, all of them where None, by name.
 
-    Args:
-        session: built by `build_session`.
-        feeds: arrays by input name.
-        outputs: names of the wanted outputs, all where None.
-        only_needed: compute only what the wanted outputs need.
+    With `only_needed` no node runs that the wanted outputs do not need.
 
     Raises:
         RunError: onnxruntime refuses the feeds, or fails.
@@ -299,7 +286,7 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
         if name not in values:
             raise RunError(f"no tensor named {name!r}", where=model.name)
     copy.graph.outputs.extend(values[name] for name in added)
-    return replace(copy, name=model.name)
+    return copy
 
 
 def random_feeds(
@@ -307,11 +294,7 @@ def random_feeds(
 ) -> Outputs:
     """Return random inputs for a model: normal floats, small integers, all-true masks.
 
-    Args:
-        model: its inputs are filled.
-        seed: random seed.
-        sizes: size of each symbolic dimension by its name.
-        batch: size of a leading dimension that is not fixed and not in `sizes`.
+    `sizes` has symbolic dimensions by name; `batch` is the size of another free leading dimension.
     """
     rng = np.random.default_rng(seed)
     feeds: Outputs = {}
@@ -328,17 +311,12 @@ def _random_array(
     rng: np.random.Generator, name: str, dtype: ir.DataType, shape: Sequence[int]
 ) -> NDArray[Any]:
     kind = dtype.numpy()
-    if dtype == ir.DataType.BOOL:
-        return np.ones(shape, kind)
     if dtype.is_floating_point():
         return rng.standard_normal(shape).astype(kind)
+    if dtype == ir.DataType.BOOL or (dtype.is_integer() and "mask" in name.lower()):
+        return np.ones(shape, kind)  # random zeros may hide whole rows
     if dtype.is_integer():
-        # A mask of random zeros may hide whole rows; every embedding table has small ids.
-        return (
-            np.ones(shape, kind)
-            if "mask" in name.lower()
-            else rng.integers(0, 2, shape, dtype=kind)
-        )
+        return rng.integers(0, 2, shape, dtype=kind)  # every embedding table has small ids
     raise RunError(f"cannot make random values of type {dtype.name}", where=f"input {name!r}")
 
 

@@ -4,61 +4,33 @@ Read from onnxruntime_session_options_config_keys.h and the strings of the 1.32 
 takes a misspelt key without a word, so a key that is not here is an error.
 """
 
-CONFIG_KEYS = frozenset(
-    {
-        "session.disable_prepacking",
-        "session.use_env_allocators",
-        "session.load_model_format",
-        "session.save_model_format",
-        "session.set_denormal_as_zero",
-        "session.disable_quant_qdq",
-        "session.disable_qdq_constant_folding",
-        "session.disable_double_qdq_remover",
-        "session.enable_quant_qdq_cleanup",
-        "session.qdqisint8allowed",
-        "session.x64quantprecision",
-        "session.dynamic_block_base",
-        "session.force_spinning_stop",
-        "session.intra_op.allow_spinning",
-        "session.intra_op.spin_duration_us",
-        "session.intra_op.spin_backoff_max",
-        "session.intra_op_thread_affinities",
-        "session.inter_op.allow_spinning",
-        "session.inter_op.spin_duration_us",
-        "session.inter_op.spin_backoff_max",
-        "session.use_device_allocator_for_initializers",
-        "session.disable_cpu_ep_fallback",
-        "session.record_ep_graph_assignment_info",
-        "session.disable_model_compile",
-        "session.disable_aot_function_inlining",
-        "session.use_deterministic_compute",
-        "session.kernel_dispatch_policy",
-        "session.prepack.enable_parallel",
-        "session.qdq_matmulnbits_accuracy_level",
-        "session.qdq_matmulnbits_block_size",
-        "session.enable_dq_matmulnbits_fusion",
-        "session.strict_shape_type_inference",
-        "session.debug_layout_transformation",
-        "session.graph_optimizations_loop_level",
-        "session.optimized_model_external_initializers_file_name",
-        "session.optimized_model_external_initializers_min_size_in_bytes",
-        "session.model_external_initializers_file_folder_path",
-        "session.save_external_prepacked_constant_initializers",
-        "optimization.disable_specified_optimizers",
-        "optimization.enable_gelu_approximation",
-        "optimization.enable_cast_chain_elimination",
-        "optimization.minimal_build_optimizations",
-        "optimization.constant_folding_max_output_size_in_bytes",
-        "memory.enable_memory_arena_shrinkage",
-        "mlas.enable_gemm_fastmath_arm64_bfloat16",
-        "mlas.disable_kleidiai",
-        "mlas.kleidiai.conv_igemm_max_work",
-        "mlas.nchwc_depthwise_sliding",
-        "mlas.nchwc_pointwise_conv_max_input_channel_batch",
-        "mlas.qnbit.force_fp32",
-        "mlas.use_lut_gemm",
-        "ep.context_enable",
-        "ep.context_file_path",
-        "ep.context_embed_mode",
-    }
-)
+_KEYS = """
+session.disable_prepacking session.use_env_allocators session.load_model_format
+session.save_model_format session.set_denormal_as_zero session.disable_quant_qdq
+session.disable_qdq_constant_folding session.disable_double_qdq_remover
+session.enable_quant_qdq_cleanup session.qdqisint8allowed session.x64quantprecision
+session.dynamic_block_base session.force_spinning_stop session.intra_op.allow_spinning
+session.intra_op.spin_duration_us session.intra_op.spin_backoff_max
+session.intra_op_thread_affinities session.inter_op.allow_spinning
+session.inter_op.spin_duration_us session.inter_op.spin_backoff_max
+session.use_device_allocator_for_initializers session.disable_cpu_ep_fallback
+session.record_ep_graph_assignment_info session.disable_model_compile
+session.disable_aot_function_inlining session.use_deterministic_compute
+session.kernel_dispatch_policy session.prepack.enable_parallel
+session.qdq_matmulnbits_accuracy_level session.qdq_matmulnbits_block_size
+session.enable_dq_matmulnbits_fusion session.strict_shape_type_inference
+session.debug_layout_transformation session.graph_optimizations_loop_level
+session.optimized_model_external_initializers_file_name
+session.optimized_model_external_initializers_min_size_in_bytes
+session.model_external_initializers_file_folder_path
+session.save_external_prepacked_constant_initializers
+optimization.disable_specified_optimizers optimization.enable_gelu_approximation
+optimization.enable_cast_chain_elimination optimization.minimal_build_optimizations
+optimization.constant_folding_max_output_size_in_bytes
+memory.enable_memory_arena_shrinkage
+mlas.enable_gemm_fastmath_arm64_bfloat16 mlas.disable_kleidiai mlas.kleidiai.conv_igemm_max_work
+mlas.nchwc_depthwise_sliding mlas.nchwc_pointwise_conv_max_input_channel_batch
+mlas.qnbit.force_fp32 mlas.use_lut_gemm
+ep.context_enable ep.context_file_path ep.context_embed_mode
+"""
+CONFIG_KEYS = frozenset(_KEYS.split())

@@ -23,8 +23,9 @@ def split_shared_weights(model: Model) -> Model:
             _duplicate(copy.graph, node)
     for value in _weights(copy):  # zero points too, which the new nodes read as well
         for position, (node, index) in enumerate(tuple(value.uses())[1:], 1):
-            name = f"{value.name}_use{position}"
-            node.replace_input_with(index, _copied(copy.graph, value, name))
+            twin = ir.val(f"{value.name}_use{position}", const_value=value.const_value)
+            copy.graph.register_initializer(twin)
+            node.replace_input_with(index, twin)
     return copy
 
 
@@ -53,9 +54,3 @@ def _duplicate(graph: ir.Graph, node: ir.Node) -> None:
         twin.outputs[0].name = f"{node.outputs[0].name}_{position}"
         graph.insert_after(node, twin)
         reader.replace_input_with(index, twin.outputs[0])
-
-
-def _copied(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
-    twin = ir.val(name, const_value=value.const_value)
-    graph.register_initializer(twin)
-    return twin

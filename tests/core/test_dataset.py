@@ -41,6 +41,16 @@ def test_a_file_yields_its_rows_in_order_each_time(on_disk: Path) -> None:
         assert np.concatenate([b.labels for b in data if b.labels is not None]).tolist() == list(Y)
 
 
+def test_an_open_compressed_file_keeps_its_rows_when_another_replaces_it(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, x=X)
+    before = Dataset.open(path)
+    np.savez_compressed(path, x=X[::-1])
+    after = Dataset.open(path)
+    assert rows_of(before) == list(range(20))
+    assert rows_of(after) == list(range(19, -1, -1))
+
+
 def test_take_is_evenly_spaced(on_disk: Path) -> None:
     assert rows_of(Dataset.open(on_disk).take(4)) == [0, 5, 10, 15]
 

@@ -36,7 +36,7 @@ def test_no_picture_is_in_both_parts(example: Any) -> None:
 
 @pytest.mark.slow
 def test_vgg16_pruned_by_norm_and_by_threshold_comes_back(example: Any, capsys: Any) -> None:
-    options = "--width 0.125 --epochs 4 --recover 1 --threshold 0.06"
+    options = "--width 0.125 --epochs 4 --finetune 1 --threshold 0.06"
     found = top1(example, "vgg16_prune", options)
     original, thin, thin_after, sparse, sparse_after = found.values()
     assert original > 0.6
@@ -47,7 +47,7 @@ def test_vgg16_pruned_by_norm_and_by_threshold_comes_back(example: Any, capsys: 
 
 @pytest.mark.slow
 def test_mobilenet_v2_learns_to_be_rounded(example: Any, capsys: Any) -> None:
-    options = "--width 0.25 --size 16 --batch 64 --epochs 3 --recover 1"
+    options = "--width 0.25 --size 16 --batch 64 --epochs 3 --finetune 1"
     found = top1(example, "mobilenet_v2_quantize", options)
     assert found["mobilenet_v2"] > 0.5
     assert found["  trained through it"] > found["static, a scale a tensor"] - 0.03
@@ -57,7 +57,7 @@ def test_mobilenet_v2_learns_to_be_rounded(example: Any, capsys: Any) -> None:
 
 @pytest.mark.slow
 def test_students_learn_from_resnet50(example: Any, capsys: Any) -> None:
-    options = "--width 0.125 --student 1 --batch 32 --epochs 3 --recover 2 --size 16"
+    options = "--width 0.125 --student 1 --batch 32 --epochs 3 --finetune 2 --size 16"
     found = top1(example, "resnet50_distill", options)
     teacher, untrained, *students = found.values()
     assert teacher > 0.3
@@ -69,7 +69,7 @@ def test_students_learn_from_resnet50(example: Any, capsys: Any) -> None:
 def test_training_of_a_pruned_network_is_one_table(example: Any, capsys: Any) -> None:
     ablation = example("recovery_ablation")
     found = ablation.main(["--seeds", "1", "--recover", "1", "--epochs", "4"])
-    assert set(found) == set(ablation.ways())
+    assert set(found) == set(ablation.variants())
     best = max(found.values())
-    assert best > found[ablation.Way(1e-3, "frozen", 0.0)]  # too slow for one epoch
+    assert best > found[ablation.Variant(1e-3, "frozen", 0.0)]  # too slow for one epoch
     assert "learning rate  frozen  re-estimated  trained" in capsys.readouterr().out

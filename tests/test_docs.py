@@ -1,0 +1,81 @@
+"""Paths, command lines and imports that the documents name exist."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trimtab.cli import Parser, _command
+from trimtab.core.errors import OptionError
+
+ROOT = Path(__file__).parent.parent
+#: Folders that the paths of a document may be relative to.
+BASES = ("", "passes", "passes/quantization", "passes/pruning", "runtime_bench", "trimtab")
+DOCUMENTS = [
+    ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ARCHITECTURE", "CHANGELOG")
+]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+#: Paths that a reader or a command creates.
+CREATED = {"passes/simplify/foo.py", "frontier/"}
+
+
+def named_paths(text: str) -> Iterator[str]:
+    """Names in backticks, outside of code blocks, of source files, documents and folders."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for name in re.findall(r"`([\w./*-]+)`", prose):
+        if name.endswith((".py", "/")) or (name.endswith((".md", ".toml")) and "/" in name):
+            yield name
+
+
+def code_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Languages of the code blocks, with their contents."""
+    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Lines of `trimtab ...`, continuations joined, without the description behind them."""
+    for language, code in code_blocks(text):
+        if language != "python":
+            for line in code.replace("\\\n", " ").splitlines():
+                found = re.match(r"\s*(?:- )?(trimtab [\w-]+ .*|trimtab [\w-]+$)", line)
+                if found:
+                    yield re.split(r"\s{2,}(?!-)", found[1].strip())[0].partition(" >> ")[0]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_paths_exist(document: Path) -> None:
+    names = set(named_paths(document.read_text(encoding="utf-8"))) - CREATED
+    missing = [n for n in names if not any(list((ROOT / base).glob(n)) for base in BASES)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_command_lines_parse(document: Path) -> None:
+    wrong = []
+    for line in command_lines(document.read_text(encoding="utf-8")):
+        _, name, *arguments = shlex.split(line.replace("[", "").replace("]", ""))
+        parser = Parser(allow_abbrev=False)
+        try:
+            _command(name).configure(parser)
+            parser.parse_intermixed_args(arguments)
+        except (SystemExit, OptionError, argparse.ArgumentError) as error:
+            wrong.append(f"{line}: {error}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_imports_resolve(document: Path) -> None:
+    for language, code in code_blocks(document.read_text(encoding="utf-8")):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names)
