@@ -34,12 +34,7 @@ class BenchClock:
     bench: Bench = field(default_factory=LocalBench)
 
     def compare(
-        self,
-        base: Model,
-        candidate: Model,
-        feeds: Feeds,
-        config: SessionConfig,
-        seconds: float,
+        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
     ) -> Ratio:
         """Measure the candidate's speed-up over the base, both interleaved in one run.
 

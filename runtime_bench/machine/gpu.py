@@ -44,11 +44,7 @@ def nvidia_smi(fields: Sequence[str], device: str) -> list[str] | None:
     query = [TOOL, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(  # noqa: S603 - fields are ours, the device a number or an id
-            [*query, "-i", device],
-            capture_output=True,
-            text=True,
-            timeout=TOOL_SECONDS,
-            check=True,
+            [*query, "-i", device], capture_output=True, text=True, timeout=TOOL_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -17,12 +17,7 @@ from .values import Comparison, Measurement
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 SHOWN_NODES = 5
 BARS = " ▁▂▃▄▅▆▇█"
-MEANING = {
-    "better": "faster",
-    "worse": "slower",
-    "same": "same",
-    "inconclusive": "inconclusive",
-}
+MEANING = {"better": "faster", "worse": "slower", "same": "same", "inconclusive": "inconclusive"}
 
 
 def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = False) -> list[str]:

@@ -24,11 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
     add("--baseline", metavar="FLOAT", help="float original to compare with")
-    add(
-        "--data",
-        metavar="DATA",
-        help="real inputs (default: random ones, without accuracy)",
-    )
+    add("--data", metavar="DATA", help="real inputs (default: random ones, without accuracy)")
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
     add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
