@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.core.context import Ratio
-from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock
+from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock, ratio_of
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
@@ -58,11 +57,7 @@ class AsConfigured(InProcessContender):
 
 @dataclass(frozen=True)
 class SessionClock:
-    """Measures one model under two configurations, interleaved.
-
-    Attributes:
-        seed: of the order of blocks.
-    """
+    """Measures one model under two configurations, interleaved, in blocks of an order by `seed`."""
 
     seed: int = 0
 
@@ -74,11 +69,7 @@ class SessionClock:
         feeds: Feeds,
         seconds: float,
     ) -> Ratio:
-        """Return the speed-up under the candidate over the base.
-
-        Raises:
-            RunError: a session was refused or failed, or there was no time for a block.
-        """
+        """Measure the speed-up under the candidate over the base; for errors see `ratio_of`."""
         contenders = iter(
             [AsConfigured(model, base, "as it is"), AsConfigured(model, candidate, "changed")]
         )
@@ -116,13 +107,5 @@ def _ratio(
         in_process=True,
         until=decided,
         make_contender=make_contender,
-    )[0].check()
-    if found.interrupted:
-        raise KeyboardInterrupt  # half a measurement decides nothing
-    if not found.blocks:
-        raise RunError(
-            f"one comparison takes longer than {seconds:.1f} s",
-            where=candidate.name,
-            hint="Give more time, or smaller inputs",
-        )
-    return Ratio(found.ratio, found.low, found.high)
+    )
+    return ratio_of(found[0], seconds)

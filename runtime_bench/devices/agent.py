@@ -26,9 +26,9 @@ from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget
 from ..machine.environment import Environment
 from ..machine.system import number_after, read_text, temperature
+from ..measure.feeds import read_feeds
 from ..measure.protocol import Message, pack_error, receive, send
 from .agent_store import ModelStore
-from .bundles import read_feeds
 from .dispatch import dispatch
 
 #: Version of the messages; raised with each change of them.

@@ -18,12 +18,13 @@ from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
 from ..bench.bench import Timing
+from ..measure.feeds import write_feeds
 from ..measure.protocol import Message, receive, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
 from .base import RemoteBench
-from .bundles import feeds_file, model_files
+from .bundles import model_files
 from .transport import Device
 
 AGENT = ("-P", "-m", "trimtab.runtime_bench.devices.agent")
@@ -193,7 +194,7 @@ class AgentBench(RemoteBench):
         return self._sent[subject.digest]
 
     def _send_feeds(self, feeds: Feeds) -> str:
-        return self._put([(FEEDS, feeds_file(feeds, Path(self._folder.name)))])
+        return self._put([(FEEDS, write_feeds(feeds, Path(self._folder.name) / FEEDS))])
 
     def _put(self, files: list[tuple[str, Path]]) -> str:
         digest = digest_of(files)

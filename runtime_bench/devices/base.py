@@ -15,10 +15,9 @@ from trimtab.core.target import Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import Subject
+from ..measure.subject import ModelOrPath, Models, Subject
 from ..measure.values import Comparison, Measurement
 from .bundles import with_identity
 
@@ -70,12 +69,7 @@ class RemoteBench(Closeable, ABC):
         """
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
@@ -89,7 +83,7 @@ class RemoteBench(Closeable, ABC):
         ]
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
@@ -109,16 +103,10 @@ class RemoteBench(Closeable, ABC):
         return costs, NoiseCheck.from_json(answer["fitness"])
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
         """See `Bench`."""
-        subjects = [Subject.of(m) for m in (model, baseline) if m]
+        subjects = [Subject.of(m) for m in models]
         options = {"profiled": profiled, "name": subjects[0].name}
         answer = self.request("diagnosis", subjects, feeds, how, self.progress, **options)
         return answer["lines"], answer["document"]

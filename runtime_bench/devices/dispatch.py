@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from trimtab.core.errors import RunError
-from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 
 from ..bench.bench import Bench, Timing
-from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
+from ..measure.subject import Models, in_memory
 
 
 def dispatch(
     bench: Bench,
     command: str,
-    models: Sequence[ModelOrPath],
+    models: Models,
     feeds: Feeds,
     how: Timing,
     progress: Progress,
@@ -51,9 +49,8 @@ def dispatch(
         return {"card": costs.to_json(), "fitness": noise_check.to_json()}
     if command == "diagnosis":
         # The report names the model as the caller does, not the file that holds it here.
-        named = base if isinstance(base, Model) else Model.load(base)
-        named = replace(named, name=str(options["name"]))
-        baseline, profiled = others[0] if others else None, bool(options["profiled"])
-        lines, document = bench.diagnosis(named, baseline, feeds, how, profiled=profiled)
+        named = [replace(in_memory(base), name=str(options["name"])), *others]
+        profiled = bool(options["profiled"])
+        lines, document = bench.diagnosis(named, feeds, how, profiled=profiled)
         return {"lines": list(lines), "document": document}
     raise RunError(f"does not know the call {command!r}", where="device")

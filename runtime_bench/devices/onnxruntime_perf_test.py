@@ -24,10 +24,10 @@ from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.compare import compare, measure
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import Subject
+from ..measure.subject import ModelOrPath, Models, Subject
 from ..measure.values import Comparison, Measurement
 from .base import Closeable
 from .perf_test_contender import PerfTestContender, check_on_device
@@ -88,12 +88,7 @@ class PerfTestBench(Closeable):
         self._stack.close()
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`."""
         found = compare(
@@ -114,7 +109,7 @@ class PerfTestBench(Closeable):
         ]
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         found = measure(
@@ -131,11 +126,7 @@ class PerfTestBench(Closeable):
     def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
-        """Refuse: the program reports neither load times nor memory.
-
-        Raises:
-            RunError: always.
-        """
+        """Raise a RunError: the program reports neither load times nor memory."""
         del model, feeds, how, processes, arena
         raise RunError(
             "load time and memory need trimtab on the device, perf_test does not report them",
@@ -144,20 +135,10 @@ class PerfTestBench(Closeable):
         )
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
-        """Refuse: the program reports nothing about the graph that it runs.
-
-        Raises:
-            RunError: always.
-        """
-        del model, baseline, feeds, how, profiled
+        """Raise a RunError: the program reports nothing about the graph that it runs."""
+        del models, feeds, how, profiled
         raise RunError(
             "a diagnosis needs trimtab on the device, perf_test does not report what it runs",
             where=str(self.device),

@@ -23,9 +23,11 @@ from trimtab.core.progress import Progress, Silent
 
 from ..bench.bench import Timing
 from ..devices.agent import timing_to_json
+from ..devices.agent_store import FEEDS
 from ..devices.base import RemoteBench
-from ..devices.bundles import feeds_file, model_files
+from ..devices.bundles import model_files
 from ..devices.fleet_address import FleetAddress
+from ..measure.feeds import write_feeds
 from ..measure.protocol import Message, unpack_error
 from ..measure.subject import Subject
 from .worker import WorkerCall, run_call
@@ -87,7 +89,7 @@ class FleetBench(RemoteBench):
                 [(file, path.read_bytes()) for file, path in model_files(s, folder)]
                 for s in subjects
             ]
-            packed = feeds_file(feeds, folder).read_bytes()
+            packed = write_feeds(feeds, folder / FEEDS).read_bytes()
         return WorkerCall(command, self.address.device, bundles, packed, timing_to_json(how))
 
     def _call(self, progress: Progress, call: WorkerCall) -> Message:

@@ -21,13 +21,13 @@ from trimtab.core.progress import Progress, Silent
 from ..devices.agent import timing_from_json
 from ..devices.agent_bench import AgentBench
 from ..devices.agent_store import MODEL
-from ..devices.bundles import read_feeds
 from ..devices.dispatch import dispatch
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
 from ..devices.registry import FLEET, load, parse
 from ..devices.shells import BareDevice
 from ..devices.transport import Device, LocalProcess
+from ..measure.feeds import read_feeds
 from ..measure.protocol import Message, pack_error
 from ..measure.subject import Subject
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
@@ -124,6 +128,19 @@ def _check_names(base: Model, model: Model, feeds: Feeds) -> None:
 def describe(feeds: Feeds) -> dict[str, str]:
     """Return the shape and type of each input, for reports."""
     return {name: f"{_text(a.shape)} {a.dtype}" for name, a in feeds.items()}
+
+
+def write_feeds(feeds: Feeds, path: Path) -> Path:
+    """Write the inputs of one run as `.npz`, without pickle, and return the path."""
+    plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
+    np.savez(path, **plain)  # type: ignore[arg-type] # its stub takes names for options
+    return path
+
+
+def read_feeds(file: Path | BinaryIO) -> Feeds:
+    """Read inputs that `write_feeds` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
+from .feeds import write_feeds
 from .io_binding import device_config
 from .pacing import stabilize
 from .protocol import Message
@@ -62,8 +61,7 @@ class SubprocessContender:
         Raises:
             RunError: onnxruntime refuses the model or the feeds; the worker crashed or hung.
         """
-        plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
-        np.savez(self._feeds, **plain)  # type: ignore[arg-type] # its stub takes names for options
+        write_feeds(feeds, self._feeds)
         self.worker.has_feeds = False
         if self.load_ns is None:
             self.load()

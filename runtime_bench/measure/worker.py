@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import onnx.parser
 
 from trimtab.core.errors import RunError, TrimtabError
@@ -24,6 +23,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
 
 from .caller import Caller, caller_of, placement_of
+from .feeds import read_feeds
 from .io_binding import open_session, without_capture
 from .protocol import Message, pack_error, receive, send
 from .throughput import ThroughputRunner
@@ -91,9 +91,7 @@ class Worker:
 
     def do_feed(self, path: str) -> Message:
         """Take the feeds from an `.npz` file."""
-        with np.load(path, allow_pickle=False) as arrays:
-            self.feeds = {name: arrays[name] for name in arrays.files}
-        self.caller = None
+        self.feeds, self.caller = read_feeds(Path(path)), None
         return {}
 
     def _caller(self) -> Caller:
