@@ -6,10 +6,10 @@ import contextlib
 import getpass
 import platform
 import queue
+import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,7 +19,7 @@ from trimtab.core.progress import Progress, Silent
 
 from ..bench.bench import Timing
 from ..measure.feeds import write_feeds
-from ..measure.protocol import Message, receive, send, unpack_error
+from ..measure.protocol import Inbox, Message, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
@@ -36,11 +36,7 @@ _CHUNK = 1 << 20
 
 
 class AgentBench(RemoteBench):
-    """A device, locked until the bench is closed.
-
-    Args:
-        device: transport to the device.
-        progress: where waiting and temperatures are reported.
+    """A device, locked until the bench is closed; waiting and temperatures are reported.
 
     Raises:
         RunError: it cannot be reached, or lacks something; the message says what to do.
@@ -51,9 +47,8 @@ class AgentBench(RemoteBench):
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._folder = tempfile.TemporaryDirectory(prefix="trimtab-device-")
         self._sent: dict[str, str] = {}
-        self._answers: queue.SimpleQueue[Message | RunError | None] = queue.SimpleQueue()
         self._process = device.start([device.python, *AGENT], self._log)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._answers = Inbox(cast("BinaryIO", self._process.stdout))
         try:
             self.facts = self._ask(START_SECONDS, do="hello")
             self._check_protocol()
@@ -145,15 +140,19 @@ class AgentBench(RemoteBench):
     def _next(self, progress: Progress, seconds: float = SILENT_SECONDS) -> Message | None:
         """Return the next answer, None where it was progress."""
         try:
-            found = self._answers.get(timeout=seconds)
+            found = self._answers.get(seconds)
         except queue.Empty:
             raise RunError(
                 f"said nothing for {seconds:.0f} s", where=str(self.device), hint="Is it still on?"
             ) from None
+        except RunError as error:
+            raise RunError(
+                "answers with something other than trimtab's agent",
+                where=str(self.device),
+                hint=f"Does its shell print something at login? ({error.what})",
+            ) from error
         if found is None:
             raise self._broken()
-        if isinstance(found, RunError):
-            raise found
         if "said" in found:
             progress.say(str(found["said"]))
             return None
@@ -169,23 +168,6 @@ class AgentBench(RemoteBench):
         except Exception:  # noqa: BLE001 - it hangs: no exit code
             code = -1
         return self.device.failure(self._log, code)
-
-    def _listen(self) -> None:
-        stream = cast("BinaryIO", self._process.stdout)
-        try:
-            while (message := receive(stream)) is not None:
-                self._answers.put(message)
-        except RunError as error:
-            self._answers.put(
-                RunError(
-                    "answers with something other than trimtab's agent",
-                    where=str(self.device),
-                    hint=f"Does its shell print something at login? ({error.what})",
-                )
-            )
-        except (OSError, ValueError):  # closed meanwhile
-            pass
-        self._answers.put(None)
 
     def _send_model(self, subject: Subject) -> str:
         if subject.digest not in self._sent:
@@ -204,18 +186,12 @@ class AgentBench(RemoteBench):
         self._send({"do": "put", "digest": digest, "files": sizes})
         stream = cast("BinaryIO", self._process.stdin)
         try:
-            for chunk in _chunks([path for _, path in files]):
-                stream.write(chunk)
+            for _, path in files:
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, stream, _CHUNK)
             stream.flush()
         except (OSError, ValueError):
             raise self._broken() from None
         while self._next(self.progress) is None:
             pass
         return digest
-
-
-def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk

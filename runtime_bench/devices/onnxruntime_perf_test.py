@@ -45,10 +45,6 @@ exit 0"""
 class PerfTestBench(Closeable):
     """A device, locked on this machine until the bench is closed.
 
-    Args:
-        device: address of the device.
-        progress: where progress is reported.
-
     Raises:
         RunError: the device cannot be reached, or lacks the program.
         OptionError: another run on this machine uses it.

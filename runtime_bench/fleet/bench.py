@@ -41,11 +41,7 @@ EXTRA_SECONDS = 300.0
 
 
 class FleetBench(RemoteBench):
-    """A device of a fleet; each call queues for it.
-
-    Args:
-        address: address of the scheduler, and the device.
-        progress: where waiting is reported.
+    """A device of a fleet; each call queues for it, and waiting is reported.
 
     Raises:
         MissingExtraError: Dask is not installed.
