@@ -21,11 +21,7 @@ from .stats.verdict import Verdict
 
 @dataclass(frozen=True)
 class MultiDeviceBench:
-    """Devices measured one after the other, each with its part of the time and error rate.
-
-    Attributes:
-        benches: benches of the devices, by name.
-    """
+    """Devices measured one after the other, each with its part of the time and error rate."""
 
     benches: Mapping[str, Bench]
 

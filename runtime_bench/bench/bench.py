@@ -37,7 +37,6 @@ class Timing:
     """Duration and confidence of a measurement; see `compare`.
 
     Attributes:
-        config: session configuration.
         max_seconds: time limit of all together.
         alpha: bound on the probability of any wrong verdict.
         resolution: relative difference below which two models count as equal.

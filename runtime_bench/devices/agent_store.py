@@ -32,9 +32,7 @@ _CHUNK = 1 << 20
 class ModelStore:
     """Models and feeds in a folder of the user's cache, and the lock of the device.
 
-    Args:
-        folder: folder, created where it does not exist.
-        quota: bytes beyond which the least recently used files are removed.
+    Beyond a quota of bytes the least recently used files are removed.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -60,28 +58,15 @@ class ModelStore:
         return self._place(digest).is_dir()
 
     def model(self, digest: str) -> Path:
-        """Return the path of a model.
-
-        Raises:
-            RunError: the model is not here.
-        """
+        """Return the path of a model; a RunError if it is not here."""
         return self._file(digest, MODEL)
 
     def feeds(self, digest: str) -> Path:
-        """Return the path of a file of feeds.
-
-        Raises:
-            RunError: the feeds are not here.
-        """
+        """Return the path of a file of feeds; a RunError if it is not here."""
         return self._file(digest, FEEDS)
 
     def put(self, digest: str, files: Sequence[tuple[str, int]], stream: BinaryIO) -> None:
-        """Store files, all or none; their bytes are read from the stream in any case.
-
-        Args:
-            digest: see `digest_of`.
-            files: names and sizes.
-            stream: source of the bytes.
+        """Store files of some names and sizes, all or none; the stream is read in any case.
 
         Raises:
             OutputError: the disk is full.
@@ -108,11 +93,7 @@ class ModelStore:
                 Path(scratch).mkdir()  # for its removal
 
     def lock(self, who: str) -> dict[str, Any] | None:
-        """Lock the device for this process.
-
-        Returns:
-            None on success, else `who` holds it and `since` when.
-        """
+        """Lock the device for this process; return None, else `who` holds it and `since` when."""
         # The holder has a file of its own, since trying a lock may empty the lock's file.
         holder = self.folder / "holder.json"
         if self._lock.is_locked:

@@ -33,12 +33,7 @@ class Closeable(contextlib.AbstractContextManager[Any]):
 
 
 class RemoteBench(Closeable, ABC):
-    """Bench whose calls travel as messages and run elsewhere.
-
-    Attributes:
-        facts: the device's description of itself.
-        progress: where waiting is reported.
-    """
+    """Bench whose calls travel as messages and run elsewhere; `facts` describe the device."""
 
     facts: Message
     progress: Progress
@@ -53,15 +48,7 @@ class RemoteBench(Closeable, ABC):
         progress: Progress,
         **options: object,
     ) -> Message:
-        """Run a call there and return the answer.
-
-        Args:
-            command: compare, measure, card (start-up costs) or diagnosis.
-            subjects: models, the base first; for a diagnosis the baseline last.
-            feeds: inputs of one run.
-            how: time budget and error rate.
-            progress: where messages from there are reported.
-            options: further arguments of the call, JSON values.
+        """Run a call of `dispatch` there, report messages from there, and return the answer.
 
         Raises:
             TrimtabError: the error that was raised there.

@@ -16,9 +16,7 @@ from .agent_store import MODEL
 def model_files(subject: Subject, folder: Path) -> list[tuple[str, Path]]:
     """Return the files of a model, with their names on a device.
 
-    Args:
-        subject: a file, or a model in memory, which is written below the folder first.
-        folder: scratch folder.
+    A model in memory is written below the scratch folder first.
 
     Raises:
         ModelError: the model keeps weights outside its own folder.

@@ -40,7 +40,6 @@ class DeviceCheck:
     """Result of a look at a device.
 
     Attributes:
-        device: its address.
         facts: its description of itself.
         problems: missing things with their remedy, most urgent first.
         remarks: differences that may affect the figures.

@@ -12,6 +12,9 @@ from ..bench.bench import Bench, Timing
 from ..measure.protocol import Message
 from ..measure.subject import Models, in_memory
 
+#: Calls of a bench by their names in messages; a card is start-up costs.
+CALLS = frozenset({"compare", "measure", "card", "diagnosis"})
+
 
 def dispatch(
     bench: Bench,
@@ -24,15 +27,9 @@ def dispatch(
 ) -> Message:
     """Run a call on a bench and return the result as JSON values.
 
-    Args:
-        bench: bench that measures.
-        command: compare, measure, card (start-up costs) or diagnosis.
-        models: the base first; for a diagnosis the baseline last.
-        feeds: inputs of one run.
-        how: time budget and error rate.
-        progress: where progress is reported.
-        options: `processes` and `arena` for start-up costs; `profiled` and the model's `name` for a
-            diagnosis.
+    The command is compare, measure, card (start-up costs; options `processes` and `arena`), or
+    diagnosis (options `profiled` and the model's `name`). The base is the first of the models, for
+    a diagnosis the baseline is the last.
 
     Raises:
         RunError: the command is unknown, or it failed.

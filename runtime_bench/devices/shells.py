@@ -62,11 +62,7 @@ class SshShell:
 
 @dataclass(frozen=True)
 class AdbShell:
-    """Shell of a device by Android's adb, which must be on the PATH and know the device.
-
-    Attributes:
-        serial: serial number, as in `adb devices`.
-    """
+    """Shell of the device of a serial number, by Android's adb, which must be on the PATH."""
 
     serial: str
 

@@ -29,12 +29,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class LocalProcess:
-    """This machine, in a process of its own, on which a worker of a fleet measures.
-
-    Attributes:
-        name: its name in the fleet.
-        python: path of the interpreter.
-    """
+    """This machine, in a process of its own, on which a worker of a fleet measures."""
 
     name: str = "this machine"
     python: str = sys.executable

@@ -22,12 +22,9 @@ STOP_SECONDS = 5.0
 
 
 class LocalFleet(Closeable):
-    """A scheduler, and a worker with one thread for each device.
+    """A scheduler on the loopback, and a worker with one thread for each device.
 
-    Args:
-        names: names of the devices.
-        port: port of the scheduler, on the loopback.
-        common: device that all workers offer beside their own.
+    All workers offer the `common` device beside their own.
 
     Raises:
         MissingExtraError: Dask is not installed.

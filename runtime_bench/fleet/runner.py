@@ -45,9 +45,6 @@ _SESSIONS: collections.OrderedDict[str, Any] = collections.OrderedDict()
 class FleetRunner(Closeable):
     """Runs models over data on all workers that offer a device; see `core.runner.Runner`.
 
-    Args:
-        address: address of the scheduler, and the device whose workers run the models.
-
     Raises:
         MissingExtraError: Dask is not installed.
         OptionError: no worker offers such a device.

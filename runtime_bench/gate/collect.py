@@ -48,15 +48,12 @@ class Collector:
     """Measures the facts of one gate.
 
     Attributes:
-        gate: budgets and settings.
         alpha: error rate of each statistical budget.
         seconds: time limit of the timed parts together, start-up excluded.
         seed: random seed of the block order.
-        progress: where progress is reported.
         open_model: function from a name in the gate to a model or file.
         in_process: true for sessions in this process, for tests.
         feeds: inputs of the model; rows of the data by default, else random values.
-        bench: bench that measures.
     """
 
     gate: Gate

@@ -89,11 +89,7 @@ class Series:
 
 
 class History:
-    """An open history file.
-
-    Args:
-        path: path of the file.
-        create: true to create the file where it does not exist.
+    """An open history file, created where it does not exist unless `create` is false.
 
     Raises:
         InputError: the file is not a history, is from a newer version, or does not exist.
@@ -173,36 +169,21 @@ class History:
         Raises:
             OutputError: the file cannot be written.
         """
-        gate = outcome.gate
+        gate, where = outcome.gate, environment.machine_class()
+        made_of = (outcome.facts.digest, environment.onnxruntime)
         with self._errors(), self._writing():
             run = self._db.execute(
                 "INSERT INTO runs (at, gate, machine_class, digest, onnxruntime, provider, threads)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    at,
-                    gate.name,
-                    environment.machine_class(),
-                    outcome.facts.digest,
-                    environment.onnxruntime,
-                    gate.provider,
-                    threads,
-                ),
+                (at, gate.name, where, *made_of, gate.provider, threads),
             ).lastrowid
             for r in outcome.verdicts:
-                high = None if r.high is None or r.high == float("inf") else r.high
+                name, kind, wanted = r.budget.name, r.budget.kind, str(r.budget)
+                high = None if r.high == float("inf") else r.high
                 self._db.execute(
                     "INSERT INTO figures (run, budget, kind, wanted, verdict, value, low, high)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        run,
-                        r.budget.name,
-                        r.budget.kind,
-                        str(r.budget),
-                        r.verdict,
-                        r.value,
-                        r.low,
-                        high,
-                    ),
+                    (run, name, kind, wanted, r.verdict, r.value, r.low, high),
                 )
 
     def series(self) -> list[Series]:
@@ -236,11 +217,8 @@ def append(path: str | Path, outcomes: Sequence[GateOutcome]) -> None:
     from trimtab.core.target import usable_cpus
 
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    history = History(path)
-    try:
+    with contextlib.closing(History(path)) as history:
         for outcome in outcomes:
             threads = outcome.gate.threads or usable_cpus()
             gpu = GpuState.of(SessionConfig(provider=outcome.gate.provider))
             history.add(outcome, Environment.here(gpu), now, threads)
-    finally:
-        history.close()

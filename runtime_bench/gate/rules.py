@@ -35,19 +35,11 @@ ALPHA = 0.01
 def judge(gate: Gate, facts: GateFacts, *, alpha: float) -> list[BudgetVerdict]:
     """Return the verdict on each budget of a gate.
 
-    Args:
-        gate: the budgets.
-        facts: measured facts.
-        alpha: error rate of each statistical budget: that of the run, divided by their number.
+    The alpha of each statistical budget is the error rate of the run, divided by their number.
     """
     verdicts = [_verdict_on(budget, gate, facts, alpha) for budget in gate.budgets]
-    if not facts.interrupted:
-        return verdicts
-    cut = " (interrupted)"
-    return [
-        replace(r, evidence=r.evidence + cut) if r.verdict == "inconclusive" else r
-        for r in verdicts
-    ]
+    cut = {"inconclusive": " (interrupted)"} if facts.interrupted else {}
+    return [replace(r, evidence=r.evidence + cut.get(r.verdict, "")) for r in verdicts]
 
 
 def _verdict_on(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:
@@ -149,14 +141,8 @@ def _memory(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budge
     verdict: LimitVerdict = (
         "pass" if high <= budget.limit else "fail" if low > budget.limit else "inconclusive"
     )
-    return BudgetVerdict(
-        budget,
-        verdict,
-        f"peak {span} above the runtime's own",
-        facts.startup_costs.median_peak_bytes,
-        low,
-        high,
-    )
+    evidence, median = f"peak {span} above the runtime's own", facts.startup_costs.median_peak_bytes
+    return BudgetVerdict(budget, verdict, evidence, median, low, high)
 
 
 def _size(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
@@ -251,7 +237,5 @@ def exit_code(verdicts: Sequence[BudgetVerdict], on_inconclusive: OnInconclusive
 
 def overall(verdicts: Sequence[BudgetVerdict]) -> LimitVerdict:
     """Return the worst of the verdicts."""
-    for verdict in ("fail", "inconclusive"):
-        if any(r.verdict == verdict for r in verdicts):
-            return verdict
-    return "pass"
+    order: tuple[LimitVerdict, ...] = ("pass", "inconclusive", "fail")
+    return max((r.verdict for r in verdicts), key=order.index, default="pass")

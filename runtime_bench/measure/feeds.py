@@ -23,13 +23,9 @@ def make_feeds(
     batch: int | None = None,
     seed: int = 0,
 ) -> Feeds:
-    """Make random inputs of the shapes that the model fixes or the user gives.
+    """Make random inputs of the shapes that the model fixes or the user gives by input name.
 
-    Args:
-        model: model to feed.
-        shapes: shapes by input name, for inputs with dynamic axes.
-        batch: size of a leading dynamic axis that `shapes` does not give.
-        seed: random seed (default 0).
+    The `batch` is the size of a leading dynamic axis that `shapes` does not give.
 
     Raises:
         OptionError: a dynamic axis has no size, a shape does not fit, or an input is unknown.

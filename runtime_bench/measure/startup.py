@@ -70,7 +70,7 @@ class StartupCosts:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StartupCosts:
-        """The startup_costs that `to_json` wrote."""
+        """Read the startup costs that `to_json` wrote."""
         keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
         lists = [tuple(value.get(key, ())) for key in keys]
         return cls(value["model"], value["size_bytes"], *lists)
@@ -86,12 +86,8 @@ def startup_costs(
 ) -> StartupCosts:
     """Measure a model's startup costs in fresh processes, one after the other.
 
-    Args:
-        model: model or file.
-        feeds: arrays by input name (default random).
-        config: session configuration.
-        processes: number of processes.
-        arena: measure the arena too, in as many further processes without it.
+    With `arena` that of the arena too, in as many further processes without it. Feeds are random
+    by default.
 
     Raises:
         InputError: the model cannot be used, or a dynamic axis has no size.

@@ -22,6 +22,7 @@ from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
 
+from ..machine.system import number_after
 from .caller import Caller, caller_of, placement_of
 from .feeds import read_feeds
 from .io_binding import open_session, without_capture
@@ -147,8 +148,7 @@ def peak_bytes() -> int:
 
 
 def _status_bytes(key: str) -> int:
-    words = Path("/proc/self/status").read_text().split()
-    return int(words[words.index(key) + 1]) * 1024 if key in words else 0
+    return 1024 * (number_after(Path("/proc/self/status").read_text(), key) or 0)
 
 
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:

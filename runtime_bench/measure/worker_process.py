@@ -20,14 +20,9 @@ FOLDER_PREFIX = "trimtab-bench-"
 
 
 class WorkerProcess:
-    """A worker process. The constructor does not wait, so that several start in parallel.
+    """A worker process, which removes the folder if this process dies before doing so.
 
-    Args:
-        folder: folder that the worker removes if this process dies before doing so.
-
-    Attributes:
-        process: the process.
-        has_feeds: true once it has the feeds.
+    The constructor does not wait, so that several start in parallel.
     """
 
     def __init__(self, folder: str) -> None:
@@ -40,13 +35,9 @@ class WorkerProcess:
         self._answers = Inbox(cast("BinaryIO", self.process.stdout))
 
     def ask(self, name: str, doing: str, limit_seconds: float, /, **message: object) -> Message:
-        """Send a command and wait for its answer.
+        """Send a command and wait for its answer; kill the worker if none comes in time.
 
-        Args:
-            name: name of the model, for messages.
-            doing: description of the command, for messages.
-            limit_seconds: time without an answer after which the worker is killed.
-            **message: the command.
+        Messages name the model and what it is `doing`.
 
         Raises:
             RunError: the worker answered with an error, crashed, or hung.

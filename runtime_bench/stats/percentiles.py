@@ -92,13 +92,8 @@ def percentile_test(
     The test looks at doublings of the number of runs, look k with alpha / (k (k + 1)), which sums
     to alpha; so it may be repeated while runs come in, and the first decision stands. Runs are not
     independent: each look divides its counts by the design effect, rounded against the decision.
-    Early stopping in MLPerf loadgen uses the same distribution, with one look.
-
-    Args:
-        samples_ns: latencies in the order they were taken.
-        limit_ns: the budget.
-        quantile: 0.95 for p95.
-        alpha: bound on the probability of either wrong decision.
+    Early stopping in MLPerf loadgen uses the same distribution, with one look. The samples are in
+    the order they were taken; alpha bounds the probability of either wrong decision.
     """
     over = np.asarray(samples_ns, float) > limit_ns
     effect = 1.0

@@ -100,7 +100,7 @@ def _carry_out(
     from trimtab.runtime_bench.measure.values import save
 
     args = request.args
-    request.measure_on(bench)
+    request.bench = bench
     codes = [0]
     for settings in request.sweep():
         code, entry = request.measure(**settings)
@@ -118,7 +118,9 @@ def _carry_out(
 
 
 class _Request:
-    """The options, checked before anything is measured."""
+    """The options, checked before anything is measured, and then the bench that measures."""
+
+    bench: Bench
 
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
@@ -146,10 +148,6 @@ class _Request:
         self.base, self.base_model = _open(args.base)
         candidates = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in candidates]
-
-    def measure_on(self, bench: Bench) -> None:
-        """Set the bench that measures."""
-        self.bench = bench
 
     def _check_provider(self) -> None:
         """Refuse a provider that is not installed before any model is opened."""
