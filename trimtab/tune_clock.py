@@ -19,7 +19,7 @@ from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 from trimtab.runtime_bench.stats.verdict import decide
 
-#: Relative difference that counts as none: small forms gain a few per cent.
+#: Relative difference that counts as none: small rewrites gain a few per cent.
 RESOLUTION = 0.03
 
 
@@ -57,7 +57,7 @@ class AsConfigured(InProcessContender):
 
 @dataclass(frozen=True)
 class SessionClock:
-    """Measures one model under two configurations, interleaved, in blocks of an order by `seed`."""
+    """Measures one model under two configurations, interleaved; the seed orders the blocks."""
 
     seed: int = 0
 
@@ -73,7 +73,7 @@ class SessionClock:
         contenders = iter(
             [AsConfigured(model, base, "as it is"), AsConfigured(model, candidate, "changed")]
         )
-        # Contenders are asked for in order, the base first; of both the model is known.
+        # Contenders are made in order, the base first, and here both have the same model.
         return _ratio(
             model,
             model,

@@ -9,7 +9,6 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,13 +16,12 @@ from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
-from ..bench.bench import Timing
 from ..measure.feeds import write_feeds
 from ..measure.protocol import Inbox, Message, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .base import RemoteBench
+from .base import RemoteBench, RemoteCall
 from .bundles import model_files
 from .transport import Device
 
@@ -60,8 +58,7 @@ class AgentBench(RemoteBench):
     def close(self) -> None:
         """Release the device: its agent ends with the pipe."""
         with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            cast("BinaryIO", self._process.stdin).close()
         try:
             self._process.wait(timeout=5)
         except Exception:  # noqa: BLE001 - it is ended in any case
@@ -70,24 +67,12 @@ class AgentBench(RemoteBench):
         self._log.close()
         self._folder.cleanup()
 
-    def request(
-        self,
-        command: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **options: object,
-    ) -> Message:
+    def request(self, call: RemoteCall) -> Message:
         """See `RemoteBench`; models and feeds are sent unless the device has them."""
-        return self._run(
-            progress,
-            do=command,
-            models=[self._send_model(s) for s in subjects],
-            feeds=self._send_feeds(feeds),
-            how=timing_to_json(how),
-            **options,
-        )
+        models = [self._send_model(s) for s in call.subjects]
+        feeds, how = self._send_feeds(call.feeds), timing_to_json(call.how)
+        message = {"do": call.command, "models": models, "feeds": feeds, "how": how, **call.options}
+        return self._run(call.progress, message)
 
     def _check_protocol(self) -> None:
         if self.facts.get("protocol") != PROTOCOL:
@@ -108,7 +93,7 @@ class AgentBench(RemoteBench):
                 reported = True
             time.sleep(POLL_SECONDS)
 
-    def _run(self, progress: Progress, **message: object) -> Message:
+    def _run(self, progress: Progress, message: Message) -> Message:
         """Run a long command, reporting progress; Ctrl-C ends it there, with partial results."""
         before = self.facts.get("temperature")
         self._send(message)

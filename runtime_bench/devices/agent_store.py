@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,7 +78,8 @@ class ModelStore:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="coming-") as scratch:
             for name, size in files:
                 if not _NAME.fullmatch(name):
-                    _skip(stream, left)
+                    for _ in _chunks(stream, left, total):
+                        pass
                     raise RunError(f"{name!r} is not a plain file name", where="device")
                 left -= size
                 total.update(f"{name}:{size}:".encode())
@@ -157,33 +158,26 @@ def digest_of(files: Sequence[tuple[str, Path]]) -> str:
 
 def _receive(stream: BinaryIO, size: int, path: Path, total: Any) -> OutputError | None:
     """Write bytes to a file; after a problem read on, up to the next command."""
-    problem: OutputError | None = None
+    chunks = _chunks(stream, size, total)
     try:
-        file: BinaryIO | None = path.open("wb")
+        with path.open("wb") as file:
+            file.writelines(chunks)
     except OSError as error:
-        file, problem = None, _full(path.parent, error)
+        for _ in chunks:
+            pass
+        return _full(path.parent, error)
+    return None
+
+
+def _chunks(stream: BinaryIO, size: int, total: Any) -> Iterator[bytes]:
+    """Yield the bytes of a file from a stream, and add them to a digest."""
     while size:
         chunk = stream.read(min(size, _CHUNK))
         if not chunk:
             raise RunError("the connection broke while a file was sent", where="device")
         size -= len(chunk)
         total.update(chunk)
-        if file is not None and problem is None:
-            try:
-                file.write(chunk)
-            except OSError as error:
-                problem = _full(path.parent, error)
-    if file is not None:
-        try:
-            file.close()
-        except OSError as error:
-            problem = _full(path.parent, error)
-    return problem
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size > 0 and (chunk := stream.read(min(size, _CHUNK))):
-        size -= len(chunk)
+        yield chunk
 
 
 def _full(folder: Path, error: OSError) -> OutputError:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.core.ort.session import Feeds
@@ -32,6 +32,18 @@ class Closeable(contextlib.AbstractContextManager[Any]):
         self.close()
 
 
+@dataclass(frozen=True)
+class RemoteCall:
+    """A call of `dispatch`, with JSON values as options; messages from there are reported."""
+
+    command: str
+    subjects: Sequence[Subject]
+    feeds: Feeds
+    how: Timing
+    progress: Progress
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 class RemoteBench(Closeable, ABC):
     """Bench whose calls travel as messages and run elsewhere; `facts` describe the device."""
 
@@ -39,16 +51,8 @@ class RemoteBench(Closeable, ABC):
     progress: Progress
 
     @abstractmethod
-    def request(
-        self,
-        command: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **options: object,
-    ) -> Message:
-        """Run a call of `dispatch` there, report messages from there, and return the answer.
+    def request(self, call: RemoteCall) -> Message:
+        """Run a call there and return the answer.
 
         Raises:
             TrimtabError: the error that was raised there.
@@ -60,7 +64,7 @@ class RemoteBench(Closeable, ABC):
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
-        answer = self.request("compare", subjects, feeds, how, progress)
+        answer = self.request(RemoteCall("compare", subjects, feeds, how, progress))
         found = [Comparison.from_json(c) for c in answer["comparisons"]]
         return [
             replace(
@@ -74,7 +78,7 @@ class RemoteBench(Closeable, ABC):
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
-        answer = self.request("measure", subjects, feeds, how, progress)
+        answer = self.request(RemoteCall("measure", subjects, feeds, how, progress))
         found = [Measurement.from_json(m) for m in answer["measurements"]]
         return [with_identity(m, s) for m, s in zip(found, subjects, strict=True)]
 
@@ -84,7 +88,7 @@ class RemoteBench(Closeable, ABC):
         """See `Bench`."""
         subject = Subject.of(model)
         options = {"processes": processes, "arena": arena}
-        answer = self.request("card", [subject], feeds, how, self.progress, **options)
+        answer = self.request(RemoteCall("card", [subject], feeds, how, self.progress, options))
         found = StartupCosts.from_json(answer["card"])
         costs = replace(found, model=subject.name, size_bytes=subject.size_bytes)
         return costs, NoiseCheck.from_json(answer["fitness"])
@@ -95,7 +99,8 @@ class RemoteBench(Closeable, ABC):
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
         options = {"profiled": profiled, "name": subjects[0].name}
-        answer = self.request("diagnosis", subjects, feeds, how, self.progress, **options)
+        call = RemoteCall("diagnosis", subjects, feeds, how, self.progress, options)
+        answer = self.request(call)
         return answer["lines"], answer["document"]
 
     def environment(self) -> Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -130,10 +131,9 @@ def _remarks(facts: Mapping[str, Any]) -> list[str]:
 
 def version_here(name: str) -> str | None:
     """Return the version of a distribution on this machine, None where it is not installed."""
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         return version(name)
-    except PackageNotFoundError:
-        return None
+    return None
 
 
 def check_lines(found: DeviceCheck) -> list[str]:

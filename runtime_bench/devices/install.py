@@ -72,7 +72,8 @@ def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> Devi
     if wheels is not None:
         return _install_wheels(device, progress, _wheels_in(wheels))
     with tempfile.TemporaryDirectory(prefix="trimtab-wheels-") as name:
-        progress.say(f"downloading wheels for Python {_python(found.facts)} on {_system(found)}")
+        system = f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"
+        progress.say(f"downloading wheels for Python {_python(found.facts)} on {system}")
         return _install_wheels(device, progress, download_wheels(found.facts, Path(name)))
 
 
@@ -192,7 +193,3 @@ def _pip(*words: str) -> None:
 
 def _python(facts: Mapping[str, Any]) -> str:
     return ".".join(map(str, facts["python"][:2]))
-
-
-def _system(found: DeviceCheck) -> str:
-    return f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"

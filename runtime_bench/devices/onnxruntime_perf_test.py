@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,13 @@ class PerfTestBench(Closeable):
     def environment(self) -> Environment:
         """See `Bench`; unknown versions are empty."""
         system, cpus, governor, *info = [*self._system.splitlines(), "", "", ""]
-        facts = _cpuinfo(info)
+        pairs = (line.partition(":") for line in info)
+        facts = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+        flags = facts.get("flags", facts.get("Features", "")).split()
         names = ("model name", "Hardware", "Processor", "CPU part")
         return Environment(
             cpu=next((facts[n] for n in names if n in facts), system),
-            flags=tuple(f for f in KERNEL_FLAGS if f in _flags(facts)),
+            flags=tuple(f for f in KERNEL_FLAGS if f in flags),
             cpus=int(cpus) if cpus.isdigit() else 1,
             affinity=(),
             quota=None,
@@ -188,21 +190,10 @@ def _locked(device: BareDevice) -> Iterator[None]:
     path = Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock"
     lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise OptionError(
             "another run on this machine uses it", where=str(device), hint="Wait for its end"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def _cpuinfo(lines: Sequence[str]) -> dict[str, str]:
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
-
-
-def _flags(facts: dict[str, str]) -> set[str]:
-    return set(facts.get("flags", facts.get("Features", "")).split())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 #: Operators with int8 inputs and float outputs.
 TO_FLOAT = frozenset(
@@ -125,11 +125,6 @@ class Island:
     def touches_int8(self) -> bool:
         """True if int8 comes in or goes out."""
         return bool(self.enters or self.leaves)
-
-    @property
-    def has_products(self) -> bool:
-        """True if it has convolutions or matrix products."""
-        return any(node.op_type in FLOAT_OPS for node in self.nodes)
 
 
 def islands(graph: ir.Graph) -> list[Island]:

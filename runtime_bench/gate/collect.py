@@ -28,7 +28,7 @@ from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
 from ..measure.feeds import make_feeds
 from ..measure.subject import ModelOrPath, in_memory, size_bytes
-from .rules import fewest_runs
+from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts
 
 OpenModel = Callable[[str], ModelOrPath]
@@ -193,8 +193,8 @@ class Collector:
         if not budgets:
             return
         timing = self._timing(self._share_of_time(1), budgets)
-        (self._found["solo"],) = self.bench.measure([model], feeds, timing, self.progress)
-        if self._found["solo"].interrupted:
+        solo = self._found["solo"] = self.bench.measure([model], feeds, timing, self.progress)[0]
+        if solo.interrupted:
             raise KeyboardInterrupt
 
     def _start_up(self, model: ModelOrPath, feeds: Feeds) -> None:

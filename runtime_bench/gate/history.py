@@ -52,15 +52,7 @@ CREATE INDEX figures_of_run ON figures (run);
 
 @dataclass(frozen=True)
 class Point:
-    """One figure of one run.
-
-    Attributes:
-        at: time, UTC in ISO 8601.
-        digest: digest of the model.
-        onnxruntime: its version.
-        value: value in the budget's unit.
-        verdict: verdict on the budget at that time.
-    """
+    """One figure of one run: a value in the budget's unit, at a UTC time in ISO 8601."""
 
     at: str
     digest: str
@@ -71,15 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Figures that may be compared with each other, oldest first.
-
-    Attributes:
-        gate: name of the gate.
-        budget: p95, speedup, size, ...
-        machine_class: class of the machine that measured.
-        setting: provider and threads.
-        points: the figures.
-    """
+    """Comparable figures, oldest first; a setting is an execution provider and threads."""
 
     gate: str
     budget: str

@@ -155,11 +155,10 @@ class Latency:
         __tracebackhide__ = True
         from .pytest_run import LatencyRequest, measure
 
-        verdicts, properties = measure(
-            LatencyRequest(
-                *(model, baseline, feeds, provider, threads, require_int8), shapes or {}, self.asked
-            )
+        request = LatencyRequest(
+            model, baseline, feeds, provider, threads, require_int8, shapes or {}, self.asked
         )
+        verdicts, properties = measure(request)
         for name, value in properties.items():
             self.record(name, value)
         self._conclude(verdicts)

@@ -23,7 +23,7 @@ from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import PercentileTest, percentile_test
+from ..stats.percentiles import PercentileTest, fewest_runs, percentile_test
 from ..stats.verdict import LimitVerdict
 from .verdicts import BudgetVerdict, GateFacts
 
@@ -125,11 +125,6 @@ def _timed(
         why = f"{evidence}; proves nothing here: {'; '.join(noise_check.reasons)}"
         return BudgetVerdict(budget, "inconclusive", why, value, unfit=True)
     return BudgetVerdict(budget, "inconclusive", f"{evidence}; too close to tell yet", value)
-
-
-def fewest_runs(quantile: float, alpha: float) -> int:
-    """Return the least runs for a decision: the first look of the test, q^n <= alpha/2."""
-    return math.ceil(math.log(alpha / 2) / math.log(quantile))
 
 
 def _memory(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001

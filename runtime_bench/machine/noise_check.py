@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,21 +116,18 @@ def check_noise(
     return NoiseCheck(not reasons, reasons, facts)
 
 
+_SQUARE = np.arange(32 * 32, dtype=np.int64).reshape(32, 32)
+
+
 def canary(now: Callable[[], int] = time.perf_counter_ns) -> int:
     """Time a constant kernel in nanoseconds, the best of three: if it varies, the machine does.
 
     It multiplies integers, since a float product would use BLAS, whose threads spin afterwards and
     take CPUs from what is measured.
     """
-    square = _square()
     times = []
     for _ in range(3):
         start = now()
-        square @ square
+        _SQUARE @ _SQUARE
         times.append(now() - start)
     return min(times)
-
-
-@functools.cache
-def _square() -> np.ndarray[Any, Any]:
-    return np.arange(32 * 32, dtype=np.int64).reshape(32, 32)

@@ -45,7 +45,7 @@ class BlockPlan:
 
     @classmethod
     def of(cls, run_ns: float, renew_ns: float, seconds: float, pairs: int = 1) -> BlockPlan:
-        """Plan for the slowest latency, the time to build all sessions, and the number of pairs.
+        """Plan for the slowest model's latency, the time to build all sessions, and a time limit.
 
         One run after a switch is discarded (it took 5.5% longer with 3 MB of weights); of short
         models as many as a quarter of those timed, since a switch disturbs for a time, not for a

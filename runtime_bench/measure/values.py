@@ -188,15 +188,17 @@ class Comparison:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Comparison:
         """Read the comparison that `to_json` wrote."""
-        fields = {k: v for k, v in value.items() if k != "blocks"} | {
-            "base": Measurement.from_json(value["base"]),
-            "candidate": Measurement.from_json(value["candidate"]),
-            "ratio": math.nan if value["ratio"] is None else value["ratio"],
-            "high": math.inf if value["high"] is None else value["high"],
-            "log_ratios": tuple(value["log_ratios"]),
-            "devices": {k: cls.from_json(c) for k, c in value.get("devices", {}).items()},
-        }
-        return cls(**fields)
+        plain = ("low", "verdict", "alpha", "resolution", "interrupted", "error", "renewed")
+        return cls(
+            base=Measurement.from_json(value["base"]),
+            candidate=Measurement.from_json(value["candidate"]),
+            ratio=math.nan if value["ratio"] is None else value["ratio"],
+            high=math.inf if value["high"] is None else value["high"],
+            log_ratios=tuple(value["log_ratios"]),
+            e_values=value["e_values"],
+            devices={k: cls.from_json(c) for k, c in value.get("devices", {}).items()},
+            **{k: value[k] for k in plain},
+        )
 
 
 def save(path: Path, document: Mapping[str, Any]) -> None:

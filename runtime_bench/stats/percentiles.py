@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,14 +105,17 @@ def percentile_test(
     return PercentileTest("open", len(over), int(over.sum()), effect)
 
 
-def _looks(count: int, quantile: float, alpha: float) -> list[int]:
-    """Return the looks: first where a pass is possible (q^n <= alpha / 2), then doublings."""
-    first = math.ceil(math.log(alpha / 2) / math.log(quantile))
-    ends = []
-    while first <= count:
-        ends.append(first)
-        first *= 2
-    return ends
+def fewest_runs(quantile: float, alpha: float) -> int:
+    """Return the least runs for a decision: the first look of the test, q^n <= alpha/2."""
+    return math.ceil(math.log(alpha / 2) / math.log(quantile))
+
+
+def _looks(count: int, quantile: float, alpha: float) -> Iterator[int]:
+    """Yield the looks: first where a pass is possible, then doublings."""
+    look = fewest_runs(quantile, alpha)
+    while look <= count:
+        yield look
+        look *= 2
 
 
 def _decide(

@@ -29,7 +29,7 @@ PROCESSES = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("base", metavar="BASE", help=".onnx file, or module:callable")
     add("candidates", nargs="*", metavar="CANDIDATE", help="models that take the same inputs")
@@ -246,7 +246,8 @@ class _Request:
 
         title = f"threads {threads}" + (f", batch {batch}" if batch else "")
         title += f", {self.concurrency} callers" if self.concurrency > 1 else ""
-        plot = plot_lines(shown) if sys.stdout.isatty() and _speaks_unicode() else []
+        unicode = "utf" in (sys.stdout.encoding or "").lower()
+        plot = plot_lines(shown) if sys.stdout.isatty() and unicode else []
         titled = len(self.sweep()) > 1 or self.concurrency > 1
         print("\n".join([*(["", title] if titled else []), *lines, *plot]))  # noqa: T201
 
@@ -289,9 +290,3 @@ def _check_file(path: str | None) -> None:
     existing = next(p for p in [parent, *parent.parents] if p.exists())
     if Path(path).is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
         raise OutputError("cannot be written", where=path, hint="Give --json another file")
-
-
-def _speaks_unicode() -> bool:
-    import sys
-
-    return "utf" in (sys.stdout.encoding or "").lower()

@@ -20,7 +20,7 @@ _BOTH = argparse.BooleanOptionalAction
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
     add("--baseline", metavar="FLOAT", help="float original to compare with")
