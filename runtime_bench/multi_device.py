@@ -13,29 +13,20 @@ from trimtab.core.target import Target, common_target
 from .bench.bench import Bench, TextAndJson, Timing
 from .machine.environment import Environment
 from .machine.noise_check import NoiseCheck
-from .measure.compare import ModelOrPath
 from .measure.startup import StartupCosts
+from .measure.subject import ModelOrPath, Models
 from .measure.values import Comparison, Measurement
 from .stats.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class MultiDeviceBench:
-    """Devices measured one after the other, each with its part of the time and error rate.
-
-    Attributes:
-        benches: benches of the devices, by name.
-    """
+    """Devices measured one after the other, each with its part of the time and error rate."""
 
     benches: Mapping[str, Bench]
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`; for each candidate the device with the least gain, and all of them."""
         part, found = self._part(how), {}
@@ -49,7 +40,7 @@ class MultiDeviceBench:
         return [_least(dict(zip(found, row, strict=True)), how, whole=whole) for row in rows]
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`; for each model the device on which it is slowest."""
         rows = []
@@ -68,28 +59,18 @@ class MultiDeviceBench:
         return max(every, key=lambda pair: pair[0].median_peak_bytes)
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
         """See `Bench`; on the first device."""
         first = next(iter(self.benches.values()))
-        return first.diagnosis(model, baseline, feeds, how, profiled=profiled)
+        return first.diagnosis(models, feeds, how, profiled=profiled)
 
     def environment(self) -> Environment:
         """Return the environment of the first device."""
         return next(iter(self.benches.values())).environment()
 
     def target(self, threads: int | None) -> Target:
-        """Return the target that suits all devices.
-
-        Raises:
-            OptionError: they use different execution providers.
-        """
+        """Return the target that suits all devices; an OptionError if their providers differ."""
         return common_target([bench.target(threads) for bench in self.benches.values()])
 
     def _part(self, how: Timing) -> Timing:
@@ -126,7 +107,7 @@ def _verdict(every: Sequence[Verdict]) -> Verdict:
     return "same" if "same" in every else "better"
 
 
-def machine_class(bench: Bench) -> str:
-    """Return the class of the machines that measure; equal classes may share measurements."""
+def machine_classes(bench: Bench) -> str:
+    """Return the classes of the machines that measure; equal ones may share measurements."""
     benches = bench.benches.values() if isinstance(bench, MultiDeviceBench) else [bench]
     return " + ".join(sorted({b.environment().machine_class() for b in benches}))

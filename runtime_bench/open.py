@@ -32,15 +32,15 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
         yield LocalBench()
         return
     device = find(name)
+    bench: FleetBench | PerfTestBench | AgentBench
     if isinstance(device, FleetAddress):
-        with FleetBench(device, progress) as fleet:
-            yield fleet
+        bench = FleetBench(device, progress)
     elif isinstance(device, BareDevice):
-        with PerfTestBench(device, progress) as bare:
-            yield bare
+        bench = PerfTestBench(device, progress)
     else:
-        with AgentBench(device, progress) as bench:
-            yield bench
+        bench = AgentBench(device, progress)
+    with bench:
+        yield bench
 
 
 @contextlib.contextmanager

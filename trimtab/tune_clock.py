@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.core.context import Ratio
-from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
-from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock
+from trimtab.runtime_bench.bench.clock import ALPHA, BenchClock, ratio_of
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 from trimtab.runtime_bench.stats.verdict import decide
 
-#: Relative difference that counts as none: small forms gain a few per cent.
+#: Relative difference that counts as none: small rewrites gain a few per cent.
 RESOLUTION = 0.03
 
 
@@ -34,12 +33,7 @@ class DecidingClock(BenchClock):
     """Measures two models until it is decided which is faster, or that neither is."""
 
     def compare(
-        self,
-        base: Model,
-        candidate: Model,
-        feeds: Feeds,
-        config: SessionConfig,
-        seconds: float,
+        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
     ) -> Ratio:
         """Return the candidate's speed-up over the base.
 
@@ -63,11 +57,7 @@ class AsConfigured(InProcessContender):
 
 @dataclass(frozen=True)
 class SessionClock:
-    """Measures one model under two configurations, interleaved.
-
-    Attributes:
-        seed: of the order of blocks.
-    """
+    """Measures one model under two configurations, interleaved; the seed orders the blocks."""
 
     seed: int = 0
 
@@ -79,15 +69,11 @@ class SessionClock:
         feeds: Feeds,
         seconds: float,
     ) -> Ratio:
-        """Return the speed-up under the candidate over the base.
-
-        Raises:
-            RunError: a session was refused or failed, or there was no time for a block.
-        """
+        """Measure the speed-up under the candidate over the base; for errors see `ratio_of`."""
         contenders = iter(
             [AsConfigured(model, base, "as it is"), AsConfigured(model, candidate, "changed")]
         )
-        # Contenders are asked for in order, the base first; of both the model is known.
+        # Contenders are made in order, the base first, and here both have the same model.
         return _ratio(
             model,
             model,
@@ -121,13 +107,5 @@ def _ratio(
         in_process=True,
         until=decided,
         make_contender=make_contender,
-    )[0].check()
-    if found.interrupted:
-        raise KeyboardInterrupt  # half a measurement decides nothing
-    if not found.blocks:
-        raise RunError(
-            f"one comparison takes longer than {seconds:.1f} s",
-            where=candidate.name,
-            hint="Give more time, or smaller inputs",
-        )
-    return Ratio(found.ratio, found.low, found.high)
+    )
+    return ratio_of(found[0], seconds)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 from trimtab.core.target import Target
@@ -19,8 +18,9 @@ from ..doctor.diagnose import diagnose
 from ..doctor.report import document, lines
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
-from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.compare import compare, measure
 from ..measure.startup import StartupCosts, startup_costs
+from ..measure.subject import ModelOrPath, Models, in_memory
 from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
@@ -37,7 +37,6 @@ class Timing:
     """Duration and confidence of a measurement; see `compare`.
 
     Attributes:
-        config: session configuration.
         max_seconds: time limit of all together.
         alpha: bound on the probability of any wrong verdict.
         resolution: relative difference below which two models count as equal.
@@ -63,59 +62,37 @@ class Bench(Protocol):
     """A place that takes measurements; for errors see `compare`, `measure`, `startup_costs`."""
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """Compare candidates with a base, interleaved."""
-        ...
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """Measure models side by side, without a verdict."""
-        ...
 
     def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """Measure the startup costs of a model, and check the machine's noise meanwhile."""
-        ...
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
-        """Diagnose what runs there and why it is slow; see `doctor.diagnose`."""
-        ...
+        """Diagnose why a model is slow there; its baseline follows it, if it has one."""
 
     def environment(self) -> Environment:
         """Describe the machine that measures."""
-        ...
 
     def target(self, threads: int | None) -> Target:
         """Describe that machine as a target of optimization."""
-        ...
 
 
 class LocalBench:
     """This machine."""
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`."""
         return compare(
@@ -134,7 +111,7 @@ class LocalBench:
         )
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         return measure(
@@ -159,8 +136,7 @@ class LocalBench:
 
     def diagnosis(
         self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
+        models: Models,
         feeds: Feeds,
         how: Timing,
         *,
@@ -168,14 +144,10 @@ class LocalBench:
         target: Target | None = None,
     ) -> TextAndJson:
         """See `Bench`; for a target other than this machine, by its preset."""
-        models = [m if isinstance(m, Model) else Model.load(m) for m in (model, baseline) if m]
+        model, *others = map(in_memory, models)
+        baseline = others[0] if others else None
         found = diagnose(
-            models[0],
-            feeds,
-            how.config,
-            target=target,
-            baseline=models[1] if baseline else None,
-            profiled=profiled,
+            model, feeds, how.config, target=target, baseline=baseline, profiled=profiled
         )
         return lines(found), document(found)
 
@@ -197,29 +169,19 @@ def _callers(how: Timing) -> Callable[..., SubprocessContender] | None:
 
 
 def _decided(how: Timing, candidates: int) -> Callable[[PairedTest], bool] | None:
-    if how.budgets:
-        return _ratios_decided(how)
-    return _verdict_stands(how, how.alpha / candidates) if how.brief else None
+    """Return the rule that stops at a finite interval, when all budgets are decided.
 
-
-def _verdict_stands(how: Timing, alpha: float) -> Callable[[PairedTest], bool]:
-    """Return the rule that stops at a verdict, even for kept sessions, and a finite interval."""
-
-    def stands(test: PairedTest) -> bool:
-        verdict = decide(test, alpha=alpha, resolution=how.resolution, renewed=False)
-        return verdict != "inconclusive" and all(map(math.isfinite, test.interval(alpha)))
-
-    return stands
-
-
-def _ratios_decided(how: Timing) -> Callable[[PairedTest], bool]:
-    """Return the rule that stops when every budget is decided and the interval is finite."""
+    A brief comparison stops at a verdict, even for kept sessions; any other has no such rule.
+    """
+    if not how.budgets and not how.brief:
+        return None
+    alpha = how.alpha if how.budgets else how.alpha / candidates
 
     def decided(test: PairedTest) -> bool:
-        for budget in how.budgets:
-            if ratio_verdict(test, budget, how.alpha, how.resolution) == "inconclusive":
-                return False
-        return all(math.isfinite(end) for end in test.interval(how.alpha))
+        known: list[str] = [ratio_verdict(test, b, alpha, how.resolution) for b in how.budgets]
+        if not how.budgets:
+            known = [decide(test, alpha=alpha, resolution=how.resolution, renewed=False)]
+        return "inconclusive" not in known and all(map(math.isfinite, test.interval(alpha)))
 
     return decided
 

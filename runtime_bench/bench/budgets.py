@@ -235,10 +235,6 @@ def count_statistical(gates: Sequence[Gate]) -> int:
 def check(gate: Gate, at: Callable[[int], str]) -> Gate:
     """Refuse budgets that contradict each other or lack what decides them.
 
-    Args:
-        gate: gate to check.
-        at: formatter of a line's place in messages.
-
     Raises:
         InputError: the budgets are invalid; the message names the line and what to do.
     """

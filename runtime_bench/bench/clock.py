@@ -11,11 +11,29 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Silent
 
+from ..measure.values import Comparison
 from ..stats.e_process import medians_side_by_side
 from .bench import Bench, LocalBench, Timing
 
 #: `Ratio` promises a 95% interval.
 ALPHA = 0.05
+
+
+def ratio_of(found: Comparison, seconds: float) -> Ratio:
+    """Return the ratio of a comparison that ran to its end.
+
+    Raises:
+        RunError: a model was refused, crashed or hung, or there was no time for a block.
+    """
+    if found.check().interrupted:
+        raise KeyboardInterrupt  # a pass cannot go on with half a measurement
+    if not found.blocks:
+        raise RunError(
+            f"one comparison takes longer than {seconds:g} s",
+            where=found.candidate.model,
+            hint="Give more time, or smaller inputs",
+        )
+    return Ratio(found.ratio, found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -34,29 +52,11 @@ class BenchClock:
     bench: Bench = field(default_factory=LocalBench)
 
     def compare(
-        self,
-        base: Model,
-        candidate: Model,
-        feeds: Feeds,
-        config: SessionConfig,
-        seconds: float,
+        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
     ) -> Ratio:
-        """Measure the candidate's speed-up over the base, both interleaved in one run.
-
-        Raises:
-            RunError: a model was refused, crashed or hung, or there was no time for a block.
-        """
+        """Measure the candidate's speed-up over the base; for errors see `ratio_of`."""
         how = self._timing(config, seconds)
-        found = self.bench.compare(base, [candidate], feeds, how, Silent())[0].check()
-        if found.interrupted:
-            raise KeyboardInterrupt  # a pass cannot go on with half a measurement
-        if not found.blocks:
-            raise RunError(
-                f"one comparison takes longer than {seconds:g} s",
-                where=candidate.name,
-                hint="Give more time, or smaller inputs",
-            )
-        return Ratio(found.ratio, found.low, found.high)
+        return ratio_of(self.bench.compare(base, [candidate], feeds, how, Silent())[0], seconds)
 
     def median_ns(
         self, models: Sequence[Model], feeds: Feeds, config: SessionConfig, seconds: float

@@ -26,10 +26,10 @@ from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget
 from ..machine.environment import Environment
 from ..machine.system import number_after, read_text, temperature
+from ..measure.feeds import read_feeds
 from ..measure.protocol import Message, pack_error, receive, send
 from .agent_store import ModelStore
-from .bundles import read_feeds
-from .dispatch import dispatch
+from .dispatch import CALLS, dispatch
 
 #: Version of the messages; raised with each change of them.
 PROTOCOL = 1
@@ -37,13 +37,9 @@ T = TypeVar("T")
 
 
 class Agent:
-    """Runs commands: each method `do_*` is one, with the command's arguments as keywords.
+    """Runs commands: the calls of a bench, and each method `do_*`, with arguments as keywords.
 
-    Args:
-        stream: source of the commands; the bytes of a file follow the command that announces it.
-        answer: function that sends a message.
-        store: models, feeds, and the lock.
-        bench: bench that measures.
+    The bytes of a file follow in the stream after the command that announces it.
     """
 
     def __init__(
@@ -59,8 +55,11 @@ class Agent:
     def answer(self, message: Message) -> Message:
         """Run one command and return its answer; an error becomes an answer as well."""
         arguments = dict(message)
-        command = getattr(self, f"do_{arguments.pop('do', '')}", None)
+        name = str(arguments.pop("do", ""))
+        command = getattr(self, f"do_{name}", None)
         try:
+            if name in CALLS:
+                return self._measured(name, **arguments)
             if command is None:
                 raise RunError("does not know that command", where="device")  # noqa: TRY301
             found: Message = command(**arguments)
@@ -97,29 +96,14 @@ class Agent:
         self.store.put(digest, [(str(name), int(size)) for name, size in files], self.stream)
         return {}
 
-    def do_compare(self, **call: Any) -> Message:
-        """Compare candidates with the base, which is the first model."""
-        return self._measured("compare", **call) | {"temperature": temperature()}
-
-    def do_measure(self, **call: Any) -> Message:
-        """Measure models side by side."""
-        return self._measured("measure", **call) | {"temperature": temperature()}
-
-    def do_card(self, **call: Any) -> Message:
-        """Measure the start-up costs of a model."""
-        return self._measured("card", **call)
-
-    def do_diagnosis(self, **call: Any) -> Message:
-        """Diagnose why a model is slow here."""
-        return self._measured("diagnosis", **call)
-
     def _measured(
         self, command: str, models: list[str], feeds: str, how: Message, **options: object
     ) -> Message:
         paths = [self.store.model(digest) for digest in models]
         arrays, timing = read_feeds(self.store.feeds(feeds)), timing_from_json(how)
         progress = ForwardedProgress(self.send)
-        return dispatch(self.bench, command, paths, arrays, timing, progress, **options)
+        found = dispatch(self.bench, command, paths, arrays, timing, progress, **options)
+        return found | ({"temperature": temperature()} if command in {"compare", "measure"} else {})
 
 
 class ForwardedProgress:
@@ -174,7 +158,7 @@ class Commands:
     def __iter__(self) -> Iterator[Message]:
         while True:
             message = self._queue.get()
-            self.busy = message.get("do") in {"compare", "measure", "card", "diagnosis"}
+            self.busy = message.get("do") in CALLS
             if self.busy:
                 self._ready.set()
             yield message

@@ -6,10 +6,9 @@ import contextlib
 import getpass
 import platform
 import queue
+import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,13 +16,13 @@ from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
-from ..bench.bench import Timing
-from ..measure.protocol import Message, receive, send, unpack_error
+from ..measure.feeds import write_feeds
+from ..measure.protocol import Inbox, Message, send, unpack_error
 from ..measure.subject import Subject
 from .agent import PROTOCOL, timing_to_json
 from .agent_store import FEEDS, digest_of
-from .base import RemoteBench
-from .bundles import feeds_file, model_files
+from .base import RemoteBench, RemoteCall
+from .bundles import model_files
 from .transport import Device
 
 AGENT = ("-P", "-m", "trimtab.runtime_bench.devices.agent")
@@ -35,11 +34,7 @@ _CHUNK = 1 << 20
 
 
 class AgentBench(RemoteBench):
-    """A device, locked until the bench is closed.
-
-    Args:
-        device: transport to the device.
-        progress: where waiting and temperatures are reported.
+    """A device, locked until the bench is closed; waiting and temperatures are reported.
 
     Raises:
         RunError: it cannot be reached, or lacks something; the message says what to do.
@@ -50,9 +45,8 @@ class AgentBench(RemoteBench):
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._folder = tempfile.TemporaryDirectory(prefix="trimtab-device-")
         self._sent: dict[str, str] = {}
-        self._answers: queue.SimpleQueue[Message | RunError | None] = queue.SimpleQueue()
         self._process = device.start([device.python, *AGENT], self._log)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._answers = Inbox(cast("BinaryIO", self._process.stdout))
         try:
             self.facts = self._ask(START_SECONDS, do="hello")
             self._check_protocol()
@@ -64,8 +58,7 @@ class AgentBench(RemoteBench):
     def close(self) -> None:
         """Release the device: its agent ends with the pipe."""
         with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            cast("BinaryIO", self._process.stdin).close()
         try:
             self._process.wait(timeout=5)
         except Exception:  # noqa: BLE001 - it is ended in any case
@@ -74,24 +67,12 @@ class AgentBench(RemoteBench):
         self._log.close()
         self._folder.cleanup()
 
-    def request(
-        self,
-        command: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **options: object,
-    ) -> Message:
+    def request(self, call: RemoteCall) -> Message:
         """See `RemoteBench`; models and feeds are sent unless the device has them."""
-        return self._run(
-            progress,
-            do=command,
-            models=[self._send_model(s) for s in subjects],
-            feeds=self._send_feeds(feeds),
-            how=timing_to_json(how),
-            **options,
-        )
+        models = [self._send_model(s) for s in call.subjects]
+        feeds, how = self._send_feeds(call.feeds), timing_to_json(call.how)
+        message = {"do": call.command, "models": models, "feeds": feeds, "how": how, **call.options}
+        return self._run(call.progress, message)
 
     def _check_protocol(self) -> None:
         if self.facts.get("protocol") != PROTOCOL:
@@ -112,7 +93,7 @@ class AgentBench(RemoteBench):
                 reported = True
             time.sleep(POLL_SECONDS)
 
-    def _run(self, progress: Progress, **message: object) -> Message:
+    def _run(self, progress: Progress, message: Message) -> Message:
         """Run a long command, reporting progress; Ctrl-C ends it there, with partial results."""
         before = self.facts.get("temperature")
         self._send(message)
@@ -144,15 +125,19 @@ class AgentBench(RemoteBench):
     def _next(self, progress: Progress, seconds: float = SILENT_SECONDS) -> Message | None:
         """Return the next answer, None where it was progress."""
         try:
-            found = self._answers.get(timeout=seconds)
+            found = self._answers.get(seconds)
         except queue.Empty:
             raise RunError(
                 f"said nothing for {seconds:.0f} s", where=str(self.device), hint="Is it still on?"
             ) from None
+        except RunError as error:
+            raise RunError(
+                "answers with something other than trimtab's agent",
+                where=str(self.device),
+                hint=f"Does its shell print something at login? ({error.what})",
+            ) from error
         if found is None:
             raise self._broken()
-        if isinstance(found, RunError):
-            raise found
         if "said" in found:
             progress.say(str(found["said"]))
             return None
@@ -169,23 +154,6 @@ class AgentBench(RemoteBench):
             code = -1
         return self.device.failure(self._log, code)
 
-    def _listen(self) -> None:
-        stream = cast("BinaryIO", self._process.stdout)
-        try:
-            while (message := receive(stream)) is not None:
-                self._answers.put(message)
-        except RunError as error:
-            self._answers.put(
-                RunError(
-                    "answers with something other than trimtab's agent",
-                    where=str(self.device),
-                    hint=f"Does its shell print something at login? ({error.what})",
-                )
-            )
-        except (OSError, ValueError):  # closed meanwhile
-            pass
-        self._answers.put(None)
-
     def _send_model(self, subject: Subject) -> str:
         if subject.digest not in self._sent:
             files = model_files(subject, Path(self._folder.name))
@@ -193,7 +161,7 @@ class AgentBench(RemoteBench):
         return self._sent[subject.digest]
 
     def _send_feeds(self, feeds: Feeds) -> str:
-        return self._put([(FEEDS, feeds_file(feeds, Path(self._folder.name)))])
+        return self._put([(FEEDS, write_feeds(feeds, Path(self._folder.name) / FEEDS))])
 
     def _put(self, files: list[tuple[str, Path]]) -> str:
         digest = digest_of(files)
@@ -203,18 +171,12 @@ class AgentBench(RemoteBench):
         self._send({"do": "put", "digest": digest, "files": sizes})
         stream = cast("BinaryIO", self._process.stdin)
         try:
-            for chunk in _chunks([path for _, path in files]):
-                stream.write(chunk)
+            for _, path in files:
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, stream, _CHUNK)
             stream.flush()
         except (OSError, ValueError):
             raise self._broken() from None
         while self._next(self.progress) is None:
             pass
         return digest
-
-
-def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk

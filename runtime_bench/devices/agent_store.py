@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,9 +32,7 @@ _CHUNK = 1 << 20
 class ModelStore:
     """Models and feeds in a folder of the user's cache, and the lock of the device.
 
-    Args:
-        folder: folder, created where it does not exist.
-        quota: bytes beyond which the least recently used files are removed.
+    Beyond a quota of bytes the least recently used files are removed.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -60,28 +58,15 @@ class ModelStore:
         return self._place(digest).is_dir()
 
     def model(self, digest: str) -> Path:
-        """Return the path of a model.
-
-        Raises:
-            RunError: the model is not here.
-        """
+        """Return the path of a model; a RunError if it is not here."""
         return self._file(digest, MODEL)
 
     def feeds(self, digest: str) -> Path:
-        """Return the path of a file of feeds.
-
-        Raises:
-            RunError: the feeds are not here.
-        """
+        """Return the path of a file of feeds; a RunError if it is not here."""
         return self._file(digest, FEEDS)
 
     def put(self, digest: str, files: Sequence[tuple[str, int]], stream: BinaryIO) -> None:
-        """Store files, all or none; their bytes are read from the stream in any case.
-
-        Args:
-            digest: see `digest_of`.
-            files: names and sizes.
-            stream: source of the bytes.
+        """Store files of some names and sizes, all or none; the stream is read in any case.
 
         Raises:
             OutputError: the disk is full.
@@ -93,7 +78,8 @@ class ModelStore:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="coming-") as scratch:
             for name, size in files:
                 if not _NAME.fullmatch(name):
-                    _skip(stream, left)
+                    for _ in _chunks(stream, left, total):
+                        pass
                     raise RunError(f"{name!r} is not a plain file name", where="device")
                 left -= size
                 total.update(f"{name}:{size}:".encode())
@@ -108,11 +94,7 @@ class ModelStore:
                 Path(scratch).mkdir()  # for its removal
 
     def lock(self, who: str) -> dict[str, Any] | None:
-        """Lock the device for this process.
-
-        Returns:
-            None on success, else `who` holds it and `since` when.
-        """
+        """Lock the device for this process; return None, else `who` holds it and `since` when."""
         # The holder has a file of its own, since trying a lock may empty the lock's file.
         holder = self.folder / "holder.json"
         if self._lock.is_locked:
@@ -176,33 +158,26 @@ def digest_of(files: Sequence[tuple[str, Path]]) -> str:
 
 def _receive(stream: BinaryIO, size: int, path: Path, total: Any) -> OutputError | None:
     """Write bytes to a file; after a problem read on, up to the next command."""
-    problem: OutputError | None = None
+    chunks = _chunks(stream, size, total)
     try:
-        file: BinaryIO | None = path.open("wb")
+        with path.open("wb") as file:
+            file.writelines(chunks)
     except OSError as error:
-        file, problem = None, _full(path.parent, error)
+        for _ in chunks:
+            pass
+        return _full(path.parent, error)
+    return None
+
+
+def _chunks(stream: BinaryIO, size: int, total: Any) -> Iterator[bytes]:
+    """Yield the bytes of a file from a stream, and add them to a digest."""
     while size:
         chunk = stream.read(min(size, _CHUNK))
         if not chunk:
             raise RunError("the connection broke while a file was sent", where="device")
         size -= len(chunk)
         total.update(chunk)
-        if file is not None and problem is None:
-            try:
-                file.write(chunk)
-            except OSError as error:
-                problem = _full(path.parent, error)
-    if file is not None:
-        try:
-            file.close()
-        except OSError as error:
-            problem = _full(path.parent, error)
-    return problem
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size > 0 and (chunk := stream.read(min(size, _CHUNK))):
-        size -= len(chunk)
+        yield chunk
 
 
 def _full(folder: Path, error: OSError) -> OutputError:

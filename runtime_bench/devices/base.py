@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.core.ort.session import Feeds
@@ -15,10 +15,9 @@ from trimtab.core.target import Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import Subject
+from ..measure.subject import ModelOrPath, Models, Subject
 from ..measure.values import Comparison, Measurement
 from .bundles import with_identity
 
@@ -33,36 +32,27 @@ class Closeable(contextlib.AbstractContextManager[Any]):
         self.close()
 
 
-class RemoteBench(Closeable, ABC):
-    """Bench whose calls travel as messages and run elsewhere.
+@dataclass(frozen=True)
+class RemoteCall:
+    """A call of `dispatch`, with JSON values as options; messages from there are reported."""
 
-    Attributes:
-        facts: the device's description of itself.
-        progress: where waiting is reported.
-    """
+    command: str
+    subjects: Sequence[Subject]
+    feeds: Feeds
+    how: Timing
+    progress: Progress
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RemoteBench(Closeable, ABC):
+    """Bench whose calls travel as messages and run elsewhere; `facts` describe the device."""
 
     facts: Message
     progress: Progress
 
     @abstractmethod
-    def request(
-        self,
-        command: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **options: object,
-    ) -> Message:
+    def request(self, call: RemoteCall) -> Message:
         """Run a call there and return the answer.
-
-        Args:
-            command: compare, measure, card (start-up costs) or diagnosis.
-            subjects: models, the base first; for a diagnosis the baseline last.
-            feeds: inputs of one run.
-            how: time budget and error rate.
-            progress: where messages from there are reported.
-            options: further arguments of the call, JSON values.
 
         Raises:
             TrimtabError: the error that was raised there.
@@ -70,16 +60,11 @@ class RemoteBench(Closeable, ABC):
         """
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
-        answer = self.request("compare", subjects, feeds, how, progress)
+        answer = self.request(RemoteCall("compare", subjects, feeds, how, progress))
         found = [Comparison.from_json(c) for c in answer["comparisons"]]
         return [
             replace(
@@ -89,11 +74,11 @@ class RemoteBench(Closeable, ABC):
         ]
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
-        answer = self.request("measure", subjects, feeds, how, progress)
+        answer = self.request(RemoteCall("measure", subjects, feeds, how, progress))
         found = [Measurement.from_json(m) for m in answer["measurements"]]
         return [with_identity(m, s) for m, s in zip(found, subjects, strict=True)]
 
@@ -103,24 +88,19 @@ class RemoteBench(Closeable, ABC):
         """See `Bench`."""
         subject = Subject.of(model)
         options = {"processes": processes, "arena": arena}
-        answer = self.request("card", [subject], feeds, how, self.progress, **options)
+        answer = self.request(RemoteCall("card", [subject], feeds, how, self.progress, options))
         found = StartupCosts.from_json(answer["card"])
         costs = replace(found, model=subject.name, size_bytes=subject.size_bytes)
         return costs, NoiseCheck.from_json(answer["fitness"])
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
         """See `Bench`."""
-        subjects = [Subject.of(m) for m in (model, baseline) if m]
+        subjects = [Subject.of(m) for m in models]
         options = {"profiled": profiled, "name": subjects[0].name}
-        answer = self.request("diagnosis", subjects, feeds, how, self.progress, **options)
+        call = RemoteCall("diagnosis", subjects, feeds, how, self.progress, options)
+        answer = self.request(call)
         return answer["lines"], answer["document"]
 
     def environment(self) -> Environment:

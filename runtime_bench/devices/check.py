@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -40,7 +41,6 @@ class DeviceCheck:
     """Result of a look at a device.
 
     Attributes:
-        device: its address.
         facts: its description of itself.
         problems: missing things with their remedy, most urgent first.
         remarks: differences that may affect the figures.
@@ -131,10 +131,9 @@ def _remarks(facts: Mapping[str, Any]) -> list[str]:
 
 def version_here(name: str) -> str | None:
     """Return the version of a distribution on this machine, None where it is not installed."""
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         return version(name)
-    except PackageNotFoundError:
-        return None
+    return None
 
 
 def check_lines(found: DeviceCheck) -> list[str]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from trimtab.core.errors import RunError
-from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress
 
 from ..bench.bench import Bench, Timing
-from ..measure.compare import ModelOrPath
 from ..measure.protocol import Message
+from ..measure.subject import Models, in_memory
+
+#: Calls of a bench by their names in messages; a card is start-up costs.
+CALLS = frozenset({"compare", "measure", "card", "diagnosis"})
 
 
 def dispatch(
     bench: Bench,
     command: str,
-    models: Sequence[ModelOrPath],
+    models: Models,
     feeds: Feeds,
     how: Timing,
     progress: Progress,
@@ -26,15 +27,9 @@ def dispatch(
 ) -> Message:
     """Run a call on a bench and return the result as JSON values.
 
-    Args:
-        bench: bench that measures.
-        command: compare, measure, card (start-up costs) or diagnosis.
-        models: the base first; for a diagnosis the baseline last.
-        feeds: inputs of one run.
-        how: time budget and error rate.
-        progress: where progress is reported.
-        options: `processes` and `arena` for start-up costs; `profiled` and the model's `name` for a
-            diagnosis.
+    The command is compare, measure, card (start-up costs; options `processes` and `arena`), or
+    diagnosis (options `profiled` and the model's `name`). The base is the first of the models, for
+    a diagnosis the baseline is the last.
 
     Raises:
         RunError: the command is unknown, or it failed.
@@ -51,9 +46,8 @@ def dispatch(
         return {"card": costs.to_json(), "fitness": noise_check.to_json()}
     if command == "diagnosis":
         # The report names the model as the caller does, not the file that holds it here.
-        named = base if isinstance(base, Model) else Model.load(base)
-        named = replace(named, name=str(options["name"]))
-        baseline, profiled = others[0] if others else None, bool(options["profiled"])
-        lines, document = bench.diagnosis(named, baseline, feeds, how, profiled=profiled)
+        named = [replace(in_memory(base), name=str(options["name"])), *others]
+        profiled = bool(options["profiled"])
+        lines, document = bench.diagnosis(named, feeds, how, profiled=profiled)
         return {"lines": list(lines), "document": document}
     raise RunError(f"does not know the call {command!r}", where="device")

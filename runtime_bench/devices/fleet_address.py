@@ -57,10 +57,7 @@ class FleetAddress:
         return f"{self.device} at dask://{self.scheduler}"
 
     def client(self, seconds: float) -> Any:
-        """Return a connected client of the scheduler.
-
-        Args:
-            seconds: time to connect.
+        """Return a client of the scheduler, connected within some seconds.
 
         Raises:
             MissingExtraError: Dask is not installed.
@@ -70,16 +67,13 @@ class FleetAddress:
             import distributed
         except ImportError as error:
             raise MissingExtraError("a fleet needs Dask", extra="fleet") from error
+        options: dict[str, Any] = {"timeout": seconds, "set_as_default": False}
         if not self.tls_ca:
-            return distributed.Client(
-                f"tcp://{self.scheduler}", timeout=seconds, set_as_default=False
-            )
+            return distributed.Client(f"tcp://{self.scheduler}", **options)
         security = distributed.Security(
             tls_ca_file=self.tls_ca,
             tls_client_cert=self.tls_cert,
             tls_client_key=self.tls_key,
             require_encryption=True,
         )
-        return distributed.Client(
-            f"tls://{self.scheduler}", security=security, timeout=seconds, set_as_default=False
-        )
+        return distributed.Client(f"tls://{self.scheduler}", security=security, **options)

@@ -61,10 +61,7 @@ os.replace(part, folder / sys.argv[1])
 def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> DeviceCheck:
     """Install trimtab and its requirements on a device, and check the device again.
 
-    Args:
-        device: device reached by ssh; its Python needs pip, but no internet.
-        progress: where each step is reported.
-        wheels: folder of wheels for the device; None downloads them here with pip.
+    Its Python needs pip, but no internet: wheels come from a folder, or are downloaded here.
 
     Raises:
         OptionError: the folder has no wheel of trimtab.
@@ -75,16 +72,15 @@ def install(device: Ssh, progress: Progress, wheels: Path | None = None) -> Devi
     if wheels is not None:
         return _install_wheels(device, progress, _wheels_in(wheels))
     with tempfile.TemporaryDirectory(prefix="trimtab-wheels-") as name:
-        progress.say(f"downloading wheels for Python {_python(found.facts)} on {_system(found)}")
+        system = f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"
+        progress.say(f"downloading wheels for Python {_python(found.facts)} on {system}")
         return _install_wheels(device, progress, download_wheels(found.facts, Path(name)))
 
 
 def download_wheels(facts: Mapping[str, Any], folder: Path) -> list[Path]:
     """Download wheels of trimtab and its requirements, in the versions used here where possible.
 
-    Args:
-        facts: `python`, `machine` and `libc` of the device.
-        folder: folder to put them in.
+    They suit the `python`, `machine` and `libc` among the facts of the device.
 
     Raises:
         RunError: pip finds no wheel for that system.
@@ -197,7 +193,3 @@ def _pip(*words: str) -> None:
 
 def _python(facts: Mapping[str, Any]) -> str:
     return ".".join(map(str, facts["python"][:2]))
-
-
-def _system(found: DeviceCheck) -> str:
-    return f"{found.facts['machine']}, {' '.join(found.facts['libc'])}"

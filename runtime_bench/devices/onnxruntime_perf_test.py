@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import ModelOrPath, compare, measure
+from ..measure.compare import compare, measure
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import Subject
+from ..measure.subject import ModelOrPath, Models, Subject
 from ..measure.values import Comparison, Measurement
 from .base import Closeable
 from .perf_test_contender import PerfTestContender, check_on_device
@@ -44,10 +44,6 @@ exit 0"""
 
 class PerfTestBench(Closeable):
     """A device, locked on this machine until the bench is closed.
-
-    Args:
-        device: address of the device.
-        progress: where progress is reported.
 
     Raises:
         RunError: the device cannot be reached, or lacks the program.
@@ -88,12 +84,7 @@ class PerfTestBench(Closeable):
         self._stack.close()
 
     def compare(
-        self,
-        base: ModelOrPath,
-        candidates: Sequence[ModelOrPath],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
+        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Comparison]:
         """See `Bench`."""
         found = compare(
@@ -114,7 +105,7 @@ class PerfTestBench(Closeable):
         ]
 
     def measure(
-        self, models: Sequence[ModelOrPath], feeds: Feeds, how: Timing, progress: Progress
+        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         found = measure(
@@ -131,11 +122,7 @@ class PerfTestBench(Closeable):
     def startup_costs(
         self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
-        """Refuse: the program reports neither load times nor memory.
-
-        Raises:
-            RunError: always.
-        """
+        """Raise a RunError: the program reports neither load times nor memory."""
         del model, feeds, how, processes, arena
         raise RunError(
             "load time and memory need trimtab on the device, perf_test does not report them",
@@ -144,20 +131,10 @@ class PerfTestBench(Closeable):
         )
 
     def diagnosis(
-        self,
-        model: ModelOrPath,
-        baseline: ModelOrPath | None,
-        feeds: Feeds,
-        how: Timing,
-        *,
-        profiled: bool,
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
-        """Refuse: the program reports nothing about the graph that it runs.
-
-        Raises:
-            RunError: always.
-        """
-        del model, baseline, feeds, how, profiled
+        """Raise a RunError: the program reports nothing about the graph that it runs."""
+        del models, feeds, how, profiled
         raise RunError(
             "a diagnosis needs trimtab on the device, perf_test does not report what it runs",
             where=str(self.device),
@@ -167,11 +144,13 @@ class PerfTestBench(Closeable):
     def environment(self) -> Environment:
         """See `Bench`; unknown versions are empty."""
         system, cpus, governor, *info = [*self._system.splitlines(), "", "", ""]
-        facts = _cpuinfo(info)
+        pairs = (line.partition(":") for line in info)
+        facts = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+        flags = facts.get("flags", facts.get("Features", "")).split()
         names = ("model name", "Hardware", "Processor", "CPU part")
         return Environment(
             cpu=next((facts[n] for n in names if n in facts), system),
-            flags=tuple(f for f in KERNEL_FLAGS if f in _flags(facts)),
+            flags=tuple(f for f in KERNEL_FLAGS if f in flags),
             cpus=int(cpus) if cpus.isdigit() else 1,
             affinity=(),
             quota=None,
@@ -211,21 +190,10 @@ def _locked(device: BareDevice) -> Iterator[None]:
     path = Path(tempfile.gettempdir()) / f"trimtab-device-{key}.lock"
     lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise OptionError(
             "another run on this machine uses it", where=str(device), hint="Wait for its end"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def _cpuinfo(lines: Sequence[str]) -> dict[str, str]:
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
-
-
-def _flags(facts: dict[str, str]) -> set[str]:
-    return set(facts.get("flags", facts.get("Features", "")).split())

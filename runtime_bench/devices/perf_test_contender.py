@@ -20,6 +20,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from ..measure.contender import Runs
+from ..measure.protocol import last_line
 from ..measure.subject import Subject
 from .agent_store import MODEL, digest_of
 from .bundles import model_files
@@ -97,7 +98,7 @@ def parse_latencies(rows: str, where: str) -> tuple[int, ...]:
         except ValueError:
             break
     if len(found) <= WARM_ROWS or min(found) <= 0:
-        last = rows.strip().rpartition("\n")[2][:300]
+        last = last_line(rows)
         raise RunError(
             f"onnxruntime_perf_test wrote no times{': ' + last if last else ''}", where=where
         )

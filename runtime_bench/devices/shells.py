@@ -13,6 +13,7 @@ from typing import Protocol
 
 from trimtab.core.errors import OptionError, RunError
 
+from ..measure.protocol import last_line
 from .addresses import options, split
 from .ssh import Ssh
 
@@ -26,12 +27,11 @@ class Shell(Protocol):
     """Runs commands and stores files on a device."""
 
     def run(self, words: Sequence[str], data: bytes = b"") -> str:
-        """Run a command and return its output; its arguments are passed on unchanged.
+        """Run a command, its arguments passed on unchanged, and return its output.
 
         Raises:
             RunError: the command fails, or the device is gone.
         """
-        ...
 
     def put(self, file: Path, place: str) -> None:
         """Copy a file there.
@@ -39,7 +39,6 @@ class Shell(Protocol):
         Raises:
             RunError: the file cannot be written.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,7 @@ class SshShell:
 
 @dataclass(frozen=True)
 class AdbShell:
-    """Shell of a device by Android's adb, which must be on the PATH and know the device.
-
-    Attributes:
-        serial: serial number, as in `adb devices`.
-    """
+    """Shell of the device of a serial number, by Android's adb, which must be on the PATH."""
 
     serial: str
 
@@ -105,7 +100,7 @@ class AdbShell:
         return done.stdout.decode(errors="replace")
 
     def _failure(self, said: bytes) -> RunError:
-        text = said.decode(errors="replace").strip()
+        text = said.decode(errors="replace")
         if "not found" in text and "device" in text:
             hint = "Is it attached, with USB debugging on? See: adb devices"
             return RunError("there is no such device", where=str(self), hint=hint)
@@ -116,7 +111,7 @@ class AdbShell:
             return RunError("it is offline", where=str(self), hint="Attach it again")
         if "No space left" in text:
             return RunError("its disk is full", where=str(self), hint="Free some space there")
-        return RunError(f"said: {text.rpartition(chr(10))[2][:300]}", where=str(self))
+        return RunError(f"said: {last_line(text)}", where=str(self))
 
 
 @dataclass(frozen=True)

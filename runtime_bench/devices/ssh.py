@@ -17,6 +17,7 @@ from typing import IO
 
 from trimtab.core.errors import OptionError, RunError
 
+from ..measure.protocol import last_line, logged, start_process
 from .addresses import options, split
 
 #: Seconds to connect.
@@ -112,10 +113,7 @@ class Ssh:
         return f"ssh://{user}{self.host}" + (f":{self.port}" if self.port else "")
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """Return the local command that runs a program there.
-
-        Args:
-            words: the program and its arguments, passed on unchanged.
+        """Return the local command that runs a program there, its arguments passed on unchanged.
 
         Raises:
             OptionError: this machine has no ssh.
@@ -135,13 +133,7 @@ class Ssh:
 
     def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start a program there with pipes, out of reach of the terminal's Ctrl-C."""
-        return subprocess.Popen(  # noqa: S603 - the user's own device
-            self.command(words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+        return start_process(self.command(words), log)
 
     def output(self, words: Sequence[str], data: bytes = b"", seconds: float = 60.0) -> str:
         """Run a program there and return its output.
@@ -163,14 +155,13 @@ class Ssh:
 
     def failure(self, log: IO[bytes], code: int) -> RunError:
         """Return one error for the output of ssh, or of the program there, before it ended."""
-        log.seek(0)
-        said = log.read().decode(errors="replace").strip()
+        said = logged(log)
         by_hand = shlex.join(self.command(["true"])[:-1])
         for sign, what, hint in _SIGNS:
             if sign in said.lower():
                 advice = hint.format(command=by_hand, python=self.python)
                 return RunError(what, where=str(self), hint=advice)
-        last = said.rpartition("\n")[2][:300]
+        last = last_line(said)
         return RunError(
             f"its connection ended (exit code {code}){': ' + last if last else ''}",
             where=str(self),

@@ -10,6 +10,8 @@ from typing import IO, Protocol
 
 from trimtab.core.errors import RunError
 
+from ..measure.protocol import last_line, logged, start_process
+
 
 class Device(Protocol):
     """Machine that can start an agent."""
@@ -17,25 +19,17 @@ class Device(Protocol):
     @property
     def python(self) -> str:
         """Path of its Python interpreter."""
-        ...
 
     def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start a command there with pipes, out of reach of the terminal's Ctrl-C."""
-        ...
 
     def failure(self, log: IO[bytes], code: int) -> RunError:
         """Return one error for the output of a process that ended."""
-        ...
 
 
 @dataclass(frozen=True)
 class LocalProcess:
-    """This machine, in a process of its own, on which a worker of a fleet measures.
-
-    Attributes:
-        name: its name in the fleet.
-        python: path of the interpreter.
-    """
+    """This machine, in a process of its own, on which a worker of a fleet measures."""
 
     name: str = "this machine"
     python: str = sys.executable
@@ -45,15 +39,11 @@ class LocalProcess:
 
     def start(self, words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         """See `Device`."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(  # noqa: S603 - our own agent
-            list(words), stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
-        )
+        return start_process(words, log)
 
     def failure(self, log: IO[bytes], code: int) -> RunError:
         """See `Device`."""
-        log.seek(0)
-        last = log.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
+        last = last_line(logged(log))
         return RunError(
             f"its agent ended (exit code {code}){': ' + last if last else ''}", where=self.name
         )

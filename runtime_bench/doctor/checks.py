@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.ort.int8_share import FLOAT_OPS, QDQ_OPS
 
-from .findings import Finding, GraphFacts
+from .findings import Finder, Finding, GraphFacts
 from .graph import REORDERS, constant_of, dequantized_by, is_constant, makes_int8
 from .islands import BATCH_NORM, CONSTANT, REQUANTIZE, find_islands
 
@@ -252,7 +252,7 @@ def find_denormals(facts: GraphFacts) -> Iterator[Finding]:
         )
 
 
-FINDERS: tuple[Callable[[GraphFacts], Iterable[Finding]], ...] = (
+FINDERS: tuple[Finder, ...] = (
     find_islands,
     find_constants,
     find_batch_norms,

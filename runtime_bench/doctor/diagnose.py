@@ -5,7 +5,7 @@ A finder is a function from facts to findings; to add one, write it and list it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
@@ -21,15 +21,10 @@ from .profile import profile
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Diagnosis of a model.
-
-    Attributes:
-        facts: facts that it is based on.
-        findings: findings, those that cost first.
-    """
+    """Diagnosis of a model: its findings, those that cost first, and the facts behind them."""
 
     facts: GraphFacts
-    findings: tuple[Finding, ...] = field(default_factory=tuple)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -46,24 +41,18 @@ def diagnose(
     baseline: Model | None = None,
     profiled: bool = True,
 ) -> Diagnosis:
-    """Diagnose why a model is slow.
+    """Diagnose why a model is slow on a target (default this machine).
 
-    Args:
-        model: any model.
-        feeds: arrays by input name.
-        config: session configuration of the deployment.
-        target: target that it runs on (default this machine).
-        baseline: float original, to show operators side by side.
-        profiled: profile the model, which runs it for about a second (default true).
+    A profile runs it, and its float original to show operators side by side, for about a second.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    facts = collect_facts(model, feeds, config or SessionConfig(), target=target)
+    config = config or SessionConfig()
+    facts = collect_facts(model, feeds, config, target=target)
     if profiled:
-        settings = config or SessionConfig()
-        other = profile(baseline, settings, feeds) if baseline is not None else None
-        facts = replace(facts, times=profile(model, settings, feeds), baseline=other)
+        other = profile(baseline, config, feeds) if baseline is not None else None
+        facts = replace(facts, times=profile(model, config, feeds), baseline=other)
     return Diagnosis(facts, run_finders(facts))
 
 

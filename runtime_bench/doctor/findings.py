@@ -56,7 +56,6 @@ class GraphFacts:
     """Facts of a model's running graph.
 
     Attributes:
-        model: the model.
         running: the graph that onnxruntime runs.
         share: share of its arithmetic in int8.
         target: target that it runs on.
@@ -113,8 +112,7 @@ class GraphFacts:
     @property
     def is_quantized(self) -> bool:
         """True if any node is int8."""
-        nodes = list(self.running)
-        return any(n.op_type in QDQ_OPS or makes_int8(n) for n in nodes)
+        return any(n.op_type in QDQ_OPS or makes_int8(n) for n in self.running)
 
 
 Finder = Callable[[GraphFacts], Iterable[Finding]]

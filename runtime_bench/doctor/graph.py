@@ -8,12 +8,11 @@ operator that only moves values keeps their type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS, QDQ_OPS
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 #: Operators with int8 inputs and float outputs.
 TO_FLOAT = frozenset(
@@ -78,7 +77,7 @@ def dequantized_by(value: ir.Value | None) -> ir.Node | None:
 
 def float_values(graph: ir.Graph) -> set[ir.Value]:
     """Find the float values that are computed while the model runs."""
-    floating = {value for value in graph.inputs if value.dtype is None or _is_float(value.dtype)}
+    floating = {value for value in graph.inputs if _may_be_float(value)}
     for node in graph:
         if node.op_type == "DequantizeLinear":
             made = not is_constant(node.inputs[0])
@@ -91,12 +90,12 @@ def float_values(graph: ir.Graph) -> set[ir.Value]:
         else:
             made = node.op_type in TO_FLOAT or any(i in floating for i in node.inputs if i)
         if made:
-            floating |= {v for v in node.outputs if v.dtype is None or _is_float(v.dtype)}
+            floating |= {v for v in node.outputs if _may_be_float(v)}
     return floating
 
 
-def _is_float(dtype: ir.DataType) -> bool:
-    return bool(dtype.is_floating_point())
+def _may_be_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,6 @@ class Island:
     def touches_int8(self) -> bool:
         """True if int8 comes in or goes out."""
         return bool(self.enters or self.leaves)
-
-    @property
-    def has_products(self) -> bool:
-        """True if it has convolutions or matrix products."""
-        return any(node.op_type in FLOAT_OPS for node in self.nodes)
 
 
 def islands(graph: ir.Graph) -> list[Island]:
@@ -179,10 +173,5 @@ def _island(nodes: list[ir.Node], floating: set[ir.Value]) -> Island:
                 enters[producer] = None
         for value in node.outputs:
             reaches_output |= value.is_graph_output()
-            leaves |= {u: None for u in consumers(value) if u.op_type == "QuantizeLinear"}
+            leaves |= {u: None for u in value.consumers() if u.op_type == "QuantizeLinear"}
     return Island(tuple(nodes), tuple(enters), tuple(leaves), reaches_input, reaches_output)
-
-
-def consumers(value: ir.Value) -> Iterator[ir.Node]:
-    """Return the nodes that read a value."""
-    return (usage.node for usage in value.uses())

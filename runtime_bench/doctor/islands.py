@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
 from .findings import Finding, GraphFacts
-from .graph import Island, constant_of, consumers, dequantized_by, is_constant, key_of
+from .graph import Island, constant_of, dequantized_by, is_constant, key_of
 
 #: Operators for which onnxruntime's CPU provider fuses a group of Q and DQ into an int8 kernel
 #: (its qdq_selector_action_transformer), or drops them because the operator only moves values.
@@ -104,14 +104,13 @@ def find_islands(facts: GraphFacts) -> Iterator[Finding]:
         if not island.between and not (island.touches_int8 and _quantized_products(island, facts)):
             continue
         causes = list(causes_of(island, facts))
-        first = causes[0]
         yield Finding(
             "float-island",
             "costs",
             facts.names_of(island.nodes),
             "; ".join(cause.why for cause in causes),
             "; ".join(dict.fromkeys(cause.fix for cause in causes)),
-            first.name,
+            causes[0].name,
             facts.time_of([*island.nodes, *island.enters, *island.leaves]),
         )
 
@@ -128,11 +127,9 @@ def _quantized_products(island: Island, facts: GraphFacts) -> bool:
 
 def causes_of(island: Island, facts: GraphFacts) -> Iterator[Cause]:
     """Find the distinct causes of an island, those of products first; at least one."""
-    ordered = sorted(island.nodes, key=lambda node: node.op_type not in FLOAT_OPS)
     found: dict[str, Cause] = {}
-    for node in ordered:
-        cause = _cause(node, island, facts)
-        if cause is not None:
+    for node in sorted(island.nodes, key=lambda node: node.op_type not in FLOAT_OPS):
+        if cause := _cause(node, island, facts):
             found.setdefault(cause.name, cause)
     yield from found.values() or [UNEXPLAINED]
 
@@ -202,10 +199,10 @@ def _quantizes_constant(value: ir.Value | None) -> bool:
 def _quantized_after(node: ir.Node) -> bool:
     """Return whether only QuantizeLinear reads the output, perhaps after an activation."""
     value = node.outputs[0]
-    readers = list(consumers(value))
+    readers = value.consumers()
     if len(readers) == 1 and readers[0].op_type in ABSORBED:
         value = readers[0].outputs[0]
-        readers = list(consumers(value))
+        readers = value.consumers()
     reads = bool(readers) and all(r.op_type == "QuantizeLinear" for r in readers)
     return reads and not value.is_graph_output()
 

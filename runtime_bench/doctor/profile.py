@@ -27,14 +27,7 @@ _KERNEL = "_kernel_time"
 
 @dataclass(frozen=True)
 class NodeTime:
-    """Time of one node.
-
-    Attributes:
-        name: name in the running graph.
-        op_type: operator.
-        provider: execution provider.
-        ns: median over the runs, including the profiler's cost.
-    """
+    """Time of one node of the running graph: the median over the runs, with the profiler's cost."""
 
     name: str
     op_type: str

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import LostError, OptionError, RunError
-from trimtab.core.ort.session import Feeds
 from trimtab.core.progress import Progress, Silent
 
-from ..bench.bench import Timing
 from ..devices.agent import timing_to_json
-from ..devices.base import RemoteBench
-from ..devices.bundles import feeds_file, model_files
+from ..devices.agent_store import FEEDS
+from ..devices.base import RemoteBench, RemoteCall
+from ..devices.bundles import model_files
 from ..devices.fleet_address import FleetAddress
+from ..measure.feeds import write_feeds
 from ..measure.protocol import Message, unpack_error
-from ..measure.subject import Subject
 from .worker import WorkerCall, run_call
 
 #: Seconds to connect, and between two polls.
@@ -39,11 +38,7 @@ EXTRA_SECONDS = 300.0
 
 
 class FleetBench(RemoteBench):
-    """A device of a fleet; each call queues for it.
-
-    Args:
-        address: address of the scheduler, and the device.
-        progress: where waiting is reported.
+    """A device of a fleet; each call queues for it, and waiting is reported.
 
     Raises:
         MissingExtraError: Dask is not installed.
@@ -65,30 +60,18 @@ class FleetBench(RemoteBench):
         """Disconnect from the fleet."""
         self._client.close()
 
-    def request(
-        self,
-        command: str,
-        subjects: Sequence[Subject],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-        **options: object,
-    ) -> Message:
+    def request(self, call: RemoteCall) -> Message:
         """See `RemoteBench`."""
-        call = self._packed(command, subjects, feeds, how)
-        return self._call(progress, replace(call, options=options))
-
-    def _packed(
-        self, command: str, subjects: Sequence[Subject], feeds: Feeds, how: Timing
-    ) -> WorkerCall:
         with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
             folder = Path(name)
             bundles = [
                 [(file, path.read_bytes()) for file, path in model_files(s, folder)]
-                for s in subjects
+                for s in call.subjects
             ]
-            packed = feeds_file(feeds, folder).read_bytes()
-        return WorkerCall(command, self.address.device, bundles, packed, timing_to_json(how))
+            feeds = write_feeds(call.feeds, folder / FEEDS).read_bytes()
+        how, device = timing_to_json(call.how), self.address.device
+        packed = WorkerCall(call.command, device, bundles, feeds, how, call.options)
+        return self._call(call.progress, packed)
 
     def _call(self, progress: Progress, call: WorkerCall) -> Message:
         call = replace(call, topic=f"trimtab-{uuid.uuid4()}")

@@ -15,18 +15,16 @@ from pathlib import Path
 from trimtab.core.errors import MissingExtraError, OptionError, RunError
 
 from ..devices.base import Closeable
+from ..measure.protocol import last_line
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 
 
 class LocalFleet(Closeable):
-    """A scheduler, and a worker with one thread for each device.
+    """A scheduler on the loopback, and a worker with one thread for each device.
 
-    Args:
-        names: names of the devices.
-        port: port of the scheduler, on the loopback.
-        common: device that all workers offer beside their own.
+    All workers offer the `common` device beside their own.
 
     Raises:
         MissingExtraError: Dask is not installed.
@@ -97,8 +95,8 @@ class LocalFleet(Closeable):
         while not _answers(self.port):
             if self._scheduler.poll() is not None or time.monotonic() > end:
                 log = (Path(self._folder.name) / "dask_scheduler-0.log").read_text(errors="replace")
-                last = log.strip().rpartition("\n")[2][:300]
-                raise RunError(f"the scheduler does not start: {last}", where="fleet up")
+                what = f"the scheduler does not start: {last_line(log)}"
+                raise RunError(what, where="fleet up")
             time.sleep(0.1)
 
 

@@ -45,9 +45,6 @@ _SESSIONS: collections.OrderedDict[str, Any] = collections.OrderedDict()
 class FleetRunner(Closeable):
     """Runs models over data on all workers that offer a device; see `core.runner.Runner`.
 
-    Args:
-        address: address of the scheduler, and the device whose workers run the models.
-
     Raises:
         MissingExtraError: Dask is not installed.
         OptionError: no worker offers such a device.
@@ -82,20 +79,12 @@ class FleetRunner(Closeable):
         if model.weight_bytes > EXTERNAL_DATA_BYTES:
             yield from run_here(model, data, config)
             return
-        packed, plain = model.to_bytes(), config.to_json()
+        packed, plain, token = model.to_bytes(), config.to_json(), {self.address.device: 1}
         pending: collections.deque[tuple[list[Batch], Any]] = collections.deque()
         try:
             for part in _parts(data, self.workers):
-                feeds = [_packed(batch.feeds) for batch in part]
-                task = self._client.submit(
-                    compute_outputs,
-                    model.digest,
-                    packed,
-                    plain,
-                    feeds,
-                    resources={self.address.device: 1},
-                    pure=False,
-                )
+                call = (model.digest, packed, plain, [_packed(batch.feeds) for batch in part])
+                task = self._client.submit(compute_outputs, *call, resources=token, pure=False)
                 pending.append((part, task))
                 if len(pending) >= AHEAD * self.workers:
                     yield from self._taken(*pending.popleft())

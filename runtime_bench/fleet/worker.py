@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from trimtab.core.progress import Progress, Silent
 from ..devices.agent import timing_from_json
 from ..devices.agent_bench import AgentBench
 from ..devices.agent_store import MODEL
-from ..devices.bundles import read_feeds
+from ..devices.base import RemoteCall
 from ..devices.dispatch import dispatch
 from ..devices.fleet_address import FleetAddress
 from ..devices.onnxruntime_perf_test import PerfTestBench
 from ..devices.registry import FLEET, load, parse
 from ..devices.shells import BareDevice
 from ..devices.transport import Device, LocalProcess
+from ..measure.feeds import read_feeds
 from ..measure.protocol import Message, pack_error
 from ..measure.subject import Subject
 
@@ -54,7 +55,7 @@ class WorkerCall:
     models: Sequence[Bundle] = ()
     feeds: bytes = b""
     how: Message | None = None
-    options: Message | None = None
+    options: Mapping[str, Any] | None = None
     topic: str = ""
 
 
@@ -105,34 +106,24 @@ def device_behind(device: str) -> Device | BareDevice:
 
 def _worker() -> Any:
     """Return the worker that runs this code, None outside a worker."""
-    try:
+    with contextlib.suppress(ImportError, ValueError):
         from distributed import get_worker
-    except ImportError:
-        return None
-    try:
+
         return get_worker()
-    except ValueError:
-        return None
+    return None
 
 
 def _answer(bench: AgentBench | PerfTestBench, call: WorkerCall, progress: Progress) -> Message:
     if call.command == "facts":
         return bench.facts
     how, feeds = timing_from_json(call.how or {}), read_feeds(io.BytesIO(call.feeds))
-    with _models(call) as paths:
-        arguments = (feeds, how, progress)
+    options = call.options or {}
+    with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
+        paths = [_unpacked(b, Path(name) / str(number)) for number, b in enumerate(call.models)]
         if isinstance(bench, AgentBench):
             subjects = [Subject.of(path) for path in paths]
-            return bench.request(call.command, subjects, *arguments, **call.options or {})
-        return dispatch(bench, call.command, paths, *arguments, **call.options or {})
-
-
-@contextlib.contextmanager
-def _models(call: WorkerCall) -> Iterator[list[Path]]:
-    """Provide the models of a call as files until the end of the `with`."""
-    with tempfile.TemporaryDirectory(prefix="trimtab-fleet-") as name:
-        folders = [Path(name) / str(number) for number in range(len(call.models))]
-        yield [_unpacked(b, folder) for b, folder in zip(call.models, folders, strict=True)]
+            return bench.request(RemoteCall(call.command, subjects, feeds, how, progress, options))
+        return dispatch(bench, call.command, paths, feeds, how, progress, **options)
 
 
 def _unpacked(bundle: Bundle, folder: Path) -> Path:

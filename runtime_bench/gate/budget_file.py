@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
@@ -30,6 +30,7 @@ from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
 KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "on", "budgets")
+T = TypeVar("T")
 #: Function from a line number to the `where` of an error.
 At = Callable[[int], str]
 
@@ -112,9 +113,9 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         data=texts.get("data"),
         metric=texts.get("metric"),
         provider=texts.get("provider", named),
-        threads=_threads(fields.get("threads"), at),
-        shapes=_shapes(fields.get("shape"), at),
-        resolution=_resolution(fields.get("resolution"), at),
+        threads=_optional(fields, "threads", _threads, at),
+        shapes=_optional(fields, "shape", _shapes, at) or {},
+        resolution=_optional(fields, "resolution", _resolution, at) or Gate.resolution,
         on=_devices(fields.get("on"), at),
         where=at(entry.line),
     )
@@ -131,13 +132,9 @@ def _devices(entry: Entry | None, at: At) -> tuple[str, ...]:
     if entry is None:
         return ()
     listed = entry.value if isinstance(entry.value, list) else [entry]
-    for item in listed:
-        if not isinstance(item.value, str) or not item.value.strip():
-            raise InputError(
-                "`on:` does not name a device",
-                where=at(entry.line),
-                hint="Write `on: [pi5, orin-nano]`",
-            )
+    if not all(isinstance(item.value, str) and item.value.strip() for item in listed):
+        hint = "Write `on: [pi5, orin-nano]`"
+        raise InputError("`on:` does not name a device", where=at(entry.line), hint=hint)
     return tuple(dict.fromkeys(item.value for item in listed))
 
 
@@ -181,36 +178,34 @@ def _on_line(at: At, line: int, key: str) -> Iterator[None]:
         raise InputError(what, where=at(line), hint=error.hint) from error
 
 
-def _threads(entry: Entry | None, at: At) -> int | None:
+def _optional(fields: Mapping[str, Entry], key: str, parse: Callable[[Any], T], at: At) -> T | None:
+    entry = fields.get(key)
     if entry is None:
         return None
-    with _on_line(at, entry.line, "threads"):
-        threads: int = convert(int, entry.value, where="")
-        if threads < 1:
-            raise OptionError(f"{threads} is not above 0", hint="Leave it out for all usable CPUs")
-        return threads
+    with _on_line(at, entry.line, key):
+        return parse(entry.value)
 
 
-def _resolution(entry: Entry | None, at: At) -> float:
-    if entry is None:
-        return Gate.resolution
-    with _on_line(at, entry.line, "resolution"):
-        value = fraction(entry.value)
-        if not 0 < value < 1:
-            raise OptionError(f"{entry.value!r} is not above 0", hint="Write it as 0.05")
-        return value
+def _threads(value: Any) -> int:
+    threads: int = convert(int, value, where="")
+    if threads < 1:
+        raise OptionError(f"{threads} is not above 0", hint="Leave it out for all usable CPUs")
+    return threads
 
 
-def _shapes(entry: Entry | None, at: At) -> dict[str, tuple[int, ...]]:
-    if entry is None:
-        return {}
-    value = entry.value
+def _resolution(value: Any) -> float:
+    resolution = fraction(value)
+    if not 0 < resolution < 1:
+        raise OptionError(f"{value!r} is not above 0", hint="Write it as 0.05")
+    return resolution
+
+
+def _shapes(value: Any) -> dict[str, tuple[int, ...]]:
     if isinstance(value, dict):
         texts = {f"{name}={_sizes(e.value)}" for name, e in value.items()}
     else:
         texts = {str(e.value) for e in value} if isinstance(value, list) else {str(value)}
-    with _on_line(at, entry.line, "shape"):
-        return dict(shape(text) for text in sorted(texts))
+    return dict(shape(text) for text in sorted(texts))
 
 
 def _sizes(value: Any) -> str:

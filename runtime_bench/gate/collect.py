@@ -26,9 +26,9 @@ from trimtab.core.progress import Progress, Silent
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
-from ..measure.compare import ModelOrPath, size_bytes
 from ..measure.feeds import make_feeds
-from .rules import fewest_runs
+from ..measure.subject import ModelOrPath, in_memory, size_bytes
+from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts
 
 OpenModel = Callable[[str], ModelOrPath]
@@ -48,15 +48,12 @@ class Collector:
     """Measures the facts of one gate.
 
     Attributes:
-        gate: budgets and settings.
         alpha: error rate of each statistical budget.
         seconds: time limit of the timed parts together, start-up excluded.
         seed: random seed of the block order.
-        progress: where progress is reported.
         open_model: function from a name in the gate to a model or file.
         in_process: true for sessions in this process, for tests.
         feeds: inputs of the model; rows of the data by default, else random values.
-        bench: bench that measures.
     """
 
     gate: Gate
@@ -80,15 +77,15 @@ class Collector:
         """
         self._failures, self._found = {}, {}
         model = self.open_model(self.gate.model)
-        self._found["size_bytes"] = size_bytes(model if isinstance(model, Model) else Path(model))
-        in_memory = Model.load(model) if not isinstance(model, Model) else model
-        self._found["digest"] = in_memory.digest
+        self._found["size_bytes"] = size_bytes(model)
+        loaded = in_memory(model)
+        self._found["digest"] = loaded.digest
         try:
-            self._measure(model, in_memory)
+            self._measure(model, loaded)
         except KeyboardInterrupt:
             self._found["interrupted"] = True
         except RunError as error:
-            if error.where not in {None, "session.run", in_memory.name}:
+            if error.where not in {None, "session.run", loaded.name}:
                 raise  # a reference that cannot be run is bad input, not the model's fault
             self._found["broken"] = str(error)
         return GateFacts(**self._found, failures=self._failures)
@@ -99,20 +96,20 @@ class Collector:
         threads = self.gate.threads or self.bench.environment().cpus
         return SessionConfig(provider=self.gate.provider, threads=threads)
 
-    def _measure(self, model: ModelOrPath, in_memory: Model) -> None:
+    def _measure(self, model: ModelOrPath, loaded: Model) -> None:
         if isinstance(self.bench, LocalBench) and self._provider_is_missing():
             return
-        feeds = self._feeds(in_memory)
+        feeds = self._feeds(loaded)
         if self.gate.of_kind("provider"):
-            placed = nodes_by_provider(in_memory, self.config)
+            placed = nodes_by_provider(loaded, self.config)
             self._found["providers"] = {
                 name: dict(collections.Counter(op for _, op in nodes))
                 for name, nodes in placed.items()
             }
         if self.gate.of_kind("share"):
-            self._found["share"] = int8_share(in_memory, self.config, feeds)
+            self._found["share"] = int8_share(loaded, self.config, feeds)
         if self.gate.of_kind("quality"):
-            self._quality(in_memory)
+            self._quality(loaded)
         self._end = time.monotonic() + self.seconds
         self._compare(model, feeds)
         self._alone(model, feeds)
@@ -152,20 +149,12 @@ class Collector:
     def _quality(self, model: Model) -> None:
         assert self.gate.data is not None
         assert self.gate.baseline is not None
-        base = self._in_memory(self.gate.baseline)
-        data = Dataset.open(self.gate.data)
-        mine, theirs = (
-            evaluate(
-                m,
-                data,
-                self.gate.metric,
-                reference=base,
-                config=self.config,
-                progress=self.progress,
-            )
+        base = in_memory(self.open_model(self.gate.baseline))
+        data, metric = Dataset.open(self.gate.data), self.gate.metric
+        self._found["quality"] = tuple(
+            evaluate(m, data, metric, reference=base, config=self.config, progress=self.progress)
             for m in (model, base)
         )
-        self._found["quality"] = (mine, theirs)
 
     def _compare(self, model: ModelOrPath, feeds: Feeds) -> None:
         """Compare the model with each reference, until the budgets that name it are decided."""
@@ -204,8 +193,7 @@ class Collector:
         if not budgets:
             return
         timing = self._timing(self._share_of_time(1), budgets)
-        solo = self.bench.measure([model], feeds, timing, self.progress)[0]
-        self._found["solo"] = solo
+        solo = self._found["solo"] = self.bench.measure([model], feeds, timing, self.progress)[0]
         if solo.interrupted:
             raise KeyboardInterrupt
 
@@ -221,7 +209,3 @@ class Collector:
 
     def _share_of_time(self, parts_left: int) -> float:
         return max(LEAST_SECONDS, (self._end - time.monotonic()) / parts_left)
-
-    def _in_memory(self, name: str) -> Model:
-        opened = self.open_model(name)
-        return opened if isinstance(opened, Model) else Model.load(opened)

@@ -52,15 +52,7 @@ CREATE INDEX figures_of_run ON figures (run);
 
 @dataclass(frozen=True)
 class Point:
-    """One figure of one run.
-
-    Attributes:
-        at: time, UTC in ISO 8601.
-        digest: digest of the model.
-        onnxruntime: its version.
-        value: value in the budget's unit.
-        verdict: verdict on the budget at that time.
-    """
+    """One figure of one run: a value in the budget's unit, at a UTC time in ISO 8601."""
 
     at: str
     digest: str
@@ -71,15 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Figures that may be compared with each other, oldest first.
-
-    Attributes:
-        gate: name of the gate.
-        budget: p95, speedup, size, ...
-        machine_class: class of the machine that measured.
-        setting: provider and threads.
-        points: the figures.
-    """
+    """Comparable figures, oldest first; a setting is an execution provider and threads."""
 
     gate: str
     budget: str
@@ -89,11 +73,7 @@ class Series:
 
 
 class History:
-    """An open history file.
-
-    Args:
-        path: path of the file.
-        create: true to create the file where it does not exist.
+    """An open history file, created where it does not exist unless `create` is false.
 
     Raises:
         InputError: the file is not a history, is from a newer version, or does not exist.
@@ -173,36 +153,21 @@ class History:
         Raises:
             OutputError: the file cannot be written.
         """
-        gate = outcome.gate
+        gate, where = outcome.gate, environment.machine_class()
+        made_of = (outcome.facts.digest, environment.onnxruntime)
         with self._errors(), self._writing():
             run = self._db.execute(
                 "INSERT INTO runs (at, gate, machine_class, digest, onnxruntime, provider, threads)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    at,
-                    gate.name,
-                    environment.machine_class(),
-                    outcome.facts.digest,
-                    environment.onnxruntime,
-                    gate.provider,
-                    threads,
-                ),
+                (at, gate.name, where, *made_of, gate.provider, threads),
             ).lastrowid
             for r in outcome.verdicts:
-                high = None if r.high is None or r.high == float("inf") else r.high
+                name, kind, wanted = r.budget.name, r.budget.kind, str(r.budget)
+                high = None if r.high == float("inf") else r.high
                 self._db.execute(
                     "INSERT INTO figures (run, budget, kind, wanted, verdict, value, low, high)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        run,
-                        r.budget.name,
-                        r.budget.kind,
-                        str(r.budget),
-                        r.verdict,
-                        r.value,
-                        r.low,
-                        high,
-                    ),
+                    (run, name, kind, wanted, r.verdict, r.value, r.low, high),
                 )
 
     def series(self) -> list[Series]:
@@ -236,11 +201,8 @@ def append(path: str | Path, outcomes: Sequence[GateOutcome]) -> None:
     from trimtab.core.target import usable_cpus
 
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    history = History(path)
-    try:
+    with contextlib.closing(History(path)) as history:
         for outcome in outcomes:
             threads = outcome.gate.threads or usable_cpus()
             gpu = GpuState.of(SessionConfig(provider=outcome.gate.provider))
             history.add(outcome, Environment.here(gpu), now, threads)
-    finally:
-        history.close()

@@ -27,15 +27,8 @@ if TYPE_CHECKING:
 
 #: Keywords of the marker beside percentiles.
 KEYWORDS = (
-    "min_speedup",
-    "tolerance",
-    "max_time",
-    "alpha",
-    "resolution",
-    "size",
-    "rss",
-    "load",
-    "first",
+    *("min_speedup", "tolerance", "max_time", "alpha", "resolution"),
+    *("size", "rss", "load", "first"),
 )
 PERCENTILE = re.compile(r"p\d{1,2}(_\d+|_quiet)?")
 CHOICES = ("pass", "skip", "fail")
@@ -59,9 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="30s",
         help="time limit of measuring for each test, instead of the marker's",
     )
-    group.addoption(
-        "--latency-only", action="store_true", help="run only the tests marked `latency`"
-    )
+    group.addoption("--latency-only", action="store_true", help="run only tests marked `latency`")
     group.addoption("--latency-skip", action="store_true", help="skip the tests marked `latency`")
 
 
@@ -124,13 +115,7 @@ def latency(request: pytest.FixtureRequest, record_property: Any) -> Latency:
 
 
 class Latency:
-    """Value of the fixture `latency`.
-
-    Args:
-        asked: keywords of the marker.
-        on_inconclusive: result of an undecided budget: pass, skip or fail.
-        record: function that takes a name and a value for reports.
-    """
+    """Value of the fixture `latency`: undecided budgets of the marker pass, skip or fail a test."""
 
     def __init__(self, asked: Mapping[str, Any], on_inconclusive: str, record: Any) -> None:
         self.asked, self.on_inconclusive, self.record = dict(asked), on_inconclusive, record
@@ -171,14 +156,7 @@ class Latency:
         from .pytest_run import LatencyRequest, measure
 
         request = LatencyRequest(
-            model=model,
-            baseline=baseline,
-            feeds=feeds,
-            provider=provider,
-            threads=threads,
-            require_int8=require_int8,
-            shapes=dict(shapes or {}),
-            asked=self.asked,
+            model, baseline, feeds, provider, threads, require_int8, shapes or {}, self.asked
         )
         verdicts, properties = measure(request)
         for name, value in properties.items():

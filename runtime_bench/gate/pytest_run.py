@@ -141,11 +141,7 @@ def properties(facts: GateFacts, verdicts: list[BudgetVerdict]) -> dict[str, Any
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path | None = None) -> Iterator[None]:
-    """Wait until no other test on this machine measures, since xdist runs tests in parallel.
-
-    Args:
-        path: lock file; one for each user by default.
-    """
+    """Wait until no other test of this user measures here, since xdist runs tests in parallel."""
     lock = path or Path(tempfile.gettempdir()) / f"trimtab-latency-{getpass.getuser()}.lock"
     with FileLock(lock):  # the system releases it, even when the process dies
         yield

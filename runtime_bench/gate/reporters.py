@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,23 +97,19 @@ def junit(outcomes: Sequence[GateOutcome]) -> str:
     """Return JUnit XML: a suite for each gate, a case for each budget, skipped if undecided."""
     root = ET.Element("testsuites", name="trimtab gate")
     for outcome in outcomes:
-        verdicts = outcome.verdicts
+        verdicts, name = outcome.verdicts, _plain(outcome.gate.name)
         suite = ET.SubElement(
             root,
             "testsuite",
-            name=_plain(outcome.gate.name),
+            name=name,
             tests=str(len(verdicts)),
             failures=str(sum(r.verdict == "fail" for r in verdicts)),
             skipped=str(sum(r.verdict == "inconclusive" for r in verdicts)),
             errors="0",
         )
         for result in verdicts:
-            case = ET.SubElement(
-                suite,
-                "testcase",
-                classname=_plain(outcome.gate.name),
-                name=_plain(str(result.budget)),
-            )
+            budget = _plain(str(result.budget))
+            case = ET.SubElement(suite, "testcase", classname=name, name=budget)
             if result.verdict == "pass":
                 ET.SubElement(case, "system-out").text = _plain(result.evidence)
             else:
@@ -182,11 +178,8 @@ def bencher(outcomes: Sequence[GateOutcome]) -> dict[str, dict[str, dict[str, fl
             name = f"{outcome.gate.name} {result.budget.name}" if shared else outcome.gate.name
             measure = BENCHER.get(kind, result.budget.name.replace("_", "-"))
             figures = {"value": result.value}
-            bounds: Mapping[str, float | None] = {
-                "lower_value": result.low,
-                "upper_value": result.high,
-            }
-            figures |= {k: v for k, v in bounds.items() if v is not None and abs(v) < float("inf")}
+            ends = (("lower_value", result.low), ("upper_value", result.high))
+            figures |= {k: v for k, v in ends if v is not None and abs(v) < float("inf")}
             found.setdefault(name, {})[measure] = figures
     return found
 

@@ -23,7 +23,7 @@ from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
 from ..machine.noise_check import NoiseCheck
 from ..stats.e_process import PairedTest
-from ..stats.percentiles import PercentileTest, percentile_test
+from ..stats.percentiles import PercentileTest, fewest_runs, percentile_test
 from ..stats.verdict import LimitVerdict
 from .verdicts import BudgetVerdict, GateFacts
 
@@ -35,19 +35,11 @@ ALPHA = 0.01
 def judge(gate: Gate, facts: GateFacts, *, alpha: float) -> list[BudgetVerdict]:
     """Return the verdict on each budget of a gate.
 
-    Args:
-        gate: the budgets.
-        facts: measured facts.
-        alpha: error rate of each statistical budget: that of the run, divided by their number.
+    The alpha of each statistical budget is the error rate of the run, divided by their number.
     """
     verdicts = [_verdict_on(budget, gate, facts, alpha) for budget in gate.budgets]
-    if not facts.interrupted:
-        return verdicts
-    cut = " (interrupted)"
-    return [
-        replace(r, evidence=r.evidence + cut) if r.verdict == "inconclusive" else r
-        for r in verdicts
-    ]
+    cut = {"inconclusive": " (interrupted)"} if facts.interrupted else {}
+    return [replace(r, evidence=r.evidence + cut.get(r.verdict, "")) for r in verdicts]
 
 
 def _verdict_on(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:
@@ -135,11 +127,6 @@ def _timed(
     return BudgetVerdict(budget, "inconclusive", f"{evidence}; too close to tell yet", value)
 
 
-def fewest_runs(quantile: float, alpha: float) -> int:
-    """Return the least runs for a decision: the first look of the test, q^n <= alpha/2."""
-    return math.ceil(math.log(alpha / 2) / math.log(quantile))
-
-
 def _memory(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
     if facts.startup_costs is None:
         return _unmeasured(budget)
@@ -149,14 +136,8 @@ def _memory(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budge
     verdict: LimitVerdict = (
         "pass" if high <= budget.limit else "fail" if low > budget.limit else "inconclusive"
     )
-    return BudgetVerdict(
-        budget,
-        verdict,
-        f"peak {span} above the runtime's own",
-        facts.startup_costs.median_peak_bytes,
-        low,
-        high,
-    )
+    evidence, median = f"peak {span} above the runtime's own", facts.startup_costs.median_peak_bytes
+    return BudgetVerdict(budget, verdict, evidence, median, low, high)
 
 
 def _size(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
@@ -251,7 +232,5 @@ def exit_code(verdicts: Sequence[BudgetVerdict], on_inconclusive: OnInconclusive
 
 def overall(verdicts: Sequence[BudgetVerdict]) -> LimitVerdict:
     """Return the worst of the verdicts."""
-    for verdict in ("fail", "inconclusive"):
-        if any(r.verdict == verdict for r in verdicts):
-            return verdict
-    return "pass"
+    order: tuple[LimitVerdict, ...] = ("pass", "inconclusive", "fail")
+    return max((r.verdict for r in verdicts), key=order.index, default="pass")

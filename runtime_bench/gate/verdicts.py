@@ -55,8 +55,6 @@ class BudgetVerdict:
     """The verdict on one budget.
 
     Attributes:
-        budget: the budget.
-        verdict: pass, fail or inconclusive.
         evidence: one sentence about the figures.
         value: estimate in the unit of the budget, None where there is none.
         low: lower end of its interval, where it has one.

@@ -6,6 +6,7 @@ has its own folder.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -64,13 +65,9 @@ def cache_folder(
 def tensorrt_version() -> str:
     """Return the version of TensorRT's libraries, `unknown` if it cannot be found."""
     for name in DISTRIBUTIONS:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     for library in LIBRARIES:
-        try:
+        with contextlib.suppress(OSError, AttributeError):
             return str(ctypes.CDLL(library).getInferLibVersion())
-        except (OSError, AttributeError):
-            continue
     return UNKNOWN

@@ -29,9 +29,6 @@ class Environment:
         quota: CPUs by the cgroup's quota; None without one.
         governor: frequency governor of the first CPU; empty if it cannot be read.
         system: kernel and architecture.
-        python: version.
-        onnxruntime: version.
-        numpy: version.
         gpu: model name of the GPU that it ran on; empty for the CPU.
         driver: version of the GPU's driver.
     """
@@ -51,11 +48,7 @@ class Environment:
 
     @classmethod
     def here(cls, gpu: GpuState | None = None) -> Environment:
-        """Describe this process's environment.
-
-        Args:
-            gpu: the GPU that runs the models; None for the CPU.
-        """
+        """Describe this process's environment, with the GPU that runs the models, if one does."""
         import onnxruntime
 
         flags = cpu_flags()
@@ -80,10 +73,8 @@ class Environment:
         The kernel's version and the numbers of the affinity mask are left out: they differ between
         hosted runners of the same speed.
         """
-        kind: tuple[object, ...]
-        kind = (self.cpu, self.flags, self.cpus, platform.machine(), self.onnxruntime)
-        if self.gpu:
-            kind = (*kind, self.gpu, self.driver)
+        gpu = (self.gpu, self.driver) if self.gpu else ()
+        kind = (self.cpu, self.flags, self.cpus, platform.machine(), self.onnxruntime, *gpu)
         short = "-".join((self.gpu or self.cpu).split()[:4]) or platform.machine()
         return f"{short}-{self.cpus}cpu-{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
 

@@ -17,15 +17,8 @@ FACTS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "temperature.gp
 #: Newer drivers say event, older ones throttle.
 REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 #: Microseconds since the driver was loaded.
-COUNTERS = tuple(
-    f"clocks_event_reasons_counters.{name}"
-    for name in (
-        "sw_power_cap",
-        "sw_thermal_slowdown",
-        "hw_thermal_slowdown",
-        "hw_power_brake_slowdown",
-    )
-)
+_SLOWED = ("sw_power_cap", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+COUNTERS = tuple(f"clocks_event_reasons_counters.{name}" for name in _SLOWED)
 #: Bits of the active reasons that slow the clock below its setting; idling and the user's own
 #: settings do not count. Source: NVML's nvmlClocksEventReasons.
 SLOWING: Mapping[int, str] = {
@@ -44,11 +37,7 @@ def nvidia_smi(fields: Sequence[str], device: str) -> list[str] | None:
     query = [TOOL, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(  # noqa: S603 - fields are ours, the device a number or an id
-            [*query, "-i", device],
-            capture_output=True,
-            text=True,
-            timeout=TOOL_SECONDS,
-            check=True,
+            [*query, "-i", device], capture_output=True, text=True, timeout=TOOL_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

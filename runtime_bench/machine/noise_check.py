@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,17 +37,12 @@ class Snapshot:
 
     @classmethod
     def now(cls, config: SessionConfig | None = None) -> Snapshot:
-        """Read the counters; those that this system lacks stay unknown.
-
-        Args:
-            config: session configuration, which says whether to watch a GPU.
-        """
+        """Read the counters that this system has, and the state of the GPU that sessions use."""
         gpu = GpuState.of(config) if config is not None else None
         fields = [int(f) for f in read_text("/proc/stat").partition("\n")[0].split()[1:9]]
         steal = fields[7] if len(fields) > 7 else 0
-        pressure = number_after(
-            read_text("/proc/pressure/cpu").partition("\n")[0].replace("=", " "), "total"
-        )
+        some = read_text("/proc/pressure/cpu").partition("\n")[0]
+        pressure = number_after(some.replace("=", " "), "total")
         throttled = number_after(read_text("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
         return cls(time.monotonic_ns(), steal, sum(fields), pressure, throttled, gpu)
 
@@ -98,11 +92,7 @@ def check_noise(
 ) -> NoiseCheck:
     """Check for disturbances between two snapshots.
 
-    Args:
-        before: counters at the start.
-        after: counters at the end.
-        canary_ns: times of the constant kernel, one per block.
-        switches: involuntary context switches of each run.
+    The canary's times are one per block, the involuntary context switches one count per run.
     """
     facts: dict[str, float] = {}
     if after.ticks > before.ticks:
@@ -126,21 +116,18 @@ def check_noise(
     return NoiseCheck(not reasons, reasons, facts)
 
 
+_SQUARE = np.arange(32 * 32, dtype=np.int64).reshape(32, 32)
+
+
 def canary(now: Callable[[], int] = time.perf_counter_ns) -> int:
     """Time a constant kernel in nanoseconds, the best of three: if it varies, the machine does.
 
     It multiplies integers, since a float product would use BLAS, whose threads spin afterwards and
     take CPUs from what is measured.
     """
-    square = _square()
     times = []
     for _ in range(3):
         start = now()
-        square @ square
+        _SQUARE @ _SQUARE
         times.append(now() - start)
     return min(times)
-
-
-@functools.cache
-def _square() -> np.ndarray[Any, Any]:
-    return np.arange(32 * 32, dtype=np.int64).reshape(32, 32)

@@ -21,20 +21,13 @@ class Caller(Protocol):
 
     def run(self) -> object:
         """Run once."""
-        ...
 
     def time(self, runs: int) -> Runs:
         """Time a number of consecutive runs."""
-        ...
 
 
 class ArrayCaller:
-    """`session.run` on arrays, as on a CPU.
-
-    Args:
-        session: onnxruntime session.
-        feeds: arrays by input name.
-    """
+    """`session.run` on arrays by input name, as on a CPU."""
 
     def __init__(self, session: Any, feeds: Feeds) -> None:
         self._run = session.run
@@ -53,11 +46,9 @@ class ArrayCaller:
 
 def caller_of(session: Any, feeds: Feeds, config: SessionConfig) -> Caller:
     """Return the caller that suits a provider: on arrays, or with bound tensors of a device."""
-    return (
-        ArrayCaller(session, feeds)
-        if memory_of(config.provider) is None
-        else BoundCaller(session, feeds, config)
-    )
+    if memory_of(config.provider) is None:
+        return ArrayCaller(session, feeds)
+    return BoundCaller(session, feeds, config)
 
 
 def placement_of(caller: Caller, name: str) -> Placement | None:

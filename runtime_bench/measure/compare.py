@@ -186,12 +186,8 @@ def open_contenders(
     with contextlib.ExitStack() as stack:
         kind = InProcessContender if in_process else SubprocessContender
         make = make_contender or (lambda source, name: kind(source, config, name))
-        contenders = []
-        for subject in subjects:
-            contender = make(subject.source, subject.name)
-            stack.callback(contender.close)
-            contenders.append(contender)
-        yield contenders
+        opened = (contextlib.closing(make(s.source, s.name)) for s in subjects)
+        yield [stack.enter_context(contender) for contender in opened]
 
 
 def _exhaust(rounds: Iterable[object]) -> bool:

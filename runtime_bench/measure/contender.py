@@ -45,19 +45,15 @@ class Contender(Protocol):
 
     def warm(self, feeds: Feeds) -> None:
         """Build the session, take the feeds, run once."""
-        ...
 
     def renew(self) -> None:
         """Build the session again, in the current worker, and run it a few times."""
-        ...
 
     def time(self, runs: int) -> Runs:
         """Time a number of consecutive runs."""
-        ...
 
     def close(self) -> None:
         """Free all resources."""
-        ...
 
 
 def exchange_workers(contenders: Sequence[Contender], rng: np.random.Generator) -> None:

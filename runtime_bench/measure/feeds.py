@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
@@ -19,13 +23,9 @@ def make_feeds(
     batch: int | None = None,
     seed: int = 0,
 ) -> Feeds:
-    """Make random inputs of the shapes that the model fixes or the user gives.
+    """Make random inputs of the shapes that the model fixes or the user gives by input name.
 
-    Args:
-        model: model to feed.
-        shapes: shapes by input name, for inputs with dynamic axes.
-        batch: size of a leading dynamic axis that `shapes` does not give.
-        seed: random seed (default 0).
+    The `batch` is the size of a leading dynamic axis that `shapes` does not give.
 
     Raises:
         OptionError: a dynamic axis has no size, a shape does not fit, or an input is unknown.
@@ -124,6 +124,19 @@ def _check_names(base: Model, model: Model, feeds: Feeds) -> None:
 def describe(feeds: Feeds) -> dict[str, str]:
     """Return the shape and type of each input, for reports."""
     return {name: f"{_text(a.shape)} {a.dtype}" for name, a in feeds.items()}
+
+
+def write_feeds(feeds: Feeds, path: Path) -> Path:
+    """Write the inputs of one run as `.npz`, without pickle, and return the path."""
+    plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
+    np.savez(path, **plain)  # type: ignore[arg-type] # its stub takes names for options
+    return path
+
+
+def read_feeds(file: Path | BinaryIO) -> Feeds:
+    """Read inputs that `write_feeds` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _text(shape: Sequence[int]) -> str:

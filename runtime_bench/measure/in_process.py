@@ -26,13 +26,7 @@ def without_spinning(config: SessionConfig) -> SessionConfig:
 
 
 class InProcessContender:
-    """A session in this process: no start-up cost, but a crash ends the whole process.
-
-    Args:
-        model: model or file.
-        config: session configuration; spinning is turned off.
-        name: name for messages.
-    """
+    """A session without spinning in this process: no start-up cost, but a crash ends it all."""
 
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
@@ -43,31 +37,19 @@ class InProcessContender:
         self._caller: Caller | None = None
 
     def warm(self, feeds: Feeds) -> None:
-        """Build the session, take the feeds, run once.
-
-        Raises:
-            RunError: onnxruntime refuses the model or the feeds, or fails.
-        """
+        """See `Contender`."""
         self.feeds = dict(feeds)
         self.time(1)
         assert self._caller is not None
         self.placement = placement_of(self._caller, self.name)
 
     def renew(self) -> None:
-        """Build the session again, and run it a few times.
-
-        Raises:
-            RunError: onnxruntime refuses or fails.
-        """
+        """See `Contender`."""
         self._caller = None  # its memory is free for the new one
         stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def time(self, runs: int) -> Runs:
-        """Time a number of consecutive runs.
-
-        Raises:
-            RunError: onnxruntime fails.
-        """
+        """See `Contender`."""
         if self._caller is None:
             session = open_session(self.model, self.config, self.name)
             self._caller = caller_of(session, self.feeds, self.config)

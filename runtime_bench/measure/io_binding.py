@@ -119,13 +119,8 @@ def _no_capture(name: str, fallen: list[str]) -> RunError:
 class BoundCaller:
     """A session with its inputs on the device and its outputs where the first run put them.
 
-    A captured CUDA graph needs fixed addresses; without one they save an allocation in each run.
-
-    Args:
-        session: onnxruntime session, or a fake.
-        feeds: arrays by input name, copied to the device immediately.
-        config: configuration of the session.
-        make_value: factory of a value on a device (default onnxruntime's).
+    The feeds are copied to the device immediately. A captured CUDA graph needs fixed addresses;
+    without one they save an allocation in each run.
 
     Raises:
         RunError: an input is text.

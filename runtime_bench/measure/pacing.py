@@ -45,17 +45,11 @@ class BlockPlan:
 
     @classmethod
     def of(cls, run_ns: float, renew_ns: float, seconds: float, pairs: int = 1) -> BlockPlan:
-        """Plan for a latency, the cost of new sessions, a time limit and a number of candidates.
+        """Plan for the slowest model's latency, the time to build all sessions, and a time limit.
 
         One run after a switch is discarded (it took 5.5% longer with 3 MB of weights); of short
         models as many as a quarter of those timed, since a switch disturbs for a time, not for a
         number of runs. A block measures about as long as its sessions took to build.
-
-        Args:
-            run_ns: latency of the slowest model.
-            renew_ns: time to build all sessions once.
-            seconds: time limit of all blocks.
-            pairs: number of candidates.
         """
         run_ns = max(1.0, run_ns)
         renew = renew_ns + 8 * run_ns * pairs <= seconds * 1e9 / FEWEST_BLOCKS

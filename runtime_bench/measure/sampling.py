@@ -54,7 +54,6 @@ class Sampler:
         rng: source of orders, workers and turns.
         now: monotonic clock in nanoseconds.
         canary: constant kernel that is timed once per round; None to leave it out.
-        canary_ns: times of the canary.
         plan: length of blocks, known after the warm-up.
     """
 
@@ -157,15 +156,10 @@ class Sampler:
 
 @dataclass
 class SideBySide:
-    """Rounds of one slot of each contender in random order, for medians without a verdict.
+    """Rounds of a slot of each warm contender in random order, for medians without a verdict.
 
     Sessions are renewed before a round as long as renewing has taken less time than the rounds.
-
-    Attributes:
-        contenders: contenders, warmed up.
-        rng: source of turns and workers.
-        now: monotonic clock in nanoseconds.
-        plan: length of slots.
+    The clock counts nanoseconds.
     """
 
     contenders: Sequence[Contender]

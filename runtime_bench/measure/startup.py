@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from .feeds import make_feeds
@@ -70,7 +69,7 @@ class StartupCosts:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StartupCosts:
-        """The startup_costs that `to_json` wrote."""
+        """Read the startup costs that `to_json` wrote."""
         keys = ("load_ns", "first_ns", "peak_bytes", "bare_bytes")
         lists = [tuple(value.get(key, ())) for key in keys]
         return cls(value["model"], value["size_bytes"], *lists)
@@ -86,12 +85,8 @@ def startup_costs(
 ) -> StartupCosts:
     """Measure a model's startup costs in fresh processes, one after the other.
 
-    Args:
-        model: model or file.
-        feeds: arrays by input name (default random).
-        config: session configuration.
-        processes: number of processes.
-        arena: measure the arena too, in as many further processes without it.
+    With `arena` that of the arena too, in as many further processes without it. Feeds are random
+    by default.
 
     Raises:
         InputError: the model cannot be used, or a dynamic axis has no size.
@@ -102,21 +97,17 @@ def startup_costs(
     config = config or SessionConfig()
     found, bare = [], []
     for _ in range(processes):  # alternating, so that drift affects both
-        found.append(_once(subject.source, feeds, config))
+        found.append(_once(subject, feeds, config))
         if arena and config.arena:
-            bare.append(_once(subject.source, feeds, replace(config, arena=False))[2])
+            bare.append(_once(subject, feeds, replace(config, arena=False))[2])
     load, first, peak = zip(*found, strict=True)
     return StartupCosts(subject.name, subject.size_bytes, load, first, peak, tuple(bare))
 
 
-def _once(source: Model | Path, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
-    name = source.name if isinstance(source, Model) else str(source)
-    contender = SubprocessContender(source, config, name)
-    try:
+def _once(subject: Subject, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
+    with contextlib.closing(SubprocessContender(subject.source, config, subject.name)) as contender:
         contender.warm(feeds)
         contender.time(RUNS)
         assert contender.load_ns is not None
         assert contender.first_ns is not None
         return contender.load_ns, contender.first_ns, contender.peak_bytes()
-    finally:
-        contender.close()

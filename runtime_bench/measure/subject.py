@@ -19,6 +19,16 @@ from .sampling import BlockPair
 from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
+Models = Sequence[ModelOrPath]
+
+
+def in_memory(model: ModelOrPath) -> Model:
+    """Return a model, read from its file where it is not in memory.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    return model if isinstance(model, Model) else Model.load(model)
 
 
 @dataclass(frozen=True)
@@ -113,16 +123,19 @@ class Reporter:
 
 def size_bytes(source: ModelOrPath) -> int:
     """Return the size of the file in bytes, including external data."""
-    import onnx
-
     if isinstance(source, Model):
         return source.size_bytes
     path = Path(source)
-    proto = onnx.load(path, load_external_data=False)
-    external = {
+    return sum(f.stat().st_size for f in [path, *(path.parent / n for n in weight_files(path))])
+
+
+def weight_files(path: Path) -> set[str]:
+    """Return the names of the files beside a model that hold its weights."""
+    import onnx
+
+    return {
         entry.value
-        for tensor in proto.graph.initializer
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum(f.stat().st_size for f in [path, *(path.parent / name for name in external)])

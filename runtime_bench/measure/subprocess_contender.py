@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .contender import Runs
+from .feeds import write_feeds
 from .io_binding import device_config
 from .pacing import stabilize
 from .protocol import Message
@@ -24,15 +23,10 @@ PATIENCE = 20
 
 
 class SubprocessContender:
-    """A session in its own process.
+    """A session in its own process, which is killed after `hang_seconds` without an answer.
 
-    Args:
-        model: model or file.
-        config: session configuration.
-        name: name for messages.
-        hang_seconds: time without an answer after which the worker is killed.
-        concurrency: number of concurrent callers; with more than one, times are per inference of a
-            burst.
+    With a `concurrency` above 1, as many callers run at once, and times are per inference of a
+    burst. RunErrors mean that onnxruntime refused something, or that the worker crashed or hung.
     """
 
     def __init__(
@@ -57,13 +51,8 @@ class SubprocessContender:
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
     def warm(self, feeds: Feeds) -> None:
-        """Load the model, send the feeds, run once.
-
-        Raises:
-            RunError: onnxruntime refuses the model or the feeds; the worker crashed or hung.
-        """
-        plain = {n: a.astype(str) if a.dtype == object else a for n, a in feeds.items()}
-        np.savez(self._feeds, **plain)  # type: ignore[arg-type] # its stub takes names for options
+        """See `Contender`."""
+        write_feeds(feeds, self._feeds)
         self.worker.has_feeds = False
         if self.load_ns is None:
             self.load()
@@ -75,21 +64,13 @@ class SubprocessContender:
             self.placement = Placement.from_json(answer["placement"])
 
     def renew(self) -> None:
-        """Build the session again, in the current worker, and run it a few times.
-
-        Raises:
-            RunError: the worker crashed or hung.
-        """
+        """See `Contender`."""
         self.load()
         self._feed()
         stabilize(self, on_device=memory_of(self.config.provider) is not None)
 
     def load(self) -> None:
-        """Build the session in the worker.
-
-        Raises:
-            RunError: onnxruntime refuses the model; the worker crashed or hung.
-        """
+        """Build the session in the worker."""
         if isinstance(self._model, Model):
             self._model = self._model.save(Path(self._folder.name) / "model.onnx")
         config = self.config.to_json()
@@ -100,11 +81,7 @@ class SubprocessContender:
         self.load_ns = answer["load_ns"]
 
     def time(self, runs: int) -> Runs:
-        """Time a number of consecutive runs.
-
-        Raises:
-            RunError: onnxruntime fails; the worker crashed or hung.
-        """
+        """See `Contender`."""
         if self.concurrency > 1:
             answer = self._ask("run", do="throughput", runs=runs, concurrency=self.concurrency)
         else:
@@ -113,11 +90,7 @@ class SubprocessContender:
         return Runs(tuple(answer["ns"]), tuple(answer["switches"]))
 
     def peak_bytes(self) -> int:
-        """Return the peak resident set since the load, above what was resident before.
-
-        Raises:
-            RunError: the worker crashed.
-        """
+        """Return the peak resident set since the load, above what was resident before."""
         return int(self._ask("report its memory", do="memory")["peak_bytes"])
 
     def close(self) -> None:

@@ -17,12 +17,7 @@ from .values import Comparison, Measurement
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 SHOWN_NODES = 5
 BARS = " ▁▂▃▄▅▆▇█"
-MEANING = {
-    "better": "faster",
-    "worse": "slower",
-    "same": "same",
-    "inconclusive": "inconclusive",
-}
+MEANING = {"better": "faster", "worse": "slower", "same": "same", "inconclusive": "inconclusive"}
 
 
 def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = False) -> list[str]:
@@ -37,10 +32,9 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
     pooled = tuple(ns for c in comparisons for ns in c.base.samples_ns)
     base = replace(first.base, samples_ns=pooled, switches=())
     rows = [[*_cells(base, per_second=per_second), "", "base"]]
-    rows += [
-        [*_cells(c.candidate, per_second=per_second), speedup_text(c), _verdict(c)]
-        for c in comparisons
-    ]
+    for c in comparisons:
+        verdict = "failed" if c.error else MEANING[c.verdict]
+        rows.append([*_cells(c.candidate, per_second=per_second), speedup_text(c), verdict])
     lines = table([*_header(per_second=per_second), "speed-up", "verdict"], rows)
     notes = [f"{c.candidate.model}: {c.error}" for c in comparisons if c.error]
     if first.interrupted:
@@ -166,10 +160,6 @@ def _cells(measurement: Measurement, *, per_second: bool) -> list[str]:
 
 def _rate(ns: float | None) -> str:
     return "-" if not ns else f"{1e9 / ns:.4g}"
-
-
-def _verdict(comparison: Comparison) -> str:
-    return "failed" if comparison.error else MEANING[comparison.verdict]
 
 
 def _environment_lines(found: Sequence[Measurement]) -> list[str]:

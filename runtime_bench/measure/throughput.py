@@ -15,13 +15,10 @@ CALLS = 8
 
 
 class ThroughputRunner:
-    """Callers in threads; a run is a burst of `CALLS` inferences from each of them.
+    """Callers in threads, usually of one session; a run is a burst of `CALLS` inferences of each.
 
     Its time is given per inference, the inverse of throughput, so that the statistics of latency
     apply to it as well.
-
-    Args:
-        callers: concurrent callers, usually of one session, which may run in many threads.
     """
 
     def __init__(self, callers: Sequence[Caller]) -> None:

@@ -174,19 +174,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values; unknown and infinite ones are null."""
-        return {
-            "verdict": self.verdict,
+        return self.__dict__ | {
             "ratio": _finite(self.ratio),
-            "low": self.low,
             "high": _finite(self.high),
-            "alpha": self.alpha,
-            "resolution": self.resolution,
             "blocks": self.blocks,
             "log_ratios": list(self.log_ratios),
             "e_values": dict(self.e_values),
-            "interrupted": self.interrupted,
-            "error": self.error,
-            "renewed": self.renewed,
             "base": self.base.to_json(),
             "candidate": self.candidate.to_json(),
             "devices": {name: c.to_json() for name, c in self.devices.items()},
@@ -195,21 +188,16 @@ class Comparison:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Comparison:
         """Read the comparison that `to_json` wrote."""
+        plain = ("low", "verdict", "alpha", "resolution", "interrupted", "error", "renewed")
         return cls(
-            Measurement.from_json(value["base"]),
-            Measurement.from_json(value["candidate"]),
-            math.nan if value["ratio"] is None else value["ratio"],
-            value["low"],
-            math.inf if value["high"] is None else value["high"],
-            value["verdict"],
-            value["alpha"],
-            value["resolution"],
-            tuple(value["log_ratios"]),
-            value["e_values"],
-            value["interrupted"],
-            value["error"],
-            value["renewed"],
-            {name: cls.from_json(c) for name, c in value.get("devices", {}).items()},
+            base=Measurement.from_json(value["base"]),
+            candidate=Measurement.from_json(value["candidate"]),
+            ratio=math.nan if value["ratio"] is None else value["ratio"],
+            high=math.inf if value["high"] is None else value["high"],
+            log_ratios=tuple(value["log_ratios"]),
+            e_values=value["e_values"],
+            devices={k: cls.from_json(c) for k, c in value.get("devices", {}).items()},
+            **{k: value[k] for k in plain},
         )
 
 
@@ -219,11 +207,7 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
-    """Read a document that `save` wrote, or another one with a schema number.
-
-    Args:
-        path: JSON file.
-        newest: largest supported schema number.
+    """Read a document that `save` wrote, or another one with a schema number up to `newest`.
 
     Raises:
         DataError: the file is not JSON, or has no schema number, or a newer one.

@@ -16,14 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import onnx.parser
 
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
 
+from ..machine.system import number_after
 from .caller import Caller, caller_of, placement_of
+from .feeds import read_feeds
 from .io_binding import open_session, without_capture
 from .protocol import Message, pack_error, receive, send
 from .throughput import ThroughputRunner
@@ -91,9 +92,7 @@ class Worker:
 
     def do_feed(self, path: str) -> Message:
         """Take the feeds from an `.npz` file."""
-        with np.load(path, allow_pickle=False) as arrays:
-            self.feeds = {name: arrays[name] for name in arrays.files}
-        self.caller = None
+        self.feeds, self.caller = read_feeds(Path(path)), None
         return {}
 
     def _caller(self) -> Caller:
@@ -149,8 +148,7 @@ def peak_bytes() -> int:
 
 
 def _status_bytes(key: str) -> int:
-    words = Path("/proc/self/status").read_text().split()
-    return int(words[words.index(key) + 1]) * 1024 if key in words else 0
+    return 1024 * (number_after(Path("/proc/self/status").read_text(), key) or 0)
 
 
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:

@@ -6,30 +6,23 @@ import contextlib
 import os
 import queue
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from trimtab.core.errors import RunError
 
-from .protocol import Message, receive, send, unpack_error
+from .protocol import Inbox, Message, last_line, logged, send, start_process, unpack_error
 
 #: Prefix of the folders with feeds and models, one per contender.
 FOLDER_PREFIX = "trimtab-bench-"
 
 
 class WorkerProcess:
-    """A worker process. The constructor does not wait, so that several start in parallel.
+    """A worker process, which removes the folder if this process dies before doing so.
 
-    Args:
-        folder: folder that the worker removes if this process dies before doing so.
-
-    Attributes:
-        process: the process.
-        has_feeds: true once it has the feeds.
+    The constructor does not wait, so that several start in parallel.
     """
 
     def __init__(self, folder: str) -> None:
@@ -37,32 +30,21 @@ class WorkerProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The worker gets this process's import path, and does not receive the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
-        self.process = subprocess.Popen(  # noqa: S603 - our own module, in our own folder
-            [sys.executable, "-P", "-m", "trimtab.runtime_bench.measure.worker", folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=os.environ | {"PYTHONPATH": paths},
-            start_new_session=True,
-        )
-        self._answers: queue.SimpleQueue[Message | RunError | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        command = [sys.executable, "-P", "-m", "trimtab.runtime_bench.measure.worker", folder]
+        self.process = start_process(command, self._log, os.environ | {"PYTHONPATH": paths})
+        self._answers = Inbox(cast("BinaryIO", self.process.stdout))
 
     def ask(self, name: str, doing: str, limit_seconds: float, /, **message: object) -> Message:
-        """Send a command and wait for its answer.
+        """Send a command and wait for its answer; kill the worker if none comes in time.
 
-        Args:
-            name: name of the model, for messages.
-            doing: description of the command, for messages.
-            limit_seconds: time without an answer after which the worker is killed.
-            **message: the command.
+        Messages name the model and what it is `doing`.
 
         Raises:
             RunError: the worker answered with an error, crashed, or hung.
         """
         try:
             send(cast("BinaryIO", self.process.stdin), message)
-            answer = self._answers.get(timeout=limit_seconds)
+            answer = self._answers.get(limit_seconds)
         except queue.Empty:
             self.process.kill()
             raise RunError(
@@ -74,8 +56,6 @@ class WorkerProcess:
             answer = None
         if answer is None:
             raise self._crash(name, doing)
-        if isinstance(answer, RunError):
-            raise answer
         if "error" in answer:
             raise unpack_error(answer)
         return answer
@@ -89,18 +69,6 @@ class WorkerProcess:
                 with contextlib.suppress(OSError):  # unsent data for a dead worker
                     stream.close()
 
-    def _listen(self) -> None:
-        """Queue answers, and None at the end of the worker."""
-        stream = cast("BinaryIO", self.process.stdout)
-        try:
-            while (message := receive(stream)) is not None:
-                self._answers.put(message)
-        except RunError as error:
-            self._answers.put(error)
-        except (OSError, ValueError):  # closed meanwhile
-            pass
-        self._answers.put(None)
-
     def _crash(self, name: str, doing: str) -> RunError:
         code = self.process.wait()
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
@@ -109,8 +77,7 @@ class WorkerProcess:
             if code == -getattr(signal, "SIGKILL", 9)
             else "onnxruntime crashes on this model; try another optimization level or provider"
         )
-        self._log.seek(0)
-        last = self._log.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
+        last = last_line(logged(self._log))
         said = f"; its last output: {last}" if last else ""
         return RunError(
             f"its process died when asked to {doing} ({how}){said}", where=name, hint=hint

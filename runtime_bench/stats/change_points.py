@@ -53,10 +53,9 @@ class ChangePoint:
 
 
 def find_change_points(values: Sequence[float]) -> list[ChangePoint]:
-    """Find the changes of level of a series, oldest first; none where it is short or constant.
+    """Find the changes of level of a series in order of time; none where it is short or constant.
 
-    Args:
-        values: in order of time. Where all are above 0 their logarithms are compared.
+    Where all values are above 0 their logarithms are compared.
     """
     first = max(0, len(values) - MOST_POINTS)
     kept = list(values[first:])

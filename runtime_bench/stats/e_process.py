@@ -56,12 +56,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 class EProcess:
-    """Evidence, block by block, that the true log ratio lies beyond a boundary.
+    """Evidence, block by block, that the true log ratio lies beyond a boundary theta0.
 
-    Args:
-        boundary: theta0.
-        sign: +1 for "theta > theta0", -1 for "theta < theta0".
-        scale: spread of the pilot, fixed from then on.
+    The sign is +1 for "theta > theta0", -1 for "theta < theta0", the scale the pilot's spread.
     """
 
     def __init__(self, boundary: float, sign: int, scale: float) -> None:
@@ -140,11 +137,7 @@ class PairedTest:
     def interval(self, alpha: float) -> tuple[float, float]:
         """Compute the confidence sequence {theta0: neither side rejects}, valid at any stop.
 
-        Args:
-            alpha: error rate of the two ends together.
-
-        Returns:
-            (low, high) of the log ratio, infinite while there are too few blocks.
+        Its ends share the error rate; they are infinite while there are too few blocks.
         """
         values = np.asarray(self.log_ratios[PILOT_BLOCKS:], float)
         scale = self.scale

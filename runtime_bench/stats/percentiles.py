@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,13 +92,8 @@ def percentile_test(
     The test looks at doublings of the number of runs, look k with alpha / (k (k + 1)), which sums
     to alpha; so it may be repeated while runs come in, and the first decision stands. Runs are not
     independent: each look divides its counts by the design effect, rounded against the decision.
-    Early stopping in MLPerf loadgen uses the same distribution, with one look.
-
-    Args:
-        samples_ns: latencies in the order they were taken.
-        limit_ns: the budget.
-        quantile: 0.95 for p95.
-        alpha: bound on the probability of either wrong decision.
+    Early stopping in MLPerf loadgen uses the same distribution, with one look. The samples are in
+    the order they were taken; alpha bounds the probability of either wrong decision.
     """
     over = np.asarray(samples_ns, float) > limit_ns
     effect = 1.0
@@ -110,14 +105,17 @@ def percentile_test(
     return PercentileTest("open", len(over), int(over.sum()), effect)
 
 
-def _looks(count: int, quantile: float, alpha: float) -> list[int]:
-    """Return the looks: first where a pass is possible (q^n <= alpha / 2), then doublings."""
-    first = math.ceil(math.log(alpha / 2) / math.log(quantile))
-    ends = []
-    while first <= count:
-        ends.append(first)
-        first *= 2
-    return ends
+def fewest_runs(quantile: float, alpha: float) -> int:
+    """Return the least runs for a decision: the first look of the test, q^n <= alpha/2."""
+    return math.ceil(math.log(alpha / 2) / math.log(quantile))
+
+
+def _looks(count: int, quantile: float, alpha: float) -> Iterator[int]:
+    """Yield the looks: first where a pass is possible, then doublings."""
+    look = fewest_runs(quantile, alpha)
+    while look <= count:
+        yield look
+        look *= 2
 
 
 def _decide(

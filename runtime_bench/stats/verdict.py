@@ -32,13 +32,8 @@ def decide(test: PairedTest, *, alpha: float, resolution: float, renewed: bool =
     reported as a difference; its interval shows how small it is. ("Same" is the two one-sided tests
     of Schuirmann 1987, each an e-process.)
 
-    Args:
-        test: the blocks.
-        alpha: bound on the probability of a wrong verdict.
-        resolution: relative difference below which two models count as equal.
-        renewed: true where each block had new sessions. Where one pair of sessions served all
-            blocks, a difference must exceed the resolution to be reported: a smaller one may come
-            from where the memory of these two sessions lies.
+    Where one pair of sessions served all blocks (not `renewed`), a difference must exceed the
+    resolution to be reported: a smaller one may come from where the memory of the two lies.
     """
     limit = math.log(2 / alpha)
     known = evidence(test, resolution)

@@ -15,7 +15,7 @@ from trimtab.core.target import PRESETS, Target, common_target
 from trimtab.runtime_bench.bench.bench import LocalBench, Timing
 from trimtab.runtime_bench.machine.environment import Environment
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
-from trimtab.runtime_bench.multi_device import MultiDeviceBench, machine_class
+from trimtab.runtime_bench.multi_device import MultiDeviceBench, machine_classes
 from trimtab.runtime_bench.open import bench_on_all
 from trimtab.search.ranking import violations
 from trimtab.search.result import Constraints, Result
@@ -127,9 +127,9 @@ def test_a_latency_must_hold_on_every_device():
 
 def test_only_equal_machines_share_measurements():
     one, other = FakeBench(machine="a"), FakeBench(machine="b")
-    both = machine_class(MultiDeviceBench({"x": one, "y": other}))
-    assert both == machine_class(MultiDeviceBench({"v": other, "w": one}))
-    assert both not in {machine_class(one), machine_class(other)}
+    both = machine_classes(MultiDeviceBench({"x": one, "y": other}))
+    assert both == machine_classes(MultiDeviceBench({"v": other, "w": one}))
+    assert both not in {machine_classes(one), machine_classes(other)}
 
 
 def test_the_target_suits_all():

@@ -29,7 +29,7 @@ PROCESSES = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("base", metavar="BASE", help=".onnx file, or module:callable")
     add("candidates", nargs="*", metavar="CANDIDATE", help="models that take the same inputs")
@@ -100,7 +100,7 @@ def _carry_out(
     from trimtab.runtime_bench.measure.values import save
 
     args = request.args
-    request.measure_on(bench)
+    request.bench = bench
     codes = [0]
     for settings in request.sweep():
         code, entry = request.measure(**settings)
@@ -118,7 +118,9 @@ def _carry_out(
 
 
 class _Request:
-    """The options, checked before anything is measured."""
+    """The options, checked before anything is measured, and then the bench that measures."""
+
+    bench: Bench
 
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
@@ -146,10 +148,6 @@ class _Request:
         self.base, self.base_model = _open(args.base)
         candidates = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in candidates]
-
-    def measure_on(self, bench: Bench) -> None:
-        """Set the bench that measures."""
-        self.bench = bench
 
     def _check_provider(self) -> None:
         """Refuse a provider that is not installed before any model is opened."""
@@ -248,7 +246,8 @@ class _Request:
 
         title = f"threads {threads}" + (f", batch {batch}" if batch else "")
         title += f", {self.concurrency} callers" if self.concurrency > 1 else ""
-        plot = plot_lines(shown) if sys.stdout.isatty() and _speaks_unicode() else []
+        unicode = "utf" in (sys.stdout.encoding or "").lower()
+        plot = plot_lines(shown) if sys.stdout.isatty() and unicode else []
         titled = len(self.sweep()) > 1 or self.concurrency > 1
         print("\n".join([*(["", title] if titled else []), *lines, *plot]))  # noqa: T201
 
@@ -291,9 +290,3 @@ def _check_file(path: str | None) -> None:
     existing = next(p for p in [parent, *parent.parents] if p.exists())
     if Path(path).is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
         raise OutputError("cannot be written", where=path, hint="Give --json another file")
-
-
-def _speaks_unicode() -> bool:
-    import sys
-
-    return "utf" in (sys.stdout.encoding or "").lower()

@@ -23,9 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["add", "list", "remove", "check", "install"])
     parser.add_argument("name", nargs="?", help="name of the device, or its address except for add")
     parser.add_argument("address", nargs="?", help="ssh://user@host[:port]")
-    parser.add_argument(
-        "--wheels", metavar="FOLDER", help="install these wheels instead of downloaded ones"
-    )
+    parser.add_argument("--wheels", metavar="FOLDER", help="install these, without a download")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -20,15 +20,11 @@ _BOTH = argparse.BooleanOptionalAction
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
     add("--baseline", metavar="FLOAT", help="float original to compare with")
-    add(
-        "--data",
-        metavar="DATA",
-        help="real inputs (default: random ones, without accuracy)",
-    )
+    add("--data", metavar="DATA", help="real inputs (default: random ones, without accuracy)")
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
     add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
@@ -63,8 +59,9 @@ def execute(args: argparse.Namespace) -> int:
     model = open_model(args.model)
     baseline = open_model(args.baseline) if args.baseline else None
     feeds = _feeds(args, model)
-    check_same_inputs([m for m in (model, baseline) if m is not None], feeds)
-    lines, document = _slow(args, model, baseline, feeds)
+    models = [model] if baseline is None else [model, baseline]
+    check_same_inputs(models, feeds)
+    lines, document = _slow(args, models, feeds)
     if args.data:
         more, parts = _accuracy(args, model, baseline)
         lines, document = [*lines, "", *more], document | parts
@@ -75,9 +72,9 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _slow(
-    args: argparse.Namespace, model: Model, baseline: Model | None, feeds: Feeds
+    args: argparse.Namespace, models: list[Model], feeds: Feeds
 ) -> tuple[list[str], dict[str, Any]]:
-    """Diagnose what runs and why it is slow, here or on a device: lines and JSON values."""
+    """Diagnose why a model is slow, here or on a device, beside its baseline if it has one."""
     from trimtab.core.fields import convert
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.progress import Stderr
@@ -92,12 +89,10 @@ def _slow(
         how = Timing(SessionConfig(provider=provider, threads=threads))
         if isinstance(bench, LocalBench) and args.target:
             target = Target.named(args.target, threads)
-            lines, document = bench.diagnosis(
-                model, baseline, feeds, how, profiled=args.profile, target=target
-            )
+            found = bench.diagnosis(models, feeds, how, profiled=args.profile, target=target)
         else:
-            lines, document = bench.diagnosis(model, baseline, feeds, how, profiled=args.profile)
-    return list(lines), document
+            found = bench.diagnosis(models, feeds, how, profiled=args.profile)
+    return list(found[0]), found[1]
 
 
 def _accuracy(

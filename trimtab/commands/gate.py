@@ -34,12 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     add("budgets", metavar="budgets.yaml")
-    add(
-        "--max-time",
-        metavar="30s",
-        default="30s",
-        help="time limit of measuring, for each gate (default 30s)",
-    )
+    add("--max-time", metavar="30s", default="30s", help="time limit of each gate (default 30s)")
     add(
         "--on-inconclusive",
         choices=["report", "fail", "pass"],
@@ -47,11 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="exit code of undecided budgets: 3 or 4 (report, default), 1 (fail), 0 (pass)",
     )
     add("--seed", metavar="N", default="0", help="random seed of the block order (default 0)")
-    add(
-        "--on",
-        metavar="DEVICE",
-        help="measure on a device: ssh://user@host, or names from `trimtab device`",
-    )
+    add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
     add("--history", metavar="FILE", help="append the figures to a history, see `trimtab history`")
     add("--json", metavar="FILE", help="write all results, with every sample")
     add("--junit", metavar="FILE", help="write JUnit XML")

@@ -19,16 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the series."""
+    import contextlib
     import json
 
     from trimtab.runtime_bench.gate.history import History
     from trimtab.runtime_bench.gate.trend import document, lines
 
-    history = History(args.file, create=False)
-    try:
+    with contextlib.closing(History(args.file, create=False)) as history:
         series = history.series()
-    finally:
-        history.close()
     text = json.dumps(document(series), indent=1) if args.json else "\n".join(lines(series))
     print(text)  # noqa: T201
     return 0

@@ -8,7 +8,7 @@ from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.runtime_bench.bench.bench import Bench, Timing
-from trimtab.runtime_bench.multi_device import machine_class
+from trimtab.runtime_bench.multi_device import machine_classes
 
 from .result import Result
 from .store import ResultStore, key_of, key_of_feeds
@@ -29,7 +29,7 @@ def with_memory(
         model=model.digest,
         inputs=key_of_feeds(feeds),
         config=config.to_json(),
-        machine=machine_class(bench),
+        machine=machine_classes(bench),
     )
 
     def peak_bytes() -> float:

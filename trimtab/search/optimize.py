@@ -20,7 +20,7 @@ from trimtab.core.metric import Metric, find_metric
 from trimtab.core.target import Target
 from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
-from trimtab.runtime_bench.multi_device import machine_class
+from trimtab.runtime_bench.multi_device import machine_classes
 
 from .builder import Builder
 from .confirm import Confirmation
@@ -111,7 +111,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     metric, bench = find_metric(metric, splits.selection), bench or LocalBench()
     evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
     timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
-    builder = Builder(model, ctx, store, machine_class(bench))
+    builder = Builder(model, ctx, store, machine_classes(bench))
     spent = Spent(budget, time.monotonic())
     search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
     search.begin()

@@ -16,7 +16,7 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
-from trimtab.runtime_bench.multi_device import machine_class
+from trimtab.runtime_bench.multi_device import machine_classes
 
 from .fingerprint import structure
 from .result import Result
@@ -168,7 +168,7 @@ class Timer:
             inputs=key_of_feeds(self.feeds),
             alpha=round(alpha, 9),
             brief=brief,
-            machine=machine_class(self.bench),
+            machine=machine_classes(self.bench),
         )
 
 

@@ -355,7 +355,8 @@ def test_with_certificates_traffic_is_encrypted(
             feeds = random_feeds(graphs.cnn())
             card, _ = bench.startup_costs(graphs.cnn(), feeds, HOW, 1, arena=False)
             assert card.peak_bytes
-            lines, made = bench.diagnosis(graphs.cnn(), graphs.cnn(), feeds, HOW, profiled=False)
+            models = [graphs.cnn(), graphs.cnn()]
+            lines, made = bench.diagnosis(models, feeds, HOW, profiled=False)
             assert lines
             assert made
         monkeypatch.setattr(fleet, "CONNECT_SECONDS", 3.0)

@@ -11,8 +11,9 @@ from trimtab.core.ort.int8_share import Int8Share
 from trimtab.runtime_bench.bench.bench import percentiles_decided
 from trimtab.runtime_bench.bench.budgets import Budget
 from trimtab.runtime_bench.gate.collect import Collector
-from trimtab.runtime_bench.gate.rules import exit_code, fewest_runs, judge
+from trimtab.runtime_bench.gate.rules import exit_code, judge
 from trimtab.runtime_bench.gate.verdicts import BudgetVerdict, GateFacts
+from trimtab.runtime_bench.stats.percentiles import fewest_runs
 
 SPEEDUP = Budget("speedup", 1.5, "1.5", "base.onnx")
 NO_SLOWER = Budget("no_slower_than", text="base.onnx", against="base.onnx")
