@@ -23,15 +23,7 @@ from ..base import Declined, Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 from .file_sizes import file_sizes
-from .masks import (
-    Mask,
-    block_scores,
-    count_for_share,
-    expand_blocks,
-    n_m_mask,
-    parse_n_m,
-    smallest,
-)
+from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest
 
 #: Note of the report.
 SPEED = "zeros alone bring no speed on onnxruntime, whose kernels are dense"

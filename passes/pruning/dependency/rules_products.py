@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.edit import set_int
-from .records import Axes, ChannelMask, Ids, OpaqueError
+from .records import Axes, Ids, OpaqueError
 from .tracer import Trace
 
 
@@ -85,13 +85,8 @@ def _grouped(
     t.pin([into], "whole groups go")
     whole = t.tie(t.tie_rows(rows), t.tie_rows(out.reshape(group, -1)))
     assert whole is not None
-    per_group = len(out) // group
-
-    def shrink(_: ir.Model, keep: ChannelMask) -> None:
-        set_int(node, "group", keep.count(whole))
-
-    t.on_cut(shrink)
-    return np.repeat(whole, per_group), None
+    t.on_cut(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    return np.repeat(whole, len(out) // group), None
 
 
 def _grouped_transpose(
@@ -124,10 +119,7 @@ def gemm(t: Trace, node: ir.Node) -> None:
     a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     if t.has(node, 2):
         c = t.axes(node, 2)
-        sizes = t.shape(node.inputs[2])
-        for axis in range(-len(sizes), 0):
-            if sizes[axis] > 1:
-                t.tie(c[axis], out[axis])
+        t.tie_broadcast(c, t.shape(node.inputs[2]), out)
         t.operand(node, 2, c)
     t.set(node.outputs[0], out)
     lengths = (a_shape[1 - a_in], b_shape[1 - b_in], a_shape[a_in])
@@ -189,10 +181,7 @@ def einsum(t: Trace, node: ir.Node) -> None:
         if len(set(term)) < len(term):
             raise OpaqueError("an index is twice in one operand")
         for name, ids, size in zip(term, axes, shape, strict=True):
-            if name in ids_of:
-                ids_of[name] = t.tie(ids_of[name], ids)
-            else:
-                ids_of[name] = ids
+            ids_of[name] = t.tie(ids_of[name], ids) if name in ids_of else ids
             alone = sum(name in other for other in terms) == 1
             if (alone and name not in right) or size == 1:
                 t.pin([ids], "Einsum sums over it")

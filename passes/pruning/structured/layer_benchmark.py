@@ -54,10 +54,7 @@ def layer_model(layer: LayerSpec) -> Model:
 
 
 def layer_at(
-    trace: Trace,
-    cost: Cost,
-    point: Sequence[int],
-    integers: tuple[IntType, IntType] | None = None,
+    trace: Trace, cost: Cost, point: Sequence[int], integers: tuple[IntType, IntType] | None = None
 ) -> LayerSpec | None:
     """Return the operator of `cost` for one sample, with these lengths of its prunable axes.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Array, Floats
 
 from ...graph.constants import is_constant
+from ...graph.queries import pair
 from ..dependency.records import constant_input
 
 #: Inputs of one batch, by name.
@@ -52,6 +53,11 @@ class Reader:
             swapped = node.attributes.get_int("transA", 0) != 0
             return None if scaled or swapped else cls(node, 1)
         return cls(node, 1) if node.op_type == "MatMul" and weight.ndim == 2 else None
+
+    @property
+    def source(self) -> ir.Value:
+        """Tensor that it reads."""
+        return pair(self.node)[0]
 
     def weight(self) -> Array:
         """Return the weight as (outputs, channels * kernel_size)."""

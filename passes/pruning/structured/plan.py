@@ -207,11 +207,7 @@ def _as_requested(
 
 
 def _by_ratio(
-    groups: list[Group],
-    curves: list[LossCurve],
-    choices: list[list[int]],
-    ratio: float,
-    scope: str,
+    groups: list[Group], curves: list[LossCurve], choices: list[list[int]], ratio: float, scope: str
 ) -> NDArray[np.int64]:
     if scope == "local":
         return uniform_widths(groups, choices, ratio)

@@ -16,10 +16,9 @@ from trimtab.core.errors import OptionError, unknown
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model
 
-from ...graph.queries import node_label
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
-from .data_importance import least_squares, mean_output
+from .data_importance import fixed_batch, least_squares, mean_output
 from .importance import fpgm, l1, l2, normalize_by_group, random_scores, weight_scores
 from .moments import Feeds
 from .taylor import ROWS, taylor
@@ -62,10 +61,9 @@ def usable_groups(graph: DependencyGraph, protect: Sequence[str]) -> list[Group]
         OptionError: a pattern matches no operator with channels.
     """
     producers: dict[str, set[int]] = {}
-    for operand in graph.weights:
-        for axis, units in graph.axes_of(operand):
-            if axis != operand.input_axis:
-                producers.setdefault(node_label(operand.node), set()).update(map(int, units))
+    for row in graph.weight_axes:
+        if row.produces:
+            producers.setdefault(row.label, set()).update(map(int, row.units))
     kept: set[int] = set()
     for pattern in protect:
         names = [n for n in producers if fnmatch.fnmatchcase(n, pattern)]
@@ -128,8 +126,7 @@ def _taylor(
     model: Model, graph: DependencyGraph, request: ImportanceRequest, ctx: Context
 ) -> NDArray[np.float64]:
     data = ctx.dataset(request.data, model, purpose="importance taylor").take(request.samples)
-    fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
-    return taylor(model, graph, data.sized(fixed[0] if fixed else ROWS), ctx)
+    return taylor(model, graph, data.sized(fixed_batch(model) or ROWS), ctx)
 
 
 def _own_scores(criterion: Callable[..., Any], graph: DependencyGraph) -> NDArray[np.float64]:
