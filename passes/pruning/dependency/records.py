@@ -32,6 +32,13 @@ def constant_input(node: ir.Node, index: int) -> Array | None:
     return None if value is None else constant_array(value)
 
 
+def weight_array(node: ir.Node, index: int = 1) -> Array:
+    """Return the array of a constant input as the operator reads it; read only."""
+    array = constant_input(node, index)
+    assert array is not None
+    return array
+
+
 @dataclass(frozen=True, eq=False)
 class ConstantUse:
     """Constant as one operator reads it, which can be cut: an initializer or a ConstantOfShape."""
@@ -71,9 +78,7 @@ class Operand:
 
     def array(self) -> Array:
         """Return the array of a weight or vector as the operator reads it; read only."""
-        array = constant_input(self.node, self.index)
-        assert array is not None
-        return array
+        return weight_array(self.node, self.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +129,10 @@ class ChannelMask:
     def mask(self, ids: Ids) -> NDArray[np.bool_]:
         """Return a mask of an axis, true where a position stays."""
         return np.asarray(self._alive[ids])
+
+    def masks(self, axes: Sequence[Ids | None]) -> list[NDArray[np.bool_] | None]:
+        """Return a mask of each axis that loses a position, None for the others."""
+        return [None if ids is None or self._alive[ids].all() else self.mask(ids) for ids in axes]
 
     def count(self, ids: Ids) -> int:
         """Return the number of positions that stay."""

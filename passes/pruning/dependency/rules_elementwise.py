@@ -91,7 +91,7 @@ def group_norm(t: Trace, node: ir.Node) -> None:
     table = x[1].reshape(groups, -1)
     if groups > 1 and t.choose_factor(x[1], 2 if channels > groups else 1) == 0:
         whole = t.tie_rows(table)
-        t.on_cut(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
+        t.updates.append(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
         return
     t.tie_rows(table.T)
     t.inexact.append((node, [None, x[1], *[None] * (len(x) - 2)]))
@@ -188,4 +188,4 @@ def resize(t: Trace, node: ir.Node) -> None:
         else:
             set_input(model, node, 3, np.where(np.array(counts) < 0, sizes, counts))
 
-    t.on_cut(update)
+    t.updates.append(update)

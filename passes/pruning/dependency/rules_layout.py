@@ -54,7 +54,7 @@ def _fix_target(t: Trace, node: ir.Node, result: Axes) -> None:
         rows = zip(target, counts, strict=True)
         set_input(model, node, 1, np.array([c if c > 0 and n > 0 else n for n, c in rows]))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def _name_squeezed(t: Trace, node: ir.Node, before: tuple[int, ...], result: Axes) -> None:
@@ -69,7 +69,7 @@ def _name_squeezed(t: Trace, node: ir.Node, before: tuple[int, ...], result: Axe
         elif keep.any(result):
             set_ints(node, "axes", ones)
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def refactor(t: Trace, x: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
@@ -190,7 +190,7 @@ def split(t: Trace, node: ir.Node) -> None:
     for part in parts:
         if len(part) == 1:  # an axis of one carries no channel ids from here on
             t.pin([part], "is split off alone")
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def tile(t: Trace, node: ir.Node) -> None:

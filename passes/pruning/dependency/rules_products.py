@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -23,11 +24,11 @@ def conv(t: Trace, node: ir.Node) -> None:
         t.tie(x[1], w[1])
     else:
         out, into = _grouped(t, node, group, x[1], (w[0], w[1]), t.shape(node.inputs[0])[1])
-    w_axes: Axes = [out, into, *[None] * (len(w_shape) - 2)]
-    t.operand(node, 1, w_axes, input_axis=1)
-    _bias(t, node, 2, out)
-    t.set(node.outputs[0], [x[0], out, *[None] * (len(y_shape) - 2)])
-    fixed = int(np.prod(w_shape[2:])) * int(np.prod([y_shape[0], *y_shape[2:]]))
+    kernel: Axes = [None] * (len(w_shape) - 2)
+    t.operand(node, 1, [out, into, *kernel], input_axis=1)
+    _bias(t, node, out)
+    t.set(node.outputs[0], [x[0], out, *kernel])
+    fixed = math.prod(w_shape[2:]) * math.prod([y_shape[0], *y_shape[2:]])
     t.cost(node, fixed, [(w_shape[0], out), (w_shape[1], into)])
 
 
@@ -38,23 +39,20 @@ def conv_transpose(t: Trace, node: ir.Node) -> None:
     t.pin(x[2:], "a convolution mixes it")
     x_shape, w_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     t.tie(x[1], w[0])
-    out = w[1]
-    if group > 1:
-        out = _grouped_transpose(t, node, group, w, w_shape)
-    t.operand(
-        node, 1, [w[0], None if group > 1 else w[1], *[None] * (len(w_shape) - 2)], input_axis=0
-    )
-    _bias(t, node, 2, out)
-    t.set(node.outputs[0], [x[0], out, *[None] * (len(t.shape(node.outputs[0])) - 2)])
-    fixed = int(np.prod(w_shape[2:])) * int(np.prod([x_shape[0], *x_shape[2:]]))
+    out = w[1] if group == 1 else _grouped_transpose(t, node, group, w, w_shape)
+    kernel: Axes = [None] * (len(w_shape) - 2)
+    t.operand(node, 1, [w[0], w[1] if group == 1 else None, *kernel], input_axis=0)
+    _bias(t, node, out)
+    t.set(node.outputs[0], [x[0], out, *kernel])
+    fixed = math.prod(w_shape[2:]) * math.prod([x_shape[0], *x_shape[2:]])
     t.cost(node, fixed, [(w_shape[0], w[0]), (w_shape[1], w[1])])
 
 
-def _bias(t: Trace, node: ir.Node, index: int, out: Ids | None) -> None:
-    if t.has(node, index):
-        bias = t.axes(node, index)
+def _bias(t: Trace, node: ir.Node, out: Ids | None) -> None:
+    if t.has(node, 2):
+        bias = t.axes(node, 2)
         t.tie(bias[0], out)
-        t.operand(node, index, bias)
+        t.operand(node, 2, bias)
 
 
 def _grouped(
@@ -85,7 +83,7 @@ def _grouped(
     t.pin([into], "whole groups go")
     whole = t.tie(t.tie_rows(rows), t.tie_rows(out.reshape(group, -1)))
     assert whole is not None
-    t.on_cut(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    t.updates.append(lambda _, keep: set_int(node, "group", keep.count(whole)))
     return np.repeat(whole, len(out) // group), None
 
 
@@ -103,7 +101,7 @@ def _grouped_transpose(
         return None if column is None else np.tile(column, group)
     t.pin([column], "whole groups go")
     whole = t.tie_rows(into.reshape(group, -1))
-    t.on_cut(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    t.updates.append(lambda _, keep: set_int(node, "group", keep.count(whole)))
     return np.repeat(whole, shape[1])
 
 
@@ -211,7 +209,7 @@ def attention(t: Trace, node: ir.Node) -> None:
             t.tie(mask[-3], heads)
     if "scale" not in node.attributes:  # its default would follow the new width
         scale = ir.AttrFloat32("scale", 1 / float(np.sqrt(shapes[0][3])))
-        t.on_cut(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
+        t.updates.append(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
     t.set(node.outputs[0], [q[0], heads, q[2], v[3]])
     batch, count, length, width = shapes[0]
     outer = [(batch * length * shapes[1][2], None), (count, heads)]

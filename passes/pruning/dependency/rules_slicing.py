@@ -16,8 +16,6 @@ _SHAPE_OPS = (
     "Abs Add Cast Concat ConstantOfShape Div Equal Expand Gather Greater Identity Less Max Min Mod "
     "Mul Neg Not Range Reshape Resize Shape Slice Split Squeeze Sub Tile Transpose Unsqueeze Where"
 )
-
-
 #: Inputs of a Slice from the second on, attributes before opset 10.
 _BOUNDS = ("starts", "ends", "axes", "steps")
 
@@ -34,9 +32,8 @@ def slice_axes(t: Trace, node: ir.Node) -> None:
     axes = [a % len(x) for a in (range(len(starts)) if named is None else named)]
     result: Axes = list(x)
     windows: dict[int, tuple[Ids, Ids]] = {}
-    for position, (axis, start, end, step) in enumerate(
-        zip(axes, starts, ends, steps, strict=True)
-    ):
+    rows = zip(axes, starts, ends, steps, strict=True)
+    for position, (axis, start, end, step) in enumerate(rows):
         ids = x[axis]
         if ids is None:
             continue
@@ -52,7 +49,7 @@ def slice_axes(t: Trace, node: ir.Node) -> None:
     t.set(node.outputs[0], result)
     if windows:
         bounds = (starts, ends, axes, steps)
-        t.on_cut(lambda model, keep: _cut_windows(model, keep, node, bounds, windows))
+        t.updates.append(lambda model, keep: _cut_windows(model, keep, node, bounds, windows))
 
 
 def _python_slice(start: int, end: int, step: int, size: int) -> slice:
@@ -136,7 +133,7 @@ def gather(t: Trace, node: ir.Node) -> None:
             left = keep.places(ids, at)
             set_input(model, node, 1, left.reshape([-1] * count).astype(np.int64))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def pad(t: Trace, node: ir.Node) -> None:
@@ -175,7 +172,7 @@ def pad(t: Trace, node: ir.Node) -> None:
         else:
             set_input(model, node, 1, np.array(new, np.int64))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def shape_of(t: Trace, node: ir.Node) -> None:

@@ -44,7 +44,7 @@ class Trace:
         operands: inputs with channels.
         costs: multiply-accumulates of the operators.
         sites: places where an axis splits.
-        updates: changes of the graph beside its constants.
+        updates: changes of the graph beside its constants, to be made when channels go.
         inexact: normalisations whose statistics change, with their channel ids.
     """
 
@@ -218,10 +218,6 @@ class Trace:
         if constant_array(value) is not None:
             kind = "weight" if weight or input_axis is not None else "vector"
         self.operands.append(Operand(node, index, axes, kind, input_axis))
-
-    def on_cut(self, update: GraphUpdate) -> None:
-        """Record a change of the graph beside its constants, to be made when channels go."""
-        self.updates.append(update)
 
     def run(self, rule_of: Callable[[ir.Node], Callable[[Trace, ir.Node], None] | None]) -> None:
         """Walk over the graph in order, with the rule of each operator."""

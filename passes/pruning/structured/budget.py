@@ -53,7 +53,7 @@ class PrunableLayer:
     base: tuple[int, ...]
     parts: tuple[dict[int, int], ...]
 
-    def lengths(self, kept: NDArray[np.int64]) -> tuple[int, ...]:
+    def lengths(self, kept: Sequence[int] | NDArray[np.int64]) -> tuple[int, ...]:
         """Return the lengths of its prunable axes where the groups keep so many units."""
         return tuple(
             base + sum(times * int(kept[g]) for g, times in part.items())
@@ -96,12 +96,7 @@ def mac_cost(graph: DependencyGraph) -> CostOf:
 class ChannelBudget:
     """Widths of all groups while their cost is brought down.
 
-    Args:
-        groups: the groups.
-        curves: their loss curves.
-        choices: for each group, the widths that it may have, ascending; the last is the present.
-        layers: the operators that multiply.
-        cost_of: their cost.
+    `choices` are for each group the widths that it may have, ascending; the last is the present.
 
     Attributes:
         kept: present widths, in units.

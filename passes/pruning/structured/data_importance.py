@@ -27,8 +27,6 @@ from .loss_curves import Places, ReaderSolution, backward_elimination, columns_o
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 from .weight_repair import reader_output
 
-Readers = list[tuple[Operand, Reader]]
-
 
 def fixed_batch(model: Model) -> int | None:
     """Return the batch size of a model whose inputs fix it, else None."""
@@ -141,7 +139,7 @@ def _groups_of(operand: Operand, graph: DependencyGraph, owner: NDArray[np.int64
     return [] if units is None else [int(n) for n in np.unique(owner[units]) if n >= 0]
 
 
-def _readers(graph: DependencyGraph) -> Readers:
+def _readers(graph: DependencyGraph) -> list[tuple[Operand, Reader]]:
     """Return the weights whose operators can be solved for, with these."""
     read = [s for s in graph.weights if s.index == 1 and s.input_axis is not None]
     return [(s, reader) for s in read if (reader := Reader.of(s.node)) is not None]

@@ -54,11 +54,6 @@ def weight_scores(graph: DependencyGraph, norm: Norm) -> Floats:
     return scores
 
 
-def random_scores(graph: DependencyGraph, seed: int) -> Floats:
-    """Return random scores, (units,): the control that any criterion has to beat."""
-    return np.random.default_rng(seed).random(graph.num_units)
-
-
 def normalize_by_group(graph: DependencyGraph, scores: Floats) -> Floats:
     """Return scores divided by the mean of their group."""
     result = scores.astype(np.float64).copy()

@@ -19,7 +19,7 @@ from trimtab.core.model import Model
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
 from .data_importance import fixed_batch, least_squares, mean_output
-from .importance import fpgm, l1, l2, normalize_by_group, random_scores, weight_scores
+from .importance import fpgm, l1, l2, normalize_by_group, weight_scores
 from .moments import Feeds
 from .taylor import ROWS, taylor
 
@@ -31,15 +31,7 @@ CURVES: MemoKind[list[LossCurve]] = MemoKind("loss curves", 4)
 
 @dataclass(frozen=True, eq=False)
 class ImportanceRequest:
-    """Rules that decide in which order channels go.
-
-    Attributes:
-        criterion: name of a score of channels, or a callable that scores them.
-        samples: number of samples to use.
-        protect: operators whose outputs keep all channels, as patterns of their names.
-        heads: where an axis splits, whether whole heads go or all become narrower.
-        data: calibration data; the context's where None.
-    """
+    """Fields of `PruneChannels` that decide in which order channels go."""
 
     criterion: Importance
     samples: int
@@ -112,8 +104,8 @@ def _new_curves(
         scores = mean_output(model, graph, batches or [], ctx)
     elif criterion == "taylor":
         scores = _taylor(model, graph, request, ctx)
-    elif criterion == "random":
-        scores = random_scores(graph, ctx.seed)
+    elif criterion == "random":  # the control that any criterion has to beat
+        scores = np.random.default_rng(ctx.seed).random(graph.num_units)
     elif callable(criterion):
         scores = _own_scores(criterion, graph)
     else:

@@ -13,13 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from trimtab.core.data import Array
-
 from ...graph.concrete_shapes import infer_again
 from ...graph.edit import add_constant, set_input
 from ...graph.queries import producer
 from ..dependency.graph import DependencyGraph, Group, WeightAxis
-from ..dependency.records import constant_input
+from ..dependency.records import constant_input, weight_array
 from .budget import PrunableLayer
 from .moments import Reader
 from .weight_repair import reader_output
@@ -79,7 +77,7 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
     than a whole convolution, and the readers of the stream can compensate it.
     """
     for node in readers:
-        set_input(model, node, 1, np.zeros_like(_weight(node)))
+        set_input(model, node, 1, np.zeros_like(weight_array(node)))
         output = reader_output(node)
         assert output.bias is not None
         bias_node, index = output.bias
@@ -96,7 +94,7 @@ def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
         stream, total = output.stream, added.outputs[0]
         assert stream is not None
         if total.is_graph_output():
-            zero = np.zeros([1] * len(_weight(node).shape), np.float32)
+            zero = np.zeros([1] * weight_array(node).ndim, np.float32)
             output.result.replace_all_uses_with(add_constant(model, zero, f"{total.name}_zero"))
             continue
         total.replace_all_uses_with(stream)
@@ -112,9 +110,3 @@ def _drop_second_relus(stream: ir.Value) -> None:
     for user, _ in list(stream.uses()):
         if user.op_type == "Relu" and not user.outputs[0].is_graph_output():
             user.outputs[0].replace_all_uses_with(stream)
-
-
-def _weight(node: ir.Node) -> Array:
-    weight = constant_input(node, 1)
-    assert weight is not None
-    return weight

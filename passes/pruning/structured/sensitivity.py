@@ -36,8 +36,7 @@ class GroupSensitivity:
     """Quality without a part of one group.
 
     Attributes:
-        name: name of the group.
-        channels: number of its channels.
+        channels: number of the group's channels.
         operators: number of operators whose weights have these channels.
         quality: quality without each of the ratios.
     """
