@@ -67,10 +67,8 @@ def n_m_mask(weight: Array, n: int, m: int, axis: int) -> Mask:
 def block_scores(weight: Array, block: tuple[int, int], axes: tuple[int, int], norm: str) -> Array:
     """Score each block of (outputs, inputs): mean |w| for l1, root mean square for l2.
 
-    Means and not sums, so that a threshold is in units of a weight.
-
-    Returns:
-        (outputs / a, inputs / b, other axes) for a block of a x b.
+    Means, so that a threshold is in units of a weight: (outputs / a, inputs / b, other axes) for a
+    block of a x b.
     """
     moved = np.moveaxis(weight.astype(np.float32), axes, (0, 1))
     (outputs, inputs), (a, b) = moved.shape[:2], block

@@ -63,12 +63,9 @@ def _grouped(
     w: tuple[Ids | None, Ids | None],
     channels: int,
 ) -> tuple[Ids | None, Ids | None]:
-    """Let whole groups go, or the same positions of every group.
+    """Let whole groups go, or the same positions of each; return the channel ids of W.0 and W.1.
 
     With one input channel to a group, and any number of outputs, only groups can go.
-
-    Returns:
-        Channel ids of W.0 and W.1.
     """
     out, into = w
     if out is None or x is None:

@@ -158,11 +158,7 @@ class Trace:
             self._axes[value] = axes
 
     def tie(self, first: Ids | None, second: Ids | None) -> Ids | None:
-        """Let positions of both axes go together; None pins the other.
-
-        Returns:
-            Channel ids of the result.
-        """
+        """Let positions of both axes go together and return their ids; None pins the other."""
         if first is None or second is None:
             self.pin([first, second], "meets an axis that cannot change")
             return None
@@ -182,7 +178,7 @@ class Trace:
         return first
 
     def pin(self, axes: Sequence[Ids | None], reason: str) -> None:
-        """Let these channels stay."""
+        """Pin these channels, which then stay."""
         where = node_label(self._node) if self._node is not None else "the graph"
         self.pins.extend((ids, where, reason) for ids in axes if ids is not None)
 

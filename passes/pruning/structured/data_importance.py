@@ -23,7 +23,7 @@ from ..dependency.graph import DependencyGraph, Group
 from ..dependency.records import Operand
 from .budget import LossCurve
 from .importance import l2, normalize_by_group, weight_scores
-from .loss_curves import Places, ReaderSolution, backward_elimination, columns_of
+from .loss_curves import Places, ReaderSolution, backward_elimination
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 from .weight_repair import reader_output
 
@@ -127,10 +127,10 @@ def least_squares(
 
 
 def _places(operand: Operand, graph: DependencyGraph, group: Group, reader: Reader) -> Places:
-    """Return the columns of each unit of a group in a reader."""
-    units = graph.input_units(operand)
-    assert units is not None
-    return columns_of(reader, np.array([np.flatnonzero(units == c) for c in group.units]))
+    """Return the columns of each unit of a group in a reader, (units, columns of one)."""
+    units, size = graph.input_units(operand), reader.kernel_size
+    channels = np.array([np.flatnonzero(units == c) for c in group.units])
+    return (channels[:, :, None] * size + np.arange(size)).reshape(len(channels), -1)
 
 
 def _groups_of(operand: Operand, graph: DependencyGraph, owner: NDArray[np.int64]) -> list[int]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats
 
 from .budget import LossCurve
-from .moments import Moments, Reader
+from .moments import Moments
 
 #: Ridge of the covariance, as a part of the mean of its diagonal.
 RIDGE = 1e-4
@@ -96,9 +96,3 @@ def backward_elimination(
         lost.extend(lost[-1] + np.cumsum(rises[chosen]))
         alive = np.delete(alive, chosen)
     return LossCurve(units[order], np.array(lost))
-
-
-def columns_of(reader: Reader, positions: NDArray[np.int64]) -> Places:
-    """Return the columns (n, p * kernel_size) of n units from their input channels (n, p)."""
-    kernel_size = np.arange(reader.kernel_size)
-    return (positions[:, :, None] * reader.kernel_size + kernel_size).reshape(len(positions), -1)

@@ -83,11 +83,7 @@ class Reader:
         return y.reshape(y.shape[0], -1, y.shape[-1])
 
     def windows(self, x: Array) -> Array:
-        """Return the elements that are summed over, as a view.
-
-        Returns:
-            (samples, positions..., channels, kernel...).
-        """
+        """Return the elements summed over, a view: (samples, positions..., channels, kernel...)."""
         if self.node.op_type != "Conv":
             return x.reshape(x.shape[0], -1, x.shape[-1], 1)
         kernel, attributes = weight_array(self.node).shape[2:], self.node.attributes

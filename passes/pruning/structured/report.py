@@ -61,12 +61,9 @@ def pruning_report(
 
 
 def _costs_of_groups(graph: DependencyGraph, plan: PruningPlan) -> NDArray[np.int64]:
-    """Return MACs before and after, weights before and after, of each group's operators.
+    """Return MACs before and after, weights before and after, of operators by group, (groups, 4).
 
     An operator between two groups counts for both.
-
-    Returns:
-        (groups, 4).
     """
     owner = graph.owners(plan.groups)
     keep = graph.keep(_gone(plan))
@@ -74,9 +71,8 @@ def _costs_of_groups(graph: DependencyGraph, plan: PruningPlan) -> NDArray[np.in
 
     def add(axes: Sequence[Ids | None], fixed: int, column: int) -> None:
         own = [ids for ids in axes if ids is not None]
-        sizes = fixed * np.prod(
-            [(len(ids), keep.count(ids)) for ids in own], axis=0, dtype=np.int64
-        )
+        lengths = [(len(ids), keep.count(ids)) for ids in own]
+        sizes = fixed * np.prod(lengths, axis=0, dtype=np.int64)
         for number in {int(g) for ids in own for g in np.unique(owner[graph.unit_of[ids]])}:
             table[number, column : column + 2] += sizes
 

@@ -55,7 +55,7 @@ def reader_output(node: ir.Node) -> ReaderOutput:
         bias = None
         added = _added(result)
         if added and is_constant(added[1]) and _is_vector(added[1]):
-            bias = (added[0], [v is added[1] for v in added[0].inputs].index(True))
+            bias = (added[0], added[0].inputs.index(added[1]))
             result = added[0].outputs[0]
     added = _added(result)
     stream = added[1] if added and not is_constant(added[1]) else None
@@ -101,8 +101,7 @@ class WeightRepair:
     def run(self, changed: set[ir.Node], narrowed: set[ir.Node], ctx: Context) -> int:
         """Repair readers of fewer channels and those that add to a stream, behind `changed`.
 
-        Returns:
-            Number of operators that were repaired.
+        Return the number of operators that were repaired.
         """
         nodes = list(self.pruned.model.graph)
         dirty: set[ir.Value] = set()
