@@ -21,7 +21,7 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
-from .dependency.graph import DependencyGraph, build_dependency_graph, prepare
+from .dependency.graph import DependencyGraph, Group, build_dependency_graph, prepare
 from .structured.cut import cut
 from .structured.data_importance import calibration_batches
 from .structured.latency_table import latencies
@@ -163,9 +163,7 @@ class PruneChannels(Pass):
 
     def resolved(self, model: Model, ctx: Context) -> PruneChannels:
         """Return the pass with the widths that it chooses for `model`, which needs no clock."""
-        work = prepare(model.clone())
-        graph = build_dependency_graph(work, whole=self.heads == "whole")
-        groups = usable_groups(graph, self.protect)
+        work, graph, groups = self._groups(model)
         if not groups:
             return self.with_fields(latency=None, widths={})
         plan = choose(work, graph, groups, self.request, self._batches(work, ctx), ctx)
@@ -174,10 +172,8 @@ class PruneChannels(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Remove the least important channels."""
         with gc_paused():
-            work = prepare(model.clone())
-            graph = build_dependency_graph(work, whole=self.heads == "whole")
+            work, graph, groups = self._groups(model)
             declined = declined_operators(graph)
-            groups = usable_groups(graph, self.protect)
         if not groups:
             note = {"note": "no channel can be removed; the model is unchanged"}
             return Rewrite(model.ir, tuple(declined), note)
@@ -188,8 +184,10 @@ class PruneChannels(Pass):
             originals = dict(zip(work.graph, original.graph, strict=True))
             error = self._cut(work, graph, plan.removed, ctx)
         zero_branches(work.ir, plan.removed_branches)
-        repaired = 0
-        if self._repair(batches) != "none" and plan.removed:
+        repaired, method = 0, self.repair
+        if method == "auto":
+            method = "least_squares" if batches else "none"
+        if method != "none" and plan.removed:
             repaired = repair_weights(
                 work,
                 original,
@@ -199,22 +197,23 @@ class PruneChannels(Pass):
                 ctx,
                 originals=originals,
                 removed_branches=plan.removed_branches,
-                method=self._repair(batches),
+                method=method,
             )
         remove_branches(work.ir, plan.removed_branches)
         report = pruning_report(model, work, graph, plan) | {"oracle": error, "repaired": repaired}
         return Rewrite(work.ir, tuple(declined), report | self._latency(model, work, plan, ctx))
 
-    def _repair(self, batches: list[Any] | None) -> str:
-        if self.repair == "auto":
-            return "least_squares" if batches else "none"
-        return self.repair
+    def _groups(self, model: Model) -> tuple[Model, DependencyGraph, list[Group]]:
+        """Return a copy to prune, its dependency graph and the groups that may lose channels."""
+        work = prepare(model.clone())
+        graph = build_dependency_graph(work, whole=self.heads == "whole")
+        return work, graph, usable_groups(graph, self.protect)
 
     def _batches(self, model: Model, ctx: Context) -> list[dict[str, Any]] | None:
         """Return calibration data, None where there are none and nothing needs them."""
         options = (self.importance, self.repair)
         needs = [v for v in options if v in _DATA_DRIVEN]
-        optional = any(v == "auto" for v in options) and (self.data or ctx.data)
+        optional = "auto" in options and (self.data or ctx.data)
         if not needs and not optional:
             return None
         data = ctx.dataset(self.data, model, purpose=str(needs[0]) if needs else "pruning")
@@ -249,13 +248,8 @@ class PruneChannels(Pass):
         if plan.predicted is None:
             return {}
         old, new = self.measured([before, dataclasses.replace(after)], ctx)
-        return {
-            "latency_ms": [round(old / 1e6, 4), round(new / 1e6, 4)],
-            "latency_ratio": {
-                "predicted": round(plan.predicted, 4),
-                "measured": round(new / old, 4),
-            },
-        }
+        ratio = {"predicted": round(plan.predicted, 4), "measured": round(new / old, 4)}
+        return {"latency_ms": [round(old / 1e6, 4), round(new / 1e6, 4)], "latency_ratio": ratio}
 
 
 _DATA_DRIVEN = ("mean_output", "least_squares", "taylor", "bias", "batch_norm")

@@ -101,11 +101,7 @@ class PruneGradually(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Prune and finetune in rounds."""
-        teacher = (
-            self.teacher
-            if self.teacher is not None
-            else dataclasses.replace(model.clone(), name=model.name)
-        )
+        teacher = model.clone() if self.teacher is None else self.teacher
         teacher = teacher if isinstance(teacher, Model) else Model.load(teacher)
         ctx = dataclasses.replace(ctx, data=ctx.dataset(self.data, model, purpose="pruning"))
         work, stay = model, 1.0
@@ -116,9 +112,9 @@ class PruneGradually(Pass):
             pruned = self._pruning(self._field(gone, stay))(work, ctx)
             finetuning = self._finetuning(index, last=index == len(shares), teacher=teacher)
             work, stay = finetuning(pruned, ctx), self._left(pruned, gone, rows)
-            notes = work.lineage[-1].notes
-            rows.append({"gone": round(gone, 6), **_figures(pruned), **_trained(notes)})
-            if notes.get("stopped") == "interrupted":
+            trained = _noted(work, "validation", "steps", "stopped")
+            rows.append({"gone": round(gone, 6), **_noted(pruned, "sparsity", "macs"), **trained})
+            if trained.get("stopped") == "interrupted":
                 ctx.progress.say(f"ends after round {index} of {len(shares)}")
                 break
         return Rewrite(work.ir, (), {"rounds": rows})
@@ -128,9 +124,9 @@ class PruneGradually(Pass):
         for name in ("macs", "latency"):
             if getattr(self, name) is not None:
                 return name, 1 - getattr(self, name)
-        return (
-            ("ratio", self.ratio) if self.ratio is not None else ("sparsity", _half(self.sparsity))
-        )
+        if self.ratio is not None:
+            return "ratio", self.ratio
+        return "sparsity", 0.5 if self.sparsity is None else self.sparsity
 
     def _field(self, gone: float, stay: float) -> float:
         """Return the field's value for a round, for channels relative to the round before."""
@@ -144,7 +140,7 @@ class PruneGradually(Pass):
         """Return the share that is left of the original; multiply-accumulates are counted."""
         if self._goal()[0] != "macs":
             return 1 - gone
-        macs = _figures(pruned).get("macs")
+        macs = _noted(pruned, "macs").get("macs")
         first = rows[0]["macs"][0] if rows else macs[0] if macs else 0
         return macs[1] / first if macs and first else 1 - gone
 
@@ -163,15 +159,7 @@ class PruneGradually(Pass):
         return Finetune.from_json(fields).with_fields(teacher=teacher)
 
 
-def _half(sparsity: float | None) -> float:
-    return 0.5 if sparsity is None else sparsity
-
-
-def _figures(pruned: Model) -> dict[str, Any]:
-    """Return the figures that the pruning pass noted."""
-    notes = pruned.lineage[-1].notes
-    return {name: notes[name] for name in ("sparsity", "macs") if name in notes}
-
-
-def _trained(notes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: notes[name] for name in ("validation", "steps", "stopped") if name in notes}
+def _noted(model: Model, *names: str) -> dict[str, Any]:
+    """Return those of these figures that the last pass noted."""
+    notes = model.lineage[-1].notes
+    return {name: notes[name] for name in names if name in notes}

@@ -23,15 +23,7 @@ from ..base import Declined, Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 from .file_sizes import file_sizes
-from .masks import (
-    Mask,
-    block_scores,
-    count_for_share,
-    expand_blocks,
-    n_m_mask,
-    parse_n_m,
-    smallest,
-)
+from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest
 
 #: Note of the report.
 SPEED = "zeros alone bring no speed on onnxruntime, whose kernels are dense"
@@ -127,13 +119,9 @@ class PruneMagnitude(Pass):
         before = file_sizes(model)
         LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         found, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
-        weights = []
-        for weight in found:
-            reason = self._refusal(weight)
-            if reason:
-                declined.append(Declined(weight.name, reason))
-            else:
-                weights.append(weight)
+        reasons = {weight.name: self._refusal(weight) for weight in found}
+        declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
+        weights = [weight for weight in found if not reasons[weight.name]]
         masks = self._masks(weights, self._factors(model, weights, ctx))
         shares = {w.name: _zero(w, mask) for w, mask in zip(weights, masks, strict=True)}
         stored = self._store(model) if weights else []
@@ -149,11 +137,9 @@ class PruneMagnitude(Pass):
         if n_m and layout.input_run % n_m[1]:
             return f"its {layout.input_run} input channels are not a multiple of {n_m[1]}"
         if self.pattern == "block":
-            for side, size, run in zip(
-                ("outputs", "input channels"),
-                self.block,
-                (layout.output_run, layout.input_run),
-                strict=True,
+            for side, run, size in (
+                ("outputs", layout.output_run, self.block[0]),
+                ("input channels", layout.input_run, self.block[1]),
             ):
                 if run % size:
                     return f"its {run} {side} are not a multiple of {size}"
@@ -170,17 +156,15 @@ class PruneMagnitude(Pass):
         """Return a mask for each weight, true where it becomes zero."""
         n_m = parse_n_m(self.pattern)
         arrays = [w.array() if factors is None else w.array() * factors[w.name] for w in weights]
-        pairs = zip(arrays, weights, strict=True)
         if n_m:
-            return [n_m_mask(array, *n_m, w.layout.inputs) for array, w in pairs]
+            rows = zip(arrays, weights, strict=True)
+            return [n_m_mask(array, *n_m, w.layout.inputs) for array, w in rows]
         block = self.block if self.pattern == "block" else (1, 1)
         axes = [(w.layout.outputs, w.layout.inputs) for w in weights]
         norm = "l2" if self.importance == "l2" else "l1"
         scores = [block_scores(a, block, ax, norm) for a, ax in zip(arrays, axes, strict=True)]
-        return [
-            expand_blocks(chosen, w.array().shape, block, ax)
-            for w, ax, chosen in zip(weights, axes, self._choose(scores), strict=True)
-        ]
+        pairs = zip(self._choose(scores), axes, strict=True)
+        return [expand_blocks(chosen, block, ax) for chosen, ax in pairs]
 
     def _choose(self, scores: list[Any]) -> list[Mask]:
         if self.threshold is not None:
@@ -222,7 +206,8 @@ def _report(
     sizes = {w.name: w.array().size for w in weights}
     total = sum(sizes.values())
     zeros = sum(shares[name] * size for name, size in sizes.items())
-    report: dict[str, Any] = {
+    removed = [name for name, share in shares.items() if share == 1]
+    return {
         "sparsity": round(zeros / total, 6) if total else 0.0,
         "weights": total,
         "layers": shares,
@@ -230,6 +215,5 @@ def _report(
         "gzip_bytes": [before[1], after[1]],
         "stored_sparse": len(stored),
         "note": SPEED,
+        **({"emptied": removed} if removed else {}),
     }
-    removed_branches = [name for name, share in shares.items() if share == 1]
-    return report | ({"emptied": removed_branches} if removed_branches else {})

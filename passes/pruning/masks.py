@@ -67,32 +67,18 @@ def n_m_mask(weight: Array, n: int, m: int, axis: int) -> Mask:
 def block_scores(weight: Array, block: tuple[int, int], axes: tuple[int, int], norm: str) -> Array:
     """Score each block of (outputs, inputs): mean |w| for l1, root mean square for l2.
 
-    Means and not sums, so that a threshold is in units of a weight.
-
-    Returns:
-        (outputs / a, inputs / b, other axes) for a block of a x b.
+    Means, so that a threshold is in units of a weight: (outputs / a, inputs / b, other axes) for a
+    block of a x b.
     """
-    split, _ = _split(weight.astype(np.float32), block, axes)
+    moved = np.moveaxis(weight.astype(np.float32), axes, (0, 1))
+    (outputs, inputs), (a, b) = moved.shape[:2], block
+    split = moved.reshape(outputs // a, a, inputs // b, b, *moved.shape[2:])
     if norm == "l2":
         return np.asarray(np.sqrt(np.square(split).mean(axis=(1, 3))))
     return np.asarray(np.abs(split).mean(axis=(1, 3)))
 
 
-def expand_blocks(
-    mask: Mask, shape: tuple[int, ...], block: tuple[int, int], axes: tuple[int, int]
-) -> Mask:
-    """Expand a mask of blocks, as `block_scores` orders them, to weights of `shape`."""
-    full = np.zeros(shape, bool)
-    split, restore = _split(full, block, axes)
-    split = np.broadcast_to(mask[:, None, :, None], split.shape)
-    moved = np.moveaxis(full, axes, (0, 1))
-    return np.asarray(np.moveaxis(split.reshape(moved.shape), (0, 1), restore))
-
-
-def _split(
-    weight: Array, block: tuple[int, int], axes: tuple[int, int]
-) -> tuple[Array, tuple[int, int]]:
-    """Return (outputs / a, a, inputs / b, b, rest), and the axes to move back to."""
-    moved = np.moveaxis(weight, axes, (0, 1))
-    (outputs, inputs), (a, b) = moved.shape[:2], block
-    return moved.reshape(outputs // a, a, inputs // b, b, *moved.shape[2:]), axes
+def expand_blocks(mask: Mask, block: tuple[int, int], axes: tuple[int, int]) -> Mask:
+    """Expand a mask of blocks, as `block_scores` orders them, to weights."""
+    expanded = mask.repeat(block[0], axis=0).repeat(block[1], axis=1)
+    return np.moveaxis(expanded, (0, 1), axes)

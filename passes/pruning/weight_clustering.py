@@ -66,13 +66,9 @@ class ClusterWeights(Pass):
         before = file_sizes(model)
         LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         weights, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
-        layers: dict[str, Any] = {}
-        for weight in weights:
-            reason = self._refusal(weight)
-            if reason:
-                declined.append(Declined(weight.name, reason))
-            else:
-                layers[weight.name] = self._cluster(weight)
+        reasons = {weight.name: self._refusal(weight) for weight in weights}
+        declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
+        layers = {w.name: self._cluster(w) for w in weights if not reasons[w.name]}
         after = file_sizes(model)
         report = {
             "clusters": self.clusters,
@@ -122,8 +118,6 @@ def shared_values(
     flat = weights.reshape(-1)
     kept = flat != 0
     values = np.sort(flat[kept].astype(np.float64))
-    if not len(values):
-        return weights
     distinct = np.unique(values)
     if len(distinct) <= clusters:
         return weights
@@ -132,9 +126,8 @@ def shared_values(
     for _ in range(iterations):
         ends = _ends(values, centres)
         counts = np.diff(ends)
-        means = np.divide(
-            np.diff(sums[ends]), counts, out=centres.copy(), where=counts > 0
-        )  # an empty cluster stays where it is
+        totals = np.diff(sums[ends])  # an empty cluster stays where it is
+        means = np.divide(totals, counts, out=centres.copy(), where=counts > 0)
         if np.array_equal(means, centres):
             break
         centres = means

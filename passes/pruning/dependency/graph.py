@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +16,7 @@ from trimtab.core.model import Model
 
 from ...graph.concrete_shapes import Shapes, concrete_shapes
 from ...graph.queries import node_label
-from .records import ChannelMask, Operand
+from .records import ChannelMask, Ids, Operand
 from .rules import rule_of
 from .tracer import Trace, components
 
@@ -38,10 +40,28 @@ class Group:
     width: int
     members: tuple[str, ...]
 
+    # Former name, for importance functions written against it.
+    classes = property(operator.attrgetter("units"))
+
+
+@dataclass(frozen=True, eq=False)
+class WeightAxis:
+    """Axis of a weight with channel id and unit of each of its positions."""
+
+    operand: Operand
+    axis: int
+    ids: Ids
+    units: NDArray[np.int64]
+
     @property
-    def classes(self) -> NDArray[np.int64]:
-        """Alias of `units`, for importance functions written against it."""
-        return self.units
+    def produces(self) -> bool:
+        """True for an axis of output channels."""
+        return self.axis != self.operand.input_axis
+
+    @property
+    def label(self) -> str:
+        """Name of the operator."""
+        return node_label(self.operand.node)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +72,6 @@ class DependencyGraph:
     of a convolution.
 
     Attributes:
-        trace: records of the rules.
         unit_of: unit of each channel id, 0 to `num_units`.
         num_units: number of units.
     """
@@ -61,25 +80,13 @@ class DependencyGraph:
     unit_of: NDArray[np.int64]
     num_units: int
 
-    @classmethod
-    def of(cls, trace: Trace) -> DependencyGraph:
-        """Join the channel ids that the trace's edges connect."""
-        roots, unit_of = np.unique(components(trace.size, trace.edges), return_inverse=True)
-        return cls(trace, unit_of.astype(np.int64), len(roots))
-
-    @property
-    def count(self) -> int:
-        """Alias of `num_units`, for importance functions written against it."""
-        return self.num_units
-
-    @property
-    def class_of(self) -> NDArray[np.int64]:
-        """Alias of `unit_of`, for importance functions written against it."""
-        return self.unit_of
+    # Former names, for importance functions written against them.
+    count = property(operator.attrgetter("num_units"))
+    class_of = property(operator.attrgetter("unit_of"))
 
     @cached_property
     def pinned(self) -> Bools:
-        """(units,) true where a unit has to stay."""
+        """Mask of the units that have to stay, (units,)."""
         stay = np.zeros(self.num_units, bool)
         for ids, _, _ in self.trace.pins:
             stay[self.unit_of[ids]] = True
@@ -91,13 +98,33 @@ class DependencyGraph:
         return [s for s in self.trace.operands if s.kind == "weight"]
 
     @cached_property
+    def weight_axes(self) -> list[WeightAxis]:
+        """Axes of the weights that have channel ids."""
+        return [
+            WeightAxis(operand, axis, ids, self.unit_of[ids])
+            for operand in self.weights
+            for axis, ids in enumerate(operand.axes)
+            if ids is not None
+        ]
+
+    def input_units(self, operand: Operand) -> NDArray[np.int64] | None:
+        """Return the unit of each input channel of a weight, None where none of them can go."""
+        ids = None if operand.input_axis is None else operand.axes[operand.input_axis]
+        return None if ids is None else self.unit_of[ids]
+
+    def owners(self, groups: Sequence[Group]) -> NDArray[np.int64]:
+        """Return the number of each unit's group, (units,); -1 for units of no group."""
+        owner = np.full(self.num_units, -1)
+        for number, group in enumerate(groups):
+            owner[group.units] = number
+        return owner
+
+    @cached_property
     def free(self) -> Bools:
-        """(units,) true where a unit can go: it is not pinned, and a weight has it."""
+        """Mask of the units that can go, (units,): not pinned, and on an axis of a weight."""
         weighed = np.zeros(self.num_units, bool)
-        for operand in self.weights:
-            for ids in operand.axes:
-                if ids is not None:
-                    weighed[self.unit_of[ids]] = True
+        for row in self.weight_axes:
+            weighed[row.units] = True
         return weighed & ~self.pinned
 
     def keep(self, removed: Iterable[int]) -> ChannelMask:
@@ -111,64 +138,48 @@ class DependencyGraph:
         """Removable units by their axes: those of a group are on the same axes, equally often."""
         rng = np.random.default_rng(0)  # a random number for each axis makes sums distinct
         signature = np.zeros(self.num_units, np.uint64)
-        for operand in self.weights:
-            for ids in operand.axes:
-                if ids is not None:
-                    key = rng.integers(1, 1 << 63, dtype=np.uint64)
-                    units, times = np.unique(self.unit_of[ids], return_counts=True)
-                    signature[units] += times.astype(np.uint64) * key
+        for row in self.weight_axes:
+            key = rng.integers(1, 1 << 63, dtype=np.uint64)
+            units, times = np.unique(row.units, return_counts=True)
+            signature[units] += times.astype(np.uint64) * key
         by_signature: dict[int, list[int]] = {}
         for index in np.flatnonzero(self.free):
             by_signature.setdefault(int(signature[index]), []).append(int(index))
-        groups = [self._group(np.array(units)) for units in by_signature.values()]
-        return [g for g in groups if g is not None]
+        return [self._group(np.array(units)) for units in by_signature.values()]
 
-    def _group(self, units: NDArray[np.int64]) -> Group | None:
+    def _group(self, units: NDArray[np.int64]) -> Group:
         members: dict[str, int] = {}
         producers: dict[str, int] = {}
-        for operand in self._operands_of[int(units[0])]:
-            for axis, ids in enumerate(operand.axes):
-                if ids is None:
-                    continue
-                times = int((self.unit_of[ids] == units[0]).sum())
-                if times:
-                    members.setdefault(node_label(operand.node), times)
-                    if axis != operand.input_axis:
-                        producers.setdefault(node_label(operand.node), times)
+        for row, times in self._axes_of_unit[int(units[0])]:
+            members.setdefault(row.label, times)
+            if row.produces:
+                producers.setdefault(row.label, times)
         name, width = next(iter((producers or members).items()))
         return Group(name, units, width, tuple(members))
 
     @cached_property
-    def _operands_of(self) -> list[list[Operand]]:
-        found: list[list[Operand]] = [[] for _ in range(self.num_units)]
-        for operand in self.weights:
-            units = [self.unit_of[ids] for ids in operand.axes if ids is not None]
-            for index in np.unique(np.concatenate(units)):
-                found[index].append(operand)
+    def _axes_of_unit(self) -> list[list[tuple[WeightAxis, int]]]:
+        """Axes of weights that have each unit, and how often."""
+        found: list[list[tuple[WeightAxis, int]]] = [[] for _ in range(self.num_units)]
+        for row in self.weight_axes:
+            for unit, times in zip(*np.unique(row.units, return_counts=True), strict=True):
+                found[unit].append((row, int(times)))
         return found
 
     def macs(self, keep: ChannelMask | None = None) -> int:
         """Return the multiply-accumulates for one sample, of the channels that stay."""
         total = 0
         for cost in self.trace.costs:
-            product = cost.fixed
-            for ids in cost.axes:
-                product *= len(ids) if keep is None else keep.count(ids)
-            total += product
+            lengths = (len(ids) if keep is None else keep.count(ids) for ids in cost.axes)
+            total += cost.fixed * math.prod(lengths)
         return total // self.trace.shapes.samples
-
-    def axes_of(self, operand: Operand) -> list[tuple[int, NDArray[np.int64]]]:
-        """Return the axes of a weight that have channel ids, with the unit of each position."""
-        return [(a, self.unit_of[ids]) for a, ids in enumerate(operand.axes) if ids is not None]
 
 
 def build_dependency_graph(model: Model, *, whole: bool = True) -> DependencyGraph:
     """Build the dependency graph of a model whose constants are initializers.
 
-    Args:
-        model: is not changed.
-        whole: where an axis splits, prefer that whole heads and groups go; else that all of them
-            become narrower. A choice that leaves nothing to remove gives way to the other.
+    Where an axis splits, `whole` prefers that whole heads and groups go, else all of them become
+    narrower. A choice that leaves nothing to remove gives way to the other.
     """
     shapes = concrete_shapes(model)
     traces = [_trace(model, shapes, {}, 0)]
@@ -185,7 +196,8 @@ def _trace(
 ) -> DependencyGraph:
     trace = Trace(model.ir, shapes, choose, default)
     trace.run(rule_of)
-    return DependencyGraph.of(trace)
+    roots, unit_of = np.unique(components(trace.size, trace.edges), return_inverse=True)
+    return DependencyGraph(trace, unit_of.astype(np.int64), len(roots))
 
 
 def _choose(traces: list[DependencyGraph], *, whole: bool) -> dict[Key, int]:
@@ -205,11 +217,9 @@ def _choose(traces: list[DependencyGraph], *, whole: bool) -> dict[Key, int]:
                 partner[find(site.key)] = find(owner.setdefault(int(index), site.key))
     free = {way: _free_by_component(traces[way], find) for way in order}
     keys = {site.key for graph in traces for site in graph.trace.sites}
-    chosen = {}
-    for key in keys:
-        root = find(key)
-        chosen[key] = next((w for w in order if free[w].get(root, 0) > 1), order[0])
-    return chosen
+    return {
+        key: next((w for w in order if free[w].get(find(key), 0) > 1), order[0]) for key in keys
+    }
 
 
 def _free_by_component(graph: DependencyGraph, find: Callable[[Key], Key]) -> dict[Key, int]:

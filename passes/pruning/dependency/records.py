@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Array
 
 from ...graph.constants import constant_array
+from ...graph.queries import input_at
 
 #: A channel id for each position of an axis.
 Ids = NDArray[np.int64]
@@ -26,20 +28,20 @@ class OpaqueError(Exception):
 
 def constant_input(node: ir.Node, index: int) -> Array | None:
     """Return the array of an input as the operator reads it, None where absent or computed."""
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = input_at(node, index)
     return None if value is None else constant_array(value)
+
+
+def weight_array(node: ir.Node, index: int = 1) -> Array:
+    """Return the array of a constant input as the operator reads it; read only."""
+    array = constant_input(node, index)
+    assert array is not None
+    return array
 
 
 @dataclass(frozen=True, eq=False)
 class ConstantUse:
-    """Constant as one operator reads it, which can be cut.
-
-    Attributes:
-        node: the operator.
-        index: number of its input.
-        value: an initializer, or the output of a ConstantOfShape.
-        axes: its channel ids.
-    """
+    """Constant as one operator reads it, which can be cut: an initializer or a ConstantOfShape."""
 
     node: ir.Node
     index: int
@@ -52,8 +54,7 @@ class Operand:
     """Input of an operator with channels; verification sets removed ones to zero.
 
     Attributes:
-        node: the operator.
-        index: number of its input.
+        index: number of the input.
         axes: its channel ids.
         kind: `weight` of a product, `vector` such as a bias or scale, or computed `data`.
         input_axis: axis of a weight's input channels, which the operator sums over.
@@ -65,16 +66,19 @@ class Operand:
     kind: Literal["weight", "vector", "data"]
     input_axis: int | None = None
 
+    # Former name, for importance functions written against it.
+    into = property(operator.attrgetter("input_axis"))
+
     @property
-    def into(self) -> int | None:
-        """Alias of `input_axis`, for importance functions written against it."""
-        return self.input_axis
+    def value(self) -> ir.Value:
+        """Tensor that the operator reads."""
+        value = self.node.inputs[self.index]
+        assert value is not None
+        return value
 
     def array(self) -> Array:
         """Return the array of a weight or vector as the operator reads it; read only."""
-        array = constant_input(self.node, self.index)
-        assert array is not None
-        return array
+        return weight_array(self.node, self.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +86,6 @@ class Cost:
     """Multiply-accumulates of one operator: `fixed` times the lengths of the prunable axes.
 
     Attributes:
-        node: the operator.
         fixed: product of all lengths that cannot change.
         axes: channel ids of the prunable axes.
         lengths: all lengths, in the order of the operator's rule.
@@ -127,9 +130,18 @@ class ChannelMask:
         """Return a mask of an axis, true where a position stays."""
         return np.asarray(self._alive[ids])
 
+    def masks(self, axes: Sequence[Ids | None]) -> list[NDArray[np.bool_] | None]:
+        """Return a mask of each axis that loses a position, None for the others."""
+        return [None if ids is None or self._alive[ids].all() else self.mask(ids) for ids in axes]
+
     def count(self, ids: Ids) -> int:
         """Return the number of positions that stay."""
         return int(self._alive[ids].sum())
+
+    def places(self, ids: Ids, taken: Ids) -> Ids:
+        """Return where on the cut axis those of the positions `taken` are that stay."""
+        alive = self.mask(ids)
+        return np.asarray((np.cumsum(alive) - 1)[taken[alive[taken]]])
 
     def changes(self, ids: Ids | None) -> bool:
         """Return whether a position of the axis goes."""

@@ -6,31 +6,11 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from .rules_elementwise import (
-    along_axis,
-    batch_norm,
-    elementwise,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    pool,
-    quantize,
-    reduce,
-    resize,
-    same,
-)
-from .rules_layout import (
-    concat,
-    depth_to_space,
-    expand,
-    reshape,
-    space_to_depth,
-    split,
-    tile,
-    transpose,
-)
-from .rules_products import attention, conv, conv_transpose, einsum, gemm, matmul
-from .rules_slicing import gather, pad, shape_of, slice_axes
+from ...graph.queries import is_onnx_op
+from . import rules_elementwise as elementwise
+from . import rules_layout as layout
+from . import rules_products as products
+from . import rules_slicing as slicing
 from .tracer import Trace
 
 Rule = Callable[[Trace, ir.Node], None]
@@ -58,40 +38,39 @@ def _nothing(t: Trace, node: ir.Node) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_UNARY.split(), same),
-    **dict.fromkeys(_BINARY.split(), elementwise),
-    **dict.fromkeys(_REDUCE.split(), reduce),
-    **dict.fromkeys(_ALONG.split(), along_axis),
-    **dict.fromkeys(_POOL.split(), pool),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantize),
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), layer_norm),
-    **dict.fromkeys(("Resize", "Upsample"), resize),
-    "Attention": attention,
-    "BatchNormalization": batch_norm,
-    "Concat": concat,
-    "Constant": _nothing,
-    "ConstantOfShape": _nothing,
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "DepthToSpace": depth_to_space,
-    "Einsum": einsum,
-    "Expand": expand,
-    "Gather": gather,
-    "Gemm": gemm,
-    "GroupNormalization": group_norm,
-    "InstanceNormalization": instance_norm,
-    "MatMul": matmul,
-    "Pad": pad,
-    "Shape": shape_of,
-    "Slice": slice_axes,
-    "SpaceToDepth": space_to_depth,
-    "Split": split,
-    "Tile": tile,
-    "Transpose": transpose,
+    **dict.fromkeys(_UNARY.split(), elementwise.same),
+    **dict.fromkeys(_BINARY.split(), elementwise.elementwise),
+    **dict.fromkeys(_REDUCE.split(), elementwise.reduce),
+    **dict.fromkeys(_ALONG.split(), elementwise.along_axis),
+    **dict.fromkeys(_POOL.split(), elementwise.pool),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), layout.reshape),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), elementwise.quantize),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), elementwise.layer_norm),
+    **dict.fromkeys(("Constant", "ConstantOfShape"), _nothing),
+    **dict.fromkeys(("Resize", "Upsample"), elementwise.resize),
+    "Attention": products.attention,
+    "BatchNormalization": elementwise.batch_norm,
+    "Concat": layout.concat,
+    "Conv": products.conv,
+    "ConvTranspose": products.conv_transpose,
+    "DepthToSpace": layout.depth_to_space,
+    "Einsum": products.einsum,
+    "Expand": layout.expand,
+    "Gather": slicing.gather,
+    "Gemm": products.gemm,
+    "GroupNormalization": elementwise.group_norm,
+    "InstanceNormalization": elementwise.instance_norm,
+    "MatMul": products.matmul,
+    "Pad": slicing.pad,
+    "Shape": slicing.shape_of,
+    "Slice": slicing.slice_axes,
+    "SpaceToDepth": layout.space_to_depth,
+    "Split": layout.split,
+    "Tile": layout.tile,
+    "Transpose": layout.transpose,
 }
 
 
 def rule_of(node: ir.Node) -> Rule | None:
     """Return the rule of an operator, None where it has none."""
-    return RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+    return RULES.get(node.op_type) if is_onnx_op(node) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
 
 from ...graph.edit import overwrite, set_input, set_int
@@ -21,7 +22,7 @@ def same(t: Trace, node: ir.Node) -> None:
 
 def elementwise(t: Trace, node: ir.Node) -> None:
     """Tie the channels of operands that broadcast against each other."""
-    indices = [i for i in range(len(node.inputs)) if t.has(node, i)]
+    indices = t.present(node)
     operands = [t.axes(node, i) for i in indices]
     result, _ = broadcast(t, operands, [t.shape(node.inputs[i]) for i in indices])
     t.set(node.outputs[0], result)
@@ -59,13 +60,9 @@ def layer_norm(t: Trace, node: ir.Node) -> None:
     """Tie scale and bias to the normalised axes, whose statistics change when channels go."""
     x, size = t.axes(node, 0), t.shape(node.inputs[0])
     first = node.attributes.get_int("axis", -1) % len(x)
-    for index in range(1, len(node.inputs)):
-        if not t.has(node, index):
-            continue
-        axes, shape = t.axes(node, index), t.shape(node.inputs[index])
-        for axis in range(-len(shape), 0):
-            if shape[axis] > 1:
-                t.tie(axes[axis], x[axis])
+    for index in t.present(node, 1):
+        axes = t.axes(node, index)
+        t.tie_broadcast(axes, t.shape(node.inputs[index]), x)
         t.operand(node, index, axes)
     if any(ids is not None for ids in x[first:]):
         t.inexact.append((node, [ids if a >= first else None for a, ids in enumerate(x)]))
@@ -94,7 +91,7 @@ def group_norm(t: Trace, node: ir.Node) -> None:
     table = x[1].reshape(groups, -1)
     if groups > 1 and t.choose_factor(x[1], 2 if channels > groups else 1) == 0:
         whole = t.tie_rows(table)
-        t.on_cut(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
+        t.updates.append(lambda _, keep: set_int(node, "num_groups", keep.count(whole)))
         return
     t.tie_rows(table.T)
     t.inexact.append((node, [None, x[1], *[None] * (len(x) - 2)]))
@@ -114,8 +111,8 @@ def along_axis(t: Trace, node: ir.Node) -> None:
     x = t.axes(node, 0)
     mixed = _mixed_axes(t, node, len(x))
     t.pin([x[a] for a in mixed], f"{node.op_type} mixes it")
-    for index in range(1, len(node.inputs)):
-        if t.has(node, index) and any(ids is not None for ids in t.axes(node, index)):
+    for index in t.present(node, 1):
+        if any(ids is not None for ids in t.axes(node, index)):
             raise OpaqueError("its second input has channels")
     for result in node.outputs:
         t.set(result, [None if a in mixed else ids for a, ids in enumerate(x)])
@@ -161,8 +158,8 @@ def quantize(t: Trace, node: ir.Node) -> None:
         raise OpaqueError("it is quantized in blocks")
     x = t.axes(node, 0)
     axis = node.attributes.get_int("axis", 1)
-    for index in range(1, len(node.inputs)):
-        if t.has(node, index) and len(t.shape(node.inputs[index])) == 1:
+    for index in t.present(node, 1):
+        if len(t.shape(node.inputs[index])) == 1:
             vector = t.axes(node, index)
             if t.shape(node.inputs[index])[0] > 1:
                 t.tie(vector[0], x[axis])
@@ -185,15 +182,10 @@ def resize(t: Trace, node: ir.Node) -> None:
 
     def update(model: ir.Model, keep: ChannelMask) -> None:
         axes = [kept[a] for a in named]
+        counts = [-1 if ids is None else keep.count(ids) for ids in axes]
         if sizes is None:
-            counts = [-1 if ids is None else keep.count(ids) for ids in axes]
             overwrite(model, node, 3, [ids is not None for ids in axes], counts)
-            return
-        new = sizes.copy()
-        for position, axis in enumerate(named):
-            ids = kept[axis]
-            if ids is not None:
-                new[position] = keep.count(ids)
-        set_input(model, node, 3, new)
+        else:
+            set_input(model, node, 3, np.where(np.array(counts) < 0, sizes, counts))
 
-    t.on_cut(update)
+    t.updates.append(update)

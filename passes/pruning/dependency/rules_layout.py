@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.data import Array
-
 from ...graph.edit import overwrite, set_input, set_ints
 from .records import Axes, ChannelMask, Ids, OpaqueError
 from .tracer import Trace
@@ -20,7 +18,7 @@ def reshape(t: Trace, node: ir.Node) -> None:
     result = refactor(t, x, before, after)
     t.set(node.outputs[0], result)
     if node.op_type == "Reshape":
-        _fix_target(t, node, 1, result)
+        _fix_target(t, node, result)
     elif node.op_type == "Squeeze":
         _name_squeezed(t, node, before, result)
 
@@ -30,14 +28,14 @@ def expand(t: Trace, node: ir.Node) -> None:
     x, before, after = t.axes(node, 0), t.shape(node.inputs[0]), t.shape(node.outputs[0])
     padded: Axes = [*[None] * (len(after) - len(before)), *x]
     t.set(node.outputs[0], padded)
-    _fix_target(t, node, 1, padded)
+    _fix_target(t, node, padded)
 
 
-def _fix_target(t: Trace, node: ir.Node, index: int, result: Axes) -> None:
+def _fix_target(t: Trace, node: ir.Node, result: Axes) -> None:
     """Write the new lengths into a target shape, constant or computed."""
     if all(ids is None for ids in result):
         return
-    target = t.constant(node, index)
+    target = t.constant(node, 1)
     if target is None and "shape" in node.attributes:
         raise OpaqueError("its shape is an attribute, as before opset 5")
     merged = [t.varies(node.outputs[0], a) and ids is not None for a, ids in enumerate(result)]
@@ -50,13 +48,13 @@ def _fix_target(t: Trace, node: ir.Node, index: int, result: Axes) -> None:
         counts = [0 if ids is None else keep.count(ids) for ids in result]
         if target is None:
             written = [-1 if free else n for n, free in zip(counts, merged, strict=True)]
-            overwrite(model, node, index, [ids is not None for ids in result], written)
+            overwrite(model, node, 1, [ids is not None for ids in result], written)
             return
         # Entries 0 and -1 follow by themselves.
         rows = zip(target, counts, strict=True)
-        set_input(model, node, index, np.array([c if c > 0 and n > 0 else n for n, c in rows]))
+        set_input(model, node, 1, np.array([c if c > 0 and n > 0 else n for n, c in rows]))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def _name_squeezed(t: Trace, node: ir.Node, before: tuple[int, ...], result: Axes) -> None:
@@ -71,7 +69,7 @@ def _name_squeezed(t: Trace, node: ir.Node, before: tuple[int, ...], result: Axe
         elif keep.any(result):
             set_ints(node, "axes", ones)
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def refactor(t: Trace, x: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
@@ -159,13 +157,9 @@ def concat(t: Trace, node: ir.Node) -> None:
 
 def _join(t: Trace, columns: Axes, lengths: list[int]) -> Ids:
     """Join channel ids one after another; a part without any gets pinned ones."""
-    joined = []
-    for ids, length in zip(columns, lengths, strict=True):
-        part = ids
-        if part is None:
-            part = t.fresh(length)
-            t.pin([part], "is concatenated and cannot change")
-        joined.append(part)
+    joined = [t.fresh(n) if ids is None else ids for ids, n in zip(columns, lengths, strict=True)]
+    new = [part for ids, part in zip(columns, joined, strict=True) if ids is None]
+    t.pin(new, "is concatenated and cannot change")
     return np.concatenate(joined)
 
 
@@ -196,7 +190,7 @@ def split(t: Trace, node: ir.Node) -> None:
     for part in parts:
         if len(part) == 1:  # an axis of one carries no channel ids from here on
             t.pin([part], "is split off alone")
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def tile(t: Trace, node: ir.Node) -> None:
@@ -228,14 +222,3 @@ def space_to_depth(t: Trace, node: ir.Node) -> None:
     ids, area = x[1], node.attributes.get_int("blocksize", 1) ** 2
     t.pin(x[2:], "meets an axis that cannot change")
     t.set(node.outputs[0], [x[0], None if ids is None else np.tile(ids, area), None, None])
-
-
-def positions(array: Array | None, what: str) -> list[int]:
-    """Return the whole numbers of a constant input.
-
-    Raises:
-        OpaqueError: it is computed.
-    """
-    if array is None:
-        raise OpaqueError(f"its {what} are computed")
-    return [int(v) for v in array.reshape(-1)]

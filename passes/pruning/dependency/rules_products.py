@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
 import onnx_ir as ir
 
 from ...graph.edit import set_int
-from .records import Axes, ChannelMask, Ids, OpaqueError
+from .records import Axes, Ids, OpaqueError
 from .tracer import Trace
 
 
@@ -23,11 +24,11 @@ def conv(t: Trace, node: ir.Node) -> None:
         t.tie(x[1], w[1])
     else:
         out, into = _grouped(t, node, group, x[1], (w[0], w[1]), t.shape(node.inputs[0])[1])
-    w_axes: Axes = [out, into, *[None] * (len(w_shape) - 2)]
-    t.operand(node, 1, w_axes, input_axis=1)
-    _bias(t, node, 2, out)
-    t.set(node.outputs[0], [x[0], out, *[None] * (len(y_shape) - 2)])
-    fixed = int(np.prod(w_shape[2:])) * int(np.prod([y_shape[0], *y_shape[2:]]))
+    kernel: Axes = [None] * (len(w_shape) - 2)
+    t.operand(node, 1, [out, into, *kernel], input_axis=1)
+    _bias(t, node, out)
+    t.set(node.outputs[0], [x[0], out, *kernel])
+    fixed = math.prod(w_shape[2:]) * math.prod([y_shape[0], *y_shape[2:]])
     t.cost(node, fixed, [(w_shape[0], out), (w_shape[1], into)])
 
 
@@ -38,23 +39,20 @@ def conv_transpose(t: Trace, node: ir.Node) -> None:
     t.pin(x[2:], "a convolution mixes it")
     x_shape, w_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     t.tie(x[1], w[0])
-    out = w[1]
-    if group > 1:
-        out = _grouped_transpose(t, node, group, w, w_shape)
-    t.operand(
-        node, 1, [w[0], None if group > 1 else w[1], *[None] * (len(w_shape) - 2)], input_axis=0
-    )
-    _bias(t, node, 2, out)
-    t.set(node.outputs[0], [x[0], out, *[None] * (len(t.shape(node.outputs[0])) - 2)])
-    fixed = int(np.prod(w_shape[2:])) * int(np.prod([x_shape[0], *x_shape[2:]]))
+    out = w[1] if group == 1 else _grouped_transpose(t, node, group, w, w_shape)
+    kernel: Axes = [None] * (len(w_shape) - 2)
+    t.operand(node, 1, [w[0], w[1] if group == 1 else None, *kernel], input_axis=0)
+    _bias(t, node, out)
+    t.set(node.outputs[0], [x[0], out, *kernel])
+    fixed = math.prod(w_shape[2:]) * math.prod([x_shape[0], *x_shape[2:]])
     t.cost(node, fixed, [(w_shape[0], w[0]), (w_shape[1], w[1])])
 
 
-def _bias(t: Trace, node: ir.Node, index: int, out: Ids | None) -> None:
-    if t.has(node, index):
-        bias = t.axes(node, index)
+def _bias(t: Trace, node: ir.Node, out: Ids | None) -> None:
+    if t.has(node, 2):
+        bias = t.axes(node, 2)
         t.tie(bias[0], out)
-        t.operand(node, index, bias)
+        t.operand(node, 2, bias)
 
 
 def _grouped(
@@ -65,12 +63,9 @@ def _grouped(
     w: tuple[Ids | None, Ids | None],
     channels: int,
 ) -> tuple[Ids | None, Ids | None]:
-    """Let whole groups go, or the same positions of every group.
+    """Let whole groups go, or the same positions of each; return the channel ids of W.0 and W.1.
 
     With one input channel to a group, and any number of outputs, only groups can go.
-
-    Returns:
-        Channel ids of W.0 and W.1.
     """
     out, into = w
     if out is None or x is None:
@@ -85,13 +80,8 @@ def _grouped(
     t.pin([into], "whole groups go")
     whole = t.tie(t.tie_rows(rows), t.tie_rows(out.reshape(group, -1)))
     assert whole is not None
-    per_group = len(out) // group
-
-    def shrink(_: ir.Model, keep: ChannelMask) -> None:
-        set_int(node, "group", keep.count(whole))
-
-    t.on_cut(shrink)
-    return np.repeat(whole, per_group), None
+    t.updates.append(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    return np.repeat(whole, len(out) // group), None
 
 
 def _grouped_transpose(
@@ -108,7 +98,7 @@ def _grouped_transpose(
         return None if column is None else np.tile(column, group)
     t.pin([column], "whole groups go")
     whole = t.tie_rows(into.reshape(group, -1))
-    t.on_cut(lambda _, keep: set_int(node, "group", keep.count(whole)))
+    t.updates.append(lambda _, keep: set_int(node, "group", keep.count(whole)))
     return np.repeat(whole, shape[1])
 
 
@@ -124,10 +114,7 @@ def gemm(t: Trace, node: ir.Node) -> None:
     a_shape, b_shape = t.shape(node.inputs[0]), t.shape(node.inputs[1])
     if t.has(node, 2):
         c = t.axes(node, 2)
-        sizes = t.shape(node.inputs[2])
-        for axis in range(-len(sizes), 0):
-            if sizes[axis] > 1:
-                t.tie(c[axis], out[axis])
+        t.tie_broadcast(c, t.shape(node.inputs[2]), out)
         t.operand(node, 2, c)
     t.set(node.outputs[0], out)
     lengths = (a_shape[1 - a_in], b_shape[1 - b_in], a_shape[a_in])
@@ -189,10 +176,7 @@ def einsum(t: Trace, node: ir.Node) -> None:
         if len(set(term)) < len(term):
             raise OpaqueError("an index is twice in one operand")
         for name, ids, size in zip(term, axes, shape, strict=True):
-            if name in ids_of:
-                ids_of[name] = t.tie(ids_of[name], ids)
-            else:
-                ids_of[name] = ids
+            ids_of[name] = t.tie(ids_of[name], ids) if name in ids_of else ids
             alone = sum(name in other for other in terms) == 1
             if (alone and name not in right) or size == 1:
                 t.pin([ids], "Einsum sums over it")
@@ -222,7 +206,7 @@ def attention(t: Trace, node: ir.Node) -> None:
             t.tie(mask[-3], heads)
     if "scale" not in node.attributes:  # its default would follow the new width
         scale = ir.AttrFloat32("scale", 1 / float(np.sqrt(shapes[0][3])))
-        t.on_cut(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
+        t.updates.append(lambda _, keep: node.attributes.add(scale) if keep.changes(q[3]) else None)
     t.set(node.outputs[0], [q[0], heads, q[2], v[3]])
     batch, count, length, width = shapes[0]
     outer = [(batch * length * shapes[1][2], None), (count, heads)]

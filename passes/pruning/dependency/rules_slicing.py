@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from ...graph.edit import add_constant, set_input, set_ints
 from .records import Axes, ChannelMask, Ids, OpaqueError
-from .rules_layout import positions
 from .tracer import Trace
 
 #: Operators that a tensor's shape may pass through on its way to another shape.
@@ -17,120 +16,80 @@ _SHAPE_OPS = (
     "Abs Add Cast Concat ConstantOfShape Div Equal Expand Gather Greater Identity Less Max Min Mod "
     "Mul Neg Not Range Reshape Resize Shape Slice Split Squeeze Sub Tile Transpose Unsqueeze Where"
 )
+#: Inputs of a Slice from the second on, attributes before opset 10.
+_BOUNDS = ("starts", "ends", "axes", "steps")
 
 
 def slice_axes(t: Trace, node: ir.Node) -> None:
     """Take a part of the channel ids; rewrite the bounds, or gather indices instead."""
     x, size = t.axes(node, 0), t.shape(node.inputs[0])
-    old = t.opset < 10
-    named: Sequence[int] | None
-    if old:
-        starts, ends = (list(node.attributes.get_ints(n, ())) for n in ("starts", "ends"))
-        named = node.attributes.get_ints("axes", None)
-        steps = [1] * len(starts)
-    else:
-        if all(ids is None for ids in x):
-            return
-        starts, ends = (positions(t.constant(node, i), w) for i, w in ((1, "starts"), (2, "ends")))
-        named = positions(t.constant(node, 3), "axes") if t.has(node, 3) else None
-        steps = positions(t.constant(node, 4), "steps") if t.has(node, 4) else [1] * len(starts)
+    if all(ids is None for ids in x):
+        return
+    starts, ends, named, steps = (t.integers(node, i, name) for i, name in enumerate(_BOUNDS, 1))
+    assert starts is not None
+    assert ends is not None
+    steps = steps or [1] * len(starts)
     axes = [a % len(x) for a in (range(len(starts)) if named is None else named)]
     result: Axes = list(x)
-    windows: dict[int, tuple[Ids, NDArrayInt]] = {}
-    for position, axis in enumerate(axes):
+    windows: dict[int, tuple[Ids, Ids]] = {}
+    rows = zip(axes, starts, ends, steps, strict=True)
+    for position, (axis, start, end, step) in enumerate(rows):
         ids = x[axis]
         if ids is None:
             continue
-        window = slice(*_bounds(starts[position], ends[position], steps[position], size[axis]))
-        taken = np.arange(size[axis])[window]
-        if len(taken) == size[axis] and steps[position] == 1:
-            windows[position] = (ids, taken)
+        taken = np.arange(size[axis])[_python_slice(start, end, step, size[axis])]
+        windows[position] = (ids, taken)
+        if len(taken) == size[axis] and step == 1:
             continue
         if not len(taken):
             raise OpaqueError("it takes nothing")
         result[axis] = ids[taken]
         if len(taken) == 1:
             t.pin([ids[taken]], "is taken alone")
-        windows[position] = (ids, taken)
     t.set(node.outputs[0], result)
     if windows:
-        t.on_cut(lambda model, keep: _cut_windows(model, keep, node, axes, windows, old=old))
+        bounds = (starts, ends, axes, steps)
+        t.updates.append(lambda model, keep: _cut_windows(model, keep, node, bounds, windows))
 
 
-NDArrayInt = Ids
-
-
-def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
-    """Return Python's bounds for ONNX's, which clamp and count from the end."""
+def _python_slice(start: int, end: int, step: int, size: int) -> slice:
+    """Return Python's slice for ONNX's bounds, which clamp and count from the end."""
     if step > 0:
-        return start, end, step
-    start = min(start, size - 1) if start >= 0 else start
-    stop = None if end < -size else end
-    return start, stop, step
+        return slice(start, end, step)
+    return slice(min(start, size - 1), None if end < -size else end, step)
 
 
 def _cut_windows(
     model: ir.Model,
     keep: ChannelMask,
     node: ir.Node,
-    axes: list[int],
-    windows: dict[int, tuple[Ids, NDArrayInt]],
-    *,
-    old: bool,
+    bounds: Sequence[list[int]],
+    windows: dict[int, tuple[Ids, Ids]],
 ) -> None:
     """Set bounds that take the channels that stay; gather them where no bounds do."""
     if not keep.any([ids for ids, _ in windows.values()]):
         return
-    starts, ends, steps = _read_bounds(node, len(axes), old=old)
-    extra: list[tuple[int, NDArrayInt]] = []
+    starts, ends, axes, steps = new = [list(values) for values in bounds]
+    extra: list[tuple[int, Ids]] = []
     for position, (ids, taken) in windows.items():
         if not keep.changes(ids):
             continue
-        alive = keep.mask(ids)
-        place = np.cumsum(alive) - 1
-        left = place[taken[alive[taken]]]
-        if len(left) == 1 or (np.diff(left) == 1).all():
-            starts[position], ends[position], steps[position] = int(left[0]), int(left[-1]) + 1, 1
+        left, steps[position] = keep.places(ids, taken), 1
+        if (np.diff(left) == 1).all():
+            starts[position], ends[position] = int(left[0]), int(left[-1]) + 1
         else:
-            starts[position], ends[position], steps[position] = 0, np.iinfo(np.int64).max, 1
+            starts[position], ends[position] = 0, np.iinfo(np.int64).max
             extra.append((axes[position], left))
-    _write_bounds(model, node, axes, (starts, ends, steps), old=old)
+    for index, (name, values) in enumerate(zip(_BOUNDS, new, strict=True), 1):
+        if "starts" not in node.attributes:
+            set_input(model, node, index, np.array(values, np.int64))
+        elif name != "steps":  # which came with the inputs, in opset 10
+            set_ints(node, name, values)
     for axis, left in extra:
         _gather_after(model, node, axis, left)
 
 
-def _read_bounds(node: ir.Node, count: int, *, old: bool) -> tuple[list[int], list[int], list[int]]:
-    if old:
-        starts, ends = (list(node.attributes[n].as_ints()) for n in ("starts", "ends"))
-        return starts, ends, [1] * count
-    found = []
-    for index in (1, 2, 4):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        tensor = None if value is None else value.const_value
-        found.append(
-            [1] * count if tensor is None else [int(v) for v in tensor.numpy().reshape(-1)]
-        )
-    return found[0], found[1], found[2]
-
-
-def _write_bounds(
-    model: ir.Model,
-    node: ir.Node,
-    axes: list[int],
-    bounds: tuple[list[int], list[int], list[int]],
-    *,
-    old: bool,
-) -> None:
-    if old:
-        for name, values in zip(("starts", "ends", "axes"), (*bounds[:2], axes), strict=True):
-            set_ints(node, name, values)
-        return
-    rows = (bounds[0], bounds[1], axes, bounds[2])
-    for index, values in enumerate(rows, start=1):
-        set_input(model, node, index, np.array(values, np.int64))
-
-
-def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: NDArrayInt) -> None:
+def _gather_after(model: ir.Model, node: ir.Node, axis: int, left: Ids) -> None:
     """Gather these positions of an axis from a node's output, for all its users."""
     result = node.outputs[0]
     users = list(result.uses())
@@ -170,20 +129,17 @@ def gather(t: Trace, node: ir.Node) -> None:
     t.set(node.outputs[0], [*x[:axis], *inner, *x[axis + 1 :]])
 
     def update(model: ir.Model, keep: ChannelMask) -> None:
-        alive = keep.mask(ids)
-        if not alive.all():
-            place = np.cumsum(alive) - 1
-            set_input(model, node, 1, place[at[alive[at]]].reshape([-1] * count).astype(np.int64))
+        if keep.changes(ids):
+            left = keep.places(ids, at)
+            set_input(model, node, 1, left.reshape([-1] * count).astype(np.int64))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def pad(t: Trace, node: ir.Node) -> None:
     """Give constant channels around ids of their own; pad as many as stay."""
-    x, before = t.axes(node, 0), t.shape(node.inputs[0])
-    after = t.shape(node.outputs[0])
-    rank = len(x)
-    mode = node.attributes.get_string("mode", "constant")
+    x, before, after = t.axes(node, 0), t.shape(node.inputs[0]), t.shape(node.outputs[0])
+    rank, mode = len(x), node.attributes.get_string("mode", "constant")
     result: Axes = list(x)
     changed = [a for a in range(rank) if before[a] != after[a] and x[a] is not None]
     if not changed:
@@ -191,8 +147,8 @@ def pad(t: Trace, node: ir.Node) -> None:
         return
     pads = t.integers(node, 1, "pads")
     assert pads is not None
-    given = t.integers(node, 3, "axes") if t.opset >= 18 else None
-    axes = list(range(rank)) if given is None else [a % rank for a in given]
+    named = t.integers(node, 3, "axes") if t.opset >= 18 else None
+    axes = list(range(rank)) if named is None else [a % rank for a in named]
     sides: dict[int, tuple[Ids, Ids]] = {}
     for axis in changed:
         at = axes.index(axis)
@@ -216,7 +172,7 @@ def pad(t: Trace, node: ir.Node) -> None:
         else:
             set_input(model, node, 1, np.array(new, np.int64))
 
-    t.on_cut(update)
+    t.updates.append(update)
 
 
 def shape_of(t: Trace, node: ir.Node) -> None:

@@ -22,7 +22,7 @@ from trimtab.core.data import Array
 
 from ...graph.concrete_shapes import Shapes
 from ...graph.constants import can_cut, captured, constant_array, constant_shape, is_constant
-from ...graph.queries import node_label
+from ...graph.queries import const, input_at, node_label
 from .records import Axes, ConstantUse, Cost, GraphUpdate, Ids, OpaqueError, Operand, OperatorSite
 
 #: A shared initializer of at least this many elements stays shared: all its uses lose the same.
@@ -34,8 +34,7 @@ class Trace:
     """Records that the rules make while they walk over a graph, operator by operator.
 
     Attributes:
-        model: the graph; constants are initializers, functions inlined.
-        shapes: concrete shapes of its tensors.
+        model: graph whose constants are initializers, functions inlined.
         choose: number of the factor that carries the channel ids at a split, by the split's key.
         default: factor of splits that `choose` does not name; the last one where it has fewer.
         size: number of channel ids.
@@ -45,7 +44,7 @@ class Trace:
         operands: inputs with channels.
         costs: multiply-accumulates of the operators.
         sites: places where an axis splits.
-        updates: changes of the graph beside its constants.
+        updates: changes of the graph beside its constants, to be made when channels go.
         inexact: normalisations whose statistics change, with their channel ids.
     """
 
@@ -93,14 +92,16 @@ class Trace:
 
     def has(self, node: ir.Node, index: int) -> bool:
         """Return whether an operator has this input."""
-        return index < len(node.inputs) and node.inputs[index] is not None
+        return input_at(node, index) is not None
+
+    def present(self, node: ir.Node, first: int = 0) -> list[int]:
+        """Return the numbers of the inputs that an operator has, from the first of these on."""
+        return [i for i in range(first, len(node.inputs)) if node.inputs[i] is not None]
 
     def constant(self, node: ir.Node, index: int) -> Array | None:
         """Return the array of an input that is an initializer, else None."""
-        value = node.inputs[index] if self.has(node, index) else None
-        if value is None or value.const_value is None or not is_constant(value):
-            return None
-        return value.const_value.numpy()
+        value = input_at(node, index)
+        return const(value) if value is not None and is_constant(value) else None
 
     def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
         """Return whole numbers from an attribute or a constant input; None if absent.
@@ -129,12 +130,12 @@ class Trace:
         wanted = {a % len(shape) for a in (range(len(shape)) if only is None else only) if shape}
         new_axes = self._tied.get(value)
         if new_axes is None:
-            new = {i: self.fresh(d) for i, d in enumerate(shape) if i in wanted and d > 1}
-            new_axes = [new.get(i) for i in range(len(shape))]
+            new_axes = [
+                self.fresh(n) if i in wanted and n > 1 else None for i, n in enumerate(shape)
+            ]
         else:
-            self.pin(
-                [new_axes[i] for i in range(len(shape)) if i not in wanted], "shares its weights"
-            )
+            others = [ids for i, ids in enumerate(new_axes) if i not in wanted]
+            self.pin(others, "shares its weights")
         if value.const_value is not None and int(np.prod(shape)) >= TIED_SIZE:
             self._tied.setdefault(value, new_axes)
         self.uses.append(ConstantUse(node, index, value, new_axes))
@@ -145,17 +146,19 @@ class Trace:
         self.size += length
         return np.arange(self.size - length, self.size)
 
+    def tie_broadcast(self, operand: Axes, shape: tuple[int, ...], result: Axes) -> None:
+        """Tie the axes of an operand that are longer than 1 to those it is broadcast to."""
+        for axis in range(-len(shape), 0):
+            if shape[axis] > 1:
+                self.tie(operand[axis], result[axis])
+
     def set(self, value: ir.Value | None, axes: Axes) -> None:
         """Set the channel ids of a tensor."""
         if value is not None:
             self._axes[value] = axes
 
     def tie(self, first: Ids | None, second: Ids | None) -> Ids | None:
-        """Let positions of both axes go together; None pins the other.
-
-        Returns:
-            Channel ids of the result.
-        """
+        """Let positions of both axes go together and return their ids; None pins the other."""
         if first is None or second is None:
             self.pin([first, second], "meets an axis that cannot change")
             return None
@@ -175,7 +178,7 @@ class Trace:
         return first
 
     def pin(self, axes: Sequence[Ids | None], reason: str) -> None:
-        """Let these channels stay."""
+        """Pin these channels, which then stay."""
         where = node_label(self._node) if self._node is not None else "the graph"
         self.pins.extend((ids, where, reason) for ids in axes if ids is not None)
 
@@ -207,16 +210,10 @@ class Trace:
             return
         value = node.inputs[index]
         assert value is not None
-        kind: Literal["weight", "vector", "data"] = "vector"
-        if weight or input_axis is not None:
-            kind = "weight"
-        if constant_array(value) is None:
-            kind = "data"
+        kind: Literal["weight", "vector", "data"] = "data"
+        if constant_array(value) is not None:
+            kind = "weight" if weight or input_axis is not None else "vector"
         self.operands.append(Operand(node, index, axes, kind, input_axis))
-
-    def on_cut(self, update: GraphUpdate) -> None:
-        """Record a change of the graph beside its constants, to be made when channels go."""
-        self.updates.append(update)
 
     def run(self, rule_of: Callable[[ir.Node], Callable[[Trace, ir.Node], None] | None]) -> None:
         """Walk over the graph in order, with the rule of each operator."""

@@ -53,7 +53,7 @@ class PrunableLayer:
     base: tuple[int, ...]
     parts: tuple[dict[int, int], ...]
 
-    def lengths(self, kept: NDArray[np.int64]) -> tuple[int, ...]:
+    def lengths(self, kept: Sequence[int] | NDArray[np.int64]) -> tuple[int, ...]:
         """Return the lengths of its prunable axes where the groups keep so many units."""
         return tuple(
             base + sum(times * int(kept[g]) for g, times in part.items())
@@ -72,11 +72,9 @@ CostOf = Callable[[int, tuple[int, ...]], float]
 
 def prunable_layers(graph: DependencyGraph, groups: Sequence[Group]) -> list[PrunableLayer]:
     """Return the operators that multiply, with the groups that they depend on."""
-    owner = np.full(graph.num_units, -1)
+    owner = graph.owners(groups)
     first = np.zeros(graph.num_units, bool)
-    for number, group in enumerate(groups):
-        owner[group.units] = number
-        first[group.units[0]] = True
+    first[[group.units[0] for group in groups]] = True
     found = []
     for index, cost in enumerate(graph.trace.costs):
         bases, parts = [], []
@@ -98,12 +96,7 @@ def mac_cost(graph: DependencyGraph) -> CostOf:
 class ChannelBudget:
     """Widths of all groups while their cost is brought down.
 
-    Args:
-        groups: the groups.
-        curves: their loss curves.
-        choices: for each group, the widths that it may have, ascending; the last is the present.
-        layers: the operators that multiply.
-        cost_of: their cost.
+    `choices` are for each group the widths that it may have, ascending; the last is the present.
 
     Attributes:
         kept: present widths, in units.
@@ -185,14 +178,10 @@ class ChannelBudget:
 
 
 def allowed_widths(count: int, width: int, block: int | None, prefer: int) -> list[int]:
-    """Return the numbers of units that a group may keep, ascending, with all of them last.
+    """Return the numbers of units that a group of `count` may keep, ascending, all of them last.
 
-    Args:
-        count: units of the group.
-        width: channels of one unit.
-        block: channels are kept in multiples of it; None for `prefer`, halved for groups that are
-            narrower than two blocks.
-        prefer: block of the target's kernels.
+    A unit has `width` channels, which are kept in multiples of `block`; where that is None, of
+    `prefer`, the block of the target's kernels, halved for groups narrower than two blocks.
     """
     unit = block or prefer
     while block is None and unit > 1 and count * width < 2 * unit:

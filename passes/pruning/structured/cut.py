@@ -34,9 +34,7 @@ def cut(graph: DependencyGraph, removed: list[int]) -> None:
     for use in graph.trace.uses:
         if not keep.any(use.axes):
             continue
-        masks = [
-            keep.mask(ids) if ids is not None and keep.changes(ids) else None for ids in use.axes
-        ]
+        masks = keep.masks(use.axes)
         key = (use.value, tuple(None if m is None else m.tobytes() for m in masks))
         if key not in smaller:
             smaller[key] = _smaller(model, use, masks)
@@ -76,10 +74,8 @@ def _smaller_filler(model: ir.Model, use: ConstantUse, masks: list[Mask | None])
     old = constant_shape(use.value)
     new = [n if m is None else int(m.sum()) for n, m in zip(old, masks, strict=True)]
     shape = add_constant(model, np.array(new, np.int64), f"{use.value.name}_shape")
-    filler = ir.node("ConstantOfShape", [shape], name=shape.name)
-    fill_value = producer.attributes.get("value")
-    if fill_value is not None:
-        filler.attributes.add(ir.AttrTensor("value", fill_value.as_tensor()))
+    kept = producer.attributes.values()
+    filler = ir.Node("", "ConstantOfShape", [shape], kept, num_outputs=1, name=shape.name)
     filler.outputs[0].name = f"{shape.name}_filled"
     if use.value.dtype is not None:
         filler.outputs[0].dtype = use.value.dtype

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
@@ -21,11 +23,15 @@ from ..dependency.graph import DependencyGraph, Group
 from ..dependency.records import Operand
 from .budget import LossCurve
 from .importance import l2, normalize_by_group, weight_scores
-from .loss_curves import Places, ReaderSolution, backward_elimination, columns_of
+from .loss_curves import Places, ReaderSolution, backward_elimination
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 from .weight_repair import reader_output
 
-Readers = list[tuple[Operand, Reader]]
+
+def fixed_batch(model: Model) -> int | None:
+    """Return the batch size of a model whose inputs fix it, else None."""
+    sizes = (spec.shape[0] for spec in model.inputs if spec.shape)
+    return next((n for n in sizes if isinstance(n, int)), None)
 
 
 def calibration_batches(
@@ -39,8 +45,8 @@ def calibration_batches(
     Raises:
         DataError: less than one batch of a model of a fixed batch size; NaN or infinity.
     """
-    fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
-    rows = fixed[0] if fixed else 64
+    fixed = fixed_batch(model)
+    rows = fixed or 64
     some = data.take(samples)
     whole = [b for b in finite_batches(some, some.sized(rows)) if not fixed or b.size == rows]
     batches = [dict(b.feeds) for b in whole]
@@ -76,14 +82,11 @@ def mean_output(
     scores = np.zeros(graph.num_units)
     for read in _reader_statistics(model, graph, batches, ctx):
         operand, reader, found = read.operand, read.reader, read.moments
-        size = (
-            np.sqrt(np.diag(found.xx) + found.mean_x**2)
-            .reshape(-1, reader.kernel_size)
-            .mean(axis=1)
-        )
-        ids = operand.axes[operand.input_axis] if operand.input_axis is not None else None
-        if ids is not None:
-            np.add.at(scores, graph.unit_of[ids], size / max(float(size.mean()), 1e-12))
+        sizes = np.sqrt(np.diag(found.xx) + found.mean_x**2)
+        size = sizes.reshape(-1, reader.kernel_size).mean(axis=1)
+        units = graph.input_units(operand)
+        if units is not None:
+            np.add.at(scores, units, size / max(float(size.mean()), 1e-12))
     return normalize_by_group(graph, scores)
 
 
@@ -99,8 +102,10 @@ def least_squares(
     Groups without a reader that can be solved for are ranked by the L2 norm of their weights, at
     the price of a channel of average loss.
     """
-    owner = {int(c): number for number, g in enumerate(groups) for c in g.units}
-    waiting = _reader_counts(graph, owner)
+    owner = graph.owners(groups)
+    waiting = Counter(
+        n for operand, _ in _readers(graph) for n in _groups_of(operand, graph, owner)
+    )
     solutions: list[list[tuple[ReaderSolution, Places]]] = [[] for _ in groups]
     curves: list[LossCurve | None] = [None] * len(groups)
     for read in _reader_statistics(model, graph, batches, ctx):
@@ -113,9 +118,8 @@ def least_squares(
                 curves[number] = backward_elimination(groups[number].units, solutions[number])
                 solutions[number] = []
     norms = normalize_by_group(graph, weight_scores(graph, l2))
-    typical = float(
-        np.median([c.loss[-1] / len(c.order) for c in curves if c is not None] or [1.0])
-    )
+    means = [c.loss[-1] / len(c.order) for c in curves if c is not None]
+    typical = float(np.median(means or [1.0]))
     return [
         curve or LossCurve.of_scores(group, norms * typical)
         for curve, group in zip(curves, groups, strict=True)
@@ -123,35 +127,22 @@ def least_squares(
 
 
 def _places(operand: Operand, graph: DependencyGraph, group: Group, reader: Reader) -> Places:
-    """Return the columns of each unit of a group in a reader."""
-    assert operand.input_axis is not None
-    ids = operand.axes[operand.input_axis]
-    assert ids is not None
-    units = graph.unit_of[ids]
-    return columns_of(reader, np.array([np.flatnonzero(units == c) for c in group.units]))
+    """Return the columns of each unit of a group in a reader, (units, columns of one)."""
+    units, size = graph.input_units(operand), reader.kernel_size
+    channels = np.array([np.flatnonzero(units == c) for c in group.units])
+    return (channels[:, :, None] * size + np.arange(size)).reshape(len(channels), -1)
 
 
-def _groups_of(operand: Operand, graph: DependencyGraph, owner: dict[int, int]) -> list[int]:
-    ids = operand.axes[operand.input_axis] if operand.input_axis is not None else None
-    if ids is None:
-        return []
-    return sorted({owner[int(c)] for c in np.unique(graph.unit_of[ids]) if int(c) in owner})
+def _groups_of(operand: Operand, graph: DependencyGraph, owner: NDArray[np.int64]) -> list[int]:
+    """Return the numbers of the groups whose channels a weight reads, ascending."""
+    units = graph.input_units(operand)
+    return [] if units is None else [int(n) for n in np.unique(owner[units]) if n >= 0]
 
 
-def _reader_counts(graph: DependencyGraph, owner: dict[int, int]) -> dict[int, int]:
-    """Return the number of readers of each group."""
-    counts: dict[int, int] = {}
-    for operand, _ in _readers(graph):
-        for number in _groups_of(operand, graph, owner):
-            counts[number] = counts.get(number, 0) + 1
-    return counts
-
-
-def _readers(graph: DependencyGraph) -> Readers:
-    pairs = [
-        (s, Reader.of(s.node)) for s in graph.weights if s.index == 1 and s.input_axis is not None
-    ]
-    return [(operand, reader) for operand, reader in pairs if reader is not None]
+def _readers(graph: DependencyGraph) -> list[tuple[Operand, Reader]]:
+    """Return the weights whose operators can be solved for, with these."""
+    read = [s for s in graph.weights if s.index == 1 and s.input_axis is not None]
+    return [(s, reader) for s in read if (reader := Reader.of(s.node)) is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +151,6 @@ class ChannelStatistics:
 
     Attributes:
         operand: its weight.
-        reader: the operator.
         moments: moments of its input and of its output.
         scale: variance, summed over outputs, of the tensor that its errors disturb: its output, or
             the stream that this is added to.
@@ -181,9 +171,7 @@ def _reader_statistics(
     readers = sorted(_readers(graph), key=lambda pair: at[pair[0].node])
     for operand, reader in ctx.progress.track(readers, "measuring channels", len(readers)):
         stream.advance(at[operand.node])
-        source = operand.node.inputs[0]
-        assert source is not None
-        found = moments(reader, stream.peek(source), None, ctx.seed)
+        found = moments(reader, stream.peek(reader.source), None, ctx.seed)
         weight = reader.weight().astype(np.float64)
         scale = float(np.einsum("oi,io->", weight, found.xy))
         other = reader_output(operand.node).stream

@@ -7,10 +7,9 @@ BatchNormalization behind a weight is folded into it first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.core.data import Array, Floats
 
@@ -46,16 +45,13 @@ def fpgm(rows: Array) -> Floats:
 def weight_scores(graph: DependencyGraph, norm: Norm) -> Floats:
     """Return the sum of a norm over the weights of each unit, (units,); 0 without any weight."""
     scores = np.zeros(graph.num_units)
-    for operand, axis, units in _slices(graph, producers_only=norm is fpgm):
-        array = _folded(operand).astype(np.float32, copy=False)
-        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-        np.add.at(scores, units, norm(rows))
+    for row in graph.weight_axes:
+        if norm is fpgm and not row.produces:
+            continue
+        array = _folded(row.operand).astype(np.float32, copy=False)
+        rows = np.moveaxis(array, row.axis, 0).reshape(array.shape[row.axis], -1)
+        np.add.at(scores, row.units, norm(rows))
     return scores
-
-
-def random_scores(graph: DependencyGraph, seed: int) -> Floats:
-    """Return random scores, (units,): the control that any criterion has to beat."""
-    return np.random.default_rng(seed).random(graph.num_units)
 
 
 def normalize_by_group(graph: DependencyGraph, scores: Floats) -> Floats:
@@ -67,22 +63,13 @@ def normalize_by_group(graph: DependencyGraph, scores: Floats) -> Floats:
     return result
 
 
-def _slices(
-    graph: DependencyGraph, *, producers_only: bool
-) -> Iterator[tuple[Operand, int, NDArray[np.int64]]]:
-    for operand in graph.weights:
-        for axis, units in graph.axes_of(operand):
-            if not (producers_only and axis == operand.input_axis):
-                yield operand, axis, units
-
-
 def _folded(operand: Operand) -> Array:
     """Return a weight times the scale of a BatchNormalization that alone reads its operator."""
     array = operand.array()
     users = list(operand.node.outputs[0].uses())
-    if len(users) != 1 or users[0][0].op_type != "BatchNormalization" or operand.input_axis is None:
+    norm = users[0].node if len(users) == 1 else None
+    if norm is None or norm.op_type != "BatchNormalization" or operand.input_axis is None:
         return array
-    norm = users[0][0]
     scale, variance = constant_input(norm, 1), constant_input(norm, 4)
     out = 0 if operand.node.op_type == "Conv" else 1
     if scale is None or variance is None or array.shape[out] != scale.size:

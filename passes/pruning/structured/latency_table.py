@@ -40,13 +40,9 @@ Lengths = tuple[int, ...]
 def latencies(
     models: Sequence[Model], ctx: Context, *, int8: bool = False, data: Dataset | None = None
 ) -> list[float]:
-    """Return the median latencies of whole models, measured in one run, in nanoseconds.
+    """Return the median latencies of models of the same inputs, from one run, in nanoseconds.
 
-    Args:
-        models: models of the same inputs.
-        ctx: with a clock.
-        int8: measure them in static int8.
-        data: calibration data for that; the context's where None.
+    With `int8` they run in static int8, calibrated on `data` or else on the context's.
     """
     if int8:
         models = [in_int8(model, data or ctx.data, ctx) for model in models]
@@ -56,13 +52,7 @@ def latencies(
 
 
 def in_int8(model: Model, data: Dataset | None, ctx: Context) -> Model:
-    """Quantize a model to static int8 by a few samples, for its latency alone.
-
-    Args:
-        model: a float model.
-        data: calibration data; random inputs where None.
-        ctx: with the target.
-    """
+    """Quantize a float model by a few samples, random ones without data, for its latency alone."""
     from ...quantization.static import QuantizeStatic
 
     data = data or Dataset.of_arrays(random_feeds(model, seed=ctx.seed, batch=FEW_SAMPLES))
@@ -104,10 +94,11 @@ def latency_cost(
     found = prunable_layers(graph, groups)
     integers = (ctx.target.activation, ctx.target.weight) if int8 else None
     times: dict[int, dict[Lengths, float]] = {}
+    full = [widths[-1] for widths in choices]
     for layer in ctx.progress.track(found, "timing layers", len(found)):
         cost = graph.trace.costs[layer.index]
         make = functools.partial(layer_at, graph.trace, cost, integers=integers)
-        whole = make(_full(layer, choices))
+        whole = make(layer.lengths(full))
         large = whole is not None and whole.nbytes > SET_BYTES
         grid = _grid(layer, choices, FEW_POINTS if large else POINTS)
         times[layer.index] = _time(make, cost, grid, timer)
@@ -123,14 +114,7 @@ def latency_cost(
 def with_additions(
     cost_of: CostOf, graph: DependencyGraph, found: Sequence[PrunableLayer], ctx: Context
 ) -> CostOf:
-    """Add the cost of the int8 sums at the ends of branches, which go with their branch.
-
-    Args:
-        cost_of: cost of the operators that multiply.
-        graph: dependency graph of the whole model.
-        found: the sums, from `residual_additions`.
-        ctx: with a clock.
-    """
+    """Add to a cost that of int8 sums, from `residual_additions`, which go with their branch."""
     costs, timer = graph.trace.costs, LayerTimer(ctx)
     per_channel: dict[int, float] = {}
     for layer in found:
@@ -148,23 +132,15 @@ def with_additions(
     return both
 
 
-def _full(layer: PrunableLayer, choices: list[list[int]]) -> Lengths:
-    """Return the lengths of a layer's prunable axes with all channels."""
-    return tuple(
-        base + sum(times * choices[g][-1] for g, times in part.items())
-        for base, part in zip(layer.base, layer.parts, strict=True)
-    )
-
-
 def _grid(layer: PrunableLayer, choices: list[list[int]], points: int) -> list[list[int]]:
     """Return the lengths to measure for each prunable axis."""
-    axes = []
-    for base, part, full in zip(layer.base, layer.parts, _full(layer, choices), strict=True):
+    axes, full = [], layer.lengths([widths[-1] for widths in choices])
+    for base, part, longest in zip(layer.base, layer.parts, full, strict=True):
         options = [[times * w for w in evenly_spaced(choices[g])] for g, times in part.items()]
-        lengths = {
-            base + sum(chosen) for chosen in itertools.islice(itertools.product(*options), 64)
-        }
-        axes.append(evenly_spaced(sorted(lengths | {full}), points))
+        some = itertools.islice(itertools.product(*options), 64)
+        axes.append(
+            evenly_spaced(sorted({base + sum(chosen) for chosen in some} | {longest}), points)
+        )
     return axes
 
 
@@ -187,10 +163,10 @@ def _time(
     by_inputs: dict[tuple[tuple[int, ...], ...], dict[Lengths, LayerSpec]] = {}
     for point in points:
         layer = make(point) if 0 not in point else None
-        if layer is not None:
-            by_inputs.setdefault(layer.reads, {})[point] = layer
-        else:
+        if layer is None:
             result[point] = cost.fixed * math.prod(point) / MACS_PER_NS
+        else:
+            by_inputs.setdefault(layer.reads, {})[point] = layer
     for layers in by_inputs.values():
         result |= dict(zip(layers, timer.layers_ns(list(layers.values())), strict=True))
     return result
@@ -203,10 +179,10 @@ def _interpolate(times: dict[Lengths, float], lengths: Lengths) -> float:
     axes = [sorted({point[a] for point in times}) for a in range(len(lengths))]
     corners: list[list[tuple[int, float]]] = []
     for axis, value in zip(axes, lengths, strict=True):
-        right = int(np.clip(np.searchsorted(axis, value), 1, max(len(axis) - 1, 1)))
         if len(axis) == 1:
             corners.append([(axis[0], 1.0)])
             continue
+        right = int(np.clip(np.searchsorted(axis, value), 1, len(axis) - 1))
         low, high = axis[right - 1], axis[right]
         part = min(max((value - low) / (high - low), 0.0), 1.0)
         corners.append([(low, 1 - part), (high, part)])

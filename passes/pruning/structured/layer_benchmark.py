@@ -17,7 +17,7 @@ from ...graph.constants import is_constant
 from ..dependency.records import Cost, OpaqueError
 from ..dependency.tracer import Trace
 from .layer_benchmark_int8 import has_kernel, int8_model
-from .layer_spec import LayerSpec
+from .layer_spec import LayerSpec, one_node_model
 
 
 def layer_model(layer: LayerSpec) -> Model:
@@ -25,49 +25,27 @@ def layer_model(layer: LayerSpec) -> Model:
     if layer.integers:
         return int8_model(layer, *layer.integers)
     rng = np.random.default_rng(0)
-    inputs, constants = [], []
     values: list[ir.Value] = []
-    node = layer.node
     for number, shape in enumerate(layer.shapes):
         if layer.is_weight(number):
             tensor = ir.tensor(_filled(rng, shape), name=f"w{number}")
             values.append(ir.val(f"w{number}", const_value=tensor))
-            constants.append(values[-1])
         else:
             values.append(ir.val(f"x{number}", ir.DataType.FLOAT, shape))
-            inputs.append(values[-1])
-    layer_node = ir.Node(
-        "", node.op_type, values, node.attributes.values(), num_outputs=1, name="layer"
-    )
-    for name, value in layer.changed.items():
-        layer_node.attributes.add(ir.AttrInt64(name, value))
-    layer_node.outputs[0].name, layer_node.outputs[0].dtype = "y", ir.DataType.FLOAT
-    graph = ir.Graph(
-        inputs,
-        [layer_node.outputs[0]],
-        nodes=[layer_node],
-        initializers=constants,
-        opset_imports=dict(layer.opsets),
-        name="l",
-    )
-    return Model(ir.Model(graph, ir_version=layer.ir_version), name=f"layer {node.name}")
+    op, name = layer.node.op_type, f"layer {layer.node.name}"
+    node = ir.Node("", op, values, layer.attributes, num_outputs=1, name=name)
+    inputs = [v for v in values if v.const_value is None]
+    constants = [v for v in values if v.const_value is not None]
+    return one_node_model(node, inputs, constants, opsets=layer.opsets, ir_version=layer.ir_version)
 
 
 def layer_at(
-    trace: Trace,
-    cost: Cost,
-    point: Sequence[int],
-    integers: tuple[IntType, IntType] | None = None,
+    trace: Trace, cost: Cost, point: Sequence[int], integers: tuple[IntType, IntType] | None = None
 ) -> LayerSpec | None:
     """Return the operator of `cost` for one sample, with these lengths of its prunable axes.
 
-    None where it cannot be made, as for fused attention.
-
-    Args:
-        trace: trace of the whole model.
-        cost: cost of the operator.
-        point: lengths of its prunable axes.
-        integers: types of activations and weights for an int8 kernel; without one it stays float.
+    None where it cannot be made, as for fused attention. With `integers`, types of activations and
+    weights, it runs in int8 where there is a kernel.
     """
     lengths = cost.filled(point)
     node = cost.node
@@ -90,7 +68,7 @@ def _conv(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
     """Return the shapes of input, weight and bias, and the group count."""
-    x, w = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    x, w = (list(trace.shape(value)) for value in node.inputs[:2])
     group = node.attributes.get_int("group", 1)
     old = w[:2]
     w[:2] = lengths
@@ -106,7 +84,7 @@ def _product(
     trace: Trace, node: ir.Node, lengths: Sequence[int]
 ) -> tuple[list[list[int]], dict[str, int]]:
     """Return the shapes of both factors, for one sample."""
-    a, b = list(trace.shape(node.inputs[0])), list(trace.shape(node.inputs[1]))
+    a, b = (list(trace.shape(value)) for value in node.inputs[:2])
     rows, columns, depth = lengths[-3:] if len(lengths) > 2 else (1, *lengths[-2:])
     if node.op_type == "Gemm":
         swap_a, swap_b = node.attributes.get_int("transA", 0), node.attributes.get_int("transB", 0)

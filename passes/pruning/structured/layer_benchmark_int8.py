@@ -10,7 +10,7 @@ with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
-from .layer_spec import LayerSpec
+from .layer_spec import OPSETS, LayerSpec, one_node_model
 
 #: Operators with an int8 kernel of onnxruntime's own domain that takes a layer as a whole.
 KERNELS = {"Conv": "QLinearConv", "Gemm": "QGemm"}
@@ -29,46 +29,41 @@ _TYPES: dict[IntType, Any] = {"int8": np.int8, "uint8": np.uint8}
 
 def has_kernel(layer: LayerSpec) -> bool:
     """Return whether a layer runs in int8: a convolution, or a product with a constant."""
-    op = layer.node.op_type
-    constant = [number for number, _ in enumerate(layer.shapes) if layer.is_weight(number)]
-    return (op in KERNELS or op == "MatMul") and 1 in constant
+    constant = len(layer.shapes) > 1 and layer.is_weight(1)
+    return constant and layer.node.op_type in {*KERNELS, "MatMul"}
 
 
 def int8_model(layer: LayerSpec, activation: IntType, weight: IntType) -> Model:
-    """Return a layer as a model of int8 input and output, with random weights.
+    """Return a layer that `has_kernel` as a model of int8 input and output, with random weights.
 
-    Args:
-        layer: a layer with an int8 kernel, by `has_kernel`.
-        activation: type of input and output.
-        weight: type of the weights, which have a scale for each output channel.
+    The weights have a scale for each output channel.
     """
-    conv = layer.node.op_type == "Conv"
-    constants = _Constants()
-    shape = _channels_last(layer.shapes[0]) if conv else layer.shapes[0]
+    op, constants, shape = layer.node.op_type, _Constants(), layer.shapes[0]
+    if op == "Conv":
+        shape = [shape[0], *shape[2:], shape[1]]
     x = ir.val("x0", _dtype(activation), shape)
     columns, zero = _columns(layer), np.zeros((), _TYPES[activation])
-    weights = [
-        constants.integers("w", layer.shapes[1], weight),
-        constants.constant("w_scale", np.full(columns, 0.01, np.float32)),
-        constants.constant("w_zero", np.zeros(columns, _TYPES[weight])),
-    ]
     inputs: list[ir.Value | None] = [
         x,
         constants.scale("x_scale"),
         constants.constant("x_zero", zero),
-        *weights,
+        constants.integers("w", layer.shapes[1], weight),
+        constants.constant("w_scale", np.full(columns, 0.01, np.float32)),
+        constants.constant("w_zero", np.zeros(columns, _TYPES[weight])),
     ]
     outputs = [constants.scale("y_scale"), constants.constant("y_zero", zero)]
-    bias: list[ir.Value | None] = (
-        [constants.constant("bias", np.zeros(layer.shapes[2], np.int32).reshape(-1))]
-        if len(layer.shapes) > 2
-        else []
-    )
-    if layer.node.op_type == "Gemm":
-        inputs += [*(bias or [None]), *outputs]
-    else:
-        inputs += [*outputs, *bias]
-    return _layer_node_model(layer, inputs, x, constants.values, activation)
+    bias: list[ir.Value | None] = [
+        constants.constant("bias", np.zeros(math.prod(s), np.int32)) for s in layer.shapes[2:3]
+    ]
+    inputs += [*(bias or [None]), *outputs] if op == "Gemm" else [*outputs, *bias]
+    attributes = [a for a in layer.attributes if a.name != "beta"]
+    if op == "Conv":
+        attributes.append(ir.AttrInt64("channels_last", 1))
+    domain, kernel = (_DOMAIN, KERNELS[op]) if op in KERNELS else ("", "QLinearMatMul")
+    name = f"int8 {layer.node.name}"
+    node = ir.Node(domain, kernel, inputs, attributes, num_outputs=1, name=name)
+    kind, opsets = _dtype(activation), {**layer.opsets, _DOMAIN: 1}
+    return one_node_model(node, [x], constants.values, kind, opsets, layer.ir_version)
 
 
 def addition_model(elements: int, activation: IntType) -> Model:
@@ -79,50 +74,8 @@ def addition_model(elements: int, activation: IntType) -> Model:
     a, b = (ir.val(name, _dtype(activation), [elements]) for name in ("x0", "x1"))
     inputs = [a, scale, zero, b, scale, zero, scale, zero]
     node = ir.Node(_DOMAIN, "QLinearAdd", inputs, num_outputs=1, name="addition")
-    return _one_node(node, [a, b], constants.values, activation, {"": 17}, 8)
-
-
-def _layer_node_model(
-    layer: LayerSpec,
-    inputs: Sequence[ir.Value | None],
-    x: ir.Value,
-    constants: Sequence[ir.Value],
-    activation: IntType,
-) -> Model:
-    op = layer.node.op_type
-    domain = _DOMAIN if op in KERNELS else ""
-    kept = [a for a in layer.node.attributes.values() if a.name not in {"beta", *layer.changed}]
-    changed = [ir.AttrInt64(name, value) for name, value in layer.changed.items()]
-    last = [ir.AttrInt64("channels_last", 1)] if op == "Conv" else []
-    node = ir.Node(
-        domain,
-        KERNELS.get(op, "QLinearMatMul"),
-        inputs,
-        [*kept, *changed, *last],
-        num_outputs=1,
-        name="layer",
-    )
-    return _one_node(node, [x], constants, activation, layer.opsets, layer.ir_version)
-
-
-def _one_node(
-    node: ir.Node,
-    inputs: Sequence[ir.Value],
-    constants: Sequence[ir.Value],
-    activation: IntType,
-    opsets: Mapping[str, int],
-    ir_version: int,
-) -> Model:
-    node.outputs[0].name, node.outputs[0].dtype = "y", _dtype(activation)
-    graph = ir.Graph(
-        inputs,
-        node.outputs,
-        nodes=[node],
-        initializers=constants,
-        opset_imports={**opsets, _DOMAIN: 1},
-        name="l",
-    )
-    return Model(ir.Model(graph, ir_version=ir_version), name=f"int8 {node.name}")
+    opsets = {**OPSETS, _DOMAIN: 1}
+    return one_node_model(node, [a, b], constants.values, _dtype(activation), opsets)
 
 
 def _columns(layer: LayerSpec) -> int:
@@ -132,10 +85,6 @@ def _columns(layer: LayerSpec) -> int:
         return w[0]
     flipped = layer.node.op_type == "Gemm" and layer.node.attributes.get_int("transB", 0) != 0
     return w[0] if flipped else w[-1]
-
-
-def _channels_last(shape: Sequence[int]) -> list[int]:
-    return [shape[0], *shape[2:], shape[1]]
 
 
 def _dtype(kind: IntType) -> ir.DataType:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from trimtab.core.model import Model
 from trimtab.core.target import IntType
 
 from ...graph.constants import is_constant
+
+#: Operator sets of models that are made from nothing.
+OPSETS = {"": 17}
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,9 @@ class LayerSpec:
     """Operator at given widths, before its weights exist.
 
     Attributes:
-        node: the operator.
         shapes: of its inputs, constants among them.
         changed: attributes that depend on the widths.
-        opsets: operator sets of the model that it comes from.
-        ir_version: of that model.
+        opsets: operator sets of the model that it comes from, which has this `ir_version`.
         macs: multiply-accumulates of one run.
         integers: types of activations and weights where it runs in int8; None for float.
     """
@@ -41,6 +43,12 @@ class LayerSpec:
         return number > 0 and value is not None and is_constant(value)
 
     @property
+    def attributes(self) -> list[ir.Attr]:
+        """Attributes of the operator, changed ones among them."""
+        kept = [a for a in self.node.attributes.values() if a.name not in self.changed]
+        return [*kept, *(ir.AttrInt64(name, value) for name, value in self.changed.items())]
+
+    @property
     def reads(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the inputs that are not constants."""
         return tuple(tuple(s) for n, s in enumerate(self.shapes) if not self.is_weight(n))
@@ -53,8 +61,24 @@ class LayerSpec:
     @property
     def key(self) -> str:
         """Text that is equal for layers of equal work."""
-        attributes = {a.name: a.value for a in self.node.attributes.values()} | self.changed
-        shown = sorted((name, repr(value)) for name, value in attributes.items())
+        shown = sorted((a.name, repr(a.value)) for a in self.attributes)
         kinds = "".join("xw"[self.is_weight(n)] for n, _ in enumerate(self.node.inputs))
         whole = f"{self.node.op_type} {kinds} {self.shapes} {shown}"
         return f"{'/'.join(self.integers)} {whole}" if self.integers else whole
+
+
+def one_node_model(
+    node: ir.Node,
+    inputs: Sequence[ir.Value],
+    constants: Sequence[ir.Value],
+    dtype: ir.DataType = ir.DataType.FLOAT,
+    opsets: Mapping[str, int] = OPSETS,
+    ir_version: int = 8,
+) -> Model:
+    """Return a model of one node, whose output is `y`."""
+    node.outputs[0].name, node.outputs[0].dtype = "y", dtype
+    sets = dict(opsets)
+    graph = ir.Graph(
+        inputs, node.outputs, nodes=[node], initializers=constants, opset_imports=sets, name="l"
+    )
+    return Model(ir.Model(graph, ir_version=ir_version), name=str(node.name))

@@ -16,7 +16,7 @@ from trimtab.core.ort.session import SessionConfig, random_feeds
 
 from .layer_benchmark import layer_model
 from .layer_benchmark_int8 import addition_model
-from .layer_spec import LayerSpec
+from .layer_spec import LayerSpec, one_node_model
 
 #: Widths of one axis that are measured; those between are interpolated.
 POINTS = 8
@@ -35,9 +35,7 @@ TIMES: MemoKind[float] = MemoKind("layer times", 1 << 16)
 class LayerTimer:
     """Clock for single layers that measures each layer once on a machine.
 
-    Args:
-        ctx: with a clock; its memo keeps the times.
-        cache: file of earlier times, by machine; read first. Empty for none.
+    The memo of `ctx` keeps the times; `cache` names a file of earlier times by machine, read first.
     """
 
     def __init__(self, ctx: Context, cache: str = "") -> None:
@@ -68,10 +66,8 @@ class LayerTimer:
     def empty_run_ns(self) -> float:
         """Return the time of a run that computes nothing, which each layer alone takes as well."""
         x = ir.val("x0", ir.DataType.FLOAT, [1])
-        node = ir.Node("", "Identity", [x], num_outputs=1)
-        node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
-        graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 17}, name="nothing")
-        return self._one_ns("nothing", Model(ir.Model(graph, ir_version=8), name="nothing"))
+        node = ir.Node("", "Identity", [x], num_outputs=1, name="nothing")
+        return self._one_ns("nothing", one_node_model(node, [x], []))
 
     def addition_ns(self, elements: int) -> float:
         """Return the time of an int8 sum of so many elements, that of an empty run included."""

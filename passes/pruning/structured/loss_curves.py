@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats
 
 from .budget import LossCurve
-from .moments import Moments, Reader
+from .moments import Moments
 
 #: Ridge of the covariance, as a part of the mean of its diagonal.
 RIDGE = 1e-4
@@ -78,11 +78,9 @@ def with_ridge(covariance: Floats) -> Floats:
 def backward_elimination(
     units: NDArray[np.int64], readers: Sequence[tuple[ReaderSolution, Places]]
 ) -> LossCurve:
-    """Return the order in which units go and the loss, summed over all readers.
+    """Return the order in which a group's units (n,) go and the loss, summed over all readers.
 
-    Args:
-        units: (n,) the group's units.
-        readers: solutions, which are changed, each with its columns (n, columns of one unit).
+    Each reader is a solution, which is changed, with the columns of the units, (n, columns).
     """
     alive = np.arange(len(units))
     order: list[int] = []
@@ -98,14 +96,3 @@ def backward_elimination(
         lost.extend(lost[-1] + np.cumsum(rises[chosen]))
         alive = np.delete(alive, chosen)
     return LossCurve(units[order], np.array(lost))
-
-
-def columns_of(reader: Reader, positions: NDArray[np.int64]) -> Places:
-    """Return the columns of each unit, (n, positions * kernel_size).
-
-    Args:
-        reader: the operator.
-        positions: (n, positions) input channels of each unit.
-    """
-    kernel_size = np.arange(reader.kernel_size)
-    return (positions[:, :, None] * reader.kernel_size + kernel_size).reshape(len(positions), -1)

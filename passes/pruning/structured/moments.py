@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from trimtab.core.data import Array, Floats
 
 from ...graph.constants import is_constant
-from ..dependency.records import constant_input
+from ...graph.queries import pair
+from ..dependency.records import constant_input, weight_array
 
 #: Inputs of one batch, by name.
 Feeds = dict[str, Array]
@@ -53,9 +54,14 @@ class Reader:
             return None if scaled or swapped else cls(node, 1)
         return cls(node, 1) if node.op_type == "MatMul" and weight.ndim == 2 else None
 
+    @property
+    def source(self) -> ir.Value:
+        """Tensor that it reads."""
+        return pair(self.node)[0]
+
     def weight(self) -> Array:
         """Return the weight as (outputs, channels * kernel_size)."""
-        array = self._stored()
+        array = weight_array(self.node)
         if self.node.op_type == "Conv":
             return array.reshape(array.shape[0], -1)
         return array if self.node.attributes.get_int("transB", 0) else array.T
@@ -63,13 +69,8 @@ class Reader:
     def shaped(self, weight: Array) -> Array:
         """Return a weight as the operator stores it, from (outputs, channels * kernel_size)."""
         if self.node.op_type == "Conv":
-            return weight.reshape(weight.shape[0], -1, *self._stored().shape[2:])
+            return weight.reshape(weight.shape[0], -1, *weight_array(self.node).shape[2:])
         return weight if self.node.attributes.get_int("transB", 0) else weight.T
-
-    def _stored(self) -> Array:
-        array = constant_input(self.node, 1)
-        assert array is not None
-        return array
 
     def places(self, x: Array) -> tuple[int, ...]:
         """Return the numbers of samples and positions of the output."""
@@ -82,16 +83,11 @@ class Reader:
         return y.reshape(y.shape[0], -1, y.shape[-1])
 
     def windows(self, x: Array) -> Array:
-        """Return the elements that are summed over, as a view.
-
-        Returns:
-            (samples, positions..., channels, kernel...).
-        """
+        """Return the elements summed over, a view: (samples, positions..., channels, kernel...)."""
         if self.node.op_type != "Conv":
             return x.reshape(x.shape[0], -1, x.shape[-1], 1)
-        kernel = self._stored().shape[2:]
+        kernel, attributes = weight_array(self.node).shape[2:], self.node.attributes
         dims = len(kernel)
-        attributes = self.node.attributes
         pads = attributes.get_ints("pads", [0] * 2 * dims)
         strides = attributes.get_ints("strides", [1] * dims)
         dilations = attributes.get_ints("dilations", [1] * dims)
@@ -107,11 +103,7 @@ class Reader:
 class Moments:
     """Moments of columns x and targets y: means, covariance of x, covariance of x with y.
 
-    Attributes:
-        mean_x: (columns,).
-        mean_y: (outputs,).
-        xx: (columns, columns).
-        xy: (columns, outputs).
+    Shapes are (columns,), (outputs,), (columns, columns) and (columns, outputs).
     """
 
     mean_x: Floats
@@ -125,12 +117,8 @@ def moments(
 ) -> Moments:
     """Compute moments over batches of inputs and targets, at a random part of the positions.
 
-    Args:
-        reader: operator that makes columns of the inputs.
-        inputs: its inputs, batch by batch.
-        targets: wanted outputs, (samples, outputs, ...) for Conv, (..., outputs) else; None for
-            the operator's own outputs without the bias.
-        seed: random seed of the choice of positions.
+    Targets are wanted outputs, (samples, outputs, ...) for Conv, (..., outputs) else; None for
+    the operator's own outputs without the bias.
     """
     rng = np.random.default_rng(seed)
     weight = reader.weight()

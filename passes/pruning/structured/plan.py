@@ -42,20 +42,7 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class PruningRequest:
-    """Rules that decide how many channels each group keeps, and which.
-
-    Attributes:
-        goal: how much goes.
-        ranking: which channels go first.
-        widths: for goal `widths`, how many channels each named group keeps.
-        precision: kernels that will run, whose block and latency decide.
-        scope: whether all groups are compared together or lose the same share each.
-        block: number of channels that widths are multiples of; the target's where None.
-        branches: whether whole residual branches may go.
-        cache: file of timed layers, empty for none.
-        sensitivity: file that limits what each group loses, empty for none.
-        group_drop: quality that a group alone may cost, in the unit of that file's metric.
-    """
+    """Fields of `PruneChannels` that decide how many channels each group keeps, and which."""
 
     goal: Goal
     ranking: ImportanceRequest
@@ -74,7 +61,7 @@ class PruningPlan:
     """Units of channels to remove.
 
     Attributes:
-        groups: the groups that were considered.
+        groups: groups that could lose channels.
         kept: (groups,) number of units that stay.
         removed: units that go; all but one of a group that goes as a whole.
         removed_branches: the readers of groups that go as a whole.
@@ -96,15 +83,7 @@ def choose(
     batches: list[Feeds] | None,
     ctx: Context,
 ) -> PruningPlan:
-    """Choose the channels that go.
-
-    Args:
-        model: the model.
-        graph: its dependency graph.
-        groups: groups that may lose channels.
-        request: how much goes, and by which rules.
-        batches: calibration data, None without any.
-        ctx: target, data, seed, clock and memo.
+    """Choose the channels that go from these groups.
 
     Raises:
         OptionError: no widths reach the cost; the message names the least one.
@@ -134,11 +113,11 @@ def choose(
         if goal.kind == "latency":
             (whole,) = latencies([model], ctx, int8=int8, data=request.ranking.data)
             budget.fixed = max(0.0, whole - budget.cost)
-        if goal.kind == "macs" and request.scope == "local":
+            predicted = _narrow(budget, goal)
+        elif request.scope == "local":
             _narrow_evenly(budget, goal, groups, choices)
         else:
-            predicted = _narrow(budget, goal)
-        predicted = predicted if goal.kind == "latency" else None
+            _narrow(budget, goal)
         kept = budget.kept
     removed = [
         int(unit)
@@ -166,17 +145,14 @@ def _unique_names(groups: Sequence[Group]) -> list[str]:
     names = []
     for group in groups:
         seen[group.name] += 1
-        number = seen[group.name]
-        names.append(group.name if number == 1 else f"{group.name}#{number}")
+        names.append(f"{group.name}#{seen[group.name]}" if seen[group.name] > 1 else group.name)
     return names
 
 
 def widths_of(plan: PruningPlan) -> dict[str, int]:
     """Return how many channels each group that loses some keeps."""
     pairs = zip(_unique_names(plan.groups), plan.groups, plan.kept, strict=True)
-    return {
-        name: int(count) * group.width for name, group, count in pairs if count < len(group.units)
-    }
+    return {name: int(n) * group.width for name, group, n in pairs if n < len(group.units)}
 
 
 def _as_requested(
@@ -207,23 +183,14 @@ def _as_requested(
 
 
 def _by_ratio(
-    groups: list[Group],
-    curves: list[LossCurve],
-    choices: list[list[int]],
-    ratio: float,
-    scope: str,
+    groups: list[Group], curves: list[LossCurve], choices: list[list[int]], ratio: float, scope: str
 ) -> NDArray[np.int64]:
     if scope == "local":
         return uniform_widths(groups, choices, ratio)
     own = [PrunableLayer(number, (0,), ({number: g.width},)) for number, g in enumerate(groups)]
-    budget = ChannelBudget(groups, curves, choices, own, _length)
+    budget = ChannelBudget(groups, curves, choices, own, lambda _, lengths: float(lengths[0]))
     budget.descend(budget.cost * (1 - ratio))
     return budget.kept
-
-
-def _length(_: int, lengths: tuple[int, ...]) -> float:
-    """Return the number of channels as cost."""
-    return float(lengths[0])
 
 
 def _narrow(budget: ChannelBudget, goal: Goal) -> float:

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.core.context import Context
+from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model
 
-from ...graph.queries import node_label
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
-from .data_importance import least_squares, mean_output
-from .importance import fpgm, l1, l2, normalize_by_group, random_scores, weight_scores
+from .data_importance import fixed_batch, least_squares, mean_output
+from .importance import fpgm, l1, l2, normalize_by_group, weight_scores
 from .moments import Feeds
 from .taylor import ROWS, taylor
 
@@ -32,15 +31,7 @@ CURVES: MemoKind[list[LossCurve]] = MemoKind("loss curves", 4)
 
 @dataclass(frozen=True, eq=False)
 class ImportanceRequest:
-    """Rules that decide in which order channels go.
-
-    Attributes:
-        criterion: name of a score of channels, or a callable that scores them.
-        samples: number of samples to use.
-        protect: operators whose outputs keep all channels, as patterns of their names.
-        heads: where an axis splits, whether whole heads go or all become narrower.
-        data: calibration data; the context's where None.
-    """
+    """Fields of `PruneChannels` that decide in which order channels go."""
 
     criterion: Importance
     samples: int
@@ -62,10 +53,9 @@ def usable_groups(graph: DependencyGraph, protect: Sequence[str]) -> list[Group]
         OptionError: a pattern matches no operator with channels.
     """
     producers: dict[str, set[int]] = {}
-    for operand in graph.weights:
-        for axis, units in graph.axes_of(operand):
-            if axis != operand.input_axis:
-                producers.setdefault(node_label(operand.node), set()).update(map(int, units))
+    for row in graph.weight_axes:
+        if row.produces:
+            producers.setdefault(row.label, set()).update(map(int, row.units))
     kept: set[int] = set()
     for pattern in protect:
         names = [n for n in producers if fnmatch.fnmatchcase(n, pattern)]
@@ -87,52 +77,46 @@ def loss_curves(
     """Return a curve for each group, computed once for the same model, data and criterion."""
     criterion = request.resolved(batches)
     if callable(criterion):
-        return _new_curves(model, graph, groups, request, batches, ctx)
+        return _curves(graph, groups, _own_scores(criterion, graph))
     data = request.data or ctx.data
     own = (request.samples, request.protect, request.heads, ctx.seed)
     key = (model.digest, criterion, data.digest if data is not None and batches else None, *own)
     found = ctx.memo.get(CURVES, key)
-    if found is None:
-        found = _new_curves(model, graph, groups, request, batches, ctx)
-        ctx.memo.put(CURVES, key, found)
+    if found is None and criterion == "least_squares":
+        found = least_squares(model, graph, groups, batches or [], ctx)
+    elif found is None:
+        found = _curves(graph, groups, _scores(model, graph, criterion, request, batches, ctx))
+    else:
+        return found
+    ctx.memo.put(CURVES, key, found)
     return found
 
 
-def _new_curves(
-    model: Model,
-    graph: DependencyGraph,
-    groups: list[Group],
-    request: ImportanceRequest,
-    batches: list[Feeds] | None,
-    ctx: Context,
-) -> list[LossCurve]:
-    """Compute the loss of each group without its first 0, 1, ... channels."""
-    criterion = request.resolved(batches)
-    if criterion == "least_squares":
-        return least_squares(model, graph, groups, batches or [], ctx)
-    if criterion == "mean_output":
-        scores = mean_output(model, graph, batches or [], ctx)
-    elif criterion == "taylor":
-        scores = _taylor(model, graph, request, ctx)
-    elif criterion == "random":
-        scores = random_scores(graph, ctx.seed)
-    elif callable(criterion):
-        scores = _own_scores(criterion, graph)
-    else:
-        scores = weight_scores(graph, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
+def _curves(graph: DependencyGraph, groups: list[Group], scores: Floats) -> list[LossCurve]:
     scores = normalize_by_group(graph, scores)
     return [LossCurve.of_scores(g, scores) for g in groups]
 
 
-def _taylor(
-    model: Model, graph: DependencyGraph, request: ImportanceRequest, ctx: Context
-) -> NDArray[np.float64]:
-    data = ctx.dataset(request.data, model, purpose="importance taylor").take(request.samples)
-    fixed = [s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)]
-    return taylor(model, graph, data.sized(fixed[0] if fixed else ROWS), ctx)
+def _scores(
+    model: Model,
+    graph: DependencyGraph,
+    criterion: str,
+    request: ImportanceRequest,
+    batches: list[Feeds] | None,
+    ctx: Context,
+) -> Floats:
+    """Return a score of each unit, (units,), by any other criterion."""
+    if criterion == "mean_output":
+        return mean_output(model, graph, batches or [], ctx)
+    if criterion == "taylor":
+        data = ctx.dataset(request.data, model, purpose="importance taylor").take(request.samples)
+        return taylor(model, graph, data.sized(fixed_batch(model) or ROWS), ctx)
+    if criterion == "random":  # the control that any criterion has to beat
+        return np.random.default_rng(ctx.seed).random(graph.num_units)
+    return weight_scores(graph, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])
 
 
-def _own_scores(criterion: Callable[..., Any], graph: DependencyGraph) -> NDArray[np.float64]:
+def _own_scores(criterion: Callable[..., Any], graph: DependencyGraph) -> Floats:
     """Return the scores of a user's callable, checked."""
     scores = np.asarray(criterion(graph), np.float64)
     if scores.shape != (graph.num_units,) or not np.isfinite(scores).all() or (scores < 0).any():

@@ -14,6 +14,7 @@ from trimtab.core.model import Model
 
 from ...graph.constants import is_constant
 from ...graph.edit import add_constant
+from ...graph.queries import is_onnx_op, rank
 from ..dependency.records import constant_input
 
 
@@ -32,9 +33,7 @@ def without_rounding(model: Model) -> Model:
             continue
         users = [user for user, _ in node.outputs[0].uses()]
         source = node.inputs[0]
-        assert source is not None
-        rank = None if source.shape is None else len(source.shape)
-        scales = [_scale(copy.ir, n, rank) for n in (node, *users)]
+        scales = [_scale(copy.ir, n, rank(source)) for n in (node, *users)]
         if any(scale is None for scale in scales):
             continue
         for user, scale in zip(users, scales[1:], strict=True):
@@ -49,7 +48,7 @@ def without_rounding(model: Model) -> Model:
 
 def _is_pair(node: ir.Node) -> bool:
     """Return whether a node quantizes an activation that all its readers dequantize."""
-    if node.op_type != "QuantizeLinear" or node.domain not in {"", "ai.onnx"}:
+    if node.op_type != "QuantizeLinear" or not is_onnx_op(node):
         return False
     source, result = node.inputs[0], node.outputs[0]
     if source is None or is_constant(source) or result.is_graph_output():
@@ -58,16 +57,16 @@ def _is_pair(node: ir.Node) -> bool:
     return bool(users) and all(u.op_type == "DequantizeLinear" for u in users)
 
 
-def _scale(model: ir.Model, node: ir.Node, rank: int | None) -> ir.Value | None:
+def _scale(model: ir.Model, node: ir.Node, axes: int | None) -> ir.Value | None:
     """Return the scale of a node, shaped along its axis; None where it is not known."""
     value, array = node.inputs[1], constant_input(node, 1)
     if array is None or value is None or "block_size" in node.attributes:
         return None
     if array.size == 1:
         return add_constant(model, array.reshape(()), f"{value.name}_unrounded")
-    if rank is None:
+    if axes is None:
         return None
-    shape = [1] * rank
+    shape = [1] * axes
     shape[node.attributes.get_int("axis", 1)] = -1
     return add_constant(model, array.reshape(shape), f"{value.name}_unrounded")
 

@@ -13,7 +13,6 @@ from trimtab.core.model import Model
 
 from ...base import Declined
 from ...graph.constants import constant_shape, is_constant
-from ...graph.queries import node_label
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import Ids
 from .plan import PruningPlan
@@ -27,12 +26,10 @@ def declined_operators(graph: DependencyGraph) -> list[Declined]:
         for index in set(map(int, graph.unit_of[ids])):
             reasons.setdefault(index, f"{reason} ({where})")
     found: dict[str, str] = {}
-    for operand in graph.weights:
-        for axis, units in graph.axes_of(operand):
-            if axis == operand.input_axis or graph.free[units].any():
-                continue
-            reason = next((reasons[int(c)] for c in units if int(c) in reasons), "not followed")
-            found.setdefault(node_label(operand.node), f"its channels stay: {reason}")
+    for row in graph.weight_axes:
+        if row.produces and not graph.free[row.units].any():
+            reason = next((reasons[c] for c in map(int, row.units) if c in reasons), "not followed")
+            found.setdefault(row.label, f"its channels stay: {reason}")
     return [Declined(name, reason) for name, reason in found.items()]
 
 
@@ -64,27 +61,18 @@ def pruning_report(
 
 
 def _costs_of_groups(graph: DependencyGraph, plan: PruningPlan) -> NDArray[np.int64]:
-    """Return MACs before and after, weights before and after, of each group's operators.
+    """Return MACs before and after, weights before and after, of operators by group, (groups, 4).
 
     An operator between two groups counts for both.
-
-    Returns:
-        (groups, 4).
     """
-    owner = np.full(graph.num_units + 1, -1)
-    for number, group in enumerate(plan.groups):
-        owner[group.units] = number
+    owner = graph.owners(plan.groups)
     keep = graph.keep(_gone(plan))
     table = np.zeros((len(plan.groups) + 1, 4), np.int64)  # the last row belongs to no group
 
     def add(axes: Sequence[Ids | None], fixed: int, column: int) -> None:
         own = [ids for ids in axes if ids is not None]
-        sizes = fixed * np.array(
-            [
-                np.prod([len(ids) for ids in own], dtype=np.int64),
-                np.prod([keep.count(ids) for ids in own], dtype=np.int64),
-            ]
-        )
+        lengths = [(len(ids), keep.count(ids)) for ids in own]
+        sizes = fixed * np.prod(lengths, axis=0, dtype=np.int64)
         for number in {int(g) for ids in own for g in np.unique(owner[graph.unit_of[ids]])}:
             table[number, column : column + 2] += sizes
 
@@ -93,7 +81,7 @@ def _costs_of_groups(graph: DependencyGraph, plan: PruningPlan) -> NDArray[np.in
     table[:, :2] //= graph.trace.shapes.samples
     for operand in graph.weights:
         value = operand.node.inputs[operand.index]
-        if value is not None and is_constant(value):
+        if value is not None and is_constant(value):  # None where the operator went
             shape = constant_shape(value)
             rest = [n for n, ids in zip(shape, operand.axes, strict=True) if ids is None]
             add(operand.axes, int(np.prod(rest, dtype=np.int64)), 2)

@@ -13,13 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from trimtab.core.data import Array
-
-from ...graph.concrete_shapes import Shapes, infer_again
+from ...graph.concrete_shapes import infer_again
 from ...graph.edit import add_constant, set_input
 from ...graph.queries import producer
-from ..dependency.graph import DependencyGraph, Group
-from ..dependency.records import Operand, constant_input
+from ..dependency.graph import DependencyGraph, Group, WeightAxis
+from ..dependency.records import constant_input, weight_array
 from .budget import PrunableLayer
 from .moments import Reader
 from .weight_repair import reader_output
@@ -27,37 +25,33 @@ from .weight_repair import reader_output
 
 def branch_readers(graph: DependencyGraph, groups: Sequence[Group]) -> dict[int, ir.Node]:
     """Return the reader of each group that could go as a whole, by the group's number."""
-    readers: dict[int, list[Operand]] = {}
-    owner = {int(c): number for number, g in enumerate(groups) for c in g.units}
-    for operand in graph.weights:
-        ids = None if operand.input_axis is None else operand.axes[operand.input_axis]
-        found = set() if ids is None else {owner.get(int(c), -1) for c in graph.unit_of[ids]}
-        for number in found:
-            readers.setdefault(number, []).append(operand)
+    readers: dict[int, list[WeightAxis]] = {}
+    owner = graph.owners(groups)
+    for row in graph.weight_axes:
+        for number in () if row.produces else set(map(int, owner[row.units])):
+            readers.setdefault(number, []).append(row)
     result = {}
     streams: set[ir.Value | None] = set()
     for number, group in enumerate(groups):
-        operands = readers.get(number, [])
-        if len(operands) == 1 and _whole(operands[0], graph, group, graph.trace.shapes):
-            output = reader_output(operands[0].node)
+        rows = readers.get(number, [])
+        if len(rows) == 1 and _whole(rows[0], group, graph.trace.shapes.sizes):
+            node = rows[0].operand.node
+            output = reader_output(node)
             if output.result in streams:
                 continue  # one of two branches that are added to each other has to stay
             streams.add(output.stream)
-            result[number] = operands[0].node
+            result[number] = node
     return result
 
 
-def _whole(operand: Operand, graph: DependencyGraph, group: Group, shapes: Shapes) -> bool:
+def _whole(row: WeightAxis, group: Group, sizes: Mapping[str, tuple[int, ...]]) -> bool:
     """Return whether a reader reads nothing else, and adds to a stream of its own shape."""
-    assert operand.input_axis is not None
-    ids = operand.axes[operand.input_axis]
-    assert ids is not None
-    if not np.isin(graph.unit_of[ids], group.units).all() or Reader.of(operand.node) is None:
+    node = row.operand.node
+    if not np.isin(row.units, group.units).all() or Reader.of(node) is None:
         return False
-    output = reader_output(operand.node)
+    output = reader_output(node)
     if output.stream is None or output.bias is None:
         return False
-    sizes = shapes.sizes
     return sizes.get(str(output.stream.name), ()) == sizes.get(str(output.result.name), None)
 
 
@@ -83,7 +77,7 @@ def zero_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
     than a whole convolution, and the readers of the stream can compensate it.
     """
     for node in readers:
-        set_input(model, node, 1, np.zeros_like(_weight(node)))
+        set_input(model, node, 1, np.zeros_like(weight_array(node)))
         output = reader_output(node)
         assert output.bias is not None
         bias_node, index = output.bias
@@ -100,7 +94,7 @@ def remove_branches(model: ir.Model, readers: Sequence[ir.Node]) -> None:
         stream, total = output.stream, added.outputs[0]
         assert stream is not None
         if total.is_graph_output():
-            zero = np.zeros([1] * len(_weight(node).shape), np.float32)
+            zero = np.zeros([1] * weight_array(node).ndim, np.float32)
             output.result.replace_all_uses_with(add_constant(model, zero, f"{total.name}_zero"))
             continue
         total.replace_all_uses_with(stream)
@@ -116,9 +110,3 @@ def _drop_second_relus(stream: ir.Value) -> None:
     for user, _ in list(stream.uses()):
         if user.op_type == "Relu" and not user.outputs[0].is_graph_output():
             user.outputs[0].replace_all_uses_with(stream)
-
-
-def _weight(node: ir.Node) -> Array:
-    weight = constant_input(node, 1)
-    assert weight is not None
-    return weight

@@ -36,8 +36,7 @@ class GroupSensitivity:
     """Quality without a part of one group.
 
     Attributes:
-        name: name of the group.
-        channels: number of its channels.
+        channels: number of the group's channels.
         operators: number of operators whose weights have these channels.
         quality: quality without each of the ratios.
     """
@@ -151,12 +150,10 @@ def sensitivity(
     found = []
     pairs = list(zip(groups, curves, strict=True))
     for group, curve in ctx.progress.track(pairs, "measuring groups", len(pairs)):
-        quality = []
-        for ratio in ratios:
-            masked = mask(work, graph, map(int, curve.order[: _count(group, ratio)]))
-            quality.append(measure(masked).value)
+        removed = [curve.order[: _count(group, ratio)] for ratio in ratios]
+        quality = tuple(measure(mask(work, graph, units)).value for units in removed)
         channels = len(group.units) * group.width
-        found.append(GroupSensitivity(group.name, channels, len(group.members), tuple(quality)))
+        found.append(GroupSensitivity(group.name, channels, len(group.members), quality))
     return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), tuple(found))
 
 

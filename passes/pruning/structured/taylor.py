@@ -20,7 +20,8 @@ from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
-from ..dependency.graph import DependencyGraph
+from ...graph.queries import producer
+from ..dependency.graph import DependencyGraph, WeightAxis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,11 +39,7 @@ def taylor(
 ) -> NDArray[np.float64]:
     """Return the mean squared first-order change of the loss, (units,); 0 without trained weights.
 
-    Args:
-        model: the model that the dependency graph was built on.
-        graph: its dependency graph.
-        data: with labels where the loss is the cross-entropy.
-        ctx: progress and seed.
+    The loss is the cross-entropy where `data` have labels; `graph` was built on `model`.
 
     Raises:
         MissingExtraError: without PyTorch.
@@ -70,30 +67,27 @@ def taylor(
 
 def _slices(graph: DependencyGraph, module: TorchGraph) -> Slices:
     """Return axes of trained weights with the unit of each position: those that read it, if any."""
-    found: dict[tuple[str, int], tuple[NDArray[np.int64], bool]] = {}
-    for operand in graph.weights:
-        name = _initializer(operand.node.inputs[operand.index])
-        if name not in module.weights:
-            continue
-        for axis, units in graph.axes_of(operand):
-            found[str(name), axis] = (units, axis == operand.input_axis)
+    found: dict[tuple[str, int], WeightAxis] = {}
+    for row in graph.weight_axes:
+        name = _initializer(row.operand.value)
+        if name in module.weights:
+            found[str(name), row.axis] = row
     read = np.zeros(graph.num_units, bool)
-    for units, reads in found.values():
-        if reads:
-            read[units] = True
+    for row in found.values():
+        if not row.produces:
+            read[row.units] = True
     return [
-        (name, axis, units)
-        for (name, axis), (units, reads) in found.items()
-        if reads or not read[units].any()
+        (name, axis, row.units)
+        for (name, axis), row in found.items()
+        if not (row.produces and read[row.units].any())
     ]
 
 
-def _initializer(value: ir.Value | None) -> str | None:
+def _initializer(value: ir.Value) -> str | None:
     """Return the name under which a weight is trained, through the pair that quantizes it."""
-    producer = None if value is None else value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        value = producer.inputs[0]
-    return None if value is None else value.name
+    node = producer(value, "DequantizeLinear")
+    source = value if node is None else node.inputs[0]
+    return None if source is None else source.name
 
 
 def _loss(module: TorchGraph, batch: Batch, rng: np.random.Generator) -> Tensor:

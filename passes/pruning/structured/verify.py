@@ -21,6 +21,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from ...graph.edit import add_constant
+from ...graph.queries import input_at
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import Axes, ChannelMask
@@ -90,13 +91,7 @@ def _difference(expected: Array, got: Array) -> float:
 
 
 def mask(model: Model, graph: DependencyGraph, removed: Iterable[int]) -> Model:
-    """Return a copy of the uncut model in which units are without effect.
-
-    Args:
-        model: the model that the dependency graph was built on; is not changed.
-        graph: its dependency graph.
-        removed: the units.
-    """
+    """Return a copy of the model that `graph` was built on in which units are without effect."""
     keep = graph.keep(removed)
     copy = dataclasses.replace(model, lineage=()).clone()
     twin = dict(zip(model.graph, copy.graph, strict=True))
@@ -123,9 +118,9 @@ def _masks(axes: Axes, keep: ChannelMask) -> list[NDArray[np.bool_]]:
     """Return masks of the axes that lose positions, shaped to broadcast."""
     rank = len(axes)
     return [
-        keep.mask(ids).reshape([-1 if a == axis else 1 for a in range(rank)])
-        for axis, ids in enumerate(axes)
-        if ids is not None and keep.changes(ids)
+        ones.reshape([-1 if a == axis else 1 for a in range(rank)])
+        for axis, ones in enumerate(keep.masks(axes))
+        if ones is not None
     ]
 
 
@@ -149,12 +144,11 @@ def _write_out(model: ir.Model, node: ir.Node, axes: Axes, keep: ChannelMask) ->
     result = _normalised(write, node, (x, ones), over)
     if shape is not None:
         result = write("Reshape", result, shape)
-    along_channels = [1, -1, *[1] * (len(axes) - 2)] if shape is not None else None
     for index, op in ((1, "Mul"), (2, "Add")):
-        vector = node.inputs[index] if index < len(node.inputs) else None
+        vector = input_at(node, index)
+        if vector is not None and shape is not None:  # along the channels
+            vector = write("Reshape", vector, write.integers([1, -1, *[1] * (len(axes) - 2)]))
         if vector is not None:
-            if along_channels:
-                vector = write("Reshape", vector, write.integers(along_channels))
             result = write(op, result, vector)
     node.outputs[0].replace_all_uses_with(result)
 

@@ -38,7 +38,7 @@ class ReaderOutput:
 
     Attributes:
         bias: node and input of the bias, None where there is none to write to.
-        result: the output, bias included.
+        result: the output with the bias.
         stream: the other operand where the output is added to a stream, else None.
     """
 
@@ -55,7 +55,7 @@ def reader_output(node: ir.Node) -> ReaderOutput:
         bias = None
         added = _added(result)
         if added and is_constant(added[1]) and _is_vector(added[1]):
-            bias = (added[0], [v is added[1] for v in added[0].inputs].index(True))
+            bias = (added[0], added[0].inputs.index(added[1]))
             result = added[0].outputs[0]
     added = _added(result)
     stream = added[1] if added and not is_constant(added[1]) else None
@@ -101,8 +101,7 @@ class WeightRepair:
     def run(self, changed: set[ir.Node], narrowed: set[ir.Node], ctx: Context) -> int:
         """Repair readers of fewer channels and those that add to a stream, behind `changed`.
 
-        Returns:
-            Number of operators that were repaired.
+        Return the number of operators that were repaired.
         """
         nodes = list(self.pruned.model.graph)
         dirty: set[ir.Value] = set()
@@ -124,11 +123,8 @@ class WeightRepair:
 
     def _reader(self, node: ir.Node, narrowed: set[ir.Node]) -> Reader | None:
         """Return the reader of a node where it is to be repaired."""
-        if (
-            self.method == "batch_norm"
-            or node not in self.originals
-            or node in self.removed_branches
-        ):
+        known = node in self.originals and node not in self.removed_branches
+        if self.method == "batch_norm" or not known:
             return None
         # Others would only adapt to errors that those behind them compensate better.
         wanted = node in narrowed or reader_output(node).stream is not None
@@ -137,21 +133,18 @@ class WeightRepair:
     def _estimate(self, index: int, norm: ir.Node) -> None:
         """Estimate the statistics of a BatchNormalization from its present input."""
         self.pruned.advance(index)
-        source = norm.inputs[0]
-        assert source is not None
-        for place, array in enumerate(channel_statistics(self.pruned.peek(source), 1), start=3):
+        inputs = self.pruned.peek(pair(norm)[0])
+        for place, array in enumerate(channel_statistics(inputs, 1), start=3):
             set_input(self.pruned.model.ir, norm, place, array.astype(np.float32))
 
     def _repair(self, index: int, reader: Reader) -> None:
         here = reader_output(reader.node)
         there = reader_output(self.originals[reader.node])
-        source = reader.node.inputs[0]
-        assert source is not None
         self.pruned.advance(index)
         producer = there.result.producer()
         self.original.advance(list(self.original.model.graph).index(producer) + 1)  # type: ignore[arg-type]
         targets = self._targets(reader, here, there)
-        found = moments(reader, self.pruned.peek(source), targets, self.seed)
+        found = moments(reader, self.pruned.peek(reader.source), targets, self.seed)
         if self.method == "least_squares" and len(found.xx) <= LARGEST:
             weight = np.linalg.solve(with_ridge(found.xx), found.xy).T
             self._write(reader, here, weight, found)
@@ -170,12 +163,10 @@ class WeightRepair:
         if here.stream is None or there.stream is None:
             return wanted
         before, now = self.original.peek(there.stream), self.pruned.peek(here.stream)
-        if any(
-            left(b).shape != n.shape or n.shape != w.shape
-            for b, n, w in zip(before, now, wanted, strict=True)
-        ):
+        rows = [(w, left(b), n) for w, b, n in zip(wanted, before, now, strict=True)]
+        if any(b.shape != n.shape or n.shape != w.shape for w, b, n in rows):
             return wanted
-        return [w + (left(b) - n) for w, b, n in zip(wanted, before, now, strict=True)]
+        return [w + (b - n) for w, b, n in rows]
 
     def _write(self, reader: Reader, here: ReaderOutput, weight: Array, found: Moments) -> None:
         """Write new weights, and the bias that makes the means agree."""
@@ -198,22 +189,19 @@ class WeightRepair:
 def kept_outputs(graph: DependencyGraph, removed: list[int]) -> dict[ir.Node, NDArray[np.bool_]]:
     """Return a mask of the outputs that stay, for each operator with a weight."""
     keep = graph.keep(removed)
-    found = {}
-    for operand in graph.weights:
-        if operand.input_axis is None:
-            continue
-        for axis, ids in enumerate(operand.axes):
-            if axis != operand.input_axis and ids is not None:
-                found[operand.node] = keep.mask(ids)
-    return found
+    return {
+        row.operand.node: keep.mask(row.ids)
+        for row in graph.weight_axes
+        if row.produces and row.operand.input_axis is not None
+    }
 
 
 def changed_nodes(graph: DependencyGraph, removed: list[int]) -> tuple[set[ir.Node], set[ir.Node]]:
     """Return operators that lose a part of a constant, and those that read fewer channels."""
     keep = graph.keep(removed)
     changed = {use.node for use in graph.trace.uses if keep.any(use.axes)}
-    weights = [s for s in graph.weights if s.input_axis is not None]
-    return changed, {s.node for s in weights if keep.changes(s.axes[s.input_axis or 0])}
+    read = [row for row in graph.weight_axes if not row.produces]
+    return changed, {row.operand.node for row in read if keep.changes(row.ids)}
 
 
 def repair_weights(
@@ -230,27 +218,12 @@ def repair_weights(
 ) -> int:
     """Repair a pruned model in place; return the number of operators that were repaired.
 
-    Args:
-        pruned: the model after the cut.
-        original: the model before the cut.
-        graph: dependency graph of the pruned model, from before the cut.
-        removed: units that went.
-        batches: calibration data.
-        ctx: progress and seed.
-        originals: the original's node for each of the pruned model.
-        removed_branches: readers of branches that go as a whole.
-        method: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
+    `graph` is that of the pruned model, from before `removed` were cut; the other arguments are
+    fields of `WeightRepair`.
     """
-    work = WeightRepair(
-        Stream.start(pruned, batches),
-        Stream.start(original, batches),
-        originals,
-        kept_outputs(graph, removed),
-        method,
-        ctx.seed,
-        removed_branches,
-    )
-    changed, narrowed = changed_nodes(graph, removed)
-    count = work.run(changed, narrowed, ctx)
+    first, second = (Stream.start(model, batches) for model in (pruned, original))
+    kept = kept_outputs(graph, removed)
+    work = WeightRepair(first, second, originals, kept, method, ctx.seed, removed_branches)
+    count = work.run(*changed_nodes(graph, removed), ctx)
     RemoveUnusedNodesPass()(pruned.ir)  # the constants that were replaced
     return count

@@ -62,7 +62,7 @@ def test_a_block_goes_whole_and_the_least_first(axes, norm):
     weight = np.random.default_rng(0).standard_normal((8, 8, 3)).astype(np.float32)
     weight[4:6, 2:4, 1] *= 1e-3
     values = block_scores(weight, (2, 2), axes, norm)
-    mask = expand_blocks(smallest(values, 1), weight.shape, (2, 2), axes)
+    mask = expand_blocks(smallest(values, 1), (2, 2), axes)
     expected = np.zeros(weight.shape, bool)
     expected[4:6, 2:4, 1] = True
     np.testing.assert_array_equal(mask, expected)
