@@ -34,12 +34,7 @@ class DecidingClock(BenchClock):
     """Measures two models until it is decided which is faster, or that neither is."""
 
     def compare(
-        self,
-        base: Model,
-        candidate: Model,
-        feeds: Feeds,
-        config: SessionConfig,
-        seconds: float,
+        self, base: Model, candidate: Model, feeds: Feeds, config: SessionConfig, seconds: float
     ) -> Ratio:
         """Return the candidate's speed-up over the base.
 

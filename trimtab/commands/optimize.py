@@ -38,11 +38,7 @@ _OPTIONS = (
     ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
     ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`"),
-    (
-        "--eval-on",
-        "DEVICE",
-        "evaluate quality on the workers of a fleet: dask://...?device=",
-    ),
+    ("--eval-on", "DEVICE", "evaluate quality on the workers of a fleet: dask://...?device="),
     ("--cache", "DIR", "folder of the cache (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--seed", "N", "random seed (default 0)"),
 )

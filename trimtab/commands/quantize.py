@@ -50,9 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         known += kind.fields()
     parser.add_argument("--eval", metavar="DATA", help="data to evaluate on against the original")
     parser.add_argument(
-        "--requantize",
-        action="store_true",
-        help="convert a quantized model back to float first",
+        "--requantize", action="store_true", help="convert a quantized model back to float first"
     )
     add_context_options(parser)
 

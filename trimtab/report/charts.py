@@ -183,10 +183,7 @@ def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
         "encoding": {"y": y, "tooltip": tooltip},
         "layer": [
             {"mark": "bar", "encoding": {"x": {"field": "here", **x}}},
-            {
-                "mark": {"type": "tick", "thickness": 3},
-                "encoding": {"x": {"field": "alone", **x}},
-            },
+            {"mark": {"type": "tick", "thickness": 3}, "encoding": {"x": {"field": "alone", **x}}},
         ],
     }
 
