@@ -20,7 +20,7 @@ from trimtab.runtime_bench.measure.in_process import InProcessContender
 from trimtab.runtime_bench.stats.e_process import PairedTest
 from trimtab.runtime_bench.stats.verdict import decide
 
-#: Relative difference that counts as none: small forms gain a few per cent.
+#: Relative difference that counts as none: small rewrites gain a few per cent.
 RESOLUTION = 0.03
 
 
