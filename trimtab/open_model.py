@@ -33,12 +33,10 @@ def open_model(
     """
     text = str(spec)
     if not Path(text).exists() and is_callable_spec(text):
-        from .exporter import export, load_module
+        from .exporter import load_module
 
         module = load_module(text, weights)
-        if example is None or callable(getattr(module, "example_inputs", None)):
-            return export(module, name=text, trainable=trainable)
-        return export_on(module, example(), name=text)
+        return export_module(module, text, example, trainable=trainable)
     if weights is not None:
         raise ModelError(
             "is a file, and weights belong to a module",
@@ -48,24 +46,30 @@ def open_model(
     return Model.load(text)
 
 
-def export_on(module: Any, feeds: Mapping[str, Any], *, name: str) -> Model:
-    """Export a module on feeds, passed by keyword where its `forward` has such parameters.
+def export_module(
+    module: Any,
+    name: str,
+    example: Callable[[], Mapping[str, Any]] | None = None,
+    *,
+    trainable: bool = False,
+) -> Model:
+    """Export a `torch.nn.Module` on its `example_inputs`, or else on the feeds of an example.
 
-    Args:
-        module: a `torch.nn.Module`.
-        feeds: arrays by input name; the names become those of the model's inputs.
-        name: name of the model in messages.
+    Feeds are passed by keyword where its `forward` has such parameters; their names become those
+    of the model's inputs.
 
     Raises:
         ExportError: the module cannot be exported.
     """
+    from .exporter import export
+
+    if example is None or callable(getattr(module, "example_inputs", None)):
+        return export(module, name=name, trainable=trainable)
     import inspect
 
     import torch
 
-    from .exporter import export
-
-    tensors = {key: torch.from_numpy(array.copy()) for key, array in feeds.items()}
+    tensors = {key: torch.from_numpy(array.copy()) for key, array in example().items()}
     if set(tensors) <= set(inspect.signature(module.forward).parameters):
         return export(module, tensors, name=name)
     return export(module, tuple(tensors.values()), input_names=list(tensors), name=name)

@@ -52,11 +52,7 @@ def write_session_file(
 ) -> Path:
     """Write `session.json` beside a model, whole or not at all.
 
-    Args:
-        model_path: file of the model that it belongs to.
-        config: session options.
-        gains: speed-up by setting.
-        machine: class of the machine that they were measured on.
+    It has the speed-up by setting, and the class of the machine that they were measured on.
     """
     document = {
         "schema": SCHEMA,

@@ -23,22 +23,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     from .one_pass import add_context_options, add_fields
 
-    parser.add_argument(
-        "--teacher", required=True, metavar="T", help=".onnx file, or module:callable"
-    )
-    parser.add_argument(
-        "--student",
-        required=True,
-        metavar="S",
-        help=".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates",
-    )
-    parser.add_argument(
-        "--weights", metavar="FILE", help="file of a state dict for the student's module"
-    )
-    parser.add_argument(
-        "--through", metavar="S,...", help="intermediate students, the largest first, as --student"
-    )
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
+    add = parser.add_argument
+    text = ".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates"
+    add("--teacher", required=True, metavar="T", help=".onnx file, or module:callable")
+    add("--student", required=True, metavar="S", help=text)
+    add("--weights", metavar="FILE", help="file of a state dict for the student's module")
+    text = "intermediate students, the largest first, as --student"
+    add("--through", metavar="S,...", help=text)
+    add("-o", "--output", required=True, metavar="OUT", help="file to write")
     add_fields(parser, find("finetune"), "teacher")
     add_context_options(parser)
 
@@ -50,10 +42,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.passes import find
 
     from ..open_model import open_model
-    from ..report.lines import pass_lines
-    from ..search.optimize import check_output
+    from ..search.folder import check_output
     from ..students import Student, distill_in_steps
-    from .one_pass import context, parsed_fields
+    from .one_pass import context, parsed_fields, write
 
     check_output(Path(args.output).parent)
     kind = find("finetune")
@@ -62,8 +53,5 @@ def execute(args: argparse.Namespace) -> int:
     how = kind.from_json(fields)
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
-    teacher = open_model(args.teacher)
-    before, after = distill_in_steps(teacher, students, how, context(args))
-    path = after.save(args.output)
-    print("\n".join(pass_lines(before, after, path)))  # noqa: T201
-    return 0
+    before, after = distill_in_steps(open_model(args.teacher), students, how, context(args))
+    return write(before, after, args.output)

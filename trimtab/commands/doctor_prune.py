@@ -16,11 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--prune", action="store_true", help="sensitivity of the quality to each group of channels")
     add("--metric", metavar="M", help="for --prune: name or module:callable")
-    add(
-        "--eval-on",
-        metavar="DEVICE",
-        help="for --prune: evaluate on a fleet, dask://...?device=NAME",
-    )
+    text = "for --prune: evaluate on a fleet, dask://...?device=NAME"
+    add("--eval-on", metavar="DEVICE", help=text)
     add("--importance", metavar="NAME", help="for --prune: as for `trimtab prune`")
 
 
@@ -29,25 +26,22 @@ def examine(args: argparse.Namespace) -> int:
     from trimtab.core.context import Context
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import OptionError
-    from trimtab.core.fields import convert
     from trimtab.core.files import write_text
     from trimtab.core.progress import Stderr
-    from trimtab.core.target import Target
     from trimtab.passes.pruning.channels import PruneChannels
     from trimtab.passes.pruning.structured.sensitivity import sensitivity
     from trimtab.runtime_bench.open import runner_on
 
     from ..open_model import open_model
+    from .one_pass import target
 
     if not args.data:
         raise OptionError("--prune measures quality, which needs data", hint="Give --data")
-    threads = convert(int | None, args.threads, where="--threads")
     fields = {"samples": args.samples or "256", "importance": args.importance or "auto"}
     how = PruneChannels.from_json(fields)
-    target, model = Target.named(args.target or "auto", threads), open_model(args.model)
-    data = Dataset.open(args.data)
+    machine, model, data = target(args), open_model(args.model), Dataset.open(args.data)
     with runner_on(args.eval_on) as runner:
-        ctx = Context(target, progress=Stderr(), runner=runner)
+        ctx = Context(machine, progress=Stderr(), runner=runner)
         found = sensitivity(model, how.ranking, data, ctx, metric=args.metric)
     print("\n".join(lines(found)))  # noqa: T201
     if args.json:

@@ -16,9 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     parser.add_argument("--data", required=True, metavar="DATA", help="evaluation data")
-    parser.add_argument(
-        "--metric", metavar="NAME", help="metric: top1, top5, ..., or module:callable"
-    )
+    text = "metric: top1, top5, ..., or module:callable"
+    parser.add_argument("--metric", metavar="NAME", help=text)
     parser.add_argument("--reference", metavar="FLOAT", help="report the drop against this model")
     parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
     parser.add_argument("--provider", metavar="P", help="execution provider")

@@ -46,7 +46,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.exporter import export, load_module, parse_dynamic
 
     from ..report.lines import export_lines
-    from ..search.optimize import check_output
+    from ..search.folder import check_output
 
     check_output(Path(args.output).parent)
     module = load_module(args.source, args.weights)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
     from trimtab.core.fields import Field
     from trimtab.core.model import Model
+    from trimtab.core.target import Target
     from trimtab.passes.base import Pass
 
 
@@ -28,12 +29,9 @@ def command(name: str) -> ModuleType:
     def execute(args: argparse.Namespace) -> int:
         return apply([kind.from_json(parsed_fields(args, kind))], args)
 
-    return cast(
-        "ModuleType",
-        SimpleNamespace(
-            SUMMARY=kind.summary(), __doc__=kind.summary(), configure=configure, execute=execute
-        ),
-    )
+    module = ModuleType(name, kind.summary())
+    module.__dict__.update(SUMMARY=kind.summary(), configure=configure, execute=execute)
+    return module
 
 
 def add_model_and_output(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +71,7 @@ def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text
         )
     else:
-        metavar = field.type_name.upper() if not field.choices else field.type_name
+        metavar = field.type_name if field.choices else field.type_name.upper()
         parser.add_argument(field.option, metavar=metavar.replace(" | NONE", ""), help=text)
 
 
@@ -89,13 +87,11 @@ def context(args: argparse.Namespace) -> Context:
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.progress import Stderr
-    from trimtab.core.target import Target
     from trimtab.runtime_bench.bench.clock import BenchClock
 
-    threads = convert(int | None, args.threads, where="--threads")
     data = getattr(args, "data", None)
     return Context(
-        target=Target.named(args.target or "auto", threads),
+        target=target(args),
         data=Dataset.open(data) if data else None,
         progress=Stderr(),
         seed=convert(int, args.seed or 0, where="--seed"),
@@ -103,32 +99,43 @@ def context(args: argparse.Namespace) -> Context:
     )
 
 
+def target(args: argparse.Namespace) -> Target:
+    """Return the target that the options describe."""
+    from trimtab.core.fields import convert
+    from trimtab.core.target import Target
+
+    threads = convert(int | None, args.threads, where="--threads")
+    return Target.named(args.target or "auto", threads)
+
+
 def apply(
     steps: Sequence[Pass],
     args: argparse.Namespace,
     *,
-    accept: Callable[[Model, Model], None] = lambda before, after: None,  # noqa: ARG005
+    accept: Callable[[Model, Model], Sequence[str]] = lambda before, after: (),  # noqa: ARG005
 ) -> int:
     """Read the model, apply the passes, write the result, and print what happened.
 
-    Args:
-        steps: passes in order.
-        args: with `model`, `output` and the options of the context.
-        accept: raises where the result must not be written.
+    The arguments have `model`, `output` and the options of the context; `accept` returns further
+    lines to print, and raises where the result must not be written.
     """
     from pathlib import Path
 
     from ..open_model import open_model
-    from ..report.lines import pass_lines
-    from ..search.optimize import check_output
+    from ..search.folder import check_output
 
     check_output(Path(args.output).parent)
-    model = open_model(args.model)
-    ctx = context(args)
+    model, ctx = open_model(args.model), context(args)
     after = model
     for step in steps:
         after = step(after, ctx)
-    accept(model, after)
-    path = after.save(args.output)
-    print("\n".join(pass_lines(model, after, path)))  # noqa: T201
+    return write(model, after, args.output, accept(model, after))
+
+
+def write(before: Model, after: Model, output: str, notes: Sequence[str] = ()) -> int:
+    """Write the result of passes, and print what they did and the notes."""
+    from ..report.lines import pass_lines
+
+    path = after.save(output)
+    print("\n".join([*pass_lines(before, after, path), *notes]))  # noqa: T201
     return 0

@@ -38,13 +38,15 @@ _OPTIONS = (
     ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
     ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`"),
-    (
-        "--eval-on",
-        "DEVICE",
-        "evaluate quality on the workers of a fleet: dask://...?device=",
-    ),
+    ("--eval-on", "DEVICE", "evaluate quality on the workers of a fleet: dask://...?device="),
     ("--cache", "DIR", "folder of the cache (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--seed", "N", "random seed (default 0)"),
+)
+_FLAGS = (
+    ("--no-cache", "neither read nor write the cache"),
+    ("--same-data", "accept evaluation data that contain calibration data; the result is marked"),
+    ("--dry-run", "only show the plan and its time"),
+    ("--mlflow", "log the result to mlflow"),
 )
 
 
@@ -52,19 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("source", metavar="SOURCE", help=".onnx file, or module:callable")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--data", required=True, metavar="DATA", help="calibration and training data"
-    )
+    text = "calibration and training data"
+    parser.add_argument("--data", required=True, metavar="DATA", help=text)
     for option, metavar, text in _OPTIONS:
         parser.add_argument(option, metavar=metavar, help=text)
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
-    parser.add_argument(
-        "--same-data",
-        action="store_true",
-        help="accept evaluation data that contain calibration data; the result is marked",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only show the plan and its time")
-    parser.add_argument("--mlflow", action="store_true", help="log the result to mlflow")
+    for flag, text in _FLAGS:
+        parser.add_argument(flag, action="store_true", help=text)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -74,12 +69,11 @@ def execute(args: argparse.Namespace) -> int:
 
     from ..report.page import write_report
     from ..search.folder import check_output, save_outcome
+    from ..search.mlflow_log import log_outcome, need_mlflow
     from ..search.summary import outcome_lines
 
     check_output(args.output)
     if args.mlflow:
-        from ..search.mlflow_log import need_mlflow
-
         need_mlflow()
     outcome = _search(args)
     if outcome is None:
@@ -90,8 +84,6 @@ def execute(args: argparse.Namespace) -> int:
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
     if args.mlflow:
-        from ..search.mlflow_log import log_outcome
-
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
         hint = f"{result} names the constraints that bind"
@@ -179,5 +171,4 @@ def _constraints(args: argparse.Namespace) -> Constraints:
     from ..search.result import Constraints
 
     names = ("max_drop", "min_speedup", "max_latency", "max_size", "max_rss", "goal")
-    options = {name: getattr(args, name) for name in names}
-    return Constraints.of({name: value for name, value in options.items() if value is not None})
+    return Constraints.of({n: v for n in names if (v := getattr(args, n)) is not None})

@@ -48,15 +48,12 @@ def execute(args: argparse.Namespace) -> int:
     from .one_pass import apply, parsed_fields
 
     kind = _kind(args)
-    lines: list[str] = []
 
-    def measure(before: Model, after: Model) -> None:
-        if args.measure and before.digest != after.digest:
-            lines.extend(_latency(before, after, args))
+    def measured(before: Model, after: Model) -> list[str]:
+        wanted = args.measure and before.digest != after.digest
+        return _latency(before, after, args) if wanted else []
 
-    code = apply([kind.from_json(parsed_fields(args, kind))], args, accept=measure)
-    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
-    return code
+    return apply([kind.from_json(parsed_fields(args, kind))], args, accept=measured)
 
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:

@@ -40,20 +40,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .one_pass import add_context_options, add_fields, add_model_and_output
 
     add_model_and_output(parser)
-    parser.add_argument(
-        "--mode", choices=list(MODES), help="way to quantize (default: auto with --data)"
-    )
+    text = "way to quantize (default: auto with --data)"
+    parser.add_argument("--mode", choices=list(MODES), help=text)
     known: list[str] = []
     for name in MODES.values():
         kind = find(name)
         add_fields(parser, kind, *known)
         known += kind.fields()
     parser.add_argument("--eval", metavar="DATA", help="data to evaluate on against the original")
-    parser.add_argument(
-        "--requantize",
-        action="store_true",
-        help="convert a quantized model back to float first",
-    )
+    text = "convert a quantized model back to float first"
+    parser.add_argument("--requantize", action="store_true", help=text)
     add_context_options(parser)
 
 
@@ -73,23 +69,16 @@ def execute(args: argparse.Namespace) -> int:
         raise OptionError(f"--max-drop needs --eval with --mode {mode}")
     for name in fields:
         if name not in kind.fields():
-            raise OptionError(
-                f"--{name.replace('_', '-')} has no meaning with --mode {mode}",
-                hint=nearest(name, kind.fields()),
-            )
-    steps: list[Pass] = [find("simplify")(), kind.from_json(fields)]
-    if args.requantize:
-        steps.insert(0, find("dequantize")())
-    lines: list[str] = []
+            text = f"--{name.replace('_', '-')} has no meaning with --mode {mode}"
+            raise OptionError(text, hint=nearest(name, kind.fields()))
+    before: list[Pass] = [find("dequantize")()] if args.requantize else []
+    steps = [*before, find("simplify")(), kind.from_json(fields)]
 
-    def accept(before: Model, after: Model) -> None:
+    def accept(before: Model, after: Model) -> list[str]:
         _accept(before, after, args)
-        if mode == "dynamic" and args.mode is None:
-            lines.extend(_missing_data(after))
+        return _missing_data(after) if mode == "dynamic" and args.mode is None else []
 
-    code = apply(steps, args, accept=accept)
-    print("\n".join(lines), end="\n" if lines else "")  # noqa: T201
-    return code
+    return apply(steps, args, accept=accept)
 
 
 def _mode_of(fields: dict[str, Any]) -> str:

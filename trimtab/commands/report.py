@@ -15,9 +15,8 @@ SUMMARY = "draw the report of a search again, as a page or as Markdown"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("result", metavar="RESULT", help="the result.json that optimize wrote")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="file to write (default: report.html beside RESULT)"
-    )
+    text = "file to write (default: report.html beside RESULT)"
+    parser.add_argument("-o", "--output", metavar="FILE", help=text)
     parser.add_argument("--markdown", action="store_true", help="Markdown instead of a page")
 
 

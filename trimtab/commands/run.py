@@ -12,9 +12,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .one_pass import add_context_options
 
     parser.add_argument("recipe", metavar="recipe.yaml")
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="model to use instead of the recipe's own"
-    )
+    text = "model to use instead of the recipe's own"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     add_context_options(parser)
 
@@ -34,9 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     source = args.model or recipe.model
     if source is None:
         raise InputError("names no model", where=args.recipe, hint="Give MODEL after the recipe")
-    model = open_model(source)
-    made = recipe(model, context(args))
-    path = made.save(Path(args.output) / "model.onnx")
+    path = recipe(open_model(source), context(args)).save(Path(args.output) / "model.onnx")
     recipe.save(Path(args.output) / "recipe.yaml")
     print(f"{source} -> {path}: {bytes_text(path.stat().st_size)}")  # noqa: T201
     return 0

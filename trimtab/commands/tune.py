@@ -29,20 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     from .one_pass import add_context_options, add_fields
 
-    parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
-    parser.add_argument("-o", "--output", metavar="OUT", help="file to write")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=SIZES",
-        help="sizes to tune for, as input=1x3x224x224; repeat for other inputs and further sizes",
-    )
-    parser.add_argument("--time", default="90s", help="time limit (default 90s)")
-    parser.add_argument("--dry-run", action="store_true", help="only list sites and expected gains")
-    parser.add_argument(
-        "--no-session", action="store_true", help="leave session options as they are"
-    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=".onnx file, or module:callable")
+    add("-o", "--output", metavar="OUT", help="file to write")
+    text = "sizes to tune for, as input=1x3x224x224; repeat for other inputs and further sizes"
+    add("--shape", action="append", default=[], metavar="NAME=SIZES", help=text)
+    add("--time", default="90s", help="time limit (default 90s)")
+    add("--dry-run", action="store_true", help="only list sites and expected gains")
+    add("--no-session", action="store_true", help="leave session options as they are")
     add_fields(parser, find("tune"), "shapes", "seconds")
     add_context_options(parser)
 
@@ -56,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.units import duration
 
     from ..open_model import open_model
-    from ..search.optimize import check_output
+    from ..search.folder import check_output
     from ..tune_clock import DecidingClock
     from .one_pass import context
 
@@ -167,8 +161,6 @@ def _lines(before: Model, after: Model, path: Path, options: Options | None) -> 
     lines = pass_lines(before, after, path)
     if options is not None:
         lines += ["session options:", *(f"  {t.setting}: {t}" for t in options.tried)]
-        if options.gains:
-            lines.append(f"written to {path.with_name('session.json')} and to the model's metadata")
-        else:
-            lines.append("none is kept, so there is no session.json")
+        kept = f"written to {path.with_name('session.json')} and to the model's metadata"
+        lines.append(kept if options.gains else "none is kept, so there is no session.json")
     return lines

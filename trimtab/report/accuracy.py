@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from math import log10
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from trimtab.core.text import table
@@ -39,25 +41,13 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     return [*lines, ""]
 
 
-_HEADER = (
-    "layer",
-    "op",
-    "of the error",
-    "alone dB",
-    "up to here dB",
-    "clipped",
-    "range, bits",
-    "weights dB",
-)
+_HEADER = ["layer", "op", "of the error", "alone dB", "up to here dB", "clipped"]
+_HEADER += ["range, bits", "weights dB"]
 
 
 def _row(layer: LayerDiagnosis, total: float) -> list[str]:
     fit = layer.range_fit
-    bits = (
-        f"{fit.narrow_bits:.1f} narrow"
-        if fit.narrow_bits > fit.wide_bits
-        else f"{fit.wide_bits:.1f} wide"
-    )
+    bits, kind = max((fit.wide_bits, "wide"), (fit.narrow_bits, "narrow"), key=itemgetter(0))
     return [
         layer.name,
         layer.op,
@@ -65,14 +55,12 @@ def _row(layer: LayerDiagnosis, total: float) -> list[str]:
         _db(layer.alone),
         _db(layer.accumulated),
         f"{layer.clipped:.2%}" if layer.clipped else "",
-        bits if max(fit.narrow_bits, fit.wide_bits) >= 0.05 else "",
+        f"{bits:.1f} {kind}" if bits >= 0.05 else "",
         "" if layer.weight_error is None else _db(layer.weight_error),
     ]
 
 
 def _db(error: float) -> str:
-    from math import log10
-
     return f"{-10 * log10(error):.1f}" if error > 0 else "exact"
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from trimtab.core.text import bytes_text, known_duration
-
-from .constraints import drop_text, quality_text
-from .frontier import speedup_text
+from .constraints import figures
 from .markup import Html, joined, scrolling, tag
 from .view import Row, View
 
@@ -30,7 +25,7 @@ def candidate_table(view: View) -> Html:
         tag("th", title, scope="col", class_="number" if numeric else None)
         for title, numeric in _COLUMNS
     )
-    body = joined(_line(row, "original" if row is view.original else "") for row in _rows(view))
+    body = joined(_line(row, view) for row in (view.original, *view.rows))
     caption = f"Candidates, quality in {view.metric}"
     made = tag(
         "table",
@@ -42,29 +37,21 @@ def candidate_table(view: View) -> Html:
     return scrolling(made, caption)
 
 
-def _rows(view: View) -> Sequence[Row]:
-    return [view.original, *view.rows]
-
-
-def _line(row: Row, kind: str) -> Html:
-    values: list[tuple[object, object]] = [
-        (_name(row), row.name),
-        (bytes_text(row.size_bytes) if row.size_bytes else "-", row.size_bytes or None),
-        (quality_text(row), row.quality),
-        ("" if kind else drop_text(row), row.drop),
-        (known_duration(row.p50_ns), row.p50_ns),
-        (known_duration(row.p95_ns), row.p95_ns),
-        ("" if kind else speedup_text(row), row.speedup),
-        (_verdict(row, kind), row.verdict),
-    ]
+def _line(row: Row, view: View) -> Html:
+    is_original = row is view.original
+    verdict = Html("") if is_original else _verdict(row)
+    shown: list[object] = [_name(row), *figures(row, view), verdict]
+    values = [row.name, row.size_bytes or None, row.quality, row.drop, row.p50_ns, row.p95_ns]
+    values += [row.speedup, row.verdict]
     cells = []
-    for (shown, value), (title, numeric) in zip(values, _COLUMNS, strict=True):
+    for text, value, (title, numeric) in zip(shown, values, _COLUMNS, strict=True):
         name = "th" if title == "candidate" else "td"
         scope = "row" if name == "th" else None
-        kind_of = "number" if numeric else None
-        sorted_by = "" if value is None else value
-        cells.append(tag(name, shown, scope=scope, class_=kind_of, data_value=sorted_by))
-    classes = " ".join(c for c, on in (("chosen", row.chosen), ("original", bool(kind))) if on)
+        kind = "number" if numeric else None
+        cells.append(
+            tag(name, text, scope=scope, class_=kind, data_value="" if value is None else value)
+        )
+    classes = " ".join(c for c, on in (("chosen", row.chosen), ("original", is_original)) if on)
     return tag(
         "tr",
         joined(cells),
@@ -84,8 +71,6 @@ def _name(row: Row) -> Html:
     return joined([row.name, *(joined([" ", m]) for m in marks)])
 
 
-def _verdict(row: Row, kind: str) -> Html:
-    if kind:
-        return Html("")
+def _verdict(row: Row) -> Html:
     note = tag("small", row.note) if row.note else None
     return joined([row.verdict, *([tag("br"), note] if note else [])])

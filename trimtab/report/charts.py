@@ -27,34 +27,23 @@ def frontier(view: View) -> Spec | None:
     if len(rows) < 2:
         return None
     unit = rows[0]["unit"]
-    x = {"field": "x", "type": "quantitative", "title": unit, "scale": {"zero": False}}
-    y = {
-        "field": "y",
-        "type": "quantitative",
-        "title": f"{view.metric}, change against the original",
-        "scale": {"zero": False},
-    }
+    x = _axis("x", unit, scale={"zero": False})
+    y = _axis("y", f"{view.metric}, change against the original", scale={"zero": False})
     bars = [
         {
             "mark": {"type": "rule", "opacity": 0.5, "aria": False},
-            "encoding": {"x": {**x, "field": "x_low"}, "x2": {"field": "x_high"}, "y": y},
-            "transform": [{"filter": "isValid(datum.x_low) && isValid(datum.x_high)"}],
-        },
-        {
-            "mark": {"type": "rule", "opacity": 0.5, "aria": False},
-            "encoding": {"y": {**y, "field": "y_low"}, "y2": {"field": "y_high"}, "x": x},
-            "transform": [{"filter": "isValid(datum.y_low) && isValid(datum.y_high)"}],
-        },
+            "encoding": {
+                a: {**axis, "field": f"{a}_low"},
+                f"{a}2": {"field": f"{a}_high"},
+                **other,
+            },
+            "transform": [{"filter": f"isValid(datum.{a}_low) && isValid(datum.{a}_high)"}],
+        }
+        for a, axis, other in (("x", x, {"y": y}), ("y", y, {"x": x}))
     ]
     line = {
         "transform": [{"filter": "datum.frontier"}],
-        "mark": {
-            "type": "line",
-            "interpolate": "step-after",
-            "strokeDash": [5, 4],
-            "opacity": 0.7,
-            "aria": False,
-        },
+        "mark": _steps(strokeDash=[5, 4], opacity=0.7, aria=False),
         "encoding": {"x": x, "y": y},
     }
     return {
@@ -65,21 +54,15 @@ def frontier(view: View) -> Spec | None:
 
 def _points(x: Spec, y: Spec, unit: str) -> Spec:
     kinds = ["chosen", "frontier", "candidate", "original"]
+    select = {"type": "point", "on": "pointerover", "clear": False}
     kind = {"type": "nominal", "title": None, "legend": {"orient": "top", "columns": 2}}
     return {
-        "params": [
-            {"name": "hovered", "select": {"type": "point", "on": "pointerover", "clear": False}}
-        ],
+        "params": [{"name": "hovered", "select": select}],
         "mark": {"type": "point", "filled": True, "strokeWidth": 1.5},
         "encoding": {
             "x": x,
             "y": y,
-            "size": {
-                "field": "bytes",
-                "type": "quantitative",
-                "scale": {"range": [60, 900], "zero": True},
-                "legend": None,
-            },
+            "size": _axis("bytes", scale={"range": [60, 900], "zero": True}, legend=None),
             "color": {"field": "kind", "scale": {"domain": kinds}, **kind},
             # Shapes as well as colours, for eyes that cannot distinguish colours.
             "shape": {
@@ -88,13 +71,13 @@ def _points(x: Spec, y: Spec, unit: str) -> Spec:
                 **kind,
             },
             "opacity": {"condition": {"param": "hovered", "value": 1}, "value": 0.75},
-            "tooltip": [
-                {"field": "name", "title": "candidate"},
-                {"field": "x", "title": unit, "format": ".4g"},
-                {"field": "speedup", "title": "speed-up"},
-                {"field": "y", "title": "change", "format": "+.4f"},
-                {"field": "size", "title": "file"},
-            ],
+            "tooltip": _tooltip(
+                ("name", "candidate"),
+                ("x", unit, ".4g"),
+                ("speedup", "speed-up"),
+                ("y", "change", "+.4f"),
+                ("size", "file"),
+            ),
             "description": {"field": "text"},
         },
     }
@@ -102,39 +85,28 @@ def _points(x: Spec, y: Spec, unit: str) -> Spec:
 
 def latencies(view: View) -> Spec | None:
     """Draw the empirical distributions of the original's and the winner's latency."""
-    named = [("original", view.base_ns), ("chosen", view.chosen_ns)]
+    if not (view.base_ns and view.chosen_ns):
+        return None
     rows = [
         {"model": name, "ms": ns / 1e6, "share": share}
-        for name, samples in named
+        for name, samples in (("original", view.base_ns), ("chosen", view.chosen_ns))
         for ns, share in ecdf(samples)
     ]
-    if not all(samples for _, samples in named):
-        return None
     return {
-        **_chart("Share of runs that took at most so long", rows, height=260),
-        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+        **_chart("Share of runs within a latency", rows, height=260),
+        "mark": _steps(strokeWidth=2),
         "encoding": {
-            "x": {
-                "field": "ms",
-                "type": "quantitative",
-                "title": "latency in ms, logarithmic",
-                "scale": {"type": "log", "nice": False},
-                "axis": {"tickCount": 6, "format": "~g"},
-            },
-            "y": {
-                "field": "share",
-                "type": "quantitative",
-                "title": "share of runs",
-                "axis": {"format": "%"},
-            },
+            "x": _axis(
+                "ms",
+                "latency in ms, logarithmic",
+                scale={"type": "log", "nice": False},
+                axis={"tickCount": 6, "format": "~g"},
+            ),
+            "y": _axis("share", "share of runs", axis={"format": "%"}),
             "color": _model_colour(),
             # Dashes as well as colours, for eyes that cannot distinguish colours.
             "strokeDash": {"field": "model", "scale": {"domain": ["original", "chosen"]}},
-            "tooltip": [
-                {"field": "model"},
-                {"field": "ms", "title": "ms", "format": ".4g"},
-                {"field": "share", "title": "share of runs", "format": ".1%"},
-            ],
+            "tooltip": _tooltip(("model",), ("ms", "ms", ".4g"), ("share", "share of runs", ".1%")),
         },
     }
 
@@ -171,22 +143,19 @@ def layer_errors(rows: Sequence[ErrorRow]) -> Spec | None:
     if not data:
         return None
     title = "signal-to-noise ratio in dB"
-    y, x = _names("layer"), {"type": "quantitative", "title": title}
-    tooltip = [
-        {"field": "layer"},
-        {"field": "here", "title": "everything in int8, dB", "format": ".1f"},
-        {"field": "alone", "title": "this layer alone, dB", "format": ".1f"},
-        {"field": "sensitivity", "title": "of the error", "format": ".1%"},
-    ]
+    tooltip = _tooltip(
+        ("layer",),
+        ("here", "everything in int8, dB", ".1f"),
+        ("alone", "this layer alone, dB", ".1f"),
+        ("sensitivity", "of the error", ".1%"),
+    )
+    tick = {"type": "tick", "thickness": 3}
     return {
         **_chart("Quantization error of each layer", data, height=16 * len(data)),
-        "encoding": {"y": y, "tooltip": tooltip},
+        "encoding": {"y": _names("layer"), "tooltip": tooltip},
         "layer": [
-            {"mark": "bar", "encoding": {"x": {"field": "here", **x}}},
-            {
-                "mark": {"type": "tick", "thickness": 3},
-                "encoding": {"x": {"field": "alone", **x}},
-            },
+            {"mark": "bar", "encoding": {"x": _axis("here", title)}},
+            {"mark": tick, "encoding": {"x": _axis("alone", title)}},
         ],
     }
 
@@ -210,13 +179,9 @@ def _paired_bars(text: str, data: list[Spec], name: str, value: str, title: str)
         "encoding": {
             "y": _names(name),
             "yOffset": {"field": "model", "scale": {"domain": ["original", "chosen"]}},
-            "x": {"field": value, "type": "quantitative", "title": title},
+            "x": _axis(value, title),
             "color": _model_colour(),
-            "tooltip": [
-                {"field": name},
-                {"field": "model"},
-                {"field": value, "title": title, "format": ".4g"},
-            ],
+            "tooltip": _tooltip((name,), ("model",), (value, title, ".4g")),
         },
     }
 
@@ -232,21 +197,24 @@ def _chart(text: str, rows: list[Spec], height: int) -> Spec:
     }
 
 
+def _axis(field: str, title: str | None = None, **more: Any) -> Spec:
+    return {"field": field, "type": "quantitative", **({"title": title} if title else {}), **more}
+
+
+def _steps(**more: Any) -> Spec:
+    return {"type": "line", "interpolate": "step-after", **more}
+
+
+def _tooltip(*columns: Sequence[str]) -> list[Spec]:
+    """Return a tooltip of columns (field, title, format), the last two of which may be missing."""
+    return [dict(zip(("field", "title", "format"), column, strict=False)) for column in columns]
+
+
 def _names(field: str) -> Spec:
-    return {
-        "field": field,
-        "type": "nominal",
-        "sort": None,
-        "title": None,
-        "axis": {"labelLimit": 150},
-    }
+    plain = {"field": field, "type": "nominal", "sort": None, "title": None}
+    return {**plain, "axis": {"labelLimit": 150}}
 
 
 def _model_colour() -> Spec:
-    return {
-        "field": "model",
-        "type": "nominal",
-        "title": None,
-        "scale": {"domain": ["original", "chosen"]},
-        "legend": {"orient": "top"},
-    }
+    plain = {"field": "model", "type": "nominal", "title": None}
+    return {**plain, "scale": {"domain": ["original", "chosen"]}, "legend": {"orient": "top"}}

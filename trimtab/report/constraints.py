@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.core.text import bytes_text, duration_text
+from trimtab.core.text import bytes_text, duration_text, known_duration
 
 from .frontier import Z95, speedup_text
 from .view import Row, View
+
+CONSTRAINT_HEADER = ("figure", "required", "reached", "verdict")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ class ConstraintLine:
 def constraint_lines(view: View) -> list[ConstraintLine]:
     """Return a line for each constraint, and for figures without one."""
     row, limits = view.chosen, view.constraints
-    return [
-        _quality(view, row),
-        _speed(row, limits.get("min_speedup")),
-        _latency(row, limits),
-        _size(view, row),
-        *_memory(view, row),
-    ]
+    size = _bytes_line("file", row.size_bytes if row else None, limits.get("max_size"))
+    speed = _speed(row, limits.get("min_speedup"))
+    return [_quality(view, row), speed, _latency(row, limits), size, *_memory(view, row)]
+
+
+def constraint_rows(view: View) -> list[list[str]]:
+    """Return the cells of a table of the constraints under `CONSTRAINT_HEADER`."""
+    return [[line.name, line.limit, line.reached, line.verdict] for line in constraint_lines(view)]
 
 
 def headline(view: View) -> str:
@@ -54,37 +57,38 @@ def headline(view: View) -> str:
     if row.speedup is not None:
         parts.insert(0, f"{speedup_text(row).lstrip('=')} as fast as the original")
     if row.drop is not None:
-        parts.append(f"{view.metric} changes by {_change(row)}")
+        parts.append(f"{view.metric} changes by {0.0 - row.drop:+.4f}{_spread(row.drop_error)}")
     return f"{row.name}: {', '.join(parts)}."
 
 
-def _change(row: Row) -> str:
-    spread = f" ± {Z95 * row.drop_error:.4f}" if row.drop_error is not None else ""
-    return f"{0.0 - (row.drop or 0.0):+.4f}{spread}"
+def figures(row: Row, view: View) -> list[str]:
+    """Return file, quality, loss, p50, p95 and speed-up of a candidate as texts."""
+    is_original = row is view.original
+    return [
+        bytes_text(row.size_bytes) if row.size_bytes else "-",
+        "-" if row.quality is None else f"{row.quality:.4f}{_spread(row.quality_error)}",
+        "" if is_original else _drop(row),
+        known_duration(row.p50_ns),
+        known_duration(row.p95_ns),
+        "" if is_original else speedup_text(row),
+    ]
 
 
-def quality_text(row: Row) -> str:
-    """Return a quality with half its 95% interval."""
-    if row.quality is None:
-        return "-"
-    spread = "" if row.quality_error is None else f" ± {Z95 * row.quality_error:.4f}"
-    return f"{row.quality:.4f}{spread}"
+def _drop(row: Row) -> str:
+    return "-" if row.drop is None else f"{row.drop:+.4f}{_spread(row.drop_error)}"
 
 
-def drop_text(row: Row) -> str:
-    """Return a loss against the original with half its paired 95% interval."""
-    if row.drop is None:
-        return "-"
-    spread = "" if row.drop_error is None else f" ± {Z95 * row.drop_error:.4f}"
-    return f"{row.drop:+.4f}{spread}"
+def _spread(error: float | None) -> str:
+    """Return half of a 95% interval."""
+    return "" if error is None else f" ± {Z95 * error:.4f}"
 
 
 def _quality(view: View, row: Row | None) -> ConstraintLine:
     limit = view.constraints.get("max_drop")
     required = "-" if limit is None else f"at most {float(limit):g}"
-    reached = "-" if row is None else f"{drop_text(row)} on the {row.part or 'missing'} part"
+    reached = "-" if row is None else f"{_drop(row)} on the {row.part or 'missing'} part"
     known = None if row is None else row.drop
-    held = None if limit is None or known is None else known <= float(limit) + 1e-12
+    held = _held(known, limit, 1e-12)
     return ConstraintLine(f"loss of {view.metric}", required, reached, held)
 
 
@@ -100,24 +104,10 @@ def _latency(row: Row | None, limits: Any) -> ConstraintLine:
     limit, which = limits.get("max_latency_ns"), float(limits.get("percentile", 95.0))
     known = {50.0: row.p50_ns, 95.0: row.p95_ns}.get(which) if row else None
     required = "-" if limit is None else f"p{which:g} at most {duration_text(float(limit))}"
-    times = (
-        [
-            f"{name} {duration_text(ns)}"
-            for name, ns in (("p50", row.p50_ns), ("p95", row.p95_ns))
-            if ns is not None
-        ]
-        if row
-        else []
-    )
-    held = None if limit is None or known is None else known <= float(limit)
+    measured = (("p50", row.p50_ns), ("p95", row.p95_ns)) if row else ()
+    times = [f"{name} {duration_text(ns)}" for name, ns in measured if ns is not None]
+    held = _held(known, limit)
     return ConstraintLine("latency", required, ", ".join(times) or "-", held)
-
-
-def _size(view: View, row: Row | None) -> ConstraintLine:
-    limit = view.constraints.get("max_size")
-    required = "-" if limit is None else f"at most {bytes_text(float(limit))}"
-    held = None if limit is None or row is None else row.size_bytes <= float(limit)
-    return ConstraintLine("file", required, bytes_text(row.size_bytes) if row else "-", held)
 
 
 def _memory(view: View, row: Row | None) -> list[ConstraintLine]:
@@ -126,7 +116,15 @@ def _memory(view: View, row: Row | None) -> list[ConstraintLine]:
     known = next((r.get("rss_bytes") for r in results if row and r["name"] == row.name), None)
     if limit is None and known is None:
         return []
-    held = None if limit is None or known is None else float(known) <= float(limit)
+    return [_bytes_line("peak memory", known, limit)]
+
+
+def _bytes_line(name: str, known: Any, limit: Any) -> ConstraintLine:
     required = "-" if limit is None else f"at most {bytes_text(float(limit))}"
     reached = "-" if known is None else bytes_text(float(known))
-    return [ConstraintLine("peak memory", required, reached, held)]
+    return ConstraintLine(name, required, reached, _held(known, limit))
+
+
+def _held(known: Any, limit: Any, rounding: float = 0.0) -> bool | None:
+    """Return whether a figure is within its limit; None where either is not known."""
+    return None if limit is None or known is None else float(known) <= float(limit) + rounding

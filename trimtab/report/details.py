@@ -14,14 +14,13 @@ from .view import View
 
 def details(view: View) -> Html:
     """Draw the sections on reproduction, environment and lineage."""
-    return joined(
-        [
-            section("again", "How to make it again", *_again(view)),
-            section("environment", "Environment", _environment(view)),
-            section("lineage", "Lineage", _lineage(view)),
-            section("search", "How the search went", *_search(view)),
-        ]
-    )
+    sections = [
+        section("again", "How to make it again", *_again(view)),
+        section("environment", "Environment", _environment(view)),
+        section("lineage", "Lineage", _lineage(view)),
+        section("search", "How the search went", *_search(view)),
+    ]
+    return joined(sections)
 
 
 def recipe_text(view: View) -> str:
@@ -34,16 +33,11 @@ def recipe_text(view: View) -> str:
 def _again(view: View) -> list[Html]:
     if view.recipe is None:
         return [tag("p", "Nothing was chosen.", class_="none")]
-    return [
-        tag(
-            "p",
-            tag("code", "trimtab run recipe.yaml -o again"),
-            " makes the same bytes; ",
-            tag("code", "trimtab gate budgets.yaml"),
-            " keeps its figures where that file was written.",
-        ),
-        _code(recipe_text(view), "The recipe"),
-    ]
+    run = tag("code", "trimtab run recipe.yaml -o again")
+    gate = tag("code", "trimtab gate budgets.yaml")
+    kept = " keeps its figures where that file was written."
+    text = tag("p", run, " makes the same bytes; ", gate, kept)
+    return [text, _code(recipe_text(view), "The recipe")]
 
 
 def _code(text: str, label: str) -> Html:
@@ -52,8 +46,7 @@ def _code(text: str, label: str) -> Html:
 
 def _environment(view: View) -> Html:
     rows = [[key.replace("_", " "), _plain(value)] for key, value in view.environment.items()]
-    for name, part in view.data.items():
-        rows.append([f"{name} data", _plain(part)])
+    rows += [[f"{name} data", _plain(part)] for name, part in view.data.items()]
     rows += [[f"digest of the {k}", v] for k, v in view.evidence.get("digests", {}).items()]
     if not rows:
         return tag("p", "Nothing is known.", class_="none")

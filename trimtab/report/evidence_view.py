@@ -11,15 +11,7 @@ from .view import number
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A layer, before and after.
-
-    Attributes:
-        name: name of its node in the original; an operator type in parentheses where it has none.
-        op_type: its operator in the original.
-        runs_as: operators that run it in the winner.
-        before_ns: its time in the original, None where it is not there.
-        after_ns: its time in the winner.
-    """
+    """A layer before and after, as `trimtab.search.layer_times.LayerTime` wrote it."""
 
     name: str
     op_type: str = ""

@@ -24,7 +24,8 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
     if declined:
         lines.append(f"left alone ({len(declined)}):")
         lines += [f"  {node}: {reason}" for node, reason in declined[:20]]
-        lines += [f"  and {len(declined) - 20} more"] if len(declined) > 20 else []
+    if len(declined) > 20:
+        lines.append(f"  and {len(declined) - 20} more")
     return lines
 
 
@@ -46,12 +47,12 @@ def export_lines(model: Model, path: Path) -> list[str]:
 def _note(key: str, value: Any) -> list[str]:
     title = key.replace("_", " ")
     if isinstance(value, Mapping):
-        inner = [f"  {k}: {_number(v)}" for k, v in value.items()]
-        return [f"{title}:", *inner[:40], *(["  ..."] if len(inner) > 40 else [])]
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        rows = [f"  {k}: {_number(v)}" for k, v in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         rows = ["  " + ", ".join(f"{k} {_number(v)}" for k, v in row.items()) for row in value]
-        return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
-    return [f"{title}: {_number(value)}"]
+    else:
+        return [f"{title}: {_number(value)}"]
+    return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
 
 
 def _number(value: Any) -> str:

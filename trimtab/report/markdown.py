@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from trimtab.core.text import bytes_text, known_duration
-
-from .constraints import constraint_lines, drop_text, headline, quality_text
+from .constraints import CONSTRAINT_HEADER, constraint_rows, figures, headline
 from .details import recipe_text
-from .frontier import speedup_text
 from .view import Row, View, damage_reported
 
 #: Signs that have a meaning in Markdown or HTML.
@@ -29,13 +26,12 @@ def markdown(view: View, *, where: str = "result") -> str:
 
 
 def _lines(view: View) -> list[str]:
-    rows = [[x.name, x.limit, x.reached, x.verdict] for x in constraint_lines(view)]
     lines = [
         f"### {plain(view.model)}",
         "",
         f"**{plain(headline(view))}**",
         "",
-        *_table(["figure", "required", "reached", "verdict"], rows),
+        *_table(CONSTRAINT_HEADER, constraint_rows(view)),
         "",
         *(plain(text) for text in (*view.marks, *view.why)),
         "",
@@ -59,18 +55,9 @@ def _candidates(view: View) -> list[str]:
 
 
 def _cells(row: Row, view: View) -> list[str]:
-    is_original = row is view.original
-    times = [known_duration(ns) for ns in (row.p50_ns, row.p95_ns)]
     name = f"{row.name} (chosen)" if row.chosen else row.name
-    return [
-        name,
-        bytes_text(row.size_bytes) if row.size_bytes else "-",
-        quality_text(row),
-        "" if is_original else drop_text(row),
-        *times,
-        "" if is_original else speedup_text(row),
-        "" if is_original else (row.note or row.verdict),
-    ]
+    remark = "" if row is view.original else row.note or row.verdict
+    return [name, *figures(row, view), remark]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

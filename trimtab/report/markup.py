@@ -24,19 +24,16 @@ def safe(content: object) -> Html:
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """Make an element. `class_` and `for_` lose their underscore, others become hyphens.
+    """Make an element of children, markup or text; those that are None are left out.
 
-    Args:
-        name: name of the element.
-        children: markup or text; None is left out.
-        attributes: True is a bare attribute; None and False are left out.
+    Attributes `class_` and `for_` lose their underscore, others become hyphens; True is a bare
+    attribute, None and False are left out.
     """
     parts = [name]
     for key, value in attributes.items():
-        if value is None or value is False:
-            continue
         plain = key.rstrip("_").replace("_", "-")
-        parts.append(plain if value is True else f'{plain}="{escape(str(value))}"')
+        if value is not None and value is not False:
+            parts.append(plain if value is True else f'{plain}="{escape(str(value))}"')
     inner = "".join(safe(child) for child in children if child is not None)
     end = "" if name in _VOID else f"{inner}</{name}>"
     return Html(f"<{' '.join(parts)}>{end}")
@@ -62,21 +59,15 @@ def table(
 ) -> Html:
     """Make a table in a box that scrolls by itself where it is wider than the page.
 
-    Args:
-        header: titles of the columns.
-        rows: cells of each row; the first is the row's name.
-        caption: caption of the table.
-        numeric: indices of the columns of numbers, which are aligned to the right.
+    The first cell of a row is its name; columns of numbers, `numeric`, are aligned to the right.
     """
     head = joined(
         tag("th", text, scope="col", class_="number" if i in numeric else None)
         for i, text in enumerate(header)
     )
     body = joined(tag("tr", _cells(row, numeric)) for row in rows)
-    return scrolling(
-        tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body)),
-        caption,
-    )
+    parts = [tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body)]
+    return scrolling(tag("table", *parts), caption)
 
 
 def scrolling(content: Html, label: str) -> Html:

@@ -33,25 +33,18 @@ def page(view: View, *, where: str = "result") -> str:
     with damage_reported(where):
         specs, body = _body(view)
     style, script = _asset("page.css"), _asset("page.js")
-    head = joined(
-        [
-            tag("meta", charset="utf-8"),
-            _policy([library, script], style),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", f"trimtab: {view.model}"),
-            Html(f"<style>{style}</style>"),
-        ]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        _policy([library, script], style),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"trimtab: {view.model}"),
+        Html(f"<style>{style}</style>"),
     )
-    data = Html(embedded_json(specs))
-    scripts = joined(
-        [
-            tag("script", data, type="application/json", id="charts"),
-            Html(f"<script>{library}</script>"),
-            Html(f"<script>{script}</script>"),
-        ]
-    )
-    html = tag("html", tag("head", head), tag("body", body, scripts), lang="en")
+    data = tag("script", Html(embedded_json(specs)), type="application/json", id="charts")
+    scripts = [data, *(Html(f"<script>{text}</script>") for text in (library, script))]
+    html = tag("html", head, tag("body", body, *scripts), lang="en")
     return f"<!doctype html>\n{html}\n"
 
 

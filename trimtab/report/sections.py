@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from trimtab.core.text import duration_text, known_duration
 
 from . import charts
 from .candidates import candidate_table
-from .constraints import constraint_lines
+from .constraints import CONSTRAINT_HEADER, constraint_rows
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
@@ -17,17 +17,14 @@ from .view import View
 
 def constraint_table(view: View) -> Html:
     """Draw a line for each constraint, and the reasons for the choice."""
-    lines = constraint_lines(view)
-    rows = [[x.name, x.limit, x.reached, _verdict(x.verdict)] for x in lines]
+    rows = [[*cells, _verdict(verdict)] for *cells, verdict in constraint_rows(view)]
     notes = [tag("p", text) for text in (*view.marks, *view.why)]
     if view.confirmation is not None:
         value, low, high = view.confirmation
-        notes.append(
-            tag("p", f"Measured again in a fresh run: {value:.2f}x [{low:.2f}, {high:.2f}].")
-        )
+        ratio = f"{value:.2f}x [{low:.2f}, {high:.2f}]"
+        notes.append(tag("p", f"Measured again in a fresh run: {ratio}."))
     caption = "Constraints and the figures of the chosen model"
-    header = ["figure", "required", "reached", "verdict"]
-    return joined([table(header, rows, caption=caption, numeric=()), *notes])
+    return joined([table(CONSTRAINT_HEADER, rows, caption=caption, numeric=()), *notes])
 
 
 def _verdict(verdict: str) -> Html:
@@ -41,11 +38,8 @@ def candidates(view: View) -> list[Html]:
 
 def _filters() -> Html:
     """Draw the filters, which the page's script shows, since nothing filters without it."""
-    search = tag(
-        "label",
-        "Filter by name ",
-        tag("input", type="search", id="filter", autocomplete="off", spellcheck="false"),
-    )
+    field = tag("input", type="search", id="filter", autocomplete="off", spellcheck="false")
+    search = tag("label", "Filter by name ", field)
     boxes = [
         tag("label", tag("input", type="checkbox", id=f"only-{name}"), f" {label}")
         for name, label in (("measured", "measured only"), ("frontier", "frontier only"))
@@ -64,7 +58,16 @@ def _legend(view: View) -> Html:
     return tag("p", " ".join(notes), class_="note")
 
 
-def _figure(name: str, label: str, caption: str, behind: object) -> Html:
+def _figure(
+    name: str,
+    label: str,
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    numeric: Container[int] = range(1, 99),
+) -> Html:
+    """Draw a chart with its caption and its figures in a table."""
+    behind = table(header, rows, caption=label, numeric=numeric)
     chart = tag("div", class_="chart", id=f"chart-{name}", role="group", aria_label=label)
     folded = tag("details", tag("summary", f"Figures of “{label}” as a table"), behind)
     return tag("figure", chart, tag("figcaption", caption), folded)
@@ -86,9 +89,7 @@ def frontier(view: View) -> list[Html]:
         "bars are 95% intervals, the dashed line joins the frontier. Latencies are the original's "
         "median over the paired speed-up."
     )
-    return [
-        _figure("frontier", label, caption, table(header, rows, caption=label, numeric=range(2, 6)))
-    ]
+    return [_figure("frontier", label, caption, header, rows, range(2, 6))]
 
 
 def latencies(view: View) -> list[Html]:
@@ -105,7 +106,7 @@ def latencies(view: View) -> list[Html]:
         "interleaved at random in one run."
     )
     header = ["within the time", "original", "chosen"]
-    return [_figure("latencies", label, caption, table(header, rows, caption=label))]
+    return [_figure("latencies", label, caption, header, rows)]
 
 
 def _quantile(samples: tuple[float, ...], share: float) -> float:
@@ -129,9 +130,7 @@ def times(view: View, layers: Sequence[LayerRow]) -> list[Html]:
         f"chart shows the {min(charts.LAYERS, len(timed))} slowest."
     )
     header = ["layer", "operator", "runs as", "before", "after"]
-    return [
-        _figure("times", label, caption, table(header, rows, caption=label, numeric=range(3, 5)))
-    ]
+    return [_figure("times", label, caption, header, rows, range(3, 5))]
 
 
 def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
@@ -139,17 +138,10 @@ def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
     if not rows:
         return [_none(_missing(view, "errors", "The chosen model is not quantized."))]
     label = "Signal-to-noise ratio at each layer's output"
-    lines = [
-        [
-            r.name,
-            r.op_type,
-            _decibels(r.alone_db),
-            _decibels(r.here_db),
-            f"{r.sensitivity:.1%}",
-            r.cause,
-        ]
-        for r in rows
-    ]
+    lines = []
+    for r in rows:
+        ratios = [_decibels(r.alone_db), _decibels(r.here_db), f"{r.sensitivity:.1%}"]
+        lines.append([r.name, r.op_type, *ratios, r.cause])
     found = view.evidence["errors"]
     caption = (
         f"On {found.get('samples', '?')} held-out samples, against the float model. Bars: with "
@@ -158,9 +150,8 @@ def errors(view: View, rows: Sequence[ErrorRow]) -> list[Html]:
         f"{_decibels(found.get('answer_snr_db'))} dB."
     )
     header = ["layer", "operator", "alone, dB", "all, dB", "of the error", "cause"]
-    made = table(header, lines, caption=label, numeric=range(2, 5))
     notes = [tag("p", note, class_="note") for note in found.get("notes", ())]
-    return [_figure("errors", label, caption, made), *notes]
+    return [_figure("errors", label, caption, header, lines, range(2, 5)), *notes]
 
 
 def _decibels(ratio: float | None) -> str:
@@ -175,7 +166,7 @@ def widths(groups: Sequence[WidthRow]) -> list[Html]:
     rows = [[r.name, r.operators, r.before, r.after] for r in groups]
     header = ["group", "layers", "before", "after"]
     caption = "Layers of a group lose the same channels."
-    return [_figure("widths", label, caption, table(header, rows, caption=label))]
+    return [_figure("widths", label, caption, header, rows)]
 
 
 def islands(view: View) -> Html:

@@ -34,15 +34,14 @@ class Row:
         drop_error: paired standard error of the drop.
         p50_ns: median latency.
         p95_ns: 95th percentile.
-        speedup: speed-up over the original, with `low` and `high`, its 95% interval.
-        low: lower end.
+        speedup: speed-up over the original.
+        low: lower end of its 95% interval.
         high: upper end.
         verdict: verdict of the comparison, or the reason why there is none.
         same_as: name of the candidate whose measurement this is, as it runs the same kernels.
         predicted: true where the speed-up is that of a cost model.
         chosen: true for the answer.
         frontier: true where no other is better in both quality and the goal.
-        stage: stage of the search that made it.
         note: reason why it failed or was dropped.
     """
 
@@ -63,7 +62,6 @@ class Row:
     predicted: bool = False
     chosen: bool = False
     frontier: bool = False
-    stage: str = ""
     note: str = ""
 
 
@@ -164,21 +162,20 @@ def damage_reported(where: str) -> Iterator[None]:
 def _view(document: Json) -> View:
     results: Sequence[Json] = document["results"]
     evidence: Json = document.get("evidence") or {}
-    chosen = document.get("chosen")
     measured = {r["name"]: r["comparison"] for r in results if r.get("comparison")}
-    recipe = next((r.get("recipe") for r in results if r["name"] == chosen), None)
-    final = _final(results, measured, chosen)
+    chosen: Json = next((r for r in results if r["name"] == document.get("chosen")), {})
+    # The comparison of the winner with most evidence is the fresh run, where there is one.
+    final = chosen.get("confirmation") or _measured(chosen, measured) if chosen else {}
     base = final or next(iter(measured.values()), {})
-    rows = tuple(_row(r, measured, document, evidence) for r in results)
     base_ns, chosen_ns = (
-        tuple(map(float, (final or {}).get(side, {}).get("samples_ns", ())))
+        tuple(map(float, final.get(side, {}).get("samples_ns", ())))
         for side in ("base", "candidate")
     )
     return View(
         model=str(_source(results)),
-        metric=str((_quality(document["original"])[1] or {}).get("metric", "quality")),
+        metric=str(_quality(document["original"])[1].get("metric", "quality")),
         original=_original(document["original"], base.get("base", {})),
-        rows=rows,
+        rows=tuple(_row(r, measured, document, evidence) for r in results),
         constraints=dict(document["constraints"]),
         why=tuple(map(str, document.get("why", ()))),
         marks=tuple(map(str, document.get("marks", ()))),
@@ -186,8 +183,8 @@ def _view(document: Json) -> View:
         evidence=dict(evidence),
         base_ns=base_ns,
         chosen_ns=chosen_ns,
-        recipe=recipe,
-        confirmation=_confirmation(results, chosen),
+        recipe=chosen.get("recipe"),
+        confirmation=_confirmation(chosen.get("confirmation") or {}),
         document=document,
     )
 
@@ -197,30 +194,21 @@ def _source(results: Sequence[Json]) -> object:
     return next((r["model"] for r in recipes if r.get("model")), "model")
 
 
-def _final(results: Sequence[Json], measured: Mapping[str, Json], chosen: str | None) -> Json:
-    """Return the comparison with most evidence of the winner: the fresh run where there is one."""
-    for result in results:
-        if result["name"] == chosen:
-            known: Json | None = result.get("confirmation")
-            return known or measured.get(result.get("measured_as") or result["name"]) or {}
-    return {}
+def _measured(result: Json, measured: Mapping[str, Json]) -> Json:
+    """Return the comparison of a result, or of the one that runs the same kernels."""
+    return measured.get(result.get("measured_as") or result["name"]) or {}
 
 
-def _confirmation(results: Sequence[Json], chosen: str | None) -> tuple[float, float, float] | None:
-    for result in results:
-        again = result.get("confirmation")
-        if result["name"] == chosen and again and again.get("ratio") is not None:
-            high = math.inf if again["high"] is None else float(again["high"])
-            return float(again["ratio"]), float(again["low"]), high
-    return None
+def _confirmation(again: Json) -> tuple[float, float, float] | None:
+    if again.get("ratio") is None:
+        return None
+    high = math.inf if again["high"] is None else float(again["high"])
+    return float(again["ratio"]), float(again["low"]), high
 
 
-def _quality(result: Json) -> tuple[str, Json | None]:
-    """Return the split that was evaluated, and its quality."""
-    for part in ("test", "selection"):
-        if result.get(part):
-            return part, result[part]
-    return "", None
+def _quality(result: Json) -> tuple[str, Json]:
+    """Return the split that was evaluated, and its quality; empty where none was."""
+    return next(((p, result[p]) for p in ("test", "selection") if result.get(p)), ("", {}))
 
 
 def _original(result: Json, base: Json) -> Row:
@@ -228,8 +216,8 @@ def _original(result: Json, base: Json) -> Row:
     return Row(
         "original",
         int(result["size_bytes"]),
-        number((quality or {}).get("value")),
-        number((quality or {}).get("standard_error")),
+        number(quality.get("value")),
+        number(quality.get("standard_error")),
         part,
         p50_ns=number(base.get("p50_ns")),
         p95_ns=number(base.get("p95_ns")),
@@ -239,18 +227,17 @@ def _original(result: Json, base: Json) -> Row:
 def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: Json) -> Row:
     name = str(result["name"])
     part, quality = _quality(result)
-    comparison: Json = measured.get(result.get("measured_as") or name) or {}
+    comparison = _measured(result, measured)
     candidate: Json = comparison.get("candidate", {})
     drop, drop_error = _drop(name, part, quality, document, evidence)
-    note = result.get("failure") or result.get("dropped") or ""
     predicted = number(result.get("predicted"))
     ratio = number(comparison.get("ratio"))
     verdict = str(comparison.get("verdict") or ("failed" if result.get("failure") else ""))
     return Row(
         name=name,
         size_bytes=int(result["size_bytes"]),
-        quality=number((quality or {}).get("value")),
-        quality_error=number((quality or {}).get("standard_error")),
+        quality=number(quality.get("value")),
+        quality_error=number(quality.get("standard_error")),
         part=part,
         drop=drop,
         drop_error=drop_error,
@@ -264,30 +251,28 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
         predicted=ratio is None and predicted is not None,
         chosen=name == document.get("chosen"),
         frontier=name in (document.get("frontier") or ()),
-        stage=str(result.get("stage") or ""),
-        note=str(note),
+        note=str(result.get("failure") or result.get("dropped") or ""),
     )
 
 
 def _drop(
-    name: str, part: str, quality: Json | None, document: Json, evidence: Json
+    name: str, part: str, quality: Json, document: Json, evidence: Json
 ) -> tuple[float | None, float | None]:
     """Return the paired drop where the evidence has it, else the difference without an error."""
     paired = evidence.get("drops", {}).get(name, {}).get(part)
     if paired:
         return number(paired[0]), number(paired[1])
     base = (document["original"].get(part) or {}) if part else {}
-    if quality is None or base.get("value") is None:
+    if not quality or base.get("value") is None:
         return None, None
     return float(base["value"]) - float(quality["value"]), None
 
 
 def _environment(document: Json) -> Json:
-    for result in document.get("results", ()):
-        if result.get("comparison"):
-            known: Json = result["comparison"].get("base", {}).get("environment", {})
-            return known
-    return {}
+    comparisons = (r["comparison"] for r in document.get("results", ()) if r.get("comparison"))
+    first: Json = next(comparisons, {})
+    known: Json = first.get("base", {}).get("environment", {})
+    return known
 
 
 def number(value: Any) -> float | None:

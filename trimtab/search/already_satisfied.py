@@ -19,11 +19,9 @@ def report_if_satisfied(
     known = None if reported else satisfies(constraints, original, results, peak)
     if known is None:
         return
-    message = (
-        "The original satisfies the constraints already; looking for a better model."
-        if known
-        else "The original does not satisfy the constraints."
-    )
+    message = "The original does not satisfy the constraints."
+    if known:
+        message = "The original satisfies the constraints already; looking for a better model."
     log.note("original", message, results, holds=known)
 
 
@@ -49,6 +47,6 @@ def satisfies(
 
 def _latency_ns(results: Sequence[Result], percentile: float) -> float | None:
     """Return the latency of the original, which is measured beside each candidate."""
-    measured = [r.comparison for r in results if r.comparison is not None]
-    known = [c.base.percentile_ns(percentile / 100) for c in measured]
+    bases = [r.comparison.base for r in results if r.comparison is not None]
+    known = (base.percentile_ns(percentile / 100) for base in bases)
     return next((ns for ns in known if ns is not None), None)

@@ -15,11 +15,12 @@ import yaml
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import SessionConfig
+from trimtab.core.ort.session import SessionConfig, available_providers
 
 from .ranking import drop
 from .result import OutcomeData, Result
 
+HEAD = "# Written by trimtab optimize: what was reached, with a margin. trimtab gate checks it.\n"
 #: Margin of a speed-up: the gate's resolution.
 SPEED_MARGIN = 0.05
 SIZE_MARGIN = 0.02
@@ -38,25 +39,22 @@ def budgets_text(outcome: OutcomeData, folder: Path) -> str | None:
     baseline = _from(folder, chosen.recipe.model)
     if baseline is None:
         return None
-    gate: dict[str, Any] = {"name": "what optimize reached", "model": "model.onnx"}
-    gate["baseline"] = baseline
     usable = _from(folder, data)
     quality = chosen.test.metric if usable and chosen.test else None
-    if usable:
-        gate["data"] = usable
-    if quality:
-        gate["metric"] = quality
-    if target.provider != "CPUExecutionProvider":
-        gate["provider"] = target.provider
-    gate["threads"] = target.threads
     measured = chosen.confirmation or chosen.comparison
-    if measured is not None and measured.devices:
-        gate["on"] = list(measured.devices)
-    gate["budgets"] = _budgets(outcome, chosen, with_quality=quality is not None)
-    head = (
-        "# Written by trimtab optimize: what was reached, with a margin. trimtab gate checks it.\n"
-    )
-    return head + yaml.safe_dump(gate, sort_keys=False, width=100)
+    known = {
+        "name": "what optimize reached",
+        "model": "model.onnx",
+        "baseline": baseline,
+        "data": usable,
+        "metric": quality,
+        "provider": None if target.provider == "CPUExecutionProvider" else target.provider,
+        "threads": target.threads,
+        "on": list(measured.devices) if measured else None,
+        "budgets": _budgets(outcome, chosen, with_quality=quality is not None),
+    }
+    gate = {key: value for key, value in known.items() if value not in (None, [], "")}
+    return HEAD + yaml.safe_dump(gate, sort_keys=False, width=100)
 
 
 def _budgets(outcome: OutcomeData, chosen: Result, *, with_quality: bool) -> dict[str, Any]:
@@ -94,8 +92,6 @@ def _int8_share(chosen: Result) -> float:
     assert chosen.recipe.target is not None
     # As the gate will see it, which may run on another kind of machine than the target.
     config = SessionConfig.of(chosen.recipe.target)
-    from trimtab.core.ort.session import available_providers
-
     if config.provider not in available_providers():
         return 0.0
     return int8_share(chosen.model, config).int8_share

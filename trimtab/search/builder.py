@@ -41,16 +41,12 @@ class Builder:
         A pass that decides by measured time is resolved first, so that the recipe makes the same
         bytes again on any machine.
         """
+        model, ctx = self.original, self.ctx
         recipe = replace(
-            recipe,
-            model=self.original.name,
-            digest=self.original.digest,
-            target=self.ctx.target,
-            seed=self.ctx.seed,
+            recipe, model=model.name, digest=model.digest, target=ctx.target, seed=ctx.seed
         )
-        start = time.monotonic()
-        model, steps = self.original, list[Pass]()
-        ctx = replace(self.ctx, original=self.original)
+        start, steps = time.monotonic(), list[Pass]()
+        ctx = replace(ctx, original=model)
         for step in recipe.passes:
             try:
                 resolved = self._resolved(step, model, ctx)
@@ -59,11 +55,8 @@ class Builder:
                     continue  # it found nothing to do: neither file nor recipe need name it
                 steps.append(resolved)
                 model = after
-            except TrimtabError as error:
-                return Result(recipe.name, recipe, failure=_named(step, error), stage=stage)
             except Exception as error:  # noqa: BLE001 - a custom pass may do anything
-                wrapped = PassError(f"{type(error).__name__}: {error}")
-                return Result(recipe.name, recipe, failure=_named(step, wrapped), stage=stage)
+                return Result(recipe.name, recipe, failure=_failure(step, error), stage=stage)
         made = replace(model, name=recipe.name)
         recipe = replace(recipe, passes=tuple(steps))
         self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
@@ -122,6 +115,7 @@ def _changed(step: Pass, resolved: Mapping[str, Any]) -> Pass:
     return step.with_fields(**{n: getattr(made, n) for n in names})
 
 
-def _named(step: Pass, error: TrimtabError) -> str:
-    text = str(error)
+def _failure(step: Pass, error: Exception) -> str:
+    known = isinstance(error, TrimtabError)
+    text = str(error if known else PassError(f"{type(error).__name__}: {error}"))
     return text if step.name() in text else f"pass {step.name()}: {text}"

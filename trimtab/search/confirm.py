@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .evaluator import Evaluator
 from .fingerprint import structure
-from .log import Log
 from .ranking import objections, speedup
-from .result import Constraints, Result
-from .timing import Timer
+from .result import Result
+from .run import Search
 
 #: Seconds for each graph of the fresh run.
 SECONDS_EACH = 8.0
@@ -25,10 +23,7 @@ class Confirmation:
     """Confirmation of candidates from the best on, until one satisfies all on fresh evidence.
 
     Attributes:
-        evaluator: evaluates candidates on the test split.
-        timer: measures them in a fresh run.
-        constraints: limits of the result.
-        log: log of decisions.
+        search: state of the search, whose evaluator and timer give the fresh evidence.
         original: the float model with its quality on the test split.
         results: all candidates; those that were examined with the new evidence.
         ranked: the candidates from best to worst.
@@ -38,10 +33,7 @@ class Confirmation:
         why: reasons against the candidates before the chosen one.
     """
 
-    evaluator: Evaluator
-    timer: Timer
-    constraints: Constraints
-    log: Log
+    search: Search
     original: Result
     results: list[Result]
     ranked: list[Result]
@@ -56,8 +48,8 @@ class Confirmation:
         for candidate in ranked:
             rival = None
             self.looks += 1
-            tested = self.evaluator.confirmed(candidate)
-            against = objections(tested, self.original, self.constraints, "test")
+            tested = self.search.evaluator.confirmed(candidate)
+            against = self._objections(tested)
             if not against:
                 rival = _runner_up(candidate, ranked[self.looks :])
                 tested, rival = self._measured_again(tested, rival)
@@ -78,7 +70,7 @@ class Confirmation:
 
     def _note(self, line: str, candidate: Result) -> None:
         self.why.append(line)
-        self.log.note("confirm", line, candidate=candidate.name)
+        self.search.log.note("confirm", line, candidate=candidate.name)
 
     def _measured_again(
         self, candidate: Result, rival: Result | None
@@ -89,17 +81,12 @@ class Confirmation:
         models = [candidate.model]
         if rival is not None and rival.model is not None:
             models.append(rival.model)
-        found = self.timer.again(models, SECONDS_EACH * len(models))
-        for result, comparison in zip([candidate, rival], found, strict=False):
-            if result is None:
-                continue
-            self.log.note(
-                "confirm",
-                f"{result.name} in a fresh run: {comparison.ratio:.2f}x "
-                f"[{comparison.low:.2f}, {comparison.high:.2f}]",
-                candidate=result.name,
-                speedup=[comparison.ratio, comparison.low, comparison.high],
-            )
+        found = self.search.timer.again(models, SECONDS_EACH * len(models))
+        for result, c in zip([candidate, rival], found, strict=False):
+            if result is not None:
+                text = f"{result.name} in a fresh run: {c.ratio:.2f}x [{c.low:.2f}, {c.high:.2f}]"
+                ends = [c.ratio, c.low, c.high]
+                self.search.log.note("confirm", text, candidate=result.name, speedup=ends)
         if rival is not None and len(found) > 1:
             rival = replace(rival, confirmation=found[1])
             self._update(rival, rival)
@@ -113,20 +100,20 @@ class Confirmation:
         if rival is None or rival.confirmation is None or chosen.confirmation is None:
             return None
         clear = rival.confirmation.low > chosen.confirmation.high
-        if not clear or self.constraints.goal != "latency":
+        if not clear or self.search.constraints.goal != "latency":
             return None
         self.looks += 1
-        tested = self.evaluator.confirmed(rival)
-        against = objections(tested, self.original, self.constraints, "test")
-        against += self._fresh_objections(tested)
+        tested = self.search.evaluator.confirmed(rival)
+        against = self._objections(tested) + self._fresh_objections(tested)
         self._update(rival, tested)
         if against:
             return None
-        line = (
-            f"{tested.name} was faster than {chosen.name} in the fresh run, beyond both intervals."
-        )
-        self._note(line, tested)
+        than = f"than {chosen.name} in the fresh run, beyond both intervals"
+        self._note(f"{tested.name} was faster {than}.", tested)
         return tested
+
+    def _objections(self, tested: Result) -> list[str]:
+        return objections(tested, self.original, self.search.constraints, "test")
 
     def _fresh_objections(self, tested: Result) -> list[str]:
         """Return the constraints that a candidate violates in the fresh run."""
@@ -135,11 +122,10 @@ class Confirmation:
         fresh = replace(tested, comparison=tested.confirmation)
         if fresh.comparison is not None and fresh.comparison.error:
             return [fresh.comparison.error]
-        against = objections(fresh, self.original, self.constraints, "test")
+        against = self._objections(fresh)
         ratio = speedup(fresh)
-        needs_speed = self.constraints.goal == "latency" and not (
-            self.fallback is not None and tested.name == self.fallback.name
-        )
+        is_fallback = self.fallback is not None and tested.name == self.fallback.name
+        needs_speed = self.search.constraints.goal == "latency" and not is_fallback
         if needs_speed and ratio is not None and not ratio.faster:
             against.append(f"in a fresh run it is {ratio}, not faster for certain")
         return against
@@ -150,5 +136,5 @@ def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:
     if candidate.model is None:
         return None
     own = structure(candidate.model)
-    others = (r for r in ranked if r.comparison is not None and r.model is not None)
-    return next((r for r in others if r.model is not None and structure(r.model) != own), None)
+    measured = ((r, r.model) for r in ranked if r.comparison is not None)
+    return next((r for r, model in measured if model and structure(model) != own), None)

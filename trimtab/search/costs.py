@@ -66,17 +66,12 @@ def costs(model: Model, feeds: Feeds, ctx: Context, store: ResultStore) -> Costs
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    config = _here(ctx.target)
-    key = key_of(
-        "costs",
-        model=model.digest,
-        inputs=key_of_feeds(feeds),
-        config=config.to_json(),
-        gpu=ctx.target.provider if ctx.target.isa == "gpu" else None,
-    )
+    config, gpu = _here(ctx.target), ctx.target.isa == "gpu"
+    subject = {"model": model.digest, "inputs": key_of_feeds(feeds), "config": config.to_json()}
+    key = key_of("costs", **subject, gpu=ctx.target.provider if gpu else None)
 
     def fresh() -> Costs:
-        if ctx.target.isa != "gpu":
+        if not gpu:
             return counted(model, config, feeds)
         return Costs(*counted_on_gpu(model, config, feeds, fused=ctx.target.fuses_int8))
 
@@ -113,13 +108,12 @@ def with_costs(result: Result, original: Costs, found: Costs, target: Target | N
 
 def is_here(target: Target) -> bool:
     """Return whether this machine is of the target's kind, so that latencies can be measured."""
-    here = Target.detect()
     if target.name in {"detected", "auto"}:
         return True
     if target.provider not in available_providers():
         return False
-    gpu = target.isa == "gpu"
-    return gpu or (target.isa == here.isa and target.vnni == here.vnni)
+    here = Target.detect()
+    return target.isa == "gpu" or (target.isa, target.vnni) == (here.isa, here.vnni)
 
 
 def _here(target: Target) -> SessionConfig:

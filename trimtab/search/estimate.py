@@ -58,11 +58,9 @@ def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
     """List the candidates with seconds, from a short evaluation of the original on this machine."""
     splits = split_data(data, evaluation, seed=ctx.seed)
     plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=is_here(ctx.target))
-    chosen = find_metric(metric, splits.selection)
-    few = splits.selection.take(SAMPLE)
-    config = SessionConfig(threads=usable_cpus())
+    chosen, few = find_metric(metric, splits.selection), splits.selection.take(SAMPLE)
     start = time.monotonic()
-    evaluate(model, few, chosen, reference=model, config=config)
+    evaluate(model, few, chosen, reference=model, config=SessionConfig(threads=usable_cpus()))
     item = (time.monotonic() - start) / max(1, len(few))
     full = item * len(splits.selection)
 
@@ -71,22 +69,18 @@ def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
         return EstimateLine(stage, recipe.name, spent + full, always)
 
     lines = [EstimateLine("original", "evaluated on selection and test", 2 * full)]
-    firsts = plan.first()
-    lines += [line("first", r) for r in firsts]
-    others = [*plan.others(), *plan.own_recipes()]
-    lines += [line("int8", r) for r in others]
+    lines += [line("first", r) for r in plan.first()]
+    lines += [line("int8", r) for r in (*plan.others(), *plan.own_recipes())]
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
     if plan.allows("prune-channels"):
         lines += [line("prune", plan.pruned(s), always=False) for s in SHARES[:RUNGS]]
         lines.append(line("combine", plan.quantized(plan.pruned(SHARES[2])), always=False))
     if budget.train_seconds and plan.allows("finetune"):
-        lines.append(
-            EstimateLine("train", "find the strength of pruning, then train", budget.train_seconds)
-        )
+        work = "find the strength of pruning, then train"
+        lines.append(EstimateLine("train", work, budget.train_seconds))
     graphs = sum(entry.always for entry in lines)
-    lines.append(
-        EstimateLine("measure", f"{graphs} graphs at most so long each", SECONDS_PER_GRAPH * graphs)
-    )
+    work = f"{graphs} graphs, at most this long each"
+    lines.append(EstimateLine("measure", work, SECONDS_PER_GRAPH * graphs))
     return [*lines, EstimateLine("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
 
 

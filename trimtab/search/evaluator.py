@@ -69,8 +69,7 @@ class Evaluator:
         """Return a result with its quality on the selection split, or the share that sufficed."""
         if result.model is None:
             return result
-        model = result.model
-        base = self.base
+        model, base = result.model, self.base
         try:
             if self._is_exact(result) and self._same_scores(model, base):
                 return replace(result, selection=base)
@@ -85,10 +84,7 @@ class Evaluator:
         """Return a result with its quality on the test split."""
         if result.model is None or result.failure or result.test is not None:
             return result
-        test = self._stored(
-            result.model, self.splits.test, "test", lambda m: self.quality(m, self.splits.test)
-        )
-        return replace(result, test=test)
+        return replace(result, test=self._stored(result.model, self.splits.test, "test"))
 
     def quality(self, model: Model, data: Dataset) -> Quality:
         """Compute the metric of a model on some data, on all CPUs: a metric depends on no time."""
@@ -138,60 +134,52 @@ class Evaluator:
     def _is_exact(self, result: Result) -> bool:
         """Return whether every pass that made a result keeps the numbers exactly or is checked."""
         passes = result.recipe.passes if result.recipe is not None else ()
-        return bool(passes) and all(p.tolerance is not None for p in passes)
+        return bool(passes) and None not in {p.tolerance for p in passes}
 
     def _same_scores(self, model: Model, base: Quality) -> bool:
         """Return whether the first look finds the original's score on every item."""
         if not self.metric.itemwise or base.items is None:
             return False
-        first = self._stored(
-            model, self.chunks()[0], "look", lambda m: self.quality(m, self.chunks()[0])
-        )
-        return first.items is not None and bool(
-            np.array_equal(first.items, base.items[: len(first.items)])
-        )
+        chunk = self.chunks()[0]
+        first = self._stored(model, chunk, "look").items
+        return first is not None and np.array_equal(first, base.items[: len(first)])
 
     def _tested(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
-        key = self._key(model, self.splits.selection, "race") | {
-            "max_drop": self.constraints.max_drop
-        }
+        key = self._key(model, self.splits.selection, "race")
+        key["max_drop"] = self.constraints.max_drop
         test = self._test_items if self.metric.itemwise else self._test_whole
         found = self.store.value(key_of("race", **key), lambda: test(model, base))
         return _quality(found), found["dropped"]
 
     def _test_items(self, model: Model, base: Quality) -> dict[str, Any]:
         """Look at growing shares; stop as soon as too large a loss is proved."""
-        chunks, seen = self.chunks(), list[Quality]()
-        spread = SPREADS.get(self.metric.name)
+        chunks, seen, spread = self.chunks(), list[Quality](), SPREADS.get(self.metric.name)
+        limit, alpha = self.constraints.max_drop, ALPHA / CANDIDATES
         for number, chunk in enumerate(chunks, 1):
             seen.append(self.quality(model, chunk))
             joined = self._joined(seen)
             assert joined.items is not None
             assert base.items is not None
             drops = base.items[: len(joined.items)] - joined.items
-            limit, alpha = self.constraints.max_drop, ALPHA / CANDIDATES
             if spread is not None and number < len(chunks) and loses(drops, limit, alpha, spread):
-                return _plain(joined) | {
-                    "dropped": f"loses {drops.mean():.4f} on {len(drops)} of {len(base.items)} "
-                    f"items, {limit:g} is allowed"
-                }
+                why = _too_much(float(drops.mean()), len(drops), len(base.items), limit)
+                return _plain(joined) | {"dropped": why}
         return _plain(joined) | {"dropped": None}
 
     def _test_whole(self, model: Model, base: Quality) -> dict[str, Any]:
         """Look at a quarter of the data, by resampling, before all of it."""
-        first = self._look()
+        first, limit = self._look, self.constraints.max_drop
         if first is not None:
-            mine = self._values(model, first)
-            drops = self._base_values - mine
-            if clearly_above(drops, self.constraints.max_drop, ALPHA / CANDIDATES):
+            drops = self._base_values - self._values(model)
+            if clearly_above(drops, limit, ALPHA / CANDIDATES):
                 value = Quality(self.metric.name, base.value - drops[0], None, len(first))
-                return _plain(value) | {
-                    "dropped": f"loses {drops[0]:.4f} on {len(first)} of "
-                    f"{len(self.splits.selection)} items, {self.constraints.max_drop:g} is allowed"
-                }
+                count = len(self.splits.selection)
+                return _plain(value) | {"dropped": _too_much(drops[0], len(first), count, limit)}
         return _plain(self.quality(model, self.splits.selection)) | {"dropped": None}
 
+    @functools.cached_property
     def _look(self) -> Dataset | None:
+        """Part of the selection split that is resampled; None where a look would save nothing."""
         chunks = self.chunks()
         if len(chunks) < 3:
             return None
@@ -200,18 +188,19 @@ class Evaluator:
 
     @functools.cached_property
     def _base_values(self) -> Any:
-        look = self._look()
-        assert look is not None
-        return self._values(self.original, look)
+        return self._values(self.original)
 
-    def _values(self, model: Model, data: Dataset) -> Any:
+    def _values(self, model: Model) -> Any:
+        """Return the metric on the part that is resampled, and on its resamples."""
+        assert self._look is not None
         seed, runner = self.ctx.seed, self.ctx.runner
-        return bootstrap_values(model, data, self.metric, RESAMPLES, seed, runner)
+        return bootstrap_values(model, self._look, self.metric, RESAMPLES, seed, runner)
 
     def _stored(
-        self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality]
+        self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality] | None = None
     ) -> Quality:
         key = key_of("quality", **self._key(model, data, role))
+        make = make or (lambda made: self.quality(made, data))
         return _quality(self.store.value(key, lambda: _plain(make(model))))
 
     def _key(self, model: Model, data: Dataset, role: str) -> dict[str, Any]:
@@ -227,14 +216,13 @@ class Evaluator:
         } | ({"runner": str(self.ctx.runner)} if self.ctx.runner else {})
 
 
+def _too_much(drop: float, seen: int, count: int, limit: float) -> str:
+    return f"loses {drop:.4f} on {seen} of {count} items, {limit:g} is allowed"
+
+
 def _plain(quality: Quality) -> dict[str, Any]:
     items = None if quality.items is None else [float(v) for v in quality.items]
-    return {
-        "metric": quality.metric,
-        "value": quality.value,
-        "items": items,
-        "count": quality.count,
-    }
+    return {**quality.__dict__, "items": items}
 
 
 def _quality(value: Mapping[str, Any]) -> Quality:

@@ -141,10 +141,10 @@ class _WinnerEvidence:
         return diagnose(model, self.feeds, config, target=self.ctx.target)
 
     def _medians(self) -> tuple[float | None, float | None]:
-        comparison = self.chosen.comparison
-        if comparison is None:
+        c = self.chosen.comparison
+        if c is None:
             return None, None
-        return comparison.base.percentile_ns(0.5), comparison.candidate.percentile_ns(0.5)
+        return c.base.percentile_ns(0.5), c.candidate.percentile_ns(0.5)
 
     def _errors(self) -> dict[str, Any] | None:
         """Measure the rounding error of each layer; None for a float model."""
@@ -152,9 +152,8 @@ class _WinnerEvidence:
 
         if not is_quantized(self.model):
             return None
-        found = diagnose_accuracy(
-            self.model, self.held_out, self.ctx, baseline=self._twin(), samples=SAMPLES
-        )
+        twin, data = self._twin(), self.held_out
+        found = diagnose_accuracy(self.model, data, self.ctx, baseline=twin, samples=SAMPLES)
         return found.to_json()
 
     def _twin(self) -> Model:
@@ -176,11 +175,9 @@ def widths(lineage: Iterable[Step]) -> list[dict[str, Any]]:
             if not isinstance(group, Mapping) or "channels" not in group:
                 continue
             before, after = group["channels"]
-            name = str(group["name"])
-            known = found.setdefault(
-                name, {"name": name, "before": before, "operators": group.get("operators", 0)}
-            )
-            known["after"] = after
+            name, operators = str(group["name"]), group.get("operators", 0)
+            first = {"name": name, "before": before, "operators": operators}
+            found.setdefault(name, first)["after"] = after
     return list(found.values())
 
 
@@ -188,5 +185,4 @@ def _islands(after: Diagnosis | None) -> list[dict[str, Any]]:
     """Return the findings that cost time in an int8 model."""
     if after is None or not after.facts.is_quantized:
         return []
-    costs = [f.to_json() for f in after.findings if f.severity == "costs"]
-    return costs[:FINDINGS]
+    return [f.to_json() for f in after.findings if f.severity == "costs"][:FINDINGS]

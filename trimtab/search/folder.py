@@ -48,10 +48,10 @@ def save_outcome(outcome: OutcomeData, folder: str | Path) -> list[Path]:
     if outcome.chosen is not None and outcome.chosen.recipe is not None:
         written.append(outcome.model.save(folder / "model.onnx"))
         written.append(outcome.chosen.recipe.save(folder / "recipe.yaml"))
-        text = budgets_text(outcome, folder)
+        text, path = budgets_text(outcome, folder), folder / "budgets.yaml"
         if text is not None:
-            write_text(folder / "budgets.yaml", text)
-            written.append(folder / "budgets.yaml")
+            write_text(path, text)
+            written.append(path)
     written += _save_frontier(outcome, folder)
     path = folder / "result.json"
     write_text(path, json.dumps(outcome.to_json(), indent=1) + "\n")
@@ -82,20 +82,13 @@ def file_name(name: str) -> str:
 
 def _save_frontier(outcome: OutcomeData, folder: Path) -> list[Path]:
     """Save the Pareto-optimal models beside the chosen one; remove those of an earlier search."""
-    others = [r for r in outcome.frontier if r is not outcome.chosen and r.recipe is not None]
     with writing(folder):
         shutil.rmtree(folder / FRONTIER, ignore_errors=True)
     written = []
-    for result in others:
-        written += _save_one(result, folder / FRONTIER)
+    for result in outcome.frontier:
+        if result is not outcome.chosen and result.recipe is not None:
+            assert result.model is not None
+            path = folder / FRONTIER / file_name(result.name)
+            written.append(result.model.save(f"{path}.onnx"))
+            written.append(result.recipe.save(f"{path}.recipe.yaml"))
     return written
-
-
-def _save_one(result: Result, folder: Path) -> list[Path]:
-    assert result.model is not None
-    assert result.recipe is not None
-    name = file_name(result.name)
-    return [
-        result.model.save(folder / f"{name}.onnx"),
-        result.recipe.save(folder / f"{name}.recipe.yaml"),
-    ]

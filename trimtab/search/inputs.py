@@ -12,7 +12,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
-from ..open_model import export_on, open_model
+from ..open_model import export_module, open_model
 from .splits import Splits
 
 LABELS = "labels"
@@ -51,12 +51,7 @@ def open_input_model(source: Any, data: Dataset | Splits) -> Model:
     if isinstance(source, str | Path):
         return open_model(source, example=lambda: first_feeds(data))
     if hasattr(source, "state_dict") and callable(source):
-        from trimtab.exporter import export
-
-        name = type(source).__name__
-        if callable(getattr(source, "example_inputs", None)):
-            return export(source, name=name)
-        return export_on(source, first_feeds(data), name=name)
+        return export_module(source, type(source).__name__, lambda: first_feeds(data))
     raise OptionError(
         f"a model of type {type(source).__name__} cannot be used",
         hint="Give a Model, an .onnx file, module:callable, or a torch.nn.Module",

@@ -58,7 +58,7 @@ def layers(
     for timed, layer, ns in found.timed(after, measured_ns[1]):
         layer.after_ns = (layer.after_ns or 0.0) + ns
         layer.runs_as.add(timed.op_type)
-    return found.known()
+    return [layer for layer in found.found.values() if layer.before_ns or layer.after_ns]
 
 
 class LayerTimes:
@@ -75,10 +75,8 @@ class LayerTimes:
 
     def at(self, *names: str | None, otherwise: str) -> LayerTime:
         """Return the original's layer that has one of these names, else one for `otherwise`."""
-        for name in names:
-            if name in self.by_name:
-                return self.by_name[name]
-        return self.found.setdefault(otherwise, LayerTime(otherwise))
+        known = next((self.by_name[name] for name in names if name in self.by_name), None)
+        return known or self.found.setdefault(otherwise, LayerTime(otherwise))
 
     def timed(
         self, facts: GraphFacts | None, median_ns: float | None
@@ -96,11 +94,6 @@ class LayerTimes:
             if origin is not None:
                 names = [origin.name or "", *(v.name or "" for v in origin.outputs)]
             yield timed, self.at(*names, otherwise=f"({timed.op_type})"), scale * timed.ns
-
-    def known(self) -> list[LayerTime]:
-        """Return the layers with a time."""
-        known = self.found.values()
-        return [x for x in known if x.before_ns or x.after_ns]
 
 
 def _folded_into(origin: ir.Node | None, timed: NodeTime) -> ir.Node | None:

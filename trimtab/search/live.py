@@ -32,11 +32,9 @@ REDRAWS, LISTED = 4.0, 24
 def watching(
     goal: Goal = "latency", stream: TextIO | None = None
 ) -> Iterator[tuple[Progress, Watch | None]]:
-    """Yield the progress of a search and the callback for its decisions.
+    """Yield the progress of a search on a stream (default stderr), and the callback for decisions.
 
-    Args:
-        goal: figure that the search minimizes; the frontier is that of quality and the goal.
-        stream: stream to write to; stderr where None.
+    The frontier that is shown is that of quality and the goal.
     """
     stream = stream or sys.stderr
     if not stream.isatty() or importlib.util.find_spec("rich") is None:
@@ -50,12 +48,7 @@ def watching(
 
 
 class Board:
-    """Table of the candidates with the frontier on top, the log above it, the progress below it.
-
-    Args:
-        console: console of rich.
-        goal: figure that the search minimizes.
-    """
+    """Table of the candidates with the frontier on top, the log above it, the progress below it."""
 
     def __init__(self, console: Console, goal: Goal = "latency") -> None:
         from rich.live import Live
@@ -102,8 +95,8 @@ class Board:
         from rich.text import Text
 
         # Text shows names as they are: markup in them has no effect.
-        parts: list[RenderableType] = [Text(self.doing, style="dim")] if self.doing else []
-        return Group(*([self._table()] if self.results else []), *parts)
+        parts: list[RenderableType] = [self._table()] if self.results else []
+        return Group(*parts, *([Text(self.doing, style="dim")] if self.doing else []))
 
     def _table(self) -> RenderableType:
         from rich.table import Table

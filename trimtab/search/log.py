@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from trimtab.core.progress import Progress
 
+from ..report.markup import finite
 from .result import Result
 
 #: Called after each decision with it and with all results so far: a live table draws from these.
@@ -34,15 +34,12 @@ class Log:
 
     def note(self, stage: str, what: str, results: Sequence[Result] = (), **evidence: Any) -> None:
         """Log a decision."""
-        entry = {
-            "at_s": round(self.seconds, 1),
-            "stage": stage,
-            "what": what,
-            "evidence": {k: _plain(v) for k, v in evidence.items() if v is not None},
-        }
+        known = {k: finite(v) for k, v in evidence.items() if v is not None}
+        at_s = round(self.seconds, 1)
+        entry = {"at_s": at_s, "stage": stage, "what": what, "evidence": known}
         self.entries.append(entry)
         if self.watch is None:
-            self.progress.say(f"[{entry['at_s']:.0f} s] {what}")
+            self.progress.say(f"[{at_s:.0f} s] {what}")
         else:
             self.watch(entry, results)
 
@@ -50,10 +47,3 @@ class Log:
     def seconds(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.start
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it: None instead of NaN or infinity."""
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

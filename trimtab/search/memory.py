@@ -24,13 +24,8 @@ def with_memory(
     if result.model is None:
         return result
     model, config = result.model, SessionConfig.of(ctx.target)
-    key = key_of(
-        "memory",
-        model=model.digest,
-        inputs=key_of_feeds(feeds),
-        config=config.to_json(),
-        machine=machine_classes(bench),
-    )
+    subject = {"model": model.digest, "inputs": key_of_feeds(feeds), "config": config.to_json()}
+    key = key_of("memory", **subject, machine=machine_classes(bench))
 
     def peak_bytes() -> float:
         found, _ = bench.startup_costs(model, feeds, Timing(config), PROCESSES, arena=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import MissingExtraError
 
 from .ranking import drop
-from .result import OutcomeData
+from .result import OutcomeData, Result
 
 
 def need_mlflow() -> Any:
@@ -30,31 +31,25 @@ def need_mlflow() -> Any:
 def log_outcome(outcome: OutcomeData, folder: str | Path) -> None:
     """Log to the active run, or to a new one where there is none.
 
-    Args:
-        outcome: its constraints become parameters, its figures metrics.
-        folder: folder that `save_outcome` wrote; its files become artifacts.
+    Constraints become parameters, figures metrics, and the files that `save_outcome` wrote to the
+    folder artifacts.
     """
     mlflow = need_mlflow()
-    active = mlflow.active_run()
-    if active is None:
-        with mlflow.start_run(run_name="trimtab optimize"):
-            _log(mlflow, outcome, Path(folder))
-    else:
-        _log(mlflow, outcome, Path(folder))
+    active = mlflow.active_run() is not None
+    with nullcontext() if active else mlflow.start_run(run_name="trimtab optimize"):
+        mlflow.log_params({k: str(v) for k, v in outcome.constraints.to_json().items()})
+        mlflow.log_metrics({k: float(v) for k, v in outcome.effort.items()})
+        if outcome.chosen is not None:
+            mlflow.log_param("chosen", outcome.chosen.name)
+            mlflow.log_metrics(_reached(outcome.chosen, outcome.original))
+        mlflow.log_artifacts(str(folder))
 
 
-def _log(mlflow: Any, outcome: OutcomeData, folder: Path) -> None:
-    mlflow.log_params({k: str(v) for k, v in outcome.constraints.to_json().items()})
-    mlflow.log_metrics({k: float(v) for k, v in outcome.effort.items()})
-    chosen = outcome.chosen
-    if chosen is not None:
-        mlflow.log_param("chosen", chosen.name)
-        reached = {"size_bytes": float(chosen.size_bytes)}
-        if chosen.test is not None:
-            reached[chosen.test.metric] = chosen.test.value
-            reached["drop"] = drop(chosen, outcome.original, "test")
-        comparison = chosen.confirmation or chosen.comparison
-        if comparison is not None:
-            reached |= {"speedup": comparison.ratio, "speedup_low": comparison.low}
-        mlflow.log_metrics(reached)
-    mlflow.log_artifacts(str(folder))
+def _reached(chosen: Result, original: Result) -> dict[str, float]:
+    reached = {"size_bytes": float(chosen.size_bytes)}
+    if chosen.test is not None:
+        reached |= {chosen.test.metric: chosen.test.value, "drop": drop(chosen, original, "test")}
+    comparison = chosen.confirmation or chosen.comparison
+    if comparison is not None:
+        reached |= {"speedup": comparison.ratio, "speedup_low": comparison.low}
+    return reached

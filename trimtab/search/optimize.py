@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.cache import cache_root
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import Metric, find_metric
 from trimtab.core.target import Target
+from trimtab.core.units import duration
 from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.multi_device import machine_classes
@@ -100,7 +102,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     """
     ctx = ctx or Context()
     constraints = Constraints.of(constraints)
-    budget = budget or effort or _budget(seconds, train)
+    budget = budget or effort or TimeBudget(seconds, None if train is None else duration(train))
     store = ResultStore(_cache_root(cache), ctx.progress)
     log = Log(ctx.progress, watch)
     source = open_data(data)
@@ -117,10 +119,10 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     search.begin()
     search.report_if_satisfied()
     if recipes is not None:
-        fixed(search, _not_empty(recipes))
+        fixed(search, tuple(recipes))
     else:
-        plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=_timed(search))
-        staged(search, plan)
+        timed = ctx.clock is not None and is_here(ctx.target)
+        staged(search, SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=timed))
     search.with_memory()
     outcome = _decide(search)
     return _with_evidence(outcome, search) if look_into else outcome
@@ -154,29 +156,10 @@ def _refuse_unmeasurable(constraints: Constraints, target: Target) -> None:
         )
 
 
-def _budget(seconds: float | None, train: float | str | None) -> TimeBudget:
-    from trimtab.core.units import duration
-
-    return TimeBudget(seconds, None if train is None else duration(train))
-
-
 def _cache_root(cache: str | Path | bool | None) -> Path | None:  # noqa: FBT001 - as documented
-    from trimtab.core.cache import cache_root
-
     if cache is True:
         return cache_root()
     return Path(cache).expanduser() if cache else None
-
-
-def _not_empty(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
-    found = tuple(recipes)
-    if not found:
-        raise OptionError("there is no recipe to try", where="recipes")
-    return found
-
-
-def _timed(search: Search) -> bool:
-    return search.ctx.clock is not None and is_here(search.ctx.target)
 
 
 def _decide(search: Search) -> Outcome:
@@ -187,16 +170,7 @@ def _decide(search: Search) -> Outcome:
     holding = [r for r in results if not r.dropped and not objections(r, original, constraints)]
     ranked = preference(holding, fallback, constraints.goal)
     why = _cut_short(results)
-    found = Confirmation(
-        search.evaluator,
-        search.timer,
-        constraints,
-        search.log,
-        original,
-        list(results),
-        ranked,
-        fallback,
-    )
+    found = Confirmation(search, original, list(results), ranked, fallback)
     found.run()
     why += found.why
     chosen = found.chosen
@@ -242,14 +216,12 @@ def _marks(search: Search) -> tuple[str, ...]:
     if search.evaluator.splits.shared:
         marks.append("Calibration data are among the evaluation data: quality is too good.")
     if not search.measures:
-        marks.append(
-            f"{search.ctx.target.name} is not this machine: speed-ups are predicted by a cost "
-            "model, not measured."
-        )
+        name = search.ctx.target.name
+        how = "speed-ups are predicted by a cost model, not measured"
+        marks.append(f"{name} is not this machine: {how}.")
     if not isinstance(search.timer.bench, LocalBench):
-        marks.append(
-            "Latency and memory were measured on the device, times by layer on this machine."
-        )
+        where = "on the device, times by layer on this machine"
+        marks.append(f"Latency and memory were measured {where}.")
     return tuple(marks)
 
 

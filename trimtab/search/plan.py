@@ -9,7 +9,7 @@ hide the patterns that quantization looks for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,7 +116,7 @@ class SearchPlan:
         return found
 
     def first(self) -> list[Recipe]:
-        """Return the one recipe most likely to do, so that something usable is there soon."""
+        """Return the recipe most likely to succeed, so that something usable is there soon."""
         return [*self.halves(), *self.int8()][:1]
 
     def others(self) -> list[Recipe]:
@@ -135,38 +135,37 @@ class SearchPlan:
         ops = {node.op_type for node in self.model.nodes()}
         if not ops & PRODUCTS:
             return []
-        static = [self.chain("int8 static", self.static())] if self.allows(*_STATIC) else []
-        dynamic = (
-            [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
-            if self.allows("quantize-dynamic")
-            and self.target.isa != "gpu"  # its providers have no DynamicQuantizeLinear
-            and self._products_share() > SHARE_OF_PRODUCTS
-            else []
-        )
+        static, dynamic = list[Recipe](), list[Recipe]()
+        if self.allows("quantize-static"):
+            static = [self.chain("int8 static", self.static())]
+        # The providers of GPUs have no DynamicQuantizeLinear.
+        usable = self.target.isa != "gpu" and self.allows("quantize-dynamic")
+        if usable and self._products_share() > SHARE_OF_PRODUCTS:
+            dynamic = [self.chain("int8 dynamic", self.made("quantize-dynamic"))]
         # Convolutions have fast static kernels alone; a transformer's dynamic ones lose least.
         return [*static, *dynamic] if "Conv" in ops else [*dynamic, *static]
 
     def _products_share(self) -> float:
         """Return the share of the weights in MatMul and Gemm, which alone have dynamic kernels."""
-        sizes: dict[bool, int] = {True: 0, False: 0}
-        for node in self.model.graph:
-            for value in node.inputs[1:]:
-                if value is not None and value.const_value is not None:
-                    sizes[node.op_type in {"MatMul", "Gemm"}] += value.const_value.size
-        return sizes[True] / max(1, sum(sizes.values()))
+        sizes = [
+            (node.op_type in {"MatMul", "Gemm"}, value.const_value.size)
+            for node in self.model.graph
+            for value in node.inputs[1:]
+            if value is not None and value.const_value is not None
+        ]
+        return sum(s for product, s in sizes if product) / max(1, sum(s for _, s in sizes))
 
     def weight_only(self) -> list[Recipe]:
         """Return narrow weights with float arithmetic: a smaller file at hardly a loss."""
-        if not self.allows("quantize-weights") or self._products_share() <= SHARE_OF_PRODUCTS:
-            return []
-        if self.target.provider == "TensorrtExecutionProvider":  # it has no such operator
-            return []
-        return [self.chain("weights only", self.made("quantize-weights"))]
+        runs = self.target.provider != "TensorrtExecutionProvider"  # it has no such operator
+        if runs and self.allows("quantize-weights") and self._products_share() > SHARE_OF_PRODUCTS:
+            return [self.chain("weights only", self.made("quantize-weights"))]
+        return []
 
     def rescues(self, max_drop: float, metric: str) -> list[Recipe]:
         """Return other ways to int8 for a model that plain int8 costs too much, the cheap first."""
         found = []
-        if self.allows(*_STATIC):
+        if self.allows("quantize-static"):
             found.append(self.chain("int8 static percentile", self.static(ranges="percentile")))
         if self.allows(_AUTO):
             found.append(self.chain("int8, best known", self.best_known(max_drop, metric)))
@@ -177,22 +176,20 @@ class SearchPlan:
 
         It may lose half of the drop on calibration data: other data may lose more.
         """
-        return self.made(_AUTO, {"data": self.data, "max_drop": max_drop / 2, "metric": metric})
+        return self.made(_AUTO, max_drop=max_drop / 2, metric=metric)
 
     def pruning(self, share: float) -> Pass:
         """Return pruning to that share of the time: by the clock, else of the products."""
-        fields: dict[str, Any] = {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
-        aim = "latency" if self.timed else "macs"
-        own = {} if self.precision == "float" else {"precision": self.precision}
-        return self.made("prune-channels", fields | own | {aim: round(share, 4)})
+        fields: dict[str, Any] = {"latency" if self.timed else "macs": round(share, 4)}
+        if self.precision != "float":
+            fields["precision"] = self.precision
+        fields |= {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
+        return self.made("prune-channels", **fields)
 
     def pruned(self, share: float, base: Recipe | None = None, reached: float = 1.0) -> Recipe:
-        """Return a recipe that prunes and repairs, without further training.
+        """Return a recipe that prunes to a share of the original's time, without further training.
 
-        Args:
-            share: share of the original's time that stays.
-            base: float recipe to start from.
-            reached: share of the original's time that `base` takes.
+        It starts from the float recipe `base`, which takes the share `reached`.
         """
         of = "" if self.precision == "float" else f" of {self.precision}"
         before = self.middle(base) if base else ()
@@ -217,9 +214,8 @@ class SearchPlan:
 
     def _anew(self) -> dict[str, Any]:
         """Return high rates; labels, where there are any, say more than a teacher that saw them."""
-        return FROM_THE_START | (
-            {"loss": ["kd", "ce"]} if labels_are_classes(self.model, self.data) else {}
-        )
+        labelled = labels_are_classes(self.model, self.data)
+        return FROM_THE_START | ({"loss": ["kd", "ce"]} if labelled else {})
 
     def _may_learn_anew(self) -> bool:
         """Return whether data and batches are large enough for norms and high rates."""
@@ -242,29 +238,23 @@ class SearchPlan:
 
     def training(self, seconds: float, threads: int, **own: Any) -> Pass:
         """Return finetuning against the original for so many seconds, with further fields."""
-        fields: dict[str, Any] = {
-            "data": self.data,
-            "teacher": "original",
-            "time": f"{max(1.0, seconds):.0f}s",
-            "threads": threads,
-        }
-        return self.made("finetune", fields | own)
+        time = f"{max(1.0, seconds):.0f}s"
+        return self.made("finetune", teacher="original", time=time, threads=threads, **own)
 
     def static(self, **fields: Any) -> Pass:
         """Return static int8 on the calibration data."""
-        return self.made("quantize-static", {"data": self.data, **fields})
+        return self.made("quantize-static", **fields)
 
     def half(self) -> Pass:
         """Return float16 with float32 islands where the calibration data show the need."""
-        return self.made("half", {"data": self.data})
+        return self.made("half", data=self.data)
 
-    def made(self, name: str, fields: Mapping[str, Any] | None = None) -> Pass:
+    def made(self, name: str, **fields: Any) -> Pass:
         """Return a pass with fields; with the data where it needs some and none are given."""
         kind = find(name)
-        options = dict(fields or {})
-        if "data" not in options and kind.needs_data and "data" in kind.fields():
-            options["data"] = self.data
-        return kind.from_json(options)
+        if kind.needs_data and "data" in kind.fields():
+            fields.setdefault("data", self.data)
+        return kind.from_json(fields)
 
     def start(self) -> tuple[Pass, ...]:
         """Return the passes that every chain begins with."""
@@ -284,7 +274,6 @@ class SearchPlan:
         return tuple(p for p in recipe.passes if p.name() not in ends)
 
 
-_STATIC = ("quantize-static",)
 _AUTO = "quantize-auto"
 _QUANTIZERS = frozenset({_AUTO, "quantize-static", "quantize-dynamic", "quantize-weights", "half"})
 

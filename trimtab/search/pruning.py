@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.metric import METRICS
 from trimtab.passes import PruneChannels
+from trimtab.passes.base import Pass
 
 from .costs import costs
 from .plan import SHARES, SearchPlan
@@ -149,8 +150,7 @@ def _rescued(search: Search, plan: SearchPlan, pruned: Recipe, found: Result) ->
     alone = search.attempt("prune", [pruned])
     if not alone or not search.keeps(alone[0]):
         return []
-    last = plan.best_known(search.constraints.max_drop, metric_of(search))
-    return search.attempt("combine", [plan.quantized(pruned, last)])
+    return search.attempt("combine", [plan.quantized(pruned, _best_known(search, plan))])
 
 
 def _combine(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
@@ -158,20 +158,28 @@ def _combine(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
 
     On a GPU float16 behind the strongest too.
     """
-    names = [plan.pruned(share).name for share in reversed(ladder.kept)]
-    found = [search.named(name) for name in names]
+    found = [search.named(plan.pruned(share).name) for share in reversed(ladder.kept)]
     bases = [result.recipe for result in found if result is not None and result.recipe]
     if bases and plan.halves():
         search.attempt("combine", [plan.halved(bases[0])])
     if not plan.allows("quantize-static"):
         return
     for base in bases:
-        made = search.attempt("combine", [plan.quantized(base)])
-        if made and not search.keeps(made[0]) and plan.allows("quantize-auto"):
-            last = plan.best_known(search.constraints.max_drop, metric_of(search))
-            made = search.attempt("combine", [plan.quantized(base, last)])
+        made = quantize(search, plan, base, "combine")
         if made and search.keeps(made[0]):
             return
+
+
+def quantize(search: Search, plan: SearchPlan, base: Recipe, stage: str) -> list[Result]:
+    """Try int8 behind a float recipe; where that loses too much, the best known passes."""
+    made = search.attempt(stage, [plan.quantized(base)])
+    if made and not search.keeps(made[0]) and plan.allows("quantize-auto"):
+        return search.attempt(stage, [plan.quantized(base, _best_known(search, plan))])
+    return made
+
+
+def _best_known(search: Search, plan: SearchPlan) -> Pass:
+    return plan.best_known(search.constraints.max_drop, metric_of(search))
 
 
 def metric_of(search: Search) -> str:

@@ -2,14 +2,13 @@
 
 Of those that satisfy all constraints the one with the smallest goal wins. Where that is time, a tie
 within the intervals goes to the smaller file, and among files of one size to the better quality on
-the selection split; a candidate that is not faster than the original beyond its
-interval is never called a success.
+the selection split; one not faster than the original beyond its interval is never called a success.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
@@ -71,14 +70,9 @@ def violations(
     if result.failure:
         return [Objection("made", result.failure, math.inf)]
     if result.dropped:
-        beyond = drop(result, original, "selection") - constraints.max_drop
-        return [Objection("max_drop", result.dropped, beyond / max(constraints.max_drop, 1e-3))]
-    found = []
+        return [_loses(result.dropped, drop(result, original), constraints)]
     lost = loses_too_much(result, original, constraints, split)
-    if lost:
-        limit = max(constraints.max_drop, 1e-3)
-        excess = (drop(result, original, split) - constraints.max_drop) / limit
-        found.append(Objection("max_drop", lost, excess))
+    found = [_loses(lost, drop(result, original, split), constraints)] if lost else []
     found += _too_slow(result, constraints)
     if constraints.max_size and result.size_bytes > constraints.max_size:
         text = f"{result.size_bytes} bytes, {constraints.max_size} are allowed"
@@ -93,6 +87,11 @@ def objections(
 ) -> list[str]:
     """Return the sentences of the constraints that a candidate violates."""
     return [o.text for o in violations(result, original, constraints, split)]
+
+
+def _loses(text: str, lost: float, constraints: Constraints) -> Objection:
+    limit = constraints.max_drop
+    return Objection("max_drop", text, (lost - limit) / max(limit, 1e-3))
 
 
 def _too_slow(result: Result, constraints: Constraints) -> list[Objection]:
@@ -160,52 +159,44 @@ def preference(
             fallback, are ranked.
     """
     if goal != "latency":
-        return _by_cost(results, goal)
-    ranked: list[Result] = []
-    left = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
-    while left:
-        best = max(left, key=_value)
-        ties = [r for r in left if tied(_ratio(r), _ratio(best))]
-        winner = _of_equally_fast(ties)
-        ranked.append(winner)
-        left.remove(winner)
+        affordable = [r for r in results if math.isfinite(cost(r, goal))]
+        return _one_by_one(affordable, lambda left: _cheapest(left, goal))
+    faster = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
+    ranked = _one_by_one(faster, _fastest)
     if fallback is not None and fallback in results and fallback not in ranked:
         ranked.append(fallback)
     return ranked
 
 
-def _by_cost(results: Sequence[Result], goal: Goal) -> list[Result]:
-    """Rank by least cost; of equal costs the faster first, then the more accurate."""
-    left = [r for r in results if math.isfinite(cost(r, goal))]
-    ranked: list[Result] = []
+def _one_by_one(
+    results: Sequence[Result], winner: Callable[[Sequence[Result]], Result]
+) -> list[Result]:
+    """Rank results by taking the winner of those that are left, again and again."""
+    left, ranked = list(results), list[Result]()
     while left:
-        least = min(cost(r, goal) for r in left)
-        ties = [r for r in left if cost(r, goal) <= EQUAL * least]
-        winner = max(ties, key=lambda r: (_estimate(r), _quality(r)))
-        ranked.append(winner)
-        left.remove(winner)
+        ranked.append(winner(left))
+        left.remove(ranked[-1])
     return ranked
 
 
-def _of_equally_fast(ties: Sequence[Result]) -> Result:
-    """Return the smallest file; of files within one percent of it the one of best quality."""
+def _cheapest(results: Sequence[Result], goal: Goal) -> Result:
+    """Return the one of least cost; of equal costs the faster, then the more accurate one."""
+    least = min(cost(r, goal) for r in results)
+    ties = [r for r in results if cost(r, goal) <= EQUAL * least]
+    return max(ties, key=lambda r: (_estimate(r), _quality(r)))
+
+
+def _fastest(results: Sequence[Result]) -> Result:
+    """Return the smallest file of the fastest; of files of one size the one of best quality."""
+    best = speedup(max(results, key=_estimate))
+    ties = [r for r in results if (own := speedup(r)) and best and tied(own, best)]
     smallest = min(r.size_bytes for r in ties)
     small = [r for r in ties if r.size_bytes <= EQUAL * smallest]
-    return max(small, key=lambda r: (_quality(r), _value(r)))
+    return max(small, key=lambda r: (_quality(r), _estimate(r)))
 
 
 def _quality(result: Result) -> float:
     return result.selection.value if result.selection else 0.0
-
-
-def _ratio(result: Result) -> Ratio:
-    ratio = speedup(result)
-    assert ratio is not None
-    return ratio
-
-
-def _value(result: Result) -> float:
-    return _ratio(result).value
 
 
 def _estimate(result: Result) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,8 @@ class Recipe:
                 hint="Use the original, or remove `digest` from the recipe to accept this one",
             )
         ctx = ctx or Context()
-        ctx = replace(
-            ctx, target=self.target or ctx.target, seed=self.seed or ctx.seed, original=model
-        )
+        target, seed = self.target or ctx.target, self.seed or ctx.seed
+        ctx = replace(ctx, target=target, seed=seed, original=model)
         for step in self.passes:
             model = step(model, ctx)
         return model
@@ -62,9 +61,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values; fields at their defaults are left out."""
         plain: dict[str, Any] = {"name": self.name}
-        for key in ("model", "digest", "seed"):
-            if getattr(self, key):
-                plain[key] = getattr(self, key)
+        plain |= {k: v for k in ("model", "digest", "seed") if (v := getattr(self, k))}
         if self.target:
             plain["target"] = self.target.to_json()
         return plain | {"passes": [_pass_to_json(p) for p in self.passes]}
@@ -80,10 +77,9 @@ class Recipe:
         if isinstance(value, list):
             value = {"passes": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("passes"), list):
-            raise InputError(
-                "is not a recipe", where=where, hint="Write a list `passes:`; see `trimtab passes`"
-            )
-        known = {"name", "model", "digest", "target", "seed", "passes"}
+            hint = "Write a list `passes:`; see `trimtab passes`"
+            raise InputError("is not a recipe", where=where, hint=hint)
+        known = {field.name for field in fields(cls)}
         for key in value:
             if key not in known:
                 raise OptionError(f"has no field {key!r}", where=where, hint=nearest(key, known))
@@ -144,12 +140,9 @@ def _pass_from_json(value: Any, where: str) -> Pass:
     if isinstance(value, str):
         value = {value: {}}
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise InputError(
-            f"{value!r} is not a pass",
-            where=where,
-            hint="Write `- name` or `- name: {field: value}`",
-        )
-    ((name, fields),) = value.items()
-    if not isinstance(fields or {}, Mapping):
+        hint = "Write `- name` or `- name: {field: value}`"
+        raise InputError(f"{value!r} is not a pass", where=where, hint=hint)
+    ((name, options),) = value.items()
+    if not isinstance(options or {}, Mapping):
         raise InputError(f"the fields of pass {name!r} are not a mapping", where=where)
-    return find(str(name)).from_json(fields or {})
+    return find(str(name)).from_json(options or {})

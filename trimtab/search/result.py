@@ -74,11 +74,8 @@ class Constraints:
         values: dict[str, Any] = {}
         for name, entry in value.items():
             if name not in known:
-                raise OptionError(
-                    f"there is no constraint {name!r}",
-                    where="constraints",
-                    hint=nearest(name, known),
-                )
+                text, hint = f"there is no constraint {name!r}", nearest(name, known)
+                raise OptionError(text, where="constraints", hint=hint)
             if name == "max_latency":
                 values["percentile"], seconds = percentile(str(entry))
                 values["max_latency_ns"] = seconds * 1e9
@@ -141,28 +138,10 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the model itself as JSON values."""
-        return {
-            "name": self.name,
-            "recipe": self.recipe.to_json() if self.recipe else None,
-            "size_bytes": self.size_bytes,
-            "selection": self.selection.to_json() if self.selection else None,
-            "test": self.test.to_json() if self.test else None,
-            "comparison": self._comparison_json(),
-            "measured_as": self.measured_as,
-            "failure": self.failure,
-            "macs": self.macs,
-            "moved_bytes": self.moved_bytes,
-            "rss_bytes": self.rss_bytes,
-            "predicted": self.predicted,
-            "confirmation": self.confirmation.to_json() if self.confirmation else None,
-            "dropped": self.dropped,
-            "stage": self.stage,
-        }
-
-    def _comparison_json(self) -> dict[str, Any] | None:
-        # The samples stand once, with the candidate that was measured.
-        measured = self.comparison is not None and self.measured_as is None
-        return self.comparison.to_json() if measured and self.comparison else None
+        values = {name: value for name, value in self.__dict__.items() if name != "model"}
+        if self.measured_as is not None:
+            values["comparison"] = None  # the samples stand once, with the one that was measured
+        return {n: v.to_json() if hasattr(v, "to_json") else v for n, v in values.items()}
 
 
 def cost(result: Result, goal: Goal) -> float:
@@ -170,34 +149,28 @@ def cost(result: Result, goal: Goal) -> float:
 
     A latency counts as a share of the original's, which was measured beside it.
     """
-    if goal == "size":
-        return float(result.size_bytes) if result.model is not None else math.inf
-    if goal == "macs":
-        return math.inf if result.macs is None else float(result.macs)
-    if goal == "bytes":
-        return math.inf if result.moved_bytes is None else float(result.moved_bytes)
-    known = result.comparison.ratio if result.comparison is not None else result.predicted
-    return 1 / known if known else math.inf
+    if goal == "latency":
+        known = result.comparison.ratio if result.comparison is not None else result.predicted
+        return 1 / known if known else math.inf
+    size = None if result.model is None else result.size_bytes
+    figure = {"size": size, "macs": result.macs, "bytes": result.moved_bytes}[goal]
+    return math.inf if figure is None else float(figure)
 
 
 def frontier(results: Sequence[Result], goal: Goal) -> tuple[Result, ...]:
     """Return the candidates that none beats, the smallest cost first."""
     known = [
-        r
+        (cost(r, goal), -r.selection.value, r)
         for r in results
         if r.failure is None and r.selection is not None and math.isfinite(cost(r, goal))
     ]
     best: list[Result] = []
-    quality = -math.inf
-    for result in sorted(known, key=lambda r: (cost(r, goal), -_value(r))):
-        if _value(result) > quality:
+    least_loss = math.inf
+    for _, loss, result in sorted(known, key=lambda entry: entry[:2]):
+        if loss < least_loss:
             best.append(result)
-            quality = _value(result)
+            least_loss = loss
     return tuple(best)
-
-
-def _value(result: Result) -> float:
-    return result.selection.value if result.selection else -math.inf
 
 
 @dataclass(frozen=True, eq=False)

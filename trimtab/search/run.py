@@ -1,4 +1,4 @@
-"""The search: stages that add candidates, cheap evidence first, dear evidence for survivors.
+"""The search: stages that add candidates, cheap evidence first, expensive evidence for survivors.
 
 built, counted    all candidates: file, products, bytes moved
 tested            all that could be made: quality on growing shares of the data
@@ -69,14 +69,16 @@ class Search:
         for part in (splits.calibration.take(CALIBRATING), splits.test):
             for _ in finite_batches(part):
                 pass
-        model = self.builder.original
-        self.original = Result("original", model=model, size_bytes=model.size_bytes)
-        self.original = replace(self.original, selection=self.evaluator.base)
+        model, quality = self.builder.original, self.evaluator.base
         self.base_costs = costs(model, self.timer.feeds, self.ctx, self.builder.store)
-        self.original = replace(
-            self.original, macs=self.base_costs.macs, moved_bytes=self.base_costs.moved_bytes
+        self.original = Result(
+            "original",
+            model=model,
+            size_bytes=model.size_bytes,
+            selection=quality,
+            macs=self.base_costs.macs,
+            moved_bytes=self.base_costs.moved_bytes,
         )
-        quality = self.evaluator.base
         self.log.note(
             "original",
             f"original: {quality.metric} {quality.value:.4f} on {quality.count} items, "
@@ -106,7 +108,7 @@ class Search:
             if self._is_twin(made):
                 self.log.note(stage, f"{made.name} is the same model as an earlier candidate")
                 continue
-            evaluated = self._evaluated(made)
+            evaluated = made if made.failure is not None else self.evaluator.evaluated(made)
             self.results.append(evaluated)
             found.append(evaluated)
             self._report(stage, evaluated)
@@ -186,17 +188,15 @@ class Search:
             return
         rest = replace(self.constraints, max_rss=None)
         for index, result in enumerate(self.results):
-            if result.failure or violations(result, self.original, rest):
-                continue
-            self.results[index] = self._with_peak(result)
+            if not (result.failure or violations(result, self.original, rest)):
+                self.results[index] = self._with_peak(result)
 
     def report_if_satisfied(self) -> None:
         """Report, as soon as it is known, whether the original satisfies the constraints."""
-        report_if_satisfied(
-            self.log, self.constraints, self.original, self.results, self._peak_of_original
-        )
+        report_if_satisfied(self.log, self.constraints, self.original, self.results, self._peak)
 
-    def _peak_of_original(self) -> float | None:
+    def _peak(self) -> float | None:
+        """Return the peak memory of the original in bytes."""
         return self._with_peak(self.original).rss_bytes
 
     def _with_peak(self, result: Result) -> Result:
@@ -221,9 +221,6 @@ class Search:
         """Return whether the file is small enough: one that is too large needs no clock."""
         limit = self.constraints.max_size
         return limit is None or result.size_bytes <= limit
-
-    def _evaluated(self, made: Result) -> Result:
-        return self.evaluator.evaluated(made) if made.failure is None else made
 
     def _report(self, stage: str, result: Result) -> None:
         why = result.failure or result.dropped

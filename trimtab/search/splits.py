@@ -42,7 +42,7 @@ def split_data(
     Args:
         data: calibration data, or all splits.
         evaluation: evaluation data; half of it selects, half of it confirms.
-        seed: random seed of the split.
+        seed: random seed.
         same_data: accept evaluation data that contain calibration data; the result is marked.
 
     Raises:
@@ -52,8 +52,7 @@ def split_data(
         return data
     if evaluation is None:
         shares = {"calibration": 0.4, "selection": 0.3, "test": 0.3}
-        made = data.split(shares, seed=seed)
-        return Splits(made["calibration"], made["selection"], made["test"])
+        return Splits(**data.split(shares, seed=seed), shared=False)
     shared = data.overlaps(evaluation)
     if shared and not same_data:
         raise DataError(
@@ -63,4 +62,4 @@ def split_data(
             "as they are and marks the result",
         )
     halves = evaluation.split({"selection": 0.5, "test": 0.5}, seed=seed)
-    return Splits(data, halves["selection"], halves["test"], shared)
+    return Splits(data, **halves, shared=shared)

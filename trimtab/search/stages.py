@@ -4,7 +4,7 @@
                  be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
                  passes with layers left float, where the plain recipes lose too much
-    prune        channels away by steps, from mild to strong while quality lasts; for the int8
+    prune        remove channels in steps, from mild to strong while quality lasts; for the int8
                  kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
@@ -16,6 +16,8 @@ are visited, since each stage starts from the result of the one before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from trimtab.core.errors import OptionError
 
 from .plan import SearchPlan
 from .pruning import for_int8, metric_of, prune
@@ -55,8 +57,8 @@ def staged(search: Search, plan: SearchPlan) -> None:
 def _measure_longer(search: Search) -> None:
     """Measure longer where runs were too few for any interval, as where loading is slow.
 
-    A round gives each twice the time of the one before, within what the search may take. Whoever
-    stopped a measurement wants no further one.
+    A round gives each twice the time of the one before, within what the search may take. A user
+    who stopped a measurement wants no further one.
     """
     for times in (2, 4):
         stopped = any(r.comparison is not None and r.comparison.interrupted for r in search.results)
@@ -65,7 +67,13 @@ def _measure_longer(search: Search) -> None:
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
-    """Try all the recipes that a user gives."""
+    """Try all the recipes that a user gives.
+
+    Raises:
+        OptionError: there is none.
+    """
+    if not recipes:
+        raise OptionError("there is no recipe to try", where="recipes")
     search.attempt("recipes", recipes)
     search.measure("recipes")
 

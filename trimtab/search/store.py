@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab.core.errors import InputError, OutputError, TrimtabError
 from trimtab.core.files import writing
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
 
+T = TypeVar("T")
 #: Version of the layout below the root. Folders of other formats are left alone.
 FORMAT = 1
 _MODEL, _VALUE = "model.onnx", "value.json"
@@ -69,12 +70,7 @@ def _sources(package: Path) -> str:
 
 
 class ResultStore:
-    """Models and JSON values by key, in memory and, where there is a root, on disk.
-
-    Args:
-        root: folder of the cache, None for memory alone.
-        progress: progress that reports a full disk.
-    """
+    """Models and JSON values by key, in memory and, where there is a root, on disk."""
 
     def __init__(self, root: Path | None, progress: Progress | None = None) -> None:
         self.root = None if root is None else root / "search" / f"format-{FORMAT}"
@@ -102,7 +98,7 @@ class ResultStore:
     def known(self, key: str) -> Any | None:
         """Return the JSON value under a key; None where there is none."""
         if key not in self._values:
-            found = self._read_value(key)
+            found = self._read(key, lambda place: json.loads((place / _VALUE).read_text()))
             if found is None:
                 return None
             self._values[key] = found
@@ -122,41 +118,32 @@ class ResultStore:
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
         remove_leftovers(root)
-        others = [p.name for p in root.parent.iterdir() if p.name != root.name]
+        others = sorted(p.name for p in root.parent.iterdir() if p.name != root.name)
         if others:
-            self.progress.say(
-                f"cache of another format in {root.parent} ({', '.join(sorted(others))}): left "
-                "alone; remove it to free its space"
-            )
+            found = f"cache of another format in {root.parent} ({', '.join(others)})"
+            self.progress.say(f"{found}: left alone; remove it to free its space")
 
     def _place(self, key: str) -> Path | None:
         return None if self.root is None else self.root / key[:2] / key[2:]
 
-    def _read_model(self, key: str) -> Model | None:
+    def _read(self, key: str, read: Callable[[Path], T]) -> T | None:
         place = self._place(key)
         if place is None or not place.is_dir():
             return None
         try:
-            return Model.load(place / _MODEL)
-        except InputError:
+            return read(place)
+        except (InputError, OSError, ValueError):
             shutil.rmtree(place, ignore_errors=True)  # cut short by a crash of the machine
             return None
+
+    def _read_model(self, key: str) -> Model | None:
+        return self._read(key, lambda place: Model.load(place / _MODEL))
 
     def _keep_model(self, key: str, model: Model) -> Model:
         self._write(key, lambda folder: model.save(folder / _MODEL))
         # Return what a later run will read: the same bytes, whether from the disk or from here.
         found = self._read_model(key)
         return model if found is None else replace(found, name=model.name)
-
-    def _read_value(self, key: str) -> Any | None:
-        place = self._place(key)
-        if place is None or not place.is_dir():
-            return None
-        try:
-            return json.loads((place / _VALUE).read_text())
-        except (OSError, ValueError):
-            shutil.rmtree(place, ignore_errors=True)
-            return None
 
     def _write(self, key: str, fill: Callable[[Path], object]) -> None:
         place = self._place(key)

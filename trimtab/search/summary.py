@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from trimtab.core.metric import Quality
+from trimtab.core.text import bytes_text, known_duration, table
+from trimtab.runtime_bench.measure.values import Measurement
 
 from .ranking import drop, speedup
 from .result import OutcomeData, Result
-
-if TYPE_CHECKING:
-    from trimtab.runtime_bench.measure.values import Measurement
-from trimtab.core.text import bytes_text, duration_text, table
 
 
 def outcome_lines(outcome: OutcomeData) -> list[str]:
@@ -21,10 +20,9 @@ def outcome_lines(outcome: OutcomeData) -> list[str]:
     rows = [_original_row(outcome)]
     rows += [_row(r, outcome.original, chosen=r is outcome.chosen) for r in outcome.results]
     lines = table(header, rows)
-    failed = [r for r in outcome.results if r.failure]
+    failed = [f"  {r.name}: {r.failure}" for r in outcome.results if r.failure]
     if failed:
-        lines += ["", "not made or not measured:"]
-        lines += [f"  {r.name}: {r.failure}" for r in failed]
+        lines += ["", "not made or not measured:", *failed]
     known = outcome.original.selection
     items = known.count if known else outcome.data.get("selection", {}).get("items", 0)
     lines += ["", f"{metric} and drop are on the {items} items of the selection split."]
@@ -63,21 +61,19 @@ def _original_row(outcome: OutcomeData) -> list[str]:
     original = outcome.original
     measured = next((r.comparison for r in outcome.results if r.comparison), None)
     p50, p95 = _percentiles(measured.base) if measured else ("-", "-")
-    known = original.selection or original.test
-    value = f"{known.value:.4f}" if known else "-"
+    value = _value(original.selection or original.test)
     return ["original", bytes_text(original.size_bytes), value, "", p50, p95, "", ""]
 
 
 def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     ratio = speedup(result)
     p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
-    value = f"{result.selection.value:.4f}" if result.selection else "-"
+    value = _value(result.selection)
     lost = f"{drop(result, original):+.4f}" if result.selection else "-"
-    same_graph = "=" if result.measured_as else "~" if result.predicted is not None else ""
-    verdict = _verdict(result)
+    sign = "=" if result.measured_as else "~" if result.predicted is not None else ""
     name = f"{result.name} *" if chosen else result.name
     size = bytes_text(result.size_bytes) if result.size_bytes else "-"
-    return [name, size, value, lost, p50, p95, f"{same_graph}{ratio or '-'}", verdict]
+    return [name, size, value, lost, p50, p95, f"{sign}{ratio or '-'}", _verdict(result)]
 
 
 def _verdict(result: Result) -> str:
@@ -93,5 +89,8 @@ def _verdict(result: Result) -> str:
 
 
 def _percentiles(measurement: Measurement) -> Sequence[str]:
-    known = [measurement.percentile_ns(q) for q in (0.5, 0.95)]
-    return ["-" if ns is None else duration_text(ns) for ns in known]  # None: too few runs
+    return [known_duration(measurement.percentile_ns(quantile)) for quantile in (0.5, 0.95)]
+
+
+def _value(quality: Quality | None) -> str:
+    return f"{quality.value:.4f}" if quality else "-"

@@ -34,9 +34,9 @@ class TimeBudget:
             if value is not None and not value > 0:
                 raise OptionError(f"{name} is {value}, must be above 0")
         if self.seconds and self.train_seconds and self.train_seconds >= self.seconds:
+            training = f"training for {self.train_seconds:g} s"
             raise OptionError(
-                f"training for {self.train_seconds:g} s does not fit into {self.seconds:g} s "
-                "of search",
+                f"{training} does not fit into {self.seconds:g} s of search",
                 where="--train and --time",
                 hint="Give --time more, or leave it out",
             )
@@ -70,8 +70,7 @@ class Spent:
         """Seconds left for all but the last comparison; infinite without a limit."""
         if self.budget.seconds is None:
             return float("inf")
-        kept = (1 - KEPT) * self.budget.seconds
-        return kept - (time.monotonic() - self.start)
+        return (1 - KEPT) * self.budget.seconds - (time.monotonic() - self.start)
 
     @property
     def over(self) -> str | None:

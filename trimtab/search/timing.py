@@ -10,23 +10,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
 
 from .fingerprint import structure
 from .result import Result
 from .store import ResultStore, key_of, key_of_feeds
 
-if TYPE_CHECKING:
-    from trimtab.runtime_bench.measure.values import Comparison
-
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
-Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], "Sequence[Comparison]"]
+Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], Sequence[Comparison]]
 #: Most seconds of measurement of a graph.
 SECONDS_PER_GRAPH = 12.0
 #: `measured_as` of a candidate that runs the original's graph.
@@ -78,16 +76,11 @@ class Timer:
     ) -> list[Result]:
         """Return the results with comparisons; those that have one, or no model, stay as they are.
 
-        Args:
-            results: candidates.
-            seconds: time of the round.
-            brief: stop as soon as the verdicts stand; a later round measures more.
+        A brief round stops as soon as the verdicts stand; a later one measures more.
         """
+        keys = [structure(r.model) if r.model and self.lacks_time(r) else None for r in results]
         wanted: dict[str, Model] = {}
-        keys = []
-        for result in results:
-            key = structure(result.model) if result.model and self.lacks_time(result) else None
-            keys.append(key)
+        for result, key in zip(results, keys, strict=True):
             if key is not None and result.model is not None and not self._knows(key):
                 wanted.setdefault(key, result.model)
         if wanted:
@@ -112,18 +105,16 @@ class Timer:
 
     def alike(self, model: Model) -> bool:
         """Return whether onnxruntime makes the original graph of a model: it is no faster then."""
-        if self.measure is not None:
-            return False
-        return self._runs_as(model) == self._runs_as(self.original)
+        return self.measure is None and self._runs_as(model) == self._runs_as(self.original)
 
     def _runs_as(self, model: Model) -> str:
         config = SessionConfig.of(self.ctx.target)
         key = key_of("running", model=model.digest, config=config.to_json())
-        return str(
-            self.store.value(
-                key, lambda: structure(replace(model, ir=optimized_graph(model, config)))
-            )
-        )
+
+        def found() -> str:
+            return structure(replace(model, ir=optimized_graph(model, config)))
+
+        return str(self.store.value(key, found))
 
     def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
@@ -139,7 +130,7 @@ class Timer:
             found = None if self.measure else self.store.known(keys[which])
             if found is not None and _suffices(found, each):
                 self.store.reused += 1
-                self.known[which] = (_comparison(found), found["measured"])
+                self.known[which] = (Comparison.from_json(found), found["measured"])
                 left.pop(which)
         if not left:
             return
@@ -181,12 +172,6 @@ def _suffices(found: Any, seconds_each: float) -> bool:
     """Return whether a kept comparison had its verdict, or as much time as there is now."""
     enough = min(seconds_each, SECONDS_PER_GRAPH) <= 1.25 * float(found["seconds_each"])
     return found["verdict"] != "inconclusive" or enough
-
-
-def _comparison(value: Any) -> Comparison:
-    from trimtab.runtime_bench.measure.values import Comparison
-
-    return Comparison.from_json(value)
 
 
 def _with_comparison(result: Result, comparison: Comparison, measured: str) -> Result:

@@ -11,7 +11,7 @@ than several short ones. What kept its quality on the way remains a candidate.
 from __future__ import annotations
 
 from .plan import SearchPlan
-from .pruning import Ladder, metric_of
+from .pruning import Ladder, quantize
 from .recipe import Recipe
 from .result import Result
 from .run import Search
@@ -29,10 +29,7 @@ REACH = 2.5
 def train(search: Search, plan: SearchPlan, ladder: Ladder) -> None:
     """Add trained candidates, as far as the time for training goes.
 
-    Args:
-        search: state of the search.
-        plan: recipes that may be tried.
-        ladder: at the strongest pruning that keeps its quality untrained.
+    The ladder stands at the strongest pruning that keeps its quality untrained.
     """
     total, threads = search.spent.budget.train_seconds, search.spent.budget.training_threads
     if total is None or not plan.allows("finetune"):
@@ -76,9 +73,9 @@ def _trained(ladder: Ladder, pruned: Recipe, seconds: float, threads: int) -> Re
     """Train a pruned model for a slice; None where what it lost is out of reach."""
     search, plan = ladder.search, ladder.plan
     found = search.attempt("train", [plan.finetuned(pruned, seconds, threads)])
-    if not found and not search.spent.over:
-        # Training has found nothing better than where it began.
-        found = _untrained(search, pruned)
+    if not found and not search.spent.over:  # nothing better than where training began
+        known = search.named(pruned.name)
+        found = search.attempt("train", [pruned]) if known is None else [known]
     if not found or found[0].failure or not _within_reach(search, found[0], seconds):
         return None
     _offer(search, plan, found[0])
@@ -91,39 +88,24 @@ def _offer(search: Search, plan: SearchPlan, found: Result) -> None:
         return
     if plan.halves():
         search.attempt("train", [plan.halved(found.recipe)])
-    if not plan.allows("quantize-static"):
-        return
-    quantized = search.attempt("train", [plan.quantized(found.recipe)])
-    if quantized and not search.keeps(quantized[0]) and plan.allows("quantize-auto"):
-        last = plan.best_known(search.constraints.max_drop, metric_of(search))
-        search.attempt("train", [plan.quantized(found.recipe, last)])
+    if plan.allows("quantize-static"):
+        quantize(search, plan, found.recipe, "train")
 
 
 def _within_reach(search: Search, found: Result, seconds: float) -> bool:
     """Return whether more training may bring back what is lost, and log it."""
     lost, limit = search.drop(found), _limit(search)
     within = lost <= limit
-    search.log.note(
-        "train",
-        f"{found.name}: drop {lost:.4f} after {seconds:.0f} s, "
-        f"{'within' if within else 'beyond'} reach ({limit:g})",
-        search.results,
-        candidate=found.name,
-        drop=lost,
-        within_reach=within,
-    )
+    where = f"{'within' if within else 'beyond'} reach ({limit:g})"
+    text = f"{found.name}: drop {lost:.4f} after {seconds:.0f} s, {where}"
+    evidence = {"candidate": found.name, "drop": lost, "within_reach": within}
+    search.log.note("train", text, search.results, **evidence)
     return within
 
 
 def _limit(search: Search) -> float:
     """Return the largest drop after a slice that may come back."""
     return REACH * max(search.constraints.max_drop, 1e-3)
-
-
-def _untrained(search: Search, pruned: Recipe) -> list[Result]:
-    """Return the pruned model that a run began from, made now where it was not."""
-    known = search.named(pruned.name)
-    return [known] if known is not None else search.attempt("train", [pruned])
 
 
 def _with_the_rest(
