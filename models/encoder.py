@@ -89,13 +89,7 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        vocabulary: int,
-        width: int,
-        depth: int,
-        heads: int,
-        max_length: int,
-        dropout: float,
+        self, vocabulary: int, width: int, depth: int, heads: int, max_length: int, dropout: float
     ) -> None:
         if width % heads:
             raise OptionError(

@@ -74,6 +74,10 @@ class NodeSpec:
         """Return an attribute's value."""
         return self.attributes.get(name, default)
 
+    def sizes(self, name: str, tensor: Tensor | None = None) -> list[int]:
+        """Return integers that are an attribute in old operator sets and an input in new ones."""
+        return integers(tensor) if tensor is not None else list(self.get(name) or ())
+
     def has(self, index: int) -> bool:
         """Return whether an input is present."""
         return index < len(self.inputs) and self.inputs[index]
@@ -129,6 +133,16 @@ def op(
     return register
 
 
+def _constant_builder(function: Run, _: NodeSpec) -> Run:
+    return function
+
+
+def register_functions(functions: Mapping[str, Run]) -> None:
+    """Register operators that are functions of their inputs, whatever their attributes."""
+    for name, function in functions.items():
+        OPS[name] = OperatorEntry(functools.partial(_constant_builder, function))
+
+
 @functools.cache
 def supported_operators() -> Mapping[str, OperatorEntry]:
     """Return the table of all operators, importing every `ops_*.py` of this folder."""
@@ -144,8 +158,6 @@ def key_of(domain: str, op_type: str) -> str:
     return op_type if domain in {"", "ai.onnx"} else f"{domain}::{op_type}"
 
 
-def integers(tensor: Tensor | None) -> list[int]:
+def integers(tensor: Tensor) -> list[int]:
     """Convert a size or index tensor to Python integers."""
-    if tensor is None:
-        return []
     return [int(v) for v in tensor.reshape(-1).tolist()]

@@ -88,9 +88,8 @@ def _scales_and_sizes(
     if spec.version < 11:
         scales = inputs[0].tolist() if inputs and inputs[0] is not None else spec.get("scales")
         return list(scales), []
-    sizes = integers(inputs[2]) if len(inputs) > 2 else []
-    scales = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else []
-    return list(scales), sizes
+    _, scales, sizes = [*inputs, None, None, None][:3]
+    return [] if scales is None else scales.tolist(), [] if sizes is None else integers(sizes)
 
 
 def _axis_function(
