@@ -18,7 +18,7 @@ from torch import Tensor
 from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
 from trimtab.core.model import Model
 
-from ...graph.queries import input_at
+from ...graph.queries import input_at, node_label
 from .operators import FUSED, Mode, NodeSpec, OperatorEntry, Run, key_of, supported_operators
 from .ops_values import DTYPES, to_tensor
 from .roles import TrainableWeight, rounding_range, same_axis
@@ -156,7 +156,9 @@ class _Planner:
             run = entry.build(spec)
             present = [v for v in source.inputs if v is not None]
             if all(v in self.known for v in present) and source.op_type != "QuantizeLinear":
-                self._fold(node, run)
+                with torch.no_grad():
+                    made = run(*(None if v is None else self.known[v] for v in node.inputs))
+                self.known.update(zip(node.outputs, outputs_of(made), strict=False))
                 return
         except TrimtabError:
             raise
@@ -185,11 +187,6 @@ class _Planner:
             and same_axis(user, node)
             for user, _ in made.uses()
         )
-
-    def _fold(self, node: ir.Node, run: Run) -> None:
-        with torch.no_grad():
-            made = run(*(None if v is None else self.known[v] for v in node.inputs))
-        self.known.update(zip(node.outputs, outputs_of(made), strict=False))
 
     def _inputs(
         self, node: ir.Node, entry: OperatorEntry, *, host: bool
@@ -261,8 +258,7 @@ def outputs_of(made: Any) -> Sequence[Tensor]:
 
 
 def _title(node: ir.Node) -> str:
-    first = node.outputs[0].name if node.outputs else ""
-    return f"{node.op_type} {node.name or first!r}"
+    return f"{node.op_type} {node_label(node)!r}"
 
 
 def _broken(node: ir.Node, error: Exception) -> ModelError:
