@@ -128,10 +128,7 @@ def diagnose_accuracy(
 
 
 def overflows(model: Model, data: Dataset, samples: int = OVERFLOW_SAMPLES) -> list[Overflow]:
-    """Find the layers of an int8 model that would saturate on x64 without VNNI, the worst first.
-
-    They are looked for on evenly spaced samples.
-    """
+    """Find the layers of an int8 model that would saturate on x64 without VNNI, the worst first."""
     copy = model.clone()
     expand_to_qdq(copy.ir)
     return find_overflows(copy, fitting(model, data.bind(model).take(samples)))

@@ -20,20 +20,12 @@ from .qdq_writer import (
 )
 
 #: Integer operators of one quantized input; inputs: integers, scale, zero, scale, zero.
-_UNARY = {
-    "QLinearAveragePool": "AveragePool",
-    "QLinearGlobalAveragePool": "GlobalAveragePool",
-    "QLinearLeakyRelu": "LeakyRelu",
-    "QLinearReduceMean": "ReduceMean",
-    "QLinearSigmoid": "Sigmoid",
-    "QLinearSoftmax": "Softmax",
-}
+_UNARY = (
+    *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean"),
+    *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
+)
 #: Integer operators of two quantized inputs, and the axis of the second's scales.
-_BINARY = {
-    "QLinearAdd": ("Add", None),
-    "QLinearMul": ("Mul", None),
-    "QLinearMatMul": ("MatMul", -1),
-}
+_BINARY = {"QLinearAdd": None, "QLinearMul": None, "QLinearMatMul": -1}
 
 
 def _conv(graph: ir.Graph, node: ir.Node) -> None:
@@ -71,13 +63,13 @@ def _layer(
 def _unary(graph: ir.Graph, node: ir.Node) -> None:
     if not node.attributes.get_int("channels_last", 0):
         x, output = quantized_input(node, 0), (node.inputs[3], node.inputs[4])
-        replace_by_float_operator(graph, node, _UNARY[node.op_type], [x], output)
+        replace_by_float_operator(graph, node, node.op_type.removeprefix("QLinear"), [x], output)
 
 
 def _binary(graph: ir.Graph, node: ir.Node) -> None:
-    op, axis = _BINARY[node.op_type]
-    a, b = quantized_input(node, 0), quantized_input(node, 3, axis=axis)
-    replace_by_float_operator(graph, node, op, [a, b], (node.inputs[6], node.inputs[7]))
+    a, b = quantized_input(node, 0), quantized_input(node, 3, axis=_BINARY[node.op_type])
+    output = (node.inputs[6], node.inputs[7])
+    replace_by_float_operator(graph, node, node.op_type.removeprefix("QLinear"), [a, b], output)
 
 
 def _concat(graph: ir.Graph, node: ir.Node) -> None:

@@ -72,7 +72,10 @@ def switch_name(index: int, kind: Kind) -> str:
 
 
 def add_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableModel:
-    """Add a switch to every quantizer of a copy of a model, without matcher to activations only."""
+    """Add a switch to every quantizer in a copy of a model.
+
+    Constants get none without a matcher, which finds them in the float model.
+    """
     copy = model.clone()
     unswitched = expand_to_qdq(copy.ir)
     return _Builder(copy, matcher).build(unswitched)

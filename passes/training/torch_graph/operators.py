@@ -101,18 +101,13 @@ class OperatorEntry:
 
     Attributes:
         build: builder of the function that runs.
-        host: positions of inputs that are sizes or indices, needed on the CPU; -1 for all from
-            the second on.
+        host: positions of inputs that are sizes or indices, needed on the CPU.
         to_host: true where the result is a size, which stays on the CPU.
     """
 
     build: Callable[[NodeSpec], Run]
     host: frozenset[int] = field(default_factory=frozenset)
     to_host: bool = False
-
-    def wants_host(self, index: int) -> bool:
-        """Return whether an input is a size or an index."""
-        return index in self.host or (-1 in self.host and index > 0)
 
 
 OPS: dict[str, OperatorEntry] = {}
@@ -133,14 +128,14 @@ def op(
     return register
 
 
-def _constant_builder(function: Run, _: NodeSpec) -> Run:
-    return function
-
-
-def register_functions(functions: Mapping[str, Run]) -> None:
+def register_functions(functions: Mapping[str, Run], host: tuple[int, ...] = ()) -> None:
     """Register operators that are functions of their inputs, whatever their attributes."""
     for name, function in functions.items():
-        OPS[name] = OperatorEntry(functools.partial(_constant_builder, function))
+
+        def build(_: NodeSpec, function: Run = function) -> Run:
+            return function
+
+        op(name, host=host)(build)
 
 
 @functools.cache

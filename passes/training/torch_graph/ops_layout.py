@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, integers, op
+from .operators import NodeSpec, Run, integers, op, register_functions
 
 
 @op("Reshape", host=(1,))
@@ -125,17 +124,12 @@ def _slice(x: Tensor, begin: int, end: int, axis: int, step: int) -> Tensor:
     return cut[(slice(None),) * axis + (slice(None, None, step),)]
 
 
-@op("Expand", host=(1,))
-def expand(spec: NodeSpec) -> Run:  # noqa: ARG001
+def _expand(x: Tensor, shape: Tensor) -> Tensor:
     """Broadcast in both directions."""
-    shape_of: Callable[..., torch.Size] = torch.broadcast_shapes
-    return lambda x, shape: x.expand(shape_of(x.shape, integers(shape)))
+    return x.expand(torch.broadcast_shapes(x.shape, integers(shape)))  # type: ignore[no-untyped-call]
 
 
-@op("Tile", host=(1,))
-def tile(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Repeat along each axis."""
-    return lambda x, repeats: x.repeat(integers(repeats))
+register_functions({"Expand": _expand, "Tile": lambda x, by: x.repeat(integers(by))}, host=(1,))
 
 
 @op("Pad", host=(1, 2, 3))

@@ -193,7 +193,7 @@ class _Planner:
     ) -> tuple[tuple[int, ...], tuple[tuple[int, bool], ...]]:
         slots, moves = [], []
         for index, value in enumerate(node.inputs):
-            wants = host or entry.wants_host(index)
+            wants = host or index in entry.host
             if value is None:
                 slots.append(NOTHING)
             elif value in self.known:
