@@ -69,6 +69,7 @@ def _tokens(length: int) -> tuple[Input, ...]:
     return tuple(Input(name, axes, "int64", {"sequence": length}) for name in names)
 
 
+_CIFAR_10 = {"cifar": True, "num_classes": 10}
 NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
         "resnet20": Network("trimtab.models.resnet_cifar:resnet20", _image(32)),
@@ -76,14 +77,10 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "resnet18": Network("trimtab.models.resnet:resnet18", _image(224)),
         "resnet50": Network("trimtab.models.resnet:resnet50", _image(224)),
         "vgg16": Network("trimtab.models.vgg:vgg16", _image(224)),
-        "vgg16_cifar": Network(
-            "trimtab.models.vgg:vgg16", _image(32), options={"cifar": True, "num_classes": 10}
-        ),
+        "vgg16_cifar": Network("trimtab.models.vgg:vgg16", _image(32), options=_CIFAR_10),
         "mobilenet_v2": Network("trimtab.models.mobilenet:mobilenet_v2", _image(224)),
         "mobilenet_v2_cifar": Network(
-            "trimtab.models.mobilenet:mobilenet_v2",
-            _image(32),
-            options={"cifar": True, "num_classes": 10},
+            "trimtab.models.mobilenet:mobilenet_v2", _image(32), options=_CIFAR_10
         ),
         "text_encoder": Network("trimtab.models.encoder:text_encoder", _tokens(32), width="width"),
         "digits_cnn": Network("trimtab.models.digits:digits_cnn", _image(8, channels=1)),
@@ -92,24 +89,14 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 
 # Public names and their modules: the factories, and what is not a network.
 _HOMES = {row.factory.partition(":")[2]: row.factory.partition(":")[0] for row in NETWORKS.values()}
-_HOMES |= {
-    "digits_arrays": "trimtab.models.digits_data",
-    "train_digits": "trimtab.models.digits",
-    "Training": "trimtab.models.training",
-    "mirrored": "trimtab.models.training",
-    "shifted": "trimtab.models.training",
-    "train": "trimtab.models.training",
-}
+_HOMES |= {"digits_arrays": "trimtab.models.digits_data", "train_digits": "trimtab.models.digits"}
+_HOMES |= dict.fromkeys(("Training", "mirrored", "shifted", "train"), "trimtab.models.training")
 
 __all__ = ["NETWORKS", "Input", "Network", "build", *_HOMES]  # noqa: PLE0604 - names are strings
 
 
 def build(name: str, **options: Any) -> Any:
-    """Build the network of a row of `NETWORKS`, untrained.
-
-    Args:
-        name: name of the row.
-        options: arguments of its factory, such as `num_classes`.
+    """Build the network of a row of `NETWORKS`, untrained; options as `num_classes` go to it.
 
     Raises:
         OptionError: an unknown name.

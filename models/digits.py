@@ -21,13 +21,7 @@ __all__ = ["DigitsCnn", "digits_arrays", "digits_cnn", "train_digits"]
 
 
 class DigitsCnn(ImageClassifier):
-    """A stem, one block at full and two at half resolution, and a linear classifier.
-
-    Args:
-        num_classes: length of a row of logits.
-        widths: channels at full and at half resolution.
-        dropout: share of the features that training drops before the classifier.
-    """
+    """A stem, one block at full and two at half resolution, and a linear classifier."""
 
     def __init__(self, num_classes: int, widths: tuple[int, int], dropout: float = 0.0) -> None:
         super().__init__((1, 8, 8))

@@ -77,15 +77,8 @@ def _shuffled() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Return a shuffle in which every stretch has about the same shares of classes as the whole.
 
-    Each class is shuffled and spread evenly over the interval from 0 to 1; the order is that of
-    the places on it.
-
-    Args:
-        labels: class of each item (N,).
-        seed: random seed.
-
-    Returns:
-        Indices (N,), a permutation.
+    Each class is shuffled and spread evenly over the interval from 0 to 1; the order, a permutation
+    of indices (N,), is that of the places on it.
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     place = np.empty(len(labels))

@@ -21,12 +21,7 @@ MASKED = -10_000.0
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention in several heads: softmax(q k' / sqrt(d)) v.
-
-    Args:
-        width: features of a token.
-        heads: number of heads.
-    """
+    """Scaled dot-product attention in several heads: softmax(q k' / sqrt(d)) v."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -49,14 +44,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and a two-layer perceptron, each with a shortcut and normalised after the sum.
-
-    Args:
-        width: features of a token.
-        heads: attention heads.
-        hidden: units of the perceptron.
-        dropout: share of each branch that training drops.
-    """
+    """Attention and a perceptron of `hidden` units, each with a shortcut, then normalised."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -74,28 +62,10 @@ class EncoderLayer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Encoder of token ids and their mask to one unit vector a sentence.
-
-    Args:
-        vocabulary: number of token ids.
-        width: features of a token, and length of the embedding.
-        depth: layers.
-        heads: attention heads, a divisor of `width`.
-        max_length: longest sequence.
-        dropout: share of each branch that training drops.
-
-    Raises:
-        OptionError: `heads` does not divide `width`.
-    """
+    """Encoder of token ids and their mask to one unit vector a sentence; see `text_encoder`."""
 
     def __init__(
-        self,
-        vocabulary: int,
-        width: int,
-        depth: int,
-        heads: int,
-        max_length: int,
-        dropout: float,
+        self, vocabulary: int, width: int, depth: int, heads: int, max_length: int, dropout: float
     ) -> None:
         if width % heads:
             raise OptionError(
@@ -108,9 +78,8 @@ class TextEncoder(nn.Module):
         self.positions = nn.Embedding(max_length, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, heads, 4 * width, dropout) for _ in range(depth)
-        )
+        layers = (EncoderLayer(width, heads, 4 * width, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)  # as BERT does
@@ -134,9 +103,8 @@ class TextEncoder(nn.Module):
         """Return ids and mask (1, S) of one sentence, S up to 32, the same each time."""
         length = min(32, self.positions.num_embeddings)
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(
-            self.tokens.num_embeddings, (1, length), generator=generator, device="cpu"
-        )
+        tokens = self.tokens.num_embeddings
+        ids = torch.randint(tokens, (1, length), generator=generator, device="cpu")
         mask = torch.ones(1, length, dtype=torch.int64, device="cpu")
         device = self.tokens.weight.device
         return ids.to(device), mask.to(device)
@@ -164,5 +132,8 @@ def text_encoder(
         heads: attention heads, a divisor of `width`.
         max_length: longest sequence.
         dropout: share of each branch that training drops.
+
+    Raises:
+        OptionError: `heads` does not divide `width`.
     """
     return TextEncoder(vocabulary, width, depth, heads, max_length, dropout)

@@ -25,11 +25,7 @@ STAGES = (
 class InvertedResidual(nn.Module):
     """Block that expands by 1 x 1, filters each channel by 3 x 3, and projects linearly.
 
-    Args:
-        channels_in: channels of the input.
-        channels: channels of the output.
-        stride: stride of the depthwise convolution.
-        expansion: factor on the channels inside; 1 omits the expansion.
+    `expansion` is the factor on the channels inside; 1 omits the expansion.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, expansion: int) -> None:
@@ -51,14 +47,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(ImageClassifier):
-    """A stem, 17 inverted residuals, a wide 1 x 1 convolution and a linear classifier.
-
-    Args:
-        num_classes: length of a row of logits.
-        width: factor on all channel counts (the paper's width multiplier).
-        cifar: stride 1 in the stem and the first two stages, for 32 x 32 images.
-        dropout: share of the features that training drops before the classifier.
-    """
+    """A stem, 17 inverted residuals, a wide 1 x 1 convolution and a linear classifier."""
 
     def __init__(self, num_classes: int, width: float, *, cifar: bool, dropout: float) -> None:
         super().__init__((3, 32, 32) if cifar else (3, 224, 224))
@@ -87,13 +76,9 @@ class MobileNetV2(ImageClassifier):
 def _conv_bn_relu(
     channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(
-            channels_in, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        ),
-        nn.BatchNorm2d(channels),
-        nn.ReLU6(),
-    )
+    pad = kernel // 2
+    conv = nn.Conv2d(channels_in, channels, kernel, stride, pad, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6())
 
 
 def _rounded(channels: float, step: int = 8) -> int:
@@ -109,7 +94,7 @@ def mobilenet_v2(
 
     Args:
         num_classes: length of a row of logits.
-        width: factor on all channel counts.
+        width: factor on all channel counts (the paper's width multiplier).
         cifar: stride 1 in the stem and the first two stages, for 32 x 32 images.
         dropout: share of the features that training drops before the classifier.
     """

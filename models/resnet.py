@@ -14,13 +14,7 @@ from .blocks import ImageClassifier, initialise
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut.
-
-    Args:
-        channels_in: channels of the input.
-        width: channels inside.
-        stride: stride of the first convolution and the shortcut.
-    """
+    """Two 3 x 3 convolutions, the first of which strides, and a shortcut."""
 
     expansion = 1
 
@@ -42,10 +36,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolution, the last four times as wide, and a shortcut.
 
-    Args:
-        channels_in: channels of the input.
-        width: channels inside.
-        stride: stride of the 3 x 3 convolution and the shortcut.
+    The 3 x 3 convolution strides; `width` is its number of channels.
     """
 
     expansion = 4
@@ -69,13 +60,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(ImageClassifier):
-    """A stem, four stages of blocks, and a linear classifier.
+    """A stem, four stages of `depths` blocks, and a linear classifier.
 
-    Args:
-        block: kind of block.
-        depths: blocks in each of the four stages.
-        num_classes: length of a row of logits.
-        width: factor on all channel counts.
+    `width` is a factor on all channel counts.
     """
 
     def __init__(

@@ -14,13 +14,7 @@ from .blocks import ImageClassifier, initialise
 
 
 class CifarBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut: x -> relu(x + f(x)).
-
-    Args:
-        channels_in: channels of the input.
-        channels: channels of the output.
-        stride: stride of the first convolution and the shortcut.
-    """
+    """Two 3 x 3 convolutions, the first of which strides, and a shortcut: relu(x + f(x))."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -47,13 +41,7 @@ class CifarBlock(nn.Module):
 
 
 class CifarResNet(ImageClassifier):
-    """Network of 6 `depth` + 2 layers.
-
-    Args:
-        depth: blocks in each stage (n in the paper).
-        num_classes: length of a row of logits.
-        width: channels of the first stage.
-    """
+    """Network of 6 `depth` + 2 layers; `width` is the number of channels of the first stage."""
 
     def __init__(self, depth: int, num_classes: int = 10, width: int = 16) -> None:
         super().__init__((3, 32, 32))

@@ -134,13 +134,7 @@ def train(
 
 
 def shifted(images: Tensor, generator: torch.Generator, pixels: int = 1) -> Tensor:
-    """Shift each image by up to `pixels` in both directions, padding with zeros.
-
-    Args:
-        images: images (N, C, H, W).
-        generator: generator of the shifts.
-        pixels: largest shift.
-    """
+    """Shift each image (N, C, H, W) by up to `pixels` in both directions, padding with zeros."""
     count, _, height, width = images.shape
     padded = functional.pad(images, (pixels,) * 4)
     by = torch.randint(2 * pixels + 1, (2, count, 1), generator=generator)
@@ -152,12 +146,7 @@ def shifted(images: Tensor, generator: torch.Generator, pixels: int = 1) -> Tens
 
 
 def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the images, chosen at random.
-
-    Args:
-        images: images (N, C, H, W).
-        generator: generator of the choice.
-    """
+    """Mirror half of the images (N, C, H, W), chosen at random."""
     chosen = torch.rand((len(images), 1, 1, 1), generator=generator) < 0.5
     return torch.where(chosen.to(images.device), images.flip(-1), images)
 
@@ -173,11 +162,10 @@ def _pairs(inputs: ArrayOrTensor, labels: ArrayOrTensor) -> tuple[Tensor, Tensor
 
 def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
     """Build the optimizer; only matrices and kernels decay (He et al., "Bag of Tricks", 2018)."""
-    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    trained = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate)
@@ -186,12 +174,7 @@ def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's global generators, and restore them afterwards.
-
-    Args:
-        seed: seed of the CPU's generator, and of the GPU's where `device` is one.
-        device: device of the random numbers.
-    """
+    """Seed torch's generator of the CPU, and of `device` where it is a GPU; restore them after."""
     gpu = device if device is not None and device.type == "cuda" else None
     with torch.random.fork_rng(devices=[] if gpu is None else [gpu]):
         # torch.manual_seed would also seed every other GPU, without restoring it.

@@ -15,16 +15,7 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class Vgg(ImageClassifier):
-    """Five stages of 3 x 3 convolutions and a classifier of three linear layers.
-
-    Args:
-        num_classes: length of a row of logits.
-        batch_norm: BatchNorm after each convolution.
-        cifar: a classifier of 512 units over one pixel, for 32 x 32 images, instead of 4096 units
-            over 7 x 7.
-        dropout: share of the classifier's units that training drops.
-        width: factor on all channel and unit counts.
-    """
+    """Five stages of 3 x 3 convolutions and a classifier of three linear layers."""
 
     def __init__(
         self, num_classes: int, *, batch_norm: bool, cifar: bool, dropout: float, width: float
@@ -86,7 +77,8 @@ def vgg16(
     Args:
         num_classes: length of a row of logits.
         batch_norm: BatchNorm after each convolution.
-        cifar: the compact classifier for 32 x 32 images, 15.3 M parameters with 10 classes.
+        cifar: a classifier of 512 units over one pixel, for 32 x 32 images, instead of 4096 units
+            over 7 x 7: 15.3 M parameters with 10 classes.
         dropout: share of the classifier's units that training drops.
         width: factor on all channel and unit counts; the paper's is 1.
     """

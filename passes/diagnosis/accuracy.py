@@ -26,7 +26,8 @@ from ..simplify.simplify import Simplify
 from .baseline_matcher import BaselineMatcher
 from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_digits
 from .expand import expand_to_qdq
-from .measure import SquaredError, measure
+from .layers import relative
+from .measure import measure
 from .switches import SwitchableModel, add_switches
 
 #: Relative squared error below which the int8 model with all switches off equals the float model;
@@ -122,18 +123,12 @@ def diagnose_accuracy(
         made.simulated.relative,
         made.running.relative,
         made.samples,
-        tuple(notes),
+        (*notes, *_unswitched_note(switched)),
     )
 
 
 def overflows(model: Model, data: Dataset, samples: int = OVERFLOW_SAMPLES) -> list[Overflow]:
-    """Find the layers that would saturate on x64 without VNNI, the worst first.
-
-    Args:
-        model: int8 model in any format that `expand_to_qdq` reads.
-        data: data that fit the model.
-        samples: number of samples, evenly spaced.
-    """
+    """Find the layers of an int8 model that would saturate on x64 without VNNI, the worst first."""
     copy = model.clone()
     expand_to_qdq(copy.ir)
     return find_overflows(copy, fitting(model, data.bind(model).take(samples)))
@@ -143,11 +138,9 @@ def _match_baseline(
     model: Model, baseline: Model | None, batch: Batch
 ) -> tuple[SwitchableModel, list[str]]:
     """Return the model with switches that turn it into its float original, and notes."""
-    notes: list[str] = []
     if baseline is None:
-        switched = _with_switches(model, None)
-        notes.append("no --baseline was given, so weights and biases are not judged")
-        return switched, notes + _unswitched_note(switched)
+        note = "no --baseline was given, so weights and biases are not judged"
+        return _with_switches(model, None), [note]
     equal: list[SwitchableModel] = []
     for float_model in _baseline_variants(baseline):
         switched = _with_switches(model, BaselineMatcher(float_model))
@@ -157,9 +150,9 @@ def _match_baseline(
                 break
     if equal:
         switched = max(equal, key=lambda s: s.matched)
-        if missing := switched.constants - switched.matched:
-            notes.append(f"{missing} constants have no partner in the baseline")
-        return switched, notes + _unswitched_note(switched)
+        missing = switched.constants - switched.matched
+        note = f"{missing} constants have no partner in the baseline"
+        return switched, [note] if missing else []
     switched = _with_switches(model, None)
     distance = _distance(switched, baseline, batch)
     if distance > ALIKE:
@@ -169,11 +162,10 @@ def _match_baseline(
             where=model.name,
             hint="Give the float model that it was made from as --baseline",
         )
-    notes.append(
+    return switched, [
         "its weights are not those of the baseline rounded (they were folded, equalised or "
         "smoothed before), so activations alone are judged; give the float model as it was then"
-    )
-    return switched, notes + _unswitched_note(switched)
+    ]
 
 
 def _unswitched_note(switched: SwitchableModel) -> list[str]:
@@ -219,10 +211,8 @@ def _distance(switched: SwitchableModel, baseline: Model, batch: Batch) -> float
     worst = 0.0
     for (name, array), other in zip(exact.items(), off.values(), strict=False):
         got = off.get(name, other)
-        if array.dtype.kind == "f" and got.shape == array.shape:
-            error = SquaredError()
-            error.add(got, array)
-            worst = max(worst, error.relative)
-        elif got.shape != array.shape:
+        if got.shape != array.shape:
             return np.inf
+        if array.dtype.kind == "f":
+            worst = max(worst, relative(got, array))
     return worst

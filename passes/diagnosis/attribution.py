@@ -36,17 +36,15 @@ def producing_layer(value: ir.Value) -> LayerKey:
 
 def layer_of(node: ir.Node) -> ir.Node:
     """Return the operator that a node belongs to: a Relu or bias to the product before it."""
-    while node.op_type in FOLLOWERS or _adds_constant(node):
+    while node.op_type in FOLLOWERS or (
+        node.op_type == "Add" and any(_is_constant(value) for value in node.inputs)
+    ):
         producers = [v.producer() for v in node.inputs if v is not None and len(v.uses()) == 1]
         before = [m for m in producers if m is not None and m.op_type not in QUANTIZERS]
         if len(before) != 1 or before[0].op_type in {"If", "Constant"}:
             break
         node = before[0]
     return node
-
-
-def _adds_constant(node: ir.Node) -> bool:
-    return node.op_type == "Add" and any(_is_constant(value) for value in node.inputs)
 
 
 def _is_constant(value: ir.Value | None) -> bool:
@@ -58,13 +56,13 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 def computing_reader(value: ir.Value) -> tuple[ir.Node, int]:
     """Return the first operator that does more with a constant than move it, and its input."""
-    node, position = next((use.node, use.idx) for use in value.uses())
-    while node.op_type in {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}:
-        use = next(iter(node.outputs[0].uses()), None)
-        if use is None:
+    use = next(iter(value.uses()))
+    while use.node.op_type in {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}:
+        after = next(iter(use.node.outputs[0].uses()), None)
+        if after is None:
             break
-        node, position = use.node, use.idx
-    return node, position
+        use = after
+    return use.node, use.idx
 
 
 def input_position(value: ir.Value) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core.data import Floats32
 from trimtab.core.model import Model
 
+from ..graph.queries import input_at
 from ..quantization.qdq.fill_channels import filled_weight
 from .constants import array_of
 
@@ -39,21 +40,14 @@ class BaselineMatcher:
             self._producers.update({v.name: node for v in node.outputs if v.name})
             for value in node.inputs:
                 array = array_of(value)
-                if value is not None and value.name and array is not None and _is_float(array):
+                if array is not None and array.dtype.kind == "f" and value and value.name:
                     self._constants.setdefault(value.name, array.astype(np.float32, copy=False))
                     self._readers.setdefault(value.name, node)
 
     def weight(
         self, name: str, reader: ir.Node, position: int, rounded: Floats32
     ) -> Floats32 | None:
-        """Find the float weight that a rounded one comes from.
-
-        Args:
-            name: name of the rounded value.
-            reader: operator that reads it.
-            position: input of the operator.
-            rounded: rounded weight, as floats.
-        """
+        """Find the float weight that a rounded one, read at this input, comes from."""
         for known in (_SUFFIX.sub("", name), self._at(reader, position)):
             found = self._similar(known, rounded, SAME_NAME)
             if found is not None:
@@ -65,17 +59,14 @@ class BaselineMatcher:
     def bias(self, name: str, reader: ir.Node, position: int, stored: Floats32) -> Floats32 | None:
         """Find the float bias of the layer whose weight was matched, zeros where it has none."""
         for known in (_SUFFIX.sub("", name), self._at(reader, position)):
-            found = self._constants.get(known)
-            if found is not None and found.shape == stored.shape:
+            found = self.same_name(known, stored)
+            if found is not None:
                 return found
         counterpart = self._counterparts.get(reader)
         if counterpart is None or position < 2:
             return None
-        other = counterpart.inputs[position] if len(counterpart.inputs) > position else None
-        if other is None:
-            return np.zeros_like(stored)
-        found = self._constants.get(other.name or "")
-        return found if found is not None and found.shape == stored.shape else None
+        other = input_at(counterpart, position)
+        return np.zeros_like(stored) if other is None else self.same_name(other.name or "", stored)
 
     def same_name(self, name: str, stored: NDArray[Any]) -> Floats32 | None:
         """Return the float constant of that name and shape."""
@@ -113,9 +104,9 @@ class BaselineMatcher:
     def _at(self, reader: ir.Node, position: int) -> str:
         """Return the name of that input of the float model's node of the same name."""
         node = self._nodes.get(reader.name or "")
-        if node is None or node.op_type != reader.op_type or position >= len(node.inputs):
+        if node is None or node.op_type != reader.op_type:
             return ""
-        value = node.inputs[position]
+        value = input_at(node, position)
         return (value.name or "") if value is not None else ""
 
     def _similar(self, name: str, rounded: Floats32, least: float) -> Floats32 | None:
@@ -126,7 +117,7 @@ class BaselineMatcher:
         return found if found.shape == rounded.shape else np.ascontiguousarray(found.T)
 
     def _similarity(self, name: str, rounded: Floats32) -> float:
-        """Cosine of both, which no wrong scale of the whole changes."""
+        """Return the cosine of both, which no wrong scale of the whole changes."""
         found = filled_weight(self._constants[name], rounded.shape)
         if found.shape != rounded.shape:
             if found.ndim != 2 or found.shape != rounded.shape[::-1]:
@@ -142,15 +133,8 @@ def _bounds(node: ir.Node) -> Bounds:
         return 0.0, np.inf
     if node.op_type != "Clip":
         return NO_BOUNDS
-    found = []
-    for index, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
-        stored = array_of(node.inputs[index]) if len(node.inputs) > index else None
-        if name in node.attributes:
-            found.append(node.attributes[name].as_float())
-        else:
-            found.append(default if stored is None else float(stored))
-    return found[0], found[1]
-
-
-def _is_float(array: NDArray[Any]) -> bool:
-    return array.dtype.kind == "f"
+    low, high = (array_of(input_at(node, i)) for i in (1, 2))
+    return (
+        node.attributes.get_float("min", -np.inf if low is None else float(low)),
+        node.attributes.get_float("max", np.inf if high is None else float(high)),
+    )

@@ -29,7 +29,7 @@ _AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
 _RANGES = f"calibrate anew: {_AGAIN}"
 _DYNAMIC = "trimtab quantize-dynamic FLOAT -o OUT"
 _ROUND = "trimtab round-weights INT8 -o OUT --reference FLOAT --data DATA"
-_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
+_FIX_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
 _EQUALIZE = "trimtab equalize FLOAT -o OUT --data DATA, then quantize"
 _SMOOTH = "trimtab smooth-quant FLOAT -o OUT --data DATA, then quantize"
 _FLOAT = f"leave it float: {_AGAIN} --exclude {{name}}"
@@ -120,7 +120,10 @@ def diagnose_layer(measured: LayerMeasurement) -> LayerDiagnosis:
     fit = max(fits, key=lambda f: f.excess, default=RangeFit())
     clipped = max((s.clipped / s.count for s in measured.statistics if s.count), default=0.0)
     kind = _kind(measured)
-    cause, fix = _explain(measured, kind, fit, clipped)
+    if kind == "activation":
+        cause, fix = _activation(measured, fit, clipped)
+    else:
+        cause, fix = _bias(measured) if kind == "bias" else _weight(measured)
     return LayerDiagnosis(
         name=layer.name,
         op=layer.op,
@@ -141,22 +144,16 @@ def _kind(measured: LayerMeasurement) -> Kind:
     if measured.by_kind:
         return max(measured.by_kind, key=lambda kind: measured.by_kind[kind].relative)
     kinds = measured.layer.kinds
-    if len(kinds) == 1 or not measured.layer.weights:
-        return kinds[0] if len(kinds) == 1 else "activation"
-    return "activation" if "activation" in kinds else "weight"
+    if len(kinds) == 1:
+        return kinds[0]
+    return "weight" if measured.layer.weights and "activation" not in kinds else "activation"
 
 
-def _explain(
-    measured: LayerMeasurement, kind: Kind, fit: RangeFit, clipped: float
-) -> tuple[str, str]:
-    if kind == "activation":
-        return _activation(measured, fit, clipped)
-    if kind == "bias":
-        worst = max(measured.layer.biases, key=lambda b: b.error)
-        largest = float(np.abs(worst.rounded - worst.exact).max(initial=0.0))
-        cause = f"its bias differs from the float one by {worst.error:.1%}, up to {largest:.3g}"
-        return cause, f"{_BIAS}; or {_AGAIN}"
-    return _weight(measured)
+def _bias(measured: LayerMeasurement) -> tuple[str, str]:
+    worst = max(measured.layer.biases, key=lambda b: b.error)
+    largest = float(np.abs(worst.rounded - worst.exact).max(initial=0.0))
+    cause = f"its bias differs from the float one by {worst.error:.1%}, up to {largest:.3g}"
+    return cause, f"{_FIX_BIAS}; or {_AGAIN}"
 
 
 def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tuple[str, str]:
@@ -164,17 +161,12 @@ def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tu
     if not levels:
         cause = "its input is rounded to 256 levels between the extremes of each run"
         return cause, f"{_SMOOTH}; or leave it float: {_DYNAMIC} --exclude {{name}}"
-    if fit.excess > WRONG and fit.narrow_bits > fit.wide_bits:
-        cause = (
-            f"its range is {fit.narrow_bits:.1f} bits too narrow: {clipped:.2%} of its values "
-            "are clipped"
-        )
-        return cause, _RANGES
     if fit.excess > WRONG:
-        cause = f"its range is {fit.wide_bits:.1f} bits too wide for its values"
-        return cause, _RANGES
+        narrow = f"{fit.narrow_bits:.1f} bits too narrow: {clipped:.2%} of its values are clipped"
+        wide = f"{fit.wide_bits:.1f} bits too wide for its values"
+        return f"its range is {narrow if fit.narrow_bits > fit.wide_bits else wide}", _RANGES
     if measured.shift > SHIFTED:
-        return f"{measured.shift:.0%} of its error is a shift of channels' means", _BIAS
+        return _shift(measured)
     if fit.outlying_bits > OUTLYING_BITS:
         cause = f"outliers take {fit.outlying_bits:.1f} bits of its range, and the rest gets few"
         product = measured.layer.op in {"Conv", "ConvTranspose"}
@@ -187,22 +179,23 @@ def _weight(measured: LayerMeasurement) -> tuple[str, str]:
     worst = max(measured.layer.weights, key=lambda w: w.error)
     if worst.grid is None:
         return f"its weight differs from the float one by {worst.error:.2%} of its size", _AGAIN
-    known = worst.channels is not None
-    excess = _excess(worst, per_channel=worst.grid.axis is not None)
-    if excess > WRONG:
+    if _excess(worst, per_channel=worst.grid.axis is not None) > WRONG:
         return _wrong_scale(worst), _AGAIN
-    if known and worst.grid.axis is None and (gain := _excess(worst, per_channel=True)) > WRONG:
-        cause = (
-            "one scale serves channels of unlike size: a scale for each would leave "
-            f"1/{gain:.3g} of the error"
-        )
+    shared = worst.channels is not None and worst.grid.axis is None
+    if shared and (gain := _excess(worst, per_channel=True)) > WRONG:
+        cause = "one scale serves channels of unlike size: a scale for each would leave "
+        cause += f"1/{gain:.3g} of the error"
         return cause, f"{_AGAIN} (--per-channel); or {_EQUALIZE}"
     if _uses_seven_bits(worst):
         cause = "its weights use 7 bits, as x64 without VNNI wants it"
         return cause, f"{_ROUND}; where the target has VNNI: {_AGAIN} --target x64-avx512-vnni"
     if measured.shift > SHIFTED:
-        return f"{measured.shift:.0%} of its error is a shift of channels' means", _BIAS
-    return "its weights are rounded", f"{_ROUND}; or {_BIAS}"
+        return _shift(measured)
+    return "its weights are rounded", f"{_ROUND}; or {_FIX_BIAS}"
+
+
+def _shift(measured: LayerMeasurement) -> tuple[str, str]:
+    return f"{measured.shift:.0%} of its error is a shift of channels' means", _FIX_BIAS
 
 
 def _excess(constant: Constant, *, per_channel: bool) -> float:
@@ -270,14 +263,10 @@ def _uses_seven_bits(constant: Constant) -> bool:
 
 def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats32:
     """Round the exact weight with scales of its largest magnitudes."""
-    largest = _limits(constant)
     exact, axis = constant.exact.astype(np.float64), constant.channels
-    axes = (
-        tuple(i for i in range(exact.ndim) if i != axis)
-        if per_channel and axis is not None
-        else None
-    )
-    scale = np.maximum(np.abs(exact).max(axis=axes, keepdims=True), 1e-30) / largest
+    by_channel = per_channel and axis is not None
+    axes = tuple(i for i in range(exact.ndim) if not by_channel or i != axis)
+    scale = np.maximum(np.abs(exact).max(axis=axes, keepdims=True), 1e-30) / _limits(constant)
     rounded: Floats32 = (np.round(exact / scale) * scale).astype(np.float32)
     return rounded
 

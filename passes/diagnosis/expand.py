@@ -15,22 +15,8 @@ from .qdq_writer import QuantizedTensor, insert_dequantize, scales_of
 #: Operators that move values without changing them.
 MOVES = frozenset(
     {
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad"),
+        *("Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose"),
         "Unsqueeze",
     }
 )
@@ -55,13 +41,10 @@ def expand_to_qdq(model: ir.Model) -> list[str]:
     for node in reversed(list(graph)):
         if not any(v.uses() or v.is_graph_output() for v in node.outputs):
             graph.remove(node, safe=True)
-    unread = [
-        node.name or node.op_type
-        for node in graph
-        if node.op_type in {"MatMulInteger", "ConvInteger", "MatMulNBits"}
-    ]
+    integer = {"MatMulInteger", "ConvInteger", "MatMulNBits"}
+    left += [node.name or node.op_type for node in graph if node.op_type in integer]
     graph.sort()
-    return left + unread
+    return left
 
 
 def _move_floats(graph: ir.Graph) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from .constants import OptionalValue, add_initializer, array_of, fresh_name, unpack_nbits
+from ..graph.queries import input_at, only_user, producer
+from .constants import OptionalValue, add_initializer, array_of, unpack_nbits
 from .qdq_writer import (
     QuantizedTensor,
+    insert_before,
     insert_dequantize,
     quantized_input,
     replace_by_float_operator,
@@ -19,74 +20,56 @@ from .qdq_writer import (
 )
 
 #: Integer operators of one quantized input; inputs: integers, scale, zero, scale, zero.
-_UNARY = {
-    "QLinearAveragePool": "AveragePool",
-    "QLinearGlobalAveragePool": "GlobalAveragePool",
-    "QLinearLeakyRelu": "LeakyRelu",
-    "QLinearReduceMean": "ReduceMean",
-    "QLinearSigmoid": "Sigmoid",
-    "QLinearSoftmax": "Softmax",
-}
-_BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
-
-
-def _product_of_scales(graph: ir.Graph, name: str, *scales: OptionalValue) -> ir.Value | None:
-    """Return the scale of an int32 bias: that of the data times that of the weight."""
-    arrays = [array_of(scale) for scale in scales]
-    if any(array is None for array in arrays):
-        return None
-    product = np.prod([np.asarray(a, np.float64).reshape(-1) for a in _broadcast(arrays)], axis=0)
-    product = product if product.size > 1 else product.reshape(())
-    return add_initializer(graph, name, product.astype(np.float32))
-
-
-def _broadcast(arrays: Sequence[NDArray[np.generic] | None]) -> list[NDArray[np.generic]]:
-    return list(np.broadcast_arrays(*[np.reshape(a, -1) for a in arrays if a is not None]))
+_UNARY = (
+    *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean"),
+    *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
+)
+#: Integer operators of two quantized inputs, and the axis of the second's scales.
+_BINARY = {"QLinearAdd": None, "QLinearMul": None, "QLinearMatMul": -1}
 
 
 def _conv(graph: ir.Graph, node: ir.Node) -> None:
-    x, w = quantized_input(node, 0), quantized_input(node, 3, axis=0)
-    bias = None
-    if len(node.inputs) > 8 and node.inputs[8] is not None:
-        scale = _product_of_scales(graph, f"{node.name}_bias_scale", x.scale, w.scale)
-        if scale is None:
-            return
-        bias = QuantizedTensor(node.inputs[8], scale, None, axis=0)
-    replace_by_float_operator(graph, node, "Conv", [x, w], (node.inputs[6], node.inputs[7]), bias)
-
-
-def _matmul(graph: ir.Graph, node: ir.Node) -> None:
-    a, b = quantized_input(node, 0), quantized_input(node, 3, axis=-1)
-    replace_by_float_operator(graph, node, "MatMul", [a, b], (node.inputs[6], node.inputs[7]))
+    output = (node.inputs[6], node.inputs[7])
+    _layer(graph, node, "Conv", 0, input_at(node, 8), output)
 
 
 def _gemm(graph: ir.Graph, node: ir.Node) -> None:
-    inputs = [*node.inputs, None, None, None]
+    bias, scale, zero = (input_at(node, i) for i in (6, 7, 8))
     axis = 0 if node.attributes.get_int("transB", 0) else 1
-    a, b = quantized_input(node, 0), quantized_input(node, 3, axis=axis)
-    bias = None
-    if inputs[6] is not None:
-        scale = _product_of_scales(graph, f"{node.name}_bias_scale", a.scale, b.scale)
-        if scale is None:
+    _layer(graph, node, "Gemm", axis, bias, None if scale is None else (scale, zero))
+
+
+def _layer(
+    graph: ir.Graph,
+    node: ir.Node,
+    op: str,
+    axis: int,
+    bias: OptionalValue,
+    output: tuple[OptionalValue, OptionalValue] | None,
+) -> None:
+    """Replace a layer whose int32 bias has the scale of the data times that of the weight."""
+    tensors = [quantized_input(node, 0), quantized_input(node, 3, axis=axis)]
+    if bias is not None:
+        a, b = (array_of(tensor.scale) for tensor in tensors)
+        if a is None or b is None:
             return
-        bias = QuantizedTensor(inputs[6], scale, None, axis=0)
-    output = (inputs[7], inputs[8]) if inputs[7] is not None else None
-    replace_by_float_operator(graph, node, "Gemm", [a, b], output, bias)
+        scales = np.multiply(a.reshape(-1), b.reshape(-1), dtype=np.float64).astype(np.float32)
+        array = scales if scales.size > 1 else scales.reshape(())
+        scale = add_initializer(graph, f"{node.name}_bias_scale", array)
+        tensors.append(QuantizedTensor(bias, scale, None, axis=0))
+    replace_by_float_operator(graph, node, op, tensors, output)
 
 
 def _unary(graph: ir.Graph, node: ir.Node) -> None:
     if not node.attributes.get_int("channels_last", 0):
-        output = (node.inputs[3], node.inputs[4])
-        replace_by_float_operator(
-            graph, node, _UNARY[node.op_type], [quantized_input(node, 0)], output
-        )
+        x, output = quantized_input(node, 0), (node.inputs[3], node.inputs[4])
+        replace_by_float_operator(graph, node, node.op_type.removeprefix("QLinear"), [x], output)
 
 
 def _binary(graph: ir.Graph, node: ir.Node) -> None:
-    a, b = quantized_input(node, 0), quantized_input(node, 3)
-    replace_by_float_operator(
-        graph, node, _BINARY[node.op_type], [a, b], (node.inputs[6], node.inputs[7])
-    )
+    a, b = quantized_input(node, 0), quantized_input(node, 3, axis=_BINARY[node.op_type])
+    output = (node.inputs[6], node.inputs[7])
+    replace_by_float_operator(graph, node, node.op_type.removeprefix("QLinear"), [a, b], output)
 
 
 def _concat(graph: ir.Graph, node: ir.Node) -> None:
@@ -103,37 +86,31 @@ def _dynamic(graph: ir.Graph, node: ir.Node) -> None:
     scaling, weight_scale = found
     op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
     x = QuantizedTensor(data.outputs[0], data.outputs[1], data.outputs[2])
-    zero = node.inputs[3] if len(node.inputs) > 3 else None
-    w = QuantizedTensor(node.inputs[1], weight_scale, zero, axis=-1 if op == "MatMul" else 0)
+    axis = -1 if op == "MatMul" else 0
+    w = QuantizedTensor(node.inputs[1], weight_scale, input_at(node, 3), axis)
     floats = [insert_dequantize(graph, node, one) for one in (x, w)]
     name = (node.name or "").removesuffix("_quant")
     made = ir.node(op, floats, attributes=dict(node.attributes), name=name)
-    made.outputs[0].name = fresh_name(f"{scaling.outputs[0].name}_float")
-    graph.insert_before(node, made)
-    replace_output(graph, scaling, scaling.outputs[0], made.outputs[0])
+    _replace(graph, node, made, scaling)
 
 
 def _scaled(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
     """Return the Mul that scales integer sums, and the scale of the weight in it."""
-    casts = [use.node for use in node.outputs[0].uses()]
-    if len(casts) != 1 or casts[0].op_type != "Cast":
+    cast = only_user(node.outputs[0])
+    scaling = only_user(cast.outputs[0]) if cast is not None and cast.op_type == "Cast" else None
+    if cast is None or scaling is None or scaling.op_type != "Mul":
         return None
-    uses = list(casts[0].outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type != "Mul":
-        return None
-    scales = uses[0].node.inputs[1 - uses[0].idx]
-    producer = scales.producer() if scales is not None else None
-    if producer is None or producer.op_type != "Mul":
-        return None
-    constants = [v for v in producer.inputs if v is not None and array_of(v) is not None]
-    return (uses[0].node, constants[0]) if len(constants) == 1 else None
+    scales = next((v for v in scaling.inputs if v is not cast.outputs[0]), None)
+    product = producer(scales, "Mul")
+    constants = [v for v in product.inputs if v and array_of(v) is not None] if product else []
+    return (scaling, constants[0]) if len(constants) == 1 else None
 
 
 def _nbits(graph: ir.Graph, node: ir.Node) -> None:
     """Replace MatMulNBits by a MatMul with the dequantized weight."""
     data, packed, scales = node.inputs[:3]
     numbers, sizes = array_of(packed), array_of(scales)
-    zeros = array_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    zeros = array_of(input_at(node, 3))
     if numbers is None or sizes is None or len(node.inputs) > 4:
         return
     depth, width, bits, block = (
@@ -144,9 +121,7 @@ def _nbits(graph: ir.Graph, node: ir.Node) -> None:
     rows = unpack_nbits(numbers, sizes, zeros, shape=(width, depth), bits=bits, block=block)
     weight = add_initializer(graph, f"{node.name}_as_floats", rows.T)
     made = ir.node("MatMul", [data, weight], name=node.name)
-    made.outputs[0].name = fresh_name(f"{node.outputs[0].name}_float")
-    graph.insert_before(node, made)
-    replace_output(graph, node, node.outputs[0], made.outputs[0])
+    _replace(graph, node, made, node)
 
 
 def _table(graph: ir.Graph, node: ir.Node) -> None:
@@ -163,15 +138,18 @@ def _table(graph: ir.Graph, node: ir.Node) -> None:
         floats = insert_dequantize(graph, node, QuantizedTensor(table, *scales_of(reader)))
         attributes = dict(node.attributes)
         made = ir.node("Gather", [floats, node.inputs[1]], attributes=attributes, name=node.name)
-        made.outputs[0].name = fresh_name(f"{rows.name}_float")
-        graph.insert_before(node, made)
-        replace_output(graph, reader, reader.outputs[0], made.outputs[0])
+        _replace(graph, node, made, reader)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, made: ir.Node, last: ir.Node) -> None:
+    """Insert a float operator before a node, and let it replace the last of the old operators."""
+    output = last.outputs[0]
+    replace_output(graph, last, output, insert_before(graph, node, made, f"{output.name}_float"))
 
 
 Rule = Callable[[ir.Graph, ir.Node], None]
 RULES: dict[str, Rule] = {
     "QLinearConv": _conv,
-    "QLinearMatMul": _matmul,
     "QGemm": _gemm,
     "Gather": _table,
     "QLinearConcat": _concat,

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..graph.queries import input_at
 from .constants import array_of
 
 
@@ -63,9 +64,8 @@ class IntegerGrid:
     def quantize(self, floats: NDArray[Any]) -> NDArray[np.float64]:
         """Round floats to integers."""
         scale, zero = self._shaped(floats.ndim)
-        integers: NDArray[np.float64] = np.clip(
-            np.round(floats / scale) + zero, self.low, self.high
-        )
+        rounded = np.round(floats / scale) + zero
+        integers: NDArray[np.float64] = np.clip(rounded, self.low, self.high)
         return integers
 
     def offsets(self, floats: NDArray[Any]) -> NDArray[np.float64]:
@@ -75,20 +75,17 @@ class IntegerGrid:
         return distance
 
     def _shaped(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if self.axis is None:
-            return self.scale.reshape(()), self.zero.reshape(())
-        shape = [-1 if i == self.axis % rank else 1 for i in range(rank)]
+        axis = self.axis
+        shape = [] if axis is None else [-1 if i == axis % rank else 1 for i in range(rank)]
         return self.scale.reshape(shape), self.zero.reshape(shape)
 
 
 def grid_of(node: ir.Node) -> IntegerGrid | None:
     """Read the grid of a QuantizeLinear or DequantizeLinear; None where it is not constant."""
-    scale = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    zero = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    stored, scale, zero = (array_of(input_at(node, i)) for i in range(3))
     if scale is None or scale.ndim > 1:
         return None
     kind: np.dtype[Any] = np.dtype(np.uint8) if zero is None else zero.dtype
-    stored = array_of(node.inputs[0])
     if node.op_type == "DequantizeLinear" and stored is not None:
         kind = stored.dtype
     if kind.kind not in "iu":

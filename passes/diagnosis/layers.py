@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
 
@@ -13,6 +14,25 @@ from .grids import IntegerGrid
 
 Kind = Literal["weight", "bias", "activation"]
 KINDS: tuple[Kind, ...] = ("weight", "bias", "activation")
+
+
+@dataclass
+class SquaredError:
+    """Sums of the squared error of a tensor and of its float values."""
+
+    noise: float = 0.0
+    size: float = 0.0
+
+    def add(self, got: NDArray[Any], exact: NDArray[Any]) -> None:
+        """Add a run."""
+        exact = exact.astype(np.float64, copy=False)
+        self.noise += float(np.square(got - exact).sum())
+        self.size += float(np.square(exact).sum())
+
+    @property
+    def relative(self) -> float:
+        """Squared error relative to the tensor's own size."""
+        return self.noise / self.size if self.size else float(self.noise > 0)
 
 
 @dataclass(frozen=True)
@@ -79,8 +99,8 @@ class DiagnosedLayer:
         return tuple(kind for kind in KINDS if has[kind])
 
 
-def relative(got: Floats32, exact: Floats32) -> float:
+def relative(got: NDArray[Any], exact: NDArray[Any]) -> float:
     """Return the squared error, relative to the exact values."""
-    size = float(np.square(exact, dtype=np.float64).sum())
-    noise = float(np.square(got.astype(np.float64) - exact).sum())
-    return noise / size if size else float(noise > 0)
+    error = SquaredError()
+    error.add(got, exact)
+    return error.relative

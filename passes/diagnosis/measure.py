@@ -5,6 +5,7 @@ Memory is that of one run, limited to a fixed size, and of tensors x bins, whate
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from trimtab.core.target import usable_cpus
 
 from ..calibration.collector import CHUNK_BYTES
 from ..calibration.statistics import Statistics
-from .layers import Activation, DiagnosedLayer, Kind
+from .layers import Activation, DiagnosedLayer, Kind, SquaredError
 from .switches import SwitchableModel
 
 #: Samples on which each layer runs in int8 alone.
@@ -32,25 +33,6 @@ ALONE_SAMPLES = 16
 SEPARATED = 12
 #: Approximate values per tensor and run that enter its histogram.
 HISTOGRAM_VALUES = 1 << 16
-
-
-@dataclass
-class SquaredError:
-    """Sums of the squared error of a tensor and of its float values."""
-
-    noise: float = 0.0
-    size: float = 0.0
-
-    def add(self, got: NDArray[Any], exact: NDArray[Any]) -> None:
-        """Add a run."""
-        exact = exact.astype(np.float64, copy=False)
-        self.noise += float(np.square(got - exact).sum())
-        self.size += float(np.square(exact).sum())
-
-    @property
-    def relative(self) -> float:
-        """Squared error relative to the tensor's own size."""
-        return self.noise / self.size if self.size else float(self.noise > 0)
 
 
 @dataclass
@@ -90,10 +72,8 @@ class LayerStatistics:
         self.values.update(array, batch, HISTOGRAM_VALUES)
         self.count += array.size
         if activation.grid is not None:
-            low, high = activation.grid.range
-            half = activation.grid.step / 2
-            outside = np.count_nonzero(array < low - half) + np.count_nonzero(array > high + half)
-            self.clipped += int(outside)
+            (low, high), half = activation.grid.range, activation.grid.step / 2
+            self.clipped += int(np.count_nonzero((array < low - half) | (array > high + half)))
 
 
 @dataclass
@@ -141,13 +121,9 @@ class ModelMeasurements:
 def measure(
     model: Model, switched: SwitchableModel, data: Dataset, ctx: Context
 ) -> ModelMeasurements:
-    """Run a model over data: in float, in int8, and in int8 in one layer alone.
+    """Run a model with switches over data: in float, in int8, and in int8 in one layer alone.
 
-    Args:
-        model: original model, for the error of this machine's kernels.
-        switched: the same model with switches.
-        data: data that fit the model.
-        ctx: context, for progress.
+    The model without switches shows the error of this machine's kernels.
 
     Raises:
         DataError: a float tensor takes NaN or infinity.
@@ -162,21 +138,14 @@ class _Measurer:
             LayerMeasurement(layer, statistics=[LayerStatistics() for _ in layer.activations])
             for layer in switched.layers
         ]
-        self.outputs = [
-            spec.name for spec in switched.model.outputs if spec.dtype.is_floating_point()
-        ]
-        self.intermediate = list(
-            dict.fromkeys(
-                name
-                for layer in switched.layers
-                for name in (layer.output, *(a.tensor for a in layer.activations))
-            )
-        )
-        observed = with_outputs(switched.model, self.intermediate)
+        self.outputs = [s.name for s in switched.model.outputs if s.dtype.is_floating_point()]
+        read = [[layer.output, *(a.tensor for a in layer.activations)] for layer in switched.layers]
+        intermediate = list(dict.fromkeys(itertools.chain.from_iterable(read)))
+        observed = with_outputs(switched.model, intermediate)
         # Level basic does not fuse Q and DQ, so that each can be switched.
-        self.config = SessionConfig(level="basic", threads=usable_cpus())
-        self.session = build_session(observed, self.config)
-        self.every = list(dict.fromkeys([*self.outputs, *self.intermediate]))
+        config = SessionConfig(level="basic", threads=usable_cpus())
+        self.session = build_session(observed, config)
+        self.every = list(dict.fromkeys([*self.outputs, *intermediate]))
         self.shifts: list[_MeanShift] = [_MeanShift() for _ in self.layers]
 
     def over(self, data: Dataset, ctx: Context) -> ModelMeasurements:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..graph.queries import input_at
 from .constants import OptionalValue, fresh_name
 
 #: Attributes that only integer operators have.
@@ -31,7 +32,14 @@ def quantized_input(node: ir.Node, start: int, axis: int | None = None) -> Quant
 
 def scales_of(node: ir.Node) -> tuple[OptionalValue, OptionalValue]:
     """Return scale and zero point of a quantizer."""
-    return node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    return node.inputs[1], input_at(node, 2)
+
+
+def insert_before(graph: ir.Graph, before: ir.Node, node: ir.Node, base: str) -> ir.Value:
+    """Insert a node of one output before another; return the output, named after `base`."""
+    node.outputs[0].name = fresh_name(base)
+    graph.insert_before(before, node)
+    return node.outputs[0]
 
 
 def insert_dequantize(graph: ir.Graph, before: ir.Node, integers: QuantizedTensor) -> ir.Value:
@@ -39,11 +47,8 @@ def insert_dequantize(graph: ir.Graph, before: ir.Node, integers: QuantizedTenso
     inputs = [integers.value, integers.scale, integers.zero]
     attributes = {} if integers.axis is None else {"axis": integers.axis}
     node = ir.node("DequantizeLinear", inputs, attributes=attributes)
-    value = integers.value
-    base = f"{value.name if value is not None else ''}_as_float"
-    node.outputs[0].name = fresh_name(base)
-    graph.insert_before(before, node)
-    return node.outputs[0]
+    name = integers.value.name if integers.value is not None else ""
+    return insert_before(graph, before, node, f"{name}_as_float")
 
 
 def replace_by_float_operator(
@@ -52,25 +57,18 @@ def replace_by_float_operator(
     op: str,
     inputs: Sequence[QuantizedTensor],
     output: tuple[OptionalValue, OptionalValue] | None,
-    bias: QuantizedTensor | None = None,
 ) -> None:
     """Replace an integer operator by the float operator with its Q and DQ."""
     floats = [insert_dequantize(graph, node, one) for one in inputs]
-    if bias is not None:
-        floats.append(insert_dequantize(graph, node, bias))
     attributes = {name: a for name, a in node.attributes.items() if name not in _OWN}
     made = ir.node(op, floats, attributes=attributes, name=node.name)
     result = node.outputs[0]
-    made.outputs[0].name = fresh_name(f"{result.name}_float")
-    graph.insert_before(node, made)
-    final = made.outputs[0]
+    final = insert_before(graph, node, made, f"{result.name}_float")
     if output is not None:
         quantize = ir.node("QuantizeLinear", [final, *output])
-        quantize.outputs[0].name = fresh_name(f"{result.name}_integers")
+        final = insert_before(graph, node, quantize, f"{result.name}_integers")
         if output[1] is not None and output[1].dtype is not None:
-            quantize.outputs[0].dtype = output[1].dtype
-        graph.insert_before(node, quantize)
-        final = quantize.outputs[0]
+            final.dtype = output[1].dtype
     replace_output(graph, node, result, final)
 
 

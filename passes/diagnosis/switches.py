@@ -72,11 +72,9 @@ def switch_name(index: int, kind: Kind) -> str:
 
 
 def add_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableModel:
-    """Add a switch to every quantizer of a model.
+    """Add a switch to every quantizer in a copy of a model.
 
-    Args:
-        model: quantized model, in any format that `expand_to_qdq` reads; unchanged.
-        matcher: finds constants in the float model; None leaves constants without switches.
+    Constants get none without a matcher, which finds them in the float model.
     """
     copy = model.clone()
     unswitched = expand_to_qdq(copy.ir)
@@ -106,9 +104,7 @@ class _Builder:
         self.matched = self.constants = 0
 
     def build(self, unswitched: Sequence[str]) -> SwitchableModel:
-        chains = [
-            quantizer_chain(node) for node in self.graph if node.op_type == "DequantizeLinear"
-        ]
+        chains = [quantizer_chain(n) for n in self.graph if n.op_type == "DequantizeLinear"]
         constants = [chain for origin, chain in chains if array_of(origin) is not None]
         # Weights first: their match shows the match of their layer's bias and Relu.
         for chain in sorted(constants, key=lambda chain: input_position(chain[-1].outputs[0])):
@@ -141,13 +137,12 @@ class _Builder:
         if chain[0].op_type == "DynamicQuantizeLinear":
             key: LayerKey = next(use.node for use in result.uses())  # it belongs to its readers
             grid = None
-            layer = self._layer(key)
+        elif (source := self._moved_from(origin, grid)) is not None:
+            key = source
         else:
-            source = self._moved_from(origin, grid)
-            key = source if source is not None else producing_layer(origin)
-            layer = self._layer(key)
-            if source is None:
-                layer.output = result.name or ""
+            key = producing_layer(origin)
+            self._layer(key).output = result.name or ""
+        layer = self._layer(key)
         layer.activations.append(Activation(result.name or "", grid))
         self.owner[result] = key
         bounds = self._bounds(origin, grid)
@@ -157,10 +152,9 @@ class _Builder:
         """Return the bounds of a tensor that its quantizer sets instead of a Relu or Clip."""
         low, high = grid.range if grid is not None else NO_BOUNDS
         half = grid.step / 2 if grid is not None else 0.0
-        if self.matcher is not None:
-            known = self.matcher.bounds(value, (low + half, high - half))
-            if known is not None:
-                return known
+        known = self.matcher.bounds(value, (low + half, high - half)) if self.matcher else None
+        if known is not None:
+            return known
         # Without a baseline: integers that start at zero replace a Relu.
         return (0.0 if low == 0 else -np.inf), np.inf
 
@@ -181,8 +175,8 @@ class _Builder:
         if grid is None or stored is None or not result.uses():
             return
         if len(chain) == 2:  # a float constant that is rounded in each run
-            own = grid_of(chain[0]) or grid
-            self._constant(result, chain, grid.dequantize(own.quantize(stored)), grid, exact=stored)
+            integers = (grid_of(chain[0]) or grid).quantize(stored)
+            self._constant(result, chain, grid.dequantize(integers), grid, exact=stored)
         else:
             self._constant(result, chain, grid.dequantize(stored), grid)
 
@@ -222,10 +216,8 @@ class _Builder:
         exact = np.ascontiguousarray(exact, np.float32)
         stored = Constant(value.name or "", rounded, exact, grid, channel_axis(reader, exact.ndim))
         (layer.biases if is_bias else layer.weights).append(stored)
-        name = fresh_name("exact")
-        initializer = ir.val(name, const_value=ir.tensor(exact, name=name))
-        self.graph.register_initializer(initializer)
         kind: Kind = "bias" if is_bias else "weight"
+        initializer = add_initializer(self.graph, "exact", exact)
         self.places.append(_SwitchPlace(key, kind, value, chain, initializer))
 
     def _insert(self, flags: dict[str, ir.Value], name: str, place: _SwitchPlace) -> None:
@@ -268,14 +260,10 @@ class _Builder:
 def _copied(chain: Sequence[ir.Node]) -> list[ir.Node]:
     """Copy a chain of nodes."""
     nodes: list[ir.Node] = []
-    made: dict[ir.Value, ir.Value] = {}
+    made: dict[ir.Value | None, ir.Value] = {}
     for node in chain:
-        copy = ir.node(
-            node.op_type,
-            [made.get(v, v) if v is not None else None for v in node.inputs],
-            attributes=dict(node.attributes),
-            num_outputs=len(node.outputs),
-        )
+        inputs, attributes = [made.get(v, v) for v in node.inputs], dict(node.attributes)
+        copy = ir.node(node.op_type, inputs, attributes, num_outputs=len(node.outputs))
         made.update(zip(node.outputs, copy.outputs, strict=True))
         nodes.append(copy)
     return nodes

@@ -79,8 +79,8 @@ class Finetune(FinetuneOptions, Pass):
         common.LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
         weights = find_trainable_weights(model.graph)
         if not {w.role for w in weights.values()} & {"kernel", "vector"}:
-            reason = "has no weights that could be trained"
-            return Rewrite(model.ir, (Declined(model.name, reason),))
+            declined = Declined(model.name, "has no weights that could be trained")
+            return Rewrite(model.ir, (declined,))
         _refuse_half(model, weights)
         from . import torch_graph
 

@@ -34,12 +34,10 @@ def resolve_augmentation(model: Model, wanted: str, *, taught: bool) -> str:
     """
     if wanted != "auto":
         return wanted
-    shapes = [spec.shape for spec in model.inputs if spec.shape and len(spec.shape) == 4]
-    colour = len(model.inputs) == 1 and any(
-        shape[1] == 3 and all(not isinstance(s, int) or s >= _SMALLEST for s in shape[2:])
-        for shape in shapes
-    )
-    if not colour:
+    shape = model.inputs[0].shape if len(model.inputs) == 1 else None
+    if shape is None or len(shape) != 4 or shape[1] != 3:
+        return "none"
+    if any(isinstance(s, int) and s < _SMALLEST for s in shape[2:]):
         return "none"
     return "both" if taught else "shift"
 
@@ -68,13 +66,7 @@ class Augment:
         return epoch % self.views if self.views else epoch
 
     def __call__(self, feeds: dict[str, Tensor], view: int, rows: Rows) -> dict[str, Tensor]:
-        """Augment every (N, C, H, W) tensor of a batch.
-
-        Args:
-            feeds: feeds of one batch.
-            view: view to show; UNAUGMENTED changes nothing.
-            rows: positions of the items, or of the batch.
-        """
+        """Augment every (N, C, H, W) tensor of a batch; `rows` are its items, or the batch."""
         if view == UNAUGMENTED or self.mode == "none":
             return feeds
         size = max((len(x) for x in feeds.values() if x.ndim == 4), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,10 +71,7 @@ class BatchSampler:
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[DrawnBatch]:
         if self.training.source.batched:
-            positions = self.training.positions
-            for index, batch in enumerate(self.training):
-                if index >= skip:
-                    yield DrawnBatch(batch, positions[index : index + 1], epoch)
+            yield from itertools.islice(_whole_batches(self.training, epoch), skip, None)
             return
         order = np.random.default_rng((self.seed, epoch)).permutation(self.training.positions)
         for index in range(skip, self.per_epoch):
@@ -82,15 +80,20 @@ class BatchSampler:
 
     def validation_batches(self) -> Iterator[DrawnBatch]:
         """Yield the validation items in order."""
-        positions = self.validation.positions
         if self.validation.source.batched:
-            for index, batch in enumerate(self.validation):
-                yield DrawnBatch(batch, positions[index : index + 1])
+            yield from _whole_batches(self.validation)
             return
+        positions = self.validation.positions
         for start in range(0, len(positions), self.size):
             rows = positions[start : start + self.size]
             if len(rows) == self.size or not self.fixed:
                 yield DrawnBatch(_read(self.validation, rows), rows)
+
+
+def _whole_batches(data: Dataset, epoch: int = -1) -> Iterator[DrawnBatch]:
+    """Yield the batches of a source that yields no single items."""
+    for index, batch in enumerate(data):
+        yield DrawnBatch(batch, data.positions[index : index + 1], epoch)
 
 
 def _read(data: Dataset, rows: Rows) -> Batch:
@@ -111,16 +114,15 @@ def make_batches(model: Model, data: Dataset, share: float, size: int, seed: int
     """
     fixed = {s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)}
     size = int(min(fixed)) if fixed else size
-    least = 2 * size if fixed and not data.source.batched else 2
+    whole = bool(fixed) and not data.source.batched  # each part needs at least one batch
+    least = 2 * size if whole else 2
     if len(data) < least:
         raise DataError(
             f"has {len(data)} items, and training needs {least} at least",
             where=data.spec,
             hint="One batch to learn from and one to choose by; give more data",
         )
-    held = share
-    if fixed and not data.source.batched:  # at least one batch for each
-        held = min(max(share, size / len(data)), 1 - size / len(data))
+    held = min(max(share, size / len(data)), 1 - size / len(data)) if whole else share
     splits = data.split({"training": 1 - held, "validation": held}, seed=seed)
     training, validation = splits["training"], splits["validation"]
     rows = size if fixed else min(size, len(training))

@@ -32,12 +32,7 @@ class Checkpointed(Protocol):
 
 
 def identity(fields: Mapping[str, Any], *parts: str) -> str:
-    """Return the digest of what a checkpoint belongs to.
-
-    Args:
-        fields: options that change what is trained.
-        parts: digests of the model, the teacher and the data, the seed, and the like.
-    """
+    """Return the digest of what a checkpoint belongs to: options, digests, the seed and so on."""
     text = "|".join([json.dumps(fields, sort_keys=True), *parts])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -111,10 +106,10 @@ def read(path: Path, digest: str, device: torch.device | None = None) -> dict[st
     try:
         content: dict[str, Any] = torch.load(path, device, weights_only=True)
         of = content["digest"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise ModelError("is not a checkpoint of finetune", where=str(path)) from error
-    except Exception as error:  # unpickling has errors of its own
-        if "pickle" not in type(error).__module__.lower():
+    except Exception as error:
+        expected = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError)
+        # Unpickling has errors of its own.
+        if not isinstance(error, expected) and "pickle" not in type(error).__module__.lower():
             raise
         raise ModelError("is not a checkpoint of finetune", where=str(path)) from error
     if of != digest:

@@ -15,6 +15,7 @@ from trimtab.core.errors import DataError, ModelError, OptionError
 from trimtab.core.metric import labels_are_classes
 from trimtab.core.model import Model
 
+from ...graph.queries import node_label
 from .module import TorchGraph
 from .roles import FLOATS
 
@@ -84,28 +85,24 @@ def default_terms(model: Model, data: Dataset, *, features: bool) -> dict[str, f
 
 def weights_without_gradient(model: Model, module: TorchGraph) -> tuple[list[str], list[str]]:
     """Return the weights that got no gradient from a batch, and the operators that block it."""
-    names = [
-        name
-        for name, tensor in module.named_weights("kernel", "vector").items()
-        if tensor.requires_grad and (tensor.grad is None or not bool(tensor.grad.any()))
-    ]
+    weights = module.named_weights("kernel", "vector")
+    trained = {name: tensor.grad for name, tensor in weights.items() if tensor.requires_grad}
+    names = [name for name, grad in trained.items() if grad is None or not bool(grad.any())]
     return names, _non_differentiable(model)
 
 
 def _non_differentiable(model: Model) -> list[str]:
     """Return the operators between floats that have no gradient."""
-    found = [n for n in model.graph if n.op_type in _NON_DIFFERENTIABLE]
-    casts = [n for n in found if n.op_type == "Cast" and n.outputs[0].dtype in FLOATS]
-    return [f"{n.op_type} {n.name!r}" for n in found if n not in casts]
+    return [
+        f"{n.op_type} {node_label(n)!r}"
+        for n in model.graph
+        if n.op_type in _NON_DIFFERENTIABLE
+        and not (n.op_type == "Cast" and n.outputs[0].dtype in FLOATS)
+    ]
 
 
 def fastest_threads(work: Callable[[], object], rounds: int = 3) -> int:
-    """Return the number of threads with which work is fastest; on a busy machine maybe one.
-
-    Args:
-        work: function to time.
-        rounds: timings of each number, of which the shortest counts.
-    """
+    """Return the number of threads with which work is fastest, by the best of some rounds."""
     most = os.cpu_count() or 1
     counts = sorted({1, max(most // 2, 1), most})
     spent = dict.fromkeys(counts, math.inf)

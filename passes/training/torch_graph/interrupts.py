@@ -9,11 +9,7 @@ from typing import Any
 
 
 class Interrupts:
-    """Context in which the first Ctrl-C sets `requested`, and the second raises as usual.
-
-    Attributes:
-        requested: true after the first Ctrl-C.
-    """
+    """Context in which the first Ctrl-C sets `requested`, and the second raises as usual."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.requested = say, False

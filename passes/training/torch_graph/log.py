@@ -11,12 +11,7 @@ _SECONDS = 60.0
 
 
 class TrainingLog:
-    """Lines about the steps since the last line.
-
-    Args:
-        progress: receiver of the lines.
-        size: batch size.
-    """
+    """Lines to `progress` about the steps since the last line; `size` is the batch size."""
 
     def __init__(self, progress: Progress, size: int) -> None:
         self.progress, self.size = progress, size
@@ -51,6 +46,6 @@ class TrainingLog:
         loss = f"loss {self.total / self.count:.5g}, " if self.count else ""
         self.total, self.count = 0.0, 0
         here = done - self.done
-        left = (now - self.begin) / here * (1 - done) if here > 0 and done < 1 else 0.0
-        time_left = f", {left / 60:.1f} min left" if left else ""
+        left = (now - self.begin) / here * (1 - done) if here > 0 else 0.0
+        time_left = f", {left / 60:.1f} min left" if left > 0 else ""
         return f"{loss}rate {rate:.2g}, {each:.0f} items/s{time_left}"

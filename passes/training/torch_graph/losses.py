@@ -18,11 +18,7 @@ NamePairs = Sequence[tuple[str, str]]
 class Loss(nn.Module):
     """Weighted sum of terms; its own parameters project features of unequal width.
 
-    Args:
-        terms: weight of each term.
-        temperature: temperature of kd.
-        outputs: matched names of the student's and the teacher's outputs.
-        features: matched names of their intermediate outputs.
+    Names of outputs and of features are pairs, the student's and the teacher's.
     """
 
     def __init__(
@@ -37,18 +33,13 @@ class Loss(nn.Module):
         self.outputs, self.features = tuple(outputs), tuple(features)
         self.projections = nn.ModuleList()
 
-    @property
-    def needs_teacher(self) -> bool:
-        """True where a term compares with the teacher."""
-        return bool(self.terms.keys() - {"ce"})
-
     def prepare(self, student: Values, teacher: Values) -> None:
         """Check shapes, and add a projection for each feature whose widths differ.
 
         Raises:
             ModelError: shapes that cannot be compared.
         """
-        if not self.needs_teacher:
+        if self.terms.keys() <= {"ce"}:
             return
         for mine, theirs in self.outputs:
             if student[mine].shape != teacher[theirs].shape:
@@ -125,11 +116,10 @@ def _cross_entropy(logits: Tensor, labels: Array | None) -> Tensor:
         )
     wanted = torch.as_tensor(labels, device=logits.device).long()
     classes = logits.shape[-1]
-    if wanted.ndim != 1 or (
-        len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < classes
-    ):
+    low, high = (int(end) for end in wanted.aminmax()) if wanted.numel() else (0, 0)
+    if wanted.ndim != 1 or not 0 <= low <= high < classes:
         raise DataError(
-            f"labels run from {int(wanted.min())} to {int(wanted.max())} in {wanted.ndim} axes, "
+            f"labels run from {low} to {high} in {wanted.ndim} axes, "
             f"and the model has {classes} classes",
             where="labels",
             hint="Labels are class numbers from 0 on, one an item",
@@ -145,10 +135,8 @@ def _projection(name: str, mine: Tensor, theirs: Tensor) -> nn.Module:
     if mine.shape == theirs.shape:
         return nn.Identity()
     axis = 1 if mine.ndim == 4 else mine.ndim - 1
-    rest = [
-        (a, b) for i, (a, b) in enumerate(zip(mine.shape, theirs.shape, strict=False)) if i != axis
-    ]
-    if mine.ndim != theirs.ndim or any(a != b for a, b in rest):
+    rest, other = (x.shape[:axis] + x.shape[axis + 1 :] for x in (mine, theirs))
+    if mine.ndim != theirs.ndim or rest != other:
         raise ModelError(
             f"feature {name!r} is {list(mine.shape)}, the teacher's is {list(theirs.shape)}",
             where="features",

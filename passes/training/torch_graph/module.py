@@ -14,7 +14,7 @@ from trimtab.core.model import Model
 from .operators import Mode
 from .ops_quantize import spread
 from .ops_values import initializer_tensor
-from .plan import NOTHING, ExecutionPlan, ExecutionStep, make_plan
+from .plan import NOTHING, ExecutionPlan, ExecutionStep, make_plan, outputs_of
 from .roles import TrainableWeight, find_trainable_weights
 
 
@@ -51,20 +51,21 @@ class TorchGraph(nn.Module):
         self.outputs = tuple(spec.name for spec in model.outputs)
         for name, tensor in _initial(model, self.weights).items():
             if self.weights[name].role == "statistic":
-                self.register_buffer(_escaped(name), tensor)
+                self.register_buffer(self.key(name), tensor)
             else:
-                self.register_parameter(_escaped(name), nn.Parameter(tensor))
+                self.register_parameter(self.key(name), nn.Parameter(tensor))
         for slot, tensor in self._plan.constants.items():
             self.register_buffer(f"constant:{slot}", tensor, persistent=False)
 
     def weight(self, name: str) -> Tensor:
         """Return the parameter or statistic of an initializer."""
-        found: Tensor = getattr(self, _escaped(name))
+        found: Tensor = getattr(self, self.key(name))
         return found
 
-    def key(self, name: str) -> str:
-        """Return the parameter's name in torch, as `torch.func.functional_call` takes it."""
-        return _escaped(name)
+    @staticmethod
+    def key(name: str) -> str:
+        """Return the name in torch of an initializer's parameter, which no attribute has."""
+        return "weight:" + name.replace("%", "%25").replace(".", "%2E")
 
     def named_weights(self, *roles: str) -> dict[str, Tensor]:
         """Return parameters and statistics by initializer, all or those of some roles."""
@@ -81,25 +82,20 @@ class TorchGraph(nn.Module):
         return self
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """Compute the outputs: a tensor, or a tuple of several.
-
-        Args:
-            inputs: inputs in the graph's order.
-            named: inputs by name.
-        """
+        """Compute the outputs, a tensor or a tuple of several, from inputs in order or by name."""
         made = self.run(dict(zip(self.inputs, inputs, strict=False)) | named)
         outputs = tuple(made[name] for name in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs and intermediate by name.
+        """Compute the outputs and intermediate outputs by name.
 
         Raises:
             DataError: an input is missing.
             RunError: a node refuses its inputs.
         """
         values = self._filled(feeds)
-        device = self._device(feeds)
+        device = next((tensor.device for tensor in feeds.values()), torch.device("cpu"))
         for step in self._plan.steps:
             _execute(step, values, device)
         results = {}
@@ -109,11 +105,6 @@ class TorchGraph(nn.Module):
                 value = value.to(dtype)  # a quantized output, kept as floats inside
             results[name] = value
         return results
-
-    def _device(self, feeds: Mapping[str, Tensor]) -> torch.device:
-        for tensor in feeds.values():
-            return tensor.device
-        return torch.device("cpu")
 
     def _filled(self, feeds: Mapping[str, Tensor]) -> list[Any]:
         values: list[Any] = [None] * self._plan.slots
@@ -142,12 +133,8 @@ def _execute(step: ExecutionStep, values: list[Any], device: torch.device) -> No
             where=step.name,
             hint="Check the shapes and types of the data",
         ) from error
-    if len(step.outputs) == 1:
-        values[step.outputs[0]] = made[0] if isinstance(made, tuple) else made
-    else:
-        parts = made if isinstance(made, tuple | list) else (made,)
-        for slot, value in zip(step.outputs, parts, strict=False):
-            values[slot] = value
+    for slot, value in zip(step.outputs, outputs_of(made), strict=False):
+        values[slot] = value
     values[NOTHING] = None
     for slot in step.free:
         values[slot] = None
@@ -167,8 +154,3 @@ def _initial(model: Model, weights: Mapping[str, TrainableWeight]) -> dict[str, 
             value = value * spread(scale, value, qparams.axis, qparams.block)
         made[name] = value
     return made
-
-
-def _escaped(name: str) -> str:
-    """Escape a name so that torch accepts it and no attribute of the module has it."""
-    return "weight:" + name.replace("%", "%25").replace(".", "%2E")

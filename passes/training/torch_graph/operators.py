@@ -74,6 +74,10 @@ class NodeSpec:
         """Return an attribute's value."""
         return self.attributes.get(name, default)
 
+    def sizes(self, name: str, tensor: Tensor | None = None) -> list[int]:
+        """Return integers that are an attribute in old operator sets and an input in new ones."""
+        return integers(tensor) if tensor is not None else list(self.get(name) or ())
+
     def has(self, index: int) -> bool:
         """Return whether an input is present."""
         return index < len(self.inputs) and self.inputs[index]
@@ -97,18 +101,13 @@ class OperatorEntry:
 
     Attributes:
         build: builder of the function that runs.
-        host: positions of inputs that are sizes or indices, needed on the CPU; -1 for all from
-            the second on.
+        host: positions of inputs that are sizes or indices, needed on the CPU.
         to_host: true where the result is a size, which stays on the CPU.
     """
 
     build: Callable[[NodeSpec], Run]
     host: frozenset[int] = field(default_factory=frozenset)
     to_host: bool = False
-
-    def wants_host(self, index: int) -> bool:
-        """Return whether an input is a size or an index."""
-        return index in self.host or (-1 in self.host and index > 0)
 
 
 OPS: dict[str, OperatorEntry] = {}
@@ -129,6 +128,16 @@ def op(
     return register
 
 
+def register_functions(functions: Mapping[str, Run], host: tuple[int, ...] = ()) -> None:
+    """Register operators that are functions of their inputs, whatever their attributes."""
+    for name, function in functions.items():
+
+        def build(_: NodeSpec, function: Run = function) -> Run:
+            return function
+
+        op(name, host=host)(build)
+
+
 @functools.cache
 def supported_operators() -> Mapping[str, OperatorEntry]:
     """Return the table of all operators, importing every `ops_*.py` of this folder."""
@@ -144,8 +153,6 @@ def key_of(domain: str, op_type: str) -> str:
     return op_type if domain in {"", "ai.onnx"} else f"{domain}::{op_type}"
 
 
-def integers(tensor: Tensor | None) -> list[int]:
+def integers(tensor: Tensor) -> list[int]:
     """Convert a size or index tensor to Python integers."""
-    if tensor is None:
-        return []
     return [int(v) for v in tensor.reshape(-1).tolist()]

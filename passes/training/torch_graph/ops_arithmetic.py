@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .operators import NodeSpec, Run, op
+from .operators import NodeSpec, Run, op, register_functions
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
@@ -18,32 +17,24 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="trunc")
 
 
-def _power(a: Tensor, b: Tensor) -> Tensor:
-    """Raise to a power, in the type of the base."""
-    return torch.pow(a, b).to(a.dtype)
-
-
-_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "Add": torch.add,
-    "Sub": torch.sub,
-    "Mul": torch.mul,
-    "Div": _divide,
-    "Pow": _power,
-    "Equal": torch.eq,
-    "Less": torch.lt,
-    "Greater": torch.gt,
-    "LessOrEqual": torch.le,
-    "GreaterOrEqual": torch.ge,
-    "And": torch.logical_and,
-    "Or": torch.logical_or,
-    "Xor": torch.logical_xor,
-}
-
-
-@op(*_BINARY)
-def binary(spec: NodeSpec) -> Run:
-    """Apply a function of two operands; these have no attributes since opset 7."""
-    return _BINARY[spec.op]
+register_functions(
+    {
+        "Add": torch.add,
+        "Sub": torch.sub,
+        "Mul": torch.mul,
+        "Div": _divide,
+        "Pow": lambda a, b: torch.pow(a, b).to(a.dtype),  # in the type of the base
+        "Equal": torch.eq,
+        "Less": torch.lt,
+        "Greater": torch.gt,
+        "LessOrEqual": torch.le,
+        "GreaterOrEqual": torch.ge,
+        "And": torch.logical_and,
+        "Or": torch.logical_or,
+        "Xor": torch.logical_xor,
+        "Where": lambda c, a, b: torch.where(c.bool(), a, b),
+    }
+)
 
 
 @op("Mod")
@@ -63,12 +54,6 @@ def variadic(spec: NodeSpec) -> Run:
         return made / len(x) if mean else made
 
     return run
-
-
-@op("Where")
-def where(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Select the second operand where the first is true, else the third."""
-    return lambda c, a, b: torch.where(c.bool(), a, b)
 
 
 @op("Gather")

@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, op
+from .operators import NodeSpec, Run, op, register_functions
 from .padding import PaddedWindow, even, function_of_rank, pad
 
 _CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
-_TRANSPOSED = (
-    functional.conv_transpose1d,
-    functional.conv_transpose2d,
-    functional.conv_transpose3d,
-)
+_TRANSPOSED = tuple(getattr(functional, f"conv_transpose{n}d") for n in (1, 2, 3))
 
 
 @op("Conv")
@@ -27,30 +23,24 @@ def conv(spec: NodeSpec) -> Run:
     def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         window = PaddedWindow.of(spec, w.shape[2:])
         pairs = window.pairs(x.shape[2:])
-        sides = even(pairs)
-        if sides is None:
+        sides, strides = even(pairs), window.strides
+        pointwise = all(size == 1 for size in w.shape[2:]) and any(step > 1 for step in strides)
+        if sides is None or pointwise:
             x, sides = pad(x, pairs), (0,) * len(pairs)
-        strides = window.strides
-        if all(size == 1 for size in w.shape[2:]) and any(step > 1 for step in strides):
-            x, sides, strides = (
-                _strided(x, strides, sides),
-                (0,) * len(strides),
-                (1,) * len(strides),
-            )
+        if pointwise:
+            x, strides = _strided(x, strides), (1,) * len(strides)
         function = function_of_rank(_CONV, w.ndim - 2, spec)
         return function(x, w, b, strides, sides, window.dilations, group)
 
     return run
 
 
-def _strided(x: Tensor, strides: Sequence[int], sides: Sequence[int]) -> Tensor:
+def _strided(x: Tensor, strides: Sequence[int]) -> Tensor:
     """Keep every `strides`-th element of each axis: those that a kernel of one element reads.
 
     oneDNN's own gradient of such a convolution writes past its memory where images are
     channels-last with fewer channels than a vector register.
     """
-    if any(sides):
-        x = pad(x, tuple((side, side) for side in sides))
     return x[(slice(None), slice(None), *(slice(None, None, step) for step in strides))]
 
 
@@ -119,10 +109,7 @@ def gemm(spec: NodeSpec) -> Run:
     return run
 
 
-@op("MatMul")
-def matmul(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Multiply matrices, batched as in NumPy."""
-    return torch.matmul
+register_functions({"MatMul": torch.matmul})
 
 
 @op("Einsum")

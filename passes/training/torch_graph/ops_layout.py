@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, integers, op
+from .operators import NodeSpec, Run, integers, op, register_functions
 
 
 @op("Reshape", host=(1,))
@@ -30,11 +30,7 @@ def flatten(spec: NodeSpec) -> Run:
     """Flatten to two axes: those before `axis`, and the others."""
     axis = spec.get("axis", 1)
 
-    def run(x: Tensor) -> Tensor:
-        cut = axis if axis >= 0 else axis + x.ndim
-        return x.reshape(math.prod(x.shape[:cut]), math.prod(x.shape[cut:]))
-
-    return run
+    return lambda x: x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 @op("Transpose")
@@ -44,17 +40,12 @@ def transpose(spec: NodeSpec) -> Run:
     return lambda x: x.permute(perm if perm is not None else tuple(reversed(range(x.ndim))))
 
 
-def _axes(spec: NodeSpec, axes: Tensor | None) -> list[int]:
-    """Return axes, which are an attribute before opset 13 and an input since."""
-    return integers(axes) if axes is not None else list(spec.get("axes") or ())
-
-
 @op("Squeeze", host=(1,))
 def squeeze(spec: NodeSpec) -> Run:
     """Remove axes of size 1, all of them where none are given."""
 
     def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
-        axes = _axes(spec, chosen)
+        axes = spec.sizes("axes", chosen)
         return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
     return run
@@ -65,7 +56,7 @@ def unsqueeze(spec: NodeSpec) -> Run:
     """Insert axes of size 1 at these positions of the result."""
 
     def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
-        axes = _axes(spec, chosen)
+        axes = spec.sizes("axes", chosen)
         rank = x.ndim + len(axes)
         for axis in sorted(a % rank for a in axes):
             x = x.unsqueeze(axis)
@@ -87,9 +78,9 @@ def split(spec: NodeSpec) -> Run:
     axis, parts = spec.get("axis", 0), len(spec.used)
 
     def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
-        sizes = integers(lengths) if lengths is not None else spec.get("split")
+        sizes = spec.sizes("split", lengths)
         if sizes:
-            return torch.split(x, list(sizes), axis)
+            return torch.split(x, sizes, axis)
         each = -(-x.shape[axis] // parts)
         rest = x.shape[axis] - each * (parts - 1)
         return torch.split(x, [each] * (parts - 1) + [rest], axis)
@@ -102,17 +93,9 @@ def slice_(spec: NodeSpec) -> Run:
     """Slice as Python does; starts and ends are attributes before opset 10."""
 
     def run(x: Tensor, *inputs: Tensor | None) -> Tensor:
-        if inputs:
-            starts, ends, axes, steps = (
-                integers(inputs[i]) if i < len(inputs) and inputs[i] is not None else []
-                for i in range(4)
-            )
-        else:
-            starts, ends, axes, steps = (
-                list(spec.get(k) or ()) for k in ("starts", "ends", "axes", "steps")
-            )
-        axes = axes or list(range(len(starts)))
-        steps = steps or [1] * len(starts)
+        names = ("starts", "ends", "axes", "steps")
+        starts, ends, axes, steps = (spec.sizes(k, *inputs[i : i + 1]) for i, k in enumerate(names))
+        axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
         for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             x = _slice(x, begin, end, axis % x.ndim, step)
         return x
@@ -141,34 +124,19 @@ def _slice(x: Tensor, begin: int, end: int, axis: int, step: int) -> Tensor:
     return cut[(slice(None),) * axis + (slice(None, None, step),)]
 
 
-@op("Expand", host=(1,))
-def expand(spec: NodeSpec) -> Run:  # noqa: ARG001
+def _expand(x: Tensor, shape: Tensor) -> Tensor:
     """Broadcast in both directions."""
-
-    def run(x: Tensor, shape: Tensor) -> Tensor:
-        sizes = integers(shape)
-        rank = max(x.ndim, len(sizes))
-        have = [1] * (rank - x.ndim) + list(x.shape)
-        want = [1] * (rank - len(sizes)) + sizes
-        return x.expand([h if w == 1 else w for h, w in zip(have, want, strict=True)])
-
-    return run
+    return x.expand(torch.broadcast_shapes(x.shape, integers(shape)))  # type: ignore[no-untyped-call]
 
 
-@op("Tile", host=(1,))
-def tile(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Repeat along each axis."""
-    return lambda x, repeats: x.repeat(integers(repeats))
-
-
-_MODES = {"constant", "reflect", "edge", "wrap"}
+register_functions({"Expand": _expand, "Tile": lambda x, by: x.repeat(integers(by))}, host=(1,))
 
 
 @op("Pad", host=(1, 2, 3))
 def pad(spec: NodeSpec) -> Run:
     """Pad; pads are attributes before opset 11, axes exist since opset 18."""
     mode = spec.get("mode", "constant")
-    if mode not in _MODES:
+    if mode not in {"constant", "reflect", "edge", "wrap"}:
         raise spec.refuse(f"mode {mode!r}")
 
     def run(
@@ -177,8 +145,8 @@ def pad(spec: NodeSpec) -> Run:
         value: Tensor | None = None,
         chosen: Tensor | None = None,
     ) -> Tensor:
-        sides = integers(pads) if pads is not None else list(spec.get("pads"))
-        axes = integers(chosen) if chosen is not None else list(range(x.ndim))
+        sides = spec.sizes("pads", pads)
+        axes = integers(chosen) if chosen is not None else range(x.ndim)
         fill = value.item() if value is not None else spec.get("value", 0.0)
         half = len(sides) // 2
         pairs = [(0, 0)] * x.ndim
@@ -203,10 +171,8 @@ def _mirror(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
         place = torch.arange(-before, size + after)
         if mode == "edge":
             place = place.clamp(0, size - 1)
-        elif mode == "wrap":
-            place = place % size
         else:
-            period = max(2 * (size - 1), 1)
+            period = size if mode == "wrap" else max(2 * (size - 1), 1)
             place = place % period
             place = torch.where(place >= size, period - place, place)
         x = x.index_select(axis, place.to(x.device))

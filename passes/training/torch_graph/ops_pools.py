@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import NodeSpec, Run, op
+from .operators import NodeSpec, Run, op, register_functions
 from .padding import AxisPadding, PaddedWindow, even, function_of_rank, pad
 
 _MAX = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
@@ -19,9 +19,8 @@ _CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
 def _plain_sides(window: PaddedWindow, pairs: AxisPadding) -> tuple[int, ...] | None:
     """Return padding that torch supports, even and at most half of the kernel, else None."""
     sides = even(pairs)
-    if sides is None or any(2 * s > k for s, k in zip(sides, window.kernel, strict=True)):
-        return None
-    return sides
+    fit = sides and all(2 * s <= k for s, k in zip(sides, window.kernel, strict=True))
+    return sides if fit else None
 
 
 def _full(x: Tensor, window: PaddedWindow, pairs: AxisPadding) -> AxisPadding:
@@ -56,7 +55,7 @@ def average_pool(spec: NodeSpec) -> Run:
     include = bool(spec.get("count_include_pad", 0))
     window = PaddedWindow.of(spec, spec.get("kernel_shape"))
     pool = function_of_rank(_AVERAGE, len(window.kernel), spec)
-    plain = not any(d != 1 for d in window.dilations)
+    plain = all(d == 1 for d in window.dilations)
 
     def run(x: Tensor) -> Tensor:
         pairs = window.pairs(x.shape[2:])
@@ -85,13 +84,9 @@ def _general_average(
     return means.reshape(*x.shape[:2], *means.shape[2:])
 
 
-@op("GlobalAveragePool")
-def global_average_pool(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Take the mean of each channel."""
-    return lambda x: x.mean(tuple(range(2, x.ndim)), keepdim=True)
-
-
-@op("GlobalMaxPool")
-def global_max_pool(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Take the maximum of each channel."""
-    return lambda x: x.amax(tuple(range(2, x.ndim)), keepdim=True)
+register_functions(
+    {
+        "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
+        "GlobalMaxPool": lambda x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
+    }
+)

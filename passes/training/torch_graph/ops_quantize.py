@@ -59,8 +59,7 @@ def spread(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     if values.ndim == 0 or values.numel() == 1:
         return values.reshape(())
     if block:
-        repeated = values.repeat_interleave(block, axis)
-        return repeated.narrow(axis, 0, x.shape[axis])
+        return values.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
     return values.view([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
 
 
@@ -79,9 +78,8 @@ class _FakeQuantize(torch.autograd.Function):
         whole = torch.round(ratio)
         kept = torch.clamp(whole, low, high)  # type: ignore[arg-type]
         inside = whole == kept
-        slope = None
-        if ctx.needs_input_grad[1]:
-            slope = torch.addcmul(kept, ratio, inside, value=-1)
+        learned = ctx.needs_input_grad[1]
+        slope = torch.addcmul(kept, ratio, inside, value=-1) if learned else None
         ctx.save_for_backward(inside, slope)
         ctx.scale_shape = scale.shape
         return kept * scale
@@ -102,44 +100,45 @@ def fake_quantized(x: Tensor, scale: Tensor, low: Limit, high: Limit) -> Tensor:
     return made
 
 
-def _pair(spec: NodeSpec) -> Run:
-    """Compute Q and DQ with the same step sizes at once."""
-    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
-    low, high = spec.integers or (0, 255)
+def _steps(spec: NodeSpec, x: Tensor, scale: Tensor) -> Tensor:
+    """Return step sizes that broadcast to x, with the gradients of LSQ."""
+    count = x.numel() if spec.weight else x.numel() // max(len(x), 1)
+    return _spread(spec, x, lsq_step(scale, count, _range(spec)[1]))
+
+
+def _spread(spec: NodeSpec, x: Tensor, values: Tensor) -> Tensor:
+    return spread(values, x, spec.get("axis", 1), spec.get("block_size", 0))
+
+
+def _range(spec: NodeSpec) -> tuple[int, int]:
+    return spec.integers or (0, 255)
+
+
+@op(FUSED)
+def fake_quantize(spec: NodeSpec) -> Run:
+    """Compute a QuantizeLinear and its DequantizeLinear at once, which the plan fuses."""
+    low, high = _range(spec)
     known = spec.constants.get(2)
     shift = None if known is None or known.numel() != 1 else float(known.item())
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        count = x.numel() if spec.weight else x.numel() // max(len(x), 1)
-        wide = spread(lsq_step(scale, count, high), x, axis, block)
+        wide = _steps(spec, x, scale)
         if zero is None:
             return fake_quantized(x, wide, low, high)
-        if shift is not None:
-            return fake_quantized(x, wide, low - shift, high - shift)
-        offset = spread(zero, x, axis, block).to(x.dtype)
+        offset = _spread(spec, x, zero).to(x.dtype) if shift is None else shift
         return fake_quantized(x, wide, low - offset, high - offset)
 
     return run
 
 
-@op(FUSED)
-def fake_quantize(spec: NodeSpec) -> Run:
-    """Compute a QuantizeLinear and its DequantizeLinear, which the plan fuses."""
-    return _pair(spec)
-
-
 @op("QuantizeLinear")
 def quantize_linear(spec: NodeSpec) -> Run:
     """Compute clamp(round(x / s) + z), as a float."""
-    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
-    low, high = spec.integers or (0, 255)
+    low, high = _range(spec)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        wide = spread(lsq_step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
-        q = round_straight_through(x / wide)
-        if zero is not None:
-            q = q + spread(zero, x, axis, block)
-        return torch.clamp(q, low, high)
+        q = round_straight_through(x / _steps(spec, x, scale))
+        return torch.clamp(q if zero is None else q + _spread(spec, x, zero), low, high)
 
     return run
 
@@ -147,16 +146,12 @@ def quantize_linear(spec: NodeSpec) -> Run:
 @op("DequantizeLinear")
 def dequantize_linear(spec: NodeSpec) -> Run:
     """Compute (q - z) s; for a weight, which is kept as a float, Q and DQ at once."""
-    axis, block = spec.get("axis", 1), spec.get("block_size", 0)
-    if spec.weight and spec.integers is None:
-        return lambda x, *_: x
     if spec.weight:
-        return _pair(spec)
-    _, high = spec.integers or (0, 255)
+        return fake_quantize(spec) if spec.integers is not None else lambda x, *_: x
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        wide = spread(lsq_step(scale, x.numel() // max(len(x), 1), high), x, axis, block)
-        offset = None if zero is None else spread(zero, x, axis, block)
+        wide = _steps(spec, x, scale)
+        offset = None if zero is None else _spread(spec, x, zero)
         x = x.to(wide.dtype) if not x.is_floating_point() else x
         return (x if offset is None else x - offset) * wide
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .operators import NodeSpec, Run, integers, op
+from .operators import NodeSpec, Run, op
 
 Axes = tuple[int, ...]
 Reduce = Callable[[Tensor, Axes, bool], Tensor]
@@ -15,10 +15,6 @@ Reduce = Callable[[Tensor, Axes, bool], Tensor]
 
 def _sum(x: Tensor, axes: Axes, keep: bool) -> Tensor:  # noqa: FBT001 - as torch has it
     return x.sum(axes, keepdim=keep, dtype=x.dtype)
-
-
-def _mean(x: Tensor, axes: Axes, keep: bool) -> Tensor:  # noqa: FBT001
-    return x.mean(axes, keepdim=keep)
 
 
 def _prod(x: Tensor, axes: Axes, keep: bool) -> Tensor:  # noqa: FBT001
@@ -29,7 +25,7 @@ def _prod(x: Tensor, axes: Axes, keep: bool) -> Tensor:  # noqa: FBT001
 
 _REDUCE: dict[str, Reduce] = {
     "ReduceSum": _sum,
-    "ReduceMean": _mean,
+    "ReduceMean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
     "ReduceProd": _prod,
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keepdim=keep),
     "ReduceMin": lambda x, axes, keep: x.amin(axes, keepdim=keep),
@@ -47,7 +43,7 @@ def reduce(spec: NodeSpec) -> Run:
     nothing = spec.get("noop_with_empty_axes", 0)
 
     def run(x: Tensor, chosen: Tensor | None = None) -> Tensor:
-        axes = integers(chosen) if chosen is not None else list(spec.get("axes") or ())
+        axes = spec.sizes("axes", chosen)
         if not axes and nothing:
             return x
         return function(x, tuple(axes or range(x.ndim)), keep)

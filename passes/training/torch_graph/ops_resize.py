@@ -17,33 +17,20 @@ from .operators import NodeSpec, Run, integers, op
 Coordinates = Callable[[Tensor, int, int, float], Tensor]
 
 
-def _half_pixel(x: Tensor, size: int, out: int, scale: float) -> Tensor:  # noqa: ARG001
+def _half_pixel(x: Tensor, scale: float) -> Tensor:
     return (x + 0.5) / scale - 0.5
 
 
-def _pytorch_half_pixel(x: Tensor, size: int, out: int, scale: float) -> Tensor:
-    return _half_pixel(x, size, out, scale) if out > 1 else torch.zeros_like(x)
-
-
-def _symmetric(x: Tensor, size: int, out: int, scale: float) -> Tensor:
-    center = size / 2
-    return center * (1 - out / (scale * size)) + _half_pixel(x, size, out, scale)
-
-
-def _asymmetric(x: Tensor, size: int, out: int, scale: float) -> Tensor:  # noqa: ARG001
-    return x / scale
-
-
-def _align_corners(x: Tensor, size: int, out: int, scale: float) -> Tensor:  # noqa: ARG001
-    return x * ((size - 1) / (out - 1)) if out > 1 else torch.zeros_like(x)
-
-
 _COORDINATES: dict[str, Coordinates] = {
-    "half_pixel": _half_pixel,
-    "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": _pytorch_half_pixel,
-    "asymmetric": _asymmetric,
-    "align_corners": _align_corners,
+    "half_pixel": lambda x, _size, _out, scale: _half_pixel(x, scale),
+    "half_pixel_symmetric": lambda x, size, out, scale: (
+        size / 2 * (1 - out / (scale * size)) + _half_pixel(x, scale)
+    ),
+    "pytorch_half_pixel": lambda x, _size, out, scale: (
+        _half_pixel(x, scale) if out > 1 else torch.zeros_like(x)
+    ),
+    "asymmetric": lambda x, _size, _out, scale: x / scale,
+    "align_corners": lambda x, size, out, _scale: x * ((size - 1) / max(out - 1, 1)),
 }
 _NEAREST: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
@@ -88,9 +75,8 @@ def _scales_and_sizes(
     if spec.version < 11:
         scales = inputs[0].tolist() if inputs and inputs[0] is not None else spec.get("scales")
         return list(scales), []
-    sizes = integers(inputs[2]) if len(inputs) > 2 else []
-    scales = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else []
-    return list(scales), sizes
+    _, scales, sizes = [*inputs, None, None, None][:3]
+    return [] if scales is None else scales.tolist(), [] if sizes is None else integers(sizes)
 
 
 def _axis_function(
@@ -117,8 +103,8 @@ def _axis_function(
         neighbours = [low + i for i in (-1, 0, 1, 2)]
         weights = _cubic(place - low, cubic)
         if outside:
-            inside = [((t >= 0) & (t < size)).float() for t in neighbours]
-            weights = [w * i for w, i in zip(weights, inside, strict=True)]
+            pairs = zip(weights, neighbours, strict=True)
+            weights = [w * ((t >= 0) & (t < size)).float() for w, t in pairs]
             total = torch.stack(weights).sum(0)
             weights = [w / total for w in weights]
         return _mix(x, axis, neighbours, weights)
@@ -145,8 +131,5 @@ def _pick(x: Tensor, axis: int, place: Tensor) -> Tensor:
 
 def _mix(x: Tensor, axis: int, places: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-    parts = [
-        _pick(x, axis, place) * weight.to(x).view(shape)
-        for place, weight in zip(places, weights, strict=True)
-    ]
-    return torch.stack(parts).sum(0)
+    pairs = zip(places, weights, strict=True)
+    return torch.stack([_pick(x, axis, p) * w.to(x).view(shape) for p, w in pairs]).sum(0)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from trimtab.core.model import Model
 
-from .operators import NodeSpec, Run, op
+from .operators import NodeSpec, Run, op, register_functions
 
 DTYPES: dict[int, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,
@@ -48,16 +48,12 @@ def initializer_tensor(model: Model, name: str) -> Tensor:
 @op("Constant")
 def constant(spec: NodeSpec) -> Run:
     """Return a constant tensor, number or list."""
-    kinds = {"value_float": torch.float32, "value_floats": torch.float32}
-    kinds |= {"value_int": torch.int64, "value_ints": torch.int64}
-    if "value" in spec.attributes:
-        made = to_tensor(spec.get("value"))
-        return lambda: made
-    for name, dtype in kinds.items():
-        if name in spec.attributes:
-            made = torch.tensor(spec.get(name), dtype=dtype)
-            return lambda: made
-    raise spec.refuse("a constant of text or sparse values")
+    ((name, value),) = spec.attributes.items()
+    if name not in {"value", "value_float", "value_floats", "value_int", "value_ints"}:
+        raise spec.refuse("a constant of text or sparse values")
+    dtype = torch.float32 if name.startswith("value_float") else torch.int64
+    made = to_tensor(value) if name == "value" else torch.tensor(value, dtype=dtype)
+    return lambda: made
 
 
 @op("ConstantOfShape", host=(0,), to_host=True)
@@ -83,11 +79,7 @@ def size(spec: NodeSpec) -> Run:  # noqa: ARG001
 @op("Range", host=(0, 1, 2), to_host=True)
 def range_(spec: NodeSpec) -> Run:  # noqa: ARG001
     """Count from start to limit in steps of delta, in their type."""
-
-    def run(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-        return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
-
-    return run
+    return lambda *ends: torch.arange(*(end.item() for end in ends), dtype=ends[0].dtype)
 
 
 @op("Cast")
@@ -100,16 +92,7 @@ def cast(spec: NodeSpec) -> Run:
     return lambda x: x.to(dtype)
 
 
-@op("CastLike")
-def cast_like(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Convert to the type of another tensor."""
-    return lambda x, like: x.to(like.dtype)
-
-
-@op("Identity")
-def identity(spec: NodeSpec) -> Run:  # noqa: ARG001
-    """Return the input unchanged."""
-    return lambda x: x
+register_functions({"CastLike": lambda x, like: x.to(like.dtype), "Identity": lambda x: x})
 
 
 @op("Dropout")

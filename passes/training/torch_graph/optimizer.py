@@ -31,17 +31,14 @@ class Optimizer:
         self.clip, self.factor, self.rate = options.clip, 1.0, 0.0
         kernels = list(module.named_weights("kernel").values())
         others = list(module.named_weights("vector").values()) + list(loss.parameters())
-        groups: list[dict[str, Any]] = [
-            {"params": kernels, "weight_decay": options.weight_decay, "pace": 1.0},
-            {"params": others, "weight_decay": 0.0, "pace": 1.0},
-        ]
+        groups = [_group(kernels, 1.0, options.weight_decay), _group(others, 1.0)]
         self.steps = module.named_weights("step") if options.learn_steps else {}
         self.least = {n: _SMALLEST_STEP * t.detach().abs() for n, t in self.steps.items()}
         for name, tensor in module.named_weights("step").items():
             tensor.requires_grad_(name in self.steps)
         for tensor in self.steps.values():
             pace = float(tensor.detach().mean()) if options.optimizer == "adamw" else 1.0
-            groups.append({"params": [tensor], "weight_decay": 0.0, "pace": pace})
+            groups.append(_group([tensor], pace))
         groups = [group for group in groups if group["params"]]
         self.parameters: list[nn.Parameter] = [p for g in groups for p in g["params"]]
         self.inner: torch.optim.Optimizer
@@ -82,3 +79,7 @@ class Optimizer:
         """Load the state of a checkpoint."""
         self.inner.load_state_dict(state["inner"])
         self.factor = state["factor"]
+
+
+def _group(tensors: list[Any], pace: float, decay: float = 0.0) -> dict[str, Any]:
+    return {"params": tensors, "weight_decay": decay, "pace": pace}

@@ -17,10 +17,7 @@ TERMS = ("kd", "ce", "mse", "cosine", "features")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: Fields that say for how long and where a model is trained, not to what.
 _ENVIRONMENT = frozenset(
-    {
-        *("data", "teacher", "time", "threads", "cache"),
-        *("checkpoint", "checkpoint_minutes", "resume"),
-    }
+    ("data", "teacher", "time", "threads", "cache", "checkpoint", "checkpoint_minutes", "resume")
 )
 
 
@@ -125,7 +122,6 @@ class FinetuneOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        where = WHERE
         for name, fits, wanted in (
             ("temperature", self.temperature > 0, "above 0"),
             ("epochs", self.epochs is None or self.epochs > 0, "above 0"),
@@ -147,13 +143,13 @@ class FinetuneOptions:
         ):
             if not fits:
                 value = getattr(self, name)
-                raise OptionError(f"{name} is {value!r}, must be {wanted}", where=where)
+                raise OptionError(f"{name} is {value!r}, must be {wanted}", where=WHERE)
         if self.epochs is not None and self.steps is not None:
-            raise OptionError("takes epochs or steps, not both", where=where)
+            raise OptionError("takes epochs or steps, not both", where=WHERE)
         if self.resume and not self.checkpoint:
-            raise OptionError("resume needs a checkpoint to resume from", where=where)
+            raise OptionError("resume needs a checkpoint to resume from", where=WHERE)
         if "features" in self.terms() and not self.features:
-            raise OptionError("the loss term features needs some named in `features`", where=where)
+            raise OptionError("the loss term features needs some named in `features`", where=WHERE)
         self.seconds()
 
     def terms(self) -> dict[str, float]:
@@ -170,9 +166,8 @@ class FinetuneOptions:
             try:
                 found[name] = float(weight or 1)
             except ValueError:
-                raise OptionError(
-                    f"{weight!r} is not a valid weight", where=f"loss term {name}"
-                ) from None
+                what = f"{weight!r} is not a valid weight"
+                raise OptionError(what, where=f"loss term {name}") from None
         return found
 
     def seconds(self) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from trimtab.core.errors import ModelError, OptionError, TrimtabError, nearest
 from trimtab.core.model import Model
 
+from ...graph.queries import input_at, node_label
 from .operators import FUSED, Mode, NodeSpec, OperatorEntry, Run, key_of, supported_operators
 from .ops_values import DTYPES, to_tensor
 from .roles import TrainableWeight, rounding_range, same_axis
@@ -73,13 +75,7 @@ class ExecutionPlan:
 def make_plan(
     model: Model, weights: dict[str, TrainableWeight], mode: Mode, intermediate: Sequence[str]
 ) -> ExecutionPlan:
-    """Plan the execution of a model's graph.
-
-    Args:
-        model: model to execute.
-        weights: initializers to train.
-        mode: mode of the module.
-        intermediate: names of intermediate outputs to return beside the outputs.
+    """Plan the execution of a graph that returns intermediate outputs beside its outputs.
 
     Raises:
         ModelError: unsupported operators, all of them named.
@@ -149,8 +145,8 @@ class _Planner:
         if self._is_fused_quantize(node):
             self.paired[node.outputs[0]] = node
             return
-        source = self.paired.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
-        self._plan_node(node, node if source is None else source)
+        data = input_at(node, 0)
+        self._plan_node(node, self.paired.get(data, node) if data is not None else node)
 
     def _plan_node(self, node: ir.Node, source: ir.Node) -> None:
         """Plan a node; `source` is its QuantizeLinear where a Q/DQ pair is computed at once."""
@@ -160,7 +156,9 @@ class _Planner:
             run = entry.build(spec)
             present = [v for v in source.inputs if v is not None]
             if all(v in self.known for v in present) and source.op_type != "QuantizeLinear":
-                self._fold(node, run)
+                with torch.no_grad():
+                    made = run(*(None if v is None else self.known[v] for v in node.inputs))
+                self.known.update(zip(node.outputs, outputs_of(made), strict=False))
                 return
         except TrimtabError:
             raise
@@ -170,12 +168,11 @@ class _Planner:
             bool(present) and all(v in self.known or v in self.on_host for v in present)
         )
         inputs, moves = self._inputs(source, entry, host=host and not entry.to_host)
-        outputs = []
-        for value in node.outputs:
-            read = bool(value.uses()) or value.is_graph_output() or bool(value.name)
-            outputs.append(self._slot(value) if read else NOTHING)
-            if host:
-                self.on_host.add(value)
+        outputs = [
+            self._slot(value) if value.uses() or value.is_graph_output() or value.name else NOTHING
+            for value in node.outputs
+        ]
+        self.on_host.update(node.outputs if host else ())
         self.result.steps.append(ExecutionStep(_title(node), run, inputs, moves, tuple(outputs)))
 
     def _is_fused_quantize(self, node: ir.Node) -> bool:
@@ -183,27 +180,20 @@ class _Planner:
         if node.op_type != "QuantizeLinear":
             return False
         made = node.outputs[0]
-        if made.is_graph_output() or made.name in self.intermediate or not made.uses():
-            return False
-        return all(
+        shown = made.is_graph_output() or made.name in self.intermediate
+        return (not shown and bool(made.uses())) and all(
             user.op_type == "DequantizeLinear"
             and list(user.inputs[1:]) == list(node.inputs[1:])
             and same_axis(user, node)
             for user, _ in made.uses()
         )
 
-    def _fold(self, node: ir.Node, run: Run) -> None:
-        with torch.no_grad():
-            made = run(*(None if v is None else self.known[v] for v in node.inputs))
-        parts = made if isinstance(made, tuple | list) else (made,)
-        self.known.update(zip(node.outputs, parts, strict=False))
-
     def _inputs(
         self, node: ir.Node, entry: OperatorEntry, *, host: bool
     ) -> tuple[tuple[int, ...], tuple[tuple[int, bool], ...]]:
         slots, moves = [], []
         for index, value in enumerate(node.inputs):
-            wants = host or entry.wants_host(index)
+            wants = host or index in entry.host
             if value is None:
                 slots.append(NOTHING)
             elif value in self.known:
@@ -223,7 +213,8 @@ class _Planner:
 
     def _spec(self, node: ir.Node) -> NodeSpec:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        weight = self._weight(node)
+        data = input_at(node, 0)
+        weight = self.weights.get(data.name or "") if data is not None else None
         return NodeSpec(
             op=node.op_type,
             name=node.name or _title(node),
@@ -237,20 +228,13 @@ class _Planner:
             weight=weight is not None and weight.qparams is not None,
         )
 
-    def _weight(self, node: ir.Node) -> TrainableWeight | None:
-        value = node.inputs[0] if node.inputs else None
-        return self.weights.get(value.name or "") if value is not None else None
-
     def _results(self, intermediate: Sequence[str]) -> None:
         graph = self.model.graph
         values = {v.name: v for node in graph for v in node.outputs if v.name}
         for name in intermediate:
             if name not in values:
-                raise OptionError(
-                    f"no tensor named {name!r}",
-                    where=self.model.name,
-                    hint=nearest(name, map(str, values)),
-                )
+                hint = nearest(name, map(str, values))
+                raise OptionError(f"no tensor named {name!r}", where=self.model.name, hint=hint)
         for value in [*graph.outputs, *(values[name] for name in intermediate)]:
             known = value in self.known
             slot = self._constant(value, host=False) if known else self.slot_of[value]
@@ -263,14 +247,18 @@ class _Planner:
         seen = {NOTHING, *plan.weights.values(), *plan.fixed, *plan.constants}
         seen |= {slot for _, slot, _ in plan.results}
         for step in reversed(plan.steps):
-            last = [s for s in dict.fromkeys((*step.inputs, *step.outputs)) if s not in seen]
-            seen.update(last)
-            step.free = tuple(last)
+            used = dict.fromkeys((*step.inputs, *step.outputs))
+            step.free = tuple(slot for slot in used if slot not in seen)
+            seen.update(step.free)
+
+
+def outputs_of(made: Any) -> Sequence[Tensor]:
+    """Return what an operator computed as a sequence, also where it is one tensor."""
+    return made if isinstance(made, tuple | list) else (made,)
 
 
 def _title(node: ir.Node) -> str:
-    first = node.outputs[0].name if node.outputs else ""
-    return f"{node.op_type} {node.name or first!r}"
+    return f"{node.op_type} {node_label(node)!r}"
 
 
 def _broken(node: ir.Node, error: Exception) -> ModelError:

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.queries import input_at, is_onnx_op
+
 #: kernel: weights with weight decay; vector: biases, norms and the like; step: a quantizer's step
 #: size; statistic: mean or variance of BatchNormalization.
 Role = Literal["kernel", "vector", "step", "statistic"]
@@ -32,12 +34,7 @@ _VECTORS = {
     "InstanceNormalization": {1, 2},
     "PRelu": {1},
 }
-FLOATS = {
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.BFLOAT16,
-    ir.DataType.DOUBLE,
-}
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 #: Magnitude beyond which a number is a mask's minus infinity, not a weight.
 _LARGEST = 1e4
 
@@ -87,10 +84,8 @@ def find_trainable_weights(graph: ir.Graph) -> dict[str, TrainableWeight]:
         tensor = value.const_value
         if tensor is None or value.is_graph_output():
             continue
-        weight = (
-            _float_weight(name, value) if tensor.dtype in FLOATS else _integer_weight(name, value)
-        )
-        if weight is not None:
+        read = _float_weight if tensor.dtype in FLOATS else _integer_weight
+        if weight := read(name, value):
             found[name] = weight
     # The scales of 32-bit biases follow from two others when the graph is written.
     derived = {w.qparams.scale for w in found.values() if w.qparams and w.qparams.bias}
@@ -98,17 +93,16 @@ def find_trainable_weights(graph: ir.Graph) -> dict[str, TrainableWeight]:
 
 
 def _float_weight(name: str, value: ir.Value) -> TrainableWeight | None:
-    roles = {role for role in _roles(value) if role}
-    for role in ("statistic", "step", "kernel", "vector"):  # a tied embedding is a kernel as well
-        if role in roles:
-            return TrainableWeight(name, role)
-    return None
+    # In this order: a tied embedding is a kernel as well.
+    order: tuple[Role, ...] = ("statistic", "step", "kernel", "vector")
+    role = min(_roles(value), key=order.index, default=None)
+    return None if role is None else TrainableWeight(name, role)
 
 
-def _roles(value: ir.Value, depth: int = 0) -> Iterator[Role | None]:
+def _roles(value: ir.Value, depth: int = 0) -> Iterator[Role]:
     """Yield the role of a value at each of its uses."""
     for node, index in value.uses():
-        if node.domain not in {"", "ai.onnx"}:
+        if not is_onnx_op(node):
             continue
         if node.op_type in _ROUNDS and index == 1:
             yield "step"
@@ -144,16 +138,16 @@ def _integer_weight(name: str, value: ir.Value) -> TrainableWeight | None:
     users = [node for node, index in value.uses() if index == 0]
     if not users or len(users) != len(value.uses()):
         return None
-    scales = {node.inputs[1] for node in users if node.op_type == "DequantizeLinear"}
-    if any(node.op_type != "DequantizeLinear" for node in users) or len(scales) != 1:
+    if any(node.op_type != "DequantizeLinear" for node in users):
         return None
-    scale, node = scales.pop(), users[0]
-    if scale is None or not scale.is_initializer() or scale.const_value is None:
+    scale, node = users[0].inputs[1], users[0]
+    if any(user.inputs[1] is not scale for user in users) or scale is None:
+        return None
+    if not scale.is_initializer() or scale.const_value is None:
         return None
     roles = set(_roles(node.outputs[0]))
-    bias = tensor.dtype == ir.DataType.INT32
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if not roles - {None} or (zero is not None and zero.const_value is None):
+    zero = input_at(node, 2)
+    if not roles or (zero is not None and zero.const_value is None):
         return None
     low, high = _weight_range(tensor, zero)
     qparams = QuantizationParameters(
@@ -163,7 +157,7 @@ def _integer_weight(name: str, value: ir.Value) -> TrainableWeight | None:
         block=node.attributes.get_int("block_size", 0),
         low=low,
         high=high,
-        bias=bias,
+        bias=tensor.dtype == ir.DataType.INT32,
     )
     return TrainableWeight(name, "kernel" if "kernel" in roles else "vector", qparams)
 
@@ -181,8 +175,7 @@ def _weight_range(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int
     values = tensor.numpy().astype(np.int64)
     if low == 0:
         return (0, 127) if high == 255 and values.max(initial=0) <= 127 else (low, high)
-    shifted = zero is not None and zero.const_value is not None and zero.const_value.numpy().any()
-    if shifted:
+    if zero is not None and zero.const_value is not None and zero.const_value.numpy().any():
         return low, high
     largest = int(np.abs(values).max(initial=0))
     for bits in range(2, tensor.dtype.bitwidth):
@@ -194,25 +187,20 @@ def _weight_range(tensor: ir.TensorProtocol, zero: ir.Value | None) -> tuple[int
 
 def type_range(kind: ir.DataType) -> tuple[int, int]:
     """Return the smallest and largest value of an integer type."""
-    bits = kind.bitwidth
-    signed = kind.name.startswith("INT")
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return int(kind.min), int(kind.max)
 
 
 def rounding_range(node: ir.Node, weight: TrainableWeight | None) -> tuple[int, int] | None:
     """Return the integer range of a Q or DQ: that of its weight, or of its type."""
-    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+    if node.op_type not in _ROUNDS:
         return None
     if weight is not None and weight.qparams is not None:
         return None if weight.qparams.bias else (weight.qparams.low, weight.qparams.high)
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    data, zero = node.inputs[0], input_at(node, 2)
     kind = zero.dtype if zero is not None else None
-    if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
-        kind = node.inputs[0].dtype or kind
-    output_dtype = node.attributes.get_int("output_dtype", 0)
-    if kind is None and output_dtype:
-        kind = ir.DataType(output_dtype)
-    kind = kind or ir.DataType.UINT8
+    if node.op_type == "DequantizeLinear" and data is not None:
+        kind = data.dtype or kind
+    kind = kind or ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8)
     return type_range(kind) if kind.is_integer() else None
 
 

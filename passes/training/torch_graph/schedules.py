@@ -25,26 +25,22 @@ def _one_cycle(done: float) -> float:
     return _cosine((done - RISE) / (1 - RISE))
 
 
-def _constant(done: float) -> float:  # noqa: ARG001 - plateau divides elsewhere
-    return 1.0
-
-
 _SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": _cosine,
     "step": _steps,
     "one-cycle": _one_cycle,
-    "plateau": _constant,
-    "constant": _constant,
+    "plateau": lambda _: 1.0,  # divided by the training loop
+    "constant": lambda _: 1.0,
 }
 
 
 def learning_rate_share(schedule: str, done: float, warmup: float) -> float:
-    """Return the learning rate as a share of the highest.
+    """Return the learning rate as a share of the highest, after a linear rise in the warm-up.
 
     Args:
         schedule: name of the schedule.
         done: share of the training that is done, 0 to 1.
-        warmup: share in which the rate rises linearly before the schedule begins.
+        warmup: share of the training before the schedule begins.
     """
     done = min(max(done, 0.0), 1.0)
     if done < warmup:

@@ -29,14 +29,7 @@ _MEMORY_BYTES = 256 << 20
 
 
 class TeacherOutputs:
-    """Teacher outputs for a batch, from memory or disk where they are cached, else computed.
-
-    Args:
-        compute: function that runs the teacher.
-        augment: augmentation, which decides the view of an epoch.
-        disk: cache on disk, if any.
-        device: device of the student.
-    """
+    """Teacher outputs for a batch, from memory or disk where they are cached, else computed."""
 
     def __init__(
         self,
@@ -65,16 +58,15 @@ class TeacherOutputs:
         self, feeds: dict[str, Tensor], drawn: DrawnBatch, view: int
     ) -> dict[str, Tensor]:
         assert self.disk is not None
-        found = self.disk.get(view, drawn.rows)
+        found, whole = self.disk.get(view, drawn.rows), not self.augment.count
         if found is not None:
-            whole = not self.augment.count
-            arrays = {n: a[0] if whole else a for n, a in found.items()}
-            return {n: torch.from_numpy(a).to(self.device) for n, a in arrays.items()}
+            arrays = {n: torch.from_numpy(a[0] if whole else a) for n, a in found.items()}
+            return {n: a.to(self.device) for n, a in arrays.items()}
         made = self.compute(feeds)
         # NumPy has no bfloat16.
         plain = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in made.items()}
-        arrays = {n: t.detach().cpu().numpy() for n, t in plain.items()}
-        self.disk.put(view, drawn.rows, arrays, whole=not self.augment.count)
+        stored = {n: t.detach().cpu().numpy() for n, t in plain.items()}
+        self.disk.put(view, drawn.rows, stored, whole=whole)
         return made
 
 
@@ -147,8 +139,8 @@ def match_inputs(student: Model, teacher: Model, match: str) -> NamePairs:
 
 def match_features(features: Sequence[str], student: Model, teacher: Model) -> NamePairs:
     """Match intermediate outputs, each named by tensor, node or submodule."""
-    pairs = [(mine, theirs or mine) for mine, _, theirs in (f.partition("=") for f in features)]
-    return [(tensor_named(student, mine), tensor_named(teacher, theirs)) for mine, theirs in pairs]
+    pairs = [f.partition("=") for f in features]
+    return [(tensor_named(student, m), tensor_named(teacher, t or m)) for m, _, t in pairs]
 
 
 def teacher_function(

@@ -47,10 +47,8 @@ class TeacherCache:
     def get(self, view: int, rows: Rows) -> dict[str, NDArray[Any]] | None:
         """Return the outputs of these items, None where one is missing."""
         layout = self._layout() if self.usable else None
-        if layout is None:
-            return None
-        records = self._records(view, layout)
-        if records is None:
+        records = self._records(view, layout) if layout is not None else None
+        if layout is None or records is None:
             return None
         found = np.array(records[rows])
         if any(_checksum(record) != record["sum"] for record in found):

@@ -150,6 +150,10 @@ class TrainingRun:
             outputs = [(o.name, o.name) for o in self.model.outputs]
             return Loss(terms, options.temperature, outputs, self.features), None
         matched = match_outputs(self.model, self.teacher, options.match)
+        if terms.keys() - {"ce", "features"} and not any(
+            output.dtype.is_floating_point() for output in self.model.outputs
+        ):
+            raise no_gradient_error(self.model)
         compute = self._teacher_function(threads)
         features = [theirs for _, theirs in self.features]
         cache = open_cache(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from trimtab.core.model import Model
 
+from ...graph.queries import producer
 from .module import TorchGraph
 from .ops_quantize import spread
 from .ops_values import initializer_tensor
@@ -22,12 +22,7 @@ _LARGEST_BIAS = 2**31 - 128
 
 
 def write_back(model: Model, module: TorchGraph) -> Model:
-    """Return the graph with the module's weights, integer ones quantized again.
-
-    Args:
-        model: model that the module was made from; unchanged.
-        module: module, trained or not.
-    """
+    """Return the graph that a module was made from with its weights, integers quantized again."""
     after = model.clone()
     initializers = after.graph.initializers
     with torch.no_grad():
@@ -57,12 +52,9 @@ def _assign_bias(
     model: Model, value: ir.Value, qparams: QuantizationParameters, tensor: Tensor
 ) -> None:
     """Assign a bias in steps of input scale times weight scale, which integer kernels assume."""
-    old = initializer_tensor(model, qparams.scale)
-    scale = _product_of_scales(model, value)
-    if scale is None or scale.numel() not in {1, old.numel()}:
-        scale = old
-    else:
-        scale = scale.reshape(-1).expand(old.numel()).reshape(old.shape)
+    scale, product = initializer_tensor(model, qparams.scale), _product_of_scales(model, value)
+    if product is not None and product.numel() in {1, scale.numel()}:
+        scale = product.expand(scale.numel()).reshape(scale.shape)
         _assign(model.graph.initializers[qparams.scale], scale)
     wide = spread(scale, tensor, 0 if tensor.ndim == 1 else qparams.axis, qparams.block)
     q = torch.round(tensor.double() / wide.double())
@@ -83,10 +75,9 @@ def _product_of_scales(model: Model, bias: ir.Value) -> Tensor | None:
 
 def _scale_of(model: Model, value: ir.Value | None) -> Tensor | None:
     """Return the scale that a value was dequantized with."""
-    producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
-        return None
-    name = producer.inputs[1].name or ""
+    dequantize = producer(value, "DequantizeLinear")
+    scale = dequantize.inputs[1] if dequantize is not None else None
+    name = str(scale.name) if scale is not None else ""
     return initializer_tensor(model, name) if name in model.graph.initializers else None
 
 
@@ -94,7 +85,6 @@ def _assign(value: ir.Value, tensor: Tensor) -> None:
     """Assign a new tensor in the initializer's own type; the old one may be shared."""
     old = value.const_value
     assert old is not None
-    array: np.ndarray[Any, Any]
-    array = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-    array = np.array(array.astype(old.dtype.numpy()), order="C").reshape(old.shape.numpy())
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    array = np.array(wide.numpy().astype(old.dtype.numpy()), order="C").reshape(old.shape.numpy())
     value.const_value = ir.Tensor(array, dtype=old.dtype, name=value.name)

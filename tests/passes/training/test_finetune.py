@@ -395,12 +395,13 @@ def test_weights_before_an_operator_without_gradient_are_reported() -> None:
     assert any("Round" in line for line in progress.said)
 
 
-def test_a_graph_without_a_gradient_names_the_operators_that_block_it() -> None:
-    model = graphs.model_of("""(float[n,4] x) => (float[n] y) <float[4,3] w> {
+@pytest.mark.parametrize("output", ["float[n] y", "int64[n] a"])
+def test_a_graph_without_a_gradient_names_the_operators_that_block_it(output: str) -> None:
+    model = graphs.model_of(f"""(float[n,4] x) => ({output}) <float[4,3] w> {{
         m = MatMul (x, w)
         a = ArgMax <axis=1, keepdims=0> (m)
         y = Cast <to=1> (a)
-    }""")
+    }}""")
     data = Dataset.of_arrays({"x": np.ones((8, 4), np.float32)})
     with pytest.raises(ModelError, match="ArgMax"):
         Finetune(steps=1)(model, context(data))
