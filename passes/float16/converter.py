@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
+from ..graph.edit import add_initializer, remove_unused_initializers
+
 #: Largest finite float16.
 LARGEST_FLOAT16 = 65504.0
 #: Operators whose output type is an attribute.
@@ -106,7 +108,7 @@ class Converter:
             for value in node.outputs:
                 if value.dtype == _FLOAT:
                     self._convert_output(value)
-        self._drop_unused()
+        remove_unused_initializers(self.graph)
         return self.casts
 
     def _wants_half(self, node: ir.Node, index: int) -> bool:
@@ -119,18 +121,11 @@ class Converter:
             return value  # will be converted itself
         if value not in self.as_half:
             if value.const_value is not None and not value.is_graph_input():
-                self.as_half[value] = self._weight(value)
+                half = value.const_value.numpy().astype(np.float16)
+                self.as_half[value] = add_initializer(self.graph, f"{value.name}_half", half)
             else:
                 self.as_half[value] = self._cast(value, _HALF, source_node)
         return self.as_half[value]
-
-    def _weight(self, value: ir.Value) -> ir.Value:
-        assert value.const_value is not None
-        array = value.const_value.numpy().astype(np.float16)
-        name = f"{value.name}_half"
-        initializer = ir.val(name, const_value=ir.tensor(array, name=name))
-        self.graph.register_initializer(initializer)
-        return initializer
 
     def _convert_output(self, value: ir.Value) -> None:
         """Convert an output; float32 readers, subgraphs and graph outputs get a Cast of it."""
@@ -168,8 +163,3 @@ class Converter:
         else:
             self.graph.insert_before(self.graph[0], node)
         return result
-
-    def _drop_unused(self) -> None:
-        for name, value in list(self.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del self.graph.initializers[name]

@@ -19,6 +19,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
 
+from ..graph.edit import add_initializer
+
 #: Names of nodes that are float16.
 NodeNames = Collection[str | None]
 
@@ -105,10 +107,7 @@ def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir
         array = value.const_value.numpy()
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16).astype(np.float32)
-        initializer = ir.val(f"{value.name}_rounded", const_value=ir.tensor(rounded))
-        initializer.name = f"{value.name}_rounded"
-        graph.register_initializer(initializer)
-        return initializer
+        return add_initializer(graph, f"{value.name}_rounded", rounded)
     nodes = _pair(value)
     if after is not None:
         graph.insert_after(after, nodes)

@@ -22,9 +22,8 @@ from trimtab.core.ort.session import build_session
 from ..base import Declined, Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.statistics import Statistics
-from ..graph.edit import lift_constants, name_nodes
 from ..graph.patterns import match_nodes
-from ..graph.quantized import refuse_quantized
+from ..graph.quantized import prepare_float
 from .converter import (
     LARGEST_FLOAT16,
     Converter,
@@ -93,9 +92,7 @@ class Half(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Choose the float32 islands and convert the rest."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         ShapeInferencePass()(model.ir)
         reasons = self._fixed(model)
         report: dict[str, Any] = {}

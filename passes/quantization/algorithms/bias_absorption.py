@@ -23,10 +23,10 @@ from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
 from ...calibration.observation import observe
-from ...graph.edit import lift_constants, name_nodes
-from ...graph.quantized import refuse_quantized
+from ...graph.edit import add_initializer, assign_float32, initializer_array
+from ...graph.quantized import prepare_float
+from ...graph.queries import input_at
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer, assign_float32, initializer_array
 from .scalable_pairs import ScalablePair, find_pairs, group_count, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.
@@ -59,9 +59,7 @@ class AbsorbBias(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Measure each channel's mean and deviation, then shift."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         pairs, declined = find_pairs(model.graph, clips=False)
         chosen: list[ScalablePair] = []
         for pair in pairs:
@@ -101,9 +99,9 @@ def _decline_reason(pair: ScalablePair) -> str:
 
 def _bias_reason(pair: ScalablePair) -> str:
     """Return the reason why one of the biases cannot be shifted, empty where both can."""
-    if len(pair.first.inputs) < 3 or pair.first.inputs[2] is None:
+    if input_at(pair.first, 2) is None:
         return "it has no bias"
-    bias = pair.second.inputs[2] if len(pair.second.inputs) > 2 else None
+    bias = input_at(pair.second, 2)
     if bias is None:
         return ""
     fixed = bias.const_value
@@ -138,8 +136,9 @@ def _absorb(graph: ir.Graph, pair: ScalablePair, shift: Floats) -> None:
     first, second = pair.first, pair.second
     assign_float32(first.inputs[2], initializer_array(first.inputs[2]) - shift)
     added = _response(second, shift)
-    if len(second.inputs) > 2 and second.inputs[2] is not None:
-        assign_float32(second.inputs[2], initializer_array(second.inputs[2]) + added)
+    bias = input_at(second, 2)
+    if bias is not None:
+        assign_float32(bias, initializer_array(bias) + added)
         return
     value = add_initializer(graph, f"{second.name}_absorbed", added.astype(np.float32))
     second.resize_inputs(3)

@@ -15,9 +15,9 @@ import onnx_ir as ir
 from trimtab.core.data import Floats
 
 from ...base import Declined
-from ...graph.queries import scalar
+from ...graph.edit import initializer_array
+from ...graph.queries import input_at, scalar
 from ...graph.weight_scales import channel_axis
-from ..initializers import initializer_array
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.
@@ -55,9 +55,8 @@ class ScalablePair:
 def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[ScalablePair], list[Declined]]:
     """Find all pairs, in graph order, and the reasons why other layers are not in one.
 
-    Args:
-        graph: with constants as initializers and named nodes.
-        clips: allow Clip(0, b) between; it then needs a bound per channel.
+    The graph is as `prepare_float` leaves it. With `clips` a Clip(0, b) may stand between; it then
+    needs a bound per channel.
     """
     pairs: list[ScalablePair] = []
     declined: list[Declined] = []
@@ -119,7 +118,7 @@ def _mismatch(pair: ScalablePair, index: int) -> str:
         return "the weight of its reader is shared, computed, or not float32"
     if second.op_type == "Gemm" and second.attributes.get_int("transA", 0) != 0:
         return "its reader transposes it"
-    bias = pair.first.inputs[2] if len(pair.first.inputs) > 2 else None
+    bias = input_at(pair.first, 2)
     if bias is not None:
         fixed = bias.const_value
         if fixed is None or len(bias.uses()) > 1 or fixed.shape.numpy() not in {(channels,)}:

@@ -35,16 +35,15 @@ def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str
     After an int8 layer a moved tensor takes its input's scale; after a float one it needs a range.
     """
     full = dict(ranges)
-    for node in graph:
-        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
-        if node.op_type in MOVES and source in full:
+    moves = [(n, n.inputs[0]) for n in graph if n.op_type in MOVES and n.inputs]
+    for node, source in moves:
+        if source is not None and source.name in full:
             for output in node.outputs:
-                full.setdefault(output.name or "", full[source])
-    for node in reversed(list(graph)):
-        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+                full.setdefault(output.name or "", full[source.name])
+    for node, source in reversed(moves):
         output_name = node.outputs[0].name or ""
-        if node.op_type in MOVES and source and output_name in full:
-            full.setdefault(source, full[output_name])
+        if source is not None and source.name and output_name in full:
+            full.setdefault(source.name, full[output_name])
     return full
 
 
@@ -62,7 +61,7 @@ def quantize_except(
         plain: the same with the original weights.
         scheme: types and operators.
         ranges: result of `with_moved_tensors`.
-        float_nodes: names of the nodes that stay float.
+        float_nodes: names of these nodes.
     """
     if not float_nodes:
         return quantize_graph(clipped, scheme, ranges)
