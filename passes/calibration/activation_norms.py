@@ -17,6 +17,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 
+from ..graph.partial_run import channel_rows
 from ..graph.weights import Weight
 from .observation import observe
 
@@ -80,7 +81,7 @@ def _channels(use: Usage, array: Array) -> Array:
         axis = 0 if node.attributes.get_int("transA", 0) == 1 else 1
     if index == 0:  # the weight is the left factor
         axis = max(array.ndim - 2, 0)
-    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]).astype(np.float64)
+    return channel_rows(array, axis).astype(np.float64)
 
 
 def _broadcast(weight: Weight, norms: Array) -> Array:

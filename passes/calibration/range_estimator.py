@@ -45,8 +45,8 @@ def find_range(
     span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
     full = intersection(span, full)  # the histogram excludes outliers
     if method == "mean_minmax":
-        means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
-        return intersection(means, full)
+        sums, rows = (statistics.sum_lowest, statistics.sum_highest), statistics.rows
+        return intersection((min(sums[0] / rows, 0.0), max(sums[1] / rows, 0.0)), full)
     if method == "percentile":
         return intersection(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)

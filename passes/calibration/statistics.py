@@ -40,16 +40,6 @@ class Statistics:
     histogram: Histogram = field(default_factory=Histogram)
     reach: Counts = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
 
-    @property
-    def mean_lowest(self) -> float:
-        """Mean over samples of the smallest value."""
-        return self.sum_lowest / max(self.rows, 1)
-
-    @property
-    def mean_highest(self) -> float:
-        """Mean over samples of the largest value."""
-        return self.sum_highest / max(self.rows, 1)
-
     def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
         """Update with the tensor of one run and return its first row with NaN or infinity, if any.
 

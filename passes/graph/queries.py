@@ -158,7 +158,7 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def producer_in_any_domain(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """Return the node that makes a value, if of these types; 16-bit Q/DQ are onnxruntime's."""
+    """Return the node that makes a value, if of these types; Q/DQ may be onnxruntime's own."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type in op_types else None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import INT8_OPS
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from ..base import Pass, Rewrite
 from ..graph.edit import add_initializer, lift_constants, name_nodes, remove_unused_initializers
@@ -43,18 +43,15 @@ class Dequantize(Pass):
         name_nodes(graph)
         weights = sum(_fold(graph, n) for n in list(graph) if n.op_type == "DequantizeLinear")
         pairs = sum(_remove_pairs(graph, n) for n in list(graph) if n.op_type == "QuantizeLinear")
-        left = [node.name for node in model.nodes() if node.op_type in _QDQ]
+        left = [node.name for node in model.nodes() if node.op_type in QDQ_OPS]
         if left:
             raise InputError(
-                f"has a {_QDQ[0]} or {_QDQ[1]} without its partner: node {left[0]!r}",
+                f"has a QuantizeLinear or DequantizeLinear without its partner: node {left[0]!r}",
                 where=model.name,
                 hint="Quantize the float model that it was made from",
             )
         remove_unused_initializers(graph)
         return Rewrite(model.ir, report={"weights": weights, "pairs": pairs})
-
-
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:

@@ -45,7 +45,7 @@ class GreedySearch:
             TrimtabError: it cannot be built.
         """
         self.ctx.progress.say(f"trying {name}")
-        candidate = self._apply(passes)
+        candidate = self.apply(passes)
         self._keep(name, candidate, self.output_error.of(candidate))
 
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
@@ -53,7 +53,7 @@ class GreedySearch:
 
         With `as_fast` it is refused where less of it runs in int8 than of the best so far.
         """
-        return self._try(name, lambda: self._apply(passes), as_fast=as_fast)
+        return self._try(name, lambda: self.apply(passes), as_fast=as_fast)
 
     def improve(self, name: str, change: Change) -> bool:
         """Change a clone of the best so far and take it if its error is lower."""
@@ -63,7 +63,8 @@ class GreedySearch:
 
         return self._try(name, changed, as_fast=True)
 
-    def _apply(self, passes: Sequence[Pass]) -> Model:
+    def apply(self, passes: Sequence[Pass]) -> Model:
+        """Return the original after these passes."""
         candidate = self.original
         for step in passes:
             candidate = step(candidate, self.ctx)

@@ -24,10 +24,11 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
 from trimtab.core.metric import Metric, Quality, evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from .layer_costs import rank_by_cost
+from .output_error import float_outputs
 
 #: Builds the model in which these nodes, and those the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
@@ -180,43 +181,37 @@ def _rank_layers(
 ) -> list[tuple[str, float]]:
     """Rank nodes by sensitivity, per nanosecond that int8 saves where there is a clock."""
     few = fitting(model, held_out.take(RANKING_SAMPLES))
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    expected = _outputs(model, few, config)
+    expected = float_outputs(model, few, ctx.target)
     distances = _divergences if metric.name in _CLASSES else _cosine_distances
     ranking: list[tuple[str, float]] = []
     for node in ctx.progress.track(nodes, "ranking layers", len(nodes)):
         others = [n for n in nodes if n != node]
-        got = _outputs(dataclasses.replace(model, ir=write(others)), few, config)
+        got = float_outputs(dataclasses.replace(model, ir=write(others)), few, ctx.target)
         values = [d for batch in zip(expected, got, strict=True) for d in distances(*batch)]
         ranking.append((node, float(np.mean(values)) if values else 0.0))
     ranking.sort(key=lambda pair: -pair[1])  # which keeps the graph's order among equals
     return ranking if ctx.clock is None else rank_by_cost(model, ranking, write, few, ctx)
 
 
-def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs]:
-    session = build_session(model, config)
-    return [run(session, batch.feeds) for batch in data]
-
-
-def _rows(outputs: Outputs) -> list[Floats]:
-    """Return each float output as rows of one sample."""
-    floats = [a.astype(np.float64) for a in outputs.values() if a.dtype.kind == "f"]
-    return [a.reshape(len(a), -1) for a in floats]
-
-
-def _cosine_distances(expected: Outputs, got: Outputs) -> list[float]:
+def _cosine_distances(expected: Sequence[Floats], got: Sequence[Floats]) -> list[float]:
     """Return one minus the cosine of each sample's outputs."""
     values: list[float] = []
-    for a, b in zip(_rows(expected), _rows(got), strict=True):
+    for pair in zip(expected, got, strict=True):
+        a, b = map(_rows, pair)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         values += (1 - (a * b).sum(axis=1) / np.maximum(norms, 1e-12)).tolist()
     return values
 
 
-def _divergences(expected: Outputs, got: Outputs) -> list[float]:
+def _divergences(expected: Sequence[Floats], got: Sequence[Floats]) -> list[float]:
     """Return the Kullback-Leibler divergence of the softmax of each sample's first output."""
-    p, q = _log_softmax(_rows(expected)[0]), _log_softmax(_rows(got)[0])
+    p, q = _log_softmax(_rows(expected[0])), _log_softmax(_rows(got[0]))
     return list((np.exp(p) * (p - q)).sum(axis=1))
+
+
+def _rows(array: Floats) -> Floats:
+    """Return an output as rows of one sample."""
+    return array.reshape(len(array), -1)
 
 
 def _log_softmax(logits: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,30 +19,32 @@ from ..base import Declined, Rewrite
 NOT_LOWER = "the output's error would not fall"
 
 
+def float_outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Floats]]:
+    """Return the float outputs of each batch, in double precision."""
+    session = build_session(model, SessionConfig.for_evaluation(target, threads=usable_cpus()))
+    return [
+        [a.astype(np.float64) for a in run(session, b.feeds).values() if a.dtype.kind == "f"]
+        for b in batches
+    ]
+
+
 class OutputDeviation:
     """Squared error of float outputs relative to their size, on samples that stay in memory."""
 
     def __init__(self, reference: Model, batches: Sequence[Batch], target: Target) -> None:
-        self.batches = batches
-        self.config = SessionConfig.for_evaluation(target, threads=usable_cpus())
-        self.expected = self._outputs(reference)
+        self.batches, self.target = batches, target
+        self.expected = float_outputs(reference, batches, target)
 
     def of(self, model: Model) -> float:
         """Return the error of a model, averaged over batches and outputs."""
         noise = size = 0.0
-        for got, expected in zip(self._outputs(model), self.expected, strict=True):
+        outputs = float_outputs(model, self.batches, self.target)
+        for got, expected in zip(outputs, self.expected, strict=True):
             for a, b in zip(got, expected, strict=True):
                 scale = max(float(np.square(b).mean()), 1e-12)
                 noise += float(np.square(a - b).mean()) / scale
                 size += 1
         return noise / max(size, 1)
-
-    def _outputs(self, model: Model) -> list[list[Floats]]:
-        session = build_session(model, self.config)
-        return [
-            [a.astype(np.float64) for a in run(session, b.feeds).values() if a.dtype.kind == "f"]
-            for b in self.batches
-        ]
 
 
 class LayerChanges:

@@ -102,22 +102,15 @@ class QuantizeWeights(Pass):
         """Quantize a product in a graph of its own: only its own weight is in memory."""
         from onnxruntime.quantization import matmul_nbits_quantizer as tool
 
-        level = 4 if self.int8 else 0
-        config: Any = tool.DefaultWeightOnlyQuantConfig(
-            block_size=self.block, is_symmetric=self.symmetric, accuracy_level=level, bits=self.bits
-        )
+        size = {"block_size": self.block, "bits": self.bits}
+        options = {**size, "is_symmetric": self.symmetric, "accuracy_level": 4 if self.int8 else 0}
+        config: Any = tool.DefaultWeightOnlyQuantConfig(**options)
         if self.method == "hqq":
-            config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
+            config = tool.HQQWeightOnlyQuantConfig(**size)
         with silenced():
             try:
-                quantizer = tool.MatMulNBitsQuantizer(
-                    _alone(model, product),
-                    bits=self.bits,
-                    block_size=self.block,
-                    is_symmetric=self.symmetric,
-                    accuracy_level=level,
-                    algo_config=config,
-                )
+                alone = _alone(model, product)
+                quantizer = tool.MatMulNBitsQuantizer(alone, **options, algo_config=config)
                 quantizer.process()
             except ModuleNotFoundError as error:
                 raise MissingExtraError(

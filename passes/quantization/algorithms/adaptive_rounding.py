@@ -102,10 +102,10 @@ def round_weights(
             changes.decline(layer, weight)
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
-        before = weight.integers.const_value
+        before = weight.values()
         original = float_weight(reference_nodes[layer.name], weight.shape)
         weight.assign(_descend(weight, layer, original, *sums))
-        changes.keep_or(partial(setattr, weight.integers, "const_value", before), layer)
+        changes.keep_or(partial(weight.assign, before), layer)
     return changes.result("rounded")
 
 

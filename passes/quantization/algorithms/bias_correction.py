@@ -24,7 +24,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
-from ...graph.partial_run import Walk, channel_mean
+from ...graph.partial_run import Walk, channel_mean, channel_rows
 from ..output_error import LayerChanges
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
@@ -160,8 +160,7 @@ def _means(
     counts = [0] * len(tensors)
     for arrays in inner_outputs(model, tensors, batches):
         for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
-            flat = np.moveaxis(arrays[name], axis, -1)
-            flat = flat.reshape(-1, flat.shape[-1])
+            flat = channel_rows(arrays[name], axis)
             sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
             counts[i] += len(flat)
     return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]

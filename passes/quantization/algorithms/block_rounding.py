@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.context import Context
-from trimtab.core.data import Array, Batch
+from trimtab.core.data import Array, Batch, Floats
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
@@ -30,6 +30,9 @@ from ...graph.queries import input_at, is_float, producer_in_any_domain
 from ..output_error import LayerChanges
 from ..qdq.float_reference import NodesByName, shared_layers
 from .int8_layer import Int8Weight, float_weight, int8_weight
+
+#: The int8 and the float weight of each layer of a block.
+Weights = dict[ir.Node, tuple[Int8Weight, Floats]]
 
 
 @dataclass(frozen=True)
@@ -161,33 +164,34 @@ def _round(
     """Round a block and keep that if it helps."""
     from ...training.torch_graph import round_softly
 
-    weights: dict[ir.Node, Int8Weight] = {}
+    weights: Weights = {}
     for layer in block.layers:
         weight = int8_weight(layer)
-        shape = None if isinstance(weight, str) else weight.shape
-        original = float_weight(reference_nodes[layer.name], shape)
-        if isinstance(weight, str) or original is None or original.shape != weight.shape:
-            why = weight if isinstance(weight, str) else "the float model has another weight"
-            changes.decline(layer, why)
+        if isinstance(weight, str):
+            changes.decline(layer, weight)
+            continue
+        original = float_weight(reference_nodes[layer.name], weight.shape)
+        if original is None or original.shape != weight.shape:
+            changes.decline(layer, "the float model has another weight")
         else:
-            weights[layer] = weight
+            weights[layer] = weight, original
     if not weights:
         return
     fed, wanted, fits = data
     model = changes.model
-    part, grids = _floated(model, block, weights, reference_nodes)
+    part, grids = _floated(model, block, weights)
     fit = np.concatenate(fed[:fits]), np.concatenate(wanted[:fits])
     chosen = round_softly(part, grids, *fit, seed=seed, steps=steps)
     held_out = (fed[fits:] or fed, wanted[fits:] or wanted)
     before = _block_error(model, block, *held_out)
-    old = {layer: weight.integers.const_value for layer, weight in weights.items()}
-    for layer, weight in weights.items():
+    old = {layer: weight.values() for layer, (weight, _) in weights.items()}
+    for layer, (weight, _) in weights.items():
         weight.assign(chosen[layer.name or ""])
     if _block_error(model, block, *held_out) < before:
         changes.kept += [layer.name or "" for layer in weights]
         return
-    for layer, weight in weights.items():
-        weight.integers.const_value = old[layer]
+    for layer, (weight, _) in weights.items():
+        weight.assign(old[layer])
         changes.decline(layer, "its block's error would not fall")
 
 
@@ -199,10 +203,7 @@ def _part(model: Model, block: RoundingBlock) -> Model:
 
 
 def _floated(
-    model: Model,
-    block: RoundingBlock,
-    weights: dict[ir.Node, Int8Weight],
-    reference_nodes: NodesByName,
+    model: Model, block: RoundingBlock, weights: Weights
 ) -> tuple[Model, dict[str, tuple[str, Array, Array, Array, int, int]]]:
     """Return the block with float weights, and by layer the grid of its int8 weight.
 
@@ -211,19 +212,14 @@ def _floated(
     """
     part = _part(model, block)
     grids = {}
-    named = {layer.name: weight for layer, weight in weights.items()}
-    for node in list(part.graph):
-        weight = named.get(node.name)
-        if weight is None or node.inputs[1] is None:
-            continue
-        original = float_weight(reference_nodes[node.name], weight.shape)
-        assert original is not None
+    named = {layer.name: found for layer, found in weights.items()}
+    for node in [node for node in part.graph if node.name in named]:
+        weight, original = named[node.name]
         name = f"{node.name}_float_weight"
         value = add_initializer(part.graph, name, original.astype(np.float32))
         node.replace_input_with(1, value)
         scale, zero = weight.broadcast(node)
-        low, high = weight.integer_range()
-        grids[node.name or ""] = (name, original, scale, zero, low, high)
+        grids[node.name or ""] = (name, original, scale, zero, *weight.integer_range())
     return part, grids
 
 

@@ -51,7 +51,7 @@ class Bias:
 def find_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool = True) -> Bias | str:
     """Return a layer's bias, added where it has none; or the reason why there cannot be one.
 
-    CPU kernels take int32 biases, TensorRT takes float only (not `integer`).
+    Added biases are int32 with `integer`, as CPU kernels take them; TensorRT takes float only.
     """
     if layer.op_type == "MatMul":
         found = _following_bias(layer)

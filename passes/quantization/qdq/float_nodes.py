@@ -10,6 +10,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from ...calibration.range_estimator import Range
+from ...graph.queries import input_at
 from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
 from .writer import Scheme, quantize_graph
 
@@ -68,12 +69,10 @@ def quantize_except(
     model = clipped.clone()
     chosen = set(float_nodes)
     for node in model.graph:
-        weight = node.inputs[1] if node.name in chosen and len(node.inputs) > 1 else None
-        before = plain.graph.initializers.get(weight.name or "") if weight is not None else None
-        if weight is None or before is None:
-            continue
-        if all(use.node.name in chosen for use in weight.uses()):
-            weight.const_value = before.const_value
+        weight = input_at(node, 1) if node.name in chosen else None
+        if weight is not None and all(use.node.name in chosen for use in weight.uses()):
+            before = plain.graph.initializers.get(weight.name or "")
+            weight.const_value = before.const_value if before is not None else weight.const_value
     exclude = [*scheme.exclude, *float_nodes]
     return quantize_graph(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 
