@@ -80,11 +80,11 @@ def choose_float_nodes(
     *,
     write: Write,
 ) -> MixedPrecision:
-    """Choose the nodes that have to stay float.
+    """Choose the nodes of a prepared model that have to stay float.
 
     Args:
-        model: the float model, prepared.
-        nodes: names of the nodes that may be quantized.
+        model: the float model.
+        nodes: names of those that may be quantized.
         held_out: samples that no range was made from.
         max_drop: how much the metric may fall, in its own unit.
         ctx: for progress, and for the clock where there is one.

@@ -57,12 +57,8 @@ def quantize_except(
 ) -> ir.Model:
     """Return the Q/DQ graph in which further nodes stay float, with their original weights.
 
-    Args:
-        clipped: the prepared model, its weights clipped to the scales of the least error.
-        plain: the same with the original weights.
-        scheme: types and operators.
-        ranges: result of `with_moved_tensors`.
-        float_nodes: names of these nodes.
+    The weights of the prepared model are clipped to the scales of the least error, those of `plain`
+    are the original ones; the ranges come from `with_moved_tensors`.
     """
     if not float_nodes:
         return quantize_graph(clipped, scheme, ranges)
