@@ -17,6 +17,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 
+from ..graph.partial_run import channel_rows
 from ..graph.weights import Weight
 from .observation import observe
 
@@ -52,11 +53,17 @@ def input_norms(model: Model, weights: Sequence[Weight], data: Dataset, ctx: Con
                 flat = _channels(use, arrays[str(_source(use))])
                 sums[weight.name] = sums[weight.name] + np.einsum("ij,ij->j", flat, flat)
                 counts[weight.name] += len(flat)
-    found = {w.name: np.sqrt(sums[w.name] / max(counts[w.name], 1)) for w in weights}
-    _check(found, data)
-    return {
-        w.name: _broadcast(w, found[w.name]) if counts[w.name] else np.ones(()) for w in weights
-    }
+    found: Factors = {}
+    for weight in weights:
+        norms = np.sqrt(sums[weight.name] / max(counts[weight.name], 1))
+        if not np.isfinite(norms).all():
+            raise DataError(
+                f"the input of weight {weight.name!r} takes NaN or infinity",
+                where=data.spec,
+                hint="Check the data; importance computed from it would be meaningless",
+            )
+        found[weight.name] = _broadcast(weight, norms) if counts[weight.name] else np.ones(())
+    return found
 
 
 def _source(use: Usage) -> str | None:
@@ -74,7 +81,7 @@ def _channels(use: Usage, array: Array) -> Array:
         axis = 0 if node.attributes.get_int("transA", 0) == 1 else 1
     if index == 0:  # the weight is the left factor
         axis = max(array.ndim - 2, 0)
-    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]).astype(np.float64)
+    return channel_rows(array, axis).astype(np.float64)
 
 
 def _broadcast(weight: Weight, norms: Array) -> Array:
@@ -86,13 +93,3 @@ def _broadcast(weight: Weight, norms: Array) -> Array:
     runs = norms.reshape(-1, shape[layout.inputs])
     table = np.repeat(runs, shape[layout.outputs] // len(runs), axis=0)
     return table.reshape([shape[a] if a in {0, 1} else 1 for a in range(len(shape))])
-
-
-def _check(found: Factors, data: Dataset) -> None:
-    for name, norms in found.items():
-        if not np.isfinite(norms).all():
-            raise DataError(
-                f"the input of weight {name!r} takes NaN or infinity",
-                where=data.spec,
-                hint="Check the data; importance computed from it would be meaningless",
-            )

@@ -8,10 +8,10 @@ Memory is that of one batch and of tensors x bins, whatever the number of sample
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,14 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.repeated_runs import RepeatedRuns
-from trimtab.core.ort.session import (
-    Level,
-    Outputs,
-    SessionConfig,
-    build_session,
-    with_only_outputs,
-)
+from trimtab.core.ort.session import Level, Outputs, SessionConfig, build_session, with_only_outputs
 from trimtab.core.target import usable_cpus
 
 from .outliers import exclude_outliers
 from .statistics import Statistics
+
+#: A new pass over the batches.
+Batches = Callable[[], Iterable[Batch]]
 
 #: Memory of the observed tensors of one run; those of two runs are in memory at a time.
 CHUNK_BYTES = 32 << 20
@@ -51,11 +48,8 @@ def calibrate(
 ) -> dict[str, Statistics]:
     """Collect statistics of the named tensors over all data, in one pass if there are no outliers.
 
-    Args:
-        model: the float model.
-        tensors: inputs of the graph or inner tensors, of a float type.
-        data: fits the model, see `Dataset.bind`.
-        ctx: for progress.
+    The tensors are inputs of the graph or inner tensors, of a float type; the data fit the model,
+    see `Dataset.bind`.
 
     Raises:
         DataError: a tensor takes NaN or infinity, or the model refuses a batch.
@@ -69,10 +63,9 @@ def calibrate(
     runs = data.batches if data.source.batched else math.ceil(len(data) / rows)
     budget = max(SAMPLED_PER_RUN, SAMPLED_VALUES // max(runs, 1))
     found = {name: Statistics() for name in tensors}
-    observed = functools.partial(
-        _observed, RepeatedRuns(session, inner), model, data, ctx, rows=rows, runs=runs
-    )
-    take_in = functools.partial(_take_in, found, budget=budget, data=data)
+    stream = partial(in_runs, model, data.sized(rows), rows)
+    observed = partial(_observed, RepeatedRuns(session, inner), runs, stream, data, ctx)
+    take_in = partial(_take_in, found, budget, data)
     # Statistics are updated while the next run is computed: numpy and onnxruntime both release
     # the interpreter lock. Updates are in order, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
@@ -88,31 +81,17 @@ def calibrate(
 
 
 def _observed(
-    again: RepeatedRuns,
-    model: Model,
-    data: Dataset,
-    ctx: Context,
-    what: str,
-    *,
-    rows: int,
-    runs: int,
+    again: RepeatedRuns, runs: int, stream: Batches, data: Dataset, ctx: Context, what: str
 ) -> Iterator[tuple[Outputs, int, int]]:
     """Yield for each run its arrays by tensor, its samples, and the number of the first."""
     first = 0
-    stream = in_runs(model, data.sized(rows), rows)
-    for index, batch in enumerate(ctx.progress.track(stream, what, runs)):
+    for index, batch in enumerate(ctx.progress.track(stream(), what, runs)):
         yield _run(again, batch, f"{data.spec}, batch {index}"), batch.size, first
         first += batch.size
 
 
 def _take_in(
-    found: dict[str, Statistics],
-    arrays: Outputs,
-    rows: int,
-    first: int,
-    *,
-    budget: int,
-    data: Dataset,
+    found: dict[str, Statistics], budget: int, data: Dataset, arrays: Outputs, rows: int, first: int
 ) -> None:
     """Update the statistics with the tensors of a run, whose first sample is number `first`."""
     for name, statistics in found.items():

@@ -17,13 +17,7 @@ def observe(
 ) -> Iterator[Outputs]:
     """Run the model over the data and yield each batch's inputs and named tensors.
 
-    Args:
-        model: the float model.
-        tensors: inputs of the graph or inner tensors.
-        data: fits the model, see `Dataset.bind`.
-        ctx: for progress.
-        activity: text that progress shows.
-        rows: rows of a batch.
+    The tensors are inputs of the graph or inner ones; `activity` is the text that progress shows.
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]

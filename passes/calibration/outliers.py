@@ -99,8 +99,7 @@ def typical_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]
 
 def _largest(array: NDArray[Any]) -> NDArray[Any]:
     """Return the largest magnitude of each row, (rows,)."""
-    largest: NDArray[Any] = np.abs(array.reshape(len(array), -1)).max(axis=1, initial=0)
-    return largest
+    return np.asarray(np.abs(array.reshape(len(array), -1)).max(axis=1, initial=0))
 
 
 def _first_row(array: NDArray[np.float32], rows: int, limit: float) -> int:

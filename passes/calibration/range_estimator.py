@@ -33,13 +33,9 @@ SMALLEST = 0.05
 def find_range(
     statistics: Statistics, method: Method, *, percentile: float = 99.99, levels: int = LEVELS
 ) -> Range:
-    """Choose the range of a tensor that the levels cover, zero included.
+    """Choose the range of a tensor that the levels cover, zero included; see the module.
 
-    Args:
-        statistics: statistics of the tensor; without samples the range has zero width.
-        method: see the module.
-        percentile: part of the values, in percent, that `percentile` keeps.
-        levels: levels of the integer type.
+    Without samples it has zero width. `percentile` is the part of the values kept, in percent.
     """
     if statistics.rows == 0:
         return 0.0, 0.0
@@ -49,8 +45,8 @@ def find_range(
     span = statistics.histogram.start, statistics.histogram.start + statistics.histogram.width
     full = intersection(span, full)  # the histogram excludes outliers
     if method == "mean_minmax":
-        means = min(statistics.mean_lowest, 0.0), max(statistics.mean_highest, 0.0)
-        return intersection(means, full)
+        sums, rows = (statistics.sum_lowest, statistics.sum_highest), statistics.rows
+        return intersection((min(sums[0] / rows, 0.0), max(sums[1] / rows, 0.0)), full)
     if method == "percentile":
         return intersection(_percentile(statistics.histogram, percentile), full)
     candidates = _candidates(full)
@@ -80,9 +76,8 @@ def _candidates(full: Range) -> Floats:
     """
     low, high = full
     thresholds = max(-low, high) * np.linspace(1.0, SMALLEST, CANDIDATES)
-    return np.unique(
-        np.stack([np.maximum(low, -thresholds), np.minimum(high, thresholds)], axis=1), axis=0
-    )
+    ends = [np.maximum(low, -thresholds), np.minimum(high, thresholds)]
+    return np.unique(np.stack(ends, axis=1), axis=0)
 
 
 def squared_errors(histogram: Histogram, candidates: Floats, levels: int) -> Floats:
@@ -103,10 +98,8 @@ def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Float
     """Return the Kullback-Leibler divergence of quantized from clipped distributions: (N,).
 
     Each level's count is spread evenly over its non-empty bins, so sums over bins are sums over
-    levels, and those are differences of running sums: all candidates at once.
-
-    Exact zeros, of which ReLU makes thousands, are left out: every range represents zero exactly,
-    and their peak would dominate.
+    levels, and those are differences of running sums: all candidates at once. Exact zeros, of
+    which ReLU makes thousands, are left out: every range has them, and their peak would dominate.
     """
     counts = histogram.counts.astype(np.float64)
     step = histogram.width / BINS
@@ -129,16 +122,11 @@ def _divergences(histogram: Histogram, candidates: Floats, levels: int) -> Float
     for position, clipped in ((first, sums[first]), (last - 1, total - sums[last])):
         count = counts[position]
         wanted += _times_log(count + clipped) - _times_log(count)
-        chosen = share[np.arange(len(share)), _level_of(edges, position)]
+        levels_of = (edges[:, 1:] <= position[:, None]).sum(axis=1)
+        chosen = share[np.arange(len(share)), levels_of]
         got += clipped * np.log(np.where(count > 0, np.maximum(chosen, 1e-30), 1e-9))
     divergence: Floats = np.where(kept > 0, (wanted - got) / total - np.log(total), np.inf)
     return divergence
-
-
-def _level_of(edges: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the level that a bin falls into, for each candidate."""
-    found: NDArray[np.int64] = (edges[:, 1:] <= position[:, None]).sum(axis=1)
-    return found
 
 
 def _running(values: NDArray[Any]) -> Floats:

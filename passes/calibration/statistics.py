@@ -24,10 +24,8 @@ class Statistics:
     """Statistics of one tensor.
 
     Attributes:
-        lowest: smallest value, exact.
-        highest: largest value, exact.
-        sum_lowest: sum over samples of each sample's smallest value.
-        sum_highest: sum over samples of each sample's largest value.
+        lowest: smallest value, exact, as is the largest, `highest`.
+        sum_lowest: sum over samples of each sample's smallest value; `sum_highest` of the largest.
         rows: number of samples seen.
         histogram: histogram of an evenly spread part of the values, without those of outliers
             (see `outliers`).
@@ -42,26 +40,13 @@ class Statistics:
     histogram: Histogram = field(default_factory=Histogram)
     reach: Counts = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
 
-    @property
-    def mean_lowest(self) -> float:
-        """Mean over samples of the smallest value."""
-        return self.sum_lowest / max(self.rows, 1)
-
-    @property
-    def mean_highest(self) -> float:
-        """Mean over samples of the largest value."""
-        return self.sum_highest / max(self.rows, 1)
-
     def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
-        """Update with the tensor of one run.
+        """Update with the tensor of one run and return its first row with NaN or infinity, if any.
 
         Args:
             array: (rows, ...), or any shape where the tensor has no batch axis.
             rows: samples in the run.
             budget: approximate number of values to count in the histogram.
-
-        Returns:
-            The first row with NaN or infinity, None where all are finite.
         """
         by_row = array.ndim > 0 and array.shape[0] == rows and rows > 1
         flat = array.reshape(rows if by_row else 1, -1)
@@ -97,11 +82,6 @@ def _subsample(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:
 
 
 def count_reach(counts: Counts, largest: NDArray[np.float32]) -> None:
-    """Count samples by the binary exponent of their largest magnitude; in place.
-
-    Args:
-        counts: (EXPONENTS,).
-        largest: (samples,) not negative.
-    """
+    """Count (samples,) magnitudes by their binary exponent, in place in `counts`: (EXPONENTS,)."""
     bits = np.abs(largest).astype(np.float32, copy=False).view(np.int32)
     counts += np.bincount(bits >> MANTISSA_BITS, minlength=EXPONENTS)

@@ -24,6 +24,7 @@ from .statistics import Statistics
 
 FORMAT = 1
 _FIELDS = ("lowest", "highest", "sum_lowest", "sum_highest", "rows")
+_ANOTHER = "Name another file, or remove it to calibrate anew"
 
 
 def save_statistics(
@@ -59,18 +60,11 @@ def load_statistics(path: Path, model: Model, data: Dataset) -> dict[str, Statis
             names = [str(name) for name in file["tensors"]]
             figures, spans, counts = file["figures"], file["spans"], file["counts"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"is not a file of calibration statistics ({type(error).__name__})",
-            where=str(path),
-            hint="Name another file, or remove it to calibrate anew",
-        ) from error
+        what = f"is not a file of calibration statistics ({type(error).__name__})"
+        raise DataError(what, where=str(path), hint=_ANOTHER) from error
     for part, value in _key(model, data).items():
         if key.get(part) != value:
-            raise DataError(
-                f"was made for another {part}",
-                where=str(path),
-                hint="Name another file, or remove it to calibrate anew",
-            )
+            raise DataError(f"was made for another {part}", where=str(path), hint=_ANOTHER)
     return {
         name: _statistics(row, Histogram(float(span[0]), float(span[1]), count))
         for name, row, span, count in zip(names, figures, spans, counts, strict=True)

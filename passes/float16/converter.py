@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from trimtab.core.ort.int8_share import FLOAT_OPS
+
+from ..graph.edit import add_initializer, remove_unused_initializers
+from ..graph.queries import is_float, is_onnx_op
 
 #: Largest finite float16.
 LARGEST_FLOAT16 = 65504.0
@@ -25,7 +28,7 @@ def unsupported_reason(node: ir.Node, opset: int) -> str | None:
     """Return the reason why a node cannot be float16, None where it can."""
     if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
         return "contains a subgraph, which is not converted"
-    if node.domain not in {"", "ai.onnx"}:
+    if not is_onnx_op(node):
         return f"is of domain {node.domain}, whose types are unknown"
     if node.op_type in _OWN_TYPE:
         return "has an output type of its own"
@@ -45,11 +48,9 @@ def computes_float32(node: ir.Node) -> bool:
     return any(value.dtype == _FLOAT for value in node.outputs)
 
 
-def _floats(node: ir.Node) -> Iterator[int]:
-    """Yield the indices of the float32 inputs."""
-    for index, value in enumerate(node.inputs):
-        if value is not None and value.dtype == _FLOAT:
-            yield index
+def _floats(node: ir.Node) -> list[int]:
+    """Return the indices of the float32 inputs."""
+    return [index for index, value in enumerate(node.inputs) if is_float(value)]
 
 
 def takes_half(node: ir.Node, index: int, opset: int) -> bool:
@@ -96,9 +97,9 @@ class Converter:
             return 0
         nodes = [node for node in self.graph if node in self.half]
         for node in nodes:
-            for index in list(_floats(node)):
+            for index in _floats(node) if node.op_type not in _TYPED else ():
                 value = node.inputs[index]
-                if value is not None and self._wants_half(node, index):
+                if value is not None and takes_half(node, index, self.opset):
                     node.replace_input_with(index, self._as_half(value))
         for node in nodes:
             if node.op_type == "Cast":
@@ -106,11 +107,13 @@ class Converter:
             for value in node.outputs:
                 if value.dtype == _FLOAT:
                     self._convert_output(value)
-        self._drop_unused()
+        remove_unused_initializers(self.graph)
         return self.casts
 
-    def _wants_half(self, node: ir.Node, index: int) -> bool:
-        return node.op_type not in _TYPED and takes_half(node, index, self.opset)
+    def _reads_half(self, node: ir.Node, index: int) -> bool:
+        """Return whether a node reads float16 there; a Cast reads any type."""
+        takes = node.op_type in _TYPED or takes_half(node, index, self.opset)
+        return takes and node in self.half
 
     def _as_half(self, value: ir.Value) -> ir.Value:
         """Return the float16 value that replaces an input of a float16 node."""
@@ -119,30 +122,15 @@ class Converter:
             return value  # will be converted itself
         if value not in self.as_half:
             if value.const_value is not None and not value.is_graph_input():
-                self.as_half[value] = self._weight(value)
+                half = value.const_value.numpy().astype(np.float16)
+                self.as_half[value] = add_initializer(self.graph, f"{value.name}_half", half)
             else:
                 self.as_half[value] = self._cast(value, _HALF, source_node)
         return self.as_half[value]
 
-    def _weight(self, value: ir.Value) -> ir.Value:
-        assert value.const_value is not None
-        array = value.const_value.numpy().astype(np.float16)
-        name = f"{value.name}_half"
-        initializer = ir.val(name, const_value=ir.tensor(array, name=name))
-        self.graph.register_initializer(initializer)
-        return initializer
-
     def _convert_output(self, value: ir.Value) -> None:
         """Convert an output; float32 readers, subgraphs and graph outputs get a Cast of it."""
-        readers = [
-            (use.node, use.idx)
-            for use in value.uses()
-            if use.node not in self.half or not self._wants_half(use.node, use.idx)
-        ]
-        # A Cast to float16 reads any type.
-        readers = [
-            (node, i) for node, i in readers if not (node in self.half and node.op_type == "Cast")
-        ]
+        readers = [(n, i) for n, i in value.uses() if not self._reads_half(n, i)]
         was_output, name = value.is_graph_output(), value.name
         value.type = ir.TensorType(_HALF)  # a clone shares the old type with its source
         if not readers and not was_output:
@@ -159,17 +147,11 @@ class Converter:
 
     def _cast(self, value: ir.Value, to: ir.DataType, after: ir.Node | None) -> ir.Value:
         self.casts += 1
-        node = ir.node("Cast", [value], attributes={"to": int(to)})
-        result = node.outputs[0]
-        node.name = f"{value.name}_to_{to.name.lower()}"
-        result.name, result.dtype, result.shape = f"{node.name}_out", to, value.shape
+        name = f"{value.name}_to_{to.name.lower()}"
+        result = ir.val(f"{name}_out", to, value.shape)
+        node = ir.node("Cast", [value], {"to": int(to)}, outputs=[result], name=name)
         if after is not None:
             self.graph.insert_after(after, node)
         else:
             self.graph.insert_before(self.graph[0], node)
         return result
-
-    def _drop_unused(self) -> None:
-        for name, value in list(self.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del self.graph.initializers[name]

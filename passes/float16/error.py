@@ -19,6 +19,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
 
+from ..graph.edit import add_initializer
+
 #: Names of nodes that are float16.
 NodeNames = Collection[str | None]
 
@@ -39,13 +41,9 @@ class Float16Error:
 def simulate_float16(
     model: Model, half: NodeNames, batches: Sequence[Batch], *, inside: bool
 ) -> Float16Error:
-    """Measure the errors of a model with some of its nodes in float16.
+    """Measure the errors of a float32 model with some of its nodes in float16.
 
-    Args:
-        model: float32.
-        half: names of the float16 nodes.
-        batches: data to run it on.
-        inside: measure the error of each of the nodes too.
+    With `inside` the error of each of these nodes too.
     """
     outputs = [spec.name for spec in model.outputs if spec.dtype == ir.DataType.FLOAT]
     inner = {n.name or "": n.outputs[0].name or "" for n in model.graph if n.name in half}
@@ -87,12 +85,10 @@ def _rounding(model: Model, half: NodeNames) -> Model:
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != ir.DataType.FLOAT:
                 continue
-            source_node = value.producer()
-            if source_node is None or (
-                source_node.name not in half and source_node.op_type != "Cast"
-            ):
+            maker = value.producer()
+            if maker is None or (maker.name not in half and maker.op_type != "Cast"):
                 if value not in inputs:
-                    inputs[value] = _rounded(graph, value, source_node, node)
+                    inputs[value] = _rounded(graph, value, maker, node)
                 node.replace_input_with(index, inputs[value])
         for value in list(node.outputs):
             if value.dtype == ir.DataType.FLOAT:
@@ -105,10 +101,7 @@ def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir
         array = value.const_value.numpy()
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16).astype(np.float32)
-        initializer = ir.val(f"{value.name}_rounded", const_value=ir.tensor(rounded))
-        initializer.name = f"{value.name}_rounded"
-        graph.register_initializer(initializer)
-        return initializer
+        return add_initializer(graph, f"{value.name}_rounded", rounded)
     nodes = _pair(value)
     if after is not None:
         graph.insert_after(after, nodes)
@@ -128,14 +121,12 @@ def _pair(value: ir.Value) -> list[ir.Node]:
 
 def _round_result(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     """Give the rounded output the name, so that readers and observers get it."""
-    uses, was_output, name = list(value.uses()), value.is_graph_output(), value.name
+    name = value.name
     value.name = f"{name}_unrounded"
     pair = _pair(value)
     result = pair[-1].outputs[0]
     result.shape = value.shape
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
+    pair[0].replace_input_with(0, value)
     graph.insert_after(node, pair)
-    for use in uses:
-        use.node.replace_input_with(use.idx, result)
-    if was_output:
-        graph.outputs[list(graph.outputs).index(value)] = result
     result.name = name

@@ -22,9 +22,8 @@ from trimtab.core.ort.session import build_session
 from ..base import Declined, Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.statistics import Statistics
-from ..graph.edit import lift_constants, name_nodes
 from ..graph.patterns import match_nodes
-from ..graph.quantized import refuse_quantized
+from ..graph.quantized import prepare_float
 from .converter import (
     LARGEST_FLOAT16,
     Converter,
@@ -34,6 +33,8 @@ from .converter import (
 )
 from .error import simulate_float16
 
+#: Reasons to stay float32, by the name of the node.
+Reasons = dict[str, str]
 #: Operators that stay float32 without data: those that sum many values, or grow fast.
 UNSAFE = frozenset(
     {
@@ -93,9 +94,7 @@ class Half(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Choose the float32 islands and convert the rest."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         ShapeInferencePass()(model.ir)
         reasons = self._fixed(model)
         report: dict[str, Any] = {}
@@ -105,11 +104,10 @@ class Half(Pass):
             batches = list(fitting(model, data, rows=8))
             reasons |= self._too_costly(model, reasons, batches, report)
         else:
+            why = "may overflow; no data were given to measure it"
             for node in model.graph:
                 if node.op_type in UNSAFE and computes_float32(node):
-                    reasons.setdefault(
-                        node.name or "", "may overflow; no data were given to measure it"
-                    )
+                    reasons.setdefault(node.name or "", why)
         half = _half(model, reasons)
         report["half"] = len(half)
         report["casts"] = Converter(model.graph, half, model.opset).convert()
@@ -117,7 +115,7 @@ class Half(Pass):
         build_session(dataclasses.replace(model))  # an error here is better than on the board
         return Rewrite(model.ir, [Declined(n, why) for n, why in reasons.items()], report)
 
-    def _fixed(self, model: Model) -> dict[str, str]:
+    def _fixed(self, model: Model) -> Reasons:
         """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
         for node in model.graph:
@@ -130,22 +128,18 @@ class Half(Pass):
         return reasons
 
     def _too_costly(
-        self,
-        model: Model,
-        reasons: dict[str, str],
-        batches: Sequence[Batch],
-        report: dict[str, Any],
-    ) -> dict[str, str]:
+        self, model: Model, reasons: Reasons, batches: Sequence[Batch], report: dict[str, Any]
+    ) -> Reasons:
         """Find the fewest of the most sensitive nodes that have to stay float32."""
-        names = [node.name or "" for node in _ordered(model, reasons)]
+        half = _half(model, reasons)
+        names = [node.name or "" for node in model.graph if node in half]
         first = simulate_float16(model, set(names), batches, inside=True)
         curve = [{"islands": 0, "error": _short(first.output)}]
         report |= {"error_without_islands": _short(first.output), "curve": curve}
         low, high, error = 0, 0, first.output
         order = _by_own_error(model, names, first.nodes)
         if first.output > self.max_error:
-            low, high = 0, len(order)
-            error = 0.0
+            low, high, error = 0, len(order), 0.0
             while high - low > 1:
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
@@ -158,15 +152,10 @@ class Half(Pass):
         return {name: why.format(first.nodes.get(name, np.inf)) for name in order[:high]}
 
 
-def _half(model: Model, reasons: dict[str, str]) -> set[ir.Node]:
+def _half(model: Model, reasons: Reasons) -> set[ir.Node]:
     return drop_productless_groups(
         {node for node in model.graph if computes_float32(node) and node.name not in reasons}
     )
-
-
-def _ordered(model: Model, reasons: dict[str, str]) -> list[ir.Node]:
-    half = _half(model, reasons)
-    return [node for node in model.graph if node in half]
 
 
 def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
@@ -178,18 +167,15 @@ def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float
         name = node.name or ""
         if name not in wanted:
             continue
-        before = max(
-            (errors_by_value.get(v, 0.0) for v in node.inputs if v is not None), default=0.0
-        )
+        read = [errors_by_value.get(v, 0.0) for v in node.inputs if v is not None]
+        before = max(read, default=0.0)
         error = errors.get(name, 0.0)
         errors_by_value |= dict.fromkeys(node.outputs, error)
         own[name] = error - before if np.isfinite(error) else (np.inf if np.isfinite(before) else 0)
     return sorted(names, key=lambda name: -own[name])
 
 
-def _overflowing(
-    model: Model, reasons: dict[str, str], data: Dataset, ctx: Context
-) -> dict[str, str]:
+def _overflowing(model: Model, reasons: Reasons, data: Dataset, ctx: Context) -> Reasons:
     """Find nodes that make or read values near the limit of float16."""
     nodes = [node for node in model.graph if computes_float32(node) and node.name not in reasons]
     tensors = dict.fromkeys(
@@ -199,12 +185,11 @@ def _overflowing(
         if v is not None and v.dtype == ir.DataType.FLOAT and v.const_value is None and v.name
     )
     statistics = calibrate(model, list(tensors), data, ctx) if tensors else {}
-    found: dict[str, str] = {}
+    found: Reasons = {}
     for node in nodes:
         values = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None]
-        largest = max(
-            (_magnitude(statistics[name]) for name in values if name in statistics), default=0.0
-        )
+        seen = [statistics[name] for name in values if name in statistics]
+        largest = max(map(_magnitude, seen), default=0.0)
         if largest > LARGEST_FLOAT16 / MARGIN:
             found[node.name or ""] = (
                 f"values reach {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:.0f}"
@@ -219,8 +204,7 @@ def _magnitude(statistics: Statistics) -> float:
 def _largest(value: ir.Value | None) -> float:
     if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
         return 0.0
-    array = value.const_value.numpy()
-    return float(np.abs(array).max(initial=0.0))
+    return float(np.abs(value.const_value.numpy()).max(initial=0.0))
 
 
 def _short(number: float) -> float | None:

@@ -111,12 +111,17 @@ def _constants(graph: ir.Graph) -> set[ir.Node]:
     return found
 
 
+def channel_rows(array: Array, axis: int) -> Array:
+    """Return an array as (positions, channels)."""
+    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+
+
 def channel_mean(arrays: Iterable[Array], axis: int) -> NDArray[np.float64]:
     """Return the mean over all axes but one, and over all arrays."""
     total: Any = 0.0
     count = 0
     for array in arrays:
-        flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+        flat = channel_rows(array, axis)
         total = total + flat.sum(axis=0, dtype=np.float64)
         count += len(flat)
     return np.asarray(total / max(count, 1), np.float64)

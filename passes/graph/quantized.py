@@ -1,10 +1,12 @@
-"""Check for graphs that are quantized already."""
+"""Requirements of passes that read a float model."""
 
 from __future__ import annotations
 
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
+
+from .edit import lift_constants, name_nodes
 
 
 def refuse_quantized(model: Model) -> None:
@@ -20,3 +22,14 @@ def refuse_quantized(model: Model) -> None:
                 where=model.name,
                 hint="Quantize the float model that it was made from",
             )
+
+
+def prepare_float(model: Model) -> None:
+    """Turn Constant nodes of a float model into initializers and give each node a unique name.
+
+    Raises:
+        InputError: the model is quantized already.
+    """
+    refuse_quantized(model)
+    lift_constants(model.graph)
+    name_nodes(model.graph)

@@ -157,6 +157,12 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if node is not None and is_onnx_op(node) and node.op_type in op_types else None
 
 
+def producer_in_any_domain(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node that makes a value, if of these types; Q/DQ may be onnxruntime's own."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type in op_types else None
+
+
 def users(value: ir.Value) -> list[ir.Node]:
     """Return the nodes that read a value, each once."""
     return list(dict.fromkeys(use.node for use in value.uses()))

@@ -173,9 +173,7 @@ def _corrected(
 ) -> Rewrite:
     """Correct the biases of a Q/DQ model towards the float model, on its calibration data."""
     assert static.data is not None
-    source = search.original
-    for step in before:
-        source = step(source, search.ctx)
+    source = search.apply(before)
     data = fitting(source, static.data.take(CORRECTING), rows=32)
     return correct_by_layer(best, prepare_reference(source), list(data), search.ctx)
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from trimtab.core.context import Context
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.int8_share import INT8_OPS
+from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from ..base import Pass, Rewrite
-from ..graph.edit import lift_constants, name_nodes
-from .initializers import add_initializer, remove_unused_initializers
+from ..graph.edit import add_initializer, lift_constants, name_nodes, remove_unused_initializers
 
 #: Operators on integers without Q/DQ pairs, whose float form is lost.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}
@@ -42,24 +41,17 @@ class Dequantize(Pass):
                 )
         lift_constants(graph)
         name_nodes(graph)
-        weights = sum(_fold(graph, node) for node in _all(graph, "DequantizeLinear"))
-        pairs = sum(_remove_pairs(graph, node) for node in _all(graph, "QuantizeLinear"))
-        left = [node.name for node in model.nodes() if node.op_type in _QDQ]
+        weights = sum(_fold(graph, n) for n in list(graph) if n.op_type == "DequantizeLinear")
+        pairs = sum(_remove_pairs(graph, n) for n in list(graph) if n.op_type == "QuantizeLinear")
+        left = [node.name for node in model.nodes() if node.op_type in QDQ_OPS]
         if left:
             raise InputError(
-                f"has a {_QDQ[0]} or {_QDQ[1]} without its partner: node {left[0]!r}",
+                f"has a QuantizeLinear or DequantizeLinear without its partner: node {left[0]!r}",
                 where=model.name,
                 hint="Quantize the float model that it was made from",
             )
         remove_unused_initializers(graph)
         return Rewrite(model.ir, report={"weights": weights, "pairs": pairs})
-
-
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
-
-
-def _all(graph: ir.Graph, op: str) -> list[ir.Node]:
-    return [node for node in graph if node.op_type == op]
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:
@@ -75,11 +67,9 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     output = node.outputs[0]
     if output.is_graph_output():
         return False
-    name = output.name or ""
-    value = ir.val(name, const_value=ir.tensor(floats.astype(np.float32), name=name))
+    value = add_initializer(graph, output.name or "", floats.astype(np.float32))
     output.replace_all_uses_with(value)
     graph.remove(node, safe=True)
-    graph.register_initializer(value)
     return True
 
 
@@ -92,12 +82,8 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
         return False
     if not pairs or any(node.op_type != "DequantizeLinear" for node in pairs):
         return False
-    source = value
-    if (
-        offset is not None
-        and steps.size == 1
-        and int(offset.reshape(-1)[0]) == np.iinfo(offset.dtype).min
-    ):
+    source, first = value, None if offset is None else int(offset.reshape(-1)[0])
+    if offset is not None and steps.size == 1 and first == np.iinfo(offset.dtype).min:
         source = _clipped(graph, quantize, value, float(steps.reshape(-1)[0]), offset)
     for dequantize in dict.fromkeys(pairs):
         output = dequantize.outputs[0]
@@ -115,17 +101,12 @@ def _clipped(
 ) -> ir.Value:
     """Insert Clip(value, 0, largest), the effect of a pair whose range begins at zero."""
     largest = step * (np.iinfo(zero.dtype).max - np.iinfo(zero.dtype).min)
-    bounds = []
-    for part, number in (("low", 0.0), ("high", largest)):
-        array = np.array(number, np.float32)
-        bounds.append(add_initializer(graph, f"{before.name}_{part}", array))
-    clip = ir.node("Clip", [value, *bounds], name=f"{before.name}_clip")
-    output = clip.outputs[0]
-    output.name, output.dtype, output.shape = (
-        f"{before.name}_clipped",
-        ir.DataType.FLOAT,
-        value.shape,
-    )
+    bounds = [
+        add_initializer(graph, f"{before.name}_{part}", np.array(number, np.float32))
+        for part, number in (("low", 0.0), ("high", largest))
+    ]
+    output = ir.val(f"{before.name}_clipped", ir.DataType.FLOAT, value.shape)
+    clip = ir.node("Clip", [value, *bounds], outputs=[output], name=f"{before.name}_clip")
     graph.insert_before(before, clip)
     return output
 

@@ -45,41 +45,37 @@ class GreedySearch:
             TrimtabError: it cannot be built.
         """
         self.ctx.progress.say(f"trying {name}")
-        candidate = self._apply(passes)
+        candidate = self.apply(passes)
         self._keep(name, candidate, self.output_error.of(candidate))
 
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
         """Build a candidate from the original and take it if its error is lower.
 
-        Args:
-            name: of the step.
-            passes: in order.
-            as_fast: refuse it where less of it runs in int8 than of the best so far.
+        With `as_fast` it is refused where less of it runs in int8 than of the best so far.
         """
-        self.ctx.progress.say(f"trying {name}")
-        try:
-            candidate = self._apply(passes)
-        except TrimtabError as failure:
-            return self._reject(name, None, str(failure))
-        return self._judge(name, candidate, as_fast=as_fast)
+        return self._try(name, lambda: self.apply(passes), as_fast=as_fast)
 
     def improve(self, name: str, change: Change) -> bool:
         """Change a clone of the best so far and take it if its error is lower."""
-        self.ctx.progress.say(f"trying {name}")
-        try:
-            result = change(self.chosen.clone())
-        except TrimtabError as failure:
-            return self._reject(name, None, str(failure))
-        candidate = dataclasses.replace(self.chosen, ir=result.ir)
-        return self._judge(name, candidate, as_fast=True)
 
-    def _apply(self, passes: Sequence[Pass]) -> Model:
+        def changed() -> Model:
+            return dataclasses.replace(self.chosen, ir=change(self.chosen.clone()).ir)
+
+        return self._try(name, changed, as_fast=True)
+
+    def apply(self, passes: Sequence[Pass]) -> Model:
+        """Return the original after these passes."""
         candidate = self.original
         for step in passes:
             candidate = step(candidate, self.ctx)
         return candidate
 
-    def _judge(self, name: str, candidate: Model, *, as_fast: bool) -> bool:
+    def _try(self, name: str, build: Callable[[], Model], *, as_fast: bool) -> bool:
+        self.ctx.progress.say(f"trying {name}")
+        try:
+            candidate = build()
+        except TrimtabError as failure:
+            return self._reject(name, None, str(failure))
         error = self.output_error.of(candidate)
         if as_fast and slower(candidate, self.chosen):
             return self._reject(name, error, "less of it runs in int8")

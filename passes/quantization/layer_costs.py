@@ -34,12 +34,8 @@ def rank_by_cost(
 ) -> list[tuple[str, float]]:
     """Rank by sensitivity per nanosecond that int8 saves; beyond `TIMED` the order stays.
 
-    Args:
-        model: the float model.
-        ranking: nodes and their sensitivity, the most sensitive first.
-        write: builds the model in which the given nodes stay float.
-        data: the models run on its first sample.
-        ctx: with a clock.
+    The ranking has the most sensitive first; `write` builds the model in which these nodes stay
+    float. The models run on the first sample; the context has a clock.
     """
     clock = ctx.need_clock("mixed precision by milliseconds")
     timed = list(ranking[:TIMED])

@@ -24,10 +24,11 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
 from trimtab.core.metric import Metric, Quality, evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from .layer_costs import rank_by_cost
+from .output_error import float_outputs
 
 #: Builds the model in which these nodes, and those the user excluded, stay float.
 Write = Callable[[Sequence[str]], ir.Model]
@@ -40,7 +41,7 @@ STEPS_BACK = 6
 _CLASSES = frozenset({"top1", "top5", "agreement"})
 
 
-@dataclass
+@dataclass(frozen=True)
 class MixedPrecision:
     """The float nodes that were chosen, and how the metric changed on the way.
 
@@ -55,8 +56,8 @@ class MixedPrecision:
     float_nodes: list[str]
     ranking: list[tuple[str, float]]
     metric: str
-    drop: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    drop: float
+    curve: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice as JSON values."""
@@ -72,23 +73,23 @@ class MixedPrecision:
 def choose_float_nodes(
     model: Model,
     nodes: Sequence[str],
-    write: Write,
     held_out: Dataset,
     max_drop: float,
     ctx: Context,
+    metric: str,
     *,
-    metric: str = "",
+    write: Write,
 ) -> MixedPrecision:
-    """Choose the nodes that have to stay float.
+    """Choose the nodes of a prepared model that have to stay float.
 
     Args:
-        model: the float model, prepared.
-        nodes: names of the nodes that may be quantized.
-        write: builds the quantized model, without a new calibration.
+        model: the float model.
+        nodes: names of those that may be quantized.
         held_out: samples that no range was made from.
         max_drop: how much the metric may fall, in its own unit.
         ctx: for progress, and for the clock where there is one.
-        metric: a metric's name; top-1 where the samples have labels, else cosine to float.
+        metric: a metric's name; if empty, top-1 where samples have labels, else cosine to float.
+        write: builds the quantized model, without a new calibration.
 
     Raises:
         PassError: the metric falls by more even where only the last layer is int8.
@@ -100,32 +101,26 @@ def choose_float_nodes(
     evaluator = partial(evaluate, config=config, runner=ctx.runner)
     search = _FloatNodeSearch(model, write, held_out, chosen, max_drop, evaluator)
     order = [node for node, _ in ranking]
-    result = MixedPrecision([], ranking, chosen.name)
-    result.curve = search.curve
-    count = search.smallest_prefix(order)
-    result.float_nodes = search.return_to_int8(order[:count])
-    result.drop = search.drops[frozenset(result.float_nodes)]
-    return result
+    float_nodes = search.return_to_int8(order[: search.smallest_prefix(order)])
+    drop = search.drops[frozenset(float_nodes)]
+    return MixedPrecision(float_nodes, ranking, chosen.name, drop, search.curve)
 
 
+@dataclass
 class _FloatNodeSearch:
     """Evaluations of the metric, at most one for each set of float nodes."""
 
-    def __init__(
-        self,
-        model: Model,
-        write: Write,
-        held_out: Dataset,
-        metric: Metric,
-        max_drop: float,
-        evaluator: Callable[..., Quality],
-    ) -> None:
-        self.model, self.write, self.held_out, self.metric = model, write, held_out, metric
-        self.evaluator = evaluator
-        self.max_drop = max_drop
-        self.curve: list[dict[str, Any]] = []
-        self.drops: dict[frozenset[str], float] = {}
-        self.base = self._quality(model)
+    model: Model
+    write: Write
+    held_out: Dataset
+    metric: Metric
+    max_drop: float
+    evaluator: Callable[..., Quality]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    drops: dict[frozenset[str], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.base = self._quality(self.model)
 
     def _quality(self, candidate: Model) -> Quality:
         return self.evaluator(candidate, self.held_out, self.metric, reference=self.model)
@@ -186,50 +181,39 @@ def _rank_layers(
 ) -> list[tuple[str, float]]:
     """Rank nodes by sensitivity, per nanosecond that int8 saves where there is a clock."""
     few = fitting(model, held_out.take(RANKING_SAMPLES))
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    expected = _outputs(model, few, config)
-    distance = _divergence if metric.name in _CLASSES else _cosine_distance
+    expected = float_outputs(model, few, ctx.target)
+    distances = _divergences if metric.name in _CLASSES else _cosine_distances
     ranking: list[tuple[str, float]] = []
     for node in ctx.progress.track(nodes, "ranking layers", len(nodes)):
         others = [n for n in nodes if n != node]
-        got = _outputs(dataclasses.replace(model, ir=write(others)), few, config)
-        ranking.append((node, distance(expected, got)))
+        got = float_outputs(dataclasses.replace(model, ir=write(others)), few, ctx.target)
+        values = [d for batch in zip(expected, got, strict=True) for d in distances(*batch)]
+        ranking.append((node, float(np.mean(values)) if values else 0.0))
     ranking.sort(key=lambda pair: -pair[1])  # which keeps the graph's order among equals
     return ranking if ctx.clock is None else rank_by_cost(model, ranking, write, few, ctx)
 
 
-def _outputs(model: Model, data: Dataset, config: SessionConfig) -> list[Outputs]:
-    session = build_session(model, config)
-    return [run(session, batch.feeds) for batch in data]
-
-
-def _rows(outputs: Outputs) -> list[Floats]:
-    """Return each float output as rows of one sample."""
-    return [
-        a.reshape(len(a), -1).astype(np.float64) for a in outputs.values() if a.dtype.kind == "f"
-    ]
-
-
-def _cosine_distance(reference: Sequence[Outputs], got: Sequence[Outputs]) -> float:
-    """Return one minus the mean cosine of the outputs."""
+def _cosine_distances(expected: Sequence[Floats], got: Sequence[Floats]) -> list[float]:
+    """Return one minus the cosine of each sample's outputs."""
     values: list[float] = []
-    for expected, actual in zip(reference, got, strict=True):
-        for a, b in zip(_rows(expected), _rows(actual), strict=True):
-            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-            values += (1 - (a * b).sum(axis=1) / np.maximum(norms, 1e-12)).tolist()
-    return float(np.mean(values)) if values else 0.0
+    for pair in zip(expected, got, strict=True):
+        a, b = map(_rows, pair)
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        values += (1 - (a * b).sum(axis=1) / np.maximum(norms, 1e-12)).tolist()
+    return values
 
 
-def _divergence(reference: Sequence[Outputs], got: Sequence[Outputs]) -> float:
-    """Return the mean Kullback-Leibler divergence of the softmax of the first output."""
-    values: list[float] = []
-    for expected, actual in zip(reference, got, strict=True):
-        p, q = _log_softmax(_rows(expected)[0]), _log_softmax(_rows(actual)[0])
-        values += (np.exp(p) * (p - q)).sum(axis=1).tolist()
-    return float(np.mean(values)) if values else 0.0
+def _divergences(expected: Sequence[Floats], got: Sequence[Floats]) -> list[float]:
+    """Return the Kullback-Leibler divergence of the softmax of each sample's first output."""
+    p, q = _log_softmax(_rows(expected[0])), _log_softmax(_rows(got[0]))
+    return list((np.exp(p) * (p - q)).sum(axis=1))
+
+
+def _rows(array: Floats) -> Floats:
+    """Return an output as rows of one sample."""
+    return array.reshape(len(array), -1)
 
 
 def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+    shifted: Floats = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -125,14 +125,9 @@ class QuantizeStatic(Pass):
         if self.max_drop is not None:
             tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
         statistics = self._statistics(model, tensors, data, ctx)
-        report: dict[str, Any] = {
-            "samples": len(data),
-            "data": data.digest,
-            "activation": scheme.activation,
-            "weight": scheme.weight,
-            "reduce_range": scheme.reduce_range,
-            "forms": rewrites,
-        }
+        report: dict[str, Any] = {"samples": len(data), "data": data.digest}
+        report |= {name: getattr(scheme, name) for name in ("activation", "weight", "reduce_range")}
+        report["forms"] = rewrites
         written, float_nodes, notes = self._quantize(model, scheme, statistics, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
@@ -187,15 +182,7 @@ class QuantizeStatic(Pass):
             return quantize_graph(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
 
         nodes = quantizable_nodes(model.graph, scheme)
-        choose = functools.partial(
-            choose_float_nodes,
-            plain,
-            nodes,
-            held_out=held_out,
-            max_drop=max_drop,
-            ctx=ctx,
-            metric=self.metric,
-        )
+        choose = partial(choose_float_nodes, plain, nodes, held_out, max_drop, ctx, self.metric)
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
                 chosen = choose(write=widen)
@@ -236,13 +223,9 @@ class QuantizeStatic(Pass):
         ops = int8_operators(target, model.graph)
         chosen = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in chosen]
-        declined += [
-            Declined(node.name or "", why) for node, why in unsupported_nodes(model.graph, ops)
-        ]
-        declined += [
-            Declined(node.name or "", "is inside a subgraph")
-            for node in in_subgraphs(model.graph, PRODUCTS)
-        ]
+        others = [*unsupported_nodes(model.graph, ops)]
+        others += [(node, "is inside a subgraph") for node in in_subgraphs(model.graph, PRODUCTS)]
+        declined += [Declined(node.name or "", why) for node, why in others]
         scheme = Scheme(
             activation=self.activation or target.activation,
             weight=self.weight or target.weight,

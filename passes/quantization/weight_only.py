@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,13 +14,13 @@ from trimtab.core.errors import DataError, MissingExtraError, OptionError
 from trimtab.core.model import Model
 
 from ..base import Declined, Pass, Rewrite
-from ..graph.edit import lift_constants, name_nodes
+from ..graph.edit import add_initializer, initializer_array, remove_unused_initializers
 from ..graph.gemm import gemms_to_products
 from ..graph.patterns import match_nodes
-from ..graph.quantized import refuse_quantized
+from ..graph.quantized import prepare_float
+from ..graph.queries import pair
 from .algorithms.gptq import RoundingGrid, round_products, write_rounded
-from .initializers import remove_unused_initializers
-from .qdq.writer import silenced
+from .qdq.writer import silenced, to_whole_proto
 
 #: Block sizes that the kernels support.
 BLOCKS = (16, 32, 64, 128, 256)
@@ -72,9 +71,7 @@ class QuantizeWeights(Pass):
                 where=f"bits={self.bits}, symmetric={self.symmetric}",
                 hint="Choose another method, or leave both fields at their defaults",
             )
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         gemms_to_products(model.graph)
         excluded = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in excluded]
@@ -105,25 +102,15 @@ class QuantizeWeights(Pass):
         """Quantize a product in a graph of its own: only its own weight is in memory."""
         from onnxruntime.quantization import matmul_nbits_quantizer as tool
 
-        level = 4 if self.int8 else 0
-        config: Any = tool.DefaultWeightOnlyQuantConfig(
-            block_size=self.block,
-            is_symmetric=self.symmetric,
-            accuracy_level=level,
-            bits=self.bits,
-        )
+        size = {"block_size": self.block, "bits": self.bits}
+        options = {**size, "is_symmetric": self.symmetric, "accuracy_level": 4 if self.int8 else 0}
+        config: Any = tool.DefaultWeightOnlyQuantConfig(**options)
         if self.method == "hqq":
-            config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
+            config = tool.HQQWeightOnlyQuantConfig(**size)
         with silenced():
             try:
-                quantizer = tool.MatMulNBitsQuantizer(
-                    _alone(model, product),
-                    bits=self.bits,
-                    block_size=self.block,
-                    is_symmetric=self.symmetric,
-                    accuracy_level=level,
-                    algo_config=config,
-                )
+                alone = _alone(model, product)
+                quantizer = tool.MatMulNBitsQuantizer(alone, **options, algo_config=config)
                 quantizer.process()
             except ModuleNotFoundError as error:
                 raise MissingExtraError(
@@ -135,21 +122,8 @@ class QuantizeWeights(Pass):
 
 def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
     """Return the product as a model of its own with its weight."""
-    data, weight = product.inputs[:2]
-    assert data is not None
-    assert weight is not None
-    assert weight.const_value is not None
-    own = ir.Value(name=data.name, type=data.type, shape=data.shape)
-    tensor = ir.tensor(weight.const_value.numpy(), name=weight.name)
-    factor = ir.val(weight.name, const_value=tensor)
-    node = ir.node("MatMul", [own, factor], name=product.name)
-    node.outputs[0].name = product.outputs[0].name
-    opsets = {"": model.opset}
-    graph = ir.Graph(
-        [own], node.outputs, nodes=[node], initializers=[factor], opset_imports=opsets, name="p"
-    )
-    proto: onnx.ModelProto = ir.to_proto(ir.Model(graph, ir_version=model.ir.ir_version))
-    return proto
+    part = ir.convenience.extract(model.graph, [pair(product)[0]], product.outputs)
+    return to_whole_proto(Model(ir.Model(part, ir_version=model.ir.ir_version), name=model.name))
 
 
 def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
@@ -159,10 +133,8 @@ def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
     for value in quantized.inputs[1:]:
         assert value is not None
         if value.name not in graph.initializers:  # else another product shares the weight
-            assert value.const_value is not None
             # A copy, as a tensor of a proto keeps the whole proto in memory, with the old weight.
-            tensor = ir.tensor(value.const_value.numpy().copy(), name=value.name)
-            graph.register_initializer(ir.val(value.name, const_value=tensor))
+            add_initializer(graph, str(value.name), initializer_array(value).copy())
         inputs.append(graph.initializers[str(value.name)])
     attributes = [a for a in quantized.attributes.values() if isinstance(a, ir.Attr)]
     node = ir.Node(
@@ -177,24 +149,16 @@ def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
 
 def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[Declined]]:
     """Find products of the main graph with constant 2-D weights, and reasons for the others."""
-    found: list[ir.Node] = []
-    declined: list[Declined] = []
-    for node in graph:
-        if node.op_type not in {"MatMul", "Conv"} or node.name in excluded:
-            continue
-        reason = _reason(node)
-        if reason:
-            declined.append(Declined(node.name or "", reason))
-        else:
-            found.append(node)
-    return found, declined
+    nodes = [n for n in graph if n.op_type in {"MatMul", "Conv"} and n.name not in excluded]
+    reasons = {node: _reason(node) for node in nodes}
+    declined = [Declined(node.name or "", reason) for node, reason in reasons.items() if reason]
+    return [node for node in nodes if not reasons[node]], declined
 
 
 def _reason(node: ir.Node) -> str:
     if node.op_type == "Conv":
         return "MatMulNBits does not support convolutions"
-    weight: Sequence[Any] | ir.Value | None = node.inputs[1]
-    tensor = weight.const_value if isinstance(weight, ir.Value) else None
+    tensor = pair(node)[1].const_value
     if tensor is None:
         return "its weight is computed while the model runs"
     if len(tensor.shape) != 2:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,8 +30,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
-from ...base import Declined, Pass, Rewrite
-from ..output_error import OutputDeviation
+from ...base import Pass, Rewrite
+from ..output_error import LayerChanges
 from ..qdq.float_reference import load_reference, shared_layers
 from .block_rounding import round_blocks
 from .int8_layer import Int8Weight, float_weight, int8_weight
@@ -84,13 +85,9 @@ class RoundWeights(Pass):
 def round_weights(
     model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
 ) -> Rewrite:
-    """Round the weights of a Q/DQ model in place.
+    """Round the weights of a clone of a Q/DQ model in place; every fourth batch is held out.
 
-    Args:
-        model: a clone of the Q/DQ model.
-        reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every fourth is held out.
-        ctx: for progress and the seed.
+    The nodes of `reference`, the prepared float model, are named like the model's.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
@@ -98,27 +95,18 @@ def round_weights(
     layers, reference_nodes = shared_layers(model, reference)
     held_out = list(batches[3::4]) or list(batches[-1:])
     fit = [batch for i, batch in enumerate(batches) if i % 4 != 3]
-    error_of = OutputDeviation(reference, held_out, ctx.target).of
-    error = first = error_of(model)
-    rounded, declined = [], []
+    changes = LayerChanges(model, reference, held_out, ctx.target)
     for layer in ctx.progress.track(layers, "rounding weights", len(layers)):
         weight = int8_weight(layer)
         if isinstance(weight, str):
-            declined.append(Declined(layer.name or "", weight))
+            changes.decline(layer, weight)
             continue
         sums = _sums(model, reference, layer, weight, fit, seed=ctx.seed)
-        before = weight.integers.const_value
+        before = weight.values()
         original = float_weight(reference_nodes[layer.name], weight.shape)
         weight.assign(_descend(weight, layer, original, *sums))
-        after = error_of(model)
-        if after < error:
-            error = after
-            rounded.append(layer.name or "")
-        else:
-            weight.integers.const_value = before
-            declined.append(Declined(layer.name or "", "the output's error would not fall"))
-    report = {"rounded": rounded, "error_before": first, "error_after": error}
-    return Rewrite(model.ir, declined, report)
+        changes.keep_or(partial(weight.assign, before), layer)
+    return changes.result("rounded")
 
 
 def _sums(

@@ -23,16 +23,18 @@ from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
 from ...calibration.observation import observe
-from ...graph.edit import lift_constants, name_nodes
-from ...graph.quantized import refuse_quantized
+from ...graph.edit import add_initializer, assign_float32, initializer_array
+from ...graph.partial_run import channel_rows
+from ...graph.quantized import prepare_float
+from ...graph.queries import attr, input_at
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer, assign_float32, initializer_array
 from .scalable_pairs import ScalablePair, find_pairs, group_count, out_channels, weight_array
 
 #: Standard deviations below the mean that hold nearly all values.
 DEVIATIONS = 3.0
 #: Smallest shift, relative to the channel's mean; smaller ones are left out.
 SMALLEST = 1e-3
+_UNPADDED = frozenset({"NOTSET", "VALID"})
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,19 @@ class AbsorbBias(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Measure each channel's mean and deviation, then shift."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         pairs, declined = find_pairs(model.graph, clips=False)
-        chosen: list[ScalablePair] = []
-        for pair in pairs:
-            reason = _decline_reason(pair)
-            if reason:
-                declined.append(Declined(pair.first.name or "", reason))
-            else:
-                chosen.append(pair)
+        reasons = [(pair, _decline_reason(pair)) for pair in pairs]
+        declined += [Declined(pair.first.name or "", reason) for pair, reason in reasons if reason]
+        chosen = [pair for pair, reason in reasons if not reason]
         if not chosen:
             return Rewrite(model.ir, declined, {"absorbed": 0})
         data = ctx.dataset(self.data, model, purpose="bias absorption").take(self.samples)
-        moved = 0
-        for pair, shift in zip(chosen, _shifts(model, chosen, data, ctx), strict=True):
-            if shift.any():
-                _absorb(model.graph, pair, shift)
-                moved += 1
-        return Rewrite(model.ir, declined, {"absorbed": moved})
+        shifts = zip(chosen, _shifts(model, chosen, data, ctx), strict=True)
+        moved = [(pair, shift) for pair, shift in shifts if shift.any()]
+        for pair, shift in moved:
+            _absorb(model.graph, pair, shift)
+        return Rewrite(model.ir, declined, {"absorbed": len(moved)})
 
 
 def _decline_reason(pair: ScalablePair) -> str:
@@ -90,25 +85,23 @@ def _decline_reason(pair: ScalablePair) -> str:
     if first.op_type != "Conv" and "beta" in first.attributes:
         return "its bias is scaled"
     if second.op_type != "Conv":
-        scaled = {"alpha", "beta"} & set(second.attributes)
-        return "its reader's product is scaled" if scaled else _bias_reason(pair)
-    padded = any(second.attributes.get_ints("pads", ()))
-    auto = second.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
-    if padded or auto:
+        if {"alpha", "beta"} & set(second.attributes):
+            return "its reader's product is scaled"
+    elif any(attr(second, "pads", ())) or attr(second, "auto_pad", "NOTSET") not in _UNPADDED:
         return "its reader pads, and a padded border does not get the shift"
-    return _bias_reason(pair)
+    return _bias_reason(first, second)
 
 
-def _bias_reason(pair: ScalablePair) -> str:
+def _bias_reason(first: ir.Node, second: ir.Node) -> str:
     """Return the reason why one of the biases cannot be shifted, empty where both can."""
-    if len(pair.first.inputs) < 3 or pair.first.inputs[2] is None:
+    if input_at(first, 2) is None:
         return "it has no bias"
-    bias = pair.second.inputs[2] if len(pair.second.inputs) > 2 else None
+    bias = input_at(second, 2)
     if bias is None:
         return ""
     fixed = bias.const_value
     own = len(bias.uses()) == 1 and not bias.is_graph_input()
-    if fixed is None or not own or fixed.shape.numpy() != (out_channels(pair.second),):
+    if fixed is None or not own or fixed.shape.numpy() != (out_channels(second),):
         return "its reader's bias is shared, computed, or not one value for each channel"
     return ""
 
@@ -121,8 +114,7 @@ def _shifts(model: Model, pairs: list[ScalablePair], data: Dataset, ctx: Context
     counts = [0] * len(pairs)
     for arrays in observe(model, names, data, ctx, "collecting means"):
         for i, (name, axis) in enumerate(zip(names, axes, strict=True)):
-            flat = np.moveaxis(arrays[name], axis, -1)
-            flat = flat.reshape(-1, flat.shape[-1]).astype(np.float64)
+            flat = channel_rows(arrays[name], axis).astype(np.float64)
             sums[i] += flat.sum(axis=0), np.square(flat).sum(axis=0)
             counts[i] += len(flat)
     found = []
@@ -138,8 +130,9 @@ def _absorb(graph: ir.Graph, pair: ScalablePair, shift: Floats) -> None:
     first, second = pair.first, pair.second
     assign_float32(first.inputs[2], initializer_array(first.inputs[2]) - shift)
     added = _response(second, shift)
-    if len(second.inputs) > 2 and second.inputs[2] is not None:
-        assign_float32(second.inputs[2], initializer_array(second.inputs[2]) + added)
+    bias = input_at(second, 2)
+    if bias is not None:
+        assign_float32(bias, initializer_array(bias) + added)
         return
     value = add_initializer(graph, f"{second.name}_absorbed", added.astype(np.float32))
     second.resize_inputs(3)
@@ -154,5 +147,4 @@ def _response(node: ir.Node, shift: Floats) -> Floats:
         return rows @ np.repeat(shift, rows.shape[1] // len(shift))
     groups = group_count(node)
     kernel = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).sum(axis=3)
-    result: Floats = np.einsum("goi,gi->go", kernel, shift.reshape(groups, -1)).reshape(-1)
-    return result
+    return np.asarray(np.einsum("goi,gi->go", kernel, shift.reshape(groups, -1)).reshape(-1))

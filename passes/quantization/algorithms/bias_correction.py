@@ -10,7 +10,7 @@ which needs one run of the model in all instead of two for each layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,8 +24,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
-from ...graph.partial_run import Walk, channel_mean
-from ..output_error import OutputDeviation
+from ...graph.partial_run import Walk, channel_mean, channel_rows
+from ..output_error import LayerChanges
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
 from .layer_outputs import inner_outputs
@@ -64,43 +64,29 @@ class CorrectBias(Pass):
 def correct_biases(
     model: Model, reference: Model, batches: Sequence[Batch], ctx: Context
 ) -> Rewrite:
-    """Correct the biases of a Q/DQ model in place.
+    """Correct the biases of a clone of a Q/DQ model in place; every second batch is held out.
 
-    Args:
-        model: a clone of the Q/DQ model.
-        reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every second one is held out.
-        ctx: for progress.
+    The nodes of `reference`, the prepared float model, are named like the model's.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
     """
-    layers, reference_nodes, declined = _correctable(model, reference)
+    layers, names, declined = _correctable(model, reference)
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
-    names, axes = _observed(layers, reference_nodes)
+    axes = [_channels(layer) for layer in layers]
     fit_means = _means(reference, names, axes, fit)
-    error_of = OutputDeviation(reference, held_out, ctx.target).of
-    error = first = error_of(model)
-    corrected = []
-    for layer, fit_mean in zip(
-        ctx.progress.track(layers, "correcting biases", len(layers)), fit_means, strict=True
-    ):
+    changes = LayerChanges(model, reference, held_out, ctx.target)
+    changes.declined += declined
+    tracked = ctx.progress.track(layers, "correcting biases", len(layers))
+    for layer, axis, fit_mean in zip(tracked, axes, fit_means, strict=True):
         bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
-            declined.append(Declined(layer.name or "", bias))
+            changes.decline(layer, bias)
             continue
-        got = _means(model, [layer.outputs[0].name or ""], [_channels(layer)], fit)[0]
-        bias.shift(fit_mean - got)
-        after = error_of(model)
-        if after < error:
-            error = after
-            corrected.append(layer.name or "")
-        else:
-            bias.undo()
-            declined.append(Declined(layer.name or "", "the output's error would not fall"))
+        bias.shift(fit_mean - _means(model, [layer.outputs[0].name or ""], [axis], fit)[0])
+        changes.keep_or(bias.undo, layer)
     remove_unused_biases(model.graph)
-    report = {"corrected": corrected, "error_before": first, "error_after": error}
-    return Rewrite(model.ir, declined, report)
+    return changes.result("corrected")
 
 
 def correct_by_layer(
@@ -111,14 +97,13 @@ def correct_by_layer(
     A shift s changes a channel's mean squared error by s (2 m + s), m its mean error: so means of
     held-out samples decide, and no layer is run twice. Arguments and errors as in `correct_biases`.
     """
-    layers, reference_nodes, declined = _correctable(model, reference)
+    layers, names, declined = _correctable(model, reference)
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
-    names, axes = _observed(layers, reference_nodes)
+    axes = [_channels(layer) for layer in layers]
     fit_means, held_out_means = (_means(reference, names, axes, part) for part in (fit, held_out))
-    error_of = OutputDeviation(reference, held_out, ctx.target).of
-    first, untouched = error_of(model), model.clone()
+    changes, untouched = LayerChanges(model, reference, held_out, ctx.target), model.clone()
+    changes.declined += declined
     walk = Walk(model, [batch.feeds for batch in (*fit, *held_out)])
-    corrected = []
     tracked = ctx.progress.track(layers, "correcting biases", len(layers))
     for layer, axis, fit_mean, held_out_mean in zip(
         tracked, axes, fit_means, held_out_means, strict=True
@@ -126,31 +111,25 @@ def correct_by_layer(
         outputs = walk.to(layer.outputs[0])
         bias = find_bias(model.graph, layer, integer=ctx.target.isa != "gpu")
         if not isinstance(bias, Bias):
-            declined.append(Declined(layer.name or "", bias))
+            changes.decline(layer, bias)
             continue
         shift = fit_mean - channel_mean(outputs[: len(fit)], axis)
         gap = channel_mean(outputs[len(fit) :], axis) - held_out_mean
         shift = np.where(shift * (2 * gap + shift) < 0, shift, 0.0)
         if not shift.any():
-            declined.append(Declined(layer.name or "", "its output's error would not fall"))
+            changes.decline(layer, "its output's error would not fall")
             continue
         bias.shift(shift)
-        corrected.append(layer.name or "")
+        changes.kept.append(layer.name or "")
         if layer.op_type != "MatMul":  # its bias is added after it, in the next step
             walk.add(layer.outputs[0], shift, axis)
-    after = error_of(model)
-    if after >= first:
-        declined += [Declined(name, "the output's error would not fall") for name in corrected]
-        corrected, after, model = [], first, untouched
-    remove_unused_biases(model.graph)
-    report = {"corrected": corrected, "error_before": first, "error_after": after}
-    return Rewrite(model.ir, declined, report)
+    changes.keep_all_or(untouched)
+    remove_unused_biases(changes.model.graph)
+    return changes.result("corrected")
 
 
-def _correctable(
-    model: Model, reference: Model
-) -> tuple[list[ir.Node], dict[str | None, ir.Node], list[Declined]]:
-    """Return layers that may have a bias, the reference's nodes by name, and layers that may not.
+def _correctable(model: Model, reference: Model) -> tuple[list[ir.Node], list[str], list[Declined]]:
+    """Return layers that may have a bias, their outputs in the reference, and layers without one.
 
     A product of two activations has none, and no channels either: its axes may vary in length.
     Products that add nothing get zeros here, before nodes are counted and tensors observed.
@@ -163,15 +142,7 @@ def _correctable(
             declined.append(Declined(layer.name or "", place))
         else:
             found.append(layer)
-    return found, reference_nodes, declined
-
-
-def _observed(
-    layers: Sequence[ir.Node], reference_nodes: Mapping[str | None, ir.Node]
-) -> tuple[list[str], list[int]]:
-    """Return the reference's names of the layers' outputs, and the axes of their channels."""
-    names = [reference_nodes[layer.name].outputs[0].name or "" for layer in layers]
-    return names, [_channels(layer) for layer in layers]
+    return found, [reference_nodes[n.name].outputs[0].name or "" for n in found], declined
 
 
 def _channels(layer: ir.Node) -> int:
@@ -189,8 +160,7 @@ def _means(
     counts = [0] * len(tensors)
     for arrays in inner_outputs(model, tensors, batches):
         for i, (name, axis) in enumerate(zip(tensors, axes, strict=True)):
-            flat = np.moveaxis(arrays[name], axis, -1)
-            flat = flat.reshape(-1, flat.shape[-1])
+            flat = channel_rows(arrays[name], axis)
             sums[i] = sums[i] + flat.sum(axis=0, dtype=np.float64)
             counts[i] += len(flat)
     return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]

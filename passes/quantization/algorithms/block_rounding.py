@@ -18,16 +18,21 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.context import Context
-from trimtab.core.data import Array, Batch
+from trimtab.core.data import Array, Batch, Floats
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
-from ...base import Declined, Rewrite
+from ...base import Rewrite
+from ...graph.edit import add_initializer
 from ...graph.partial_run import Walk
-from ..output_error import OutputDeviation
+from ...graph.queries import input_at, is_float, producer_in_any_domain
+from ..output_error import LayerChanges
 from ..qdq.float_reference import NodesByName, shared_layers
 from .int8_layer import Int8Weight, float_weight, int8_weight
+
+#: The int8 and the float weight of each layer of a block.
+Weights = dict[ir.Node, tuple[Int8Weight, Floats]]
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,7 @@ class RoundingBlock:
     """A part of the graph with one input and one output, whose weights are rounded together.
 
     Attributes:
-        source: its input, float.
-        result: its output, float.
+        source: its input, float; its output is `result`.
         wanted: name of the output in the float model.
         layers: its products.
     """
@@ -50,14 +54,10 @@ class RoundingBlock:
 def round_blocks(
     model: Model, reference: Model, batches: Sequence[Batch], ctx: Context, *, steps: int
 ) -> Rewrite:
-    """Round the weights of a Q/DQ model in place, block by block.
+    """Round the weights of a clone of a Q/DQ model in place, block by block.
 
-    Args:
-        model: a clone of the Q/DQ model.
-        reference: the float model, prepared, its nodes named like the model's.
-        batches: samples; every fourth is held out.
-        ctx: for progress and the seed.
-        steps: gradient steps for each block.
+    Every fourth batch is held out; arguments as in `round_weights`, with `steps` gradient steps
+    for each block.
 
     Raises:
         InputError: no layer of the model bears the name of one in the reference.
@@ -70,34 +70,27 @@ def round_blocks(
     fits = len(batches) - len(batches[3::4])
     fits -= fits == len(batches) and fits > 1  # a single batch serves for both
     held_out = order[fits:] or order
-    error_of = OutputDeviation(reference, held_out, ctx.target).of
-    first, untouched = error_of(model), model.clone()
+    changes = LayerChanges(model, reference, held_out, ctx.target)
+    untouched = model.clone()
     here, there = (Walk(m, [b.feeds for b in order]) for m in (model, reference))
-    rounded: list[str] = []
-    declined = _outside(layers, blocks)
+    inside = {layer for block in blocks for layer in block.layers}
+    for layer in layers:
+        if layer not in inside:
+            changes.decline(layer, "it is not in a block of one input and one output")
     for block in ctx.progress.track(blocks, "rounding blocks", len(blocks)):
         fed = here.to(block.source)
         wanted = there.to(values[block.wanted])
-        names, skipped = _round(model, block, reference_nodes, (fed, wanted, fits), ctx.seed, steps)
-        rounded += names
-        declined += skipped
-    after = error_of(model)
-    if after >= first:
-        declined += [Declined(name, "the output's error would not fall") for name in rounded]
-        rounded, after, model = [], first, untouched
-    report = {"units": len(blocks), "rounded": rounded, "error_before": first, "error_after": after}
-    return Rewrite(model.ir, declined, report)
+        _round(changes, block, reference_nodes, (fed, wanted, fits), ctx.seed, steps)
+    changes.keep_all_or(untouched)
+    return changes.result("rounded", units=len(blocks))
 
 
 def find_blocks(
     graph: ir.Graph, layers: set[ir.Node], reference_nodes: NodesByName
 ) -> list[RoundingBlock]:
-    """Find the parts with layers between the float tensors that carry everything.
+    """Find the parts of a sorted Q/DQ graph with layers between tensors that carry everything.
 
-    Args:
-        graph: of a Q/DQ model, sorted.
-        layers: the products to look for.
-        reference_nodes: the float model's nodes by name, which must contain a part's result.
+    The float model, of these nodes by name, must contain a part's result.
     """
     blocks: list[RoundingBlock] = []
     inputs = [v for v in graph.inputs if not v.is_initializer()]
@@ -122,10 +115,7 @@ def _crossings(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value | None]]:
     order = list(graph)
     place = {node: index for index, node in enumerate(order)}
     fixed: set[ir.Node] = set()
-    live: dict[ir.Value, int] = {}
-    for value in graph.inputs:
-        if not value.is_initializer():
-            live[value] = _last(value, place)
+    live = {v: _last(v, place) for v in graph.inputs if not v.is_initializer()}
     found: list[tuple[ir.Node, ir.Value | None]] = []
     for index, node in enumerate(order):
         sources = [v for v in node.inputs if v is not None]
@@ -140,9 +130,7 @@ def _crossings(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value | None]]:
 
 
 def _is_float(value: ir.Value) -> bool:
-    node = value.producer()
-    rounds = node is not None and node.op_type == "DequantizeLinear"
-    return rounds or value.dtype == ir.DataType.FLOAT
+    return is_float(value) or producer_in_any_domain(value, "DequantizeLinear") is not None
 
 
 def _last(value: ir.Value, place: dict[ir.Node, int]) -> int:
@@ -159,67 +147,52 @@ def _in_reference(value: ir.Value, reference_nodes: NodesByName) -> str | None:
     """
     for user, index in value.uses():
         reference_node = reference_nodes.get(user.name)
-        read = (
-            reference_node.inputs[index]
-            if reference_node is not None and index < len(reference_node.inputs)
-            else None
-        )
+        read = input_at(reference_node, index) if reference_node is not None else None
         if read is not None:
             return read.name
     return value.name if value.is_graph_output() else None
 
 
-def _outside(layers: Sequence[ir.Node], blocks: Sequence[RoundingBlock]) -> list[Declined]:
-    inside = {layer for block in blocks for layer in block.layers}
-    why = "it is not in a block of one input and one output"
-    return [Declined(layer.name or "", why) for layer in layers if layer not in inside]
-
-
 def _round(
-    model: Model,
+    changes: LayerChanges,
     block: RoundingBlock,
     reference_nodes: NodesByName,
     data: tuple[list[Array], list[Array], int],
     seed: int,
     steps: int,
-) -> tuple[list[str], list[Declined]]:
-    """Round a block and keep that if it helps; return names of rounded layers, and the others."""
+) -> None:
+    """Round a block and keep that if it helps."""
     from ...training.torch_graph import round_softly
 
-    weights: dict[ir.Node, Int8Weight] = {}
-    declined: list[Declined] = []
+    weights: Weights = {}
     for layer in block.layers:
         weight = int8_weight(layer)
-        shape = None if isinstance(weight, str) else weight.shape
-        original = float_weight(reference_nodes[layer.name], shape)
-        if isinstance(weight, str) or original is None or original.shape != weight.shape:
-            why = weight if isinstance(weight, str) else "the float model has another weight"
-            declined.append(Declined(layer.name or "", why))
+        if isinstance(weight, str):
+            changes.decline(layer, weight)
+            continue
+        original = float_weight(reference_nodes[layer.name], weight.shape)
+        if original is None or original.shape != weight.shape:
+            changes.decline(layer, "the float model has another weight")
         else:
-            weights[layer] = weight
+            weights[layer] = weight, original
     if not weights:
-        return [], declined
+        return
     fed, wanted, fits = data
-    part, grids = _floated(model, block, weights, reference_nodes)
-    chosen = round_softly(
-        part,
-        grids,
-        np.concatenate(fed[:fits]),
-        np.concatenate(wanted[:fits]),
-        seed=seed,
-        steps=steps,
-    )
+    model = changes.model
+    part, grids = _floated(model, block, weights)
+    fit = np.concatenate(fed[:fits]), np.concatenate(wanted[:fits])
+    chosen = round_softly(part, grids, *fit, seed=seed, steps=steps)
     held_out = (fed[fits:] or fed, wanted[fits:] or wanted)
     before = _block_error(model, block, *held_out)
-    old = {layer: weight.integers.const_value for layer, weight in weights.items()}
-    for layer, weight in weights.items():
+    old = {layer: weight.values() for layer, (weight, _) in weights.items()}
+    for layer, (weight, _) in weights.items():
         weight.assign(chosen[layer.name or ""])
     if _block_error(model, block, *held_out) < before:
-        return [layer.name or "" for layer in weights], declined
-    for layer, weight in weights.items():
-        weight.integers.const_value = old[layer]
-    why = "its block's error would not fall"
-    return [], declined + [Declined(layer.name or "", why) for layer in weights]
+        changes.kept += [layer.name or "" for layer in weights]
+        return
+    for layer, (weight, _) in weights.items():
+        weight.assign(old[layer])
+        changes.decline(layer, "its block's error would not fall")
 
 
 def _part(model: Model, block: RoundingBlock) -> Model:
@@ -230,10 +203,7 @@ def _part(model: Model, block: RoundingBlock) -> Model:
 
 
 def _floated(
-    model: Model,
-    block: RoundingBlock,
-    weights: dict[ir.Node, Int8Weight],
-    reference_nodes: NodesByName,
+    model: Model, block: RoundingBlock, weights: Weights
 ) -> tuple[Model, dict[str, tuple[str, Array, Array, Array, int, int]]]:
     """Return the block with float weights, and by layer the grid of its int8 weight.
 
@@ -242,20 +212,14 @@ def _floated(
     """
     part = _part(model, block)
     grids = {}
-    named = {layer.name: weight for layer, weight in weights.items()}
-    for node in list(part.graph):
-        weight = named.get(node.name)
-        if weight is None or node.inputs[1] is None:
-            continue
-        original = float_weight(reference_nodes[node.name], weight.shape)
-        assert original is not None
+    named = {layer.name: found for layer, found in weights.items()}
+    for node in [node for node in part.graph if node.name in named]:
+        weight, original = named[node.name]
         name = f"{node.name}_float_weight"
-        value = ir.val(name, const_value=ir.tensor(original.astype(np.float32), name=name))
-        part.graph.register_initializer(value)
+        value = add_initializer(part.graph, name, original.astype(np.float32))
         node.replace_input_with(1, value)
         scale, zero = weight.broadcast(node)
-        low, high = weight.integer_range()
-        grids[node.name or ""] = (name, original, scale, zero, low, high)
+        grids[node.name or ""] = (name, original, scale, zero, *weight.integer_range())
     return part, grids
 
 

@@ -22,9 +22,9 @@ from trimtab.core.data import Floats
 from trimtab.core.model import Model
 
 from ...base import Pass, Rewrite
-from ...graph.edit import lift_constants, name_nodes
-from ...graph.quantized import refuse_quantized
-from ..initializers import add_initializer, assign_float32, initializer_array
+from ...graph.edit import add_initializer, assign_float32, initializer_array
+from ...graph.quantized import prepare_float
+from ...graph.queries import input_at
 from .scalable_pairs import (
     ScalablePair,
     by_output,
@@ -65,9 +65,7 @@ class Equalize(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
         """Find the pairs, sweep until their ranges are equal, write the weights."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         pairs, declined = find_pairs(model.graph, clips=self.clips)
         weights = {node: weight_array(node) for pair in pairs for node in (pair.first, pair.second)}
         before = _spread(pairs, weights)
@@ -122,8 +120,8 @@ def _spread(pairs: Sequence[ScalablePair], weights: dict[ir.Node, Floats]) -> fl
 
 def _write_between(graph: ir.Graph, pair: ScalablePair, s: Floats) -> None:
     """Divide the first layer's bias and the operators between the layers by the factors."""
-    if len(pair.first.inputs) > 2 and pair.first.inputs[2] is not None:
-        bias = pair.first.inputs[2]
+    bias = input_at(pair.first, 2)
+    if bias is not None:
         assign_float32(bias, initializer_array(bias).astype(np.float64) / s)
     for node in pair.between:
         value = channel_constant(node, pair.first) if node.op_type in {"Add", "Min"} else None
@@ -141,9 +139,8 @@ def _bound_by_channel(graph: ir.Graph, clip: ir.Node, first: ir.Node, s: Floats)
     old = clip.outputs[0]
     rank = weight_array(first).ndim
     shape = [1, -1, *[1] * (rank - 2)] if first.op_type == "Conv" else [-1]
-    limit = add_initializer(
-        graph, f"{old.name}_bound", (bound / s).astype(np.float32).reshape(shape)
-    )
+    bounds = (bound / s).astype(np.float32).reshape(shape)
+    limit = add_initializer(graph, f"{old.name}_bound", bounds)
     relu = ir.node("Relu", [clip.inputs[0]], name=f"{clip.name}_relu")
     least = ir.node("Min", [relu.outputs[0], limit], name=f"{clip.name}_min")
     relu.outputs[0].name, name = f"{old.name}_relu", old.name

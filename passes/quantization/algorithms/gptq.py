@@ -21,7 +21,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...calibration.observation import observe
-from ..initializers import initializer_array
+from ...graph.edit import initializer_array
+from ...graph.queries import pair
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
@@ -68,8 +69,7 @@ class RoundedWeight:
 
     Attributes:
         integers: (in, out), 0 to the grid's largest.
-        scales: (blocks, out).
-        zeros: (blocks, out).
+        scales: (blocks, out), as are the zero points, `zeros`.
     """
 
     integers: NDArray[np.uint8]
@@ -80,23 +80,12 @@ class RoundedWeight:
 def round_products(
     model: Model, products: Sequence[ir.Node], data: Dataset, grid: RoundingGrid, ctx: Context
 ) -> dict[str, RoundedWeight]:
-    """Round the weights of matrix products so that the products change least; return by name.
-
-    Args:
-        model: model to collect the products' inputs from.
-        products: MatMuls with constant weights.
-        data: fits the model.
-        grid: grid of the integers.
-        ctx: for progress.
-    """
-    own = [node for node in products if node.inputs[1] and len(node.inputs[1].uses()) == 1]
-    inputs = list(dict.fromkeys(node.inputs[0].name or "" for node in own if node.inputs[0]))
+    """Round constant weights of MatMuls so that the products change least; return them by name."""
+    own = [(x, w) for x, w in map(pair, products) if len(w.uses()) == 1]
+    inputs = list(dict.fromkeys(x.name or "" for x, _ in own))
     moments = _second_moments(model, inputs, data, ctx)
     found: dict[str, RoundedWeight] = {}
-    for node in own:
-        value, source = node.inputs[1], node.inputs[0]
-        assert value is not None
-        assert source is not None
+    for source, value in own:
         weight = initializer_array(value).astype(np.float64)
         found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
     return found
@@ -170,8 +159,7 @@ def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return values
     if values.shape[-1] % 2:
         values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
-    pairs: NDArray[np.uint8] = np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
-    return pairs
+    return np.asarray(values[..., ::2] | (values[..., 1::2] << 4), np.uint8)
 
 
 def _second_moments(

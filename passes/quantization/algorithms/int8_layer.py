@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats
 
+from ...graph.edit import initializer_array
+from ...graph.queries import input_at, producer_in_any_domain
 from ...graph.weight_scales import channel_axis
-from ..initializers import initializer_array
 from ..qdq.fill_channels import filled_weight
 from .layer_regression import as_columns, input_window
 
@@ -68,27 +69,21 @@ class Int8Weight:
 
 def int8_weight(layer: ir.Node) -> Int8Weight | str:
     """Return the layer's int8 weight, or the reason why it cannot be rounded."""
-    value = layer.inputs[1]
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear":
+    node = producer_in_any_domain(layer.inputs[1], "DequantizeLinear")
+    if node is None:
         return "its weight is not int8"
-    integers, scale = node.inputs[0], node.inputs[1]
+    integers, scale, zero = (input_at(node, index) for index in range(3))
     if integers is None or integers.const_value is None or scale is None or not scale.const_value:
         return "its weight is computed while the model runs"
-    if len(integers.uses()) > 1 or value is None or len(value.uses()) > 1:
+    if len(integers.uses()) > 1 or len(node.outputs[0].uses()) > 1:
         return "its weight is shared"
     shape = tuple(integers.const_value.shape.numpy())
     odd = input_window(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
     if odd or layer.attributes.get_float("alpha", 1.0) != 1:
         return "it is neither a plain product nor a 2-D convolution with explicit pads"
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
     zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
-    return Int8Weight(
-        integers,
-        scale.const_value.numpy().astype(np.float64).reshape(-1),
-        zeros.astype(np.float64).reshape(-1),
-        shape,
-    )
+    flat = [a.astype(np.float64).reshape(-1) for a in (scale.const_value.numpy(), zeros)]
+    return Int8Weight(integers, flat[0], flat[1], shape)
 
 
 def float_weight(layer: ir.Node, shape: Sequence[int] | None = None) -> Floats | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
 
+from ...graph.queries import conv_attrs
 from ...graph.weight_scales import channel_axis
 from .scalable_pairs import group_count
 
@@ -22,17 +23,13 @@ POSITIONS = 24
 class InputWindow:
     """Geometry of the inputs that the kernel of a 2-D convolution reads.
 
-    Attributes:
-        kernel: height and width.
-        strides: vertical and horizontal.
-        dilations: vertical and horizontal.
-        pads: top, left, bottom, right.
+    Vertical values come before horizontal ones; pads are top, left, bottom, right.
     """
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int, int, int]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
 
     def patches(self, x: Floats32, rows: NDArray[Any], columns: NDArray[Any]) -> Floats32:
         """Gather (N, P, C, kernel height, kernel width) at P output positions of (N, C, H, W)."""
@@ -40,9 +37,8 @@ class InputWindow:
         padded = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)])
         r = rows[:, None] * self.strides[0] + np.arange(self.kernel[0]) * self.dilations[0]
         c = columns[:, None] * self.strides[1] + np.arange(self.kernel[1]) * self.dilations[1]
-        taken = padded[:, :, r[:, :, None], c[:, None, :]]  # (N, C, P, kh, kw)
-        result: Floats32 = taken.transpose(0, 2, 1, 3, 4)
-        return result
+        taken: Floats32 = padded[:, :, r[:, :, None], c[:, None, :]]  # (N, C, P, kh, kw)
+        return taken.transpose(0, 2, 1, 3, 4)
 
 
 def input_window(node: ir.Node, shape: tuple[int, ...]) -> InputWindow | None:
@@ -50,28 +46,17 @@ def input_window(node: ir.Node, shape: tuple[int, ...]) -> InputWindow | None:
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     if len(shape) != 4 or auto not in {"NOTSET", "VALID"}:
         return None
-    ints = node.attributes.get_ints
-    strides, dilations = ints("strides", (1, 1)), ints("dilations", (1, 1))
-    pads = ints("pads", (0, 0, 0, 0)) if auto == "NOTSET" else (0, 0, 0, 0)
-    return InputWindow(
-        (shape[2], shape[3]),
-        (strides[0], strides[1]),
-        (dilations[0], dilations[1]),
-        (pads[0], pads[1], pads[2], pads[3]),
-    )
+    found = conv_attrs(node)
+    pads = found["pads"] or (0, 0, 0, 0)  # auto_pad is VALID
+    return InputWindow(shape[2:], found["strides"], found["dilations"], pads)
 
 
 def regression_rows(
     node: ir.Node, shape: tuple[int, ...], x: Floats32, y: Floats32, rng: np.random.Generator
 ) -> tuple[Floats32, Floats32]:
-    """Return rows of a layer's input and of its output.
+    """Return rows of a layer's input x and of its output y, for a weight of this shape.
 
-    Args:
-        node: Conv, Gemm or MatMul.
-        shape: shape of its weight.
-        x: its input.
-        y: its output, or the wanted one.
-        rng: chooses positions of a convolution, the same for all images.
+    The generator chooses positions of a convolution, the same for all images.
 
     Returns:
         (groups, rows, depth) and (groups, rows, outputs of a group).

@@ -15,9 +15,9 @@ import onnx_ir as ir
 from trimtab.core.data import Floats
 
 from ...base import Declined
-from ...graph.queries import scalar
+from ...graph.edit import initializer_array
+from ...graph.queries import input_at, scalar
 from ...graph.weight_scales import channel_axis
-from ..initializers import initializer_array
 from ..qdq.int8_operators import PRODUCTS
 
 #: Operators that a positive factor per channel passes through.
@@ -55,9 +55,8 @@ class ScalablePair:
 def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[ScalablePair], list[Declined]]:
     """Find all pairs, in graph order, and the reasons why other layers are not in one.
 
-    Args:
-        graph: with constants as initializers and named nodes.
-        clips: allow Clip(0, b) between; it then needs a bound per channel.
+    The graph is as `prepare_float` leaves it. With `clips` a Clip(0, b) may stand between; it then
+    needs a bound per channel.
     """
     pairs: list[ScalablePair] = []
     declined: list[Declined] = []
@@ -119,7 +118,7 @@ def _mismatch(pair: ScalablePair, index: int) -> str:
         return "the weight of its reader is shared, computed, or not float32"
     if second.op_type == "Gemm" and second.attributes.get_int("transA", 0) != 0:
         return "its reader transposes it"
-    bias = pair.first.inputs[2] if len(pair.first.inputs) > 2 else None
+    bias = input_at(pair.first, 2)
     if bias is not None:
         fixed = bias.const_value
         if fixed is None or len(bias.uses()) > 1 or fixed.shape.numpy() not in {(channels,)}:
@@ -155,16 +154,13 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     constants = [v for v in node.inputs if v is not None and v.const_value is not None]
     if len(constants) != 1 or len(constants[0].uses()) > 1 or constants[0].is_graph_input():
         return None
-    tensor = constants[0].const_value
-    assert tensor is not None
-    channels = out_channels(first)
-    shape = list(tensor.shape.numpy())
-    rank = len(weight_array(first).shape) if first.op_type == "Conv" else len(shape)
-    axis = 1 if first.op_type == "Conv" else len(shape) - 1
-    wanted = [channels if i == axis else 1 for i in range(rank)]
+    shape, conv = list(initializer_array(constants[0]).shape), first.op_type == "Conv"
+    if not shape:
+        return None
+    wanted = [1] * (len(weight_shape(first)) if conv else len(shape))
+    wanted[1 if conv else -1] = out_channels(first)
     # A Conv's constant may leave out the batch axis.
-    fits = shape in (wanted, wanted[1:]) if first.op_type == "Conv" else shape == wanted
-    return constants[0] if fits and shape else None
+    return constants[0] if shape == wanted or (conv and shape == wanted[1:]) else None
 
 
 def weight_array(node: ir.Node) -> Floats:
@@ -206,8 +202,9 @@ def by_output(node: ir.Node, weight: Floats) -> Floats:
 
 def largest_by_input(node: ir.Node, weight: Floats, channels: int) -> Floats:
     """Return the largest weight magnitude of each input channel: (channels,)."""
-    result: Floats = np.abs(_input_view(node, weight, channels)).max(axis=(1, 3)).reshape(channels)
-    return result
+    return np.asarray(np.abs(_input_view(node, weight, channels)).max(axis=(1, 3))).reshape(
+        channels
+    )
 
 
 def scaled_output(node: ir.Node, weight: Floats, factors: Floats) -> Floats:

@@ -22,10 +22,9 @@ from trimtab.core.model import Model
 
 from ...base import Declined, Pass, Rewrite
 from ...calibration.observation import observe
-from ...graph.edit import lift_constants, name_nodes
-from ...graph.quantized import refuse_quantized
+from ...graph.edit import add_initializer
+from ...graph.quantized import prepare_float
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer
 from .scalable_pairs import weight_array
 
 #: Normalisations with a gain for each feature, and optionally a shift.
@@ -66,9 +65,7 @@ class SmoothQuant(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Measure the largest value of each feature, then scale."""
-        refuse_quantized(model)
-        lift_constants(model.graph)
-        name_nodes(model.graph)
+        prepare_float(model)
         declined: list[Declined] = []
         chosen: list[tuple[ir.Value, list[ir.Node]]] = []
         for value, products in _read_by_products(model.graph):
@@ -84,7 +81,8 @@ class SmoothQuant(Pass):
         for value, products in chosen:
             factors = self._factors(largest[value.name or ""], products)
             _scale(model.graph, value, products, factors)
-        inserted = sum(node.op_type == "Mul" and _is_inserted(node) for node in model.graph)
+        names = [node.name or "" for node in model.graph if node.op_type == "Mul"]
+        inserted = sum(name.endswith("_smooth_mul") for name in names)
         return Rewrite(model.ir, declined, {"smoothed": len(chosen), "inserted": inserted})
 
     def _factors(self, largest: Floats, products: Sequence[ir.Node]) -> Floats:
@@ -93,8 +91,7 @@ class SmoothQuant(Pass):
         x, w = np.where(alive, largest, 1.0), np.where(alive, weights, 1.0)
         factors: Floats = np.clip(x**self.alpha / w ** (1 - self.alpha), 1 / LARGEST, LARGEST)
         # A common factor changes no relation between features, so it is divided out.
-        centred: Floats = factors / np.exp(np.log(factors).mean())
-        return centred
+        return np.asarray(factors / np.exp(np.log(factors).mean()))
 
 
 def _read_by_products(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
@@ -120,12 +117,9 @@ def _decline_reason(value: ir.Value, products: Sequence[ir.Node]) -> str:
     if value.is_graph_output() or len(value.uses()) > len(products):
         return "others read its input too, so the factors cannot be folded (see insert)"
     features = len(_rows(products[0]))
-    for parameter in norm.inputs[1:]:
-        if parameter is None:
-            continue
-        fixed = parameter.const_value
-        if fixed is None or fixed.shape.numpy() != (features,):
-            return "the normalisation before it does not have a constant for each feature"
+    fixed = [parameter.const_value for parameter in norm.inputs[1:] if parameter is not None]
+    if any(tensor is None or tensor.shape.numpy() != (features,) for tensor in fixed):
+        return "the normalisation before it does not have a constant for each feature"
     return ""
 
 
@@ -170,17 +164,12 @@ def _scale(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factor
 
 def _insert(graph: ir.Graph, value: ir.Value, products: Sequence[ir.Node], factors: Floats) -> None:
     inverse = add_initializer(graph, f"{value.name}_smooth", (1 / factors).astype(np.float32))
-    multiply = ir.node("Mul", [value, inverse], name=f"{value.name}_smooth_mul")
-    output = multiply.outputs[0]
-    output.name, output.type, output.shape = f"{value.name}_smoothed", value.type, value.shape
-    first = next(node for node in graph if node in products)
-    graph.insert_before(first, multiply)
+    output = ir.val(f"{value.name}_smoothed", shape=value.shape, type=value.type)
+    name = f"{value.name}_smooth_mul"
+    multiply = ir.node("Mul", [value, inverse], outputs=[output], name=name)
+    graph.insert_before(next(node for node in graph if node in products), multiply)
     for node in products:
         node.replace_input_with(0, output)
-
-
-def _is_inserted(node: ir.Node) -> bool:
-    return (node.name or "").endswith("_smooth_mul")
 
 
 def _rows(node: ir.Node) -> Floats:

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats
 
+from ...graph.edit import add_initializer
+from ...graph.queries import input_at, is_float, producer_in_any_domain
 from ...graph.weight_scales import channel_axis
-from ..initializers import add_initializer
 
 #: Suffix of the names of Add nodes that add a bias where a product had none.
 _ADDED_SUFFIX = "_added_bias"
@@ -27,8 +28,8 @@ class Bias:
     """
 
     value: ir.Value
-    scale: Floats
-    before: ir.TensorProtocol | None = field(default=None)
+    scale: Floats = field(default_factory=lambda: np.ones(()))
+    before: ir.TensorProtocol | None = None
 
     def shift(self, by: Floats) -> None:
         """Add to the bias, in units of the layer's output."""
@@ -50,26 +51,20 @@ class Bias:
 def find_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool = True) -> Bias | str:
     """Return a layer's bias, added where it has none; or the reason why there cannot be one.
 
-    Args:
-        graph: graph of the Q/DQ model.
-        layer: a convolution or product of it.
-        integer: add int32 biases, as CPU kernels take them; TensorRT takes float only.
+    Added biases are int32 with `integer`, as CPU kernels take them; TensorRT takes float only.
     """
     if layer.op_type == "MatMul":
         found = _following_bias(layer)
         return _append_add(graph, layer) if found is None else found
-    if len(layer.inputs) > 2 and layer.inputs[2] is not None:
-        return _existing_bias(layer.inputs[2])
-    return _add_bias(graph, layer, integer=integer)
+    value = input_at(layer, 2)
+    return _existing_bias(value) if value is not None else _add_bias(graph, layer, integer=integer)
 
 
 def _existing_bias(value: ir.Value) -> Bias | str:
     if value.const_value is not None:
-        return Bias(value, np.ones(())) if len(value.uses()) == 1 else "its bias is shared"
-    node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear":
-        return "its bias is computed while the model runs"
-    integer, scale = node.inputs[0], node.inputs[1]
+        return Bias(value) if len(value.uses()) == 1 else "its bias is shared"
+    node = producer_in_any_domain(value, "DequantizeLinear")
+    integer, scale = node.inputs[:2] if node is not None else (None, None)
     if integer is None or scale is None or integer.const_value is None or scale.const_value is None:
         return "its bias is computed while the model runs"
     if len(integer.uses()) > 1 or len(value.uses()) > 1:
@@ -80,13 +75,13 @@ def _existing_bias(value: ir.Value) -> Bias | str:
 def _following_bias(layer: ir.Node) -> Bias | None:
     """Return the float constant that the next operator adds to a matrix product."""
     uses = list(layer.outputs[0].uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Add":
-        other = uses[0].node.inputs[1 - uses[0].idx]
-        if other is not None and other.const_value is not None and other.dtype == ir.DataType.FLOAT:
-            shape = other.const_value.shape.numpy()
-            if len(shape) == 1 and len(other.uses()) == 1:
-                return Bias(other, np.ones(()))
-    return None
+    if len(uses) != 1 or uses[0].node.op_type != "Add":
+        return None
+    other = uses[0].node.inputs[1 - uses[0].idx]
+    if other is None or other.const_value is None or not is_float(other):
+        return None
+    own_vector = len(other.const_value.shape) == 1 and len(other.uses()) == 1
+    return Bias(other) if own_vector else None
 
 
 def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
@@ -94,10 +89,9 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
 
     In float: onnxruntime adds it where it scales the product's int32 sums (MatMulIntegerToFloat).
     """
-    weight, output = layer.inputs[1], layer.outputs[0]
-    node = weight.producer() if weight is not None else None
+    output, node = layer.outputs[0], producer_in_any_domain(layer.inputs[1], "DequantizeLinear")
     source = node.inputs[0] if node is not None else None
-    if node is None or node.op_type != "DequantizeLinear" or source is None:
+    if source is None:
         return "its second input is not a quantized weight"
     if source.const_value is None:
         return "it is a product of two activations, whose channels are not fixed"
@@ -110,7 +104,7 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
     add.replace_input_with(0, output)
     out.name, output.name = output.name, f"{output.name}_product"
     graph.insert_after(layer, add)
-    return Bias(bias, np.ones(()))
+    return Bias(bias)
 
 
 def remove_unused_biases(graph: ir.Graph) -> None:
@@ -142,7 +136,7 @@ def _add_bias(graph: ir.Graph, layer: ir.Node, *, integer: bool) -> Bias | str:
     if not integer:
         value = add_initializer(graph, name, np.zeros(channels, np.float32))
         _append(layer, value)
-        return Bias(value, np.ones(()))
+        return Bias(value)
     scale = scales[0].reshape(-1) * scales[1].reshape(-1)
     scale = np.tile(scale, channels // len(scale))  # one scale, or one for each channel of a group
     constants = [
@@ -180,10 +174,9 @@ def _output_channels(layer: ir.Node, weight: ir.Value) -> int | None:
 
 
 def _scale(value: ir.Value | None) -> Floats | None:
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
-        return None
-    tensor = node.inputs[1].const_value
+    node = producer_in_any_domain(value, "DequantizeLinear")
+    scale = node.inputs[1] if node is not None else None
+    tensor = scale.const_value if scale is not None else None
     return None if tensor is None else tensor.numpy().astype(np.float64)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...graph.edit import add_initializer
 from ...graph.queries import attr, const, dims, is_float, only_user, producer, rank
 from ...rewrites.shortcuts import pads_of
-from ..initializers import add_initializer
 
 #: Input channels that the kernel reads at a time.
 TOGETHER = 4
@@ -31,11 +31,7 @@ _PREPARATION = frozenset({"Cast", "Sub", "Div", "Mul", "Add", "Transpose"})
 
 
 def fill_input_channels(graph: ir.Graph) -> int:
-    """Fill the channels of images that int8 convolutions of a Q/DQ graph read; in place.
-
-    Returns:
-        Number of convolutions that read more channels than before.
-    """
+    """Fill the channels of images that int8 convolutions read, in place; return their number."""
     return sum(_fill(graph, node) for node in list(graph) if node.op_type == "Conv")
 
 
@@ -110,11 +106,9 @@ def _pad_image(graph: ir.Graph, before: ir.Node, image: ir.Value, missing: int) 
     name = f"{image.name}_filled"
     amounts = np.array([0, 0, 0, 0, 0, missing, 0, 0], np.int64)
     pads = add_initializer(graph, f"{name}_pads", amounts)
-    pad = ir.node("Pad", [image, pads], name=name)
-    output = pad.outputs[0]
-    output.name, output.dtype = name, ir.DataType.FLOAT
+    output = ir.val(name, ir.DataType.FLOAT)
     sizes = dims(image)
     if image.shape is not None and sizes is not None and isinstance(sizes[1], int):
         output.shape = ir.Shape([image.shape[0], sizes[1] + missing, *image.shape[2:]])
-    graph.insert_before(before, pad)
+    graph.insert_before(before, ir.node("Pad", [image, pads], outputs=[output], name=name))
     return output

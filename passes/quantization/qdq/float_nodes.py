@@ -10,6 +10,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from ...calibration.range_estimator import Range
+from ...graph.queries import input_at
 from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
 from .writer import Scheme, quantize_graph
 
@@ -35,16 +36,15 @@ def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str
     After an int8 layer a moved tensor takes its input's scale; after a float one it needs a range.
     """
     full = dict(ranges)
-    for node in graph:
-        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
-        if node.op_type in MOVES and source in full:
+    moves = [(n, n.inputs[0]) for n in graph if n.op_type in MOVES and n.inputs]
+    for node, source in moves:
+        if source is not None and source.name in full:
             for output in node.outputs:
-                full.setdefault(output.name or "", full[source])
-    for node in reversed(list(graph)):
-        source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+                full.setdefault(output.name or "", full[source.name])
+    for node, source in reversed(moves):
         output_name = node.outputs[0].name or ""
-        if node.op_type in MOVES and source and output_name in full:
-            full.setdefault(source, full[output_name])
+        if source is not None and source.name and output_name in full:
+            full.setdefault(source.name, full[output_name])
     return full
 
 
@@ -57,24 +57,18 @@ def quantize_except(
 ) -> ir.Model:
     """Return the Q/DQ graph in which further nodes stay float, with their original weights.
 
-    Args:
-        clipped: the prepared model, its weights clipped to the scales of the least error.
-        plain: the same with the original weights.
-        scheme: types and operators.
-        ranges: result of `with_moved_tensors`.
-        float_nodes: names of the nodes that stay float.
+    The weights of the prepared model are clipped to the scales of the least error, those of `plain`
+    are the original ones; the ranges come from `with_moved_tensors`.
     """
     if not float_nodes:
         return quantize_graph(clipped, scheme, ranges)
     model = clipped.clone()
     chosen = set(float_nodes)
     for node in model.graph:
-        weight = node.inputs[1] if node.name in chosen and len(node.inputs) > 1 else None
-        before = plain.graph.initializers.get(weight.name or "") if weight is not None else None
-        if weight is None or before is None:
-            continue
-        if all(use.node.name in chosen for use in weight.uses()):
-            weight.const_value = before.const_value
+        weight = input_at(node, 1) if node.name in chosen else None
+        if weight is not None and all(use.node.name in chosen for use in weight.uses()):
+            before = plain.graph.initializers.get(weight.name or "")
+            weight.const_value = before.const_value if before is not None else weight.const_value
     exclude = [*scheme.exclude, *float_nodes]
     return quantize_graph(model, dataclasses.replace(scheme, exclude=exclude), ranges)
 

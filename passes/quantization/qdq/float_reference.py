@@ -17,12 +17,8 @@ from .prepare import prepare
 NodesByName = dict[str | None, ir.Node]
 
 
-def load_reference(path: str, where: str) -> Model:
-    """Load the float model, prepared as for quantization.
-
-    Args:
-        path: path of its file.
-        where: name of the pass, for the error message.
+def load_reference(path: str, pass_name: str) -> Model:
+    """Load the float model for the pass of this name, prepared as for quantization.
 
     Raises:
         OptionError: the path is empty.
@@ -31,7 +27,7 @@ def load_reference(path: str, where: str) -> Model:
     if not path:
         raise OptionError(
             "needs the float model that the int8 model was made from",
-            where=where,
+            where=pass_name,
             hint="Give --reference FLOAT.onnx",
         )
     return prepare_reference(Model.load(Path(path)))
@@ -48,12 +44,9 @@ def prepare_reference(model: Model) -> Model:
 def shared_layers(
     model: Model, reference: Model, *, also: frozenset[str] = frozenset()
 ) -> tuple[list[ir.Node], NodesByName]:
-    """Return the model's layers named like a node of the reference, and the latter's by name.
+    """Return the Q/DQ model's layers named like a node of the float one, and the latter's by name.
 
-    Args:
-        model: the Q/DQ model.
-        reference: the float model, prepared.
-        also: types of operators that count as layers besides Conv, Gemm and MatMul.
+    Layers are Conv, Gemm, MatMul and operators of the types in `also`.
 
     Raises:
         InputError: the models share no layer.

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from trimtab.core.target import Target
 
-from ...graph.queries import scalar
+from ...graph.queries import input_at, scalar
 
 #: Operators of multiply-accumulates.
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -102,15 +102,11 @@ def _reason(node: ir.Node) -> str | None:
     if node.op_type in PRODUCTS and any(not weight.size for weight in weights):
         return "its weight is empty"
     if node.op_type == "Clip":
-        low, high = _bound(node, 1, 0.0), _bound(node, 2, 0.0)
+        bounds = (input_at(node, index) for index in (1, 2))
+        low, high = (0.0 if value is None else scalar(value) for value in bounds)
         if low is None or high is None:
             return "its bounds are computed while it runs"
         # The quantizer drops a Clip and lets the int8 range clip; that range always contains zero.
         if low > 0 or high < 0:
             return "its bounds exclude zero, which every int8 range contains"
     return None
-
-
-def _bound(node: ir.Node, index: int, default: float) -> float | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return default if value is None else scalar(value)

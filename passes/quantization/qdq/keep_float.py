@@ -13,6 +13,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from ...graph.queries import only_user, producer_in_any_domain
+
 #: Operators that onnxruntime would quantize.
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
@@ -23,18 +25,12 @@ def keep_float(graph: ir.Graph, names: Collection[str | None]) -> int:
     for node in list(graph):
         if node.op_type not in _LAYERS or node.name not in names:
             continue
-        value = node.inputs[0]
-        source_node = value.producer() if value is not None else None
-        if (
-            source_node is None
-            or source_node.op_type != "DequantizeLinear"
-            or not _leads_to_quantize(node)
-        ):
+        source_node = producer_in_any_domain(node.inputs[0], "DequantizeLinear")
+        if source_node is None or not _leads_to_quantize(node):
             continue
-        copy = ir.node("Sum", [value], name=f"{node.name}_stays_float")
-        output = copy.outputs[0]
-        output.name = f"{node.name}_float_input"
-        output.dtype, output.shape = ir.DataType.FLOAT, value.shape if value is not None else None
+        value = source_node.outputs[0]
+        output = ir.val(f"{node.name}_float_input", ir.DataType.FLOAT, value.shape)
+        copy = ir.node("Sum", [value], outputs=[output], name=f"{node.name}_stays_float")
         graph.insert_before(node, copy)
         node.replace_input_with(0, output)
         kept += 1
@@ -44,11 +40,9 @@ def keep_float(graph: ir.Graph, names: Collection[str | None]) -> int:
 def _leads_to_quantize(node: ir.Node) -> bool:
     """Return whether only Relu and Clip are between the node and a QuantizeLinear."""
     while True:
-        uses = list(node.outputs[0].uses())
-        if len(uses) != 1 or node.outputs[0].is_graph_output():
+        reader = only_user(node.outputs[0])
+        if reader is None or reader.op_type not in {"QuantizeLinear", "Relu", "Clip"}:
             return False
-        node = uses[0].node
-        if node.op_type == "QuantizeLinear":
+        if reader.op_type == "QuantizeLinear":
             return True
-        if node.op_type not in {"Relu", "Clip"}:
-            return False
+        node = reader

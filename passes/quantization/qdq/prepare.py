@@ -13,8 +13,7 @@ from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
-from ...graph.edit import lift_constants, name_nodes
-from ...graph.quantized import refuse_quantized
+from ...graph.quantized import prepare_float
 
 #: First operator set in which DequantizeLinear has an axis.
 MINIMUM_OPSET = 13
@@ -30,7 +29,7 @@ def prepare(model: Model) -> None:
         InputError: the model is quantized already.
         ModelError: its opset is too old, for float32 or for float16.
     """
-    refuse_quantized(model)
+    prepare_float(model)
     if model.opset < MINIMUM_OPSET:
         raise ModelError(
             f"has opset {model.opset}; int8 weights per channel need {MINIMUM_OPSET}",
@@ -44,8 +43,6 @@ def prepare(model: Model) -> None:
             where=f"{model.name}, tensor {halves[0].name!r}",
             hint="Quantize the float32 model: int8 gains nothing from float16 before it",
         )
-    lift_constants(model.graph)
-    name_nodes(model.graph)
     # Old files list weights as inputs too; the quantizer drops such a weight and keeps the input.
     weights = model.graph.initializers
     kept = [value for value in model.graph.inputs if value.name not in weights]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ...graph.weight_scales import channel_axis
+from ...graph.queries import has_one_user, producer_in_any_domain
+from .int8_operators import PRODUCTS
 
 
 def drop_product_pairs(graph: ir.Graph) -> int:
@@ -17,29 +18,22 @@ def drop_product_pairs(graph: ir.Graph) -> int:
     for add in [node for node in graph if node.op_type == "Add"]:
         for index, value in enumerate(add.inputs):
             pair = _pair_of_a_product(value)
-            if pair is None:
-                continue
-            dequantize, quantize = pair
-            add.replace_input_with(index, quantize.inputs[0])
-            graph.remove([dequantize, quantize], safe=True)
-            freed += 1
-            break
+            if pair is not None:
+                add.replace_input_with(index, pair[1].inputs[0])
+                graph.remove(pair, safe=True)
+                freed += 1
+                break
     return freed
 
 
 def _pair_of_a_product(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
     """Return the DQ and Q between a product and its only reader."""
-    dequantize = value.producer() if value is not None else None
-    if value is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
+    dequantize = producer_in_any_domain(value, "DequantizeLinear")
+    integer = dequantize.inputs[0] if dequantize is not None else None
+    quantize = producer_in_any_domain(integer, "QuantizeLinear")
+    output = quantize.inputs[0] if quantize is not None else None
+    product = producer_in_any_domain(output, *PRODUCTS, "ConvTranspose")
+    if dequantize is None or quantize is None or product is None:
         return None
-    integer = dequantize.inputs[0]
-    quantize = integer.producer() if integer is not None else None
-    if integer is None or quantize is None or quantize.op_type != "QuantizeLinear":
-        return None
-    output = quantize.inputs[0]
-    product = output.producer() if output is not None else None
-    if output is None or product is None:
-        return None
-    alone = all(len(v.uses()) == 1 and not v.is_graph_output() for v in (value, integer, output))
-    is_product = channel_axis(product) is not None or product.op_type == "ConvTranspose"
-    return (dequantize, quantize) if alone and is_product else None
+    alone = all(v is not None and has_one_user(v) for v in (value, integer, output))
+    return (dequantize, quantize) if alone else None

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
-from ..initializers import initializer_array
+from ...graph.edit import initializer_array
 
 #: Weights of fewer bytes are passed to the quantizer themselves.
 LARGE = 1 << 20
@@ -33,12 +33,8 @@ PlaceholderAxes = dict[str, int]
 def add_placeholders(model: Model, *, gemms: bool) -> tuple[Model, PlaceholderAxes]:
     """Return a model with placeholders for its large weights, and their channel axes.
 
-    Args:
-        model: left unchanged.
-        gemms: replace weights of Gemm too, which a quantizer may transpose.
-
-    Returns:
-        The model itself and no axes where its weights are small in total.
+    The model itself and no axes where its weights are small in total. A quantizer may transpose
+    weights of Gemm, so they are replaced only with `gemms`.
     """
     if model.weight_bytes <= LARGE_MODEL:
         return model, {}
@@ -88,10 +84,8 @@ def restore_weights(graph: ir.Graph, model: Model, axes: PlaceholderAxes) -> Non
         assert tensor is not None
         rounded = graph.initializers.get(f"{name}_quantized")
         if rounded is not None:
-            initializers = (
-                graph.initializers[f"{name}_{kind}"] for kind in ("scale", "zero_point")
-            )
-            scale, zero = (initializer_array(value) for value in initializers)
+            parameters = (graph.initializers[f"{name}_{kind}"] for kind in ("scale", "zero_point"))
+            scale, zero = (initializer_array(value) for value in parameters)
             integers = _rounded(tensor.numpy(), scale, zero, axis)
             rounded.const_value = ir.tensor(integers, name=rounded.name)
             rounded.shape = ir.Shape(integers.shape)

@@ -21,7 +21,8 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.target import IntType
 
 from ...calibration.range_estimator import Range
-from ..initializers import remove_unused_initializers
+from ...graph.edit import remove_unused_initializers
+from ...graph.queries import producer_in_any_domain
 from .keep_float import keep_float
 from .ort_index import indexed_lookups
 from .residual_sums import drop_product_pairs
@@ -33,13 +34,11 @@ class Scheme:
     """Options of a quantization.
 
     Attributes:
-        activation: integer type of activations.
-        weight: integer type of weights.
+        activation: integer type of activations; that of weights is `weight`.
         per_channel: one scale for each output channel of a weight.
         reduce_range: weights use 7 bits.
         symmetric: zero points of activations are zero.
-        ops: operator types to quantize.
-        exclude: names of nodes that stay float.
+        ops: operator types to quantize, except the nodes of the names in `exclude`.
         wide: names of activations that have 16 bits.
         inputs_only: round only inputs of products and keep biases float, as TensorRT requires:
             it refuses an int32 bias, and a pair after a product keeps it from fusing the Relu and
@@ -71,13 +70,7 @@ def observed_tensors(model: Model, scheme: Scheme) -> list[str]:
 
 @gc_paused()
 def quantize_graph(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) -> ir.Model:
-    """Return the Q/DQ graph.
-
-    Args:
-        model: the float model, prepared.
-        scheme: types and operators.
-        ranges: ranges of all tensors that `observed_tensors` lists.
-    """
+    """Return the Q/DQ graph of a prepared model; `ranges` has all that `observed_tensors` lists."""
     proto, placeholders = to_quantizer_proto(model)
     with silenced(), indexed_lookups():
         quantized = _quantizer(proto, scheme, _with_clip_inputs(proto, ranges)).quantize_model()
@@ -182,10 +175,8 @@ def from_quantizer_proto(proto: onnx.ModelProto, model: Model) -> ir.Model:
     written = ir.from_proto(proto)
     written.graph.sort()  # the quantizer appends new nodes
     written.metadata_props.pop("onnx.infer", None)
-    written.producer_name, written.producer_version = (
-        model.ir.producer_name,
-        model.ir.producer_version,
-    )
+    written.producer_name = model.ir.producer_name
+    written.producer_version = model.ir.producer_version
     return written
 
 
@@ -196,12 +187,13 @@ def _unround_products(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> N
     """
     for dequantize in [node for node in graph if node.op_type == "DequantizeLinear"]:
         rounded = dequantize.outputs[0]
-        quantize = _input_node(dequantize, "QuantizeLinear")
-        product = _input_node(quantize, "Gemm", "MatMul") if quantize else None
+        quantize = producer_in_any_domain(dequantize.inputs[0], "QuantizeLinear")
+        source = quantize.inputs[0] if quantize is not None else None
+        product = producer_in_any_domain(source, "Gemm", "MatMul")
         if quantize is None or product is None:
             continue
-        value, integer = product.outputs[0], quantize.outputs[0]
-        alone = len(value.uses()) == 1 and len(integer.uses()) == 1
+        value = product.outputs[0]
+        alone = len(value.uses()) == len(quantize.outputs[0].uses()) == 1
         if not alone or not all(floating(node) for node, _ in rounded.uses()):
             continue
         name = rounded.name if rounded.is_graph_output() else value.name
@@ -230,13 +222,6 @@ def _bypass_pairs(graph: ir.Graph, floating: Callable[[ir.Node], bool]) -> None:
             rounded = dequantize.outputs[0]
             if not rounded.uses() and not rounded.is_graph_output():
                 graph.remove(dequantize, safe=True)
-
-
-def _input_node(node: ir.Node, *ops: str) -> ir.Node | None:
-    """Return the producer of the first input if it is of one of these types, in any domain."""
-    value = node.inputs[0]
-    source_node = value.producer() if value is not None else None
-    return source_node if source_node is not None and source_node.op_type in ops else None
 
 
 @contextlib.contextmanager
