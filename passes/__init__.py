@@ -14,26 +14,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Declined, Pass, Rewrite
-    from .float16.float16 import Half
-    from .pruning.channels import PruneChannels
-    from .pruning.gradual import PruneGradually
-    from .pruning.magnitude import PruneMagnitude
-    from .pruning.weight_clustering import ClusterWeights
-    from .quantization.algorithms.adaptive_rounding import RoundWeights
-    from .quantization.algorithms.bias_absorption import AbsorbBias
-    from .quantization.algorithms.bias_correction import CorrectBias
-    from .quantization.algorithms.cross_layer_equalization import Equalize
-    from .quantization.algorithms.smooth_quant import SmoothQuant
-    from .quantization.auto import QuantizeAuto
-    from .quantization.dequantize import Dequantize
-    from .quantization.dynamic import QuantizeDynamic
-    from .quantization.static import QuantizeStatic
-    from .quantization.weight_only import QuantizeWeights
-    from .simplify.simplify import Simplify
-    from .training.finetune import Finetune
-    from .tuning.apply_rewrites import ApplyRewrites
-    from .tuning.tune import Tune
+    from .base import Declined as Declined
+    from .base import Pass as Pass
+    from .base import Rewrite as Rewrite
+    from .float16.float16 import Half as Half
+    from .pruning.channels import PruneChannels as PruneChannels
+    from .pruning.gradual import PruneGradually as PruneGradually
+    from .pruning.magnitude import PruneMagnitude as PruneMagnitude
+    from .pruning.weight_clustering import ClusterWeights as ClusterWeights
+    from .quantization.algorithms.adaptive_rounding import RoundWeights as RoundWeights
+    from .quantization.algorithms.bias_absorption import AbsorbBias as AbsorbBias
+    from .quantization.algorithms.bias_correction import CorrectBias as CorrectBias
+    from .quantization.algorithms.cross_layer_equalization import Equalize as Equalize
+    from .quantization.algorithms.smooth_quant import SmoothQuant as SmoothQuant
+    from .quantization.auto import QuantizeAuto as QuantizeAuto
+    from .quantization.dequantize import Dequantize as Dequantize
+    from .quantization.dynamic import QuantizeDynamic as QuantizeDynamic
+    from .quantization.static import QuantizeStatic as QuantizeStatic
+    from .quantization.weight_only import QuantizeWeights as QuantizeWeights
+    from .simplify.simplify import Simplify as Simplify
+    from .training.finetune import Finetune as Finetune
+    from .tuning.apply_rewrites import ApplyRewrites as ApplyRewrites
+    from .tuning.tune import Tune as Tune
 
     ApplyForms = ApplyRewrites
     Recover = Finetune
@@ -66,35 +68,8 @@ _CLASSES = dict(_HOMES.values())
 _CLASSES |= {"Declined": "base", "Pass": "base", "Rewrite": "base"}
 _OLD_CLASSES = {"ApplyForms": "ApplyRewrites", "Recover": "Finetune"}
 
-__all__ = [
-    "AbsorbBias",
-    "ApplyForms",
-    "ApplyRewrites",
-    "ClusterWeights",
-    "CorrectBias",
-    "Declined",
-    "Dequantize",
-    "Equalize",
-    "Finetune",
-    "Half",
-    "Pass",
-    "PruneChannels",
-    "PruneGradually",
-    "PruneMagnitude",
-    "QuantizeAuto",
-    "QuantizeDynamic",
-    "QuantizeStatic",
-    "QuantizeWeights",
-    "Recover",
-    "Rewrite",
-    "RoundWeights",
-    "Simplify",
-    "SmoothQuant",
-    "Tune",
-    "find",
-    "names",
-    "registry",
-]
+__all__ = ["find", "names", "registry"]
+__all__ += list(_CLASSES | _OLD_CLASSES)
 
 
 @functools.cache
