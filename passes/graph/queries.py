@@ -141,14 +141,26 @@ def pair(node: ir.Node) -> tuple[ir.Value, ir.Value]:
     return a, b
 
 
-def constant_side(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+def constant_side(node: ir.Node | None) -> tuple[ir.Value, ir.Value] | None:
     """Return the (computed, constant) inputs of a node that has one of each."""
-    a, b = pair(node)
-    if const(b) is not None and const(a) is None:
-        return a, b
-    if const(a) is not None and const(b) is None:
-        return b, a
+    for computed, constant in (pair(node), pair(node)[::-1]) if node is not None else ():
+        if const(constant) is not None and const(computed) is None:
+            return computed, constant
     return None
+
+
+def operand(value: ir.Value | None, op_type: str, number: float) -> ir.Value | None:
+    """Return the x of a value that is Add(x, number) or another operator, in either order."""
+    sides = constant_side(producer(value, op_type))
+    return sides[0] if sides and is_scalar(sides[1], number) else None
+
+
+def divided_by(node: ir.Node | None, number: float) -> ir.Value | None:
+    """Return the x of a node that is Div(x, number), or Mul of x and its inverse."""
+    if node is None or node.op_type != "Div":
+        return operand(node.outputs[0], "Mul", 1 / number) if node is not None else None
+    a, b = pair(node)
+    return a if is_scalar(b, number) else None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -166,33 +178,6 @@ def only_user(value: ir.Value) -> ir.Node | None:
     """Return the one node that reads a value, and reads it once; None for graph outputs."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
-def has_one_user(value: ir.Value) -> bool:
-    """Return whether one node alone reads a value, so that it goes when that node goes."""
-    return only_user(value) is not None
-
-
-def conv_weights(node: ir.Node) -> tuple[Array, Array | None] | None:
-    """Return (weight, bias) of a convolution with constant ones."""
-    weight, bias = const(node.inputs[1]), input_at(node, 2)
-    if weight is None or (bias is not None and const(bias) is None):
-        return None
-    return weight, const(bias)
-
-
-def conv_attrs(node: ir.Node) -> dict[str, Any]:
-    """Return the attributes of a convolution or pooling over two axes, defaults filled in.
-
-    `pads` is None where `auto_pad` decides.
-    """
-    auto = attr(node, "auto_pad", "NOTSET")
-    return {
-        "strides": attr(node, "strides", (1, 1)),
-        "dilations": attr(node, "dilations", (1, 1)),
-        "group": attr(node, "group", 1),
-        "pads": attr(node, "pads", (0, 0, 0, 0)) if auto == "NOTSET" else None,
-    }
 
 
 def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:

@@ -62,12 +62,17 @@ def attention_open(node: ir.Node) -> Found:
 
     def make(w: Writer) -> ir.Value:
         turned = w.op("Transpose", keys, perm=[0, 1, 3, 2])
-        scores = w.op("MatMul", queries, turned)
-        scores = w.op("Mul", scores, w.weight(np.array(scale, np.float32), "scale"))
-        scores = w.op("Add", scores, mask) if mask is not None else scores
-        return w.op("MatMul", w.op("Softmax", scores, axis=-1), values, like=node.outputs[0])
+        probabilities = _probabilities(w, w.op("MatMul", queries, turned), scale, mask)
+        return w.op("MatMul", probabilities, values, like=node.outputs[0])
 
     return make
+
+
+def _probabilities(w: Writer, products: ir.Value, scale: float, mask: ir.Value | None) -> ir.Value:
+    """Write the Softmax of products of queries and keys, scaled and masked."""
+    scores = w.op("Mul", products, w.weight(np.array(scale, np.float32), "scale"))
+    scores = w.op("Add", scores, mask) if mask is not None else scores
+    return w.op("Softmax", scores, axis=-1)
 
 
 def _not_plain(node: ir.Node) -> str | None:
@@ -95,7 +100,7 @@ def attention_multihead(last: ir.Node) -> Found:
     if found is None or isinstance(found, str):
         return found
     core, rows, heads = found
-    bias = None if core.mask is None else core.mask
+    bias = core.mask
     if bias is not None and not _bias_fits(bias, core):
         return "its mask is not known to be as long and wide as the scores"
 
@@ -156,10 +161,8 @@ def multihead_open(node: ir.Node) -> Found:
         for value, depth, perm in zip(rows, depths, perms, strict=True):
             shape = w.weight(np.array([0, 0, heads, depth], np.int64), "heads")
             parts.append(w.op("Transpose", w.op("Reshape", value, shape), perm=perm))
-        scores = w.op("MatMul", parts[0], parts[1])
-        scores = w.op("Mul", scores, w.weight(np.array(scale, np.float32), "scale"))
-        scores = w.op("Add", scores, mask) if mask is not None else scores
-        made = w.op("MatMul", w.op("Softmax", scores, axis=-1), parts[2])
+        probabilities = _probabilities(w, w.op("MatMul", parts[0], parts[1]), scale, mask)
+        made = w.op("MatMul", probabilities, parts[2])
         merged = w.weight(np.array([0, 0, heads * depths[2]], np.int64), "merged")
         turned = w.op("Transpose", made, perm=HEADS_SECOND)
         return w.op("Reshape", turned, merged, like=node.outputs[0])
@@ -196,8 +199,7 @@ def attention_packed(last: ir.Node) -> Found:
 
 def _linear(value: ir.Value) -> tuple[ir.Value, Array, Array] | None:
     """Return (input, weight, bias) of a MatMul and Add that have one user."""
-    add = producer(value, "Add")
-    sides = constant_side(add) if add is not None else None
+    sides = constant_side(producer(value, "Add"))
     product = producer(sides[0], "MatMul") if sides else None
     if sides is None or product is None or only_user(sides[0]) is None:
         return None

@@ -62,10 +62,8 @@ def shape_items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | 
     known = ints(value)
     if known is not None:
         return list(known)
-    node = producer(value, "Shape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Cast")
-    if node is None:
-        return None
-    return _OPERATORS[node.op_type](node, depth - 1)
+    node = producer(value, *_OPERATORS)
+    return None if node is None else _OPERATORS[node.op_type](node, depth - 1)
 
 
 def _shape(node: ir.Node, depth: int) -> list[Size] | None:  # noqa: ARG001
@@ -107,7 +105,5 @@ _OPERATORS = {
     "Slice": _slice,
     "Concat": _concat,
     "Gather": _gather,
-    "Squeeze": _same,
-    "Unsqueeze": _same,
-    "Cast": _same,
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Cast"), _same),
 }

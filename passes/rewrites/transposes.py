@@ -29,11 +29,8 @@ def transpose_pair(last: ir.Node) -> Found:
         return None
     if perm != sorted(perm):
         return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=perm)
-    return lambda w: w.op("Identity", source, like=last.outputs[0]) if _named(last) else source
-
-
-def _named(node: ir.Node) -> bool:
-    return node.outputs[0].is_graph_output()
+    named = last.outputs[0].is_graph_output()
+    return lambda w: w.op("Identity", source, like=last.outputs[0]) if named else source
 
 
 @rewrite_rule("transpose-through", at="Transpose")
