@@ -114,12 +114,7 @@ class Pass(ABC):
         return False
 
     def resolved(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
-        """Return the pass with fields in place of what it asks the clock, so that it repeats.
-
-        Args:
-            model: model that it will be applied to.
-            ctx: context with the clock.
-        """
+        """Return the pass with fields in place of what it asks the clock, so that it repeats."""
         return self
 
     def __call__(self, model: Model, ctx: Context | None = None) -> Model:

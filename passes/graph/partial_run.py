@@ -19,6 +19,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
+from .constants import captured
+
 
 class Walk:
     """Position of a run in the model, and the tensors that later nodes read.
@@ -40,11 +42,7 @@ class Walk:
         self._order = list(model.graph)
 
     def to(self, value: ir.Value) -> list[Array]:
-        """Run on until `value` is computed, and return its array for each batch.
-
-        Args:
-            value: output of a node of the main graph, or a tensor that is still needed.
-        """
+        """Run on until a tensor is computed, if it is not yet; return its array for each batch."""
         self.past([value])
         return [batch[value.name or ""] for batch in self.values]
 
@@ -103,10 +101,8 @@ def part_between(model: Model, fed: Mapping[str, Array], wanted: Sequence[str]) 
     part = ir.convenience.extract(model.graph, [name for name in fed if name in known], wanted)
     for value in list(part.inputs):
         example = fed[str(value.name)]
-        value.dtype, value.shape = (
-            ir.DataType.from_numpy(example.dtype),
-            ir.Shape([None] * example.ndim),
-        )
+        value.dtype = ir.DataType.from_numpy(example.dtype)
+        value.shape = ir.Shape([None] * example.ndim)
         if not value.uses() and not value.is_graph_output():
             part.inputs.remove(value)
     for value in (v for node in part for v in node.outputs):
@@ -121,12 +117,8 @@ def _constants(graph: ir.Graph) -> set[ir.Node]:
     found: set[ir.Node] = set()
     for node in graph:
         sources = [v for v in node.inputs if v is not None]
-        if any(
-            a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
-            for a in node.attributes.values()
-        ):
-            continue
-        if all(v.is_initializer() or v.producer() in found for v in sources):
+        known = all(v.is_initializer() or v.producer() in found for v in sources)
+        if known and not captured(node):  # what has subgraphs is left out
             found.add(node)
     return found
 

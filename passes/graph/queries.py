@@ -69,9 +69,7 @@ def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
     """Return whether two values are known to have one shape, by sizes and names of dimensions."""
     if a is None or b is None or a.shape is None or b.shape is None:
         return False
-    if len(a.shape) != len(b.shape):
-        return False
-    return all(same_dim(x, y) for x, y in zip(a.shape, b.shape, strict=True))
+    return len(a.shape) == len(b.shape) and all(map(same_dim, a.shape, b.shape))
 
 
 def same_dim(a: Any, b: Any) -> bool:
@@ -150,17 +148,17 @@ def constant_side(node: ir.Node | None) -> tuple[ir.Value, ir.Value] | None:
 
 
 def operand(value: ir.Value | None, op_type: str, number: float) -> ir.Value | None:
-    """Return the x of a value that is Add(x, number) or another operator, in either order."""
+    """Return the x of a value that is `op_type`(x, number), in either order of the two."""
     sides = constant_side(producer(value, op_type))
     return sides[0] if sides and is_scalar(sides[1], number) else None
 
 
 def divided_by(node: ir.Node | None, number: float) -> ir.Value | None:
     """Return the x of a node that is Div(x, number), or Mul of x and its inverse."""
-    if node is None or node.op_type != "Div":
-        return operand(node.outputs[0], "Mul", 1 / number) if node is not None else None
-    a, b = pair(node)
-    return a if is_scalar(b, number) else None
+    if node is not None and node.op_type == "Div":
+        a, b = pair(node)
+        return a if is_scalar(b, number) else None
+    return operand(node.outputs[0], "Mul", 1 / number) if node is not None else None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:

@@ -100,12 +100,11 @@ def attention_multihead(last: ir.Node) -> Found:
     if found is None or isinstance(found, str):
         return found
     core, rows, heads = found
-    bias = core.mask
-    if bias is not None and not _bias_fits(bias, core):
+    if core.mask is not None and not _bias_fits(core.mask, core):
         return "its mask is not known to be as long and wide as the scores"
 
     def make(w: Writer) -> ir.Value:
-        inputs = [*rows, None, None, bias] if bias is not None else rows
+        inputs = [*rows, None, None, core.mask] if core.mask is not None else rows
         return w.op(
             "MultiHeadAttention", *inputs, like=last.outputs[0], domain=CONTRIB,
             num_heads=heads, scale=core.scale,

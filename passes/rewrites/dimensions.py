@@ -49,6 +49,11 @@ def sizes_of(value: ir.Value | None) -> list[Size] | None:
         given = shape_items(reshape.inputs[1])
         if given is not None and all(not isinstance(g, int) or g > 0 for g in given):
             return given
+    return _declared(value)
+
+
+def _declared(value: ir.Value | None) -> list[Size] | None:
+    """Return the sizes of all axes as the shape of the value says them."""
     known = rank(value)
     if value is None or known is None:
         return None
@@ -67,12 +72,8 @@ def shape_items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | 
 
 
 def _shape(node: ir.Node, depth: int) -> list[Size] | None:  # noqa: ARG001
-    source = node.inputs[0]
-    known = rank(source)
-    if source is None or known is None:
-        return None
-    every = [axis_size(source, i) for i in range(known)]
-    return every[attr(node, "start", 0) : attr(node, "end", known)]
+    every = _declared(node.inputs[0])
+    return every and every[attr(node, "start", 0) : attr(node, "end", len(every))]
 
 
 def _slice(node: ir.Node, depth: int) -> list[Size] | None:

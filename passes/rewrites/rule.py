@@ -71,11 +71,7 @@ def rewrite_rule(
 
 
 class Writer:
-    """Writer of new nodes and weights beside those that they replace.
-
-    Args:
-        graph: where to write.
-    """
+    """Writer of new nodes and weights in a graph, beside those that they replace."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph

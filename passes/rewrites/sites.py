@@ -77,12 +77,10 @@ def clean_up(model: ir.Model) -> None:
 
 def site_shape(node: ir.Node) -> str:
     """Return the operator, element type and input shapes of a node as text."""
-    texts = []
-    for value in node.inputs:
-        if value is None or value.shape is None:
-            texts.append("?")
-        else:
-            texts.append("x".join(str(d) for d in value.shape) or "scalar")
+    texts = [
+        "?" if v is None or v.shape is None else "x".join(map(str, v.shape)) or "scalar"
+        for v in node.inputs
+    ]
     kind = node.outputs[0].dtype
     return f"{node.op_type} {kind.name.lower() if kind else '?'} {','.join(texts)}"
 

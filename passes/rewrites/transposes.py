@@ -68,8 +68,6 @@ def _without(
             inputs = [
                 value if i == data else _turned(w, v, perm) for i, v in enumerate(node.inputs)
             ]
-            if node.op_type in UNARY.split():
-                inputs = [value, *node.inputs[1:]]
             like = last.outputs[0]
             attributes = {name: a.value for name, a in node.attributes.items()}
             value = w.op(node.op_type, *inputs, like=like, **attributes)

@@ -166,8 +166,7 @@ class RewriteSearch:
 
     def _usable(self) -> float:
         """Return the seconds before the final check, which one choice alone does not need."""
-        reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
-        return self.budget.left - reserved
+        return self.budget.left - (FINAL_SHARE * self.budget.seconds if self.kept else 0.0)
 
     def _screen(self, models: Sequence[Model], seconds: float) -> Screening:
         """Measure rough gains; a model that cannot run counts as a loss and stops no other."""
