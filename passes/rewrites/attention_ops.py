@@ -34,7 +34,7 @@ from .rule import CONTRIB, Found, Writer, rewrite_rule
 def attention_closed(last: ir.Node) -> Found:
     """Write attention made of MatMul and Softmax as the operator Attention."""
     core = find_attention(last)
-    if core is None or isinstance(core, str):
+    if isinstance(core, str | None):
         return core
 
     def make(w: Writer) -> ir.Value:
@@ -97,7 +97,7 @@ def _not_plain(node: ir.Node) -> str | None:
 def attention_multihead(last: ir.Node) -> Found:
     """Write attention between its linear layers as MultiHeadAttention of onnxruntime."""
     found = _between_layers(last)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     core, rows, heads = found
     if core.mask is not None and not _bias_fits(core.mask, core):
@@ -120,8 +120,10 @@ def _between_layers(last: ir.Node) -> tuple[AttentionCore, list[ir.Value], int] 
     if turn is None or product is None or attr(turn, "perm") != HEADS_SECOND:
         return None
     core = find_attention(product)
-    if core is None or isinstance(core, str) or rank(last.outputs[0]) != 3:
-        return core if isinstance(core, str) else None
+    if isinstance(core, str | None):
+        return core
+    if rank(last.outputs[0]) != 3:
+        return None
     rows = [rows_of_heads(core.queries), rows_of_keys(core.keys), rows_of_heads(core.values)]
     heads = (dims(core.queries) or (None, None))[1]
     known = [r for r in rows if r is not None]
@@ -173,7 +175,7 @@ def multihead_open(node: ir.Node) -> Found:
 def attention_packed(last: ir.Node) -> Found:
     """Write attention with the linear layers before it as Attention of onnxruntime."""
     found = _between_layers(last)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     core, rows, heads = found
     layers = [_linear(row) for row in rows]

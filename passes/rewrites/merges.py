@@ -115,7 +115,7 @@ def convs_merged(concat: ir.Node) -> Found:
 def grouped_as_convs(conv: ir.Node) -> Found:
     """Write a grouped convolution as Split, a convolution for each group, Concat."""
     found = _grouped(conv)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     weight, bias, group = found
     if group > 8:
@@ -140,7 +140,7 @@ def grouped_as_convs(conv: ir.Node) -> Found:
 def grouped_as_dense(conv: ir.Node) -> Found:
     """Write a grouped convolution as a dense one whose weight is zero between groups."""
     found = _grouped(conv)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     weight, _, group = found
     if group > 8:

@@ -99,7 +99,7 @@ def pad_into_pool(pool: ir.Node) -> Found:
 def channels_to_block(last: ir.Node) -> Found:
     """Fill channels between two convolutions with zeros up to the block of the kernels."""
     chain = _chain(last)
-    if chain is None or isinstance(chain, str):
+    if isinstance(chain, str | None):
         return chain
     first, between = chain
     facts, after = conv_weights(first), conv_weights(last)

@@ -68,7 +68,7 @@ def gemm_rows_from_matmul(add: ir.Node) -> Found:
 def matmul_from_gemm(gemm: ir.Node) -> Found:
     """Write a Gemm with a constant weight as MatMul and Add."""
     plain = _plain_gemm(gemm)
-    if plain is None or isinstance(plain, str):
+    if isinstance(plain, str | None):
         return plain
     data, weight, bias = plain
     return lambda w: _product(w, data, weight, bias, gemm.outputs[0])
@@ -82,7 +82,7 @@ def matmul_from_rows(last: ir.Node) -> Found:
     if gemm is None or first is None:
         return None
     plain = _plain_gemm(gemm)
-    if plain is None or isinstance(plain, str):
+    if isinstance(plain, str | None):
         return plain
     _, weight, bias = plain
     source, result = first.inputs[0], last.outputs[0]

@@ -99,7 +99,7 @@ def shortcut_as_conv(pad: ir.Node) -> Found:
     """Write strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
     last = producer(pad.inputs[0], "Slice")
     cut = _strided(last) if last is not None else None
-    if cut is None or isinstance(cut, str):
+    if isinstance(cut, str | None):
         return cut
     strides, amounts = _strides(cut), channel_pads(pad)
     channels = (dims(cut.source) or (None, None))[1]
