@@ -34,9 +34,7 @@ def mean_as_pool(mean: ir.Node) -> Found:
 @rewrite_rule("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
 def pool_as_mean(pool: ir.Node) -> Found:
     """Write GlobalAveragePool as ReduceMean over both spatial axes."""
-    if rank(pool.inputs[0]) != 4:
-        return None
-    return _mean(pool)
+    return _mean(pool) if rank(pool.inputs[0]) == 4 else None
 
 
 @rewrite_rule("average-as-mean", at="AveragePool", back="mean-as-pool")
