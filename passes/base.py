@@ -23,17 +23,12 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
-from .check import check_model
+from .check import BUG_HINT, check_model
 
 
 @dataclass(frozen=True)
 class Declined:
-    """Node or tensor that a pass left alone, and why.
-
-    Attributes:
-        node: the node or tensor.
-        reason: one sentence.
-    """
+    """Node or tensor that a pass left alone, and the reason in one sentence."""
 
     node: str
     reason: str
@@ -119,12 +114,7 @@ class Pass(ABC):
         return False
 
     def resolved(self, model: Model, ctx: Context) -> Self:  # noqa: ARG002 - most have nothing to ask
-        """Return the pass with fields in place of what it asks the clock, so that it repeats.
-
-        Args:
-            model: model that it will be applied to.
-            ctx: context with the clock.
-        """
+        """Return the pass with fields in place of what it asks the clock, so that it repeats."""
         return self
 
     def __call__(self, model: Model, ctx: Context | None = None) -> Model:
@@ -169,7 +159,7 @@ class Pass(ABC):
             raise PassError(
                 f"pass {self.name()} changed the model's inputs or outputs",
                 where=f"{_signature(before)} became {_signature(after)}",
-                hint="This is a bug of the pass; please report it",
+                hint=BUG_HINT,
             )
         check_model(after, f"after pass {self.name()}", loaded=loaded)
         if self.tolerance is not None:
@@ -189,7 +179,7 @@ class Pass(ABC):
                         f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
                         f"{tolerance:.0e} is allowed",
                         where=before.name,
-                        hint="This is a bug of the pass; please report it",
+                        hint=BUG_HINT,
                     )
 
 

@@ -14,6 +14,8 @@ from trimtab.core.sparse import stores_sparse
 
 #: Bytes of weights above which a model is checked from a file, since its protobuf would be a copy.
 SPILL_BYTES = 256 << 20
+#: Hint of the errors about broken promises.
+BUG_HINT = "This is a bug of the pass; please report it"
 
 
 def check_model(model: Model, where: str, *, loaded: bool = False) -> None:
@@ -35,17 +37,11 @@ def check_model(model: Model, where: str, *, loaded: bool = False) -> None:
         if not loaded:
             build_session(model, SessionConfig(level="basic"))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise PassError(
-            f"makes a model that the ONNX checker refuses: {str(error).splitlines()[0]}",
-            where=where,
-            hint="This is a bug of the pass; please report it",
-        ) from error
+        what = f"makes a model that the ONNX checker refuses: {str(error).splitlines()[0]}"
+        raise PassError(what, where=where, hint=BUG_HINT) from error
     except (RunError, ModelError) as error:
-        raise PassError(
-            f"makes a model that does not load: {error.what}",
-            where=where,
-            hint="This is a bug of the pass; please report it",
-        ) from error
+        what = f"makes a model that does not load: {error.what}"
+        raise PassError(what, where=where, hint=BUG_HINT) from error
 
 
 def _full(model: Model) -> bool:

@@ -14,42 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "exporter", "passes", "runtime_bench", "models")
-# The folders that each folder may import.
-ALLOWED = {
-    "core": {"core"},
-    "exporter": {"core", "exporter"},
-    "passes": {"core", "passes"},
-    "runtime_bench": {"core", "runtime_bench"},
-    "models": {"core", "models"},
-}
 
 
 def sources(layer: str) -> list[Path]:
     folder = ROOT / layer
     return sorted(folder.rglob("*.py"))
-
-
-def imported_layers(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {n.split(".")[1] for n in names if n.startswith("trimtab.")}
-    return found
-
-
-@pytest.mark.parametrize("layer", ALLOWED)
-def test_a_layer_imports_only_what_it_may(layer: str) -> None:
-    wrong = {
-        str(path.relative_to(ROOT)): extra
-        for path in sources(layer)
-        if (extra := imported_layers(path) - ALLOWED[layer])
-    }
-    assert wrong == {}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -167,33 +136,6 @@ def test_windows_can_import_every_module() -> None:
     assert wrong == {}
 
 
-#: Files that spell a default by hand, until the wings that own them are merged.
-ALLOWED_UNTIL_MERGED = frozenset(
-    {
-        "passes/calibration/activation_norms.py",
-        "passes/diagnosis/expand_rules.py",
-        "passes/diagnosis/grids.py",
-        "passes/diagnosis/owners.py",
-        "passes/pruning/dependency/rules_elementwise.py",
-        "passes/pruning/dependency/rules_layout.py",
-        "passes/pruning/dependency/rules_products.py",
-        "passes/pruning/dependency/rules_slicing.py",
-        "passes/pruning/structured/importance.py",
-        "passes/pruning/structured/moments.py",
-        "passes/pruning/structured/unround.py",
-        "passes/pruning/structured/verify.py",
-        "passes/quantization/algorithms/bias_absorption.py",
-        "passes/quantization/algorithms/int8_layer.py",
-        "passes/quantization/algorithms/layer_regression.py",
-        "passes/quantization/algorithms/scalable_pairs.py",
-        "passes/quantization/algorithms/smooth_quant.py",
-        "passes/quantization/auto.py",
-        "passes/quantization/dequantize.py",
-        "passes/quantization/qdq/bias.py",
-        "passes/quantization/qdq/weight_placeholders.py",
-        "passes/training/torch_graph/roles.py",
-    }
-)
 TYPED_VALUES = frozenset(
     {f"as_{k}{s}" for k in ("int", "float", "string", "tensor") for s in ("", "s")}
 )
@@ -258,7 +200,7 @@ def test_a_default_of_an_attribute_is_not_spelled_by_hand() -> None:
         for path in sources("passes")
         if path != one_place and (lines := defaults_by_hand(ast.parse(path.read_text())))
     }
-    assert {f: lines for f, lines in found.items() if f not in ALLOWED_UNTIL_MERGED} == {}
+    assert found == {}
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,7 @@ _NUMBERS = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0 - EPSILON}
 
 @dataclass(frozen=True)
 class Restored:
-    """Norm that was inserted, by the names of initializers.
-
-    Attributes:
-        kernel: weight of the convolution before it.
-        bias: of the same, if it has one.
-        scale: scale of the norm.
-        shift: shift of the norm.
-        mean: mean of the norm.
-        var: variance of the norm.
-    """
+    """Names of the initializers of a norm that was inserted, and of the convolution before it."""
 
     kernel: str
     bias: str | None

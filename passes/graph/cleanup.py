@@ -62,11 +62,9 @@ def _dropout(node: ir.Node, model: ir.Model) -> str:
     if opset < 7:
         return "" if attr(node, "is_test", 0) else "drops at random before opset 7"
     training = input_at(node, 2)
-    if training is None:
-        return ""
-    if training.const_value is None or training.const_value.numpy().any():
-        return "its training mode is on, or is decided while it runs"
-    return ""
+    mode = None if training is None else training.const_value
+    off = training is None or (mode is not None and not mode.numpy().any())
+    return "" if off else "its training mode is on, or is decided while it runs"
 
 
 _NOOPS = {"Identity": _identity, "Cast": _cast, "Dropout": _dropout}

@@ -41,7 +41,7 @@ def add_tensor(
         count += 1
     counts[like] = count + 1
     tensor.name = name
-    value = ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
+    value = ir.val(name, const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -110,12 +110,7 @@ def lift_constants(graph: ir.Graph) -> None:
         tensor = node.attributes.get_tensor("value", None)
         if tensor is None or value.is_graph_output():
             continue
-        fresh = ir.val(
-            value.name or "",
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+        fresh = ir.val(value.name or "", const_value=tensor)
         value.replace_all_uses_with(fresh)
         graph.remove(node, safe=True)
         graph.register_initializer(fresh)

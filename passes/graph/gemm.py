@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .edit import add_initializer
 from .queries import attr, input_at
 
 
 def gemms_to_products(graph: ir.Graph) -> int:
     """Rewrite each plain Gemm with a constant weight in place; return the number of them."""
-    rewritten = 0
-    for node in list(graph):
-        if node.op_type == "Gemm" and _is_plain(node):
-            _rewrite(graph, node)
-            rewritten += 1
-    return rewritten
+    plain = [node for node in graph if node.op_type == "Gemm" and _is_plain(node)]
+    for node in plain:
+        _rewrite(graph, node)
+    return len(plain)
 
 
 def _is_plain(node: ir.Node) -> bool:
@@ -32,11 +31,7 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     if attr(node, "transB", 0):
         array = np.ascontiguousarray(weight.const_value.numpy().T)
         name = f"{weight.name}_transposed"
-        if name in graph.initializers:
-            weight = graph.initializers[name]
-        else:
-            weight = ir.val(name, const_value=ir.tensor(array, name=name))
-            graph.register_initializer(weight)
+        weight = graph.initializers.get(name) or add_initializer(graph, name, array)
     product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
     nodes, last = [product], product
     bias = input_at(node, 2)

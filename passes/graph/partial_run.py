@@ -19,6 +19,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
+from .constants import captured
+
 
 class Walk:
     """Position of a run in the model, and the tensors that later nodes read.
@@ -40,11 +42,7 @@ class Walk:
         self._order = list(model.graph)
 
     def to(self, value: ir.Value) -> list[Array]:
-        """Run on until `value` is computed, and return its array for each batch.
-
-        Args:
-            value: output of a node of the main graph, or a tensor that is still needed.
-        """
+        """Run on until a tensor is computed, if it is not yet; return its array for each batch."""
         self.past([value])
         return [batch[value.name or ""] for batch in self.values]
 
@@ -76,17 +74,12 @@ class Walk:
     def _run(self, outputs: Sequence[ir.Value]) -> None:
         if not outputs:
             return
-        part = ir.convenience.extract(self.model.graph, list(self._live.values()), outputs)
-        for value in part.inputs:
-            value.dtype = ir.DataType.from_numpy(self.values[0][value.name or ""].dtype)
-            value.shape = None
-        whole = ir.Model(part, ir_version=self.model.ir.ir_version)
-        whole.functions.update(self.model.ir.functions)
+        names = [v.name or "" for v in outputs]
+        part = part_between(self.model, {n: self.values[0][n] for n in self._live}, names)
         # Q and DQ run unfused: the wanted tensors lie inside the fusions.
         config = SessionConfig(level="basic", threads=usable_cpus())
-        session = build_session(Model(whole, name=self.model.name), config)
-        fed = [i.name for i in session.get_inputs()]
-        names = [v.name or "" for v in outputs]
+        session = build_session(part, config)
+        fed = [spec.name for spec in part.inputs]
         for batch in self.values:
             batch.update(run(session, {name: batch[name] for name in fed}, names))
 
@@ -96,17 +89,36 @@ class Walk:
         return any(self._place.get(user, len(self._order)) > place for user, _ in value.uses())
 
 
+def part_between(model: Model, fed: Mapping[str, Array], wanted: Sequence[str]) -> Model:
+    """Return the model of the nodes that the wanted tensors need, fed by those that are known.
+
+    Args:
+        model: model whose graph may have changed since it was built: its shapes are not used.
+        fed: an example of each known tensor; those that the graph lacks are ignored.
+        wanted: names of the outputs.
+    """
+    known = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    part = ir.convenience.extract(model.graph, [name for name in fed if name in known], wanted)
+    for value in list(part.inputs):
+        example = fed[str(value.name)]
+        value.dtype = ir.DataType.from_numpy(example.dtype)
+        value.shape = ir.Shape([None] * example.ndim)
+        if not value.uses() and not value.is_graph_output():
+            part.inputs.remove(value)
+    for value in (v for node in part for v in node.outputs):
+        value.shape = None
+    whole = ir.Model(part, ir_version=model.ir.ir_version)
+    whole.functions.update(model.ir.functions)
+    return Model(whole, name=f"a part of {model.name}")
+
+
 def _constants(graph: ir.Graph) -> set[ir.Node]:
     """Return the nodes whose outputs are the same in every run; each step computes them again."""
     found: set[ir.Node] = set()
     for node in graph:
         sources = [v for v in node.inputs if v is not None]
-        if any(
-            a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
-            for a in node.attributes.values()
-        ):
-            continue
-        if all(v.is_initializer() or v.producer() in found for v in sources):
+        known = all(v.is_initializer() or v.producer() in found for v in sources)
+        if known and not captured(node):  # what has subgraphs is left out
             found.add(node)
     return found
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from .edit import lift_constants, name_nodes
+
+
+def first_int8_node(model: Model) -> ir.Node | None:
+    """Return the first int8 operator, or conversion to or from int8; None in a float model."""
+    return next((n for n in model.nodes() if n.op_type in INT8_OPS | QDQ_OPS), None)
 
 
 def refuse_quantized(model: Model) -> None:
@@ -15,13 +22,13 @@ def refuse_quantized(model: Model) -> None:
     Raises:
         InputError: names the first such node.
     """
-    for node in model.nodes():
-        if node.op_type in INT8_OPS or node.op_type in QDQ_OPS:
-            raise InputError(
-                f"is quantized already: node {node.name!r} is a {node.op_type}",
-                where=model.name,
-                hint="Quantize the float model that it was made from",
-            )
+    node = first_int8_node(model)
+    if node is not None:
+        raise InputError(
+            f"is quantized already: node {node.name!r} is a {node.op_type}",
+            where=model.name,
+            hint="Quantize the float model that it was made from",
+        )
 
 
 def prepare_float(model: Model) -> None:

@@ -69,9 +69,7 @@ def same_shape(a: ir.Value | None, b: ir.Value | None) -> bool:
     """Return whether two values are known to have one shape, by sizes and names of dimensions."""
     if a is None or b is None or a.shape is None or b.shape is None:
         return False
-    if len(a.shape) != len(b.shape):
-        return False
-    return all(same_dim(x, y) for x, y in zip(a.shape, b.shape, strict=True))
+    return len(a.shape) == len(b.shape) and all(map(same_dim, a.shape, b.shape))
 
 
 def same_dim(a: Any, b: Any) -> bool:
@@ -141,14 +139,26 @@ def pair(node: ir.Node) -> tuple[ir.Value, ir.Value]:
     return a, b
 
 
-def constant_side(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+def constant_side(node: ir.Node | None) -> tuple[ir.Value, ir.Value] | None:
     """Return the (computed, constant) inputs of a node that has one of each."""
-    a, b = pair(node)
-    if const(b) is not None and const(a) is None:
-        return a, b
-    if const(a) is not None and const(b) is None:
-        return b, a
+    for computed, constant in (pair(node), pair(node)[::-1]) if node is not None else ():
+        if const(constant) is not None and const(computed) is None:
+            return computed, constant
     return None
+
+
+def operand(value: ir.Value | None, op_type: str, number: float) -> ir.Value | None:
+    """Return the x of a value that is `op_type`(x, number), in either order of the two."""
+    sides = constant_side(producer(value, op_type))
+    return sides[0] if sides and is_scalar(sides[1], number) else None
+
+
+def divided_by(node: ir.Node | None, number: float) -> ir.Value | None:
+    """Return the x of a node that is Div(x, number), or Mul of x and its inverse."""
+    if node is not None and node.op_type == "Div":
+        a, b = pair(node)
+        return a if is_scalar(b, number) else None
+    return operand(node.outputs[0], "Mul", 1 / number) if node is not None else None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -172,33 +182,6 @@ def only_user(value: ir.Value) -> ir.Node | None:
     """Return the one node that reads a value, and reads it once; None for graph outputs."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
-def has_one_user(value: ir.Value) -> bool:
-    """Return whether one node alone reads a value, so that it goes when that node goes."""
-    return only_user(value) is not None
-
-
-def conv_weights(node: ir.Node) -> tuple[Array, Array | None] | None:
-    """Return (weight, bias) of a convolution with constant ones."""
-    weight, bias = const(node.inputs[1]), input_at(node, 2)
-    if weight is None or (bias is not None and const(bias) is None):
-        return None
-    return weight, const(bias)
-
-
-def conv_attrs(node: ir.Node) -> dict[str, Any]:
-    """Return the attributes of a convolution or pooling over two axes, defaults filled in.
-
-    `pads` is None where `auto_pad` decides.
-    """
-    auto = attr(node, "auto_pad", "NOTSET")
-    return {
-        "strides": attr(node, "strides", (1, 1)),
-        "dilations": attr(node, "dilations", (1, 1)),
-        "group": attr(node, "group", 1),
-        "pads": attr(node, "pads", (0, 0, 0, 0)) if auto == "NOTSET" else None,
-    }
 
 
 def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:

@@ -20,6 +20,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import usable_cpus
 
 from .constants import captured
+from .partial_run import part_between
 
 #: Bytes of activations that stay in memory; more of them go to temporary files.
 MEMORY_BYTES = 512 << 20
@@ -47,10 +48,7 @@ class Stream:
 
     @classmethod
     def start(
-        cls,
-        model: Model,
-        batches: Iterable[dict[str, Array]],
-        config: SessionConfig | None = None,
+        cls, model: Model, batches: Iterable[dict[str, Array]], config: SessionConfig | None = None
     ) -> Stream:
         """Start at the inputs of the model."""
         stream = cls(model, {spec.name: [] for spec in model.inputs})
@@ -71,25 +69,22 @@ class Stream:
             return
         nodes = list(self.model.graph)
         needed = _read(nodes[stop:], self.model.graph.outputs)
-        made = {str(v.name): v for n in nodes[self.position : stop] for v in n.outputs if v.name}
-        wanted = [v for name, v in made.items() if name in needed]
-        new = self._run(nodes[self.position : stop], wanted)
+        made = [v.name for n in nodes[self.position : stop] for v in n.outputs if v.name]
+        new = self._run([name for name in made if name in needed])
         held = {name: arrays for name, arrays in self.values.items() if name in needed}
         self.values = held | {name: [self._hold(a) for a in arrays] for name, arrays in new.items()}
         self.position = stop
 
     def peek(self, value: ir.Value) -> list[Array]:
         """Return a tensor at any distance after `position`, without moving."""
-        if value.name in self.values:
-            return self.values[str(value.name)]
-        return self._run(list(self.model.graph)[self.position :], [value])[str(value.name)]
+        name = str(value.name)
+        return self.values[name] if name in self.values else self._run([name])[name]
 
-    def _run(self, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> Values:
-        names = [str(v.name) for v in wanted]
+    def _run(self, names: Sequence[str]) -> Values:
         results: Values = {name: [] for name in names}
-        if not wanted:
+        if not names:
             return results
-        part = _stretch(self.model, nodes, wanted, self.values)
+        part = part_between(self.model, {n: a[0] for n, a in self.values.items()}, names)
         session = build_session(part, self.config)
         for number in range(self.batches):
             feeds = {spec.name: self.values[spec.name][number] for spec in part.inputs}
@@ -115,54 +110,3 @@ def _read(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> set[str]:
     for node in nodes:
         names.update(str(v.name) for v in (*node.inputs, *captured(node)) if v is not None)
     return names
-
-
-def _stretch(
-    model: Model, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], held: Values
-) -> Model:
-    """Return a model of the nodes that the wanted tensors need, fed by the kept tensors."""
-    needed = {str(v.name) for v in wanted}
-    chosen: list[ir.Node] = []
-    for node in reversed(nodes):
-        if any(v.name in needed for v in node.outputs):
-            chosen.append(node)
-            reads = [v for v in (*node.inputs, *captured(node)) if v is not None and v.name]
-            needed.update(str(v.name) for v in reads)
-    twins: dict[str, ir.Value] = {}
-    for name in needed & set(held):
-        example = held[name][0]
-        dtype = ir.DataType.from_numpy(example.dtype)
-        twins[name] = ir.val(name, dtype, [None] * example.ndim)
-    inputs = list(twins.values())
-    constants = []
-    for name, value in model.graph.initializers.items():
-        if name in needed and value.const_value is not None:
-            twins[name] = ir.val(name, const_value=value.const_value)
-            constants.append(twins[name])
-    copies = [_copy(node, twins) for node in reversed(chosen)]
-    graph = ir.Graph(
-        inputs,
-        [twins[str(v.name)] for v in wanted],
-        nodes=copies,
-        initializers=constants,
-        opset_imports=dict(model.ir.opset_imports),
-        name="stretch",
-    )
-    return Model(ir.Model(graph, ir_version=model.ir.ir_version), name=f"a part of {model.name}")
-
-
-def _copy(node: ir.Node, twins: dict[str, ir.Value]) -> ir.Node:
-    copy = ir.Node(
-        node.domain,
-        node.op_type,
-        [None if v is None else twins[str(v.name)] for v in node.inputs],
-        node.attributes.values(),
-        overload=node.overload,
-        num_outputs=len(node.outputs),
-        name=node.name,
-    )
-    for old, new in zip(node.outputs, copy.outputs, strict=True):
-        new.name, new.type = old.name, old.type
-        if old.name:
-            twins[old.name] = new
-    return copy

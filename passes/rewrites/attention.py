@@ -20,7 +20,6 @@ from ..graph.queries import (
     const,
     constant_side,
     dims,
-    has_one_user,
     only_user,
     producer,
     rank,
@@ -83,10 +82,9 @@ def unguarded(value: ir.Value | None) -> ir.Value | None:
 @rewrite_rule("keys-transposed", at="Reshape")
 def keys_transposed(last: ir.Node) -> Found:
     """Write a Transpose in three axes between two Reshapes as one of the last two of four."""
-    found = _keys_before(last)
-    if found is None or isinstance(found, str):
-        return found
-    source = found
+    source = _keys_before(last)
+    if isinstance(source, str | None):
+        return source
     return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=[0, 1, 3, 2])
 
 
@@ -106,7 +104,7 @@ def heads_in_place(turn: ir.Node) -> Found:
         return "its batch is not known to be one, or its heads are not known"
     source = turn.inputs[0]
     split = producer(source, "Reshape")
-    if split is not None and source is not None and has_one_user(source):
+    if split is not None and source is not None and only_user(source):
         source = split.inputs[0]
 
     def make(w: Writer) -> ir.Value:
@@ -167,8 +165,7 @@ def scale_into_weights(mul: ir.Node) -> Found:
             return None
         moves.append(node)
         value = node.inputs[0]
-    add = producer(value, "Add")
-    parts = constant_side(add) if add is not None else None
+    parts = constant_side(producer(value, "Add"))
     product = producer(parts[0], "MatMul") if parts else None
     if not moves or value is None or product is None or parts is None:
         return None

@@ -10,16 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..graph.queries import (
-    attr,
-    constant_side,
-    dims,
-    is_float,
-    only_user,
-    producer,
-    rank,
-    scalar,
-)
+from ..graph.queries import attr, constant_side, dims, is_float, only_user, producer, rank, scalar
 from .attention import keys_before, unguarded
 from .dimensions import axis_size
 from .rule import Writer
@@ -108,7 +99,7 @@ def _masked(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     """Return (value, factor) of a product or quotient with one constant number."""
     node = producer(value, "Mul", "Div")
-    sides = constant_side(node) if node is not None else None
+    sides = constant_side(node)
     number = scalar(sides[1]) if sides else None
     if node is None or sides is None or not number:
         return value, 1.0

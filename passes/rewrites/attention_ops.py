@@ -34,7 +34,7 @@ from .rule import CONTRIB, Found, Writer, rewrite_rule
 def attention_closed(last: ir.Node) -> Found:
     """Write attention made of MatMul and Softmax as the operator Attention."""
     core = find_attention(last)
-    if core is None or isinstance(core, str):
+    if isinstance(core, str | None):
         return core
 
     def make(w: Writer) -> ir.Value:
@@ -62,12 +62,17 @@ def attention_open(node: ir.Node) -> Found:
 
     def make(w: Writer) -> ir.Value:
         turned = w.op("Transpose", keys, perm=[0, 1, 3, 2])
-        scores = w.op("MatMul", queries, turned)
-        scores = w.op("Mul", scores, w.weight(np.array(scale, np.float32), "scale"))
-        scores = w.op("Add", scores, mask) if mask is not None else scores
-        return w.op("MatMul", w.op("Softmax", scores, axis=-1), values, like=node.outputs[0])
+        probabilities = _probabilities(w, w.op("MatMul", queries, turned), scale, mask)
+        return w.op("MatMul", probabilities, values, like=node.outputs[0])
 
     return make
+
+
+def _probabilities(w: Writer, products: ir.Value, scale: float, mask: ir.Value | None) -> ir.Value:
+    """Write the Softmax of products of queries and keys, scaled and masked."""
+    scores = w.op("Mul", products, w.weight(np.array(scale, np.float32), "scale"))
+    scores = w.op("Add", scores, mask) if mask is not None else scores
+    return w.op("Softmax", scores, axis=-1)
 
 
 def _not_plain(node: ir.Node) -> str | None:
@@ -92,15 +97,14 @@ def _not_plain(node: ir.Node) -> str | None:
 def attention_multihead(last: ir.Node) -> Found:
     """Write attention between its linear layers as MultiHeadAttention of onnxruntime."""
     found = _between_layers(last)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     core, rows, heads = found
-    bias = None if core.mask is None else core.mask
-    if bias is not None and not _bias_fits(bias, core):
+    if core.mask is not None and not _bias_fits(core.mask, core):
         return "its mask is not known to be as long and wide as the scores"
 
     def make(w: Writer) -> ir.Value:
-        inputs = [*rows, None, None, bias] if bias is not None else rows
+        inputs = [*rows, None, None, core.mask] if core.mask is not None else rows
         return w.op(
             "MultiHeadAttention", *inputs, like=last.outputs[0], domain=CONTRIB,
             num_heads=heads, scale=core.scale,
@@ -116,8 +120,10 @@ def _between_layers(last: ir.Node) -> tuple[AttentionCore, list[ir.Value], int] 
     if turn is None or product is None or attr(turn, "perm") != HEADS_SECOND:
         return None
     core = find_attention(product)
-    if core is None or isinstance(core, str) or rank(last.outputs[0]) != 3:
-        return core if isinstance(core, str) else None
+    if isinstance(core, str | None):
+        return core
+    if rank(last.outputs[0]) != 3:
+        return None
     rows = [rows_of_heads(core.queries), rows_of_keys(core.keys), rows_of_heads(core.values)]
     heads = (dims(core.queries) or (None, None))[1]
     known = [r for r in rows if r is not None]
@@ -156,10 +162,8 @@ def multihead_open(node: ir.Node) -> Found:
         for value, depth, perm in zip(rows, depths, perms, strict=True):
             shape = w.weight(np.array([0, 0, heads, depth], np.int64), "heads")
             parts.append(w.op("Transpose", w.op("Reshape", value, shape), perm=perm))
-        scores = w.op("MatMul", parts[0], parts[1])
-        scores = w.op("Mul", scores, w.weight(np.array(scale, np.float32), "scale"))
-        scores = w.op("Add", scores, mask) if mask is not None else scores
-        made = w.op("MatMul", w.op("Softmax", scores, axis=-1), parts[2])
+        probabilities = _probabilities(w, w.op("MatMul", parts[0], parts[1]), scale, mask)
+        made = w.op("MatMul", probabilities, parts[2])
         merged = w.weight(np.array([0, 0, heads * depths[2]], np.int64), "merged")
         turned = w.op("Transpose", made, perm=HEADS_SECOND)
         return w.op("Reshape", turned, merged, like=node.outputs[0])
@@ -171,7 +175,7 @@ def multihead_open(node: ir.Node) -> Found:
 def attention_packed(last: ir.Node) -> Found:
     """Write attention with the linear layers before it as Attention of onnxruntime."""
     found = _between_layers(last)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     core, rows, heads = found
     layers = [_linear(row) for row in rows]
@@ -196,8 +200,7 @@ def attention_packed(last: ir.Node) -> Found:
 
 def _linear(value: ir.Value) -> tuple[ir.Value, Array, Array] | None:
     """Return (input, weight, bias) of a MatMul and Add that have one user."""
-    add = producer(value, "Add")
-    sides = constant_side(add) if add is not None else None
+    sides = constant_side(producer(value, "Add"))
     product = producer(sides[0], "MatMul") if sides else None
     if sides is None or product is None or only_user(sides[0]) is None:
         return None

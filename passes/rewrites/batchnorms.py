@@ -10,18 +10,10 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import (
-    attr,
-    const,
-    conv_attrs,
-    conv_weights,
-    dims,
-    is_zero,
-    only_user,
-    producer,
-    same_shape,
-)
+from ..graph.convolutions import conv_attrs, conv_weights
+from ..graph.queries import attr, const, dims, is_zero, only_user, producer, same_shape
 from .rule import Found, Writer, rewrite_rule
+from .shortcuts import pads_of
 
 
 def affine(node: ir.Node) -> tuple[Array, Array] | None:
@@ -69,11 +61,8 @@ def batchnorm_into_next_conv(conv: ir.Node) -> Found:
     if kinds["pads"] is None:
         return "its padding is decided by auto_pad"
 
-    def make(w: Writer) -> ir.Value:
-        terms = [w.weight(folded.astype(np.float32)), w.weight(total.astype(np.float32), "bias")]
-        return w.op("Conv", norm.inputs[0], *terms, like=conv.outputs[0], **kinds)
-
-    return make
+    layer = folded.astype(np.float32), total.astype(np.float32)
+    return lambda w: w.op("Conv", norm.inputs[0], *w.weights(*layer), like=conv.outputs[0], **kinds)
 
 
 @rewrite_rule("batchnorm-through-concat", at="BatchNormalization")
@@ -92,13 +81,11 @@ def batchnorm_through_concat(norm: ir.Node) -> Found:
 
 
 def _normed(w: Writer, norm: ir.Node, parts: list[ir.Value], channels: list[int]) -> ir.Value:
-    made, start = [], 0
-    for part, count in zip(parts, channels, strict=True):
-        arrays = [const(v) for v in norm.inputs[1:5]]
-        mine = [w.weight(a[start : start + count], "norm") for a in arrays if a is not None]
-        epsilon = attr(norm, "epsilon", 1e-5)
-        made.append(w.op("BatchNormalization", part, *mine, like=part, epsilon=epsilon))
-        start += count
+    made, epsilon, ends = [], attr(norm, "epsilon", 1e-5), np.cumsum(channels)[:-1]
+    arrays = [np.split(a, ends) for v in norm.inputs[1:5] if (a := const(v)) is not None]
+    for part, *mine in zip(parts, *arrays, strict=True):
+        numbers = [w.weight(array, "norm") for array in mine]
+        made.append(w.op("BatchNormalization", part, *numbers, like=part, epsilon=epsilon))
     return w.op("Concat", *made, like=norm.outputs[0], axis=1)
 
 
@@ -109,8 +96,6 @@ def batchnorm_through_pad(norm: ir.Node) -> Found:
     found = affine(norm) if pad is not None else None
     if pad is None or found is None:
         return None
-    from .shortcuts import pads_of
-
     amounts = pads_of(pad)
     if isinstance(amounts, str):
         return amounts

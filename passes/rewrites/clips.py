@@ -12,10 +12,11 @@ import onnx_ir as ir
 from ..graph.queries import (
     attr,
     constant_side,
+    divided_by,
     input_at,
     is_float,
-    is_scalar,
     only_user,
+    operand,
     pair,
     producer,
     scalar,
@@ -171,19 +172,15 @@ def _hardswish_by_sigmoid(mul: ir.Node) -> ir.Value | None:
         if node is not None and node.inputs[0] is x:
             six, half = attr(node, "alpha", 0.2), attr(node, "beta", 0.5)
             return x if abs(six - 1 / 6) < 1e-6 and abs(half - 0.5) < 1e-7 else None
-        opened = gate.producer()
-        if (
-            opened is not None
-            and opened.op_type in {"Mul", "Div"}
-            and _open_hardsigmoid(opened) is x
-        ):
+        opened = producer(gate, "Mul", "Div")
+        if opened is not None and _open_hardsigmoid(opened) is x:
             return x
     return None
 
 
 def _hardswish_by_clip(last: ir.Node) -> ir.Value | None:
     """Return the x of (x * Clip(x + 3, 0, 6)) / 6, where the division may be a product."""
-    inner = _over_six(last)
+    inner = divided_by(last, 6.0)
     mul = producer(inner, "Mul")
     if mul is None or inner is None or only_user(inner) is not last:
         return None
@@ -194,24 +191,12 @@ def _hardswish_by_clip(last: ir.Node) -> ir.Value | None:
 
 
 def _open_hardsigmoid(last: ir.Node) -> ir.Value | None:
-    inner = _over_six(last)
-    return None if inner is None else _clip_of_three(inner)
+    return _clip_of_three(divided_by(last, 6.0))
 
 
-def _over_six(node: ir.Node) -> ir.Value | None:
-    """Return the value that a node divides by six."""
-    a, b = pair(node)
-    if node.op_type == "Div":
-        return a if is_scalar(b, 6.0) else None
-    sides = constant_side(node)
-    return sides[0] if sides and is_scalar(sides[1], 1 / 6) else None
-
-
-def _clip_of_three(value: ir.Value) -> ir.Value | None:
+def _clip_of_three(value: ir.Value | None) -> ir.Value | None:
     """Return the x of Clip(x + 3, 0, 6)."""
     clip = producer(value, "Clip")
     if clip is None or clip_bounds(clip) != (0.0, 6.0):
         return None
-    add = producer(clip.inputs[0], "Add")
-    sides = constant_side(add) if add is not None else None
-    return sides[0] if sides and is_scalar(sides[1], 3.0) else None
+    return operand(clip.inputs[0], "Add", 3.0)

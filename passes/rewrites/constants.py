@@ -62,13 +62,7 @@ def _computed(node: ir.Node, inputs: list[Array | None]) -> Array | None:
     proto.input.extend(names)
     proto.output.append("o")
     feeds: dict[str, Array] = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
-    infos = [
-        onnx.helper.make_tensor_value_info(
-            n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape
-        )
-        for n, a in feeds.items()
-    ]
-    graph = onnx.helper.make_graph([proto], "one", infos, [onnx.ValueInfoProto(name="o")])
+    *given, made = (onnx.ValueInfoProto(name=name) for name in (*feeds, "o"))
+    graph = onnx.helper.make_graph([proto], "one", given, [made])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset(node))])
-    results = list(ReferenceEvaluator(model).run(None, feeds))
-    return np.asarray(results[0])
+    return np.asarray(next(iter(ReferenceEvaluator(model).run(None, feeds))))

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import (
-    attr,
-    const,
-    constant_side,
-    conv_attrs,
-    conv_weights,
-    dims,
-    is_float,
-    only_user,
-    producer,
-    rank,
-)
+from ..graph.convolutions import conv_attrs, conv_weights, stacked, written_attrs
+from ..graph.queries import attr, const, constant_side, dims, is_float, only_user, producer, rank
 from .rule import CONTRIB, Found, Writer, rewrite_rule
-from .selections import split_sizes
+from .selections import pieces, split_sizes
 
 #: Channels of an image that fill a word of int8.
 WORD = 4
@@ -42,13 +30,9 @@ def conv_split(split: ir.Node) -> Found:
     (weight, bias), plain = facts, written_attrs(conv)
 
     def make(w: Writer) -> dict[ir.Value, ir.Value]:
-        made, start = {}, 0
-        for part, size in zip(split.outputs, found[1], strict=True):
-            mine = slice(start, start + size)
-            terms = [w.weight(weight[mine])]
-            terms += [w.weight(bias[mine], "bias")] if bias is not None else []
-            made[part] = w.op("Conv", conv.inputs[0], *terms, like=part, **plain)
-            start += size
+        made, kernels = {}, np.split(weight, np.cumsum(found[1])[:-1])
+        for part, kernel, shift in zip(split.outputs, kernels, pieces(bias, found[1]), strict=True):
+            made[part] = w.op("Conv", conv.inputs[0], *w.weights(kernel, shift), like=part, **plain)
         return made
 
     return make
@@ -71,15 +55,10 @@ def grouped_from_convs(concat: ir.Node) -> Found:
         return "its convolutions differ"
     if attr(split, "axis", 0) != 1 or any(only_user(c.outputs[0]) is None for c in nodes):
         return "its parts are not channels, or are read elsewhere too"
-    weight = np.concatenate([f[0] for f in facts])
-    biases = [np.zeros(len(f[0]), f[0].dtype) if f[1] is None else f[1] for f in facts]
-    plain = kinds[0] | {"group": len(nodes)}
-
-    def make(w: Writer) -> ir.Value:
-        terms = [w.weight(weight), w.weight(np.concatenate(biases), "bias")]
-        return w.op("Conv", split.inputs[0], *terms, like=concat.outputs[0], **plain)
-
-    return make
+    layer, plain = stacked(facts), kinds[0] | {"group": len(nodes)}
+    return lambda w: w.op(
+        "Conv", split.inputs[0], *w.weights(*layer), like=concat.outputs[0], **plain
+    )
 
 
 @rewrite_rule("pointwise-as-matmul", at="Conv", back="pointwise-from-matmul")
@@ -126,12 +105,10 @@ def pointwise_from_matmul(last: ir.Node) -> Found:
     if only_user(product.outputs[0]) is None or only_user(value) is None:
         return "its product is read elsewhere too"
 
-    def make(w: Writer) -> ir.Value:
-        terms = [w.weight(weight[:, :, None, None])]
-        terms += [w.weight(bias.reshape(-1), "bias")] if bias is not None else []
-        return w.op("Conv", flat.inputs[0], *terms, like=last.outputs[0], kernel_shape=[1, 1])
-
-    return make
+    layer = weight[:, :, None, None], None if bias is None else bias.reshape(-1)
+    return lambda w: w.op(
+        "Conv", flat.inputs[0], *w.weights(*layer), like=last.outputs[0], kernel_shape=[1, 1]
+    )
 
 
 def _columns(last: ir.Node) -> tuple[ir.Node, ir.Node, Array, Array | None] | None:
@@ -186,11 +163,3 @@ def qlinearconv_channels_last(conv: ir.Node) -> Found:
         return w.op("Transpose", made, like=conv.outputs[0], perm=(0, 3, 1, 2))
 
     return make
-
-
-def written_attrs(conv: ir.Node) -> dict[str, Any]:
-    """Return all attributes of a convolution, `auto_pad` as it is written."""
-    kinds = conv_attrs(conv)
-    if kinds["pads"] is None:
-        kinds |= {"pads": None, "auto_pad": attr(conv, "auto_pad")}
-    return kinds

@@ -49,6 +49,11 @@ def sizes_of(value: ir.Value | None) -> list[Size] | None:
         given = shape_items(reshape.inputs[1])
         if given is not None and all(not isinstance(g, int) or g > 0 for g in given):
             return given
+    return _declared(value)
+
+
+def _declared(value: ir.Value | None) -> list[Size] | None:
+    """Return the sizes of all axes as the shape of the value says them."""
     known = rank(value)
     if value is None or known is None:
         return None
@@ -62,19 +67,13 @@ def shape_items(value: ir.Value | None, depth: int = MAX_DEPTH) -> list[Size] | 
     known = ints(value)
     if known is not None:
         return list(known)
-    node = producer(value, "Shape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Cast")
-    if node is None:
-        return None
-    return _OPERATORS[node.op_type](node, depth - 1)
+    node = producer(value, *_OPERATORS)
+    return None if node is None else _OPERATORS[node.op_type](node, depth - 1)
 
 
 def _shape(node: ir.Node, depth: int) -> list[Size] | None:  # noqa: ARG001
-    source = node.inputs[0]
-    known = rank(source)
-    if source is None or known is None:
-        return None
-    every = [axis_size(source, i) for i in range(known)]
-    return every[attr(node, "start", 0) : attr(node, "end", known)]
+    every = _declared(node.inputs[0])
+    return every and every[attr(node, "start", 0) : attr(node, "end", len(every))]
 
 
 def _slice(node: ir.Node, depth: int) -> list[Size] | None:
@@ -107,7 +106,5 @@ _OPERATORS = {
     "Slice": _slice,
     "Concat": _concat,
     "Gather": _gather,
-    "Squeeze": _same,
-    "Unsqueeze": _same,
-    "Cast": _same,
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Cast"), _same),
 }

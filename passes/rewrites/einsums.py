@@ -62,7 +62,7 @@ def _terms(node: ir.Node) -> EinsumTerms | str | None:
 def einsum_as_matmul(node: ir.Node) -> Found:
     """Write Einsum of two operands that sums over one subscript as Transpose and MatMul."""
     terms = _terms(node)
-    if terms is None or isinstance(terms, str):
+    if isinstance(terms, str | None):
         return terms
     a, b = node.inputs[:2]
     if not is_float(a) or rank(a) != len(terms.left) or rank(b) != len(terms.right):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
+from ..graph.queries import attr, is_float, is_scalar, operand, pair, producer
 from .gelus import product_factors
 from .rule import CONTRIB, Found, Make, Writer, rewrite_rule
 
@@ -68,10 +68,8 @@ def quick_gelu_contrib(last: ir.Node) -> Found:
         sigmoid = producer(gate, "Sigmoid")
         if sigmoid is None or not is_float(x):
             continue
-        inner = producer(sigmoid.inputs[0], "Mul")
-        sides = constant_side(inner) if inner is not None else None
         plain = sigmoid.inputs[0] is x
-        if plain or (sides is not None and sides[0] is x and is_scalar(sides[1], QUICK)):
+        if plain or operand(sigmoid.inputs[0], "Mul", QUICK) is x:
             return _quick(last, x, 1.0 if plain else QUICK)
     return None
 
@@ -105,12 +103,9 @@ def _open_tanh(last: ir.Node) -> ir.Value | None:
     if len(factors) != 3 or len(rest) != 2:
         return None
     for x, gate in (rest, rest[::-1]):
-        add = producer(gate, "Add")
-        sides = constant_side(add) if add is not None else None
-        tanh = producer(sides[0], "Tanh") if sides and is_scalar(sides[1], 1.0) else None
-        scaled = producer(tanh.inputs[0], "Mul") if tanh is not None else None
-        outer = constant_side(scaled) if scaled is not None else None
-        if outer and is_scalar(outer[1], ROOT) and _is_cubic(outer[0], x):
+        tanh = producer(operand(gate, "Add", 1.0), "Tanh")
+        argument = operand(tanh.inputs[0], "Mul", ROOT) if tanh is not None else None
+        if argument is not None and _is_cubic(argument, x):
             return x
     return None
 
@@ -121,12 +116,9 @@ def _is_cubic(value: ir.Value, x: ir.Value) -> bool:
     if add is None or not any(v is x for v in add.inputs):
         return False
     [other] = [v for v in add.inputs if v is not x] or [x]
-    scaled = producer(other, "Mul")
-    sides = constant_side(scaled) if scaled is not None else None
-    if sides is None or not is_scalar(sides[1], CUBIC):
-        return False
-    power = producer(sides[0], "Pow")
+    raised = operand(other, "Mul", CUBIC)
+    power = producer(raised, "Pow")
     if power is not None:
         return power.inputs[0] is x and is_scalar(power.inputs[1], 3.0)
-    cube = producer(sides[0], "Mul")
+    cube = producer(raised, "Mul")
     return cube is not None and [f is x for f in product_factors(cube, 3)] == [True] * 3

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, constant_side, is_float, is_scalar, pair, producer
+from ..graph.queries import attr, divided_by, is_float, is_scalar, operand, pair, producer
 from .rule import CONTRIB, Found, Writer, rewrite_rule
 
 
@@ -63,12 +63,9 @@ def _open_gelu(last: ir.Node) -> ir.Value | None:
     if len(factors) != 2 or len(product_factors(last, 3)) != 3:
         return None
     for x, gate in (factors, factors[::-1]):
-        add = producer(gate, "Add")
-        sides = constant_side(add) if add is not None else None
-        if sides is None or not is_scalar(sides[1], 1.0):
-            continue
-        erf = producer(sides[0], "Erf")
-        if erf is not None and _over_root_two(erf.inputs[0]) is x:
+        erf = producer(operand(gate, "Add", 1.0), "Erf")
+        inner = producer(erf.inputs[0], "Div", "Mul") if erf is not None else None
+        if divided_by(inner, math.sqrt(2)) is x:
             return x
     return None
 
@@ -78,21 +75,9 @@ def product_factors(node: ir.Node, most: int) -> list[ir.Value]:
     found = list(pair(node))
     while len(found) < most:
         inner = next((f for f in found if producer(f, "Mul") is not None), None)
-        if inner is None:
+        product = producer(inner, "Mul")
+        if inner is None or product is None:
             break
         place = found.index(inner)
-        product = producer(inner, "Mul")
-        assert product is not None
         found[place : place + 1] = pair(product)
     return found
-
-
-def _over_root_two(value: ir.Value | None) -> ir.Value | None:
-    node = producer(value, "Div", "Mul")
-    if node is None:
-        return None
-    if node.op_type == "Div":
-        a, b = pair(node)
-        return a if is_scalar(b, math.sqrt(2)) else None
-    sides = constant_side(node)
-    return sides[0] if sides and is_scalar(sides[1], math.sqrt(0.5)) else None

@@ -9,17 +9,11 @@ from ..graph.queries import attr, axes_of, dims, is_float, opset, rank
 from .rule import Found, Make, Writer, rewrite_rule
 
 
-def _axes(node: ir.Node) -> list[int] | None:
-    """Return the axes of a reduction of four axes, counted from the front and sorted."""
-    given = axes_of(node)
-    return None if given is None else sorted(a % 4 for a in given)
-
-
 @rewrite_rule("mean-as-pool", at="ReduceMean", back="pool-as-mean")
 def mean_as_pool(mean: ir.Node) -> Found:
     """Write ReduceMean over both spatial axes as GlobalAveragePool."""
     source = mean.inputs[0]
-    if rank(source) != 4 or _axes(mean) != [2, 3]:
+    if rank(source) != 4 or sorted(a % 4 for a in axes_of(mean) or ()) != [2, 3]:
         return None
     if not is_float(source):
         return "it is not float32"
@@ -40,9 +34,7 @@ def mean_as_pool(mean: ir.Node) -> Found:
 @rewrite_rule("pool-as-mean", at="GlobalAveragePool", back="mean-as-pool")
 def pool_as_mean(pool: ir.Node) -> Found:
     """Write GlobalAveragePool as ReduceMean over both spatial axes."""
-    if rank(pool.inputs[0]) != 4:
-        return None
-    return _mean(pool)
+    return _mean(pool) if rank(pool.inputs[0]) == 4 else None
 
 
 @rewrite_rule("average-as-mean", at="AveragePool", back="mean-as-pool")

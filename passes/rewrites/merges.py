@@ -9,20 +9,10 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats32
 
-from ..graph.queries import (
-    attr,
-    const,
-    conv_attrs,
-    conv_weights,
-    dims,
-    ints,
-    is_float,
-    only_user,
-    producer,
-    rank,
-    users,
-)
+from ..graph.convolutions import conv_attrs, conv_weights, stacked
+from ..graph.queries import attr, const, dims, is_float, only_user, producer, rank, users
 from .rule import Found, Writer, rewrite_rule
+from .selections import pieces, split_sizes
 
 
 @rewrite_rule("matmuls-merged", at="MatMul", back="matmul-split", min_opset=13)
@@ -68,14 +58,14 @@ def matmul_split(split: ir.Node) -> Found:
     weight = _weight(product) if product is not None else None
     if product is None or weight is None or value is None:
         return None
-    sizes = _last_axis_sizes(split, weight.shape[1])
-    if sizes is None:
+    found = split_sizes(split, weight.shape[1])
+    if found is None or found[0] != (rank(split.inputs[0]) or 0) - 1:
         return "it does not split the last axis in known sizes"
     if only_user(value) is None or (split.inputs[0] and only_user(split.inputs[0]) is None):
         return "the wide product is read elsewhere too"
     if bias is not None and bias.shape != weight.shape[1:]:
         return "its bias is broadcast"
-    return _parts(split, product.inputs[0], weight, bias, sizes)
+    return _parts(split, product.inputs[0], weight, bias, found[1])
 
 
 def _parts(
@@ -86,27 +76,14 @@ def _parts(
     sizes: Sequence[int],
 ) -> Found:
     def make(w: Writer) -> dict[ir.Value, ir.Value]:
-        made, start = {}, 0
-        for part, size in zip(split.outputs, sizes, strict=True):
-            mine = slice(start, start + size)
-            value = w.op("MatMul", source, w.weight(weight[:, mine]), like=part)
-            if bias is not None:
-                value = w.op("Add", value, w.weight(bias[mine], "bias"), like=part)
-            made[part], start = value, start + size
+        made, kernels = {}, np.split(weight, np.cumsum(sizes)[:-1], axis=1)
+        for part, kernel, shift in zip(split.outputs, kernels, pieces(bias, sizes), strict=True):
+            made[part] = w.op("MatMul", source, w.weight(kernel), like=part)
+            if shift is not None:
+                made[part] = w.op("Add", made[part], w.weight(shift, "bias"), like=part)
         return made
 
     return make
-
-
-def _last_axis_sizes(split: ir.Node, width: int) -> list[int] | None:
-    known = rank(split.inputs[0])
-    if known is None or attr(split, "axis", 0) % known != known - 1:
-        return None
-    given = ints(split.inputs[1]) if len(split.inputs) > 1 else list(attr(split, "split", ()))
-    if given:
-        return given
-    count = len(split.outputs)
-    return None if width % count else [width // count] * count
 
 
 @rewrite_rule("convs-merged", at="Concat")
@@ -127,22 +104,18 @@ def convs_merged(concat: ir.Node) -> Found:
         return "its convolutions differ in kernel, stride or padding"
     if any(only_user(c.outputs[0]) is None for c in nodes):
         return "a part is read elsewhere too"
-    weight = np.concatenate([f[0] for f in facts])
-    biases = [np.zeros(f[0].shape[0], f[0].dtype) if f[1] is None else f[1] for f in facts]
+    layer = stacked(facts)
     plain = {k: v for k, v in kinds[0].items() if k not in {"kernel", "group"}}
-
-    def make(w: Writer) -> ir.Value:
-        terms = [w.weight(weight), w.weight(np.concatenate(biases), "bias")]
-        return w.op("Conv", first.inputs[0], *terms, like=concat.outputs[0], **plain)
-
-    return make
+    return lambda w: w.op(
+        "Conv", first.inputs[0], *w.weights(*layer), like=concat.outputs[0], **plain
+    )
 
 
 @rewrite_rule("grouped-as-convs", at="Conv", min_opset=13)
 def grouped_as_convs(conv: ir.Node) -> Found:
     """Write a grouped convolution as Split, a convolution for each group, Concat."""
     found = _grouped(conv)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     weight, bias, group = found
     if group > 8:
@@ -153,15 +126,11 @@ def grouped_as_convs(conv: ir.Node) -> Found:
     def make(w: Writer) -> ir.Value:
         sizes = w.weight(np.array([depth] * group, np.int64), "sizes")
         parts = w.ops("Split", (conv.inputs[0], sizes), [None] * group, axis=1)
-        results = []
-        for part, kernel, shift in zip(
-            parts,
-            np.split(weight, group),
-            np.split(bias, group) if bias is not None else [None] * group,
-            strict=True,
-        ):
-            terms = [w.weight(kernel)] + ([w.weight(shift, "bias")] if shift is not None else [])
-            results.append(w.op("Conv", part, *terms, **plain))
+        shifts = pieces(bias, [len(weight) // group] * group)
+        results = [
+            w.op("Conv", part, *w.weights(kernel, shift), **plain)
+            for part, kernel, shift in zip(parts, np.split(weight, group), shifts, strict=True)
+        ]
         return w.op("Concat", *results, like=conv.outputs[0], axis=1)
 
     return make
@@ -171,7 +140,7 @@ def grouped_as_convs(conv: ir.Node) -> Found:
 def grouped_as_dense(conv: ir.Node) -> Found:
     """Write a grouped convolution as a dense one whose weight is zero between groups."""
     found = _grouped(conv)
-    if found is None or isinstance(found, str):
+    if isinstance(found, str | None):
         return found
     weight, _, group = found
     if group > 8:

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.data import Array
-
-from ..graph.queries import attr, conv_attrs, conv_weights, only_user, producer, rank
+from ..graph.convolutions import conv_attrs, conv_weights, written_attrs
+from ..graph.queries import attr, only_user, producer, rank
 from .clips import clip_bounds
-from .conv_parts import written_attrs
 from .rule import Found, Writer, rewrite_rule
 from .shortcuts import pads_of
 
@@ -101,7 +99,7 @@ def pad_into_pool(pool: ir.Node) -> Found:
 def channels_to_block(last: ir.Node) -> Found:
     """Fill channels between two convolutions with zeros up to the block of the kernels."""
     chain = _chain(last)
-    if chain is None or isinstance(chain, str):
+    if isinstance(chain, str | None):
         return chain
     first, between = chain
     facts, after = conv_weights(first), conv_weights(last)
@@ -145,10 +143,11 @@ def _chain(last: ir.Node) -> tuple[ir.Node, list[ir.Node]] | str | None:
             if (low or 0.0) > 0 or (high is not None and high < 0):
                 return "its Clip leaves out zero, or its bounds are computed"
         if node.op_type == "Conv":
-            weight = conv_weights(node)
-            group = conv_attrs(node)["group"]
-            if weight is None or group == 1:
-                return None if weight is None else (node, between[::-1])
+            weight, group = conv_weights(node), conv_attrs(node)["group"]
+            if weight is None:
+                return None
+            if group == 1:
+                return node, between[::-1]
             if weight[0].shape[:2] != (group, 1):
                 return "a grouped convolution stands between"
         between.append(node)
@@ -159,11 +158,9 @@ def _widened(w: Writer, conv: ir.Node, value: ir.Value | None, extra: int) -> ir
     """Write a convolution with further outputs of zeros, a depthwise one with further groups."""
     facts = conv_weights(conv)
     assert facts is not None
-    weight: Array = np.pad(facts[0], ((0, extra), (0, 0), (0, 0), (0, 0)))
-    terms = [w.weight(weight)]
-    if facts[1] is not None:
-        terms.append(w.weight(np.pad(facts[1], (0, extra)), "bias"))
+    weight = np.pad(facts[0], ((0, extra), (0, 0), (0, 0), (0, 0)))
+    bias = None if facts[1] is None else np.pad(facts[1], (0, extra))
     kinds = written_attrs(conv)
     if kinds["group"] > 1:
         kinds["group"] += extra
-    return w.op("Conv", value, *terms, **kinds)
+    return w.op("Conv", value, *w.weights(weight, bias), **kinds)

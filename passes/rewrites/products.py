@@ -7,14 +7,12 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats32
 
+from ..graph.convolutions import conv_attrs, conv_weights
 from ..graph.queries import (
     attr,
     const,
     constant_side,
-    conv_attrs,
-    conv_weights,
     dims,
-    has_one_user,
     input_at,
     is_float,
     only_user,
@@ -70,15 +68,10 @@ def gemm_rows_from_matmul(add: ir.Node) -> Found:
 def matmul_from_gemm(gemm: ir.Node) -> Found:
     """Write a Gemm with a constant weight as MatMul and Add."""
     plain = _plain_gemm(gemm)
-    if plain is None or isinstance(plain, str):
+    if isinstance(plain, str | None):
         return plain
     data, weight, bias = plain
-
-    def make(w: Writer) -> ir.Value:
-        result = w.op("MatMul", data, w.weight(weight), like=gemm.outputs[0])
-        return result if bias is None else w.op("Add", result, bias, like=gemm.outputs[0])
-
-    return make
+    return lambda w: _product(w, data, weight, bias, gemm.outputs[0])
 
 
 @rewrite_rule("matmul-from-rows", at="Reshape", back="gemm-rows-from-matmul")
@@ -89,22 +82,17 @@ def matmul_from_rows(last: ir.Node) -> Found:
     if gemm is None or first is None:
         return None
     plain = _plain_gemm(gemm)
-    if plain is None or isinstance(plain, str):
+    if isinstance(plain, str | None):
         return plain
     _, weight, bias = plain
     source, result = first.inputs[0], last.outputs[0]
-    if not has_one_user(gemm.outputs[0]):
+    if only_user(gemm.outputs[0]) is None:
         return "its rows are read elsewhere too"
     if not _same_rows(source, result):
         return "its shapes before and after are not known to agree"
     if bias is not None and rank(bias) != 1:
         return "its bias does not have one axis"
-
-    def make(w: Writer) -> ir.Value:
-        product = w.op("MatMul", source, w.weight(weight), like=result)
-        return product if bias is None else w.op("Add", product, bias, like=result)
-
-    return make
+    return lambda w: _product(w, source, weight, bias, result)
 
 
 @rewrite_rule("conv-as-matmul", at="Conv")
@@ -186,6 +174,14 @@ def _plain_gemm(gemm: ir.Node) -> tuple[ir.Value, Floats32, ir.Value | None] | s
         return "it is not float32"
     bias = input_at(gemm, 2)
     return data, weight.T if attr(gemm, "transB", 0) else weight, bias
+
+
+def _product(
+    w: Writer, data: ir.Value | None, weight: Floats32, bias: ir.Value | None, like: ir.Value
+) -> ir.Value:
+    """Write the MatMul of a linear layer, and an Add where it has a bias."""
+    made = w.op("MatMul", data, w.weight(weight), like=like)
+    return made if bias is None else w.op("Add", made, bias, like=like)
 
 
 def _same_rows(source: ir.Value | None, result: ir.Value) -> bool:

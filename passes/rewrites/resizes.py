@@ -57,7 +57,7 @@ def _is_floor(resize: ir.Node) -> bool:
 def resize_as_tile(resize: ir.Node) -> Found:
     """Write a nearest Resize by whole factors as Reshape, Tile, Reshape."""
     grown = _resize_factors(resize)
-    if grown is None or isinstance(grown, str):
+    if isinstance(grown, str | None):
         return grown
     (h, w_), (s, t) = grown.size, grown.factors
 
@@ -104,7 +104,7 @@ def resize_from_tile(last: ir.Node) -> Found:
 def resize_as_depth_to_space(resize: ir.Node) -> Found:
     """Write a nearest Resize by one whole factor as a Concat of copies and DepthToSpace."""
     grown = _resize_factors(resize)
-    if grown is None or isinstance(grown, str):
+    if isinstance(grown, str | None):
         return grown
     s, t = grown.factors
     if s != t or s * s > MOST_COPIES:
@@ -121,7 +121,7 @@ def resize_as_depth_to_space(resize: ir.Node) -> Found:
 def resize_as_conv(resize: ir.Node) -> Found:
     """Write a nearest Resize by whole factors as a depthwise ConvTranspose with weights of one."""
     grown = _resize_factors(resize)
-    if grown is None or isinstance(grown, str):
+    if isinstance(grown, str | None):
         return grown
     if not is_float(grown.source):
         return "it is not float32"
@@ -136,7 +136,7 @@ def resize_as_conv(resize: ir.Node) -> Found:
 def resize_by_scales(resize: ir.Node) -> Found:
     """Write a nearest Resize to constant sizes by its whole factors, which keep a free batch."""
     grown = _resize_factors(resize)
-    if grown is None or isinstance(grown, str):
+    if isinstance(grown, str | None):
         return grown
     sizes = input_at(resize, 3)
     if sizes is None or (const(sizes) is not None and 0 in (ints(sizes) or [])):

@@ -23,6 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..graph.edit import add_initializer
+
 #: New values for old ones; a single value stands for the first output of the node looked at.
 Made = ir.Value | Mapping[ir.Value, ir.Value]
 Make = Callable[["Writer"], Made]
@@ -60,12 +62,7 @@ class RewriteRule:
 
 
 def rewrite_rule(
-    name: str,
-    *,
-    at: str,
-    back: str | None = None,
-    min_opset: int = 7,
-    runtime_only: bool = False,
+    name: str, *, at: str, back: str | None = None, min_opset: int = 7, runtime_only: bool = False
 ) -> Callable[[Look], RewriteRule]:
     """Turn a function into a rule; `at` lists operator types, separated by blanks."""
     return lambda look: RewriteRule(
@@ -74,11 +71,7 @@ def rewrite_rule(
 
 
 class Writer:
-    """Writer of new nodes and weights beside those that they replace.
-
-    Args:
-        graph: where to write.
-    """
+    """Writer of new nodes and weights in a graph, beside those that they replace."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -123,15 +116,11 @@ class Writer:
 
     def weight(self, array: NDArray[Any], hint: str = "weight") -> ir.Value:
         """Add an initializer and return it."""
-        data = np.asarray(array, order="C")
-        value = ir.val(self._name(hint), const_value=ir.tensor(data))
-        value.const_value.name = value.name  # type: ignore[union-attr]
-        value.shape, value.type = (
-            ir.Shape(data.shape),
-            ir.TensorType(ir.DataType.from_numpy(data.dtype)),
-        )
-        self._graph.register_initializer(value)
-        return value
+        return add_initializer(self._graph, self._name(hint), np.asarray(array, order="C"))
+
+    def weights(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> list[ir.Value]:
+        """Add a weight and, where there is one, its bias, and return them."""
+        return [self.weight(weight), *([] if bias is None else [self.weight(bias, "bias")])]
 
     def _value(self, hint: str, like: ir.Value | None) -> ir.Value:
         value = ir.val(self._name(hint.lower()))

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from ..graph.queries import attr, const, dims, input_at, ints, opset, rank, users
+from trimtab.core.data import Array
+
+from ..graph.queries import attr, const, dims, input_at, ints, opset, producer, rank, users
 from .rule import Found, Make, Writer, rewrite_rule
 from .shortcuts import FAR, slice_of
 
 
-def split_sizes(split: ir.Node) -> tuple[int, list[int]] | None:
-    """Return the axis and the sizes of the parts; None where they are not known."""
+def split_sizes(split: ir.Node, size: int | None = None) -> tuple[int, list[int]] | None:
+    """Return the axis and the sizes of the parts; None where they are not known.
+
+    Args:
+        split: the Split.
+        size: size of its axis, where the caller knows it.
+    """
     known = dims(split.inputs[0])
     if known is None:
         return None
     axis = attr(split, "axis", 0) % len(known)
     parts = list(attr(split, "split", ())) or (ints(input_at(split, 1)))
-    size = known[axis]
+    size = size or known[axis]
     if parts:
         return axis, parts
     count = len(split.outputs)
     if size is None or size % count:
         return None
     return axis, [size // count] * count
+
+
+def pieces(array: Array | None, sizes: Sequence[int]) -> list[Array] | list[None]:
+    """Return an array cut along its first axis into these sizes; as many None if there is none."""
+    return [None] * len(sizes) if array is None else np.split(array, np.cumsum(sizes)[:-1])
 
 
 @rewrite_rule("slices-from-split", at="Split", back="split-from-slices", min_opset=10)
@@ -110,15 +123,11 @@ def slice_from_gather(gather: ir.Node) -> Found:
         return "its indices are not evenly spaced"
     if listed[0] < 0 <= listed[-1]:
         return "its indices run over the end"
-    return _slice(gather, source, axis, listed, indices.ndim == 0)
+    return _slice(gather, source, axis, listed, single=indices.ndim == 0)
 
 
 def _slice(
-    gather: ir.Node,
-    source: ir.Value,
-    axis: int,
-    listed: list[int],
-    single: bool,  # noqa: FBT001
+    gather: ir.Node, source: ir.Value, axis: int, listed: list[int], *, single: bool
 ) -> Make:
     step = listed[1] - listed[0] if len(listed) > 1 else 1
     end = listed[-1] + 1 or FAR  # the index -1 ends at the end, not at 0
@@ -137,9 +146,8 @@ def _slice(
 @rewrite_rule("gather-from-slice", at="Squeeze", back="slice-from-gather", min_opset=13)
 def gather_from_slice(squeeze: ir.Node) -> Found:
     """Write a Slice of one element and the Squeeze of its axis as a Gather."""
-    source = squeeze.inputs[0]
-    cut = source.producer() if source is not None else None
-    if cut is None or cut.op_type != "Slice" or opset(squeeze) < 13:
+    cut = producer(squeeze.inputs[0], "Slice")
+    if cut is None or opset(squeeze) < 13:
         return None
     bounds, axes = _one_axis(cut), ints(input_at(squeeze, 1))
     if bounds is None or axes is None or bounds[2] != bounds[1] + 1:

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from trimtab.core.data import Floats32
+
 from ..graph.queries import (
     attr,
     const,
     dims,
-    has_one_user,
     input_at,
     ints,
     is_float,
+    only_user,
     producer,
     rank,
     scalar,
@@ -43,18 +45,16 @@ def slice_of(node: ir.Node) -> tuple[dict[int, tuple[int, int, int]], str]:
     known = rank(node.inputs[0])
     if known is None:
         return {}, "the rank is unknown"
-    parts = [ints(node.inputs[i]) if i < len(node.inputs) else None for i in range(1, 5)]
+    parts = [ints(input_at(node, i)) for i in range(1, 5)]
     starts, ends, axes, steps = parts
     if starts is None or ends is None:
         return {}, "its bounds are computed"
-    if any(
-        len(node.inputs) > i and node.inputs[i] is not None and parts[i - 1] is None for i in (3, 4)
-    ):
+    if any(input_at(node, i) is not None and parts[i - 1] is None for i in (3, 4)):
         return {}, "its axes or steps are computed"
     axes = axes or list(range(len(starts)))
     steps = steps or [1] * len(starts)
-    cut = {a % known: b for a, *b in zip(axes, starts, ends, steps, strict=True)}
-    return {a: (b[0], b[1], b[2]) for a, b in cut.items()}, ""
+    cuts = zip(starts, ends, steps, strict=True)
+    return {axis % known: cut for axis, cut in zip(axes, cuts, strict=True)}, ""
 
 
 def covers_axis(cut: tuple[int, int, int], size: int | None) -> bool:
@@ -80,9 +80,8 @@ def _strided(last: ir.Node) -> SliceChain | str | None:
                 return "it cuts more than a step"
             axes[axis] = part
         source = node.inputs[0]
-        before = producer(source, "Slice")
-        alone = source is not None and has_one_user(source)
-        node = before if alone else None
+        alone = source is not None and only_user(source) is not None
+        node = producer(source, "Slice") if alone else None
     if not axes or source is None:
         return None
     return SliceChain(source, axes)
@@ -100,7 +99,7 @@ def shortcut_as_conv(pad: ir.Node) -> Found:
     """Write strided Slice and zero channels from Pad as one 1x1 Conv with weights 0 and 1."""
     last = producer(pad.inputs[0], "Slice")
     cut = _strided(last) if last is not None else None
-    if cut is None or isinstance(cut, str):
+    if isinstance(cut, str | None):
         return cut
     strides, amounts = _strides(cut), channel_pads(pad)
     channels = (dims(cut.source) or (None, None))[1]
@@ -111,14 +110,14 @@ def shortcut_as_conv(pad: ir.Node) -> Found:
     before, after = amounts
     weight = np.zeros((before + channels + after, channels, 1, 1), np.float32)
     weight[np.arange(channels) + before, np.arange(channels)] = 1
-    return lambda w: w.op(
-        "Conv",
-        cut.source,
-        w.weight(weight, "select"),
-        like=pad.outputs[0],
-        kernel_shape=[1, 1],
-        strides=strides,
-    )
+    return lambda w: _selection(w, cut.source, weight, strides, pad.outputs[0])
+
+
+def _selection(
+    w: Writer, source: ir.Value, weight: Floats32, strides: tuple[int, int], like: ir.Value
+) -> ir.Value:
+    kernel = w.weight(weight, "select")
+    return w.op("Conv", source, kernel, like=like, kernel_shape=[1, 1], strides=strides)
 
 
 def channel_pads(pad: ir.Node) -> tuple[int, int] | str:
@@ -146,16 +145,14 @@ def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
     given = ints(input_at(pad, 1))
     if given is None:
         return "its amounts are computed"
-    axes = list(range(4))
-    if len(pad.inputs) > 3 and pad.inputs[3] is not None:
-        known = ints(pad.inputs[3])
-        if known is None:
-            return "its axes are computed"
-        axes = [a % 4 for a in known]
+    chosen = input_at(pad, 3)
+    axes = list(range(4)) if chosen is None else ints(chosen)
+    if axes is None:
+        return "its axes are computed"
     half = len(given) // 2
     before, after = [0] * 4, [0] * 4
     for index, axis in enumerate(axes):
-        before[axis], after[axis] = given[index], given[half + index]
+        before[axis % 4], after[axis % 4] = given[index], given[half + index]
     return before, after
 
 
@@ -163,15 +160,13 @@ def pads_of(pad: ir.Node) -> tuple[list[int], list[int]] | str:
 def stride_as_pool(node: ir.Node) -> Found:
     """Write a strided Slice on the spatial axes as a MaxPool with a 1x1 kernel."""
     cut = _last_cut(node)
-    if cut is None or isinstance(cut, str):
+    if isinstance(cut, str | None):
         return cut
-    strides = _strides(cut)
-    if strides is None:
-        return "its steps are not on two spatial axes"
-    if not is_float(cut.source):
+    source, strides = cut
+    if not is_float(source):
         return "it is not float32"
     return lambda w: w.op(
-        "MaxPool", cut.source, like=node.outputs[0], kernel_shape=[1, 1], strides=strides
+        "MaxPool", source, like=node.outputs[0], kernel_shape=[1, 1], strides=strides
     )
 
 
@@ -179,32 +174,27 @@ def stride_as_pool(node: ir.Node) -> Found:
 def stride_as_conv(node: ir.Node) -> Found:
     """Write a strided Slice on the spatial axes as a 1x1 Conv whose weight is the identity."""
     cut = _last_cut(node)
-    if cut is None or isinstance(cut, str):
+    if isinstance(cut, str | None):
         return cut
-    strides = _strides(cut)
-    if strides is None:
-        return "its steps are not on two spatial axes"
-    channels = (dims(cut.source) or (None, None))[1]
-    if channels is None or not is_float(cut.source):
+    source, strides = cut
+    channels = (dims(source) or (None, None))[1]
+    if channels is None or not is_float(source):
         return "its channels are unknown, or it is not float32"
     weight = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
-    return lambda w: w.op(
-        "Conv",
-        cut.source,
-        w.weight(weight, "select"),
-        like=node.outputs[0],
-        kernel_shape=[1, 1],
-        strides=strides,
-    )
+    return lambda w: _selection(w, source, weight, strides, node.outputs[0])
 
 
-def _last_cut(node: ir.Node) -> SliceChain | str | None:
-    """Return the strided chain that ends here, if no Slice follows."""
+def _last_cut(node: ir.Node) -> tuple[ir.Value, tuple[int, int]] | str | None:
+    """Return (source, spatial strides) of the chain that ends here, if no Slice follows."""
     steps = ints(input_at(node, 4))
     if not steps or max(steps) < 2:
         return None  # an ordinary Slice
     goes_on = any(use.node.op_type == "Slice" for use in node.outputs[0].uses())
-    return None if goes_on else _strided(node)
+    cut = None if goes_on else _strided(node)
+    if isinstance(cut, str | None):
+        return cut
+    strides = _strides(cut)
+    return (cut.source, strides) if strides else "its steps are not on two spatial axes"
 
 
 @rewrite_rule("pool-as-stride", at="MaxPool", back="stride-as-pool", min_opset=10)

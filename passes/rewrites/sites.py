@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -34,11 +34,11 @@ def find_sites(rule: RewriteRule, graph: ir.Graph) -> tuple[list[RewriteSite], l
     """Return the sites where a rule applies, and those that it declines with the reason."""
     sites: list[RewriteSite] = []
     declined: list[Declined] = []
-    for node, found in _looks(rule, graph):
-        name = node_label(node)
+    for node in graph:
+        found, name = _look(rule, node), node_label(node)
         if isinstance(found, str):
             declined.append(Declined(name, f"{rule.name}: {found}"))
-        else:
+        elif found is not None:
             sites.append(RewriteSite(rule.name, str(node.outputs[0].name), name, site_shape(node)))
     return sites, declined
 
@@ -53,7 +53,7 @@ def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None
             continue
         # Matched again: an earlier rewrite may have changed this node.
         make = _look(rule, node)
-        if make is None or isinstance(make, str):
+        if isinstance(make, str | None):
             continue
         writer.stand_at(node)
         _replace(graph, node, make(writer))
@@ -77,32 +77,19 @@ def clean_up(model: ir.Model) -> None:
 
 def site_shape(node: ir.Node) -> str:
     """Return the operator, element type and input shapes of a node as text."""
-    texts = []
-    for value in node.inputs:
-        if value is None or value.shape is None:
-            texts.append("?")
-        else:
-            texts.append("x".join(str(d) for d in value.shape) or "scalar")
+    texts = [
+        "?" if v is None or v.shape is None else "x".join(map(str, v.shape)) or "scalar"
+        for v in node.inputs
+    ]
     kind = node.outputs[0].dtype
     return f"{node.op_type} {kind.name.lower() if kind else '?'} {','.join(texts)}"
-
-
-def _looks(
-    rule: RewriteRule, graph: ir.Graph
-) -> Iterator[tuple[ir.Node, Callable[[Writer], Made] | str]]:
-    for node in graph:
-        found = _look(rule, node)
-        if found is not None:
-            yield node, found
 
 
 def _look(rule: RewriteRule, node: ir.Node) -> Found:
     if node.op_type not in rule.at or not (is_onnx_op(node) or node.domain == CONTRIB):
         return None
     found = rule.look(node)
-    if found is None or isinstance(found, str):
-        return found
-    if opset(node) < rule.min_opset:
+    if callable(found) and opset(node) < rule.min_opset:
         return f"needs opset {rule.min_opset}, the model has {opset(node)}"
     return found
 

@@ -29,11 +29,8 @@ def transpose_pair(last: ir.Node) -> Found:
         return None
     if perm != sorted(perm):
         return lambda w: w.op("Transpose", source, like=last.outputs[0], perm=perm)
-    return lambda w: w.op("Identity", source, like=last.outputs[0]) if _named(last) else source
-
-
-def _named(node: ir.Node) -> bool:
-    return node.outputs[0].is_graph_output()
+    named = last.outputs[0].is_graph_output()
+    return lambda w: w.op("Identity", source, like=last.outputs[0]) if named else source
 
 
 @rewrite_rule("transpose-through", at="Transpose")
@@ -71,8 +68,6 @@ def _without(
             inputs = [
                 value if i == data else _turned(w, v, perm) for i, v in enumerate(node.inputs)
             ]
-            if node.op_type in UNARY.split():
-                inputs = [value, *node.inputs[1:]]
             like = last.outputs[0]
             attributes = {name: a.value for name, a in node.attributes.items()}
             value = w.op(node.op_type, *inputs, like=like, **attributes)

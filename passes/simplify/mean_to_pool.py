@@ -21,7 +21,7 @@ def pool_means(model: ir.Model) -> list[Declined]:
     declined = []
     for node in list(model.graph.all_nodes()):
         if _whole_window(node):
-            _pool_all(node)
+            _swap(node, [ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)])
         if node.op_type != "ReduceMean" or not is_onnx_op(node):
             continue
         reason = _refusal(node)
@@ -45,11 +45,6 @@ def _whole_window(node: ir.Node) -> bool:
     dilated = max(attr(node, "dilations", (1,))) > 1
     whole = list(attr(node, "kernel_shape")) == sizes
     return whole and fixed and not padded and not dilated
-
-
-def _pool_all(node: ir.Node) -> None:
-    pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
-    _swap(node, [pool])
 
 
 def _refusal(node: ir.Node) -> str | None:

@@ -155,9 +155,5 @@ def _report(before: Model, after: Model, notes: list[str]) -> dict[str, Any]:
     old, new = (Counter(node.op_type for node in m.nodes()) for m in (before, after))
     changed = {op: [old[op], new[op]] for op in sorted(old | new) if old[op] != new[op]}
     sizes = [dataclasses.replace(m, lineage=()).size_bytes for m in (before, after)]
-    report: dict[str, Any] = {
-        "nodes": [old.total(), new.total()],
-        "ops": changed,
-        "bytes": sizes,
-    }
+    report: dict[str, Any] = {"nodes": [old.total(), new.total()], "ops": changed, "bytes": sizes}
     return report | ({"notes": notes} if notes else {})

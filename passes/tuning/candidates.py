@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -57,12 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Rule that has sites in a model.
-
-    Attributes:
-        rule: name of the rule.
-        sites: places where it applies.
-    """
+    """Rule that has sites in a model."""
 
     rule: str
     sites: tuple[RewriteSite, ...]
@@ -119,21 +113,14 @@ def _summed_up(refusals: Sequence[Declined]) -> list[Declined]:
 
 def build(model: Model, choices: Sequence[Choice]) -> Model | None:
     """Return a copy with the choices applied in order; None where one of them finds no site."""
-    made = model
     for choice in choices:
-        step = _applied(made, choice)
-        if step is None:
+        rule = find_rewrite_rule(choice.rule)
+        sites, _ = find_sites(rule, model.graph)
+        where = {site.value for site in sites if choice.covers(site.shape)}
+        model = replace(model.clone(), name=f"{model.name} with {choice.rule}")
+        if not apply_rule(rule, model.ir, where):
             return None
-        made = step
-    return made
-
-
-def _applied(model: Model, choice: Choice) -> Model | None:
-    rule = find_rewrite_rule(choice.rule)
-    sites, _ = find_sites(rule, model.graph)
-    where = {site.value for site in sites if choice.covers(site.shape)}
-    copy = replace(model.clone(), name=f"{model.name} with {choice.rule}")
-    return copy if apply_rule(rule, copy.ir, where) else None
+    return model
 
 
 def already_optimized(model: Model) -> str | None:
@@ -144,15 +131,3 @@ def already_optimized(model: Model) -> str | None:
         if node.domain == "com.microsoft" and node.op_type in FUSED:
             return f"node {node.name!r} is a fused {node.op_type}"
     return None
-
-
-@functools.cache
-def _integer_ops() -> frozenset[str]:
-    from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
-
-    return INT8_OPS | QDQ_OPS
-
-
-def is_quantized(model: Model) -> bool:
-    """Return whether any operator of the model is int8."""
-    return any(node.op_type in _integer_ops() for node in model.nodes())

@@ -74,12 +74,12 @@ class CandidateJudge:
             share = seconds * len(chunk) / len(models) / len(self.cases)
             found = [self._side_by_side(base, chunk, feeds, share) for feeds in self.cases]
             doubts += [doubt for _, doubt in found]
-            by_model = list(zip(*(logs for logs, _ in found), strict=True))
-            if self.over == "worst":
-                gains += [math.exp(min(logs)) for logs in by_model]
-            else:
-                gains += [math.exp(sum(logs) / len(logs)) for logs in by_model]
+            by_model = zip(*(logs for logs, _ in found), strict=True)
+            gains += [math.exp(self._overall(logs)) for logs in by_model]
         return Screening(gains, math.exp(max(doubts)))
+
+    def _overall(self, logs: Sequence[float]) -> float:
+        return min(logs) if self.over == "worst" else sum(logs) / len(logs)
 
     def _side_by_side(
         self, base: Model, models: Sequence[Model], feeds: Feeds, seconds: float
@@ -99,16 +99,9 @@ class CandidateJudge:
         ]
         if self.over == "worst":
             return min(ratios, key=lambda r: r.low)
-        return Ratio(
-            *(
-                math.exp(sum(math.log(max(v, 1e-9)) for v in ends) / len(ends))
-                for ends in (
-                    [r.value for r in ratios],
-                    [r.low for r in ratios],
-                    [r.high for r in ratios],
-                )
-            )
-        )
+        figures = zip(*((r.value, r.low, r.high) for r in ratios), strict=True)
+        logs = ([math.log(max(v, 1e-9)) for v in figure] for figure in figures)
+        return Ratio(*(math.exp(sum(found) / len(found)) for found in logs))
 
     def difference(self, original: Model, candidate: Model) -> float:
         """Return the largest relative difference of any output, without onnxruntime's fusions."""

@@ -34,6 +34,8 @@ MEASURING = 0.85
 LEAST_SHARE = 0.4
 #: Least time of one confirmation, in seconds.
 LEAST_SECONDS = 0.5
+#: Verdict on what there was no time for.
+OVERTIME = "left as it was: the time was over"
 
 
 @dataclass
@@ -94,8 +96,7 @@ class RewriteSearch:
         first = [c for c in promising if self._expected(c)] if self.judge.goal == "latency" else []
         others = len(promising) > len(first)  # these need time as well
         for rank, candidate in enumerate(first):
-            remaining = len(first) - rank + others
-            self._confirm(Choice(candidate.rule), len(candidate.sites), None, remaining=remaining)
+            self._confirm(Choice(candidate.rule), None, remaining=len(first) - rank + others)
         self._round([Choice(c.rule) for c in promising if c not in first])
 
     def _expected(self, candidate: Candidate) -> bool:
@@ -122,7 +123,7 @@ class RewriteSearch:
             before = known[candidate.rule]
             if before is not None and before.slower and not asked:
                 why = f"was slower at such sites before ({before}); name it in `rules` to try again"
-                self._note(Choice(candidate.rule), len(candidate.sites), None, None, why)
+                self._note(Choice(candidate.rule), None, None, why)
             else:
                 tried.append(candidate)
         return sorted(tried, key=lambda c: -(r.value if (r := known[c.rule]) else 1.0))
@@ -146,7 +147,8 @@ class RewriteSearch:
         made = [(c, m) for c in changes if (m := build(self.original, _with(self.kept, c)))]
         usable = self._usable()
         if usable < LEAST_SECONDS:
-            self._leave([c for c, _ in made if not c.only and not c.without])
+            for change in (c for c, _ in made if not c.only and not c.without):
+                self._note(change, None, None, OVERTIME)
             return
         if not made:
             return
@@ -157,71 +159,59 @@ class RewriteSearch:
         limit = (WORTH if self.judge.goal == "latency" else BEARABLE) / screened.doubt
         promising = sum(gain >= limit for gain in screened.gains)
         for rank, (gain, change) in enumerate(order):
-            sites = sum(change.covers(s.shape) for s in self._candidates[change.rule].sites)
             if gain < limit:
-                self._note(change, sites, gain, None, "no gain")
+                self._note(change, gain, None, "no gain")
             else:
-                self._confirm(change, sites, gain, remaining=promising - rank)
-
-    def _leave(self, changes: Sequence[Choice]) -> None:
-        """List rules that there was no time for."""
-        for change in changes:
-            sites = len(self._candidates[change.rule].sites)
-            self._note(change, sites, None, None, "left as it was: the time was over")
+                self._confirm(change, gain, remaining=promising - rank)
 
     def _usable(self) -> float:
         """Return the seconds before the final check, which one choice alone does not need."""
-        reserved = FINAL_SHARE * self.budget.seconds if self.kept else 0.0
-        return self.budget.left - reserved
+        return self.budget.left - (FINAL_SHARE * self.budget.seconds if self.kept else 0.0)
 
     def _screen(self, models: Sequence[Model], seconds: float) -> Screening:
         """Measure rough gains; a model that cannot run counts as a loss and stops no other."""
         try:
             return self.judge.screen(self.current, models, seconds)
         except RunError:
-            apart = [self._screen_alone(model, seconds / len(models)) for model in models]
+            if len(models) == 1:
+                return Screening([0.0])
+            apart = [self._screen([model], seconds / len(models)) for model in models]
             gains = [gain for one in apart for gain in one.gains]
             return Screening(gains, max(one.doubt for one in apart))
 
-    def _screen_alone(self, model: Model, seconds: float) -> Screening:
-        try:
-            return self.judge.screen(self.current, [model], seconds)
-        except RunError:
-            return Screening([0.0])
-
-    def _confirm(self, choice: Choice, sites: int, gain: float | None, *, remaining: int) -> None:
+    def _confirm(self, choice: Choice, gain: float | None, *, remaining: int) -> None:
         """Measure a choice on top of what is kept, and keep it where it is better."""
         usable = self._usable()
         if usable < LEAST_SECONDS:
-            self._note(choice, sites, gain, None, "left as it was: the time was over")
+            self._note(choice, gain, None, OVERTIME)
             return
         choices = _with(self.kept, choice)
         candidate = build(self.original, choices)
         if candidate is None:
-            self._note(choice, sites, gain, None, "nothing left to rewrite after the rules kept")
+            self._note(choice, gain, None, "nothing left to rewrite after the rules kept")
             return
         objection = self.judge.objection(self.original, self.current, candidate)
         if objection:
-            self._note(choice, sites, gain, None, objection)
+            self._note(choice, gain, None, objection)
             return
         self.progress.say(f"measuring {choice}")
         share = usable * max(1 / max(1, remaining), LEAST_SHARE)
         try:
             ratio = self.judge.compare(self.current, candidate, MEASURING * share)
         except RunError as refused:
-            self._note(choice, sites, gain, None, f"dropped: {refused.what}")
+            self._note(choice, gain, None, f"dropped: {refused.what}")
             return
-        self._learn(choice, ratio)
+        self.cache.learn(choice.rule, self._shapes(choice), ratio)
         if self.judge.improves(self.current, candidate, ratio):
             self.kept, self.current, self.last = choices, candidate, ratio
-            self._note(choice, sites, gain, ratio, "kept")
+            self._note(choice, gain, ratio, "kept")
         else:
-            self._note(choice, sites, gain, ratio, _loss(ratio))
+            self._note(choice, gain, ratio, _loss(ratio))
 
-    def _learn(self, choice: Choice, ratio: Ratio) -> None:
+    def _shapes(self, choice: Choice) -> list[str]:
+        """Return the shape of each site that a choice covers."""
         sites = self._candidates[choice.rule].sites
-        shapes = {s.shape for s in sites if choice.covers(s.shape)}
-        self.cache.learn(choice.rule, shapes, ratio)
+        return [site.shape for site in sites if choice.covers(site.shape)]
 
     def _final(self) -> Ratio | None:
         """Compare the combination with the original; give it up where it is not better."""
@@ -233,15 +223,17 @@ class RewriteSearch:
         if self.judge.improves(self.original, self.current, ratio):
             return ratio
         for choice in self.kept:
-            self._note(choice, 0, None, ratio, "given up: all together are not better beyond doubt")
+            why = "given up: all together are not better beyond doubt"
+            self._report(Trial(choice, 0, None, ratio, why))
         self.kept, self.current = (), self.original
         return None
 
-    def _note(
-        self, choice: Choice, sites: int, gain: float | None, ratio: Ratio | None, verdict: str
-    ) -> None:
-        self.trials.append(Trial(choice, sites, gain, ratio, verdict))
-        self.progress.say(f"{choice}: {self.trials[-1]}")
+    def _note(self, choice: Choice, gain: float | None, ratio: Ratio | None, verdict: str) -> None:
+        self._report(Trial(choice, len(self._shapes(choice)), gain, ratio, verdict))
+
+    def _report(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.progress.say(f"{trial.choice}: {trial}")
 
 
 def _loss(ratio: Ratio) -> str:

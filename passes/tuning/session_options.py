@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import onnx_ir as ir
@@ -21,7 +21,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig, build_session, optimi
 from trimtab.core.progress import Progress, Silent
 
 from ..base import relative_error
-from .search import LEAST_SECONDS, MEASURING
+from .search import LEAST_SECONDS, MEASURING, OVERTIME
 from .trials import TrialBudget
 
 #: Metadata keys: of the whole configuration, and of the part that onnxruntime reads itself where
@@ -111,10 +111,10 @@ def settings(config: SessionConfig) -> list[Setting]:
         Setting("denormals as zero", _entry("session.set_denormal_as_zero", "1")),
         Setting("without prepacked weights", _entry("session.disable_prepacking", "1")),
     ]
-    known = {f.name for f in fields(SessionConfig)}
-    for name in ("memory_pattern", "arena"):
-        if name in known:
-            found.append(Setting(f"without {name.replace('_', ' ')}", _field(**{name: False})))
+    found += [
+        Setting("without memory pattern", _field(memory_pattern=False)),
+        Setting("without arena", _field(arena=False)),
+    ]
     return found
 
 
@@ -163,7 +163,7 @@ class _Bench:
         if setting.of_threads and config.threads == 1:
             return SettingTrial(setting.name, None, "has no meaning with one thread")
         if seconds < LEAST_SECONDS:
-            return SettingTrial(setting.name, None, "left as it was: the time was over")
+            return SettingTrial(setting.name, None, OVERTIME)
         try:
             if setting.of_graph and self._runs(config) == self._runs(candidate):
                 return SettingTrial(setting.name, None, "changes nothing here")
@@ -229,8 +229,4 @@ def _without(name: str) -> Callable[[SessionConfig], SessionConfig]:
 
 def _fewer(threads: int) -> list[int]:
     """Return half, a quarter, ... of the threads: small models are slower with more."""
-    found = []
-    while threads > 1:
-        threads //= 2
-        found.append(threads)
-    return found
+    return [threads >> n for n in range(1, threads.bit_length())]

@@ -78,18 +78,16 @@ def first_rows(model: Model, ctx: Context) -> Feeds:
 
 
 def _random(model: Model, sizes: Sizes, seed: int) -> Feeds:
-    names = [spec.name for spec in model.inputs]
+    specs = {spec.name: spec for spec in model.inputs}
     for name in sizes:
-        if name not in names:
-            raise OptionError(
-                f"the model has no input {name!r}", where="shapes", hint=nearest(name, names)
-            )
+        if name not in specs:
+            hint = nearest(name, list(specs))
+            raise OptionError(f"the model has no input {name!r}", where="shapes", hint=hint)
     symbols = _symbols(model, sizes)
     fixed = model.clone()
-    for value, spec in (
-        (v, s) for v in fixed.graph.inputs for s in model.inputs if s.name == v.name
-    ):
-        value.shape = ir.Shape(_resolve(spec, sizes.get(spec.name), symbols))
+    for value in fixed.graph.inputs:
+        if value.name in specs:
+            value.shape = ir.Shape(_resolve(specs[value.name], sizes.get(value.name), symbols))
     return random_feeds(fixed, seed=seed)
 
 

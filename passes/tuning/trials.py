@@ -36,12 +36,7 @@ class Trial:
 
 @dataclass
 class TrialBudget:
-    """Time limit that starts when it is created by `of`.
-
-    Attributes:
-        seconds: whole time.
-        start: start on the monotonic clock.
-    """
+    """Time limit in seconds, which starts, on the monotonic clock, when `of` creates it."""
 
     seconds: float
     start: float

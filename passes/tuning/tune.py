@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 from trimtab.core.context import Clock, Context, Ratio
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.ort.session import SessionConfig
 
 from ..base import Declined, Pass, Rewrite
+from ..graph.quantized import first_int8_node
 from ..rewrites import find_rewrite_rule
 from ..rewrites.defaults import proven_rules
 from .cache import Cache
-from .candidates import Candidate, already_optimized, candidates, is_quantized, with_shapes
+from .candidates import Candidate, already_optimized, candidates, with_shapes
 from .judge import CandidateJudge
 from .search import RewriteSearch
 from .shapes import cases_of, first_rows, read_shapes, sizes_text
@@ -90,13 +91,13 @@ class Tune(Pass):
     def _search(
         self, base: Model, ctx: Context, clock: Clock, budget: TrialBudget
     ) -> RewriteSearch:
-        quantized = is_quantized(base)
+        quantized = first_int8_node(base) is not None
         cases = cases_of(base, self.shapes, ctx, self.seed)
         judge = CandidateJudge(
             clock,
             SessionConfig.of(ctx.target),
             cases,
-            _samples(base, ctx),
+            [first_rows(base, ctx)] if ctx.data is not None else [],
             self.over,
             self.goal,
             self.tolerance or 0.0,
@@ -107,13 +108,7 @@ class Tune(Pass):
         return RewriteSearch(base, judge, budget, cache, ctx.progress, proven_rules(ctx.target))
 
 
-def _samples(model: Model, ctx: Context) -> list[Feeds]:
-    return [first_rows(model, ctx)] if ctx.data is not None else []
-
-
 def _report(search: RewriteSearch, ratio: Ratio | None) -> dict[str, Any]:
-    kept = [str(choice) for choice in search.kept]
-    report: dict[str, Any] = {"kept": kept}
-    if ratio is not None:
-        report["speedup"] = str(ratio)
+    report: dict[str, Any] = {"kept": [str(choice) for choice in search.kept]}
+    report |= {"speedup": str(ratio)} if ratio is not None else {}
     return report | {"tried": {str(t.choice): str(t) for t in search.trials}}

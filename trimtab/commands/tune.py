@@ -97,14 +97,15 @@ def _cache_name(provider: str) -> str:
 def _sites(model: Model, step: Tune, ctx: Context) -> list[str]:
     """Return a table of the rules with sites, their number, and their gains in earlier runs."""
     from trimtab.core.text import table
+    from trimtab.passes.graph.quantized import first_int8_node
     from trimtab.passes.tuning.cache import Cache
-    from trimtab.passes.tuning.candidates import already_optimized, candidates, is_quantized
+    from trimtab.passes.tuning.candidates import already_optimized, candidates
     from trimtab.passes.tuning.candidates import with_shapes as shaped
 
     base = shaped(model)
     found, declined = candidates(base, step.rules, contrib=step.contrib)
-    sizes = _sizes(base, step, ctx)
-    cache = Cache.open(step.cache, ctx.target, quantized=is_quantized(base), sizes=sizes)
+    sizes, quantized = _sizes(base, step, ctx), first_int8_node(base) is not None
+    cache = Cache.open(step.cache, ctx.target, quantized=quantized, sizes=sizes)
     rows = [
         [c.rule, str(len(c.sites)), str(len(c.shapes)), str(cache.known(c.rule, c.shapes) or "-")]
         for c in found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
 
-from ...graph.queries import conv_attrs
+from ...graph.convolutions import conv_attrs
 from ...graph.weight_scales import channel_axis
 from .scalable_pairs import group_count
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ...graph.queries import has_one_user, producer_in_any_domain
+from ...graph.queries import only_user, producer_in_any_domain
 from .int8_operators import PRODUCTS
 
 
@@ -35,5 +35,5 @@ def _pair_of_a_product(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None
     product = producer_in_any_domain(output, *PRODUCTS, "ConvTranspose")
     if dequantize is None or quantize is None or product is None:
         return None
-    alone = all(v is not None and has_one_user(v) for v in (value, integer, output))
+    alone = all(v is not None and only_user(v) is not None for v in (value, integer, output))
     return (dequantize, quantize) if alone else None

@@ -11,7 +11,6 @@ from trimtab.passes.graph.queries import (
     axes_of,
     const,
     constant_side,
-    conv_attrs,
     dims,
     input_at,
     is_zero,
@@ -21,6 +20,7 @@ from trimtab.passes.graph.queries import (
     scalar,
     users,
 )
+from trimtab.passes.rewrites.convolutions import conv_attrs
 
 GRAPH = """(float[n,4,0] x) => (float[n,4,l] y) <float half = {0.5}, int64[2] axes = {1,2}> {
     a = Mul (x, half)
