@@ -6,6 +6,7 @@ import graphs
 import onnx_ir as ir
 import pytest
 
+from trimtab.passes.graph.convolutions import conv_attrs
 from trimtab.passes.graph.queries import (
     attr,
     axes_of,
@@ -20,7 +21,6 @@ from trimtab.passes.graph.queries import (
     scalar,
     users,
 )
-from trimtab.passes.rewrites.convolutions import conv_attrs
 
 GRAPH = """(float[n,4,0] x) => (float[n,4,l] y) <float half = {0.5}, int64[2] axes = {1,2}> {
     a = Mul (x, half)
