@@ -111,9 +111,16 @@ def names() -> list[str]:
     return sorted({*_HOMES, *_plugins()})
 
 
+class _Registry(dict[str, "type[Pass]"]):
+    """Passes by name; one that was renamed is found by its old name as well."""
+
+    def __missing__(self, name: str) -> type[Pass]:
+        return self[ALIASES[name]]
+
+
 def registry() -> dict[str, type[Pass]]:
     """Return every pass by name: this package's, and entry points `trimtab.passes` of others."""
-    return {name: find(name) for name in names()}
+    return _Registry({name: find(name) for name in names()})
 
 
 def find(name: str) -> type[Pass]:
@@ -128,7 +135,7 @@ def find(name: str) -> type[Pass]:
     if name not in _HOMES:
         from trimtab.core.errors import unknown
 
-        raise unknown("pass", name, names())
+        raise unknown("pass", name, [*names(), *ALIASES])
     kind: type[Pass] = getattr(importlib.import_module(__name__), _HOMES[name][0])
     return kind
 

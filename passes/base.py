@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir
 
 from trimtab.core.context import Context
-from trimtab.core.errors import PassError, TrimtabError
+from trimtab.core.errors import OptionError, PassError, TrimtabError
 from trimtab.core.fields import Field, build, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model, Step
@@ -93,6 +93,15 @@ class Pass(ABC):
         Raises:
             OptionError: an unknown field or a value of a wrong type.
         """
+        twice = [
+            f"{old} and {new}" for old, new in cls.renamed.items() if {old, new} <= set(values)
+        ]
+        if twice:
+            raise OptionError(
+                f"{twice[0]} are two names of one field",
+                where=f"pass {cls.name()}",
+                hint="Give one of them",
+            )
         known = {cls.renamed.get(name, name): value for name, value in values.items()}
         made: Self = build(cls, known, where=f"pass {cls.name()}")
         return made

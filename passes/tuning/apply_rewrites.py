@@ -19,8 +19,8 @@ class ApplyRewrites(Pass):
     """Apply the named exact rewrites wherever they match.
 
     Attributes:
-        rules: names of rewrite rules, applied in order; where empty those that were faster in every
-            measurement on such a machine, which `passes/rewrites/defaults.py` lists.
+        rules: names of rewrite rules, applied in order; if empty, those of
+            `passes/rewrites/defaults.py`, which were faster in every measurement on such machines.
     """
 
     tolerance: ClassVar[float | None] = 1e-5

@@ -55,6 +55,8 @@ def test_type_checkers_are_told_of_each_name() -> None:
 def test_an_old_name_of_a_pass_goes_on_working(old: str, new: str) -> None:
     assert passes.find(old) is passes.find(new)
     assert old not in passes.names()
+    assert passes.registry()[old] is passes.find(new)
+    assert old not in list(passes.registry())
     assert Recipe.from_json([old]) == Recipe.from_json([new])
 
 
@@ -75,7 +77,14 @@ def test_old_names_of_fields_are_read() -> None:
     assert old.to_json() == {"finetune": {"epochs": 2}}
 
 
+def test_a_field_under_both_names_is_refused() -> None:
+    with pytest.raises(OptionError, match="two names of one field"):
+        passes.find("prune-gradually").from_json({"recover": {}, "finetune": {}})
+
+
 def test_an_unknown_pass_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="'recover'"):
+        passes.find("recoverr")
     with pytest.raises(OptionError, match="simplify"):
         passes.find("simplfy")
 

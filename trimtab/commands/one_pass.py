@@ -61,7 +61,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
     for old, new in kind.renamed.items():
         if new not in leave_out:
             option = f"--{old.replace('_', '-')}"
-            parser.add_argument(option, dest=new, help=argparse.SUPPRESS, default=None)
+            parser.add_argument(option, help=argparse.SUPPRESS, default=None)
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
@@ -77,7 +77,7 @@ def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
 
 def parsed_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
     """Return the fields that were set by options."""
-    values = {name: getattr(args, name, None) for name in kind.fields()}
+    values = {name: getattr(args, name, None) for name in (*kind.fields(), *kind.renamed)}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_fields(parser, channels, "ratio", "data", *SHARED)
     add_fields(parser, magnitude, "data", *SHARED)
     for name in SHARED:
-        texts = [f"{kind.name()}: {kind.fields()[name].help}" for kind in (channels, magnitude)]
+        texts = [f"{k.name()}: {k.fields()[name].help.rstrip('.')}" for k in (channels, magnitude)]
         parser.add_argument(f"--{name}", metavar=name.upper(), help="; ".join(texts))
     text = "print the latency before and after"
     parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
