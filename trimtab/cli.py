@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from trimtab.core.errors import OptionError, TrimtabError, nearest
+from trimtab.core.ort.telemetry import disable_telemetry
 
 #: Order of the commands in the help; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
@@ -47,6 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    disable_telemetry()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:

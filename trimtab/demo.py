@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
+from trimtab.core.ort.telemetry import disable_telemetry
 from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 
@@ -27,6 +28,7 @@ THREADS = 1
 
 def main() -> int:
     """Run the demo."""
+    disable_telemetry()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="out/demo", help="folder to write (default out/demo)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")

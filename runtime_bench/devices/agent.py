@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.ort.session import SessionConfig
+from trimtab.core.ort.telemetry import disable_telemetry
 from trimtab.core.target import Target
 
 from ..bench.bench import Bench, LocalBench, Timing
@@ -182,6 +183,7 @@ class Commands:
 
 def main() -> None:
     """Serve on stdin and stdout; output of libraries goes to stderr instead."""
+    disable_telemetry()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     guard = threading.Lock()

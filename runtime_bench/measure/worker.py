@@ -21,6 +21,7 @@ import onnx.parser
 from trimtab.core.errors import RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
+from trimtab.core.ort.telemetry import disable_telemetry
 
 from ..machine.system import number_after
 from .caller import Caller, caller_of, placement_of
@@ -176,6 +177,7 @@ def die_with_parent(
 
 def main() -> None:
     """Serve on stdin and stdout; what libraries print goes to stderr."""
+    disable_telemetry()
     folder = sys.argv[1] if len(sys.argv) > 1 else None
     if hasattr(select, "poll"):  # not on Windows
         threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
