@@ -14,8 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Declined, Pass, Rewrite
+    from .base import Pass, Rewrite
     from .float16.float16 import Half
+    from .graph.declined import Declined
     from .pruning.channels import PruneChannels
     from .pruning.gradual import PruneGradually
     from .pruning.magnitude import PruneMagnitude
@@ -63,7 +64,7 @@ _HOMES = {
 #: Old names in recipes and on the command line, which go on working.
 ALIASES = {"apply-forms": "apply-rewrites", "recover": "finetune"}
 _CLASSES = dict(_HOMES.values())
-_CLASSES |= {"Declined": "base", "Pass": "base", "Rewrite": "base"}
+_CLASSES |= {"Declined": "graph.declined", "Pass": "base", "Rewrite": "base"}
 _OLD_CLASSES = {"ApplyForms": "ApplyRewrites", "Recover": "Finetune"}
 
 __all__ = [

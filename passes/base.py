@@ -24,14 +24,7 @@ from trimtab.core.model import Model, Step
 from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
 
 from .check import BUG_HINT, check_model
-
-
-@dataclass(frozen=True)
-class Declined:
-    """Node or tensor that a pass left alone, and the reason in one sentence."""
-
-    node: str
-    reason: str
+from .graph.declined import Declined
 
 
 @dataclass(frozen=True)

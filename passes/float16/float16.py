@@ -19,9 +19,10 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.statistics import Statistics
+from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
 from ..graph.quantized import prepare_float
 from .converter import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..base import Declined
+from .declined import Declined
 from .queries import attr, input_at, is_onnx_op, node_label
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.errors import unknown
 
-from ..base import Declined
+from .declined import Declined
 from .queries import attr, input_at, is_onnx_op, node_label
 
 #: Operators with prunable weights, and the inputs that these may be.

@@ -19,8 +19,9 @@ from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.sparse import sparsify, store_sparse
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
+from ..graph.declined import Declined
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 from .file_sizes import file_sizes
 from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest

@@ -19,7 +19,8 @@ from trimtab.core.data import Floats
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
 from .file_sizes import file_sizes
 

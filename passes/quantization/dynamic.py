@@ -11,7 +11,8 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
 from .int8_share import measure_int8_share
 from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites

@@ -11,7 +11,8 @@ from trimtab.core.data import Batch
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from .output_error import OutputDeviation
 
 #: Least relative decrease of the error: a smaller one could be reversed by other samples.

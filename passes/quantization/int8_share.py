@@ -12,7 +12,7 @@ from trimtab.core.ort.int8_share import Int8Share, int8_share, written_share
 from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.target import Target
 
-from ..base import Declined
+from ..graph.declined import Declined
 
 
 def measure_int8_share(written: ir.Model, model: Model, target: Target) -> Int8Share:

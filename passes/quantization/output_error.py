@@ -13,7 +13,8 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target, usable_cpus
 
-from ..base import Declined, Rewrite
+from ..base import Rewrite
+from ..graph.declined import Declined
 
 #: Reason of a change that was undone.
 NOT_LOWER = "the output's error would not fall"

@@ -21,12 +21,13 @@ from trimtab.core.ort.int8_share import Int8Share
 from trimtab.core.ort.overflow import find_overflows
 from trimtab.core.target import Target
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.concat_ranges import share_ranges
 from ..calibration.range_estimator import Method, find_range
 from ..calibration.statistics import Statistics
 from ..calibration.statistics_file import load_statistics, save_statistics
+from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights

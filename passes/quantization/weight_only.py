@@ -13,7 +13,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, OptionError
 from trimtab.core.model import Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from ..graph.edit import add_initializer, initializer_array, remove_unused_initializers
 from ..graph.gemm import gemms_to_products
 from ..graph.patterns import match_nodes

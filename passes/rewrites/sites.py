@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..base import Declined
+from ..graph.declined import Declined
 from ..graph.queries import is_onnx_op, node_label, opset
 from .rule import CONTRIB, Found, Made, RewriteRule, Writer
 

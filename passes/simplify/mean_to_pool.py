@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import Declined
+from ..graph.declined import Declined
 from ..graph.queries import attr, axes_of, is_onnx_op, node_label
 
 

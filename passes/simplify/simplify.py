@@ -16,8 +16,9 @@ from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
 from ..graph.cleanup import merge_equal, restore_interface, tidy
+from ..graph.declined import Declined
 from .mean_to_pool import pool_means
 from .onnxsim_import import onnxsim
 

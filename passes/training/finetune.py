@@ -19,7 +19,8 @@ from trimtab.core.context import Context
 from trimtab.core.errors import ModelError, OptionError
 from trimtab.core.model import Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from .torch_graph.options import FinetuneOptions
 from .torch_graph.roles import TrainableWeight, find_trainable_weights
 

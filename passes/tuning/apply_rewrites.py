@@ -8,7 +8,8 @@ from typing import ClassVar
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from ..rewrites import find_rewrite_rule
 from ..rewrites.defaults import proven_rules
 from .candidates import Choice, build, candidates, with_shapes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from trimtab.core.model import Model
 
-from ..base import Declined
+from ..graph.declined import Declined
 from ..rewrites import find_rewrite_rule, rewrite_rules
 from ..rewrites.sites import RewriteSite, apply_rule, find_sites, infer_shapes
 

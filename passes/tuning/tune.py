@@ -10,7 +10,8 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 
-from ..base import Declined, Pass, Rewrite
+from ..base import Pass, Rewrite
+from ..graph.declined import Declined
 from ..graph.quantized import first_int8_node
 from ..rewrites import find_rewrite_rule
 from ..rewrites.defaults import proven_rules

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 
-from ...base import Declined
 from ...graph.constants import constant_shape, is_constant
+from ...graph.declined import Declined
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import Ids
 from .plan import PruningPlan

@@ -21,8 +21,9 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
-from ...base import Declined, Pass, Rewrite
+from ...base import Pass, Rewrite
 from ...calibration.observation import observe
+from ...graph.declined import Declined
 from ...graph.edit import add_initializer, assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.quantized import prepare_float

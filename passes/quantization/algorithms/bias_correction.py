@@ -23,7 +23,8 @@ from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
-from ...base import Declined, Pass, Rewrite
+from ...base import Pass, Rewrite
+from ...graph.declined import Declined
 from ...graph.partial_run import Walk, channel_mean, channel_rows
 from ..output_error import LayerChanges
 from ..qdq.bias import Bias, find_bias, remove_unused_biases

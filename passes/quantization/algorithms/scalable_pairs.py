@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Floats
 
-from ...base import Declined
+from ...graph.declined import Declined
 from ...graph.edit import initializer_array
 from ...graph.queries import input_at, scalar
 from ...graph.weight_scales import channel_axis

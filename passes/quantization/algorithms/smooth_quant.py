@@ -20,8 +20,9 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 
-from ...base import Declined, Pass, Rewrite
+from ...base import Pass, Rewrite
 from ...calibration.observation import observe
+from ...graph.declined import Declined
 from ...graph.edit import add_initializer
 from ...graph.quantized import prepare_float
 from ...graph.weight_scales import channel_axis

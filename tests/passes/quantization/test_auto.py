@@ -10,7 +10,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
-from trimtab.passes.base import Declined, Rewrite
+from trimtab.passes.base import Rewrite
+from trimtab.passes.graph.declined import Declined
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
 from trimtab.passes.quantization.output_error import OutputDeviation
