@@ -1,4 +1,4 @@
-"""What int8 costs and brings: ours against other tools' best settings, on the same files and data.
+"""Quality, size and speed of int8: ours and other tools' best settings, on the same files and data.
 
     python benchmarks/quantize_quality.py [--networks resnet20 minilm] [--eval 5000] [--seconds 60]
         [--peers-python PYTHON] [--peer NAME=NETWORK=FILE ...] [--keep FOLDER]

@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out, and how long it took."""
+    """Result of a case, with the seconds that it took."""
 
     case: str
     ratio: float

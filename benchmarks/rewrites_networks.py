@@ -130,7 +130,7 @@ NETWORKS: Mapping[str, Callable[[], Model]] = {
 
 
 def dynamic_int8(model: Model, target: Target) -> Model:  # noqa: ARG001 - one signature for all
-    """What onnxruntime's own dynamic quantization makes of a model, its defaults but the weights'.
+    """Quantize a model with onnxruntime's own dynamic quantization, its defaults but the weights'.
 
     Its default weights are uint8; int8 ones are what its documentation advises for x64.
     """

@@ -113,7 +113,7 @@ def outcome(make: Callable[[], Model]) -> str:
 
 
 def pass_digests(*, quick: bool) -> Iterator[tuple[str, str]]:
-    """What every pass writes."""
+    """Yield the digest of what every pass writes."""
     for name, model in sources(quick=quick):
         yield f"export {name}", model.digest
         for pass_name, kind in registry().items():
@@ -129,7 +129,7 @@ def pass_digests(*, quick: bool) -> Iterator[tuple[str, str]]:
 
 
 def printed(*arguments: str) -> str:
-    """What a command prints."""
+    """Return what a command prints."""
     out = io.StringIO()
     with (
         contextlib.redirect_stdout(out),
@@ -148,7 +148,7 @@ def commands() -> list[str]:
 
 
 def helps() -> Iterator[tuple[str, str]]:
-    """What `--help` says, as digests."""
+    """Yield digests of what `--help` says."""
     for arguments in [["--help"], ["passes"], *([name, "--help"] for name in commands())]:
         text = printed(*arguments)
         yield " ".join(arguments), hashlib.sha256(text.encode()).hexdigest()

@@ -21,7 +21,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def top1(example: Any, name: str, options: str) -> dict[str, float]:
-    """What an example prints, without measuring speed."""
+    """Return what an example prints, without measuring speed."""
     found: dict[str, float] = example(name).main([*options.split(), "--seconds", "0"])
     return found
 

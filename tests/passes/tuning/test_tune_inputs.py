@@ -1,4 +1,4 @@
-"""What Tune measures with, the sizes it is given, and what it remembers."""
+"""Inputs of Tune: the data and sizes that it measures with, and the gains that it remembers."""
 
 from __future__ import annotations
 
