@@ -1,4 +1,4 @@
-"""What type checkers see of the public API: read by mypy and pyright, never run.
+"""The public API as type checkers see it: read by mypy and pyright, never run.
 
 Each `assert_type` fails where a name has become `Any`; a line marked `expect an error` fails where
 the mistake in it goes unnoticed, since an unused suppression is an error itself.
