@@ -6,8 +6,7 @@ compared in pairs: the standard error of a difference is far below that of eithe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,75 +16,27 @@ from .callables import import_callable, is_callable_spec
 from .data import Array
 from .dataset import Dataset
 from .errors import DataError, OptionError, TrimtabError, unknown
+from .metrics.fidelity import FIDELITY
+from .metrics.metric import Metric, Pooled, Quality, Score
 from .model import Model
 from .ort.session import Outputs, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus
 
-#: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
-Score = Callable[[Mapping[str, Array], Any], Any]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Quality",
+    "bootstrap_values",
+    "evaluate",
+    "find_metric",
+    "fitted",
+    "labels_are_classes",
+]
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A named measure of quality; higher is better.
-
-    Attributes:
-        name: name on the command line.
-        score: called per batch for `itemwise` metrics, else once for all data.
-        itemwise: true where the value is the mean of scores (N,) computed batch by batch.
-        wants: second argument of `score`: labels, or outputs of the reference.
-    """
-
-    name: str
-    score: Score
-    itemwise: bool
-    wants: str = "labels"  # labels | reference
-
-
-@dataclass(frozen=True, eq=False)
-class Quality:
-    """Value of a metric for a model on a dataset.
-
-    Attributes:
-        metric: name of the metric.
-        value: higher is better.
-        items: scores (N,) where the metric has one per item, else None.
-        count: number of evaluated items.
-    """
-
-    metric: str
-    value: float
-    items: Array | None
-    count: int
-
-    @property
-    def standard_error(self) -> float | None:
-        """Standard error of the value, None without scores per item."""
-        return _standard_error(self.items)
-
-    def drop_from(self, base: Quality) -> tuple[float, float | None]:
-        """Return the drop below `base`, with its paired standard error or None."""
-        drop = base.value - self.value
-        if self.items is None or base.items is None or len(self.items) != len(base.items):
-            return drop, None
-        return drop, _standard_error(base.items - self.items)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return value, standard error and count as JSON values."""
-        return {
-            "metric": self.metric,
-            "value": self.value,
-            "standard_error": self.standard_error,
-            "count": self.count,
-        }
-
-
-def _standard_error(items: Array | None) -> float | None:
-    if items is None or len(items) < 2:
-        return None
-    return float(np.std(items, ddof=1) / np.sqrt(len(items)))
+#: Items whose outputs tell of what kind each output is.
+FITTING = 32
 
 
 def _first(outputs: Mapping[str, Array]) -> Array:
@@ -151,6 +102,7 @@ def _neg_mse(outputs: Mapping[str, Array], target: Any) -> Array:
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
+        FIDELITY,
         Metric("top1", _top(1), itemwise=True),
         Metric("top5", _top(5), itemwise=True),
         Metric("neg_mse", _neg_mse, itemwise=True),
@@ -161,7 +113,7 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
-    """Return the metric of that name; by default top-1 with labels, else cosine to float.
+    """Return the metric of that name; by default top-1 with labels, else fidelity to float.
 
     Args:
         name: a known name, `module:callable`, a metric, or None. The callable takes the outputs by
@@ -175,7 +127,7 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
     if isinstance(name, Metric):
         return name
     if name is None:
-        return METRICS["top1"] if data.has_labels else METRICS["cosine"]
+        return METRICS["top1"] if data.has_labels else FIDELITY
     if is_callable_spec(name):
         return Metric(name, import_callable(name), itemwise=False)
     if name not in METRICS:
@@ -184,7 +136,7 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
     if metric.wants == "labels" and not data.has_labels:
         raise OptionError(
             f"metric {metric.name!r} needs labels, and {data.spec} has none",
-            hint="Add an array `labels`, or use cosine or agreement, which compare with float",
+            hint="Add an array `labels`, or use fidelity, which compares with float",
         )
     return metric
 
@@ -236,8 +188,10 @@ def evaluate(
         data = data.sized(fixed)
     run_all, config = runner or run_here, config or SessionConfig()
     other = reference if chosen.wants == "reference" else None
+    if other is not None:
+        chosen = fitted(chosen, other, data, config, run_all)
     truths = (found for _, found in run_all(other, data, config)) if other else None
-    scores: list[Array] = []
+    scores: list[Any] = []
     kept: list[tuple[Outputs, Array | None]] = []
     rows = 0
     found = run_all(model, data, config)
@@ -246,12 +200,32 @@ def evaluate(
         rows += batch.size
         truth: Any = next(truths) if truths else batch.labels
         if chosen.itemwise:
-            scores.append(np.asarray(_score(chosen, outputs, truth), np.float64))
+            scores.append(_score(chosen, outputs, truth))
         else:
             kept.append((outputs, batch.labels))
+    if chosen.finish is not None:
+        return _quality(chosen.name, chosen.finish(scores), rows)
     if chosen.itemwise:
-        return _quality(chosen.name, np.concatenate(scores), rows)
+        items = np.concatenate([np.asarray(score, np.float64) for score in scores])
+        return _quality(chosen.name, items, rows)
     return _quality(chosen.name, _whole(chosen, kept), rows)
+
+
+def fitted(
+    metric: Metric,
+    reference: Model,
+    data: Dataset,
+    config: SessionConfig | None = None,
+    runner: Runner | None = None,
+) -> Metric:
+    """Return the metric itself for one that depends on what the reference's outputs are.
+
+    Where many candidates are compared the metric is fitted once; `evaluate` fits what is not.
+    """
+    if metric.fit is None:
+        return metric
+    found = (runner or run_here)(reference, data.take(FITTING), config or SessionConfig())
+    return metric.fit(reference, [outputs for _, outputs in found])
 
 
 def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:
@@ -299,6 +273,8 @@ def bootstrap_values(
 
 
 def _quality(name: str, scores: Any, count: int) -> Quality:
+    if isinstance(scores, Pooled):
+        return Quality(name, scores.value, scores.items, count, scores.outputs)
     array = np.asarray(scores, np.float64)
     if not np.isfinite(array).all():
         raise OptionError(

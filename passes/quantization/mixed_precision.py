@@ -22,7 +22,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
-from trimtab.core.metric import Metric, Quality, evaluate, find_metric
+from trimtab.core.metric import Metric, Quality, evaluate, find_metric, fitted
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
@@ -88,7 +88,7 @@ def choose_float_nodes(
         held_out: samples that no range was made from.
         max_drop: how much the metric may fall, in its own unit.
         ctx: for progress, and for the clock where there is one.
-        metric: a metric's name; if empty, top-1 where samples have labels, else cosine to float.
+        metric: a metric's name; if empty, top-1 where samples have labels, else fidelity to float.
         write: builds the quantized model, without a new calibration.
 
     Raises:
@@ -96,6 +96,7 @@ def choose_float_nodes(
     """
     chosen = find_metric(metric or None, held_out)
     held_out = fitting(model, held_out)
+    chosen = fitted(chosen, model, held_out, runner=ctx.runner)
     ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
     config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     evaluator = partial(evaluate, config=config, runner=ctx.runner)

@@ -39,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
-    from ..report.lines import drop_line, quality_line
+    from ..report.lines import drop_line, output_lines, quality_line
 
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
         )
 
     quality = measured(model)
-    print(f"{args.model}: {quality_line(quality)}")  # noqa: T201
+    print("\n".join([f"{args.model}: {quality_line(quality)}", *output_lines(quality)]))  # noqa: T201
     document = {"schema": 1, "kind": "eval", "model": args.model, "quality": quality.to_json()}
     if reference is not None:
         base = measured(reference)

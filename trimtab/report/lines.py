@@ -69,7 +69,17 @@ def quality_line(quality: Quality) -> str:
     """Return a quality with its standard error."""
     error = quality.standard_error
     spread = "" if error is None else f" +- {error:.4f}"
-    return f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+    line = f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
+    if not quality.outputs:
+        return line
+    worst = min(quality.outputs, key=lambda output: output.value)
+    return f"{line}, of output {worst.name!r} ({worst.kind})"
+
+
+def output_lines(quality: Quality) -> list[str]:
+    """Return a line for each output where outputs are judged one by one and there are several."""
+    rows = quality.outputs if len(quality.outputs) > 1 else ()
+    return [f"  {row.name}: {row.value:.4f} ({row.kind})" for row in rows]
 
 
 def drop_line(quality: Quality, base: Quality) -> str:

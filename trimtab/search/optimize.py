@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.core.cache import cache_root
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
-from trimtab.core.metric import Metric, find_metric
+from trimtab.core.metric import Metric, find_metric, fitted
 from trimtab.core.target import Target
 from trimtab.core.units import duration
 from trimtab.passes.base import Pass
@@ -110,7 +110,10 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     splits = split_data(source, open_data(eval_data), seed=ctx.seed, same_data=same_data)
     if measure is None:
         _refuse_unmeasurable(constraints, ctx.target)
-    metric, bench = find_metric(metric, splits.selection), bench or LocalBench()
+    bench = bench or LocalBench()
+    metric = fitted(
+        find_metric(metric, splits.selection), model, splits.selection, runner=ctx.runner
+    )
     evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
     timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
     builder = Builder(model, ctx, store, machine_classes(bench))

@@ -18,7 +18,7 @@ import numpy as np
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
-from trimtab.core.metric import Metric, evaluate, find_metric
+from trimtab.core.metric import Metric, evaluate, find_metric, fitted
 from trimtab.core.model import Model
 
 from ..dependency.graph import Group, build_dependency_graph, prepare
@@ -129,7 +129,7 @@ def sensitivity(
         ranking: importance, heads, protected operators and number of samples.
         data: one half ranks channels, the other measures quality.
         ctx: progress, seed and runner.
-        metric: by default top-1 where there are labels, else the cosine to the whole model.
+        metric: by default top-1 where there are labels, else fidelity to the whole model.
         ratios: shares to try, ascending.
 
     Raises:
@@ -141,6 +141,7 @@ def sensitivity(
     chosen = find_metric(metric, unseen)
     ranking = replace(ranking, data=parts["ranking"])
     work = prepare(model.clone())
+    chosen = fitted(chosen, work, unseen, runner=ctx.runner)
     graph = build_dependency_graph(work, whole=ranking.heads == "whole")
     groups = usable_groups(graph, ranking.protect)
     batches = calibration_batches(work, parts["ranking"], ranking.samples, ctx.progress)

@@ -1,0 +1,222 @@
+"""Fidelity: the part of the float model's answers that a candidate keeps, without labels.
+
+Each output is judged by what it is (`kinds`), the worst one counts. Decisions are counted: a
+detector whose average error is small may have lost every object. Errors of signals are pooled over
+all items, so that a silent one does not dominate. Besides, each output has a loss, a squared error
+relative to its size, that tells apart candidates whose decisions are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data import Array, Floats
+from ..model import Model
+from .detections import Detections, Head, detect, found_again
+from .kinds import OutputKind, output_kinds, score_columns
+from .metric import Metric, OutputQuality, Pooled
+
+#: Thresholds of scores; what lies above counts.
+THRESHOLDS = (0.3, 0.5)
+#: Symbols of a sequence of which each edit spoils all: a line of text, or a part of a long one.
+SYMBOLS = 16
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """An output's kind, and what its scoring needs.
+
+    Attributes:
+        kind: see `OutputKind`.
+        head: how detections are written.
+    """
+
+    kind: OutputKind
+    head: Head = field(default_factory=Head)
+
+    def score(self, mine: Array, truth: Array) -> Floats:
+        """Return (N, 2): what was kept of each item, and what there was to keep."""
+        rows = len(truth) if truth.ndim else 1
+        if mine.shape != truth.shape:
+            return _of_unequal(mine, truth)
+        if self.kind.kind == "integers":
+            same = (mine == truth).reshape(rows, -1)
+            return np.stack([same.mean(1) if same.size else np.ones(rows), np.ones(rows)], 1)
+        a, b = _finite(truth, truth).reshape(rows, -1), _finite(mine, truth).reshape(rows, -1)
+        if self.kind.kind == "signal":
+            return np.stack([np.square(a - b).sum(1), np.square(a).sum(1)], 1)
+        if self.kind.kind == "scores":
+            return _of_scores(b, a)
+        shape = truth.shape
+        return np.stack(self._decisions(b.reshape(shape), a.reshape(shape)), 1)
+
+    def _decisions(self, mine: Floats, truth: Floats) -> tuple[Floats, Floats]:
+        if self.kind.kind == "detections":
+            return found_again(self._detected(truth), self._detected(mine))
+        got, wanted = mine.argmax(self.kind.axis), truth.argmax(self.kind.axis)
+        got, wanted = got.reshape(len(got), -1), wanted.reshape(len(wanted), -1)
+        if self.kind.kind == "class":
+            return (got == wanted).mean(1, dtype=np.float64), np.ones(len(got))
+        if self.kind.kind == "sequence":
+            pairs = zip(got, wanted, strict=True)
+            return np.array([self._read_alike(a, b) for a, b in pairs]), np.ones(len(got))
+        counts = (got != self.kind.blank) | (wanted != self.kind.blank)
+        alike = (got == wanted) & counts
+        return alike.sum(1, dtype=np.float64), counts.sum(1, dtype=np.float64)
+
+    def _read_alike(self, mine: Array, truth: Array) -> float:
+        """Return the part of a line without an edit, 1 or 0 for a short one."""
+        a, b = (collapsed(line, self.kind.blank) for line in (mine, truth))
+        pieces = max(1, -(-max(len(a), len(b)) // SYMBOLS))
+        return max(0.0, 1 - edits(a, b) / pieces)
+
+    def _detected(self, array: Floats) -> list[Detections]:
+        boxes, scores = score_columns(array, self.kind)
+        decoded = (self.head.decode(b, s) for b, s in zip(boxes, scores, strict=True))
+        return [detect(boxes, scores) for boxes, scores in decoded]
+
+    def loss(self, mine: Array, truth: Array) -> Floats:
+        """Return (2, parts): squared errors, and squares, of the parts of an output."""
+        if mine.shape != truth.shape or truth.dtype.kind != "f":
+            wrong = float(mine.shape != truth.shape or (mine != truth).mean()) if truth.size else 0
+            return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
+        a, b = _finite(truth, truth), _finite(mine, truth)
+        if self.kind.kind != "detections":
+            return np.array([[np.square(a - b).sum()], [np.square(a).sum()]])
+        boxes, scores = score_columns(a, self.kind)
+        boxes2, scores2 = score_columns(b, self.kind)
+        weight = scores.max(-1, keepdims=True)  # a box counts by how sure it is of its object
+        spread = np.square(boxes - boxes.mean((0, 1))) * weight
+        return np.array(
+            [
+                [np.square(scores - scores2).sum(), (np.square(boxes - boxes2) * weight).sum()],
+                [np.square(scores).sum(), spread.sum()],
+            ]
+        )
+
+    def value(self, table: Floats) -> tuple[float, Floats]:
+        """Return the kept part over all items (N, 2), and (N,) each item's part in it."""
+        kept, all_ = table.sum(0)
+        if self.kind.kind == "signal":
+            ratio = float(np.sqrt(kept / max(all_, 1e-24))) if kept > 0 else 0.0
+            if ratio >= 1 or ratio == 0:
+                return max(0.0, 1 - ratio), np.full(len(table), max(0.0, 1 - ratio))
+            pull = (table[:, 0] - ratio**2 * table[:, 1]) / (2 * ratio * table[:, 1].mean())
+            return 1 - ratio, 1 - ratio - pull
+        if all_ == 0:
+            return 1.0, np.ones(len(table))
+        value = float(kept / all_)
+        return value, value + (table[:, 0] - value * table[:, 1]) / table[:, 1].mean()
+
+
+def _finite(array: Array, truth: Array) -> Floats:
+    """Return the array in double precision: where the truth is infinite by design 0 is compared.
+
+    What is NaN or infinite in a candidate alone becomes a large error.
+    """
+    wide = array.astype(np.float64)
+    meant = np.isfinite(truth)
+    return np.where(meant, np.where(np.isfinite(wide), wide, 1e9), 0.0)
+
+
+def _of_unequal(mine: Array, truth: Array) -> Floats:
+    """Return what is kept of an output whose shape differs: rows found again of two axes."""
+    if mine.ndim == truth.ndim == 2 and mine.shape[1:] == truth.shape[1:]:
+        left = [tuple(row) for row in np.round(mine.astype(np.float64), 3)]
+        hits = 0
+        for row in map(tuple, np.round(truth.astype(np.float64), 3)):
+            if row in left:
+                left.remove(row)
+                hits += 1
+        return np.array([[2.0 * hits, float(len(mine) + len(truth))]])
+    return np.array([[0.0, 1.0]])
+
+
+def _of_scores(mine: Floats, truth: Floats) -> Floats:
+    """Return per item F1's parts of the entries above the thresholds; of one entry, agreement."""
+    if truth.shape[1] == 1:
+        alike = (mine > THRESHOLDS[-1]) == (truth > THRESHOLDS[-1])
+        return np.stack([alike[:, 0].astype(np.float64), np.ones(len(truth))], 1)
+    both = sum(2.0 * ((mine > t) & (truth > t)).sum(1) for t in THRESHOLDS)
+    either = sum(((mine > t).sum(1) + (truth > t).sum(1)).astype(np.float64) for t in THRESHOLDS)
+    return np.stack([np.asarray(both), np.asarray(either)], 1)
+
+
+def collapsed(decisions: Array, blank: int) -> list[int]:
+    """Return the symbols of a sequence: repetitions merged, blanks dropped (Graves et al. 2006)."""
+    fresh = np.append(True, decisions[1:] != decisions[:-1])
+    return [int(k) for k in decisions[fresh & (decisions != blank)]]
+
+
+def edits(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return the least number of insertions, deletions, substitutions (Levenshtein 1966)."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, right in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (left != right))
+    return row[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Scores of one batch: by output a table (N, 2), and parts of the loss (2, parts)."""
+
+    tables: Mapping[str, Floats]
+    losses: Mapping[str, Floats]
+
+
+def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
+    """Return the metric `fidelity` for a float model.
+
+    Args:
+        model: the float model.
+        found: its outputs for some batches, by which the kind of each output is known.
+    """
+    judges = {
+        name: _Judge(kind, _head(model, name, kind, found))
+        for name, kind in output_kinds(model, found).items()
+    }
+
+    def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> _Scored:
+        pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
+        return _Scored(
+            {n: judges[n].score(*pair) for n, pair in pairs.items()},
+            {n: judges[n].loss(*pair) for n, pair in pairs.items()},
+        )
+
+    def finish(scored: Sequence[_Scored]) -> Pooled:
+        outputs, items = [], {}
+        for name, judge in judges.items():
+            value, items[name] = judge.value(np.concatenate([s.tables[name] for s in scored]))
+            noise, size = np.sum([s.losses[name] for s in scored], axis=0)
+            loss = float(np.mean(noise / np.maximum(size, 1e-24)))
+            outputs.append(OutputQuality(name, str(judge.kind), value, loss))
+        worst = min(outputs, key=lambda output: output.value)
+        return Pooled(worst.value, items[worst.name], tuple(outputs))
+
+    return Metric("fidelity", score, itemwise=True, wants="reference", finish=finish)
+
+
+def _head(model: Model, name: str, kind: OutputKind, found: Sequence[Mapping[str, Array]]) -> Head:
+    if kind.kind != "detections":
+        return Head()
+    sides = [s.shape[2:] for s in model.inputs if s.shape is not None and len(s.shape) == 4]
+    side = next((s for s in sides if all(isinstance(d, int) for d in s)), None)
+    boxes, scores = score_columns(np.concatenate([o[name] for o in found]), kind)
+    last = kind.axis == found[0][name].ndim - 1
+    return Head.recognised(
+        boxes, scores, last_axis=last, side=(int(str(side[0])), int(str(side[1]))) if side else None
+    )
+
+
+def _unfitted(_outputs: Mapping[str, Array], _reference: Any) -> Any:
+    raise AssertionError("fidelity is fitted to the reference before it scores")
+
+
+#: The metric before it is fitted to a reference.
+FIDELITY = Metric("fidelity", _unfitted, itemwise=True, wants="reference", fit=fidelity_of)

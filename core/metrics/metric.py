@@ -1,0 +1,127 @@
+"""A metric as a value, and the quality that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data import Array, Floats
+
+#: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
+Score = Callable[[Mapping[str, Array], Any], Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named measure of quality; higher is better.
+
+    Attributes:
+        name: name on the command line.
+        score: called per batch for `itemwise` metrics, else once for all data.
+        itemwise: true where the value is the mean of scores (N,) computed batch by batch.
+        wants: second argument of `score`: labels, or outputs of the reference.
+        finish: function from the scores of all batches to the value, for a metric that pools what
+            `score` returns per batch instead of taking its mean.
+        fit: function from the reference and its outputs on some batches to the metric itself, for
+            a metric that depends on what the outputs are.
+    """
+
+    name: str
+    score: Score
+    itemwise: bool
+    wants: str = "labels"  # labels | reference
+    finish: Callable[[Sequence[Any]], Pooled] | None = None
+    fit: Callable[[Any, Sequence[Mapping[str, Array]]], Metric] | None = None
+
+
+@dataclass(frozen=True)
+class OutputQuality:
+    """Value of one output of a model.
+
+    Attributes:
+        name: name of the output.
+        kind: what the output is, in words.
+        value: 0 to 1, 1 where the output is the reference's.
+        loss: squared error relative to the output's size, which tells apart what decisions do not.
+    """
+
+    name: str
+    kind: str
+    value: float
+    loss: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {"name": self.name, "kind": self.kind, "value": self.value, "loss": self.loss}
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """Value of a metric that is a ratio of sums over items.
+
+    Attributes:
+        value: value over all items.
+        items: (N,) each item's part, whose mean is the value and whose spread is its error.
+        outputs: value of each output, where outputs are judged one by one.
+    """
+
+    value: float
+    items: Floats
+    outputs: tuple[OutputQuality, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """Value of a metric for a model on a dataset.
+
+    Attributes:
+        metric: name of the metric.
+        value: higher is better.
+        items: scores (N,) where the metric has one per item, else None.
+        count: number of evaluated items.
+        outputs: value of each output, where outputs are judged one by one; the worst is the value.
+    """
+
+    metric: str
+    value: float
+    items: Array | None
+    count: int
+    outputs: tuple[OutputQuality, ...] = field(default=())
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the value, None without scores per item."""
+        return _standard_error(self.items)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the outputs; 0 where outputs are not judged one by one."""
+        return float(np.mean([output.loss for output in self.outputs])) if self.outputs else 0.0
+
+    def drop_from(self, base: Quality) -> tuple[float, float | None]:
+        """Return the drop below `base`, with its paired standard error or None."""
+        drop = base.value - self.value
+        if self.items is None or base.items is None or len(self.items) != len(base.items):
+            return drop, None
+        return drop, _standard_error(base.items - self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return value, standard error and count as JSON values."""
+        plain: dict[str, Any] = {
+            "metric": self.metric,
+            "value": self.value,
+            "standard_error": self.standard_error,
+            "count": self.count,
+        }
+        if self.outputs:
+            plain["outputs"] = [output.to_json() for output in self.outputs]
+        return plain
+
+
+def _standard_error(items: Array | None) -> float | None:
+    if items is None or len(items) < 2:
+        return None
+    return float(np.std(items, ddof=1) / np.sqrt(len(items)))

@@ -1,0 +1,185 @@
+"""Fidelity: what a candidate keeps of the float model's answers, output by output."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from trimtab.core.data import Array
+from trimtab.core.dataset import Dataset
+from trimtab.core.metric import evaluate
+from trimtab.core.metrics.detections import Detections, found_again
+from trimtab.core.metrics.fidelity import collapsed, edits, fidelity_of
+from trimtab.core.metrics.kinds import output_kinds
+from trimtab.core.metrics.metric import Pooled
+from trimtab.core.model import Model
+
+RNG = np.random.default_rng(0)
+
+
+def model_of(**outputs: Array) -> Model:
+    """Return a model that returns its inputs `x_NAME`, of which those named score are squashed."""
+    inputs, results, nodes = [], [], []
+    for name, array in outputs.items():
+        kind = ir.DataType.from_numpy(array.dtype)
+        shape = ir.Shape(["n", *array.shape[1:]])
+        value = ir.val(f"x_{name}", kind, shape)
+        op = "Sigmoid" if name == "squashed" else "Identity"
+        node = ir.node(op, [value], outputs=[ir.val(name, kind, shape)])
+        inputs.append(value)
+        results.append(node.outputs[0])
+        nodes.append(node)
+    graph = ir.Graph(inputs, results, nodes=nodes, name="g", opset_imports={"": 17})
+    return Model(ir.Model(graph, ir_version=8))
+
+
+def judged(truth: dict[str, Array], mine: dict[str, Array]) -> Pooled:
+    """Return the fidelity of outputs to others."""
+    metric = fidelity_of(model_of(**truth), [truth])
+    assert metric.finish is not None
+    return metric.finish([metric.score(mine, truth)])
+
+
+def probabilities(*shape: int) -> Array:
+    """Return probabilities along the last axis."""
+    raw = np.exp(6 * RNG.normal(size=shape))
+    return (raw / raw.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def test_kind_follows_the_values_of_the_float_model() -> None:
+    logits = np.zeros((8, 10), np.float32)
+    logits[np.arange(8), RNG.integers(0, 10, 8)] = 9
+    unit = RNG.normal(size=(8, 32)).astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    mask = probabilities(8, 6, 6, 3).transpose(0, 3, 1, 2)
+    lines = np.zeros((4, 20, 30), np.float32)
+    lines[:, :, 0] = 1
+    lines[:, ::3] = probabilities(4, 7, 30)
+    values = {
+        "integers": RNG.integers(0, 9, (8,)),
+        "class": probabilities(8, 5),
+        "logits": logits,
+        "unit": unit,
+        "mask": mask,
+        "lines": lines,
+        "scores": RNG.random((8, 40)).astype(np.float32),
+        "waves": RNG.normal(size=(8, 400)).astype(np.float32),
+    }
+    found = {n: k.kind for n, k in output_kinds(model_of(**values), [values]).items()}
+    assert found == {
+        "integers": "integers",
+        "class": "class",
+        "logits": "class",
+        "unit": "signal",
+        "mask": "classes",
+        "lines": "sequence",
+        "scores": "scores",
+        "waves": "signal",
+    }
+
+
+def test_worst_output_counts_and_is_named() -> None:
+    truth = {"a": probabilities(10, 5), "b": RNG.normal(size=(10, 50)).astype(np.float32)}
+    mine = {"a": truth["a"], "b": truth["b"] * np.float32(0.7)}
+    found = judged(truth, mine)
+    assert found.value == pytest.approx(0.7, abs=1e-6)
+    assert [(o.name, round(o.value, 4)) for o in found.outputs] == [("a", 1.0), ("b", 0.7)]
+
+
+def test_class_is_the_share_of_equal_decisions() -> None:
+    truth = probabilities(8, 4)
+    mine = truth.copy()
+    mine[:2] = np.roll(truth[:2], 1, axis=1)
+    found = judged({"y": truth}, {"y": mine})
+    assert found.value == pytest.approx(6 / 8)
+    assert found.items.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_error_of_a_signal_is_pooled_so_that_silence_does_not_dominate() -> None:
+    truth = RNG.normal(size=(10, 100)).astype(np.float32)
+    truth[0] = 1e-4 * truth[0]
+    mine = truth.copy()
+    mine[0] = -truth[0]  # all wrong, and not to be heard
+    found = judged({"y": truth}, {"y": mine})
+    assert found.value > 0.999
+
+
+def test_items_of_a_pooled_value_have_it_as_their_mean() -> None:
+    truth = {"y": (RNG.random((12, 30)) ** 4).astype(np.float32)}
+    found = judged(truth, {"y": np.clip(truth["y"] + 0.2 * RNG.random((12, 30)), 0, 1)})
+    assert 0.2 < found.value < 0.98
+    assert found.items.mean() == pytest.approx(found.value)
+
+
+def test_scores_are_f1_of_the_entries_above_the_thresholds() -> None:
+    truth = np.array([[0.9, 0.1, 0.4, 0.0]], np.float32)
+    mine = np.array([[0.9, 0.6, 0.2, 0.0]], np.float32)
+    # above 0.3: {0, 2} and {0, 1}; above 0.5: {0} and {0, 1}
+    assert judged({"y": truth}, {"y": mine}).value == pytest.approx((2 + 2) / (4 + 3))
+
+
+def test_scores_of_nothing_are_kept_where_nothing_is_found() -> None:
+    truth = np.full((3, 9), 0.01, np.float32)
+    assert judged({"squashed": truth}, {"squashed": truth}).value == 1
+    assert judged({"squashed": truth}, {"squashed": truth + np.float32(0.9)}).value == 0
+
+
+def test_detections_are_found_again_or_lost() -> None:
+    """Boxes of pixels beside scores: a small average error may lose every object."""
+    raw = np.zeros((2, 40, 8), np.float32)
+    raw[..., :2], raw[..., 2:4] = RNG.uniform(50, 600, (2, 40, 2)), RNG.uniform(20, 80, (2, 40, 2))
+    raw[..., 4:] = 0.01
+    raw[:, :6, 4], raw[:, :6, 6] = 0.95, 0.9
+    truth = {"squashed": raw}
+    quiet = raw.copy()
+    quiet[:, :6, 4] = 0.02  # all objects gone, while the boxes are exact
+    found = judged(truth, {"squashed": quiet})
+    assert found.outputs[0].kind.startswith("boxes and scores")
+    assert found.value == 0
+    near = raw.copy()
+    near[..., :4] += 1
+    assert judged(truth, {"squashed": near}).value == 1
+    assert found.outputs[0].loss > 0.1
+
+
+def test_line_with_an_edit_is_lost_and_a_long_one_in_part() -> None:
+    assert collapsed(np.array([0, 3, 3, 0, 3, 5]), 0) == [3, 3, 5]
+    assert edits("kitten", "sitting") == 3
+    lines = np.zeros((2, 90, 12), np.float32)
+    lines[..., 0] = 1
+    for place in range(1, 81, 2):
+        lines[:, place] = np.eye(12, dtype=np.float32)[1 + place // 2 % 11]
+    mine = lines.copy()
+    mine[0, 1] = np.eye(12, dtype=np.float32)[7]
+    # 40 symbols are three parts, of which one has the edit
+    assert judged({"y": lines}, {"y": mine}).value == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_detection_is_matched_once() -> None:
+    box = np.array([[0.0, 0, 10, 10]])
+    one = Detections(box, np.array([1]), np.array([0.9]))
+    twice = Detections(np.repeat(box, 2, 0), np.array([1, 1]), np.array([0.9, 0.8]))
+    other = Detections(box, np.array([2]), np.array([0.9]))
+    kept, all_ = found_again([one, one, one], [one, twice, other])
+    assert kept.tolist() == [2, 2, 0]
+    assert all_.tolist() == [2, 3, 2]
+
+
+def test_nan_of_a_candidate_is_a_loss_and_infinity_by_design_is_not() -> None:
+    truth = RNG.normal(size=(4, 20)).astype(np.float32)
+    truth[:, 0] = -np.inf
+    broken = truth.copy()
+    broken[1, 3] = np.nan
+    assert judged({"y": truth}, {"y": truth}).value == 1
+    assert judged({"y": truth}, {"y": broken}).value == 0
+
+
+def test_evaluation_without_labels_judges_every_output() -> None:
+    values = {"a": probabilities(20, 5), "b": RNG.normal(size=(20, 30)).astype(np.float32)}
+    model = model_of(**values)
+    data = Dataset.of_arrays({f"x_{n}": a for n, a in values.items()}, batch=8)
+    quality = evaluate(model, data, reference=model)
+    assert (quality.metric, quality.value, quality.count) == ("fidelity", 1.0, 20)
+    assert [output["name"] for output in quality.to_json()["outputs"]] == ["a", "b"]
+    assert quality.drop_from(quality) == (0.0, 0.0)
