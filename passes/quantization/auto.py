@@ -75,7 +75,7 @@ class QuantizeAuto(Pass):
         exclude: nodes to leave float, by name or glob pattern.
         max_drop: allowed drop of the metric, in its own unit: layers that cost more stay float.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
-            have labels, else cosine to the float model's outputs.
+            have labels, else fidelity to the float model.
     """
 
     needs_data: ClassVar[bool] = True

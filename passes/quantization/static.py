@@ -73,7 +73,7 @@ class QuantizeStatic(Pass):
         max_drop: allowed drop of the metric, in its own unit, on held-out samples: layers that cost
             more stay float; nothing is evaluated if not given.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
-            have labels, else cosine to the float model's outputs.
+            have labels, else fidelity to the float model.
         min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; otherwise an
             error names the operators that run in float, with reasons.
         check_overflow: report the layers that would saturate on x64 without VNNI, and by how much,

@@ -67,7 +67,7 @@ def test_the_drop_is_kept_on_held_out_samples():
     plain = QuantizeStatic(data=data)(model, VNNI)
     fresh = normal(model, rows=64, seed=9)
     allowed = 0.3 * (1 - evaluate(plain, fresh, "cosine", reference=model).value)
-    mixed = QuantizeStatic(data=data, max_drop=allowed)(model, VNNI)
+    mixed = QuantizeStatic(data=data, max_drop=allowed, metric="cosine")(model, VNNI)
     report = notes(mixed)["mixed"]
     assert 0 <= report["drop"] <= allowed
     assert 1 - evaluate(mixed, fresh, "cosine", reference=model).value < 2 * allowed
@@ -77,7 +77,7 @@ def test_the_drop_is_kept_on_held_out_samples():
 
 def test_evaluations_are_few_and_listed_in_the_curve():
     model, data = stubborn(8)
-    report = notes(QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI))["mixed"]
+    report = notes(QuantizeStatic(data=data, max_drop=2e-4, metric="cosine")(model, VNNI))["mixed"]
     assert len(report["curve"]) <= 2 + 3 + 6
     assert all({"float", "drop"} == set(point) for point in report["curve"])
     assert {"float": len(report["float"]), "drop": report["drop"]} in report["curve"]
@@ -86,14 +86,17 @@ def test_evaluations_are_few_and_listed_in_the_curve():
 
 def test_two_runs_give_the_same():
     model, data = stubborn(3)
-    made = [QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI).to_bytes() for _ in range(2)]
+    made = [
+        QuantizeStatic(data=data, max_drop=2e-4, metric="cosine")(model, VNNI).to_bytes()
+        for _ in range(2)
+    ]
     assert made[0] == made[1]
 
 
 def test_a_drop_that_no_int8_layer_allows_is_an_error():
     model, data = stubborn(2)
     with pytest.raises(PassError, match=r"cosine falls by at least 0\.0"):
-        QuantizeStatic(data=data, max_drop=0.0)(model, VNNI)
+        QuantizeStatic(data=data, max_drop=0.0, metric="cosine")(model, VNNI)
 
 
 class SlowWhereFloat:
@@ -113,10 +116,10 @@ class SlowWhereFloat:
 
 def test_with_a_clock_the_cheap_layer_becomes_float_before_the_expensive_one():
     model, data = stubborn(3)
-    free = QuantizeStatic(data=data, max_drop=2e-4)(model, VNNI)
+    free = QuantizeStatic(data=data, max_drop=2e-4, metric="cosine")(model, VNNI)
     first = notes(free)["mixed"]["ranking"][0][0]
     timed = dataclasses.replace(VNNI, clock=SlowWhereFloat(first))
-    dear = QuantizeStatic(data=data, max_drop=2e-4)(model, timed)
+    dear = QuantizeStatic(data=data, max_drop=2e-4, metric="cosine")(model, timed)
     order = [name for name, _ in notes(dear)["mixed"]["ranking"]]
     assert order.index(first) > 0
 
@@ -211,7 +214,7 @@ def test_a_model_of_a_fixed_batch():
 def test_16_bits_come_before_float_where_the_target_has_them():
     model, data = spoiled()
     target = Context(target=Target.named("generic-qdq"))
-    quantized = QuantizeStatic(data=data, max_drop=2e-3)(model, target)
+    quantized = QuantizeStatic(data=data, max_drop=2e-3, metric="cosine")(model, target)
     mixed = notes(quantized)["mixed"]
     assert mixed["float"] == []
     assert "d" in mixed["wide"]
