@@ -30,7 +30,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Head:
-    """How boxes and scores are written in a model's output.
+    """Form of boxes and scores in a model's output.
 
     Attributes:
         boxes: corners; centre (and size); or grid: centre in cells and logarithm of the size

@@ -30,7 +30,7 @@ BLANK = 0.3
 
 @dataclass(frozen=True)
 class OutputKind:
-    """What an output is.
+    """Kind of an output.
 
     Attributes:
         kind: integers (each value counts), class (one decision an item), classes (one decision a
