@@ -15,6 +15,18 @@ def import_callable(spec: str) -> Callable[..., Any]:
     """Import the callable `package.module:name`; the working folder is searched as well.
 
     Raises:
+        InputError: there is no such module or name, it cannot be called, or importing fails.
+    """
+    found = import_attribute(spec)
+    if not callable(found):
+        raise InputError(f"{spec.partition(':')[2]!r} is not callable", where=spec)
+    return cast("Callable[..., Any]", found)
+
+
+def import_attribute(spec: str) -> Any:
+    """Import what `package.module:name` names; the working folder is searched as well.
+
+    Raises:
         InputError: there is no such module or name, or importing the module fails.
     """
     module_name, _, name = spec.partition(":")
@@ -41,9 +53,7 @@ def import_callable(spec: str) -> Callable[..., Any]:
                 f"{module_name!r} has no {part!r}", where=spec, hint=nearest(part, known)
             )
         found = getattr(found, part)
-    if not callable(found):
-        raise InputError(f"{name!r} is not callable", where=spec)
-    return cast("Callable[..., Any]", found)
+    return found
 
 
 def is_callable_spec(spec: str) -> bool:

@@ -6,20 +6,22 @@ compared in pairs: the standard error of a difference is far below that of eithe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .batches import fixed_rows
-from .callables import import_callable, is_callable_spec
+from .callables import import_attribute, is_callable_spec
 from .data import Array
 from .dataset import Dataset
-from .errors import DataError, OptionError, TrimtabError, unknown
+from .errors import OptionError, TrimtabError, unknown
+from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
-from .metrics.metric import Metric, Pooled, Quality, Score
+from .metrics.metric import Metric, OutputQuality, Pooled, Quality
 from .model import Model
-from .ort.session import Outputs, SessionConfig
+from .ort.session import SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus
@@ -39,75 +41,14 @@ __all__ = [
 FITTING = 32
 
 
-def _first(outputs: Mapping[str, Array]) -> Array:
-    return next(iter(outputs.values()))
-
-
-def _top(k: int) -> Score:
-    def score(outputs: Mapping[str, Array], labels: Array) -> Array:
-        logits = _first(outputs)  # (N, classes, ...)
-        _check_labels(labels, logits)
-        if k == 1:
-            return _item_mean(logits.argmax(1) == labels)
-        best = np.argpartition(-logits, min(k, logits.shape[1]) - 1, axis=1)[:, :k]
-        return _item_mean((best == labels[:, None]).any(1))
-
-    return score
-
-
-def _item_mean(hits: Array) -> Array:
-    return np.asarray(hits.reshape(len(hits), -1).mean(1, dtype=np.float64))
-
-
-def _check_labels(labels: Array, logits: Array) -> None:
-    classes = logits.shape[1] if logits.ndim > 1 else 0
-    if labels.dtype.kind not in "iu":
-        raise DataError(
-            f"labels are {labels.dtype}, a classification metric needs integers",
-            where="labels",
-            hint="Name another metric with --metric",
-        )
-    if labels.shape != logits.shape[:1] + logits.shape[2:]:
-        raise DataError(
-            f"labels of shape {list(labels.shape)} do not fit outputs {list(logits.shape)}",
-            where="labels",
-        )
-    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-        raise DataError(
-            f"labels range from {labels.min()} to {labels.max()}, the model has {classes} classes",
-            where="labels",
-            hint="Labels start at 0; check that data and model belong together",
-        )
-
-
-def _rows(array: Array) -> Array:
-    return array.reshape(len(array), -1).astype(np.float64)
-
-
-def _agreement(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Array:
-    return _item_mean(_first(outputs).argmax(1) == _first(reference).argmax(1))
-
-
-def _cosine(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Array:
-    a, b = _rows(_first(outputs)), _rows(_first(reference))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12))
-
-
-def _neg_mse(outputs: Mapping[str, Array], target: Any) -> Array:
-    wanted = _first(target) if isinstance(target, Mapping) else target
-    return np.asarray(-((_rows(_first(outputs)) - _rows(wanted)) ** 2).mean(1))
-
-
 METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
+    metric.name: metric
+    for metric in (
         FIDELITY,
-        Metric("top1", _top(1), itemwise=True),
-        Metric("top5", _top(5), itemwise=True),
-        Metric("neg_mse", _neg_mse, itemwise=True),
-        Metric("agreement", _agreement, itemwise=True, wants="reference"),
-        Metric("cosine", _cosine, itemwise=True, wants="reference"),
+        *classification.METRICS,
+        *average_precision.METRICS,
+        *sequences.METRICS,
+        *signals.METRICS,
     )
 }
 
@@ -116,29 +57,69 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
     """Return the metric of that name; by default top-1 with labels, else fidelity to float.
 
     Args:
-        name: a known name, `module:callable`, a metric, or None. The callable takes the outputs by
-            name and the labels, both for the whole dataset, and returns one number, or one score
-            per item (N,); higher is better.
+        name: a known name, with options behind a colon (`map:head=yolox`, `top1:output=logits`);
+            `module:callable` or `module:metric`; a metric; or None. The callable takes the outputs
+            by name and the labels, both for the whole dataset, and returns one number, or one score
+            per item (N,); higher is better. Arrays whose items differ in shape come as lists. A
+            `Metric` there can be called batch by batch, or pool what it has seen.
         data: dataset that it will be computed on.
 
     Raises:
-        OptionError: there is no such metric, or it needs labels and the data has none.
+        OptionError: there is no such metric or option, or it needs labels and the data has none.
     """
     if isinstance(name, Metric):
         return name
     if name is None:
         return METRICS["top1"] if data.has_labels else FIDELITY
-    if is_callable_spec(name):
-        return Metric(name, import_callable(name), itemwise=False)
-    if name not in METRICS:
+    known, _, options = name.partition(":")
+    if "=" in options or known in METRICS:
+        metric = _with_options(known, options)
+    elif is_callable_spec(name):
+        found = import_attribute(name)
+        metric = found if isinstance(found, Metric) else Metric(name, found, itemwise=False)
+    else:
         raise unknown("metric", name, METRICS)
-    metric = METRICS[name]
-    if metric.wants == "labels" and not data.has_labels:
+    if metric.wants == "labels" and metric.name in METRICS and not data.has_labels:
         raise OptionError(
             f"metric {metric.name!r} needs labels, and {data.spec} has none",
             hint="Add an array `labels`, or use fidelity, which compares with float",
         )
     return metric
+
+
+def _with_options(name: str, text: str) -> Metric:
+    """Return the metric with its options, of which `output` restricts any metric to one output."""
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    options = {key.strip(): value.strip() for key, _, value in pairs}
+    output = options.pop("output", None)
+    metric = METRICS[name]
+    if options:
+        known = {"head", "alphabet"} if metric.configure is not None else set()
+        for key in options.keys() - known:
+            raise unknown("option", key, ["output", *sorted(known)], where=f"metric {name}")
+        assert metric.configure is not None
+        metric = metric.configure(options)
+    return metric if output is None else of_output(metric, output)
+
+
+def of_output(metric: Metric, name: str) -> Metric:
+    """Return the metric of one output alone."""
+
+    def only(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        if name not in outputs:
+            raise unknown("output", name, outputs, where=f"metric {metric.name}")
+        return {name: outputs[name]}
+
+    def score(outputs: Mapping[str, Array], truth: Any) -> Any:
+        return metric.score(only(outputs), only(truth) if isinstance(truth, Mapping) else truth)
+
+    def fit(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
+        assert metric.fit is not None
+        return of_output(metric.fit(model, [only(outputs) for outputs in found]), name)
+
+    return replace(metric, score=score, fit=fit if metric.fit is not None else None)
 
 
 def labels_are_classes(model: Model, data: Dataset) -> bool:
@@ -178,37 +159,38 @@ def evaluate(
     """
     chosen = find_metric(metric, data)
     data = data.bind(model)
-    if chosen.wants == "reference" and reference is None:
-        raise OptionError(
-            f"metric {chosen.name!r} compares with the float original",
-            hint="Name it with --reference",
-        )
     fixed = fixed_rows(model)
     if fixed is not None and not data.source.batched:
         data = data.sized(fixed)
     run_all, config = runner or run_here, config or SessionConfig()
-    other = reference if chosen.wants == "reference" else None
-    if other is not None:
-        chosen = fitted(chosen, other, data, config, run_all)
+    other = _compared_with(chosen, reference, data)
+    chosen = fitted(chosen, reference or model, data, config, run_all)
     truths = (found for _, found in run_all(other, data, config)) if other else None
     scores: list[Any] = []
-    kept: list[tuple[Outputs, Array | None]] = []
     rows = 0
     found = run_all(model, data, config)
     label = f"evaluating {model.name}"
     for batch, outputs in (progress or Silent()).track(found, label, data.batches):
         rows += batch.size
         truth: Any = next(truths) if truths else batch.labels
-        if chosen.itemwise:
-            scores.append(_score(chosen, outputs, truth))
-        else:
-            kept.append((outputs, batch.labels))
-    if chosen.finish is not None:
-        return _quality(chosen.name, chosen.finish(scores), rows)
-    if chosen.itemwise:
-        items = np.concatenate([np.asarray(score, np.float64) for score in scores])
-        return _quality(chosen.name, items, rows)
-    return _quality(chosen.name, _whole(chosen, kept), rows)
+        scores.append(_score(chosen, outputs, truth) if chosen.by_batch else (outputs, truth))
+    return _quality(chosen, _together(chosen, scores), rows)
+
+
+def _compared_with(metric: Metric, reference: Model | None, data: Dataset) -> Model | None:
+    """Return the model whose outputs are the truth, None where labels are.
+
+    Raises:
+        OptionError: there is neither.
+    """
+    if metric.wants == "labels" or (metric.wants == "either" and data.has_labels):
+        return None
+    if reference is None:
+        raise OptionError(
+            f"metric {metric.name!r} compares with the float original",
+            hint="Name it with --reference",
+        )
+    return reference
 
 
 def fitted(
@@ -228,23 +210,50 @@ def fitted(
     return metric.fit(reference, [outputs for _, outputs in found])
 
 
-def _whole(metric: Metric, kept: list[tuple[Outputs, Array | None]]) -> Any:
-    """Score all data at once, for metrics that are not a mean over items (Spearman, mAP)."""
-    names = list(kept[0][0])
-    outputs = {name: np.concatenate([o[name] for o, _ in kept]) for name in names}
-    labels = None if kept[0][1] is None else np.concatenate([y for _, y in kept if y is not None])
-    return _score(metric, outputs, labels)
+def _together(metric: Metric, scores: Sequence[Any]) -> Any:
+    """Return the value over all batches: pooled, scores of all items, or that of all data."""
+    if metric.finish is not None:
+        return metric.finish(scores)
+    if metric.itemwise:
+        return np.concatenate([np.asarray(score, np.float64) for score in scores])
+    names = list(scores[0][0])
+    outputs = {name: _glued([outputs[name] for outputs, _ in scores]) for name in names}
+    labels = [truth for _, truth in scores]
+    return _score(metric, outputs, None if labels[0] is None else _glued(labels))
 
 
-def _score(metric: Metric, outputs: Mapping[str, Array], truth: Any) -> Any:
+def _glued(arrays: Sequence[Array]) -> Any:
+    """Join batches; those whose items differ in shape (detections, lines) become a list of items.
+
+    Where batches hold one item each, or no batch axis, a list of the arrays as they are.
+    """
+    if len({array.shape[1:] for array in arrays}) == 1 and all(array.ndim for array in arrays):
+        return np.concatenate(arrays)
+    one_each = any(array.ndim == 0 or len(array) == 0 for array in arrays)
+    return list(arrays) if one_each else [item for array in arrays for item in array]
+
+
+def _score(metric: Metric, outputs: Mapping[str, Any], truth: Any) -> Any:
     try:
         return metric.score(outputs, truth)
     except TrimtabError:
         raise
     except Exception as error:
+        given = ", ".join(f"{name}: {_form(array)}" for name, array in outputs.items())
         raise OptionError(
-            f"the metric failed ({type(error).__name__}: {error})", where=metric.name
+            f"the metric failed ({type(error).__name__}: {error}); it was called with outputs "
+            f"{{{given}}} and {_form(truth)} as labels",
+            where=metric.name,
+            hint="It takes (outputs by name, labels) and returns a number or one score an item",
         ) from error
+
+
+def _form(array: Any) -> str:
+    if isinstance(array, Mapping):
+        return "{" + ", ".join(f"{name}: {_form(value)}" for name, value in array.items()) + "}"
+    if isinstance(array, list):
+        return f"a list of {len(array)} arrays"
+    return "None" if array is None else f"{array.dtype}{list(array.shape)}"
 
 
 def bootstrap_values(
@@ -265,20 +274,30 @@ def bootstrap_values(
     """
     data = data.bind(model)
     data = data if data.source.batched else data.sized(8)
-    found = (runner or run_here)(model, data, SessionConfig(threads=usable_cpus()))
-    kept = [(outputs, batch.labels) for batch, outputs in found]
+    config = SessionConfig(threads=usable_cpus())
+    metric = fitted(metric, model, data, config, runner)
+    kept = [
+        _score(metric, outputs, batch.labels) if metric.by_batch else (outputs, batch.labels)
+        for batch, outputs in (runner or run_here)(model, data, config)
+    ]
     rng = np.random.default_rng(seed)
     draws = [np.arange(len(kept)), *rng.integers(0, len(kept), (resamples, len(kept)))]
-    return np.array([float(np.mean(_whole(metric, [kept[i] for i in draw]))) for draw in draws])
+    found = (_together(metric, [kept[i] for i in draw]) for draw in draws)
+    return np.array([f.value if isinstance(f, Pooled) else float(np.mean(f)) for f in found])
 
 
-def _quality(name: str, scores: Any, count: int) -> Quality:
-    if isinstance(scores, Pooled):
-        return Quality(name, scores.value, scores.items, count, scores.outputs)
-    array = np.asarray(scores, np.float64)
+def _quality(metric: Metric, scores: Any, count: int) -> Quality:
+    pooled = scores if isinstance(scores, Pooled) else None
+    array = np.asarray(scores if pooled is None else pooled.value, np.float64)
     if not np.isfinite(array).all():
         raise OptionError(
-            "the metric is NaN or infinite", where=name, hint="Check the model's outputs for NaN"
+            "the metric is NaN or infinite",
+            where=metric.name,
+            hint="Check the model's outputs for NaN",
         )
     items = array if array.ndim == 1 else None
-    return Quality(name, float(array.mean()), items, count)
+    outputs: tuple[OutputQuality, ...] = ()
+    if pooled is not None:
+        items, outputs = pooled.items if len(pooled.items) else None, pooled.outputs
+    value = float(array.mean())
+    return Quality(metric.name, value, items, count, outputs, metric.lower_is_better)

@@ -9,16 +9,18 @@ relative to its size, that tells apart candidates whose decisions are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..data import Array, Floats
 from ..model import Model
-from .detections import Detections, Head, detect, found_again
+from .average_precision import Reader
+from .detections import found_again
 from .kinds import OutputKind, output_kinds, score_columns
-from .metric import Metric, OutputQuality, Pooled
+from .metric import Metric, OutputQuality, Pooled, ratio_items
+from .sequences import collapsed, edits
 
 #: Thresholds of scores; what lies above counts.
 THRESHOLDS = (0.3, 0.5)
@@ -32,11 +34,11 @@ class _Judge:
 
     Attributes:
         kind: see `OutputKind`.
-        head: how detections are written.
+        reader: reader of detections, None for other kinds.
     """
 
     kind: OutputKind
-    head: Head = field(default_factory=Head)
+    reader: Reader | None = None
 
     def score(self, mine: Array, truth: Array) -> Floats:
         """Return (N, 2): what was kept of each item, and what there was to keep."""
@@ -55,8 +57,10 @@ class _Judge:
         return np.stack(self._decisions(b.reshape(shape), a.reshape(shape)), 1)
 
     def _decisions(self, mine: Floats, truth: Floats) -> tuple[Floats, Floats]:
-        if self.kind.kind == "detections":
-            return found_again(self._detected(truth), self._detected(mine))
+        if self.reader is not None:
+            name, read = self.reader.names[0], self.reader.read
+            pair = (read({name: array}, confidence=0.3) for array in (truth, mine))
+            return found_again(*pair)
         got, wanted = mine.argmax(self.kind.axis), truth.argmax(self.kind.axis)
         got, wanted = got.reshape(len(got), -1), wanted.reshape(len(wanted), -1)
         if self.kind.kind == "class":
@@ -73,11 +77,6 @@ class _Judge:
         a, b = (collapsed(line, self.kind.blank) for line in (mine, truth))
         pieces = max(1, -(-max(len(a), len(b)) // SYMBOLS))
         return max(0.0, 1 - edits(a, b) / pieces)
-
-    def _detected(self, array: Floats) -> list[Detections]:
-        boxes, scores = score_columns(array, self.kind)
-        decoded = (self.head.decode(b, s) for b, s in zip(boxes, scores, strict=True))
-        return [detect(boxes, scores) for boxes, scores in decoded]
 
     def loss(self, mine: Array, truth: Array) -> Floats:
         """Return (2, parts): squared errors, and squares, of the parts of an output."""
@@ -107,10 +106,8 @@ class _Judge:
                 return max(0.0, 1 - ratio), np.full(len(table), max(0.0, 1 - ratio))
             pull = (table[:, 0] - ratio**2 * table[:, 1]) / (2 * ratio * table[:, 1].mean())
             return 1 - ratio, 1 - ratio - pull
-        if all_ == 0:
-            return 1.0, np.ones(len(table))
-        value = float(kept / all_)
-        return value, value + (table[:, 0] - value * table[:, 1]) / table[:, 1].mean()
+        items = ratio_items(table[:, 0], table[:, 1])
+        return float(kept / all_) if all_ else 1.0, items
 
 
 def _finite(array: Array, truth: Array) -> Floats:
@@ -146,22 +143,6 @@ def _of_scores(mine: Floats, truth: Floats) -> Floats:
     return np.stack([np.asarray(both), np.asarray(either)], 1)
 
 
-def collapsed(decisions: Array, blank: int) -> list[int]:
-    """Return the symbols of a sequence: repetitions merged, blanks dropped (Graves et al. 2006)."""
-    fresh = np.append(True, decisions[1:] != decisions[:-1])
-    return [int(k) for k in decisions[fresh & (decisions != blank)]]
-
-
-def edits(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Return the least number of insertions, deletions, substitutions (Levenshtein 1966)."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, right in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (left != right))
-    return row[-1]
-
-
 @dataclass(frozen=True, eq=False)
 class _Scored:
     """Scores of one batch: by output a table (N, 2), and parts of the loss (2, parts)."""
@@ -178,7 +159,9 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         found: its outputs for some batches, by which the kind of each output is known.
     """
     judges = {
-        name: _Judge(kind, _head(model, name, kind, found))
+        name: _Judge(
+            kind, Reader.of_output(model, found, name, kind) if kind.kind == "detections" else None
+        )
         for name, kind in output_kinds(model, found).items()
     }
 
@@ -199,19 +182,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         worst = min(outputs, key=lambda output: output.value)
         return Pooled(worst.value, items[worst.name], tuple(outputs))
 
-    return Metric("fidelity", score, itemwise=True, wants="reference", finish=finish)
-
-
-def _head(model: Model, name: str, kind: OutputKind, found: Sequence[Mapping[str, Array]]) -> Head:
-    if kind.kind != "detections":
-        return Head()
-    sides = [s.shape[2:] for s in model.inputs if s.shape is not None and len(s.shape) == 4]
-    side = next((s for s in sides if all(isinstance(d, int) for d in s)), None)
-    boxes, scores = score_columns(np.concatenate([o[name] for o in found]), kind)
-    last = kind.axis == found[0][name].ndim - 1
-    return Head.recognised(
-        boxes, scores, last_axis=last, side=(int(str(side[0])), int(str(side[1]))) if side else None
-    )
+    return replace(FIDELITY, score=score, finish=finish, fit=None)
 
 
 def _unfitted(_outputs: Mapping[str, Array], _reference: Any) -> Any:
@@ -219,4 +190,11 @@ def _unfitted(_outputs: Mapping[str, Array], _reference: Any) -> Any:
 
 
 #: The metric before it is fitted to a reference.
-FIDELITY = Metric("fidelity", _unfitted, itemwise=True, wants="reference", fit=fidelity_of)
+FIDELITY = Metric(
+    "fidelity",
+    _unfitted,
+    itemwise=True,
+    wants="reference",
+    needs="the float model; each output is judged by what it is, the worst counts",
+    fit=fidelity_of,
+)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..data import Array, Floats
+from ..model import Model
 
 #: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
 Score = Callable[[Mapping[str, Array], Any], Any]
@@ -16,25 +17,37 @@ Score = Callable[[Mapping[str, Array], Any], Any]
 
 @dataclass(frozen=True)
 class Metric:
-    """A named measure of quality; higher is better.
+    """A named measure of quality; higher is better unless it says otherwise.
 
     Attributes:
         name: name on the command line.
         score: called per batch for `itemwise` metrics, else once for all data.
         itemwise: true where the value is the mean of scores (N,) computed batch by batch.
-        wants: second argument of `score`: labels, or outputs of the reference.
+        wants: second argument of `score`: labels, outputs of the reference, or either: labels
+            where the data have them.
+        needs: what the data have to hold, for the list of metrics.
+        lower_is_better: true of error rates.
         finish: function from the scores of all batches to the value, for a metric that pools what
             `score` returns per batch instead of taking its mean.
-        fit: function from the reference and its outputs on some batches to the metric itself, for
-            a metric that depends on what the outputs are.
+        fit: function from the reference (or the model, where there is none), its outputs on some
+            batches to the metric itself, for a metric that depends on what the outputs are.
+        configure: function from options (`map:head=yolox`) to the metric that has them.
     """
 
     name: str
     score: Score
     itemwise: bool
-    wants: str = "labels"  # labels | reference
+    wants: Literal["labels", "reference", "either"] = "labels"
+    needs: str = ""
+    lower_is_better: bool = False
     finish: Callable[[Sequence[Any]], Pooled] | None = None
-    fit: Callable[[Any, Sequence[Mapping[str, Array]]], Metric] | None = None
+    fit: Callable[[Model, Sequence[Mapping[str, Array]]], Metric] | None = None
+    configure: Callable[[Mapping[str, str]], Metric] | None = None
+
+    @property
+    def by_batch(self) -> bool:
+        """True where `score` is called with one batch after the other."""
+        return self.itemwise or self.finish is not None
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ class Pooled:
 
     Attributes:
         value: value over all items.
-        items: (N,) each item's part, whose mean is the value and whose spread is its error.
+        items: (N,) each item's part, whose mean is the value and whose spread is its error; empty
+            where a value cannot be taken apart.
         outputs: value of each output, where outputs are judged one by one.
     """
 
@@ -79,10 +93,11 @@ class Quality:
 
     Attributes:
         metric: name of the metric.
-        value: higher is better.
+        value: higher is better unless `lower_is_better`.
         items: scores (N,) where the metric has one per item, else None.
         count: number of evaluated items.
         outputs: value of each output, where outputs are judged one by one; the worst is the value.
+        lower_is_better: true of error rates.
     """
 
     metric: str
@@ -90,6 +105,7 @@ class Quality:
     items: Array | None
     count: int
     outputs: tuple[OutputQuality, ...] = field(default=())
+    lower_is_better: bool = False
 
     @property
     def standard_error(self) -> float | None:
@@ -102,8 +118,9 @@ class Quality:
         return float(np.mean([output.loss for output in self.outputs])) if self.outputs else 0.0
 
     def drop_from(self, base: Quality) -> tuple[float, float | None]:
-        """Return the drop below `base`, with its paired standard error or None."""
-        drop = base.value - self.value
+        """Return the loss against `base`, with its paired standard error or None."""
+        sign = -1 if self.lower_is_better else 1
+        drop = sign * (base.value - self.value)
         if self.items is None or base.items is None or len(self.items) != len(base.items):
             return drop, None
         return drop, _standard_error(base.items - self.items)
@@ -116,6 +133,8 @@ class Quality:
             "standard_error": self.standard_error,
             "count": self.count,
         }
+        if self.lower_is_better:
+            plain["lower_is_better"] = True
         if self.outputs:
             plain["outputs"] = [output.to_json() for output in self.outputs]
         return plain
@@ -125,3 +144,19 @@ def _standard_error(items: Array | None) -> float | None:
     if items is None or len(items) < 2:
         return None
     return float(np.std(items, ddof=1) / np.sqrt(len(items)))
+
+
+def first_output(outputs: Mapping[str, Array]) -> Array:
+    """Return the first output."""
+    return next(iter(outputs.values()))
+
+
+def ratio_items(kept: Floats, whole: Floats) -> Floats:
+    """Return each item's part (N,) in the ratio of two sums, whose mean is that ratio.
+
+    The linear approximation of a ratio's dependence on its items, by which its error is known.
+    """
+    if not whole.sum():
+        return np.ones(len(whole))
+    ratio = kept.sum() / whole.sum()
+    return np.asarray(ratio + (kept - ratio * whole) / whole.mean())

@@ -13,6 +13,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import LostError, TrimtabError
 from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
+from trimtab.core.metrics.metric import OutputQuality
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.target import usable_cpus
@@ -31,7 +32,7 @@ LOOKS = (0.1, 0.25, 0.5, 1.0)
 #: Fewer items than this are evaluated at once: a look would save nothing.
 FEWEST = 200
 #: Largest difference of two scores of an item, by metric.
-SPREADS = {"top1": 1.0, "top5": 1.0, "agreement": 1.0, "cosine": 2.0}
+SPREADS = {"exact": 1.0, "top1": 1.0, "top5": 1.0, "agreement": 1.0, "cosine": 2.0}
 #: Resamples of a metric that is not a mean over items.
 RESAMPLES = 60
 
@@ -129,7 +130,8 @@ class Evaluator:
         """Join items in the order of the looks, the same for all models: they stay pairs."""
         items = np.concatenate([q.items for q in qualities if q.items is not None])
         count = sum(q.count for q in qualities)
-        return Quality(self.metric.name, float(items.mean()), items, count)
+        mean = float(items.mean())
+        return replace(qualities[0], value=mean, items=items, count=count, outputs=())
 
     def _is_exact(self, result: Result) -> bool:
         """Return whether every pass that made a result keeps the numbers exactly or is checked."""
@@ -160,7 +162,7 @@ class Evaluator:
             joined = self._joined(seen)
             assert joined.items is not None
             assert base.items is not None
-            drops = base.items[: len(joined.items)] - joined.items
+            drops = self._sign * (base.items[: len(joined.items)] - joined.items)
             if spread is not None and number < len(chunks) and loses(drops, limit, alpha, spread):
                 why = _too_much(float(drops.mean()), len(drops), len(base.items), limit)
                 return _plain(joined) | {"dropped": why}
@@ -170,12 +172,17 @@ class Evaluator:
         """Look at a quarter of the data, by resampling, before all of it."""
         first, limit = self._look, self.constraints.max_drop
         if first is not None:
-            drops = self._base_values - self._values(model)
+            drops = self._sign * (self._base_values - self._values(model))
             if clearly_above(drops, limit, ALPHA / CANDIDATES):
-                value = Quality(self.metric.name, base.value - drops[0], None, len(first))
+                lower = base.value - self._sign * drops[0]
+                value = replace(base, value=lower, items=None, count=len(first), outputs=())
                 count = len(self.splits.selection)
                 return _plain(value) | {"dropped": _too_much(drops[0], len(first), count, limit)}
         return _plain(self.quality(model, self.splits.selection)) | {"dropped": None}
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.metric.lower_is_better else 1
 
     @functools.cached_property
     def _look(self) -> Dataset | None:
@@ -222,9 +229,12 @@ def _too_much(drop: float, seen: int, count: int, limit: float) -> str:
 
 def _plain(quality: Quality) -> dict[str, Any]:
     items = None if quality.items is None else [float(v) for v in quality.items]
-    return {**quality.__dict__, "items": items}
+    outputs = [output.to_json() for output in quality.outputs]
+    return {**quality.__dict__, "items": items, "outputs": outputs}
 
 
 def _quality(value: Mapping[str, Any]) -> Quality:
     items = None if value["items"] is None else np.asarray(value["items"], np.float64)
-    return Quality(value["metric"], value["value"], items, value["count"])
+    outputs = tuple(OutputQuality(**output) for output in value.get("outputs", ()))
+    lower = value.get("lower_is_better", False)
+    return Quality(value["metric"], value["value"], items, value["count"], outputs, lower)

@@ -173,7 +173,8 @@ class Search:
             count = len(result.selection.items)
             base = self.evaluator.base.items
             assert base is not None
-            return float((base[:count] - result.selection.items).mean())
+            first = replace(result.selection, items=base[:count], value=float(base[:count].mean()))
+            return result.selection.drop_from(first)[0]
         return drop(result, self.original)
 
     def best(self) -> Result | None:

@@ -1,0 +1,268 @@
+"""Average precision of detections, as COCO computes it (Lin et al. 2014), and detections kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..data import Array, Floats
+from ..errors import DataError, OptionError
+from ..model import Model
+from .detections import Detections, Head, detect, found_again, iou
+from .kinds import OutputKind, output_kinds, score_columns
+from .metric import Metric, Pooled, first_output, ratio_items
+
+#: Overlaps of a match, whose average precisions are averaged.
+OVERLAPS = np.linspace(0.5, 0.95, 10)
+#: Recalls at which the precision is read.
+RECALLS = np.linspace(0, 1, 101)
+#: Detections of a class in a picture that count.
+MOST = 100
+#: Least score of a detection that counts in average precision.
+LEAST_SCORE = 0.001
+HEADS = ("yolox", "yolov5", "yolov8", "ssd", "decoded")
+
+
+@dataclass(frozen=True, eq=False)
+class _Match:
+    """Detections of a class in a picture: scores (M,), hits (overlaps, M), objects there were."""
+
+    scores: Floats
+    hits: Array
+    objects: int
+
+
+def matches(truth: Detections, found: Detections) -> dict[int, _Match]:
+    """Return by class which detections of a picture meet an object, at each overlap."""
+    return {
+        int(kind): _match(_of_class(truth, kind), _of_class(found, kind))
+        for kind in np.union1d(truth.classes, found.classes)
+    }
+
+
+def _of_class(found: Detections, kind: int) -> Detections:
+    chosen = np.flatnonzero(found.classes == kind)
+    order = chosen[np.argsort(-found.scores[chosen], kind="stable")][:MOST]
+    return Detections(found.boxes[order], found.classes[order], found.scores[order])
+
+
+def _match(truth: Detections, found: Detections) -> _Match:
+    """Let each detection, the best first, take the free object that it overlaps most."""
+    hits = np.zeros((len(OVERLAPS), len(found.boxes)), bool)
+    table = np.array([iou(box, truth.boxes) for box in found.boxes]).reshape(-1, len(truth.boxes))
+    for row, overlap in enumerate(OVERLAPS):
+        free = np.ones(len(truth.boxes), bool)
+        for column, overlaps in enumerate(table):
+            open_ = np.where(free, overlaps, -1)
+            # The last of equals, as COCO's own loop takes it.
+            best = len(open_) - 1 - int(open_[::-1].argmax()) if len(open_) else -1
+            if best >= 0 and open_[best] >= min(overlap, 1 - 1e-10):
+                free[best] = False
+                hits[row, column] = True
+    return _Match(found.scores, hits, len(truth.boxes))
+
+
+def average_precision(pictures: Sequence[Mapping[int, _Match]], overlap: float | None) -> float:
+    """Return the mean over classes that have objects, at one overlap or over all ten."""
+    rows = slice(None) if overlap is None else int(np.argmin(np.abs(OVERLAPS - overlap)))
+    values = []
+    for kind in sorted({k for found in pictures for k in found}):
+        parts = [found[kind] for found in pictures if kind in found]
+        objects = sum(part.objects for part in parts)
+        if objects:
+            scores = np.concatenate([part.scores for part in parts])
+            order = np.argsort(-scores, kind="stable")
+            hits = np.concatenate([part.hits for part in parts], axis=1)[:, order]
+            values.append(np.array([_of_overlap(row, objects) for row in hits])[rows].mean())
+    if not values:
+        raise DataError("no picture has an object", where="labels")
+    return float(np.mean(values))
+
+
+def _of_overlap(hits: Array, objects: int) -> float:
+    recall = np.cumsum(hits) / objects
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(recall, RECALLS, side="left")
+    return float(np.append(envelope, 0.0)[np.minimum(places, len(envelope))].mean())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reader of detections out of a model's outputs.
+
+    Attributes:
+        kind: axis of the columns, and where the scores begin.
+        head: form of the boxes.
+        names: outputs of boxes and of scores where a model has one of each; else the output alone.
+    """
+
+    kind: OutputKind
+    head: Head
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model, found: Sequence[Mapping[str, Array]], head: str = "") -> Reader:
+        """Return the reader of a float model whose outputs for some batches these are.
+
+        Raises:
+            OptionError: no output is known to be detections; tells what they are.
+        """
+        if head and head not in HEADS:
+            raise OptionError(f"must be one of {', '.join(HEADS)}", where=f"head={head}")
+        for name, kind in output_kinds(model, found).items():
+            if kind.kind == "detections":
+                return cls.of_output(model, found, name, kind, head)
+        pair = _boxes_and_scores(found[0])
+        if pair is not None:
+            form = Head.recognised(
+                found[0][pair[0]], found[0][pair[1]], last_axis=False, side=picture_side(model)
+            )
+            kind = OutputKind("detections", axis=2, scores=4)
+            return cls(kind, _named(head, form, picture_side(model)), pair)
+        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in found[0].items())
+        raise OptionError(
+            f"has no output of boxes beside scores that could be read; its outputs are {seen}",
+            where=model.name,
+            hint="Judge it with a metric of your own, module:callable",
+        )
+
+    @classmethod
+    def of_output(
+        cls,
+        model: Model,
+        found: Sequence[Mapping[str, Array]],
+        name: str,
+        kind: OutputKind,
+        head: str = "",
+    ) -> Reader:
+        """Return the reader of one output that has boxes beside scores."""
+        array = np.concatenate([o[name] for o in found]).astype(np.float64)
+        boxes, scores = score_columns(array, kind)
+        side = picture_side(model)
+        last = kind.axis == array.ndim - 1
+        form = Head.recognised(boxes, scores, last_axis=last, side=side)
+        return cls(kind, _named(head, form, side), (name,))
+
+    def read(
+        self, outputs: Mapping[str, Array], *, confidence: float, overlap: float = 0.5
+    ) -> list[Detections]:
+        """Return the detections of each picture, after non-maximum suppression by class."""
+        if len(self.names) == 2:
+            boxes, scores = (outputs[name].astype(np.float64) for name in self.names)
+        else:
+            boxes, scores = score_columns(outputs[self.names[0]].astype(np.float64), self.kind)
+        decoded = (self.head.decode(b, s) for b, s in zip(boxes, scores, strict=True))
+        return [detect(b, s, confidence=confidence, overlap=overlap) for b, s in decoded]
+
+
+def picture_side(model: Model) -> tuple[int, int] | None:
+    """Return height and width of the picture that a model takes, None where they are free."""
+    for spec in model.inputs:
+        if spec.shape is not None and len(spec.shape) == 4:
+            height, width = spec.shape[2:] if spec.shape[1] in {1, 3, 4} else spec.shape[1:3]
+            if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+                return height, width
+    return None
+
+
+def _boxes_and_scores(outputs: Mapping[str, Array]) -> tuple[str, str] | None:
+    """Return outputs (N, P, 4) and (N, P, classes), as SSD and UltraFace have them."""
+    flat = {n: a for n, a in outputs.items() if a.ndim == 3 and a.dtype.kind == "f"}
+    for boxes, array in flat.items():
+        for scores, other in flat.items():
+            if boxes != scores and array.shape[2] == 4 and array.shape[:2] == other.shape[:2]:
+                return boxes, scores
+    return None
+
+
+def _named(name: str, found: Head, side: tuple[int, int] | None) -> Head:
+    """Return the head of that name, the recognised one where none is named."""
+    known = {
+        "yolox": Head("grid", objectness=True, side=side),
+        "yolov5": Head("centre", objectness=True, side=side),
+        "yolov8": Head("centre", side=side),
+        "ssd": Head("corners", side=side),
+        "decoded": Head("corners", side=side),
+    }
+    return known.get(name, found)
+
+
+def _labelled(labels: Any, picture: int) -> Detections:
+    """Return the objects of a picture from its labels (M, 5): class, left, top, right, bottom."""
+    rows = np.asarray(labels[picture], np.float64).reshape(-1, 5)
+    rows = rows[rows[:, 0] >= 0]  # padding
+    return Detections(rows[:, 1:], rows[:, 0].astype(np.int64), np.ones(len(rows)))
+
+
+def _precision_metric(name: str, overlap: float | None) -> Metric:
+    def configure(options: Mapping[str, str]) -> Metric:
+        head = options.get("head", "")
+        return replace(plain, fit=lambda model, found: fitted(Reader.of(model, found, head)))
+
+    def fitted(reader: Reader) -> Metric:
+        def score(outputs: Mapping[str, Array], labels: Any) -> list[dict[int, _Match]]:
+            pictures = reader.read(outputs, confidence=LEAST_SCORE, overlap=0.65)
+            return [matches(_labelled(labels, i), found) for i, found in enumerate(pictures)]
+
+        return replace(plain, score=score, fit=None)
+
+    def finish(batches: Sequence[list[dict[int, _Match]]]) -> Pooled:
+        pictures = [picture for batch in batches for picture in batch]
+        return Pooled(average_precision(pictures, overlap), np.zeros(0))
+
+    plain = Metric(
+        name,
+        _unfitted,
+        itemwise=False,
+        needs="labels: objects of each picture, rows (class, left, top, right, bottom) in pixels "
+        "of the input, -1 for padding; head=NAME where the boxes are not recognised",
+        finish=finish,
+        fit=lambda model, found: fitted(Reader.of(model, found)),
+        configure=configure,
+    )
+    return plain
+
+
+def _again_metric() -> Metric:
+    def configure(options: Mapping[str, str]) -> Metric:
+        head = options.get("head", "")
+        return replace(plain, fit=lambda model, found: fitted(Reader.of(model, found, head)))
+
+    def fitted(reader: Reader) -> Metric:
+        def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Floats:
+            pair = (reader.read(o, confidence=0.3) for o in (reference, outputs))
+            return np.stack(found_again(*pair), 1)
+
+        return replace(plain, score=score, fit=None)
+
+    def finish(tables: Sequence[Floats]) -> Pooled:
+        table = np.concatenate(tables)
+        items = ratio_items(table[:, 0], table[:, 1])
+        return Pooled(float(items.mean()), items)
+
+    plain = Metric(
+        "found_again",
+        _unfitted,
+        itemwise=True,
+        wants="reference",
+        needs="the float model, a detector: F1 of its detections above 0.3 found again",
+        finish=finish,
+        fit=lambda model, found: fitted(Reader.of(model, found)),
+        configure=configure,
+    )
+    return plain
+
+
+def _unfitted(outputs: Mapping[str, Array], _truth: Any) -> Any:
+    raise AssertionError(f"fitted to a model before {len(first_output(outputs))} items are scored")
+
+
+METRICS = (
+    _precision_metric("map", None),
+    _precision_metric("map50", 0.5),
+    _again_metric(),
+)
