@@ -44,7 +44,10 @@ class Dataset:
 
         Args:
             spec: an `.npz` file (arrays by input name, `labels` if there are any), a folder of
-                `.npz` shards, a folder of images by class, or `module:callable`.
+                `.npz` shards, a folder of pictures, or `module:callable`. Pictures are prepared as
+                options behind a `?` say (see `Preprocess`), and have objects as labels where
+                `labels` names a COCO file or a YOLO folder:
+                `pictures/?resize=letterbox:640&labels=coco.json`.
             batch: rows per batch.
 
         Raises:

@@ -13,18 +13,21 @@ import numpy as np
 
 from .callables import import_callable, is_callable_spec
 from .data import Array, Batch, Rows, Source
-from .errors import DataError, InputError, MissingExtraError
+from .errors import DataError, InputError
 from .npz import read_member
+from .pictures import open_pictures
 
 LABELS = "labels"
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def open_source(spec: str) -> Source:
     """Open the source that a DATA argument names; see `Dataset.open`."""
+    name, _, text = spec.partition("?")
     path = Path(spec)
+    if text and not path.exists():
+        path = Path(name)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, _options(text) if path == Path(name) else {})
     if path.exists():
         return _open_npz(path)
     if is_callable_spec(spec):
@@ -34,6 +37,12 @@ def open_source(spec: str) -> Source:
         where=spec,
         hint="Give an .npz, a folder of .npz shards or of images by class, or module:callable",
     )
+
+
+def _options(text: str) -> dict[str, str]:
+    """Return the options of `pictures/?resize=crop:224&colour=bgr`."""
+    pairs = [part.partition("=") for part in text.split("&") if part]
+    return {key: value for key, _, value in pairs}
 
 
 class ArraySource(Source):
@@ -101,61 +110,6 @@ class ShardedSource(Source):
     def identity(self) -> str:
         """SHA-256 of the shards' identities."""
         return hashlib.sha256("".join(s.identity for s in self.shards).encode()).hexdigest()
-
-
-class ImageFolderSource(Source):
-    """Images in one folder per class; the first model input is fed (N, 3, H, W) float32 in 0 to 1.
-
-    Classes are the sorted names of the folders. Images must have one size: resizing, cropping and
-    normalising are left to the model or to a `module:callable`, since guessing them would cost
-    accuracy silently.
-    """
-
-    anonymous = "input"
-
-    def __init__(self, folder: Path) -> None:
-        self.where = str(folder)
-        classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-        self.files = [
-            (file, label)
-            for label, cls in enumerate(classes)
-            for file in sorted(cls.iterdir())
-            if file.suffix.lower() in IMAGES
-        ]
-        if not self.files:
-            raise DataError(
-                "has neither .npz shards nor folders of images by class",
-                where=self.where,
-                hint="Expected FOLDER/*.npz or FOLDER/<class>/*.jpg",
-            )
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return len(self.files)
-
-    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Decode the images, batch by batch."""
-        for start in range(0, len(rows), batch):
-            chosen = [self.files[r] for r in rows[start : start + batch]]
-            images = [_decode(file) for file, _ in chosen]
-            sizes = {i.shape for i in images}
-            if len(sizes) > 1:
-                raise DataError(
-                    f"its images differ in size: {sorted(sizes)}",
-                    where=self.where,
-                    hint="Resize them, or give module:callable that does",
-                )
-            labels = np.array([label for _, label in chosen], np.int64)
-            yield Batch({"input": np.stack(images)}, labels)
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """SHA-256 of all files, names included."""
-        digest = hashlib.sha256()
-        for file, label in self.files:
-            digest.update(f"{label}:{file.name}".encode() + file.read_bytes())
-        return digest.hexdigest()
 
 
 class StreamSource(Source):
@@ -240,11 +194,11 @@ def _open_callable(spec: str) -> Source:
     )
 
 
-def _open_folder(folder: Path) -> Source:
-    shards = sorted(folder.glob("*.npz"))
+def _open_folder(folder: Path, options: Mapping[str, str]) -> Source:
+    shards = [] if options else sorted(folder.glob("*.npz"))
     if shards:
         return ShardedSource([_open_npz(path) for path in shards])
-    return ImageFolderSource(folder)
+    return open_pictures(folder, options)
 
 
 def _open_npz(path: Path) -> ArraySource:
@@ -265,16 +219,3 @@ def _open_npz(path: Path) -> ArraySource:
         raise DataError(f"cannot be read ({error.strerror or error})", where=where) from error
     labels = arrays.pop(LABELS, None)
     return ArraySource(arrays, labels, where)
-
-
-def _decode(file: Path) -> Array:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingExtraError("reading images needs Pillow", extra="images") from error
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError("cannot be read as an image", where=str(file)) from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) / np.float32(255)

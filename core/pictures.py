@@ -1,0 +1,271 @@
+"""Folders of pictures as data: by class, in any order, with boxes or masks beside them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .data import Array, Batch, Floats, Rows, Source
+from .errors import DataError, MissingExtraError
+from .preprocess import Preprocess
+
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+#: Part of the pictures that may be broken; more is an error.
+BROKEN = 0.01
+
+
+class Labels(Protocol):
+    """Labels of pictures."""
+
+    def of(self, file: Path, moved: Floats, size: tuple[int, int]) -> Any:
+        """Return the label of a picture of that size (width, height), moved as it was."""
+        ...
+
+    @property
+    def identity(self) -> bytes:
+        """Content of the labels."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """Classes by the name of the folder that a picture is in."""
+
+    names: tuple[str, ...]
+
+    def of(self, file: Path, _moved: Floats, _size: tuple[int, int]) -> int:
+        """Return the class number."""
+        return self.names.index(file.parent.name)
+
+    @property
+    def identity(self) -> bytes:
+        """Names of the classes."""
+        return "\n".join(self.names).encode()
+
+
+@dataclass(frozen=True)
+class BoxLabels:
+    """Objects by the name of the picture's file: rows (class, left, top, right, bottom).
+
+    Attributes:
+        rows: in pixels of the picture, or as parts of its sides.
+        relative: true where they are parts of the sides (YOLO).
+    """
+
+    rows: Mapping[str, Floats]
+    relative: bool = False
+
+    def of(self, file: Path, moved: Floats, size: tuple[int, int]) -> Floats:
+        """Return the objects in pixels of the model's input."""
+        rows = self.rows.get(file.name, np.zeros((0, 5))).copy()
+        if self.relative:
+            rows[:, 1:] *= np.array([*size, *size])
+        rows[:, 1:] = rows[:, 1:] * np.tile(moved[0], 2) + np.tile(moved[1], 2)
+        return rows
+
+    @property
+    def identity(self) -> bytes:
+        """Names and objects."""
+        return b"".join(name.encode() + rows.tobytes() for name, rows in sorted(self.rows.items()))
+
+
+class PictureSource(Source):
+    """Pictures; the first model input is fed (N, C, H, W) or (N, H, W, C) float32."""
+
+    anonymous = "input"
+
+    def __init__(
+        self, files: Sequence[Path], labels: Labels | None, preprocess: Preprocess, where: str
+    ) -> None:
+        self.files, self.labels, self.preprocess, self.where = files, labels, preprocess, where
+        if not files:
+            raise DataError(
+                "has neither .npz shards nor pictures",
+                where=where,
+                hint="Expected FOLDER/*.npz, FOLDER/*.jpg or FOLDER/<class>/*.jpg",
+            )
+
+    @functools.cached_property
+    def _usable(self) -> list[Path]:
+        """Files that can be decoded.
+
+        Raises:
+            DataError: more than one of a hundred cannot.
+        """
+        broken = [file for file in self.files if not _opens(file)]
+        if len(broken) > BROKEN * len(self.files):
+            raise DataError(
+                f"{len(broken)} of {len(self.files)} pictures cannot be decoded, the first is "
+                f"{broken[0].name}",
+                where=self.where,
+                hint="Remove or replace them",
+            )
+        return [file for file in self.files if file not in set(broken)]
+
+    @property
+    def count(self) -> int:
+        """Number of pictures that can be decoded."""
+        return len(self._usable)
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """Decode and prepare the pictures, batch by batch."""
+        for start in range(0, len(rows), batch):
+            found = [self._item(self._usable[row]) for row in rows[start : start + batch]]
+            arrays = [array for array, _ in found]
+            sizes = {array.shape for array in arrays}
+            if len(sizes) > 1:
+                raise DataError(
+                    f"its pictures differ in size: {sorted(sizes)}",
+                    where=self.where,
+                    hint="Resize them: --resize letterbox:640, stretch:224 or crop:224",
+                )
+            labels = None if self.labels is None else _stacked([label for _, label in found])
+            yield Batch({"input": np.stack(arrays)}, labels)
+
+    def _item(self, file: Path) -> tuple[Array, Any]:
+        with _opened(file) as picture:
+            array = self.preprocess(picture)
+            if self.labels is None:
+                return array, None
+            moved = self.preprocess.placed(picture)[1]
+            return array, self.labels.of(file, moved, picture.size)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of all files, names included, of their labels and preparation."""
+        digest = hashlib.sha256(repr(self.preprocess).encode())
+        for file in self.files:
+            digest.update(file.name.encode() + file.read_bytes())
+        digest.update(b"" if self.labels is None else self.labels.identity)
+        return digest.hexdigest()
+
+
+def open_pictures(folder: Path, options: Mapping[str, str]) -> PictureSource:
+    """Open a folder of pictures.
+
+    Args:
+        folder: pictures in folders by class, or all in one.
+        options: those of `Preprocess`, and `labels`: a COCO file (.json), or a folder of YOLO's
+            text files; `labels/` beside `images/` is found.
+
+    Raises:
+        DataError: there is no picture, or the labels do not fit.
+        OptionError: an unknown option.
+    """
+    known = dict(options)
+    named = known.pop("labels", None)
+    preprocess = Preprocess.of(known, str(folder))
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    direct = _pictures(folder)
+    if named or direct:
+        files = direct or [file for cls in classes for file in _pictures(cls)]
+        labels = _box_labels(folder, Path(named) if named else None, files)
+        return PictureSource(files, labels, preprocess, str(folder))
+    files = [file for cls in classes for file in _pictures(cls)]
+    names = ClassLabels(tuple(cls.name for cls in classes))
+    return PictureSource(files, names, preprocess, str(folder))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES and f.is_file())
+
+
+def _box_labels(folder: Path, named: Path | None, files: Sequence[Path]) -> BoxLabels | None:
+    if named is None:
+        beside = folder.parent / "labels" if folder.name == "images" else folder / "labels"
+        return yolo_labels(beside, files) if beside.is_dir() else None
+    if named.is_dir():
+        return yolo_labels(named, files)
+    return coco_labels(named, files)
+
+
+def coco_labels(path: Path, files: Sequence[Path]) -> BoxLabels:
+    """Read the objects of pictures from a COCO file.
+
+    Classes are numbered from 0 in the order of the categories' identifiers.
+
+    Raises:
+        DataError: it cannot be read, is not of that form, or names none of the pictures.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        order = {c["id"]: n for n, c in enumerate(sorted(document["categories"], key=_identifier))}
+        names = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
+        rows: dict[str, list[list[float]]] = {name: [] for name in names.values()}
+        for note in document["annotations"]:
+            left, top, width, height = map(float, note["bbox"])
+            box = [order[note["category_id"]], left, top, left + width, top + height]
+            rows[names[note["image_id"]]].append(box)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"is not a COCO file ({type(error).__name__}: {error})",
+            where=str(path),
+            hint="It holds images, categories and annotations with bbox, or name a YOLO folder",
+        ) from error
+    if not {file.name for file in files} & set(rows):
+        raise DataError("names none of the pictures", where=str(path))
+    return BoxLabels({name: np.array(r, np.float64).reshape(-1, 5) for name, r in rows.items()})
+
+
+def _identifier(category: Mapping[str, Any]) -> int:
+    return int(category["id"])
+
+
+def yolo_labels(folder: Path, files: Sequence[Path]) -> BoxLabels:
+    """Read objects from text files: class, centre x and y, width, height as parts of the sides.
+
+    Raises:
+        DataError: a line is not of that form.
+    """
+    rows: dict[str, Floats] = {}
+    for file in files:
+        path = folder / f"{file.stem}.txt"
+        if not path.exists():
+            continue
+        try:
+            table = np.array([line.split()[:5] for line in path.read_text().splitlines() if line])
+            table = table.astype(np.float64).reshape(-1, 5)
+        except ValueError as error:
+            raise DataError(
+                f"is not a file of class, x, y, width, height ({error})", where=str(path)
+            ) from error
+        middle, half = table[:, 1:3], table[:, 3:5] / 2
+        rows[file.name] = np.concatenate([table[:, :1], middle - half, middle + half], 1)
+    if not rows:
+        raise DataError("has no labels of the pictures", where=str(folder))
+    return BoxLabels(rows, relative=True)
+
+
+def _stacked(labels: Sequence[Any]) -> Array:
+    """Return class numbers (N,), or objects (N, most, 5) filled up with -1."""
+    if not isinstance(labels[0], np.ndarray):
+        return np.array(labels, np.int64)
+    most = max(1, *(len(rows) for rows in labels))
+    table = np.full((len(labels), most, 5), -1.0)
+    for place, rows in enumerate(labels):
+        table[place, : len(rows)] = rows
+    return table
+
+
+def _opened(file: Path) -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("reading images needs Pillow", extra="images") from error
+    return Image.open(file)
+
+
+def _opens(file: Path) -> bool:
+    try:
+        with _opened(file) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return bool(picture.width and picture.height)
