@@ -25,7 +25,8 @@ from onnx import numpy_helper, parser
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, optimized_graph, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, optimized_graph
 from trimtab.core.target import PRESETS, Target
 from trimtab.passes.quantization.static import QuantizeStatic
 from trimtab.passes.simplify.simplify import Simplify

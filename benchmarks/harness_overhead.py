@@ -23,7 +23,8 @@ import onnx
 from onnx import numpy_helper, parser
 
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 from trimtab.runtime_bench.measure.contender import Contender, Runs
 from trimtab.runtime_bench.measure.pacing import WARM_RUNS, BlockPlan, warm_up
 from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender

@@ -19,7 +19,8 @@ from prune_networks import own
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent, Stderr
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels

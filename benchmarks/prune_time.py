@@ -18,7 +18,8 @@ from finetune_data import cifar, network, top1
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.runtime_bench.bench.clock import BenchClock

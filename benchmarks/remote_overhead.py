@@ -25,7 +25,8 @@ from finetune_data import cifar, network
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic, Simplify

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from .data import Batch
+from .data import Array, Batch
 from .dataset import Dataset
 from .feeds import check_finite
 from .model import Model
@@ -40,6 +40,23 @@ def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
             yield part
             if part.size > rows:  # it could not be cut
                 break
+
+
+def items_of(model: Model, data: Dataset, most: int = 8) -> Callable[[int], Mapping[str, Array]]:
+    """Return a function of the number of an item, of few that are kept: the least that is fed.
+
+    An item is one row, a batch of the model's fixed size, or a batch of the user's.
+    """
+    kept: list[Mapping[str, Array]] = []
+
+    def item(number: int) -> Mapping[str, Array]:
+        if not kept:
+            few = fitting(model, data.bind(model), rows=1)
+            few = few.select(few.positions[:most], "first items") if len(few) > most else few
+            kept.extend(batch.feeds for batch in few)
+        return kept[number % len(kept)]
+
+    return item
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:

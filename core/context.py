@@ -7,14 +7,16 @@ and the public functions pass the real one, tests pass a fake.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from .batches import items_of
 from .dataset import Dataset
 from .errors import DataError, OptionError
 from .memo import Memo
 from .model import Model
+from .ort.feeding import Source
 from .ort.session import Feeds, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner
@@ -90,6 +92,7 @@ class Context:
         clock: measurement of latency, for passes that decide by time; None where there is none.
         original: model that the recipe started from, for passes that learn from it.
         runner: runs candidates to evaluate their quality; in this process where None.
+        shapes: shapes of inputs by name, where the model leaves them free and there are no data.
         memo: values that passes have computed or measured; copies by `replace` share it.
     """
 
@@ -100,6 +103,7 @@ class Context:
     clock: Clock | None = None
     original: Model | None = None
     runner: Runner | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
@@ -112,6 +116,17 @@ class Context:
         if data is None:
             raise DataError(f"{purpose} needs data", hint="Give --data, or the field `data`")
         return data.bind(model)
+
+    def source(self, model: Model, named: Dataset | None = None) -> Source:
+        """Return the source of what the model is fed: data of the pass's own field, else these.
+
+        Raises:
+            DataError: the data do not fit the model.
+        """
+        data = self.data if named is None else named
+        if data is None:
+            return Source(self.shapes, memo=self.memo)
+        return Source(items=items_of(model, data), name=data.spec, memo=self.memo)
 
     def need_clock(self, purpose: str) -> Clock:
         """Return the clock.

@@ -100,6 +100,8 @@ class Model:
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:
         # Lineage is kept in its field alone; a second copy in the graph would become stale.
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
+        _check_types(model, name)
+        _free_axes(model)
         return cls(model, lineage, name)
 
     @gc_paused()
@@ -246,6 +248,41 @@ class Model:
     def __repr__(self) -> str:
         steps = " > ".join(step.pass_name for step in self.lineage) or "as given"
         return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
+
+
+def _check_types(model: onnx_ir.Model, name: str) -> None:
+    """Refuse inputs that are not tensors."""
+    for value in model.graph.inputs:
+        if isinstance(value.type, (onnx_ir.SequenceType, onnx_ir.OptionalType)):
+            kind = "sequence" if isinstance(value.type, onnx_ir.SequenceType) else "optional"
+            raise ModelError(
+                f"its input {value.name!r} is of the type {kind}; inputs of tensors alone are "
+                "supported",
+                where=name,
+                hint="Export the model with a tensor for each element",
+            )
+
+
+def _free_axes(model: onnx_ir.Model) -> None:
+    """Free the axes that some exporters (Paddle, old CNTK) declare with the sizes -1 or 0.
+
+    Such a size is not valid ONNX, and would count as a fixed one wherever shapes are read.
+    """
+    values = (*model.graph.inputs, *model.graph.outputs, *_inner_values(model.graph))
+    for value in values:
+        if value.shape is None or value.const_value is not None:
+            continue
+        sizes = list(value.shape)
+        # An inner tensor may be empty indeed, as a part that Split leaves.
+        free = 0 if value.is_graph_input() or value.is_graph_output() else -1
+        if any(isinstance(d, int) and d <= free for d in sizes):
+            value.shape = onnx_ir.Shape(
+                [None if isinstance(d, int) and d <= free else d for d in sizes]
+            )
+
+
+def _inner_values(graph: onnx_ir.Graph) -> Iterable[onnx_ir.Value]:
+    return (value for node in graph.all_nodes() for value in node.outputs)
 
 
 def _has_external_weights(model: onnx_ir.Model) -> bool:

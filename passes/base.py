@@ -17,11 +17,19 @@ import numpy as np
 import onnx_ir
 
 from trimtab.core.context import Context
-from trimtab.core.errors import OptionError, PassError, TrimtabError
+from trimtab.core.errors import (
+    InputError,
+    ModelError,
+    OptionError,
+    PassError,
+    RunError,
+    TrimtabError,
+)
 from trimtab.core.fields import Field, build, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model, Step
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
+from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 from .check import BUG_HINT, check_model
 from .graph.declined import Declined
@@ -131,6 +139,10 @@ class Pass(ABC):
             PassError: the pass failed, or its result breaks a promise of every pass.
         """
         ctx = ctx or Context()
+        with feeding_from(model, ctx.source(model, getattr(self, "data", None))):
+            return self._apply(model, ctx)
+
+    def _apply(self, model: Model, ctx: Context) -> Model:
         try:
             result = self.rewrite(model.clone(), ctx)
         except TrimtabError:
@@ -163,26 +175,65 @@ class Pass(ABC):
                 where=f"{_signature(before)} became {_signature(after)}",
                 hint=BUG_HINT,
             )
-        check_model(after, f"after pass {self.name()}", loaded=loaded)
+        try:
+            check_model(after, f"after pass {self.name()}", loaded=loaded)
+        except PassError as error:
+            _check_original(before, error)
+            raise
         if self.tolerance is not None:
             self._check_numbers(before, after, ctx, self.tolerance)
 
     def _check_numbers(self, before: Model, after: Model, ctx: Context, tolerance: float) -> None:
         # Without onnxruntime's own optimizations: the pass is checked, not its fusions.
         plain = SessionConfig(level="basic").for_one_run(after)
-        old, new = build_session(before, plain), build_session(after, plain)
-        for seed in (ctx.seed, ctx.seed + 1):
-            feeds = random_feeds(before, seed=seed, batch=2)
-            expected, got = run(old, feeds), run(new, feeds)
-            for name, array in expected.items():
-                error = relative_error(array, got[name])
-                if error > tolerance:
-                    raise PassError(
-                        f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
-                        f"{tolerance:.0e} is allowed",
-                        where=before.name,
-                        hint=BUG_HINT,
-                    )
+        try:
+            old = build_session(before, plain)
+            fed = [feeding(before, seed=ctx.seed + n, batch=2, session=old) for n in (0, 1)]
+            expected = [run(old, each.feeds) for each in fed]
+        except OptionError:
+            raise
+        except (InputError, RunError) as error:
+            ctx.progress.say(f"{self.name()}: the numbers were not compared. {error}")
+            return
+        new = build_session(after, plain)
+        for each, wanted in zip(fed, expected, strict=True):
+            self._compare(before, wanted, self._run_after(new, each, before), tolerance)
+        ctx.progress.say(f"{self.name()}: compared on {fed[0]}")
+
+    def _run_after(self, session: Any, fed: Feeding, before: Model) -> Outputs:
+        try:
+            return run(session, fed.feeds)
+        except RunError as error:
+            raise PassError(
+                f"pass {self.name()} made a model that does not run on {fed}: {error.what}",
+                where=before.name,
+                hint=BUG_HINT,
+            ) from error
+
+    def _compare(self, before: Model, expected: Outputs, got: Outputs, tolerance: float) -> None:
+        for name, array in expected.items():
+            error = relative_error(array, got[name])
+            if error > tolerance:
+                raise PassError(
+                    f"pass {self.name()} changed output {name!r} by {error:.1e} of its size, "
+                    f"{tolerance:.0e} is allowed",
+                    where=before.name,
+                    hint=BUG_HINT,
+                )
+
+
+def _check_original(model: Model, broken: PassError) -> None:
+    """Refuse a model that was as broken before the pass.
+
+    Raises:
+        ModelError: the checker or onnxruntime refuses the model as it was given.
+    """
+    try:
+        check_model(model, "as given")
+    except PassError as error:
+        raise ModelError(
+            error.what.replace("makes a model that", "is a model that"), where=model.name
+        ) from broken
 
 
 def _declare_alike(before: Model, after: onnx_ir.Model) -> None:

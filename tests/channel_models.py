@@ -7,7 +7,7 @@ import graphs
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import random_feeds
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.target import Target
 
 TARGET = Target.named("x64-avx512-vnni")

@@ -28,7 +28,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import random_feeds
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.target import Target
 from trimtab.passes import ALIASES, registry
 

@@ -19,7 +19,8 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, MissingExtraError, OptionError
 from trimtab.core.fields import Field
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes import registry
 from trimtab.passes.base import Pass, relative_error

@@ -20,8 +20,9 @@ from shared_data import shared
 import trimtab
 from trimtab.core.context import Context
 from trimtab.core.metric import evaluate
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes import find
 

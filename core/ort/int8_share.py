@@ -18,15 +18,8 @@ import onnx_ir as ir
 from ..errors import RunError
 from ..garbage import gc_paused
 from ..model import Model
-from .session import (
-    Feeds,
-    SessionConfig,
-    build_session,
-    optimized_graph,
-    random_feeds,
-    run,
-    with_untyped_outputs,
-)
+from .feeding import random_feeds
+from .session import Feeds, SessionConfig, build_session, optimized_graph, run, with_untyped_outputs
 
 #: Operators that multiply integers, contrib operators of onnxruntime included.
 INT8_OPS = frozenset(

@@ -8,15 +8,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..model import Model
-from .session import (
-    Feeds,
-    SessionConfig,
-    build_session,
-    optimized_graph,
-    random_feeds,
-    run,
-    with_untyped_outputs,
-)
+from .feeding import random_feeds
+from .session import Feeds, SessionConfig, build_session, optimized_graph, run, with_untyped_outputs
 
 
 def peak_bytes(

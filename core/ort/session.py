@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -240,26 +239,36 @@ def available_providers() -> tuple[str, ...]:
 
 
 def run(
-    session: Any, feeds: Feeds, outputs: Sequence[str] | None = None, *, only_needed: bool = False
+    session: Any,
+    feeds: Feeds,
+    outputs: Sequence[str] | None = None,
+    *,
+    only_needed: bool = False,
+    quiet: bool = False,
 ) -> Outputs:
     """Run a session once and return the wanted outputs, all of them where None, by name.
 
-    With `only_needed` no node runs that the wanted outputs do not need.
+    With `only_needed` no node runs that the wanted outputs do not need; `quiet` runs may fail, and
+    onnxruntime then logs nothing.
 
     Raises:
         RunError: onnxruntime refuses the feeds, or fails.
     """
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
     with runtime_errors("session.run"):
-        options = _only_needed() if only_needed else None
+        options = _run_options(only_needed=only_needed, quiet=quiet)
         return dict(zip(names, session.run(names, dict(feeds), options), strict=True))
 
 
-def _only_needed() -> Any:
+def _run_options(*, only_needed: bool, quiet: bool) -> Any:
+    if not (only_needed or quiet):
+        return None
     import onnxruntime as ort
 
     options = ort.RunOptions()
-    options.only_execute_path_to_fetches = True
+    options.only_execute_path_to_fetches = only_needed
+    if quiet:
+        options.log_severity_level = 4
     return options
 
 
@@ -287,37 +296,6 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
             raise RunError(f"no tensor named {name!r}", where=model.name)
     copy.graph.outputs.extend(values[name] for name in added)
     return copy
-
-
-def random_feeds(
-    model: Model, *, seed: int = 0, sizes: Mapping[str, int] | None = None, batch: int = 1
-) -> Outputs:
-    """Return random inputs for a model: normal floats, small integers, all-true masks.
-
-    `sizes` has symbolic dimensions by name; `batch` is the size of another free leading dimension.
-    """
-    rng = np.random.default_rng(seed)
-    feeds: Outputs = {}
-    for spec in model.inputs:
-        dims = [
-            d if isinstance(d, int) else (sizes or {}).get(str(d), batch if i == 0 else 16)
-            for i, d in enumerate(spec.shape or ())
-        ]
-        feeds[spec.name] = _random_array(rng, spec.name, spec.dtype, dims)
-    return feeds
-
-
-def _random_array(
-    rng: np.random.Generator, name: str, dtype: ir.DataType, shape: Sequence[int]
-) -> NDArray[Any]:
-    kind = dtype.numpy()
-    if dtype.is_floating_point():
-        return rng.standard_normal(shape).astype(kind)
-    if dtype == ir.DataType.BOOL or (dtype.is_integer() and "mask" in name.lower()):
-        return np.ones(shape, kind)  # random zeros may hide whole rows
-    if dtype.is_integer():
-        return rng.integers(0, 2, shape, dtype=kind)  # every embedding table has small ids
-    raise RunError(f"cannot make random values of type {dtype.name}", where=f"input {name!r}")
 
 
 def with_only_outputs(model: Model, tensors: Sequence[str]) -> Model:

@@ -12,13 +12,8 @@ from onnx_ir import serde
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import (
-    SessionConfig,
-    build_session,
-    random_feeds,
-    run,
-    with_only_outputs,
-)
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
 
 from .queries import is_onnx_op
 

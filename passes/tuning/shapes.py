@@ -10,7 +10,8 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.errors import DataError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
-from trimtab.core.ort.session import Feeds, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import Feeds
 
 Sizes = dict[str, tuple[int, ...]]
 

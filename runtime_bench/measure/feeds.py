@@ -10,7 +10,8 @@ import numpy as np
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.model import Model, TensorSpec
-from trimtab.core.ort.session import Feeds, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import Feeds
 
 #: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.
 SUGGESTED = (("batch", 1), ("seq", 128), ("len", 128), ("height", 224), ("width", 224), ("", 16))

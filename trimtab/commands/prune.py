@@ -58,7 +58,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
     """Return a line with both latencies, measured interleaved, where it is not printed already."""
-    from trimtab.core.ort.session import SessionConfig, random_feeds
+    from trimtab.core.ort.feeding import random_feeds
+    from trimtab.core.ort.session import SessionConfig
     from trimtab.core.text import duration_text
 
     from .one_pass import context

@@ -19,7 +19,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 
 from ..dependency.graph import DependencyGraph, Group
 from ..dependency.records import Cost

@@ -12,7 +12,8 @@ from trimtab.core.context import Context
 from trimtab.core.files import write_text
 from trimtab.core.memo import ByIdentity, MemoKind
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 
 from .layer_benchmark import layer_model
 from .layer_benchmark_int8 import addition_model

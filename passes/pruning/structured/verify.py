@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Array
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from ...graph.edit import add_constant
 from ...graph.queries import input_at

@@ -5,8 +5,9 @@ from int8_graphs import attention, chain, graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import Feeds, SessionConfig, random_feeds
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes.quantization.static import QuantizeStatic
 from trimtab.search.costs import counted

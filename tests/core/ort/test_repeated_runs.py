@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from trimtab.core.errors import RunError
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.repeated_runs import RepeatedRuns
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, run
 
 
 def test_results_are_those_of_plain_runs_whatever_the_batch() -> None:

@@ -13,7 +13,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.float16.error import simulate_float16
 from trimtab.passes.float16.float16 import Half

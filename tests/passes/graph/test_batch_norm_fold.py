@@ -6,7 +6,8 @@ import graphs
 import pytest
 
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.graph.batch_norm_fold import fold_norms
 

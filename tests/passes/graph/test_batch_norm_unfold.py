@@ -15,7 +15,8 @@ from finetune_cases import Interrupting, context, images, notes, weights
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes import ClusterWeights, Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.graph.batch_norm_fold import fold_norms

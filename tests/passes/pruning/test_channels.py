@@ -12,7 +12,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run, with_only_outputs
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run, with_only_outputs
 from trimtab.passes.base import relative_error
 from trimtab.passes.pruning.channels import PruneChannels
 

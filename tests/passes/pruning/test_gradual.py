@@ -10,7 +10,8 @@ import pytest
 from finetune_cases import Interrupting, context, notes, weights
 
 from trimtab.core.errors import OptionError
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes import PruneGradually
 
 SHORT = {"epochs": 2, "batch": 16, "learning_rate": 5e-3}

@@ -10,7 +10,8 @@ from shared_data import shared
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.pruning.magnitude import PruneMagnitude
 
 

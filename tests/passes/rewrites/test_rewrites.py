@@ -17,7 +17,8 @@ from rewrite_cases import REFUSALS as FIRST_REFUSALS
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.rewrites import find_rewrite_rule, rewrite_rules
 from trimtab.passes.rewrites.sites import apply_rule, find_sites

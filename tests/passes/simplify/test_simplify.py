@@ -14,7 +14,8 @@ from shared_data import shared
 
 from trimtab.core.errors import MissingExtraError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.simplify.simplify import Simplify
 

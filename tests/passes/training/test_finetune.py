@@ -18,7 +18,8 @@ from finetune_cases import Interrupting, context, images, notes, weights
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, run
 from trimtab.passes import Finetune, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.training.torch_graph import checkpoint, to_module

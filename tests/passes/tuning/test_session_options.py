@@ -15,7 +15,8 @@ import pytest
 from trimtab.core.context import Ratio
 from trimtab.core.errors import InputError, RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.passes.tuning.session_options import (
     Options,
     SettingTrial,

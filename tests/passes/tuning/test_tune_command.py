@@ -15,7 +15,8 @@ from trimtab.cli import main
 from trimtab.commands.tune import _cache_name
 from trimtab.core.context import Ratio
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.session_file import session_config
 from trimtab.tune_clock import DecidingClock, SessionClock
 

@@ -22,7 +22,8 @@ from sshd import sshd
 from trimtab.cli import main
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target, usable_cpus
 from trimtab.runtime_bench.bench.bench import Timing

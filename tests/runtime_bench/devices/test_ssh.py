@@ -18,7 +18,8 @@ from sshd import Server, keygen, sshd
 
 from trimtab.cli import main
 from trimtab.core.errors import OptionError, RunError
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices

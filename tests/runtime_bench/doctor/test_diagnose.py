@@ -10,7 +10,8 @@ from int8_graphs import chain, graph, linear, normal, residual
 
 from trimtab.cli import main
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import Target
 from trimtab.runtime_bench.doctor.diagnose import Diagnosis, collect_facts, diagnose, run_finders
 from trimtab.runtime_bench.doctor.profile import parse

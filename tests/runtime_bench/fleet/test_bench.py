@@ -25,7 +25,8 @@ from trimtab.commands.bench import across
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, InputError, MissingExtraError, OptionError, RunError
 from trimtab.core.metric import evaluate
-from trimtab.core.ort.session import SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices import registry as devices

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.passes.base import relative_error
 from trimtab.passes.pruning.structured.remove_rounding import without_rounding
 

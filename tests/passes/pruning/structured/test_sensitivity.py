@@ -14,7 +14,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import random_feeds
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.structured.sensitivity import GroupSensitivity, Sensitivity, sensitivity
 

@@ -11,7 +11,7 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import random_feeds
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.dependency.graph import build_dependency_graph, prepare
 from trimtab.passes.pruning.structured.taylor import taylor

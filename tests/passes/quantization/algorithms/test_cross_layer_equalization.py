@@ -6,7 +6,8 @@ from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
 from trimtab.core.metric import evaluate
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.base import relative_error
 from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize

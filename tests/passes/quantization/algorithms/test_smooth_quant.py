@@ -8,7 +8,8 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import evaluate
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.base import relative_error
 from trimtab.passes.quantization.algorithms.smooth_quant import SmoothQuant

@@ -12,7 +12,8 @@ from int8_graphs import graph, normal
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes import Dequantize, QuantizeStatic, RoundWeights
 from trimtab.passes.diagnosis.accuracy import diagnose_accuracy

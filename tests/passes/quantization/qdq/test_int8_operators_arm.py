@@ -7,7 +7,8 @@ import numpy as np
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.ort.session import INT8_ALLOWED, SessionConfig, random_feeds
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import INT8_ALLOWED, SessionConfig
 from trimtab.core.target import Target
 from trimtab.passes import QuantizeStatic
 from trimtab.runtime_bench.doctor.diagnose import diagnose

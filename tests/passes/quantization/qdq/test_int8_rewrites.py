@@ -5,8 +5,9 @@ import pytest
 from int8_graphs import graph, normal
 
 from trimtab.core.context import Context
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import build_session, random_feeds, run
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.qdq.int8_rewrites import apply_int8_rewrites
 from trimtab.passes.quantization.qdq.prepare import prepare
