@@ -10,14 +10,27 @@ from .data import Array, Batch
 from .dataset import Dataset
 from .feeds import check_finite
 from .model import Model
+from .ort.feeding import one_row_alone
 
 
 def fixed_rows(model: Model) -> int | None:
-    """Return the batch size that the model is fixed to, None where it takes any."""
-    for spec in model.inputs:
-        if spec.shape and isinstance(spec.shape[0], int):
-            return spec.shape[0]
-    return None
+    """Return the batch size that the model is fixed to, None where it takes any.
+
+    It is 1 too where the interface leaves the batch free, but onnxruntime refuses two rows.
+    """
+    declared, free = declared_rows(model)
+    return 1 if free and one_row_alone(model) else declared
+
+
+def declared_rows(model: Model) -> tuple[int | None, bool]:
+    """Return the batch size that the inputs declare, and whether one of them leaves it free.
+
+    A fixed first axis beside a free one of another input is no batch: that of a state (2, N, 8).
+    """
+    leading = [spec.shape[0] for spec in model.inputs if spec.shape]
+    fixed = [size for size in leading if isinstance(size, int)]
+    free = len(fixed) < len(leading)
+    return (None if free or not fixed else fixed[0]), free
 
 
 def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
@@ -51,9 +64,10 @@ def items_of(model: Model, data: Dataset, most: int = 8) -> Callable[[int], Mapp
 
     def item(number: int) -> Mapping[str, Array]:
         if not kept:
-            few = fitting(model, data.bind(model), rows=1)
-            few = few.select(few.positions[:most], "first items") if len(few) > most else few
-            kept.extend(batch.feeds for batch in few)
+            rows = declared_rows(model)[0] or 1
+            count = most if data.source.batched else most * rows
+            bound = data.bind(model)
+            kept.extend(b.feeds for b in bound.select(bound.positions[:count], "first").sized(rows))
         return kept[number % len(kept)]
 
     return item
@@ -63,13 +77,20 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
     """Return rows of a batch; the whole batch where its arrays do not share a batch axis."""
     if start == 0 and stop >= batch.size:
         return batch
-    if any(a.ndim == 0 or a.shape[0] != batch.size for a in batch.feeds.values()):
+    if not _has_rows(batch):
         return batch
     return Batch({name: a[start:stop] for name, a in batch.feeds.items()})
 
 
+def _has_rows(batch: Batch) -> bool:
+    """Return whether the first axis of every array counts the rows."""
+    return all(a.ndim and a.shape[0] == batch.size for a in batch.feeds.values())
+
+
 def _padded(batch: Batch, rows: int) -> Batch:
     """Repeat the last row of a batch, which changes no range of values."""
+    if not _has_rows(batch):
+        return batch
     return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .data import Array, Batch, Rows, Source
-from .errors import DataError
+from .errors import DataError, OptionError
 from .feeds import check_feeds
 from .model import Model
-from .sources import ArraySource, StreamSource, open_source
+from .sources import LABELS, ArraySource, StreamSource, open_source
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,27 @@ class Dataset:
             DataError: it does not exist, is empty, or its arrays differ in length.
         """
         return cls(open_source(str(spec)), str(spec), batch=batch)
+
+    @classmethod
+    def of(cls, source: Any) -> Dataset:
+        """Return the dataset that a user passes: itself, one to open, or arrays by input name.
+
+        Raises:
+            DataError: it cannot be used.
+            OptionError: its type is not supported.
+        """
+        if isinstance(source, Dataset):
+            return source
+        if isinstance(source, str | Path):
+            return cls.open(source)
+        if isinstance(source, Mapping):
+            arrays = {name: np.asarray(array) for name, array in source.items()}
+            labels = arrays.pop(LABELS, None)
+            return cls.of_arrays(arrays, labels)
+        raise OptionError(
+            f"data of type {type(source).__name__} cannot be used",
+            hint="Give a Dataset, a path, or arrays by input name",
+        )
 
     @classmethod
     def of_arrays(

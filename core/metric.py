@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def labels_are_classes(model: Model, data: Dataset) -> bool:
 
 def evaluate(
     model: Model,
-    data: Dataset,
+    data: Dataset | str | Path | Mapping[str, Any],
     metric: str | Metric | None = None,
     *,
     reference: Model | None = None,
@@ -146,7 +147,8 @@ def evaluate(
 
     Args:
         model: model to evaluate.
-        data: dataset, with labels unless the metric compares with `reference`.
+        data: dataset, or a path or arrays by input name, `labels` among them; it has labels unless
+            the metric compares with `reference`.
         metric: see `find_metric`.
         reference: the float original, for metrics that compare with it.
         config: session options.
@@ -154,9 +156,10 @@ def evaluate(
         runner: runs models; in this process where None.
 
     Raises:
-        DataError: the data has NaN, labels out of range, or shapes that do not fit.
+        DataError: the data cannot be opened, or has NaN, labels out of range, or shapes that do not fit.
         OptionError: the metric is unknown, or its labels or reference are missing.
     """
+    data = Dataset.of(data)
     chosen = find_metric(metric, data)
     data = data.bind(model)
     fixed = fixed_rows(model)
@@ -273,7 +276,7 @@ def bootstrap_values(
         (1 + resamples,): value for all batches, then for each resample.
     """
     data = data.bind(model)
-    data = data if data.source.batched else data.sized(8)
+    data = data if data.source.batched else data.sized(fixed_rows(model) or 8)
     config = SessionConfig(threads=usable_cpus())
     metric = fitted(metric, model, data, config, runner)
     kept = [

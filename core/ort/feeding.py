@@ -51,7 +51,7 @@ class Feeding:
 
     def __str__(self) -> str:
         each = [
-            f"{name} {_text(np.shape(a))} {a.dtype}"
+            f"{name} {shape_text(np.shape(a))} {a.dtype}"
             + (f" {self.values[name]}" if name in self.values else "")
             for name, a in self.feeds.items()
         ]
@@ -66,13 +66,13 @@ class Source:
         shapes: shapes by input name; they hold where there are no items.
         items: items of data by number; None where there are no data.
         name: name of the data.
-        memo: memory of sizes that were found.
+        memo: memory of sizes that were found; None keeps none.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     items: Items | None = None
     name: str = ""
-    memo: Memo = field(default_factory=Memo)
+    memo: Memo | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class _Accepted:
 
 
 _KIND: MemoKind[_Accepted] = MemoKind("accepted inputs", 16)
+#: What models accept that have no source of their own, by model, and by the one they came from.
 _known: weakref.WeakKeyDictionary[Model, _Accepted] = weakref.WeakKeyDictionary()
+_derived = Memo()
 _scope: ContextVar[tuple[Model, Source] | None] = ContextVar("feeding", default=None)
 
 
@@ -144,6 +146,17 @@ def feeding(
     return Feeding(_drawn(origin, source, accepted, seed, rows), accepted.why, accepted.values)
 
 
+def one_row_alone(model: Model) -> bool:
+    """Return whether the model refuses two rows at once, though its interface leaves them free."""
+    try:
+        feeds = feeding(model, batch=2).feeds
+    except InputError:
+        return False  # nothing is known about a model that nothing was found for
+    return not any(
+        np.shape(feeds[name])[axis] == 2 for name, axis in _leading(model) if name in feeds
+    )
+
+
 def random_feeds(
     model: Model, *, seed: int = 0, sizes: Mapping[str, int] | None = None, batch: int = 1
 ) -> Outputs:
@@ -164,7 +177,8 @@ def random_feeds(
     return feeding(model, seed=seed, batch=batch).feeds
 
 
-def _text(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape as text that --shape takes; `scalar` where it has no axis."""
     return "x".join(str(d) for d in shape) or "scalar"
 
 
@@ -178,32 +192,37 @@ def _key(model: Model, source: Source) -> Any:
 
 
 def _accepted(model: Model, source: Source | None, trial: _Trial) -> _Accepted:
-    if source is None or not (source.shapes or source.items):
-        found = _known.get(model)
-        if found is None and source is not None and _has_choice(model):
-            found = source.memo.get(_KIND, _key(model, source))
-        if found is None:
-            found = _search(model, {}, trial)
-            _keep(model, source, found)
-        return found
-    if source.items is not None:
-        first = source.items(0)
-        shapes = {name: np.shape(array) for name, array in first.items()}
-        kept = source.memo.get(_KIND, _key(model, source))
-        return kept or _Accepted(shapes, {}, f"rows of {source.name}", _leading(model))
-    _check_shapes(model, source.shapes)
-    found = source.memo.get(_KIND, _key(model, source))
+    found = _kept(model, source)
+    if found is None and source is not None and source.items is not None:
+        shapes = {name: np.shape(array) for name, array in source.items(0).items()}
+        return _Accepted(shapes, {}, f"rows of {source.name}", _leading(model))
     if found is None:
-        found = _search(model, source.shapes, trial)
+        given = source.shapes if source is not None else {}
+        check_shapes(model, given)
+        found = _search(model, given, trial)
         _keep(model, source, found)
     return found
 
 
+def _kept(model: Model, source: Source | None) -> _Accepted | None:
+    if source is not None:
+        if source.memo is None or not _has_choice(model):
+            return None
+        return source.memo.get(_KIND, _key(model, source))
+    found = _known.get(model)
+    if found is None and model.lineage:
+        found = _derived.get(_KIND, _key(model, Source()))
+    return found
+
+
 def _keep(model: Model, source: Source | None, accepted: _Accepted) -> None:
-    if source is None or not (source.shapes or source.items):
-        _known[model] = accepted
-    if source is not None and (source.shapes or source.items or _has_choice(model)):
-        source.memo.put(_KIND, _key(model, source), accepted)
+    if source is not None:
+        if source.memo is not None and _has_choice(model):
+            source.memo.put(_KIND, _key(model, source), accepted)
+        return
+    _known[model] = accepted
+    if model.lineage:
+        _derived.put(_KIND, _key(model, Source()), accepted)
 
 
 def _leading(model: Model) -> tuple[Axis, ...]:
@@ -366,7 +385,7 @@ class _Trial:
         if self._session is None:
             plain = SessionConfig(level="basic").for_one_run(self._model)
             self._session = build_session(self._model, plain)
-        self.shapes.append(" ".join(f"{n}={_text(np.shape(a))}" for n, a in feeds.items()))
+        self.shapes.append(" ".join(f"{n}={shape_text(np.shape(a))}" for n, a in feeds.items()))
         try:
             found = run(self._session, feeds, quiet=True)
         except RunError as error:
@@ -381,7 +400,12 @@ def _tells(output: Any) -> bool:
     return bool(array.size and (array.dtype.kind not in "fc" or np.isfinite(array).any()))
 
 
-def _check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check shapes by input name against the model's inputs.
+
+    Raises:
+        OptionError: there is no such input, or its declared shape does not allow this one.
+    """
     specs = {spec.name: spec for spec in model.inputs}
     for name, shape in shapes.items():
         if name not in specs:
@@ -390,7 +414,7 @@ def _check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
         if not takes_shape(specs[name], shape):
             raise OptionError(
-                f"{name}={_text(shape)} does not fit the model's input {specs[name]}",
+                f"{name}={shape_text(shape)} does not fit the model's input {specs[name]}",
                 where="--shape",
             )
 

@@ -19,6 +19,7 @@ from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import check_installed
+from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
@@ -26,7 +27,6 @@ from trimtab.core.progress import Progress, Silent
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
-from ..measure.feeds import make_feeds
 from ..measure.subject import ModelOrPath, in_memory, size_bytes
 from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts
@@ -141,7 +141,7 @@ class Collector:
             data = Dataset.open(self.gate.data, batch=1).bind(model)
             return next(iter(data.take(1))).feeds
         try:
-            return make_feeds(model, self.gate.shapes, batch=1)
+            return given_feeds(model, self.gate.shapes, batch=1)
         except OptionError as error:
             hint = f"In a budgets file that is `shape: {{NAME: 1x3x224x224}}`. {error.hint or ''}"
             raise InputError(error.what, where=self.gate.where, hint=hint.strip()) from error

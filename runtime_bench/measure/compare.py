@@ -11,6 +11,7 @@ import numpy as np
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
 
@@ -19,7 +20,7 @@ from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
 from ..stats.verdict import is_decided
 from .contender import Contender, Runs
-from .feeds import check_same_inputs, make_feeds
+from .feeds import check_same_inputs
 from .in_process import InProcessContender, without_spinning
 from .pacing import BlockPlan, warm_up
 from .sampling import BlockPair, Sampler, SideBySide
@@ -78,7 +79,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     _check_options(max_seconds, alpha, resolution, candidates)
     config = config or SessionConfig()
     subjects = [Subject.of(base), *map(Subject.of, candidates)]
-    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    feeds = feeds if feeds is not None else given_feeds(subjects[0].model)
     check_same_inputs([s.model for s in subjects], feeds)
     share = alpha / len(candidates)
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
@@ -128,7 +129,7 @@ def measure(
         raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
     config = config or SessionConfig()
     subjects = [Subject.of(m) for m in models]
-    feeds = feeds if feeds is not None else make_feeds(subjects[0].model)
+    feeds = feeds if feeds is not None else given_feeds(subjects[0].model)
     check_same_inputs([s.model for s in subjects], feeds)
     taken: list[list[Runs]] = [[] for _ in subjects]
     before, canary_ns = Snapshot.now(config), list[int]()

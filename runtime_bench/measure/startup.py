@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from .feeds import make_feeds
 from .subject import ModelOrPath, Subject
 from .subprocess_contender import SubprocessContender
 
@@ -93,7 +93,7 @@ def startup_costs(
         RunError: the model was refused, crashed or hung.
     """
     subject = Subject.of(model)
-    feeds = feeds if feeds is not None else make_feeds(subject.model)
+    feeds = feeds if feeds is not None else given_feeds(subject.model)
     config = config or SessionConfig()
     found, bare = [], []
     for _ in range(processes):  # alternating, so that drift affects both

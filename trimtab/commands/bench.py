@@ -207,10 +207,10 @@ class _Request:
 
     def _feeds(self, batch: int | None) -> Feeds:
         from trimtab.core.dataset import Dataset
-        from trimtab.runtime_bench.measure.feeds import make_feeds
+        from trimtab.core.ort.given_feeds import given_feeds
 
         if self.args.data is None:
-            return make_feeds(self.base_model, self.shapes, batch=batch, seed=self.seed)
+            return given_feeds(self.base_model, self.shapes, batch=batch, seed=self.seed)
         data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
         return next(iter(data)).feeds
 

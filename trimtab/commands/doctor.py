@@ -128,9 +128,9 @@ def _accuracy(
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:
     from trimtab.core.dataset import Dataset
+    from trimtab.core.ort.given_feeds import given_feeds
     from trimtab.core.units import shape
-    from trimtab.runtime_bench.measure.feeds import make_feeds
 
     if args.data:
         return next(iter(Dataset.open(args.data, batch=1).bind(model).take(1))).feeds
-    return make_feeds(model, dict(shape(text) for text in args.shape), batch=1)
+    return given_feeds(model, dict(shape(text) for text in args.shape), batch=1)

@@ -51,6 +51,9 @@ def add_context_options(parser: argparse.ArgumentParser) -> None:
     ):
         if option not in taken:
             parser.add_argument(option, metavar=metavar, help=text)
+    if "--shape" not in taken:
+        text = "size of an input that the model leaves free, as input=1x3x320x320; repeatable"
+        parser.add_argument("--shape", action="append", default=[], metavar="NAME=SIZES", help=text)
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: str) -> None:
@@ -96,7 +99,15 @@ def context(args: argparse.Namespace) -> Context:
         progress=Stderr(),
         seed=convert(int, args.seed or 0, where="--seed"),
         clock=BenchClock(),
+        shapes=shapes(args),
     )
+
+
+def shapes(args: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by input name that --shape gives; the first of each where it repeats."""
+    from trimtab.core.units import shape
+
+    return dict(reversed([shape(text) for text in args.shape]))
 
 
 def target(args: argparse.Namespace) -> Target:

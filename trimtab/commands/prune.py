@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]:
     """Return a line with both latencies, measured interleaved, where it is not printed already."""
-    from trimtab.core.ort.feeding import random_feeds
+    from trimtab.core.ort.feeding import feeding
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.text import duration_text
 
@@ -68,9 +68,11 @@ def _latency(before: Model, after: Model, args: argparse.Namespace) -> list[str]
     if "latency_ms" in after.lineage[-1].notes or ctx.clock is None:
         return []
     config = SessionConfig.of(ctx.target)
-    old, new = ctx.clock.median_ns([before, after], random_feeds(before), config, SECONDS)
+    fed = feeding(before, ctx.source(before))
+    old, new = ctx.clock.median_ns([before, after], fed.feeds, config, SECONDS)
     both = f"{duration_text(old)} -> {duration_text(new)}"
-    return [f"latency, {ctx.target.threads} threads: {both}, {old / new:.2f}x"]
+    threads = f"{ctx.target.threads} threads"
+    return [f"latency, {threads}: {both}, {old / new:.2f}x", f"fed: {fed}"]
 
 
 def _kind(args: argparse.Namespace) -> type[Pass]:

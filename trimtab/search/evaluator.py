@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.core.batches import in_runs
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import LostError, TrimtabError
@@ -107,9 +108,7 @@ class Evaluator:
         """Return one row from the middle of the selection split, as a deployed model gets it."""
         part = self.splits.selection
         middle = part.select(part.positions[len(part) // 2 :][:1], "one item")
-        feeds = next(iter(middle.sized(1).bind(self.original))).feeds
-        fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in self.original.inputs)
-        return feeds if fixed else {name: array[:1] for name, array in feeds.items()}
+        return next(iter(in_runs(self.original, middle.sized(1).bind(self.original), 1))).feeds
 
     def chunks(self) -> list[Dataset]:
         """Return the selection split in random order, cut at the looks."""

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 
 from ..open_model import export_module, open_model
 from .splits import Splits
-
-LABELS = "labels"
 
 
 def open_data(source: Any) -> Any:
@@ -25,18 +21,7 @@ def open_data(source: Any) -> Any:
         DataError: it cannot be used.
         OptionError: its type is not supported.
     """
-    if source is None or isinstance(source, Dataset | Splits):
-        return source
-    if isinstance(source, str | Path):
-        return Dataset.open(source)
-    if isinstance(source, Mapping):
-        arrays = {name: np.asarray(array) for name, array in source.items()}
-        labels = arrays.pop(LABELS, None)
-        return Dataset.of_arrays(arrays, labels)
-    raise OptionError(
-        f"data of type {type(source).__name__} cannot be used",
-        hint="Give a Dataset, a path, or arrays by input name",
-    )
+    return source if source is None or isinstance(source, Splits) else Dataset.of(source)
 
 
 def open_input_model(source: Any, data: Dataset | Splits) -> Model:

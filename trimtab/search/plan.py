@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trimtab.core.batches import fixed_rows
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
 from trimtab.core.metric import labels_are_classes
@@ -219,8 +220,8 @@ class SearchPlan:
 
     def _may_learn_anew(self) -> bool:
         """Return whether data and batches are large enough for norms and high rates."""
-        rows = [s.shape[0] for s in self.model.inputs if s.shape and isinstance(s.shape[0], int)]
-        return len(self.data) >= MANY and min(rows, default=LEAST_ROWS) >= LEAST_ROWS
+        rows = fixed_rows(self.model)
+        return len(self.data) >= MANY and (rows or LEAST_ROWS) >= LEAST_ROWS
 
     def quantized(self, base: Recipe, *last: Pass) -> Recipe:
         """Return a float recipe with static int8, or with the given passes, behind it."""

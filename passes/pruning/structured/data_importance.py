@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.batches import finite_batches
+from trimtab.core.batches import finite_batches, fixed_rows
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
@@ -28,12 +28,6 @@ from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moment
 from .weight_repair import reader_output
 
 
-def fixed_batch(model: Model) -> int | None:
-    """Return the batch size of a model whose inputs fix it, else None."""
-    sizes = (spec.shape[0] for spec in model.inputs if spec.shape)
-    return next((n for n in sizes if isinstance(n, int)), None)
-
-
 def calibration_batches(
     model: Model, data: Dataset, samples: int, progress: Progress
 ) -> list[Feeds]:
@@ -45,7 +39,7 @@ def calibration_batches(
     Raises:
         DataError: less than one batch of a model of a fixed batch size; NaN or infinity.
     """
-    fixed = fixed_batch(model)
+    fixed = None if data.source.batched else fixed_rows(model)
     rows = fixed or 64
     some = data.take(samples)
     whole = [b for b in finite_batches(some, some.sized(rows)) if not fixed or b.size == rows]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trimtab.core.batches import fixed_rows
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
@@ -18,7 +19,7 @@ from trimtab.core.model import Model
 
 from ..dependency.graph import DependencyGraph, Group
 from .budget import LossCurve
-from .data_importance import fixed_batch, least_squares, mean_output
+from .data_importance import least_squares, mean_output
 from .importance import fpgm, l1, l2, normalize_by_group, weight_scores
 from .moments import Feeds
 from .taylor import ROWS, taylor
@@ -110,7 +111,7 @@ def _scores(
         return mean_output(model, graph, batches or [], ctx)
     if criterion == "taylor":
         data = ctx.dataset(request.data, model, purpose="importance taylor").take(request.samples)
-        return taylor(model, graph, data.sized(fixed_batch(model) or ROWS), ctx)
+        return taylor(model, graph, data.sized(fixed_rows(model) or ROWS), ctx)
     if criterion == "random":  # the control that any criterion has to beat
         return np.random.default_rng(ctx.seed).random(graph.num_units)
     return weight_scores(graph, {"l1": l1, "l2": l2, "fpgm": fpgm}[criterion])

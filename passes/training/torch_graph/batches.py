@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trimtab.core.batches import fixed_rows
 from trimtab.core.data import Batch, Rows
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
@@ -112,8 +113,8 @@ def make_batches(model: Model, data: Dataset, share: float, size: int, seed: int
     Raises:
         DataError: too few items.
     """
-    fixed = {s.shape[0] for s in model.inputs if s.shape and isinstance(s.shape[0], int)}
-    size = int(min(fixed)) if fixed else size
+    fixed = fixed_rows(model)
+    size = fixed or size
     whole = bool(fixed) and not data.source.batched  # each part needs at least one batch
     least = 2 * size if whole else 2
     if len(data) < least:
@@ -126,7 +127,7 @@ def make_batches(model: Model, data: Dataset, share: float, size: int, seed: int
     splits = data.split({"training": 1 - held, "validation": held}, seed=seed)
     training, validation = splits["training"], splits["validation"]
     rows = size if fixed else min(size, len(training))
-    return BatchSampler(training, validation, rows, seed, bool(fixed))
+    return BatchSampler(training, validation, rows, seed, fixed is not None)
 
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -17,11 +17,11 @@ from graphs import model_of
 
 from trimtab.core.errors import ModelError, OptionError, RunError
 from trimtab.core.model import Model
+from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import SessionConfig
 from trimtab.runtime_bench.measure import worker
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.runtime_bench.measure.contender import Runs
-from trimtab.runtime_bench.measure.feeds import make_feeds
 from trimtab.runtime_bench.measure.protocol import (
     LARGEST_BYTES,
     pack_error,
@@ -110,7 +110,7 @@ def test_an_error_in_a_worker_is_an_answer(tmp_path: Path) -> None:
 
 
 def test_a_model_runs_in_a_process_of_its_own(contender: SubprocessContender) -> None:
-    contender.warm(make_feeds(relu()))
+    contender.warm(given_feeds(relu()))
     timed = contender.time(3)
     assert len(timed.ns) == 3
     assert min(timed.ns) > 0
@@ -170,7 +170,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
-    contender.warm(make_feeds(relu()))
+    contender.warm(given_feeds(relu()))
     os.kill(contender.worker.process.pid, signal.SIGKILL)
     with pytest.raises(RunError, match=r"tiny: its process died .*\(SIGKILL\).*memory"):
         contender.time(3)
@@ -181,7 +181,7 @@ def test_a_killed_worker_is_a_finding(contender: SubprocessContender) -> None:
 def test_wrong_feeds_are_reported_and_the_worker_lives(contender: SubprocessContender) -> None:
     with pytest.raises(RunError, match="onnxruntime refuses"):
         contender.warm({"x": np.zeros((4, 4), "f")})
-    contender.warm(make_feeds(relu()))
+    contender.warm(given_feeds(relu()))
 
 
 def test_a_model_that_hangs_is_killed() -> None:
@@ -191,7 +191,7 @@ def test_a_model_that_hangs_is_killed() -> None:
         hangs.load()
         hangs.hang_seconds = 0.5
         with pytest.raises(RunError, match=r"endless: hangs: .* run for the first time"):
-            hangs.warm(make_feeds(model))
+            hangs.warm(given_feeds(model))
         hangs.worker.process.wait(5)
     finally:
         hangs.close()
