@@ -156,7 +156,8 @@ def evaluate(
         runner: runs models; in this process where None.
 
     Raises:
-        DataError: the data cannot be opened, or has NaN, labels out of range, or shapes that do not fit.
+        DataError: the data cannot be opened, has NaN, labels out of range, or shapes that do not
+            fit.
         OptionError: the metric is unknown, or its labels or reference are missing.
     """
     data = Dataset.of(data)

@@ -27,12 +27,15 @@ from trimtab.core.errors import (
 )
 from trimtab.core.fields import Field, build, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
+from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 from .check import BUG_HINT, check_model
 from .graph.declined import Declined
+
+_TOLD: MemoKind[str] = MemoKind("told", 64)
 
 
 @dataclass(frozen=True)
@@ -193,12 +196,12 @@ class Pass(ABC):
         except OptionError:
             raise
         except (InputError, RunError) as error:
-            ctx.progress.say(f"{self.name()}: the numbers were not compared. {error}")
+            _tell(ctx, f"{self.name()}: the numbers were not compared. {error}")
             return
         new = build_session(after, plain)
         for each, wanted in zip(fed, expected, strict=True):
             self._compare(before, wanted, self._run_after(new, each, before), tolerance)
-        ctx.progress.say(f"{self.name()}: compared on {fed[0]}")
+        _tell(ctx, f"{self.name()}: compared on {fed[0]}")
 
     def _run_after(self, session: Any, fed: Feeding, before: Model) -> Outputs:
         try:
@@ -220,6 +223,13 @@ class Pass(ABC):
                     where=before.name,
                     hint=BUG_HINT,
                 )
+
+
+def _tell(ctx: Context, text: str) -> None:
+    """Say something once: a pass that tries several variants checks each of them."""
+    if ctx.memo.get(_TOLD, text) is None:
+        ctx.memo.put(_TOLD, text, text)
+        ctx.progress.say(text)
 
 
 def _check_original(model: Model, broken: PassError) -> None:

@@ -262,6 +262,8 @@ def _search(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: _Trial) -
             why = "sizes given" if all_given else "default sizes"
             why = f"sizes found by trying, {tried} refused" if tried and not all_given else why
             found = _Accepted(shapes, chosen, why, batch, frozenset({_rows(shapes, batch)}))
+            if not trial.loads():  # its caller says so; nothing can be found out here
+                return _one_row(replace(found, why=f"not tried: {trial.refusal}"))
             verdict = trial.runs(_draw(model, shapes, chosen, 0))
             if verdict == "fine":
                 return _one_row(found)
@@ -380,11 +382,20 @@ class _Trial:
         self.shapes: list[str] = []
         self.refusal = ""
 
-    def runs(self, feeds: Feeds) -> str:
-        """Return `fine`, `poor` where no output has a number, or `refused`."""
+    def loads(self) -> bool:
+        """Return whether onnxruntime loads the model."""
         if self._session is None:
             plain = SessionConfig(level="basic").for_one_run(self._model)
-            self._session = build_session(self._model, plain)
+            try:
+                self._session = build_session(self._model, plain)
+            except RunError as error:
+                self.refusal = error.what
+        return self._session is not None
+
+    def runs(self, feeds: Feeds) -> str:
+        """Return `fine`, `poor` where no output has a number, or `refused`."""
+        if not self.loads():
+            return "refused"
         self.shapes.append(" ".join(f"{n}={shape_text(np.shape(a))}" for n, a in feeds.items()))
         try:
             found = run(self._session, feeds, quiet=True)

@@ -13,17 +13,19 @@ from .session import Feeds
 
 #: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.
 SUGGESTED = (("batch", 1), ("seq", 128), ("len", 128), ("height", 224), ("width", 224), ("", 16))
+#: Suggested sides of a picture.
+PICTURE = 224
 
 Sizes = Mapping[str, tuple[int, ...]]
 
 
 def given_feeds(
-    model: Model, shapes: Sizes | None = None, *, batch: int | None = None, seed: int = 0
+    model: Model, shapes: Sizes | None = None, *, batch: int = 1, seed: int = 0
 ) -> Feeds:
     """Return inputs of the shapes that the model fixes or the user gives by input name.
 
-    A name of a size that one shape fixes has it in all inputs; `batch` is the size of any other
-    leading axis that is free.
+    A name of a size has one size in all inputs: that of a given shape, or `batch` where it is that
+    of a leading axis. Other leading axes that are free have the size `batch` too.
 
     Raises:
         OptionError: a dynamic axis has no size, a shape does not fit, or an input is unknown.
@@ -31,7 +33,8 @@ def given_feeds(
     """
     shapes = dict(shapes or {})
     check_shapes(model, shapes)
-    named = {
+    leading = [spec.shape[0] for spec in model.inputs if spec.shape]
+    named = {d: batch for d in leading if isinstance(d, str) and d} | {
         str(d): size
         for spec in model.inputs
         for d, size in zip(spec.shape or (), shapes.get(spec.name, ()), strict=False)
@@ -55,9 +58,7 @@ def given_feeds(
     return feeding(fixed, Source(), seed=seed).feeds
 
 
-def _resolved(
-    spec: TensorSpec, named: Mapping[str, int], batch: int | None
-) -> tuple[int, ...] | None:
+def _resolved(spec: TensorSpec, named: Mapping[str, int], batch: int) -> tuple[int, ...] | None:
     if spec.shape is None:
         return None
     sizes = [
@@ -70,7 +71,7 @@ def _resolved(
 
 def _example(model: Model, known: Sizes, missing: Sequence[TensorSpec]) -> str:
     """Return options that give the missing sizes: usual ones, else ones that the model takes."""
-    shapes = {s.name: tuple(_suggest(d, i) for i, d in enumerate(s.shape or ())) for s in missing}
+    shapes = {s.name: _suggested(s) for s in missing}
     try:
         feeding(model, Source(shapes={**known, **shapes}))
     except InputError:
@@ -82,9 +83,18 @@ def _example(model: Model, known: Sizes, missing: Sequence[TensorSpec]) -> str:
     return " ".join(f"--shape {name}={shape_text(shape)}" for name, shape in shapes.items())
 
 
-def _suggest(axis: int | str | None, position: int) -> int:
-    if isinstance(axis, int):
-        return axis
-    if position == 0:
+def _suggested(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(
+        size
+        if isinstance(size, int)
+        else _suggest(size or "", axis, picture=len(spec.shape or ()) == 4)
+        for axis, size in enumerate(spec.shape or ())
+    )
+
+
+def _suggest(name: str, axis: int, *, picture: bool) -> int:
+    if axis == 0:
         return 1
-    return next(size for word, size in SUGGESTED if word in (axis or "").lower())
+    if picture and axis > 1:
+        return PICTURE
+    return next(size for word, size in SUGGESTED if word in name.lower())

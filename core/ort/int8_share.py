@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import RunError
+from ..errors import InputError, RunError
 from ..garbage import gc_paused
 from ..model import Model
 from .feeding import random_feeds
@@ -124,7 +124,7 @@ def int8_share(
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=sum(counts[op] for op in QDQ_OPS),
-        int8_share=_int8_part(replace(model, ir=running), integer, floating, config, feeds),
+        int8_share=_int8_part(model, running, (integer, floating), config, feeds),
         # This fusion appends its own name to that of the node that it replaces.
         float_nodes=tuple(
             (node.name or node.op_type).split("/MatmulTransposeFusion")[0] for node in floating
@@ -151,7 +151,7 @@ def written_share(model: Model, *, fused: bool, feeds: Feeds | None = None) -> I
         int8_ops=len(integer),
         float_ops=len(floating),
         leftover_qdq=0 if fused else sum(counts[op] for op in QDQ_OPS),
-        int8_share=_int8_part(model, integer, floating, SessionConfig(), feeds),
+        int8_share=_int8_part(model, model.ir, (integer, floating), SessionConfig(), feeds),
         float_nodes=tuple(node.name or node.op_type for node in floating),
         ops=dict(counts),
         as_written=True,
@@ -185,16 +185,24 @@ def _kinds(running: ir.Model) -> tuple[list[ir.Node], list[ir.Node]]:
 
 
 def _int8_part(
-    running: Model,
-    integer: Sequence[ir.Node],
-    floating: Sequence[ir.Node],
+    model: Model,
+    running: ir.Model,
+    kinds: tuple[Sequence[ir.Node], Sequence[ir.Node]],
     config: SessionConfig,
     feeds: Feeds | None,
 ) -> float:
-    """Return the share of `integer` in the multiply-accumulates; runs only where both occur."""
+    """Return the share of the first kind in the multiply-accumulates; runs only where both occur.
+
+    The nodes are those of `running`, the graph that onnxruntime runs of the model.
+    """
+    integer, floating = kinds
     if not integer or not floating:
         return float(bool(integer))
-    shapes = _shapes(running, [*integer, *floating], config, feeds)
+    try:
+        fed = feeds if feeds is not None else random_feeds(model)
+    except (InputError, RunError):
+        fed = {}  # it runs at no size that is known: counts of operators remain
+    shapes = _shapes(replace(model, ir=running), [*integer, *floating], config, fed)
     mine, others = _sum_macs(integer, shapes), _sum_macs(floating, shapes)
     return mine / (mine + others) if mine + others else 0.0
 
@@ -204,7 +212,7 @@ def _sum_macs(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def _shapes(
-    running: Model, nodes: Iterable[ir.Node], config: SessionConfig, feeds: Feeds | None
+    running: Model, nodes: Iterable[ir.Node], config: SessionConfig, feeds: Feeds
 ) -> dict[str, tuple[int, ...]]:
     """Return the concrete shapes of the nodes' inputs and outputs, by one run of the graph."""
     known: dict[str, tuple[int, ...]] = {}
@@ -217,9 +225,8 @@ def _shapes(
                 known[value.name] = tuple(value.const_value.shape.numpy())
             elif value.graph is running.graph and not value.is_graph_input():
                 wanted.append(value.name)
-    feeds = feeds if feeds is not None else random_feeds(running)
     known |= {name: np.shape(array) for name, array in feeds.items()}
-    if not wanted:
+    if not wanted or not feeds:
         return known
     plain = replace(config, level="off").for_one_run(running)
     try:

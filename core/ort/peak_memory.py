@@ -27,7 +27,7 @@ def peak_bytes(
     config = config or SessionConfig()
     # The blocked layout of float convolutions depends on the machine, and would hide sizes.
     running = replace(model, ir=optimized_graph(model, config.without("NchwcTransformer")))
-    feeds = feeds if feeds is not None else random_feeds(running)
+    feeds = feeds if feeds is not None else random_feeds(model)
     return running.weight_bytes + _peak(running.graph, _sizes(running, config, feeds))
 
 

@@ -13,7 +13,7 @@ from onnx_ir import serde
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
-from trimtab.core.ort.session import SessionConfig, build_session, run, with_only_outputs
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run, with_only_outputs
 
 from .queries import is_onnx_op
 
@@ -44,20 +44,25 @@ def concrete_shapes(model: Model) -> Shapes:
     are compared, to distinguish an axis of channels from one that a batch of one was merged into.
     """
     bones = skeleton(model.ir)
-    first, second = (_shapes_for(model, bones, batch) for batch in (2, 3))
+    feeds = [random_feeds(model, batch=batch) for batch in (2, 3)]
+    first, second = (_shapes_for(model, bones, each) for each in feeds)
     varies = {
         (name, axis)
         for name, shape in first.items()
         for axis, size in enumerate(shape)
         if len(second.get(name, ())) == len(shape) and second[name][axis] != size
     }
-    lead = [spec.shape[0] for spec in model.inputs if spec.shape]
-    fixed = [d for d in lead if isinstance(d, int)]
-    return Shapes(first, frozenset(varies), fixed[0] if fixed else 2)
+    return Shapes(first, frozenset(varies), _samples(model, feeds[0]))
 
 
-def _shapes_for(model: Model, bones: onnx.ModelProto, batch: int) -> dict[str, Shape]:
-    feeds = random_feeds(model, batch=batch)
+def _samples(model: Model, feeds: Feeds) -> int:
+    """Return the rows of feeds: the size of a free first axis, or else of a fixed one."""
+    leading = [(spec.shape[0], feeds[spec.name].shape[0]) for spec in model.inputs if spec.shape]
+    free = [size for declared, size in leading if not isinstance(declared, int)]
+    return next(iter([*free, *(size for _, size in leading)]), 1)
+
+
+def _shapes_for(model: Model, bones: onnx.ModelProto, feeds: Feeds) -> dict[str, Shape]:
     known = {name: array.shape for name, array in feeds.items()}
     for value in bones.graph.input:
         if value.name in feeds:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.batches import items_of
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError, RunError
 from trimtab.core.metric import evaluate
@@ -138,8 +139,7 @@ class Collector:
         if self.feeds is not None:
             return self.feeds
         if self.gate.data and not self.gate.shapes:
-            data = Dataset.open(self.gate.data, batch=1).bind(model)
-            return next(iter(data.take(1))).feeds
+            return items_of(model, Dataset.open(self.gate.data))(0)
         try:
             return given_feeds(model, self.gate.shapes, batch=1)
         except OptionError as error:

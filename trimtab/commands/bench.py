@@ -206,13 +206,15 @@ class _Request:
         return with_cuda_graph(config) if self.args.cuda_graph else config
 
     def _feeds(self, batch: int | None) -> Feeds:
+        from trimtab.core.batches import items_of
         from trimtab.core.dataset import Dataset
         from trimtab.core.ort.given_feeds import given_feeds
 
         if self.args.data is None:
-            return given_feeds(self.base_model, self.shapes, batch=batch, seed=self.seed)
-        data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
-        return next(iter(data)).feeds
+            return given_feeds(self.base_model, self.shapes, batch=batch or 1, seed=self.seed)
+        if batch is None:
+            return items_of(self.base_model, Dataset.open(self.args.data))(0)
+        return next(iter(Dataset.open(self.args.data, batch=batch).bind(self.base_model))).feeds
 
     def _timing(self, threads: int) -> Timing:
         from trimtab.runtime_bench.bench.bench import Timing

@@ -127,10 +127,11 @@ def _accuracy(
 
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:
+    from trimtab.core.batches import items_of
     from trimtab.core.dataset import Dataset
     from trimtab.core.ort.given_feeds import given_feeds
     from trimtab.core.units import shape
 
     if args.data:
-        return next(iter(Dataset.open(args.data, batch=1).bind(model).take(1))).feeds
+        return items_of(model, Dataset.open(args.data))(0)
     return given_feeds(model, dict(shape(text) for text in args.shape), batch=1)
