@@ -1,0 +1,109 @@
+"""Checks of a pass's result on inputs that the model takes, and blame where it belongs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from graphs import model_of
+
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import ModelError, OptionError, PassError
+from trimtab.core.model import Model
+from trimtab.core.progress import Silent
+from trimtab.passes.base import Pass, Rewrite
+
+
+class Lines(Silent):
+    """Progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@dataclass(frozen=True)
+class Nothing(Pass):
+    """Leave the model as it is."""
+
+    tolerance: ClassVar[float | None] = 1e-6
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        return Rewrite(model.ir)
+
+
+@dataclass(frozen=True)
+class Negated(Pass):
+    """Negate the first output, which the check has to find."""
+
+    tolerance: ClassVar[float | None] = 1e-6
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        last = next(node for node in model.graph if node.outputs[0].is_graph_output())
+        before = last.inputs[0]
+        assert before is not None
+        node = ir.node("Neg", [before])
+        node.outputs[0].name = "negated"
+        model.graph.insert_before(last, node)
+        last.replace_input_with(0, node.outputs[0])
+        return Rewrite(model.ir)
+
+
+def window() -> Model:
+    """Return a model that takes 64 samples and more."""
+    return model_of(
+        """(float[batch,1,samples] x) => (float[batch,1,frames] y)
+        { p = MaxPool <kernel_shape=[64], strides=[32]> (x)  y = Tanh (p) }"""
+    )
+
+
+def told(model: Model, **fields: object) -> list[str]:
+    ctx = replace(Context(progress=Lines()), **fields)
+    Nothing()(model, ctx)
+    assert isinstance(ctx.progress, Lines)
+    return ctx.progress.lines
+
+
+def test_the_sizes_that_were_compared_on_are_told() -> None:
+    [line] = told(window())
+    assert "found by trying" in line
+
+
+def test_a_changed_number_is_found_at_sizes_that_the_model_takes() -> None:
+    with pytest.raises(PassError, match="changed output 'y'"):
+        Negated()(window(), Context())
+
+
+def test_rows_of_the_data_are_compared_on() -> None:
+    data = Dataset.of_arrays({"x": np.ones((4, 1, 100), np.float32)})
+    [line] = told(window(), data=data)
+    assert "x 2x1x100" in line
+
+
+def test_given_shapes_are_compared_on_and_refused_as_an_option() -> None:
+    [line] = told(window(), shapes={"x": (1, 1, 96)})
+    assert "x 1x1x96" in line
+    with pytest.raises(OptionError, match="does not fit the model's input x"):
+        Nothing()(window(), Context(shapes={"x": (1, 2, 96)}))
+
+
+def test_a_model_that_runs_at_no_size_is_passed_on_and_told() -> None:
+    model = model_of(
+        """(float[N,M] x) => (float[N,K] y) <int64[2] s = {-1, 99991}>
+        { y = Reshape (x, s) }"""
+    )
+    [line] = told(model)
+    assert "the numbers were not compared" in line
+    assert "--shape x=" in line
+
+
+def test_a_broken_original_is_not_blamed_on_the_pass() -> None:
+    model = model_of("(float[1,2] x) => (float[1,2] y) { y = NonsenseOp (x) }")
+    with pytest.raises(ModelError, match="is a model that"):
+        Nothing()(model, Context())
