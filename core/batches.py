@@ -23,7 +23,7 @@ def fixed_rows(model: Model) -> int | None:
 
 
 def declared_rows(model: Model) -> tuple[int | None, bool]:
-    """Return the batch size that the inputs declare, and whether one of them leaves it free.
+    """Return the batch size that the inputs declare; with it, true where one leaves it free.
 
     A fixed first axis beside a free one of another input is no batch: that of a state (2, N, 8).
     """
@@ -56,7 +56,7 @@ def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
 
 
 def items_of(model: Model, data: Dataset, most: int = 8) -> Callable[[int], Mapping[str, Array]]:
-    """Return a function of the number of an item, of few that are kept: the least that is fed.
+    """Return a function from the number of an item to its arrays; the first few are kept.
 
     An item is one row, a batch of the model's fixed size, or a batch of the user's.
     """

@@ -16,7 +16,7 @@ from .dataset import Dataset
 from .errors import DataError, OptionError
 from .memo import Memo
 from .model import Model
-from .ort.feeding import Source
+from .ort.feeding import FeedSource
 from .ort.session import Feeds, SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner
@@ -117,7 +117,7 @@ class Context:
             raise DataError(f"{purpose} needs data", hint="Give --data, or the field `data`")
         return data.bind(model)
 
-    def source(self, model: Model, named: Dataset | None = None) -> Source:
+    def source(self, model: Model, named: Dataset | None = None) -> FeedSource:
         """Return the source of what the model is fed: data of the pass's own field, else these.
 
         Raises:
@@ -125,8 +125,8 @@ class Context:
         """
         data = self.data if named is None else named
         if data is None:
-            return Source(self.shapes, memo=self.memo)
-        return Source(items=items_of(model, data), name=data.spec, memo=self.memo)
+            return FeedSource(self.shapes, memo=self.memo)
+        return FeedSource(items=items_of(model, data), name=data.spec, memo=self.memo)
 
     def need_clock(self, purpose: str) -> Clock:
         """Return the clock.

@@ -1,4 +1,4 @@
-"""What a model is fed where nobody says: rows of the data, else sizes and values that it accepts.
+"""Inputs of models where nobody gives them: rows of the data, else what the model accepts.
 
 Sizes of free axes are found by running the model: what onnxruntime refuses is not what it is meant
 for. This one place decides, so that a check, a count and a measurement see the same inputs.
@@ -59,8 +59,8 @@ class Feeding:
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is known about the inputs of a model: shapes from the user, items of data.
+class FeedSource:
+    """Facts about the inputs of a model: shapes from the user, items of data.
 
     Attributes:
         shapes: shapes by input name; they hold where there are no items.
@@ -97,11 +97,11 @@ _KIND: MemoKind[_Accepted] = MemoKind("accepted inputs", 16)
 #: What models accept that have no source of their own, by model, and by the one they came from.
 _known: weakref.WeakKeyDictionary[Model, _Accepted] = weakref.WeakKeyDictionary()
 _derived = Memo()
-_scope: ContextVar[tuple[Model, Source] | None] = ContextVar("feeding", default=None)
+_scope: ContextVar[tuple[Model, FeedSource] | None] = ContextVar("feeding", default=None)
 
 
 @contextmanager
-def feeding_from(model: Model, source: Source) -> Iterator[None]:
+def feeding_from(model: Model, source: FeedSource) -> Iterator[None]:
     """Feed the model, and all with the same inputs, from this source inside of the block."""
     token = _scope.set((model, source))
     try:
@@ -112,7 +112,7 @@ def feeding_from(model: Model, source: Source) -> Iterator[None]:
 
 def feeding(
     model: Model,
-    source: Source | None = None,
+    source: FeedSource | None = None,
     *,
     seed: int = 0,
     batch: int = 1,
@@ -173,7 +173,7 @@ def random_feeds(
             for s in model.inputs
             if any(isinstance(d, str) and d in sizes for d in s.shape or ())
         }
-        return feeding(model, Source(shapes=fixed), seed=seed, batch=batch).feeds
+        return feeding(model, FeedSource(shapes=fixed), seed=seed, batch=batch).feeds
     return feeding(model, seed=seed, batch=batch).feeds
 
 
@@ -186,12 +186,12 @@ def _same_inputs(a: Model, b: Model) -> bool:
     return a is b or a.inputs == b.inputs
 
 
-def _key(model: Model, source: Source) -> Any:
+def _key(model: Model, source: FeedSource) -> Any:
     origin = model.lineage[0].input_digest if model.lineage else model.digest
     return origin, model.inputs, tuple(sorted(source.shapes.items())), source.name
 
 
-def _accepted(model: Model, source: Source | None, trial: _Trial) -> _Accepted:
+def _accepted(model: Model, source: FeedSource | None, trial: _Trial) -> _Accepted:
     found = _kept(model, source)
     if found is None and source is not None and source.items is not None:
         shapes = {name: np.shape(array) for name, array in source.items(0).items()}
@@ -204,25 +204,25 @@ def _accepted(model: Model, source: Source | None, trial: _Trial) -> _Accepted:
     return found
 
 
-def _kept(model: Model, source: Source | None) -> _Accepted | None:
+def _kept(model: Model, source: FeedSource | None) -> _Accepted | None:
     if source is not None:
         if source.memo is None or not _has_choice(model):
             return None
         return source.memo.get(_KIND, _key(model, source))
     found = _known.get(model)
     if found is None and model.lineage:
-        found = _derived.get(_KIND, _key(model, Source()))
+        found = _derived.get(_KIND, _key(model, FeedSource()))
     return found
 
 
-def _keep(model: Model, source: Source | None, accepted: _Accepted) -> None:
+def _keep(model: Model, source: FeedSource | None, accepted: _Accepted) -> None:
     if source is not None:
         if source.memo is not None and _has_choice(model):
             source.memo.put(_KIND, _key(model, source), accepted)
         return
     _known[model] = accepted
     if model.lineage:
-        _derived.put(_KIND, _key(model, Source()), accepted)
+        _derived.put(_KIND, _key(model, FeedSource()), accepted)
 
 
 def _leading(model: Model) -> tuple[Axis, ...]:
@@ -312,7 +312,7 @@ def _variants(values: Mapping[str, Values]) -> Iterator[dict[str, Values]]:
 
 
 def _with_rows(
-    model: Model, source: Source | None, accepted: _Accepted, rows: int, trial: _Trial
+    model: Model, source: FeedSource | None, accepted: _Accepted, rows: int, trial: _Trial
 ) -> _Accepted:
     """Find whether the model takes several rows, and along which axes, and keep the answer."""
     ways = [accepted.batch]
@@ -330,7 +330,7 @@ def _with_rows(
 
 
 def _drawn(
-    model: Model, source: Source | None, accepted: _Accepted, seed: int, rows: int
+    model: Model, source: FeedSource | None, accepted: _Accepted, seed: int, rows: int
 ) -> Outputs:
     if source is not None and source.items is not None:
         return _from_items(source.items, accepted.batch, seed, rows)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..errors import InputError, OptionError
 from ..model import Model, TensorSpec
-from .feeding import Source, check_shapes, feeding, shape_text
+from .feeding import FeedSource, check_shapes, feeding, shape_text
 from .session import Feeds
 
 #: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.
@@ -55,7 +55,7 @@ def given_feeds(
     for value in fixed.graph.inputs:
         if str(value.name) in known:
             value.shape = ir.Shape(known[str(value.name)])
-    return feeding(fixed, Source(), seed=seed).feeds
+    return feeding(fixed, FeedSource(), seed=seed).feeds
 
 
 def _resolved(spec: TensorSpec, named: Mapping[str, int], batch: int) -> tuple[int, ...] | None:
@@ -73,10 +73,10 @@ def _example(model: Model, known: Sizes, missing: Sequence[TensorSpec]) -> str:
     """Return options that give the missing sizes: usual ones, else ones that the model takes."""
     shapes = {s.name: _suggested(s) for s in missing}
     try:
-        feeding(model, Source(shapes={**known, **shapes}))
+        feeding(model, FeedSource(shapes={**known, **shapes}))
     except InputError:
         try:
-            feeds = feeding(model, Source(shapes=known)).feeds
+            feeds = feeding(model, FeedSource(shapes=known)).feeds
             shapes = {spec.name: feeds[spec.name].shape for spec in missing}
         except InputError:
             pass  # nothing better is known than the usual sizes

@@ -11,7 +11,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, ModelError, OptionError
 from trimtab.core.memo import Memo
 from trimtab.core.model import Model
-from trimtab.core.ort.feeding import Source, feeding, feeding_from, random_feeds
+from trimtab.core.ort.feeding import FeedSource, feeding, feeding_from, random_feeds
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import build_session, run
 
@@ -175,11 +175,11 @@ def test_a_model_that_runs_at_no_size_names_the_option() -> None:
 
 
 def test_given_shapes_are_fed_and_refused_where_they_do_not_fit() -> None:
-    assert feeding(neck(), Source({"x": (1, 3, 24, 36)})).feeds["x"].shape == (1, 3, 24, 36)
+    assert feeding(neck(), FeedSource({"x": (1, 3, 24, 36)})).feeds["x"].shape == (1, 3, 24, 36)
     with pytest.raises(OptionError, match="does not run at x=1x3x16x16"):
-        feeding(neck(), Source({"x": (1, 3, 16, 16)}))
+        feeding(neck(), FeedSource({"x": (1, 3, 16, 16)}))
     with pytest.raises(OptionError, match="does not fit"):
-        feeding(neck(), Source({"x": (1, 4, 24, 24)}))
+        feeding(neck(), FeedSource({"x": (1, 4, 24, 24)}))
 
 
 def test_a_measurement_suggests_sizes_that_the_model_takes() -> None:
@@ -193,7 +193,7 @@ def test_rows_of_the_data_are_fed_inside_of_a_source() -> None:
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
     model = model_of("(float[N,L] x) => (float[N,L] y) { y = Relu (x) }")
     data = Dataset.of_arrays({"x": rows})
-    with feeding_from(model, Source(items=items_of(model, data), name="rows", memo=Memo())):
+    with feeding_from(model, FeedSource(items=items_of(model, data), name="rows", memo=Memo())):
         assert np.array_equal(random_feeds(model)["x"], rows[:1])
         assert np.array_equal(random_feeds(model, batch=2)["x"], rows[:2])
         assert np.array_equal(random_feeds(model, seed=1, batch=2)["x"], rows[2:])
@@ -213,7 +213,7 @@ def test_batches_of_the_user_gain_rows_along_the_batch_alone() -> None:
         "sr": np.array(16000),
     }
     data = Dataset.of_batches(lambda: [batch] * 3)
-    with feeding_from(model, Source(items=items_of(model, data), name="rows", memo=Memo())):
+    with feeding_from(model, FeedSource(items=items_of(model, data), name="rows", memo=Memo())):
         feeds = random_feeds(model, batch=2)
     assert {n: a.shape for n, a in feeds.items()} == {"x": (2, 8), "state": (2, 2, 8), "sr": ()}
     assert run(build_session(model), feeds)["y"].shape == (2, 8)
