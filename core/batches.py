@@ -23,7 +23,7 @@ def fixed_rows(model: Model) -> int | None:
 
 
 def declared_rows(model: Model) -> tuple[int | None, bool]:
-    """Return the batch size that the inputs declare; with it, true where one leaves it free.
+    """Return the declared batch size, and true as the second where an input leaves it free.
 
     A fixed first axis beside a free one of another input is no batch: that of a state (2, N, 8).
     """

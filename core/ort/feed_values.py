@@ -37,6 +37,8 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _SIZES = {"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Range": (0, 1), "Tile": (1,)}
 #: Mean, or standard deviation of values, from which they are pixels of 0 to 255.
 _PIXELS = 16.0
+#: Constants that an input is compared with of which it is one; more of them are its range.
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,12 @@ class _Uses:
         elif op == "OneHot" and index == 0:
             depth = _array(node.inputs[1])
             self._bound(int(depth.reshape(-1)[0]) if depth is not None else 1, offset)
-        elif op == "Equal" and other is not None and other.size <= 8:
+        elif op == "Equal" and other is not None and 0 < other.size <= FEW:
             self.constants += [float(c) - offset for c in other.reshape(-1)]
+        elif op == "Equal" and other is not None and other.size and _whole(node.inputs[index]):
+            self.index = True  # a one-hot code, written as a comparison with all positions
+            self.low = max(self.low, int(other.min() - offset))
+            self.high = min(self.high, float(other.max()) - offset + 1)
         elif op in _COMPARISONS and _whole(node.inputs[index]):
             self.compared += [float(other.max()) - offset] if other is not None else []
             self.positive = True

@@ -115,6 +115,15 @@ def test_a_scalar_is_what_the_graph_compares_it_with() -> None:
     assert feeds["sr"] == 16000
 
 
+def test_codes_are_within_the_positions_that_they_are_compared_with() -> None:
+    model = model_of(
+        """(int32[N,1] x) => (float[N,9] y) <int32[9] codes = {0, 1, 2, 3, 4, 5, 6, 7, 8}>
+        { e = Equal (x, codes)  y = Cast <to=1> (e) }"""
+    )
+    drawn = random_feeds(model, batch=64)["x"]
+    assert set(drawn.ravel()) == set(range(9))
+
+
 def test_lengths_are_above_zero_and_within_the_positions() -> None:
     model = model_of(
         """(float[N,3] x, int64[N] lengths) => (float[N,3] y)
