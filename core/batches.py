@@ -25,7 +25,7 @@ def fixed_rows(model: Model) -> int | None:
 def declared_rows(model: Model) -> tuple[int | None, bool]:
     """Return the declared batch size, and true as the second where an input leaves it free.
 
-    A fixed first axis beside a free one of another input is no batch: that of a state (2, N, 8).
+    A fixed first axis beside a free one of another input is not the batch: a state has (2, N, 8).
     """
     leading = [spec.shape[0] for spec in model.inputs if spec.shape]
     fixed = [size for size in leading if isinstance(size, int)]
