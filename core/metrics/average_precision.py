@@ -91,7 +91,7 @@ def _of_overlap(hits: Array, objects: int) -> float:
 
 
 @dataclass(frozen=True)
-class Reader:
+class DetectionReader:
     """Reader of detections out of a model's outputs.
 
     Attributes:
@@ -105,7 +105,9 @@ class Reader:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: Model, found: Sequence[Mapping[str, Array]], head: str = "") -> Reader:
+    def of(
+        cls, model: Model, found: Sequence[Mapping[str, Array]], head: str = ""
+    ) -> DetectionReader:
         """Return the reader of a float model whose outputs for some batches these are.
 
         Raises:
@@ -138,7 +140,7 @@ class Reader:
         name: str,
         kind: OutputKind,
         head: str = "",
-    ) -> Reader:
+    ) -> DetectionReader:
         """Return the reader of one output that has boxes beside scores."""
         array = np.concatenate([o[name] for o in found]).astype(np.float64)
         boxes, scores = score_columns(array, kind)
@@ -201,9 +203,11 @@ def _labelled(labels: Any, picture: int) -> Detections:
 def _precision_metric(name: str, overlap: float | None) -> Metric:
     def configure(options: Mapping[str, str]) -> Metric:
         head = options.get("head", "")
-        return replace(plain, fit=lambda model, found: fitted(Reader.of(model, found, head)))
+        return replace(
+            plain, fit=lambda model, found: fitted(DetectionReader.of(model, found, head))
+        )
 
-    def fitted(reader: Reader) -> Metric:
+    def fitted(reader: DetectionReader) -> Metric:
         def score(outputs: Mapping[str, Array], labels: Any) -> list[dict[int, _Match]]:
             pictures = reader.read(outputs, confidence=LEAST_SCORE, overlap=0.65)
             return [matches(_labelled(labels, i), found) for i, found in enumerate(pictures)]
@@ -221,7 +225,7 @@ def _precision_metric(name: str, overlap: float | None) -> Metric:
         needs="labels: objects of each picture, rows (class, left, top, right, bottom) in pixels "
         "of the input, -1 for padding; head=NAME where the boxes are not recognised",
         finish=finish,
-        fit=lambda model, found: fitted(Reader.of(model, found)),
+        fit=lambda model, found: fitted(DetectionReader.of(model, found)),
         configure=configure,
     )
     return plain
@@ -230,9 +234,11 @@ def _precision_metric(name: str, overlap: float | None) -> Metric:
 def _again_metric() -> Metric:
     def configure(options: Mapping[str, str]) -> Metric:
         head = options.get("head", "")
-        return replace(plain, fit=lambda model, found: fitted(Reader.of(model, found, head)))
+        return replace(
+            plain, fit=lambda model, found: fitted(DetectionReader.of(model, found, head))
+        )
 
-    def fitted(reader: Reader) -> Metric:
+    def fitted(reader: DetectionReader) -> Metric:
         def score(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> Floats:
             pair = (reader.read(o, confidence=0.3) for o in (reference, outputs))
             return np.stack(found_again(*pair), 1)
@@ -251,7 +257,7 @@ def _again_metric() -> Metric:
         wants="reference",
         needs="the float model, a detector: F1 of its detections above 0.3 found again",
         finish=finish,
-        fit=lambda model, found: fitted(Reader.of(model, found)),
+        fit=lambda model, found: fitted(DetectionReader.of(model, found)),
         configure=configure,
     )
     return plain

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data import Array, Floats
 from ..model import Model
-from .average_precision import Reader
+from .average_precision import DetectionReader
 from .detections import found_again
 from .kinds import OutputKind, output_kinds, score_columns
 from .metric import Metric, OutputQuality, Pooled, ratio_items
@@ -38,7 +38,7 @@ class _Judge:
     """
 
     kind: OutputKind
-    reader: Reader | None = None
+    reader: DetectionReader | None = None
 
     def score(self, mine: Array, truth: Array) -> Floats:
         """Return (N, 2): what was kept of each item, and what there was to keep."""
@@ -160,7 +160,10 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
     """
     judges = {
         name: _Judge(
-            kind, Reader.of_output(model, found, name, kind) if kind.kind == "detections" else None
+            kind,
+            DetectionReader.of_output(model, found, name, kind)
+            if kind.kind == "detections"
+            else None,
         )
         for name, kind in output_kinds(model, found).items()
     }
