@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from trimtab.core.context import Context
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.target import Target
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
-from .int8_share import measure_int8_share
+from ..graph.quantized import prepare_float
+from ..graph.raise_opset import raise_opset
+from .int8_share import float_reasons, measure_int8_share
+from .ort_dynamic import quantize_by_onnxruntime
+from .qdq.dynamic_writer import DynamicScheme, Written, write_dynamic
 from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites
-from .qdq.prepare import prepare
-from .qdq.weight_placeholders import restore_weights
-from .qdq.writer import from_quantizer_proto, silenced, to_quantizer_proto
+
+#: First operator set with DynamicQuantizeLinear.
+MINIMUM_OPSET = 11
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class QuantizeDynamic(Pass):
         convs: quantize convolutions too, which makes files smaller and inference slower.
         embeddings: store embedding tables in int8 too, a quarter of the size at the same speed.
         exclude: nodes to leave float, by name or glob pattern.
+        backend: writer of the integer graph, trimtab's own or onnxruntime's quantizer.
     """
 
     per_channel: bool = True
@@ -41,53 +49,51 @@ class QuantizeDynamic(Pass):
     convs: bool = False
     embeddings: bool = True
     exclude: tuple[str, ...] = ()
+    backend: Literal["trimtab", "onnxruntime"] = "trimtab"
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Write the graph of integer operators and measure what runs in int8."""
-        prepare(model)
+        model = _prepared(model)
         excluded = match_nodes(self.exclude, model.graph)
         # Excluded operators have to be found again by their names.
         rewrites = {} if excluded else apply_int8_rewrites(model, DYNAMIC_RULES)
         declined = [Declined(name, "excluded by the user") for name in excluded]
-        if not self.convs:
-            declined += [
-                Declined(node.name or "", "an integer convolution is slower than a float one")
-                for node in model.nodes()
-                if node.op_type == "Conv"
-            ]
-        written = self._quantize(model, ctx.target, excluded)
+        written, made = self._write(model, self._scheme(ctx.target, excluded))
+        declined += made.declined
         share = measure_int8_share(written, model, ctx.target)
-        report = {"forms": rewrites, **share.to_json()}
+        report = {"forms": rewrites, **made.to_json(), **share.to_json()}
+        report["float_nodes"] = float_reasons(share, declined)
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
-    def _quantize(self, model: Model, target: Target, excluded: list[str]) -> ir.Model:
-        from onnxruntime.quantization import QuantType
-        from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-        from onnxruntime.quantization.quant_utils import QuantizationMode
+    def _scheme(self, target: Target, excluded: Sequence[str]) -> DynamicScheme:
+        return DynamicScheme(
+            weight=self.weight or target.weight,
+            per_channel=self.per_channel,
+            reduce_range=target.reduce_range,
+            convs=self.convs,
+            embeddings=self.embeddings,
+            exclude=excluded,
+        )
 
-        ops = ["MatMul", "Gemm", "Attention", "LSTM"]
-        ops += ["Conv"] * self.convs + ["Gather"] * self.embeddings
-        kind = self.weight or target.weight
-        proto, placeholders = to_quantizer_proto(model, gemms=False)
-        # The quantizer writes each Gemm as a MatMul first, under a name of its own.
-        gemms = {node.name for node in model.graph if node.op_type == "Gemm"}
-        renamed = [f"{name}_MatMul" for name in excluded if name in gemms]
-        with silenced():
-            quantizer = ONNXQuantizer(
-                proto,
-                self.per_channel,
-                target.reduce_range,
-                QuantizationMode.IntegerOps,
-                False,  # noqa: FBT003 - not static
-                QuantType.QInt8 if kind == "int8" else QuantType.QUInt8,
-                QuantType.QUInt8,  # the only type that its kernels compute while running
-                None,
-                [],
-                [*excluded, *renamed],
-                ops,
-                {"MatMulConstBOnly": True, "WeightSymmetric": True},
-            )
-            quantizer.quantize_model()
-        written = from_quantizer_proto(quantizer.model.model, model)
-        restore_weights(written.graph, model, placeholders)
-        return written
+    def _write(self, model: Model, scheme: DynamicScheme) -> tuple[ir.Model, Written]:
+        if self.backend == "onnxruntime":
+            return quantize_by_onnxruntime(model, scheme), Written()
+        written = write_dynamic(model, scheme)
+        return model.ir, written
+
+
+@gc_paused()
+def _prepared(model: Model) -> Model:
+    """Return a model of inlined functions, named nodes and constants that no caller feeds.
+
+    Raises:
+        InputError: the model is quantized already.
+        ModelError: its opset is too old and cannot be raised.
+    """
+    common.InlinePass()(model.ir)
+    model = raise_opset(model, MINIMUM_OPSET)
+    prepare_float(model)
+    # Old files list weights as inputs too, which are constants for a caller that feeds none.
+    common.RemoveInitializersFromInputsPass()(model.ir)
+    common.ShapeInferencePass()(model.ir)
+    return model
