@@ -1,16 +1,39 @@
-"""Constants behind operators that move or cast them, as exporters write weights."""
+"""Constants behind operators that only move or cast them, as exporters write weights.
+
+PyTorch's export of an LSTM, for one, slices the weight and joins the parts in another order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
+import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from trimtab.core.data import Array
 
-from .queries import axes_of, input_at, ints, is_onnx_op
+from .queries import is_onnx_op
+
+#: Operators through which constants are read; none makes many values of few.
+MOVES = frozenset(
+    {
+        "Cast",
+        "Concat",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+#: Operator set that a graph without any is read in.
+_NEWEST = 17
 
 
 @dataclass(frozen=True)
@@ -19,85 +42,80 @@ class Folded:
 
     Attributes:
         array: its value; do not write to it.
-        graph: graph whose initializer or Constant node it comes from.
+        graph: the innermost of the graphs that hold what it is made of.
     """
 
     array: Array
     graph: ir.Graph
 
 
-def fold(value: ir.Value | None) -> Folded | None:
-    """Return the constant that a value holds, through Transpose, Reshape, Cast and the like.
+class ConstantReader:
+    """Reader of constants in a graph and its subgraphs, which captured ones are in scope of."""
 
-    None where it is computed, or where a caller may feed it.
-    """
-    if value is None or value.is_graph_input():
-        return None
-    if value.is_initializer():
+    def __init__(self, graph: ir.Graph) -> None:
+        self._opset = graph.opset_imports.get("", _NEWEST)
+        self._depth = dict(_depths(graph, 0))
+
+    def fold(self, value: ir.Value | None) -> Folded | None:
+        """Return the constant that a value holds; None where it is computed or a caller's."""
+        if value is None or not self.is_constant(value):
+            return None
         held = value.const_value
-        owner = value.graph
-        return None if held is None or owner is None else Folded(held.numpy(), owner)
-    node = value.producer()
-    if node is None or not is_onnx_op(node) or node.graph is None:
-        return None
-    if node.op_type == "Constant":
+        if value.is_initializer() and held is not None and value.graph is not None:
+            return Folded(held.numpy(), value.graph)
+        node = value.producer()
+        assert node is not None
         tensor = node.attributes.get_tensor("value", None)
-        found = node.graph if isinstance(node.graph, ir.Graph) else None
-        return None if tensor is None or found is None else Folded(tensor.numpy(), found)
-    move = _MOVES.get(node.op_type)
-    source = fold(input_at(node, 0)) if move is not None else None
-    array = None if source is None or move is None else move(node, source.array)
-    return None if source is None or array is None else Folded(array, source.graph)
+        if tensor is not None and isinstance(node.graph, ir.Graph):
+            return Folded(tensor.numpy(), node.graph)
+        given = [(source, self.fold(source)) for source in node.inputs]
+        found = {str(s.name): f for s, f in given if s is not None and f is not None}
+        arrays = {name: folded.array for name, folded in found.items()}
+        owner = max((f.graph for f in found.values()), key=lambda graph: self._depth.get(graph, 0))
+        return Folded(self._run(node, arrays)[node.outputs.index(value)], owner)
+
+    def is_constant(self, value: ir.Value) -> bool:
+        """Return whether `fold` finds a constant."""
+        if value.is_graph_input():
+            return False
+        if value.is_initializer():
+            return value.const_value is not None
+        node = value.producer()
+        if node is None or not is_onnx_op(node):
+            return False
+        if node.op_type == "Constant":
+            return node.attributes.get_tensor("value", None) is not None
+        return node.op_type in MOVES and all(s is None or self.is_constant(s) for s in node.inputs)
+
+    def remove_unread(self, graph: ir.Graph) -> None:
+        """Remove Constants, and nodes that move constants, where nothing reads them."""
+        for part in (graph, *graph.subgraphs()):
+            for node in reversed(list(part)):
+                if all(map(self.is_constant, node.outputs)) and not any(
+                    value.uses() or value.is_graph_output() for value in node.outputs
+                ):
+                    part.remove(node, safe=True)
+
+    def _run(self, node: ir.Node, feeds: dict[str, Array]) -> list[Array]:
+        kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in feeds.items()}
+        graph = onnx.helper.make_graph(
+            [ir.to_proto(node)],
+            "moved",
+            [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
+            [onnx.helper.make_empty_tensor_value_info(str(v.name)) for v in node.outputs],
+        )
+        opset = onnx.helper.make_opsetid("", self._opset)
+        evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
+        arrays: list[Array] = list(evaluator.run(None, feeds))
+        return arrays
 
 
-def remove_unread_moves(graph: ir.Graph) -> None:
-    """Remove the nodes that `fold` reads through, and Constants, where nothing reads them."""
-    for part in (graph, *graph.subgraphs()):
-        for node in reversed(list(part)):
-            output = node.outputs[0]
-            movable = node.op_type in _MOVES or node.op_type == "Constant"
-            if not movable or not is_onnx_op(node) or output.uses() or output.is_graph_output():
-                continue
-            if node.op_type == "Constant" or fold(input_at(node, 0)) is not None:
-                part.remove(node, safe=True)
-
-
-def _transposed(node: ir.Node, array: Array) -> Array:
-    return np.transpose(array, node.attributes.get_ints("perm", None))
-
-
-def _reshaped(node: ir.Node, array: Array) -> Array | None:
-    wanted = ints(input_at(node, 1))
-    if wanted is None:
-        return None
-    if not node.attributes.get_int("allowzero", 0):
-        wanted = [array.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
-    return array.reshape(wanted)
-
-
-def _cast(node: ir.Node, array: Array) -> Array | None:
-    kind = ir.DataType(node.attributes["to"].as_int())
-    plain = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
-    return array.astype(kind.numpy()) if kind in plain and array.dtype.kind == "f" else None
-
-
-def _squeezed(node: ir.Node, array: Array) -> Array | None:
-    axes = axes_of(node)
-    if axes is None:
-        return None if len(node.inputs) > 1 else np.squeeze(array)
-    return np.squeeze(array, tuple(axes))
-
-
-def _unsqueezed(node: ir.Node, array: Array) -> Array | None:
-    axes = axes_of(node)
-    return None if axes is None else np.expand_dims(array, tuple(axes))
-
-
-_MOVES: dict[str, Callable[[ir.Node, Array], Array | None]] = {
-    "Cast": _cast,
-    "Identity": lambda _, array: array,
-    "Reshape": _reshaped,
-    "Squeeze": _squeezed,
-    "Transpose": _transposed,
-    "Unsqueeze": _unsqueezed,
-}
+def _depths(graph: ir.Graph, depth: int) -> Iterator[tuple[ir.Graph, int]]:
+    yield graph, depth
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from _depths(attribute.as_graph(), depth + 1)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for part in attribute.as_graphs():
+                    yield from _depths(part, depth + 1)

@@ -12,10 +12,9 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.target import IntType
 
-from ...graph.folded import Folded, fold
+from ...graph.folded import ConstantReader, Folded
 from ...graph.names import FreeNames
 from .integer_weights import IntegerWeight, between_extremes, symmetric
-
 
 #: Factor of a product that is not scaled.
 ONE = np.float32(1)
@@ -53,27 +52,41 @@ class DynamicGraph:
         per_channel: one scale for each output channel.
         reduce_range: weights have 7 bits.
         names: names that are still free.
+        constants: reader of constants.
     """
 
     def __init__(
         self, graph: ir.Graph, *, kind: IntType, per_channel: bool, reduce_range: bool
     ) -> None:
         self.kind, self.per_channel, self.reduce_range = kind, per_channel, reduce_range
-        self.names = FreeNames(graph)
-        self._constants: dict[tuple[ir.Graph, str], ir.Value] = {}
+        self.names, self.constants = FreeNames(graph), ConstantReader(graph)
+        self._written: dict[tuple[ir.Graph, str], ir.Value] = {}
         self._inputs: dict[tuple[ir.Graph, ir.Value], RoundedInput] = {}
+
+    def float_weight(self, value: ir.Value | None) -> tuple[Folded | None, str]:
+        """Return the constant that a weight holds, or the reason why it cannot become integers."""
+        found = self.constants.fold(value)
+        if found is None:
+            return None, "its weight is computed while the model runs"
+        if found.array.dtype != np.float32:
+            return None, f"its weight is {found.array.dtype}, int8 is made of float32"
+        if not found.array.size:
+            return None, "its weight is empty"
+        if not np.isfinite(found.array).all():
+            return None, "its weight has values that are not finite"
+        return found, ""
 
     def constant(self, owner: ir.Graph, array: Array, name: str) -> ir.Value:
         """Return an initializer of a graph with this value; equal ones are the same."""
         array = np.ascontiguousarray(array)
         mark = hashlib.blake2b(array.reshape(-1).view(np.uint8).data, digest_size=16)
         key = (owner, f"{array.dtype} {array.shape} {mark.hexdigest()}")
-        if key not in self._constants:
+        if key not in self._written:
             free = self.names.tensor(name)
             value = ir.val(free, const_value=ir.tensor(array, name=free))
             owner.register_initializer(value)
-            self._constants[key] = value
-        return self._constants[key]
+            self._written[key] = value
+        return self._written[key]
 
     def weight(
         self,
@@ -171,17 +184,3 @@ def replace_output(old: ir.Value, new: ir.Value) -> None:
     new.type, new.shape = old.type or new.type, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name, new.name = None, name
-
-
-def float_weight(value: ir.Value | None) -> tuple[Folded | None, str]:
-    """Return the constant that a weight holds, or the reason why it cannot become integers."""
-    found = fold(value)
-    if found is None:
-        return None, "its weight is computed while the model runs"
-    if found.array.dtype != np.float32:
-        return None, f"its weight is {found.array.dtype}, int8 is made of float32"
-    if not found.array.size:
-        return None, "its weight is empty"
-    if not np.isfinite(found.array).all():
-        return None, "its weight has values that are not finite"
-    return found, ""

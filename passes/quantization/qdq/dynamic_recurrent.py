@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...graph.folded import Folded
 from ...graph.queries import attr, input_at
-from .dynamic_graph import DynamicGraph, StoredWeight, float_weight, replace_output
+from .dynamic_graph import DynamicGraph, StoredWeight, replace_output
 from .integer_weights import symmetric
 
 #: Domain of onnxruntime's own operators.
@@ -44,7 +44,7 @@ def write_lstm(edits: DynamicGraph, node: ir.Node) -> str:
         return "onnxruntime has no LSTM whose batch is the first axis"
     weights = []
     for index in (1, 2):
-        folded, reason = float_weight(input_at(node, index))
+        folded, reason = edits.float_weight(input_at(node, index))
         if folded is None:
             return reason
         if folded.array.ndim != 3:
@@ -105,7 +105,7 @@ def write_attention(edits: DynamicGraph, node: ir.Node) -> str:
     if any(input_at(node, index) is not None for index in (5, 6)):
         return "onnxruntime has no int8 attention with a bias of the scores or a shared cache"
     x, source = input_at(node, 0), input_at(node, 1)
-    folded, reason = float_weight(source)
+    folded, reason = edits.float_weight(source)
     if folded is None or source is None or x is None:
         return reason
     columns = folded.array.shape[-1]

@@ -21,9 +21,8 @@ from trimtab.core.target import IntType
 
 from ...graph.declined import Declined
 from ...graph.edit import remove_unused_initializers
-from ...graph.folded import fold, remove_unread_moves
 from ...graph.queries import attr, input_at, is_onnx_op, pair
-from .dynamic_graph import DynamicGraph, StoredWeight, float_weight, replace_output
+from .dynamic_graph import DynamicGraph, StoredWeight, replace_output
 from .dynamic_recurrent import CONTRIB, write_attention, write_lstm
 
 #: A table in integers needs an operator that makes floats of what was looked up: bytes in a file.
@@ -85,12 +84,12 @@ def write_dynamic(model: Model, scheme: DynamicScheme) -> Written:
     for node in nodes:
         if node.op_type != "Gather":
             _note(written, node, graph, _write(edits, node, scheme))
-    remove_unread_moves(graph)
+    edits.constants.remove_unread(graph)
     if scheme.embeddings:
         for node in nodes:
             if node.op_type == "Gather" and is_onnx_op(node):
                 _note(written, node, graph, _gather(edits, node, scheme))
-        remove_unread_moves(graph)
+        edits.constants.remove_unread(graph)
     for part in (graph, *graph.subgraphs()):
         remove_unused_initializers(part)
     if any(node.domain == CONTRIB for node in graph.all_nodes()):
@@ -113,7 +112,7 @@ def _note(written: Written, node: ir.Node, graph: ir.Graph, reason: str | None) 
 
 
 def _write(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | None:
-    """Write an operator; return "" if done, the reason if it stays float, None if it is no product."""
+    """Write an operator; return "" if done, why it stays float, None where it is no product."""
     if node.op_type == "Attention" and node.domain == CONTRIB:
         return write_attention(edits, node)
     if is_onnx_op(node) and node.op_type in _WRITERS:
@@ -127,9 +126,9 @@ def _write(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | N
 
 def _matmul(edits: DynamicGraph, node: ir.Node) -> str:
     x, weight = pair(node)
-    if fold(x) is not None:
+    if edits.constants.fold(x) is not None:
         return "its first factor is the constant, and int8 kernels take it as the second"
-    folded, reason = float_weight(weight)
+    folded, reason = edits.float_weight(weight)
     if folded is None:
         return reason
     rank = folded.array.ndim
@@ -169,10 +168,10 @@ def _product(
 def _gemm(edits: DynamicGraph, node: ir.Node) -> str:
     """Write alpha * A B + beta * C: alpha goes into the scales, a constant beta * C is stored."""
     x, weight = pair(node)
-    folded, reason = float_weight(weight)
+    folded, reason = edits.float_weight(weight)
     if folded is None:
         return reason
-    if fold(x) is not None:
+    if edits.constants.fold(x) is not None:
         return "its first factor is the constant, and int8 kernels take it as the second"
     if attr(node, "transB", 0):
         folded = dataclasses.replace(folded, array=folded.array.T)
@@ -194,7 +193,7 @@ def _gemm(edits: DynamicGraph, node: ir.Node) -> str:
 
 def _bias(edits: DynamicGraph, node: ir.Node, bias: ir.Value, beta: np.float32) -> ir.Value:
     """Return the term that a Gemm adds, as it broadcasts to (rows, columns)."""
-    folded = fold(bias)
+    folded = edits.constants.fold(bias)
     if folded is None:
         if beta == 1:
             return bias
@@ -211,7 +210,7 @@ def _bias(edits: DynamicGraph, node: ir.Node, bias: ir.Value, beta: np.float32) 
 
 def _conv(edits: DynamicGraph, node: ir.Node) -> str:
     x, weight = pair(node)
-    folded, reason = float_weight(weight)
+    folded, reason = edits.float_weight(weight)
     if folded is None:
         return reason
     ones = [1] * (folded.array.ndim - 2)
@@ -220,7 +219,7 @@ def _conv(edits: DynamicGraph, node: ir.Node) -> str:
     result = _product(edits, node, "ConvInteger", x, stored, attributes)
     bias = input_at(node, 2)
     if bias is not None:
-        constant, graph = fold(bias), node.graph
+        constant, graph = edits.constants.fold(bias), node.graph
         assert isinstance(graph, ir.Graph)
         if constant is not None:
             added = edits.constant(
@@ -237,7 +236,7 @@ def _conv(edits: DynamicGraph, node: ir.Node) -> str:
 def _gather(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | None:
     """Look rows up in a table of integers and make floats of those alone."""
     table, indices = pair(node)
-    folded, _ = float_weight(table)
+    folded, _ = edits.float_weight(table)
     maker = table.producer()
     if folded is None or (maker is not None and maker.op_type != "Constant"):
         return None
