@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
@@ -106,8 +107,7 @@ class ConstantReader:
         )
         opset = onnx.helper.make_opsetid("", self._opset)
         evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
-        arrays: list[Array] = list(evaluator.run(None, feeds))
-        return arrays
+        return [np.asarray(array) for array in evaluator.run(None, feeds)]
 
 
 def _depths(graph: ir.Graph, depth: int) -> Iterator[tuple[ir.Graph, int]]:

@@ -3,8 +3,9 @@
 Convolutional networks become static int8: ranges by several methods from one calibration, scales of
 weights, equalisation where one scale serves a whole tensor, bias correction. Transformers become
 the faster of dynamic and static int8 that keeps the outputs, with the rewrites that onnxruntime
-runs fastest. Each step is evaluated on held-out samples by the outputs' error, which needs fewer
-samples than a metric of right and wrong, and no labels.
+runs fastest. Dynamic int8 is tried for every family, as LSTMs have integer kernels there alone, and
+it is all that can be done without data. Each step is evaluated on held-out samples by the outputs'
+error, which needs fewer samples than a metric of right and wrong, and no labels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +22,7 @@ import onnx_ir as ir
 from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import OptionError
+from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
@@ -28,12 +30,14 @@ from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
+from ..graph.declined import Declined
 from ..tuning.apply_rewrites import ApplyRewrites
 from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .dynamic import QuantizeDynamic
-from .greedy_search import GreedySearch, quantization_notes
+from .file_size import plain_bytes, size_notes
+from .greedy_search import MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
@@ -46,6 +50,13 @@ RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
+#: Outputs that differ from float by this are no longer the model's.
+RUINED = 0.2
+#: Share of the other's int8 arithmetic that dynamic int8 needs, to be taken for its error alone.
+ENOUGH = 0.5
+
+#: Shares of the arithmetic that differ by less are the same.
+SAME_SHARE = 0.02
 
 #: Notes of the last quantization that are reported.
 _REPORTED = frozenset(
@@ -59,6 +70,8 @@ _REPORTED = frozenset(
         "leftover_qdq",
         "mixed",
         "overflow",
+        "in_subgraphs",
+        "quantized",
         "reduce_range",
         "weight",
     }
@@ -94,6 +107,8 @@ class QuantizeAuto(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""
+        if self.data is None and ctx.data is None:
+            return self._without_data(model, ctx)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
         search = GreedySearch(
@@ -109,16 +124,66 @@ class QuantizeAuto(Pass):
             if is_transformer(model.graph):
                 self._transformer(search, static, data)
             else:
-                self._convolutional(search, static, data)
+                self._static_or_dynamic(search, static, data)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         report = {"samples": len(used), "held_out": len(held_out), "steps": search.steps}
-        report |= {"error": search.error, **notes}
+        report |= {"error": search.error, **notes, **size_notes(model, search.chosen)}
         return Rewrite(search.chosen.ir, search.declined, report)
 
-    def _convolutional(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
-        """Quantize statically, then keep each refinement that the held-out samples confirm."""
+    def _without_data(self, model: Model, ctx: Context) -> Rewrite:
+        """Quantize dynamically, where that does something.
+
+        Raises:
+            DataError: only static int8 could, which needs data.
+        """
+        made = QuantizeDynamic(exclude=self.exclude)(model, ctx)
+        notes = dict(made.lineage[-1].notes)
+        if not notes["quantized"]:
+            ctx.dataset(None, model, purpose="int8 of a model without matrix products or LSTM")
+        declined = [Declined(*pair) for pair in notes.pop("declined", [])]
+        why = "no data: dynamic int8 alone, which needs none"
+        return Rewrite(made.ir, declined, {"note": why, **notes}, loaded=True)
+
+    def _static_or_dynamic(
+        self, search: GreedySearch, static: QuantizeStatic, data: Dataset
+    ) -> None:
+        """Quantize statically with its refinements, then take dynamic int8 where that is better.
+
+        Raises:
+            TrimtabError: neither can be done.
+        """
+        dynamic = partial(
+            search.compare,
+            "dynamic int8",
+            partial(self._why_not_dynamic, search, data),
+            QuantizeDynamic(exclude=self.exclude),
+        )
+        try:
+            search.start(f"static int8, ranges {static.ranges}", static)
+        except TrimtabError as failure:
+            if not dynamic():
+                raise
+            search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
+            return
+        self._refine(search, static, data)
+        dynamic()
+
+    def _why_not_dynamic(
+        self, search: GreedySearch, data: Dataset, candidate: Model, error: float
+    ) -> str:
+        """Return why dynamic int8 is no better than the best so far; "" where it is.
+
+        The better of two that are close to float has more of the arithmetic in int8, or is smaller.
+        """
+        if not candidate.lineage[-1].notes["quantized"]:
+            return "it finds nothing to quantize"
+        if self.max_drop is not None and self._drop(search, candidate, data) > self.max_drop:
+            return "the metric would fall too much"
+        return "" if search.chosen is search.original else _why_worse(search, candidate, error)
+
+    def _refine(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+        """Keep each refinement of static int8 that the held-out samples confirm."""
         before: tuple[Pass, ...] = ()
-        search.start(f"static int8, ranges {static.ranges}", static)
         for method in RANGES:
             other = static.with_fields(ranges=method)
             static = other if search.offer(f"ranges {method}", other) else static
@@ -145,17 +210,19 @@ class QuantizeAuto(Pass):
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
         """Return whether the metric falls by more than `max_drop` on the held-out samples."""
-        if self.max_drop is None:
-            return False
+        return self.max_drop is not None and self._drop(search, search.chosen, data) > self.max_drop
+
+    def _drop(self, search: GreedySearch, chosen: Model, data: Dataset) -> float:
+        """Return how far the metric of a model falls on the held-out samples."""
         held_out = fitting(search.original, hold_out(data, self.samples)[1])
         metric = find_metric(self.metric or None, held_out)
         config = SessionConfig.for_evaluation(search.ctx.target, threads=usable_cpus())
         runner = search.ctx.runner
         base, mine = (
             evaluate(m, held_out, metric, reference=search.original, config=config, runner=runner)
-            for m in (search.original, search.chosen)
+            for m in (search.original, chosen)
         )
-        return mine.drop_from(base)[0] > self.max_drop
+        return mine.drop_from(base)[0]
 
     def _mixed(self, static: QuantizeStatic, data: Dataset) -> QuantizeStatic:
         """Return the same settings with `max_drop`, which holds out the same samples."""
@@ -166,6 +233,20 @@ class QuantizeAuto(Pass):
             max_drop=self.max_drop,
             metric=self.metric,
         )
+
+
+def _why_worse(search: GreedySearch, candidate: Model, error: float) -> str:
+    """Return why a candidate is no better than the best so far; "" where it is."""
+    share, other = (quantization_notes(model)["int8_share"] for model in (candidate, search.chosen))
+    less = "less of it runs in int8"
+    if max(error, search.error) <= CLOSE:
+        if abs(share - other) > SAME_SHARE:
+            return "" if share > other else less
+        smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
+        return "" if smaller else "its file is larger"
+    if error >= (1 - MARGIN) * search.error:
+        return "the error would not fall"
+    return "" if share >= ENOUGH * other or search.error > RUINED else less
 
 
 def _corrected(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,8 @@ from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
 from ..graph.quantized import prepare_float
 from ..graph.raise_opset import raise_opset
-from .int8_share import float_reasons, measure_int8_share
+from .file_size import size_notes
+from .int8_share import measure_int8_share
 from .ort_dynamic import quantize_by_onnxruntime
 from .qdq.dynamic_writer import DynamicScheme, Written, write_dynamic
 from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites
@@ -53,6 +55,7 @@ class QuantizeDynamic(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Write the graph of integer operators and measure what runs in int8."""
+        before = model.clone()
         model = _prepared(model)
         excluded = match_nodes(self.exclude, model.graph)
         # Excluded operators have to be found again by their names.
@@ -62,7 +65,7 @@ class QuantizeDynamic(Pass):
         declined += made.declined
         share = measure_int8_share(written, model, ctx.target)
         report = {"forms": rewrites, **made.to_json(), **share.to_json()}
-        report["float_nodes"] = float_reasons(share, declined)
+        report |= size_notes(before, dataclasses.replace(model, ir=written))
         return Rewrite(written, declined, report, loaded=not share.as_written)
 
     def _scheme(self, target: Target, excluded: Sequence[str]) -> DynamicScheme:

@@ -19,6 +19,8 @@ from .output_error import OutputDeviation
 MARGIN = 0.02
 #: Change of a clone of the best model so far.
 Change = Callable[[Model], Rewrite]
+#: Reason why a candidate of this error is no better than the best so far; "" where it is better.
+Better = Callable[[Model, float], str]
 
 
 class GreedySearch:
@@ -55,6 +57,20 @@ class GreedySearch:
         With `as_fast` it is refused where less of it runs in int8 than of the best so far.
         """
         return self._try(name, lambda: self.apply(passes), as_fast=as_fast)
+
+    def compare(self, name: str, better: Better, *passes: Pass) -> bool:
+        """Build a candidate from the original and take it where `better` finds no reason not to."""
+        self.ctx.progress.say(f"trying {name}")
+        try:
+            candidate = self.apply(passes)
+            error = self.output_error.of(candidate)
+        except TrimtabError as failure:
+            return self._reject(name, None, str(failure))
+        why = better(candidate, error)
+        if why:
+            return self._reject(name, error, why)
+        self._keep(name, candidate, error)
+        return True
 
     def improve(self, name: str, change: Change) -> bool:
         """Change a clone of the best so far and take it if its error is lower."""

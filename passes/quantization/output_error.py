@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.data import Batch, Floats
+from trimtab.core.data import Array, Batch, Floats
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target, usable_cpus
@@ -22,30 +22,53 @@ NOT_LOWER = "the output's error would not fall"
 
 def float_outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Floats]]:
     """Return the float outputs of each batch, in double precision."""
-    session = build_session(model, SessionConfig.for_evaluation(target, threads=usable_cpus()))
     return [
-        [a.astype(np.float64) for a in run(session, b.feeds).values() if a.dtype.kind == "f"]
-        for b in batches
+        [array.astype(np.float64) for array in arrays if array.dtype.kind == "f"]
+        for arrays in _outputs(model, batches, target)
     ]
 
 
+def _outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Array]]:
+    """Return the tensors among the outputs of each batch."""
+    session = build_session(model, SessionConfig.for_evaluation(target, threads=usable_cpus()))
+    found = (run(session, batch.feeds).values() for batch in batches)
+    return [[a for a in arrays if isinstance(a, np.ndarray)] for arrays in found]
+
+
 class OutputDeviation:
-    """Squared error of float outputs relative to their size, on samples that stay in memory."""
+    """Squared error of outputs relative to their size, on samples that stay in memory.
+
+    Of outputs that are no floats, such as classes, it is the share of elements that differ.
+    """
 
     def __init__(self, reference: Model, batches: Sequence[Batch], target: Target) -> None:
         self.batches, self.target = batches, target
-        self.expected = float_outputs(reference, batches, target)
+        self.expected = _outputs(reference, batches, target)
 
     def of(self, model: Model) -> float:
         """Return the error of a model, averaged over batches and outputs."""
-        noise = size = 0.0
-        outputs = float_outputs(model, self.batches, self.target)
-        for got, expected in zip(outputs, self.expected, strict=True):
-            for a, b in zip(got, expected, strict=True):
-                scale = max(float(np.square(b).mean()), 1e-12)
-                noise += float(np.square(a - b).mean()) / scale
-                size += 1
-        return noise / max(size, 1)
+        outputs = _outputs(model, self.batches, self.target)
+        errors = [
+            _error(a, b)
+            for got, expected in zip(outputs, self.expected, strict=True)
+            for a, b in zip(got, expected, strict=True)
+            if b.size
+        ]
+        return sum(errors) / max(len(errors), 1)
+
+
+def _error(got: Array, expected: Array) -> float:
+    if got.shape != expected.shape:
+        return float("inf")
+    if expected.dtype.kind != "f":
+        return float((got != expected).mean())
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(got)):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    a, b = got[finite].astype(np.float64), expected[finite].astype(np.float64)
+    return float(np.square(a - b).mean()) / max(float(np.square(b).mean()), 1e-12)
 
 
 class LayerChanges:

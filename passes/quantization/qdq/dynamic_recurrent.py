@@ -100,8 +100,9 @@ def write_attention(edits: DynamicGraph, node: ir.Node) -> str:
         "" or the reason why the node stays float.
     """
     more = [name for name in node.attributes if name not in _ATTENTION_ATTRIBUTES]
-    if more or attr(node, "do_rotary", 0):
-        return f"onnxruntime has no int8 attention with {(more or ['do_rotary'])[0]}"
+    more += ["do_rotary"] if attr(node, "do_rotary", 0) else []
+    if more:
+        return f"onnxruntime has no int8 attention with {more[0]}"
     if any(input_at(node, index) is not None for index in (5, 6)):
         return "onnxruntime has no int8 attention with a bias of the scores or a shared cache"
     x, source = input_at(node, 0), input_at(node, 1)
