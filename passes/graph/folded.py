@@ -97,6 +97,34 @@ class ConstantReader:
                 ):
                     part.remove(node, safe=True)
 
+    def readers(self, value: ir.Value) -> Iterator[tuple[ir.Node | None, int]]:
+        """Yield what reads the initializers behind a constant, through operators that move them.
+
+        Yields:
+            The node and the index of its input; None for an output of a graph.
+        """
+        for root in self._roots(value):
+            yield from self._moved(root)
+
+    def _roots(self, value: ir.Value) -> Iterator[ir.Value]:
+        node = value.producer()
+        if node is None or node.op_type == "Constant":
+            yield value
+            return
+        for source in node.inputs:
+            if source is not None:
+                yield from self._roots(source)
+
+    def _moved(self, value: ir.Value) -> Iterator[tuple[ir.Node | None, int]]:
+        if value.is_graph_output():
+            yield None, 0
+        for node, index in value.uses():
+            if all(map(self.is_constant, node.outputs)):
+                for output in node.outputs:
+                    yield from self._moved(output)
+            else:
+                yield node, index
+
     def _run(self, node: ir.Node, feeds: dict[str, Array]) -> list[Array]:
         kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in feeds.items()}
         graph = onnx.helper.make_graph(

@@ -5,26 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import onnx
+import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, MissingExtraError, OptionError
+from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
-from ..graph.edit import add_initializer, initializer_array, remove_unused_initializers
-from ..graph.gemm import gemms_to_products
+from ..graph.edit import remove_unused_initializers
+from ..graph.folded import Folded
+from ..graph.gemm import first_factor, parts_of_gemm, with_bias
+from ..graph.graph_writer import FLOAT32, GraphWriter, replace_output
 from ..graph.patterns import match_nodes
 from ..graph.quantized import prepare_float
-from ..graph.queries import pair
-from .algorithms.gptq import RoundingGrid, round_products, write_rounded
-from .qdq.writer import silenced, to_whole_proto
+from ..graph.queries import is_onnx_op, pair, rank
+from ..graph.raise_opset import raise_opset
+from .algorithms.block_weights import (
+    PackedWeight,
+    RoundedWeight,
+    RoundingGrid,
+    pack,
+    round_to_nearest,
+)
+from .algorithms.gptq import round_products
+from .algorithms.hqq import half_quadratic
+from .file_size import size_notes
 
 #: Block sizes that the kernels support.
 BLOCKS = (16, 32, 64, 128, 256)
+#: First operator set whose Add broadcasts.
+BROADCAST_OPSET = 7
+#: Operators with weights, and what those are called that it does not compute.
+_PRODUCTS = {
+    "Conv": "convolutions",
+    "ConvTranspose": "convolutions",
+    "GRU": "recurrent layers",
+    "Gemm": "",
+    "LSTM": "recurrent layers",
+    "MatMul": "",
+    "RNN": "recurrent layers",
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +96,14 @@ class QuantizeWeights(Pass):
                 where=f"bits={self.bits}, symmetric={self.symmetric}",
                 hint="Choose another method, or leave both fields at their defaults",
             )
+        before, model = model, raise_opset(model.clone(), BROADCAST_OPSET)
+        common.InlinePass()(model.ir)
         prepare_float(model)
-        gemms_to_products(model.graph)
+        common.RemoveInitializersFromInputsPass()(model.ir)
         excluded = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in excluded]
-        products, others = _products(model.graph, set(excluded))
+        writer = GraphWriter(model.graph)
+        products, others = _products(writer, set(excluded))
         declined += others
         if not products:
             raise DataError(
@@ -85,85 +112,149 @@ class QuantizeWeights(Pass):
                 hint="For convolutions use quantize-static",
             )
         report: dict[str, Any] = {"products": len(products)}
-        grid, rounded = RoundingGrid(self.bits, self.block, self.symmetric), {}
+        rounded: dict[str, RoundedWeight] = {}
         if self.method == "gptq":
-            data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
-            rounded = round_products(model, products, data, grid, ctx)
-        before = model.weight_bytes
-        for node in ctx.progress.track(products, "rounding weights", len(products)):
-            _replace(model.graph, node, self._quantize(model, node))
-        remove_unused_initializers(model.graph)
+            rounded = self._compensated(model, products, ctx)
+            report["compensated"] = len(rounded)
+        report["weight_bytes_before"] = model.weight_bytes
+        for product in ctx.progress.track(products, "rounding weights", len(products)):
+            self._write(writer, product, rounded.get(product.name))
+        writer.constants.remove_unread(model.graph)
+        for part in (model.graph, *model.graph.subgraphs()):
+            remove_unused_initializers(part)
         model.graph.opset_imports.setdefault("com.microsoft", 1)
-        if rounded:
-            report["compensated"] = write_rounded(model.graph, rounded, grid)
-        report |= {"weight_bytes_before": before, "weight_bytes": model.weight_bytes}
-        return Rewrite(model.ir, declined, report)
+        report["weight_bytes"] = model.weight_bytes
+        return Rewrite(model.ir, declined, report | size_notes(before, model))
 
-    def _quantize(self, model: Model, product: ir.Node) -> ir.Graph:
-        """Quantize a product in a graph of its own: only its own weight is in memory."""
-        from onnxruntime.quantization import matmul_nbits_quantizer as tool
+    @property
+    def _grid(self) -> RoundingGrid:
+        return RoundingGrid(self.bits, self.block, self.symmetric)
 
-        size = {"block_size": self.block, "bits": self.bits}
-        options = {**size, "is_symmetric": self.symmetric, "accuracy_level": 4 if self.int8 else 0}
-        config: Any = tool.DefaultWeightOnlyQuantConfig(**options)
+    def _compensated(
+        self, model: Model, products: list[_Product], ctx: Context
+    ) -> dict[str, RoundedWeight]:
+        """Return weights rounded by GPTQ, of the products whose inputs can be observed."""
+        data = ctx.dataset(self.data, model, purpose="gptq").take(self.samples)
+        wanted = {
+            p.name: (str(p.node.inputs[0].name), p.weight.array)
+            for p in products
+            if p.observable and p.node.inputs[0] is not None
+        }
+        return round_products(model, wanted, data, self._grid, ctx)
+
+    def _write(self, writer: GraphWriter, product: _Product, rounded: RoundedWeight | None) -> None:
+        """Replace a product by MatMulNBits, and the rest of a Gemm by an Add."""
+        node, array = product.node, product.weight.array
+        packed = self._packed(array, rounded)
+        source = pair(node)[1].name
+        owner = product.weight.graph
+        inputs = [
+            first_factor(writer, node) if node.op_type == "Gemm" else node.inputs[0],
+            writer.constant(owner, packed.values, f"{source}_Q{self.bits}"),
+            writer.constant(owner, packed.scales, f"{source}_scales"),
+        ]
+        if packed.zeros is not None:
+            inputs.append(writer.constant(owner, packed.zeros, f"{source}_zero_points"))
+        sizes = {"K": array.shape[0], "N": array.shape[1], "bits": self.bits}
+        sizes |= {"block_size": self.block} | ({"accuracy_level": 4} if self.int8 else {})
+        attributes = [ir.AttrInt64(name, size) for name, size in sizes.items()]
+        made = writer.node(
+            "MatMulNBits",
+            inputs,
+            node,
+            product.name,
+            label=f"{product.name}_Q{self.bits}",
+            attributes=attributes,
+            domain="com.microsoft",
+        ).outputs[0]
+        made.dtype = ir.DataType.from_numpy(array.dtype)
+        result = with_bias(writer, node, made) if node.op_type == "Gemm" else made
+        replace_output(node.outputs[0], result)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+
+    def _packed(
+        self, array: np.ndarray[Any, np.dtype[Any]], rounded: RoundedWeight | None
+    ) -> PackedWeight:
         if self.method == "hqq":
-            config = tool.HQQWeightOnlyQuantConfig(**size)
-        with silenced():
-            try:
-                alone = _alone(model, product)
-                quantizer = tool.MatMulNBitsQuantizer(alone, **options, algo_config=config)
-                quantizer.process()
-            except ModuleNotFoundError as error:
-                raise MissingExtraError(
-                    f"method {self.method!r} needs {error.name}", extra="torch"
-                ) from error
-        graph: ir.Graph = ir.from_proto(quantizer.model.model).graph
-        return graph
+            return half_quadratic(array, self.block)
+        nearest = rounded or round_to_nearest(array, self._grid)
+        return pack(nearest, self._grid, array.dtype)
 
 
-def _alone(model: Model, product: ir.Node) -> onnx.ModelProto:
-    """Return the product as a model of its own with its weight."""
-    part = ir.convenience.extract(model.graph, [pair(product)[0]], product.outputs)
-    return to_whole_proto(Model(ir.Model(part, ir_version=model.ir.ir_version), name=model.name))
+@dataclass(frozen=True)
+class _Product:
+    """Product with a constant weight.
+
+    Attributes:
+        node: MatMul or Gemm.
+        weight: (in, out), times the alpha of a Gemm.
+        observable: true where its input is a tensor of the main graph, multiplied as it is, and no
+            other product shares the weight.
+    """
+
+    node: ir.Node
+    weight: Folded
+    observable: bool
+
+    @property
+    def name(self) -> str:
+        return self.node.name or ""
 
 
-def _replace(graph: ir.Graph, product: ir.Node, alone: ir.Graph) -> None:
-    """Replace a product by the operator of a graph of its own, with its constants."""
-    quantized = alone[0]
-    inputs = [product.inputs[0]]
-    for value in quantized.inputs[1:]:
-        assert value is not None
-        if value.name not in graph.initializers:  # else another product shares the weight
-            # A copy, as a tensor of a proto keeps the whole proto in memory, with the old weight.
-            add_initializer(graph, str(value.name), initializer_array(value).copy())
-        inputs.append(graph.initializers[str(value.name)])
-    attributes = [a for a in quantized.attributes.values() if isinstance(a, ir.Attr)]
-    node = ir.Node(
-        quantized.domain, quantized.op_type, inputs, attributes, num_outputs=1, name=quantized.name
-    )
-    old, new = product.outputs[0], node.outputs[0]
-    new.name, new.type, new.shape = old.name, old.type, old.shape
-    graph.insert_before(product, node)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(product, safe=True)
+def _products(writer: GraphWriter, excluded: set[str]) -> tuple[list[_Product], list[Declined]]:
+    """Find products with constant 2-D weights, and reasons for the others."""
+    found: list[_Product] = []
+    declined: list[Declined] = []
+    for node in writer.graph.all_nodes():
+        if node.op_type not in _PRODUCTS or not is_onnx_op(node) or node.name in excluded:
+            continue
+        product = _product(writer, node)
+        if isinstance(product, _Product):
+            found.append(product)
+        else:
+            declined.append(Declined(node.name or "", product))
+    return _without_float_readers(writer, found, declined), declined
 
 
-def _products(graph: ir.Graph, excluded: set[str]) -> tuple[list[ir.Node], list[Declined]]:
-    """Find products of the main graph with constant 2-D weights, and reasons for the others."""
-    nodes = [n for n in graph if n.op_type in {"MatMul", "Conv"} and n.name not in excluded]
-    reasons = {node: _reason(node) for node in nodes}
-    declined = [Declined(node.name or "", reason) for node, reason in reasons.items() if reason]
-    return [node for node in nodes if not reasons[node]], declined
+def _product(writer: GraphWriter, node: ir.Node) -> _Product | str:
+    """Return a product, or why it stays float."""
+    if node.op_type not in {"MatMul", "Gemm"}:
+        return f"MatMulNBits does not support {_PRODUCTS[node.op_type]}"
+    x, value = pair(node)
+    weight, reason = writer.float_weight(value, FLOAT32 | {np.dtype(np.float16)})
+    if weight is None:
+        return reason
+    if weight.array.ndim != 2 or rank(x) == 1:
+        return "its weight is not two-dimensional, or it multiplies a vector"
+    if writer.constants.is_constant(x):
+        return "both of its factors are constant"
+    if node.op_type == "Gemm":
+        weight = parts_of_gemm(node, weight).scaled
+    straight = node.op_type == "MatMul" or not node.attributes.get_int("transA", 0)
+    alone = len(value.uses()) == 1 and node.graph is writer.graph
+    return _Product(node, weight, straight and alone)
 
 
-def _reason(node: ir.Node) -> str:
-    if node.op_type == "Conv":
-        return "MatMulNBits does not support convolutions"
-    tensor = pair(node)[1].const_value
-    if tensor is None:
-        return "its weight is computed while the model runs"
-    if len(tensor.shape) != 2:
-        return "its weight is not two-dimensional"
-    if tensor.dtype not in {ir.DataType.FLOAT, ir.DataType.FLOAT16}:
-        return "its weight is not float"
-    return "" if tensor.size else "its weight is empty"
+def _without_float_readers(
+    writer: GraphWriter, products: list[_Product], declined: list[Declined]
+) -> list[_Product]:
+    """Return the products whose weights nothing else reads: else a copy would be added."""
+    while True:
+        nodes = {product.node for product in products}
+        reasons = {p.name: _float_reader(writer, p.node, nodes) for p in products}
+        kept = [p for p in products if not reasons[p.name]]
+        declined += [Declined(p.name, reasons[p.name]) for p in products if reasons[p.name]]
+        if len(kept) == len(products):
+            return kept
+        products = kept
+
+
+def _float_reader(writer: GraphWriter, product: ir.Node, products: set[ir.Node]) -> str:
+    """Return why a weight stays in the file; "" where products alone read it."""
+    for node, index in writer.constants.readers(pair(product)[1]):
+        if node is None:
+            return "its weight is an output of the model"
+        if node not in products or index != 1:
+            return f"its weight is read in float by {node.op_type} {node.name!r} as well"
+    return ""

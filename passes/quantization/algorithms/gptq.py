@@ -8,21 +8,17 @@ format is used, with these integers. H is summed in a stream: memory is that of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trimtab.core.context import Context
-from trimtab.core.data import Floats
+from trimtab.core.data import Floats, Floats32
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
 from ...calibration.observation import observe
-from ...graph.edit import initializer_array
-from ...graph.queries import pair
+from .block_weights import RoundedWeight, RoundingGrid
 
 #: Added to the diagonal of H, as a part of its mean.
 DAMPING = 0.01
@@ -30,65 +26,28 @@ DAMPING = 0.01
 LAZY = 128
 
 
-@dataclass(frozen=True)
-class RoundingGrid:
-    """Grid of integers that weights are rounded to.
-
-    Attributes:
-        bits: bits of a weight.
-        block: neighbouring weights of an output that share a scale.
-        symmetric: true where all zero points are the middle.
-    """
-
-    bits: int
-    block: int
-    symmetric: bool
-
-    @property
-    def largest(self) -> int:
-        """Largest integer; the smallest is 0."""
-        return int(2**self.bits - 1)
-
-    def fit(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Return scale and zero point of each output, (out,), for rows of a block: (block, out)."""
-        low, high = np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0)
-        middle = (self.largest + 1) // 2
-        if self.symmetric:
-            # The largest magnitude, whatever its sign, becomes the integer 0, as in onnxruntime.
-            scale = np.where(high > -low, high, low) / -middle
-        else:
-            scale = (high - low) / self.largest
-        scale = np.where(scale != 0, scale, 1.0).astype(np.float32).astype(np.float64)
-        zero = np.full(scale.shape, float(middle)) if self.symmetric else np.round(-low / scale)
-        return scale, zero
-
-
-@dataclass(frozen=True)
-class RoundedWeight:
-    """A weight as integers.
-
-    Attributes:
-        integers: (in, out), 0 to the grid's largest.
-        scales: (blocks, out), as are the zero points, `zeros`.
-    """
-
-    integers: NDArray[np.uint8]
-    scales: Floats
-    zeros: Floats
-
-
 def round_products(
-    model: Model, products: Sequence[ir.Node], data: Dataset, grid: RoundingGrid, ctx: Context
+    model: Model,
+    products: Mapping[str, tuple[str, Floats32]],
+    data: Dataset,
+    grid: RoundingGrid,
+    ctx: Context,
 ) -> dict[str, RoundedWeight]:
-    """Round constant weights of MatMuls so that the products change least; return them by name."""
-    own = [(x, w) for x, w in map(pair, products) if len(w.uses()) == 1]
-    inputs = list(dict.fromkeys(x.name or "" for x, _ in own))
+    """Round constant weights of products so that the products change least.
+
+    Args:
+        model: model that the products are part of.
+        products: name of the tensor that is multiplied, and weight (in, out), by any key.
+        data: calibration data.
+        grid: integers to round to.
+        ctx: target and progress.
+    """
+    inputs = list(dict.fromkeys(source for source, _ in products.values()))
     moments = _second_moments(model, inputs, data, ctx)
-    found: dict[str, RoundedWeight] = {}
-    for source, value in own:
-        weight = initializer_array(value).astype(np.float64)
-        found[value.name or ""] = round_weight(weight, moments[source.name or ""], grid)
-    return found
+    return {
+        key: round_weight(weight.astype(np.float64), moments[source], grid)
+        for key, (source, weight) in products.items()
+    }
 
 
 def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> RoundedWeight:
@@ -122,44 +81,6 @@ def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> Rounded
             weight[i:stop] -= np.outer(factor[i, i:stop], errors[i - start])
         weight[stop:] -= factor[start:stop, stop:].T @ errors
     return RoundedWeight(integers, scales, zeros)
-
-
-def write_rounded(graph: ir.Graph, rounded: dict[str, RoundedWeight], grid: RoundingGrid) -> int:
-    """Write rounded weights into a graph of MatMulNBits and return their number."""
-    written = 0
-    for name, weight in rounded.items():
-        tensors = graph.initializers
-        packed = tensors.get(f"{name}_Q{grid.bits}")
-        if packed is None or packed.const_value is None:
-            continue
-        depth, outputs = weight.integers.shape
-        blocks = len(weight.scales)
-        full = np.zeros((blocks * grid.block, outputs), np.uint8)
-        full[:depth] = weight.integers
-        if depth < len(full):  # padding represents zero
-            full[depth:] = weight.zeros[-1].astype(np.uint8)
-        new = {
-            f"{name}_Q{grid.bits}": _packed(full.T.reshape(outputs, blocks, grid.block), grid.bits),
-            f"{name}_scales": weight.scales.T,
-            f"{name}_zero_points": _packed(weight.zeros.T.astype(np.uint8), grid.bits),
-        }
-        for key, array in new.items():
-            value = tensors.get(key)
-            if value is not None and value.const_value is not None:
-                old = value.const_value.numpy()
-                shaped = np.ascontiguousarray(array).astype(old.dtype).reshape(old.shape)
-                value.const_value = ir.tensor(shaped, name=key)
-        written += 1
-    return written
-
-
-def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Pack neighbours of the last axis into one byte, the first into the low bits."""
-    if bits == 8:
-        return values
-    if values.shape[-1] % 2:
-        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
-    return np.asarray(values[..., ::2] | (values[..., 1::2] << 4), np.uint8)
 
 
 def _second_moments(

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.folded import Folded
+from ...graph.graph_writer import copied_attributes, replace_output
 from ...graph.queries import attr, input_at
-from .dynamic_graph import DynamicGraph, StoredWeight, replace_output
+from .dynamic_graph import DynamicGraph, StoredWeight
 from .integer_weights import symmetric
 
 #: Domain of onnxruntime's own operators.
@@ -123,7 +124,7 @@ def write_attention(edits: DynamicGraph, node: ir.Node) -> str:
         [*inputs, input_at(node, 3), rounded.zero, zero, input_at(node, 4)],
         node,
         node.name or "Attention",
-        attributes=[a for a in node.attributes.values() if isinstance(a, ir.Attr)],
+        attributes=copied_attributes(node),
         domain=CONTRIB,
         outputs=len(node.outputs),
     )

@@ -7,8 +7,7 @@ too. Weights that a subgraph captures are constants like others.
 from __future__ import annotations
 
 import collections
-import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +20,16 @@ from trimtab.core.target import IntType
 
 from ...graph.declined import Declined
 from ...graph.edit import remove_unused_initializers
-from ...graph.queries import attr, input_at, is_onnx_op, pair
-from .dynamic_graph import DynamicGraph, StoredWeight, replace_output
+from ...graph.gemm import first_factor, parts_of_gemm, with_bias
+from ...graph.graph_writer import copied_attributes, replace_output
+from ...graph.queries import input_at, is_onnx_op, pair
+from .dynamic_graph import DynamicGraph, StoredWeight
 from .dynamic_recurrent import CONTRIB, write_attention, write_lstm
 
 #: A table in integers needs an operator that makes floats of what was looked up: bytes in a file.
 _TABLE_COST = 256
+#: Reason of a product whose weight is on the wrong side.
+CONSTANT_FIRST = "its first factor is the constant, and int8 kernels take it as the second"
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _write(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | N
 def _matmul(edits: DynamicGraph, node: ir.Node) -> str:
     x, weight = pair(node)
     if edits.constants.fold(x) is not None:
-        return "its first factor is the constant, and int8 kernels take it as the second"
+        return CONSTANT_FIRST
     folded, reason = edits.float_weight(weight)
     if folded is None:
         return reason
@@ -149,7 +152,7 @@ def _product(
     op_type: str,
     x: ir.Value,
     weight: StoredWeight,
-    attributes: tuple[ir.Attr, ...] = (),
+    attributes: Sequence[ir.Attr] = (),
 ) -> ir.Value:
     """Insert a product of integers before a node and return it in float."""
     name = node.name or node.op_type
@@ -166,46 +169,19 @@ def _product(
 
 
 def _gemm(edits: DynamicGraph, node: ir.Node) -> str:
-    """Write alpha * A B + beta * C: alpha goes into the scales, a constant beta * C is stored."""
+    """Write alpha * A B + beta * C: alpha goes into the scales."""
     x, weight = pair(node)
     folded, reason = edits.float_weight(weight)
     if folded is None:
         return reason
     if edits.constants.fold(x) is not None:
-        return "its first factor is the constant, and int8 kernels take it as the second"
-    if attr(node, "transB", 0):
-        folded = dataclasses.replace(folded, array=folded.array.T)
-    alpha, beta = np.float32(attr(node, "alpha", 1.0)), np.float32(attr(node, "beta", 1.0))
-    stored = edits.weight(weight, folded, [1], shape=folded.array.shape[1:], factor=alpha)
-    if attr(node, "transA", 0):
-        swap = [ir.AttrInt64s("perm", [1, 0])]
-        x = edits.node("Transpose", [x], node, f"{node.name}_A", attributes=swap).outputs[0]
-        x.dtype = ir.DataType.FLOAT
-    result = _product(edits, node, "MatMulInteger", x, stored)
-    bias = input_at(node, 2)
-    if bias is not None and beta != 0:
-        result = edits.result(
-            "Add", [result, _bias(edits, node, bias, beta)], node, f"{node.name}_bias"
-        )
-    replace_output(node.outputs[0], result)
+        return CONSTANT_FIRST
+    gemm = parts_of_gemm(node, folded)
+    shape = gemm.weight.array.shape[1:]
+    stored = edits.weight(weight, gemm.weight, [1], shape=shape, factor=gemm.alpha)
+    product = _product(edits, node, "MatMulInteger", first_factor(edits, node), stored)
+    replace_output(node.outputs[0], with_bias(edits, node, product))
     return ""
-
-
-def _bias(edits: DynamicGraph, node: ir.Node, bias: ir.Value, beta: np.float32) -> ir.Value:
-    """Return the term that a Gemm adds, as it broadcasts to (rows, columns)."""
-    folded = edits.constants.fold(bias)
-    if folded is None:
-        if beta == 1:
-            return bias
-        graph = node.graph
-        assert isinstance(graph, ir.Graph)
-        factor = edits.constant(graph, np.asarray(beta), f"{node.name}_beta")
-        return edits.result("Mul", [bias, factor], node, f"{node.name}_beta")
-    array = folded.array * beta if beta != 1 else folded.array
-    if array.ndim == 2 and array.shape[0] == 1:
-        array = array[0]  # the form of a bias that onnxruntime fuses
-    same = beta == 1 and array.shape == folded.array.shape and bias.is_initializer()
-    return bias if same else edits.constant(folded.graph, array, f"{bias.name}_scaled")
 
 
 def _conv(edits: DynamicGraph, node: ir.Node) -> str:
@@ -215,8 +191,7 @@ def _conv(edits: DynamicGraph, node: ir.Node) -> str:
         return reason
     ones = [1] * (folded.array.ndim - 2)
     stored = edits.weight(weight, folded, [0], shape=[len(folded.array), *ones])
-    attributes = tuple(a for a in node.attributes.values() if isinstance(a, ir.Attr))
-    result = _product(edits, node, "ConvInteger", x, stored, attributes)
+    result = _product(edits, node, "ConvInteger", x, stored, copied_attributes(node))
     bias = input_at(node, 2)
     if bias is not None:
         constant, graph = edits.constants.fold(bias), node.graph
@@ -247,15 +222,18 @@ def _gather(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | 
         return f"its table is read in float by {other} as well"
     stored = edits.table(table, folded)
     name = node.name or "Gather"
-    attributes = [a for a in node.attributes.values() if isinstance(a, ir.Attr)]
-    looked_up = edits.node("Gather", [stored.values, indices], node, name, attributes=attributes)
+    looked_up = edits.node(
+        "Gather", [stored.values, indices], node, name, attributes=copied_attributes(node)
+    )
     looked_up.outputs[0].dtype, looked_up.outputs[0].shape = (
         ir.DataType.UINT8,
         node.outputs[0].shape,
     )
     zero = [] if stored.zero is None else [stored.zero]
     inputs = [looked_up.outputs[0], stored.scale, *zero]
-    replace_output(node.outputs[0], edits.result("DequantizeLinear", inputs, node, name))
+    floats = edits.node("DequantizeLinear", inputs, node, name).outputs[0]
+    floats.dtype = ir.DataType.FLOAT
+    replace_output(node.outputs[0], floats)
     return ""
 
 
