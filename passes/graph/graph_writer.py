@@ -92,10 +92,8 @@ class GraphWriter:
         name: str,
         *attributes: ir.Attr,
     ) -> ir.Value:
-        """Insert a node before another and return its output, of its first input's type."""
-        made = self.node(op_type, inputs, before, name, attributes=attributes).outputs[0]
-        made.type = inputs[0].type
-        return made
+        """Insert a node before another and return its output."""
+        return self.node(op_type, inputs, before, name, attributes=attributes).outputs[0]
 
 
 def replace_output(old: ir.Value, new: ir.Value) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from trimtab.core.errors import InputError
+from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from .edit import lift_constants, name_nodes
+from .raise_opset import raise_opset
+
+#: First IR version whose initializers need not be inputs.
+_CONSTANTS_IR_VERSION = 4
 
 
 def first_int8_node(model: Model) -> ir.Node | None:
@@ -40,3 +46,24 @@ def prepare_float(model: Model) -> None:
     refuse_quantized(model)
     lift_constants(model.graph)
     name_nodes(model.graph)
+
+
+@gc_paused()
+def with_constants(model: Model, opset: int) -> Model:
+    """Return a float model of inlined functions, named nodes and weights that no caller feeds.
+
+    Args:
+        model: a clone, which may be changed.
+        opset: lowest operator set; an older model is converted.
+
+    Raises:
+        InputError: the model is quantized already.
+        ModelError: its operator set cannot be raised.
+    """
+    common.InlinePass()(model.ir)
+    model = raise_opset(model, opset)
+    prepare_float(model)
+    # Old files list weights as inputs too, which are constants for a caller that feeds none.
+    common.RemoveInitializersFromInputsPass()(model.ir)
+    model.ir.ir_version = max(model.ir.ir_version, _CONSTANTS_IR_VERSION)
+    return model

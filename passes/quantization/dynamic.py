@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
-from onnx_ir.passes import common
+from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.context import Context
 from trimtab.core.garbage import gc_paused
@@ -18,8 +18,7 @@ from trimtab.core.target import Target
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
-from ..graph.quantized import prepare_float
-from ..graph.raise_opset import raise_opset
+from ..graph.quantized import with_constants
 from .file_size import size_notes
 from .int8_share import measure_int8_share
 from .ort_dynamic import quantize_by_onnxruntime
@@ -56,13 +55,17 @@ class QuantizeDynamic(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Write the graph of integer operators and measure what runs in int8."""
         before = model.clone()
-        model = _prepared(model)
+        model = with_constants(model, MINIMUM_OPSET)
+        with gc_paused():
+            ShapeInferencePass()(model.ir)
         excluded = match_nodes(self.exclude, model.graph)
         # Excluded operators have to be found again by their names.
         rewrites = {} if excluded else apply_int8_rewrites(model, DYNAMIC_RULES)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         written, made = self._write(model, self._scheme(ctx.target, excluded))
         declined += made.declined
+        if not made.operators and self.backend == "trimtab":
+            written, rewrites = before.ir, {}  # as it was: nothing done costs nothing
         share = measure_int8_share(written, model, ctx.target)
         report = {"forms": rewrites, **made.to_json(), **share.to_json()}
         report |= size_notes(before, dataclasses.replace(model, ir=written))
@@ -83,20 +86,3 @@ class QuantizeDynamic(Pass):
             return quantize_by_onnxruntime(model, scheme), Written()
         written = write_dynamic(model, scheme)
         return model.ir, written
-
-
-@gc_paused()
-def _prepared(model: Model) -> Model:
-    """Return a model of inlined functions, named nodes and constants that no caller feeds.
-
-    Raises:
-        InputError: the model is quantized already.
-        ModelError: its opset is too old and cannot be raised.
-    """
-    common.InlinePass()(model.ir)
-    model = raise_opset(model, MINIMUM_OPSET)
-    prepare_float(model)
-    # Old files list weights as inputs too, which are constants for a caller that feeds none.
-    common.RemoveInitializersFromInputsPass()(model.ir)
-    common.ShapeInferencePass()(model.ir)
-    return model

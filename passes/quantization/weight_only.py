@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -21,9 +20,8 @@ from ..graph.folded import Folded
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
 from ..graph.graph_writer import FLOAT32, GraphWriter, replace_output
 from ..graph.patterns import match_nodes
-from ..graph.quantized import prepare_float
+from ..graph.quantized import with_constants
 from ..graph.queries import is_onnx_op, pair, rank
-from ..graph.raise_opset import raise_opset
 from .algorithms.block_weights import (
     PackedWeight,
     RoundedWeight,
@@ -96,10 +94,7 @@ class QuantizeWeights(Pass):
                 where=f"bits={self.bits}, symmetric={self.symmetric}",
                 hint="Choose another method, or leave both fields at their defaults",
             )
-        before, model = model, raise_opset(model.clone(), BROADCAST_OPSET)
-        common.InlinePass()(model.ir)
-        prepare_float(model)
-        common.RemoveInitializersFromInputsPass()(model.ir)
+        before, model = model, with_constants(model.clone(), BROADCAST_OPSET)
         excluded = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         writer = GraphWriter(model.graph)

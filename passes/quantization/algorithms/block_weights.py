@@ -1,4 +1,4 @@
-"""Weights of few bits in blocks that share a scale, packed as onnxruntime's MatMulNBits reads them."""
+"""Weights of few bits in blocks that share a scale, packed as MatMulNBits reads them."""
 
 from __future__ import annotations
 

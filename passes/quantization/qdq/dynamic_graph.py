@@ -105,11 +105,9 @@ class DynamicGraph(GraphWriter):
         key = (graph, value)
         if key not in self._inputs:
             node = self.node("DynamicQuantizeLinear", [value], before, value.name or "", outputs=3)
-            parts = ("_quantized", "_scale", "_zero_point")
-            types = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
-            shapes = (value.shape, ir.Shape([]), ir.Shape([]))
-            for output, part, dtype, shape in zip(node.outputs, parts, types, shapes, strict=True):
-                output.name = self.names.tensor(f"{value.name}{part}")
-                output.dtype, output.shape = dtype, shape
+            for output, part in zip(
+                node.outputs, ("quantized", "scale", "zero_point"), strict=True
+            ):
+                output.name = self.names.tensor(f"{value.name}_{part}")
             self._inputs[key] = RoundedInput(*node.outputs)
         return self._inputs[key]

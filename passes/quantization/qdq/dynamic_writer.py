@@ -160,10 +160,8 @@ def _product(
     zero = [] if weight.zero is None else [weight.zero]
     inputs = [rounded.values, weight.values, rounded.zero, *zero]
     integers = edits.node(op_type, inputs, node, name, attributes=attributes)
-    integers.outputs[0].dtype = ir.DataType.INT32
     to_float = [ir.AttrInt64("to", ir.DataType.FLOAT.value)]
     cast = edits.node("Cast", integers.outputs, node, name, attributes=to_float)
-    cast.outputs[0].dtype = ir.DataType.FLOAT
     scales = edits.result("Mul", [rounded.scale, weight.scale], node, f"{name}_scales")
     return edits.result("Mul", [cast.outputs[0], scales], node, name)
 
@@ -225,15 +223,9 @@ def _gather(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | 
     looked_up = edits.node(
         "Gather", [stored.values, indices], node, name, attributes=copied_attributes(node)
     )
-    looked_up.outputs[0].dtype, looked_up.outputs[0].shape = (
-        ir.DataType.UINT8,
-        node.outputs[0].shape,
-    )
     zero = [] if stored.zero is None else [stored.zero]
     inputs = [looked_up.outputs[0], stored.scale, *zero]
-    floats = edits.node("DequantizeLinear", inputs, node, name).outputs[0]
-    floats.dtype = ir.DataType.FLOAT
-    replace_output(node.outputs[0], floats)
+    replace_output(node.outputs[0], edits.result("DequantizeLinear", inputs, node, name))
     return ""
 
 
