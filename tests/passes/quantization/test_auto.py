@@ -7,12 +7,14 @@ from int8_graphs import chain, graph, normal, residual, transformer_block
 from trimtab.cli import main
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
 from trimtab.passes.base import Rewrite
 from trimtab.passes.graph.declined import Declined
 from trimtab.passes.quantization.auto import QuantizeAuto
+from trimtab.passes.quantization.file_size import plain_bytes
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
 from trimtab.passes.quantization.output_error import OutputDeviation
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -123,6 +125,80 @@ def test_a_step_that_fails_is_reported_and_left_out():
     search.start("int8", QuantizeStatic(data=data))
     assert not search.offer("wrong", QuantizeStatic(data=data, exclude=("nowhere",)))
     assert "matches no node" in search.steps[-1]["why"]
+
+
+def recurrent() -> Model:
+    return graph(
+        """g (float[1, 1, 32] x, float[1, 1, 64] h, float[1, 1, 64] c)
+            => (float[1, 1, 32] mask, float[1, 1, 64] h2, float[1, 1, 64] c2) {
+          sequence, h2, c2 = LSTM <hidden_size = 64> (x, W, R, B, , h, c)
+          y = Squeeze (sequence, one)
+          t = MatMul (y, w)
+          mask = Sigmoid (t)
+        }""",
+        W=(1, 256, 32),
+        R=(1, 256, 64),
+        B=(1, 512),
+        w=(64, 32),
+        one=np.array([1], np.int64),
+    )
+
+
+def test_a_recurrent_network_becomes_dynamic_and_its_states_stay_float():
+    model = recurrent()
+    rng = np.random.default_rng(0)
+    shapes = {spec.name: spec.shape for spec in model.inputs}
+    rows = [
+        {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        for _ in range(24)
+    ]
+    auto = QuantizeAuto(data=Dataset.of_batches(lambda: iter(rows)))(model, VNNI)
+    kept = [step["step"] for step in steps(auto) if step["kept"]]
+    assert kept[-1] == "dynamic int8"
+    assert auto.lineage[-1].notes["quantized"] == {"LSTM": 1, "MatMul": 1}
+    assert plain_bytes(auto) < 0.35 * plain_bytes(model)
+    assert not any(node.op_type == "QuantizeLinear" for node in auto.nodes())
+
+
+def test_a_convolutional_network_stays_static_though_its_head_could_be_dynamic():
+    model = depthwise()
+    tried = {s["step"]: s for s in steps(QuantizeAuto(data=normal(model, rows=96))(model, VNNI))}
+    assert tried["dynamic int8"]["kept"] is False
+    assert tried["dynamic int8"]["why"] == "less of it runs in int8"
+
+
+def test_without_data_it_is_dynamic_where_that_does_something():
+    auto = QuantizeAuto()(recurrent(), VNNI)
+    assert "no data" in auto.lineage[-1].notes["note"]
+    assert auto.lineage[-1].notes["quantized"] == {"LSTM": 1, "MatMul": 1}
+    with pytest.raises(DataError, match="needs data"):
+        QuantizeAuto()(chain(), VNNI)
+
+
+def test_the_error_of_classes_is_the_share_that_differs():
+    def classes(column: int) -> Model:
+        return graph(
+            """g (float[N, 4] x) => (int64[N, 1] y, float[N, 4] z) {
+              y = ArgMax <axis = 1> (x)
+              z = Mul (x, w)
+            }""",
+            w=np.eye(4, dtype=np.float32)[column],
+        )
+
+    x = np.eye(4, dtype=np.float32)
+    batches = list(Dataset.of_arrays({"x": x}))
+    of = OutputDeviation(classes(0), batches, VNNI.target).of
+    assert of(classes(0)) == 0
+    # Other elements of z, of the same size: twice that size is the squared error; y agrees.
+    assert of(classes(1)) == pytest.approx((0 + 2) / 2)
+
+
+def test_outputs_that_are_no_longer_finite_have_an_infinite_error():
+    def scaled(by: float) -> Model:
+        return graph("g (float[N, 4] x) => (float[N, 4] y) { y = Div (x, w) }", w=np.float32(by))
+
+    batches = list(Dataset.of_arrays({"x": np.ones((2, 4), np.float32)}))
+    assert OutputDeviation(scaled(1), batches, VNNI.target).of(scaled(0)) == np.inf
 
 
 @pytest.fixture

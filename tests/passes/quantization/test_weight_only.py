@@ -89,6 +89,75 @@ def test_hqq():
     assert lost(model, after, normal(model)) < 2e-2
 
 
+def test_a_gemm_of_factors_and_transposed_inputs():
+    model = graph(
+        """g (float[40, 5] x, float[16] c) => (float[5, 16] y) {
+          y = Gemm <transA = 1, transB = 1, alpha = -2.0, beta = 0.5> (x, w, c)
+        }""",
+        w=(16, 40),
+    )
+    after = QuantizeWeights(bits=8)(model, VNNI)
+    assert ops(after).count("MatMulNBits") == 1
+    feeds = random_feeds(model)
+    a, b = (run(build_session(m), feeds)["y"] for m in (model, after))
+    np.testing.assert_allclose(a, b, atol=0.03 * np.abs(a).max())
+
+
+def test_a_weight_of_two_products_is_stored_once_in_subgraphs_too():
+    model = graph(
+        """g (float[4, 64] x, bool f) => (float[4, 64] z) {
+          y = MatMul (x, w)
+          z = If <then_branch = th () => (float[4, 64] t) {
+            m = MatMul (y, w)
+            t = Tanh (m)
+          }, else_branch = el () => (float[4, 64] e) {
+            e = Gemm <transB = 1> (y, w)
+          }> (f)
+        }""",
+        w=(64, 64),
+    )
+    after = QuantizeWeights(bits=8)(model, VNNI)
+    products = [node for node in after.nodes() if node.op_type == "MatMulNBits"]
+    assert len(products) == 3
+    assert len({node.inputs[1].name for node in products}) == 2  # as stored, and transposed
+    for flag in (True, False):
+        feeds = {**random_feeds(model), "f": np.array(flag)}
+        a, b = (run(build_session(m), feeds)["z"] for m in (model, after))
+        np.testing.assert_allclose(a, b, atol=0.03 * np.abs(a).max())
+
+
+def test_a_weight_that_is_looked_up_as_well_stays_float_with_the_reason():
+    model = graph(
+        """g (int64[3] ids) => (float[3, 500] y) {
+          e = Gather (table, ids)
+          h = MatMul (e, w)
+          t = Transpose <perm = [1, 0]> (table)
+          [head] y = MatMul (h, t)
+        }""",
+        table=(500, 32),
+        w=(32, 32),
+    )
+    after = QuantizeWeights()(model, VNNI)
+    reason = dict(after.lineage[-1].notes["declined"])["head"]
+    assert "read in float by Gather" in reason
+    assert after.size_bytes < 1.02 * model.size_bytes
+
+
+def test_tensors_that_have_the_names_of_helpers():
+    model = graph(
+        """g (float[5, 64] x) => (float[5, 64] y, float[5, 64] z) {
+          y = MatMul (x, w)
+          z = Gemm <transB = 1> (x, w_Q8)
+        }""",
+        w=(64, 64),
+        w_Q8=(64, 64),
+    )
+    after, feeds = QuantizeWeights(bits=8)(model, VNNI), random_feeds(model)
+    expected, got = (run(build_session(m), feeds) for m in (model, after))
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, atol=0.03 * np.abs(array).max())
+
+
 @pytest.mark.parametrize("block", [16, 128])
 def test_blocks_that_do_not_divide_the_depth(block):
     model = linear()
