@@ -171,7 +171,7 @@ class QuantizeAuto(Pass):
     def _why_not_dynamic(
         self, search: GreedySearch, data: Dataset, candidate: Model, error: float
     ) -> str:
-        """Return why dynamic int8 is no better than the best so far; "" where it is.
+        """Return the reason against dynamic int8 beside the best so far; "" where it is better.
 
         The better of two that are close to float has more of the arithmetic in int8, or is smaller.
         """
@@ -236,7 +236,7 @@ class QuantizeAuto(Pass):
 
 
 def _why_worse(search: GreedySearch, candidate: Model, error: float) -> str:
-    """Return why a candidate is no better than the best so far; "" where it is."""
+    """Return the reason against a candidate beside the best so far; "" where it is better."""
     share, other = (quantization_notes(model)["int8_share"] for model in (candidate, search.chosen))
     less = "less of it runs in int8"
     if max(error, search.error) <= CLOSE:

@@ -38,7 +38,7 @@ def _outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[lis
 class OutputDeviation:
     """Squared error of outputs relative to their size, on samples that stay in memory.
 
-    Of outputs that are no floats, such as classes, it is the share of elements that differ.
+    Of outputs of other types, such as classes, it is the share of elements that differ.
     """
 
     def __init__(self, reference: Model, batches: Sequence[Batch], target: Target) -> None:

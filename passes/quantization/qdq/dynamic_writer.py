@@ -115,7 +115,7 @@ def _note(written: Written, node: ir.Node, graph: ir.Graph, reason: str | None) 
 
 
 def _write(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | None:
-    """Write an operator; return "" if done, why it stays float, None where it is no product."""
+    """Write an operator; return "" if done, why it stays float, None for others."""
     if node.op_type == "Attention" and node.domain == CONTRIB:
         return write_attention(edits, node)
     if is_onnx_op(node) and node.op_type in _WRITERS:
