@@ -56,6 +56,10 @@ class ConstantReader:
     def __init__(self, graph: ir.Graph) -> None:
         self._opset = graph.opset_imports.get("", _NEWEST)
         self._depth = dict(_depths(graph, 0))
+        self._moved: set[ir.Value] = set()
+        for node in graph.all_nodes():  # what a node reads comes before it
+            if self._moves(node):
+                self._moved.update(node.outputs)
 
     def fold(self, value: ir.Value | None) -> Folded | None:
         """Return the constant that a value holds; None where it is computed or a caller's."""
@@ -81,8 +85,11 @@ class ConstantReader:
             return False
         if value.is_initializer():
             return value.const_value is not None
-        node = value.producer()
-        if node is None or not is_onnx_op(node):
+        return value in self._moved
+
+    def _moves(self, node: ir.Node) -> bool:
+        """Return whether a node holds a constant, or moves constants."""
+        if not is_onnx_op(node):
             return False
         if node.op_type == "Constant":
             return node.attributes.get_tensor("value", None) is not None
@@ -104,7 +111,7 @@ class ConstantReader:
             The node and the index of its input; None for an output of a graph.
         """
         for root in self._roots(value):
-            yield from self._moved(root)
+            yield from self._readers(root)
 
     def _roots(self, value: ir.Value) -> Iterator[ir.Value]:
         node = value.producer()
@@ -115,13 +122,13 @@ class ConstantReader:
             if source is not None:
                 yield from self._roots(source)
 
-    def _moved(self, value: ir.Value) -> Iterator[tuple[ir.Node | None, int]]:
+    def _readers(self, value: ir.Value) -> Iterator[tuple[ir.Node | None, int]]:
         if value.is_graph_output():
             yield None, 0
         for node, index in value.uses():
             if all(map(self.is_constant, node.outputs)):
                 for output in node.outputs:
-                    yield from self._moved(output)
+                    yield from self._readers(output)
             else:
                 yield node, index
 

@@ -64,7 +64,7 @@ class QuantizeDynamic(Pass):
         declined = [Declined(name, "excluded by the user") for name in excluded]
         written, made = self._write(model, self._scheme(ctx.target, excluded))
         declined += made.declined
-        if not made.operators and self.backend == "trimtab":
+        if not made.operators:
             written, rewrites = before.ir, {}  # as it was: nothing done costs nothing
         share = measure_int8_share(written, model, ctx.target)
         report = {"forms": rewrites, **made.to_json(), **share.to_json()}
@@ -83,6 +83,6 @@ class QuantizeDynamic(Pass):
 
     def _write(self, model: Model, scheme: DynamicScheme) -> tuple[ir.Model, Written]:
         if self.backend == "onnxruntime":
-            return quantize_by_onnxruntime(model, scheme), Written()
+            return quantize_by_onnxruntime(model, scheme)
         written = write_dynamic(model, scheme)
         return model.ir, written

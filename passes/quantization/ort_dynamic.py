@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -11,13 +12,14 @@ import onnx_ir as ir
 
 from trimtab.core.errors import PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.ort.int8_share import INT8_OPS
 
-from .qdq.dynamic_writer import DynamicScheme
+from .qdq.dynamic_writer import DynamicScheme, Written
 from .qdq.writer import silenced
 
 
-def quantize_by_onnxruntime(model: Model, scheme: DynamicScheme) -> ir.Model:
-    """Return the graph that onnxruntime's `quantize_dynamic` writes.
+def quantize_by_onnxruntime(model: Model, scheme: DynamicScheme) -> tuple[ir.Model, Written]:
+    """Return the graph that onnxruntime's `quantize_dynamic` writes, and its integer operators.
 
     Raises:
         PassError: it fails.
@@ -54,4 +56,5 @@ def quantize_by_onnxruntime(model: Model, scheme: DynamicScheme) -> ir.Model:
     written.producer_version = model.ir.producer_version
     for key in ("onnx.infer", "onnx.quant.pre_process"):
         written.metadata_props.pop(key, None)
-    return written
+    integer = (n.op_type for n in written.graph.all_nodes() if n.op_type in INT8_OPS)
+    return written, Written(collections.Counter(integer))
