@@ -7,9 +7,14 @@ from typing import Any
 
 from trimtab.core.model import Model
 
+#: Bytes of weights beside which those of the graph are few.
+LARGE = 1 << 27
+
 
 def plain_bytes(model: Model) -> int:
-    """Return the bytes of a model's file without its lineage."""
+    """Return the bytes of a model's file without lineage; those of the weights if it is large."""
+    if model.weight_bytes > LARGE:
+        return model.weight_bytes  # writing it to memory would take several times as much
     return dataclasses.replace(model, lineage=()).size_bytes
 
 
