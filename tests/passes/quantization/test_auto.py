@@ -102,7 +102,7 @@ def test_max_drop_leaves_layers_float():
     )
     x = np.random.default_rng(0).standard_normal((96, 8)) * size
     data = Dataset.of_arrays({"x": x.astype(np.float32)})
-    auto = QuantizeAuto(data=data, samples=48, max_drop=0.001)(model, VNNI)
+    auto = QuantizeAuto(data=data, samples=48, max_drop=0.001, metric="cosine")(model, VNNI)
     assert auto.lineage[-1].notes["mixed"]["float"] == ["bad"]
     assert "mixed precision" in [s["step"] for s in steps(auto)]
 
