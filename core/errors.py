@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from .text import printable
+
 
 class TrimtabError(Exception):
     """Base of all errors raised on purpose.
@@ -23,8 +25,9 @@ class TrimtabError(Exception):
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
+        where = where.replace("\n", r"\n") if where else where
         text = f"{where}: {what}" if where else what
-        super().__init__(f"{text}. {hint}" if hint else text)
+        super().__init__(printable(f"{text}. {hint}" if hint else text))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the three parts, so that a worker process can return the error."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor
 
+from .computed_constants import check_computed_constants
 from .errors import ModelError
+from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
+
+#: Most axes of a tensor, as in onnxruntime and numpy.
+_MOST_AXES = 64
 
 
 def load_ir(path: Path) -> ir.Model:
@@ -19,14 +27,64 @@ def load_ir(path: Path) -> ir.Model:
     Raises:
         ModelError: see `Model.load`.
     """
-    proto = _parse(path)
+    proto = read_proto(path)
     check_external_data(proto, path)
-    model = ir.from_proto(densify(proto, path.parent.resolve()))
-    ir.external_data.set_base_dir(model.graph, path.parent.resolve())
+    folder = path.parent.resolve()
+    for tensor in _inner_external_tensors(proto):
+        # The reader looks for these beside the process, not beside the model.
+        load_external_data_for_tensor(tensor, str(folder))
+    model = to_ir(proto, str(path), folder)
+    ir.external_data.set_base_dir(model.graph, folder)
     return model
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def to_ir(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.Model:
+    """Return the graph of a message, whose nodes come in an order in which they can run.
+
+    Raises:
+        ModelError: names that are made twice or not at all, nodes in a circle, weights whose bytes
+            do not fit their shape, or what else the reader cannot represent.
+    """
+    check_tensors(proto, where)
+    check_scopes(proto, where)
+    check_computed_constants(proto, where)
+    try:
+        model = ir.from_proto(densify(proto, folder))
+        if not sorted_nodes(proto.graph):
+            model.graph.sort()
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"is not a valid ONNX model: {fault(proto) or _root_text(error)}",
+            where=where,
+            hint="Export it again; `python -m onnx.checker` shows more",
+        ) from error
+    return model
+
+
+def fault(proto: onnx.ModelProto, *, full: bool = False) -> str | None:
+    """Return the ONNX checker's first objection to a model, None where it has none."""
+    try:
+        onnx.checker.check_model(proto, full_check=full)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is its objection
+        return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return None
+
+
+def _root_text(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().partition("\n")[0][:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """Read the message of an `.onnx` file, without its external data.
+
+    Raises:
+        ModelError: no such file, or it is not an ONNX model.
+    """
     where = str(path)
     if not path.exists():
         hint = f"Files there: {_siblings(path)}" if path.parent.is_dir() else "Check the path"
@@ -78,7 +136,7 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
                 where=where,
                 hint="Copy it beside the model",
             )
-        needed = int(entry.get("offset", 0)) + int(entry.get("length", 0))
+        needed = _needed_bytes(tensor, entry, where)
         if file.stat().st_size < needed:
             raise ModelError(
                 f"its external data file {location!r} is truncated "
@@ -88,14 +146,145 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    tensors: list[onnx.TensorProto] = []
-    for graph in graphs_of(proto.graph):
-        tensors += graph.initializer
-        tensors += [part for t in graph.sparse_initializer for part in (t.values, t.indices)]
-        attributes = [attribute for node in graph.node for attribute in node.attribute]
-        tensors += [t for a in attributes for t in (a.t, *a.tensors)]
+def refuse_external_data(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse a message that refers to data in another file, whose folder nobody knows.
+
+    Raises:
+        ModelError: names the tensor.
+    """
+    for tensor in _external_tensors(proto):
+        raise ModelError(
+            f"tensor {tensor.name!r} is in another file",
+            where=where,
+            hint="Load the model from its file with Model.load, or its data into the message",
+        )
+
+
+def _needed_bytes(tensor: onnx.TensorProto, entry: dict[str, str], where: str) -> int:
+    """Return the size that the file of an external tensor must have."""
+    numbers = {}
+    for key in ("offset", "length"):
+        text = entry.get(key, "0")
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise ModelError(
+                f"the {key} of its external data, {text[:40]!r}, is not a number of bytes",
+                where=where,
+                hint="The file is damaged; export or download it again",
+            )
+        numbers[key] = int(text)
+    size = _stored_bytes(tensor)
+    if size is not None and "length" in entry and numbers["length"] != size:
+        raise ModelError(
+            f"its external data has {numbers['length']} bytes, and its shape "
+            f"{list(tensor.dims)} needs {size}",
+            where=where,
+            hint="The file is damaged; export or download it again",
+        )
+    return numbers["offset"] + (numbers["length"] or size or 0)
+
+
+def check_tensors(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse weights and constants whose type or shape is not valid, or whose bytes do not fit.
+
+    Raises:
+        ModelError: names the tensor.
+    """
+    for tensor in _tensors(proto):
+        at = f"{where}, tensor {tensor.name!r}"
+        hint = "The file is damaged; export or download it again"
+        if tensor.data_type not in _TYPES:
+            raise ModelError(
+                f"its element type {tensor.data_type} is not one of ONNX", where=at, hint=hint
+            )
+        if min(tensor.dims, default=0) < 0 or len(tensor.dims) > _MOST_AXES:
+            raise ModelError(
+                f"{list(tensor.dims[:8])} is not a valid shape of a tensor", where=at, hint=hint
+            )
+        stored, size = _values(tensor), math.prod(tensor.dims)
+        if stored is not None and stored != size:
+            raise ModelError(
+                f"its shape {list(tensor.dims)} has {size} values, and {stored} are stored",
+                where=at,
+                hint=hint,
+            )
+
+
+_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Return the bytes that a tensor's values take, None for texts."""
+    kind = ir.DataType(tensor.data_type)
+    if kind == ir.DataType.STRING:
+        return None
+    return (math.prod(tensor.dims) * kind.bitwidth + 7) // 8
+
+
+def _values(tensor: onnx.TensorProto) -> int | None:
+    """Return the number of values that a tensor stores itself, None where that is not told."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return None
+    if tensor.HasField("raw_data"):
+        size, wanted = len(tensor.raw_data), _stored_bytes(tensor)
+        if wanted is None or size == wanted:
+            return None
+        return size * math.prod(tensor.dims) // wanted if wanted else size
+    kind = ir.DataType(tensor.data_type)
+    if kind != ir.DataType.STRING and kind.bitwidth < 8:  # several in one number
+        return None
+    field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    count = len(getattr(tensor, field))
+    return count // 2 if kind in {ir.DataType.COMPLEX64, ir.DataType.COMPLEX128} else count
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield all tensors of a model: weights and constants, those of functions included."""
+    for graph in _graphs(proto):
+        yield from graph.initializer
+    yield from _attribute_tensors(proto)
+
+
+def _attribute_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    nodes = [node for graph in _graphs(proto) for node in graph.node]
+    nodes += [node for function in proto.functions for node in function.node]
+    defaults = [a for function in proto.functions for a in function.attribute_proto]
+    for attribute in (*(a for node in nodes for a in node.attribute), *defaults):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+
+
+def _sparse_parts(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in _graphs(proto):
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for attribute in (a for node in graph.node for a in node.attribute):
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and all subgraphs, those inside of local functions included."""
+    yield from graphs_of(proto.graph)
+    for function in proto.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from graphs_of(inner)
+
+
+def _external(tensors: Iterator[onnx.TensorProto]) -> list[onnx.TensorProto]:
     return [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [*_external(_tensors(proto)), *_external(_sparse_parts(proto))]
+
+
+def _inner_external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return those that are not weights of the main graph: they are small, and read at once."""
+    weights = {id(tensor) for tensor in proto.graph.initializer}
+    return [t for t in _external_tensors(proto) if id(t) not in weights]
 
 
 def _siblings(path: Path) -> str:

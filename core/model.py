@@ -17,8 +17,8 @@ import onnx_ir
 from .errors import ModelError
 from .files import atomic_folder, publish
 from .garbage import gc_paused
-from .load import load_ir
-from .sparse import densify, sparsify, stores_sparse
+from .load import load_ir, refuse_external_data, to_ir
+from .sparse import sparsify, stores_sparse
 
 LINEAGE_KEY = "trimtab.lineage"
 #: protobuf refuses messages of 2 GB; more weight bytes than this go to a separate file.
@@ -93,8 +93,13 @@ class Model:
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
-        """Make a model from a protobuf message of another ONNX tool."""
-        return cls._from_ir(onnx_ir.from_proto(densify(proto)), name)
+        """Make a model from a protobuf message of another ONNX tool.
+
+        Raises:
+            ModelError: the message is not a valid model, or refers to data in another file.
+        """
+        refuse_external_data(proto, name)
+        return cls._from_ir(to_ir(proto, name), name)
 
     @classmethod
     def _from_ir(cls, model: onnx_ir.Model, name: str) -> Model:

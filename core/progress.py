@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TextIO, TypeVar
 
+from .text import printable
+
 T = TypeVar("T")
 
 
@@ -57,7 +59,7 @@ class Stderr:
     def say(self, text: str) -> None:
         """Write a message on a line of its own."""
         start = "\r\x1b[K" if self.stream.isatty() else ""
-        self.stream.write(f"{start}{text}\n")
+        self.stream.write(f"{start}{printable(text)}\n")
         self.stream.flush()
 
     def _draw(self, label: str, count: int, total: int | None, seconds: float) -> None:
@@ -66,5 +68,6 @@ class Stderr:
             text = f"{label} {count}/{total} ({100 * count // total}%), {left:.0f} s left"
         else:
             text = f"{label} {count}, {seconds:.0f} s"
+        text = printable(text)
         self.stream.write(f"\r\x1b[K{text}" if self.stream.isatty() else f"{text}\n")
         self.stream.flush()

@@ -2,7 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
+
+#: Control characters except tab and line feed, marks that change the direction of writing, line
+#: separators, and halves of surrogate pairs: names from files may hold them.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters shown instead of sent to the terminal.
+
+    A model is a stranger's file, and a name in it may hold what moves the cursor, changes the title
+    of the window or hides text.
+
+    >>> printable("conv\x1b[2J")
+    'conv\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class PrintableStream:
+    """A text stream to which only printable text is written."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters shown."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def bytes_text(count: float) -> str:
@@ -29,6 +64,7 @@ def known_duration(nanoseconds: float | None) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
+    rows = [[printable(cell).replace("\n", r"\n") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ import onnx_ir
 from trimtab.core.context import Context
 from trimtab.core.errors import (
     InputError,
-    ModelError,
     OptionError,
     PassError,
     RunError,
@@ -30,9 +29,10 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
+from trimtab.core.ort.own_fault import own_fault
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
-from .check import BUG_HINT, check_model
+from .check import BUG_HINT, check_result
 from .graph.declined import Declined
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
@@ -142,13 +142,21 @@ class Pass(ABC):
             PassError: the pass failed, or its result breaks a promise of every pass.
         """
         ctx = ctx or Context()
-        with feeding_from(model, ctx.source(model, getattr(self, "data", None))):
-            return self._apply(model, ctx)
+        try:
+            with feeding_from(model, ctx.source(model, getattr(self, "data", None))):
+                return self._apply(model, ctx)
+        except PassError as error:
+            # A broken file must not be called a bug: ask whether it is valid by itself.
+            blamed = "bug of" in (error.hint or "")
+            fault = own_fault(model) if blamed else None
+            if fault is not None:
+                raise fault from error
+            raise
 
     def _apply(self, model: Model, ctx: Context) -> Model:
         try:
             result = self.rewrite(model.clone(), ctx)
-        except TrimtabError:
+        except (TrimtabError, MemoryError):
             raise
         except Exception as error:
             raise PassError(
@@ -178,11 +186,7 @@ class Pass(ABC):
                 where=f"{_signature(before)} became {_signature(after)}",
                 hint=BUG_HINT,
             )
-        try:
-            check_model(after, f"after pass {self.name()}", loaded=loaded)
-        except PassError as error:
-            _check_original(before, error)
-            raise
+        check_result(before, after, f"after pass {self.name()}", loaded=loaded)
         if self.tolerance is not None:
             self._check_numbers(before, after, ctx, self.tolerance)
 
@@ -230,20 +234,6 @@ def _tell(ctx: Context, text: str) -> None:
     if ctx.memo.get(_TOLD, text) is None:
         ctx.memo.put(_TOLD, text, text)
         ctx.progress.say(text)
-
-
-def _check_original(model: Model, broken: PassError) -> None:
-    """Refuse a model that was as broken before the pass.
-
-    Raises:
-        ModelError: the checker or onnxruntime refuses the model as it was given.
-    """
-    try:
-        check_model(model, "as given")
-    except PassError as error:
-        raise ModelError(
-            error.what.replace("makes a model that", "is a model that"), where=model.name
-        ) from broken
 
 
 def _declare_alike(before: Model, after: onnx_ir.Model) -> None:

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command is chosen, so `trimtab --help` answer
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -13,10 +14,13 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from trimtab.core.errors import OptionError, TrimtabError, nearest
 from trimtab.core.ort.telemetry import disable_telemetry
+from trimtab.core.text import PrintableStream, printable
+
+from .supervisor import supervise
 
 #: Order of the commands in the help; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
@@ -42,15 +46,27 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(wrong.strip("-"), [o.strip("-") for o in options], n=1)
             hint = f"Did you mean '--{near[0]}'?" if near else f"See `{self.prog} --help`"
             message = f"unknown argument {wrong!r}. {hint}"
-        sys.stderr.write(f"{self.prog}: {message}\n")
+        sys.stderr.write(printable(f"{self.prog}: {message}") + "\n")
         raise SystemExit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code.
+
+    The program itself (no `argv`) runs it in a child process, so that a crash of onnxruntime
+    becomes a message; arguments from Python are run in this process.
+    """
+    if argv is None:
+        code = supervise()
+        if code is not None:
+            return code
     disable_telemetry()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
+    with contextlib.redirect_stdout(cast("TextIO", PrintableStream(sys.stdout))):
+        return _run(arguments, debug="--debug" in arguments)
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
     try:
         return _dispatch([a for a in arguments if a != "--debug"])
     except TrimtabError as error:
@@ -70,11 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        sys.stderr.write(
-            f"trimtab: unexpected {type(error).__name__}: {error}. "
-            "This is a bug of trimtab; --debug shows where. Please report it\n"
-        )
+        sys.stderr.write(f"trimtab: {_unexpected(error)}\n")
         return 2
+
+
+def _unexpected(error: Exception) -> str:
+    """Return the message of an error that nobody foresaw: the model's own fault where it has one."""
+    from .open_model import fault_of_opened
+
+    fault = fault_of_opened()
+    if fault is not None:
+        return str(fault)
+    text = f"unexpected {type(error).__name__}: {str(error)[:1000]}"
+    return printable(f"{text}. This is a bug of trimtab; --debug shows where. Please report it")
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,20 @@ def open_model(
             where=text,
             hint="Give --weights with module:callable only",
         )
-    return Model.load(text)
+    model = Model.load(text)
+    _opened.add(model)
+    return model
+
+
+#: Models that were opened from files, by which an error that nobody foresaw is judged.
+_opened: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def fault_of_opened() -> ModelError | None:
+    """Return the own fault of a model that was opened, where one has any."""
+    from trimtab.core.ort.own_fault import own_fault
+
+    return next((fault for model in list(_opened) if (fault := own_fault(model))), None)
 
 
 def export_module(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..target import Target
+from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .session_keys import CONFIG_KEYS
 from .shared_weights import split_shared_weights
@@ -164,7 +165,8 @@ def build_session(
     name = model.name if isinstance(model, Model) else str(model)
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
         model = split_shared_weights(model)
-    with _file_or_bytes(model) as source, runtime_errors(name):
+    doing = foreign_call(f"{name}: onnxruntime loading it", _hundred_megabytes(model))
+    with _file_or_bytes(model) as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
             source,
             options,
@@ -172,7 +174,14 @@ def build_session(
             disabled_optimizers=list(config.disabled_optimizers) or None,
         )
     check_started(session, config.provider)
+    session.trimtab_name = name
     return session
+
+
+def _hundred_megabytes(model: Model | str | Path) -> float:
+    if isinstance(model, Model):
+        return model.weight_bytes / 1e8
+    return Path(model).stat().st_size / 1e8 if Path(model).is_file() else 0.0
 
 
 @contextlib.contextmanager
@@ -221,7 +230,7 @@ def _options(config: SessionConfig) -> Any:
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = config.arena
     options.enable_mem_pattern = config.memory_pattern
-    options.log_severity_level = 3  # trimtab reports these problems itself
+    options.log_severity_level = 4  # trimtab reports these problems itself
     spinning = {"session.intra_op.allow_spinning": "1" if config.spinning else "0"}
     for key, value in (spinning | dict(config.config)).items():
         if key not in CONFIG_KEYS:
@@ -255,7 +264,9 @@ def run(
         RunError: onnxruntime refuses the feeds, or fails.
     """
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
-    with runtime_errors("session.run"):
+    rows = max((len(a) for a in feeds.values() if np.ndim(a)), default=1)
+    doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
+    with runtime_errors("session.run"), foreign_call(doing, rows):
         options = _run_options(only_needed=only_needed, quiet=quiet)
         return dict(zip(names, session.run(names, dict(feeds), options), strict=True))
 

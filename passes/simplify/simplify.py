@@ -15,6 +15,7 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.watch import foreign_call
 
 from ..base import Pass, Rewrite
 from ..graph.cleanup import merge_equal, restore_interface, tidy
@@ -116,7 +117,8 @@ class Simplify(Pass):
             {"skip_constant_folding": True},
         ]
         for tried, option in enumerate(options):
-            made, _ = onnxsim().simplify(proto, certify=False, **option)
+            with foreign_call("onnxsim folding the model", proto.ByteSize() / 1e7):
+                made, _ = onnxsim().simplify(proto, certify=False, **option)
             if made.ByteSize() <= limit:
                 if tried:
                     reason = f"stay computed: stored they add more than {self.max_growth:,} bytes"

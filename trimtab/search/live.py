@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from trimtab.core.progress import Progress, Stderr
-from trimtab.core.text import bytes_text
+from trimtab.core.text import bytes_text, printable
 
 from .ranking import speedup
 from .result import Goal, Result, cost, frontier
@@ -70,7 +70,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """Print one line of the log, above the table."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text), markup=False, highlight=False)
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Yield the items and show how many have passed, below the table."""
@@ -96,7 +96,7 @@ class Board:
 
         # Text shows names as they are: markup in them has no effect.
         parts: list[RenderableType] = [self._table()] if self.results else []
-        return Group(*parts, *([Text(self.doing, style="dim")] if self.doing else []))
+        return Group(*parts, *([Text(printable(self.doing), style="dim")] if self.doing else []))
 
     def _table(self) -> RenderableType:
         from rich.table import Table
@@ -110,7 +110,7 @@ class Board:
         table.add_column("state", overflow="ellipsis", no_wrap=True)
         for result in ranked(self.results, best, self.goal)[:LISTED]:
             on = any(result is other for other in best)
-            cells = [Text(text) for text in self._cells(result, on=on)]
+            cells = [Text(printable(text)) for text in self._cells(result, on=on)]
             table.add_row(*cells, style="bold" if on else "dim" if state(result) else "")
         if len(self.results) > LISTED:
             table.add_row(Text(f"and {len(self.results) - LISTED} more"), style="dim")
