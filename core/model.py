@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,16 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from .errors import ModelError
-from .files import atomic_folder, publish
+from .errors import ModelError, OutputError
+from .files import (
+    STDOUT,
+    atomic_folder,
+    behind_links,
+    file_for,
+    is_stream,
+    publish,
+    write_bytes,
+)
 from .garbage import gc_paused
 from .load import load_ir, refuse_external_data, to_ir
 from .sparse import sparsify, stores_sparse
@@ -150,21 +159,33 @@ class Model:
     def save(self, path: str | Path) -> Path:
         """Write to `path`, whole or not at all; weights above 2 GB go to `<name>.data` beside it.
 
+        A folder gets a file of the model's name; a device, a pipe and `-` (standard output) get the
+        bytes; a link stays, and the file behind it is replaced. Returns the path of the file.
+
         Raises:
             OutputError: the file cannot be written.
         """
-        path = Path(path)
+        given = file_for(path, self.file_name)
+        if self.weight_bytes <= EXTERNAL_DATA_BYTES:
+            write_bytes(given, self.to_bytes())
+            return given
+        if str(given) in STDOUT or is_stream(given):
+            what = "more than 2 GB of weights need a second file, which has no place beside it"
+            raise OutputError(what, where=str(given), hint="Choose a file with -o")
+        path = behind_links(given)
         with atomic_folder(path.parent) as scratch:
-            temporary = scratch / path.name
-            if self.weight_bytes > EXTERNAL_DATA_BYTES:
-                self.spill(scratch, path.name)
-                # The data file first: a model must never name a file that is not there yet.
-                data = path.name + ".data"
-                publish(scratch / data, path.parent / data)
-            else:
-                temporary.write_bytes(self.to_bytes())
-            publish(temporary, path)
-        return path
+            self.spill(scratch, path.name)
+            # The data file first: a model must never name a file that is not there yet.
+            data = path.name + ".data"
+            publish(scratch / data, path.parent / data)
+            publish(scratch / path.name, path)
+        return given
+
+    @property
+    def file_name(self) -> str:
+        """Name of a file for the model: that of the file it came from, where there is one."""
+        name = Path(self.name).name
+        return name if name.endswith(".onnx") else f"{re.sub('[^A-Za-z0-9._-]+', '-', name)}.onnx"
 
     def spill(self, folder: Path, name: str = "model.onnx") -> Path:
         """Write to a temporary folder, weights in a separate file: one at a time is in memory."""

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import NoReturn, TextIO, cast
 
 from trimtab.core.errors import OptionError, TrimtabError, nearest
+from trimtab.core.files import STDOUT, standard_output
 from trimtab.core.ort.telemetry import disable_telemetry
 from trimtab.core.text import PrintableStream, printable
 
@@ -62,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     disable_telemetry()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with contextlib.redirect_stdout(cast("TextIO", PrintableStream(sys.stdout))):
+    # Where a file is written to standard output, messages go to the other stream.
+    taken = not STDOUT.isdisjoint(arguments)
+    messages = PrintableStream(sys.stderr if taken else sys.stdout)
+    with standard_output(sys.stdout), contextlib.redirect_stdout(cast("TextIO", messages)):
         return _run(arguments, debug="--debug" in arguments)
 
 

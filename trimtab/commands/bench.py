@@ -125,6 +125,7 @@ class _Request:
     def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
         from trimtab.core.errors import OptionError
         from trimtab.core.fields import convert
+        from trimtab.core.files import check_output_file
         from trimtab.core.units import duration, shape
 
         if args.aa and args.candidates:
@@ -138,7 +139,8 @@ class _Request:
         self.threads = _numbers(args.threads, "--threads")
         self.batches: Sequence[int | None] = _numbers(args.batch, "--batch") or [None]
         self.concurrency = (_numbers(args.concurrency, "--concurrency") or [1])[0]
-        _check_file(args.json)
+        if args.json:
+            check_output_file(args.json, args.base, *args.candidates, parents=True)
         if args.in_process and self.concurrency > 1:
             raise OptionError("needs processes", where="--concurrency", hint="Drop --in-process")
         if args.cuda_graph and self.concurrency > 1:
@@ -277,18 +279,3 @@ def _numbers(text: str | None, option: str) -> list[int]:
     if min(found) < 1:
         raise OptionError(f"{text!r} is not a number above 0, nor a list of such", where=option)
     return found
-
-
-def _check_file(path: str | None) -> None:
-    """Refuse a file that cannot be written now, not after the measurement."""
-    import os
-    from pathlib import Path
-
-    from trimtab.core.errors import OutputError
-
-    if path is None:
-        return
-    parent = Path(path).resolve().parent
-    existing = next(p for p in [parent, *parent.parents] if p.exists())
-    if Path(path).is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise OutputError("cannot be written", where=path, hint="Give --json another file")

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command: those of the pass `finetune`."""
     from trimtab.passes import find
 
-    from .one_pass import add_context_options, add_fields
+    from .one_pass import add_context_options, add_fields, add_output
 
     add = parser.add_argument
     text = ".onnx file, module:callable, or pruned:SHARE of the teacher's multiply-accumulates"
@@ -30,23 +30,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="FILE", help="file of a state dict for the student's module")
     text = "intermediate students, the largest first, as --student"
     add("--through", metavar="S,...", help=text)
-    add("-o", "--output", required=True, metavar="OUT", help="file to write")
+    add_output(parser)
     add_fields(parser, find("finetune"), "teacher")
     add_context_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Train, write, and print the result."""
-    from pathlib import Path
-
     from trimtab.passes import find
 
     from ..open_model import open_model
-    from ..search.folder import check_output
     from ..students import Student, distill_in_steps
-    from .one_pass import context, parsed_fields, write
+    from .one_pass import check_output_of, context, parsed_fields, write
 
-    check_output(Path(args.output).parent)
+    check_output_of(args, args.teacher, args.student)
     kind = find("finetune")
     fields = parsed_fields(args, kind)
     fields.pop("teacher", None)

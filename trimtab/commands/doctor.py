@@ -46,7 +46,7 @@ def execute(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from trimtab.core.errors import OptionError
-    from trimtab.core.files import write_text
+    from trimtab.core.files import check_output_file, write_text
     from trimtab.runtime_bench.measure.feeds import check_same_inputs
 
     from ..open_model import open_model
@@ -56,6 +56,8 @@ def execute(args: argparse.Namespace) -> int:
         return examine(args)
     if args.on and args.target:
         raise OptionError("the device says what it is", where="--target", hint="Drop it, or --on")
+    if args.json:
+        check_output_file(args.json, args.model, parents=True)
     model = open_model(args.model)
     baseline = open_model(args.baseline) if args.baseline else None
     feeds = _feeds(args, model)

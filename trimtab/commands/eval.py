@@ -36,12 +36,14 @@ def execute(args: argparse.Namespace) -> int:
 
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
-    from trimtab.core.files import write_text
+    from trimtab.core.files import check_output_file, write_text
     from trimtab.core.ort.session import SessionConfig
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
 
+    if args.json:
+        check_output_file(args.json, args.model, args.data, parents=True)
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
     config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
     model = open_model(args.model)

@@ -40,15 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Export, check parity, write."""
-    from pathlib import Path
-
     from trimtab.core.fields import convert
+    from trimtab.core.files import check_output_file, file_for
     from trimtab.exporter import export, load_module, parse_dynamic
 
     from ..report.lines import export_lines
-    from ..search.folder import check_output
 
-    check_output(Path(args.output).parent)
+    check_output_file(file_for(args.output, "model.onnx"))
     module = load_module(args.source, args.weights)
     model = export(
         module,

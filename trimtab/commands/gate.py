@@ -54,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Measure, judge, print and write the results."""
     from trimtab.core.fields import convert
+    from trimtab.core.files import check_output_file
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
     from trimtab.runtime_bench.bench.budgets import count_statistical
@@ -70,6 +71,9 @@ def execute(args: argparse.Namespace) -> int:
         for device in gate.on or device_names(args.on)
     ]
     _check_history(args.history)
+    for path in (args.json, args.junit, args.markdown, args.bencher, args.benchmark_action):
+        if path:
+            check_output_file(path, args.budgets, parents=True)
     alpha = ALPHA / count_statistical(gates)
     outcomes: list[GateOutcome] = []
     progress = Stderr()

@@ -37,7 +37,24 @@ def command(name: str) -> ModuleType:
 def add_model_and_output(parser: argparse.ArgumentParser) -> None:
     """Add MODEL and -o."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
+    add_output(parser)
+
+
+def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add -o and --force."""
+    text = "file to write; a folder gets a file of the model's name, - is standard output"
+    parser.add_argument("-o", "--output", required=required, metavar="OUT", help=text)
+    parser.add_argument("--force", action="store_true", help="let the output replace the input")
+
+
+def check_output_of(args: argparse.Namespace, *sources: str) -> None:
+    """Refuse an output that cannot be written, or that is a source, before the work is done."""
+    from pathlib import Path
+
+    from trimtab.core.files import check_output_file, file_for
+
+    path = file_for(args.output, Path(sources[0]).name)
+    check_output_file(path, *(() if args.force else sources))
 
 
 def add_context_options(parser: argparse.ArgumentParser) -> None:
@@ -130,12 +147,9 @@ def apply(
     The arguments have `model`, `output` and the options of the context; `accept` returns further
     lines to print, and raises where the result must not be written.
     """
-    from pathlib import Path
-
     from ..open_model import open_model
-    from ..search.folder import check_output
 
-    check_output(Path(args.output).parent)
+    check_output_of(args, args.model)
     model, ctx = open_model(args.model), context(args)
     after = model
     for step in steps:

@@ -45,6 +45,7 @@ _OPTIONS = (
 _FLAGS = (
     ("--no-cache", "neither read nor write the cache"),
     ("--same-data", "accept evaluation data that contain calibration data; the result is marked"),
+    ("--force", "let an output replace the input"),
     ("--dry-run", "only show the plan and its time"),
     ("--mlflow", "log the result to mlflow"),
 )
@@ -72,7 +73,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..search.mlflow_log import log_outcome, need_mlflow
     from ..search.summary import outcome_lines
 
-    check_output(args.output)
+    check_output(args.output, args.source, force=args.force)
     if args.mlflow:
         need_mlflow()
     outcome = _search(args)

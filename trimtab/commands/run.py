@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text = "model to use instead of the recipe's own"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--force", action="store_true", help="let the output replace the input")
     add_context_options(parser)
 
 
@@ -26,6 +27,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.text import bytes_text
 
     from ..open_model import open_model
+    from ..search.folder import check_output
     from ..search.recipe import Recipe
     from .one_pass import context
 
@@ -33,6 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     source = args.model or recipe.model
     if source is None:
         raise InputError("names no model", where=args.recipe, hint="Give MODEL after the recipe")
+    check_output(args.output, source, force=args.force)
     path = recipe(open_model(source), context(args)).save(Path(args.output) / "model.onnx")
     recipe.save(Path(args.output) / "recipe.yaml")
     print(f"{source} -> {path}: {bytes_text(path.stat().st_size)}")  # noqa: T201

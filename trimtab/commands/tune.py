@@ -27,11 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     from trimtab.passes import find
 
-    from .one_pass import add_context_options, add_fields
+    from .one_pass import add_context_options, add_fields, add_output
 
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
-    add("-o", "--output", metavar="OUT", help="file to write")
+    add_output(parser, required=False)
     text = "sizes to tune for, as input=1x3x224x224; repeat for other inputs and further sizes"
     add("--shape", action="append", default=[], metavar="NAME=SIZES", help=text)
     add("--time", default="90s", help="time limit (default 90s)")
@@ -50,9 +50,8 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.units import duration
 
     from ..open_model import open_model
-    from ..search.folder import check_output
     from ..tune_clock import DecidingClock
-    from .one_pass import context
+    from .one_pass import check_output_of, context
 
     seconds = duration(args.time)
     ctx = replace(context(args), clock=DecidingClock())
@@ -63,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     if not args.output:
         raise OptionError("there is no output file", where="-o", hint="Give -o OUT.onnx")
-    check_output(Path(args.output).parent)
+    check_output_of(args, args.model)
     model = open_model(args.model)
     after = step(model, ctx)
     options = None if args.no_session else _options(after, step, ctx, seconds * SESSION_SHARE)
@@ -152,7 +151,8 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     if options is None or not options.gains:
         return model.save(path)
     saved = write_options(model, options.config).save(path)
-    write_session_file(saved, options.config, options.gains, kernel_class(ctx.target))
+    if saved.is_file():  # not a pipe or a device
+        write_session_file(saved, options.config, options.gains, kernel_class(ctx.target))
     return saved
 
 

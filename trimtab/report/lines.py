@@ -13,7 +13,7 @@ from trimtab.core.text import bytes_text
 
 def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
     """Return what a pass did: sizes, its own report, and what it declined."""
-    lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path)}"]
+    lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path, after)}"]
     if not after.lineage:
         return lines
     step = after.lineage[-1]
@@ -32,7 +32,7 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
 def export_lines(model: Model, path: Path) -> list[str]:
     """Return what was exported, and how closely onnxruntime agrees with torch."""
     inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
-    lines = [f"{model.name} -> {path}: {_on_disk(path)}", f"in:  {inputs}", f"out: {outputs}"]
+    lines = [f"{model.name} -> {path}: {_on_disk(path, model)}", f"in:  {inputs}", f"out: {outputs}"]
     notes = model.lineage[-1].notes
     for name, error in notes.get("parity", {}).items():
         lines.append(
@@ -59,7 +59,9 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _on_disk(path: Path) -> str:
+def _on_disk(path: Path, model: Model) -> str:
+    if not path.is_file():  # a pipe or a device
+        return bytes_text(model.size_bytes)
     data = path.with_name(path.name + ".data")
     extra = data.stat().st_size if data.exists() else 0
     return bytes_text(path.stat().st_size + extra)

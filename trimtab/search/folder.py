@@ -8,7 +8,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from trimtab.core.files import atomic_folder, write_text, writing
+from trimtab.core.errors import OutputError
+from trimtab.core.files import check_folder, check_output_file, write_text, writing
 
 from .budgets import budgets_text
 from .result import OutcomeData, Result
@@ -18,17 +19,19 @@ FRONTIER = "frontier"
 ORIGINAL = "float.onnx"
 
 
-def check_output(folder: str | Path) -> None:
+def check_output(folder: str | Path, *sources: str, force: bool = False) -> None:
     """Refuse a folder that cannot be written before hours are spent, not after.
 
     Raises:
-        OutputError: it cannot be made or written.
+        OutputError: it cannot be made or written, its disk is full, or a source is one of the files
+            that will be written there.
     """
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    with atomic_folder(existing):
-        pass
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise OutputError("is a file, not a folder", where=str(folder), hint="Name a folder")
+    if not force:
+        check_output_file(path / "model.onnx", *sources, parents=True)
+    check_folder(path)
 
 
 def save_outcome(outcome: OutcomeData, folder: str | Path) -> list[Path]:
