@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from .batches import items_of
 from .dataset import Dataset
-from .errors import DataError, OptionError
+from .errors import DataError, OptionError, OptionError
 from .memo import Memo
 from .model import Model
 from .ort.feeding import FeedSource
@@ -80,6 +80,17 @@ class MachineClock(Protocol):
         ...
 
 
+def check_seed(seed: int, where: str = "seed") -> int:
+    """Return a seed that all generators of random numbers take.
+
+    Raises:
+        OptionError: it is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise OptionError(f"{seed} is not a seed", where=where, hint="Give a number from 0 up")
+    return seed
+
+
 @dataclass(frozen=True)
 class Context:
     """Environment in which a pass runs.
@@ -105,6 +116,9 @@ class Context:
     runner: Runner | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
         """Return the data of the pass's own field, else the context's, checked against the model.

@@ -6,16 +6,23 @@ import dataclasses
 import enum
 import functools
 import json
+import math
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from .callables import import_callable
 from .dataset import Dataset
 from .errors import OptionError, nearest
 from .target import Target
+
+
+#: Characters of a wrong value that a message shows.
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,59 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def check_values(made: Any, *, where: str) -> None:
+    """Check each field of an instance against its annotation.
+
+    Raises:
+        OptionError: a value of a wrong type, or one that is not among the choices.
+    """
+    for field in fields_of(type(made)).values():
+        value = getattr(made, field.name)
+        if accepts(field.type, value):
+            continue
+        at = f"{where}, field {field.name!r}"
+        if field.choices and isinstance(value, str):
+            known = [str(choice) for choice in field.choices]
+            raise OptionError(
+                f"{value[:_SHOWN]!r} is not a valid choice", where=at, hint=nearest(value, known)
+            )
+        raise _wrong(value, field.type_name or "such a value", at)
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Return whether a value is of an annotated type; what cannot be checked is."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin in {Union, types.UnionType}:
+        return any(accepts(option, value) for option in inner)
+    if kind is None or kind is type(None):
+        return value is None
+    if kind in _NUMBERS:
+        # A whole number is a float as well, and numpy's numbers are as good as Python's.
+        return isinstance(value, _NUMBERS[kind]) and (kind is bool or not isinstance(value, bool))
+    container = origin or kind
+    if container is tuple or container in _SEQUENCES:
+        return isinstance(value, tuple | list) and all(accepts(inner[0], v) for v in value if inner)
+    if container in _MAPPINGS:
+        return isinstance(value, Mapping)
+    if container in _CALLABLES:
+        return callable(value)
+    if isinstance(container, type) and not getattr(container, "_is_protocol", False):
+        return isinstance(value, container)
+    return True
+
+
+_NUMBERS: dict[Any, tuple[type, ...]] = {
+    bool: (bool, np.bool_),
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+}
+_SEQUENCES = {list, get_origin(Sequence[Any])}
+_MAPPINGS = {dict, get_origin(Mapping[str, Any])}
+_CALLABLES = {get_origin(Callable[..., Any])}
+
+
 def build(kind: type, values: Mapping[str, Any], *, where: str) -> Any:
     """Make an instance of a dataclass from JSON values or command-line texts.
 
@@ -172,7 +232,10 @@ def _convert_sequence(kind: Any, value: Any, where: str) -> Any:
 def _convert_target(kind: Any, value: Any, where: str) -> Target:  # noqa: ARG001
     if isinstance(value, Target):
         return value
-    return Target(**value) if isinstance(value, Mapping) else Target.named(str(value))
+    if isinstance(value, Mapping):
+        made: Target = build(Target, {"name": "described", **value}, where=where)
+        return made
+    return Target.named(str(value))
 
 
 def _convert_dataset(kind: Any, value: Any, where: str) -> Dataset:  # noqa: ARG001
@@ -183,7 +246,7 @@ def _convert_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:  # no
     if isinstance(value, str):  # from the command line
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _wrong(value, "a mapping in JSON", where) from None
     if isinstance(value, Mapping):
         return dict(value)
@@ -210,7 +273,7 @@ def _convert_number(kind: Any, value: Any, where: str) -> float:
         exact = kind is float or number == int(number)
     except (TypeError, ValueError, OverflowError):
         raise _wrong(value, wanted, where) from None
-    if not exact:
+    if not exact or not math.isfinite(number):
         raise _wrong(value, wanted, where)
     return int(number) if kind is int else number
 
@@ -222,7 +285,9 @@ def _convert_instance(kind: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(value: Any, wanted: str, where: str) -> OptionError:
-    return OptionError(f"{value!r} is not {wanted}", where=where)
+    text = repr(value)
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return OptionError(f"{shown} is not {wanted}", where=where)
 
 
 _READERS: dict[Any, Callable[[Any, Any, str], Any]] = {

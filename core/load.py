@@ -38,6 +38,19 @@ def load_ir(path: Path) -> ir.Model:
     return model
 
 
+def check_file(path: Path) -> None:
+    """Check a file that onnxruntime will load by itself, as `load_ir` does.
+
+    Raises:
+        ModelError: see `Model.load`.
+    """
+    proto = read_proto(path)
+    check_external_data(proto, path)
+    check_tensors(proto, str(path))
+    check_scopes(proto, str(path))
+    check_computed_constants(proto, str(path))
+
+
 def to_ir(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.Model:
     """Return the graph of a message, whose nodes come in an order in which they can run.
 

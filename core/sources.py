@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,19 @@ from .npz import read_member
 from .pictures import open_pictures
 
 LABELS = "labels"
+#: What reading of a damaged .npz raises: by zipfile, zlib and the header of an array.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,  # packed by a method unknown here, or encrypted
+    SyntaxError,
+    TypeError,
+    MemoryError,
+)
 
 
 def open_source(spec: str) -> Source:
@@ -209,7 +224,7 @@ def _open_npz(path: Path) -> ArraySource:
                 info.filename.removesuffix(".npy"): read_member(path, archive, info)
                 for info in archive.infolist()
             }
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"is not an .npz file, or is truncated ({error})",
             where=where,

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from .errors import OptionError, unknown
 
+#: Most intra-op threads, above those of any machine in use.
+MOST_THREADS = 512
 Isa = Literal["x64", "arm64", "gpu", "any"]
 IntType = Literal["int8", "uint8"]
 #: CPU flags that choose between onnxruntime's kernels.
@@ -70,8 +72,7 @@ class Target:
         return self.isa == "x64"
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise OptionError("threads must be at least 1", where=f"threads={self.threads}")
+        check_threads(self.threads)
 
     @classmethod
     def named(cls, name: str, threads: int | None = None) -> Target:
@@ -94,6 +95,18 @@ class Target:
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
         return dict(self.__dict__)
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no machine has: each takes memory before any of them works.
+
+    Raises:
+        OptionError: it is below 1 or above `MOST_THREADS`.
+    """
+    if threads < 1:
+        raise OptionError("threads must be at least 1", where=f"threads={threads}")
+    if threads > MOST_THREADS:
+        raise OptionError(f"more than {MOST_THREADS} threads", where=f"threads={threads}")
 
 
 PRESETS: dict[str, Target] = {

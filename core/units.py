@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from .errors import OptionError
@@ -57,7 +58,7 @@ def _with_unit(text: str | float, units: dict[str, float], kind: str, hint: str)
         value = float(match[1]) * units[match[2]] if match else 0.0
     except (ValueError, KeyError):
         value = 0.0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise OptionError(f"{text!r} is not {kind}", hint=hint)
     return value
 

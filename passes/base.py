@@ -7,6 +7,7 @@ wrapping of errors are done here, once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from trimtab.core.errors import (
     RunError,
     TrimtabError,
 )
-from trimtab.core.fields import Field, build, fields_of, to_plain
+from trimtab.core.fields import Field, build, check_values, fields_of, to_plain
 from trimtab.core.garbage import gc_paused
 from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model, Step
@@ -70,6 +71,22 @@ class Pass(ABC):
     tolerance: ClassVar[float | None] = None
     needs_data: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a subclass's own `__post_init__` see fields that have been checked."""
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("__post_init__")
+        if own is not None:
+
+            @functools.wraps(own)
+            def checked(self: Pass) -> None:
+                Pass.__post_init__(self)
+                own(self)
+
+            cls.__post_init__ = checked  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        check_values(self, where=f"pass {self.name()}")
 
     @abstractmethod
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:

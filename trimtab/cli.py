@@ -87,6 +87,17 @@ def _run(arguments: list[str], *, debug: bool) -> int:
     except BrokenPipeError:  # the reader closed the pipe: `trimtab passes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except RecursionError:
+        if debug:
+            raise
+        sys.stderr.write("trimtab: the input is nested too deeply\n")
+        return 2
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(printable(f"trimtab: {place}{error.strerror or error}") + "\n")
+        return 2
     except Exception as error:
         if debug:
             raise

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
-from ..target import Target
+from ..target import Target, check_threads
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .session_keys import CONFIG_KEYS
@@ -65,6 +65,9 @@ class SessionConfig:
     disabled_optimizers: tuple[str, ...] = ()
     arena: bool = True
     memory_pattern: bool = True
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
     @classmethod
     def of(cls, target: Target) -> SessionConfig:

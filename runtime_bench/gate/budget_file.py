@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
+from trimtab.core.target import check_threads
 from trimtab.core.units import shape
 
 from ..bench.budgets import Budget, Gate, check, fraction
@@ -190,6 +191,7 @@ def _threads(value: Any) -> int:
     threads: int = convert(int, value, where="")
     if threads < 1:
         raise OptionError(f"{threads} is not above 0", hint="Leave it out for all usable CPUs")
+    check_threads(threads)
     return threads
 
 

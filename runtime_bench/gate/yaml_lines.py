@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from trimtab.core.documents import check_yaml
 from trimtab.core.errors import InputError
 
 #: Deepest nesting, deeper than any gate; an alias of YAML may even contain itself.
@@ -27,9 +28,11 @@ def documents(text: str, where: str) -> list[Entry]:
     Raises:
         InputError: the text is not valid YAML, nested too deeply, or repeats a key; with its line.
     """
-    loader = yaml.SafeLoader(text)
     found = []
+    loader = None
     try:
+        check_yaml(text, where)
+        loader = yaml.SafeLoader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
@@ -40,7 +43,8 @@ def documents(text: str, where: str) -> list[Entry]:
         problem = getattr(error, "problem", None) or error
         raise InputError(f"is not valid YAML ({problem})", where=f"{where}{line}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return [entry for entry in found if entry.value is not None]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.core.load import read_proto
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
 
@@ -131,11 +132,9 @@ def size_bytes(source: ModelOrPath) -> int:
 
 def weight_files(path: Path) -> set[str]:
     """Return the names of the files beside a model that hold its weights."""
-    import onnx
-
     return {
         entry.value
-        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        for tensor in read_proto(path).graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }

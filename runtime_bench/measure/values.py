@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.core.errors import DataError, RunError
+from trimtab.core.documents import read_json
+from trimtab.core.errors import DataError, InputError, RunError
 from trimtab.core.files import write_text
 from trimtab.core.ort.session import SessionConfig
 
@@ -213,9 +214,9 @@ def load(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
         DataError: the file is not JSON, or has no schema number, or a newer one.
     """
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from error
+        document = read_json(path)
+    except InputError as error:
+        raise DataError(error.what, where=str(path)) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise DataError("has no schema number", where=str(path), hint="Write it with --json")

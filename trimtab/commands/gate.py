@@ -111,9 +111,14 @@ def _on(gate: Gate, device: str | None) -> Gate:
 def _open(name: str) -> ModelOrPath:
     from pathlib import Path
 
+    from trimtab.core.load import check_file
+
     from ..open_model import open_model
 
-    return Path(name) if Path(name).exists() else open_model(name)
+    if not Path(name).exists():
+        return open_model(name)
+    check_file(Path(name))
+    return Path(name)
 
 
 def _check_history(path: str | None) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from trimtab.core.context import Context
+from trimtab.core.context import Context, check_seed
+from trimtab.core.documents import check_yaml
 from trimtab.core.errors import InputError, ModelError, OptionError, nearest
 from trimtab.core.fields import convert
 from trimtab.core.files import write_text
@@ -87,10 +88,10 @@ class Recipe:
         return cls(
             name=str(value.get("name", Path(where).stem)),
             passes=tuple(_pass_from_json(p, where) for p in value["passes"]),
-            model=value.get("model"),
-            digest=value.get("digest"),
+            model=convert(str | None, value.get("model"), where=f"{where}, model"),
+            digest=convert(str | None, value.get("digest"), where=f"{where}, digest"),
             target=None if target is None else convert(Target, target, where=f"{where}, target"),
-            seed=convert(int, value.get("seed", 0), where=f"{where}, seed"),
+            seed=check_seed(convert(int, value.get("seed", 0), where=f"{where}, seed"), where),
         )
 
     def to_yaml(self) -> str:
@@ -119,7 +120,9 @@ def read_yaml(path: Path) -> Any:
         InputError: no such file, or not YAML; names the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text, str(path))
+        return yaml.safe_load(text)
     except FileNotFoundError:
         raise InputError("no such file", where=str(path), hint="Check the path") from None
     except (OSError, UnicodeDecodeError) as error:

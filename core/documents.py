@@ -1,0 +1,68 @@
+"""Bounds on YAML and JSON from strangers, whose size in memory may be any power of that on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+#: Bytes of a YAML file that a person may have written.
+LARGEST_BYTES = 4 << 20
+#: Values that a document may have once its aliases are written out.
+MOST_VALUES = 200_000
+#: Deepest nesting.
+DEEPEST = 64
+
+
+def check_yaml(text: str, where: str) -> None:
+    """Refuse a YAML text that is nested too deeply, or whose aliases multiply.
+
+    It is read as a stream of events, of which none is kept.
+
+    Raises:
+        InputError: names the line.
+        yaml.YAMLError: it is not valid YAML.
+    """
+    if len(text) > LARGEST_BYTES:
+        raise InputError(f"is larger than {LARGEST_BYTES:,} bytes", where=where)
+    counts, anchors, sizes = [0], [""], dict[str, int]()
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            counts.append(1)
+            anchors.append(event.anchor or "")
+            if len(counts) > DEEPEST:
+                raise InputError("is nested too deeply", where=f"{where}, line {line}")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            count = counts.pop()
+            sizes[anchors.pop()] = count
+            counts[-1] += count
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in anchors:
+                raise InputError("an alias contains itself", where=f"{where}, line {line}")
+            counts[-1] += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            counts[-1] += 1
+        if sum(counts) > MOST_VALUES:
+            raise InputError(
+                f"has more than {MOST_VALUES:,} values once its aliases are written out",
+                where=f"{where}, line {line}",
+            )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: it cannot be read, is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise InputError("is nested too deeply", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", where=str(path)) from error
