@@ -38,10 +38,13 @@ def import_attribute(spec: str) -> Any:
     except TrimtabError:
         raise
     except Exception as error:
+        hint = "Give package.module:callable, importable from here"
+        if module_name.endswith(".py"):
+            hint = f"Did you mean '{module_name[:-3]}:{name}'? {hint}"
         raise InputError(
             f"cannot import module {module_name!r} ({type(error).__name__}: {error})",
             where=spec,
-            hint="Give package.module:callable, importable from here",
+            hint=hint,
         ) from error
     finally:
         if added:

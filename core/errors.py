@@ -109,7 +109,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("quantise-static", ["quantize-static", "simplify"])
     "Did you mean 'quantize-static'?"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"

@@ -62,6 +62,19 @@ class Field:
         )
 
     @property
+    def metavar(self) -> str:
+        """Its value as the help of the command line shows it."""
+        kinds = [k for k in (self.type, *get_args(self.type)) if get_origin(k) is not None]
+        origins = [get_origin(k) for k in kinds if get_origin(k) not in {Union, types.UnionType}]
+        if self.choices:
+            return self.type_name
+        if any(origin in _MAPPINGS for origin in origins):
+            return "JSON"
+        if any(origin is tuple or origin in _SEQUENCES for origin in origins):
+            return "A,B,..."
+        return self.type_name.upper().replace(" | NONE", "")
+
+    @property
     def type_name(self) -> str:
         """Type as documentation writes it."""
         if self.choices:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 
 #: Seconds that a single call may take; `TRIMTAB_HANG_SECONDS` replaces it.
-HANG_SECONDS = 45.0
-#: Further seconds for each row that is fed, or each megabyte that is loaded.
+HANG_SECONDS = 30.0
+#: Further seconds for each unit of work: a row that is fed, or a few hundred nodes to load.
 SECONDS_EACH = 5.0
 _HEAD = struct.Struct("=qdH")  # when it began in ns, 0 for nothing; seconds allowed; length of text
 _SIZE = 4096
@@ -61,7 +61,7 @@ def foreign_call(doing: str, units: float = 0.0) -> Iterator[None]:
 
     Args:
         doing: what it does on which model, as in `onnxruntime, running m.onnx`.
-        units: rows that are fed or megabytes that are loaded; each allows more time.
+        units: rows that are fed, or how large is what is loaded; each allows more time.
     """
     note = _Watched.note
     if note is None:

@@ -50,6 +50,16 @@ class Parser(argparse.ArgumentParser):
         sys.stderr.write(printable(f"{self.prog}: {message}") + "\n")
         raise SystemExit(2)
 
+    def refuse_unknown(self, arguments: Sequence[str]) -> None:
+        """Refuse an option that does not exist, before a required one is missed."""
+        known = {o for action in self._actions for o in action.option_strings}
+        for argument in arguments:
+            if argument == "--":
+                return
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                self.error(f"unrecognized arguments: {argument}")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -117,7 +127,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+    if not arguments or arguments[0] in {"-h", "--help"} or arguments == ["help"]:
         sys.stdout.write(_help())
         return 0
     if arguments[0] == "--version":
@@ -126,6 +136,8 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"trimtab {version('trimtab')}\n")
         return 0
     name, *rest = arguments
+    if name == "help":
+        name, rest = rest[0], ["--help"]
     if name.startswith("-"):
         raise OptionError(f"unknown option {name!r}", hint="The command comes first: see --help")
     command = _command(name)
@@ -137,6 +149,7 @@ def _dispatch(arguments: list[str]) -> int:
     )
     command.configure(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.refuse_unknown(rest)
     code: int = command.execute(parser.parse_intermixed_args(rest))
     return code
 

@@ -85,14 +85,14 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
-    text = f"{field.help} (default {field.default})".replace("%", "%%")
+    default = "none" if field.default in ("", ()) else field.default
+    text = f"{field.help} (default {default})".replace("%", "%%")
     if field.is_flag:
         parser.add_argument(
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text
         )
     else:
-        metavar = field.type_name if field.choices else field.type_name.upper()
-        parser.add_argument(field.option, metavar=metavar.replace(" | NONE", ""), help=text)
+        parser.add_argument(field.option, metavar=field.metavar, help=text)
 
 
 def parsed_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
