@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples
 
-.PHONY: demo test test-fast check format setup clean
+.PHONY: demo test test-fast fuzz check format setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
 	@echo "make test       all tests        make test-fast  those under a minute"
+	@echo "make fuzz       2,000 broken models through the commands, for hours"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
 
 setup: $(STAMP)
@@ -34,6 +35,11 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# 2,000 broken models through eight commands each: takes hours.
+fuzz: export OMP_NUM_THREADS ?= 1
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --mutants 2000
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)

@@ -18,8 +18,29 @@ from .errors import ModelError
 
 #: Operators whose result may be much larger than what they read.
 _GROWING = frozenset(
-    "Concat ConstantOfShape Expand EyeLike Gather OneHot Pad RandomNormal RandomUniform Range Resize "
-    "Tile Upsample Add Mul Sub Div Where MatMul Gemm Einsum".split()
+    [
+        "Concat",
+        "ConstantOfShape",
+        "Expand",
+        "EyeLike",
+        "Gather",
+        "OneHot",
+        "Pad",
+        "RandomNormal",
+        "RandomUniform",
+        "Range",
+        "Resize",
+        "Tile",
+        "Upsample",
+        "Add",
+        "Mul",
+        "Sub",
+        "Div",
+        "Where",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+    ]
 )
 #: Bytes that the computed constants may take, beside a multiple of the stored ones.
 ALLOWED_BYTES = 1 << 30
@@ -156,4 +177,6 @@ class _Known:
 def _tensor_bytes(kind: int, dims: Iterable[int]) -> int:
     count = max(0, math.prod(dims))
     known = ir.DataType(kind) if kind in set(ir.DataType) else ir.DataType.FLOAT
-    return int(count * (8 if known in {ir.DataType.STRING, ir.DataType.UNDEFINED} else known.itemsize))
+    return int(
+        count * (8 if known in {ir.DataType.STRING, ir.DataType.UNDEFINED} else known.itemsize)
+    )

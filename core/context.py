@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from .batches import items_of
 from .dataset import Dataset
-from .errors import DataError, OptionError, OptionError
+from .errors import DataError, OptionError
 from .memo import Memo
 from .model import Model
 from .ort.feeding import FeedSource

@@ -31,7 +31,7 @@ def check_yaml(text: str, where: str) -> None:
         raise InputError(f"is larger than {LARGEST_BYTES:,} bytes", where=where)
     counts, anchors, sizes = [0], [""], dict[str, int]()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             counts.append(1)
             anchors.append(event.anchor or "")
@@ -44,7 +44,7 @@ def check_yaml(text: str, where: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in anchors:
                 raise InputError("an alias contains itself", where=f"{where}, line {line}")
-            counts[-1] += sizes.get(event.anchor, 1)
+            counts[-1] += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             counts[-1] += 1
         if sum(counts) > MOST_VALUES:

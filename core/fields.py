@@ -20,7 +20,6 @@ from .dataset import Dataset
 from .errors import OptionError, nearest
 from .target import Target
 
-
 #: Characters of a wrong value that a message shows.
 _SHOWN = 200
 
@@ -132,7 +131,8 @@ def check_values(made: Any, *, where: str) -> None:
     Raises:
         OptionError: a value of a wrong type, or one that is not among the choices.
     """
-    for field in fields_of(type(made)).values():
+    kind: type = type(made)
+    for field in fields_of(kind).values():
         value = getattr(made, field.name)
         if accepts(field.type, value):
             continue
@@ -148,25 +148,35 @@ def check_values(made: Any, *, where: str) -> None:
 def accepts(kind: Any, value: Any) -> bool:
     """Return whether a value is of an annotated type; what cannot be checked is."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in inner)
-    if origin in {Union, types.UnionType}:
-        return any(accepts(option, value) for option in inner)
-    if kind is None or kind is type(None):
-        return value is None
-    if kind in _NUMBERS:
-        # A whole number is a float as well, and numpy's numbers are as good as Python's.
-        return isinstance(value, _NUMBERS[kind]) and (kind is bool or not isinstance(value, bool))
     container = origin or kind
-    if container is tuple or container in _SEQUENCES:
-        return isinstance(value, tuple | list) and all(accepts(inner[0], v) for v in value if inner)
-    if container in _MAPPINGS:
-        return isinstance(value, Mapping)
-    if container in _CALLABLES:
-        return callable(value)
-    if isinstance(container, type) and not getattr(container, "_is_protocol", False):
-        return isinstance(value, container)
-    return True
+    if origin is Literal:
+        fits = any(value == choice and type(value) is type(choice) for choice in inner)
+    elif origin in {Union, types.UnionType}:
+        fits = any(accepts(option, value) for option in inner)
+    elif kind is None or kind is type(None):
+        fits = value is None
+    elif kind in _NUMBERS:
+        fits = _is_number(kind, value)
+    elif container is tuple or container in _SEQUENCES:
+        fits = isinstance(value, tuple | list)
+        fits = fits and all(accepts(inner[0], v) for v in value if inner)
+    elif container in _MAPPINGS:
+        fits = isinstance(value, Mapping)
+    elif container in _CALLABLES:
+        fits = callable(value)
+    elif isinstance(container, type) and not getattr(container, "_is_protocol", False):
+        fits = isinstance(value, container)
+    else:
+        fits = True
+    return fits
+
+
+def _is_number(kind: Any, value: Any) -> bool:
+    """Return whether a value is such a number: a whole one is a float too, and none is NaN."""
+    flag = isinstance(value, bool | np.bool_)
+    if not isinstance(value, _NUMBERS[kind]) or flag != (kind is bool):
+        return False
+    return not math.isnan(value)
 
 
 _NUMBERS: dict[Any, tuple[type, ...]] = {

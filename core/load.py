@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from .errors import ModelError
 from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
 
+#: Longest name of external data.
+_LONGEST_NAME = 1000
+_DAMAGED = "The file is damaged; export or download it again"
 #: Most axes of a tensor, as in onnxruntime and numpy.
 _MOST_AXES = 64
 
@@ -28,6 +32,7 @@ def load_ir(path: Path) -> ir.Model:
         ModelError: see `Model.load`.
     """
     proto = read_proto(path)
+    check_tensors(proto, str(path))
     check_external_data(proto, path)
     folder = path.parent.resolve()
     for tensor in _inner_external_tensors(proto):
@@ -45,8 +50,8 @@ def check_file(path: Path) -> None:
         ModelError: see `Model.load`.
     """
     proto = read_proto(path)
-    check_external_data(proto, path)
     check_tensors(proto, str(path))
+    check_external_data(proto, path)
     check_scopes(proto, str(path))
     check_computed_constants(proto, str(path))
 
@@ -136,6 +141,10 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         entry = {e.key: e.value for e in tensor.external_data}
         location = entry.get("location", "")
         where = f"{path}, tensor {tensor.name!r}"
+        if "\0" in location or len(location) > _LONGEST_NAME:
+            raise ModelError(
+                f"{location[:40]!r} is not the name of a file", where=where, hint=_DAMAGED
+            )
         file = Path(os.path.realpath(folder / location))
         if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
             raise ModelError(
@@ -202,7 +211,7 @@ def check_tensors(proto: onnx.ModelProto, where: str) -> None:
     Raises:
         ModelError: names the tensor.
     """
-    for tensor in _tensors(proto):
+    for tensor in itertools.chain(_tensors(proto), _sparse_parts(proto)):
         at = f"{where}, tensor {tensor.name!r}"
         hint = "The file is damaged; export or download it again"
         if tensor.data_type not in _TYPES:
@@ -222,7 +231,7 @@ def check_tensors(proto: onnx.ModelProto, where: str) -> None:
             )
 
 
-_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+_TYPES = frozenset(map(int, ir.DataType)) - {onnx.TensorProto.UNDEFINED}
 
 
 def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
@@ -230,7 +239,7 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
     kind = ir.DataType(tensor.data_type)
     if kind == ir.DataType.STRING:
         return None
-    return (math.prod(tensor.dims) * kind.bitwidth + 7) // 8
+    return int(math.prod(tensor.dims) * kind.bitwidth + 7) // 8
 
 
 def _values(tensor: onnx.TensorProto) -> int | None:
@@ -272,7 +281,8 @@ def _sparse_parts(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
         for attribute in (a for node in graph.node for a in node.attribute):
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*single, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
 
 
@@ -296,8 +306,8 @@ def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
 
 def _inner_external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     """Return those that are not weights of the main graph: they are small, and read at once."""
-    weights = {id(tensor) for tensor in proto.graph.initializer}
-    return [t for t in _external_tensors(proto) if id(t) not in weights]
+    inner = (t for i, graph in enumerate(_graphs(proto)) if i for t in graph.initializer)
+    return _external(itertools.chain(inner, _attribute_tensors(proto), _sparse_parts(proto)))
 
 
 def _siblings(path: Path) -> str:

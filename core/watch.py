@@ -39,7 +39,7 @@ class Note:
 
     def read(self) -> tuple[int, float, str]:
         """Return when it began (`time.monotonic_ns`, 0 for nothing), seconds allowed, and text."""
-        began_ns, seconds, length = _HEAD.unpack(self._page[: _HEAD.size])
+        _, seconds, length = _HEAD.unpack(self._page[: _HEAD.size])
         data = self._page[_HEAD.size : _HEAD.size + length]
         return int.from_bytes(self._page[:8], "little"), seconds, data.decode(errors="replace")
 

@@ -23,8 +23,8 @@ BUG_HINT = "This is a bug of the pass; please report it"
 def check_result(before: Model, after: Model, where: str, *, loaded: bool = False) -> None:
     """Check the result of a pass; what the ONNX checker has against its input is not the pass's.
 
-    onnxruntime runs models that the checker refuses: declared shapes that differ from inferred ones,
-    inputs without a shape. They stay as they are, and only have to load.
+    onnxruntime runs models that the checker refuses: declared shapes that differ from inferred
+    ones, inputs without a shape. They stay as they are, and only have to load.
 
     Raises:
         PassError: the result is refused, for a reason that its input did not give.

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import logging
 import os
 import pkgutil
 import sys
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code is not None:
             return code
     disable_telemetry()
+    # What it logs about a broken model comes back as an error, which is told in one message.
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL + 1)
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Where a file is written to standard output, messages go to the other stream.
     taken = not STDOUT.isdisjoint(arguments)
@@ -83,47 +86,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str], *, debug: bool) -> int:
     try:
         return _dispatch([a for a in arguments if a != "--debug"])
-    except TrimtabError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"trimtab: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("trimtab: interrupted; no partial output was left\n")
-        return 130
-    except MemoryError:
-        sys.stderr.write("trimtab: out of memory. Give fewer samples or a smaller batch\n")
-        return 2
     except BrokenPipeError:  # the reader closed the pipe: `trimtab passes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except RecursionError:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and isinstance(error, Exception):
             raise
-        sys.stderr.write("trimtab: the input is nested too deeply\n")
-        return 2
-    except OSError as error:
-        if debug:
-            raise
+        sys.stderr.write(printable(f"trimtab: {_message(error)}") + "\n")
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        return error.exit_code if isinstance(error, TrimtabError) else 2
+
+
+def _message(error: BaseException) -> str:
+    """Return what to say of an error that ends a command."""
+    if isinstance(error, TrimtabError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; no partial output was left"
+    if isinstance(error, MemoryError):
+        return "out of memory. Give fewer samples or a smaller batch"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply"
+    if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(printable(f"trimtab: {place}{error.strerror or error}") + "\n")
-        return 2
-    except Exception as error:
-        if debug:
-            raise
-        sys.stderr.write(f"trimtab: {_unexpected(error)}\n")
-        return 2
+        return f"{place}{error.strerror or error}"
+    return _unexpected(error)
 
 
-def _unexpected(error: Exception) -> str:
-    """Return the message of an error that nobody foresaw: the model's own fault where it has one."""
+def _unexpected(error: BaseException) -> str:
+    """Return the message of an error that nobody foresaw: the model's own fault if it has one."""
     from .open_model import fault_of_opened
 
     fault = fault_of_opened()
     if fault is not None:
         return str(fault)
     text = f"unexpected {type(error).__name__}: {str(error)[:1000]}"
-    return printable(f"{text}. This is a bug of trimtab; --debug shows where. Please report it")
+    return f"{text}. This is a bug of trimtab; --debug shows where. Please report it"
 
 
 def _dispatch(arguments: list[str]) -> int:

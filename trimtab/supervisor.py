@@ -2,8 +2,8 @@
 
 onnxruntime ends the process (SIGABRT, SIGSEGV) on some models and never returns from others. So the
 command runs in a child that is forked before anything heavy is imported, which costs a few
-milliseconds; the parent waits, passes signals on, and turns a death into one message and exit code 2.
-Only where the system has what it needs (Linux and other systems with `sigtimedwait`); elsewhere
+milliseconds; the parent waits, passes signals on, and turns a death into one message and exit code
+2. Only where the system has what it needs (Linux and others with `sigtimedwait`); elsewhere
 commands run without it.
 """
 

@@ -13,8 +13,8 @@ _HINT = "This is a fault of the file, not of the command; export or download it 
 def own_fault(model: Model) -> ModelError | None:
     """Return the error that a model deserves by itself; None where onnxruntime loads it.
 
-    Asked when a pass fails or makes a model that is not valid, so that a broken file is not called a
-    bug of the pass.
+    Asked when a pass fails or makes a model that is not valid, so that a broken file is not called
+    a bug of the pass.
     """
     try:
         build_session(model, SessionConfig(level="basic"))

@@ -8,14 +8,33 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from trimtab.core.errors import ModelError
+
 from .declined import Declined
 from .queries import attr, input_at, is_onnx_op, node_label
 
 
+def inline_functions(model: ir.Model) -> None:
+    """Write the nodes of local functions where they are called, in place.
+
+    Raises:
+        ModelError: a function is written for another operator set than the model, or calls itself.
+    """
+    if not model.functions:
+        return
+    try:
+        common.InlinePass()(model)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise ModelError(
+            f"its local functions cannot be inlined ({str(cause).partition(chr(10))[0][:300]})",
+            hint="Export it again with one operator set for the model and its functions",
+        ) from error
+
+
 def tidy(model: ir.Model) -> list[Declined]:
     """Inline functions, turn constants into initializers that no caller feeds, drop no-ops."""
-    if model.functions:
-        common.InlinePass()(model)
+    inline_functions(model)
     # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
     # for an activation. From version 4 on it is a constant.
     common.RemoveInitializersFromInputsPass()(model)

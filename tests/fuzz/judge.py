@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from mutations import SECRET, write_mutant
+
+from .mutations import SECRET, write_mutant
 
 COMMANDS = {
     "simplify": ["simplify", "m.onnx", "-o", "out.onnx"],

@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
-from seeds import EXTERNAL, SEEDS, move_weights_outside
+
+from .seeds import EXTERNAL, SEEDS, move_weights_outside
 
 SECRET = b"SECRET-OF-THE-USER-" * 8
 NUMBERS = [0, 1, -1, 2, 3, 7, 255, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 62), -(1 << 62)]
-NAMES = ["", " ", "x", "y", "w", "a\nb", "\x1b[2J", '{"a": 1}', "a/b/../c", "é" * 40, "n" * 5000, "‮x"]
-OPS = (
-    "Relu MatMul Gemm Conv Add Mul Softmax Reshape Transpose Concat Loop If Scan Nonsense Identity "
-    "ConstantOfShape Expand Tile LSTM GRU Cast Gather Slice Pad Resize Split Dropout Where NonZero "
-    "QuantizeLinear DequantizeLinear BatchNormalization ReduceMean SequenceConstruct Range TopK"
-).split()
+NAMES = [
+    "",
+    " ",
+    "x",
+    "y",
+    "w",
+    "a\nb",
+    "\x1b[2J",
+    '{"a": 1}',
+    "a/b/../c",
+    "é" * 40,
+    "n" * 5000,
+    "\u202ex",
+]
+OPS = [
+    "Relu",
+    "MatMul",
+    "Gemm",
+    "Conv",
+    "Add",
+    "Mul",
+    "Softmax",
+    "Reshape",
+    "Transpose",
+    "Concat",
+    "Loop",
+    "If",
+    "Scan",
+    "Nonsense",
+    "Identity",
+    "ConstantOfShape",
+    "Expand",
+    "Tile",
+    "LSTM",
+    "GRU",
+    "Cast",
+    "Gather",
+    "Slice",
+    "Pad",
+    "Resize",
+    "Split",
+    "Dropout",
+    "Where",
+    "NonZero",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "BatchNormalization",
+    "ReduceMean",
+    "SequenceConstruct",
+    "Range",
+    "TopK",
+]
 Rng = np.random.Generator
 
 
@@ -212,7 +258,9 @@ def change_name(rng, proto):
     if kind == 0:
         a_node(rng, proto).name = text
     elif kind == 1:
-        a_node(rng, proto).domain = str(pick(rng, ["com.example", "com.microsoft", "ai.onnx", text]))
+        a_node(rng, proto).domain = str(
+            pick(rng, ["com.example", "com.microsoft", "ai.onnx", text])
+        )
     else:
         old = a_name(rng, proto)
         for graph in graphs(proto):
@@ -242,7 +290,8 @@ def add_bomb(rng, proto):
             graph.node.insert(index, helper.make_node("Concat", pair, [names[index + 1]], axis=0))
     else:
         body = onnx.parser.parse_graph(
-            "b (int64 i, bool c, float[1] s) => (bool d, float[1] t) { d = Identity(c) t = Add(s,s) }"
+            "b (int64 i, bool c, float[1] s) => (bool d, float[1] t) "
+            "{ d = Identity(c) t = Add(s,s) }"
         )
         trips = numpy_helper.from_array(np.array(1 << power), "bomb_trips")
         graph.initializer.append(trips)
@@ -298,13 +347,14 @@ def wrap_in_function(rng, proto):
 
 MUTATIONS: list[Callable] = [
     delete_node, copy_node, shuffle_nodes, change_operator, rewire, change_arity, change_attribute,
-    change_dims, swap_dims, change_type, change_bytes, rename_weight, change_shape, change_interface,
-    change_versions, change_name, add_bomb, list_weights, make_sparse, metadata, wrap_in_function,
+    change_dims, swap_dims, change_type, change_bytes, rename_weight, change_shape,
+    change_interface, change_versions, change_name, add_bomb, list_weights, make_sparse, metadata,
+    wrap_in_function,
 ]  # fmt: skip
 
 
 def change_external(rng, proto, folder: Path) -> None:
-    """Point external data elsewhere: outside, into the middle, behind the end, at nothing."""
+    """Point external data elsewhere: outside, into the middle, behind the end."""
     tensors = [t for t in proto.graph.initializer if t.external_data]
     tensor = pick(rng, tensors)
     if tensor is None:
@@ -315,7 +365,7 @@ def change_external(rng, proto, folder: Path) -> None:
         outside = ["../secret.bin", str(folder.parent / "secret.bin"), "sub/../../secret.bin"]
         entries["location"].value = str(pick(rng, outside))
     elif kind == 1:
-        os.symlink(folder.parent / "secret.bin", folder / "link.bin")
+        (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
         entries["location"].value = "link.bin"
     elif kind == 2:
         entries["location"].value = str(pick(rng, ["", ".", "gone.bin", "secret.bin", "a\0b"]))

@@ -1,4 +1,4 @@
-"""Fuzz the commands: `python tests/fuzz/run.py --mutants 2000`. Prints the faults and their number."""
+"""Fuzz the commands and print the faults: `python tests/fuzz/run.py --mutants 2000`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from judge import COMMANDS, judge, warm
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from fuzz.judge import COMMANDS, judge, warm
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 EXTERNAL = "weights.bin"
 
@@ -49,10 +49,8 @@ def gemm() -> onnx.ModelProto:
 def lstm() -> onnx.ModelProto:
     return model(
         "g (float[t,n,6] x) => (float[t,n,4] y, float[1,n,4] last) <float[1,16,6] w, "
-        'float[1,16,4] r, float[1,32] b> { o, last, cell = LSTM<hidden_size=4>(x,w,r,b,"","","") '
-        "y = Squeeze<axes=[1]>(o) }".replace("Squeeze<axes=[1]>(o)", "Squeeze(o, one)").replace(
-            "float[1,32] b", "float[1,32] b, int64[1] one"
-        ),
+        "float[1,16,4] r, float[1,32] b, int64[1] one> { "
+        'o, last, cell = LSTM<hidden_size=4>(x,w,r,b,"","","") y = Squeeze(o, one) }',
         one=np.array([1]),
     )
 
@@ -100,6 +98,3 @@ def move_weights_outside(proto: onnx.ModelProto, folder: Path) -> None:
         tensor.ClearField("raw_data")
         data += raw
     (folder / EXTERNAL).write_bytes(data)
-
-
-__all__ = ["EXTERNAL", "SEEDS", "helper", "move_weights_outside"]

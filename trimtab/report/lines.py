@@ -32,7 +32,11 @@ def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
 def export_lines(model: Model, path: Path) -> list[str]:
     """Return what was exported, and how closely onnxruntime agrees with torch."""
     inputs, outputs = (", ".join(map(str, specs)) for specs in (model.inputs, model.outputs))
-    lines = [f"{model.name} -> {path}: {_on_disk(path, model)}", f"in:  {inputs}", f"out: {outputs}"]
+    lines = [
+        f"{model.name} -> {path}: {_on_disk(path, model)}",
+        f"in:  {inputs}",
+        f"out: {outputs}",
+    ]
     notes = model.lineage[-1].notes
     for name, error in notes.get("parity", {}).items():
         lines.append(

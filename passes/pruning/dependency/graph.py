@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.model import Model
 
+from ...graph.cleanup import inline_functions
 from ...graph.concrete_shapes import Shapes, concrete_shapes
 from ...graph.queries import node_label
 from .records import ChannelMask, Ids, Operand
@@ -235,8 +236,7 @@ def prepare(model: Model) -> Model:
     """Inline functions and turn constants into initializers, in place, as the rules expect."""
     from onnx_ir.passes import common
 
-    if model.ir.functions:
-        common.InlinePass()(model.ir)
+    inline_functions(model.ir)
     common.RemoveInitializersFromInputsPass()(model.ir)
     model.ir.ir_version = max(model.ir.ir_version, 4)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.ir)

@@ -1,0 +1,97 @@
+"""The program survives what kills onnxruntime, and what never ends, and says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs sigtimedwait")
+
+
+def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trimtab", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | env,
+        timeout=200,
+    )
+
+
+def save_lstm_without_rows(folder: Path) -> None:
+    """Write a model on whose batch of 0 onnxruntime aborts."""
+    text = (
+        '<ir_version: 8, opset_import: ["": 17]>\n'
+        "g (float[6,0,5] x) => (float[1,0,8] y) { s, y = LSTM<hidden_size=8>(x, w, r) }"
+    )
+    model = onnx.parser.parse_model(text)
+    for name, width in (("w", 5), ("r", 8)):
+        array = np.full((1, 32, width), 0.1, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(model, folder / "m.onnx")
+
+
+def save_endless(folder: Path) -> None:
+    body = onnx.parser.parse_graph(
+        "b (int64 i, bool c, float[1] s) => (bool d, float[1] t) { d = Identity(c) t = Add(s, x) }"
+    )
+    loop = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [loop],
+        "g",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+        [numpy_helper.from_array(np.array(1 << 62), "trips")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "m.onnx")
+
+
+def test_an_abort_of_onnxruntime_is_one_message(tmp_path: Path) -> None:
+    save_lstm_without_rows(tmp_path)
+    done = run("simplify", "m.onnx", "-o", "out.onnx", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert "trimtab: m.onnx: onnxruntime running it: the process died of SIGABRT" in done.stderr
+    assert "bug" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_loop_that_does_not_end_is_stopped(tmp_path: Path) -> None:
+    save_endless(tmp_path)
+    data = np.ones((1,), np.float32)
+    np.savez(tmp_path / "d.npz", x=data)
+    done = run("simplify", "m.onnx", "-o", "o.onnx", cwd=tmp_path, TRIMTAB_HANG_SECONDS="1")
+    assert done.returncode == 2
+    assert "does not end within" in done.stderr
+    assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_reaches_the_command_and_nothing_is_left(tmp_path: Path, name: str) -> None:
+    save_endless(tmp_path)
+    (tmp_path / "user.py").write_text("import time\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "trimtab", "export", "user:make", "-o", "out/m.onnx"]
+    (tmp_path / "tmp").mkdir()
+    env = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stderr=pipe, stdout=pipe, env=env) as process:
+        while not list((tmp_path / "tmp").iterdir()):
+            time.sleep(0.05)
+        time.sleep(1)  # until it imports, and so is no longer starting
+        process.send_signal(getattr(signal, name))
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if name == "SIGINT" else -15)
+    assert b"Traceback" not in error
+    assert not list((tmp_path / "tmp").iterdir())
