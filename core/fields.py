@@ -176,7 +176,8 @@ def _is_number(kind: Any, value: Any) -> bool:
     flag = isinstance(value, bool | np.bool_)
     if not isinstance(value, _NUMBERS[kind]) or flag != (kind is bool):
         return False
-    return not math.isnan(value)
+    number: Any = value
+    return not math.isnan(number)
 
 
 _NUMBERS: dict[Any, tuple[type, ...]] = {
