@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -31,6 +32,11 @@ def load_ir(path: Path) -> ir.Model:
     Raises:
         ModelError: see `Model.load`.
     """
+    with texts_are_valid(str(path)):
+        return _load_ir(path)
+
+
+def _load_ir(path: Path) -> ir.Model:
     proto = read_proto(path)
     check_tensors(proto, str(path))
     check_external_data(proto, path)
@@ -49,11 +55,26 @@ def check_file(path: Path) -> None:
     Raises:
         ModelError: see `Model.load`.
     """
-    proto = read_proto(path)
-    check_tensors(proto, str(path))
-    check_external_data(proto, path)
-    check_scopes(proto, str(path))
-    check_computed_constants(proto, str(path))
+    with texts_are_valid(str(path)):
+        proto = read_proto(path)
+        check_tensors(proto, str(path))
+        check_external_data(proto, path)
+        check_scopes(proto, str(path))
+        check_computed_constants(proto, str(path))
+
+
+@contextlib.contextmanager
+def texts_are_valid(where: str) -> Iterator[None]:
+    """Refuse a message with names that are not UTF-8, which protobuf hands out as bytes.
+
+    Raises:
+        ModelError: there is such a name.
+    """
+    try:
+        yield
+    except (TypeError, UnicodeError) as error:
+        what = f"has a name that is not valid text ({error})"
+        raise ModelError(what, where=where, hint=_DAMAGED) from error
 
 
 def to_ir(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.Model:

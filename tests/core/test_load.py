@@ -177,6 +177,14 @@ def test_a_message_that_refers_to_a_file_has_no_folder() -> None:
         Model.from_proto(with_function(external("data.bin")))
 
 
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(bytes(32))
+    path = save(with_function(external("data.bin")), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"data.bin", b"\xff\xfeta.bin"))
+    with pytest.raises(ModelError):
+        Model.load(path)
+
+
 def constants(*nodes: onnx.NodeProto, size: int) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
