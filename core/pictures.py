@@ -259,7 +259,11 @@ def _opened(file: Path) -> Any:
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError("reading images needs Pillow", extra="images") from error
-    return Image.open(file)
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError as error:
+        what = "has far more pixels than a picture for a model"
+        raise DataError(what, where=str(file), hint="Give a smaller one") from error
 
 
 def _opens(file: Path) -> bool:

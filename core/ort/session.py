@@ -268,7 +268,7 @@ def run(
         RunError: onnxruntime refuses the feeds, or fails.
     """
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
-    rows = max((len(a) for a in feeds.values() if np.ndim(a)), default=1)
+    rows = max((len(a) for a in feeds.values() if getattr(a, "ndim", 0)), default=1)
     doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
     with runtime_errors("session.run"), foreign_call(doing, rows):
         options = _run_options(only_needed=only_needed, quiet=quiet)
