@@ -31,6 +31,8 @@ Ints = NDArray[np.int32]
 MOST, LEAST = 32767, -32768
 #: Input positions of a layer that are examined in each batch.
 POSITIONS = 512
+#: Pair sums that are computed at a time.
+SUMS = 1 << 21
 
 
 @dataclass
@@ -109,14 +111,19 @@ def _count(layer: _QuantizedLayer, integers: NDArray[Any], found: Overflow) -> f
         rows = rows + 128  # the kernels flip the sign bit of signed activations
     found.pairs += len(rows) * layer.risky.size
     total = 0.0
-    for group, output, pair in np.argwhere(layer.risky):
-        w = layer.weights[group, output, 2 * pair : 2 * pair + 2]
-        sums = rows[:, group, 2 * pair : 2 * pair + 2] @ w
-        beyond = np.maximum(sums - MOST, 0) + np.maximum(LEAST - sums, 0)
-        found.saturated += int(np.count_nonzero(beyond))
-        found.largest = max(found.largest, int(np.abs(sums).max(initial=0)))
-        found.lost += float(beyond.sum())
-        total += float(np.abs(sums).sum())
+    each = max(SUMS // len(rows), 1)
+    for group, (weights, risky) in enumerate(zip(layer.weights, layer.risky, strict=True)):
+        outputs, pairs = np.nonzero(risky)
+        for start in range(0, len(outputs), each):
+            output, left = outputs[start : start + each], 2 * pairs[start : start + each]
+            sums = rows[:, group, left] * weights[output, left]
+            sums += rows[:, group, left + 1] * weights[output, left + 1]
+            beyond = np.maximum(sums - MOST, 0) + np.maximum(LEAST - sums, 0)
+            magnitudes = np.abs(sums)
+            found.saturated += int(np.count_nonzero(beyond))
+            found.largest = max(found.largest, int(magnitudes.max(initial=0)))
+            found.lost += float(beyond.sum(dtype=np.float64))
+            total += float(magnitudes.sum(dtype=np.float64))
     return total
 
 
@@ -183,8 +190,9 @@ def _patches(
     for image in images:
         view = np.lib.stride_tricks.sliding_window_view(image, window, axis=(1, 2))
         view = view[:, ::step_y, ::step_x, ::apart_y, ::apart_x]
-        taken = view.transpose(1, 2, 3, 4, 0).reshape(-1, *view.shape[3:], len(image))
-        taken = taken[:: max(len(taken) // each, 1)]
+        total = view.shape[1] * view.shape[2]
+        at = np.unravel_index(np.arange(0, total, max(total // each, 1)), view.shape[1:3])
+        taken = view.transpose(1, 2, 3, 4, 0)[at]
         missing = [(0, k - n) for k, n in zip(kernel, taken.shape[1:3], strict=True)]
         taken = np.pad(taken, [(0, 0), *missing, (0, 0)], mode="edge")
         yield taken.reshape(len(taken), -1, len(image))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +28,18 @@ from ..simplify.simplify import Simplify
 from .baseline_matcher import BaselineMatcher
 from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_digits
 from .expand import expand_to_qdq
+from .history import FloatTwin, applied_passes, float_twin
 from .layers import relative
-from .measure import measure
+from .measure import ModelMeasurements, TimeBudget, measure
 from .switches import SwitchableModel, add_switches
 
 #: Relative squared error below which the int8 model with all switches off equals the float model;
 #: and below which it may be a version of it whose weights were changed before rounding.
 EQUAL, ALIKE = 1e-4, 0.25
+#: Error of a weight from which on it is no rounding of the one that it is compared with.
+UNLIKE = 0.1
+#: Ratio of errors with and without the biases' changes, below which these are corrections.
+CORRECTED = 0.95
 #: Ratio to the simulated error from which the machine's kernels count as adding their own.
 KERNELS = 3.0
 #: Samples on which pair sums are checked for overflow.
@@ -91,7 +98,13 @@ def is_quantized(model: Model) -> bool:
 
 
 def diagnose_accuracy(
-    model: Model, data: Dataset, ctx: Context, *, baseline: Model | None = None, samples: int = 64
+    model: Model,
+    data: Dataset,
+    ctx: Context,
+    *,
+    baseline: Model | None = None,
+    samples: int = 64,
+    seconds: float | None = None,
 ) -> AccuracyDiagnosis:
     """Find the layers that lose an int8 model's accuracy.
 
@@ -101,6 +114,7 @@ def diagnose_accuracy(
         ctx: context, for progress.
         baseline: float model that it was made from; without it weights are not judged.
         samples: number of samples.
+        seconds: time after which fewer samples have to do; None for no limit.
 
     Raises:
         InputError: the model is not quantized, has no quantizer that can be switched, or differs
@@ -113,48 +127,65 @@ def diagnose_accuracy(
             where=model.name,
             hint="Give the int8 model, and the float one as --baseline",
         )
+    budget = TimeBudget(seconds)
     bound = fitting(model, data.bind(model).take(samples))
-    switched, notes = _match_baseline(model, baseline, next(iter(bound)))
-    made = measure(model, switched, bound, ctx)
-    layers = sorted(map(diagnose_layer, made.layers), key=lambda layer: -layer.sensitivity)
+    context = dataclasses.replace(ctx, data=ctx.data or data)
+    switched, notes = _match_baseline(model, baseline, next(iter(bound)), context)
+    made = measure(model, switched, bound, ctx, budget)
+    applied = applied_passes(model)
+    found = [diagnose_layer(layer, applied) for layer in made.layers]
+    layers = sorted(found, key=lambda layer: -layer.sensitivity)
     return AccuracyDiagnosis(
         tuple(layers),
         made.together.relative,
         made.simulated.relative,
         made.running.relative,
         made.samples,
-        (*notes, *_unswitched_note(switched)),
+        (*notes, *_unswitched_note(switched), *_bias_note(made), *_time_note(made)),
     )
 
 
-def overflows(model: Model, data: Dataset, samples: int = OVERFLOW_SAMPLES) -> list[Overflow]:
-    """Find the layers of an int8 model that would saturate on x64 without VNNI, the worst first."""
+def overflows(
+    model: Model,
+    data: Dataset,
+    samples: int = OVERFLOW_SAMPLES,
+    *,
+    seconds: float | None = None,
+) -> list[Overflow]:
+    """Find the layers of an int8 model that would saturate on x64 without VNNI, the worst first.
+
+    After so many `seconds` no further samples are looked at.
+    """
     copy = model.clone()
     expand_to_qdq(copy.ir)
-    return find_overflows(copy, fitting(model, data.bind(model).take(samples)))
+    budget, bound = TimeBudget(seconds), data.bind(model).take(samples)
+    batches = fitting(model, bound, samples if seconds is None else 1)
+    first = next(iter(batches), None)
+    rest = itertools.takewhile(lambda _: not budget.past(1.0), itertools.islice(batches, 1, None))
+    return find_overflows(copy, itertools.chain([] if first is None else [first], rest))
 
 
 def _match_baseline(
-    model: Model, baseline: Model | None, batch: Batch
+    model: Model, baseline: Model | None, batch: Batch, ctx: Context
 ) -> tuple[SwitchableModel, list[str]]:
     """Return the model with switches that turn it into its float original, and notes."""
     if baseline is None:
         note = "no --baseline was given, so weights and biases are not judged"
         return _with_switches(model, None), [note]
-    equal: list[SwitchableModel] = []
-    for float_model in _baseline_variants(baseline):
-        switched = _with_switches(model, BaselineMatcher(float_model))
-        if _distance(switched, baseline, batch) < EQUAL:
-            equal.append(switched)
-            if switched.matched == switched.constants:
-                break
-    if equal:
-        switched = max(equal, key=lambda s: s.matched)
+    refuse_quantized(baseline)
+    twin = float_twin(model, baseline, ctx)
+    switched = None if twin.changing else _switched_to_float(model, baseline, twin, batch)
+    if switched is not None:
         missing = switched.constants - switched.matched
-        note = f"{missing} constants have no partner in the baseline"
-        return switched, [note] if missing else []
+        notes = [f"{missing} constants have no partner in the baseline"] if missing else []
+        if twin.repeated:
+            notes.append(f"the baseline was taken through {_listed(twin.repeated)} first, as the "
+                         "file's history says, so that its weights are those that were rounded")
+        return switched, notes
     switched = _with_switches(model, None)
     distance = _distance(switched, baseline, batch)
+    if twin.changing:
+        return switched, [_changed_note(twin, distance)]
     if distance > ALIKE:
         raise InputError(
             f"does not compute what {baseline.name} does even without any rounding of "
@@ -166,6 +197,62 @@ def _match_baseline(
         "its weights are not those of the baseline rounded (they were folded, equalised or "
         "smoothed before), so activations alone are judged; give the float model as it was then"
     ]
+
+
+def _switched_to_float(
+    model: Model, baseline: Model, twin: FloatTwin, batch: Batch
+) -> SwitchableModel | None:
+    """Return the model with switches to the weights that were rounded, None if none are known."""
+    equal: list[SwitchableModel] = []
+    sources = [m for m in (twin.model, baseline) if m is not None]
+    for float_model in itertools.chain.from_iterable(map(_baseline_variants, sources)):
+        switched = _with_switches(model, BaselineMatcher(float_model))
+        if _foreign(switched) or _distance(switched, baseline, batch) >= EQUAL:
+            continue
+        equal.append(switched)
+        if switched.matched == switched.constants:
+            break
+    return max(equal, key=lambda s: s.matched, default=None)
+
+
+def _foreign(switched: SwitchableModel) -> bool:
+    """Return whether most weights are not roundings of those that they were matched to.
+
+    One wrong scale is a fault to be found; where most differ, they were changed on purpose.
+    """
+    errors = [w.error for layer in switched.layers for w in layer.weights if w.grid is not None]
+    wrong = sum(error > UNLIKE for error in errors)
+    return wrong > 1 and 2 * wrong >= len(errors)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _changed_note(twin: FloatTwin, distance: float) -> str:
+    return (
+        f"{_listed(twin.changing)} came between the baseline and quantization: without any "
+        f"rounding of activations the answer is {np.sqrt(distance):.2%} of its size away from the "
+        "baseline's, which the errors above leave out. Activations alone are judged; give the "
+        "float file that was quantized as --baseline to judge weights as well"
+    )
+
+
+def _bias_note(made: ModelMeasurements) -> list[str]:
+    """Say so where biases make up for rounding."""
+    before, after = made.uncorrected.relative, made.simulated.relative
+    if not made.biases_help or after > CORRECTED * before:
+        return []
+    return [
+        f"changed biases correct the rounding of weights: the answer's error would be "
+        f"{np.sqrt(before):.2%} of its size without, and is {np.sqrt(after):.2%} with them"
+    ]
+
+
+def _time_note(made: ModelMeasurements) -> list[str]:
+    if not made.left_out:
+        return []
+    return [f"for want of time {' and '.join(made.left_out)}; --time allows more"]
 
 
 def _unswitched_note(switched: SwitchableModel) -> list[str]:
@@ -189,7 +276,6 @@ def _with_switches(model: Model, matcher: BaselineMatcher | None) -> SwitchableM
 
 def _baseline_variants(baseline: Model) -> Iterator[Model]:
     """Yield the float model unchanged, as quantization prepares it, and simplified."""
-    refuse_quantized(baseline)
     plain = baseline.clone()
     lift_constants(plain.graph)
     yield plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +112,10 @@ def decibels(error: float) -> float | None:
     return None if error <= 0 else round(-10 * math.log10(error), 1)
 
 
-def diagnose_layer(measured: LayerMeasurement) -> LayerDiagnosis:
-    """Find the cause of a layer's error and its fix."""
+def diagnose_layer(
+    measured: LayerMeasurement, applied: Collection[str] = ()
+) -> LayerDiagnosis:
+    """Find the cause of a layer's error and its fix, other than passes that were applied."""
     layer = measured.layer
     fits = [
         _range_fit(s, a.grid) for s, a in zip(measured.statistics, layer.activations, strict=True)
@@ -123,7 +126,9 @@ def diagnose_layer(measured: LayerMeasurement) -> LayerDiagnosis:
     if kind == "activation":
         cause, fix = _activation(measured, fit, clipped)
     else:
-        cause, fix = _bias(measured) if kind == "bias" else _weight(measured)
+        cause, fix = _bias(measured) if kind == "bias" else _weight(measured, applied)
+    steps = [step for step in fix.split("; or ") if not any(f"trimtab {p} " in step for p in applied)]
+    fix = "; or ".join(steps) or _FLOAT
     return LayerDiagnosis(
         name=layer.name,
         op=layer.op,
@@ -175,7 +180,7 @@ def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tu
     return cause, _INPUT if measured.layer.op == "Input" else _FLOAT
 
 
-def _weight(measured: LayerMeasurement) -> tuple[str, str]:
+def _weight(measured: LayerMeasurement, applied: Collection[str]) -> tuple[str, str]:
     worst = max(measured.layer.weights, key=lambda w: w.error)
     if worst.grid is None:
         return f"its weight differs from the float one by {worst.error:.2%} of its size", _AGAIN
@@ -189,7 +194,7 @@ def _weight(measured: LayerMeasurement) -> tuple[str, str]:
     if _uses_seven_bits(worst):
         cause = "its weights use 7 bits, as x64 without VNNI wants it"
         return cause, f"{_ROUND}; where the target has VNNI: {_AGAIN} --target x64-avx512-vnni"
-    if measured.shift > SHIFTED:
+    if measured.shift > SHIFTED and "correct-bias" not in applied:
         return _shift(measured)
     return "its weights are rounded", f"{_ROUND}; or {_FIX_BIAS}"
 

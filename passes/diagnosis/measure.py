@@ -6,6 +6,7 @@ Memory is that of one run, limited to a fixed size, and of tensors x bins, whate
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,29 @@ from .switches import SwitchableModel
 ALONE_SAMPLES = 16
 #: Number of worst layers whose weights, biases and activations are measured separately.
 SEPARATED = 12
+#: Shares of the time after which no more samples are compared, layers run alone, causes separated.
+COMPARED, ALONE, CAUSES = 0.35, 0.8, 0.95
+#: Ratio to the error without the biases' changes, up to which these are no fault.
+HARMLESS = 1.05
 #: Approximate values per tensor and run that enter its histogram.
 HISTOGRAM_VALUES = 1 << 16
+
+
+class TimeBudget:
+    """Time for a diagnosis.
+
+    Args:
+        seconds: how long it may take; None for no limit.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._start, self._seconds = time.monotonic(), seconds
+
+    def past(self, share: float) -> bool:
+        """Return whether more than this share of the time has passed."""
+        if self._seconds is None:
+            return False
+        return time.monotonic() - self._start > share * self._seconds
 
 
 @dataclass
@@ -108,32 +130,51 @@ class ModelMeasurements:
         together: error of the output with everything in int8, in exact arithmetic.
         running: the same from this machine's kernels, on the first samples.
         simulated: `together` on the samples of `running`.
+        uncorrected: `together` on the samples of `running`, with the biases of the float model.
         samples: number of samples.
+        alone_samples: number of those on which layers ran alone.
+        left_out: questions that time did not allow, as sentences.
     """
 
     layers: list[LayerMeasurement]
     together: OutputSquaredError = field(default_factory=OutputSquaredError)
     running: OutputSquaredError = field(default_factory=OutputSquaredError)
     simulated: OutputSquaredError = field(default_factory=OutputSquaredError)
+    uncorrected: OutputSquaredError = field(default_factory=OutputSquaredError)
     samples: int = 0
+    alone_samples: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def biases_help(self) -> bool:
+        """True where the biases' differences from the float model make the whole no worse.
+
+        They then make up for the rounding of weights, which no layer alone can show.
+        """
+        return self.simulated.relative <= HARMLESS * self.uncorrected.relative
 
 
 def measure(
-    model: Model, switched: SwitchableModel, data: Dataset, ctx: Context
+    model: Model,
+    switched: SwitchableModel,
+    data: Dataset,
+    ctx: Context,
+    budget: TimeBudget | None = None,
 ) -> ModelMeasurements:
     """Run a model with switches over data: in float, in int8, and in int8 in one layer alone.
 
-    The model without switches shows the error of this machine's kernels.
+    The model without switches shows the error of this machine's kernels. Where time is short, all
+    questions are asked on fewer samples.
 
     Raises:
         DataError: a float tensor takes NaN or infinity.
     """
-    return _Measurer(model, switched).over(data, ctx)
+    return _Measurer(model, switched, budget or TimeBudget()).over(data, ctx)
 
 
 class _Measurer:
-    def __init__(self, model: Model, switched: SwitchableModel) -> None:
-        self.model, self.switched = model, switched
+    def __init__(self, model: Model, switched: SwitchableModel, budget: TimeBudget) -> None:
+        self.model, self.switched, self.budget = model, switched, budget
         self.layers = [
             LayerMeasurement(layer, statistics=[LayerStatistics() for _ in layer.activations])
             for layer in switched.layers
@@ -155,14 +196,19 @@ class _Measurer:
         total = data.batches if data.source.batched else -(-len(data) // rows)
         runs = in_runs(self.model, data.sized(rows), rows)
         for batch in ctx.progress.track(runs, "comparing int8 with float", total):
-            alone = sum(b.size for b in few) < ALONE_SAMPLES
-            self._one(batch, made, alone=alone)
-            few += [batch] if alone else []
-            made.samples += batch.size
+            few += [batch] if sum(b.size for b in few) < ALONE_SAMPLES else []
+            self._one(batch, made)
+            if self.budget.past(COMPARED):
+                break
+        if made.samples < len(data):
+            made.left_out.append(f"{made.samples} of {len(data)} samples were compared")
+        self._as_it_runs(few[:1], made)
+        self._alone(few, made, ctx)
         for measured, shift in zip(self.layers, self.shifts, strict=True):
             measured.shift = shift.share
-        self._separate_kinds(few, ctx)
-        self._as_it_runs(few, made)
+        self._separate_kinds(few, made, ctx)
+        if len(few) > 1 and not self.budget.past(CAUSES):
+            self._as_it_runs(few[1:], made)
         return made
 
     def _run(self, batch: Batch, on: Sequence[tuple[int, Kind]], names: Sequence[str]) -> Outputs:
@@ -180,7 +226,7 @@ class _Measurer:
             return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, ALONE_SAMPLES))
         return 1
 
-    def _one(self, batch: Batch, made: ModelMeasurements, *, alone: bool) -> None:
+    def _one(self, batch: Batch, made: ModelMeasurements) -> None:
         exact = self._run(batch, [], self.every)
         bad = next((n for n, a in exact.items() if not np.isfinite(a).all()), None)
         if bad is not None:
@@ -191,36 +237,77 @@ class _Measurer:
             )
         rounded = self._run(batch, self.switched.all_on(), self.every)
         made.together.add(rounded, exact, self.outputs)
-        for i, measured in enumerate(self.layers):
+        for measured in self.layers:
             layer = measured.layer
             measured.accumulated.add(rounded[layer.output], exact[layer.output])
             for found, activation in zip(measured.statistics, layer.activations, strict=True):
                 found.add(exact[activation.tensor], batch.size, activation)
-            if alone:
-                wanted = list(dict.fromkeys([*self.outputs, layer.output]))
-                got = self._run(batch, self.switched.layer_on(i), wanted)
-                measured.sensitivity.add(got, exact, self.outputs)
-                measured.alone.add(got[layer.output], exact[layer.output])
-                self.shifts[i].add(got[layer.output] - exact[layer.output])
+        made.samples += batch.size
 
-    def _separate_kinds(self, few: Sequence[Batch], ctx: Context) -> None:
+    def _alone(self, few: Sequence[Batch], made: ModelMeasurements, ctx: Context) -> None:
+        """Run each layer in int8 alone, those of the largest error first."""
+        order = sorted(range(len(self.layers)), key=lambda i: -self.layers[i].accumulated.relative)
+        done = 0
+        questions = [(batch, i) for batch in few for i in order]
+        exact: Outputs = {}
+        for batch, i in ctx.progress.track(questions, "running layers alone", len(questions)):
+            if self.budget.past(ALONE):
+                break
+            if i == order[0]:
+                exact = self._run(batch, [], self.every)
+            self._one_alone(batch, i, exact, made)
+            done += 1
+        rounds, rest = divmod(done, max(len(order), 1))
+        made.alone_samples = sum(b.size for b in few[: rounds + bool(rest)])
+        if done < len(questions):
+            part = f"{rounds} of {len(few)} runs" if rounds else f"{done} of {len(order)} layers"
+            made.left_out.append(f"layers ran alone in {part}")
+
+    def _one_alone(self, batch: Batch, i: int, exact: Outputs, made: ModelMeasurements) -> None:
+        measured = self.layers[i]
+        layer = measured.layer
+        on = [(at, kind) for at, kind in self.switched.layer_on(i) if self._blamed(kind, made)]
+        wanted = list(dict.fromkeys([*self.outputs, layer.output]))
+        got = self._run(batch, on, wanted)
+        measured.sensitivity.add(got, exact, self.outputs)
+        measured.alone.add(got[layer.output], exact[layer.output])
+        self.shifts[i].add(got[layer.output] - exact[layer.output])
+
+    @staticmethod
+    def _blamed(kind: Kind, made: ModelMeasurements) -> bool:
+        return kind != "bias" or not made.biases_help
+
+    def _separate_kinds(
+        self, few: Sequence[Batch], made: ModelMeasurements, ctx: Context
+    ) -> None:
         """Measure weights, biases and activations separately, in the worst layers."""
         order = sorted(range(len(self.layers)), key=lambda i: -self.layers[i].sensitivity.relative)
-        worst = [i for i in order[:SEPARATED] if len(self.layers[i].layer.kinds) > 1]
+        kinds_of = {
+            i: [k for k in self.layers[i].layer.kinds if self._blamed(k, made)] for i in order
+        }
+        worst = [i for i in order[:SEPARATED] if len(kinds_of[i]) > 1]
+        for i in order:  # what is not measured is not to be blamed either
+            if len(kinds_of[i]) == 1:
+                self.layers[i].by_kind = {kinds_of[i][0]: self.layers[i].sensitivity}
         for batch in ctx.progress.track(few, "separating causes", len(few)):
             exact = self._run(batch, [], self.outputs)
             for i in worst:
-                for kind in self.layers[i].layer.kinds:
+                for kind in kinds_of[i]:
                     error = self.layers[i].by_kind.setdefault(kind, OutputSquaredError())
                     error.add(self._run(batch, [(i, kind)], self.outputs), exact, self.outputs)
+            if self.budget.past(CAUSES):
+                break
 
     def _as_it_runs(self, few: Sequence[Batch], made: ModelMeasurements) -> None:
         session = build_session(self.model, SessionConfig(threads=usable_cpus()))
+        everything = self.switched.all_on()
+        without_biases = [(i, kind) for i, kind in everything if kind != "bias"]
         for batch in few:
             exact = self._run(batch, [], self.outputs)
             made.running.add(run(session, batch.feeds, self.outputs), exact, self.outputs)
-            rounded = self._run(batch, self.switched.all_on(), self.outputs)
-            made.simulated.add(rounded, exact, self.outputs)
+            made.simulated.add(self._run(batch, everything, self.outputs), exact, self.outputs)
+            rounded = self._run(batch, without_biases, self.outputs)
+            made.uncorrected.add(rounded, exact, self.outputs)
 
 
 class _MeanShift:

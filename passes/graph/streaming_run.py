@@ -7,7 +7,7 @@ temporary files beyond it, so that all layers together cost one run of the model
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .constants import captured
 from .partial_run import part_between
 
 #: Bytes of activations that stay in memory; more of them go to temporary files.
-MEMORY_BYTES = 512 << 20
+MEMORY_BYTES = 256 << 20
 
 Values = dict[str, list[Array]]
 
@@ -70,32 +70,37 @@ class Stream:
         nodes = list(self.model.graph)
         needed = _read(nodes[stop:], self.model.graph.outputs)
         made = [v.name for n in nodes[self.position : stop] for v in n.outputs if v.name]
-        new = self._run([name for name in made if name in needed])
-        held = {name: arrays for name, arrays in self.values.items() if name in needed}
-        self.values = held | {name: [self._hold(a) for a in arrays] for name, arrays in new.items()}
+        new: Values = {name: [] for name in made if name in needed}
+        room = MEMORY_BYTES - sum(
+            a.nbytes for n, arrays in self.values.items() if n in needed for a in arrays
+        )
+        for results in self._run(list(new)):
+            for name, array in results.items():
+                room -= array.nbytes
+                new[name].append(array if room >= 0 else self._filed(array))
+        self.values = {n: arrays for n, arrays in self.values.items() if n in needed} | new
         self.position = stop
 
-    def peek(self, value: ir.Value) -> list[Array]:
-        """Return a tensor at any distance after `position`, without moving."""
+    def peek(self, value: ir.Value) -> Iterator[Array]:
+        """Yield the batches of a tensor at any distance after `position`, without moving."""
         name = str(value.name)
-        return self.values[name] if name in self.values else self._run([name])[name]
+        if name in self.values:
+            yield from self.values[name]
+        else:
+            yield from (results[name] for results in self._run([name]))
 
-    def _run(self, names: Sequence[str]) -> Values:
-        results: Values = {name: [] for name in names}
+    def _run(self, names: Sequence[str]) -> Iterator[dict[str, Array]]:
+        """Yield these tensors batch by batch."""
         if not names:
-            return results
+            return
         part = part_between(self.model, {n: a[0] for n, a in self.values.items()}, names)
         session = build_session(part, self.config)
         for number in range(self.batches):
             feeds = {spec.name: self.values[spec.name][number] for spec in part.inputs}
-            for name, array in run(session, feeds, names).items():
-                results[name].append(array)
-        return results
+            yield run(session, feeds, names)
 
-    def _hold(self, array: Array) -> Array:
-        held = sum(a.nbytes for arrays in self.values.values() for a in arrays)
-        if held + array.nbytes <= MEMORY_BYTES:
-            return array
+    def _filed(self, array: Array) -> Array:
+        """Return an array that lies in a temporary file."""
         if self._files is None:
             self._files = tempfile.TemporaryDirectory(prefix="trimtab-")
         self._count += 1

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "diagnose why a model is slow, or an int8 model wrong: causes and fixes"
 _BOTH = argparse.BooleanOptionalAction
+#: Share of the time for errors, where sums are checked for overflow after them.
+ERRORS = 0.8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
     add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
+    add("--time", metavar="T", help="time for errors: 90s, 5m (default: 2m, 10m above 20 MB)")
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="execution provider")
@@ -101,6 +104,8 @@ def _accuracy(
     args: argparse.Namespace, model: Model, baseline: Model | None
 ) -> tuple[list[str], dict[str, Any]]:
     """Diagnose why an int8 model is wrong: lines and JSON values."""
+    import time
+
     from trimtab.core.context import Context
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
@@ -115,17 +120,33 @@ def _accuracy(
         return lines, document
     data = Dataset.open(args.data)
     samples = convert(int | None, args.samples, where="--samples") or 64
+    start, seconds = time.monotonic(), _seconds(args, model)
     if args.accuracy:
         found = diagnose_accuracy(
-            model, data, Context(progress=Stderr()), baseline=baseline, samples=samples
+            model,
+            data,
+            Context(progress=Stderr()),
+            baseline=baseline,
+            samples=samples,
+            seconds=seconds * (ERRORS if args.overflow else 1),
         )
         lines += accuracy_lines(found)
         document["accuracy"] = found.to_json()
     if args.overflow:
-        saturating = overflows(model, data)
+        left = max(seconds - (time.monotonic() - start), 0.0)
+        saturating = overflows(model, data, seconds=left)
         lines += overflow_lines(saturating)
         document["overflow"] = [layer.to_json() for layer in saturating]
     return lines, document
+
+
+def _seconds(args: argparse.Namespace, model: Model) -> float:
+    """Return the time for the diagnosis of errors."""
+    from trimtab.core.units import duration
+
+    if args.time:
+        return duration(args.time)
+    return 120.0 if model.weight_bytes < 20e6 else 600.0
 
 
 def _feeds(args: argparse.Namespace, model: Model) -> Feeds:

@@ -28,6 +28,10 @@ from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moment
 from .weight_repair import reader_output
 
 
+#: Batches that a few samples make at least.
+LEAST_BATCHES = 8
+
+
 def calibration_batches(
     model: Model, data: Dataset, samples: int, progress: Progress
 ) -> list[Feeds]:
@@ -40,8 +44,9 @@ def calibration_batches(
         DataError: less than one batch of a model of a fixed batch size; NaN or infinity.
     """
     fixed = None if data.source.batched else fixed_rows(model)
-    rows = fixed or 64
     some = data.take(samples)
+    # Small enough that some can be held out.
+    rows = fixed or min(64, max(1, len(some) // LEAST_BATCHES))
     whole = [b for b in finite_batches(some, some.sized(rows)) if not fixed or b.size == rows]
     batches = [dict(b.feeds) for b in whole]
     if not batches:
@@ -165,7 +170,8 @@ def _reader_statistics(
     readers = sorted(_readers(graph), key=lambda pair: at[pair[0].node])
     for operand, reader in ctx.progress.track(readers, "measuring channels", len(readers)):
         stream.advance(at[operand.node])
-        found = moments(reader, stream.peek(reader.source), None, ctx.seed)
+        reader = reader.by_pixel() if reader.wide else reader
+        found = moments(reader, stream.peek(reader.source), stream.batches, ctx.seed)
         weight = reader.weight().astype(np.float64)
         scale = float(np.einsum("oi,io->", weight, found.xy))
         other = reader_output(operand.node).stream

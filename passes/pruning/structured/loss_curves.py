@@ -69,10 +69,10 @@ class ReaderSolution:
         self.weights[columns] = 0
 
 
-def with_ridge(covariance: Floats) -> Floats:
-    """Add a small ridge, since channels that are always zero make a covariance singular."""
+def with_ridge(covariance: Floats, ridge: float = RIDGE) -> Floats:
+    """Add a ridge, since channels that are always zero make a covariance singular."""
     level = float(np.trace(covariance)) / max(len(covariance), 1)
-    return covariance + np.eye(len(covariance)) * max(RIDGE * level, 1e-12)
+    return covariance + np.eye(len(covariance)) * max(ridge * level, 1e-12)
 
 
 def backward_elimination(

@@ -79,9 +79,11 @@ def _costs_of_groups(graph: DependencyGraph, plan: PruningPlan) -> NDArray[np.in
     for cost in graph.trace.costs:
         add(cost.axes, cost.fixed, 0)
     table[:, :2] //= graph.trace.shapes.samples
+    # The constants from before the cut: an operator that went with its branch has none any more.
+    constants = {(use.node, use.index): use.value for use in graph.trace.uses}
     for operand in graph.weights:
-        value = operand.node.inputs[operand.index]
-        if value is not None and is_constant(value):  # None where the operator went
+        value = constants.get((operand.node, operand.index), operand.node.inputs[operand.index])
+        if value is not None and (value.const_value is not None or is_constant(value)):
             shape = constant_shape(value)
             rest = [n for n, ids in zip(shape, operand.axes, strict=True) if ids is None]
             add(operand.axes, int(np.prod(rest, dtype=np.int64)), 2)

@@ -6,12 +6,18 @@ al. 2017, arXiv 1707.06168; OBSPA, arXiv 2403.18955). The wanted output is the o
 its own input, so that errors of earlier layers are compensated and not passed on. Where the output
 is added to a residual stream, the target is the original's sum minus the pruned model's stream:
 each block then corrects the error of the stream, which the plain target would leave in it.
+
+A convolution of many channels, or of few positions, has another way: a matrix A that gives the
+original's pixels from the pruned model's, and the old weights times A. It has as many columns as
+channels, not times the taps, and fits less noise. Rows that nothing was fitted to choose between
+these, their damping, and no repair (`regression.py`); they judge the whole model in the end too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -19,17 +25,34 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trimtab.core.context import Context
-from trimtab.core.data import Array
+from trimtab.core.data import Array, Floats
 from trimtab.core.model import Model
 
 from ...graph.constants import constant_array, is_constant
 from ...graph.edit import set_input
-from ...graph.queries import only_user, pair
+from ...graph.queries import input_at, only_user, pair
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph
-from ..dependency.records import constant_input
-from .loss_curves import with_ridge
-from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
+from ..dependency.records import constant_input, weight_array
+from .moments import (
+    HELD_ROWS,
+    LARGEST,
+    ROWS,
+    Feeds,
+    Moments,
+    MomentSums,
+    Reader,
+    channel_statistics,
+    fitted_part,
+)
+from .regression import Candidate, Solver, choose, dampened
+
+#: Positions for each column below which a convolution is repaired pixel by pixel as well.
+FEW_ROWS = 16
+#: Positions whose means a wide convolution's bias is set by.
+MEAN_ROWS = 1 << 12
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +100,25 @@ def _is_vector(value: ir.Value) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """Masks of what stays of the original: outputs by node, and inputs of readers by node."""
+
+    outputs: Mapping[ir.Node, Mask]
+    inputs: Mapping[ir.Node, Mask]
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """Input of a node that was replaced, before and after, or added."""
+
+    node: ir.Node
+    index: int
+    before: ir.Value | None
+    after: ir.Value | None
+    added: bool
+
+
+@dataclass(eq=False)
 class WeightRepair:
     """Repair of a pruned model while both models run through the data.
 
@@ -84,21 +126,23 @@ class WeightRepair:
         pruned: run of the model that is repaired, in place.
         original: run of the original model.
         originals: the original's node for each node that the pruned model kept.
-        kept: for a node of the pruned model, mask of the original outputs that stayed.
+        kept: masks of the original's channels that stayed.
         method: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
         seed: random seed of the choice of positions.
         removed_branches: readers of branches that go as a whole, whose outputs are zero.
+        writes: inputs that were replaced so far.
     """
 
     pruned: Stream
     original: Stream
     originals: Mapping[ir.Node, ir.Node]
-    kept: Mapping[ir.Node, NDArray[np.bool_]]
+    kept: Kept
     method: str
     seed: int
     removed_branches: Sequence[ir.Node] = ()
+    writes: list[Write] = field(default_factory=list)
 
-    def run(self, changed: set[ir.Node], narrowed: set[ir.Node], ctx: Context) -> int:
+    def run(self, changed: set[ir.Node], ctx: Context) -> int:
         """Repair readers of fewer channels and those that add to a stream, behind `changed`.
 
         Return the number of operators that were repaired.
@@ -108,7 +152,7 @@ class WeightRepair:
         todo: list[tuple[int, Reader | None]] = []
         for index, node in enumerate(nodes):
             behind = any(v in dirty for v in node.inputs)
-            if behind and (reader := self._reader(node, narrowed)) is not None:
+            if behind and (reader := self._reader(node)) is not None:
                 todo.append((index, reader))
             elif behind and node.op_type == "BatchNormalization":
                 todo.append((index, None))
@@ -119,89 +163,214 @@ class WeightRepair:
                 self._estimate(index, nodes[index])
             else:
                 self._repair(index, reader)
-        return len(todo)
+        return len({write.node for write in self.writes})
 
-    def _reader(self, node: ir.Node, narrowed: set[ir.Node]) -> Reader | None:
+    def _reader(self, node: ir.Node) -> Reader | None:
         """Return the reader of a node where it is to be repaired."""
         known = node in self.originals and node not in self.removed_branches
         if self.method == "batch_norm" or not known:
             return None
         # Others would only adapt to errors that those behind them compensate better.
-        wanted = node in narrowed or reader_output(node).stream is not None
-        return Reader.of(node) if wanted else None
+        wanted = node in self.kept.inputs or reader_output(node).stream is not None
+        reader = Reader.of(node) if wanted else None
+        # A weight of several operators would become several weights.
+        return reader if reader is not None and _is_own(input_at(node, 1)) else None
 
     def _estimate(self, index: int, norm: ir.Node) -> None:
         """Estimate the statistics of a BatchNormalization from its present input."""
         self.pruned.advance(index)
-        inputs = self.pruned.peek(pair(norm)[0])
-        for place, array in enumerate(channel_statistics(inputs, 1), start=3):
-            set_input(self.pruned.model.ir, norm, place, array.astype(np.float32))
+        judged, number = self.method != "batch_norm", self.pruned.batches
+        arrays = enumerate(self.pruned.peek(pair(norm)[0]))
+        parts = ((a, fitted_part(i, number) if judged else 1.0) for i, a in arrays)
+        fitted = (a[: max(1, int(len(a) * part))] for a, part in parts if part)
+        new = [a.astype(np.float32) for a in channel_statistics(fitted, 1)]
+        if not judged or self._is_closer(norm, new):
+            for place, array in enumerate(new, start=3):
+                self._replace(norm, place, array)
+
+    def _is_closer(self, norm: ir.Node, new: Sequence[Array]) -> bool:
+        """Return whether these statistics bring a norm closer to the original's, held out."""
+        there, mask = self.originals.get(norm), self.kept.outputs.get(norm)
+        vectors = [constant_input(norm, index) for index in range(1, 5)]
+        if there is None or any(v is None for v in vectors):
+            return True
+        scale, shift, mean, variance = (np.asarray(v, np.float64) for v in vectors)
+        epsilon = norm.attributes.get_float("epsilon", 1e-5)
+        self._advance_original(there.outputs[0])
+        errors = np.zeros(2)
+        pairs = zip(self.pruned.peek(pair(norm)[0]), self._wanted(there.outputs[0], mask, 1))
+        for number, (x, y) in enumerate(pairs):
+            held = slice(int(len(x) * fitted_part(number, self.pruned.batches)), None)
+            if x.shape != y.shape:
+                return True
+            rows, wanted = (np.moveaxis(a[held], 1, -1).reshape(-1, a.shape[1]) for a in (x, y))
+            for i, (m, v) in enumerate(((mean, variance), (new[0], new[1]))):
+                got = (rows - m) * (scale / np.sqrt(v + epsilon)) + shift
+                errors[i] += float(np.square(got - wanted).sum())
+        return bool(errors[1] < errors[0])
 
     def _repair(self, index: int, reader: Reader) -> None:
         here = reader_output(reader.node)
         there = reader_output(self.originals[reader.node])
+        whole, pixels = self._sums(reader)
+        if here.bias is None and not whole.covariance:
+            return
         self.pruned.advance(index)
-        producer = there.result.producer()
-        self.original.advance(list(self.original.model.graph).index(producer) + 1)  # type: ignore[arg-type]
+        self._advance_original(there.result)
+        sources = self.original.peek(pair(self.originals[reader.node])[0]) if pixels else None
         targets = self._targets(reader, here, there)
-        found = moments(reader, self.pruned.peek(reader.source), targets, self.seed)
-        if self.method == "least_squares" and len(found.xx) <= LARGEST:
-            weight = np.linalg.solve(with_ridge(found.xx), found.xy).T
-            self._write(reader, here, weight, found)
-        elif here.bias is not None:
-            self._write(reader, here, reader.weight().astype(np.float64), found)
+        for x, y in zip(self.pruned.peek(reader.source), targets, strict=True):
+            whole.add(x, y)
+            if sources is not None and pixels is not None:
+                pixels.add(x, next(sources))
+        held = whole.held_out()
+        if held is None:
+            return
 
-    def _targets(self, reader: Reader, here: ReaderOutput, there: ReaderOutput) -> Sequence[Array]:
-        """Return the wanted outputs of the channels that stay, batch by batch."""
+        @functools.cache
+        def found(everything: bool) -> Moments:
+            made = whole.moments(everything=everything)
+            return made if here.bias else made.uncentred
+
+        old = Candidate(reader.weight().astype(np.float64), _bias(here, len(reader.weight())))
+        families = self._families(reader, whole, found, pixels)
+        chosen = choose(
+            old,
+            families,
+            held,
+            lambda w, everything: _fitting_bias(here, w, found(everything)),
+            refit=whole.count >= FEW_ROWS * old.weight.shape[1],
+        )
+        if chosen is not None:
+            self._write(reader, here, chosen, old)
+
+    def _sums(self, reader: Reader) -> tuple[MomentSums, MomentSums | None]:
+        """Return empty sums of moments: of all columns, and of pixels where these are to be tried."""
+        number, columns = self.pruned.batches, reader.weight().shape[1]
+        solved = self.method == "least_squares" and columns <= LARGEST and not reader.wide
+        rows = ROWS if solved else MEAN_ROWS
+        whole = MomentSums(reader, number, self.seed, rows, HELD_ROWS, covariance=solved)
+        by_pixel = self.method == "least_squares" and reader.kernel_size > 1
+        if not by_pixel or reader.node not in self.kept.inputs:
+            return whole, None
+        return whole, MomentSums(reader.by_pixel(), number, self.seed, held_rows=HELD_ROWS)
+
+    def _families(
+        self,
+        reader: Reader,
+        whole: MomentSums,
+        found: Callable[[bool], Moments],
+        pixels: MomentSums | None,
+    ) -> Iterator[Iterator[Solver]]:
+        """Yield what to try, by rising damping: the old weights, those of all columns, of pixels."""
+        old = reader.weight().astype(np.float64)
+        yield iter([lambda _: old])
+        if whole.covariance:
+            yield dampened(found, old)
+        few = whole.count < FEW_ROWS * old.shape[1]
+        if pixels is not None and (few or not whole.covariance):
+            mask = self.kept.inputs[reader.node]
+            identity = np.eye(len(mask))[:, mask]
+            there = weight_array(self.originals[reader.node])
+            keep = self.kept.outputs.get(reader.node)
+            weight = there if keep is None else np.compress(keep, there, axis=0)
+            of = functools.cache(lambda everything: pixels.moments(everything=everything))
+            yield (_behind(solve, weight) for solve in dampened(of, identity))
+
+    def _advance_original(self, value: ir.Value) -> None:
+        """Run the original as far as needed for a tensor, whose source stays known."""
+        producer = value.producer()
+        assert producer is not None
+        self.original.advance(list(self.original.model.graph).index(producer))
+
+    def _wanted(self, value: ir.Value, mask: Mask | None, axis: int) -> Iterator[Array]:
+        """Yield the original's tensor without the channels that go, batch by batch."""
+        arrays = self.original.peek(value)
+        return (a if mask is None else np.compress(mask, a, axis=axis) for a in arrays)
+
+    def _targets(self, reader: Reader, here: ReaderOutput, there: ReaderOutput) -> Iterator[Array]:
+        """Yield the wanted outputs of the channels that stay, batch by batch."""
         axis = 1 if reader.node.op_type == "Conv" else -1
-        keep = self.kept.get(reader.node)
-
-        def left(array: Array) -> Array:
-            return array if keep is None else np.compress(keep, array, axis=axis)
-
-        wanted = [left(y) for y in self.original.peek(there.result)]
+        keep = self.kept.outputs.get(reader.node)
+        wanted = self._wanted(there.result, keep, axis)
         if here.stream is None or there.stream is None:
-            return wanted
-        before, now = self.original.peek(there.stream), self.pruned.peek(here.stream)
-        rows = [(w, left(b), n) for w, b, n in zip(wanted, before, now, strict=True)]
-        if any(b.shape != n.shape or n.shape != w.shape for w, b, n in rows):
-            return wanted
-        return [w + (b - n) for w, b, n in rows]
+            yield from wanted
+            return
+        before = self._wanted(there.stream, keep, axis)
+        for w, b, n in zip(wanted, before, self.pruned.peek(here.stream), strict=True):
+            yield w + (b - n) if b.shape == n.shape == w.shape else w
 
-    def _write(self, reader: Reader, here: ReaderOutput, weight: Array, found: Moments) -> None:
-        """Write new weights, and the bias that makes the means agree."""
-        model = self.pruned.model.ir
-        if here.bias is None:  # without one the means are part of what the weights explain
-            xx = found.xx + np.outer(found.mean_x, found.mean_x)
-            xy = found.xy + np.outer(found.mean_x, found.mean_y)
-            weight = np.linalg.solve(with_ridge(xx), xy).T
-        else:
-            node, index = here.bias
-            bias = found.mean_y - weight @ found.mean_x
-            old = constant_input(node, index)
-            assert old is not None or index >= len(node.inputs) or node.inputs[index] is None
-            shape = (-1,) if old is None else old.shape
-            set_input(model, node, index, bias.reshape(shape).astype(np.float32))
-        if self.method == "least_squares":
-            set_input(model, reader.node, 1, reader.shaped(weight).astype(np.float32))
+    def _write(self, reader: Reader, here: ReaderOutput, chosen: Candidate, old: Candidate) -> None:
+        if here.bias is not None:
+            before = constant_input(*here.bias)
+            same = before is not None and before.size == chosen.bias.size
+            shape = before.shape if before is not None and same else (-1,)
+            self._replace(*here.bias, chosen.bias.reshape(shape))
+        if not np.array_equal(chosen.weight, old.weight):
+            self._replace(reader.node, 1, reader.shaped(chosen.weight))
+
+    def _replace(self, node: ir.Node, index: int, array: Array) -> None:
+        before, added = input_at(node, index), index >= len(node.inputs)
+        set_input(self.pruned.model.ir, node, index, array.astype(np.float32))
+        self.writes.append(Write(node, index, before, node.inputs[index], added))
+
+    def undo(self) -> None:
+        """Take all writes back."""
+        for write in reversed(self.writes):
+            write.node.replace_input_with(write.index, write.before)
+            if write.added:
+                write.node.resize_inputs(write.index)
+
+    def redo(self) -> None:
+        """Write everything again."""
+        for write in self.writes:
+            write.node.resize_inputs(max(write.index + 1, len(write.node.inputs)))
+            write.node.replace_input_with(write.index, write.after)
 
 
-def kept_outputs(graph: DependencyGraph, removed: list[int]) -> dict[ir.Node, NDArray[np.bool_]]:
-    """Return a mask of the outputs that stay, for each operator with a weight."""
+def _bias(here: ReaderOutput, outputs: int) -> Array:
+    """Return the bias of a reader as (outputs,), zeros where it has none."""
+    old = None if here.bias is None else constant_input(*here.bias)
+    return np.broadcast_to(np.zeros(1) if old is None else old.reshape(-1), (outputs,))
+
+
+def _fitting_bias(here: ReaderOutput, weight: Array, found: Moments) -> Array:
+    """Return the bias that makes the means agree, zeros where there is none to write to."""
+    return np.zeros(len(weight)) if here.bias is None else found.mean_y - weight @ found.mean_x
+
+
+def _is_own(value: ir.Value | None) -> bool:
+    return value is not None and len(value.uses()) == 1
+
+
+def _behind(pixels: Solver, weight: Array) -> Solver:
+    """Return a solver of columns: a weight (outputs, channels, kernel...) after that of pixels."""
+
+    def solve(everything: bool) -> Array:
+        made = np.einsum("oc...,cn->on...", weight, pixels(everything), optimize=True)
+        return made.reshape(len(weight), -1)
+
+    return solve
+
+
+def kept_channels(graph: DependencyGraph, removed: list[int]) -> Kept:
+    """Return masks of the outputs and of the inputs that stay, for operators with weights."""
     keep = graph.keep(removed)
-    return {
-        row.operand.node: keep.mask(row.ids)
-        for row in graph.weight_axes
-        if row.produces and row.operand.input_axis is not None
-    }
-
-
-def changed_nodes(graph: DependencyGraph, removed: list[int]) -> tuple[set[ir.Node], set[ir.Node]]:
-    """Return operators that lose a part of a constant, and those that read fewer channels."""
-    keep = graph.keep(removed)
-    changed = {use.node for use in graph.trace.uses if keep.any(use.axes)}
+    rows = [row for row in graph.weight_axes if row.operand.input_axis is not None]
+    outputs = {row.operand.node: keep.mask(row.ids) for row in rows if row.produces}
+    for operand in graph.trace.operands:
+        ids = operand.axes[0] if operand.axes else None
+        if operand.node.op_type == "BatchNormalization" and operand.index == 1 and ids is not None:
+            outputs[operand.node] = keep.mask(ids)
     read = [row for row in graph.weight_axes if not row.produces]
-    return changed, {row.operand.node for row in read if keep.changes(row.ids)}
+    inputs = {r.operand.node: keep.mask(r.ids) for r in read if keep.changes(r.ids)}
+    return Kept(outputs, inputs)
+
+
+def changed_nodes(graph: DependencyGraph, removed: list[int]) -> set[ir.Node]:
+    """Return the operators that lose a part of a constant."""
+    keep = graph.keep(removed)
+    return {use.node for use in graph.trace.uses if keep.any(use.axes)}
 
 
 def repair_weights(
@@ -218,12 +387,46 @@ def repair_weights(
 ) -> int:
     """Repair a pruned model in place; return the number of operators that were repaired.
 
+    It is 0 where the outputs are closer to the original's on held-out rows without any repair.
     `graph` is that of the pruned model, from before `removed` were cut; the other arguments are
     fields of `WeightRepair`.
     """
     first, second = (Stream.start(model, batches) for model in (pruned, original))
-    kept = kept_outputs(graph, removed)
+    kept = kept_channels(graph, removed)
     work = WeightRepair(first, second, originals, kept, method, ctx.seed, removed_branches)
-    count = work.run(*changed_nodes(graph, removed), ctx)
+    count = work.run(changed_nodes(graph, removed), ctx)
+    if count and method != "batch_norm" and _is_worse(work, batches):
+        work.undo()
+        count = 0
     RemoveUnusedNodesPass()(pruned.ir)  # the constants that were replaced
     return count
+
+
+def _is_worse(work: WeightRepair, batches: Sequence[Feeds]) -> bool:
+    """Return whether the held-out outputs are further from the original's than without repair."""
+    held = [n for n in range(len(batches)) if fitted_part(n, len(batches)) < 1]
+    work.undo()
+    plain = Stream.start(work.pruned.model, [batches[n] for n in held])
+    plain.advance(len(plain.model.graph))
+    work.redo()
+    for stream in (work.pruned, work.original):
+        stream.advance(len(stream.model.graph))
+    errors = np.zeros(2)
+    for spec in work.original.model.outputs:
+        wanted = [work.original.values[spec.name][n] for n in held]
+        repaired = [work.pruned.values[spec.name][n] for n in held]
+        errors += _error(wanted, plain.values[spec.name]), _error(wanted, repaired)
+    return bool(errors[1] > errors[0])
+
+
+def _error(wanted: Sequence[Array], got: Sequence[Array]) -> float:
+    """Return the squared error of an output relative to its size; 0 where shapes do not agree."""
+    noise = size = 0.0
+    for a, b in zip(wanted, got, strict=True):
+        if a.shape != b.shape or a.dtype.kind not in "fiu":
+            return 0.0
+        start = int(len(a) * 0.75) if a.ndim and len(wanted) == 1 else 0
+        one, other = a[start:].astype(np.float64), b[start:].astype(np.float64)
+        noise += float(np.square(one - other).sum())
+        size += float(np.square(one).sum())
+    return noise / size if size else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,8 @@ from trimtab.core.target import Target
 from trimtab.passes.diagnosis import measure as measuring
 from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis, diagnose_accuracy, overflows
 from trimtab.passes.diagnosis.constants import unpack_nbits
+from trimtab.passes.pruning.channels import PruneChannels
+from trimtab.passes.quantization.algorithms.bias_correction import CorrectBias
 from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
 from trimtab.passes.quantization.static import QuantizeStatic
@@ -264,14 +267,70 @@ def test_without_a_baseline_activations_are_judged_and_a_note_says_so():
     assert "weights and biases are not judged" in found.notes[0]
 
 
-def test_weights_that_were_equalised_before_are_noted():
+def test_weights_that_were_equalised_before_are_compared_as_they_were_then():
     model = network()
     quantized = int8(Equalize()(model, CONTEXT))
     quantized = planted(quantized, "br_scale", lambda s: s / 10)
     found = diagnosed(quantized, model)
     assert first(found).name == "two"
-    same = found.notes == ()
-    assert same or "equalised" in found.notes[0]
+    assert "taken through equalize first" in found.notes[0]
+    assert max(layer.weight_error or 0 for layer in found.layers) < 1e-3
+
+
+def unlike() -> Model:
+    """The network with channels of very unlike size."""
+    rows = np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32) / 6
+    return network(w1=rows * np.geomspace(0.02, 2, 8, dtype=np.float32).reshape(-1, 1, 1, 1))
+
+
+def test_equalised_and_corrected_models_are_blamed_for_rounding_alone():
+    model = unlike()
+    prepared = Equalize()(model, CONTEXT)
+    quantized = CorrectBias(reference=prepared, data=normal(model))(int8(prepared), CONTEXT)
+    found = diagnosed(quantized, model)
+    judged = [layer for layer in found.layers if layer.weight_error is not None]
+    assert len(judged) == 4
+    assert max(layer.weight_error for layer in judged) < 1e-3
+    assert not any(layer.kind == "bias" for layer in found.worth_fixing)
+    assert not any("correct-bias" in layer.fix or "equalize" in layer.fix for layer in judged)
+    assert found.together < 0.01
+
+
+def test_a_broken_bias_of_a_corrected_model_is_still_named_first():
+    model = unlike()
+    prepared = Equalize()(model, CONTEXT)
+    quantized = CorrectBias(reference=prepared, data=normal(model))(int8(prepared), CONTEXT)
+    name = next(n for n in quantized.graph.initializers if n.startswith("b3"))
+    worst = first(diagnosed(planted(quantized, name, lambda b: b + 30_000), model))
+    assert (worst.name, worst.kind) == ("three", "bias")
+
+
+def test_equalised_weights_without_a_history_are_not_called_wrong():
+    model = unlike()
+    quantized = dataclasses.replace(int8(Equalize()(model, CONTEXT)), lineage=())
+    found = diagnosed(quantized, model)
+    assert all(layer.weight_error is None for layer in found.layers)
+    assert "activations alone are judged" in found.notes[0]
+
+
+def test_a_pruned_model_is_judged_for_its_rounding_and_told_what_pruning_costs():
+    model = network()
+    data = normal(model)
+    pruned = PruneChannels(0.5, block=1, repair="none")(model, CONTEXT)
+    found = diagnosed(QuantizeStatic(data=data)(pruned, CONTEXT), model, data)
+    assert found.together < 0.01
+    assert re.search(r"prune-channels came between .* \d+\.\d+% of its size away", found.notes[0])
+    same = diagnosed(QuantizeStatic(data=data)(pruned, CONTEXT), pruned, data)
+    assert same.notes == ()
+    assert max(layer.weight_error or 0 for layer in same.layers) < 1e-3
+
+
+def test_without_time_a_part_is_asked_and_the_rest_is_told():
+    model = network()
+    found = diagnosed(int8(model), model, seconds=0.0)
+    assert found.samples > 0
+    assert found.together > 0
+    assert "for want of time" in found.notes[-1]
 
 
 @pytest.mark.slow

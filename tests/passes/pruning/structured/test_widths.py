@@ -145,6 +145,9 @@ def test_a_whole_branch_may_go_with_the_option(repair: str) -> None:
     after = PruneChannels(**options, branches=True)(model, ctx)
     notes = step(after)
     assert {g["channels"][1] for g in notes["groups"]} == {0}
+    c = 16
+    groups = {g["name"]: g["parameters"] for g in notes["groups"]}
+    assert groups["conv_1"] == [2 * c * c * 9, 0]  # from before the branch went
     assert graphs.ops(after).count("Conv") == 2
     assert notes["macs"][1] < 0.3 * notes["macs"][0]
 
