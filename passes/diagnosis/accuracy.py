@@ -36,8 +36,8 @@ from .switches import SwitchableModel, add_switches
 #: Relative squared error below which the int8 model with all switches off equals the float model;
 #: and below which it may be a version of it whose weights were changed before rounding.
 EQUAL, ALIKE = 1e-4, 0.25
-#: Error of a weight from which on it is no rounding of the one that it is compared with.
-UNLIKE = 0.1
+#: Error of a weight from which on it may be one in other scales, and that these explain.
+UNLIKE, EXPLAINED = 2e-3, 10.0
 #: Ratio of errors with and without the biases' changes, below which these are corrections.
 CORRECTED = 0.95
 #: Ratio to the simulated error from which the machine's kernels count as adding their own.
@@ -216,13 +216,13 @@ def _switched_to_float(
 
 
 def _foreign(switched: SwitchableModel) -> bool:
-    """Return whether most weights are not roundings of those that they were matched to.
+    """Return whether most weights are their matches in other scales of channels.
 
-    One wrong scale is a fault to be found; where most differ, they were changed on purpose.
+    One wrong scale is a fault to be found; where most differ, they were equalised or smoothed.
     """
-    errors = [w.error for layer in switched.layers for w in layer.weights if w.grid is not None]
-    wrong = sum(error > UNLIKE for error in errors)
-    return wrong > 1 and 2 * wrong >= len(errors)
+    weights = [w for layer in switched.layers for w in layer.weights if w.grid is not None]
+    scaled = sum(w.error > UNLIKE and w.rescaled_error < w.error / EXPLAINED for w in weights)
+    return scaled > 1 and 2 * scaled >= len(weights)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -13,6 +13,8 @@ from trimtab.core.data import Floats32
 from .grids import IntegerGrid
 
 Kind = Literal["weight", "bias", "activation"]
+#: Rounds in which factors of channels are fitted.
+FITTING = 6
 KINDS: tuple[Kind, ...] = ("weight", "bias", "activation")
 
 
@@ -70,6 +72,20 @@ class Constant:
     def error(self) -> float:
         """Squared error, relative to the exact values."""
         return relative(self.rounded, self.exact)
+
+    @property
+    def rescaled_error(self) -> float:
+        """Squared error with the best factor for each output channel and each input channel."""
+        if self.exact.ndim < 2:
+            return self.error
+        moved = [np.moveaxis(a, self.channels or 0, 0) for a in (self.exact, self.rounded)]
+        fitted, rounded = (a.astype(np.float64).reshape(*a.shape[:2], -1) for a in moved)
+        for _ in range(FITTING):
+            for over in ((1, 2), (0, 2)):
+                size = np.square(fitted).sum(axis=over, keepdims=True)
+                agreeing = (fitted * rounded).sum(axis=over, keepdims=True)
+                fitted = fitted * np.divide(agreeing, size, out=np.ones_like(size), where=size > 0)
+        return relative(rounded, fitted)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,8 @@ from .queries import input_at, is_onnx_op
 
 #: Next number of each name in a graph: searching for it from 0 each time would be quadratic.
 _NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
+#: Names of a graph's own tensors that look like those of added constants.
+_ALIKE: WeakKeyDictionary[ir.Graph, frozenset[str]] = WeakKeyDictionary()
 
 
 def set_int(node: ir.Node, name: str, value: int) -> None:
@@ -35,15 +38,24 @@ def add_tensor(
 ) -> ir.Value:
     """Add an initializer, named after another tensor, and return it."""
     graph = model.graph
-    counts = _NEXT.setdefault(graph, {})
+    if graph not in _ALIKE:
+        _ALIKE[graph] = _names_like_constants(graph)
+    counts, taken = _NEXT.setdefault(graph, {}), _ALIKE[graph]
     count = counts.get(like, 0)
-    while (name := f"{like}_cut{count}") in graph.initializers:
+    while (name := f"{like}_cut{count}") in graph.initializers or name in taken:
         count += 1
     counts[like] = count + 1
     tensor.name = name
     value = ir.val(name, const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def _names_like_constants(graph: ir.Graph) -> frozenset[str]:
+    """Return the names of inputs and computed tensors, in subgraphs too, that `add_tensor` gives."""
+    made = (v for node in graph.all_nodes() for v in node.outputs)
+    names = (str(v.name) for v in (*graph.inputs, *made))
+    return frozenset(name for name in names if re.search(r"_cut\d+$", name))
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:

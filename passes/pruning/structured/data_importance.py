@@ -177,5 +177,7 @@ def _reader_statistics(
         other = reader_output(operand.node).stream
         if other is not None and other.name in stream.values:
             axis = 1 if operand.node.op_type == "Conv" else -1
-            scale += float(channel_statistics(stream.values[str(other.name)], axis)[1].sum())
+            arrays = stream.values[str(other.name)]
+            if arrays[0].ndim >= 2:  # not a number that is added to all
+                scale += float(channel_statistics(arrays, axis)[1].sum())
         yield ChannelStatistics(operand, reader, found, max(scale, 1e-12))

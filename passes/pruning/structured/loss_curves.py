@@ -34,7 +34,8 @@ class ReaderSolution:
 
     Attributes:
         inverse: (columns, columns) inverse covariance; identity rows for removed columns.
-        weights: (columns, outputs); rows of removed columns are 0.
+        weights: (columns, outputs), or any such matrix of the same products of rows: no more
+            are needed. Rows of removed columns are 0.
         scale: divisor of errors: the variance of the tensor that they disturb.
     """
 
@@ -46,10 +47,17 @@ class ReaderSolution:
     def of(cls, found: Moments, scale: float) -> ReaderSolution:
         """Solve with all columns."""
         inverse = np.asarray(np.linalg.inv(with_ridge(found.xx)), np.float64)
-        return cls(inverse, inverse @ found.xy, scale)
+        weights = inverse @ found.xy
+        if weights.shape[1] > len(weights):
+            weights = np.linalg.qr(weights.T, mode="r").T
+        return cls(inverse, weights, scale)
 
     def increase(self, places: Places) -> NDArray[np.float64]:
         """Return the rise of the error for each candidate, from its columns (candidates, n)."""
+        if places.shape[1] == 1:
+            columns = places[:, 0]
+            squares = np.square(self.weights[columns]).sum(axis=1)
+            return np.asarray(squares / (self.inverse[columns, columns] * self.scale))
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
         rows = self.weights[places]  # (candidates, n, outputs)
         solved = np.linalg.solve(blocks, rows)

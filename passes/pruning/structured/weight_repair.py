@@ -285,8 +285,9 @@ class WeightRepair:
 
     def _wanted(self, value: ir.Value, mask: Mask | None, axis: int) -> Iterator[Array]:
         """Yield the original's tensor without the channels that go, batch by batch."""
-        arrays = self.original.peek(value)
-        return (a if mask is None else np.compress(mask, a, axis=axis) for a in arrays)
+        for array in self.original.peek(value):
+            whole = mask is None or array.ndim < 2 or array.shape[axis] != len(mask)
+            yield array if whole else np.compress(mask, array, axis=axis)
 
     def _targets(self, reader: Reader, here: ReaderOutput, there: ReaderOutput) -> Iterator[Array]:
         """Yield the wanted outputs of the channels that stay, batch by batch."""

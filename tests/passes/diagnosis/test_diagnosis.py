@@ -278,15 +278,23 @@ def test_weights_that_were_equalised_before_are_compared_as_they_were_then():
 
 
 def unlike() -> Model:
-    """The network with channels of very unlike size."""
-    rows = np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32) / 6
-    return network(w1=rows * np.geomspace(0.02, 2, 8, dtype=np.float32).reshape(-1, 1, 1, 1))
+    """The network with channels of very unlike size between two and three."""
+    rng, factors = np.random.default_rng(0), np.geomspace(0.1, 10, 8, dtype=np.float32)
+    w2, w3 = (rng.standard_normal((8, 8, 3, 3)).astype(np.float32) / 8 for _ in range(2))
+    return network(w2=w2 * factors.reshape(-1, 1, 1, 1), w3=w3 / factors.reshape(1, -1, 1, 1))
 
 
-def test_equalised_and_corrected_models_are_blamed_for_rounding_alone():
-    model = unlike()
+def corrected(model: Model, folder: Path) -> Model:
+    """The model equalised, in int8, with corrected biases."""
     prepared = Equalize()(model, CONTEXT)
-    quantized = CorrectBias(reference=prepared, data=normal(model))(int8(prepared), CONTEXT)
+    prepared.save(folder / "prepared.onnx")
+    fields = {"reference": str(folder / "prepared.onnx"), "data": normal(model)}
+    return CorrectBias(**fields)(int8(prepared), CONTEXT)
+
+
+def test_equalised_and_corrected_models_are_blamed_for_rounding_alone(tmp_path: Path):
+    model = unlike()
+    quantized = corrected(model, tmp_path)
     found = diagnosed(quantized, model)
     judged = [layer for layer in found.layers if layer.weight_error is not None]
     assert len(judged) == 4
@@ -296,10 +304,9 @@ def test_equalised_and_corrected_models_are_blamed_for_rounding_alone():
     assert found.together < 0.01
 
 
-def test_a_broken_bias_of_a_corrected_model_is_still_named_first():
+def test_a_broken_bias_of_a_corrected_model_is_still_named_first(tmp_path: Path):
     model = unlike()
-    prepared = Equalize()(model, CONTEXT)
-    quantized = CorrectBias(reference=prepared, data=normal(model))(int8(prepared), CONTEXT)
+    quantized = corrected(model, tmp_path)
     name = next(n for n in quantized.graph.initializers if n.startswith("b3"))
     worst = first(diagnosed(planted(quantized, name, lambda b: b + 30_000), model))
     assert (worst.name, worst.kind) == ("three", "bias")
