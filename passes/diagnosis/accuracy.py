@@ -30,7 +30,7 @@ from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_
 from .expand import expand_to_qdq
 from .history import FloatTwin, applied_passes, float_twin
 from .layers import relative
-from .measure import ModelMeasurements, TimeBudget, measure
+from .measure import DiagnosisTime, ModelMeasurements, measure
 from .switches import SwitchableModel, add_switches
 
 #: Relative squared error below which the int8 model with all switches off equals the float model;
@@ -127,7 +127,7 @@ def diagnose_accuracy(
             where=model.name,
             hint="Give the int8 model, and the float one as --baseline",
         )
-    budget = TimeBudget(seconds)
+    budget = DiagnosisTime(seconds)
     bound = fitting(model, data.bind(model).take(samples))
     context = dataclasses.replace(ctx, data=ctx.data or data)
     switched, notes = _match_baseline(model, baseline, next(iter(bound)), context)
@@ -158,7 +158,7 @@ def overflows(
     """
     copy = model.clone()
     expand_to_qdq(copy.ir)
-    budget, bound = TimeBudget(seconds), data.bind(model).take(samples)
+    budget, bound = DiagnosisTime(seconds), data.bind(model).take(samples)
     batches = fitting(model, bound, samples if seconds is None else 1)
     first = next(iter(batches), None)
     rest = itertools.takewhile(lambda _: not budget.past(1.0), itertools.islice(batches, 1, None))
@@ -179,8 +179,10 @@ def _match_baseline(
         missing = switched.constants - switched.matched
         notes = [f"{missing} constants have no partner in the baseline"] if missing else []
         if twin.repeated:
-            notes.append(f"the baseline was taken through {_listed(twin.repeated)} first, as the "
-                         "file's history says, so that its weights are those that were rounded")
+            notes.append(
+                f"the baseline was taken through {_listed(twin.repeated)} first, as the "
+                "file's history says, so that its weights are those that were rounded"
+            )
         return switched, notes
     switched = _with_switches(model, None)
     distance = _distance(switched, baseline, batch)

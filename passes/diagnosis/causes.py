@@ -112,9 +112,7 @@ def decibels(error: float) -> float | None:
     return None if error <= 0 else round(-10 * math.log10(error), 1)
 
 
-def diagnose_layer(
-    measured: LayerMeasurement, applied: Collection[str] = ()
-) -> LayerDiagnosis:
+def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) -> LayerDiagnosis:
     """Find the cause of a layer's error and its fix, other than passes that were applied."""
     layer = measured.layer
     fits = [
@@ -127,7 +125,9 @@ def diagnose_layer(
         cause, fix = _activation(measured, fit, clipped)
     else:
         cause, fix = _bias(measured) if kind == "bias" else _weight(measured, applied)
-    steps = [step for step in fix.split("; or ") if not any(f"trimtab {p} " in step for p in applied)]
+    steps = [
+        step for step in fix.split("; or ") if not any(f"trimtab {p} " in step for p in applied)
+    ]
     fix = "; or ".join(steps) or _FLOAT
     return LayerDiagnosis(
         name=layer.name,

@@ -40,7 +40,7 @@ HARMLESS = 1.05
 HISTOGRAM_VALUES = 1 << 16
 
 
-class TimeBudget:
+class DiagnosisTime:
     """Time for a diagnosis.
 
     Args:
@@ -159,7 +159,7 @@ def measure(
     switched: SwitchableModel,
     data: Dataset,
     ctx: Context,
-    budget: TimeBudget | None = None,
+    budget: DiagnosisTime | None = None,
 ) -> ModelMeasurements:
     """Run a model with switches over data: in float, in int8, and in int8 in one layer alone.
 
@@ -169,11 +169,11 @@ def measure(
     Raises:
         DataError: a float tensor takes NaN or infinity.
     """
-    return _Measurer(model, switched, budget or TimeBudget()).over(data, ctx)
+    return _Measurer(model, switched, budget or DiagnosisTime()).over(data, ctx)
 
 
 class _Measurer:
-    def __init__(self, model: Model, switched: SwitchableModel, budget: TimeBudget) -> None:
+    def __init__(self, model: Model, switched: SwitchableModel, budget: DiagnosisTime) -> None:
         self.model, self.switched, self.budget = model, switched, budget
         self.layers = [
             LayerMeasurement(layer, statistics=[LayerStatistics() for _ in layer.activations])
@@ -277,9 +277,7 @@ class _Measurer:
     def _blamed(kind: Kind, made: ModelMeasurements) -> bool:
         return kind != "bias" or not made.biases_help
 
-    def _separate_kinds(
-        self, few: Sequence[Batch], made: ModelMeasurements, ctx: Context
-    ) -> None:
+    def _separate_kinds(self, few: Sequence[Batch], made: ModelMeasurements, ctx: Context) -> None:
         """Measure weights, biases and activations separately, in the worst layers."""
         order = sorted(range(len(self.layers)), key=lambda i: -self.layers[i].sensitivity.relative)
         kinds_of = {

@@ -52,7 +52,7 @@ def add_tensor(
 
 
 def _names_like_constants(graph: ir.Graph) -> frozenset[str]:
-    """Return the names of inputs and computed tensors, in subgraphs too, that `add_tensor` gives."""
+    """Return the names of inputs and computed tensors, in subgraphs too, that a helper gives."""
     made = (v for node in graph.all_nodes() for v in node.outputs)
     names = (str(v.name) for v in (*graph.inputs, *made))
     return frozenset(name for name in names if re.search(r"_cut\d+$", name))

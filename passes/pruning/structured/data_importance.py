@@ -27,7 +27,6 @@ from .loss_curves import Places, ReaderSolution, backward_elimination
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
 from .weight_repair import reader_output
 
-
 #: Batches that a few samples make at least.
 LEAST_BATCHES = 8
 
@@ -168,9 +167,9 @@ def _reader_statistics(
     stream = Stream.start(model, batches)
     at = {node: index for index, node in enumerate(model.graph)}
     readers = sorted(_readers(graph), key=lambda pair: at[pair[0].node])
-    for operand, reader in ctx.progress.track(readers, "measuring channels", len(readers)):
+    for operand, plain in ctx.progress.track(readers, "measuring channels", len(readers)):
         stream.advance(at[operand.node])
-        reader = reader.by_pixel() if reader.wide else reader
+        reader = plain.by_pixel() if plain.wide else plain
         found = moments(reader, stream.peek(reader.source), stream.batches, ctx.seed)
         weight = reader.weight().astype(np.float64)
         scale = float(np.einsum("oi,io->", weight, found.xy))

@@ -49,7 +49,7 @@ class ReaderSolution:
         inverse = np.asarray(np.linalg.inv(with_ridge(found.xx)), np.float64)
         weights = inverse @ found.xy
         if weights.shape[1] > len(weights):
-            weights = np.linalg.qr(weights.T, mode="r").T
+            weights = np.asarray(np.linalg.qr(weights.T, mode="r")).T
         return cls(inverse, weights, scale)
 
     def increase(self, places: Places) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,8 @@ from ..dependency.records import constant_input, weight_array
 
 #: Inputs of one batch, by name.
 Feeds = dict[str, Array]
+#: Rows to fit to, or those that are held out as well.
+Part = Literal["fit", "all"]
 #: Most columns of a matrix of moments.
 LARGEST = 4608
 #: Columns of a convolution beyond which its channels are followed pixel by pixel.
@@ -167,7 +170,7 @@ class HeldOut:
     def errors(self, weight: Array, bias: Array) -> Floats:
         """Return the squared error of each row under a weight (outputs, columns) and a bias."""
         got = self.x @ weight.T.astype(np.float32) + bias.astype(np.float32)
-        return np.square(got - self.y).sum(axis=1, dtype=np.float64)
+        return np.asarray(np.square(got - self.y).sum(axis=1), np.float64)
 
 
 def fitted_part(number: int, batches: int) -> float:
@@ -257,15 +260,15 @@ class MomentSums:
         both = np.concatenate([rows, np.ones((len(rows), 1), np.float32), wanted], axis=1)
         if self.covariance:
             return np.asarray(both.T @ both, np.float64)  # BLAS computes one half only
-        return both.sum(axis=0, dtype=np.float64)
+        return np.asarray(both.sum(axis=0, dtype=np.float64))
 
-    def moments(self, *, everything: bool = False) -> Moments:
+    def moments(self, part: Part = "fit") -> Moments:
         """Return the moments; without targets those of the operator's own outputs.
 
-        Those of `everything` are of the held-out positions as well.
+        Those of all are of the held-out positions as well.
         """
         sums, columns = self._sums, self._weight.shape[1]
-        if everything:
+        if part == "all":
             sums = sums + self._held_sums
         sums = sums / max(float((sums[columns] if self.covariance else sums)[columns]), 1.0)
         means = sums[columns] if self.covariance else sums

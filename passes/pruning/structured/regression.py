@@ -15,18 +15,18 @@ import numpy as np
 from trimtab.core.data import Array, Floats
 
 from .loss_curves import with_ridge
-from .moments import HeldOut, Moments
+from .moments import HeldOut, Moments, Part
 
 #: Dampings that are tried, as parts of the mean variance of a column, the least first.
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 #: Weights (outputs, columns), from the rows to fit or from all of them.
-Solver = Callable[[bool], Array]
+Solver = Callable[[Part], Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ReaderWeights:
     """Weights of a reader, (outputs, columns), with their bias, (outputs,)."""
 
     weight: Array
@@ -39,38 +39,41 @@ def pulled(found: Moments, old: Array, damping: float) -> Floats:
     return np.asarray(old + np.linalg.solve(with_ridge(found.xx, damping), rest).T, np.float64)
 
 
-def dampened(moments_of: Callable[[bool], Moments], old: Array) -> Iterator[Solver]:
+def dampened(moments_of: Callable[[Part], Moments], old: Array) -> Iterator[Solver]:
     """Yield a solver for each damping, the least first."""
-    for damping in DAMPINGS:
-        yield lambda everything, d=damping: pulled(moments_of(everything), old, d)
+    return (_solver(moments_of, old, damping) for damping in DAMPINGS)
+
+
+def _solver(moments_of: Callable[[Part], Moments], old: Array, damping: float) -> Solver:
+    return lambda part: pulled(moments_of(part), old, damping)
 
 
 def choose(
-    old: Candidate,
+    old: ReaderWeights,
     families: Iterable[Iterable[Solver]],
     held: HeldOut,
-    bias_of: Callable[[Array, bool], Array],
+    bias_of: Callable[[Array, Part], Array],
     *,
     refit: bool,
-) -> Candidate | None:
+) -> ReaderWeights | None:
     """Return the candidate with the least error on held-out rows; None where that is the old one.
 
     Args:
         old: weights and bias as they are.
         families: solvers by rising damping; a family ends where its error rises twice.
         held: rows to judge by.
-        bias_of: function from weights, and whether to use all rows, to their bias.
+        bias_of: function from weights, and the rows to use, to their bias.
         refit: whether rows are so many that the chosen solver is best given all of them.
     """
     before = held.errors(old.weight, old.bias)
-    best: Candidate | None = None
+    best: ReaderWeights | None = None
     chosen: Solver | None = None
     least = before
     for family in families:
         rises, last = 0, np.inf
         for solve in family:
-            weight = solve(False)
-            candidate = Candidate(weight, bias_of(weight, False))
+            weight = solve("fit")
+            candidate = ReaderWeights(weight, bias_of(weight, "fit"))
             errors = held.errors(weight, candidate.bias)
             if errors.mean() < least.mean():
                 best, least, chosen = candidate, errors, solve
@@ -84,5 +87,5 @@ def choose(
         return None
     if not refit:
         return best
-    weight = chosen(True)
-    return Candidate(weight, bias_of(weight, True))
+    weight = chosen("all")
+    return ReaderWeights(weight, bias_of(weight, "all"))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trimtab.core.context import Context
-from trimtab.core.data import Array, Floats
+from trimtab.core.data import Array
 from trimtab.core.model import Model
 
 from ...graph.constants import constant_array, is_constant
@@ -41,11 +41,12 @@ from .moments import (
     Feeds,
     Moments,
     MomentSums,
+    Part,
     Reader,
     channel_statistics,
     fitted_part,
 )
-from .regression import Candidate, Solver, choose, dampened
+from .regression import ReaderWeights, Solver, choose, dampened
 
 #: Positions for each column below which a convolution is repaired pixel by pixel as well.
 FEW_ROWS = 16
@@ -198,7 +199,11 @@ class WeightRepair:
         epsilon = norm.attributes.get_float("epsilon", 1e-5)
         self._advance_original(there.outputs[0])
         errors = np.zeros(2)
-        pairs = zip(self.pruned.peek(pair(norm)[0]), self._wanted(there.outputs[0], mask, 1))
+        arrays, wanted_arrays = (
+            self.pruned.peek(pair(norm)[0]),
+            self._wanted(there.outputs[0], mask, 1),
+        )
+        pairs = zip(arrays, wanted_arrays, strict=True)
         for number, (x, y) in enumerate(pairs):
             held = slice(int(len(x) * fitted_part(number, self.pruned.batches)), None)
             if x.shape != y.shape:
@@ -228,24 +233,24 @@ class WeightRepair:
             return
 
         @functools.cache
-        def found(everything: bool) -> Moments:
-            made = whole.moments(everything=everything)
+        def found(part: Part) -> Moments:
+            made = whole.moments(part)
             return made if here.bias else made.uncentred
 
-        old = Candidate(reader.weight().astype(np.float64), _bias(here, len(reader.weight())))
+        old = ReaderWeights(reader.weight().astype(np.float64), _bias(here, len(reader.weight())))
         families = self._families(reader, whole, found, pixels)
         chosen = choose(
             old,
             families,
             held,
-            lambda w, everything: _fitting_bias(here, w, found(everything)),
+            lambda w, part: _fitting_bias(here, w, found(part)),
             refit=whole.count >= FEW_ROWS * old.weight.shape[1],
         )
         if chosen is not None:
             self._write(reader, here, chosen, old)
 
     def _sums(self, reader: Reader) -> tuple[MomentSums, MomentSums | None]:
-        """Return empty sums of moments: of all columns, and of pixels where these are to be tried."""
+        """Return empty sums of moments: of all columns, and of pixels where these are tried."""
         number, columns = self.pruned.batches, reader.weight().shape[1]
         solved = self.method == "least_squares" and columns <= LARGEST and not reader.wide
         rows = ROWS if solved else MEAN_ROWS
@@ -259,10 +264,10 @@ class WeightRepair:
         self,
         reader: Reader,
         whole: MomentSums,
-        found: Callable[[bool], Moments],
+        found: Callable[[Part], Moments],
         pixels: MomentSums | None,
     ) -> Iterator[Iterator[Solver]]:
-        """Yield what to try, by rising damping: the old weights, those of all columns, of pixels."""
+        """Yield what to try, by rising damping: the old weights, all columns, pixels."""
         old = reader.weight().astype(np.float64)
         yield iter([lambda _: old])
         if whole.covariance:
@@ -274,7 +279,7 @@ class WeightRepair:
             there = weight_array(self.originals[reader.node])
             keep = self.kept.outputs.get(reader.node)
             weight = there if keep is None else np.compress(keep, there, axis=0)
-            of = functools.cache(lambda everything: pixels.moments(everything=everything))
+            of = functools.cache(pixels.moments)
             yield (_behind(solve, weight) for solve in dampened(of, identity))
 
     def _advance_original(self, value: ir.Value) -> None:
@@ -286,8 +291,10 @@ class WeightRepair:
     def _wanted(self, value: ir.Value, mask: Mask | None, axis: int) -> Iterator[Array]:
         """Yield the original's tensor without the channels that go, batch by batch."""
         for array in self.original.peek(value):
-            whole = mask is None or array.ndim < 2 or array.shape[axis] != len(mask)
-            yield array if whole else np.compress(mask, array, axis=axis)
+            if mask is None or array.ndim < 2 or array.shape[axis] != len(mask):
+                yield array
+            else:
+                yield np.compress(mask, array, axis=axis)
 
     def _targets(self, reader: Reader, here: ReaderOutput, there: ReaderOutput) -> Iterator[Array]:
         """Yield the wanted outputs of the channels that stay, batch by batch."""
@@ -301,7 +308,9 @@ class WeightRepair:
         for w, b, n in zip(wanted, before, self.pruned.peek(here.stream), strict=True):
             yield w + (b - n) if b.shape == n.shape == w.shape else w
 
-    def _write(self, reader: Reader, here: ReaderOutput, chosen: Candidate, old: Candidate) -> None:
+    def _write(
+        self, reader: Reader, here: ReaderOutput, chosen: ReaderWeights, old: ReaderWeights
+    ) -> None:
         if here.bias is not None:
             before = constant_input(*here.bias)
             same = before is not None and before.size == chosen.bias.size
@@ -347,9 +356,9 @@ def _is_own(value: ir.Value | None) -> bool:
 def _behind(pixels: Solver, weight: Array) -> Solver:
     """Return a solver of columns: a weight (outputs, channels, kernel...) after that of pixels."""
 
-    def solve(everything: bool) -> Array:
-        made = np.einsum("oc...,cn->on...", weight, pixels(everything), optimize=True)
-        return made.reshape(len(weight), -1)
+    def solve(part: Part) -> Array:
+        made = np.einsum("oc...,cn->on...", weight, pixels(part), optimize=True)
+        return np.asarray(made.reshape(len(weight), -1))
 
     return solve
 

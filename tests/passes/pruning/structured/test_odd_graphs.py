@@ -24,38 +24,72 @@ ZEROED = [1, 5, 9, 13]
 
 #: Rest of the graph, its other weights, opset, outputs.
 CASES: dict[str, tuple[str, str, int, str]] = {
-    "flattened": ("f = Flatten(r) y = Gemm<transB=1>(f, v, vb)", "float[5,1024] v, float[5] vb", 17, "5"),
-    "reshaped": ("f = Reshape(r, s) y = MatMul(f, v)", "float[1024,5] v, int64[2] s={-1,1024}", 17, "5"),
+    "flattened": (
+        "f = Flatten(r) y = Gemm<transB=1>(f, v, vb)",
+        "float[5,1024] v, float[5] vb",
+        17,
+        "5",
+    ),
+    "reshaped": (
+        "f = Reshape(r, s) y = MatMul(f, v)",
+        "float[1024,5] v, int64[2] s={-1,1024}",
+        17,
+        "5",
+    ),
     "twice in a Concat": ("j = Concat<axis=1>(r, r) y = Conv(j, v)", "float[4,32,1,1] v", 17, ""),
     "Concat of one": ("j = Concat<axis=-3>(r) y = Conv(j, v)", "float[4,16,1,1] v", 17, ""),
     "squared": ("m = Mul(r, r) q = Add(m, r) y = Conv(q, v)", "float[4,16,1,1] v", 17, ""),
     "split unevenly": (
         "u, t = Split<axis=1>(r, sp) q = Neg(t) j = Concat<axis=1>(q, u) y = Conv(j, v)",
-        "int64[2] sp={4,12}, float[4,16,1,1] v", 17, ""),
+        "int64[2] sp={4,12}, float[4,16,1,1] v",
+        17,
+        "",
+    ),
     "split by an attribute": (
         "u, t = Split<axis=1, split=[4,12]>(r) j = Concat<axis=1>(t, u) y = Conv(j, v)",
-        "float[4,16,1,1] v", 11, ""),
+        "float[4,16,1,1] v",
+        11,
+        "",
+    ),
     "a convolution called twice": (
         "p = Conv<pads=[1,1,1,1]>(r, k) q = Relu(p) s = Conv<pads=[1,1,1,1]>(q, k) y = Conv(s, v)",
-        "float[16,16,3,3] k, float[4,16,1,1] v", 17, ""),
+        "float[16,16,3,3] k, float[4,16,1,1] v",
+        17,
+        "",
+    ),
     "ConvTranspose in groups": (
         "t = ConvTranspose<kernel_shape=[1,1], group=4>(r, k, kb) y = Conv(t, v)",
-        "float[16,3,1,1] k, float[12] kb, float[4,12,1,1] v", 17, ""),
+        "float[16,3,1,1] k, float[12] kb, float[4,12,1,1] v",
+        17,
+        "",
+    ),
     "opset 7": ("d = Dropout<ratio=0.5>(r) y = Conv(d, v)", "float[4,16,1,1] v", 7, ""),
     "an inner tensor is an output": (
         "k = Conv<pads=[1,1,1,1]>(r, v) q = Relu(k) y = Conv(q, u)",
-        "float[16,16,3,3] v, float[4,16,1,1] u", 17, "q"),
+        "float[16,16,3,3] v, float[4,16,1,1] u",
+        17,
+        "q",
+    ),
     "a number is added": (
         "k = Conv<pads=[1,1,1,1]>(r, v) n = ReduceMax<keepdims=0>(x) q = Add(k, n) y = Conv(q, u)",
-        "float[16,16,3,3] v, float[4,16,1,1] u", 17, ""),
+        "float[16,16,3,3] v, float[4,16,1,1] u",
+        17,
+        "",
+    ),
     "names as the pass gives them": (
         "w_cut0 = Neg(r) v_cut0 = Conv(w_cut0, v) b_cut0 = Relu(v_cut0) y = Conv(b_cut0, u)",
-        "float[12,16,1,1] v, float[4,12,1,1] u", 17, ""),
+        "float[12,16,1,1] v, float[4,12,1,1] u",
+        17,
+        "",
+    ),
     "a weight read inside of an If": (
         "k = Conv(r, v) s = If(yes) <then_branch = t () => (ty) { ty = ReduceSum<keepdims=0>(w) }, "
         "else_branch = e () => (ey) { ey = ReduceMax<keepdims=0>(w) }> y = Add(k, s)",
-        "float[4,16,1,1] v, bool yes={1}", 17, ""),
-}  # fmt: skip
+        "float[4,16,1,1] v, bool yes={1}",
+        17,
+        "",
+    ),
+}
 
 
 def model_with_zeros(name: str) -> Model:
@@ -108,19 +142,27 @@ def test_repair_runs_and_stays_close(name: str) -> None:
         after = PruneChannels(0.3, block=1, repair=repair)(model, ctx)
         onnx.checker.check_model(after.to_proto(), full_check=True)
         got = run(build_session(after), {"x": rows[48:]})
-        errors.append(sum(float(np.square(got[n] - a).sum() / np.square(a).sum()) for n, a in want.items()))
+        errors.append(
+            sum(float(np.square(got[n] - a).sum() / np.square(a).sum()) for n, a in want.items())
+        )
     assert errors[1] <= 1.05 * errors[0]
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("y = If(yes) <then_branch = t () => (ty) { ty = Conv(r, v) }, "
-         "else_branch = e () => (ey) { q = Neg(r) ey = Conv(q, v) }>", "If"),
-        ("z = Conv(r, v) y = Loop(n, yes, z) <body = l (int64 i, bool ci, float[N,4,8,8] a) => "
-         "(bool co, float[N,4,8,8] ao) { co = Identity(ci) k = Conv(r, v) ao = Add(a, k) }>", "Loop"),
+        (
+            "y = If(yes) <then_branch = t () => (ty) { ty = Conv(r, v) }, "
+            "else_branch = e () => (ey) { q = Neg(r) ey = Conv(q, v) }>",
+            "If",
+        ),
+        (
+            "z = Conv(r, v) y = Loop(n, yes, z) <body = l (int64 i, bool ci, float[N,4,8,8] a) => "
+            "(bool co, float[N,4,8,8] ao) { co = Identity(ci) k = Conv(r, v) ao = Add(a, k) }>",
+            "Loop",
+        ),
     ],
-)  # fmt: skip
+)
 def test_channels_that_a_subgraph_reads_stay_with_the_reason(body: str, reason: str) -> None:
     model = graphs.model_of(
         f"(float[N,3,8,8] x) => (float[N,4,8,8] y) <{WEIGHTS}, float[4,16,1,1] v, bool yes={{1}}, "

@@ -17,7 +17,7 @@ from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.pruning.structured import moments as second_moments
 from trimtab.passes.pruning.structured.loss_curves import ReaderSolution
 from trimtab.passes.pruning.structured.moments import HeldOut, Moments, MomentSums, Reader
-from trimtab.passes.pruning.structured.regression import Candidate, choose, dampened, pulled
+from trimtab.passes.pruning.structured.regression import ReaderWeights, choose, dampened, pulled
 
 Rows = Callable[[int], np.ndarray]
 
@@ -116,11 +116,11 @@ def test_held_out_rows_choose(problem) -> None:
     held = HeldOut(x, (x @ weight.T).astype(np.float32))
     families = lambda old: [dampened(lambda _: found, old)]  # noqa: E731
     zero = lambda w, _: np.zeros(len(w))  # noqa: E731
-    wrong = Candidate(weight + 1, np.zeros(3))
+    wrong = ReaderWeights(weight + 1, np.zeros(3))
     chosen = choose(wrong, families(wrong.weight), held, zero, refit=False)
     assert chosen is not None
     np.testing.assert_allclose(chosen.weight, weight, atol=1e-3)
-    right = Candidate(weight, np.zeros(3))
+    right = ReaderWeights(weight, np.zeros(3))
     noisy = Moments(found.mean_x, found.mean_y, found.xx, found.xy + 0.3)
     assert choose(right, [dampened(lambda _: noisy, weight)], held, zero, refit=False) is None
 
@@ -137,7 +137,9 @@ def test_products_of_rows_are_all_that_a_loss_curve_needs(problem) -> None:
     solution.remove(np.array([2]))
     left = np.delete(np.arange(6), 2)
     cov = found.xx
-    solved = many[:, left] + many[:, [2]] @ np.linalg.solve(cov[np.ix_(left, left)], cov[left, 2:3]).T
+    solved = (
+        many[:, left] + many[:, [2]] @ np.linalg.solve(cov[np.ix_(left, left)], cov[left, 2:3]).T
+    )
     inverse = np.linalg.inv(cov[np.ix_(left, left)])
     expected = np.square(solved).sum(axis=0) / np.diag(inverse)
     np.testing.assert_allclose(solution.increase(places[left]), expected, rtol=1e-3)
