@@ -26,6 +26,7 @@ from .files import (
     write_bytes,
 )
 from .garbage import gc_paused
+from .graphs import repair
 from .load import load_ir, refuse_external_data, to_ir
 from .sparse import sparsify, stores_sparse
 
@@ -116,6 +117,7 @@ class Model:
         lineage = _read_lineage(model.metadata_props.pop(LINEAGE_KEY, ""))
         _check_types(model, name)
         _free_axes(model)
+        repair(model)
         return cls(model, lineage, name)
 
     @gc_paused()
@@ -235,8 +237,13 @@ class Model:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all initializers of the main graph."""
-        return sum(v.const_value.nbytes for v in self.graph.initializers.values() if v.const_value)
+        """Bytes of all initializers, those of subgraphs included."""
+        return sum(
+            value.const_value.nbytes
+            for graph in self.ir.graphs()
+            for value in graph.initializers.values()
+            if value.const_value is not None
+        )
 
     @property
     def size_bytes(self) -> int:

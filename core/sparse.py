@@ -73,23 +73,29 @@ def _to_sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
 
 
 def densify(proto: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelProto:
-    """Return the model with dense initializers; the same object where it has no sparse ones.
+    """Return the model with dense weights; the same object where it has no sparse ones.
+
+    Sparse are initializers, and the `sparse_value` of Constant nodes, which onnx_ir cannot read.
 
     The model is not changed; `folder` has its external data.
 
     Raises:
         ModelError: indices and values of a sparse initializer do not fit its dimensions.
     """
-    if not any(graph.sparse_initializer for graph in graphs_of(proto.graph)):
+    listed = any(graph.sparse_initializer for graph in graphs_of(proto.graph))
+    if not listed and not any(True for _ in _sparse_constants(proto)):
         return proto
     dense = onnx.ModelProto()
     dense.CopyFrom(proto)
+    for attribute in list(_sparse_constants(dense)):
+        array = _to_dense(attribute.sparse_tensor, folder)
+        attribute.CopyFrom(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array)))
     for graph in graphs_of(dense.graph):
         for tensor in graph.sparse_initializer:
             array = _to_dense(tensor, folder)
             graph.initializer.append(onnx.numpy_helper.from_array(array, tensor.values.name))
         graph.ClearField("sparse_initializer")
-    if all(entry.key != STORE_KEY for entry in dense.metadata_props):
+    if listed and all(entry.key != STORE_KEY for entry in dense.metadata_props):
         dense.metadata_props.add(key=STORE_KEY, value="sparse")
     return dense
 
@@ -101,6 +107,16 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from graphs_of(inner)
+
+
+def _sparse_constants(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    """Yield the attributes of Constant nodes that are sparse, those of functions included."""
+    scopes = [graph.node for graph in graphs_of(proto.graph)]
+    scopes += [function.node for function in proto.functions]
+    for nodes in scopes:
+        for node in nodes:
+            if node.op_type == "Constant":
+                yield from (a for a in node.attribute if a.HasField("sparse_tensor"))
 
 
 def _to_dense(tensor: onnx.SparseTensorProto, folder: Path | None) -> NDArray[np.generic]:

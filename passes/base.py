@@ -35,6 +35,7 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 from .check import BUG_HINT, check_result
 from .graph.declined import Declined
+from .graph.unique_names import unique_names
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
 
@@ -181,6 +182,7 @@ class Pass(ABC):
                 where=model.name,
                 hint="This is a bug of trimtab; --debug shows where. Please report it",
             ) from error
+        unique_names(result.ir)
         _declare_alike(model, result.ir)
         after = dataclasses.replace(
             model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from ..graphs import values_inside
 from ..model import Model
 from .feeding import random_feeds
 from .session import Feeds, SessionConfig, build_session, optimized_graph, run, with_untyped_outputs
@@ -45,7 +46,8 @@ def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:
     nodes = list(graph)
     last_use: dict[str, int] = {}
     for index, node in enumerate(nodes):
-        last_use |= {v.name: index for v in (*node.outputs, *node.inputs) if v and v.name}
+        seen = (*node.outputs, *node.inputs, *values_inside(node))
+        last_use |= {v.name: index for v in seen if v and v.name}
     last_use |= dict.fromkeys((str(v.name) for v in graph.outputs), len(nodes))
     ending: dict[int, list[str]] = {}
     for name, index in last_use.items():

@@ -20,6 +20,8 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run,
 from trimtab.core.target import usable_cpus
 
 from ..graph.edit import add_initializer
+from ..graph.queries import const, is_float
+from ..graph.unique_names import fresh_name, share_names
 
 #: Names of nodes that are float16.
 NodeNames = Collection[str | None]
@@ -45,8 +47,8 @@ def simulate_float16(
 
     With `inside` the error of each of these nodes too.
     """
-    outputs = [spec.name for spec in model.outputs if spec.dtype == ir.DataType.FLOAT]
-    inner = {n.name or "": n.outputs[0].name or "" for n in model.graph if n.name in half}
+    outputs = [str(value.name) for value in model.graph.outputs if is_float(value)]
+    inner = {n.name or "": _float_output(n) for n in model.graph if n.name in half}
     watched = [*outputs, *(v for v in inner.values() if inside and v not in outputs)]
     config = SessionConfig(level="off", threads=usable_cpus())
     exact = build_session(with_outputs(model, watched), config)
@@ -60,6 +62,11 @@ def simulate_float16(
         max((error[name] for name in outputs), default=0.0),
         {node: error[value] for node, value in inner.items() if value in error},
     )
+
+
+def _float_output(node: ir.Node) -> str:
+    """Return the name of the first float32 output that is not left out."""
+    return next(str(v.name) for v in node.outputs if v.name and is_float(v))
 
 
 def _add(expected: Outputs, got: Outputs, noise: dict[str, float], size: dict[str, float]) -> None:
@@ -79,51 +86,56 @@ def _relative(noise: float, size: float) -> float:
 def _rounding(model: Model, half: NodeNames) -> Model:
     """Return a copy that rounds weights and outputs of the float16 nodes to float16 and back."""
     copy = model.clone()
-    graph = copy.graph
-    inputs: dict[ir.Value, ir.Value] = {}
-    for node in [node for node in graph if node.name in half]:
+    share_names(copy.ir)
+    inputs: dict[tuple[ir.Graph | None, ir.Value], ir.Value] = {}
+    for node in [node for node in copy.nodes() if node.name in half]:
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype != ir.DataType.FLOAT:
+            if value is None or not is_float(value):
                 continue
             maker = value.producer()
             if maker is None or (maker.name not in half and maker.op_type != "Cast"):
-                if value not in inputs:
-                    inputs[value] = _rounded(graph, value, maker, node)
-                node.replace_input_with(index, inputs[value])
+                place = value.graph if const(value) is not None else node.graph
+                if (place, value) not in inputs:
+                    inputs[place, value] = _rounded(value, node)
+                node.replace_input_with(index, inputs[place, value])
         for value in list(node.outputs):
-            if value.dtype == ir.DataType.FLOAT:
-                _round_result(graph, node, value)
+            if value.name and is_float(value):
+                _round_result(node, value)
     return replace(copy, name=model.name)
 
 
-def _rounded(graph: ir.Graph, value: ir.Value, after: ir.Node | None, before: ir.Node) -> ir.Value:
-    if value.const_value is not None and not value.is_graph_input():
-        array = value.const_value.numpy()
+def _rounded(value: ir.Value, reader: ir.Node) -> ir.Value:
+    """Return a float16 input of a node as float32; a subgraph rounds what it captures."""
+    array, graph = const(value), reader.graph
+    assert graph is not None
+    if array is not None and value.graph is not None:
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16).astype(np.float32)
-        return add_initializer(graph, f"{value.name}_rounded", rounded)
-    nodes = _pair(value)
-    if after is not None:
-        graph.insert_after(after, nodes)
+        return add_initializer(value.graph, f"{value.name}_rounded", rounded)
+    nodes, maker = _pair(graph, value), value.producer()
+    if maker is not None and maker.graph is graph:
+        graph.insert_after(maker, nodes)
     else:
-        graph.insert_before(before if before.graph is graph else graph[0], nodes)
+        graph.insert_before(graph[0], nodes)
     return nodes[-1].outputs[0]
 
 
-def _pair(value: ir.Value) -> list[ir.Node]:
+def _pair(graph: ir.Graph, value: ir.Value) -> list[ir.Node]:
     down = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT16)})
     up = ir.node("Cast", [down.outputs[0]], attributes={"to": int(ir.DataType.FLOAT)})
     for node, suffix in ((down, "down"), (up, "up")):
-        node.outputs[0].name = f"{value.name}_{suffix}"
+        node.outputs[0].name = fresh_name(graph, f"{value.name}_{suffix}")
     down.outputs[0].dtype, up.outputs[0].dtype = ir.DataType.FLOAT16, ir.DataType.FLOAT
     return [down, up]
 
 
-def _round_result(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+def _round_result(node: ir.Node, value: ir.Value) -> None:
     """Give the rounded output the name, so that readers and observers get it."""
+    graph = node.graph
+    assert graph is not None
     name = value.name
-    value.name = f"{name}_unrounded"
-    pair = _pair(value)
+    value.name = fresh_name(graph, f"{name}_unrounded")
+    pair = _pair(graph, value)
     result = pair[-1].outputs[0]
     result.shape = value.shape
     value.replace_all_uses_with(result, replace_graph_outputs=True)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
+from trimtab.core.graphs import subgraphs_of
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session
 
@@ -25,6 +25,9 @@ from ..calibration.statistics import Statistics
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
 from ..graph.quantized import prepare_float
+from ..graph.queries import const, is_float
+from ..graph.shapes import infer_shapes
+from ..graph.weights import float_elements
 from .converter import (
     LARGEST_FLOAT16,
     Converter,
@@ -71,7 +74,8 @@ class Half(Pass):
 
     With data, nodes whose values come near 65504 stay float32, and of the others those that lose
     most, as few as the allowed error permits. Without data, operators in a table of sums and
-    exponentials do. Inputs and outputs keep their types.
+    exponentials do; inside of branches and loops, whose values are not measured, they always do.
+    Inputs and outputs keep their types, those of branches and loops too.
 
     Attributes:
         data: samples to measure on; the context's if not given, a table of operators without any.
@@ -96,30 +100,32 @@ class Half(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Choose the float32 islands and convert the rest."""
         prepare_float(model)
-        ShapeInferencePass()(model.ir)
+        infer_shapes(model.ir)
         reasons = self._fixed(model)
         report: dict[str, Any] = {}
         if self.data is not None or ctx.data is not None:
             data = ctx.dataset(self.data, model, purpose="float16").take(self.samples)
+            inside = "may overflow inside of a subgraph, whose values are not measured"
+            for node in model.graph:
+                for graph in subgraphs_of(node):
+                    _keep_unsafe(graph.all_nodes(), reasons, inside)
             reasons |= _overflowing(model, reasons, data, ctx)
             batches = list(fitting(model, data, rows=8))
             reasons |= self._too_costly(model, reasons, batches, report)
         else:
-            why = "may overflow; no data were given to measure it"
-            for node in model.graph:
-                if node.op_type in UNSAFE and computes_float32(node):
-                    reasons.setdefault(node.name or "", why)
+            _keep_unsafe(model.nodes(), reasons, "may overflow; no data were given to measure it")
         half = _half(model, reasons)
         report["half"] = len(half)
         report["casts"] = Converter(model.graph, half, model.opset).convert()
         model.graph.sort()
+        report["float32_weights"] = _float32_share(model)
         build_session(dataclasses.replace(model))  # an error here is better than on the board
         return Rewrite(model.ir, [Declined(n, why) for n, why in reasons.items()], report)
 
     def _fixed(self, model: Model) -> Reasons:
         """Return the nodes that cannot or must not be float16, with the reason."""
         reasons = dict.fromkeys(match_nodes(self.exclude, model.graph), "excluded by the user")
-        for node in model.graph:
+        for node in model.nodes():
             why = unsupported_reason(node, model.opset) if computes_float32(node) else None
             largest = max((_largest(value) for value in node.inputs), default=0.0)
             if why is None and largest > LARGEST_FLOAT16:
@@ -133,7 +139,7 @@ class Half(Pass):
     ) -> Reasons:
         """Find the fewest of the most sensitive nodes that have to stay float32."""
         half = _half(model, reasons)
-        names = [node.name or "" for node in model.graph if node in half]
+        names = [node.name or "" for node in model.nodes() if node in half]
         first = simulate_float16(model, set(names), batches, inside=True)
         curve = [{"islands": 0, "error": _short(first.output)}]
         report |= {"error_without_islands": _short(first.output), "curve": curve}
@@ -155,12 +161,29 @@ class Half(Pass):
 
 def _half(model: Model, reasons: Reasons) -> set[ir.Node]:
     return drop_productless_groups(
-        {node for node in model.graph if computes_float32(node) and node.name not in reasons}
+        {node for node in model.nodes() if computes_float32(node) and node.name not in reasons}
     )
 
 
+def _keep_unsafe(nodes: Iterable[ir.Node], reasons: Reasons, why: str) -> None:
+    """Keep the operators of the table float32, in place."""
+    for node in nodes:
+        if node.op_type in UNSAFE and computes_float32(node):
+            reasons.setdefault(node.name or "", why)
+
+
+def _float32_share(model: Model) -> float:
+    """Return the share of the weights that is float32 still, by elements."""
+    counts = float_elements(model.ir)
+    total = counts.total()
+    return round(counts[ir.DataType.FLOAT] / total, 4) if total else 0.0
+
+
 def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float]) -> list[str]:
-    """Sort nodes by the error that their output adds to that of their inputs, the worst first."""
+    """Sort nodes by the error that their output adds to that of their inputs, the worst first.
+
+    Those of subgraphs come last: their own error is not measured, only that of the whole model.
+    """
     wanted = set(names)
     errors_by_value: dict[ir.Value, float] = {}
     own: dict[str, float] = {}
@@ -173,7 +196,7 @@ def _by_own_error(model: Model, names: Sequence[str], errors: Mapping[str, float
         error = errors.get(name, 0.0)
         errors_by_value |= dict.fromkeys(node.outputs, error)
         own[name] = error - before if np.isfinite(error) else (np.inf if np.isfinite(before) else 0)
-    return sorted(names, key=lambda name: -own[name])
+    return sorted(names, key=lambda name: -own.get(name, -np.inf))
 
 
 def _overflowing(model: Model, reasons: Reasons, data: Dataset, ctx: Context) -> Reasons:
@@ -183,7 +206,7 @@ def _overflowing(model: Model, reasons: Reasons, data: Dataset, ctx: Context) ->
         v.name or ""
         for node in nodes
         for v in (*node.inputs, *node.outputs)
-        if v is not None and v.dtype == ir.DataType.FLOAT and v.const_value is None and v.name
+        if v is not None and is_float(v) and v.const_value is None and v.name
     )
     statistics = calibrate(model, list(tensors), data, ctx) if tensors else {}
     found: Reasons = {}
@@ -203,9 +226,8 @@ def _magnitude(statistics: Statistics) -> float:
 
 
 def _largest(value: ir.Value | None) -> float:
-    if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
-        return 0.0
-    return float(np.abs(value.const_value.numpy()).max(initial=0.0))
+    array = const(value) if is_float(value) else None
+    return 0.0 if array is None else float(np.abs(array).max(initial=0.0))
 
 
 def _short(number: float) -> float | None:

@@ -14,7 +14,7 @@ from trimtab.core.data import Array
 from trimtab.core.model import Model
 
 from .edit import add_initializer
-from .queries import attr, input_at
+from .queries import attr, const, input_at, is_inference_norm, is_onnx_op, is_unused
 
 #: Axis of the output channels in a layer's weight; with a group, ConvTranspose has them twice.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1}
@@ -27,25 +27,26 @@ def fold_norms(model: Model) -> tuple[Model, int]:
         The model, and the number of folded nodes.
     """
     after = model.clone()
-    count = 0
-    for norm in list(after.graph):
-        if norm.op_type == "BatchNormalization" and not any(v.uses() for v in norm.outputs[1:]):
-            count += _fold(after.graph, norm)
+    count = sum(fold_norms_of(graph) for graph in list(after.ir.graphs()))
     return dataclasses.replace(model, ir=after.ir), count
+
+
+def fold_norms_of(graph: ir.Graph) -> int:
+    """Fold the norms of a graph, or of a subgraph, in place; return the number of them."""
+    return sum(_fold(graph, norm) for norm in list(graph) if is_inference_norm(norm))
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     """Fold one; return False where it stays."""
     value = norm.inputs[0]
     layer = value.producer() if value is not None else None
-    if layer is None or value is None or not _can_fold(layer, value):
+    if layer is None or value is None or not _can_fold(layer, value, graph):
         return False
     weight = _constant(layer.inputs[1])
     old = input_at(layer, 2)
     bias = _constant(old)
     numbers = [_constant(v) for v in norm.inputs[1:5]]
-    shared = len(layer.inputs[1].uses()) > 1 if layer.inputs[1] is not None else True
-    if weight is None or shared or any(n is None for n in numbers):
+    if weight is None or any(n is None for n in numbers) or not _is_own(layer.inputs[1]):
         return False
     if bias is None and old is not None:
         return False
@@ -57,7 +58,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     made = (weight * factor.reshape(shape)).astype(weight.dtype)
     moved = ((start - mean) * factor + shift).astype(weight.dtype)
     _assign(layer.inputs[1], made)
-    if old is not None and len(old.uses()) == 1:
+    if old is not None and _is_own(old) and old.graph is graph:
         _assign(old, moved)
     else:
         name = f"{layer.inputs[1].name}.bias"  # type: ignore[union-attr]
@@ -67,18 +68,23 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     return True
 
 
-def _can_fold(layer: ir.Node, value: ir.Value) -> bool:
+def _can_fold(layer: ir.Node, value: ir.Value, graph: ir.Graph) -> bool:
     """Return whether a norm behind this layer can be folded into it."""
-    if layer.op_type not in _OUTPUTS or len(value.uses()) != 1 or value.is_graph_output():
+    if layer.graph is not graph:
+        return False  # a layer outside of the branch that the norm stands in
+    if layer.op_type not in _OUTPUTS or not is_onnx_op(layer) or not _is_own(value):
         return False
     return layer.op_type == "Conv" or attr(layer, "group", 1) == 1
 
 
+def _is_own(value: ir.Value | None) -> bool:
+    """Return whether one operator reads a weight, and no caller does."""
+    return value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+
+
 def _constant(value: ir.Value | None) -> Array | None:
-    if value is None or not value.is_initializer() or value.const_value is None:
-        return None
-    array: Array = value.const_value.numpy()
-    return array if array.dtype.kind == "f" else None
+    array = const(value)
+    return array if array is not None and array.dtype.kind == "f" else None
 
 
 def _assign(value: ir.Value | None, array: Array) -> None:
@@ -95,5 +101,5 @@ def _bypass(graph: ir.Graph, norm: ir.Node, layer: ir.Node) -> None:
     graph.remove(norm, safe=True)
     made.name = name
     for value in given:
-        if not value.uses() and not value.is_graph_output() and value.name:
-            graph.initializers.pop(value.name, None)
+        if is_unused(value) and value.graph is not None and not value.is_graph_input():
+            value.graph.initializers.pop(str(value.name), None)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 
 from .edit import add_initializer
-from .queries import input_at, users
+from .queries import const, input_at, users
 
 EPSILON = 1e-5
 #: Layers whose input a norm may scale freely, since they learn to undo it.
@@ -67,7 +67,7 @@ def _can_restore(layer: ir.Node) -> bool:
     own = [v for v in (kernel, *biases) if v is not None]
     if kernel is None or made.is_graph_output():
         return False
-    if any(v.const_value is None or not v.is_initializer() or len(v.uses()) > 1 for v in own):
+    if any(const(v) is None or len(v.uses()) > 1 or v.is_graph_output() for v in own):
         return False
     if any(v.const_value.dtype != ir.DataType.FLOAT for v in own if v.const_value is not None):
         return False

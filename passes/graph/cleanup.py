@@ -9,9 +9,25 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from trimtab.core.errors import ModelError
+from trimtab.core.graphs import share_opsets
 
 from .declined import Declined
+from .edit import lift_constants, name_nodes, remove_unused_initializers
 from .queries import attr, input_at, is_onnx_op, node_label
+from .unique_names import fresh_name, share_names
+
+#: Operators that give another result each time, so that two of one input must not be merged.
+RANDOM_OPS = frozenset(
+    {
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -32,25 +48,52 @@ def inline_functions(model: ir.Model) -> None:
         ) from error
 
 
-def tidy(model: ir.Model) -> list[Declined]:
-    """Inline functions, turn constants into initializers that no caller feeds, drop no-ops."""
+def normalize(model: ir.Model) -> None:
+    """Write a graph as every pass expects it: no functions, constants as initializers, names.
+
+    An initializer that a caller may feed becomes a constant, and each node gets a unique name.
+    """
     inline_functions(model)
     # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
     # for an activation. From version 4 on it is a constant.
     common.RemoveInitializersFromInputsPass()(model)
     model.ir_version = max(model.ir_version, 4)
     # onnxruntime's quantizer handles initializers only, and quantizes a Constant like activations.
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    lift_constants(model.graph)
+    name_nodes(model.graph)
+    share_opsets(model)
+    share_names(model)
+
+
+def tidy(model: ir.Model) -> list[Declined]:
+    """Normalize, and drop no-ops."""
+    normalize(model)
     declined = drop_noops(model)
     common.RemoveUnusedNodesPass()(model)
+    remove_unused_initializers(model.graph)
     return declined
 
 
 def merge_equal(model: ir.Model) -> None:
     """Merge equal nodes and equal initializers, which onnxsim leaves."""
-    common.CommonSubexpressionEliminationPass()(model)
+    if not any(is_onnx_op(n) and n.op_type in RANDOM_OPS for n in model.graph.all_nodes()):
+        _name_absent_outputs(model)
+        common.CommonSubexpressionEliminationPass()(model)
     common.DeduplicateInitializersPass()(model)
     common.RemoveUnusedNodesPass()(model)
+
+
+def _name_absent_outputs(model: ir.Model) -> None:
+    """Name outputs that are left out: of two equal nodes the one that stays may lack what is read.
+
+    Those that nothing reads lose the name with the unused nodes.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type == "BatchNormalization" or len(node.outputs) < 2:
+            continue  # a norm trains where it has further outputs
+        for index, value in enumerate(node.outputs):
+            if not value.name:
+                value.name = fresh_name(model.graph, f"{node_label(node)}/{index}")
 
 
 def drop_noops(model: ir.Model) -> list[Declined]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.data import Array
+from trimtab.core.graphs import values_inside
 
 from .queries import attr, input_at, is_onnx_op
 
@@ -96,15 +97,4 @@ def can_cut(value: ir.Value) -> bool:
 
 def captured(node: ir.Node) -> list[ir.Value]:
     """Return the values that the subgraphs of a node read, those of the outer graph included."""
-    found: list[ir.Value] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            found.extend(v for n in graph.all_nodes() for v in n.inputs if v is not None)
-            found.extend(graph.outputs)
-    return found
+    return list(values_inside(node))

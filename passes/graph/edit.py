@@ -9,8 +9,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
-from .queries import input_at, is_onnx_op
+from trimtab.core.graphs import unique_node_names
+
+from .queries import input_at, is_unused
+from .unique_names import fresh_name
 
 #: Next number of each name in a graph: searching for it from 0 each time would be quadratic.
 _NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()
@@ -45,7 +49,7 @@ def add_tensor(
     while (name := f"{like}_cut{count}") in graph.initializers or name in taken:
         count += 1
     counts[like] = count + 1
-    tensor.name = name
+    tensor.name = name = fresh_name(graph, name)
     value = ir.val(name, const_value=tensor)
     graph.register_initializer(value)
     return value
@@ -59,10 +63,24 @@ def _names_like_constants(graph: ir.Graph) -> frozenset[str]:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Add an initializer and return it; its name gets underscores as long as it is taken."""
-    while name in graph.initializers:
-        name += "_"
+    """Add an initializer and return it; its name gets underscores as long as a tensor has it."""
+    name = fresh_name(graph, name)
     value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def replace_by_constant(node: ir.Node, array: NDArray[np.generic]) -> ir.Value:
+    """Put an initializer in the place of a node of one output, under its name, and return it.
+
+    The output must not be one of the graph.
+    """
+    graph, old = node.graph, node.outputs[0]
+    assert graph is not None
+    tensor = ir.tensor(np.asarray(array, order="C"), name=old.name)
+    value = ir.val(str(old.name), const_value=tensor)
+    old.replace_all_uses_with(value)
+    graph.remove(node, safe=True)
     graph.register_initializer(value)
     return value
 
@@ -81,10 +99,14 @@ def assign_float32(value: ir.Value | None, array: NDArray[Any]) -> None:
 
 
 def remove_unused_initializers(graph: ir.Graph) -> None:
-    """Remove initializers that nothing reads, such as the scales of removed Q/DQ pairs."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]
+    """Remove initializers that nothing reads, such as the scales of removed Q/DQ pairs.
+
+    Those of subgraphs go as well.
+    """
+    for part in (graph, *graph.subgraphs()):
+        for name, value in list(part.initializers.items()):
+            if is_unused(value) and not value.is_graph_input():
+                del part.initializers[name]
 
 
 def set_input(model: ir.Model, node: ir.Node, index: int, array: NDArray[np.generic]) -> None:
@@ -114,32 +136,11 @@ def overwrite(
 
 
 def lift_constants(graph: ir.Graph) -> None:
-    """Turn Constant nodes of the main graph into initializers; those without `value` stay."""
-    for node in list(graph):
-        if node.op_type != "Constant" or not is_onnx_op(node):
-            continue
-        value = node.outputs[0]
-        tensor = node.attributes.get_tensor("value", None)
-        if tensor is None or value.is_graph_output():
-            continue
-        fresh = ir.val(value.name or "", const_value=tensor)
-        value.replace_all_uses_with(fresh)
-        graph.remove(node, safe=True)
-        graph.register_initializer(fresh)
+    """Turn Constant nodes into initializers, in subgraphs too; those that are outputs stay."""
+    model = ir.Model(graph, ir_version=4)  # the pass takes models; the version is not read
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def name_nodes(graph: ir.Graph) -> None:
-    """Give every node a unique name; names that are unique stay."""
-    taken: set[str] = set()
-    clashes: list[ir.Node] = []
-    for node in graph.all_nodes():
-        if node.name and node.name not in taken:
-            taken.add(node.name)
-        else:
-            clashes.append(node)
-    for index, node in enumerate(clashes):
-        name = base = f"{node.name or node.op_type}_{index}"
-        while name in taken:
-            name = f"{base}_{len(taken)}"
-        taken.add(name)
-        node.name = name
+    """Give every node a unique name, those of subgraphs included; names that are unique stay."""
+    unique_node_names(graph.all_nodes(), empty=True)

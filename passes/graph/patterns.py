@@ -11,6 +11,14 @@ from trimtab.core.errors import OptionError, nearest
 from trimtab.core.target import Target
 
 
+def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that a glob pattern matches; a name that is the pattern counts as well.
+
+    Names of files have brackets in them, which are a set of letters in a pattern.
+    """
+    return [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+
+
 def match_nodes(patterns: Sequence[str], graph: ir.Graph) -> list[str]:
     """Return the names of the nodes that any of the glob patterns matches.
 
@@ -39,7 +47,7 @@ def match_tensors(patterns: Sequence[str], tensors: Sequence[str], target: Targe
 def _matches(patterns: Sequence[str], names: Sequence[str], what: str, *, where: str) -> list[str]:
     found: dict[str, None] = {}
     for pattern in patterns:
-        hits = fnmatch.filter(names, pattern)
+        hits = matching(names, pattern)
         if not hits:
             raise OptionError(
                 f"matches no {what}: {pattern!r}", where=where, hint=nearest(pattern, names)

@@ -10,7 +10,7 @@ from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
-from .edit import lift_constants, name_nodes
+from .cleanup import normalize
 from .raise_opset import raise_opset
 
 #: First IR version whose initializers need not be inputs.
@@ -38,14 +38,13 @@ def refuse_quantized(model: Model) -> None:
 
 
 def prepare_float(model: Model) -> None:
-    """Turn Constant nodes of a float model into initializers and give each node a unique name.
+    """Normalize a float model: constants as initializers, functions inlined, names for all nodes.
 
     Raises:
         InputError: the model is quantized already.
     """
     refuse_quantized(model)
-    lift_constants(model.graph)
-    name_nodes(model.graph)
+    normalize(model.ir)
 
 
 @gc_paused()

@@ -80,8 +80,10 @@ def same_dim(a: Any, b: Any) -> bool:
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """Return whether a value is float32; an unknown type is not."""
-    return value is not None and value.dtype == ir.DataType.FLOAT
+    """Return whether a value is a float32 tensor; an unknown type is not, nor is a sequence."""
+    if value is None or isinstance(value.type, ir.SequenceType | ir.OptionalType):
+        return False
+    return value.dtype == ir.DataType.FLOAT
 
 
 @overload
@@ -113,8 +115,8 @@ def opset(node: ir.Node) -> int:
 
 
 def node_label(node: ir.Node) -> str:
-    """Return a node's name, or its first output's where it has none."""
-    return node.name or str(node.outputs[0].name)
+    """Return a node's name, or where it has none that of its first output that has one."""
+    return node.name or next((v.name for v in node.outputs if v.name), node.op_type)
 
 
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
@@ -178,10 +180,38 @@ def users(value: ir.Value) -> list[ir.Node]:
     return list(dict.fromkeys(use.node for use in value.uses()))
 
 
+def users_beside(node: ir.Node, value: ir.Value) -> list[ir.Node]:
+    """Return the nodes that read a value in the graph of a node, without those of subgraphs.
+
+    A rule may write these anew together; a node inside of a branch runs only with its branch.
+    """
+    return [user for user in users(value) if user.graph is node.graph]
+
+
 def only_user(value: ir.Value) -> ir.Node | None:
-    """Return the one node that reads a value, and reads it once; None for graph outputs."""
+    """Return the one node that reads a value, and reads it once; None for graph outputs.
+
+    The node may stand in a subgraph, which captures the value.
+    """
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def is_unused(value: ir.Value) -> bool:
+    """Return whether nothing reads a value: no node of any graph, and no caller as an output."""
+    return not value.uses() and not value.is_graph_output()
+
+
+def is_inference_norm(node: ir.Node) -> bool:
+    """Return whether a BatchNormalization uses its statistics, one of each per channel.
+
+    One that trains computes them from the batch: by `training_mode`, before opset 14 by its five
+    outputs. With `spatial=0`, before opset 9, there is one for each element.
+    """
+    if node.op_type != "BatchNormalization" or not is_onnx_op(node):
+        return False
+    trains = bool(attr(node, "training_mode", 0)) or any(v.name for v in node.outputs[1:])
+    return not trains and attr(node, "spatial", 1) == 1
 
 
 def in_subgraphs(graph: ir.Graph, ops: Iterable[str]) -> Iterator[ir.Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from trimtab.core.errors import unknown
 
 from .declined import Declined
-from .queries import attr, input_at, is_onnx_op, node_label
+from .patterns import matching
+from .queries import attr, const, input_at, is_onnx_op, node_label, users
 
 #: Operators with prunable weights, and the inputs that these may be.
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1, 0)}
@@ -91,28 +92,69 @@ def find_weights(
     return weights, declined
 
 
+def float_elements(model: ir.Model) -> Counter[ir.DataType]:
+    """Return the number of elements of all floating-point weights by type, subgraphs included."""
+    found: Counter[ir.DataType] = Counter()
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype.is_floating_point():
+                found[tensor.dtype] += tensor.size
+    return found
+
+
 def _choose(names: list[str], include: Sequence[str], exclude: Sequence[str]) -> set[str]:
     for pattern in (*include, *exclude):
-        if not fnmatch.filter(names, pattern):
+        if not matching(names, pattern):
             raise unknown("node with weights", pattern, names)
-    kept = {n for pattern in include or ("*",) for n in fnmatch.filter(names, pattern)}
-    return kept - {n for pattern in exclude for n in fnmatch.filter(names, pattern)}
+    kept = {n for pattern in include or ("*",) for n in matching(names, pattern)}
+    return kept - {n for pattern in exclude for n in matching(names, pattern)}
 
 
 def _weight_of(node: ir.Node) -> tuple[ir.Value | None, str]:
-    """Return the initializer that is the node's weight, or the reason ("" for activations)."""
+    """Return the initializer that is the node's weight, or the reason ("" for activations).
+
+    A Cast from a smaller float is looked through: its source is the weight.
+    """
     for index in WEIGHT_INPUTS[node.op_type]:
         value = input_at(node, index)
         if value is None:
             continue
-        if value.is_initializer() and value.const_value is not None:
-            return value, ""
-        producer = value.producer()
-        if producer is not None and any(v and v.is_initializer() for v in producer.inputs[:1]):
-            if producer.op_type == "DequantizeLinear":
-                return None, "its weight is quantized already; prune before quantizing"
-            return None, f"its weight is computed by {producer.op_type}; simplify first"
+        maker = value.producer()
+        source = maker.inputs[0] if _widens(maker) and maker is not None else value
+        if const(source) is not None:
+            return source, ""
+        if maker is None or not any(const(v) is not None for v in maker.inputs[:1]):
+            continue
+        if maker.op_type == "DequantizeLinear":
+            return None, "its weight is quantized already; prune before quantizing"
+        readers = [u for v in maker.inputs[:1] if v for u in users(v) if u is not maker]
+        if readers:
+            what = f"{readers[0].op_type} {node_label(readers[0])!r}"
+            return None, f"its weight goes through {maker.op_type}, and {what} reads it as it is"
+        return None, f"its weight is computed by {maker.op_type}; simplify first"
     return None, ""
+
+
+def _widens(node: ir.Node | None) -> bool:
+    """Return whether a node is a Cast that only operators read, of 16-bit floats most often."""
+    return (
+        node is not None
+        and is_onnx_op(node)
+        and node.op_type == "Cast"
+        and not (node.outputs[0].is_graph_output())
+    )
+
+
+def _readers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Return the nodes that read a weight, and at which input, Casts looked through."""
+    found: list[tuple[ir.Node, int]] = []
+    for use in value.uses():
+        if _widens(use.node):
+            found += _readers(use.node.outputs[0])
+        else:
+            found.append((use.node, use.idx))
+    return found
 
 
 def _describe(value: ir.Value, ops: Sequence[str], chosen: set[str]) -> Weight | str:
@@ -123,13 +165,12 @@ def _describe(value: ir.Value, ops: Sequence[str], chosen: set[str]) -> Weight |
     if value.is_graph_output() or not floating:
         return "it is a graph output as well" if floating else f"is {tensor.dtype.name.lower()}"
     layouts, nodes = set(), []
-    for use in value.uses():
-        node = use.node
-        if node.op_type not in ops or use.idx not in WEIGHT_INPUTS[node.op_type]:
+    for node, index in _readers(value):
+        if node.op_type not in ops or index not in WEIGHT_INPUTS[node.op_type]:
             return f"{node.op_type} {node_label(node)!r} reads it as well"
         if node_label(node) not in chosen:
             return f"{node_label(node)!r}, which is left out, shares it"
-        layout = _layout(node, use.idx, tuple(tensor.shape.numpy()))
+        layout = _layout(node, index, tuple(tensor.shape.numpy()))
         if isinstance(layout, str):
             return layout
         layouts.add(layout)

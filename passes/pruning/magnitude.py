@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
@@ -21,8 +20,10 @@ from trimtab.core.sparse import sparsify, store_sparse
 
 from ..base import Pass, Rewrite
 from ..calibration.activation_norms import Factors, input_norms
+from ..graph.cleanup import normalize
 from ..graph.declined import Declined
-from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
+from ..graph.folding import fold_moved_weights
+from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 from .masks import Mask, block_scores, count_for_share, expand_blocks, n_m_mask, parse_n_m, smallest
 
@@ -118,7 +119,8 @@ class PruneMagnitude(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Set weights to zero; decline those that cannot be pruned."""
         before = file_sizes(model)
-        LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
+        normalize(model.ir)
+        fold_moved_weights(model.ir)
         found, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
         reasons = {weight.name: self._refusal(weight) for weight in found}
         declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
@@ -211,6 +213,7 @@ def _report(
     return {
         "sparsity": round(zeros / total, 6) if total else 0.0,
         "weights": total,
+        "share_of_all": round(total / max(float_elements(model.ir).total(), 1), 4),
         "layers": shares,
         "bytes": [before[0], after[0]],
         "gzip_bytes": [before[1], after[1]],

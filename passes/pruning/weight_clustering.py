@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
@@ -20,8 +19,10 @@ from trimtab.core.errors import OptionError, unknown
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
+from ..graph.cleanup import normalize
 from ..graph.declined import Declined
-from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights
+from ..graph.folding import fold_moved_weights
+from ..graph.weights import WEIGHT_INPUTS, Weight, find_weights, float_elements
 from .file_sizes import file_sizes
 
 
@@ -65,15 +66,19 @@ class ClusterWeights(Pass):
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002
         """Replace weights by shared values."""
         before = file_sizes(model)
-        LiftConstantsToInitializersPass(lift_all_constants=False)(model.ir)
+        normalize(model.ir)
+        fold_moved_weights(model.ir)
         weights, declined = find_weights(model.ir, self.ops, self.include, self.exclude)
         reasons = {weight.name: self._refusal(weight) for weight in weights}
         declined += [Declined(name, reason) for name, reason in reasons.items() if reason]
-        layers = {w.name: self._cluster(w) for w in weights if not reasons[w.name]}
+        chosen = [w for w in weights if not reasons[w.name]]
+        layers = {w.name: self._cluster(w) for w in chosen}
+        elements = sum(w.array().size for w in chosen)
         after = file_sizes(model)
         report = {
             "clusters": self.clusters,
             "layers": layers,
+            "share_of_all": round(elements / max(float_elements(model.ir).total(), 1), 4),
             "bytes": [before[0], after[0]],
             "gzip_bytes": [before[1], after[1]],
             "note": "smaller when compressed; as fast as before",

@@ -14,7 +14,13 @@ from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from ..base import Pass, Rewrite
-from ..graph.edit import add_initializer, lift_constants, name_nodes, remove_unused_initializers
+from ..graph.edit import (
+    add_initializer,
+    lift_constants,
+    name_nodes,
+    remove_unused_initializers,
+    replace_by_constant,
+)
 
 #: Operators on integers without Q/DQ pairs, whose float form is lost.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}
@@ -41,7 +47,7 @@ class Dequantize(Pass):
                 )
         lift_constants(graph)
         name_nodes(graph)
-        weights = sum(_fold(graph, n) for n in list(graph) if n.op_type == "DequantizeLinear")
+        weights = sum(_fold(n) for n in list(graph) if n.op_type == "DequantizeLinear")
         pairs = sum(_remove_pairs(graph, n) for n in list(graph) if n.op_type == "QuantizeLinear")
         left = [node.name for node in model.nodes() if node.op_type in QDQ_OPS]
         if left:
@@ -54,7 +60,7 @@ class Dequantize(Pass):
         return Rewrite(model.ir, report={"weights": weights, "pairs": pairs})
 
 
-def _fold(graph: ir.Graph, node: ir.Node) -> bool:
+def _fold(node: ir.Node) -> bool:
     """Replace a constant DequantizeLinear by its floats; return whether that was possible."""
     arrays = [_array(value) for value in node.inputs]
     if any(array is None for array in arrays) or "block_size" in node.attributes:
@@ -64,12 +70,9 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     zero = rest[0].astype(np.float32) if rest else np.zeros((), np.float32)
     floats = integers.astype(np.float32) - _broadcast(zero, integers.ndim, axis)
     floats = floats * _broadcast(scale.astype(np.float32), integers.ndim, axis)
-    output = node.outputs[0]
-    if output.is_graph_output():
+    if node.outputs[0].is_graph_output():
         return False
-    value = add_initializer(graph, output.name or "", floats.astype(np.float32))
-    output.replace_all_uses_with(value)
-    graph.remove(node, safe=True)
+    replace_by_constant(node, floats.astype(np.float32))
     return True
 
 

@@ -11,7 +11,16 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from ..graph.convolutions import conv_attrs, conv_weights
-from ..graph.queries import attr, const, dims, is_zero, only_user, producer, same_shape
+from ..graph.queries import (
+    attr,
+    const,
+    dims,
+    is_inference_norm,
+    is_zero,
+    only_user,
+    producer,
+    same_shape,
+)
 from .rule import Found, Writer, rewrite_rule
 from .shortcuts import pads_of
 
@@ -19,7 +28,7 @@ from .shortcuts import pads_of
 def affine(node: ir.Node) -> tuple[Array, Array] | None:
     """Return (s, t) of a BatchNormalization with constant statistics; None where it trains."""
     parts = [const(v) for v in node.inputs[1:5]]
-    if len(parts) < 4 or any(p is None for p in parts) or attr(node, "training_mode", 0):
+    if len(parts) < 4 or any(p is None for p in parts) or not is_inference_norm(node):
         return None
     scale, shift, mean, variance = (p.astype(np.float64) for p in parts if p is not None)
     slope = scale / np.sqrt(variance + attr(node, "epsilon", 1e-5))

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from trimtab.core.data import Floats32
 
 from ..graph.convolutions import conv_attrs, conv_weights, stacked
-from ..graph.queries import attr, const, dims, is_float, only_user, producer, rank, users
+from ..graph.queries import attr, const, dims, is_float, only_user, producer, rank, users_beside
 from .rule import Found, Writer, rewrite_rule
 from .selections import pieces, split_sizes
 
@@ -21,7 +21,9 @@ def matmuls_merged(first: ir.Node) -> Found:
     source = first.inputs[0]
     if source is None or not is_float(source):
         return None
-    group = [n for n in users(source) if _weight(n) is not None and n.inputs[0] is source]
+    group = [
+        n for n in users_beside(first, source) if _weight(n) is not None and n.inputs[0] is source
+    ]
     if len(group) < 2 or group[0] is not first:
         return None
     weights = [w for n in group if (w := _weight(n)) is not None]

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..graph.edit import add_initializer
+from ..graph.unique_names import taken_names
 
 #: New values for old ones; a single value stands for the first output of the node looked at.
 Made = ir.Value | Mapping[ir.Value, ir.Value]
@@ -75,8 +75,7 @@ class Writer:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._taken = {v.name for node in graph.all_nodes() for v in node.outputs}
-        self._taken |= {v.name for v in graph.inputs} | set(graph.initializers)
+        self._taken = taken_names(graph)
         self._at: ir.Node | None = None
 
     def stand_at(self, node: ir.Node) -> None:
@@ -116,7 +115,10 @@ class Writer:
 
     def weight(self, array: NDArray[Any], hint: str = "weight") -> ir.Value:
         """Add an initializer and return it."""
-        return add_initializer(self._graph, self._name(hint), np.asarray(array, order="C"))
+        name = self._name(hint)
+        value = ir.val(name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
+        self._graph.register_initializer(value)
+        return value
 
     def weights(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> list[ir.Value]:
         """Add a weight and, where there is one, its bias, and return them."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from ..graph.queries import attr, const, dims, input_at, ints, opset, producer, rank, users
+from ..graph.queries import attr, const, dims, input_at, ints, opset, producer, rank, users_beside
 from .rule import Found, Make, Writer, rewrite_rule
 from .shortcuts import FAR, slice_of
 
@@ -70,7 +70,7 @@ def split_from_slices(first: ir.Node) -> Found:
         return None
     axis = bounds[0]
     parts: dict[tuple[int, int], list[ir.Node]] = {}
-    for node in users(source):
+    for node in users_beside(first, source):
         other = _one_axis(node) if node.op_type == "Slice" else None
         if other is not None and other[0] == axis:
             parts.setdefault(other[1:], []).append(node)

@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from ..graph.declined import Declined
 from ..graph.queries import is_onnx_op, node_label, opset
+from ..graph.shapes import infer_shapes
 from .rule import CONTRIB, Found, Made, RewriteRule, Writer
 
 
@@ -61,11 +62,6 @@ def apply_rule(rule: RewriteRule, model: ir.Model, where: Collection[str] | None
     if count:
         clean_up(model)
     return count
-
-
-def infer_shapes(model: ir.Model) -> None:
-    """Infer the shapes that rules ask for, in place."""
-    common.ShapeInferencePass()(model)
 
 
 def clean_up(model: ir.Model) -> None:

@@ -15,11 +15,14 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.sparse import graphs_of
 from trimtab.core.watch import foreign_call
 
 from ..base import Pass, Rewrite
-from ..graph.cleanup import merge_equal, restore_interface, tidy
+from ..graph.batch_norm_fold import fold_norms_of
+from ..graph.cleanup import RANDOM_OPS, merge_equal, restore_interface, tidy
 from ..graph.declined import Declined
+from ..graph.folding import fold_branches, fold_constants, unfold_shared
 from .mean_to_pool import pool_means
 from .onnxsim_import import onnxsim
 
@@ -32,9 +35,10 @@ class Simplify(Pass):
 
     onnxsim does the folding, the fusions (BatchNorm into Conv) and shape inference. Around it:
     local functions are inlined, Constant nodes become initializers, initializers leave the input
-    list, Identity, Dropout and casts to the same type go, ReduceMean over the spatial axes becomes
-    GlobalAveragePool, and the operator set is raised to what quantization needs. Where onnxsim
-    fails, or its result computes something else, the pass does without it and reports that.
+    list, Identity, Dropout and casts to the same type go, an If with a constant condition becomes
+    its branch, ReduceMean over the spatial axes becomes GlobalAveragePool, and the operator set is
+    raised to what quantization needs. Where onnxsim fails, or its result computes something else,
+    the pass does without it and reports that.
 
     Attributes:
         opset: lowest operator set of the result; an older model is converted.
@@ -60,16 +64,18 @@ class Simplify(Pass):
         notes = _Notes()
         base = model.clone()
         notes.declined += tidy(base.ir)
+        fold_branches(base.ir)
         if model.weight_bytes > EXTERNAL_DATA_BYTES:
             notes.texts.append("more than 2 GB of weights: neither onnxsim nor opset conversion")
-            result = self._finish(model, base.ir, notes)
+            result = self._finish(model, base.ir, base.ir, notes)
         else:
-            result = self._best(model, onnx_ir_proto(base), notes, ctx)
+            result = self._best(model, base, notes, ctx)
         report = _report(model, dataclasses.replace(model, ir=result), notes.texts)
         return Rewrite(result, tuple(notes.declined), report)
 
-    def _best(self, model: Model, proto: onnx.ModelProto, notes: _Notes, ctx: Context) -> ir.Model:
+    def _best(self, model: Model, base: Model, notes: _Notes, ctx: Context) -> ir.Model:
         """Return the result of the first of ever smaller sets of steps that keeps the function."""
+        proto = onnx_ir_proto(base)
         raised = functools.partial(self._raise_opset, notes=notes)
         simplified = functools.partial(self._onnxsim, notes=notes)
         attempts: list[tuple[str, list[Convert]]] = [
@@ -81,7 +87,7 @@ class Simplify(Pass):
             mark = notes.mark()
             try:
                 made = functools.reduce(lambda p, convert: convert(p), converts, proto)
-                result = self._finish(model, ir.from_proto(made), notes)
+                result = self._finish(model, base.ir, ir.from_proto(made), notes)
                 if not step:
                     return result  # the caller checks it anyway
                 self._check(model, dataclasses.replace(model, ir=result), ctx)
@@ -116,9 +122,12 @@ class Simplify(Pass):
             {"tensor_size_threshold": "1KB"},
             {"skip_constant_folding": True},
         ]
+        skipped = ["eliminate_common_subexpression"] if _draws(proto) else None
         for tried, option in enumerate(options):
             with foreign_call("onnxsim folding the model", len(proto.graph.node) / 100):
-                made, _ = onnxsim().simplify(proto, certify=False, **option)
+                made, _ = onnxsim().simplify(
+                    proto, certify=False, skipped_optimizers=skipped, **option
+                )
             if made.ByteSize() <= limit:
                 if tried:
                     reason = f"stay computed: stored they add more than {self.max_growth:,} bytes"
@@ -126,8 +135,13 @@ class Simplify(Pass):
                 return made  # type: ignore[no-any-return]
         raise ValueError(f"its result is more than {self.max_growth:,} bytes larger")
 
-    def _finish(self, model: Model, result: ir.Model, notes: _Notes) -> ir.Model:
+    def _finish(self, model: Model, base: ir.Model, result: ir.Model, notes: _Notes) -> ir.Model:
+        unfold_shared(result, base)
         notes.declined += tidy(result)
+        fold_branches(result)
+        for inner in result.graph.subgraphs():  # onnxsim works on the main graph
+            fold_constants(inner)
+            fold_norms_of(inner)
         notes.declined += pool_means(result)
         merge_equal(result)
         restore_interface(result, model.ir)
@@ -147,6 +161,12 @@ class _Notes:
     def undo(self, mark: tuple[int, int]) -> None:
         del self.texts[mark[0] :]
         del self.declined[mark[1] :]
+
+
+def _draws(proto: onnx.ModelProto) -> bool:
+    """Return whether a node draws at random: two of one input are not equal then."""
+    nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
+    return any(node.op_type in RANDOM_OPS for node in nodes)
 
 
 def onnx_ir_proto(model: Model) -> onnx.ModelProto:

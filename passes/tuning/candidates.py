@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from trimtab.core.model import Model
 
+from ..graph.cleanup import normalize
 from ..graph.declined import Declined
+from ..graph.shapes import infer_shapes
 from ..rewrites import find_rewrite_rule, rewrite_rules
-from ..rewrites.sites import RewriteSite, apply_rule, find_sites, infer_shapes
+from ..rewrites.sites import RewriteSite, apply_rule, find_sites
 
 #: Operators that onnxruntime's optimizer writes, and neither exporters nor our rules do.
 FUSED = frozenset(
@@ -68,8 +70,9 @@ class Candidate:
 
 
 def with_shapes(model: Model) -> Model:
-    """Return a copy with inferred shapes, which rules need."""
+    """Return a normalized copy with inferred shapes, which rules need."""
     copy = model.clone()
+    normalize(copy.ir)
     infer_shapes(copy.ir)
     return copy
 

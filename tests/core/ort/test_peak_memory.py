@@ -24,6 +24,16 @@ def test_a_value_lives_until_its_last_reader() -> None:
     assert peak_bytes(model, OFF) == 3 * ROW
 
 
+def test_a_value_that_a_branch_captures_lives_until_the_if() -> None:
+    model = graphs.model_of("""(float[1,1000] x, bool f) => (float[1,1000] y) {
+        a = Relu (x) b = Neg (a) c = Abs (b)
+        y = If (f) <
+            then_branch = yes () => (float[1,1000] t) { t = Add (a, c) },
+            else_branch = no () => (float[1,1000] e) { e = Sub (a, c) }
+        > }""")
+    assert 3 * ROW <= peak_bytes(model, OFF) < 4 * ROW
+
+
 def test_weights_and_the_given_feeds_count() -> None:
     model = graphs.model_of(
         "(float[n,1000] x) => (float[n,1000] y) <float[1,1000] w> { y = Add (x, w) }"

@@ -145,7 +145,7 @@ def test_tied_weights_stay_one():
     assert len(weights_of(after)) == 1
 
 
-def test_subgraphs_are_unchanged_and_reported():
+def test_an_if_keeps_its_types_outside_of_its_branches():
     model = model_of("""(float[batch,8] x, bool c) => (float[batch,8] y) <float[8,8] w> {
         m = MatMul (x, w)
         [choice] i = If (c) <
@@ -155,7 +155,7 @@ def test_subgraphs_are_unchanged_and_reported():
         y = MatMul (i, w)
     }""")
     after = Half()(model)
-    assert reasons(after)["choice"] == "contains a subgraph, which is not converted"
+    assert "hands float32 to its subgraphs" in reasons(after)["choice"]
     assert halves(after) == {"MatMul"}
     for flag in (True, False):
         feeds = {"x": np.ones((2, 8), np.float32), "c": np.array(flag)}
@@ -186,3 +186,80 @@ def test_a_real_network_keeps_its_outputs():
     expected, got = run(build_session(model), feeds), run(build_session(after), feeds)
     for name in expected:
         assert (expected[name].argmax(1) == got[name].argmax(1)).all()
+
+
+BRANCHES = """(float[n,8] x, bool c) => (float[n,8] y) <float[8,8] w, float[8,8] only> {
+    m = MatMul (x, w)
+    y = If (c) <
+        then_branch = yes () => (float[n,8] t) {
+            q = MatMul (m, only)
+            t = If (c) <
+                then_branch = a () => (float[n,8] u) { r = MatMul (q, w) u = Relu (r) },
+                else_branch = b () => (float[n,8] v) { v = Neg (q) }
+            >
+        },
+        else_branch = no () => (float[n,8] e) { p = MatMul (m, w) s = Exp (p) e = Relu (s) }
+    >
+}"""
+
+
+def test_branches_are_converted_inside_and_weights_outside_with_them():
+    model = model_of(BRANCHES)
+    after = Half()(model)
+    kinds = {value.const_value.dtype for value in after.graph.initializers.values()}
+    assert kinds == {ir.DataType.FLOAT16}
+    assert after.lineage[-1].notes["float32_weights"] == 0
+    inside = {n.op_type: n.outputs[0].dtype for n in after.nodes() if n.graph is not after.graph}
+    assert inside["MatMul"] == ir.DataType.FLOAT16
+    assert inside["Exp"] == ir.DataType.FLOAT
+    for flag in (True, False):
+        feeds = {"x": np.ones((2, 8), np.float32) / 4, "c": np.array(flag)}
+        expected, got = run(build_session(model), feeds), run(build_session(after), feeds)
+        assert relative_error(expected["y"], got["y"]) < 5e-3
+
+
+def test_data_limit_the_error_of_branches_too():
+    x = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    rows = Dataset.of_batches(
+        lambda: iter([{"x": x, "c": np.array(True)}, {"x": x, "c": np.array(False)}])
+    )
+    model = model_of(BRANCHES)
+    exact = Half(max_error=1e-9)(model, Context(data=rows))
+    assert exact.lineage[-1].notes["half"] == 0
+    close = Half(max_error=0.01)(model, Context(data=rows))
+    assert close.lineage[-1].notes["float32_weights"] == 0
+    assert close.lineage[-1].notes["error"] < 0.01
+
+
+def test_a_sequence_is_no_tensor_of_floats():
+    model = model_of("""(float[n,8] x) => (float[n,8] y) <float[8,8] w, int64 i = {0}> {
+        m = MatMul (x, w)
+        s = SequenceConstruct (m, x)
+        y = SequenceAt (s, i)
+    }""")
+    after = Half()(model)
+    assert halves(after) == {"MatMul"}
+
+
+def test_names_like_those_of_the_pass_do_not_clash():
+    model = model_of("""(float[n,8] x) => (float[n,8] y)
+        <float[8,8] w, float[8,8] x_to_float16> {
+        w_half = MatMul (x, w)
+        y_half = Relu (w_half)
+        y = MatMul (y_half, x_to_float16)
+    }""")
+    after = Half()(model)
+    assert halves(after) == {"MatMul", "Relu"}
+
+
+def test_weights_that_are_listed_as_inputs_are_converted():
+    proto = model_of(
+        "(float[n,8] x) => (float[n,8] y) <float[8,8] w> { y = MatMul (x, w) }",
+        opset=8,
+    ).to_proto()
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        kind = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        proto.graph.input.append(kind)
+    after = Half()(Model.from_proto(proto))
+    assert [v.const_value.dtype for v in after.graph.initializers.values()] == [ir.DataType.FLOAT16]

@@ -187,8 +187,10 @@ REFUSED = {
     "quantized already": """(float[N,4] x) => (float[N,4] y)
         <int8[4,4] w, float s = {0.1}, int8 z = {0}> {
             d = DequantizeLinear (w, s, z) y = MatMul (x, d) }""",
-    "computed by Transpose": """(float[N,4] x) => (float[N,4] y) <float[4,4] w> {
-            t = Transpose <perm=[1,0]> (w) y = MatMul (x, t) }""",
+    "computed by Abs": """(float[N,4] x) => (float[N,4] y) <float[4,4] w> {
+            t = Abs (w) y = MatMul (x, t) }""",
+    "goes through Transpose, and Gather": """(int64[N] i) => (float[N,6] y) <float[6,4] w> {
+            e = Gather (w, i) t = Transpose <perm=[1,0]> (w) y = MatMul (e, t) }""",
     "different axes": """(float[N,4] x) => (float[N,4] y) <float[4,4] w> {
             a = Gemm (x, w) y = Gemm <transB=1> (a, w) }""",
     "is a vector": "(float[N,4] x) => (float[N] y) <float[4] w> { y = MatMul (x, w) }",
@@ -287,3 +289,61 @@ def test_resnet20_with_90_percent_zeros_is_a_third_of_its_size(tmp_path):
     for other in (path, again):
         got = run(build_session(other), feeds)["logits"]
         np.testing.assert_array_equal(got, run(build_session(dense), feeds)["logits"])
+
+
+# Where weights stand --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            """(float[N,4] x) => (float[N,4] y) <float[16] w, int64[2] s = {4,4}> {
+            r = Reshape (w, s) t = Transpose <perm=[1,0]> (r) y = MatMul (x, t) }""",
+            "t",
+        ),
+        (
+            """(float[N,4] x) => (float[N,4] y) <float16[4,4] w> {
+            c = Cast <to=1> (w) y = MatMul (x, c) }""",
+            "w",
+        ),
+        (
+            """(float[N,4] x, bool f) => (float[N,4] y) <float[4,4] w> {
+            y = If (f) <
+                then_branch = a () => (float[N,4] t) { t = MatMul (x, w) },
+                else_branch = b () => (float[N,4] e) { e = Relu (x) }
+            > }""",
+            "w",
+        ),
+    ],
+    ids=["behind moves", "behind a cast", "captured by a branch"],
+)
+def test_a_weight_is_found_where_files_have_it(text, name):
+    after = PruneMagnitude()(model_of(text))
+    assert zeros(after)[name] == 0.5
+    assert after.lineage[-1].notes["share_of_all"] == 1
+
+
+def test_a_weight_inside_of_a_branch_goes_and_one_that_is_an_output_stays():
+    values = ", ".join(str(i + 1) for i in range(16))
+    model = model_of(f"""(float[N,4] x, bool f) => (float[N,4] y, float[4,4] w) <float[4,4] w> {{
+        h = MatMul (x, w)
+        y = If (f) <
+            then_branch = a () => (float[N,4] t) <float[4,4] v = {{{values}}}>
+                {{ t = MatMul (h, v) }},
+            else_branch = b () => (float[N,4] e) {{ e = Relu (h) }}
+        > }}""")
+    after = PruneMagnitude()(model)
+    assert declined(after)["w"] == "it is a graph output as well"
+    [inner] = [g for g in after.graph.subgraphs() if g.initializers]
+    assert (inner.initializers["v"].const_value.numpy() == 0).mean() == 0.5
+    assert after.lineage[-1].notes["share_of_all"] == 0.5
+
+
+def test_a_name_with_brackets_is_left_out():
+    model = model_of("""(float[N,4] x) => (float[N,4] y) <float[4,4] a, float[4,4] b> {
+        [n0] h = MatMul (x, a) [n1] y = MatMul (h, b) }""")
+    for node, name in zip(model.graph, ("layers[0]", "layers[1]"), strict=True):
+        node.name = name
+    after = PruneMagnitude(exclude=("layers[0]",))(model)
+    assert [(weights_of(after)[n] == 0).mean() for n in "ab"] == [0, 0.5]

@@ -19,6 +19,7 @@ from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.passes import ApplyRewrites
 from trimtab.passes.base import relative_error
 from trimtab.passes.rewrites import find_rewrite_rule, rewrite_rules
 from trimtab.passes.rewrites.sites import apply_rule, find_sites
@@ -151,3 +152,32 @@ def test_the_shortcut_as_conv_is_exact_in_every_bit() -> None:
     got = run(build_session(rewritten(model, case.rule), plain), feeds)
     for name, array in expected.items():
         np.testing.assert_array_equal(array, got[name])
+
+
+def test_a_reader_inside_of_a_branch_is_not_merged_with_those_outside():
+    model = graphs.model_of("""(float[n,4] x, bool f) => (float[n,4] y, float[n,4] p, float[n,4] q)
+        <float[4,4] u, float[4,4] v, float[4,4] w> {
+        p = MatMul (x, u) q = MatMul (x, v)
+        y = If (f) <
+            then_branch = yes () => (float[n,4] t) { t = MatMul (x, w) },
+            else_branch = no () => (float[n,4] e) { e = Relu (x) }
+        > }""")
+    after = ApplyRewrites(rules=("matmuls-merged",))(model)
+    assert graphs.ops(after) == ["MatMul", "Split", "If"]
+    assert [n.op_type for n in after.nodes()].count("MatMul") == 2
+    for flag in (True, False):
+        feeds = {"x": np.eye(4, dtype=np.float32), "f": np.array(flag)}
+        old, new = run(build_session(model), feeds), run(build_session(after), feeds)
+        for name, array in old.items():
+            np.testing.assert_allclose(new[name], array, rtol=1e-6)
+
+
+def test_a_norm_that_trains_is_no_affine_map():
+    model = graphs.model_of(
+        """(float[n,3,6,6] x) => (float[n,3,6,6] y)
+        <float[3] s, float[3] b, float[3] m, float[3] var> {
+        y, c, d, e, f = BatchNormalization (x, s, b, m, var) }""",
+        opset=9,
+    )
+    after = ApplyRewrites(rules=("batchnorm-open",))(model)
+    assert graphs.ops(after) == ["BatchNormalization"]

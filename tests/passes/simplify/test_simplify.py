@@ -337,3 +337,61 @@ def test_onnxsim_is_imported_without_torch_which_can_still_be_imported(tmp_path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_if_with_a_constant_condition_becomes_its_branch():
+    model = model_of("""(float[n,4] x) => (float[n,4] y) <bool c = {0}, float[4,4] w> {
+        h = MatMul (x, w)
+        y = If (c) <
+            then_branch = yes () => (float[n,4] t) { t = Sigmoid (h) },
+            else_branch = no () => (float[n,4] e) { q = Abs (h) e = Sqrt (q) }
+        >
+    }""")
+    after = Simplify()(model)
+    assert ops(after) == ["MatMul", "Abs", "Sqrt"]
+    assert after.outputs == model.outputs
+    assert_same_numbers(model, after, n=3)
+
+
+def test_a_sparse_constant_is_read():
+    values = onnx.numpy_helper.from_array(np.array([2, 3], np.float32), "v")
+    places = onnx.numpy_helper.from_array(np.array([0, 3], np.int64), "p")
+    sparse = onnx.helper.make_sparse_tensor(values, places, [2, 2])
+    proto = model_of("(float[n,2] x) => (float[n,2] y) <float[2,2] w> { y = MatMul (x, w) }")
+    made = proto.to_proto()
+    del made.graph.initializer[:]
+    made.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse))
+    after = Simplify()(Model.from_proto(made))
+    got = run(build_session(after), {"x": np.ones((1, 2), np.float32)})["y"]
+    np.testing.assert_array_equal(got, [[2, 3]])
+
+
+def test_draws_are_not_merged():
+    model = model_of("""(float[n,64] x) => (float[n,64] y) <float half = {0.5}> {
+        a = Bernoulli (x) b = Bernoulli (x) y = Sub (a, b) }""")
+    assert ops(Simplify()(model)).count("Bernoulli") == 2
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        "t = Transpose <perm=[1,0]> (e)",
+        "u = Reshape (e, s) t = Transpose <perm=[1,0]> (u)",
+    ],
+)
+def test_a_table_that_is_the_head_as_well_is_not_stored_twice(move):
+    model = model_of(
+        f"""(int64[n,5] i) => (float[n,5,400] y)
+        <float[400,16] e, float[16,16] w, int64[2] s = {{400, 16}}> {{
+        g = Gather (e, i) h = MatMul (g, w) {move} y = MatMul (h, t) }}"""
+    )
+    after = Simplify()(model)
+    assert after.size_bytes < 1.1 * model.size_bytes
+    assert "Transpose" in ops(after)
+    assert_same_numbers(model, after, n=3)
+
+
+def test_a_moved_weight_that_nothing_else_reads_is_folded():
+    model = model_of("""(float[n,64] x) => (float[n,64] y) <float[64,64] w> {
+        t = Transpose <perm=[1,0]> (w) y = MatMul (x, t) }""")
+    assert ops(Simplify()(model)) == ["MatMul"]

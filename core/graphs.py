@@ -1,0 +1,74 @@
+"""Graphs as files have them: subgraphs, and repair of what is ill-formed and changes no number.
+
+onnxruntime refuses two nodes of one name from 1.32 on and ran them before; the domain of ONNX's own
+operators has two spellings. Both are put right while a model is read, and nothing after it asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+#: Second spelling of the domain of ONNX's own operators.
+_LONG_DOMAIN = "ai.onnx"
+
+
+def repair(model: ir.Model) -> None:
+    """Give nodes that share a name one each, and spell ONNX's own domain one way; in place."""
+    scopes: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for scope in scopes:
+        imports = scope.opset_imports
+        if _LONG_DOMAIN in imports:
+            version = imports.pop(_LONG_DOMAIN)
+            imports.setdefault("", version)
+        for node in scope.all_nodes():
+            if node.domain == _LONG_DOMAIN:
+                node.domain = ""
+    share_opsets(model)
+    unique_node_names(model.graph.all_nodes())
+
+
+def share_opsets(model: ir.Model) -> None:
+    """Give subgraphs the operator sets of the model, which a file states once."""
+    for graph in model.graph.subgraphs():
+        graph.opset_imports.update(model.graph.opset_imports)
+
+
+def unique_node_names(nodes: Iterable[ir.Node], *, empty: bool = False) -> None:
+    """Rename nodes whose name another has; the first keeps it. Those without one get one if asked.
+
+    Args:
+        nodes: nodes of a graph, those of its subgraphs included.
+        empty: true where a node without a name gets one.
+    """
+    taken: set[str] = set()
+    clashes: list[ir.Node] = []
+    for node in nodes:
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        elif node.name or empty:
+            clashes.append(node)
+    for index, node in enumerate(clashes):
+        name = base = f"{node.name or node.op_type}_{index}"
+        while name in taken:
+            name = f"{base}_{len(taken)}"
+        taken.add(name)
+        node.name = name
+
+
+def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the branches or the body of an If, Loop or Scan, not what is nested in them."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def values_inside(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that the subgraphs of a node read, those of the outer graph included."""
+    for graph in subgraphs_of(node):
+        for inner in graph.all_nodes():
+            yield from (value for value in inner.inputs if value is not None)
+        yield from graph.outputs

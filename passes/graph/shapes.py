@@ -1,0 +1,55 @@
+"""Shape and type inference of a graph, its subgraphs included."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from .queries import is_onnx_op
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infer types and shapes of all tensors in place; what cannot be inferred stays unknown.
+
+    onnx_ir gives a sequence or an optional the type of its elements; their own is put back.
+    """
+    containers = {
+        value: value.type
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+        if isinstance(value.type, ir.SequenceType | ir.OptionalType)
+    }
+    ShapeInferencePass()(model)
+    for node in model.graph.all_nodes():
+        for index, value in enumerate(node.outputs):
+            kind = containers.get(value) or _container(node, index, value)
+            if kind is not None:
+                value.type, value.shape = kind, None
+
+
+def _container(node: ir.Node, index: int, value: ir.Value) -> ir.TypeProtocol | None:
+    """Return the type of an output that is a sequence or an optional of tensors by its schema."""
+    kinds = output_types(node, index)
+    if not isinstance(value.type, ir.TensorType) or any(k.startswith("tensor") for k in kinds):
+        return None
+    if kinds and all(kind.startswith("seq(") for kind in kinds):
+        return ir.SequenceType(value.type)
+    if kinds and all(kind.startswith("optional(") for kind in kinds):
+        return ir.OptionalType(value.type)
+    return None
+
+
+def output_types(node: ir.Node, index: int) -> frozenset[str]:
+    """Return the types that an output may have by the schema; none for an unknown operator.
+
+    They are spelt as in `tensor(float)` or `seq(tensor(float))`.
+    """
+    version = node.graph.opset_imports.get("", 1) if node.graph is not None else 1
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "") if is_onnx_op(node) else None
+    except onnx.defs.SchemaError:
+        return frozenset()
+    if schema is None or not schema.outputs:
+        return frozenset()
+    return frozenset(schema.outputs[min(index, len(schema.outputs) - 1)].types)

@@ -1,0 +1,28 @@
+"""Sessions: what onnxruntime refuses is told with what to do."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from onnx import helper
+
+from trimtab.core.errors import RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session
+
+
+@pytest.mark.parametrize(
+    ("domain", "owner"),
+    [
+        ("ai.onnx.contrib", "onnxruntime-extensions"),
+        ("my.ops", "a library of custom operators"),
+    ],
+)
+def test_an_operator_of_another_domain_names_what_registers_it(domain: str, owner: str) -> None:
+    nodes = [helper.make_node("GaussianBlur", ["x"], ["y"], domain=domain)]
+    ends = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [4]) for n in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)]
+    model = Model.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+    with pytest.raises(RunError, match=f"domain {domain} come from {owner}"):
+        build_session(model)
