@@ -231,7 +231,7 @@ def test_a_depthwise_convolution_has_no_groups_of_four_inputs():
     [
         ({"sparsity": 0.5, "threshold": 0.1}, "not both"),
         ({"sparsity": 1.0}, "not a share"),
-        ({"sparsity": float("nan")}, "not a share"),
+        ({"sparsity": float("nan")}, "nan is not float"),
         ({"threshold": -1.0}, "below 0"),
         ({"pattern": "2:4", "sparsity": 0.8}, "is a sparsity of 0.5"),
         ({"pattern": "2:4", "scope": "global"}, "global scope"),
