@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from .specs import InputSpec, parse_dynamic, parse_input_spec
+    from .specs import InputSpec, parse_dynamic, parse_input_spec, weights_file
     from .to_model import export
     from .weights import load_module, load_weights
 
@@ -25,6 +25,7 @@ _HOMES = {
     "load_weights": "weights",
     "parse_dynamic": "specs",
     "parse_input_spec": "specs",
+    "weights_file": "specs",
 }
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_weights",
     "parse_dynamic",
     "parse_input_spec",
+    "weights_file",
 ]
 
 

@@ -14,24 +14,11 @@ from torch import Tensor, nn
 
 from trimtab.core.errors import ExportError, MissingExtraError
 
+from .axes import LEAST
 from .export_errors import export_error
 from .flat_module import FlatModule
-from .specs import Dynamic
+from .specs import Dynamic, Ranges
 from .trainable import dropout_in_training, tidy_trainable
-
-
-@contextlib.contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put the module in eval mode, without gradients; restore each submodule's flag afterwards."""
-    before = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        # A forward that draws random numbers must not change the caller's random state.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for submodule, training in before:
-            submodule.training = training
 
 
 @contextlib.contextmanager
@@ -55,6 +42,7 @@ def capture(
     flat: FlatModule,
     tensors: tuple[Tensor, ...],
     dynamic: Dynamic,
+    ranges: Ranges,
     opset: int,
     *,
     trainable: bool = False,
@@ -65,13 +53,15 @@ def capture(
         flat: the module in eval mode.
         tensors: example inputs; named axes must be at least 2, since torch fixes sizes 0 and 1.
         dynamic: axis names by input.
+        ranges: sizes that named axes may have.
         opset: version of the default operator set.
         trainable: true to keep BatchNormalization and Dropout as nodes.
 
     Raises:
         ExportError: torch cannot export it; names the module and the source line.
     """
-    dims = {label: torch.export.Dim(label) for axes in dynamic.values() for label in axes.values()}
+    labels = {label for axes in dynamic.values() for label in axes.values()}
+    dims = {label: _dim(label, ranges) for label in labels}
     shapes = tuple(
         {axis % tensor.ndim: dims[label] for axis, label in dynamic.get(name, {}).items()}
         for name, tensor in zip(flat.call.names, tensors, strict=True)
@@ -96,6 +86,11 @@ def capture(
         raise export_error(error, flat.module) from error
     _check_dynamic(program, flat.call.names, dynamic)
     return program
+
+
+def _dim(label: str, ranges: Ranges) -> Any:
+    low, high = ranges.get(label, (1, None))
+    return torch.export.Dim(label, **({"min": low} if low > LEAST else {}), max=high)
 
 
 def _forget_recurrent(module: nn.Module) -> None:

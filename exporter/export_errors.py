@@ -14,6 +14,8 @@ from torch import nn
 
 from trimtab.core.errors import ExportError
 
+from .given_module import type_advice
+
 TORCH = str(Path(torch.__file__).parent)
 HERE = str(Path(__file__).parent)
 CONTROL_FLOW = "the control flow depends on the values of a tensor, which a graph cannot express"
@@ -63,7 +65,7 @@ def forward_error(error: Exception, module: nn.Module, inputs: str) -> ExportErr
     return ExportError(
         f"the module fails on {inputs} ({type(error).__name__}: {_first_line(error)})",
         where=failing_line(error, module),
-        hint="Check the inputs' names, shapes and types",
+        hint=type_advice(module) or "Check the inputs' names, shapes and types",
     )
 
 

@@ -6,10 +6,11 @@ the parameters of `forward` and the keys of its result.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core.errors import ExportError, InputError
+
+from .containers import hidden_tensors, items_of, rebuilt
+from .torch_functions import ExportableFunctions
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,27 @@ class ForwardCall:
         kwargs: keyword arguments likewise.
         names: names of the tensors: `ids`, or `pair_0` for the first item of parameter `pair`.
         tensors: tensors in the order of the parameters.
+        data: rows of the user's data by name, on which the proof runs as well.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
+    data: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def with_data(self, turn: int) -> ForwardCall:
+        """Return the same call with the user's data, from another row at each turn."""
+        tensors = (
+            torch.roll(self.data[name], -turn, 0) if name in self.data else tensor
+            for name, tensor in zip(self.names, self.tensors, strict=True)
+        )
+        return dataclasses.replace(self, tensors=tuple(tensors))
 
     def to(self, device: torch.device) -> ForwardCall:
-        """Return the same call with its tensors on a device."""
-        return dataclasses.replace(self, tensors=tuple(t.detach().to(device) for t in self.tensors))
+        """Return the same call with copies of its tensors on a device, in the default layout."""
+        moved = (t.detach().to(device, copy=True).contiguous() for t in self.tensors)
+        return dataclasses.replace(self, tensors=tuple(moved))
 
 
 class FlatModule(nn.Module):
@@ -63,7 +78,9 @@ class FlatModule(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the module's result, in order."""
-        return tuple(tensor for _, tensor in tensor_leaves(self._call(tensors)))
+        exporting = torch.compiler.is_exporting()
+        with ExportableFunctions() if exporting else contextlib.nullcontext():
+            return tuple(tensor for _, tensor in tensor_leaves(self._call(tensors)))
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the module's result by name, in order."""
@@ -112,7 +129,7 @@ def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """
     if isinstance(value, Tensor):
         yield path, value
-    elif (items := _items(value)) is not None:
+    elif (items := items_of(value)) is not None:
         for key, item in items:
             named = path or ("" if isinstance(key, str) else "output")
             yield from tensor_leaves(item, f"{named}_{key}" if named else str(key))
@@ -124,31 +141,6 @@ def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         )
 
 
-def _items(value: Any) -> list[tuple[str | int, Any]] | None:
-    """Return keys and items of a container, None for other values."""
-    if isinstance(value, Mapping):
-        return [(str(key), item) for key, item in value.items()]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(zip(value._fields, value, strict=True))
-    if isinstance(value, tuple | list):
-        return list(enumerate(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    return None
-
-
-def _rebuild(like: Any, items: list[Any]) -> Any:
-    """Return a container like this one with other items."""
-    if isinstance(like, Mapping):
-        return dict(zip(like, items, strict=True))
-    if isinstance(like, tuple) and hasattr(like, "_fields"):
-        return type(like)(*items)
-    if isinstance(like, tuple | list):
-        return tuple(items) if isinstance(like, tuple) else items
-    names = [f.name for f in dataclasses.fields(like)]
-    return dataclasses.replace(like, **dict(zip(names, items, strict=True)))
-
-
 def _extract_tensors(value: Any, path: str, found: list[tuple[str, Tensor]]) -> Any:
     """Replace each tensor of `value` by a `TensorSlot` and append it to `found`."""
     if isinstance(value, np.ndarray):
@@ -156,21 +148,28 @@ def _extract_tensors(value: Any, path: str, found: list[tuple[str, Tensor]]) -> 
     if isinstance(value, Tensor):
         found.append((path, value))
         return TensorSlot(len(found) - 1)
-    items = _items(value)
+    items = items_of(value)
     if items is None:
+        if hidden_tensors(value):
+            raise InputError(
+                f"a {type(value).__name__} holds tensors that the graph would keep as constants",
+                where=f"input {path!r}" if path else None,
+                hint="Pass the tensors, or register its class with "
+                "torch.utils._pytree.register_pytree_node",
+            )
         return value
     planted = [
         _extract_tensors(item, f"{path}_{key}" if path else str(key), found) for key, item in items
     ]
-    return _rebuild(value, planted)
+    return rebuilt(value, planted)
 
 
 def _fill(value: Any, tensors: Sequence[Tensor]) -> Any:
     """Replace each `TensorSlot` of `value` by its tensor."""
     if isinstance(value, TensorSlot):
         return tensors[value.index]
-    items = _items(value)
-    return value if items is None else _rebuild(value, [_fill(item, tensors) for _, item in items])
+    items = items_of(value)
+    return value if items is None else rebuilt(value, [_fill(item, tensors) for _, item in items])
 
 
 def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.core.errors import InputError, OptionError, nearest
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, InputError, OptionError, nearest
 
 from .flat_module import ForwardCall, flatten_call
 from .specs import Dynamic, InputSpec, parse_input_spec
 
 
 def example_call(
-    module: nn.Module, inputs: Any = None, kwargs: Mapping[str, Any] | None = None, seed: int = 0
+    module: nn.Module,
+    inputs: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    data: Any = None,
 ) -> tuple[ForwardCall, tuple[str, ...] | None]:
     """Flatten the module's example arguments, on the module's device.
 
@@ -28,6 +34,8 @@ def example_call(
             `module.example_inputs()` (a tensor, a tuple or a mapping).
         kwargs: further keyword arguments.
         seed: random seed of the values of specs.
+        data: a `Dataset` or arrays by input name; the first row is the example where there is
+            none.
 
     Returns:
         The call, and the names of specs where they differ from the parameters of `forward`.
@@ -35,9 +43,12 @@ def example_call(
     Raises:
         InputError: there are no example inputs, or `forward` does not take them.
     """
-    if inputs is None and kwargs is None:
-        inputs = _own_examples(module)
     names = None
+    if inputs is None and kwargs is None:
+        if data is None or callable(getattr(module, "example_inputs", None)):
+            inputs = _own_examples(module)
+        else:
+            inputs, names = _from_data(module, data)
     specs = _as_specs(inputs)
     if specs:
         inputs, names = _from_specs(module, specs, seed)
@@ -100,6 +111,21 @@ def _from_specs(
     return tuple(tensors.values()), tuple(tensors)
 
 
+def _from_data(module: nn.Module, data: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """Take the first row of the data: by name where `forward` has these parameters."""
+    feeds = first_feeds(data)
+    rows = {name: torch.as_tensor(array)[:1] for name, array in feeds.items()}
+    if set(rows) <= set(inspect.signature(module.forward).parameters):
+        return rows, None
+    named = not (isinstance(data, Dataset) and data.source.anonymous in rows)
+    return tuple(rows.values()), tuple(rows) if named else None
+
+
+def first_feeds(data: Any) -> Mapping[str, Any]:
+    """Return the first batch of a `Dataset`, or arrays by name as they are."""
+    return next(iter(data)).feeds if isinstance(data, Dataset) else data
+
+
 def _random(spec: InputSpec, generator: torch.Generator) -> Tensor:
     dtype = getattr(torch, spec.dtype)
     if dtype == torch.bool or "mask" in spec.name.lower():
@@ -160,7 +186,7 @@ def resize_example(
         sized = tensor
         for axis, label in dynamic.get(name, {}).items():
             places = torch.arange(sizes[label], device=tensor.device) % tensor.shape[axis]
-            sized = sized.index_select(axis, places)
+            sized = sized.index_select(axis % tensor.ndim, places)
         result.append(sized)
     return tuple(result)
 
@@ -168,14 +194,18 @@ def resize_example(
 def random_inputs(
     call: ForwardCall, dynamic: Dynamic, sizes: Mapping[str, int], seed: int
 ) -> tuple[Tensor, ...]:
-    """Return random inputs within the range of the example's values.
+    """Return rows of the user's data where there are some, else values like the example's.
 
-    So ids stay within the table and arguments of a square root positive. Masks are those of the
+    They have the distribution of the example's values: so ids stay within the table, arguments of
+    a square root positive, and magnitudes where the module was made for. Masks are those of the
     example: random ones could hide whole rows.
     """
     rng = np.random.default_rng(seed)
-    tensors = resize_example(call, dynamic, sizes)
-    return tuple(_random_like(t, name, rng) for name, t in zip(call.names, tensors, strict=True))
+    tensors = resize_example(call.with_data(seed), dynamic, sizes)
+    return tuple(
+        t if name in call.data else _random_like(t, name, rng)
+        for name, t in zip(call.names, tensors, strict=True)
+    )
 
 
 def _random_like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
@@ -187,6 +217,46 @@ def _random_like(tensor: Tensor, name: str, rng: np.random.Generator) -> Tensor:
         made = torch.from_numpy(rng.integers(int(low), int(high), tensor.shape, endpoint=True))
     elif low == high:  # zeros or ones do not show the range
         made = torch.from_numpy(rng.standard_normal(tensor.shape))
+    elif not math.isfinite(low) or not math.isfinite(high):
+        return tensor
     else:
-        made = torch.from_numpy(rng.uniform(low, high, tensor.shape))
+        made = torch.from_numpy(_resampled(tensor, rng))
     return made.to(device=tensor.device, dtype=kind)
+
+
+def _resampled(tensor: Tensor, rng: np.random.Generator) -> Any:
+    """Draw values between neighbouring ones of the tensor, in the tensor's shape."""
+    ranked = np.sort(tensor.detach().cpu().double().numpy(), axis=None)
+    places = rng.uniform(0, ranked.size - 1, tensor.shape)
+    return np.interp(places, np.arange(ranked.size), ranked)
+
+
+def data_rows(data: Any, call: ForwardCall) -> dict[str, Tensor]:
+    """Return the first rows of the user's data by input, as tensors.
+
+    Args:
+        data: a `Dataset`, or arrays by input name.
+        call: example that the rows must fit.
+
+    Raises:
+        DataError: names, types or ranks differ from the example's.
+    """
+    feeds = first_feeds(data)
+    if isinstance(data, Dataset) and data.source.anonymous in feeds and len(call.names) == 1:
+        feeds = {call.names[0]: feeds[data.source.anonymous]}
+    rows = {}
+    for name, array in feeds.items():
+        if name not in call.names:
+            raise DataError(
+                f"there is no input {name!r}", where="data", hint=nearest(name, call.names)
+            )
+        tensor, example = torch.as_tensor(array), call.tensors[call.names.index(name)]
+        if tensor.ndim != example.ndim or tensor.dtype != example.dtype or not tensor.numel():
+            raise DataError(
+                f"{name} is {list(tensor.shape)} {tensor.dtype}, the example "
+                f"{list(example.shape)} {example.dtype}",
+                where="data",
+                hint="Give rows of the type and rank of the example",
+            )
+        rows[name] = tensor.to(example.device)
+    return rows

@@ -16,15 +16,19 @@ from torch import nn
 from trimtab.core.errors import ExportError, OptionError, TrimtabError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model, Step
 
-from .capture import capture, eval_mode
+from .axes import LEAST, captured_ranges, nearest_size
+from .capture import capture
 from .export_errors import forward_error, independent_of_sizes
 from .first_difference import first_difference
 from .flat_module import FlatModule
-from .inputs import batch_axes, example_call, named_sizes, resize_example
+from .given_module import module_to_export, refuse_unfed_types
+from .inputs import batch_axes, data_rows, example_call, named_sizes, resize_example
+from .module_state import ModuleState, eval_mode
 from .output_shapes import correct_shapes
-from .parity import check_parity, parity_trials
+from .parity import check_edges, check_parity, open_proof, parity_trials
 from .postprocess import postprocess
-from .specs import Dynamic
+from .specs import Dynamic, Ranges, split_ranges
+from .torch_functions import freeze_fake_quantizers, watch_symbolic
 
 #: Default operator set: the one that onnxruntime fuses and quantizes best.
 OPSET = 20
@@ -45,6 +49,8 @@ class ExportJob:
     locate: bool
     trainable: bool
     name: str
+    ranges: Ranges
+    state: ModuleState
 
 
 def export(  # noqa: PLR0913 - each is one decision of the user's, all but the first by name
@@ -58,6 +64,7 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
     opset: int = OPSET,
     parity: bool = True,
     tolerance: float | None = None,
+    data: Any = None,
     seed: int = 0,
     locate: bool = False,
     trainable: bool = False,
@@ -65,10 +72,11 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
 ) -> Model:
     """Export a module to an ONNX model that computes the same; its lineage has the errors.
 
-    The module runs in eval mode; afterwards each submodule's training flag is restored.
+    The module runs in eval mode; afterwards flags, attributes and buffers are as before.
 
     Args:
-        module: module to export.
+        module: module to export; one wrapped by `torch.compile` or `DataParallel` is unwrapped,
+            and a `torch.export.ExportedProgram` is exported again.
         inputs: example inputs: a tensor, a tuple of positional arguments, a mapping of keyword
             arguments, or specs such as "input=1x3x32x32:float32"; None calls the module's method
             `example_inputs`. Arguments may be nested tuples, lists, dicts and dataclasses.
@@ -78,11 +86,14 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         output_names: names of the tensors it returns; by default keys, `output`, `output_0`.
         dynamic: names of dynamic axes by position, by input; by default the result of the module's
             method `dynamic_axes`; without that method the first axis is `batch` if the module
-            permits it. {} fixes all axes.
+            permits it. {} fixes all axes. A name such as `n>=5` or `5<=n<=64` claims that range.
         opset: version of the default operator set.
-        parity: true to compare onnxruntime with torch, on the example and on random inputs.
+        parity: true to compare onnxruntime with torch, on the example and on other inputs.
         tolerance: largest error relative to an output's largest magnitude; by default 1e-4, for
-            float16 1e-2. Integers must be equal.
+            float16 1e-2, and where torch's float32 is further off its float64, four times that.
+            Integers must be equal.
+        data: rows to compare on instead of random inputs: a `Dataset`, or arrays by input name.
+            Their first row is the example where there is no other.
         seed: random seed of inputs.
         locate: true to trace a difference to the first node that differs.
         trainable: true to keep BatchNormalization and Dropout as nodes, for training with
@@ -97,21 +108,30 @@ def export(  # noqa: PLR0913 - each is one decision of the user's, all but the f
         ParityError: the model computes other numbers; names the output.
     """
     _check_opset(opset)
+    module, inputs = module_to_export(module, inputs)
     name = name or type(module).__name__
-    with eval_mode(module):
-        call, spec_names = example_call(module, inputs, kwargs, seed)
+    with eval_mode(module) as state:
+        freeze_fake_quantizers(module)
+        call, spec_names = example_call(module, inputs, kwargs, seed, data)
         names = _checked_names(input_names or spec_names, call.names, "input")
         call = dataclasses.replace(call, names=names)
+        if data is not None:
+            call = dataclasses.replace(call, data=data_rows(data, call))
         flat = FlatModule(module, call)
-        outputs = _checked_names(output_names, _output_names(flat), "output", taken=names)
-        job = ExportJob(flat, outputs, opset, parity, tolerance, seed, locate, trainable, name)
+        symbolic: set[str] = set()
+        with watch_symbolic(symbolic):
+            own_names = _output_names(flat)
+        outputs = _checked_names(output_names, own_names, "output", taken=names)
         own_axes: Any = getattr(module, "dynamic_axes", None)
         if dynamic is None and inputs is None and callable(own_axes):
             dynamic = own_axes()
-        if dynamic is not None:
-            model, notes = _export(job, {n: dict(axes) for n, axes in dynamic.items() if axes})
-        else:
-            model, notes = _export_with_batch(job)
+        named, ranges = split_ranges(dynamic or {})
+        job = ExportJob(
+            flat, outputs, opset, parity, tolerance, seed, locate, trainable, name, ranges, state
+        )
+        model, notes = _export(job, named) if dynamic is not None else _export_with_batch(job)
+        if symbolic:
+            notes["symbolic_ignored"] = sorted(symbolic)
     params = {
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "torch": str(torch.__version__),
@@ -143,35 +163,47 @@ def _export(job: ExportJob, dynamic: Dynamic) -> tuple[Model, dict[str, Any]]:
     flat = job.flat
     sizes = named_sizes(flat.call, dynamic)
     # Torch fixes axes of size 1.
-    grown = resize_example(flat.call, dynamic, {n: max(size, 2) for n, size in sizes.items()})
-    compared = parity_trials(flat, dynamic, sizes, job.seed)
-    program = capture(flat, grown, dynamic, job.opset, trainable=job.trainable)
+    large = {n: nearest_size(max(size, LEAST), job.ranges.get(n)) for n, size in sizes.items()}
+    grown = resize_example(flat.call, dynamic, large)
+    compared = parity_trials(flat, dynamic, sizes, job.ranges, job.seed)
+    changed = job.state.changed()
+    job.state.restore_buffers()  # the graph gets the values that they have now
+    program = capture(flat, grown, dynamic, job.ranges, job.opset, trainable=job.trainable)
     origins = postprocess(program.model, flat.call.names, job.outputs)
     model = Model(correct_shapes(program.model, compared), name=job.name)
     _check(model)
     named = {n: {str(axis): label for axis, label in axes.items()} for n, axes in dynamic.items()}
     notes: dict[str, Any] = {"dynamic": named}
+    if changed:
+        notes["changed_buffers"] = changed
+    captured = captured_ranges(program.exported_program, flat.call.names, dynamic)
     if job.parity:
         locate = partial(first_difference, model, flat, program.exported_program, origins)
+        proof = open_proof(model, flat, job.tolerance)
         notes["parity"] = check_parity(
-            model, flat, compared, tolerance=job.tolerance, locate=locate if job.locate else None
+            proof, compared, locate=locate if job.locate else None, changed=changed
         )
+        captured = check_edges(proof, dynamic, sizes, captured, job.ranges, job.seed)
+    if ranges := {n: list(r) for n, r in captured.items() if r != (LEAST, None)}:
+        notes["ranges"] = ranges
     return model, notes
 
 
 def _output_names(flat: FlatModule) -> tuple[str, ...]:
     """Run the module on the example and return the names of its outputs."""
     try:
-        outputs = tuple(flat.named(flat.call.tensors))
+        outputs = flat.named([t.clone() for t in flat.call.tensors])
     except TrimtabError:
         raise
     except Exception as error:
         raise forward_error(error, flat.module, "the example inputs") from error
+    fed = ((f"input {n!r}", t) for n, t in zip(flat.call.names, flat.call.tensors, strict=True))
+    refuse_unfed_types([*fed, *((f"output {n!r}", t) for n, t in outputs.items())])
     if not outputs:
         raise ExportError(
             "it returns no tensor", where=type(flat.module).__name__, hint="Return a tensor"
         )
-    return outputs
+    return tuple(outputs)
 
 
 def _checked_names(

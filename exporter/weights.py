@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from trimtab.core.callables import import_callable
 from trimtab.core.errors import InputError, TrimtabError
 
+from .specs import weights_file
+
 #: Keys under which checkpoints keep the state dict.
 NESTED = ("state_dict", "model_state_dict", "model")
 #: Batch counter that older checkpoints lack; torch adds it, and inference does not read it.
 COUNTER = "num_batches_tracked"
-PICKLED = frozenset({".pt", ".pth", ".bin"})
 
 
 def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
@@ -64,19 +65,8 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         InputError: the file does not exist, is of an unknown type or a pickle with code, or its
             names and shapes differ from the module's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("no such file", where=str(path), hint="Check --weights")
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
-    elif path.suffix in PICKLED:
-        state = _read_pickle(path)
-    else:
-        raise InputError(
-            f"unknown type of weights {path.suffix or 'without suffix'!r}",
-            where=str(path),
-            hint="Give .safetensors, or .pt made with torch.save(module.state_dict(), path)",
-        )
+    path = weights_file(path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     own = module.state_dict()
     state = _without_prefix(state, own)
     _check_fit(state, own, path)

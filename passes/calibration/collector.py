@@ -23,7 +23,14 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.repeated_runs import RepeatedRuns
-from trimtab.core.ort.session import Level, Outputs, SessionConfig, build_session, with_only_outputs
+from trimtab.core.ort.session import (
+    Level,
+    Outputs,
+    SessionConfig,
+    build_session,
+    run,
+    with_only_outputs,
+)
 from trimtab.core.target import usable_cpus
 
 from .outliers import exclude_outliers
@@ -52,7 +59,8 @@ def calibrate(
     see `Dataset.bind`.
 
     Raises:
-        DataError: a tensor takes NaN or infinity, or the model refuses a batch.
+        DataError: a tensor takes NaN or infinity and so does an output, or the model refuses a
+            batch.
     """
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
@@ -65,7 +73,7 @@ def calibrate(
     found = {name: Statistics() for name in tensors}
     stream = partial(in_runs, model, data.sized(rows), rows)
     observed = partial(_observed, RepeatedRuns(session, inner), runs, stream, data, ctx)
-    take_in = partial(_take_in, found, budget, data)
+    take_in = partial(_take_in, found, budget, data, partial(_answers, model))
     # Statistics are updated while the next run is computed: numpy and onnxruntime both release
     # the interpreter lock. Updates are in order, so the result is that of one thread.
     with ThreadPoolExecutor(1) as pool:
@@ -91,17 +99,44 @@ def _observed(
 
 
 def _take_in(
-    found: dict[str, Statistics], budget: int, data: Dataset, arrays: Outputs, rows: int, first: int
+    found: dict[str, Statistics],
+    budget: int,
+    data: Dataset,
+    answers: Callable[[Outputs], bool],
+    arrays: Outputs,
+    rows: int,
+    first: int,
 ) -> None:
     """Update the statistics with the tensors of a run, whose first sample is number `first`."""
     for name, statistics in found.items():
         bad = statistics.update(arrays[name], rows, budget)
-        if bad is not None:
+        if bad is not None and (statistics.unbounded or answers(arrays)):
+            statistics.update_unbounded(arrays[name], rows, budget)
+        elif bad is not None:
             raise DataError(
                 f"tensor {name!r} takes NaN or infinity at sample {data.row(first + bad)}",
                 where=data.spec,
                 hint="Check that sample; a range from it would be meaningless",
             )
+
+
+def _answers(model: Model, arrays: Outputs) -> bool:
+    """Return whether inputs and outputs of a run are finite, so that infinity inside is by design.
+
+    Attention masks scores with minus infinity in front of Softmax, and buckets of distances take
+    the logarithm of zero.
+    """
+    feeds = {spec.name: arrays[spec.name] for spec in model.inputs}
+    if not _finite(feeds):
+        return False
+    try:
+        return _finite(run(build_session(model), feeds))
+    except RunError:
+        return False
+
+
+def _finite(arrays: Outputs) -> bool:
+    return all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
 
 
 def _run(session: RepeatedRuns, batch: Batch, where: str) -> Outputs:

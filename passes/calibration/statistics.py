@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .histogram import Counts, Histogram
@@ -30,6 +32,7 @@ class Statistics:
         histogram: histogram of an evenly spread part of the values, without those of outliers
             (see `outliers`).
         reach: samples by the binary exponent of their largest magnitude, (EXPONENTS,).
+        unbounded: whether it takes infinity or NaN by design, which no range covers.
     """
 
     lowest: float = math.inf
@@ -39,6 +42,7 @@ class Statistics:
     rows: int = 0
     histogram: Histogram = field(default_factory=Histogram)
     reach: Counts = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
+    unbounded: bool = False
 
     def update(self, array: NDArray[Any], rows: int, budget: int) -> int | None:
         """Update with the tensor of one run and return its first row with NaN or infinity, if any.
@@ -68,11 +72,26 @@ class Statistics:
         self.histogram.add(_subsample(flat.reshape(-1), budget))
         return None
 
+    def update_unbounded(self, array: NDArray[Any], rows: int, budget: int) -> None:
+        """Update with the finite values of a tensor that is infinite in places by design."""
+        self.unbounded = True
+        self.update(np.where(np.isfinite(array), array, 0), rows, budget)
+
     def within(self, array: NDArray[Any], budget: int) -> NDArray[np.float32]:
         """Return those of an evenly spread part of the values that the histogram covers."""
         values = _subsample(array.reshape(-1).astype(np.float32, copy=False), budget)
         low, high = self.histogram.start, self.histogram.start + self.histogram.width
         return values[(values >= low) & (values <= high)]
+
+
+def unbounded_nodes(graph: ir.Graph, found: Mapping[str, Statistics]) -> list[ir.Node]:
+    """Return the nodes that read or write a tensor without a range; they stay float."""
+    names = {name for name, of in found.items() if of.unbounded}
+    return [
+        node
+        for node in graph
+        if any(v is not None and v.name in names for v in (*node.inputs, *node.outputs))
+    ]
 
 
 def _subsample(flat: NDArray[np.float32], budget: int) -> NDArray[np.float32]:

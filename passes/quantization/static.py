@@ -25,7 +25,7 @@ from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.concat_ranges import share_ranges
 from ..calibration.range_estimator import Method, find_range
-from ..calibration.statistics import Statistics
+from ..calibration.statistics import Statistics, unbounded_nodes
 from ..calibration.statistics_file import load_statistics, save_statistics
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
@@ -126,6 +126,9 @@ class QuantizeStatic(Pass):
         if self.max_drop is not None:
             tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
         statistics = self._statistics(model, tensors, data, ctx)
+        masked = [node.name or "" for node in unbounded_nodes(model.graph, statistics)]
+        declined += [Declined(name, "takes infinity by design, as a mask") for name in masked]
+        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked])
         report: dict[str, Any] = {"samples": len(data), "data": data.digest}
         report |= {name: getattr(scheme, name) for name in ("activation", "weight", "reduce_range")}
         report["forms"] = rewrites

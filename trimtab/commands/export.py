@@ -24,9 +24,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dynamic",
         action="append",
         metavar="NAME=0:batch",
-        help="dynamic axes of an input; repeat for each (default: the batch axis of all)",
+        help="dynamic axes of an input, with a range where it has one (1:n>=5); repeat for each "
+        "(default: the batch axis of all)",
     )
     parser.add_argument("--output-name", action="append", metavar="NAME", help="repeat for each")
+    parser.add_argument(
+        "--data", metavar="DATA", help="rows to compare on; the first is the example without --input"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="X",
+        help="largest error relative to an output's largest value (default 1e-4)",
+    )
     parser.add_argument("--opset", metavar="N", help="operator set (default 20)")
     parser.add_argument(
         "--trainable",
@@ -40,23 +49,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Export, check parity, write."""
+    from trimtab.core.callables import import_callable
+    from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.files import check_output_file, file_for
-    from trimtab.exporter import export, load_module, parse_dynamic
+    from trimtab.exporter import parse_dynamic, parse_input_spec, weights_file
 
     from ..report.lines import export_lines
 
+    # All that can be wrong without torch, whose import takes seconds.
+    options = {
+        name: convert(kind, value, where=f"--{name}")
+        for name, kind, value in (
+            ("opset", int, args.opset),
+            ("tolerance", float, args.tolerance),
+        )
+        if value
+    }
     check_output_file(file_for(args.output, "model.onnx"))
-    module = load_module(args.source, args.weights)
+    dynamic = parse_dynamic(*args.dynamic) if args.dynamic else None
+    inputs = [parse_input_spec(text) for text in args.input] if args.input else None
+    data = Dataset.open(args.data) if args.data else None
+    if args.weights:
+        weights_file(args.weights)
+    import_callable(args.source)
+
+    from trimtab.exporter import export, load_module
+
     model = export(
-        module,
-        args.input,
+        load_module(args.source, args.weights),
+        inputs,
         output_names=args.output_name,
-        dynamic=parse_dynamic(*args.dynamic) if args.dynamic else None,
+        dynamic=dynamic,
+        data=data,
         locate=args.locate,
         trainable=args.trainable,
         name=args.source,
-        **({"opset": convert(int, args.opset, where="--opset")} if args.opset else {}),
+        **options,
     )
     path = model.save(args.output)
     print("\n".join(export_lines(model, path)))  # noqa: T201

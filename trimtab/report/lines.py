@@ -43,6 +43,22 @@ def export_lines(model: Model, path: Path) -> list[str]:
             f"parity with torch, {name}: {error['max_abs']:.1e} at most, "
             f"{error['max_rel']:.1e} of the largest value"
         )
+        if "torch_max_rel" in error:
+            lines.append(
+                f"  judged by float64, from which torch's own float32 is {error['torch_max_rel']:.1e}"
+                " away on some inputs"
+            )
+    for axis, (low, high) in notes.get("ranges", {}).items():
+        lines.append(f"axis {axis}: proved for {low}{f' to {high}' if high else ' and more'}")
+    for name in notes.get("symbolic_ignored", ()):
+        lines.append(
+            f"{name}.symbolic is not called: torch's exporter traces the Function's forward, so the "
+            "file has the operators of that"
+        )
+    if "changed_buffers" in notes:
+        lines.append(
+            f"forward changes buffers, the file does not: {', '.join(notes['changed_buffers'][:5])}"
+        )
     if "fixed_batch" in notes:
         lines.append(f"the batch is fixed: {notes['fixed_batch']}")
     return lines

@@ -22,9 +22,11 @@ from .batches import (
     BatchSampler,
     DrawnBatch,
     channels_last,
+    fitted_rows,
     make_batches,
     reestimate_batch_norm,
     to_tensors,
+    weights_channels_last,
 )
 from .environment import (
     FEW_STEPS,
@@ -106,12 +108,11 @@ class TrainingRun:
         self.model = model
         self.features = match_features(options.features, model, teacher)
         self.batches: BatchSampler = make_batches(
-            model, data, options.validation, options.batch, ctx.seed
+            model, data, options.validation, options.batch, ctx.seed, fitted_rows(model, data)
         )
         own_features = [own for own, _ in self.features]
         self.module: TorchGraph = to_module(model, own_features).to(device)
-        # Convolutions are faster so, by a sixth.
-        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights_channels_last(self.module)
         learning = options.batch_norm in {"trained", "restored"}
         self.module.mode.batch_norm = "trained" if learning else "frozen"
         self.module.mode.dropout = options.dropout
