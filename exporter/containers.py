@@ -25,17 +25,14 @@ def items_of(value: Any) -> list[tuple[str | int, Any]] | None:
     """Return keys and items of a container, None for other values."""
     if isinstance(value, Mapping):
         return [(str(key), item) for key, item in value.items()]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(zip(value._fields, value, strict=True))
     if isinstance(value, tuple | list):
-        return list(enumerate(value))
+        return list(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
     parts = _cache_parts(value)
-    if parts == ("layers",):
-        return list(enumerate(value.layers))
     if parts:
-        return [(part, getattr(value, part)) for part in parts]
+        held = [(part, getattr(value, part)) for part in parts]
+        return held if len(parts) > 1 else list(enumerate(held[0][1]))
     node = pytree.SUPPORTED_NODES.get(type(value))
     return None if node is None else list(enumerate(node.flatten_fn(value)[0]))
 

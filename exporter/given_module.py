@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from trimtab.core.errors import ExportError, InputError
@@ -69,9 +70,8 @@ def module_to_export(given: Any, inputs: Any) -> tuple[nn.Module, Any]:
 
 def is_compiled(module: nn.Module) -> bool:
     """Return whether `torch.compile` was used on the module or a part of it."""
-    compiled = torch._dynamo.eval_frame.OptimizedModule
     return any(
-        isinstance(m, compiled) or getattr(m, "_compiled_call_impl", None) is not None
+        isinstance(m, OptimizedModule) or getattr(m, "_compiled_call_impl", None) is not None
         for m in module.modules()
     )
 
@@ -109,8 +109,8 @@ def type_advice(module: nn.Module) -> str | None:
 
 def _unwrapped(given: Any) -> Any:
     """Return the module inside of a wrapper, else None."""
-    if isinstance(given, torch._dynamo.eval_frame.OptimizedModule):
-        return given._orig_mod
+    if isinstance(given, OptimizedModule):
+        return given._orig_mod  # noqa: SLF001 - torch has no other name for it
     return getattr(given, WRAPPED) if isinstance(given, WRAPPERS) else None
 
 
@@ -127,7 +127,7 @@ def _advice(given: Any) -> str:
 def _refuse_packed_weights(module: nn.Module) -> None:
     """Refuse weights that are a subclass of a tensor with arithmetic of its own (torchao)."""
     for name, weight in (*module.named_parameters(), *module.named_buffers()):
-        packed = weight.data if isinstance(weight, nn.Parameter) else weight
+        packed: Any = weight.data if isinstance(weight, nn.Parameter) else weight
         if is_traceable_wrapper_subclass(packed):
             kind = f"{type(packed).__module__.partition('.')[0]}.{type(packed).__name__}"
             raise InputError(

@@ -242,8 +242,9 @@ def data_rows(data: Any, call: ForwardCall) -> dict[str, Tensor]:
         DataError: names, types or ranks differ from the example's.
     """
     feeds = first_feeds(data)
-    if isinstance(data, Dataset) and data.source.anonymous in feeds and len(call.names) == 1:
-        feeds = {call.names[0]: feeds[data.source.anonymous]}
+    unnamed = data.source.anonymous if isinstance(data, Dataset) else None
+    if unnamed and unnamed in feeds and len(call.names) == 1:
+        feeds = {call.names[0]: feeds[unnamed]}
     rows = {}
     for name, array in feeds.items():
         if name not in call.names:

@@ -60,9 +60,9 @@ def eval_mode(module: nn.Module) -> Iterator[ModuleState]:
     layouts = _make_contiguous(module)
     try:
         # A forward that draws random numbers must not change the caller's random state.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
-                yield state
+        eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
+            yield state
     finally:
         for tensor, before in layouts:
             tensor.data = before

@@ -140,7 +140,7 @@ class Proof:
     decisive: bool = False
 
     def take(self, trial: ParityTrial) -> tuple[str, OutputDifference, float] | None:
-        """Compare on a trial; return the first output that differs, by how much, and what is allowed.
+        """Compare on a trial; return the first output that differs, its error and the allowed one.
 
         Raises:
             ParityError: onnxruntime refuses the inputs.

@@ -39,7 +39,7 @@ def pool_all(x: Tensor, output_size: Any) -> Any:
     return x.mean((-2, -1), keepdim=True) if whole else NotImplemented
 
 
-def fake_quantize_tensor(  # noqa: PLR0917 - the signature is torch's
+def fake_quantize_tensor(
     input: Tensor,  # noqa: A002
     scale: float | Tensor,
     zero_point: int | Tensor,
@@ -52,7 +52,7 @@ def fake_quantize_tensor(  # noqa: PLR0917 - the signature is torch's
     return _quantize_dequantize(input, scales, zeros, (quant_min, quant_max))
 
 
-def fake_quantize_channels(  # noqa: PLR0917 - the signature is torch's
+def fake_quantize_channels(
     input: Tensor,  # noqa: A002
     scale: Tensor,
     zero_point: Tensor,
@@ -67,7 +67,7 @@ def fake_quantize_channels(  # noqa: PLR0917 - the signature is torch's
 #: Equivalents of functions; each returns NotImplemented where it does not apply.
 EQUIVALENTS: dict[Any, Any] = {
     F.adaptive_avg_pool2d: pool_all,
-    torch._C._nn.adaptive_avg_pool2d: pool_all,
+    torch._C._nn.adaptive_avg_pool2d: pool_all,  # noqa: SLF001 - as modules call it
     torch.fake_quantize_per_tensor_affine: fake_quantize_tensor,
     torch.fake_quantize_per_channel_affine: fake_quantize_channels,
 }
@@ -76,21 +76,19 @@ EQUIVALENTS: dict[Any, Any] = {
 def _quantize_dequantize(
     x: Tensor, scale: Tensor, zero: Tensor, bounds: tuple[int, int], axis: int | None = None
 ) -> Any:
-    kind = next((k for k, (low, high) in INTEGERS.items() if low <= bounds[0] and bounds[1] <= high),
-                None)  # fmt: skip
+    fits = (k for k, (least, most) in INTEGERS.items() if least <= bounds[0] and bounds[1] <= most)
+    kind = next(fits, None)
     if kind is None or x.dtype != torch.float32:
         return NotImplemented
     if bounds != INTEGERS[kind]:  # fewer integers than the type has
-        shape = [1] * x.ndim
+        ends = [(bound - zero.float()) * scale for bound in bounds]
         if axis is not None:
-            shape[axis] = -1
-        low, high = (((b - zero.float()) * scale).reshape(shape if axis is not None else ()) for b in bounds)
-        x = torch.minimum(torch.maximum(x, low), high)
+            shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+            ends = [end.reshape(shape) for end in ends]
+        x = torch.minimum(torch.maximum(x, ends[0]), ends[1])
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     pair = (scale, zero.to(kind))
-    q = torch.onnx.ops.symbolic(
-        "QuantizeLinear", [x, *pair], attributes, dtype=kind, shape=x.shape
-    )
+    q = torch.onnx.ops.symbolic("QuantizeLinear", [x, *pair], attributes, dtype=kind, shape=x.shape)
     return torch.onnx.ops.symbolic(
         "DequantizeLinear", [q, *pair], attributes, dtype=x.dtype, shape=x.shape
     )
@@ -108,7 +106,8 @@ def freeze_fake_quantizers(module: nn.Module) -> None:
 
 
 def _frozen(part: Any) -> Any:
-    bounds = (int(part.activation_post_process.quant_min), int(part.activation_post_process.quant_max))
+    observer = part.activation_post_process
+    bounds = int(observer.quant_min), int(observer.quant_max)
     if not int(part.fake_quant_enabled[0]):
         return lambda x: x
     if part.is_per_channel:

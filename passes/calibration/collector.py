@@ -98,7 +98,7 @@ def _observed(
         first += batch.size
 
 
-def _take_in(
+def _take_in(  # noqa: PLR0917 - the last three are one run's
     found: dict[str, Statistics],
     budget: int,
     data: Dataset,

@@ -74,9 +74,7 @@ def load_statistics(path: Path, model: Model, data: Dataset) -> dict[str, Statis
 def _statistics(figures: NDArray[np.float64], histogram: Histogram) -> Statistics:
     lowest, highest, sum_lowest, sum_highest, rows, unbounded = figures.tolist()
     sums = sum_lowest, sum_highest
-    return Statistics(
-        lowest, highest, *sums, int(rows), histogram, unbounded=bool(unbounded)
-    )
+    return Statistics(lowest, highest, *sums, int(rows), histogram, unbounded=bool(unbounded))
 
 
 def _key(model: Model, data: Dataset) -> dict[str, str | int]:

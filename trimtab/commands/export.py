@@ -29,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output-name", action="append", metavar="NAME", help="repeat for each")
     parser.add_argument(
-        "--data", metavar="DATA", help="rows to compare on; the first is the example without --input"
+        "--data",
+        metavar="DATA",
+        help="rows to compare on; the first is the example without --input",
     )
     parser.add_argument(
         "--tolerance",

@@ -45,16 +45,16 @@ def export_lines(model: Model, path: Path) -> list[str]:
         )
         if "torch_max_rel" in error:
             lines.append(
-                f"  judged by float64, from which torch's own float32 is {error['torch_max_rel']:.1e}"
-                " away on some inputs"
+                "  judged by float64: torch's own float32 is up to "
+                f"{error['torch_max_rel']:.1e} away from it"
             )
     for axis, (low, high) in notes.get("ranges", {}).items():
         lines.append(f"axis {axis}: proved for {low}{f' to {high}' if high else ' and more'}")
-    for name in notes.get("symbolic_ignored", ()):
-        lines.append(
-            f"{name}.symbolic is not called: torch's exporter traces the Function's forward, so the "
-            "file has the operators of that"
-        )
+    lines += [
+        f"{name}.symbolic is not called: torch's exporter traces the Function's forward, and the "
+        "file has the operators of that"
+        for name in notes.get("symbolic_ignored", ())
+    ]
     if "changed_buffers" in notes:
         lines.append(
             f"forward changes buffers, the file does not: {', '.join(notes['changed_buffers'][:5])}"

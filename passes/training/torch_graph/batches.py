@@ -18,7 +18,6 @@ from trimtab.core.model import Model
 
 from .module import TorchGraph
 
-
 #: Samples that channel pruning takes where its step in the lineage names no number.
 PRUNING_SAMPLES = 512
 NO_ROWS: Rows = np.empty(0, np.int64)
@@ -121,7 +120,8 @@ def fitted_rows(model: Model, data: Dataset) -> Rows:
     taken = [
         data.take(step.params.get("samples", PRUNING_SAMPLES)).positions
         for step in model.lineage
-        if step.pass_name.startswith("prune-channels") and not data.source.batched
+        if step.pass_name.startswith("prune-channels")
+        and not data.source.batched
         and step.params.get("repair") != "none"
     ]
     return np.unique(np.concatenate(taken)) if taken else NO_ROWS
