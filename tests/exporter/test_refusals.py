@@ -154,12 +154,6 @@ def test_the_first_submodule_that_differs_is_named_where_the_capture_does() -> N
     assert "the first part that differs is module 'blocks.0' (Counter)" in message
 
 
-def test_a_type_that_onnxruntime_has_no_kernels_for_says_what_to_do() -> None:
-    module = nn.Linear(4, 4).bfloat16()
-    with pytest.raises(ParityError, match=r"does not load.*export module\.float\(\)"):
-        export(module, torch.randn(2, 4).bfloat16(), dynamic={})
-
-
 def test_parity_can_be_left_out() -> None:
     model = export(Noise(), torch.rand(2, 4), parity=False)
     assert "parity" not in model.lineage[0].notes
