@@ -31,8 +31,9 @@ def items_of(value: Any) -> list[tuple[str | int, Any]] | None:
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
     parts = _cache_parts(value)
     if parts:
-        held = [(part, getattr(value, part)) for part in parts]
-        return held if len(parts) > 1 else list(enumerate(held[0][1]))
+        if len(parts) == 1:
+            return list(enumerate(getattr(value, parts[0])))
+        return [(part, getattr(value, part)) for part in parts]
     node = pytree.SUPPORTED_NODES.get(type(value))
     return None if node is None else list(enumerate(node.flatten_fn(value)[0]))
 

@@ -60,7 +60,7 @@ def test_a_scripted_part_is_named() -> None:
 
 def test_integer_weights_of_torch_are_refused() -> None:
     quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 2)))
-    with pytest.raises(InputError, match="no ONNX equivalent.*Export the float module"):
+    with pytest.raises(InputError, match=r"no ONNX equivalent.*Export the float module"):
         export(quantized, torch.randn(2, 4))
 
 

@@ -93,7 +93,7 @@ class Seen(nn.Module):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_users_rows_are_what_the_proof_is_fed(whole: bool) -> None:  # noqa: FBT001
+def test_the_users_rows_are_what_the_proof_is_fed(whole: bool) -> None:
     rows = np.arange(20, dtype=np.float32).reshape(5, 4) + 1000
     Seen.fed.clear()
     data: Any = Dataset.of_arrays({"x": rows}) if whole else {"x": rows}

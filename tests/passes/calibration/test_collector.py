@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from int8_graphs import graph
 
@@ -10,6 +11,7 @@ from trimtab.core.errors import DataError
 from trimtab.core.ort.session import build_session, run, with_outputs
 from trimtab.passes.calibration import collector as module
 from trimtab.passes.calibration.collector import calibrate
+from trimtab.passes.calibration.statistics import unbounded_nodes
 
 
 def network(batch: str = "N"):
@@ -145,3 +147,39 @@ def test_progress_is_reported():
     rows = batches_of((10, 5))[0]
     calibrate(network(), ["x"], Dataset.of_arrays({"x": rows}), Context(progress=Spy()))
     assert told == [("calibrating", 1)]
+
+
+def masked():
+    """Scores of which some are minus infinity in front of Softmax."""
+    model = graph(
+        """g (float[N, 4] x) => (float[N, 4] y) {
+          hidden = Less (x, zero)
+          s = Where (hidden, low, x)
+          y = Softmax (s)
+        }""",
+        zero=(1,),
+        low=(1,),
+    )
+    for name, value in {"zero": 0.0, "low": -np.inf}.items():
+        tensor = ir.Tensor(np.array([value], np.float32), name=name)
+        model.graph.initializers[name].const_value = tensor
+    return model
+
+
+def test_masks_of_minus_infinity_are_left_without_a_range():
+    rows = np.array([[1, 2, -3, 4], [5, -6, 7, 8]], np.float32)
+    data = Dataset.of_arrays({"x": rows})
+    model = masked()
+    found = calibrate(model, ["x", "s"], data.bind(model), CONTEXT)
+    assert (found["s"].lowest, found["s"].highest) == (0, 8)
+    assert found["s"].unbounded
+    assert not found["x"].unbounded
+    nodes = unbounded_nodes(model.graph, found)
+    assert [node.op_type for node in nodes] == ["Where", "Softmax"]
+
+
+def test_infinity_that_reaches_the_outputs_is_refused():
+    data = Dataset.of_arrays({"x": np.full((2, 4), -1.0, np.float32)})  # all hidden: NaN
+    model = masked()
+    with pytest.raises(DataError, match="NaN or infinity at sample 0"):
+        calibrate(model, ["x", "s"], data.bind(model), CONTEXT)

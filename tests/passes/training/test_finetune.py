@@ -20,11 +20,11 @@ from trimtab.core.errors import DataError, MissingExtraError, ModelError, Option
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import EXACT_INT8, SessionConfig, build_session, run
-from trimtab.passes import Finetune, PruneMagnitude, QuantizeStatic, Simplify
+from trimtab.passes import Finetune, PruneChannels, PruneMagnitude, QuantizeStatic, Simplify
 from trimtab.passes.base import relative_error
 from trimtab.passes.training.torch_graph import checkpoint, to_module
 from trimtab.passes.training.torch_graph.augment import UNAUGMENTED, Augment, resolve_augmentation
-from trimtab.passes.training.torch_graph.batches import make_batches
+from trimtab.passes.training.torch_graph.batches import fitted_rows, make_batches
 
 
 @pytest.fixture(autouse=True)
@@ -475,3 +475,32 @@ def test_the_command_that_distills(tmp_path: Path) -> None:
     assert main([*args, "--learning-rate", "0.01", "--features", "r=r0", "--loss", "mse"]) == 0
     before, best = notes(Model.load(out))["validation"]
     assert best < 0.8 * before
+
+
+def test_weights_are_chosen_on_items_that_pruning_did_not_solve_for() -> None:
+    data = images(40)
+    pruned = PruneChannels(ratio=0.3, samples=10)(graphs.cnn(), context(data))
+    fitted = fitted_rows(pruned, data)
+    assert fitted.tolist() == data.take(10).positions.tolist()
+    made = make_batches(pruned, data, 0.25, 8, 0, fitted)
+    assert len(made.validation) == 10
+    assert not np.intersect1d(made.validation.positions, fitted).size
+    assert not made.validation.overlaps(made.training)
+    assert fitted_rows(graphs.cnn(), data).size == 0
+
+
+def test_weights_of_rank_five_are_trained() -> None:
+    model = graphs.model_of(
+        "(float[n,1,4,4,4] x) => (float[n,2,2,2,2] y) <float[2,1,3,3,3] w> { y = Conv (x, w) }"
+    )
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((2, 1, 3, 3, 3)).astype(np.float32)
+    model.graph.initializers["w"].const_value = ir.Tensor(kernel, name="w")
+    rows = rng.standard_normal((16, 1, 4, 4, 4)).astype(np.float32)
+    teacher = model.clone()
+    teacher.graph.initializers["w"].const_value = ir.Tensor(kernel * 0.5, name="w")
+    after = Finetune(teacher=teacher, steps=4, batch=8, learning_rate=0.1)(
+        model, context(Dataset.of_arrays({"x": rows}))
+    )
+    before, best = notes(after)["validation"]
+    assert best < before
