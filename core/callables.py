@@ -29,6 +29,15 @@ def import_attribute(spec: str) -> Any:
     Raises:
         InputError: there is no such module or name, or importing the module fails.
     """
+    if not is_callable_spec(spec):
+        stem = Path(spec.partition(":")[0]).stem
+        raise InputError(
+            "is not of the form package.module:callable",
+            where=spec,
+            hint=f"For a factory in {stem}.py write {stem}:factory"
+            if spec.partition(":")[0].endswith(".py")
+            else "Name a callable in a module; a file of weights has no code",
+        )
     module_name, _, name = spec.partition(":")
     added = "" not in sys.path and str(Path.cwd()) not in sys.path
     if added:
