@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from trimtab.core.target import Target
 
-from ...graph.queries import input_at, scalar
+from ...graph.queries import attr, input_at, scalar
 
 #: Operators of multiply-accumulates.
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -84,7 +84,7 @@ def unsupported_nodes(graph: ir.Graph, ops: frozenset[str]) -> Iterator[tuple[ir
     for node in graph:
         if node.op_type not in ops:
             continue
-        reason = _reason(node)
+        reason = unsupported_reason(node)
         if reason is None and transformer and _of_activations(node):
             reason = "a product of two activations costs accuracy and saves little time"
         if reason:
@@ -97,16 +97,53 @@ def _of_activations(node: ir.Node) -> bool:
     )
 
 
-def _reason(node: ir.Node) -> str | None:
-    weights = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
-    if node.op_type in PRODUCTS and any(not weight.size for weight in weights):
-        return "its weight is empty"
+def unsupported_reason(node: ir.Node) -> str | None:
+    """Return why a node of an int8 operator type must stay float, None where it need not."""
+    if node.op_type in PRODUCTS or node.op_type == "ConvTranspose":
+        return _reason_of_product(node)
     if node.op_type == "Clip":
-        bounds = (input_at(node, index) for index in (1, 2))
-        low, high = (0.0 if value is None else scalar(value) for value in bounds)
-        if low is None or high is None:
-            return "its bounds are computed while it runs"
-        # The quantizer drops a Clip and lets the int8 range clip; that range always contains zero.
-        if low > 0 or high < 0:
-            return "its bounds exclude zero, which every int8 range contains"
+        return _reason_of_clip(node)
+    if node.op_type in {"Add", "Mul"} and any(map(_is_empty, (*node.inputs, *node.outputs))):
+        return "its tensors have no elements, on which the int8 kernels end the process"
+    if node.op_type == "Concat" and len(node.inputs) == 1:
+        return "a Concat of one tensor has no int8 kernel"
+    if node.op_type == "Resize" and attr(node, "mode", "nearest") == "cubic":
+        return "cubic interpolation has no int8 kernel"
+    if node.op_type == "AveragePool" and any(step != 1 for step in attr(node, "dilations", (1,))):
+        return "the int8 kernel of AveragePool has no dilations"
+    return None
+
+
+def _reason_of_product(node: ir.Node) -> str | None:
+    first, second, bias = (input_at(node, index) for index in range(3))
+    weights = [v.const_value for v in (first, second, bias) if v is not None]
+    if any(weight is not None and not weight.size for weight in weights):
+        return "its weight is empty"
+    if is_fixed(first) and (node.op_type != "MatMul" or is_fixed(second)):
+        return "it multiplies constants"
+    if bias is not None and not is_fixed(bias):
+        return "its bias is computed while it runs"
+    if node.op_type == "Gemm" and attr(node, "alpha", 1.0) <= 0:
+        return "its alpha is not positive, as a scale must be"
+    return None
+
+
+def is_fixed(value: ir.Value | None) -> bool:
+    """Return whether a value is a tensor of the file that no caller can feed."""
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def _is_empty(value: ir.Value | None) -> bool:
+    shape = value.shape if value is not None else None
+    return shape is not None and any(isinstance(d, int) and d == 0 for d in shape)
+
+
+def _reason_of_clip(node: ir.Node) -> str | None:
+    bounds = (input_at(node, index) for index in (1, 2))
+    low, high = (0.0 if value is None else scalar(value) for value in bounds)
+    if low is None or high is None:
+        return "its bounds are computed while it runs"
+    # A Clip is left to the bounds of the int8 range behind it, and that range contains zero.
+    if low > 0 or high < 0:
+        return "its bounds exclude zero, which every int8 range contains"
     return None
