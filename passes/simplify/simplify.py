@@ -23,6 +23,7 @@ from ..graph.batch_norm_fold import fold_norms_of
 from ..graph.cleanup import RANDOM_OPS, merge_equal, restore_interface, tidy
 from ..graph.declined import Declined
 from ..graph.folding import fold_branches, fold_constants, unfold_shared
+from ..graph.opsets import convert_opset
 from .mean_to_pool import pool_means
 from .onnxsim_import import onnxsim
 
@@ -106,11 +107,7 @@ class Simplify(Pass):
         now = {o.domain: o.version for o in proto.opset_import}.get("", 1)
         if now >= self.opset:
             return proto
-        source = onnx.ModelProto()
-        source.CopyFrom(proto)
-        # The converter takes initializers that are not inputs from IR version 4 on only.
-        source.ir_version = max(source.ir_version, 7)
-        converted: onnx.ModelProto = onnx.version_converter.convert_version(source, self.opset)
+        converted = convert_opset(proto, self.opset)
         notes.texts.append(f"opset {now} raised to {self.opset}")
         return converted
 

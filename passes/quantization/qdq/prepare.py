@@ -1,8 +1,4 @@
-"""Requirements on a graph before quantization, and the small changes that fulfil them.
-
-onnxruntime's quantizer finds nodes by name, treats a weight in a Constant node as an activation,
-and cannot quantize per channel below opset 13.
-"""
+"""Requirements on a graph before quantization, and the small changes that fulfil them."""
 
 from __future__ import annotations
 
@@ -13,7 +9,12 @@ from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
-from ...graph.quantized import prepare_float
+
+from ...graph.opsets import raise_opset
+from ...graph.pad_axes import spell_out_pads
+from ...graph.quantized import prepare_float, refuse_quantized
+from ...graph.weight_lift import lift_weights
+from .int8_operators import PRODUCTS
 
 #: First operator set in which DequantizeLinear has an axis.
 MINIMUM_OPSET = 13
@@ -23,29 +24,48 @@ HALF_OPSET = 21
 
 @gc_paused()
 def prepare(model: Model) -> None:
-    """Prepare the graph of a clone: lift Constants, name nodes, infer shapes.
+    """Prepare the graph of a clone: raise its opset, lift weights, name nodes, infer shapes.
 
     Raises:
         InputError: the model is quantized already.
-        ModelError: its opset is too old, for float32 or for float16.
+        ModelError: its opset is too old and cannot be raised, or too old for float16.
     """
+    refuse_quantized(model)
+    _raise_opset(model)
     prepare_float(model)
-    if model.opset < MINIMUM_OPSET:
-        raise ModelError(
-            f"has opset {model.opset}; int8 weights per channel need {MINIMUM_OPSET}",
-            where=model.name,
-            hint="Run the pass simplify first: it raises the opset",
-        )
     halves = [w for w in model.graph.initializers.values() if w.dtype == ir.DataType.FLOAT16]
-    if halves and model.opset < HALF_OPSET:
+    if halves and model.opset < HALF_OPSET and not _becomes_float(model.graph, halves):
         raise ModelError(
             f"has float16 weights, which Q/DQ take from opset {HALF_OPSET} on, not {model.opset}",
             where=f"{model.name}, tensor {halves[0].name!r}",
             hint="Quantize the float32 model: int8 gains nothing from float16 before it",
         )
-    # Old files list weights as inputs too; the quantizer drops such a weight and keeps the input.
+    # Old files list weights as inputs too, which a caller may feed.
     weights = model.graph.initializers
     kept = [value for value in model.graph.inputs if value.name not in weights]
     if len(kept) < len(model.graph.inputs):
         model.graph.inputs[:] = kept
+    lift_weights(model.ir, PRODUCTS | {"ConvTranspose"})
     ShapeInferencePass()(model.ir)
+    spell_out_pads(model.ir)
+
+
+def _raise_opset(model: Model) -> None:
+    before = model.opset
+    try:
+        raise_opset(model, MINIMUM_OPSET)
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(
+            f"has opset {before}; int8 weights per channel need {MINIMUM_OPSET}, "
+            f"and onnx cannot convert it: {line}",
+            where=model.name,
+            hint=f"Export it anew with opset {MINIMUM_OPSET} or later",
+        ) from error
+
+
+def _becomes_float(graph: ir.Graph, halves: list[ir.Value]) -> bool:
+    """Return whether all of these weights are cast to other types before anything uses them."""
+    return all(
+        node.op_type == "Cast" and node.graph is graph for value in halves for node, _ in value.uses()
+    )

@@ -16,6 +16,7 @@ from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
+from trimtab.passes.quantization.qdq.prepare import prepare
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -161,11 +162,13 @@ def test_a_quantized_model_is_refused(make):
         make()(quantized, dataclasses.replace(VNNI, data=data))
 
 
-def test_an_old_opset_is_refused_with_a_hint():
-    model = chain()
+def test_an_operator_that_onnx_cannot_convert_is_named():
+    model = graph(
+        "g (float[N, 4] x) => (float[N, 4] y) { a = Nonsense (x)  y = MatMul (a, w) }", w=(4, 4)
+    )
     model.ir.opset_imports[""] = 11
-    with pytest.raises(ModelError, match="simplify"):
-        QuantizeStatic(data=normal(model))(model, VNNI)
+    with pytest.raises(ModelError, match=r"opset 11.*Nonsense"):
+        prepare(model)
 
 
 def test_a_model_without_products_is_refused():

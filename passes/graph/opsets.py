@@ -1,0 +1,84 @@
+"""Newer operator sets for old files."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from trimtab.core.model import Model
+
+from .queries import const, input_at, is_onnx_op
+
+#: Weights of more bytes are not shown to the converter, which copies what it gets.
+_LARGE = 1 << 10
+#: Last operator set in which Upsample and Resize map positions as Resize's `asymmetric` does.
+_LAST_ASYMMETRIC = 10
+
+
+def convert_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return the model in a newer operator set; itself where it has that or a newer one.
+
+    Raises:
+        Exception: onnx cannot convert one of its operators.
+    """
+    now = {o.domain: o.version for o in proto.opset_import}.get("", 1)
+    if now >= opset:
+        return proto
+    source = onnx.ModelProto()
+    source.CopyFrom(proto)
+    # The converter takes initializers that are not inputs from IR version 4 on only.
+    source.ir_version = max(source.ir_version, 7)
+    converted: onnx.ModelProto = onnx.version_converter.convert_version(source, opset)
+    if now <= _LAST_ASYMMETRIC:
+        made = ir.from_proto(converted)
+        for node in made.graph.all_nodes():
+            _keep_positions(node)
+        converted = ir.to_proto(made)
+    return converted
+
+
+def _keep_positions(node: ir.Node) -> None:
+    """Let a Resize choose the pixels that Upsample and the first Resize did."""
+    known = "coordinate_transformation_mode" in node.attributes
+    if node.op_type != "Resize" or not is_onnx_op(node) or known:
+        return
+    scales = const(input_at(node, 2))
+    smaller = scales is not None and bool((scales <= 1).all()) and bool((scales < 1).any())
+    node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+    node.attributes.add(ir.AttrString("nearest_mode", "ceil" if smaller else "floor"))
+
+
+def raise_opset(model: Model, opset: int) -> bool:
+    """Raise the operator set of a clone in place; return whether that was needed.
+
+    Large weights are not copied.
+
+    Raises:
+        Exception: onnx cannot convert one of its operators.
+    """
+    if model.opset >= opset:
+        return False
+    graph = model.graph
+    fed = {value.name for value in graph.inputs}
+    large = {
+        name: value.const_value
+        for name, value in graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes > _LARGE
+    }
+    bare = model.clone()
+    for name, tensor in large.items():
+        value = bare.graph.initializers.pop(name)
+        value.const_value = None
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        if name not in fed:
+            bare.graph.inputs.append(value)
+    made = ir.from_proto(convert_opset(bare.to_proto(), opset))
+    for value in list(made.graph.inputs):
+        if value.name in large:
+            tensor = large[value.name]
+            if value.name not in fed:
+                made.graph.inputs.remove(value)
+            value.const_value = tensor
+            made.graph.register_initializer(value)
+    model.ir.graph, model.ir.ir_version = made.graph, made.ir_version
+    return True
