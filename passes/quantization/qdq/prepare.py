@@ -11,7 +11,7 @@ from trimtab.core.model import Model
 
 
 from ...graph.opsets import raise_opset
-from ...graph.pad_axes import spell_out_pads
+from ...graph.full_axes import spell_out_axes
 from ...graph.quantized import prepare_float, refuse_quantized
 from ...graph.weight_lift import lift_weights
 from .int8_operators import PRODUCTS
@@ -47,7 +47,7 @@ def prepare(model: Model) -> None:
         model.graph.inputs[:] = kept
     lift_weights(model.ir, PRODUCTS | {"ConvTranspose"})
     ShapeInferencePass()(model.ir)
-    spell_out_pads(model.ir)
+    spell_out_axes(model.ir)
 
 
 def _raise_opset(model: Model) -> None:
