@@ -31,6 +31,7 @@ class Statistics:
         rows: number of samples seen.
         histogram: histogram of an evenly spread part of the values, without those of outliers
             (see `outliers`).
+        empty: number of runs in which it had no elements.
         reach: samples by the binary exponent of their largest magnitude, (EXPONENTS,).
         unbounded: whether it takes infinity or NaN by design, which no range covers.
     """
@@ -41,6 +42,7 @@ class Statistics:
     sum_highest: float = 0.0
     rows: int = 0
     histogram: Histogram = field(default_factory=Histogram)
+    empty: int = 0
     reach: Counts = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
     unbounded: bool = False
 
@@ -57,6 +59,7 @@ class Statistics:
         if flat.dtype != np.float32:
             flat = flat.astype(np.float32)
         if not flat.size:
+            self.empty += 1
             return None
         low, high = flat.min(axis=1), flat.max(axis=1)
         sum_low, sum_high = float(low.sum(dtype=np.float64)), float(high.sum(dtype=np.float64))

@@ -22,8 +22,8 @@ from trimtab.core.model import Model
 from .histogram import Histogram
 from .statistics import Statistics
 
-FORMAT = 2
-_FIELDS = ("lowest", "highest", "sum_lowest", "sum_highest", "rows", "unbounded")
+FORMAT = 3
+_FIELDS = ("lowest", "highest", "sum_lowest", "sum_highest", "rows", "empty", "unbounded")
 _ANOTHER = "Name another file, or remove it to calibrate anew"
 
 
@@ -72,9 +72,11 @@ def load_statistics(path: Path, model: Model, data: Dataset) -> dict[str, Statis
 
 
 def _statistics(figures: NDArray[np.float64], histogram: Histogram) -> Statistics:
-    lowest, highest, sum_lowest, sum_highest, rows, unbounded = figures.tolist()
+    lowest, highest, sum_lowest, sum_highest, rows, empty, unbounded = figures.tolist()
     sums = sum_lowest, sum_highest
-    return Statistics(lowest, highest, *sums, int(rows), histogram, unbounded=bool(unbounded))
+    return Statistics(
+        lowest, highest, *sums, int(rows), histogram, int(empty), unbounded=bool(unbounded)
+    )
 
 
 def _key(model: Model, data: Dataset) -> dict[str, str | int]:

@@ -104,7 +104,9 @@ def _center_crop_pad(node: ir.Node, writer: _Writer) -> bool:
     if any(size is None for size in sizes):
         return False
     cut = [max(0, (size or 0) - want) // 2 for size, want in zip(sizes, wanted, strict=True)]
-    end = [first + min(size or 0, want) for first, size, want in zip(cut, sizes, wanted, strict=True)]
+    end = [
+        first + min(size or 0, want) for first, size, want in zip(cut, sizes, wanted, strict=True)
+    ]
     lists = [np.array(numbers, np.int64) for numbers in (cut, end, axes)]
     sliced = writer.add(node, "Slice", value, *(writer.constant(node, array) for array in lists))
     amounts = np.zeros((2, len(known)), np.int64)
@@ -113,7 +115,6 @@ def _center_crop_pad(node: ir.Node, writer: _Writer) -> bool:
         amounts[:, axis] = missing // 2, missing - missing // 2
     pads = writer.constant(node, amounts.reshape(-1))
     output, old = writer.add(node, "Pad", sliced, pads), node.outputs[0]
-    sliced.dtype = value.dtype
     output.type, output.shape = old.type, old.shape
     name = old.name
     old.replace_all_uses_with(output, replace_graph_outputs=True)

@@ -10,12 +10,10 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from .free_names import FreeNames
-from .queries import attr, axes_of, const, input_at, ints, is_onnx_op, opset
+from .queries import attr, axes_of, const, input_at, ints, is_onnx_op
 
 #: Operators that only change type or form of a constant.
-_FORMS = frozenset(
-    {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
+_FORMS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def lift_weights(model: ir.Model, layers: Collection[str]) -> int:
@@ -53,8 +51,6 @@ def _computed(value: ir.Value | None) -> Array | None:
 
 def _formed(node: ir.Node, array: Array) -> Array | None:
     match node.op_type:
-        case "Identity":
-            return array
         case "Cast":
             to = ir.DataType(attr(node, "to", 0))
             return array.astype(to.numpy()) if to.is_floating_point() else None
@@ -65,11 +61,17 @@ def _formed(node: ir.Node, array: Array) -> Array | None:
             return array.reshape(int(np.prod(array.shape[:axis])), -1)
         case "Reshape":
             return _reshaped(node, array)
+        case "Squeeze" | "Unsqueeze":
+            return _with_axes(node, array)
+    return array  # of an Identity
+
+
+def _with_axes(node: ir.Node, array: Array) -> Array | None:
     axes = axes_of(node)
-    if axes is None:
-        return None if node.op_type == "Unsqueeze" or opset(node) < 1 else np.squeeze(array)
-    form = np.squeeze if node.op_type == "Squeeze" else np.expand_dims
-    return form(array, tuple(axes))
+    if axes is not None:
+        form = np.squeeze if node.op_type == "Squeeze" else np.expand_dims
+        return form(array, tuple(axes))
+    return np.squeeze(array) if len(node.inputs) == 1 else None
 
 
 def _reshaped(node: ir.Node, array: Array) -> Array | None:
@@ -79,9 +81,7 @@ def _reshaped(node: ir.Node, array: Array) -> Array | None:
     return array.reshape([array.shape[i] if d == 0 else d for i, d in enumerate(shape)])
 
 
-def _replace(
-    graph: ir.Graph, node: ir.Node, index: int, array: Array, names: FreeNames
-) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array, names: FreeNames) -> None:
     old = node.inputs[index]
     assert old is not None
     maker = old.producer()

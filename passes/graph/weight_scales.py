@@ -42,6 +42,8 @@ def clip_weights(
             continue
         if weight.const_value is None or weight.dtype != ir.DataType.FLOAT:
             continue
+        if not _only_weighs(weight, axis, exclude):
+            continue
         done.add(weight.name or "")
         values = weight.const_value.numpy()
         if values.size and values.ndim >= 2:
@@ -50,6 +52,17 @@ def clip_weights(
             clipped += bool((new != values).any())
             weight.const_value = ir.tensor(new, name=weight.name)
     return clipped
+
+
+def _only_weighs(weight: ir.Value, axis: int, exclude: Collection[str]) -> bool:
+    """Return whether products that are quantized alone read a weight, with its channels there."""
+    return not weight.is_graph_output() and all(
+        index == 1
+        and node.graph is weight.graph
+        and channel_axis(node) == axis
+        and node.name not in exclude
+        for node, index in weight.uses()
+    )
 
 
 def channel_axis(node: ir.Node) -> int | None:

@@ -44,6 +44,7 @@ from .qdq.float_nodes import (
 )
 from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
 from .qdq.int8_rewrites import apply_int8_rewrites
+from .qdq.ort_backend import METHODS, quantize_with_onnxruntime
 from .qdq.prepare import prepare
 from .qdq.writer import Scheme, observed_tensors, quantize_graph
 
@@ -78,6 +79,8 @@ class QuantizeStatic(Pass):
             error names the operators that run in float, with reasons.
         check_overflow: report the layers that would saturate on x64 without VNNI, and by how much,
             even where the target has it.
+        backend: who writes the int8 graph: trimtab, or onnxruntime's own quantizer, which
+            calibrates by itself and has no 16-bit activations, max_drop or statistics.
     """
 
     needs_data: ClassVar[bool] = True
@@ -97,6 +100,7 @@ class QuantizeStatic(Pass):
     metric: str = ""
     min_share: float = 0.0
     check_overflow: bool = False
+    backend: Literal["trimtab", "onnxruntime"] = "trimtab"
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -107,6 +111,14 @@ class QuantizeStatic(Pass):
             raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
         if not 0 <= self.min_share <= 1:
             raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
+        given = {"wide": self.wide, "statistics": self.statistics, "max_drop": self.max_drop}
+        others = [name for name, value in given.items() if value not in ((), "", None)]
+        if self.backend == "onnxruntime" and others:
+            raise OptionError(
+                "is not offered by onnxruntime's quantizer",
+                where=others[0],
+                hint="Leave it out, or use the backend trimtab",
+            )
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Calibrate, write the Q/DQ graph, measure what runs in int8."""
@@ -122,16 +134,21 @@ class QuantizeStatic(Pass):
                 where=model.name,
                 hint="It contains none of: " + ", ".join(sorted(PRODUCTS)),
             )
+        report: dict[str, Any] = {"samples": len(data), "data": data.digest, "forms": rewrites}
+        report |= {name: getattr(scheme, name) for name in ("activation", "weight", "reduce_range")}
+        if self.backend == "onnxruntime":
+            return self._by_onnxruntime(model, scheme, data, declined, report, ctx)
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         if self.max_drop is not None:
             tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
         statistics = self._statistics(model, tensors, data, ctx)
         masked = [node.name or "" for node in unbounded_nodes(model.graph, statistics)]
         declined += [Declined(name, "takes infinity by design, as a mask") for name in masked]
-        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked])
-        report: dict[str, Any] = {"samples": len(data), "data": data.digest}
-        report |= {name: getattr(scheme, name) for name in ("activation", "weight", "reduce_range")}
-        report["forms"] = rewrites
+        emptied = _emptied_nodes(model.graph, statistics)
+        declined += [
+            Declined(name, "its tensors have no elements for a sample") for name in emptied
+        ]
+        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked, *emptied])
         written, float_nodes, notes = self._quantize(model, scheme, statistics, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
@@ -146,6 +163,27 @@ class QuantizeStatic(Pass):
             report["overflow"] = [overflow.to_json() for overflow in overflows]
         self._check_share(share, report["float_nodes"], model)
         return Rewrite(written, declined, report, loaded=not share.as_written)
+
+    def _by_onnxruntime(
+        self,
+        model: Model,
+        scheme: Scheme,
+        data: Dataset,
+        declined: Sequence[Declined],
+        report: Mapping[str, Any],
+        ctx: Context,
+    ) -> Rewrite:
+        """Return what onnxruntime's own quantizer makes of the model."""
+        written = quantize_with_onnxruntime(
+            model, scheme, data, method=self.ranges, percentile=self.percentile
+        )
+        share = measure_int8_share(written, model, ctx.target)
+        reasons = float_reasons(share, declined)
+        self._check_share(share, reasons, model)
+        notes = {"ranges": METHODS.get(self.ranges, "MinMax"), "float_nodes": reasons}
+        return Rewrite(
+            written, declined, {**report, **share.to_json(), **notes}, loaded=not share.as_written
+        )
 
     def _split(self, all_data: Dataset) -> tuple[Dataset, Dataset]:
         """Return samples to make ranges from, and those that `max_drop` is evaluated on."""
@@ -167,6 +205,8 @@ class QuantizeStatic(Pass):
             for name, of in statistics.items()
         }
         ranges = share_ranges(model.graph, ranges)
+        if any(of.empty for of in statistics.values()):  # further nodes stay float
+            ranges = with_moved_tensors(model.graph, ranges)
         plain = model.clone() if self.max_drop is not None else model
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127
@@ -241,3 +281,17 @@ class QuantizeStatic(Pass):
             inputs_only=target.isa == "gpu",
         )
         return scheme, declined
+
+
+def _emptied_nodes(graph: ir.Graph, statistics: Mapping[str, Statistics]) -> list[str]:
+    """List sums and products, element by element, of tensors that have no elements for a sample.
+
+    onnxruntime's QLinearAdd and QLinearMul end the process on those where it has two threads.
+    """
+    empty = {name for name, of in statistics.items() if of.empty}
+    sums = [node for node in graph if node.op_type in {"Add", "Mul"}]
+    return [
+        node.name or ""
+        for node in sums
+        if any(v is not None and v.name in empty for v in (*node.inputs, *node.outputs))
+    ]

@@ -99,19 +99,22 @@ def _of_activations(node: ir.Node) -> bool:
 
 def unsupported_reason(node: ir.Node) -> str | None:
     """Return why a node of an int8 operator type must stay float, None where it need not."""
-    if node.op_type in PRODUCTS or node.op_type == "ConvTranspose":
-        return _reason_of_product(node)
-    if node.op_type == "Clip":
-        return _reason_of_clip(node)
-    if node.op_type in {"Add", "Mul"} and any(map(_is_empty, (*node.inputs, *node.outputs))):
-        return "its tensors have no elements, on which the int8 kernels end the process"
-    if node.op_type == "Concat" and len(node.inputs) == 1:
-        return "a Concat of one tensor has no int8 kernel"
-    if node.op_type == "Resize" and attr(node, "mode", "nearest") == "cubic":
-        return "cubic interpolation has no int8 kernel"
-    if node.op_type == "AveragePool" and any(step != 1 for step in attr(node, "dilations", (1,))):
-        return "the int8 kernel of AveragePool has no dilations"
-    return None
+    match node.op_type:
+        case "Conv" | "ConvTranspose" | "Gemm" | "MatMul":
+            return _reason_of_product(node)
+        case "Clip":
+            return _reason_of_clip(node)
+        case "Add" | "Mul" if any(map(_is_empty, (*node.inputs, *node.outputs))):
+            reason = "its tensors have no elements, on which the int8 kernels end the process"
+        case "Concat" if len(node.inputs) == 1:
+            reason = "a Concat of one tensor has no int8 kernel"
+        case "Resize" if attr(node, "mode", "nearest") == "cubic":
+            reason = "cubic interpolation has no int8 kernel"
+        case "AveragePool" if any(step != 1 for step in attr(node, "dilations", (1,))):
+            reason = "the int8 kernel of AveragePool has no dilations"
+        case _:
+            return None
+    return reason
 
 
 def _reason_of_product(node: ir.Node) -> str | None:

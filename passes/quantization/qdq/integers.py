@@ -94,7 +94,9 @@ def magnitudes(array: NDArray[Any], axis: int | None) -> Floats:
     others = None if axis is None else tuple(a for a in range(array.ndim) if a != axis)
     if not array.size:
         return np.zeros(() if axis is None else array.shape[axis])
-    return np.maximum(-array.min(others).astype(np.float64), array.max(others).astype(np.float64))
+    ends = -array.min(others).astype(np.float64), array.max(others).astype(np.float64)
+    largest: Floats = np.maximum(*ends)
+    return largest
 
 
 def weight_grid(

@@ -123,7 +123,8 @@ def _least_scale(layer: _Layer) -> Floats | float:
     rows = largest.reshape(-1, largest.shape[-1]).max(axis=0)
     weight = layer.key[0].const_value
     assert weight is not None
-    return rows.reshape(-1, weight.shape.numpy()[layer.key[1]]).max(axis=0)
+    least: Floats = rows.reshape(-1, weight.shape.numpy()[layer.key[1]]).max(axis=0)
+    return least
 
 
 def _write_weight(

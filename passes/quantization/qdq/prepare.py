@@ -9,9 +9,8 @@ from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
-
-from ...graph.opsets import raise_opset
 from ...graph.full_axes import spell_out_axes
+from ...graph.opsets import raise_opset
 from ...graph.quantized import prepare_float, refuse_quantized
 from ...graph.weight_lift import lift_weights
 from .int8_operators import PRODUCTS
@@ -67,5 +66,7 @@ def _raise_opset(model: Model) -> None:
 def _becomes_float(graph: ir.Graph, halves: list[ir.Value]) -> bool:
     """Return whether all of these weights are cast to other types before anything uses them."""
     return all(
-        node.op_type == "Cast" and node.graph is graph for value in halves for node, _ in value.uses()
+        node.op_type == "Cast" and node.graph is graph
+        for value in halves
+        for node, _ in value.uses()
     )

@@ -1,4 +1,4 @@
-"""Options of a quantization to int8, of which pairs of QuantizeLinear and DequantizeLinear follow."""
+"""Options of a quantization to int8 that decide where Q/DQ pairs stand."""
 
 from __future__ import annotations
 
