@@ -103,7 +103,9 @@ def test_float_and_int8_readers_of_an_activation_get_it():
 
 
 def test_an_activation_is_an_output_and_read_by_a_product():
-    model = vector("(float[N, 8] y, float[N, 8] r) { h = MatMul (x, w) r = Relu (h) y = MatMul (r, v) }")
+    model = vector(
+        "(float[N, 8] y, float[N, 8] r) { h = MatMul (x, w) r = Relu (h) y = MatMul (r, v) }"
+    )
     after = checked(model)
     assert answers(after, {"x": np.ones((1, 8), np.float32)})["r"].min() >= 0
 
@@ -119,7 +121,9 @@ def test_an_activation_is_an_output_and_read_by_a_product():
 )
 @pytest.mark.parametrize("bound", ["Relu (c)", "Clip (c, low, high)"])
 def test_an_output_before_an_activation_is_not_cut(before, bound):
-    text = f"(float[N, 8, 8, 8] y, float[N, 8, 8, 8] c) {{ {before}  r = {bound}  y = Conv (r, v) }}"
+    text = (
+        f"(float[N, 8, 8, 8] y, float[N, 8, 8, 8] c) {{ {before}  r = {bound}  y = Conv (r, v) }}"
+    )
     model = image(text, **BOUNDS)
     after = checked(model)
     feeds = next(iter(normal(model))).feeds
@@ -190,7 +194,9 @@ def test_values_that_subgraphs_read_are_those_they_read_before(then, otherwise, 
     rows = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
     for taken in (True, False):
         feeds = {"x": rows, "c": np.array(taken)}
-        after = QuantizeStatic(data=Dataset.of_batches(lambda f=feeds: [f]), ranges="minmax")(model, VNNI)
+        after = QuantizeStatic(data=Dataset.of_batches(lambda f=feeds: [f]), ranges="minmax")(
+            model, VNNI
+        )
         for condition in (True, False):
             feeds = {"x": rows[:4], "c": np.array(condition)}
             assert_same(model, after, feeds, 0.03)
@@ -215,7 +221,9 @@ def test_a_gemm_keeps_its_factors_and_its_bias_of_any_shape(transposed, factors,
     )
     rows = [{"x": rng.standard_normal((4, 10)).astype(np.float32)} for _ in range(16)]
     for per_channel in (True, False):
-        made = QuantizeStatic(data=Dataset.of_batches(lambda: rows), ranges="minmax", per_channel=per_channel)
+        made = QuantizeStatic(
+            data=Dataset.of_batches(lambda: rows), ranges="minmax", per_channel=per_channel
+        )
         assert_same(model, made(model, VNNI), rows[0], 0.04)
 
 
@@ -228,7 +236,9 @@ def test_a_weight_read_in_two_layouts_has_an_integer_form_for_each():
     weight = np.random.default_rng(0).standard_normal((8, 8)) * np.geomspace(0.01, 1, 8)
     text = "(float[N, 8] y, float[N, 8] z) { y = Gemm (x, w, b)  z = Gemm <transB = 1> (x, w, b) }"
     after = checked(vector(text, w=weight.astype(np.float32)))
-    stored = [v for v in after.graph.initializers.values() if v.const_value.dtype == ir.DataType.INT8]
+    stored = [
+        v for v in after.graph.initializers.values() if v.const_value.dtype == ir.DataType.INT8
+    ]
     assert len([v for v in stored if v.const_value.size == 64]) == 2
 
 
@@ -251,7 +261,13 @@ def test_a_weight_that_is_an_output_or_read_elsewhere_keeps_its_values():
 
 CLASHES = ("x_scale", "x_zero_point", "x_QuantizeLinear_Output", "x_DequantizeLinear_Output")
 CLASHES += ("w_quantized", "w_scale", "w_zero_point", "w_DequantizeLinear_Output", "w_transposed")
-CLASHES += ("b_quantized", "b_quantized_scale", "y_QuantizeLinear_Input", "h_scale", "w_quantized_1")
+CLASHES += (
+    "b_quantized",
+    "b_quantized_scale",
+    "y_QuantizeLinear_Input",
+    "h_scale",
+    "w_quantized_1",
+)
 
 
 @pytest.mark.parametrize("name", CLASHES)
@@ -284,7 +300,9 @@ def test_a_shared_bias_has_an_integer_form_for_each_layer():
         }"""
     )
     after = checked(model)
-    forms = [v for v in after.graph.initializers.values() if v.const_value.dtype == ir.DataType.INT32]
+    forms = [
+        v for v in after.graph.initializers.values() if v.const_value.dtype == ir.DataType.INT32
+    ]
     assert len({v.name for v in forms if v.const_value.numpy().any()}) == 3
 
 
@@ -312,10 +330,10 @@ def test_a_tensor_read_twice_and_a_concat_of_one_are_right(text):
     [
         "k = Pad (r, p4, none, axes)",
         "k = Pad (r, p4, three, back)",
-        "k = Resize <axes = [2, 3], mode = \"nearest\"> (r, none, s2)",
+        'k = Resize <axes = [2, 3], mode = "nearest"> (r, none, s2)',
         "k = CenterCropPad <axes = [2, 3]> (r, six)",
         "k = CenterCropPad <axes = [2, 3]> (r, eleven)",
-        "k = Pad <mode = \"reflect\"> (r, p8)",
+        'k = Pad <mode = "reflect"> (r, p8)',
         "k = Pad (r, p8, three)",
     ],
 )
@@ -327,7 +345,11 @@ def test_operators_that_name_axes_change_those_between_int8_layers(form):
       y = Conv <pads = [1, 1, 1, 1]> (k, v)
     }}"""
     numbers = {
-        "p4": [1, 2, 1, 0], "axes": [2, 3], "back": [-1, -2], "six": [6, 6], "eleven": [11, 6],
+        "p4": [1, 2, 1, 0],
+        "axes": [2, 3],
+        "back": [-1, -2],
+        "six": [6, 6],
+        "eleven": [11, 6],
         "p8": [0, 0, 1, 1, 0, 0, 1, 1],
     }
     weights: dict[str, Any] = {n: np.array(v, np.int64) for n, v in numbers.items() if n in form}
