@@ -182,7 +182,8 @@ def _scale(value: ir.Value | None) -> Floats | None:
 
 def _free_name(graph: ir.Graph, name: str) -> str:
     """Return the name, or a longer one where the model uses it already."""
-    taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    taken.update(graph.initializers, *(inner.initializers for inner in graph.subgraphs()))
     while name in taken or f"{name}_quantized" in taken:
         name += "_"
     return name

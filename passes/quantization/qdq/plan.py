@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass
 class Plan:
-    """What is rounded in a graph.
+    """Rounded tensors of a graph, and who reads them.
 
     Attributes:
         roles: role of each node.

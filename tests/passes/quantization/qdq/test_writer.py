@@ -34,7 +34,8 @@ def answers(model: Model, feeds: Arrays, level: Level = "off") -> Arrays:
 def assert_same(before: Model, after: Model, feeds: Arrays, allowed: float) -> None:
     """Compare all outputs, with onnxruntime's optimization off and on."""
     expected = answers(before, feeds)
-    for level in ("off", "all"):
+    levels: tuple[Level, ...] = ("off", "basic", "all")
+    for level in levels:
         got = answers(after, feeds, level)
         for name, array in expected.items():
             assert got[name].shape == array.shape
