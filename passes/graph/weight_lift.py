@@ -90,23 +90,23 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array, names: Fr
     if old.is_graph_output():
         name = names.value(name)
     value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    graph.register_initializer(value)
     if old.is_graph_output():
         node.replace_input_with(index, value)
     else:
         old.replace_all_uses_with(value)
-        graph.remove(maker, safe=True)
-    graph.register_initializer(value)
-    _drop_unused(graph, maker)
+        _remove(graph, maker)
 
 
-def _drop_unused(graph: ir.Graph, maker: ir.Node) -> None:
-    """Remove the operators and constants that only the old form of a weight needed."""
-    for value in maker.inputs:
+def _remove(graph: ir.Graph, node: ir.Node) -> None:
+    """Remove an operator, and those and the constants that only it needed."""
+    inputs = list(node.inputs)  # which a removed node loses
+    graph.remove(node, safe=True)
+    for value in inputs:
         if value is None or value.uses() or value.is_graph_output():
             continue
         before = value.producer()
         if before is not None and before.graph is graph:
-            graph.remove(before, safe=True)
-            _drop_unused(graph, before)
+            _remove(graph, before)
         elif not value.is_graph_input():
             graph.initializers.pop(value.name or "", None)
