@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .free_names import FreeNames
+from .names import FreeNames
 from .queries import attr, const, dims, input_at, ints, is_onnx_op, opset, rank
 
 
@@ -35,17 +35,17 @@ class _Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        self.names = FreeNames(model)
+        self.names = FreeNames(model.graph)
 
     def constant(self, node: ir.Node, array: NDArray[np.generic]) -> ir.Value:
-        name = self.names.value(f"{node.name}_all_axes")
+        name = self.names.tensor(f"{node.name}_all_axes")
         value = ir.val(name, const_value=ir.tensor(array, name=name))
         self.graph.register_initializer(value)
         return value
 
     def add(self, node: ir.Node, op_type: str, *inputs: ir.Value) -> ir.Value:
         made = ir.node(op_type, inputs, name=self.names.node(f"{node.name}_{op_type}"))
-        made.outputs[0].name = self.names.value(f"{node.name}_{op_type}")
+        made.outputs[0].name = self.names.tensor(f"{node.name}_{op_type}")
         self.graph.insert_before(node, made)
         return made.outputs[0]
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from trimtab.core.model import Model
-
 from .queries import const, input_at, is_onnx_op
 
-#: Weights of more bytes are not shown to the converter, which copies what it gets.
-_LARGE = 1 << 10
 #: Last operator set in which Upsample and Resize map positions as Resize's `asymmetric` does.
 _LAST_ASYMMETRIC = 10
 
@@ -46,39 +42,3 @@ def _keep_positions(node: ir.Node) -> None:
     smaller = scales is not None and bool((scales <= 1).all()) and bool((scales < 1).any())
     node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
     node.attributes.add(ir.AttrString("nearest_mode", "ceil" if smaller else "floor"))
-
-
-def raise_opset(model: Model, opset: int) -> bool:
-    """Raise the operator set of a clone in place; return whether that was needed.
-
-    Large weights are not copied.
-
-    Raises:
-        Exception: onnx cannot convert one of its operators.
-    """
-    if model.opset >= opset:
-        return False
-    graph = model.graph
-    fed = {value.name for value in graph.inputs}
-    large = {
-        name: value.const_value
-        for name, value in graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > _LARGE
-    }
-    bare = model.clone()
-    for name, tensor in large.items():
-        value = bare.graph.initializers.pop(name)
-        value.const_value = None
-        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-        if name not in fed:
-            bare.graph.inputs.append(value)
-    made = ir.from_proto(convert_opset(bare.to_proto(), opset))
-    for value in list(made.graph.inputs):
-        if value.name in large:
-            tensor = large[value.name]
-            if value.name not in fed:
-                made.graph.inputs.remove(value)
-            value.const_value = tensor
-            made.graph.register_initializer(value)
-    model.ir.graph, model.ir.ir_version = made.graph, made.ir_version
-    return True

@@ -12,9 +12,7 @@ from trimtab.core.errors import ModelError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from .cleanup import restore_interface
-
-#: The converter takes initializers that are not inputs from this IR version on only.
-_IR_VERSION = 7
+from .opsets import convert_opset
 
 
 def raise_opset(model: Model, lowest: int) -> Model:
@@ -33,9 +31,8 @@ def raise_opset(model: Model, lowest: int) -> Model:
     common.InlinePass()(plain.ir)
     common.RemoveInitializersFromInputsPass()(plain.ir)
     proto = plain.to_proto()
-    proto.ir_version = max(proto.ir_version, _IR_VERSION)
     try:
-        converted = onnx.version_converter.convert_version(proto, lowest)
+        converted = convert_opset(proto, lowest)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         line = (str(error).strip().splitlines() or ["?"])[0][:200]
         text = f"has opset {model.opset}, {lowest} is needed, and ONNX cannot convert it: {line}"

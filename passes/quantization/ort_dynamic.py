@@ -15,7 +15,7 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.int8_share import INT8_OPS
 
 from .qdq.dynamic_writer import DynamicScheme, Written
-from .qdq.writer import silenced
+from .qdq.ort_backend import silenced
 
 
 def quantize_by_onnxruntime(model: Model, scheme: DynamicScheme) -> tuple[ir.Model, Written]:

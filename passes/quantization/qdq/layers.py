@@ -172,7 +172,7 @@ def _write_bias(layer: _Layer, bias: Floats, weight: Grid, tensors: Tensors) -> 
     if scale.dtype != dtype.numpy():
         nodes.append(ir.node("Cast", dequantize.outputs, {"to": dtype}))
         nodes[-1].name = tensors.names.node(f"{name}_Cast")
-        nodes[-1].outputs[0].name = tensors.names.value(f"{name}_Cast_Output")
+        nodes[-1].outputs[0].name = tensors.names.tensor(f"{name}_Cast_Output")
     tensors.graph.insert_before(layer.node, nodes)
     layer.node.replace_input_with(2, nodes[-1].outputs[0])
     layer.node.attributes.pop("beta", None)

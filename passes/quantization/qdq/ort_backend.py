@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,6 @@ from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 from trimtab.core.ort.session import Feeds
 
 from ...calibration.range_estimator import Method
-from .quantizer_proto import silenced
 from .scheme import Scheme
 
 #: Its methods to find ranges, by the nearest of ours; it has no search of the least error.
@@ -106,3 +108,16 @@ def _reader(model: Model, data: Dataset) -> Any:
             return next(self._feeds, None)
 
     return Rows()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Silence the quantizer, which logs advice about files through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
 from ...graph.full_axes import spell_out_axes
-from ...graph.opsets import raise_opset
 from ...graph.quantized import prepare_float, refuse_quantized
+from ...graph.raise_opset import raise_opset
 from ...graph.weight_lift import lift_weights
 from .int8_operators import PRODUCTS
 
@@ -30,6 +30,7 @@ def prepare(model: Model) -> None:
         ModelError: its opset is too old and cannot be raised, or too old for float16.
     """
     refuse_quantized(model)
+    InlinePass()(model.ir)
     _raise_opset(model)
     prepare_float(model)
     halves = [w for w in model.graph.initializers.values() if w.dtype == ir.DataType.FLOAT16]
@@ -50,17 +51,8 @@ def prepare(model: Model) -> None:
 
 
 def _raise_opset(model: Model) -> None:
-    before = model.opset
-    try:
-        raise_opset(model, MINIMUM_OPSET)
-    except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(
-            f"has opset {before}; int8 weights per channel need {MINIMUM_OPSET}, "
-            f"and onnx cannot convert it: {line}",
-            where=model.name,
-            hint=f"Export it anew with opset {MINIMUM_OPSET} or later",
-        ) from error
+    made = raise_opset(model, MINIMUM_OPSET)
+    model.ir.graph, model.ir.ir_version = made.ir.graph, made.ir.ir_version
 
 
 def _becomes_float(graph: ir.Graph, halves: list[ir.Value]) -> bool:

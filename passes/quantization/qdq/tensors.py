@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...graph.free_names import FreeNames
+from ...graph.names import FreeNames
 from .integers import Grid
 
 #: Domain of onnxruntime's own Q/DQ, which take 16-bit integers in any operator set.
@@ -22,7 +22,7 @@ class Tensors:
 
     def __init__(self, model: ir.Model, *, wide: bool) -> None:
         self.graph = model.graph
-        self.names = FreeNames(model)
+        self.names = FreeNames(model.graph)
         own = wide and self.graph.opset_imports.get("", 1) < WIDE_OPSET
         self.domain = ORT_DOMAIN if own else ""
         if own:
@@ -30,7 +30,7 @@ class Tensors:
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Add a tensor to the file."""
-        free = self.names.value(name)
+        free = self.names.tensor(name)
         value = ir.val(free, const_value=ir.tensor(np.ascontiguousarray(array), name=free))
         if array.ndim == 0:  # ascontiguousarray makes it a vector
             value = ir.val(free, const_value=ir.tensor(array, name=free))
@@ -67,5 +67,5 @@ class Tensors:
             domain=self.domain,
             name=self.names.node(f"{name}_{op_type}"),
         )
-        node.outputs[0].name = self.names.value(f"{name}_{op_type}_Output")
+        node.outputs[0].name = self.names.tensor(f"{name}_{op_type}_Output")
         return node

@@ -175,5 +175,5 @@ class _Writer:
     def _hand_over_name(self, value: ir.Value, output: ir.Value) -> None:
         """Give an output of the graph its name, type and shape again."""
         name = self.names[value]
-        value.name = self.tensors.names.value(f"{name}_QuantizeLinear_Input")
+        value.name = self.tensors.names.tensor(f"{name}_QuantizeLinear_Input")
         output.name, output.type, output.shape = name, value.type, value.shape

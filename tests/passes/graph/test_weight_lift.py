@@ -5,7 +5,7 @@ import pytest
 from int8_graphs import graph
 
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.passes.graph.free_names import FreeNames
+from trimtab.passes.graph.names import FreeNames
 from trimtab.passes.graph.weight_lift import lift_weights
 
 
@@ -57,6 +57,6 @@ def test_new_names_differ_from_those_in_subgraphs_too():
                       else_branch = e () => (float[N, 8] q) { q = Neg (x) }>
         }"""
     )
-    names = FreeNames(model.ir)
-    assert [names.value(n) for n in ("p", "p", "x", "r", "r")] == ["p_1", "p_2", "x_1", "r", "r_1"]
+    names = FreeNames(model.graph)
+    assert [names.tensor(n) for n in ("p", "p", "x", "r", "r")] == ["p_1", "p_2", "x_1", "r", "r_1"]
     assert names.node("inner") == "inner_1"
