@@ -82,7 +82,7 @@ def test_all_products_are_int8_on_tensorrt_and_none_on_cuda() -> None:
 
 def test_max_drop_leaves_layers_float_on_a_gpu_too() -> None:
     model = residual()
-    made = QuantizeStatic(data=normal(model, rows=64), samples=32, max_drop=6e-5)
+    made = QuantizeStatic(data=normal(model, rows=64), samples=32, max_drop=6e-5, metric="cosine")
     after = made(model, TENSORRT)
     assert zero_points(after) <= {("INT8", True)}
     assert after.lineage[-1].notes["mixed"]["float"]

@@ -12,8 +12,9 @@ from onnx import helper
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
+from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.int8_share import int8_share
-from trimtab.core.ort.session import SessionConfig, build_session, random_feeds, run
+from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.quantization.dynamic import QuantizeDynamic
 from trimtab.passes.quantization.file_size import plain_bytes
