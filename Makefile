@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples
 
-.PHONY: demo test test-fast fuzz check format setup clean
+.PHONY: demo test test-fast property fuzz check format setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
 	@echo "make test       all tests        make test-fast  those under a minute"
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
+	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
 
 setup: $(STAMP)
@@ -35,6 +36,12 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+property: export OMP_NUM_THREADS ?= 1
+property: N ?= 2000
+
+property: $(STAMP)
+	TRIMTAB_EXAMPLES=$(N) $(BIN)/python -m pytest -n auto --timeout 0 tests/property
 
 # 2,000 broken models through eight commands each: takes hours.
 fuzz: export OMP_NUM_THREADS ?= 1

@@ -139,14 +139,14 @@ class Model:
                 hint="Work on a file with external data",
             )
         if not _has_external_weights(self.ir):
-            return onnx_ir.to_proto(self._with_lineage(self.ir))
+            return _without_types_of_weights(onnx_ir.to_proto(self._with_lineage(self.ir)))
         # A message that names an external file would be read from another folder.
         loaded = onnx_ir.external_data.load_to_model(self._with_lineage(self.ir.clone()))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
             value.const_value = None
-        return proto
+        return _without_types_of_weights(proto)
 
     def to_bytes(self) -> bytes:
         """Return the bytes that `save` writes; the same model gives the same bytes.
@@ -331,6 +331,15 @@ def _spec(value: onnx_ir.Value) -> TensorSpec:
     shape = value.shape
     dims = None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
     return TensorSpec(value.name or "", value.dtype or onnx_ir.DataType.UNDEFINED, dims)
+
+
+def _without_types_of_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what onnx_ir adds to the file: types of weights, which the weights have themselves."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.value_info if value.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    return proto
 
 
 def _read_lineage(text: str) -> tuple[Step, ...]:

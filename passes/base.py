@@ -66,11 +66,13 @@ class Pass(ABC):
         tolerance: largest difference of any output on random inputs, relative to that output's
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
+        shrinks: whether a smaller model is its purpose; commands write no larger one unasked.
         renamed: new names of fields by the old names that recipes may still use.
     """
 
     tolerance: ClassVar[float | None] = None
     needs_data: ClassVar[bool] = False
+    shrinks: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:

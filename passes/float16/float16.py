@@ -80,7 +80,7 @@ class Half(Pass):
     Attributes:
         data: samples to measure on; the context's if not given, a table of operators without any.
         samples: number of samples.
-        max_error: allowed error of the outputs, relative to their size.
+        max_error: allowed relative RMS error of the outputs.
         exclude: nodes to leave float32, by name or glob pattern.
     """
 
@@ -90,6 +90,7 @@ class Half(Pass):
     exclude: tuple[str, ...] = ()
 
     needs_data: ClassVar[bool] = False
+    shrinks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -141,8 +142,8 @@ class Half(Pass):
         half = _half(model, reasons)
         names = [node.name or "" for node in model.nodes() if node in half]
         first = simulate_float16(model, set(names), batches, inside=True)
-        curve = [{"islands": 0, "error": _short(first.output)}]
-        report |= {"error_without_islands": _short(first.output), "curve": curve}
+        curve = [{"islands": 0, "relative_rms_error": _short(first.output)}]
+        report |= {"relative_rms_error_without_islands": _short(first.output), "curve": curve}
         low, high, error = 0, 0, first.output
         order = _by_own_error(model, names, first.nodes)
         if first.output > self.max_error:
@@ -151,11 +152,11 @@ class Half(Pass):
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
                 got = simulate_float16(model, left, batches, inside=False).output
-                curve.append({"islands": middle, "error": _short(got)})
+                curve.append({"islands": middle, "relative_rms_error": _short(got)})
                 low, high = (low, middle) if got <= self.max_error else (middle, high)
                 error = got if high == middle else error
-        report["error"] = _short(error)
-        why = "float16 causes too much error here (error of its output {:.2g})"
+        report["relative_rms_error"] = _short(error)
+        why = "float16 causes too much error here (relative RMS error of its output {:.2g})"
         return {name: why.format(first.nodes.get(name, np.inf)) for name in order[:high]}
 
 

@@ -47,6 +47,7 @@ class PruneGradually(Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    shrinks: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None

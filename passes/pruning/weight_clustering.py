@@ -7,7 +7,7 @@ evenly spaced centres, which keeps the few large weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +43,8 @@ class ClusterWeights(Pass):
         exclude: not the nodes whose names match one of these.
         min_size: weights of fewer elements stay.
     """
+
+    shrinks: ClassVar[bool] = True
 
     clusters: int = 16
     scope: Literal["tensor", "channel"] = "tensor"
@@ -96,7 +98,7 @@ class ClusterWeights(Pass):
         return ""
 
     def _cluster(self, weight: Weight) -> dict[str, float]:
-        """Assign the shared values; return their number and the relative error."""
+        """Assign the shared values; return their number and the relative RMS error."""
         array = weight.array()
         shared = np.array(array)
         channels = np.moveaxis(shared, weight.layout.outputs, 0)  # a view: written through
@@ -109,7 +111,7 @@ class ClusterWeights(Pass):
         error = float(np.square(shared.astype(np.float64) - original).sum())
         return {
             "values": len(np.unique(shared)),
-            "error": round(float(np.sqrt(error / power)), 6) if power else 0.0,
+            "relative_rms_error": round(float(np.sqrt(error / power)), 6) if power else 0.0,
         }
 
 

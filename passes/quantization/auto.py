@@ -37,7 +37,7 @@ from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
 from .dynamic import QuantizeDynamic
 from .file_size import plain_bytes, size_notes
-from .greedy_search import MARGIN, GreedySearch, quantization_notes
+from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
@@ -92,6 +92,7 @@ class QuantizeAuto(Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    shrinks: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256
@@ -127,7 +128,7 @@ class QuantizeAuto(Pass):
                 self._static_or_dynamic(search, static, data)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         report = {"samples": len(used), "held_out": len(held_out), "steps": search.steps}
-        report |= {"error": search.error, **notes, **size_notes(model, search.chosen)}
+        report |= {ERROR: search.error, **notes, **size_notes(model, search.chosen)}
         return Rewrite(search.chosen.ir, search.declined, report)
 
     def _without_data(self, model: Model, ctx: Context) -> Rewrite:

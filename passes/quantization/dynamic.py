@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -44,6 +44,8 @@ class QuantizeDynamic(Pass):
         exclude: nodes to leave float, by name or glob pattern.
         backend: writer of the integer graph, trimtab's own or onnxruntime's quantizer.
     """
+
+    shrinks: ClassVar[bool] = True
 
     per_channel: bool = True
     weight: Literal["int8", "uint8"] | None = None

@@ -17,6 +17,8 @@ from .output_error import OutputDeviation
 
 #: Least relative decrease of the error: a smaller one could be reversed by other samples.
 MARGIN = 0.02
+#: Name of the error in reports.
+ERROR = "squared_relative_error"
 #: Change of a clone of the best model so far.
 Change = Callable[[Model], Rewrite]
 #: Reason why a candidate of this error is no better than the best so far; "" where it is better.
@@ -108,10 +110,10 @@ class GreedySearch:
             for step in candidate.lineage[len(self.original.lineage) :]
             for node, reason in step.notes.get("declined", [])
         ]
-        self.steps.append({"step": name, "kept": True, "error": _short(error)})
+        self.steps.append({"step": name, "kept": True, ERROR: _short(error)})
 
     def _reject(self, name: str, error: float | None, why: str) -> bool:
-        measured = {} if error is None else {"error": _short(error)}
+        measured = {} if error is None else {ERROR: _short(error)}
         self.steps.append({"step": name, "kept": False, **measured, "why": why})
         return False
 

@@ -111,5 +111,8 @@ class LayerChanges:
 
     def result(self, verb: str, **notes: Any) -> Rewrite:
         """Return the model, with the kept layers under the name of what was done to them."""
-        errors = {"error_before": self._first, "error_after": self._error}
+        errors = {
+            "squared_relative_error_before": self._first,
+            "squared_relative_error_after": self._error,
+        }
         return Rewrite(self.model.ir, self.declined, {**notes, verb: self.kept, **errors})

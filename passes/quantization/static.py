@@ -84,6 +84,7 @@ class QuantizeStatic(Pass):
     """
 
     needs_data: ClassVar[bool] = True
+    shrinks: ClassVar[bool] = True
 
     data: Dataset | None = None
     samples: int = 256

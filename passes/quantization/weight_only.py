@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -68,6 +68,8 @@ class QuantizeWeights(Pass):
         data: calibration data for gptq; the context's if not given.
         samples: number of samples.
     """
+
+    shrinks: ClassVar[bool] = True
 
     bits: int = 4
     block: int = 32

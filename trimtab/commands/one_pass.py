@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from trimtab.core.target import Target
     from trimtab.passes.base import Pass
 
+    from ..report.outcome import Outcome
+
 
 def command(name: str) -> ModuleType:
     """Return the command that applies the pass of that name."""
@@ -38,6 +40,8 @@ def add_model_and_output(parser: argparse.ArgumentParser) -> None:
     """Add MODEL and -o."""
     parser.add_argument("model", metavar="MODEL", help=".onnx file, or module:callable")
     add_output(parser)
+    text = "write the result even where it is larger than the original or the same"
+    parser.add_argument("--keep", action="store_true", help=text)
 
 
 def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -148,19 +152,22 @@ def apply(
     lines to print, and raises where the result must not be written.
     """
     from ..open_model import open_model
+    from ..report.outcome import Outcome
 
     check_output_of(args, args.model)
     model, ctx = open_model(args.model), context(args)
     after = model
     for step in steps:
         after = step(after, ctx)
-    return write(model, after, args.output, accept(model, after))
+    notes = accept(model, after)
+    outcome = Outcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
+    return write(outcome, args.output, notes)
 
 
-def write(before: Model, after: Model, output: str, notes: Sequence[str] = ()) -> int:
-    """Write the result of passes, and print what they did and the notes."""
+def write(outcome: Outcome, output: str, notes: Sequence[str] = ()) -> int:
+    """Write what passes came to, and print what they did and the notes."""
     from ..report.lines import pass_lines
 
-    path = after.save(output)
-    print("\n".join([*pass_lines(before, after, path), *notes]))  # noqa: T201
+    path = outcome.written.save(output)
+    print("\n".join([*pass_lines(outcome, path), *notes]))  # noqa: T201
     return 0

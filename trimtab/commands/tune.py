@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trimtab.passes.tuning.session_options import Options
     from trimtab.passes.tuning.tune import Tune
 
+    from ..report.outcome import Outcome
+
 SUMMARY = "try exact rewrites and session options, kept if faster"
 #: Share of the time for session options.
 SESSION_SHARE = 0.3
@@ -50,6 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.units import duration
 
     from ..open_model import open_model
+    from ..report.outcome import Outcome
     from ..tune_clock import DecidingClock
     from .one_pass import check_output_of, context
 
@@ -66,8 +69,9 @@ def execute(args: argparse.Namespace) -> int:
     model = open_model(args.model)
     after = step(model, ctx)
     options = None if args.no_session else _options(after, step, ctx, seconds * SESSION_SHARE)
-    path = _write(after, Path(args.output), ctx, options)
-    print("\n".join(_lines(model, after, path, options)))  # noqa: T201
+    outcome = Outcome.of(model, after)
+    path = _write(outcome.written, Path(args.output), ctx, options)
+    print("\n".join(_lines(outcome, path, options)))  # noqa: T201
     return 0
 
 
@@ -156,10 +160,10 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     return saved
 
 
-def _lines(before: Model, after: Model, path: Path, options: Options | None) -> list[str]:
+def _lines(outcome: Outcome, path: Path, options: Options | None) -> list[str]:
     from ..report.lines import pass_lines
 
-    lines = pass_lines(before, after, path)
+    lines = pass_lines(outcome, path)
     if options is not None:
         lines += ["session options:", *(f"  {t.setting}: {t}" for t in options.tried)]
         kept = f"written to {path.with_name('session.json')} and to the model's metadata"

@@ -10,10 +10,15 @@ from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
 
+from .outcome import Outcome
 
-def pass_lines(before: Model, after: Model, path: Path) -> list[str]:
-    """Return what a pass did: sizes, its own report, and what it declined."""
-    lines = [f"{before.name} -> {path}: {bytes_text(before.size_bytes)} -> {_on_disk(path, after)}"]
+
+def pass_lines(outcome: Outcome, path: Path) -> list[str]:
+    """Return what a pass did: sizes, where it came to nothing, its report, what it declined."""
+    before, after = outcome.before, outcome.after
+    sizes = f"{bytes_text(before.size_bytes)} -> {_on_disk(path, outcome.written)}"
+    told = f", {outcome.told}" if outcome.told else ""
+    lines = [f"{before.name} -> {path}: {sizes}{told}"]
     if not after.lineage:
         return lines
     step = after.lineage[-1]

@@ -62,7 +62,7 @@ def test_a_plain_network_needs_two_casts_and_no_island():
     after = Half(data=data_of(cnn()))(cnn())
     notes = after.lineage[-1].notes
     assert notes["casts"] == 2
-    assert notes["error"] < 2e-3
+    assert notes["relative_rms_error"] < 2e-3
     assert "declined" not in notes
 
 
@@ -117,8 +117,8 @@ def test_islands_are_as_many_as_the_allowed_error_requires():
     model, data = cancelling(), data_of(cancelling())
     strict = Half(data=data, max_error=0.01)(model)
     notes = strict.lineage[-1].notes
-    assert notes["error_without_islands"] > 0.05
-    assert notes["error"] <= 0.01
+    assert notes["relative_rms_error_without_islands"] > 0.05
+    assert notes["relative_rms_error"] <= 0.01
     assert "causes too much error" in reasons(strict)["add_1"]
     assert notes["curve"][0]["islands"] == 0
     loose = Half(data=data, max_error=10.0)(model)

@@ -39,7 +39,7 @@ def test_each_layer_takes_few_values_and_compresses() -> None:
     assert distinct(after, "w") == 16
     notes = after.lineage[-1].notes
     assert notes["gzip_bytes"][1] < 0.3 * notes["gzip_bytes"][0]
-    assert notes["layers"]["w"]["error"] < 0.15
+    assert notes["layers"]["w"]["relative_rms_error"] < 0.15
 
 
 def test_zeros_stay_zeros() -> None:

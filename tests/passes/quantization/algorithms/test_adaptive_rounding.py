@@ -83,7 +83,7 @@ def test_all_kinds_of_convolutions_never_get_worse_on_held_out_samples(make, tmp
     after = RoundWeights(data=data, reference=reference)(quantized, VNNI)
     notes = after.lineage[-1].notes
     assert notes["rounded"]
-    assert notes["error_after"] < notes["error_before"]
+    assert notes["squared_relative_error_after"] < notes["squared_relative_error_before"]
     assert error(model, after, normal(model, rows=64, seed=5)) < error(
         model, quantized, normal(model, rows=64, seed=5)
     )

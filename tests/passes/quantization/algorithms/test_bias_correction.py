@@ -68,7 +68,7 @@ def test_a_planted_shift_is_found_and_fixed(make, judge, tmp_path):
     assert error(model, mended, fresh) < 0.05 * error(model, wrong, fresh)
     assert int8_share(mended).float_ops == 0
     notes = mended.lineage[-1].notes
-    assert notes["error_after"] < notes["error_before"]
+    assert notes["squared_relative_error_after"] < notes["squared_relative_error_before"]
 
 
 @pytest.mark.parametrize("judge", ["answer", "layer"])
@@ -81,7 +81,7 @@ def test_layers_that_do_not_gain_stay_and_are_listed(judge, tmp_path):
     notes = corrected.lineage[-1].notes
     named = notes["corrected"] + [name for name, _ in notes.get("declined", [])]
     assert sorted(named) == ["depth", "grouped", "head"]
-    assert notes["error_after"] <= notes["error_before"]
+    assert notes["squared_relative_error_after"] <= notes["squared_relative_error_before"]
 
 
 def test_a_product_followed_by_a_float_bias_is_corrected(tmp_path):
@@ -101,7 +101,10 @@ def test_a_product_followed_by_a_float_bias_is_corrected(tmp_path):
     bias.shift(np.full(16, 0.5))
     mended = CorrectBias(data=data, reference=str(model.save(tmp_path / "f.onnx")))(wrong, VNNI)
     # The shift is in the bias alone, which the product's own output does not show.
-    assert mended.lineage[-1].notes["error_after"] <= mended.lineage[-1].notes["error_before"]
+    assert (
+        mended.lineage[-1].notes["squared_relative_error_after"]
+        <= mended.lineage[-1].notes["squared_relative_error_before"]
+    )
 
 
 def products():
@@ -226,4 +229,7 @@ def test_sentences_of_any_length_are_accepted(judge, tmp_path):
     after = CorrectBias(reference=path, data=data, judge=judge)(quantized, VNNI)
     declined = dict(after.lineage[-1].notes.get("declined", []))
     assert declined["scores"] == "it is a product of two activations, whose channels are not fixed"
-    assert after.lineage[-1].notes["error_after"] <= after.lineage[-1].notes["error_before"]
+    assert (
+        after.lineage[-1].notes["squared_relative_error_after"]
+        <= after.lineage[-1].notes["squared_relative_error_before"]
+    )

@@ -109,7 +109,7 @@ def test_rounding_and_dequantize_accept_the_wider_weight(tmp_path: Path) -> None
     reference = model.save(tmp_path / "float.onnx")
     rounded = RoundWeights(data=data, reference=str(reference))(after, VNNI)
     notes = rounded.lineage[-1].notes
-    assert notes["error_after"] < notes["error_before"]
+    assert notes["squared_relative_error_after"] < notes["squared_relative_error_before"]
     weight = next(v for v in rounded.graph.initializers.values() if len(v.shape or ()) == 4)
     assert weight.const_value is not None
     assert not weight.const_value.numpy()[:, 3].any()

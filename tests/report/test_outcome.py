@@ -1,0 +1,87 @@
+"""What a command writes and says of passes that changed nothing or made the file larger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import model_of, relu_only
+
+from trimtab.cli import main
+from trimtab.core.model import Model
+from trimtab.passes import Equalize, QuantizeDynamic, QuantizeWeights
+from trimtab.report.outcome import Outcome
+
+SMALL = "(float[N,4] x) => (float[N,2] y) <float[4,2] w> { y = MatMul (x, w) }"
+LARGE = "(float[N,256] x) => (float[N,256] y) <float[256,256] w> { y = MatMul (x, w) }"
+CONV = """(float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv (x, w) }"""
+
+
+def test_a_smaller_result_is_written_without_a_word() -> None:
+    before = model_of(LARGE)
+    after = QuantizeDynamic()(before)
+    outcome = Outcome.of(before, after, shrinks=True)
+    assert (outcome.written, outcome.told) == (after, "")
+
+
+def test_a_larger_result_is_not_written_where_size_is_the_purpose() -> None:
+    before = model_of(SMALL)
+    after = QuantizeDynamic()(before)
+    outcome = Outcome.of(before, after, shrinks=True)
+    assert outcome.written is before
+    assert outcome.told.startswith("the original, as quantize-dynamic makes it larger by ")
+    assert "added nodes" in outcome.told
+    assert outcome.told.endswith("--keep writes that")
+
+
+@pytest.mark.parametrize("options", [{"shrinks": True, "keep": True}, {"shrinks": False}])
+def test_a_larger_result_is_written_on_demand_or_where_size_is_not_the_purpose(options) -> None:
+    before = model_of(SMALL)
+    after = QuantizeDynamic()(before)
+    outcome = Outcome.of(before, after, **options)
+    assert outcome.written is after
+    assert outcome.told.startswith("larger by ")
+
+
+def test_nothing_changed_is_said_with_the_reasons_and_their_number() -> None:
+    before = model_of(CONV, opset=11)  # a raised opset alone makes no model smaller
+    outcome = Outcome.of(before, QuantizeDynamic()(model_of(CONV)), shrinks=True)
+    assert outcome.written is before
+    expected = "nothing changed: an integer convolution is slower than a float one (1x)"
+    assert outcome.told == expected
+
+
+def test_nothing_changed_without_reasons_names_the_pass() -> None:
+    before = relu_only()
+    outcome = Outcome.of(before, Equalize()(before))
+    assert outcome.told == "nothing changed: equalize found nothing here that it could improve"
+
+
+def test_changed_weights_alone_are_a_change() -> None:
+    before = model_of(LARGE)
+    after = before.clone()
+    weight = after.graph.initializers["w"]
+    proto = after.to_proto()
+    other = onnx.numpy_helper.from_array(np.zeros((256, 256), np.float32), weight.name)
+    proto.graph.initializer[0].CopyFrom(other)
+    assert Outcome.of(before, Model.from_proto(proto, "changed"), shrinks=True).told == ""
+
+
+def test_the_command_writes_the_smaller_file_and_keep_the_other(tmp_path: Path, capsys) -> None:
+    source = model_of(SMALL).save(tmp_path / "float.onnx")
+    sizes = []
+    for options in ([], ["--keep"]):
+        out = tmp_path / "out.onnx"
+        assert main(["quantize-dynamic", str(source), "-o", str(out), *options]) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert "larger by" in first
+        sizes.append(out.stat().st_size)
+    assert sizes[0] == source.stat().st_size < sizes[1]
+
+
+def test_bits_of_weights_are_a_change_of_size() -> None:
+    before = model_of(LARGE)
+    outcome = Outcome.of(before, QuantizeWeights()(before), shrinks=True)
+    assert outcome.told == ""
