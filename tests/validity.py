@@ -49,7 +49,9 @@ def run_rows(model: onnx.ModelProto, feeds: Feeds, level: str = "all", threads: 
         for i in range(0, rows, size)
     ]
     # An output that does not depend on the rows, such as a weight, is the same in every part.
-    alike = [len(column[0]) == size if column[0].ndim else False for column in zip(*parts)]
+    alike = [
+        len(column[0]) == size if column[0].ndim else False for column in zip(*parts, strict=True)
+    ]
     columns = zip(names, alike, zip(*parts, strict=True), strict=True)
     return {n: np.concatenate(column) if many else column[0] for n, many, column in columns}
 

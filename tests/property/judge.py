@@ -21,7 +21,7 @@ from validity import Error, Feeds, Outputs, output_errors, run_rows
 TOO_ROUGH: Error = (0.1, 0.25)
 #: Multiple of the error of plain rounding that a pass may have, and what it may have anyway.
 FACTOR = 4.0
-FLOOR: Error = (0.02, 0.05)
+FLOOR: Error = (0.03, 0.1)
 #: Operators whose constants are sizes.
 RESIZES = {"Resize", "Upsample"}
 

@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.passes import find
 
     from ..open_model import open_model
-    from ..report.outcome import Outcome
+    from ..report.pass_outcome import PassOutcome
     from ..students import Student, distill_in_steps
     from .one_pass import check_output_of, context, parsed_fields, write
 
@@ -52,4 +52,4 @@ def execute(args: argparse.Namespace) -> int:
     way = [Student(spec) for spec in (args.through or "").split(",") if spec]
     students = [*way, Student(args.student, args.weights)]
     before, after = distill_in_steps(open_model(args.teacher), students, how, context(args))
-    return write(Outcome.of(before, after), args.output)
+    return write(PassOutcome.of(before, after), args.output)

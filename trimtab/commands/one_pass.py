@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trimtab.core.target import Target
     from trimtab.passes.base import Pass
 
-    from ..report.outcome import Outcome
+    from ..report.pass_outcome import PassOutcome
 
 
 def command(name: str) -> ModuleType:
@@ -152,7 +152,7 @@ def apply(
     lines to print, and raises where the result must not be written.
     """
     from ..open_model import open_model
-    from ..report.outcome import Outcome
+    from ..report.pass_outcome import PassOutcome
 
     check_output_of(args, args.model)
     model, ctx = open_model(args.model), context(args)
@@ -160,11 +160,11 @@ def apply(
     for step in steps:
         after = step(after, ctx)
     notes = accept(model, after)
-    outcome = Outcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
+    outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
     return write(outcome, args.output, notes)
 
 
-def write(outcome: Outcome, output: str, notes: Sequence[str] = ()) -> int:
+def write(outcome: PassOutcome, output: str, notes: Sequence[str] = ()) -> int:
     """Write what passes came to, and print what they did and the notes."""
     from ..report.lines import pass_lines
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.passes.tuning.session_options import Options
     from trimtab.passes.tuning.tune import Tune
 
-    from ..report.outcome import Outcome
+    from ..report.pass_outcome import PassOutcome
 
 SUMMARY = "try exact rewrites and session options, kept if faster"
 #: Share of the time for session options.
@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.units import duration
 
     from ..open_model import open_model
-    from ..report.outcome import Outcome
+    from ..report.pass_outcome import PassOutcome
     from ..tune_clock import DecidingClock
     from .one_pass import check_output_of, context
 
@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     model = open_model(args.model)
     after = step(model, ctx)
     options = None if args.no_session else _options(after, step, ctx, seconds * SESSION_SHARE)
-    outcome = Outcome.of(model, after)
+    outcome = PassOutcome.of(model, after)
     path = _write(outcome.written, Path(args.output), ctx, options)
     print("\n".join(_lines(outcome, path, options)))  # noqa: T201
     return 0
@@ -160,7 +160,7 @@ def _write(model: Model, path: Path, ctx: Context, options: Options | None) -> P
     return saved
 
 
-def _lines(outcome: Outcome, path: Path, options: Options | None) -> list[str]:
+def _lines(outcome: PassOutcome, path: Path, options: Options | None) -> list[str]:
     from ..report.lines import pass_lines
 
     lines = pass_lines(outcome, path)

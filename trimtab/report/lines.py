@@ -10,10 +10,10 @@ from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
 
-from .outcome import Outcome
+from .pass_outcome import PassOutcome
 
 
-def pass_lines(outcome: Outcome, path: Path) -> list[str]:
+def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     """Return what a pass did: sizes, where it came to nothing, its report, what it declined."""
     before, after = outcome.before, outcome.after
     sizes = f"{bytes_text(before.size_bytes)} -> {_on_disk(path, outcome.written)}"

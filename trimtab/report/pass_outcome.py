@@ -1,4 +1,4 @@
-"""What a pass came to: changed, nothing changed, or larger than before, and which file to write."""
+"""Result of passes beside the model they were given, and which of both a command writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trimtab.core.text import bytes_text
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PassOutcome:
     """A model before and after passes, and the one of both that is written.
 
     Attributes:
@@ -34,7 +34,7 @@ class Outcome:
     @classmethod
     def of(
         cls, before: Model, after: Model, *, shrinks: bool = False, keep: bool = False
-    ) -> Outcome:
+    ) -> PassOutcome:
         """Compare both and choose what to write.
 
         Args:

@@ -1,4 +1,4 @@
-"""What a command writes and says of passes that changed nothing or made the file larger."""
+"""Files and first lines of passes that changed nothing or made the file larger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphs import model_of, relu_only
 from trimtab.cli import main
 from trimtab.core.model import Model
 from trimtab.passes import Equalize, QuantizeDynamic, QuantizeWeights
-from trimtab.report.outcome import Outcome
+from trimtab.report.pass_outcome import PassOutcome
 
 SMALL = "(float[N,4] x) => (float[N,2] y) <float[4,2] w> { y = MatMul (x, w) }"
 LARGE = "(float[N,256] x) => (float[N,256] y) <float[256,256] w> { y = MatMul (x, w) }"
@@ -22,14 +22,14 @@ CONV = """(float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv
 def test_a_smaller_result_is_written_without_a_word() -> None:
     before = model_of(LARGE)
     after = QuantizeDynamic()(before)
-    outcome = Outcome.of(before, after, shrinks=True)
+    outcome = PassOutcome.of(before, after, shrinks=True)
     assert (outcome.written, outcome.told) == (after, "")
 
 
 def test_a_larger_result_is_not_written_where_size_is_the_purpose() -> None:
     before = model_of(SMALL)
     after = QuantizeDynamic()(before)
-    outcome = Outcome.of(before, after, shrinks=True)
+    outcome = PassOutcome.of(before, after, shrinks=True)
     assert outcome.written is before
     assert outcome.told.startswith("the original, as quantize-dynamic makes it larger by ")
     assert "added nodes" in outcome.told
@@ -40,14 +40,14 @@ def test_a_larger_result_is_not_written_where_size_is_the_purpose() -> None:
 def test_a_larger_result_is_written_on_demand_or_where_size_is_not_the_purpose(options) -> None:
     before = model_of(SMALL)
     after = QuantizeDynamic()(before)
-    outcome = Outcome.of(before, after, **options)
+    outcome = PassOutcome.of(before, after, **options)
     assert outcome.written is after
     assert outcome.told.startswith("larger by ")
 
 
 def test_nothing_changed_is_said_with_the_reasons_and_their_number() -> None:
     before = model_of(CONV, opset=11)  # a raised opset alone makes no model smaller
-    outcome = Outcome.of(before, QuantizeDynamic()(model_of(CONV)), shrinks=True)
+    outcome = PassOutcome.of(before, QuantizeDynamic()(model_of(CONV)), shrinks=True)
     assert outcome.written is before
     expected = "nothing changed: an integer convolution is slower than a float one (1x)"
     assert outcome.told == expected
@@ -55,7 +55,7 @@ def test_nothing_changed_is_said_with_the_reasons_and_their_number() -> None:
 
 def test_nothing_changed_without_reasons_names_the_pass() -> None:
     before = relu_only()
-    outcome = Outcome.of(before, Equalize()(before))
+    outcome = PassOutcome.of(before, Equalize()(before))
     assert outcome.told == "nothing changed: equalize found nothing here that it could improve"
 
 
@@ -66,7 +66,7 @@ def test_changed_weights_alone_are_a_change() -> None:
     proto = after.to_proto()
     other = onnx.numpy_helper.from_array(np.zeros((256, 256), np.float32), weight.name)
     proto.graph.initializer[0].CopyFrom(other)
-    assert Outcome.of(before, Model.from_proto(proto, "changed"), shrinks=True).told == ""
+    assert PassOutcome.of(before, Model.from_proto(proto, "changed"), shrinks=True).told == ""
 
 
 def test_the_command_writes_the_smaller_file_and_keep_the_other(tmp_path: Path, capsys) -> None:
@@ -83,5 +83,5 @@ def test_the_command_writes_the_smaller_file_and_keep_the_other(tmp_path: Path, 
 
 def test_bits_of_weights_are_a_change_of_size() -> None:
     before = model_of(LARGE)
-    outcome = Outcome.of(before, QuantizeWeights()(before), shrinks=True)
+    outcome = PassOutcome.of(before, QuantizeWeights()(before), shrinks=True)
     assert outcome.told == ""
