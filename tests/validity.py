@@ -13,6 +13,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from trimtab.core.model import Model
+from trimtab.core.ort.session import EXACT_INT8
+from trimtab.core.ort.shared_weights import split_shared_weights
+from trimtab.core.target import Target
+
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 #: Relative errors of an output: of its root mean square, and of its largest element.
@@ -31,7 +36,9 @@ def session(model: onnx.ModelProto, level: str = "all", threads: int = 1) -> ort
     options.graph_optimization_level = LEVELS[level]
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not Target.detect().vnni:  # exact sums fail where weights are shared
+        options.add_session_config_entry(EXACT_INT8, "1")
+        model = split_shared_weights(Model.from_proto(model)).to_proto()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -22,6 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 ROWS = 32
 #: Endings that quantizers and converters give to names of tensors.
 ENDINGS = ("_quantized", "_scale", "_zero_point", "_transposed", "_QuantizeLinear_Output", "_DQ")
+#: Names that need care in JSON, in file names and on a terminal.
+STRANGE = ("a/b c", 'say "x"', "{y}", "Grüße", "w;v", "100%")
 Shape = tuple[int, ...]
 
 
@@ -69,6 +71,9 @@ class Builder:
         if self.taken and self.chance(8):
             other = self.pick(sorted(self.taken)) + self.pick(ENDINGS)
             plain = plain if other in self.taken else other
+        if self.chance(3):
+            other = self.pick(STRANGE)
+            plain = plain if other in self.taken else other
         self.taken.add(plain)
         return plain
 
@@ -95,6 +100,9 @@ class Builder:
         same = [n for n, a in self.weights.items() if a.shape == shape and a.dtype == np.float32]
         if same and self.chance(15):
             return str(self.pick(same))
+        turned = [n for n, a in self.weights.items() if len(shape) == 2 and a.shape == shape[::-1]]
+        if turned and self.chance(10):
+            return self.transpose(self.pick(turned), 1, 0)
         rng = np.random.default_rng(sum(shape) + len(self.weights))
         array = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
         if len(shape) == 2 and self.chance(6):
@@ -221,6 +229,19 @@ def cut(b: Builder, x: Tensor) -> Tensor:
     return Tensor(name, tuple(sizes))
 
 
+def twin(b: Builder, x: Tensor) -> Tensor:
+    """Repeat the node that made a tensor, and add both results."""
+    found = [n for n in b.nodes if x.name in n.output and len(n.output) == 1]
+    if not found or any(a.HasField("g") for a in found[0].attribute):
+        return x
+    again = onnx.NodeProto()
+    again.CopyFrom(found[0])
+    again.output[0], again.name = b.name("t"), ""
+    b.nodes.append(again)
+    b.pool.append(Tensor(again.output[0], x.shape))
+    return Tensor(b.node("Add", [again.output[0], x.name]), x.shape)
+
+
 def move(b: Builder, x: Tensor) -> Tensor:
     """Move nothing at all: Identity, Dropout, or there and back."""
     kind = b.pick(["Identity", "Dropout", "transposes"])
@@ -290,6 +311,8 @@ def conv(b: Builder, x: Tensor) -> Tensor:
     reach = dilation * (kernel - 1) + 1
     if wide + 2 * pad < reach:
         pad = kernel // 2 * dilation
+    if dilation == 1 and b.chance(10):
+        return _same_conv(b, x, made, groups, kernel, stride)
     weight = b.weight(
         made, channels // groups, kernel, kernel, fan_in=channels // groups * kernel**2
     )
@@ -298,6 +321,17 @@ def conv(b: Builder, x: Tensor) -> Tensor:
     name = b.node("Conv", inputs, kernel_shape=[kernel] * 2, pads=[pad] * 4, **options)
     size = [(s + 2 * pad - reach) // stride + 1 for s in (height, width)]
     return Tensor(name, (made, *size))
+
+
+def _same_conv(b: Builder, x: Tensor, made: int, groups: int, kernel: int, stride: int) -> Tensor:
+    """A Conv whose padding follows from its strides."""
+    channels, *size = x.shape
+    each = channels // groups
+    weight = b.weight(made, each, kernel, kernel, fan_in=each * kernel**2)
+    pad = b.pick(["SAME_UPPER", "SAME_LOWER"])
+    options = {"group": groups, "strides": [stride] * 2, "auto_pad": pad}
+    name = b.node("Conv", [x.name, weight], kernel_shape=[kernel] * 2, **options)
+    return Tensor(name, (made, *(-(-s // stride) for s in size)))
 
 
 def conv_transpose(b: Builder, x: Tensor) -> Tensor:
@@ -334,9 +368,13 @@ def pool(b: Builder, x: Tensor) -> Tensor:
         return Tensor(b.node(op, [x.name]), (channels, 1, 1))
     if min(height, width) < 2:
         return x
-    stride = b.pick([2, 1])
-    name = b.node(op, [x.name], kernel_shape=[2, 2], strides=[stride] * 2)
-    return Tensor(name, (channels, *((s - 2) // stride + 1 for s in (height, width))))
+    stride, pads = b.pick([2, 1]), b.pick([0, 1])
+    options: dict[str, Any] = {"pads": [pads] * 4} if pads else {}
+    if pads and op == "AveragePool":
+        options["count_include_pad"] = b.pick([0, 1])
+    name = b.node(op, [x.name], kernel_shape=[2, 2], strides=[stride] * 2, **options)
+    size = [(s + 2 * pads - 2) // stride + 1 for s in (height, width)]
+    return Tensor(name, (channels, *size))
 
 
 def resize(b: Builder, x: Tensor) -> Tensor:
@@ -489,12 +527,14 @@ ANY: list[Step] = [
     split,
     cut,
 ]
-ANY += [move, branch, loop]
+ANY += [move, branch, loop, twin]
 STEPS: dict[int, list[Step]] = {
     3: [conv, conv, conv, conv_transpose, batch_norm, pool, resize, pad, to_vector, to_sequence],
     2: [matmul, matmul, layer_norm, attention, recurrent, sequence_to_vector],
     1: [gemm, gemm, gemm, matmul, layer_norm, vector_to_sequence],
 }
+#: Operators behind which an activation may be computed by the same kernel.
+PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"}
 #: Shapes of the input of each family, without the batch.
 STARTS: dict[str, Shape] = {
     "vector": (8,),
@@ -529,6 +569,10 @@ def graphs(draw: Any, opsets: Sequence[int] = range(7, 24)) -> RandomGraph:
         made = b.pick(steps)(b, at)
         if made is not at:
             b.pool.append(made)
+        if b.nodes and b.nodes[-1].op_type in PRODUCTS and b.chance(50):
+            b.pool.append(activation(b, b.pool[-1]))
+    if b.pool[-1].name == source:
+        b.pool.append(activation(b, b.pool[-1]))
     proto = _finished(b, (source, kind, shape))
     return RandomGraph(proto, {source: feed})
 
@@ -537,9 +581,11 @@ def _finished(b: Builder, source: tuple[str, int, Shape]) -> onnx.ModelProto:
     """Return the model, with outputs drawn among all tensors; old IR lists weights as inputs."""
     name, kind, shape = source
     outputs = [b.pool[-1]]
-    outputs += [t for t in b.pool[:-1] if t.name != name and b.chance(15)]
+    outputs += [t for t in b.pool[:-1] if t.name != name and b.chance(20)]
     info = helper.make_tensor_value_info
     declared = [info(t.name, TensorProto.FLOAT, [b.batch, *t.shape]) for t in outputs]
+    if b.chance(4):
+        declared.append(info(name, kind, [b.batch, *shape]))
     floats = [n for n, a in b.weights.items() if a.dtype == np.float32 and a.ndim]
     if floats and b.chance(8):
         extra = b.pick(floats)
