@@ -306,6 +306,8 @@ def reason_wrong(cell: Cell) -> str:
         return "took too long" if code == 124 else f"crashed: {said}"
     if code in UNDECIDED.get(cell["command"], ()):
         return ""
+    if "onnxruntime refuses it" in said:  # it runs all of these files, on their own rows
+        return f"refuses what onnxruntime runs: {said}"
     if code:  # a refusal has a second sentence, which says what to do
         return "" if ". " in said else f"refused without a way out: {said}"
     return reason_ruined(cell) if cell["command"] in WRITES else ""

@@ -13,17 +13,23 @@ from property.random_graphs import RandomGraph, graphs
 from property.trials import TRIALS, try_pass
 
 #: Graphs of each pass; a failing one is shrunk to the smallest that still fails.
-EXAMPLES = int(os.environ.get("TRIMTAB_EXAMPLES", "12"))
+FAST, SLOW = 6, int(os.environ.get("TRIMTAB_EXAMPLES", "60"))
 
 
+@pytest.mark.parametrize("count", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TRIALS)
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(case=graphs())
-def test_a_pass_keeps_what_a_random_graph_computes(name: str, case: RandomGraph) -> None:
-    try_pass(TRIALS[name], case)
+def test_a_pass_keeps_what_random_graphs_compute(name: str, count: int) -> None:
+    trial = TRIALS[name]
+
+    @settings(
+        max_examples=max(1, round(count * trial.share)),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=graphs())
+    def holds(case: RandomGraph) -> None:
+        try_pass(trial, case)
+
+    holds()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from property.judge import reference, rounding_bounds
@@ -21,7 +23,11 @@ from trimtab.passes.base import Pass
 from trimtab.passes.rewrites import rewrite_rules
 
 #: Refusals that are right: the graph has nothing that the pass works on.
-NOTHING_TO_DO = ("has nothing to quantize", "has no matrix product with a constant weight")
+NOTHING_TO_DO = (
+    "has nothing to quantize",
+    "has no matrix product with a constant weight",
+    "shares no layer with its reference by name",  # there is no layer with a weight
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,12 @@ class Trial:
         steps: the passes.
         error: relative error of every output; or what the rounding of `all` tensors or of `weights`
             explains; None where numbers change by design, so that only validity is checked.
+        share: part of the graphs that a slow trial is made of.
     """
 
     steps: Sequence[Pass]
     error: float | Literal["all", "weights"] | None
+    share: float = 1.0
 
 
 def _prune(**fields: object) -> Trial:
@@ -53,8 +61,8 @@ TRIALS = {
     "quantize-static-int8": Trial([passes.QuantizeStatic(activation="int8")], "all"),
     "quantize-dynamic": Trial([passes.QuantizeDynamic(convs=True)], "all"),
     "quantize-weights": Trial([passes.QuantizeWeights(bits=8, int8=False)], "weights"),
-    "quantize-auto": Trial([passes.QuantizeAuto()], "all"),
-    "correct-bias": Trial([passes.QuantizeStatic(), passes.CorrectBias()], "all"),
+    "quantize-auto": Trial([passes.QuantizeAuto()], "all", share=0.25),
+    "correct-bias": Trial([passes.QuantizeStatic(), passes.CorrectBias()], "all", share=0.5),
     "dequantize": Trial([passes.QuantizeStatic(), passes.Dequantize()], "all"),
     "prune-channels": _prune(repair="none"),
     "prune-channels-repaired": _prune(),
@@ -77,15 +85,12 @@ def try_pass(trial: Trial, case: RandomGraph) -> None:
     target = Target.named("x64-avx512-vnni")
     # Fewer nodes are faster, so that what can be rewritten is.
     ctx = Context(target=target, data=data, clock=CountingClock(), original=before)
-    after = before
-    for step in trial.steps:
-        try:
-            after = step(after, ctx)
-        except InputError as error:
-            if any(text in str(error) for text in NOTHING_TO_DO):
-                return
-            raise
-    written = after.to_proto()
+    try:
+        written = _applied(trial.steps, before, ctx).to_proto()
+    except InputError as error:
+        if any(text in str(error) for text in NOTHING_TO_DO):
+            return
+        raise
     assert_valid(case.proto, written)
     got = {level: run_rows(written, case.feeds, level) for level in LEVELS}
     run_rows(written, case.feeds, threads=2)
@@ -99,3 +104,14 @@ def try_pass(trial: Trial, case: RandomGraph) -> None:
         bounds = rounding_bounds(case.proto, case.feeds, expected, weights_only=weights_only)
     for level, outputs in got.items():
         assert_within(expected, outputs, bounds, f"optimization {level}")
+
+
+def _applied(steps: Sequence[Pass], model: Model, ctx: Context) -> Model:
+    """Return the model after the passes; those that compare with a float model get this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference = str(model.save(Path(folder) / "float.onnx"))
+        for step in steps:
+            if "reference" in step.fields():
+                step = step.with_fields(reference=reference)  # noqa: PLW2901
+            model = step(model, ctx)
+    return model
