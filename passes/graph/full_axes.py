@@ -22,7 +22,7 @@ def spell_out_axes(model: ir.Model) -> int:
 
     Left alone are those whose axes or rank is not known.
     """
-    writer = _Writer(model)
+    writer = _AxesWriter(model)
     return sum(
         _FORMS[node.op_type](node, writer)
         for node in list(model.graph)
@@ -30,7 +30,7 @@ def spell_out_axes(model: ir.Model) -> int:
     )
 
 
-class _Writer:
+class _AxesWriter:
     """Adds constants and nodes before the operator that is written anew."""
 
     def __init__(self, model: ir.Model) -> None:
@@ -61,7 +61,7 @@ class _Writer:
         return self.add(node, "ScatterElements", self.constant(node, full), index, value)
 
 
-def _pad(node: ir.Node, writer: _Writer) -> bool:
+def _pad(node: ir.Node, writer: _AxesWriter) -> bool:
     axes, count, amounts = ints(input_at(node, 3)), rank(node.inputs[0]), input_at(node, 1)
     if axes is None or count is None or amounts is None:
         return False
@@ -73,7 +73,7 @@ def _pad(node: ir.Node, writer: _Writer) -> bool:
     return True
 
 
-def _resize(node: ir.Node, writer: _Writer) -> bool:
+def _resize(node: ir.Node, writer: _AxesWriter) -> bool:
     axes, count = attr(node, "axes", ()), rank(node.inputs[0])
     area = const(input_at(node, 1))
     plain = input_at(node, 1) is None or (area is not None and not area.size)
@@ -94,7 +94,7 @@ def _resize(node: ir.Node, writer: _Writer) -> bool:
     return True
 
 
-def _center_crop_pad(node: ir.Node, writer: _Writer) -> bool:
+def _center_crop_pad(node: ir.Node, writer: _AxesWriter) -> bool:
     """Write a CenterCropPad of known sizes as Slice and Pad (ONNX: odd rests go to the end)."""
     value, wanted, known = node.inputs[0], ints(input_at(node, 1)), dims(node.inputs[0])
     if value is None or wanted is None or known is None or opset(node) < _PAD_TAKES_INTEGERS:
@@ -125,7 +125,7 @@ def _center_crop_pad(node: ir.Node, writer: _Writer) -> bool:
 
 #: First operator set whose Pad takes all element types.
 _PAD_TAKES_INTEGERS = 13
-_FORMS: dict[str, Callable[[ir.Node, _Writer], bool]] = {
+_FORMS: dict[str, Callable[[ir.Node, _AxesWriter], bool]] = {
     "CenterCropPad": _center_crop_pad,
     "Pad": _pad,
     "Resize": _resize,

@@ -69,10 +69,10 @@ class Plan:
 
 def make_plan(graph: ir.Graph, scheme: Scheme) -> Plan:
     """Plan the pairs of a sorted graph; nothing is changed."""
-    return _Planner(graph, scheme).plan
+    return _PairPlanner(graph, scheme).plan
 
 
-class _Planner:
+class _PairPlanner:
     def __init__(self, graph: ir.Graph, scheme: Scheme) -> None:
         self.scheme = scheme
         self.plan = Plan(roles_of(graph, scheme))

@@ -46,7 +46,7 @@ def quantize_graph(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) ->
     written = model.clone().ir
     graph = written.graph
     plan = make_plan(graph, scheme)
-    _Writer(written, scheme, ranges, plan).write()
+    _PairWriter(written, scheme, ranges, plan).write()
     if scheme.inputs_only:
         drop_product_pairs(graph)
     remove_unused_initializers(graph)
@@ -55,7 +55,7 @@ def quantize_graph(model: Model, scheme: Scheme, ranges: Mapping[str, Range]) ->
     return written
 
 
-class _Writer:
+class _PairWriter:
     def __init__(
         self, model: ir.Model, scheme: Scheme, ranges: Mapping[str, Range], plan: Plan
     ) -> None:
