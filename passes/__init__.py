@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .quantization.algorithms.cross_layer_equalization import Equalize
     from .quantization.algorithms.smooth_quant import SmoothQuant
     from .quantization.auto import QuantizeAuto
+    from .quantization.compress_weights import CompressWeights
     from .quantization.dequantize import Dequantize
     from .quantization.dynamic import QuantizeDynamic
     from .quantization.static import QuantizeStatic
@@ -44,6 +45,7 @@ _HOMES = {
     "absorb-bias": ("AbsorbBias", "quantization.algorithms.bias_absorption"),
     "apply-rewrites": ("ApplyRewrites", "tuning.apply_rewrites"),
     "cluster-weights": ("ClusterWeights", "pruning.weight_clustering"),
+    "compress-weights": ("CompressWeights", "quantization.compress_weights"),
     "correct-bias": ("CorrectBias", "quantization.algorithms.bias_correction"),
     "dequantize": ("Dequantize", "quantization.dequantize"),
     "equalize": ("Equalize", "quantization.algorithms.cross_layer_equalization"),
@@ -72,6 +74,7 @@ __all__ = [
     "ApplyForms",
     "ApplyRewrites",
     "ClusterWeights",
+    "CompressWeights",
     "CorrectBias",
     "Declined",
     "Dequantize",

@@ -34,6 +34,7 @@ from trimtab.core.ort.own_fault import own_fault
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 
 from .check import BUG_HINT, check_result
+from .graph.compressed import compress_exactly, expand_compressed
 from .graph.declined import Declined
 from .graph.unique_names import unique_names
 
@@ -67,12 +68,15 @@ class Pass(ABC):
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
         shrinks: whether a smaller model is its purpose; commands write no larger one unasked.
+        expands: whether weights that the model stores in fewer bits become floats for good; after
+            other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.
     """
 
     tolerance: ClassVar[float | None] = None
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = False
+    expands: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -175,7 +179,11 @@ class Pass(ABC):
 
     def _apply(self, model: Model, ctx: Context) -> Model:
         try:
-            result = self.rewrite(model.clone(), ctx)
+            given = model.clone()
+            compressed = expand_compressed(given.ir)
+            result = self.rewrite(given, ctx)
+            if compressed and not self.expands:
+                compress_exactly(result.ir)
         except (TrimtabError, MemoryError):
             raise
         except Exception as error:

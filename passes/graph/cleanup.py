@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from trimtab.core.errors import ModelError
 from trimtab.core.graphs import share_opsets
 
+from .compressed import expand_compressed
 from .declined import Declined
 from .edit import lift_constants, name_nodes, remove_unused_initializers
 from .queries import attr, input_at, is_onnx_op, node_label
@@ -51,7 +52,8 @@ def inline_functions(model: ir.Model) -> None:
 def normalize(model: ir.Model) -> None:
     """Write a graph as every pass expects it: no functions, constants as initializers, names.
 
-    An initializer that a caller may feed becomes a constant, and each node gets a unique name.
+    An initializer that a caller may feed becomes a constant, each node gets a unique name, and
+    weights stored in fewer bits become floats.
     """
     inline_functions(model)
     # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
@@ -62,6 +64,7 @@ def normalize(model: ir.Model) -> None:
     lift_constants(model.graph)
     name_nodes(model.graph)
     share_opsets(model)
+    expand_compressed(model)
     share_names(model)
 
 

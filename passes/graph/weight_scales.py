@@ -74,9 +74,13 @@ def channel_axis(node: ir.Node) -> int | None:
     return -1 if node.op_type == "MatMul" else None
 
 
-def thresholds(values: Floats32, axis: int | None, largest: int) -> Floats32:
-    """Return the clipping thresholds of the least squared error, which broadcast to the weight."""
-    axes = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+def thresholds(values: Floats32, axis: int | tuple[int, ...] | None, largest: int) -> Floats32:
+    """Return the clipping thresholds of the least squared error, which broadcast to the weight.
+
+    There is one for each place along the axis or axes, or a single one where None.
+    """
+    own = [] if axis is None else [i % values.ndim for i in np.atleast_1d(axis)]
+    axes = tuple(i for i in range(values.ndim) if i not in own) if own else None
     full = np.abs(values).max(axis=axes, keepdims=True)
     best, least = full, np.full(full.shape, np.inf)
     for part in PARTS:

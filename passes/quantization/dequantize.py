@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +33,10 @@ class Dequantize(Pass):
 
     Weights become the floats that their integers represent: rounding errors stay. Where a pair's
     range begins at zero, a Relu or Clip may have been fused into it, so a Clip is inserted.
+    Weights that are stored in fewer bits become floats as well.
     """
+
+    expands: ClassVar[bool] = True
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:  # noqa: ARG002 - needs no context
         """Fold weights and remove pairs."""

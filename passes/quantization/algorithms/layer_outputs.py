@@ -18,6 +18,9 @@ def inner_outputs(
     """Yield each batch's feeds together with the named tensors, inputs of the graph among them."""
     fed = {spec.name for spec in model.inputs}
     inner = [name for name in tensors if name not in fed]
+    if not inner:
+        yield from (dict(batch.feeds) for batch in batches)
+        return
     # Q and DQ are run as they stand: the observed tensors lie inside of what would be fused.
     config = SessionConfig(level="basic", threads=usable_cpus())
     session = build_session(_up_to(model, inner), config)
