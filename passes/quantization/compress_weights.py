@@ -33,6 +33,7 @@ from ..graph.edit import assign_float32
 from ..graph.folding import fold_moved_weights
 from ..graph.names import FreeNames
 from ..graph.patterns import match_nodes
+from ..graph.queries import is_onnx_op
 from ..graph.raise_opset import raise_opset
 from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
 from .algorithms.rounding_shift import correct_rounding
@@ -46,6 +47,32 @@ MAX_ERROR = {8: 0.02, 4: 0.15}
 #: Most weights whose effect on the outputs is measured, each by runs of its own.
 _MOST_MEASURED = 128
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+#: Operators behind which a tensor is not the sum of products that a spectrum is.
+_ACTIVATIONS = frozenset(
+    [
+        "Elu",
+        "Erf",
+        "Exp",
+        "GRU",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "If",
+        "LSTM",
+        "LeakyRelu",
+        "Loop",
+        "PRelu",
+        "RNN",
+        "Relu",
+        "Scan",
+        "Selu",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Tanh",
+    ]
+)
+_BEFORE_LOGARITHM = "computes a spectrum whose logarithm is taken, where rounding is a noise floor"
 Forms = dict[ir.Value, Form]
 
 
@@ -94,6 +121,9 @@ class CompressWeights(Pass):
         excluded = set(match_nodes(self.exclude, model.graph))
         values = [v for v in storable(model.ir) if not _readers(v) & excluded]
         declined = [Declined(name, "excluded by the user") for name in sorted(excluded)]
+        front = _front_end(model.graph, values)
+        values = [v for v in values if v not in front]
+        declined += [Declined(str(v.name), _BEFORE_LOGARITHM) for v in front]
         forms: Forms = {}
         for value in ctx.progress.track(values, "rounding weights", len(values)):
             form = self._form(_floats(value))
@@ -142,13 +172,32 @@ class CompressWeights(Pass):
         small = sorted((v for v in lossy if _floats(v).size <= budget), key=_size)
         order = small
         if batches and small:
-            costs = _output_errors(model, lossy, small[:_MOST_MEASURED], batches, ctx)
+            few = batches[: max(len(batches) // 2, 1)]  # they only rank
+            costs = _output_errors(model, lossy, small[:_MOST_MEASURED], few, ctx)
             order = sorted(costs, key=lambda v: -costs[v] / _size(v))
         for value in order:
             form = _halved(_floats(value)) if _size(value) <= budget else ""
             if not isinstance(form, str):
                 budget -= _size(value)
                 forms[value] = form
+
+
+def _front_end(graph: ir.Graph, values: Sequence[ir.Value]) -> set[ir.Value]:
+    """Return the weights of a spectrum whose logarithm is taken, unless they are nearly all.
+
+    Rounding is a noise floor there, and the logarithm makes quiet frames as loud as others.
+    """
+    seen: set[ir.Node] = set()
+    waiting = [n for n in graph if n.op_type == "Log" and is_onnx_op(n)]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen and node.op_type not in _ACTIVATIONS:
+            seen.add(node)
+            makers = [v.producer() for v in node.inputs if v is not None]
+            waiting += [maker for maker in makers if maker is not None]
+    front = {v for v in values if any(node in seen for node, _ in v.uses())}
+    few = sum(map(_size, front)) <= 0.9 * sum(map(_size, values))
+    return front if few else set()
 
 
 def _floats(value: ir.Value) -> Floats32:

@@ -189,3 +189,21 @@ def test_what_loses_too_much_takes_more_bits(store, kind):
 def test_fields_out_of_range(wrong):
     with pytest.raises(OptionError):
         CompressWeights(**wrong)
+
+
+def test_a_spectrum_before_a_logarithm_stays_float():
+    model = graph(
+        """g (float[1, 1, 128] x) => (float[1, 64, 65] y) {
+          s = Conv (x, basis)
+          p = Mul (s, s)
+          q = Add (p, one)
+          l = Log (q)
+          r = Relu (l)
+          y = MatMul (w, r)
+        }""",
+        basis=(32, 1, 64),
+        one=np.array([1.0], np.float32),
+        w=(64, 32),
+    )
+    after = CompressWeights(float16_share=0.0)(model)
+    assert set(after.graph.initializers) >= {"basis", "w_int8"}
