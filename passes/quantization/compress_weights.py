@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -49,28 +49,8 @@ _MOST_MEASURED = 128
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 #: Operators behind which a tensor is not the sum of products that a spectrum is.
 _ACTIVATIONS = frozenset(
-    [
-        "Elu",
-        "Erf",
-        "Exp",
-        "GRU",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "If",
-        "LSTM",
-        "LeakyRelu",
-        "Loop",
-        "PRelu",
-        "RNN",
-        "Relu",
-        "Scan",
-        "Selu",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Tanh",
-    ]
+    {"Elu", "Erf", "Exp", "GRU", "Gelu", "HardSigmoid", "HardSwish", "If", "LSTM", "LeakyRelu"}
+    | {"Loop", "PRelu", "RNN", "Relu", "Scan", "Selu", "Sigmoid", "Softmax", "Softplus", "Tanh"}
 )
 _BEFORE_LOGARITHM = "computes a spectrum whose logarithm is taken, where rounding is a noise floor"
 Forms = dict[ir.Value, Form]
@@ -230,7 +210,11 @@ def _halved(array: Floats32) -> Form | str:
 
 
 def _output_errors(
-    model: Model, forms: Forms, values: Sequence[ir.Value], batches: Sequence[Batch], ctx: Context
+    model: Model,
+    forms: Mapping[ir.Value, Form],
+    values: Sequence[ir.Value],
+    batches: Sequence[Batch],
+    ctx: Context,
 ) -> dict[ir.Value, float]:
     """Return the error of the outputs with each of these weights alone rounded."""
     deviation = OutputDeviation(model, batches, ctx.target)

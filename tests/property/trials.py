@@ -67,6 +67,7 @@ TRIALS = {
     "prune-channels": _prune(repair="none"),
     "prune-channels-repaired": _prune(),
     "prune-magnitude": Trial([passes.PruneMagnitude(threshold=0.01)], "weights"),
+    "compress-weights": Trial([passes.CompressWeights()], "weights"),
     "cluster-weights": Trial([passes.ClusterWeights(clusters=256)], "weights"),
 }
 
