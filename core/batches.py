@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -11,6 +12,9 @@ from .dataset import Dataset
 from .feeds import check_finite
 from .model import Model
 from .ort.feeding import one_row_alone
+
+#: Steps after which the states of a stream are taken as steady.
+STEADY = 32
 
 
 def fixed_rows(model: Model) -> int | None:
@@ -35,7 +39,7 @@ def declared_rows(model: Model) -> tuple[int | None, bool]:
 
 def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
     """Return the items in batches that the model takes, without an incomplete last one."""
-    fixed = fixed_rows(model)
+    fixed = None if data.stream is not None else fixed_rows(model)
     if data.source.batched or fixed is None:
         return data.sized(min(rows, max(len(data), 1)))
     whole = len(data) - len(data) % fixed
@@ -44,7 +48,7 @@ def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
 
 def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
     """Yield the data in batches of at most `rows`, or exactly of the model's fixed size."""
-    fixed = fixed_rows(model)
+    fixed = None if data.stream is not None else fixed_rows(model)
     for batch in data:
         for start in range(0, batch.size, rows):
             part = _cut(batch, start, start + rows)
@@ -64,13 +68,20 @@ def items_of(model: Model, data: Dataset, most: int = 8) -> Callable[[int], Mapp
 
     def item(number: int) -> Mapping[str, Array]:
         if not kept:
-            rows = declared_rows(model)[0] or 1
-            count = most if data.source.batched else most * rows
-            bound = data.bind(model)
-            kept.extend(b.feeds for b in bound.select(bound.positions[:count], "first").sized(rows))
+            kept.extend(batch.feeds for batch in _first(model, data.bind(model), most))
         return kept[number % len(kept)]
 
     return item
+
+
+def _first(model: Model, data: Dataset, most: int) -> Iterable[Batch]:
+    """Return the first items; of a stream the last of its first steps, in steady state."""
+    if data.stream is not None:
+        early = data.select(data.positions[: STEADY + most], "first")
+        return list(itertools.islice(early, STEADY + most))[-most:]
+    rows = declared_rows(model)[0] or 1
+    count = most if data.source.batched else most * rows
+    return data.select(data.positions[:count], "first").sized(rows)
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
@@ -79,19 +90,20 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
         return batch
     if not _has_rows(batch):
         return batch
-    return Batch({name: a[start:stop] for name, a in batch.feeds.items()})
+    return Batch({name: a[start:stop] if a.ndim else a for name, a in batch.feeds.items()})
 
 
 def _has_rows(batch: Batch) -> bool:
-    """Return whether the first axis of every array counts the rows."""
-    return all(a.ndim and a.shape[0] == batch.size for a in batch.feeds.values())
+    """Return whether the first axis of every array counts the rows; scalars hold for all."""
+    return all(not a.ndim or a.shape[0] == batch.size for a in batch.feeds.values())
 
 
 def _padded(batch: Batch, rows: int) -> Batch:
     """Repeat the last row of a batch, which changes no range of values."""
     if not _has_rows(batch):
         return batch
-    return Batch({n: a[np.minimum(np.arange(rows), len(a) - 1)] for n, a in batch.feeds.items()})
+    kept = np.minimum(np.arange(rows), batch.size - 1)
+    return Batch({n: a[kept] if a.ndim else a for n, a in batch.feeds.items()})
 
 
 def finite_batches(data: Dataset, batches: Iterable[Batch] | None = None) -> Iterator[Batch]:

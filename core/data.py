@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,11 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of rows."""
+        """Number of rows; a scalar beside arrays holds for all of them."""
         for array in self.feeds.values():
-            return int(array.shape[0]) if array.ndim else 1
-        return 0
+            if array.ndim:
+                return int(array.shape[0])
+        return 1 if self.feeds else 0
 
 
 class Source(ABC):
@@ -44,6 +45,13 @@ class Source(ABC):
     batched = False
     #: Array without a meaningful name, which takes the name of the model's input.
     anonymous: str | None = None
+    #: Names of scalars that hold for all items.
+    constants: Collection[str] = ()
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Positions of the items at which a sequence begins, for models with states."""
+        return (0,)
 
     @property
     @abstractmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
-from .feeds import check_feeds
+from .feeds import check_feeds, check_finite
 from .model import Model
-from .sources import LABELS, ArraySource, StreamSource, open_source
+from .sources import LABELS, ArraySource, StreamSource, open_source, split_states
+from .streams import Pair, StateLoop, StreamRow, state_pairs
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Dataset:
         batch: rows per batch where items are single rows.
         part: description of the selection, for lineage and messages.
         rename: an array's name in the source, and the input name it is fed by.
+        states: inputs that are states, each with the output that is fed back to it.
+        stream: states that are fed back, once the dataset is bound to a model that has any.
     """
 
     source: Source
@@ -37,6 +41,8 @@ class Dataset:
     batch: int = 64
     part: str = "all"
     rename: tuple[str, str] | None = None
+    states: tuple[Pair, ...] = ()
+    stream: StateLoop | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def open(cls, spec: str | Path, *, batch: int = 64) -> Dataset:
@@ -47,13 +53,15 @@ class Dataset:
                 `.npz` shards, a folder of pictures, or `module:callable`. Pictures are prepared as
                 options behind a `?` say (see `Preprocess`), and have objects as labels where
                 `labels` names a COCO file or a YOLO folder:
-                `pictures/?resize=letterbox:640&labels=coco.json`.
+                `pictures/?resize=letterbox:640&labels=coco.json`. The option `state=INPUT=OUTPUT`
+                of any of them names a state that is fed back, where names do not tell.
             batch: rows per batch.
 
         Raises:
             DataError: it does not exist, is empty, or its arrays differ in length.
         """
-        return cls(open_source(str(spec)), str(spec), batch=batch)
+        name, states = split_states(str(spec))
+        return cls(open_source(name), str(spec), batch=batch, states=states)
 
     @classmethod
     def of(cls, source: Any) -> Dataset:
@@ -95,28 +103,95 @@ class Dataset:
         return self.source.count if self.rows is None else len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.source.read(self.positions, self.batch):
+        if self.stream is not None:
+            return self.stream.recorded(self.steps(), self.rows)
+        return self._read(self.positions, self.batch)
+
+    def _read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        for found in self.source.read(rows, batch):
             if self.rename is None:
-                yield batch
+                yield found
             else:
                 old, new = self.rename
-                feeds = {new if name == old else name: a for name, a in batch.feeds.items()}
-                yield replace(batch, feeds=feeds)
+                feeds = {new if name == old else name: a for name, a in found.feeds.items()}
+                yield replace(found, feeds=feeds)
+
+    def steps(self) -> Iterator[StreamRow]:
+        """Yield the rows of the sequences up to the last selected one of each, in order.
+
+        A sequence is what the source says, all rows of arrays, or a batch of the user's of several
+        rows; batches of one row each are one sequence.
+
+        Raises:
+            DataError: a row has NaN or infinity.
+        """
+        assert self.stream is not None
+        positions = self.positions
+        if self.source.batched and self._sequences:
+            for number, batch in zip(positions, self._read(positions, 1), strict=True):
+                for row in range(batch.size):
+                    one = self.stream.cut(batch, row)
+                    check_finite(one, self.spec, row)
+                    yield StreamRow(int(number), row == 0, wanted=True, batch=one)
+            return
+        starts = [*self.source.starts, self.source.count]
+        for start, end in itertools.pairwise(starts):
+            inside = positions[(positions >= start) & (positions < end)]
+            if not len(inside):
+                continue
+            rows, wanted = np.arange(start, inside[-1] + 1), set(inside.tolist())
+            for row, batch in zip(rows.tolist(), self._read(rows, 1), strict=True):
+                one = self.stream.cut(batch, 0)
+                check_finite(one, self.spec, row)
+                yield StreamRow(row, row == start, wanted=row in wanted, batch=one)
+
+    @functools.cached_property
+    def _sequences(self) -> bool:
+        """True where batches of the user's are sequences."""
+        return any(batch.size > 1 for batch in self._read(self.positions[:1], 1))
 
     def bind(self, model: Model) -> Dataset:
         """Check the items against the model's inputs; images get the name of its input.
 
+        States that the data have no arrays of are fed back: the items are sequences then.
+
         Raises:
             DataError: names, types or shapes do not fit.
         """
-        bound = self
-        if self.source.anonymous and len(model.inputs) == 1:
-            bound = replace(self, rename=(self.source.anonymous, model.inputs[0].name))
-        if not len(bound):
+        if not len(self):
             raise DataError("has no rows", where=self.spec, hint="Give at least one")
-        for batch in bound.take(1).sized(1):
-            check_feeds(model.inputs, batch, self.spec)
+        bound = self._named(model)
+        if bound.stream is None:
+            bound = bound._streaming(model)  # noqa: SLF001 - of the same class
+        if bound.stream is None:
+            for batch in bound.take(1).sized(1):
+                check_feeds(model.inputs, batch, self.spec)
+            return bound
+        first = next(bound.steps())
+        states = [name for name, _ in bound.stream.pairs]
+        check_feeds([s for s in model.inputs if s.name not in states], first.batch, self.spec)
         return bound
+
+    def _named(self, model: Model) -> Dataset:
+        """Return the dataset with its nameless array under the name of the one input left."""
+        if not self.source.anonymous:
+            return self
+        names = [spec.name for spec in model.inputs]
+        if len(names) > 1:
+            states = state_pairs(model, self.source.constants, self.states, self.spec)
+            taken = {*self.source.constants, *(name for name, _ in states)}
+            names = [name for name in names if name not in taken]
+        return replace(self, rename=(self.source.anonymous, names[0])) if len(names) == 1 else self
+
+    def _streaming(self, model: Model) -> Dataset:
+        """Return the dataset with the states of the model that are fed back, if there are any."""
+        first = next(self._read(self.positions[:1], 1))
+        asked = {name for name, _ in self.states}
+        given = [name for name in first.feeds if name not in asked]
+        pairs = state_pairs(model, given, self.states, self.spec)
+        if not pairs:
+            return self
+        return replace(self, stream=StateLoop(model, pairs, self.spec))
 
     @property
     def positions(self) -> Rows:
@@ -135,6 +210,8 @@ class Dataset:
     @property
     def batches(self) -> int:
         """Number of batches of one iteration."""
+        if self.stream is not None:
+            return len(self)
         return len(self) if self.source.batched else -(-len(self) // self.batch)
 
     def sized(self, batch: int) -> Dataset:
@@ -180,6 +257,7 @@ class Dataset:
         """SHA-256 of the source's content and of the selection."""
         digest = hashlib.sha256(self.source.identity.encode())
         digest.update(self.positions.tobytes())
+        digest.update(repr(self.states).encode() if self.states else b"")
         return digest.hexdigest()
 
     @property

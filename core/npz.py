@@ -37,8 +37,10 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
             raise ValueError(f"array {info.filename!r} holds pickled objects, which are refused")
         if min(shape, default=0) < 0 or len(shape) > _MOST_AXES:
             raise ValueError(f"array {info.filename!r} has the shape {shape[:8]}")
-        if not shape or 0 in shape:
+        if 0 in shape:
             return np.zeros(shape, dtype)
+        if not shape:  # a scalar; it cannot be mapped
+            return np.frombuffer(stream.read(dtype.itemsize), dtype).reshape(())
         size = math.prod(shape) * dtype.itemsize
         if info.compress_type == zipfile.ZIP_STORED:
             offset = _data_offset(path, info) + stream.tell()

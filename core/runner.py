@@ -30,5 +30,8 @@ class Runner(Protocol):
 def run_here(model: Model, data: Dataset, config: SessionConfig) -> Iterator[tuple[Batch, Outputs]]:
     """Run a model in this process, see `Runner`."""
     session = build_session(model, config)
+    if data.stream is not None:
+        yield from data.stream.judged(session, data.steps())
+        return
     for batch in finite_batches(data):
         yield batch, run(session, batch.feeds)

@@ -15,7 +15,7 @@ import numpy as np
 
 from .callables import import_callable, is_callable_spec
 from .data import Array, Batch, Rows, Source
-from .errors import DataError, InputError
+from .errors import DataError, InputError, OptionError
 from .npz import read_member
 from .pictures import open_pictures
 
@@ -54,6 +54,25 @@ def open_source(spec: str) -> Source:
     )
 
 
+def split_states(spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the name of data without its options `state=INPUT=OUTPUT`, and these pairs.
+
+    Raises:
+        OptionError: one of them is not of that form.
+    """
+    name, _, text = spec.partition("?")
+    parts = text.split("&") if "state=" in text and not Path(spec).exists() else []
+    given = [part.removeprefix("state=") for part in parts if part.startswith("state=")]
+    for pair in given:
+        if not all(pair.rpartition("=")[::2]):
+            raise OptionError(
+                f"{pair!r} is not valid", where="--state", hint="Give INPUT=OUTPUT: --state h=hn"
+            )
+    others = "&".join(part for part in parts if not part.startswith("state="))
+    pairs = tuple((a, b) for a, _, b in (pair.rpartition("=") for pair in given))
+    return (f"{name}?{others}" if others else name) if parts else spec, pairs
+
+
 def _options(text: str) -> dict[str, str]:
     """Return the options of `pictures/?resize=crop:224&colour=bgr`."""
     pairs = [part.partition("=") for part in text.split("&") if part]
@@ -65,11 +84,12 @@ class ArraySource(Source):
 
     def __init__(self, feeds: Mapping[str, Array], labels: Array | None, where: str) -> None:
         self.feeds, self.labels, self.where = feeds, labels, where
-        if not feeds:
+        counts = {name: len(a) for name, a in feeds.items() if a.ndim}
+        self.constants = [name for name in feeds if name not in counts]
+        if not counts:
             raise DataError(
                 "has no array other than the labels", where=where, hint="Name arrays by input"
             )
-        counts = {name: len(a) if a.ndim else 0 for name, a in feeds.items()}
         if labels is not None:
             counts[LABELS] = len(labels) if labels.ndim else 0
         if len(set(counts.values())) > 1:
@@ -87,7 +107,7 @@ class ArraySource(Source):
         """Yield the rows, copied from the mapped file batch by batch."""
         for start in range(0, len(rows), batch):
             take = rows[start : start + batch]
-            feeds = {name: np.asarray(a[take]) for name, a in self.feeds.items()}
+            feeds = {n: np.asarray(a[take] if a.ndim else a) for n, a in self.feeds.items()}
             yield Batch(feeds, None if self.labels is None else np.asarray(self.labels[take]))
 
     @functools.cached_property

@@ -27,7 +27,7 @@ from .supervisor import supervise
 #: Order of the commands in the help; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
 #: Modules of `commands/` that are shared, not commands.
-SHARED = frozenset({"doctor_prune", "one_pass"})
+SHARED = frozenset({"data_options", "doctor_prune", "one_pass"})
 EPILOG = """\
 every pass is a command too, as in `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
 
@@ -134,6 +134,8 @@ def _dispatch(arguments: list[str]) -> int:
 
         sys.stdout.write(f"trimtab {version('trimtab')}\n")
         return 0
+    from .commands import data_options
+
     name, *rest = arguments
     if name == "help":
         name, rest = rest[0], ["--help"]
@@ -147,9 +149,12 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     command.configure(parser)
+    data_options.add(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.refuse_unknown(rest)
-    code: int = command.execute(parser.parse_intermixed_args(rest))
+    args = parser.parse_intermixed_args(rest)
+    data_options.join(args)
+    code: int = command.execute(args)
     return code
 
 

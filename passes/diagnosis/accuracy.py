@@ -128,9 +128,15 @@ def diagnose_accuracy(
             hint="Give the int8 model, and the float one as --baseline",
         )
     budget = DiagnosisTime(seconds)
-    bound = fitting(model, data.bind(model).take(samples))
+    # Of a stream the states are those of the float model, where it is known.
+    bound = fitting(model, data.bind(baseline or model).take(samples))
     context = dataclasses.replace(ctx, data=ctx.data or data)
     switched, notes = _match_baseline(model, baseline, next(iter(bound)), context)
+    if bound.stream is not None:
+        notes.append(
+            "each step was fed the float model's states; errors that its own states carry on come "
+            "on top: `trimtab eval` feeds them back"
+        )
     made = measure(model, switched, bound, ctx, budget)
     applied = applied_passes(model)
     found = [diagnose_layer(layer, applied) for layer in made.layers]

@@ -112,9 +112,9 @@ class QuantizeAuto(Pass):
             return self._without_data(model, ctx)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
-        search = GreedySearch(
-            model, list(finite_batches(fitting(model, held_out.take(self.samples)))), ctx
-        )
+        few = fitting(model, held_out.take(self.samples))
+        kept = few if few.stream is not None else list(finite_batches(few))
+        search = GreedySearch(model, kept, ctx)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,

@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.core.context import Context
 from trimtab.core.data import Batch
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import TrimtabError
 from trimtab.core.model import Model
 
@@ -36,7 +37,7 @@ class GreedySearch:
         declined: nodes that the chosen model's passes left alone.
     """
 
-    def __init__(self, original: Model, held_out: Sequence[Batch], ctx: Context) -> None:
+    def __init__(self, original: Model, held_out: Dataset | Sequence[Batch], ctx: Context) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
         self.output_error = OutputDeviation(original, held_out, ctx.target)
         self.error = float("inf")

@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from trimtab.core.data import Array, Batch, Floats
+from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.runner import run_here
 from trimtab.core.target import Target, usable_cpus
 
 from ..base import Rewrite
@@ -29,9 +31,13 @@ def float_outputs(model: Model, batches: Iterable[Batch], target: Target) -> lis
 
 
 def _outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Array]]:
-    """Return the tensors among the outputs of each batch."""
-    session = build_session(model, SessionConfig.for_evaluation(target, threads=usable_cpus()))
-    found = (run(session, batch.feeds).values() for batch in batches)
+    """Return the tensors among the outputs of each batch; of a stream with the model's states."""
+    config = SessionConfig.for_evaluation(target, threads=usable_cpus())
+    if isinstance(batches, Dataset):
+        found = (outputs.values() for _, outputs in run_here(model, batches, config))
+    else:
+        session = build_session(model, config)
+        found = (run(session, batch.feeds).values() for batch in batches)
     return [[a for a in arrays if isinstance(a, np.ndarray)] for arrays in found]
 
 
@@ -41,7 +47,9 @@ class OutputDeviation:
     Of outputs of other types, such as classes, it is the share of elements that differ.
     """
 
-    def __init__(self, reference: Model, batches: Sequence[Batch], target: Target) -> None:
+    def __init__(
+        self, reference: Model, batches: Dataset | Sequence[Batch], target: Target
+    ) -> None:
         self.batches, self.target = batches, target
         self.expected = _outputs(reference, batches, target)
 

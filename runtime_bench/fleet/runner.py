@@ -70,13 +70,15 @@ class FleetRunner(Closeable):
     def __call__(
         self, model: Model, data: Dataset, config: SessionConfig
     ) -> Iterator[tuple[Batch, Outputs]]:
-        """Yield each batch with its outputs, in order; a model beyond 2 GB runs here.
+        """Yield each batch with its outputs, in order.
+
+        A model beyond 2 GB runs here, and one with states, whose steps follow one another.
 
         Raises:
             DataError: NaN or infinity in the data.
             RunError: the model cannot be run, or the fleet fails.
         """
-        if model.weight_bytes > EXTERNAL_DATA_BYTES:
+        if model.weight_bytes > EXTERNAL_DATA_BYTES or data.stream is not None:
             yield from run_here(model, data, config)
             return
         packed, plain, token = model.to_bytes(), config.to_json(), {self.address.device: 1}

@@ -128,6 +128,8 @@ class _Request:
         from trimtab.core.files import check_output_file
         from trimtab.core.units import duration, shape
 
+        from .data_options import say_states
+
         if args.aa and args.candidates:
             raise OptionError("measures the base against itself, without CANDIDATE", where="--aa")
         self.args, self.progress = args, progress
@@ -150,6 +152,7 @@ class _Request:
         self.base, self.base_model = _open(args.base)
         candidates = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in candidates]
+        say_states(args.data, self.base_model)
 
     def _check_provider(self) -> None:
         """Refuse a provider that is not installed before any model is opened."""
@@ -214,9 +217,10 @@ class _Request:
 
         if self.args.data is None:
             return given_feeds(self.base_model, self.shapes, batch=batch or 1, seed=self.seed)
-        if batch is None:
-            return items_of(self.base_model, Dataset.open(self.args.data))(0)
-        return next(iter(Dataset.open(self.args.data, batch=batch).bind(self.base_model))).feeds
+        data = Dataset.open(self.args.data, batch=batch or 1).bind(self.base_model)
+        if batch is None or data.stream is not None:
+            return items_of(self.base_model, data)(0)
+        return next(iter(data)).feeds
 
     def _timing(self, threads: int) -> Timing:
         from trimtab.runtime_bench.bench.bench import Timing
