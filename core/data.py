@@ -45,6 +45,8 @@ class Source(ABC):
     batched = False
     #: Array without a meaningful name, which takes the name of the model's input.
     anonymous: str | None = None
+    #: Words on what to do about a shape that the model does not take.
+    advice = ""
     #: Names of scalars that hold for all items.
     constants: Collection[str] = ()
 

@@ -165,7 +165,7 @@ class Dataset:
             bound = bound._streaming(model)  # noqa: SLF001 - of the same class
         if bound.stream is None:
             for batch in bound.take(1).sized(1):
-                check_feeds(model.inputs, batch, self.spec)
+                check_feeds(model.inputs, batch, self.spec, self.source.advice)
             return bound
         first = next(bound.steps())
         states = [name for name, _ in bound.stream.pairs]

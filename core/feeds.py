@@ -11,8 +11,10 @@ from .errors import DataError, nearest
 from .model import TensorSpec
 
 
-def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
+def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: str = "") -> None:
     """Check a batch's names, types and shapes against a model's inputs; `where` names the data.
+
+    `advice` says what to do about a shape that does not fit.
 
     Raises:
         DataError: they do not fit.
@@ -24,7 +26,7 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
                 where=where,
                 hint=f"Its arrays: {', '.join(batch.feeds)}. " + nearest(spec.name, batch.feeds),
             )
-        _check_array(spec, batch.feeds[spec.name], where)
+        _check_array(spec, batch.feeds[spec.name], where, advice)
     names = [spec.name for spec in inputs]
     extra = set(batch.feeds) - set(names)
     if extra:
@@ -35,7 +37,7 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str) -> None:
         )
 
 
-def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
+def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> None:
     if array.dtype != spec.dtype.numpy():
         raise DataError(
             f"array {spec.name!r} is {array.dtype}, the model takes {spec.dtype.name.lower()}",
@@ -50,7 +52,7 @@ def _check_array(spec: TensorSpec, array: Array, where: str) -> None:
             f"array {spec.name!r} has shape {list(array.shape)}, the model takes "
             f"{[d if d is not None else '?' for d in spec.shape]}",
             where=where,
-            hint="The first axis is the batch; the others must match",
+            hint=advice or "The first axis is the batch; the others must match",
         )
 
 

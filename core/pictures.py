@@ -80,6 +80,10 @@ class PictureSource(Source):
     """Pictures; the first model input is fed (N, C, H, W) or (N, H, W, C) float32."""
 
     anonymous = "input"
+    advice = (
+        "Prepare the pictures: --resize letterbox:640, stretch:224 or crop:224, --layout nhwc, "
+        "--colour grey"
+    )
 
     def __init__(
         self, files: Sequence[Path], labels: Labels | None, preprocess: Preprocess, where: str

@@ -26,7 +26,7 @@ class Preprocess:
         resize: empty for pictures of the model's size; letterbox:640 (or 640x480, height first)
             keeps the proportions and centres the picture on grey, letterbox-corner puts it at the
             top left (YOLOX); stretch:224 does not keep them; crop:224 takes the middle of the
-            picture whose shorter side is 224/0.875.
+            picture whose shorter side is 224/0.875, crop:224@232 where it is 232.
         colour: order of the channels, or grey for one.
         scale: factor of the values 0 to 255; 1/255 gives 0 to 1.
         mean: what is subtracted after that, one number or one a channel.
@@ -57,8 +57,10 @@ class Preprocess:
         made.size(where)
         return made
 
-    def size(self, where: str = "resize") -> tuple[str, int, int] | None:
-        """Return the way to resize, height and width; None where pictures keep their size.
+    def size(self, where: str = "resize") -> tuple[str, int, int, int] | None:
+        """Return the way to resize, height, width, and the shorter side that is cropped.
+
+        None where pictures keep their size.
 
         Raises:
             OptionError: the text is not valid.
@@ -66,14 +68,18 @@ class Preprocess:
         if not self.resize:
             return None
         way, _, text = self.resize.partition(":")
+        text, _, shorter = text.partition("@")
         sides = text.split("x")
-        if way not in _RESIZES or not all(s.isdigit() and 0 < int(s) < 1 << 15 for s in sides):
+        given = [*sides, shorter] if shorter else sides
+        valid = all(s.isdigit() and 0 < int(s) < 1 << 15 for s in given) and len(sides) <= 2
+        if way not in _RESIZES or not valid or (shorter and way != "crop"):
             raise OptionError(
                 f"resize={self.resize!r} is not valid",
                 where=where,
                 hint=f"Give one of {', '.join(_RESIZES)} with a size: letterbox:640, crop:224",
             )
-        return way, int(sides[0]), int(sides[-1])
+        height, width = int(sides[0]), int(sides[-1])
+        return way, height, width, int(shorter or round(min(height, width) / KEPT))
 
     def __call__(self, picture: Any) -> Array:
         """Return a Pillow picture as the model takes it, float32 without the batch axis."""
@@ -100,14 +106,17 @@ class Preprocess:
         size = self.size()
         if size is None:
             return _pixels(picture), np.array([[1.0, 1.0], [0.0, 0.0]])
-        way, height, width = size
+        way, height, width, shorter = size
         if way == "stretch":
             factors = [width / picture.width, height / picture.height]
             return _pixels(picture.resize((width, height), Image.Resampling.BILINEAR)), np.array(
                 [factors, [0.0, 0.0]]
             )
-        ratios = height / picture.height, width / picture.width
-        ratio = min(ratios) if way.startswith("letterbox") else max(ratios) / KEPT
+        ratio = min(height / picture.height, width / picture.width)
+        if way == "crop":
+            # The rest of the picture has to cover the crop.
+            enough = max(height / picture.height, width / picture.width)
+            ratio = max(enough, shorter / min(picture.height, picture.width))
         sides = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
         pixels = _pixels(picture.resize(sides, Image.Resampling.BILINEAR))
         factors = [sides[0] / picture.width, sides[1] / picture.height]

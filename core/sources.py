@@ -44,6 +44,7 @@ def open_source(spec: str) -> Source:
     if path.is_dir():
         return _open_folder(path, _options(text) if path == Path(name) else {})
     if path.exists():
+        _refuse_options(text if path == Path(name) else "", spec)
         return _open_npz(path)
     if is_callable_spec(spec):
         return _open_callable(spec)
@@ -52,6 +53,24 @@ def open_source(spec: str) -> Source:
         where=spec,
         hint="Give an .npz, a folder of .npz shards or of images by class, or module:callable",
     )
+
+
+def _refuse_options(text: str, spec: str) -> None:
+    if text:
+        raise OptionError(
+            f"{text!r} has no meaning for an .npz file", where=spec, hint="Its rows are fed as is"
+        )
+
+
+def with_options(spec: str, options: Iterable[tuple[str, str]]) -> str:
+    """Return the name of data with further options behind the `?`."""
+    said = "&".join(f"{key}={value}" for key, value in options)
+    return f"{spec}{'&' if '?' in spec else '?'}{said}" if said else spec
+
+
+def options_of(spec: str) -> dict[str, str]:
+    """Return the options behind the `?` of the name of data."""
+    return _options(spec.partition("?")[2])
 
 
 def split_states(spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -163,7 +163,7 @@ class _Uses:
         elif op == "EmbedLayerNormalization" and index in {0, 1}:
             self._indexes(node.inputs[index + 2 if index == 0 else 3 + index], 0, offset)
         elif op == "OneHot" and index == 0:
-            depth = _array(node.inputs[1])
+            depth = constant_array(node.inputs[1])
             self._bound(int(depth.reshape(-1)[0]) if depth is not None else 1, offset)
         elif op == "Equal" and other is not None and 0 < other.size <= FEW:
             self.constants += [float(c) - offset for c in other.reshape(-1)]
@@ -230,10 +230,11 @@ def _shift(node: ir.Node, index: int) -> float | None:
 
 def _other(node: ir.Node, index: int) -> NDArray[Any] | None:
     """Return the constant that an operator of two inputs reads beside the one at `index`."""
-    return _array(node.inputs[1 - index]) if len(node.inputs) == 2 and index < 2 else None
+    return constant_array(node.inputs[1 - index]) if len(node.inputs) == 2 and index < 2 else None
 
 
-def _array(value: ir.Value | None) -> NDArray[Any] | None:
+def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return the array of a constant, None of another value."""
     if value is None:
         return None
     tensor = value.const_value
@@ -284,19 +285,19 @@ def _expects_pixels(node: ir.Node, index: int) -> bool:
         return _statistics_of_pixels(node, 1.0)
     if node.op_type != "Conv" or index != 0:
         return False
-    weight = _array(node.inputs[1])
+    weight = constant_array(node.inputs[1])
     if weight is None or weight.dtype.kind != "f":
         return False
     norms = np.sqrt(np.square(weight.astype(np.float64)).reshape(len(weight), -1).sum(1)) + 1e-12
     after = [use.node for use in node.outputs[0].uses()]
     if len(after) == 1 and after[0].op_type == "BatchNormalization":
         return _statistics_of_pixels(after[0], norms)
-    bias = _array(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     return bias is not None and float(np.quantile(np.abs(bias) / norms, 0.75)) >= _PIXELS
 
 
 def _statistics_of_pixels(node: ir.Node, norms: Any) -> bool:
-    mean, variance = (_array(v) for v in node.inputs[3:5])
+    mean, variance = (constant_array(v) for v in node.inputs[3:5])
     if mean is None or variance is None:
         return False
     spread = np.sqrt(np.abs(variance)) / norms

@@ -6,6 +6,7 @@
     metric: top1
     threads: 1
     shape: {input: 1x3x224x224}
+    preprocess: {resize: letterbox:640, colour: bgr, scale: 1}  # of a folder of pictures
     budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}
 
 Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults
@@ -23,6 +24,8 @@ from typing import Any, TypeVar
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
+from trimtab.core.preprocess import Preprocess
+from trimtab.core.sources import with_options
 from trimtab.core.target import check_threads
 from trimtab.core.units import shape
 
@@ -30,7 +33,7 @@ from ..bench.budgets import Budget, Gate, check, fraction
 from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
-KEYS = (*TEXT_KEYS, "threads", "shape", "resolution", "on", "budgets")
+KEYS = (*TEXT_KEYS, "threads", "shape", "preprocess", "resolution", "on", "budgets")
 T = TypeVar("T")
 #: Function from a line number to the `where` of an error.
 At = Callable[[int], str]
@@ -111,7 +114,7 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         model=texts["model"],
         budgets=budgets,
         baseline=texts.get("baseline"),
-        data=texts.get("data"),
+        data=_prepared(texts.get("data"), fields, at),
         metric=texts.get("metric"),
         provider=texts.get("provider", named),
         threads=_optional(fields, "threads", _threads, at),
@@ -121,6 +124,23 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         where=at(entry.line),
     )
     return check(gate, at)
+
+
+def _prepared(data: str | None, fields: Mapping[str, Entry], at: At) -> str | None:
+    """Return the name of the data with the options of the block `preprocess:`."""
+    entry = fields.get("preprocess")
+    if entry is None:
+        return data
+    with _on_line(at, entry.line, "preprocess"):
+        if data is None or not isinstance(entry.value, dict):
+            raise OptionError("is not a mapping beside `data:`", hint="Write {resize: crop:224}")
+        options = {key: _listed(value.value) for key, value in entry.value.items()}
+        Preprocess.of(options, "preprocess")
+        return with_options(data, options.items())
+
+
+def _listed(value: Any) -> str:
+    return ",".join(str(v.value) for v in value) if isinstance(value, list) else str(value)
 
 
 def _text(key: str, entry: Entry, at: At) -> str:
@@ -224,16 +244,19 @@ def _with_files(gate: Gate, path: Path) -> Gate:
     def found(name: str | None) -> str | None:
         if name is None:
             return None
+        plain, mark, options = name.partition("?")
         file = path.parent / name
+        if mark and not file.exists():
+            file = path.parent / plain
         if not file.exists():
-            if is_callable_spec(name):
+            if is_callable_spec(plain):
                 return name
             raise InputError(
                 f"no such file: {file}",
                 where=gate.where,
                 hint=f"Paths are relative to {path.parent.resolve()}, the folder of {path.name}",
             )
-        return str(file)
+        return str(file) if file == path.parent / name else f"{file}?{options}"
 
     budgets = tuple(
         replace(b, against=found(b.against) or "") if b.kind == "ratio" else b for b in gate.budgets

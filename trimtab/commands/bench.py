@@ -128,7 +128,7 @@ class _Request:
         from trimtab.core.files import check_output_file
         from trimtab.core.units import duration, shape
 
-        from .data_options import say_states
+        from .data_options import say
 
         if args.aa and args.candidates:
             raise OptionError("measures the base against itself, without CANDIDATE", where="--aa")
@@ -152,7 +152,7 @@ class _Request:
         self.base, self.base_model = _open(args.base)
         candidates = [args.base] if args.aa else args.candidates
         self.candidates = [_open(spec)[0] for spec in candidates]
-        say_states(args.data, self.base_model)
+        say(args.data, self.base_model)
 
     def _check_provider(self) -> None:
         """Refuse a provider that is not installed before any model is opened."""

@@ -7,13 +7,23 @@ which hold that name, feed the same.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
 
 #: Options that name data.
-_DATA = ("--data", "--eval")
+_DATA = ("data", "eval")
+#: Preparation of pictures, see `Preprocess`.
+_PREPARATION = {
+    "resize": ("letterbox:640", "size of pictures, also stretch:224 or crop:224"),
+    "colour": ("rgb", "order of the channels: rgb, bgr or grey"),
+    "scale": ("1/255", "factor of the values 0 to 255"),
+    "mean": ("0.5,0.5,0.5", "what is subtracted after that"),
+    "std": ("0.5,0.5,0.5", "what is divided by after that"),
+    "layout": ("nchw", "order of the axes: nchw or nhwc"),
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     if "--data" not in taken:
         return
     group = parser.add_argument_group("data")
+    for name, (example, text) in _PREPARATION.items():
+        if f"--{name}" not in taken:
+            group.add_argument(f"--{name}", metavar=example.upper(), help=text)
     text = "state to feed back: an input and the output that is its next value; repeatable"
     if "--state" not in taken:
         group.add_argument(
@@ -30,26 +43,63 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def join(args: argparse.Namespace) -> None:
-    """Put the options behind the names of the data."""
+    """Put the options behind the names of the data, of pictures also what files tell.
+
+    Raises:
+        OptionError: there are no data that the options could be of.
+        DataError: a file that says how pictures are prepared cannot be read.
+    """
     from trimtab.core.errors import OptionError
+    from trimtab.core.sources import with_options
 
-    said = [f"state={pair}" for pair in getattr(args, "state", None) or []]
-    if not said:
-        return
-    names = [option.strip("-") for option in _DATA]
-    given = [name for name in names if getattr(args, name, None)]
-    if not given:
-        raise OptionError("says something of data, and there are none", where="--state")
+    said = [(n, str(v)) for n in _PREPARATION if (v := getattr(args, n, None)) is not None]
+    said += [("state", pair) for pair in getattr(args, "state", None) or []]
+    given = [name for name in _DATA if getattr(args, name, None)]
+    if said and not given:
+        raise OptionError("is about data, and there are none", where=f"--{said[0][0]}")
     for name in given:
-        text = getattr(args, name)
-        setattr(args, name, text + ("&" if "?" in text else "?") + "&".join(said))
+        text = with_options(getattr(args, name), said)
+        model = getattr(args, "model", None) or getattr(args, "base", None)
+        setattr(args, name, _as_files_tell(text, model))
 
 
-def say_states(spec: str | None, model: Model) -> None:
-    """Print which states of the model are fed back, where the data are sequences."""
+def _as_files_tell(spec: str, model: str | None) -> str:
+    """Return the name of pictures with the options that files tell, where it has none."""
+    from trimtab.core.preprocess_files import found_preparation
+    from trimtab.core.progress import Stderr
+    from trimtab.core.sources import options_of, with_options
+
+    folder = Path(spec.partition("?")[0])
+    if _PREPARATION.keys() & options_of(spec).keys() or not folder.is_dir() or model is None:
+        return spec
+    found = None if any(folder.glob("*.npz")) else found_preparation(Path(model), folder)
+    if found is None:
+        return spec
+    options, where = found
+    text = " ".join(f"--{key} {value}" for key, value in options.items())
+    Stderr().say(f"{folder}: pictures are prepared as {where} tells: {text}")
+    return with_options(spec, options.items())
+
+
+def say(spec: str | None, model: Model) -> None:
+    """Print which states of the model are fed back, and warn of pictures that do not fit it.
+
+    Raises:
+        DataError: the data do not fit the model.
+    """
     from trimtab.core.dataset import Dataset
+    from trimtab.core.first_layer import misfit
+    from trimtab.core.pictures import PictureSource
     from trimtab.core.progress import Stderr
 
-    stream = Dataset.open(spec).bind(model).stream if spec else None
-    if stream is not None:
-        Stderr().say(f"{spec}: {stream}")
+    if spec is None:
+        return
+    data = Dataset.open(spec).bind(model)
+    if data.stream is not None:
+        Stderr().say(f"{spec}: {data.stream}")
+    if isinstance(data.source, PictureSource):
+        for batch in data.select(data.positions[:1], "first").sized(1):
+            for name, array in batch.feeds.items():
+                why = misfit(model, name, array)
+                if why:
+                    Stderr().say(f"warning: {spec}: {why}")

@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
-    from .data_options import say_states
+    from .data_options import say
 
     if args.json:
         check_output_file(args.json, args.model, args.data, parents=True)
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     model = open_model(args.model)
     data = Dataset.open(args.data, batch=convert(int, args.batch or 64, where="--batch"))
     reference = open_model(args.reference) if args.reference else None
-    say_states(args.data, model)
+    say(args.data, model)
 
     found = [_judged(args, name, model, reference, data, config) for name in _metrics(args)]
     document = {"schema": 1, "kind": "eval", "model": args.model, **found[0]}

@@ -153,11 +153,11 @@ def apply(
     """
     from ..open_model import open_model
     from ..report.pass_outcome import PassOutcome
-    from .data_options import say_states
+    from .data_options import say
 
     check_output_of(args, args.model)
     model, ctx = open_model(args.model), context(args)
-    say_states(getattr(args, "data", None), model)
+    say(getattr(args, "data", None), model)
     after = model
     for step in steps:
         after = step(after, ctx)
