@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,17 @@ class Source(ABC):
     batched = False
     #: Array without a meaningful name, which takes the name of the model's input.
     anonymous: str | None = None
+    #: Numbers by the name of an input, for models that take them.
+    scalars: Mapping[str, int] = {}
     #: Words on what to do about a shape that the model does not take.
     advice = ""
     #: Names of scalars that hold for all items.
     constants: Collection[str] = ()
+
+    @property
+    def left_out(self) -> Sequence[Path]:
+        """Files that cannot be read, which are few."""
+        return ()
 
     @property
     def starts(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
 from .feeds import check_feeds, check_finite
-from .model import Model
+from .model import Model, TensorSpec
 from .sources import LABELS, ArraySource, StreamSource, open_source, split_states
 from .streams import Pair, StateLoop, StreamRow, state_pairs
 
@@ -31,6 +31,8 @@ class Dataset:
         batch: rows per batch where items are single rows.
         part: description of the selection, for lineage and messages.
         rename: an array's name in the source, and the input name it is fed by.
+        axis: place at which an axis of size 1 is put into that array, None for nowhere.
+        scalars: arrays of numbers that the source knows, by the name of an input.
         states: inputs that are states, each with the output that is fed back to it.
         stream: states that are fed back, once the dataset is bound to a model that has any.
     """
@@ -41,6 +43,8 @@ class Dataset:
     batch: int = 64
     part: str = "all"
     rename: tuple[str, str] | None = None
+    axis: int | None = None
+    scalars: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
     states: tuple[Pair, ...] = ()
     stream: StateLoop | None = field(default=None, compare=False, repr=False)
 
@@ -50,7 +54,8 @@ class Dataset:
 
         Args:
             spec: an `.npz` file (arrays by input name, `labels` if there are any), a folder of
-                `.npz` shards, a folder of pictures, or `module:callable`. Pictures are prepared as
+                `.npz` shards, of pictures or of recordings (see `Cutting`), a `.csv` of numbers
+                (`rows.csv?labels=COLUMN`), or `module:callable`. Pictures are prepared as
                 options behind a `?` say (see `Preprocess`), and have objects as labels where
                 `labels` names a COCO file or a YOLO folder:
                 `pictures/?resize=letterbox:640&labels=coco.json`. The option `state=INPUT=OUTPUT`
@@ -114,7 +119,9 @@ class Dataset:
             else:
                 old, new = self.rename
                 feeds = {new if name == old else name: a for name, a in found.feeds.items()}
-                yield replace(found, feeds=feeds)
+                if self.axis is not None:
+                    feeds[new] = np.expand_dims(feeds[new], self.axis)
+                yield replace(found, feeds={**feeds, **self.scalars})
 
     def steps(self) -> Iterator[StreamRow]:
         """Yield the rows of the sequences up to the last selected one of each, in order.
@@ -176,12 +183,17 @@ class Dataset:
         """Return the dataset with its nameless array under the name of the one input left."""
         if not self.source.anonymous:
             return self
-        names = [spec.name for spec in model.inputs]
-        if len(names) > 1:
-            states = state_pairs(model, self.source.constants, self.states, self.spec)
-            taken = {*self.source.constants, *(name for name, _ in states)}
-            names = [name for name in names if name not in taken]
-        return replace(self, rename=(self.source.anonymous, names[0])) if len(names) == 1 else self
+        specs = {spec.name: spec for spec in model.inputs}
+        known = [name for name in specs if name in self.source.scalars] if len(specs) > 1 else []
+        scalars = {name: _scalar(specs[name], self.source.scalars[name]) for name in known}
+        left = [name for name in specs if name not in scalars]
+        if len(left) > 1:
+            states = dict(state_pairs(model, list(scalars), self.states, self.spec))
+            left = [name for name in left if name not in states]
+        if len(left) != 1:
+            return self
+        named = replace(self, rename=(self.source.anonymous, left[0]), scalars=scalars, axis=None)
+        return replace(named, axis=_missing_axis(specs[left[0]], named))
 
     def _streaming(self, model: Model) -> Dataset:
         """Return the dataset with the states of the model that are fed back, if there are any."""
@@ -303,6 +315,22 @@ class Dataset:
                 hint="Restore the file, or remove `digest` from the recipe to accept it",
             )
         return data
+
+
+def _scalar(spec: TensorSpec, value: int) -> Array:
+    """Return a number in the type of an input, with its axes of size 1."""
+    return np.full((1,) * len(spec.shape or ()), value, spec.dtype.numpy())
+
+
+def _missing_axis(spec: TensorSpec, data: Dataset) -> int | None:
+    """Return the place of the axis for channels that recordings do not have, None for nowhere."""
+    shape = spec.shape
+    if shape is None or not data.source.scalars:
+        return None
+    first = next(iter(data.take(1).sized(1)))
+    if len(shape) != first.feeds[spec.name].ndim + 1:
+        return None
+    return len(shape) - 1 if shape[-1] == 1 and shape[1] != 1 else 1
 
 
 def _ranges(rows: Sequence[int]) -> list[list[int]]:

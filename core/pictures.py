@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from .preprocess import Preprocess
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 #: Part of the pictures that may be broken; more is an error.
 BROKEN = 0.01
+#: Class of a mask's pixels outside of the picture, which no metric counts.
+OUTSIDE = 255
 
 
 class Labels(Protocol):
@@ -57,13 +59,27 @@ class BoxLabels:
     Attributes:
         rows: in pixels of the picture, or as parts of its sides.
         relative: true where they are parts of the sides (YOLO).
+        sizes: width and height of the pictures that they were made for, where that is known.
     """
 
     rows: Mapping[str, Floats]
     relative: bool = False
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def of(self, file: Path, moved: Floats, size: tuple[int, int]) -> Floats:
-        """Return the objects in pixels of the model's input."""
+        """Return the objects in pixels of the model's input.
+
+        Raises:
+            DataError: the labels are of a picture of another size.
+        """
+        made_for = self.sizes.get(file.name, size)
+        if made_for != size:
+            raise DataError(
+                f"is {size[0]}x{size[1]}, and its labels are of a picture of "
+                f"{made_for[0]}x{made_for[1]}",
+                where=str(file),
+                hint="Take the pictures that the labels were made for",
+            )
         rows = self.rows.get(file.name, np.zeros((0, 5))).copy()
         if self.relative:
             rows[:, 1:] *= np.array([*size, *size])
@@ -74,6 +90,52 @@ class BoxLabels:
     def identity(self) -> bytes:
         """Names and objects."""
         return b"".join(name.encode() + rows.tobytes() for name, rows in sorted(self.rows.items()))
+
+
+@dataclass(frozen=True)
+class MaskLabels:
+    """Masks of class numbers, PNG files of the pictures' names.
+
+    Attributes:
+        folder: folder of the masks.
+        preprocess: preparation of the pictures, by which the masks move.
+    """
+
+    folder: Path
+    preprocess: Preprocess
+
+    def of(self, file: Path, moved: Floats, size: tuple[int, int]) -> Array:
+        """Return the classes (H, W) of the model's input; 255 outside of the picture.
+
+        Raises:
+            DataError: there is no mask, or it has another size or no class numbers.
+        """
+        path = self.folder / f"{file.stem}.png"
+        if not path.is_file():
+            raise DataError("is missing, the mask of a picture", where=str(path))
+        with _opened(path) as mask:
+            if mask.size != size or mask.mode not in {"L", "P", "1", "I", "I;16"}:
+                raise DataError(
+                    f"is {mask.size[0]}x{mask.size[1]} of mode {mask.mode}, its picture "
+                    f"{size[0]}x{size[1]}",
+                    where=str(path),
+                    hint="A mask has its picture's size, and one class number a pixel",
+                )
+            classes = np.asarray(mask).astype(np.int64)
+        wanted = self.preprocess.size()
+        height, width = (size[1], size[0]) if wanted is None else wanted[1:3]
+        # The middle of each pixel, where it was in the picture.
+        x = np.floor((np.arange(width) + 0.5 - moved[1, 0]) / moved[0, 0]).astype(int)
+        y = np.floor((np.arange(height) + 0.5 - moved[1, 1]) / moved[0, 1]).astype(int)
+        inside = ((y >= 0) & (y < size[1]))[:, None] & ((x >= 0) & (x < size[0]))
+        found = classes[np.clip(y, 0, size[1] - 1)[:, None], np.clip(x, 0, size[0] - 1)]
+        return np.where(inside, found, OUTSIDE)
+
+    @property
+    def identity(self) -> bytes:
+        """Names and content of the masks."""
+        files = sorted(self.folder.glob("*.png"))
+        return b"".join(file.name.encode() + file.read_bytes() for file in files)
 
 
 class PictureSource(Source):
@@ -97,13 +159,18 @@ class PictureSource(Source):
             )
 
     @functools.cached_property
+    def left_out(self) -> Sequence[Path]:
+        """Files that cannot be decoded."""
+        return [file for file in self.files if not _opens(file)]
+
+    @functools.cached_property
     def _usable(self) -> list[Path]:
         """Files that can be decoded.
 
         Raises:
             DataError: more than one of a hundred cannot.
         """
-        broken = [file for file in self.files if not _opens(file)]
+        broken = self.left_out
         if len(broken) > BROKEN * len(self.files):
             raise DataError(
                 f"{len(broken)} of {len(self.files)} pictures cannot be decoded, the first is "
@@ -157,17 +224,22 @@ def open_pictures(folder: Path, options: Mapping[str, str]) -> PictureSource:
     Args:
         folder: pictures in folders by class, or all in one.
         options: those of `Preprocess`, and `labels`: a COCO file (.json), or a folder of YOLO's
-            text files; `labels/` beside `images/` is found.
+            text files; `labels/` beside `images/` is found. `masks`: a folder of PNG files of class
+            numbers.
 
     Raises:
         DataError: there is no picture, or the labels do not fit.
         OptionError: an unknown option.
     """
     known = dict(options)
-    named = known.pop("labels", None)
+    named, masks = known.pop("labels", None), known.pop("masks", None)
     preprocess = Preprocess.of(known, str(folder))
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     direct = _pictures(folder)
+    if masks is not None:
+        if not Path(masks).is_dir():
+            raise DataError("no such folder", where=masks, hint="Give masks=FOLDER")
+        return PictureSource(direct, MaskLabels(Path(masks), preprocess), preprocess, str(folder))
     if named or direct:
         files = direct or [file for cls in classes for file in _pictures(cls)]
         labels = _box_labels(folder, Path(named) if named else None, files)
@@ -215,7 +287,13 @@ def coco_labels(path: Path, files: Sequence[Path]) -> BoxLabels:
         ) from error
     if not {file.name for file in files} & set(rows):
         raise DataError("names none of the pictures", where=str(path))
-    return BoxLabels({name: np.array(r, np.float64).reshape(-1, 5) for name, r in rows.items()})
+    sizes = {
+        names[image["id"]]: (int(image["width"]), int(image["height"]))
+        for image in document["images"]
+        if image.get("width") and image.get("height")
+    }
+    table = {name: np.array(r, np.float64).reshape(-1, 5) for name, r in rows.items()}
+    return BoxLabels(table, sizes=sizes)
 
 
 def _identifier(category: Mapping[str, Any]) -> int:
@@ -248,9 +326,11 @@ def yolo_labels(folder: Path, files: Sequence[Path]) -> BoxLabels:
 
 
 def _stacked(labels: Sequence[Any]) -> Array:
-    """Return class numbers (N,), or objects (N, most, 5) filled up with -1."""
+    """Return class numbers (N,), masks (N, H, W), or objects (N, most, 5) filled up with -1."""
     if not isinstance(labels[0], np.ndarray):
         return np.array(labels, np.int64)
+    if labels[0].dtype.kind == "i":
+        return np.stack(labels)
     most = max(1, *(len(rows) for rows in labels))
     table = np.full((len(labels), most, 5), -1.0)
     for place, rows in enumerate(labels):

@@ -18,6 +18,8 @@ from .data import Array, Batch, Rows, Source
 from .errors import DataError, InputError, OptionError
 from .npz import read_member
 from .pictures import open_pictures
+from .tables import read_table
+from .waves import open_waves, recordings
 
 LABELS = "labels"
 #: What reading of a damaged .npz raises: by zipfile, zlib and the header of an array.
@@ -44,14 +46,18 @@ def open_source(spec: str) -> Source:
     if path.is_dir():
         return _open_folder(path, _options(text) if path == Path(name) else {})
     if path.exists():
-        _refuse_options(text if path == Path(name) else "", spec)
+        given = text if path == Path(name) else ""
+        if path.suffix.lower() == ".csv":
+            return _open_table(path, _options(given))
+        _refuse_options(given, spec)
         return _open_npz(path)
     if is_callable_spec(spec):
         return _open_callable(spec)
     raise DataError(
         "no such file or folder",
         where=spec,
-        hint="Give an .npz, a folder of .npz shards or of images by class, or module:callable",
+        hint="Give an .npz, a .csv, a folder of .npz shards, pictures or recordings, or "
+        "module:callable",
     )
 
 
@@ -252,7 +258,16 @@ def _open_folder(folder: Path, options: Mapping[str, str]) -> Source:
     shards = [] if options else sorted(folder.glob("*.npz"))
     if shards:
         return ShardedSource([_open_npz(path) for path in shards])
+    if recordings(folder):
+        return open_waves(folder, options)
     return open_pictures(folder, options)
+
+
+def _open_table(path: Path, options: Mapping[str, str]) -> ArraySource:
+    numbers, labels = read_table(path, options)
+    source = ArraySource({"input": numbers}, labels, str(path))
+    source.anonymous = "input"
+    return source
 
 
 def _open_npz(path: Path) -> ArraySource:

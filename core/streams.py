@@ -172,10 +172,10 @@ class StateLoop:
                 shapes[name] = (*shapes[name][:axis], 0, *shapes[name][axis + 1 :])
         else:
             raise DataError(
-                f"no size of the states {', '.join(a for a, _ in self.pairs)} was found at which "
+                f"found no size of its states ({', '.join(a for a, _ in self.pairs)}) at which "
                 f"the model runs: {refusal}",
                 where=self.where,
-                hint="Give arrays of the states in the data, one of each row",
+                hint="Check the shapes of the other inputs, or give an array of each state",
             )
         for name, after in self.pairs:
             _check_same(name, after, np.shape(zeros[name]), np.shape(found[after]), self.where)

@@ -52,7 +52,9 @@ def _of_class(found: Detections, kind: int) -> Detections:
 def _match(truth: Detections, found: Detections) -> _Match:
     """Let each detection, the best first, take the free object that it overlaps most."""
     hits = np.zeros((len(OVERLAPS), len(found.boxes)), bool)
-    table = np.array([iou(box, truth.boxes) for box in found.boxes]).reshape(-1, len(truth.boxes))
+    table = np.array([iou(box, truth.boxes) for box in found.boxes]).reshape(
+        len(found.boxes), len(truth.boxes)
+    )
     for row, overlap in enumerate(OVERLAPS):
         free = np.ones(len(truth.boxes), bool)
         for column, overlaps in enumerate(table):

@@ -124,3 +124,50 @@ def test_content_and_preparation_are_the_identity(tmp_path: Path) -> None:
     plain, other = (Dataset.open(f"{tmp_path}?scale={s}").digest for s in ("1", "2"))
     assert plain != other
     assert Preprocess.of({"scale": "1/255"}, "x").scale == pytest.approx(1 / 255)
+
+
+def test_masks_move_with_their_pictures(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png", 40, 20)
+    (tmp_path / "masks").mkdir()
+    classes = np.zeros((20, 40), np.uint8)
+    classes[:, 20:] = 3
+    Image.fromarray(classes).save(tmp_path / "masks/a.png")
+    spec = f"{tmp_path / 'images'}?masks={tmp_path / 'masks'}"
+    same = only(spec).labels
+    assert same is not None
+    assert np.array_equal(same[0], classes)
+    boxed = only(f"{spec}&resize=letterbox:20").labels
+    assert boxed is not None
+    assert (boxed[0, :5] == 255).all()
+    assert (boxed[0, 5:15, :10] == 0).all()
+    assert (boxed[0, 5:15, 10:] == 3).all()
+    assert (boxed[0, 15:] == 255).all()
+    cropped = only(f"{spec}&resize=crop:10@20").labels
+    assert cropped is not None
+    assert np.array_equal(cropped[0], classes[5:15, 15:25])
+
+
+def test_masks_of_another_size_or_missing_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png", 40, 20)
+    (tmp_path / "masks").mkdir()
+    spec = f"{tmp_path / 'images'}?masks={tmp_path / 'masks'}"
+    with pytest.raises(DataError, match=r"a\.png: is missing"):
+        only(spec)
+    Image.new("L", (20, 20)).save(tmp_path / "masks/a.png")
+    with pytest.raises(DataError, match="is 20x20 of mode L, its picture 40x20"):
+        only(spec)
+    Image.new("RGB", (40, 20)).save(tmp_path / "masks/a.png")
+    with pytest.raises(DataError, match="one class number a pixel"):
+        only(spec)
+
+
+def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 40, 20)
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 20}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="is 40x20, and its labels are of a picture of 80x20"):
+        only(f"{tmp_path}?labels={tmp_path / 'coco.json'}")

@@ -82,7 +82,7 @@ def _as_files_tell(spec: str, model: str | None) -> str:
 
 
 def say(spec: str | None, model: Model) -> None:
-    """Print which states of the model are fed back, and warn of pictures that do not fit it.
+    """Print which states are fed back and files left out; warn of pictures that do not fit.
 
     Raises:
         DataError: the data do not fit the model.
@@ -95,6 +95,10 @@ def say(spec: str | None, model: Model) -> None:
     if spec is None:
         return
     data = Dataset.open(spec).bind(model)
+    broken = data.source.left_out
+    if broken:
+        names = ", ".join(file.name for file in broken[:5])
+        Stderr().say(f"{spec}: {len(broken)} files cannot be read and are left out: {names}")
     if data.stream is not None:
         Stderr().say(f"{spec}: {data.stream}")
     if isinstance(data.source, PictureSource):

@@ -277,3 +277,10 @@ def test_option_restricts_a_metric_to_one_output() -> None:
 def test_every_metric_says_what_it_needs() -> None:
     assert all(metric.needs for metric in METRICS.values())
     assert {"map", "miou", "cer", "wer", "exact", "f1", "auc", "si_snr", "psnr"} <= set(METRICS)
+
+
+def test_detections_of_a_class_that_a_picture_lacks_are_false_ones() -> None:
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    one = Detections(np.array([[0.0, 0, 4, 4]]), np.array([3]), np.array([0.9]))
+    assert not matches(nothing, one)[3].hits.any()
+    assert matches(one, nothing)[3].objects == 1
