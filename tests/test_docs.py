@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.cli import Parser, _command
+from trimtab.cli import Parser, _command, _configure
 from trimtab.core.errors import OptionError
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def test_command_lines_parse(document: Path) -> None:
         _, name, *arguments = shlex.split(line.replace("[", "").replace("]", ""))
         parser = Parser(allow_abbrev=False)
         try:
-            _command(name).configure(parser)
+            _configure(_command(name), parser)
             parser.parse_intermixed_args(arguments)
         except (SystemExit, OptionError, argparse.ArgumentError) as error:
             wrong.append(f"{line}: {error}")

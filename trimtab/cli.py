@@ -134,8 +134,6 @@ def _dispatch(arguments: list[str]) -> int:
 
         sys.stdout.write(f"trimtab {version('trimtab')}\n")
         return 0
-    from .commands import data_options
-
     name, *rest = arguments
     if name == "help":
         name, rest = rest[0], ["--help"]
@@ -148,14 +146,22 @@ def _dispatch(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.configure(parser)
-    data_options.add(parser)
+    data_options = _configure(command, parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.refuse_unknown(rest)
     args = parser.parse_intermixed_args(rest)
     data_options.join(args)
     code: int = command.execute(args)
     return code
+
+
+def _configure(command: ModuleType, parser: argparse.ArgumentParser) -> ModuleType:
+    """Add the options of a command, and of its data; return the module of the latter."""
+    from .commands import data_options
+
+    command.configure(parser)
+    data_options.add(parser)
+    return data_options
 
 
 def _names() -> list[str]:
