@@ -17,7 +17,7 @@ from .errors import DataError, OptionError
 from .feeds import check_feeds, check_finite
 from .model import Model, TensorSpec
 from .sources import LABELS, ArraySource, StreamSource, open_source, split_states
-from .streams import Pair, StateLoop, StreamRow, state_pairs
+from .streams import Pair, StateLoop, StreamRow, following, state_pairs
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Dataset:
                 check_feeds(model.inputs, batch, self.spec, self.source.advice)
             return bound
         first = next(bound.steps())
-        states = [name for name, _ in bound.stream.pairs]
+        states = [*(name for name, _ in bound.stream.pairs), *bound.stream.following]
         check_feeds([s for s in model.inputs if s.name not in states], first.batch, self.spec)
         return bound
 
@@ -203,7 +203,8 @@ class Dataset:
         pairs = state_pairs(model, given, self.states, self.spec)
         if not pairs:
             return self
-        return replace(self, stream=StateLoop(model, pairs, self.spec))
+        loop = StateLoop(model, pairs, self.spec, following(model, given, pairs))
+        return replace(self, stream=loop)
 
     @property
     def positions(self) -> Rows:

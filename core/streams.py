@@ -22,6 +22,8 @@ from .ort.session import Feeds, Outputs, SessionConfig, build_session, run
 
 #: An input that is a state, and the output that is its value at the next step.
 Pair = tuple[str, str]
+#: Inputs that follow from the length of a cache: ones, and positions.
+FOLLOWING = ("attention_mask", "position_ids")
 #: Recorded states are kept up to this size, else computed anew.
 KEPT_BYTES = 256 << 20
 _BEFORE = frozenset({"in", "input", "past", "prev", "previous", "old", "init", "initial"})
@@ -55,11 +57,13 @@ class StateLoop:
         model: model that the data were bound to.
         pairs: inputs that are states, each with its output.
         where: name of the data.
+        following: inputs of `FOLLOWING` that the data lack.
     """
 
     model: Model
     pairs: tuple[Pair, ...]
     where: str
+    following: tuple[str, ...] = ()
     _started: dict[str, Array] = field(default_factory=dict)
     _recorded: dict[Any, list[Batch]] = field(default_factory=dict)
 
@@ -79,7 +83,7 @@ class StateLoop:
         for step in steps:
             if step.first or not state:
                 state = self._start(session, step.batch)
-            feeds = {**step.batch.feeds, **state}
+            feeds = self._fed(step.batch.feeds, state)
             outputs = run(session, feeds)
             if step.wanted:
                 yield replace(step, batch=Batch(feeds, step.batch.labels)), outputs
@@ -128,6 +132,25 @@ class StateLoop:
         for _, group in itertools.groupby(found, key=lambda pair: pair[0].row):
             yield from _joined([(step.batch, outputs) for step, outputs in group])
 
+    def _fed(self, row: Feeds, state: Feeds) -> dict[str, Array]:
+        """Return a row with states, and what follows from the length of the cache (1, N)."""
+        feeds = {**row, **state}
+        if not self.following:
+            return feeds
+        inputs = {spec.name: spec for spec in self.model.inputs}
+        outputs = {spec.name: spec for spec in self.model.outputs}
+        past = max(
+            np.shape(state[name])[axis]
+            for name, after in self.pairs
+            for axis in _growing(inputs[name], outputs[after])
+        )
+        now = max((np.shape(a)[1] for a in row.values() if np.ndim(a) > 1), default=1)
+        for name in self.following:
+            kind = inputs[name].dtype.numpy()
+            mask = name == FOLLOWING[0]
+            feeds[name] = np.ones((1, past + now), kind) if mask else _positions(past, now, kind)
+        return feeds
+
     def _without_states(self, outputs: Outputs) -> Outputs:
         """Return the outputs that are not states, all where there are no others."""
         states = {after for _, after in self.pairs}
@@ -159,7 +182,7 @@ class StateLoop:
             found: Outputs = {}
             zeros = {n: np.zeros(s, inputs[n].dtype.numpy()) for n, s in shapes.items()}
             try:
-                found = run(session, {**feeds, **zeros}, quiet=True)
+                found = run(session, self._fed(feeds, zeros), quiet=True)
             except RunError as error:
                 refusal = error.what
             if not any(np.size(array) for array in self._without_states(found).values()):
@@ -202,6 +225,25 @@ def _grew(axis: tuple[str, int], zeros: Outputs, found: Outputs, pairs: Mapping[
     name, number = axis
     before, after = np.shape(zeros[name]), np.shape(found[pairs[name]])
     return len(before) == len(after) and before[number] > 0 and before[number] != after[number]
+
+
+def _positions(past: int, now: int, kind: Any) -> Array:
+    return np.arange(past, past + now, dtype=kind)[None]
+
+
+def _growing(state: TensorSpec, after: TensorSpec) -> list[int]:
+    """Return the axes of a state whose output has another name there."""
+    pairs = zip(state.shape or (), after.shape or (), strict=False)
+    return [axis for axis, (a, b) in enumerate(pairs) if isinstance(a, str) and a != b]
+
+
+def following(model: Model, given: Collection[str], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return the inputs that the data lack and that follow from the length of a cache."""
+    inputs = {spec.name: spec for spec in model.inputs}
+    outputs = {spec.name: spec for spec in model.outputs}
+    if not any(_growing(inputs[a], outputs[b]) for a, b in pairs):
+        return ()
+    return tuple(name for name in FOLLOWING if name in inputs and name not in given)
 
 
 def _symbols(inputs: Mapping[str, TensorSpec], feeds: Feeds) -> dict[str, int]:

@@ -203,6 +203,31 @@ def test_a_cache_of_keys_and_values_grows_from_nothing() -> None:
         assert np.allclose(output, weights @ X[: row + 1] / weights.sum(), atol=1e-5)
 
 
+def test_the_mask_and_the_positions_of_a_cache_follow_from_its_length() -> None:
+    node, past, total = helper.make_node, "past", "past + s"
+    numbers = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "s"])]
+    for name, size in (("attention_mask", total), ("position_ids", "s")):
+        numbers.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["n", size]))
+    model = made(
+        [
+            node("Cast", ["ids"], ["f"], to=1),
+            node("Concat", ["past_key_values.0.key", "f"], ["present.0.key"], axis=1),
+            node("Cast", ["attention_mask"], ["m"], to=1),
+            node("Mul", ["present.0.key", "m"], ["kept"]),
+            node("ReduceSum", ["kept"], ["sum"], keepdims=1),
+            node("Cast", ["position_ids"], ["p"], to=1),
+            node("Sub", ["sum", "p"], ["y"]),
+        ],
+        [*numbers, floats("past_key_values.0.key", "n", past)],
+        [floats("y", "n", "s"), floats("present.0.key", "n", total)],
+    )
+    ids = np.arange(3, 23)[:, None]
+    data = Dataset.of_arrays({"ids": ids}).bind(model)
+    found = [float(o["y"].reshape(())) for _, o in run_here(model, data, SessionConfig())]
+    assert found == (np.cumsum(ids) - np.arange(20)).tolist()
+    assert [batch.feeds["attention_mask"].shape for batch in data][-1] == (1, 20)
+
+
 def test_a_scalar_beside_rows_holds_for_all_of_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=X, rate=np.array(16000, np.int64))
     for batch in Dataset.open(tmp_path / "d.npz", batch=20):
