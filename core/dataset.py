@@ -16,7 +16,7 @@ from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
 from .feeds import check_feeds, check_finite
 from .model import Model, TensorSpec
-from .sources import LABELS, ArraySource, StreamSource, open_source, split_states
+from .sources.opening import LABELS, ArraySource, StreamSource, open_source, split_states
 from .streams import Pair, StateLoop, StreamRow, following, state_pairs
 
 

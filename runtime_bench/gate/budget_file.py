@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
-from trimtab.core.preprocess import Preprocess
-from trimtab.core.sources import with_options
+from trimtab.core.sources.opening import with_options
+from trimtab.core.sources.preprocess import Preprocess
 from trimtab.core.target import check_threads
 from trimtab.core.units import shape
 

@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
-from trimtab.core.preprocess import Preprocess
+from trimtab.core.sources.preprocess import Preprocess
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -12,7 +12,7 @@ from graphs import model_of
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
-from trimtab.core.waves import log_mel, read_recording, resampled
+from trimtab.core.sources.waves import log_mel, read_recording, resampled
 
 TONE = np.sin(2 * np.pi * 440 * np.arange(1600) / 16000) * 0.5
 

@@ -50,7 +50,7 @@ def join(args: argparse.Namespace) -> None:
         DataError: a file that says how pictures are prepared cannot be read.
     """
     from trimtab.core.errors import OptionError
-    from trimtab.core.sources import with_options
+    from trimtab.core.sources.opening import with_options
 
     said = [(n, str(v)) for n in _PREPARATION if (v := getattr(args, n, None)) is not None]
     said += [("state", pair) for pair in getattr(args, "state", None) or []]
@@ -67,7 +67,7 @@ def _as_files_tell(spec: str, model: str | None) -> str:
     """Return the name of pictures with the options that files tell, where it has none."""
     from trimtab.core.preprocess_files import found_preparation
     from trimtab.core.progress import Stderr
-    from trimtab.core.sources import options_of, with_options
+    from trimtab.core.sources.opening import options_of, with_options
 
     folder = Path(spec.partition("?")[0])
     if _PREPARATION.keys() & options_of(spec).keys() or not folder.is_dir() or model is None:
@@ -88,9 +88,9 @@ def say(spec: str | None, model: Model) -> None:
         DataError: the data do not fit the model.
     """
     from trimtab.core.dataset import Dataset
-    from trimtab.core.first_layer import misfit
-    from trimtab.core.pictures import PictureSource
     from trimtab.core.progress import Stderr
+    from trimtab.core.sources.first_layer import misfit
+    from trimtab.core.sources.pictures import PictureSource
 
     if spec is None:
         return

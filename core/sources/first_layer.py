@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .data import Array, Floats
-from .model import Model
-from .ort.feed_values import constant_array, values_of
+from ..data import Array, Floats
+from ..model import Model
+from ..ort.feed_values import constant_array, values_of
 
 #: Factor between spreads, or distance of means in spreads, from which a picture does not fit.
 APART = 4.0

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .callables import import_callable, is_callable_spec
-from .data import Array, Batch, Rows, Source
-from .errors import DataError, InputError, OptionError
+from ..callables import import_callable, is_callable_spec
+from ..data import Array, Batch, Rows, Source
+from ..errors import DataError, InputError, OptionError
 from .npz import read_member
 from .pictures import open_pictures
 from .tables import read_table

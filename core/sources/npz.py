@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from .data import Array
+from ..data import Array
 
 #: Most axes of an array of numpy.
 _MOST_AXES = 64

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .data import Array, Batch, Floats, Rows, Source
-from .errors import DataError, MissingExtraError
+from ..data import Array, Batch, Floats, Rows, Source
+from ..errors import DataError, MissingExtraError
 from .preprocess import Preprocess
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})

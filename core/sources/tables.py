@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import Array
-from .errors import DataError, OptionError, unknown
+from ..data import Array
+from ..errors import DataError, OptionError, unknown
 
 
 def read_table(path: Path, options: Mapping[str, str]) -> tuple[Array, Array | None]:

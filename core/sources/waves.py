@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .data import Array, Batch, Floats, Rows, Source
-from .errors import DataError, MissingExtraError, OptionError, unknown
+from ..data import Array, Batch, Floats, Rows, Source
+from ..errors import DataError, MissingExtraError, OptionError, unknown
 
 RECORDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 #: Part of the recordings that may be broken; more is an error.

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .data import Array, Floats
-from .errors import OptionError, unknown
+from ..data import Array, Floats
+from ..errors import OptionError, unknown
 
 #: Grey of the margin of a letterbox, as YOLO networks are trained with.
 MARGIN = 114
