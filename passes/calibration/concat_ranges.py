@@ -6,7 +6,7 @@ With different ranges each branch is requantized while it is copied. Operators t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
@@ -16,11 +16,16 @@ from .range_estimator import Range
 SMALLEST_PART = 0.25
 
 
-def share_ranges(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Return the ranges, shared by each Concat's inputs and output if none loses much by that."""
+def share_ranges(
+    graph: ir.Graph, ranges: Mapping[str, Range], exclude: Collection[str | None] = ()
+) -> dict[str, Range]:
+    """Return the ranges, shared by each Concat's inputs and output if none loses much by that.
+
+    Concats of the names in `exclude` stay float and share nothing.
+    """
     shared = dict(ranges)
     for node in reversed(list(graph)):  # from the last on, so that chains of Concats agree
-        if node.op_type != "Concat":
+        if node.op_type != "Concat" or node.name in exclude:
             continue
         out = node.outputs[0].name or ""
         branches = [value for value in node.inputs if value is not None and value.name in shared]

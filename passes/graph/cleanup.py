@@ -13,7 +13,7 @@ from trimtab.core.graphs import share_opsets
 
 from .compressed import expand_compressed
 from .declined import Declined
-from .edit import lift_constants, name_nodes, remove_unused_initializers
+from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers
 from .queries import attr, input_at, is_onnx_op, node_label
 from .unique_names import fresh_name, share_names
 
@@ -56,9 +56,7 @@ def normalize(model: ir.Model) -> None:
     weights stored in fewer bits become floats.
     """
     inline_functions(model)
-    # IR version 3 lists every initializer as an input; quantizers and fusions then take a weight
-    # for an activation. From version 4 on it is a constant.
-    common.RemoveInitializersFromInputsPass()(model)
+    drop_weight_inputs(model)
     model.ir_version = max(model.ir_version, 4)
     # onnxruntime's quantizer handles initializers only, and quantizes a Constant like activations.
     lift_constants(model.graph)

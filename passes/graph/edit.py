@@ -135,6 +135,19 @@ def overwrite(
     node.replace_input_with(index, made.outputs[0])
 
 
+def drop_weight_inputs(model: ir.Model) -> None:
+    """Drop inputs that have an initializer, in place, so that these are constants.
+
+    IR version 3 lists every initializer as an input, which a caller may feed; quantizers and
+    fusions would take a weight for an activation.
+    """
+    for graph in model.graphs():
+        weights = set(graph.initializers.values())
+        kept = [value for value in graph.inputs if value not in weights]
+        if len(kept) < len(graph.inputs):
+            graph.inputs[:] = kept
+
+
 def lift_constants(graph: ir.Graph) -> None:
     """Turn Constant nodes into initializers, in subgraphs too; those that are outputs stay."""
     model = ir.Model(graph, ir_version=4)  # the pass takes models; the version is not read

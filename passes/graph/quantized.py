@@ -11,6 +11,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from .cleanup import normalize
+from .edit import drop_weight_inputs
 from .raise_opset import raise_opset
 
 #: First IR version whose initializers need not be inputs.
@@ -62,7 +63,6 @@ def with_constants(model: Model, opset: int) -> Model:
     common.InlinePass()(model.ir)
     model = raise_opset(model, opset)
     prepare_float(model)
-    # Old files list weights as inputs too, which are constants for a caller that feeds none.
-    common.RemoveInitializersFromInputsPass()(model.ir)
+    drop_weight_inputs(model.ir)
     model.ir.ir_version = max(model.ir.ir_version, _CONSTANTS_IR_VERSION)
     return model

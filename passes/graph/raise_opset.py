@@ -12,6 +12,7 @@ from trimtab.core.errors import ModelError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
 from .cleanup import restore_interface
+from .edit import drop_weight_inputs
 from .opsets import convert_opset
 
 
@@ -29,7 +30,7 @@ def raise_opset(model: Model, lowest: int) -> Model:
         raise ModelError(text, where=model.name, hint=advice)
     plain = dataclasses.replace(model.clone(), lineage=())
     common.InlinePass()(plain.ir)
-    common.RemoveInitializersFromInputsPass()(plain.ir)
+    drop_weight_inputs(plain.ir)
     proto = plain.to_proto()
     try:
         converted = convert_opset(proto, lowest)

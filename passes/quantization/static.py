@@ -24,7 +24,7 @@ from trimtab.core.target import Target
 from ..base import Pass, Rewrite
 from ..calibration.collector import calibrate
 from ..calibration.concat_ranges import share_ranges
-from ..calibration.range_estimator import Method, find_range
+from ..calibration.range_estimator import Method, Range, find_range
 from ..calibration.statistics import Statistics, unbounded_nodes
 from ..calibration.statistics_file import load_statistics, save_statistics
 from ..graph.declined import Declined
@@ -40,6 +40,8 @@ from .qdq.float_nodes import (
     average_pool_outputs,
     quantizable_nodes,
     quantize_except,
+    tensors_around_concats,
+    uneven_concats,
     with_moved_tensors,
 )
 from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
@@ -140,8 +142,10 @@ class QuantizeStatic(Pass):
         if self.backend == "onnxruntime":
             return self._by_onnxruntime(model, scheme, data, declined, report, ctx)
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
+        tensors += tensors_around_concats(model, scheme)
         if self.max_drop is not None:
-            tensors = list(dict.fromkeys([*tensors, *average_pool_outputs(model.graph)]))
+            tensors += average_pool_outputs(model.graph)
+        tensors = list(dict.fromkeys(tensors))
         statistics = self._statistics(model, tensors, data, ctx)
         masked = [node.name or "" for node in unbounded_nodes(model.graph, statistics)]
         declined += [Declined(name, "takes infinity by design, as a mask") for name in masked]
@@ -150,7 +154,20 @@ class QuantizeStatic(Pass):
             Declined(name, "its tensors have no elements for a sample") for name in emptied
         ]
         scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked, *emptied])
-        written, float_nodes, notes = self._quantize(model, scheme, statistics, held_out, ctx)
+        ranges = {
+            name: find_range(of, self.ranges, percentile=self.percentile)
+            for name, of in statistics.items()
+        }
+        uneven = uneven_concats(model.graph, scheme, ranges)
+        declined += [
+            Declined(name, "one scale for all of its inputs would lose the smallest")
+            for name in uneven
+        ]
+        scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *uneven])
+        ranges = share_ranges(model.graph, ranges, set(scheme.exclude))
+        if uneven or any(of.empty for of in statistics.values()):  # further nodes stay float
+            ranges = with_moved_tensors(model.graph, ranges)
+        written, float_nodes, notes = self._quantize(model, scheme, ranges, held_out, ctx)
         if ctx.target.fills_channels and (scheme.activation, scheme.weight) == ("uint8", "int8"):
             filled = fill_input_channels(written.graph)
             report["forms"] = rewrites | ({"channels-filled": filled} if filled else {})
@@ -196,18 +213,11 @@ class QuantizeStatic(Pass):
         self,
         model: Model,
         scheme: Scheme,
-        statistics: Mapping[str, Statistics],
+        ranges: Mapping[str, Range],
         held_out: Dataset,
         ctx: Context,
     ) -> tuple[ir.Model, list[str], dict[str, Any]]:
         """Return the Q/DQ graph, the nodes left float for the metric's sake, and notes on that."""
-        ranges = {
-            name: find_range(of, self.ranges, percentile=self.percentile)
-            for name, of in statistics.items()
-        }
-        ranges = share_ranges(model.graph, ranges)
-        if any(of.empty for of in statistics.values()):  # further nodes stay float
-            ranges = with_moved_tensors(model.graph, ranges)
         plain = model.clone() if self.max_drop is not None else model
         if self.scales == "mse":
             largest = 64 if scheme.reduce_range else 127

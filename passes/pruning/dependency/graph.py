@@ -16,6 +16,7 @@ from trimtab.core.model import Model
 
 from ...graph.cleanup import inline_functions
 from ...graph.concrete_shapes import Shapes, concrete_shapes
+from ...graph.edit import drop_weight_inputs
 from ...graph.queries import node_label
 from .records import ChannelMask, Ids, Operand
 from .rules import rule_of
@@ -237,7 +238,7 @@ def prepare(model: Model) -> Model:
     from onnx_ir.passes import common
 
     inline_functions(model.ir)
-    common.RemoveInitializersFromInputsPass()(model.ir)
+    drop_weight_inputs(model.ir)
     model.ir.ir_version = max(model.ir.ir_version, 4)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.ir)
     return dataclasses.replace(model, ir=model.ir)

@@ -11,8 +11,14 @@ from trimtab.core.model import Model
 
 from ...calibration.range_estimator import Range
 from ...graph.queries import input_at
-from .int8_operators import ARITHMETIC, MOVES, PRODUCTS
-from .writer import Scheme, quantize_graph
+from .int8_operators import ARITHMETIC, MOVES, PRODUCTS, is_fixed
+from .roles import Role, roles_of
+from .writer import Scheme, observed_tensors, quantize_graph
+
+#: A Concat's input whose range is a smaller part of the output's has too few of the 256 levels.
+SMALLEST_PART = 1 / 16
+#: Operators that part what a Concat joined, so that the parts can have scales of their own again.
+_PARTING = frozenset({"Gather", "Slice", "Split"})
 
 
 def quantizable_nodes(graph: ir.Graph, scheme: Scheme) -> list[str]:
@@ -46,6 +52,61 @@ def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str
         if source is not None and source.name and output_name in full:
             full.setdefault(source.name, full[output_name])
     return full
+
+
+def tensors_around_concats(model: Model, scheme: Scheme) -> list[str]:
+    """List tensors whose ranges tell which Concats to leave float, and which that needs then."""
+    roles = roles_of(model.graph, scheme)
+    concats = [n for n in model.graph if n.op_type == "Concat" and roles[n] is not Role.FLOAT]
+    inputs = [v.name or "" for n in concats for v in n.inputs if v is not None and not is_fixed(v)]
+    names = [node.name or "" for node in concats]
+    apart = dataclasses.replace(scheme, exclude=[*scheme.exclude, *names])
+    return [*inputs, *observed_tensors(model, apart)]
+
+
+def uneven_concats(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -> list[str]:
+    """List Concats of tensors of very different size that something reads as float values.
+
+    One scale for boxes in pixels and scores below 1, as at the end of a detector, rounds the scores
+    to zero. Where only int8 kernels read the output, they need that one scale anyway.
+    """
+    roles = roles_of(graph, scheme)
+
+    def read_as_float(value: ir.Value) -> bool:
+        if value.is_graph_output():
+            return True
+        for node, _ in value.uses():
+            match roles.get(node, Role.FLOAT):
+                case Role.FLOAT:
+                    return True
+                case Role.MOVE | Role.BOUND:
+                    if node.op_type in _PARTING or any(map(read_as_float, node.outputs)):
+                        return True
+        return False
+
+    return [
+        node.name or ""
+        for node in graph
+        if node.op_type == "Concat"
+        and roles[node] is not Role.FLOAT
+        and _is_uneven(node, ranges)
+        and read_as_float(node.outputs[0])
+    ]
+
+
+def _is_uneven(concat: ir.Node, ranges: Mapping[str, Range]) -> bool:
+    widths = [_width(value, ranges) for value in concat.inputs if value is not None]
+    known = [width for width in widths if width]  # zeros stay zeros in any scale
+    return bool(known) and min(known) < SMALLEST_PART * max(known)
+
+
+def _width(value: ir.Value, ranges: Mapping[str, Range]) -> float:
+    """Return the width of a tensor's range with zero, 0 where it is unknown."""
+    low, high = ranges.get(value.name or "", (0.0, 0.0))
+    if is_fixed(value) and value.const_value is not None and value.const_value.size:
+        array = value.const_value.numpy()
+        low, high = float(array.min()), float(array.max())
+    return max(high, 0.0) - min(low, 0.0)
 
 
 def quantize_except(

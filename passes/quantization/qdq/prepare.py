@@ -9,6 +9,7 @@ from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 
+from ...graph.edit import drop_weight_inputs
 from ...graph.full_axes import spell_out_axes
 from ...graph.quantized import prepare_float, refuse_quantized
 from ...graph.raise_opset import raise_opset
@@ -40,11 +41,7 @@ def prepare(model: Model) -> None:
             where=f"{model.name}, tensor {halves[0].name!r}",
             hint="Quantize the float32 model: int8 gains nothing from float16 before it",
         )
-    # Old files list weights as inputs too, which a caller may feed.
-    weights = model.graph.initializers
-    kept = [value for value in model.graph.inputs if value.name not in weights]
-    if len(kept) < len(model.graph.inputs):
-        model.graph.inputs[:] = kept
+    drop_weight_inputs(model.ir)
     lift_weights(model.ir, PRODUCTS | {"ConvTranspose"})
     ShapeInferencePass()(model.ir)
     spell_out_axes(model.ir)
