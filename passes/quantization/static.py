@@ -40,8 +40,8 @@ from .qdq.float_nodes import (
     average_pool_outputs,
     quantizable_nodes,
     quantize_except,
-    tensors_around_concats,
-    uneven_concats,
+    tensors_around_joins,
+    uneven_joins,
     with_moved_tensors,
 )
 from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
@@ -142,7 +142,7 @@ class QuantizeStatic(Pass):
         if self.backend == "onnxruntime":
             return self._by_onnxruntime(model, scheme, data, declined, report, ctx)
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
-        tensors += tensors_around_concats(model, scheme)
+        tensors += tensors_around_joins(model, scheme)
         if self.max_drop is not None:
             tensors += average_pool_outputs(model.graph)
         tensors = list(dict.fromkeys(tensors))
@@ -158,7 +158,7 @@ class QuantizeStatic(Pass):
             name: find_range(of, self.ranges, percentile=self.percentile)
             for name, of in statistics.items()
         }
-        uneven = uneven_concats(model.graph, scheme, ranges)
+        uneven = uneven_joins(model.graph, scheme, ranges)
         declined += [
             Declined(name, "one scale for all of its inputs would lose the smallest")
             for name in uneven

@@ -12,12 +12,12 @@ from trimtab.core.model import Model
 from ...calibration.range_estimator import Range
 from ...graph.queries import input_at
 from .int8_operators import ARITHMETIC, MOVES, PRODUCTS, is_fixed
-from .roles import Role, roles_of
+from .roles import Role, data_inputs, roles_of
 from .writer import Scheme, observed_tensors, quantize_graph
 
-#: A Concat's input whose range is a smaller part of the output's has too few of the 256 levels.
+#: An input of Concat or Where whose range is a smaller part of the largest has too few levels.
 SMALLEST_PART = 1 / 16
-#: Operators that part what a Concat joined, so that the parts can have scales of their own again.
+#: Operators that part what was joined, so that the parts can have scales of their own again.
 _PARTING = frozenset({"Gather", "Slice", "Split"})
 
 
@@ -54,18 +54,18 @@ def with_moved_tensors(graph: ir.Graph, ranges: Mapping[str, Range]) -> dict[str
     return full
 
 
-def tensors_around_concats(model: Model, scheme: Scheme) -> list[str]:
-    """List tensors whose ranges tell which Concats to leave float, and which that needs then."""
-    roles = roles_of(model.graph, scheme)
-    concats = [n for n in model.graph if n.op_type == "Concat" and roles[n] is not Role.FLOAT]
-    inputs = [v.name or "" for n in concats for v in n.inputs if v is not None and not is_fixed(v)]
-    names = [node.name or "" for node in concats]
+def tensors_around_joins(model: Model, scheme: Scheme) -> list[str]:
+    """List tensors whose ranges tell which joins to leave float, and which that needs then."""
+    joins = _joins(model.graph, roles_of(model.graph, scheme))
+    joined = [v for n in joins for v in _joined(n) if not is_fixed(v)]
+    inputs = [value.name or "" for value in joined]
+    names = [node.name or "" for node in joins]
     apart = dataclasses.replace(scheme, exclude=[*scheme.exclude, *names])
     return [*inputs, *observed_tensors(model, apart)]
 
 
-def uneven_concats(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -> list[str]:
-    """List Concats of tensors of very different size that something reads as float values.
+def uneven_joins(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -> list[str]:
+    """List Concat and Where of tensors of very different size whose output is read as float.
 
     One scale for boxes in pixels and scores below 1, as at the end of a detector, rounds the scores
     to zero. Where only int8 kernels read the output, they need that one scale anyway.
@@ -86,16 +86,30 @@ def uneven_concats(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range])
 
     return [
         node.name or ""
-        for node in graph
-        if node.op_type == "Concat"
-        and roles[node] is not Role.FLOAT
-        and _is_uneven(node, ranges)
-        and read_as_float(node.outputs[0])
+        for node in _joins(graph, roles)
+        if _is_uneven(node, ranges) and read_as_float(node.outputs[0])
     ]
 
 
-def _is_uneven(concat: ir.Node, ranges: Mapping[str, Range]) -> bool:
-    widths = [_width(value, ranges) for value in concat.inputs if value is not None]
+def _joins(graph: ir.Graph, roles: Mapping[ir.Node | None, Role]) -> list[ir.Node]:
+    """List nodes of int8 whose output holds values of several inputs as they are."""
+    return [
+        node
+        for node in graph
+        if roles[node] is not Role.FLOAT
+        and (node.op_type == "Concat" or roles[node] is Role.SELECTION)
+    ]
+
+
+def _joined(node: ir.Node) -> list[ir.Value]:
+    return [v for index in data_inputs(node) if (v := input_at(node, index)) is not None]
+
+
+def _is_uneven(join: ir.Node, ranges: Mapping[str, Range]) -> bool:
+    values = _joined(join)
+    if join.op_type == "Where" and any(map(is_fixed, values)):  # stays float anyway
+        return False
+    widths = [_width(value, ranges) for value in values]
     known = [width for width in widths if width]  # zeros stay zeros in any scale
     return bool(known) and min(known) < SMALLEST_PART * max(known)
 

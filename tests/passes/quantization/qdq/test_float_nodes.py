@@ -23,6 +23,8 @@ def two_branches(tail: str, results: str = "float[N, 8, 6, 6] y") -> Model:
         }}""",
         w=(4, 3, 3, 3),
         v=(4, 8, 1, 1),
+        first=np.arange(8, dtype=np.float32).reshape(8, 1, 1),
+        four=np.array(4, np.float32),
     )
 
 
@@ -48,6 +50,8 @@ def quantized(model: Model, size: float) -> Model:
         "c = Concat <axis = 1> (p, q)  y = Transpose <perm = [0, 1, 3, 2]> (c)",
         "c = Concat <axis = 1> (p, q)  s, t = Split <axis = 1> (c)"
         "  u = Sigmoid (s)  y = Concat <axis = 1> (u, t)",
+        "one = Less (first, four)  r = Concat <axis = 1> (p, p)  s = Concat <axis = 1> (q, q)"
+        "  y = Where (one, r, s)",
     ],
 )
 def test_the_small_side_of_a_concat_is_not_rounded_to_the_scale_of_the_large(tail):
