@@ -16,7 +16,7 @@ from .roles import Role, data_inputs, roles_of
 from .writer import Scheme, observed_tensors, quantize_graph
 
 #: An input of Concat or Where whose range is a smaller part of the largest has too few levels.
-SMALLEST_PART = 1 / 16
+SMALLEST_PART = 1 / 8
 #: Operators that part what was joined, so that the parts can have scales of their own again.
 _PARTING = frozenset({"Gather", "Slice", "Split"})
 
@@ -71,24 +71,55 @@ def uneven_joins(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -
     to zero. Where only int8 kernels read the output, they need that one scale anyway.
     """
     roles = roles_of(graph, scheme)
+    joins = _joins(graph, roles)
+    carriers = {
+        node: [value for value in node.inputs[:1] if value is not None]
+        for node in graph
+        if roles[node] in {Role.MOVE, Role.BOUND} and node.op_type not in _PARTING
+    } | {node: _joined(node) for node in joins}
+    extents = _extents(graph, carriers, ranges)
+    as_float = _read_as_float(graph, carriers, roles)
 
-    def read_as_float(value: ir.Value) -> bool:
-        if value.is_graph_output():
-            return True
-        for node, _ in value.uses():
-            match roles.get(node, Role.FLOAT):
-                case Role.FLOAT:
-                    return True
-                case Role.MOVE | Role.BOUND:
-                    if node.op_type in _PARTING or any(map(read_as_float, node.outputs)):
-                        return True
-        return False
+    def uneven(node: ir.Node) -> bool:
+        least, greatest = extents.get(node.outputs[0], (0.0, 0.0))
+        return least < SMALLEST_PART * greatest
 
-    return [
-        node.name or ""
-        for node in _joins(graph, roles)
-        if _is_uneven(node, ranges) and read_as_float(node.outputs[0])
-    ]
+    return [n.name or "" for n in joins if uneven(n) and n.outputs[0] in as_float]
+
+
+def _extents(
+    graph: ir.Graph, carriers: Mapping[ir.Node, list[ir.Value]], ranges: Mapping[str, Range]
+) -> dict[ir.Value, Range]:
+    """Return the least and the greatest width among the tensors that were joined to one."""
+    found: dict[ir.Value, Range] = {}
+    for node in graph:
+        parts = []
+        for value in carriers.get(node, ()):
+            width = _width(value, ranges)
+            part = found.get(value, (width, width))
+            parts += [part] if part[1] else []  # zeros stay zeros in any scale
+        if parts:
+            found[node.outputs[0]] = min(p[0] for p in parts), max(p[1] for p in parts)
+    return found
+
+
+def _read_as_float(
+    graph: ir.Graph,
+    carriers: Mapping[ir.Node, list[ir.Value]],
+    roles: Mapping[ir.Node | None, Role],
+) -> set[ir.Value]:
+    """Return the tensors that something reads as float, or part by part, however they get there."""
+    found = set(graph.outputs)
+    for node in reversed(graph):
+        for output in node.outputs:  # subgraphs read as float
+            if any(user not in roles for user, _ in output.uses()):
+                found.add(output)
+        parted = roles[node] is Role.MOVE and node.op_type in _PARTING
+        if roles[node] is Role.FLOAT or parted:
+            found.update(value for value in node.inputs if value is not None)
+        elif node in carriers and node.outputs[0] in found:
+            found.update(carriers[node])
+    return found
 
 
 def _joins(graph: ir.Graph, roles: Mapping[ir.Node | None, Role]) -> list[ir.Node]:
@@ -96,22 +127,14 @@ def _joins(graph: ir.Graph, roles: Mapping[ir.Node | None, Role]) -> list[ir.Nod
     return [
         node
         for node in graph
-        if roles[node] is not Role.FLOAT
-        and (node.op_type == "Concat" or roles[node] is Role.SELECTION)
+        if (node.op_type == "Concat" and roles[node] is not Role.FLOAT)
+        # With a constant, a Where stays float anyway.
+        or (roles[node] is Role.SELECTION and not any(map(is_fixed, _joined(node))))
     ]
 
 
 def _joined(node: ir.Node) -> list[ir.Value]:
     return [v for index in data_inputs(node) if (v := input_at(node, index)) is not None]
-
-
-def _is_uneven(join: ir.Node, ranges: Mapping[str, Range]) -> bool:
-    values = _joined(join)
-    if join.op_type == "Where" and any(map(is_fixed, values)):  # stays float anyway
-        return False
-    widths = [_width(value, ranges) for value in values]
-    known = [width for width in widths if width]  # zeros stay zeros in any scale
-    return bool(known) and min(known) < SMALLEST_PART * max(known)
 
 
 def _width(value: ir.Value, ranges: Mapping[str, Range]) -> float:

@@ -50,6 +50,10 @@ def quantized(model: Model, size: float) -> Model:
         "c = Concat <axis = 1> (p, q)  y = Transpose <perm = [0, 1, 3, 2]> (c)",
         "c = Concat <axis = 1> (p, q)  s, t = Split <axis = 1> (c)"
         "  u = Sigmoid (s)  y = Concat <axis = 1> (u, t)",
+        "s = Relu (p)  t = Transpose <perm = [0, 2, 3, 1]> (q)"
+        "  r = Transpose <perm = [0, 2, 3, 1]> (s)"
+        "  c = Concat <axis = 3> (r, t)  d = Relu (c)  e = Concat <axis = 3> (d, d)"
+        "  y = Transpose <perm = [0, 3, 1, 2]> (e)",
         "one = Less (first, four)  r = Concat <axis = 1> (p, p)  s = Concat <axis = 1> (q, q)"
         "  y = Where (one, r, s)",
     ],
