@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -65,42 +65,47 @@ def tensors_around_joins(model: Model, scheme: Scheme) -> list[str]:
 
 
 def uneven_joins(graph: ir.Graph, scheme: Scheme, ranges: Mapping[str, Range]) -> list[str]:
-    """List Concat and Where of tensors of very different size whose output is read as float.
+    """List Concat and Where of tensors of very different size, and the arithmetic on such outputs.
 
     One scale for boxes in pixels and scores below 1, as at the end of a detector, rounds the scores
-    to zero. Where only int8 kernels read the output, they need that one scale anyway.
+    to zero. Those that lead to products alone are not listed: a product needs one scale anyway.
     """
     roles = roles_of(graph, scheme)
-    joins = _joins(graph, roles)
-    carriers = {
-        node: [value for value in node.inputs[:1] if value is not None]
-        for node in graph
-        if roles[node] in {Role.MOVE, Role.BOUND} and node.op_type not in _PARTING
-    } | {node: _joined(node) for node in joins}
-    extents = _extents(graph, carriers, ranges)
-    as_float = _read_as_float(graph, carriers, roles)
-
-    def uneven(node: ir.Node) -> bool:
-        least, greatest = extents.get(node.outputs[0], (0.0, 0.0))
-        return least < SMALLEST_PART * greatest
-
-    return [n.name or "" for n in joins if uneven(n) and n.outputs[0] in as_float]
-
-
-def _extents(
-    graph: ir.Graph, carriers: Mapping[ir.Node, list[ir.Value]], ranges: Mapping[str, Range]
-) -> dict[ir.Value, Range]:
-    """Return the least and the greatest width among the tensors that were joined to one."""
-    found: dict[ir.Value, Range] = {}
+    joins = set(_joins(graph, roles))
+    carriers: dict[ir.Node, list[ir.Value]] = {}
+    extents: dict[ir.Value, Range] = {}
     for node in graph:
-        parts = []
-        for value in carriers.get(node, ()):
-            width = _width(value, ranges)
-            part = found.get(value, (width, width))
-            parts += [part] if part[1] else []  # zeros stay zeros in any scale
-        if parts:
-            found[node.outputs[0]] = min(p[0] for p in parts), max(p[1] for p in parts)
-    return found
+        if node in joins:
+            carriers[node] = _joined(node)
+        elif roles[node] is Role.ARITHMETIC:
+            carriers[node] = [v for v in _joined(node) if _is_uneven(extents.get(v))]
+        elif roles[node] in {Role.MOVE, Role.BOUND} and node.op_type not in _PARTING:
+            carriers[node] = [value for value in node.inputs[:1] if value is not None]
+        if extent := _extent(carriers.get(node, ()), extents, ranges):
+            extents[node.outputs[0]] = extent
+    as_float = _read_as_float(graph, carriers, roles)
+    return [
+        node.name or ""
+        for node in carriers
+        if (node in joins or roles[node] is Role.ARITHMETIC)
+        and _is_uneven(extents.get(node.outputs[0]))
+        and node.outputs[0] in as_float
+    ]
+
+
+def _is_uneven(extent: Range | None) -> bool:
+    return extent is not None and extent[0] < SMALLEST_PART * extent[1]
+
+
+def _extent(
+    values: Iterable[ir.Value],
+    extents: Mapping[ir.Value, Range],
+    ranges: Mapping[str, Range],
+) -> Range | None:
+    """Return the least and the greatest width among tensors and those that were joined to them."""
+    parts = [extents.get(value, (_width(value, ranges),) * 2) for value in values]
+    parts = [part for part in parts if part[1]]  # zeros stay zeros in any scale
+    return (min(p[0] for p in parts), max(p[1] for p in parts)) if parts else None
 
 
 def _read_as_float(
