@@ -67,7 +67,7 @@ class Pass(ABC):
         tolerance: largest difference of any output on random inputs, relative to that output's
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
-        shrinks: whether a smaller model is its purpose; commands write no larger one unasked.
+        shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.

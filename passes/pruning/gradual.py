@@ -47,7 +47,6 @@ class PruneGradually(Pass):
     """
 
     needs_data: ClassVar[bool] = True
-    shrinks: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"recover": "finetune"}
 
     sparsity: float | None = None

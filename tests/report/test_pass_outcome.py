@@ -81,6 +81,24 @@ def test_the_command_writes_the_smaller_file_and_keep_the_other(tmp_path: Path, 
     assert sizes[0] == source.stat().st_size < sizes[1]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["prune", "--sparsity", "0.5"], ["prune-magnitude"], ["cluster-weights", "--clusters", "2"]],
+    ids=lambda command: command[0],
+)
+def test_what_shrinks_the_compressed_file_is_written_though_names_are_added(
+    command: list[str], tmp_path: Path
+) -> None:
+    proto = model_of(SMALL).to_proto()
+    proto.graph.node[0].name = ""
+    source, out = tmp_path / "float.onnx", tmp_path / "out.onnx"
+    onnx.save(proto, source)
+    assert main([*command[:1], str(source), "-o", str(out), *command[1:]]) == 0
+    (weight,) = onnx.load(out).graph.initializer
+    values = np.abs(onnx.numpy_helper.to_array(weight))
+    assert (values == 0).sum() == 4 or len(np.unique(values)) == 2
+
+
 def test_bits_of_weights_are_a_change_of_size() -> None:
     before = model_of(LARGE)
     outcome = PassOutcome.of(before, QuantizeWeights()(before), shrinks=True)
