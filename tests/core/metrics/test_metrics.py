@@ -284,3 +284,41 @@ def test_detections_of_a_class_that_a_picture_lacks_are_false_ones() -> None:
     one = Detections(np.array([[0.0, 0, 4, 4]]), np.array([3]), np.array([0.9]))
     assert not matches(nothing, one)[3].hits.any()
     assert matches(one, nothing)[3].objects == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("cosine", [1.0, 0.0]),
+        ("neg_mse", [0.0, -4.0]),
+        ("mae", [0.0, 2.0]),
+        ("psnr", [100.0, -10 * np.log10(4.0)]),
+    ],
+)
+@pytest.mark.parametrize("names", [("steady", "fragile"), ("p", "q")])
+def test_of_several_outputs_the_worst_of_each_item_counts_against_a_reference(
+    metric: str, expected: list[float], names: tuple[str, str]
+) -> None:
+    truth = {
+        "steady": np.ones((2, 3), np.float32),
+        "fragile": np.array([[0, 0], [2, 0]], np.float32),  # zeros that stay zeros are no loss
+    }
+    mine = {names[0]: truth["steady"], names[1]: np.array([[0, 0], [0, 2]], np.float32)}
+    if metric == "mae":
+        mine[names[1]] = np.array([[0, 0], [4, 2]], np.float32)
+    np.testing.assert_allclose(METRICS[metric].score(mine, truth), expected, atol=1e-6)
+
+
+def test_an_output_without_a_row_for_each_item_counts_for_all_and_integers_do_not() -> None:
+    truth = {
+        "y": np.ones((3, 2), np.float32),
+        "scalar": np.float32(4),
+        "count": np.array([3]),
+    }
+    mine = {"y": truth["y"], "scalar": np.float32(3), "count": np.array([9])}
+    assert METRICS["mae"].score(mine, truth).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_labels_are_compared_with_the_first_output_alone() -> None:
+    mine = {"y": np.zeros((2, 2), np.float32), "other": np.full((2, 9), 7, np.float32)}
+    assert METRICS["mae"].score(mine, np.ones((2, 2))).tolist() == [1.0, 1.0]
