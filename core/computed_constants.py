@@ -43,7 +43,7 @@ _GROWING = frozenset(
     ]
 )
 #: Bytes that the computed constants may take, beside a multiple of the stored ones.
-ALLOWED_BYTES = 1 << 30
+ALLOWED_BYTES = 1 << 29
 _TIMES_STORED = 8
 #: Elements of constants that are kept, as they may be shapes.
 _SHAPE_SIZE = 64

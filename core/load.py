@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from .computed_constants import check_computed_constants
+from .endless_loops import check_loops
 from .errors import ModelError
 from .scopes import check_scopes, sorted_nodes
 from .sparse import densify, graphs_of
@@ -59,8 +60,20 @@ def check_file(path: Path) -> None:
         proto = read_proto(path)
         check_tensors(proto, str(path))
         check_external_data(proto, path)
-        check_scopes(proto, str(path))
-        check_computed_constants(proto, str(path))
+        _check_graphs(proto, str(path))
+
+
+def _check_graphs(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse what no tool can run, before one tries."""
+    if not proto.graph.output:
+        raise ModelError(
+            "has no outputs, so it computes nothing",
+            where=where,
+            hint="Name its outputs when it is exported",
+        )
+    check_scopes(proto, where)
+    check_loops(proto, where)
+    check_computed_constants(proto, where)
 
 
 @contextlib.contextmanager
@@ -85,8 +98,7 @@ def to_ir(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.
             do not fit their shape, or what else the reader cannot represent.
     """
     check_tensors(proto, where)
-    check_scopes(proto, where)
-    check_computed_constants(proto, where)
+    _check_graphs(proto, where)
     try:
         model = ir.from_proto(densify(proto, folder))
         if not sorted_nodes(proto.graph):

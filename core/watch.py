@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 #: Seconds that a single call may take; `TRIMTAB_HANG_SECONDS` replaces it.
 HANG_SECONDS = 30.0
-#: Further seconds for each unit of work: a row that is fed, or a few hundred nodes to load.
+#: Further seconds for each unit of work: a row that is fed, or some nodes to load.
 SECONDS_EACH = 5.0
 _HEAD = struct.Struct("=qdH")  # when it began in ns, 0 for nothing; seconds allowed; length of text
 _SIZE = 4096

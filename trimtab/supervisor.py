@@ -23,6 +23,8 @@ _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 #: Deaths that are the program's own and not somebody's wish.
 _CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGKILL", "SIGSYS", "SIGTRAP")
 _LOOK_SECONDS = 0.5
+#: Times the seconds of a call that it may wait without computing.
+_IDLE_FACTOR = 10
 _USER = 0  # si_code of a signal from `kill`; the terminal's own reach the child as well
 
 
@@ -56,7 +58,7 @@ def supervise() -> int | None:
 
 def _wait(child: int, wanted: set[int], note: Note) -> tuple[int, bool]:
     """Wait for the child; return its status, and whether it was killed because it hung."""
-    overdue = None
+    watch = CallWatch(child, note)
     hung = False
     while True:
         found = signal.sigtimedwait({*wanted, signal.SIGCHLD}, _LOOK_SECONDS)
@@ -65,12 +67,45 @@ def _wait(child: int, wanted: set[int], note: Note) -> tuple[int, bool]:
             return status, hung
         if found is not None and found.si_signo in wanted and found.si_code <= _USER:
             os.kill(child, found.si_signo)
-        began_ns, seconds, _ = note.read()
-        late = bool(began_ns) and time.monotonic_ns() - began_ns > seconds * 1e9
-        if late and overdue == began_ns and not hung:  # seen twice: it was no half-written note
+        if watch.late() and not hung:
             hung = True
             os.kill(child, signal.SIGKILL)
-        overdue = began_ns if late else None
+
+
+class CallWatch:
+    """Watch over what a call of the child has taken, in time that it could really use.
+
+    Time counts as the child computes, so that it may share its processors with others, and as this
+    process sees it pass, so that both may be stopped (Ctrl-Z, a laptop that sleeps).
+    """
+
+    def __init__(self, child: int, note: Note) -> None:
+        self.child, self.note = child, note
+        self.call = 0
+        self.computed = self.waited = self.seen = 0.0
+
+    def late(self) -> bool:
+        """Return whether the call that runs now has used up its time."""
+        now = time.monotonic()
+        since, self.seen = min(now - self.seen, 2 * _LOOK_SECONDS), now
+        call, seconds, _ = self.note.read()
+        if not call or call != self.call:
+            self.call, self.waited, self.computed = call, 0.0, _computed(self.child)
+            return False
+        self.waited += since
+        if self.waited <= seconds:
+            return False
+        idle = self.waited > _IDLE_FACTOR * seconds  # waits for what never comes
+        return idle or _computed(self.child) - self.computed > seconds
+
+
+def _computed(process: int) -> float:
+    """Return the seconds of processor time of a process; the clock where the system tells none."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return time.monotonic()
 
 
 def _exit_code(code: int, note: Note, *, hung: bool) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ INT8_ALLOWED = "session.qdqisint8allowed"
 MANY_CONSTANTS = 5000
 #: Number of nodes above which optimizers that fuse nothing are left out (`with_fusions_only`).
 MANY_NODES = 5000
+#: Units of work, of 5 s each, that a first run gets at most for its size.
+_MOST_WORK = 1000.0
 _EQUALITY_OPTIMIZERS = ("ConstantSharing", "CommonSubexpressionElimination")
 
 
@@ -179,14 +182,33 @@ def build_session(
         )
     check_started(session, config.provider)
     session.trimtab_name = name
+    session.trimtab_bytes = _stored_bytes(model)
     return session
 
 
 def _load_units(model: Model | str | Path) -> float:
-    """Return how much there is to load: 200 nodes or 100 MB are a unit."""
+    """Return how much there is to load: 20 nodes or 10 MB are a unit, on a slow board too."""
     if isinstance(model, Model):
-        return model.weight_bytes / 1e8 + model.graph.num_nodes() / 200
-    return Path(model).stat().st_size / 1e6 if Path(model).is_file() else 0.0
+        return model.weight_bytes / 1e7 + model.graph.num_nodes() / 20
+    return _stored_bytes(model) / 1e6
+
+
+def _stored_bytes(model: Model | str | Path) -> int:
+    if isinstance(model, Model):
+        return model.weight_bytes
+    return Path(model).stat().st_size if Path(model).is_file() else 0
+
+
+def run_units(session: Any, feeds: Feeds, rows: int) -> float:
+    """Return how much a run has to do: what rows took before, or a bound of its multiplications.
+
+    A weight is used at most once an element that is fed, as a rule; a slow board does 0.2 G of that
+    in a second.
+    """
+    elements = sum(getattr(array, "size", 1) for array in feeds.values())
+    work = getattr(session, "trimtab_bytes", 0) / 4 * elements / 1e9
+    known = 4 * getattr(session, "trimtab_seconds_each", 0.0) * rows
+    return rows + min(work, _MOST_WORK) + known
 
 
 @contextlib.contextmanager
@@ -294,9 +316,13 @@ def run(
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
     rows = max((len(a) for a in feeds.values() if getattr(a, "ndim", 0)), default=1)
     doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
-    with runtime_errors("session.run"), foreign_call(doing, rows):
-        options = _run_options(only_needed=only_needed, quiet=quiet)
-        return dict(zip(names, session.run(names, dict(feeds), options), strict=True))
+    options = _run_options(only_needed=only_needed, quiet=quiet)
+    start = time.monotonic()
+    with runtime_errors("session.run"), foreign_call(doing, run_units(session, feeds, rows)):
+        arrays = session.run(names, dict(feeds), options)
+    each = (time.monotonic() - start) / max(rows, 1)
+    session.trimtab_seconds_each = max(each, getattr(session, "trimtab_seconds_each", 0.0))
+    return dict(zip(names, arrays, strict=True))
 
 
 def _run_options(*, only_needed: bool, quiet: bool) -> Any:

@@ -121,7 +121,7 @@ class Simplify(Pass):
         ]
         skipped = ["eliminate_common_subexpression"] if _draws(proto) else None
         for tried, option in enumerate(options):
-            with foreign_call("onnxsim folding the model", len(proto.graph.node) / 100):
+            with foreign_call("onnxsim folding the model", _units(proto)):
                 made, _ = onnxsim().simplify(
                     proto, certify=False, skipped_optimizers=skipped, **option
                 )
@@ -158,6 +158,11 @@ class _Notes:
     def undo(self, mark: tuple[int, int]) -> None:
         del self.texts[mark[0] :]
         del self.declined[mark[1] :]
+
+
+def _units(proto: onnx.ModelProto) -> float:
+    """Return how much onnxsim has to do, on a slow board too: 10 nodes or 10 MB are a unit."""
+    return len(proto.graph.node) / 10 + proto.ByteSize() / 1e7
 
 
 def _draws(proto: onnx.ModelProto) -> bool:

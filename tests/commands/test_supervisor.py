@@ -14,6 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from trimtab.core.ort.session import run_units
+from trimtab.core.watch import SECONDS_EACH, Note
+from trimtab.supervisor import CallWatch
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs sigtimedwait")
 
 
@@ -84,3 +88,33 @@ def test_a_signal_reaches_the_command_and_nothing_is_left(tmp_path: Path, name: 
     assert process.returncode == (130 if name == "SIGINT" else -15)
     assert b"Traceback" not in error
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_call_is_late_by_what_it_computes() -> None:
+    """Waiting for a processor, or being stopped by Ctrl-Z, is not the call's own time."""
+    note, idle = Note(), Note()
+    note.write(1, 0.01, "computing")
+    idle.write(1, 1e6, "waiting")
+    watch, waits = (CallWatch(os.getpid(), n) for n in (note, idle))
+    assert not watch.late()
+    assert not waits.late()
+    while not watch.late():
+        sum(range(1000))
+    assert not waits.late()
+    note.write(2, 1e6, "another call")
+    assert not watch.late()
+
+
+def test_runs_get_time_for_their_size_and_for_what_rows_took() -> None:
+    class Session:
+        trimtab_bytes = 100_000_000
+        trimtab_seconds_each = 0.0
+
+    picture = {"x": np.zeros((2, 3, 224, 224), np.float32)}
+    small, large = Session(), Session()
+    small.trimtab_bytes = 1000
+    assert run_units(small, picture, 2) == pytest.approx(2, rel=0.1)
+    first = run_units(large, picture, 2)
+    assert first > 1000 / SECONDS_EACH
+    large.trimtab_seconds_each = 60.0
+    assert run_units(large, picture, 2) * SECONDS_EACH > first * SECONDS_EACH + 20 * 60

@@ -62,6 +62,10 @@ def no_output(m: onnx.ModelProto) -> None:
     m.graph.output[0].name = "gone"
 
 
+def no_outputs(m: onnx.ModelProto) -> None:
+    del m.graph.output[:]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -71,6 +75,7 @@ def no_output(m: onnx.ModelProto) -> None:
         (too_few_values, "has 4398046511104 values, and 16 are stored"),
         (negative_size, "[-4, 4] is not a valid shape"),
         (no_output, "nothing makes its output 'gone'"),
+        (no_outputs, "has no outputs"),
     ],
 )
 def test_a_fault_is_named(
@@ -228,3 +233,43 @@ def test_constants_that_grow_without_measure_are_refused(kind: str, tmp_path: Pa
 
 def test_constants_of_a_usual_size_are_kept(tmp_path: Path) -> None:
     Model.load(save(constants(*doublings(8), size=1), tmp_path))
+
+
+def turning(turns: int | None, condition: str, *, go: bool | None = None) -> onnx.ModelProto:
+    """Return a Loop of that many turns (None: no number), whose body makes this condition."""
+    body = onnx.parser.parse_graph(
+        "b (int64 i, bool c, float[1] s) => (bool d, float[1] t) "
+        f"<int64 few = {{9}}> {{ d = {condition} t = Add(s, s) }}"
+    )
+    given = ["turns" if turns is not None else "", "go" if go is not None else "", "x"]
+    value = helper.make_tensor_value_info
+    weights = {"turns": turns, "go": go}
+    graph = helper.make_graph(
+        [helper.make_node("Loop", given, ["y"], "turning", body=body)],
+        "g",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+        [numpy_helper.from_array(np.array(a), n) for n, a in weights.items() if a is not None],
+    )
+    return helper.make_model(graph, opset_imports=OPSET, ir_version=8)
+
+
+@pytest.mark.parametrize("turns", [1 << 62, 1 << 28, None])
+@pytest.mark.parametrize("condition", ["Identity(c)", "Constant<value = bool[1] {1}>()"])
+@pytest.mark.parametrize("go", [True, None])
+def test_a_loop_that_nothing_ends_is_refused(
+    turns: int | None, condition: str, *, go: bool | None, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="node 'turning' is a Loop .* never becomes false"):
+        Model.load(save(turning(turns, condition, go=go), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("turns", "condition", "go"),
+    [(1000, "Identity(c)", True), ((1 << 63) - 1, "Less(i, few)", True), (1 << 62, "Not(c)", None)],
+)
+def test_a_loop_that_can_end_is_loaded(
+    turns: int, condition: str, *, go: bool | None, tmp_path: Path
+) -> None:
+    """A `while` of PyTorch has the largest number of turns and a condition of its own."""
+    Model.load(save(turning(turns, condition, go=go), tmp_path))
