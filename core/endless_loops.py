@@ -76,7 +76,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.output:
-            found |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            found.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     return found
 
 

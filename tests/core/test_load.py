@@ -260,7 +260,7 @@ def turning(turns: int | None, condition: str, *, go: bool | None = None) -> onn
 def test_a_loop_that_nothing_ends_is_refused(
     turns: int | None, condition: str, *, go: bool | None, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match="node 'turning' is a Loop .* never becomes false"):
+    with pytest.raises(ModelError, match=r"node 'turning' is a Loop .* never becomes false"):
         Model.load(save(turning(turns, condition, go=go), tmp_path))
 
 

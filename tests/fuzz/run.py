@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from fuzz.judge import COMMANDS, judge, warm
+from fuzz.seeds import SEEDS
 
 
 def main() -> int:
@@ -22,7 +23,8 @@ def main() -> int:
     warm()
     names, faults, runs, start = args.commands.split(","), [], 0, time.monotonic()
     for number in range(args.first, args.first + args.mutants):
-        wanted = [names[(number + k * 3) % len(names)] for k in range(args.each)] or names
+        turn = number // len(SEEDS)  # so that each seed meets each command
+        wanted = [names[(turn + k * 3) % len(names)] for k in range(args.each)] or names
         runs += len(wanted)
         for fault in judge(number, list(dict.fromkeys(wanted))):
             faults.append(fault)
