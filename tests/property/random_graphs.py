@@ -507,6 +507,31 @@ def recurrent(b: Builder, x: Tensor) -> Tensor:
     return Tensor(b.reshape(rows, [0, steps, ways * hidden]), (steps, ways * hidden))
 
 
+def scan(b: Builder, x: Tensor) -> Tensor:
+    """A Scan over the sequence, whose body reads a captured weight, and its state or its steps."""
+    steps, features = x.shape
+    if b.opset < 9:
+        return x
+    weight = b.weight(features, features, fan_in=features)
+    names = {n: b.name(n) for n in ("state", "step", "sum", "product", "next", "each")}
+    nodes = [
+        helper.make_node("Add", [names["state"], names["step"]], [names["sum"]]),
+        helper.make_node("MatMul", [names["sum"], weight], [names["product"]], name="in_scan"),
+        helper.make_node("Tanh", [names["product"]], [names["next"]]),
+        helper.make_node("Identity", [names["next"]], [names["each"]]),
+    ]
+
+    def values(*keys: str) -> list[onnx.ValueInfoProto]:
+        make = helper.make_tensor_value_info
+        return [make(names[k], TensorProto.FLOAT, [b.batch, features]) for k in keys]
+
+    body = helper.make_graph(nodes, "body", values("state", "step"), values("next", "each"))
+    first = b.axes_node("ReduceMean", x.name, [1], 18, keepdims=0)
+    options = {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    last, rows = b.node("Scan", [first, x.name], 2, body=body, **options)
+    return Tensor(last, (features,)) if b.chance(30) else Tensor(rows, (steps, features))
+
+
 def sequence_to_vector(b: Builder, x: Tensor) -> Tensor:
     """Average over the sequence, or flatten it."""
     steps, features = x.shape
@@ -530,7 +555,7 @@ ANY: list[Step] = [
 ANY += [move, branch, loop, twin]
 STEPS: dict[int, list[Step]] = {
     3: [conv, conv, conv, conv_transpose, batch_norm, pool, resize, pad, to_vector, to_sequence],
-    2: [matmul, matmul, layer_norm, attention, recurrent, sequence_to_vector],
+    2: [matmul, matmul, layer_norm, attention, recurrent, scan, sequence_to_vector],
     1: [gemm, gemm, gemm, matmul, layer_norm, vector_to_sequence],
 }
 #: Operators behind which an activation may be computed by the same kernel.
