@@ -28,6 +28,8 @@ from .supervisor import supervise
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
 #: Modules of `commands/` that are shared, not commands.
 SHARED = frozenset({"data_options", "doctor_prune", "one_pass"})
+#: Arguments that ask for a text: no model is touched, so nothing needs to be survived.
+_TEXTS = frozenset({"-h", "--help", "--version", "help"})
 EPILOG = """\
 every pass is a command too, as in `trimtab simplify MODEL -o OUT`; `trimtab passes` lists them.
 
@@ -66,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     The program itself (no `argv`) runs it in a child process, so that a crash of onnxruntime
-    becomes a message; arguments from Python are run in this process.
+    becomes a message; help, and arguments from Python, are run in this process.
     """
-    if argv is None:
+    if argv is None and len(sys.argv) > 1 and _TEXTS.isdisjoint(sys.argv):
         code = supervise()
         if code is not None:
             return code

@@ -1,4 +1,4 @@
-"""Import of onnxsim without torch.
+"""Import of onnxsim without torch, and calls of it without its messages.
 
 onnxsim imports torch to look for its bridge to PPQ, which costs seconds and needs a package that
 few have; everything else there imports torch on use.
@@ -7,6 +7,7 @@ few have; everything else there imports torch on use.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,34 @@ def onnxsim() -> Any:
     except ImportError as error:
         raise MissingExtraError("simplify needs onnxsim", extra="optimize") from error
     return onnxsim
+
+
+#: File descriptors belong to the process: only one thread at a time may redirect them.
+_REDIRECTED = threading.Lock()
+
+
+@contextlib.contextmanager
+def messages_dropped() -> Iterator[None]:
+    """Drop what native code writes to standard error for as long as the block lasts.
+
+    For each node that onnxsim does not fold it writes a warning with a traceback, and with names
+    of the model as they are. What it did is seen in its result.
+    """
+    with _REDIRECTED:
+        try:
+            sys.stderr.flush()
+            kept = os.dup(2)
+        except (OSError, ValueError, AttributeError):  # there is no such stream
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _as_it_is() -> bool:

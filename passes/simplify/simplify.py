@@ -25,7 +25,7 @@ from ..graph.declined import Declined
 from ..graph.folding import fold_branches, fold_constants, unfold_shared
 from ..graph.opsets import convert_opset
 from .mean_to_pool import pool_means
-from .onnxsim_import import onnxsim
+from .onnxsim_import import messages_dropped, onnxsim
 
 Convert = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -121,7 +121,7 @@ class Simplify(Pass):
         ]
         skipped = ["eliminate_common_subexpression"] if _draws(proto) else None
         for tried, option in enumerate(options):
-            with foreign_call("onnxsim folding the model", _units(proto)):
+            with messages_dropped(), foreign_call("onnxsim folding the model", _units(proto)):
                 made, _ = onnxsim().simplify(
                     proto, certify=False, skipped_optimizers=skipped, **option
                 )
@@ -162,7 +162,7 @@ class _Notes:
 
 def _units(proto: onnx.ModelProto) -> float:
     """Return how much onnxsim has to do, on a slow board too: 10 nodes or 10 MB are a unit."""
-    return len(proto.graph.node) / 10 + proto.ByteSize() / 1e7
+    return float(len(proto.graph.node) / 10 + proto.ByteSize() / 1e7)
 
 
 def _draws(proto: onnx.ModelProto) -> bool:

@@ -26,7 +26,7 @@ from trimtab.passes.rewrites import rewrite_rules
 NOTHING_TO_DO = (
     "has nothing to quantize",
     "has no matrix product with a constant weight",
-    "shares no layer with its reference by name",  # there is no layer with a weight
+    "has no Conv, Gemm or MatMul outside of subgraphs",
 )
 
 

@@ -49,14 +49,17 @@ def shared_layers(
     Layers are Conv, Gemm, MatMul and operators of the types in `also`.
 
     Raises:
-        InputError: the models share no layer.
+        InputError: the model has no layer, or shares none with the reference.
     """
     reference_nodes = {node.name: node for node in reference.graph}
-    layers = [
-        node
-        for node in model.graph
-        if (channel_axis(node) is not None or node.op_type in also) and node.name in reference_nodes
-    ]
+    found = [n for n in model.graph if channel_axis(n) is not None or n.op_type in also]
+    if not found:
+        raise InputError(
+            "has no Conv, Gemm or MatMul outside of subgraphs",
+            where=model.name,
+            hint="There is nothing to correct in it",
+        )
+    layers = [node for node in found if node.name in reference_nodes]
     if not layers:
         raise InputError(
             "shares no layer with its reference by name",

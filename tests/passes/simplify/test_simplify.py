@@ -12,7 +12,7 @@ import pytest
 from graphs import model_of, ops
 from shared_data import shared
 
-from trimtab.core.errors import MissingExtraError, OptionError
+from trimtab.core.errors import MissingExtraError, ModelError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, run
@@ -33,6 +33,15 @@ def assert_same_numbers(before: Model, after: Model, **sizes: int) -> None:
     expected, got = run(build_session(before), feeds), run(build_session(after), feeds)
     for name, array in expected.items():
         assert relative_error(array, got[name]) < 1e-5
+
+
+def test_what_onnxsim_cannot_fold_is_not_reported_with_its_traceback(capfd):
+    """It writes one from native code, for each node, with names as they are in the file."""
+    model = model_of("""(float[N,4] x) => (float[N,4] y)
+        <float[4] w, float[4,4] v> { c = Gemm (w, v) y = Add (x, c) }""")
+    with pytest.raises(ModelError, match="rank"):
+        Simplify()(model)
+    assert capfd.readouterr().err == ""
 
 
 # What goes ------------------------------------------------------------------------------------

@@ -205,6 +205,14 @@ def test_a_foreign_reference_is_refused(tmp_path):
         CorrectBias(data=data, reference=path)(quantized, VNNI)
 
 
+def test_a_model_without_layers_is_not_blamed_on_its_reference(tmp_path):
+    model = graph("g (float[N, 8] x) => (float[N, 8] y) { t = Relu (x) y = Softmax (t) }")
+    data = normal(model)
+    reference = str(model.save(tmp_path / "float.onnx"))
+    with pytest.raises(InputError, match="has no Conv, Gemm or MatMul outside of subgraphs"):
+        CorrectBias(data=data, reference=reference)(model)
+
+
 @pytest.mark.parametrize("judge", ["answer", "layer"])
 def test_sentences_of_any_length_are_accepted(judge, tmp_path):
     model = graph(
