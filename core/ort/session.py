@@ -159,6 +159,8 @@ def build_session(
     """
     import onnxruntime as ort
 
+    # What fails comes back as an exception; the log of it is coloured, and tells of no model.
+    ort.set_default_logger_severity(4)
     config = config or SessionConfig()
     options = _options(config)
     if save_to is not None:
