@@ -82,6 +82,10 @@ WRITES: Mapping[str, str | None] = {
 EXACT = {"simplify": 0.999, "half": 0.98, "tune": 0.999}
 #: Share by which we may keep less than the other tool before a cell counts as wrong.
 MARGIN = 0.005
+#: Part of the job below which a command has to say in its first line that it is lost.
+RUINED = 0.5
+#: Words of that line.
+SAYS_SO = ("answers otherwise", "COULD NOT")
 #: Growth of a file that is only what we write about ourselves.
 GROWTH = 1.01
 #: Bytes of the same, on files of a few kB.
@@ -124,6 +128,8 @@ def main() -> None:
             print(f"  {cell['file']}/{cell['command']}: {why}")
     if args.table:
         (ROOT / "docs" / "real-files.md").write_text(document(cells))
+        found = {"machine": machine(), "cells": cells}
+        (ROOT / "docs" / "real-files.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def wanted(patterns: str) -> Iterable[tuple[str, str]]:
@@ -157,13 +163,16 @@ def run_cell(file: str, command: str, out: Path, limit: float) -> Cell:
     }
     line = [part.format(**places) for part in COMMANDS[command].split()]
     start = time.monotonic()
-    code, text = run([sys.executable, "-m", "trimtab", *line], limit)
+    code, said, errors = run([sys.executable, "-m", "trimtab", *line], limit)
+    text = said + errors
     cell: Cell = {
         "file": file,
         "command": command,
         "exit": code,
         "seconds": round(time.monotonic() - start, 1),
-        "message": message(text, code),
+        "load": round(os.getloadavg()[0], 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "message": message(said, errors, code),
         "original_bytes": model.stat().st_size,
         "crash": "Traceback (most recent call last)" in text or "bug of" in text or code < 0,
     }
@@ -200,8 +209,8 @@ def budgets(file: str, out: Path) -> Path:
     return path
 
 
-def run(command: list[Any], limit: float) -> tuple[int, str]:
-    """Run a command with a time limit; exit code and what it printed, 124 where it took longer."""
+def run(command: list[Any], limit: float) -> tuple[int, str, str]:
+    """Run a command with a time limit; exit code, output and errors, 124 where it took longer."""
     paths = [str(MEASURE.parent), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "NO_COLOR": "1"}
     try:
@@ -209,22 +218,26 @@ def run(command: list[Any], limit: float) -> tuple[int, str]:
             command, capture_output=True, text=True, timeout=limit, env=env, check=False
         )
     except subprocess.TimeoutExpired:
-        return 124, f"took longer than {limit:.0f} s"
-    return done.returncode, done.stdout + done.stderr
+        return 124, "", f"took longer than {limit:.0f} s"
+    return done.returncode, done.stdout, done.stderr
 
 
-def message(text: str, code: int) -> str:
-    """Return the line that says what happened: of the error, else the first."""
-    lines = [line for line in text.splitlines() if line.strip()] or [""]
-    errors = [line for line in lines if line.startswith("trimtab: ")]
-    line = errors[-1] if code and errors else lines[-1] if code else lines[0]
+def message(said: str, errors: str, code: int) -> str:
+    """Return the line that says what happened: of the error, else the verdict, else the first."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    told = [line for line in errors.splitlines() if line.strip()]
+    refusals = [line for line in told if line.startswith("trimtab: ")]
+    if code:
+        line = (refusals or lines or told or [""])[-1]
+    else:
+        line = (lines or told or [""])[0]
     return re.sub(r"\S*/([^/\s]+)", r"\1", line)[:400]
 
 
 def kept(file: str, candidate: Path) -> float | None:
     """Return the share of the float model's job that a candidate still does."""
-    _, text = run([sys.executable, MEASURE, "judge", file, candidate], JUDGE_SECONDS)
-    found = re.search(r"KEPT \S+ ([0-9.]+)", text)
+    _, said, _ = run([sys.executable, MEASURE, "judge", file, candidate], JUDGE_SECONDS)
+    found = re.search(r"KEPT \S+ ([0-9.]+)", said)
     return float(found[1]) if found else None
 
 
@@ -235,12 +248,12 @@ def peer_cell(tool: str, file: str, out: Path) -> Cell:
         return dict(json.loads(path.read_text()))
     data_of(file, out)
     command = [sys.executable, __file__, "--out", out, "--peer", tool, file, made]
-    code, text = run(command, PEER_SECONDS)
+    code, said, errors = run(command, PEER_SECONDS)
     cell: Cell = {"tool": tool, "exit": code}
     if code == 0 and made.exists():
         cell |= {"bytes": made.stat().st_size, "kept": kept(file, made)}
     else:
-        cell["message"] = (text.strip().splitlines() or [""])[-1][:200]
+        cell["message"] = ((said + errors).strip().splitlines() or [""])[-1][:200]
     path.write_text(json.dumps(cell, indent=1) + "\n")
     return cell
 
@@ -321,6 +334,8 @@ def reason_ruined(cell: Cell) -> str:
     least = max(EXACT.get(command, 0.0), (peer.get("kept") or 0.0) - MARGIN)
     if share < least:
         return f"keeps {share:.3f}, {least:.3f} is expected"
+    if share < RUINED and not any(words in cell["message"] for words in SAYS_SO):
+        return f"keeps {share:.3f} and does not say so"
     size = cell["bytes"]
     if size > GROWTH * cell["original_bytes"] + RECORD and command not in {"tune", "optimize"}:
         return f"larger than the original: {bytes_text(size)}"
@@ -337,6 +352,21 @@ def summary(cell: Cell) -> str:
     return f"exit {cell['exit']} {cell['seconds']:5.0f} s  {said}" + (
         f"  WRONG: {wrong}" * bool(wrong)
     )
+
+
+def machine() -> dict[str, Any]:
+    """Return what the cells were run with: CPU, versions."""
+    from importlib.metadata import version
+
+    from trimtab.runtime_bench.machine.environment import Environment
+
+    here = Environment.here()
+    packages = ("onnxruntime", "onnx", "onnxsim", "numpy")
+    return {
+        "cpu": here.cpu,
+        "cpus": here.cpus,
+        "versions": {name: version(name) for name in packages},
+    }
 
 
 def document(cells: list[Cell]) -> str:
@@ -368,7 +398,7 @@ def document(cells: list[Cell]) -> str:
 def entry(cell: Cell | None, notes: list[str]) -> str:
     """Return a cell of the table; what it has to explain becomes a note."""
     if cell is None:
-        return "-"
+        return "not run"
     text = "done" if cell["exit"] in {0, 1, 3, 4} else "refused"
     if cell.get("kept") is not None:
         text = f"{cell['kept']:.3f}, {cell['bytes'] / cell['original_bytes']:.0%}"

@@ -1,14 +1,15 @@
-"""Inputs of a measurement, whose sizes the model or the user fixes: they are never guessed."""
+"""Inputs of a measurement, whose sizes the model or the user fixes, and usual ones for a look."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from ..errors import InputError, OptionError
 from ..model import Model, TensorSpec
-from .feeding import FeedSource, check_shapes, feeding, shape_text
+from .feeding import Feeding, FeedSource, check_shapes, feeding, shape_text
 from .session import Feeds
 
 #: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.
@@ -69,17 +70,36 @@ def _resolved(spec: TensorSpec, named: Mapping[str, int], batch: int) -> tuple[i
     return known if len(known) == len(sizes) else None
 
 
+def usual_feeding(model: Model, shapes: Sizes | None = None, *, seed: int = 0) -> Feeding:
+    """Return inputs of one row: of the given shapes, usual sizes elsewhere, else sizes found.
+
+    Raises:
+        OptionError: a given shape does not fit, or an input is unknown.
+        InputError: onnxruntime runs the model at none of the sizes that were tried.
+    """
+    shapes = dict(shapes or {})
+    free = [s for s in model.inputs if s.name not in shapes and not _is_fixed(s)]
+    usual = shapes | {spec.name: _suggested(spec) for spec in free if spec.shape is not None}
+    try:
+        found = feeding(model, FeedSource(shapes=usual), seed=seed)
+        why = "usual sizes"
+    except InputError:
+        found = feeding(model, FeedSource(shapes=shapes), seed=seed)
+        why = found.why
+    return replace(found, why=f"{why}; --shape gives those you deploy") if free else found
+
+
+def _is_fixed(spec: TensorSpec) -> bool:
+    return spec.shape is not None and all(isinstance(d, int) for d in spec.shape)
+
+
 def _example(model: Model, known: Sizes, missing: Sequence[TensorSpec]) -> str:
     """Return options that give the missing sizes: usual ones, else ones that the model takes."""
-    shapes = {s.name: _suggested(s) for s in missing}
     try:
-        feeding(model, FeedSource(shapes={**known, **shapes}))
+        feeds = usual_feeding(model, known).feeds
+        shapes = {spec.name: feeds[spec.name].shape for spec in missing}
     except InputError:
-        try:
-            feeds = feeding(model, FeedSource(shapes=known)).feeds
-            shapes = {spec.name: feeds[spec.name].shape for spec in missing}
-        except InputError:
-            pass  # nothing better is known than the usual sizes
+        shapes = {spec.name: _suggested(spec) for spec in missing}
     return " ".join(f"--shape {name}={shape_text(shape)}" for name, shape in shapes.items())
 
 

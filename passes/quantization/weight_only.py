@@ -106,7 +106,7 @@ class QuantizeWeights(Pass):
             raise DataError(
                 "has no matrix product with a constant weight",
                 where=model.name,
-                hint="For convolutions use quantize-static",
+                hint=_elsewhere(model),
             )
         report: dict[str, Any] = {"products": len(products)}
         rounded: dict[str, RoundedWeight] = {}
@@ -197,6 +197,16 @@ class _Product:
     @property
     def name(self) -> str:
         return self.node.name or ""
+
+
+def _elsewhere(model: Model) -> str:
+    """Return which pass quantizes what the model has instead of matrix products."""
+    ops = {node.op_type for node in model.nodes()}
+    if "LSTM" in ops:
+        return "Use quantize-dynamic, which stores the weights of an LSTM in int8"
+    if ops & {"Conv", "ConvTranspose"}:
+        return "For convolutions use quantize-static, with --data"
+    return "To store weights in fewer bytes use half"
 
 
 def _products(writer: GraphWriter, excluded: set[str]) -> tuple[list[_Product], list[Declined]]:

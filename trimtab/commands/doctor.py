@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.model import Model
+    from trimtab.core.ort.feeding import Feeding
     from trimtab.core.ort.session import Feeds
 
 SUMMARY = "diagnose why a model is slow, or an int8 model wrong: causes and fixes"
@@ -63,10 +64,11 @@ def execute(args: argparse.Namespace) -> int:
         check_output_file(args.json, args.model, parents=True)
     model = open_model(args.model)
     baseline = open_model(args.baseline) if args.baseline else None
-    feeds = _feeds(args, model)
+    fed = _fed(args, model)
     models = [model] if baseline is None else [model, baseline]
-    check_same_inputs(models, feeds)
-    lines, document = _slow(args, models, feeds)
+    check_same_inputs(models, fed.feeds)
+    lines, document = _slow(args, models, fed.feeds)
+    lines, document = [*lines, f"fed: {fed}"], document | {"fed": str(fed)}
     if args.data:
         more, parts = _accuracy(args, model, baseline)
         lines, document = [*lines, "", *more], document | parts
@@ -149,12 +151,15 @@ def _seconds(args: argparse.Namespace, model: Model) -> float:
     return 120.0 if model.weight_bytes < 20e6 else 600.0
 
 
-def _feeds(args: argparse.Namespace, model: Model) -> Feeds:
+def _fed(args: argparse.Namespace, model: Model) -> Feeding:
+    """Return a row of the data, else random inputs of sizes that are given, usual or found."""
     from trimtab.core.batches import items_of
     from trimtab.core.dataset import Dataset
-    from trimtab.core.ort.given_feeds import given_feeds
+    from trimtab.core.ort.feeding import FeedSource, feeding
+    from trimtab.core.ort.given_feeds import usual_feeding
     from trimtab.core.units import shape
 
     if args.data:
-        return items_of(model, Dataset.open(args.data))(0)
-    return given_feeds(model, dict(shape(text) for text in args.shape), batch=1)
+        data = Dataset.open(args.data)
+        return feeding(model, FeedSource(items=items_of(model, data), name=data.spec))
+    return usual_feeding(model, dict(shape(text) for text in args.shape))

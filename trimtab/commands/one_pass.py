@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,7 @@ def apply(
     lines to print, and raises where the result must not be written.
     """
     from ..open_model import open_model
+    from ..report.outputs_kept import outputs_kept
     from ..report.pass_outcome import PassOutcome
     from .data_options import say
 
@@ -163,6 +165,9 @@ def apply(
         after = step(after, ctx)
     notes = accept(model, after)
     outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
+    judged = "promise" in after.lineage[-1].notes  # by the pass itself
+    if steps[-1].shrinks and outcome.written is after and not judged:
+        outcome = replace(outcome, kept=outputs_kept(model, after, ctx))
     return write(outcome, args.output, notes)
 
 

@@ -10,6 +10,7 @@ from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
 
+from .outputs_kept import OutputsKept
 from .pass_outcome import PassOutcome
 
 
@@ -18,7 +19,8 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     before, after = outcome.before, outcome.after
     sizes = f"{bytes_text(before.size_bytes)} -> {_on_disk(path, outcome.written)}"
     told = f", {outcome.told}" if outcome.told else ""
-    lines = [f"{before.name} -> {path}: {sizes}{told}"]
+    lines = [f"{before.name} -> {path}: {sizes}{told}{_ruin(outcome)}"]
+    lines += [str(outcome.kept)] if outcome.kept else []
     if not after.lineage:
         return lines
     step = after.lineage[-1]
@@ -32,6 +34,16 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     if len(declined) > 20:
         lines.append(f"  and {len(declined) - 20} more")
     return lines
+
+
+def _ruin(outcome: PassOutcome) -> str:
+    """Return what the first line says of a model that has lost most of its answers."""
+    if not isinstance(outcome.kept, OutputsKept) or not outcome.kept.ruined:
+        return ""
+    name = outcome.after.lineage[-1].pass_name
+    pruned = name.startswith(("prune", "gradual"))
+    advice = "retrain it, or remove less" if pruned else "keep more of it float"
+    return f", and it answers otherwise than the original: {advice}"
 
 
 def export_lines(model: Model, path: Path) -> list[str]:

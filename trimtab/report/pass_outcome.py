@@ -14,6 +14,8 @@ import onnx_ir as ir
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
 
+from .outputs_kept import OutputsKept
+
 
 @dataclass(frozen=True)
 class PassOutcome:
@@ -24,12 +26,15 @@ class PassOutcome:
         after: the result of the passes.
         written: the smaller of both where size was wanted and nothing was gained.
         told: what the first line says beside the sizes; empty where the file shrank.
+        kept: what it keeps of the original's answers, or why that is not known; empty where it is
+            not asked.
     """
 
     before: Model
     after: Model
     written: Model
     told: str = ""
+    kept: OutputsKept | str = ""
 
     @classmethod
     def of(

@@ -322,3 +322,13 @@ def test_an_output_without_a_row_for_each_item_counts_for_all_and_integers_do_no
 def test_labels_are_compared_with_the_first_output_alone() -> None:
     mine = {"y": np.zeros((2, 2), np.float32), "other": np.full((2, 9), 7, np.float32)}
     assert METRICS["mae"].score(mine, np.ones((2, 2))).tolist() == [1.0, 1.0]
+
+
+def test_two_vectors_of_zeros_are_the_same_and_one_is_not_like_another() -> None:
+    rows = np.array([[0, 0], [3, 4], [0, 0]], np.float32)
+    data = Dataset.of_arrays({"x": rows}, batch=3)
+    same, other = identity(rows), identity(rows)
+    found = evaluate(same, data, "cosine", reference=other)
+    assert found.value == 1
+    shifted = METRICS["cosine"].score({"y": rows}, {"y": rows + 1})
+    assert shifted == pytest.approx([0, 32 / (5 * 41**0.5), 0])

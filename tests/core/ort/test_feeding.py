@@ -12,7 +12,7 @@ from trimtab.core.errors import InputError, ModelError, OptionError
 from trimtab.core.memo import Memo
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import FeedSource, feeding, feeding_from, random_feeds
-from trimtab.core.ort.given_feeds import given_feeds
+from trimtab.core.ort.given_feeds import given_feeds, usual_feeding
 from trimtab.core.ort.session import build_session, run
 
 RATE = """(float[N,4] x, int64 sr) => (float[N,4] y) <int64 rate = {16000}>
@@ -226,3 +226,20 @@ def test_batches_of_the_user_gain_rows_along_the_batch_alone() -> None:
         feeds = random_feeds(model, batch=2)
     assert {n: a.shape for n, a in feeds.items()} == {"x": (2, 8), "state": (2, 2, 8), "sr": ()}
     assert run(build_session(model), feeds)["y"].shape == (2, 8)
+
+
+def test_usual_sizes_are_fed_where_the_model_takes_them_and_else_ones_that_are_found() -> None:
+    picture = model_of("(float[N,3,height,width] x) => (float[N,3,h,w] y) { y = Relu (x) }")
+    fed = usual_feeding(picture)
+    assert fed.feeds["x"].shape == (1, 3, 224, 224)
+    assert "usual sizes; --shape" in fed.why
+    fed = usual_feeding(picture, {"x": (1, 3, 8, 8)})
+    assert (fed.feeds["x"].shape, fed.why) == ((1, 3, 8, 8), "sizes given")
+    divided = model_of(
+        """(float[N,3,height,width] x) => (float[N,3,h,w] y)
+        <int64[5] fifths = {0, 3, 5, 5, -1}>
+        { y = Reshape (x, fifths) }"""
+    )
+    fed = usual_feeding(divided)  # 224 is no multiple of 25
+    assert fed.feeds["x"].size % 25 == 0
+    assert "--shape" in fed.why

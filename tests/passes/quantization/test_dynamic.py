@@ -109,3 +109,14 @@ def test_a_gemm_that_is_excluded_by_name_stays_float() -> None:
     assert made.lineage[-1].notes["forms"] == {}
     assert made.lineage[-1].notes["int8_ops"] == 1
     assert any(node.op_type == "Gemm" and node.name == "product" for node in made.graph)
+
+
+def test_a_spectrum_whose_logarithm_is_taken_stays_float():
+    model = graph(
+        """g (float[N, 64] x) => (float[N, 64] y) <float low = {0.0001}>
+        { p = Mul (x, x)  m = MatMul (p, w)  a = Abs (m)  c = Max (a, low)  y = Log (c) }""",
+        w=(64, 64),
+    )
+    quantized = QuantizeDynamic()(model, VNNI)
+    assert int8_share(quantized).int8_ops == 0
+    assert "logarithm" in str(quantized.lineage[-1].notes["declined"])

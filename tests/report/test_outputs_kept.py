@@ -1,0 +1,66 @@
+"""Answers that a model keeps after passes that lose something by design."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import model_of
+
+from trimtab.cli import main
+from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
+from trimtab.core.errors import PassError
+from trimtab.report.outputs_kept import OutputsKept, outputs_kept
+
+PRODUCT = "(float[N,64] x) => (float[N,32] y) <float[64,32] w> { y = MatMul (x, w) }"
+WRONG = "(float[N,64] x) => (float[N,32] y) <float[64,32] w> { m = MatMul (x, w)  y = Neg (m) }"
+
+
+def test_a_model_that_answers_the_same_keeps_everything() -> None:
+    kept = outputs_kept(model_of(PRODUCT), model_of(PRODUCT), Context())
+    assert isinstance(kept, OutputsKept)
+    assert (kept.fidelity, kept.error, kept.ruined) == (1.0, 0.0, False)
+    assert "8 random inputs" in str(kept)
+    assert "--data" in str(kept)
+
+
+def test_a_model_that_answers_otherwise_is_ruined_on_the_items_of_the_data() -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    kept = outputs_kept(model_of(PRODUCT), model_of(WRONG), Context(data=Dataset.of({"x": rows})))
+    assert isinstance(kept, OutputsKept)
+    assert kept.ruined
+    assert kept.error == pytest.approx(4)
+    assert "3 items" in str(kept)
+
+
+def test_a_result_that_does_not_run_where_the_original_does_is_an_error() -> None:
+    broken = model_of(
+        """(float[N,64] x) => (float[N,32] y) <int64[2] shape = {-1, 7}, float[7,32] w>
+        { r = Reshape (x, shape)  y = MatMul (r, w) }"""
+    )
+    with pytest.raises(PassError, match="does not run on"):
+        outputs_kept(model_of(PRODUCT), broken, Context())
+
+
+def test_an_original_that_runs_on_nothing_is_not_judged() -> None:
+    odd = model_of(
+        """(float[N,64] x) => (float[M,7] y) <int64[3] shape = {-1, 4096, 4099}>
+        { r = Reshape (x, shape)  y = ReduceMax <keepdims=0, axes=[0]> (r) }"""
+    )
+    assert "were not compared" in str(outputs_kept(odd, odd, Context()))
+
+
+def test_the_first_line_says_that_most_of_the_answers_are_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(tmp_path / "m.onnx")
+    model_of(PRODUCT).save(source)
+    wrote = ["-o", str(tmp_path / "o.onnx"), "--no-measure", "--keep"]
+    assert main(["prune", source, "--sparsity", "0.9", *wrote]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "answers otherwise than the original: retrain it" in first
+    assert "squared relative error" in second
+    assert main(["quantize-dynamic", source, "-o", str(tmp_path / "q.onnx"), "--keep"]) == 0
+    assert "answers otherwise" not in capsys.readouterr().out
