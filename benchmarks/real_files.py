@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -162,7 +163,7 @@ def run_cell(file: str, command: str, out: Path, limit: float) -> Cell:
         "gate": str(budgets(file, out)),
     }
     line = [part.format(**places) for part in COMMANDS[command].split()]
-    start = time.monotonic()
+    start, before = time.monotonic(), children_seconds()
     code, said, errors = run([sys.executable, "-m", "trimtab", *line], limit)
     text = said + errors
     cell: Cell = {
@@ -170,6 +171,7 @@ def run_cell(file: str, command: str, out: Path, limit: float) -> Cell:
         "command": command,
         "exit": code,
         "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(children_seconds() - before, 1),
         "load": round(os.getloadavg()[0], 1),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "message": message(said, errors, code),
@@ -180,6 +182,12 @@ def run_cell(file: str, command: str, out: Path, limit: float) -> Cell:
         cell |= {"bytes": written.stat().st_size, "kept": kept(file, written)}
     tool = WRITES.get(command)
     return cell | ({"peer": peer_cell(tool, file, out)} if tool else {})
+
+
+def children_seconds() -> float:
+    """Return the CPU time of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def data_of(file: str, out: Path) -> dict[str, str]:
@@ -227,10 +235,7 @@ def message(said: str, errors: str, code: int) -> str:
     lines = [line for line in said.splitlines() if line.strip()]
     told = [line for line in errors.splitlines() if line.strip()]
     refusals = [line for line in told if line.startswith("trimtab: ")]
-    if code:
-        line = (refusals or lines or told or [""])[-1]
-    else:
-        line = (lines or told or [""])[0]
+    line = (refusals or lines or told or [""])[-1] if code else (lines or told or [""])[0]
     return re.sub(r"\S*/([^/\s]+)", r"\1", line)[:400]
 
 

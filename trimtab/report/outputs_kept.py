@@ -69,8 +69,8 @@ class OutputsKept:
         assert metric.finish is not None
         found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
         assert isinstance(found, Pooled)
-        error = max((output.loss for output in found.outputs), default=0.0)
-        return cls(found.value, error, _told(first, len(wanted), data=ctx.data is not None))
+        loss = max((output.loss for output in found.outputs), default=0.0)
+        return cls(found.value, loss, _told(first, len(wanted), data=ctx.data is not None))
 
     @property
     def ruined(self) -> bool:

@@ -33,24 +33,14 @@ CONSTANT_FIRST = "its first factor is the constant, and int8 kernels take it as 
 
 #: Operators between a product and the logarithm of its result, and how many of them.
 _ON_THE_WAY = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Cast",
-        "Clip",
-        "Div",
-        "Max",
-        "Min",
-        "Mul",
-        "Pow",
-        "Relu",
-        "Reshape",
-        "Squeeze",
-        "Sqrt",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+    {"Abs", "Add", "Cast", "Clip", "Div", "Max", "Min", "Mul", "Pow", "Relu"}
+) | {
+    "Reshape",
+    "Sqrt",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
 _STEPS = 4
 
 
