@@ -316,6 +316,8 @@ def run(
         RunError: onnxruntime refuses the feeds, or fails.
     """
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
+    if not names:  # onnxruntime takes an empty list for all outputs
+        return {}
     rows = max((len(a) for a in feeds.values() if getattr(a, "ndim", 0)), default=1)
     doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
     options = _run_options(only_needed=only_needed, quiet=quiet)

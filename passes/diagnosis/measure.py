@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.batches import fixed_rows, in_runs
@@ -179,10 +180,10 @@ class _Measurer:
             LayerMeasurement(layer, statistics=[LayerStatistics() for _ in layer.activations])
             for layer in switched.layers
         ]
-        self.outputs = [s.name for s in switched.model.outputs if s.dtype.is_floating_point()]
+        self.outputs = _judged(switched.model, model)
         read = [[layer.output, *(a.tensor for a in layer.activations)] for layer in switched.layers]
         intermediate = list(dict.fromkeys(itertools.chain.from_iterable(read)))
-        observed = with_outputs(switched.model, intermediate)
+        observed = with_outputs(switched.model, [*self.outputs, *intermediate])
         # Level basic does not fuse Q and DQ, so that each can be switched.
         config = SessionConfig(level="basic", threads=usable_cpus())
         self.session = build_session(observed, config)
@@ -297,7 +298,8 @@ class _Measurer:
                 break
 
     def _as_it_runs(self, few: Sequence[Batch], made: ModelMeasurements) -> None:
-        session = build_session(self.model, SessionConfig(threads=usable_cpus()))
+        running = with_outputs(self.model, self.outputs)
+        session = build_session(running, SessionConfig(threads=usable_cpus()))
         everything = self.switched.all_on()
         without_biases = [(i, kind) for i, kind in everything if kind != "bias"]
         for batch in few:
@@ -306,6 +308,27 @@ class _Measurer:
             made.simulated.add(self._run(batch, everything, self.outputs), exact, self.outputs)
             rounded = self._run(batch, without_biases, self.outputs)
             made.uncorrected.add(rounded, exact, self.outputs)
+
+
+def _judged(switched: Model, running: Model) -> list[str]:
+    """Return the float outputs; where all are classes or the like, what these are chosen from."""
+    outputs = [s.name for s in switched.outputs if s.dtype.is_floating_point()]
+    if outputs:
+        return outputs
+    present = {v.name for node in running.graph for v in node.outputs}
+    level, found = list(switched.graph.outputs), dict[str, None]()
+    seen: set[ir.Node] = set()
+    while level:
+        value = level.pop()
+        node = value.producer()
+        if node is None:
+            continue
+        if value.name in present and value.dtype is not None and value.dtype.is_floating_point():
+            found[str(value.name)] = None
+        elif node not in seen:
+            seen.add(node)
+            level += [v for v in node.inputs if v is not None and v.const_value is None]
+    return list(found)
 
 
 class _MeanShift:

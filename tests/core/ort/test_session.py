@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from graphs import relu_only
 from onnx import helper
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import build_session
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import build_session, run
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,9 @@ def test_an_operator_of_another_domain_names_what_registers_it(domain: str, owne
     model = Model.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=9))
     with pytest.raises(RunError, match=f"domain {domain} come from {owner}"):
         build_session(model)
+
+
+def test_no_wanted_output_is_none_of_them() -> None:
+    model = relu_only()
+    session = build_session(model)
+    assert run(session, random_feeds(model), []) == {}

@@ -402,3 +402,19 @@ def test_the_command_names_the_fault_first(tmp_path: Path, capsys):
     assert made["accuracy"]["layers"][0]["layer"] == "two"
     assert made["overflow"] == []
     assert made["findings"] is not None
+
+
+def test_a_model_whose_only_output_is_a_class_is_judged_by_what_the_class_is_chosen_from() -> None:
+    model = graph(
+        """g (float[N, 32] x) => (int64[N] y) {
+          [first] a = MatMul (x, w1)  r = Relu (a)  [last] b = MatMul (r, w2)
+          p = Softmax (b)  y = ArgMax <axis = 1, keepdims = 0> (p)
+        }""",
+        w1=(32, 16),
+        w2=(16, 4),
+    )
+    found = diagnose_accuracy(
+        QuantizeDynamic()(model, CONTEXT), normal(model), CONTEXT, baseline=model
+    )
+    assert 0 < found.running < 0.2
+    assert len(found.layers) == 2
