@@ -76,8 +76,7 @@ def _computes(node: ir.Node, nodes: dict[ir.Value, list[ir.Node]]) -> bool:
 
 def _is_weight(value: ir.Value, nodes: dict[ir.Value, list[ir.Node]]) -> bool:
     """Return whether something else than the computation of a weight reads a float tensor."""
-    to = nodes[value][-1].attributes.get("to")
-    floats = ir.DataType.FLOAT if to is None else ir.DataType(to.as_int())
+    floats = ir.DataType(nodes[value][-1].attributes.get_int("to", int(ir.DataType.FLOAT)))
     readers = [node for node, _ in value.uses()]
     used = any(n.outputs[0] not in nodes for n in readers)
     return used and floats == ir.DataType.FLOAT and not value.is_graph_output()

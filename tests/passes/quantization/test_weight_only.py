@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import model_of
 from int8_graphs import attention, chain, graph, linear, normal
 
 from trimtab.core.context import Context
@@ -189,3 +190,19 @@ def test_convolutions_alone_are_refused_with_the_pass_to_use():
 def test_invalid_fields_are_refused(fields):
     with pytest.raises(OptionError):
         QuantizeWeights(**fields)(wide(), VNNI)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (
+            "(float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv (x, w) }",
+            "static",
+        ),
+        ("(float[N,4] x) => (float[N,4] y) { y = Relu (x) }", "half"),
+    ],
+)
+def test_a_model_without_products_is_sent_to_the_pass_for_what_it_has(text, advice):
+    with pytest.raises(DataError, match="no matrix product") as refused:
+        QuantizeWeights()(model_of(text))
+    assert advice in str(refused.value.hint)
