@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -237,13 +237,18 @@ class Model:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all initializers, those of subgraphs included."""
-        return sum(
-            value.const_value.nbytes
-            for graph in self.ir.graphs()
-            for value in graph.initializers.values()
-            if value.const_value is not None
-        )
+        """Bytes of all initializers and Constant nodes, those of subgraphs included."""
+        return sum(tensor.nbytes for tensor in self.constant_tensors())
+
+    def constant_tensors(self) -> Iterator[onnx_ir.TensorProtocol]:
+        """Yield the tensors of all initializers and Constant nodes, subgraphs included."""
+        for graph in self.ir.graphs():
+            values = graph.initializers.values()
+            yield from (v.const_value for v in values if v.const_value is not None)
+        for node in self.nodes():
+            value = node.attributes.get("value") if node.op_type == "Constant" else None
+            if value is not None and value.type == onnx_ir.AttributeType.TENSOR:
+                yield value.value
 
     @property
     def size_bytes(self) -> int:

@@ -27,7 +27,7 @@ from .structured.data_importance import calibration_batches
 from .structured.latency_table import latencies
 from .structured.plan import Goal, PruningPlan, PruningRequest, choose, widths_of
 from .structured.ranking import Criterion, ImportanceRequest, usable_groups
-from .structured.report import declined_operators, pruning_report
+from .structured.report import declined_operators, layers_in_subgraphs, pruning_report
 from .structured.residual_branches import remove_branches, zero_branches
 from .structured.verify import TOLERANCE, mask, verification_error
 from .structured.weight_repair import repair_weights
@@ -174,7 +174,7 @@ class PruneChannels(Pass):
         """Remove the least important channels."""
         with gc_paused():
             work, graph, groups = self._groups(model)
-            declined = declined_operators(graph)
+            declined = [*declined_operators(graph), *layers_in_subgraphs(work)]
         if not groups:
             note = {"note": "no channel can be removed; the model is unchanged"}
             return Rewrite(model.ir, tuple(declined), note)

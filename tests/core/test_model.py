@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from graphs import model_of
 from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import model as model_module
@@ -167,3 +168,12 @@ def test_external_weights_of_a_small_model_become_part_of_it(tmp_path: Path) -> 
     assert beside.to_bytes() == inside.to_bytes()
     assert beside.digest == inside.digest
     build_session(beside)
+
+
+def test_weights_in_constant_nodes_are_counted() -> None:
+    model = model_of(
+        """(float[N,3] x) => (float[N,3] y) {
+          w = Constant <value = float[3,3] {1,2,3,4,5,6,7,8,9}> ()  y = MatMul (x, w)
+        }"""
+    )
+    assert model.weight_bytes == 36

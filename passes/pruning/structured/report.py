@@ -18,6 +18,9 @@ from ..dependency.records import Ids
 from .plan import PruningPlan
 from .verify import LARGE_BYTES
 
+#: Operators that have channels to lose.
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
 
 def declined_operators(graph: DependencyGraph) -> list[Declined]:
     """Return the operators whose outputs all have to stay, each with the first reason."""
@@ -31,6 +34,13 @@ def declined_operators(graph: DependencyGraph) -> list[Declined]:
             reason = next((reasons[c] for c in map(int, row.units) if c in reasons), "not followed")
             found.setdefault(row.label, f"its channels stay: {reason}")
     return [Declined(name, reason) for name, reason in found.items()]
+
+
+def layers_in_subgraphs(model: Model) -> list[Declined]:
+    """Return the layers inside of If, Loop and Scan, whose channels are not followed."""
+    inner = (node for graph in model.graph.subgraphs() for node in graph)
+    reason = "it stands in a branch or a loop, whose channels are not followed"
+    return [Declined(node.name or "", reason) for node in inner if node.op_type in _LAYERS]
 
 
 def pruning_report(
@@ -106,6 +116,5 @@ def _gone(plan: PruningPlan) -> list[int]:
 
 
 def _parameters(model: Model) -> int:
-    """Count the elements of floating-point initializers."""
-    tensors = [v.const_value for v in model.graph.initializers.values()]
-    return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
+    """Count the elements of floating-point initializers and Constant nodes."""
+    return sum(t.size for t in model.constant_tensors() if t.dtype.is_floating_point())

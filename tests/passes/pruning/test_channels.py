@@ -280,3 +280,20 @@ def test_resnet20_at_half_its_multiplications_needs_no_training() -> None:
     notes = step(after)
     assert notes["macs"][1] <= 0.5 * notes["macs"][0]
     assert notes["oracle"] <= 1e-5
+
+
+def test_layers_of_branches_are_named_with_the_reason() -> None:
+    model = graphs.model_of(
+        """(float[N,8] x, bool which) => (float[N,8] y) {
+          y = If (which) <
+            then_branch = yes () => (float[N,8] a)
+              <float[8,8] w = {"""
+        + ",".join(["0.5"] * 64)
+        + """}> { a = MatMul (x, w) },
+            else_branch = no () => (float[N,8] b) { b = Relu (x) }
+          >
+        }"""
+    )
+    after = PruneChannels()(model, context())
+    [[_, reason]] = step(after)["declined"]
+    assert "a branch or a loop" in reason
