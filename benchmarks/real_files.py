@@ -412,6 +412,11 @@ def document(cells: list[Cell], made_on: Mapping[str, Any]) -> str:
         "or of onnxsim. Other commands say `done`. [1] is the first of the notes below, which has",
         "what the command said. The figures are in [real-files.json](real-files.json).",
         "",
+        "A cell is right where the result keeps no less than these do, or the command refuses with",
+        "a way out. So these count as right: a model that lost most of its job by what was asked",
+        "for, where the first line says so; `optimize` that found nothing within its constraints",
+        "in 60 s; `bench` and `gate` that decide nothing on a busy machine.",
+        "",
         f"- Machine: {made_on['cpu']}, {made_on['cpus']} CPUs, load {min(loads, default=0):.0f} to "
         f"{max(loads, default=0):.0f}: shared with other work, so that seconds say little and",
         f"  `bench` and `gate` decide nothing. {versions}. {' to '.join(dates)}.",
@@ -434,6 +439,7 @@ def entry(cell: Cell | None, notes: list[str]) -> str:
     if cell is None:
         return "not run"
     text = "done" if cell["exit"] in {0, 1, 3, 4} else "refused"
+    text = "cut off" if cell["exit"] == 124 else text
     if cell.get("kept") is not None:
         text = f"{cell['kept']:.3f}, {cell['bytes'] / cell['original_bytes']:.0%}"
         peer = cell.get("peer", {})
