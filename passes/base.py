@@ -68,6 +68,8 @@ class Pass(ABC):
             largest magnitude, that the pass promises; None where it changes numbers by design.
         needs_data: whether it needs calibration data.
         shrinks: whether a smaller file is its purpose; commands write no larger one unasked.
+        drops: whether it drops weights, whatever the file's size; commands say, as for all that
+            shrink, what is kept of the answers.
         expands: whether weights that the model stores in fewer bits become floats for good; after
             other passes they are stored so again, where that loses nothing.
         renamed: new names of fields by the old names that recipes may still use.
@@ -76,6 +78,7 @@ class Pass(ABC):
     tolerance: ClassVar[float | None] = None
     needs_data: ClassVar[bool] = False
     shrinks: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
     expands: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 

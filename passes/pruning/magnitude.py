@@ -7,7 +7,7 @@ k = s * size. With data it is the magnitude times the norm of the channel that i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -58,6 +58,8 @@ class PruneMagnitude(Pass):
         data: calibration data for importance activation; those of the context where not given.
         samples: number of samples to use.
     """
+
+    drops: ClassVar[bool] = True
 
     sparsity: float | None = None
     threshold: float | None = None

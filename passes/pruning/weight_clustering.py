@@ -7,7 +7,7 @@ evenly spaced centres, which keeps the few large weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +43,8 @@ class ClusterWeights(Pass):
         exclude: not the nodes whose names match one of these.
         min_size: weights of fewer elements stay.
     """
+
+    drops: ClassVar[bool] = True
 
     clusters: int = 16
     scope: Literal["tensor", "channel"] = "tensor"

@@ -166,7 +166,7 @@ def apply(
     notes = accept(model, after)
     outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
     judged = "promise" in after.lineage[-1].notes  # by the pass itself
-    if steps[-1].shrinks and outcome.written is after and not judged:
+    if (steps[-1].shrinks or steps[-1].drops) and outcome.written is after and not judged:
         outcome = replace(outcome, kept=outputs_kept(model, after, ctx))
     return write(outcome, args.output, notes)
 
