@@ -4,8 +4,9 @@ Convolutional networks become static int8: ranges by several methods from one ca
 weights, equalisation where one scale serves a whole tensor, bias correction. Transformers become
 the faster of dynamic and static int8 that keeps the outputs, with the rewrites that onnxruntime
 runs fastest. Dynamic int8 is tried for every family, as LSTMs have integer kernels there alone, and
-it is all that can be done without data. Each step is evaluated on held-out samples by the outputs'
-error, which needs fewer samples than a metric of right and wrong, and no labels.
+it is all that can be done without data. Each step is judged on held-out samples by what it keeps of
+the float model's answers, which needs no labels. Where less than was promised is kept, the layers
+that cost most stay float.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
@@ -25,7 +26,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
@@ -39,10 +40,13 @@ from .dynamic import QuantizeDynamic
 from .file_size import plain_bytes, size_notes
 from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
+from .judge import PROMISED, Verdict
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
 
+#: Seconds for which the result is timed against float.
+TIMED_SECONDS = 4.0
 #: Samples for bias correction.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
@@ -86,7 +90,11 @@ class QuantizeAuto(Pass):
         data: calibration data, the context's if not given; a part is held out for evaluation.
         samples: number of samples to calibrate on; at most as many more evaluate.
         exclude: nodes to leave float, by name or glob pattern.
-        max_drop: allowed drop of the metric, in its own unit: layers that cost more stay float.
+        fidelity: part of the float model's answers to keep on held-out samples, 0 to 1: layers that
+            cost more stay float.
+        all_int8: quantize whatever has an int8 kernel, whatever it costs.
+        max_drop: allowed drop of the metric, in its own unit, instead of `fidelity`: layers that
+            cost more stay float.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
             have labels, else fidelity to the float model.
     """
@@ -97,14 +105,24 @@ class QuantizeAuto(Pass):
     data: Dataset | None = None
     samples: int = 256
     exclude: tuple[str, ...] = ()
+    fidelity: float = PROMISED
+    all_int8: bool = False
     max_drop: float | None = None
     metric: str = ""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
+        if not 0 <= self.fidelity <= 1:
+            raise OptionError("must lie between 0 and 1", where=f"fidelity={self.fidelity}")
         if self.max_drop is not None and not self.max_drop >= 0:
             raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
+        if self.max_drop is not None and self.all_int8:
+            raise OptionError(
+                "leaves layers float, which all_int8 rules out",
+                where=f"max_drop={self.max_drop}",
+                hint="Give one of both",
+            )
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""
@@ -114,12 +132,13 @@ class QuantizeAuto(Pass):
         used, held_out = hold_out(data, self.samples)
         few = fitting(model, held_out.take(self.samples))
         kept = few if few.stream is not None else list(finite_batches(few))
-        search = GreedySearch(model, kept, ctx)
+        search = GreedySearch(model, kept, ctx, self.fidelity)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(
                 data=used,
                 samples=len(used),
                 exclude=self.exclude,
+                all_int8=self.all_int8,
                 statistics=str(Path(folder) / "seen.npz"),  # one calibration for all methods
             )
             if is_transformer(model.graph):
@@ -127,9 +146,24 @@ class QuantizeAuto(Pass):
             else:
                 self._static_or_dynamic(search, static, data)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        report = {"samples": len(used), "held_out": len(held_out), "steps": search.steps}
-        report |= {ERROR: search.error, **notes, **size_notes(model, search.chosen)}
+        promise = self._promise(search, batches[0].feeds, len(held_out))
+        report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
+        report |= {"steps": search.steps, ERROR: search.verdict.loss}
+        report |= {**notes, **size_notes(model, search.chosen)}
         return Rewrite(search.chosen.ir, search.declined, report)
+
+    def _promise(self, search: GreedySearch, feeds: Feeds, rows: int) -> dict[str, Any]:
+        """Return what the result keeps, its speed-up where there is a clock, and what is broken."""
+        ctx, kept = search.ctx, search.verdict.kept
+        broken = [] if self.max_drop is not None or search.keeps_promise else ["fidelity"]
+        found: dict[str, Any] = {"fidelity": round(kept, 4), "wanted": self.fidelity, "rows": rows}
+        if ctx.clock is not None:
+            config = SessionConfig.of(ctx.target)
+            ctx.progress.say("timing the result against float")
+            ratio = ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
+            found["speed_up"] = [round(v, 3) for v in (ratio.value, ratio.low, ratio.high)]
+            broken += [] if ratio.faster else ["faster than float"]
+        return found | {"broken": broken}
 
     def _without_data(self, model: Model, ctx: Context) -> Rewrite:
         """Quantize dynamically, where that does something.
@@ -150,8 +184,10 @@ class QuantizeAuto(Pass):
     ) -> None:
         """Quantize statically with its refinements, then take dynamic int8 where that is better.
 
+        Layers stay float where neither keeps enough.
+
         Raises:
-            TrimtabError: neither can be done.
+            TrimtabError: neither can be built.
         """
         dynamic = partial(
             search.compare,
@@ -166,24 +202,34 @@ class QuantizeAuto(Pass):
                 raise
             search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
             return
-        self._refine(search, static, data)
-        dynamic()
+        static, before = self._refine(search, static)
+        if not dynamic():
+            if self._loses_too_much(search, data):
+                self._leave_float(search, static, before, data)
+                if not search.keeps_promise:
+                    dynamic()
+            search.improve("correct bias", lambda best: _corrected(best, search, static, before))
 
     def _why_not_dynamic(
-        self, search: GreedySearch, data: Dataset, candidate: Model, error: float
+        self, search: GreedySearch, data: Dataset, candidate: Model, verdict: Verdict
     ) -> str:
         """Return the reason against dynamic int8 beside the best so far; "" where it is better.
 
-        The better of two that are close to float has more of the arithmetic in int8, or is smaller.
+        The better of two that keep enough has more of the arithmetic in int8, or is smaller.
         """
         if not candidate.lineage[-1].notes["quantized"]:
             return "it finds nothing to quantize"
         if self.max_drop is not None and self._drop(search, candidate, data) > self.max_drop:
             return "the metric would fall too much"
-        return "" if search.chosen is search.original else _why_worse(search, candidate, error)
+        return "" if search.chosen is search.original else _why_worse(search, candidate, verdict)
 
-    def _refine(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
-        """Keep each refinement of static int8 that the held-out samples confirm."""
+    def _refine(
+        self, search: GreedySearch, static: QuantizeStatic
+    ) -> tuple[QuantizeStatic, tuple[Pass, ...]]:
+        """Keep each refinement of static int8 that the held-out samples confirm.
+
+        Returns the settings of the best, and the passes that come before them.
+        """
         before: tuple[Pass, ...] = ()
         for method in RANGES:
             other = static.with_fields(ranges=method)
@@ -194,24 +240,42 @@ class QuantizeAuto(Pass):
             own = static.with_fields(statistics="")  # other weights have other statistics
             if search.offer("equalize", Equalize(), own):
                 static, before = own, (Equalize(),)
-        if self._loses_too_much(search, data):
-            search.start("mixed precision", *before, self._mixed(static, data))
-        search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+        return static, before
+
+    def _leave_float(
+        self,
+        search: GreedySearch,
+        static: QuantizeStatic,
+        before: tuple[Pass, ...],
+        data: Dataset,
+    ) -> None:
+        """Leave layers float until enough is kept; with `max_drop` whatever that does to others."""
+        mixed = self._mixed(static, data)
+        if self.max_drop is not None:
+            search.start("mixed precision", *before, mixed)
+        else:
+            search.offer("mixed precision", *before, mixed, as_fast=False)
 
     def _transformer(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
         """Choose the fastest that is close to float; the least error where nothing is close."""
         rewrites = ApplyRewrites()
         search.start("dynamic int8", QuantizeDynamic(exclude=self.exclude), rewrites)
-        if search.error > CLOSE or self._loses_too_much(search, data):
+        if search.verdict.loss > CLOSE or self._loses_too_much(search, data):
             search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")
             search.offer("smooth-quant, static int8", smooth, own, rewrites, as_fast=False)
         if self._loses_too_much(search, data):
-            search.start("mixed precision", self._mixed(static, data), rewrites)
+            mixed = self._mixed(static, data)
+            if self.max_drop is not None:
+                search.start("mixed precision", mixed, rewrites)
+            else:
+                search.offer("mixed precision", mixed, rewrites, as_fast=False)
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
-        """Return whether the metric falls by more than `max_drop` on the held-out samples."""
-        return self.max_drop is not None and self._drop(search, search.chosen, data) > self.max_drop
+        """Return whether less than the promise is kept, or more than `max_drop` lost."""
+        if self.max_drop is not None:
+            return self._drop(search, search.chosen, data) > self.max_drop
+        return not self.all_int8 and not search.keeps_promise
 
     def _drop(self, search: GreedySearch, chosen: Model, data: Dataset) -> float:
         """Return how far the metric of a model falls on the held-out samples."""
@@ -227,27 +291,29 @@ class QuantizeAuto(Pass):
 
     def _mixed(self, static: QuantizeStatic, data: Dataset) -> QuantizeStatic:
         """Return the same settings with `max_drop`, which holds out the same samples."""
+        promised = self.max_drop is None
         return static.with_fields(
             data=data,
             samples=self.samples,
             statistics="",
-            max_drop=self.max_drop,
-            metric=self.metric,
+            max_drop=1 - self.fidelity if promised else self.max_drop,
+            metric="fidelity" if promised else self.metric,
+            closest=promised,
         )
 
 
-def _why_worse(search: GreedySearch, candidate: Model, error: float) -> str:
+def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:
     """Return the reason against a candidate beside the best so far; "" where it is better."""
     share, other = (quantization_notes(model)["int8_share"] for model in (candidate, search.chosen))
     less = "less of it runs in int8"
-    if max(error, search.error) <= CLOSE:
+    if search.keeps_promise and verdict.kept >= search.promised:
         if abs(share - other) > SAME_SHARE:
             return "" if share > other else less
         smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
         return "" if smaller else "its file is larger"
-    if error >= (1 - MARGIN) * search.error:
+    if verdict.shortfall(search.promised) >= (1 - MARGIN) * search.shortfall:
         return "the error would not fall"
-    return "" if share >= ENOUGH * other or search.error > RUINED else less
+    return "" if share >= ENOUGH * other or search.verdict.loss > RUINED else less
 
 
 def _corrected(

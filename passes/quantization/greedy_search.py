@@ -14,48 +14,68 @@ from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
 from ..graph.declined import Declined
-from .output_error import OutputDeviation
+from .judge import PROMISED, Judge, Verdict
 
-#: Least relative decrease of the error: a smaller one could be reversed by other samples.
+#: Least relative decrease of the shortfall: a smaller one could be reversed by other samples.
 MARGIN = 0.02
 #: Name of the error in reports.
 ERROR = "squared_relative_error"
+#: Name of the part of the float model's answers that is kept, in reports.
+FIDELITY = "fidelity"
 #: Change of a clone of the best model so far.
 Change = Callable[[Model], Rewrite]
-#: Reason why a candidate of this error is no better than the best so far; "" where it is better.
-Better = Callable[[Model, float], str]
+#: Reason why a candidate of this verdict is no better than the best so far; "" where it is better.
+Better = Callable[[Model, Verdict], str]
 
 
 class GreedySearch:
-    """The best model so far, its error on held-out samples, and what was tried on the way.
+    """The best model so far, what it keeps on held-out samples, and what was tried on the way.
 
     Attributes:
         original: the float model.
         chosen: the best so far; the original before the first step.
-        error: of its outputs, squared and relative to their size.
-        steps: name of each step, whether it was kept, its error, and the reason where it was not.
+        verdict: what it keeps of the float model's answers, and its loss.
+        promised: fidelity that the result should keep.
+        steps: name of each step, whether it was kept, its error and fidelity, and the reason where
+            it was not.
         declined: nodes that the chosen model's passes left alone.
     """
 
-    def __init__(self, original: Model, held_out: Dataset | Sequence[Batch], ctx: Context) -> None:
+    def __init__(
+        self,
+        original: Model,
+        held_out: Dataset | Sequence[Batch],
+        ctx: Context,
+        promised: float = PROMISED,
+    ) -> None:
         self.original, self.chosen, self.ctx = original, original, ctx
-        self.output_error = OutputDeviation(original, held_out, ctx.target)
-        self.error = float("inf")
+        self.judge, self.promised = Judge(original, held_out, ctx.target), promised
+        self.verdict = Verdict(0.0, float("inf"))
         self.steps: list[dict[str, Any]] = []
         self.declined: Sequence[Declined] = ()
 
     def start(self, name: str, *passes: Pass) -> None:
-        """Take this candidate whatever its error is.
+        """Take this candidate whatever it keeps.
 
         Raises:
             TrimtabError: it cannot be built.
         """
         self.ctx.progress.say(f"trying {name}")
         candidate = self.apply(passes)
-        self._keep(name, candidate, self.output_error.of(candidate))
+        self._keep(name, candidate, self.judge.of(candidate))
+
+    @property
+    def keeps_promise(self) -> bool:
+        """True where the best so far keeps the fidelity that was promised."""
+        return self.verdict.kept >= self.promised
+
+    @property
+    def shortfall(self) -> float:
+        """What the best so far lacks, see `Verdict.shortfall`."""
+        return self.verdict.shortfall(self.promised)
 
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
-        """Build a candidate from the original and take it if its error is lower.
+        """Build a candidate from the original and take it if it is judged better.
 
         With `as_fast` it is refused where less of it runs in int8 than of the best so far.
         """
@@ -66,17 +86,17 @@ class GreedySearch:
         self.ctx.progress.say(f"trying {name}")
         try:
             candidate = self.apply(passes)
-            error = self.output_error.of(candidate)
+            verdict = self.judge.of(candidate)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        why = better(candidate, error)
+        why = better(candidate, verdict)
         if why:
-            return self._reject(name, error, why)
-        self._keep(name, candidate, error)
+            return self._reject(name, verdict, why)
+        self._keep(name, candidate, verdict)
         return True
 
     def improve(self, name: str, change: Change) -> bool:
-        """Change a clone of the best so far and take it if its error is lower."""
+        """Change a clone of the best so far and take it if it is judged better."""
 
         def changed() -> Model:
             return dataclasses.replace(self.chosen, ir=change(self.chosen.clone()).ir)
@@ -96,25 +116,25 @@ class GreedySearch:
             candidate = build()
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
-        error = self.output_error.of(candidate)
+        verdict = self.judge.of(candidate)
         if as_fast and slower(candidate, self.chosen):
-            return self._reject(name, error, "less of it runs in int8")
-        if error >= (1 - MARGIN) * self.error:
-            return self._reject(name, error, "the error would not fall")
-        self._keep(name, candidate, error)
+            return self._reject(name, verdict, "less of it runs in int8")
+        if verdict.shortfall(self.promised) >= (1 - MARGIN) * self.shortfall:
+            return self._reject(name, verdict, "the error would not fall")
+        self._keep(name, candidate, verdict)
         return True
 
-    def _keep(self, name: str, candidate: Model, error: float) -> None:
-        self.chosen, self.error = candidate, error
+    def _keep(self, name: str, candidate: Model, verdict: Verdict) -> None:
+        self.chosen, self.verdict = candidate, verdict
         self.declined = [
             Declined(node, reason)
             for step in candidate.lineage[len(self.original.lineage) :]
             for node, reason in step.notes.get("declined", [])
         ]
-        self.steps.append({"step": name, "kept": True, ERROR: _short(error)})
+        self.steps.append({"step": name, "kept": True, **_figures(verdict)})
 
-    def _reject(self, name: str, error: float | None, why: str) -> bool:
-        measured = {} if error is None else {ERROR: _short(error)}
+    def _reject(self, name: str, verdict: Verdict | None, why: str) -> bool:
+        measured = {} if verdict is None else _figures(verdict)
         self.steps.append({"step": name, "kept": False, **measured, "why": why})
         return False
 
@@ -136,5 +156,5 @@ def quantization_notes(model: Model) -> dict[str, Any]:
     return {}
 
 
-def _short(error: float) -> float:
-    return float(f"{error:.4g}")
+def _figures(verdict: Verdict) -> dict[str, float]:
+    return {ERROR: float(f"{verdict.loss:.4g}"), FIDELITY: round(verdict.kept, 4)}

@@ -1,7 +1,7 @@
 """Mixed precision: the layers that stay float so that a metric falls by no more than a given drop.
 
 Each layer is quantized alone, all others float, with one set of ranges; the change of the outputs
-ranks the layers. Bisection then finds the shortest prefix of the ranking that has to stay float,
+ranks the layers. Many layers are ranked in groups (`group_ranking`) where fidelity decides. Bisection then finds the shortest prefix of the ranking that has to stay float,
 and single layers return to int8, more and more at once, where the metric allows it.
 So a network of n layers costs n cheap comparisons and about log2(n) + `STEPS_BACK` evaluations.
 """
@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
+from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
-from trimtab.core.metric import Metric, Quality, evaluate, find_metric, fitted
+from trimtab.core.metric import Metric, evaluate, find_metric, fitted
+from trimtab.core.metrics.fidelity import FIDELITY
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
+from .group_ranking import rank_groups
+from .judge import Judge
 from .layer_costs import rank_by_cost
 from .output_error import float_outputs
 
@@ -35,6 +38,8 @@ Write = Callable[[Sequence[str]], ir.Model]
 
 #: Held-out samples that rank the layers; the metric sees all of them.
 RANKING_SAMPLES = 64
+#: Held-out samples that rank groups of layers.
+GROUP_SAMPLES = 16
 #: Evaluations spent on returning single layers to int8.
 STEPS_BACK = 6
 #: Classification metrics: their layers are ranked by divergence.
@@ -79,6 +84,7 @@ def choose_float_nodes(
     metric: str,
     *,
     write: Write,
+    closest: bool = False,
 ) -> MixedPrecision:
     """Choose the nodes of a prepared model that have to stay float.
 
@@ -90,21 +96,46 @@ def choose_float_nodes(
         ctx: for progress, and for the clock where there is one.
         metric: a metric's name; if empty, top-1 where samples have labels, else fidelity to float.
         write: builds the quantized model, without a new calibration.
+        closest: choose the least drop where `max_drop` cannot be held.
 
     Raises:
         PassError: the metric falls by more even where only the last layer is int8.
     """
     chosen = find_metric(metric or None, held_out)
     held_out = fitting(model, held_out)
-    chosen = fitted(chosen, model, held_out, runner=ctx.runner)
-    ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
-    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
-    evaluator = partial(evaluate, config=config, runner=ctx.runner)
-    search = _FloatNodeSearch(model, write, held_out, chosen, max_drop, evaluator)
-    order = [node for node, _ in ranking]
-    float_nodes = search.return_to_int8(order[: search.smallest_prefix(order)])
+    if chosen is FIDELITY and ctx.runner is None:
+        kept = held_out if held_out.stream is not None else list(finite_batches(held_out))
+        judge = Judge(model, kept, ctx.target)
+        units = _rank_units(model, nodes, write, judge, ctx)
+        search = _FloatNodeSearch(model, write, FIDELITY.name, max_drop, _drop_by(judge))
+    else:
+        chosen = fitted(chosen, model, held_out, runner=ctx.runner)
+        ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
+        units = [[pair] for pair in ranking]
+        drop_of = _drop_of(model, held_out, chosen, ctx)
+        search = _FloatNodeSearch(model, write, chosen.name, max_drop, drop_of)
+    order = [[node for node, _ in unit] for unit in units]
+    float_nodes = search.choose(order, closest=closest)
     drop = search.drops[frozenset(float_nodes)]
-    return MixedPrecision(float_nodes, ranking, chosen.name, drop, search.curve)
+    ranked = [pair for unit in units for pair in unit]
+    return MixedPrecision(float_nodes, ranked, chosen.name, drop, search.curve)
+
+
+def _drop_by(judge: Judge) -> Callable[[Model], float]:
+    """Return the function from a candidate to the part of the answers that it loses."""
+    return lambda candidate: 1 - judge.of(candidate).kept
+
+
+def _drop_of(
+    model: Model, held_out: Dataset, metric: Metric, ctx: Context
+) -> Callable[[Model], float]:
+    """Return the function from a candidate to the fall of a metric."""
+    config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
+    quality = partial(
+        evaluate, data=held_out, metric=metric, reference=model, config=config, runner=ctx.runner
+    )
+    base = quality(model)
+    return lambda candidate: quality(candidate).drop_from(base)[0]
 
 
 @dataclass
@@ -113,56 +144,64 @@ class _FloatNodeSearch:
 
     model: Model
     write: Write
-    held_out: Dataset
-    metric: Metric
+    metric: str
     max_drop: float
-    evaluator: Callable[..., Quality]
+    drop_of: Callable[[Model], float]
     curve: list[dict[str, Any]] = field(default_factory=list)
     drops: dict[frozenset[str], float] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.base = self._quality(self.model)
+    def choose(self, order: Sequence[Sequence[str]], *, closest: bool) -> list[str]:
+        """Return the nodes that stay float, of units that become float in this order.
 
-    def _quality(self, candidate: Model) -> Quality:
-        return self.evaluator(candidate, self.held_out, self.metric, reference=self.model)
+        Raises:
+            PassError: nothing that was tried holds the drop, and the closest is not wanted.
+        """
+        count = self.smallest_prefix(order)
+        if count is not None:
+            return _flat(self.return_to_int8(order[:count]))
+        least = min(self.drops.values())
+        if closest:
+            fewest = min(self.drops, key=lambda key: (self.drops[key], len(key)))
+            return [node for node in _flat(order) if node in fewest]
+        raise PassError(
+            f"{self.metric} falls by at least {least:.4f} with anything in int8, "
+            f"{self.max_drop:g} is allowed",
+            where=f"{self.model.name}, max_drop={self.max_drop:g}",
+            hint="Allow a larger drop, or quantize the weights alone (quantize-weights)",
+        )
 
-    def allows(self, float_nodes: Sequence[str]) -> bool:
-        """Return whether the metric stays within the drop with these nodes float."""
+    def allows(self, units: Sequence[Sequence[str]]) -> bool:
+        """Return whether the metric stays within the drop with these units float."""
+        float_nodes = _flat(units)
         key = frozenset(float_nodes)
         if key not in self.drops:
             candidate = dataclasses.replace(self.model, ir=self.write(float_nodes))
-            self.drops[key] = self._quality(candidate).drop_from(self.base)[0]
+            self.drops[key] = self.drop_of(candidate)
             self.curve.append({"float": len(key), "drop": round(self.drops[key], 6)})
         return self.drops[key] <= self.max_drop
 
-    def smallest_prefix(self, order: Sequence[str]) -> int:
-        """Return how many of the most sensitive nodes have to stay float."""
+    def smallest_prefix(self, order: Sequence[Sequence[str]]) -> int | None:
+        """Return how many of the most sensitive units have to stay float; None if all do."""
         if self.allows([]):
             return 0
         low, high = 0, len(order) - 1  # low does not suffice
         if high < 1 or not self.allows(order[:high]):
-            least = min(self.drops.values())
-            raise PassError(
-                f"{self.metric.name} falls by at least {least:.4f} with anything in int8, "
-                f"{self.max_drop:g} is allowed",
-                where=f"{self.model.name}, max_drop={self.max_drop:g}",
-                hint="Allow a larger drop, or quantize the weights alone (quantize-weights)",
-            )
+            return None
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.allows(order[:middle]) else (middle, high)
         return high
 
-    def return_to_int8(self, float_nodes: Sequence[str]) -> list[str]:
-        """Return the nodes that still have to stay float; the least sensitive are tried first."""
-        kept = list(float_nodes)
+    def return_to_int8(self, float_units: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Return the units that still have to stay float; the least sensitive are tried first."""
+        kept = list(float_units)
         # The bisection has just shown that the last one is needed.
         waiting, size = kept[-2::-1], 1
         for _ in range(STEPS_BACK):
-            back = set(waiting[:size])
+            back = waiting[:size]
             if not back:
                 break
-            fewer = [node for node in kept if node not in back]
+            fewer = [unit for unit in kept if unit not in back]
             if self.allows(fewer):
                 kept, waiting, size = fewer, waiting[size:], 2 * size
             elif size > 1:
@@ -170,6 +209,28 @@ class _FloatNodeSearch:
             else:
                 waiting = waiting[1:]
         return kept
+
+
+def _flat(units: Sequence[Sequence[str]]) -> list[str]:
+    return [node for unit in units for node in unit]
+
+
+def _rank_units(
+    model: Model, nodes: Sequence[str], write: Write, judge: Judge, ctx: Context
+) -> list[list[tuple[str, float]]]:
+    """Rank units of nodes by the answers that they cost alone, for what int8 gains there."""
+    rows, batches = 0, 0
+    for batch in judge.batches:
+        if rows >= GROUP_SAMPLES:
+            break
+        rows, batches = rows + batch.size, batches + 1
+
+    def cost_alone(names: Sequence[str]) -> float:
+        alone = set(names)
+        candidate = write([node for node in nodes if node not in alone])
+        return judge.of(dataclasses.replace(model, ir=candidate), batches).shortfall(1.0)
+
+    return rank_groups(model.graph, nodes, cost_alone, ctx.progress)
 
 
 def _rank_layers(

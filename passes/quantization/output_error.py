@@ -1,4 +1,4 @@
-"""Error of a model's float outputs against those of the float model, and changes that lower it."""
+"""Float outputs of a model, and changes of its layers that are kept where the outputs gain."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.data import Array, Batch, Floats
-from trimtab.core.dataset import Dataset
+from trimtab.core.data import Batch, Floats
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session, run
-from trimtab.core.runner import run_here
 from trimtab.core.target import Target, usable_cpus
 
 from ..base import Rewrite
 from ..graph.declined import Declined
+from .judge import Judge
 
 #: Reason of a change that was undone.
 NOT_LOWER = "the output's error would not fall"
@@ -24,63 +23,15 @@ NOT_LOWER = "the output's error would not fall"
 
 def float_outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Floats]]:
     """Return the float outputs of each batch, in double precision."""
+    session = build_session(model, SessionConfig.for_evaluation(target, threads=usable_cpus()))
     return [
-        [array.astype(np.float64) for array in arrays if array.dtype.kind == "f"]
-        for arrays in _outputs(model, batches, target)
+        [a.astype(np.float64) for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        for arrays in (run(session, batch.feeds).values() for batch in batches)
     ]
 
 
-def _outputs(model: Model, batches: Iterable[Batch], target: Target) -> list[list[Array]]:
-    """Return the tensors among the outputs of each batch; of a stream with the model's states."""
-    config = SessionConfig.for_evaluation(target, threads=usable_cpus())
-    if isinstance(batches, Dataset):
-        found = (outputs.values() for _, outputs in run_here(model, batches, config))
-    else:
-        session = build_session(model, config)
-        found = (run(session, batch.feeds).values() for batch in batches)
-    return [[a for a in arrays if isinstance(a, np.ndarray)] for arrays in found]
-
-
-class OutputDeviation:
-    """Squared error of outputs relative to their size, on samples that stay in memory.
-
-    Of outputs of other types, such as classes, it is the share of elements that differ.
-    """
-
-    def __init__(
-        self, reference: Model, batches: Dataset | Sequence[Batch], target: Target
-    ) -> None:
-        self.batches, self.target = batches, target
-        self.expected = _outputs(reference, batches, target)
-
-    def of(self, model: Model) -> float:
-        """Return the error of a model, averaged over batches and outputs."""
-        outputs = _outputs(model, self.batches, self.target)
-        errors = [
-            _error(a, b)
-            for got, expected in zip(outputs, self.expected, strict=True)
-            for a, b in zip(got, expected, strict=True)
-            if b.size
-        ]
-        return sum(errors) / max(len(errors), 1)
-
-
-def _error(got: Array, expected: Array) -> float:
-    if got.shape != expected.shape:
-        return float("inf")
-    if expected.dtype.kind != "f":
-        return float((got != expected).mean())
-    finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(got)):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    a, b = got[finite].astype(np.float64), expected[finite].astype(np.float64)
-    return float(np.square(a - b).mean()) / max(float(np.square(b).mean()), 1e-12)
-
-
 class LayerChanges:
-    """Changes of a model's layers, each or all together kept only where the outputs' error falls.
+    """Changes of a model's layers, each or all together kept only where the judge sees a gain.
 
     Attributes:
         model: a clone of the Q/DQ model, changed in place.
@@ -91,8 +42,8 @@ class LayerChanges:
     def __init__(
         self, model: Model, reference: Model, held_out: Sequence[Batch], target: Target
     ) -> None:
-        self.model, self._error_of = model, OutputDeviation(reference, held_out, target).of
-        self._first = self._error = self._error_of(model)
+        self.model, self._judge = model, Judge(reference, held_out, target).of
+        self._first = self._best = self._judge(model)
         self.kept: list[str] = []
         self.declined: list[Declined] = []
 
@@ -101,26 +52,28 @@ class LayerChanges:
         self.declined.append(Declined(layer.name or "", why))
 
     def keep_or(self, undo: Callable[[], None], layer: ir.Node) -> None:
-        """Keep the change of a layer that was just made if the error falls, else undo it."""
-        error = self._error_of(self.model)
-        if error < self._error:
-            self._error = error
+        """Keep the change of a layer that was just made if the outputs gain, else undo it."""
+        verdict = self._judge(self.model)
+        if verdict.shortfall() < self._best.shortfall():
+            self._best = verdict
             self.kept.append(layer.name or "")
         else:
             undo()
             self.decline(layer)
 
     def keep_all_or(self, untouched: Model) -> None:
-        """Go back to the untouched model unless all changes together lower the error."""
-        self._error = self._error_of(self.model)
-        if self._error >= self._first:
+        """Go back to the untouched model unless the outputs gain by all changes together."""
+        self._best = self._judge(self.model)
+        if self._best.shortfall() >= self._first.shortfall():
             self.declined += [Declined(name, NOT_LOWER) for name in self.kept]
-            self.kept, self._error, self.model = [], self._first, untouched
+            self.kept, self._best, self.model = [], self._first, untouched
 
     def result(self, verb: str, **notes: Any) -> Rewrite:
         """Return the model, with the kept layers under the name of what was done to them."""
         errors = {
-            "squared_relative_error_before": self._first,
-            "squared_relative_error_after": self._error,
+            "squared_relative_error_before": self._first.loss,
+            "squared_relative_error_after": self._best.loss,
+            "fidelity_before": self._first.kept,
+            "fidelity_after": self._best.kept,
         }
         return Rewrite(self.model.ir, self.declined, {**notes, verb: self.kept, **errors})

@@ -35,6 +35,7 @@ from .hold_out import hold_out
 from .int8_share import float_reasons, measure_int8_share
 from .mixed_precision import choose_float_nodes
 from .qdq.fill_channels import fill_input_channels
+from .qdq.float_ends import float_ends
 from .qdq.float_nodes import (
     adjacent_tensors,
     average_pool_outputs,
@@ -81,6 +82,9 @@ class QuantizeStatic(Pass):
             error names the operators that run in float, with reasons.
         check_overflow: report the layers that would saturate on x64 without VNNI, and by how much,
             even where the target has it.
+        all_int8: run in int8 what stays float by rule, too: what follows the last layers, scaling
+            of the input, spectra.
+        closest: keep the least drop where max_drop cannot be held, instead of an error.
         backend: who writes the int8 graph: trimtab, or onnxruntime's own quantizer, which
             calibrates by itself and has no 16-bit activations, max_drop or statistics.
     """
@@ -103,6 +107,8 @@ class QuantizeStatic(Pass):
     metric: str = ""
     min_share: float = 0.0
     check_overflow: bool = False
+    all_int8: bool = False
+    closest: bool = False
     backend: Literal["trimtab", "onnxruntime"] = "trimtab"
 
     def __post_init__(self) -> None:
@@ -143,7 +149,7 @@ class QuantizeStatic(Pass):
             return self._by_onnxruntime(model, scheme, data, declined, report, ctx)
         scheme = dataclasses.replace(scheme, wide=match_tensors(self.wide, tensors, ctx.target))
         tensors += tensors_around_joins(model, scheme)
-        if self.max_drop is not None:
+        if self.max_drop is not None or self.statistics:
             tensors += average_pool_outputs(model.graph)
         tensors = list(dict.fromkeys(tensors))
         statistics = self._statistics(model, tensors, data, ctx)
@@ -237,7 +243,16 @@ class QuantizeStatic(Pass):
             return quantize_graph(model, dataclasses.replace(scheme, wide=wide(sensitive)), ranges)
 
         nodes = quantizable_nodes(model.graph, scheme)
-        choose = partial(choose_float_nodes, plain, nodes, held_out, max_drop, ctx, self.metric)
+        choose = partial(
+            choose_float_nodes,
+            plain,
+            nodes,
+            held_out,
+            max_drop,
+            ctx,
+            self.metric,
+            closest=self.closest,
+        )
         if ctx.target.int16_activations:
             with contextlib.suppress(PassError):  # 16 bits do not suffice: layers stay float
                 chosen = choose(write=widen)
@@ -279,6 +294,7 @@ class QuantizeStatic(Pass):
         chosen = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in chosen]
         others = [*unsupported_nodes(model.graph, ops)]
+        others += [] if self.all_int8 or target.isa == "gpu" else float_ends(model.graph)
         others += [(node, "is inside a subgraph") for node in in_subgraphs(model.graph, PRODUCTS)]
         declined += [Declined(node.name or "", why) for node, why in others]
         scheme = Scheme(

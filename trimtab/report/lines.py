@@ -24,8 +24,10 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     if not after.lineage:
         return lines
     step = after.lineage[-1]
+    if "promise" in step.notes:
+        lines[0] += f"; {promise_line(step.notes['promise'])}"
     for key, value in step.notes.items():
-        if key != "declined" and value not in ({}, [], ()):
+        if key not in {"declined", "promise"} and value not in ({}, [], ()):
             lines += _note(key, value)
     declined = step.notes.get("declined", [])
     if declined:
@@ -44,6 +46,23 @@ def _ruin(outcome: PassOutcome) -> str:
     pruned = name.startswith(("prune", "gradual"))
     advice = "retrain it, or remove less" if pruned else "keep more of it float"
     return f", and it answers otherwise than the original: {advice}"
+
+
+def promise_line(promise: Mapping[str, Any]) -> str:
+    """Return what a quantized model keeps, how much faster it is, and which it could not do."""
+    told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {promise['rows']} rows"
+    if "speed_up" in promise:
+        value, low, high = promise["speed_up"]
+        told += f", {value:.2f}x [{low:.2f}, {high:.2f}] the speed of float"
+    broken = [_UNKEPT[name].format(**promise) for name in promise["broken"]]
+    return f"{told}. COULD NOT {' NOR '.join(broken)}" if broken else told
+
+
+#: What a result could not do, in words.
+_UNKEPT = {
+    "fidelity": "keep {wanted:g} of the answers",
+    "faster than float": "be faster than float",
+}
 
 
 def export_lines(model: Model, path: Path) -> list[str]:

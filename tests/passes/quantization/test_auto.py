@@ -16,7 +16,7 @@ from trimtab.passes.graph.declined import Declined
 from trimtab.passes.quantization.auto import QuantizeAuto
 from trimtab.passes.quantization.file_size import plain_bytes
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
-from trimtab.passes.quantization.output_error import OutputDeviation
+from trimtab.passes.quantization.judge import Judge
 from trimtab.passes.quantization.static import QuantizeStatic
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
@@ -47,10 +47,10 @@ def depthwise() -> Model:
 def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fast(make):
     model = make()
     data, fresh = normal(model, rows=96), list(normal(model, rows=64, seed=9))
-    auto = QuantizeAuto(data=data, samples=64)(model, VNNI)
+    auto = QuantizeAuto(data=data, samples=64, all_int8=True)(model, VNNI)
     plain = QuantizeStatic(data=data, samples=64)(model, VNNI)
     # Exact where this machine would saturate.
-    error, other = (OutputDeviation(model, fresh, VNNI.target).of(m) for m in (auto, plain))
+    error, other = (Judge(model, fresh, VNNI.target).of(m).loss for m in (auto, plain))
     assert error <= 1.05 * other
     assert int8_share(auto).int8_share == 1.0
     assert not slower(auto, plain)
@@ -58,7 +58,7 @@ def test_a_convolutional_network_loses_no_more_than_plain_static_and_runs_as_fas
 
 def test_every_step_is_reported_with_its_error_on_held_out_samples():
     model = depthwise()
-    auto = QuantizeAuto(data=normal(model, rows=96), samples=64)(model, VNNI)
+    auto = QuantizeAuto(data=normal(model, rows=96), samples=64, all_int8=True)(model, VNNI)
     notes = auto.lineage[-1].notes
     names = [step["step"] for step in steps(auto)]
     assert names[0] == "static int8, ranges mse"
@@ -187,18 +187,21 @@ def test_the_error_of_classes_is_the_share_that_differs():
 
     x = np.eye(4, dtype=np.float32)
     batches = list(Dataset.of_arrays({"x": x}))
-    of = OutputDeviation(classes(0), batches, VNNI.target).of
-    assert of(classes(0)) == 0
+    of = Judge(classes(0), batches, VNNI.target).of
+    assert (of(classes(0)).kept, of(classes(0)).loss) == (1, 0)
     # Other elements of z, of the same size: twice that size is the squared error; y agrees.
-    assert of(classes(1)) == pytest.approx((0 + 2) / 2)
+    assert of(classes(1)).loss == pytest.approx((0 + 2) / 2)
+    assert of(classes(1)).kept == 0
 
 
-def test_outputs_that_are_no_longer_finite_have_an_infinite_error():
+def test_outputs_that_are_no_longer_finite_keep_nothing():
     def scaled(by: float) -> Model:
         return graph("g (float[N, 4] x) => (float[N, 4] y) { y = Div (x, w) }", w=np.float32(by))
 
     batches = list(Dataset.of_arrays({"x": np.ones((2, 4), np.float32)}))
-    assert OutputDeviation(scaled(1), batches, VNNI.target).of(scaled(0)) == np.inf
+    verdict = Judge(scaled(1), batches, VNNI.target).of(scaled(0))
+    assert verdict.kept == 0
+    assert verdict.loss == np.inf
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.target import Target
 from trimtab.passes.quantization.algorithms.adaptive_rounding import RoundWeights
 from trimtab.passes.quantization.algorithms.block_rounding import find_blocks
-from trimtab.passes.quantization.output_error import OutputDeviation
+from trimtab.passes.quantization.judge import Judge
 from trimtab.passes.quantization.qdq.float_reference import prepare_reference
 from trimtab.passes.quantization.static import QuantizeStatic
 
@@ -79,7 +79,7 @@ def test_the_output_gets_closer_to_float_and_every_layer_is_reported(make, tmp_p
     model = make()
     quantized, made = rounded(model, tmp_path)
     fresh = list(correlated(model, 64, seed=7))
-    before, after = (OutputDeviation(model, fresh, VNNI.target).of(m) for m in (quantized, made))
+    before, after = (Judge(model, fresh, VNNI.target).of(m).loss for m in (quantized, made))
     assert after < before
     notes = made.lineage[-1].notes
     named = notes["rounded"] + [name for name, _ in notes.get("declined", [])]

@@ -1,0 +1,89 @@
+"""The one judge of int8 candidates: what they keep of the float model's answers, and their loss.
+
+The mean error of all outputs says little where decisions matter: a detector may lose every object
+and keep a small error. So candidates are compared by `fidelity`, and where two keep enough, by the
+loss, which is continuous. The float model runs once, its outputs stay in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.core.data import Array, Batch
+from trimtab.core.dataset import Dataset
+from trimtab.core.metrics.fidelity import fidelity_of
+from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, build_session, run
+from trimtab.core.runner import run_here
+from trimtab.core.target import Target, usable_cpus
+
+#: Part of the float model's answers that is kept by default.
+PROMISED = 0.98
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model keeps of the float model's answers.
+
+    Attributes:
+        kept: fidelity of the worst output, from 0 to 1.
+        loss: squared error relative to the outputs' size, the mean of all outputs.
+    """
+
+    kept: float = 1.0
+    loss: float = 0.0
+
+    def shortfall(self, promised: float = PROMISED) -> float:
+        """Return what candidates are compared by, less is better: the loss, and what is missing.
+
+        Halfway from the promise to 1 nothing is missing: finer differences of counted decisions
+        could be reversed by other samples, and the loss tells more.
+        """
+        return max(0.0, (1 + promised) / 2 - self.kept) + self.loss
+
+
+class Judge:
+    """Judges candidates on samples that stay in memory with the float model's outputs."""
+
+    def __init__(
+        self, reference: Model, batches: Dataset | Sequence[Batch], target: Target
+    ) -> None:
+        self.batches, self.target = batches, target
+        self.expected = list(self._outputs(reference, None))
+        some = any(self.expected)
+        self.metric = fidelity_of(reference, self.expected) if some else None
+
+    def of(self, model: Model, batches: int | None = None) -> Verdict:
+        """Return what a model keeps, on the first batches where a number of them is given."""
+        if self.metric is None:  # no output is a tensor
+            return Verdict()
+        scores, finite = [], True
+        for got, truth in zip(self._outputs(model, batches), self.expected, strict=False):
+            scores.append(self.metric.score(got, truth))
+            finite = finite and all(_as_finite(got[name], truth[name]) for name in truth)
+        assert self.metric.finish is not None
+        pooled = self.metric.finish(scores)
+        loss = float(np.mean([output.loss for output in pooled.outputs]))
+        return Verdict(pooled.value if finite else 0.0, loss if finite else float("inf"))
+
+    def _outputs(self, model: Model, count: int | None) -> Iterator[Mapping[str, Array]]:
+        """Yield the outputs of each batch that are tensors; of a stream with the model's states."""
+        config = SessionConfig.for_evaluation(self.target, threads=usable_cpus())
+        if isinstance(self.batches, Dataset):
+            found = (outputs for _, outputs in run_here(model, self.batches, config))
+        else:
+            session = build_session(model, config)
+            found = (run(session, batch.feeds) for batch in self.batches)
+        for arrays in itertools.islice(found, count):
+            yield {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}
+
+
+def _as_finite(got: Array, truth: Array) -> bool:
+    """Return whether floats are NaN or infinite only where those of the float model are."""
+    if truth.dtype.kind != "f" or got.shape != truth.shape:
+        return True
+    return bool(np.array_equal(np.isfinite(got), np.isfinite(truth)))
