@@ -203,12 +203,14 @@ class QuantizeAuto(Pass):
             search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
             return
         static, before = self._refine(search, static)
-        if not dynamic():
-            if self._loses_too_much(search, data):
-                self._leave_float(search, static, before, data)
-                if not search.keeps_promise:
-                    dynamic()
-            search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+        if dynamic():
+            return
+        if self._loses_too_much(search, data):
+            self._leave_float(search, static, before, data)
+            if self.max_drop is None and search.keeps_promise:
+                return  # biases would be corrected for little, at the price of as many runs
+            dynamic()
+        search.improve("correct bias", lambda best: _corrected(best, search, static, before))
 
     def _why_not_dynamic(
         self, search: GreedySearch, data: Dataset, candidate: Model, verdict: Verdict
@@ -238,7 +240,10 @@ class QuantizeAuto(Pass):
         static = other if search.offer("scales mse", other) else static
         if _has_grouped_conv(search.original.graph):
             own = static.with_fields(statistics="")  # other weights have other statistics
-            if search.offer("equalize", Equalize(), own):
+            if not Equalize()(search.original, search.ctx).lineage[-1].notes["changed"]:
+                why = "no layers can be scaled through what is between them, as through Relu"
+                search.steps.append({"step": "equalize", "kept": False, "why": why})
+            elif search.offer("equalize", Equalize(), own):
                 static, before = own, (Equalize(),)
         return static, before
 
@@ -295,7 +300,6 @@ class QuantizeAuto(Pass):
         return static.with_fields(
             data=data,
             samples=self.samples,
-            statistics="",
             max_drop=1 - self.fidelity if promised else self.max_drop,
             metric="fidelity" if promised else self.metric,
             closest=promised,

@@ -17,9 +17,9 @@ from trimtab.core.progress import Progress
 from .qdq.int8_operators import PRODUCTS
 
 #: Groups at first.
-GROUPS = 12
+GROUPS = 8
 #: Runs of groups in all.
-RUNS = 28
+RUNS = 18
 #: Part of all costs below which a group is not halved.
 SMALL = 0.02
 

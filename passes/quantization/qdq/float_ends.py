@@ -31,8 +31,8 @@ _NONLINEAR = frozenset(
 )
 #: Length of a kernel on one channel that is a window of samples.
 _WINDOW = 32
-#: Products of a front end at most.
-_FRONT = 32
+#: Products and sums of a front end at most.
+_FRONT = 64
 
 END = "follows the last layer, where boxes, scores and decisions need more than 256 levels"
 START = "scales the input, which costs little in float"
@@ -88,7 +88,7 @@ def _start(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _spectra(graph: ir.Graph) -> set[ir.Node]:
-    """Return products of windows of samples, and those whose logarithm is taken."""
+    """Return products and sums that lead to windows of samples, or to a logarithm."""
     behind: dict[ir.Value, frozenset[ir.Node]] = {v: frozenset() for v in graph.inputs}
     found: set[ir.Node] = set()
     for node in graph:
@@ -96,7 +96,7 @@ def _spectra(graph: ir.Graph) -> set[ir.Node]:
         if node.op_type in _NONLINEAR or any(v not in behind for v in sources):
             continue
         products = frozenset[ir.Node]().union(*(behind[v] for v in sources))
-        if node.op_type in PRODUCTS:
+        if node.op_type in PRODUCTS | {"Add", "Concat", "Mul"}:
             products |= {node}
         if len(products) > _FRONT:
             continue

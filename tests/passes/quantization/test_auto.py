@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from int8_graphs import chain, graph, normal, residual, transformer_block
 
 from trimtab.cli import main
-from trimtab.core.context import Context
+from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.target import Target
 from trimtab.passes.base import Rewrite
 from trimtab.passes.graph.declined import Declined
@@ -87,7 +90,7 @@ def test_a_transformer_that_dynamic_int8_distorts_gets_the_least_error(monkeypat
     assert auto.lineage[-1].notes["squared_relative_error"] == pytest.approx(least, rel=0.03)
 
 
-def test_max_drop_leaves_layers_float():
+def spoiled() -> tuple[Model, Dataset]:
     # One feature is so large that in its tensor's scale the others vanish; its weights are small.
     size = np.where(np.arange(8) == 0, 3000, 1)
     weight = np.random.default_rng(1).standard_normal((8, 8)) / size[:, None]
@@ -101,10 +104,81 @@ def test_max_drop_leaves_layers_float():
         w2=(8, 4),
     )
     x = np.random.default_rng(0).standard_normal((96, 8)) * size
-    data = Dataset.of_arrays({"x": x.astype(np.float32)})
+    return model, Dataset.of_arrays({"x": x.astype(np.float32)})
+
+
+def test_max_drop_leaves_layers_float():
+    model, data = spoiled()
     auto = QuantizeAuto(data=data, samples=48, max_drop=0.001, metric="cosine")(model, VNNI)
     assert auto.lineage[-1].notes["mixed"]["float"] == ["bad"]
     assert "mixed precision" in [s["step"] for s in steps(auto)]
+
+
+def test_layers_stay_float_until_the_promise_is_kept():
+    model, data = spoiled()
+    auto, forced = (
+        QuantizeAuto(data=data, samples=48, fidelity=0.94, all_int8=forced)(model, VNNI)
+        for forced in (False, True)
+    )
+    promise = auto.lineage[-1].notes["promise"]
+    assert promise["fidelity"] >= 0.94
+    assert promise["broken"] == []
+    assert int8_share(auto).float_nodes == ("bad",)
+    assert forced.lineage[-1].notes["promise"]["broken"] == ["fidelity"]
+    assert int8_share(forced).int8_share == 1.0
+    fresh = list(data.take(16))
+    assert Judge(model, fresh, VNNI.target).of(auto).kept >= 0.93
+
+
+def detector() -> Model:
+    """Boxes of up to hundreds of pixels beside scores in one output."""
+    return graph(
+        """g (float[1, 3, 32, 32] x) => (float[1, 14, 64] y) {
+          a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w)
+          c = Relu (a)
+          b = Conv (c, wb)
+          d = Reshape (b, four)
+          e = Relu (d)
+          boxes = Mul (e, stride)
+          k = Conv (c, wk)
+          l = Reshape (k, ten)
+          scores = Sigmoid (l)
+          y = Concat <axis = 1> (boxes, scores)
+        }""",
+        w=(16, 3, 3, 3),
+        wb=(4, 16, 1, 1),
+        wk=4 * np.random.default_rng(5).standard_normal((10, 16, 1, 1)).astype(np.float32),
+        stride=np.array([80], np.float32),
+        four=np.array([1, 4, 64], np.int64),
+        ten=np.array([1, 10, 64], np.int64),
+    )
+
+
+def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
+    model = detector()
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((30, 3, 32, 32)).astype(np.float32)
+    data = Dataset.of_arrays({"x": rows[:24]})
+    auto = QuantizeAuto(data=data, samples=16)(model, VNNI)
+    session, other = build_session(model), build_session(auto)
+    for row in rows[24:]:
+        truth, got = (run(s, {"x": row[None]})["y"][0, 4:] for s in (session, other))
+        assert np.abs(truth - got).mean() < 0.02
+        assert len(np.unique(got)) > 50
+    assert int8_share(auto).int8_ops > 0
+
+
+def test_the_clock_tells_where_nothing_is_faster():
+    class Slower:
+        def compare(self, *_args):
+            return Ratio(0.8, 0.7, 0.9)
+
+    model = residual()
+    ctx = dataclasses.replace(VNNI, clock=Slower())
+    auto = QuantizeAuto(data=normal(model), fidelity=0.5)(model, ctx)
+    promise = auto.lineage[-1].notes["promise"]
+    assert promise["speed_up"] == [0.8, 0.7, 0.9]
+    assert promise["broken"] == ["faster than float"]
 
 
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
@@ -210,6 +284,17 @@ def files(tmp_path):
     batch = next(iter(normal(model, rows=48)))
     np.savez(tmp_path / "data.npz", **batch.feeds)
     return str(model.save(tmp_path / "float.onnx")), str(tmp_path / "data.npz"), tmp_path
+
+
+def test_the_first_line_tells_what_is_kept_and_strict_exits_with_1(files, capsys):
+    model, data, folder = files
+    command = ["quantize", model, "-o", str(folder / "o.onnx"), "--data", data, "--fidelity", "1"]
+    assert main([*command, "--all-int8"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "of the float model's answers on" in first
+    assert "COULD NOT keep 1 of the answers" in first
+    assert main([*command, "--all-int8", "--strict"]) == 1
+    assert (folder / "o.onnx").exists()
 
 
 def last_pass(path) -> str:
