@@ -41,6 +41,7 @@ from .file_size import plain_bytes, size_notes
 from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
 from .judge import PROMISED, Verdict
+from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
@@ -157,6 +158,8 @@ class QuantizeAuto(Pass):
         ctx, kept = search.ctx, search.verdict.kept
         broken = [] if self.max_drop is not None or search.keeps_promise else ["fidelity"]
         found: dict[str, Any] = {"fidelity": round(kept, 4), "wanted": self.fidelity, "rows": rows}
+        if search.chosen is search.original:
+            return found | {"broken": ["faster than float"]}
         if ctx.clock is not None:
             config = SessionConfig.of(ctx.target)
             ctx.progress.say("timing the result against float")
@@ -171,7 +174,7 @@ class QuantizeAuto(Pass):
         Raises:
             DataError: only static int8 could, which needs data.
         """
-        made = QuantizeDynamic(exclude=self.exclude)(model, ctx)
+        made = QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8)(model, ctx)
         notes = dict(made.lineage[-1].notes)
         if not notes["quantized"]:
             ctx.dataset(None, model, purpose="int8 of a model without matrix products or LSTM")
@@ -193,14 +196,17 @@ class QuantizeAuto(Pass):
             search.compare,
             "dynamic int8",
             partial(self._why_not_dynamic, search, data),
-            QuantizeDynamic(exclude=self.exclude),
+            QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8),
         )
         try:
             search.start(f"static int8, ranges {static.ranges}", static)
         except TrimtabError as failure:
-            if not dynamic():
-                raise
             search.steps.append({"step": "static int8", "kept": False, "why": str(failure)})
+            if dynamic():
+                return
+            if self.all_int8 or not any(float_ends(search.original.graph)):
+                raise
+            search.keep_float("nothing else keeps the float model's answers")
             return
         static, before = self._refine(search, static)
         if dynamic():
@@ -223,7 +229,10 @@ class QuantizeAuto(Pass):
             return "it finds nothing to quantize"
         if self.max_drop is not None and self._drop(search, candidate, data) > self.max_drop:
             return "the metric would fall too much"
-        return "" if search.chosen is search.original else _why_worse(search, candidate, verdict)
+        if search.chosen is not search.original:
+            return _why_worse(search, candidate, verdict)
+        free = self.all_int8 or self.max_drop is not None or verdict.kept >= self.fidelity
+        return "" if free or not any(float_ends(search.original.graph)) else "it keeps too little"
 
     def _refine(
         self, search: GreedySearch, static: QuantizeStatic
@@ -264,7 +273,7 @@ class QuantizeAuto(Pass):
     def _transformer(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
         """Choose the fastest that is close to float; the least error where nothing is close."""
         rewrites = ApplyRewrites()
-        search.start("dynamic int8", QuantizeDynamic(exclude=self.exclude), rewrites)
+        search.start("dynamic int8", QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8), rewrites)
         if search.verdict.loss > CLOSE or self._loses_too_much(search, data):
             search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")

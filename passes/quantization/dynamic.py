@@ -23,6 +23,8 @@ from .file_size import size_notes
 from .int8_share import measure_int8_share
 from .ort_dynamic import quantize_by_onnxruntime
 from .qdq.dynamic_writer import DynamicScheme, Written, write_dynamic
+from .qdq.float_ends import float_ends
+from .qdq.int8_operators import PRODUCTS
 from .qdq.int8_rewrites import DYNAMIC_RULES, apply_int8_rewrites
 
 #: First operator set with DynamicQuantizeLinear.
@@ -42,6 +44,7 @@ class QuantizeDynamic(Pass):
         convs: quantize convolutions too, which makes files smaller and inference slower.
         embeddings: store embedding tables in int8 too, a quarter of the size at the same speed.
         exclude: nodes to leave float, by name or glob pattern.
+        all_int8: quantize what stays float by rule, too: spectra, the mean of a box's distances.
         backend: writer of the integer graph, trimtab's own or onnxruntime's quantizer.
     """
 
@@ -52,6 +55,7 @@ class QuantizeDynamic(Pass):
     convs: bool = False
     embeddings: bool = True
     exclude: tuple[str, ...] = ()
+    all_int8: bool = False
     backend: Literal["trimtab", "onnxruntime"] = "trimtab"
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
@@ -61,9 +65,13 @@ class QuantizeDynamic(Pass):
         with gc_paused():
             ShapeInferencePass()(model.ir)
         excluded = match_nodes(self.exclude, model.graph)
+        declined = [Declined(name, "excluded by the user") for name in excluded]
+        if not self.all_int8:
+            kept = [(n, why) for n, why in float_ends(model.graph) if n.op_type in PRODUCTS]
+            declined += [Declined(node.name or "", why) for node, why in kept]
+            excluded = [*excluded, *(node.name for node, _ in kept if node.name)]
         # Excluded operators have to be found again by their names.
         rewrites = {} if excluded else apply_int8_rewrites(model, DYNAMIC_RULES)
-        declined = [Declined(name, "excluded by the user") for name in excluded]
         written, made = self._write(model, self._scheme(ctx.target, excluded))
         declined += made.declined
         if not made.operators:

@@ -74,6 +74,11 @@ class GreedySearch:
         """What the best so far lacks, see `Verdict.shortfall`."""
         return self.verdict.shortfall(self.promised)
 
+    def keep_float(self, why: str) -> None:
+        """Leave the model as it is."""
+        self._keep("float", self.original, Verdict())
+        self.steps[-1]["why"] = why
+
     def offer(self, name: str, *passes: Pass, as_fast: bool = True) -> bool:
         """Build a candidate from the original and take it if it is judged better.
 

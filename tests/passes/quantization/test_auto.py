@@ -125,7 +125,6 @@ def test_layers_stay_float_until_the_promise_is_kept():
     assert promise["broken"] == []
     assert int8_share(auto).float_nodes == ("bad",)
     assert forced.lineage[-1].notes["promise"]["broken"] == ["fidelity"]
-    assert int8_share(forced).int8_share == 1.0
     fresh = list(data.take(16))
     assert Judge(model, fresh, VNNI.target).of(auto).kept >= 0.93
 
