@@ -21,12 +21,12 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from trimtab.core.batches import finite_batches, fitting
-from trimtab.core.context import Context
+from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_metric
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
@@ -147,23 +147,24 @@ class QuantizeAuto(Pass):
             else:
                 self._static_or_dynamic(search, static, data)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        promise = self._promise(search, batches[0].feeds, len(held_out))
+        promise = self._promise(search, fitting(model, held_out, rows=1), len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         report |= {**notes, **size_notes(model, search.chosen)}
         return Rewrite(search.chosen.ir, search.declined, report)
 
-    def _promise(self, search: GreedySearch, feeds: Feeds, rows: int) -> dict[str, Any]:
+    def _promise(self, search: GreedySearch, data: Dataset, rows: int) -> dict[str, Any]:
         """Return what the result keeps, its speed-up where there is a clock, and what is broken."""
-        ctx, kept = search.ctx, search.verdict.kept
+        kept = search.verdict.kept
         broken = [] if self.max_drop is not None or search.keeps_promise else ["fidelity"]
         found: dict[str, Any] = {"fidelity": round(kept, 4), "wanted": self.fidelity, "rows": rows}
         if search.chosen is search.original:
             return found | {"broken": ["faster than float"]}
-        if ctx.clock is not None:
-            config = SessionConfig.of(ctx.target)
-            ctx.progress.say("timing the result against float")
-            ratio = ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
+        try:
+            ratio = _speed_up(search, data)
+        except TrimtabError as failure:
+            return found | {"broken": broken, "not_timed": str(failure)}
+        if ratio is not None:
             found["speed_up"] = [round(v, 3) for v in (ratio.value, ratio.low, ratio.high)]
             broken += [] if ratio.faster else ["faster than float"]
         return found | {"broken": broken}
@@ -313,6 +314,17 @@ class QuantizeAuto(Pass):
             metric="fidelity" if promised else self.metric,
             closest=promised,
         )
+
+
+def _speed_up(search: GreedySearch, data: Dataset) -> Ratio | None:
+    """Return the speed-up over float for the first row of the data; None without a clock."""
+    ctx = search.ctx
+    if ctx.clock is None:
+        return None
+    ctx.progress.say("timing the result against float")
+    feeds = next(iter(data)).feeds
+    config = SessionConfig.of(ctx.target)
+    return ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
 
 
 def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:
