@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from trimtab.core.batches import finite_batches, fitting
-from trimtab.core.context import Context, Ratio
+from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_metric
@@ -46,8 +46,6 @@ from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
 
-#: Seconds for which the result is timed against float.
-TIMED_SECONDS = 4.0
 #: Samples for bias correction.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
@@ -147,27 +145,17 @@ class QuantizeAuto(Pass):
             else:
                 self._static_or_dynamic(search, static, data)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
-        promise = self._promise(search, fitting(model, held_out, rows=1), len(held_out))
+        promise = self._promise(search, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
         report |= {**notes, **size_notes(model, search.chosen)}
         return Rewrite(search.chosen.ir, search.declined, report)
 
-    def _promise(self, search: GreedySearch, data: Dataset, rows: int) -> dict[str, Any]:
-        """Return what the result keeps, its speed-up where there is a clock, and what is broken."""
-        kept = search.verdict.kept
-        broken = [] if self.max_drop is not None or search.keeps_promise else ["fidelity"]
-        found: dict[str, Any] = {"fidelity": round(kept, 4), "wanted": self.fidelity, "rows": rows}
-        if search.chosen is search.original:
-            return found | {"broken": ["faster than float"]}
-        try:
-            ratio = _speed_up(search, data)
-        except TrimtabError as failure:
-            return found | {"broken": broken, "not_timed": str(failure)}
-        if ratio is not None:
-            found["speed_up"] = [round(v, 3) for v in (ratio.value, ratio.low, ratio.high)]
-            broken += [] if ratio.faster else ["faster than float"]
-        return found | {"broken": broken}
+    def _promise(self, search: GreedySearch, rows: int) -> dict[str, Any]:
+        """Return what the result keeps, beside what was wanted."""
+        broken = self.max_drop is None and not search.keeps_promise
+        kept = round(search.verdict.kept, 4)
+        return {"fidelity": kept, "wanted": self.fidelity, "rows": rows, "broken": broken}
 
     def _without_data(self, model: Model, ctx: Context) -> Rewrite:
         """Quantize dynamically, where that does something.
@@ -314,17 +302,6 @@ class QuantizeAuto(Pass):
             metric="fidelity" if promised else self.metric,
             closest=promised,
         )
-
-
-def _speed_up(search: GreedySearch, data: Dataset) -> Ratio | None:
-    """Return the speed-up over float for the first row of the data; None without a clock."""
-    ctx = search.ctx
-    if ctx.clock is None:
-        return None
-    ctx.progress.say("timing the result against float")
-    feeds = next(iter(data)).feeds
-    config = SessionConfig.of(ctx.target)
-    return ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
 
 
 def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:

@@ -146,11 +146,13 @@ def apply(
     args: argparse.Namespace,
     *,
     accept: Callable[[Model, Model], Sequence[str]] = lambda before, after: (),  # noqa: ARG005
+    headline: Callable[[PassOutcome], str] = lambda outcome: "",  # noqa: ARG005
 ) -> int:
     """Read the model, apply the passes, write the result, and print what happened.
 
     The arguments have `model`, `output` and the options of the context; `accept` returns further
-    lines to print, and raises where the result must not be written.
+    lines to print, and raises where the result must not be written; `headline` returns what the
+    first line says besides.
     """
     from ..open_model import open_model
     from ..report.outputs_kept import outputs_kept
@@ -168,13 +170,14 @@ def apply(
     judged = "promise" in after.lineage[-1].notes  # by the pass itself
     if (steps[-1].shrinks or steps[-1].drops) and outcome.written is after and not judged:
         outcome = replace(outcome, kept=outputs_kept(model, after, ctx))
-    return write(outcome, args.output, notes)
+    return write(outcome, args.output, notes, headline(outcome))
 
 
-def write(outcome: PassOutcome, output: str, notes: Sequence[str] = ()) -> int:
+def write(outcome: PassOutcome, output: str, notes: Sequence[str] = (), headline: str = "") -> int:
     """Write what passes came to, and print what they did and the notes."""
     from ..report.lines import pass_lines
 
     path = outcome.written.save(output)
-    print("\n".join([*pass_lines(outcome, path), *notes]))  # noqa: T201
+    first, *lines = pass_lines(outcome, path)
+    print("\n".join([f"{first}; {headline}" if headline else first, *lines, *notes]))  # noqa: T201
     return 0

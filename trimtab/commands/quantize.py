@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trimtab.core.model import Model
     from trimtab.passes.base import Pass
 
+    from ..report.pass_outcome import PassOutcome
+
 SUMMARY = "quantize to int8 or int4: best known order, static, dynamic, or weights only"
 MODES = {
     "auto": "quantize-auto",
@@ -31,6 +33,10 @@ MODES = {
 }
 #: Fields that the evaluation reads where the pass has no such field.
 _EVALUATION_FIELDS = frozenset({"data", "max_drop", "metric"})
+#: Seconds for which the result is timed against float.
+TIMED_SECONDS = 4.0
+#: Words of the first line that name what the result could not do.
+COULD_NOT = "COULD NOT"
 #: Share of the arithmetic in int8 below which missing data are reported.
 _LOW_SHARE = 0.5
 
@@ -78,14 +84,18 @@ def execute(args: argparse.Namespace) -> int:
     before: list[Pass] = [find("dequantize")()] if args.requantize else []
     steps = [*before, find("simplify")(), kind.from_json(fields)]
 
-    broken: list[str] = []
+    told: list[str] = []
 
     def accept(before: Model, after: Model) -> list[str]:
         _accept(before, after, args)
-        broken.extend(after.lineage[-1].notes.get("promise", {}).get("broken", ()))
         return _missing_data(after) if mode == "dynamic" and args.mode is None else []
 
-    return apply(steps, args, accept=accept) or int(args.strict and bool(broken))
+    def headline(outcome: PassOutcome) -> str:
+        told.append(_promise(outcome, args))
+        return told[0]
+
+    code = apply(steps, args, accept=accept, headline=headline)
+    return code or int(args.strict and COULD_NOT in told[0])
 
 
 def _mode_of(fields: dict[str, Any]) -> str:
@@ -106,6 +116,30 @@ def _missing_data(after: Model) -> list[str]:
         f"{share:.0%} of the multiply-accumulates run in int8: without data only matrix products "
         "do. Give --data, samples to calibrate on, for the convolutions"
     ]
+
+
+def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
+    """Return what is kept and how fast it is, where the pass promises something; else nothing."""
+    from trimtab.core.batches import fitting
+    from trimtab.core.errors import TrimtabError
+    from trimtab.core.ort.session import SessionConfig
+
+    from ..report.lines import promise_line
+    from .one_pass import context
+
+    promise = outcome.after.lineage[-1].notes.get("promise")
+    if promise is None:
+        return ""
+    ctx, original = context(args), outcome.before
+    try:
+        data = ctx.dataset(None, original, purpose="timing")
+        feeds = next(iter(fitting(original, data, rows=1))).feeds
+        config, clock = SessionConfig.of(ctx.target), ctx.need_clock("timing")
+        ctx.progress.say("timing the result against float")
+        speed_up = clock.compare(original, outcome.written, feeds, config, TIMED_SECONDS)
+    except TrimtabError as failure:
+        return f"{promise_line(promise, None)}; not timed: {failure}"
+    return promise_line(promise, speed_up)
 
 
 def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
@@ -24,8 +25,6 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
     if not after.lineage:
         return lines
     step = after.lineage[-1]
-    if "promise" in step.notes:
-        lines[0] += f"; {promise_line(step.notes['promise'])}"
     for key, value in step.notes.items():
         if key not in {"declined", "promise"} and value not in ({}, [], ()):
             lines += _note(key, value)
@@ -48,21 +47,13 @@ def _ruin(outcome: PassOutcome) -> str:
     return f", and it answers otherwise than the original: {advice}"
 
 
-def promise_line(promise: Mapping[str, Any]) -> str:
+def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     """Return what a quantized model keeps, how much faster it is, and which it could not do."""
     told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {promise['rows']} rows"
-    if "speed_up" in promise:
-        value, low, high = promise["speed_up"]
-        told += f", {value:.2f}x [{low:.2f}, {high:.2f}] the speed of float"
-    broken = [_UNKEPT[name].format(**promise) for name in promise["broken"]]
-    return f"{told}. COULD NOT {' NOR '.join(broken)}" if broken else told
-
-
-#: What a result could not do, in words.
-_UNKEPT = {
-    "fidelity": "keep {wanted:g} of the answers",
-    "faster than float": "be faster than float",
-}
+    told += "" if speed_up is None else f", {speed_up} as fast as float"
+    could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []
+    could_not += ["be faster than float"] if speed_up is not None and not speed_up.faster else []
+    return f"{told}. COULD NOT {' NOR '.join(could_not)}" if could_not else told
 
 
 def export_lines(model: Model, path: Path) -> list[str]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from int8_graphs import chain, graph, normal, residual, transformer_block
@@ -21,6 +19,7 @@ from trimtab.passes.quantization.file_size import plain_bytes
 from trimtab.passes.quantization.greedy_search import GreedySearch, slower
 from trimtab.passes.quantization.judge import Judge
 from trimtab.passes.quantization.static import QuantizeStatic
+from trimtab.report.lines import promise_line
 
 VNNI = Context(target=Target.named("x64-avx512-vnni"))
 
@@ -122,9 +121,9 @@ def test_layers_stay_float_until_the_promise_is_kept():
     )
     promise = auto.lineage[-1].notes["promise"]
     assert promise["fidelity"] >= 0.94
-    assert promise["broken"] == []
+    assert not promise["broken"]
     assert int8_share(auto).float_nodes == ("bad",)
-    assert forced.lineage[-1].notes["promise"]["broken"] == ["fidelity"]
+    assert forced.lineage[-1].notes["promise"]["broken"]
     fresh = list(data.take(16))
     assert Judge(model, fresh, VNNI.target).of(auto).kept >= 0.93
 
@@ -167,17 +166,21 @@ def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
     assert int8_share(auto).int8_ops > 0
 
 
-def test_the_clock_tells_where_nothing_is_faster():
-    class Slower:
-        def compare(self, *_args):
-            return Ratio(0.8, 0.7, 0.9)
-
-    model = residual()
-    ctx = dataclasses.replace(VNNI, clock=Slower())
-    auto = QuantizeAuto(data=normal(model), fidelity=0.5)(model, ctx)
-    promise = auto.lineage[-1].notes["promise"]
-    assert promise["speed_up"] == [0.8, 0.7, 0.9]
-    assert promise["broken"] == ["faster than float"]
+@pytest.mark.parametrize(
+    ("broken", "speed_up", "expected"),
+    [
+        (False, Ratio(1.2, 1.1, 1.3), ""),
+        (False, Ratio(0.8, 0.7, 0.9), "COULD NOT be faster than float"),
+        (True, Ratio(1.2, 1.1, 1.3), "COULD NOT keep 0.98 of the answers"),
+        (True, Ratio(1, 0.9, 1.1), "COULD NOT keep 0.98 of the answers NOR be faster than float"),
+        (False, None, ""),
+    ],
+)
+def test_the_line_names_what_could_not_be_done(broken, speed_up, expected):
+    promise = {"fidelity": 0.9812, "wanted": 0.98, "rows": 12, "broken": broken}
+    line = promise_line(promise, speed_up)
+    assert line.startswith("keeps 0.981 of the float model's answers on 12 rows")
+    assert line.partition(". ")[2] == expected
 
 
 def test_a_step_that_helps_by_less_than_the_margin_is_left_out():
