@@ -6,7 +6,8 @@ the faster of dynamic and static int8 that keeps the outputs, with the rewrites 
 runs fastest. Dynamic int8 is tried for every family, as LSTMs have integer kernels there alone, and
 it is all that can be done without data. Each step is judged on held-out samples by what it keeps of
 the float model's answers, which needs no labels. Where less than was promised is kept, the layers
-that cost most stay float.
+that cost most stay float, with their weights stored in 8 bits; so are all weights where integers
+are not faster.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from trimtab.core.batches import finite_batches, fitting
-from trimtab.core.context import Context
+from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_metric
@@ -36,6 +37,7 @@ from ..tuning.apply_rewrites import ApplyRewrites
 from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
 from .algorithms.smooth_quant import SmoothQuant
+from .compress_weights import CompressWeights
 from .dynamic import QuantizeDynamic
 from .file_size import plain_bytes, size_notes
 from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
@@ -46,6 +48,10 @@ from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
 from .static import QuantizeStatic
 
+#: Seconds for which int8 is timed against float.
+TIMED_SECONDS = 4.0
+#: Samples that the effects of rounded weights are measured on.
+COMPRESSING = 4
 #: Samples for bias correction.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
@@ -123,6 +129,10 @@ class QuantizeAuto(Pass):
                 hint="Give one of both",
             )
 
+    def decides_by_time(self) -> bool:
+        """Return true where weights alone are stored in 8 bits if int8 arithmetic is not faster."""
+        return self.max_drop is None and not self.all_int8
+
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""
         if self.data is None and ctx.data is None:
@@ -144,6 +154,8 @@ class QuantizeAuto(Pass):
                 self._transformer(search, static, data)
             else:
                 self._static_or_dynamic(search, static, data)
+        if self.max_drop is None and not self.all_int8:
+            _store_weights(search, CompressWeights(data=used, samples=COMPRESSING), held_out)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         promise = self._promise(search, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
@@ -262,7 +274,9 @@ class QuantizeAuto(Pass):
     def _transformer(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
         """Choose the fastest that is close to float; the least error where nothing is close."""
         rewrites = ApplyRewrites()
-        search.start("dynamic int8", QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8), rewrites)
+        search.start(
+            "dynamic int8", QuantizeDynamic(exclude=self.exclude, all_int8=self.all_int8), rewrites
+        )
         if search.verdict.loss > CLOSE or self._loses_too_much(search, data):
             search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")
@@ -302,6 +316,45 @@ class QuantizeAuto(Pass):
             metric="fidelity" if promised else self.metric,
             closest=promised,
         )
+
+
+def _store_weights(search: GreedySearch, compress: CompressWeights, held_out: Dataset) -> None:
+    """Store weights of float layers in 8 bits, and all of them where int8 is not faster."""
+    kept, size = min(search.verdict.kept, search.promised), plain_bytes(search.chosen)
+    ratio = _speed_up(search, fitting(search.original, held_out, rows=1))
+
+    def why_larger(candidate: Model, verdict: Verdict) -> str:
+        if verdict.kept < kept:
+            return "it keeps less"
+        return "" if plain_bytes(candidate) < size else "its file is not smaller"
+
+    def why_not_float(candidate: Model, verdict: Verdict) -> str:
+        if not search.keeps_promise:
+            lower = verdict.shortfall(search.promised) < search.shortfall
+            return "" if lower else "the error would not fall"
+        if verdict.kept < search.promised:
+            return "it keeps too little"
+        smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
+        return "" if smaller or (ratio is not None and ratio.slower) else "its file is not smaller"
+
+    search.compare("float layers stored in 8 bits", why_larger, compress, of=search.chosen)
+    as_slow = ratio is not None and not ratio.faster
+    if search.chosen is search.original or as_slow or not search.keeps_promise:
+        search.compare("float arithmetic, stored in 8 bits", why_not_float, compress)
+
+
+def _speed_up(search: GreedySearch, data: Dataset) -> Ratio | None:
+    """Return the speed-up over float for the first row of the data; None where it is not known."""
+    ctx = search.ctx
+    if ctx.clock is None or search.chosen is search.original:
+        return None
+    ctx.progress.say("timing int8 against float")
+    feeds, config = next(iter(data)).feeds, SessionConfig.of(ctx.target)
+    try:
+        return ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
+    except TrimtabError as failure:
+        ctx.progress.say(f"not timed: {failure}")
+        return None
 
 
 def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:

@@ -38,7 +38,7 @@ from ..graph.raise_opset import raise_opset
 from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
 from .algorithms.rounding_shift import correct_rounding
 from .file_size import size_notes
-from .output_error import OutputDeviation
+from .judge import Judge
 
 #: First operator set whose Mul broadcasts.
 _BROADCAST_OPSET = 7
@@ -217,12 +217,12 @@ def _output_errors(
     ctx: Context,
 ) -> dict[ir.Value, float]:
     """Return the error of the outputs with each of these weights alone rounded."""
-    deviation = OutputDeviation(model, batches, ctx.target)
+    judge = Judge(model, batches, ctx.target)
     found = {}
     for value in ctx.progress.track(values, "measuring weights", len(values)):
         tensor = value.const_value
         assign_float32(value, forms[value].array())
-        found[value] = deviation.of(model)
+        found[value] = judge.of(model).loss
         value.const_value = tensor
     return found
 

@@ -86,11 +86,14 @@ class GreedySearch:
         """
         return self._try(name, lambda: self.apply(passes), as_fast=as_fast)
 
-    def compare(self, name: str, better: Better, *passes: Pass) -> bool:
-        """Build a candidate from the original and take it where `better` finds no reason not to."""
+    def compare(self, name: str, better: Better, *passes: Pass, of: Model | None = None) -> bool:
+        """Build a candidate and take it where `better` finds no reason not to.
+
+        It is made from the original where no other model is given.
+        """
         self.ctx.progress.say(f"trying {name}")
         try:
-            candidate = self.apply(passes)
+            candidate = self.apply(passes, of)
             verdict = self.judge.of(candidate)
         except TrimtabError as failure:
             return self._reject(name, None, str(failure))
@@ -108,9 +111,9 @@ class GreedySearch:
 
         return self._try(name, changed, as_fast=True)
 
-    def apply(self, passes: Sequence[Pass]) -> Model:
-        """Return the original after these passes."""
-        candidate = self.original
+    def apply(self, passes: Sequence[Pass], of: Model | None = None) -> Model:
+        """Return the original, or another model, after these passes."""
+        candidate = self.original if of is None else of
         for step in passes:
             candidate = step(candidate, self.ctx)
         return candidate

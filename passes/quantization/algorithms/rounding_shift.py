@@ -19,7 +19,7 @@ from trimtab.core.model import Model
 from ...graph.edit import assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.queries import attr, input_at, is_onnx_op
-from ..output_error import OutputDeviation
+from ..judge import Judge
 from .layer_outputs import inner_outputs
 
 #: Weights as they will be, by the initializers that hold them as they are.
@@ -42,16 +42,16 @@ def correct_rounding(
     """
     fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
     shifts = _shifts(model, rounded, fit)
-    deviation = OutputDeviation(model, held_out, ctx.target)
+    judge = Judge(model, held_out, ctx.target)
     copy = model.clone()
     stored = copy.graph.initializers
     for value, array in rounded.items():
         if value.graph is model.graph:
             assign_float32(stored[str(value.name)], array)
-    plain = deviation.of(copy)
+    plain = judge.of(copy).loss
     for bias, shift in shifts.items():
         assign_float32(stored[str(bias.name)], initializer_array(bias) + shift)
-    corrected = deviation.of(copy)
+    corrected = judge.of(copy).loss
     if corrected < plain:
         for bias, shift in shifts.items():
             assign_float32(bias, initializer_array(bias) + shift)
