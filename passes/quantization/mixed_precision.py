@@ -1,8 +1,9 @@
 """Mixed precision: the layers that stay float so that a metric falls by no more than a given drop.
 
 Each layer is quantized alone, all others float, with one set of ranges; the change of the outputs
-ranks the layers. Many layers are ranked in groups (`group_ranking`) where fidelity decides. Bisection then finds the shortest prefix of the ranking that has to stay float,
-and single layers return to int8, more and more at once, where the metric allows it.
+ranks the layers. Where fidelity decides they are ranked in groups (`group_ranking`). Bisection then
+finds the shortest prefix of the ranking that has to stay float, and single layers return to int8,
+more and more at once, where the metric allows it.
 So a network of n layers costs n cheap comparisons and about log2(n) + `STEPS_BACK` evaluations.
 """
 

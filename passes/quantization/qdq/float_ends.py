@@ -41,7 +41,7 @@ SPECTRUM = "makes a spectrum, whose small sums 256 levels cannot hold"
 
 def float_ends(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
     """Yield the nodes of a sorted graph that stay float by rule, with the reason."""
-    found = {node: SPECTRUM for node in _spectra(graph)}
+    found = dict.fromkeys(_spectra(graph), SPECTRUM)
     found |= dict.fromkeys((n for n in _start(graph) if n.op_type in {"Add", "Mul"}), START)
     end = _end(graph)
     if any(node.op_type in _DECIDES for node in end):
