@@ -71,7 +71,7 @@ class GreedySearch:
 
     @property
     def shortfall(self) -> float:
-        """What the best so far lacks, see `Verdict.shortfall`."""
+        """Shortfall of the best so far, see `Verdict.shortfall`."""
         return self.verdict.shortfall(self.promised)
 
     def keep_float(self, why: str) -> None:

@@ -27,7 +27,7 @@ PROMISED = 0.98
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a model keeps of the float model's answers.
+    """Part of the float model's answers that a model keeps, and its loss.
 
     Attributes:
         kept: fidelity of the worst output, from 0 to 1.
