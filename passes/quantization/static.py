@@ -141,7 +141,7 @@ class QuantizeStatic(Pass):
             raise DataError(
                 "has nothing to quantize",
                 where=model.name,
-                hint="It contains none of: " + ", ".join(sorted(PRODUCTS)),
+                hint=_why_nothing(model.graph, declined),
             )
         report: dict[str, Any] = {"samples": len(data), "data": data.digest, "forms": rewrites}
         report |= {name: getattr(scheme, name) for name in ("activation", "weight", "reduce_range")}
@@ -308,6 +308,13 @@ class QuantizeStatic(Pass):
             inputs_only=target.isa == "gpu",
         )
         return scheme, declined
+
+
+def _why_nothing(graph: ir.Graph, declined: Sequence[Declined]) -> str:
+    """Return why no node can be quantized: the first layer's reason, or that there is no layer."""
+    layers = {node.name for node in graph if node.op_type in PRODUCTS}
+    reasons = [f"{d.node!r} stays float: {d.reason}" for d in declined if d.node in layers]
+    return reasons[0] if reasons else "It contains none of: " + ", ".join(sorted(PRODUCTS))
 
 
 def _emptied_nodes(graph: ir.Graph, statistics: Mapping[str, Statistics]) -> list[str]:

@@ -130,6 +130,8 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
     promise = outcome.after.lineage[-1].notes.get("promise")
     if promise is None:
         return ""
+    if outcome.written is outcome.before:
+        return f"{COULD_NOT} be faster or smaller than float and keep {promise['wanted']:g}"
     ctx, original = context(args), outcome.before
     try:
         data = ctx.dataset(None, original, purpose="timing")
