@@ -59,6 +59,9 @@ RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
+#: Part of the allowed loss up to which layers are left float: a search stops at what just suffices
+#: on rows that it has seen, and others show less.
+MARGIN_OF_PROMISE = 0.5
 #: Outputs that differ from float by this are no longer the model's.
 RUINED = 0.2
 #: Share of the other's int8 arithmetic that dynamic int8 needs, to be taken for its error alone.
@@ -312,7 +315,7 @@ class QuantizeAuto(Pass):
         return static.with_fields(
             data=data,
             samples=self.samples,
-            max_drop=1 - self.fidelity if promised else self.max_drop,
+            max_drop=MARGIN_OF_PROMISE * (1 - self.fidelity) if promised else self.max_drop,
             metric="fidelity" if promised else self.metric,
             closest=promised,
         )
