@@ -163,7 +163,6 @@ def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
         truth, got = (run(s, {"x": row[None]})["y"][0, 4:] for s in (session, other))
         assert np.abs(truth - got).mean() < 0.02
         assert len(np.unique(got)) > 50
-    assert auto.lineage[-1].notes["promise"]["fidelity"] >= 0.98
 
 
 @pytest.mark.parametrize(
