@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -49,12 +49,14 @@ class FirstTensor(nn.Module):
         return result
 
 
-def _timm(name: str, size: int = 64, **options: Any) -> Architecture:
+def _timm(name: str, size: int = 64, blocks: int = 0, **options: Any) -> Architecture:
     def build() -> nn.Module:
-        made: nn.Module = importlib.import_module("timm").create_model(
+        made: Any = importlib.import_module("timm").create_model(
             name, pretrained=False, num_classes=10, **options
         )
-        return made
+        if blocks:
+            made.blocks = made.blocks[:blocks]
+        return cast(nn.Module, made)
 
     return Architecture(f"timm/{name}", build, (3, size, size), head="@classifier")
 
@@ -71,13 +73,13 @@ def _transformers(
     return Architecture(f"transformers/{kind}", build, shape, ids, head="module.classifier")
 
 
-def _smp(kind: str, encoder: str = "resnet18") -> Architecture:
+def _smp(kind: str, size: int = 64, encoder: str = "resnet18") -> Architecture:
     def build() -> nn.Module:
         library = importlib.import_module("segmentation_models_pytorch")
         made: nn.Module = getattr(library, kind)(encoder, encoder_weights=None, classes=3)
         return made
 
-    return Architecture(f"smp/{kind}", build, (3, 64, 64), head="segmentation_head")
+    return Architecture(f"smp/{kind}", build, (3, size, size), head="segmentation_head")
 
 
 def _ultralytics(name: str) -> Architecture:
@@ -101,23 +103,26 @@ _SOUND = {
     "intermediate_size": 128, **_VISION,
 }  # fmt: skip
 
-TIMM = [
-    _timm(name)
-    for name in (
-        "resnet18", "mobilenetv3_small_050", "convnext_atto", "regnety_002", "efficientnet_b0",
-        "repvgg_a0", "ghostnet_050", "poolformer_s12", "mobilevit_xxs", "hrnet_w18_small",
-        "densenet121", "edgenext_xx_small", "efficientvit_b0", "fastvit_t8", "mobileone_s0",
-        "lcnet_050", "mnasnet_small", "rexnet_100", "dla46_c", "ese_vovnet19b_dw", "skresnet18",
-        "resnest14d", "convnextv2_atto", "pvt_v2_b0", "mobilenetv2_050", "seresnet50", "tinynet_e",
-    )
-]  # fmt: skip
+_ONE, _TWO = (1, 1, 1, 1), (2, 2, 2, 2)
+_DEPTHS: dict[str, dict[str, Any]] = {
+    "resnet18": {}, "mobilenetv3_small_050": {}, "convnext_atto": {},
+    "regnety_002": {}, "efficientnet_b0": {}, "repvgg_a0": {}, "ghostnet_050": {},
+    "poolformer_s12": {}, "mobilevit_xxs": {}, "hrnet_w18_small": {},
+    "densenet121": {"block_config": _TWO}, "edgenext_xx_small": {"depths": _TWO},
+    "efficientvit_b0": {"depths": (1, 1, 1, 1, 1)}, "fastvit_t8": {"layers": _ONE},
+    "mobileone_s0": {}, "lcnet_050": {}, "mnasnet_small": {}, "rexnet_100": {}, "dla46_c": {},
+    "ese_vovnet19b_dw": {}, "skresnet18": {"layers": _ONE}, "resnest14d": {},
+    "convnextv2_atto": {"depths": _ONE}, "pvt_v2_b0": {"depths": _ONE}, "mobilenetv2_050": {},
+    "seresnet50": {"layers": _ONE}, "tinynet_e": {},
+}  # fmt: skip
+TIMM = [_timm(name, **depths) for name, depths in _DEPTHS.items()]
 TIMM += [
-    _timm("vit_tiny_patch16_224", img_size=64),
-    _timm("levit_128s", 224),
-    _timm("mixer_s32_224", img_size=64),
-    _timm("swin_tiny_patch4_window7_224", 64, img_size=64, window_size=4),
-    _timm("xcit_nano_12_p16_224", img_size=64),
-    _timm("gmlp_ti16_224", img_size=64),
+    _timm("vit_tiny_patch16_224", img_size=64, depth=2),
+    _timm("levit_128s", img_size=64),
+    _timm("mixer_s32_224", img_size=64, blocks=2),
+    _timm("swin_tiny_patch4_window7_224", img_size=64, window_size=4, depths=_TWO),
+    _timm("xcit_nano_12_p16_224", img_size=64, depth=2),
+    _timm("gmlp_ti16_224", img_size=64, blocks=2),
 ]
 TRANSFORMERS = [
     _transformers("BertForSequenceClassification", "Bert", (9,), 200, **_WIDE),
@@ -142,9 +147,8 @@ TRANSFORMERS = [
                   hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic"),
 ]  # fmt: skip
 SMP = [
-    *map(
-        _smp, ("Unet", "FPN", "DeepLabV3Plus", "Linknet", "PSPNet", "MAnet", "PAN", "UnetPlusPlus")
-    )
+    *map(_smp, ("Unet", "FPN", "DeepLabV3Plus", "Linknet", "PSPNet", "MAnet", "UnetPlusPlus")),
+    _smp("PAN", 128),
 ]
 ULTRALYTICS = [*map(_ultralytics, ("yolov8n", "yolo11n", "yolov8n-cls", "yolov5n", "yolov8n-seg"))]
 
