@@ -56,7 +56,7 @@ def _timm(name: str, size: int = 64, blocks: int = 0, **options: Any) -> Archite
         )
         if blocks:
             made.blocks = made.blocks[:blocks]
-        return cast(nn.Module, made)
+        return cast("nn.Module", made)
 
     return Architecture(f"timm/{name}", build, (3, size, size), head="@classifier")
 
