@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -89,7 +90,7 @@ def _dynamic(graph: ir.Graph, node: ir.Node) -> None:
     axis = -1 if op == "MatMul" else 0
     w = QuantizedTensor(node.inputs[1], weight_scale, input_at(node, 3), axis)
     floats = [insert_dequantize(graph, node, one) for one in (x, w)]
-    name = (node.name or "").removesuffix("_quant")
+    name = re.sub(r"(_quant|_MatMulInteger|_ConvInteger)$", "", node.name or "")
     made = ir.node(op, floats, attributes=dict(node.attributes), name=name)
     _replace(graph, node, made, scaling)
 

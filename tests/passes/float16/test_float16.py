@@ -228,7 +228,7 @@ def test_data_limit_the_error_of_branches_too():
     assert exact.lineage[-1].notes["half"] == 0
     close = Half(max_error=0.01)(model, Context(data=rows))
     assert close.lineage[-1].notes["float32_weights"] == 0
-    assert close.lineage[-1].notes["error"] < 0.01
+    assert close.lineage[-1].notes["relative_rms_error"] < 0.01
 
 
 def test_a_sequence_is_no_tensor_of_floats():

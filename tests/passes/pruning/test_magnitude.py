@@ -305,7 +305,7 @@ def test_resnet20_with_90_percent_zeros_is_a_third_of_its_size(tmp_path):
         (
             """(float[N,4] x) => (float[N,4] y) <float16[4,4] w> {
             c = Cast <to=1> (w) y = MatMul (x, c) }""",
-            "w",
+            "c",
         ),
         (
             """(float[N,4] x, bool f) => (float[N,4] y) <float[4,4] w> {
