@@ -107,3 +107,42 @@ def test_a_broken_original_is_not_blamed_on_the_pass() -> None:
     model = model_of("(float[1,2] x) => (float[1,2] y) { y = NonsenseOp (x) }")
     with pytest.raises(ModelError, match="onnxruntime refuses it"):
         Nothing()(model, Context())
+
+
+@dataclass(frozen=True)
+class Nudged(Pass):
+    """Multiply a weight by nearly one, as rounding does that adds in another order."""
+
+    tolerance: ClassVar[float | None] = 1e-6
+
+    by: float = 0.0
+
+    def rewrite(self, model: Model, ctx: Context) -> Rewrite:
+        weight = model.graph.initializers["w"]
+        assert weight.const_value is not None
+        array = weight.const_value.numpy() * np.float32(1 + self.by)
+        weight.const_value = ir.tensor(array, name="w")
+        return Rewrite(model.ir)
+
+
+def test_what_rounding_alone_changes_is_not_blamed_on_the_pass() -> None:
+    """A sum with a large number and the difference after it amplify the last bit."""
+    w = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32) / 12
+    model = model_of(
+        """(float[N, 16, 12, 12] x) => (float[N, 16, 10, 10] y)
+        <float[16, 16, 3, 3] w, float big = {3000}> {
+            c = Conv (x, w) s = Add (c, big) y = Sub (s, big)
+        }""",
+        w=w,
+    )
+    plain = model_of(
+        """(float[N, 16, 12, 12] x) => (float[N, 16, 10, 10] y) <float[16, 16, 3, 3] w>
+        { y = Conv (x, w) }""",
+        w=w,
+    )
+    Nudged(by=3e-7)(model)
+    for steady in (model, plain):
+        with pytest.raises(PassError, match="changed output 'y'"):
+            Nudged(by=0.02)(steady)
+    with pytest.raises(PassError, match="changed output 'y'"):
+        Nudged(by=1e-5)(plain)
