@@ -52,6 +52,8 @@ class Ratio:
             return "not measured"
         if self.low == self.value == self.high:  # predicted, so there is no interval
             return f"{self.value:.2f}x"
+        if self.low <= 0 and math.isinf(self.high):
+            return f"{self.value:.2f}x (in too few runs to tell)"
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
