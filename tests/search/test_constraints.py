@@ -39,7 +39,7 @@ def test_a_mapping_reads_like_the_command_line() -> None:
         ({"max_dorp": 0.1}, "Did you mean 'max_drop'"),
         ({"goal": "sise"}, "Did you mean 'size'"),
         ({"max_drop": -0.1}, "must be 0 or more"),
-        ({"max_drop": math.nan}, "must be 0 or more"),
+        ({"max_drop": math.nan}, "nan is not a number"),
         ({"min_speedup": 0}, "must be above 0"),
         ({"max_size": "lots"}, "is not a size"),
     ],

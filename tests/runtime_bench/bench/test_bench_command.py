@@ -94,9 +94,13 @@ def test_bad_input_is_one_message_and_exit_code_2(relu, tmp_path, capsys, argume
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_dynamic_axis_asks_and_suggests(dynamic, capsys) -> None:
-    assert main(["bench", dynamic, *QUICK]) == 2
-    assert "--shape x=1x3" in capsys.readouterr().err
+def test_a_free_batch_is_one_row_and_another_free_axis_asks_and_suggests(
+    dynamic, tmp_path, capsys
+) -> None:
+    assert main(["bench", dynamic, *QUICK]) == 0
+    free = model_of("(float[N,3,L] x) => (float[N,3,L] y) { y = Relu(x) }")
+    assert main(["bench", str(free.save(tmp_path / "free.onnx")), *QUICK]) == 2
+    assert "--shape x=1x3x" in capsys.readouterr().err
 
 
 @pytest.mark.slow

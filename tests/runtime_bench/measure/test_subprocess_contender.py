@@ -38,7 +38,7 @@ RELU = "(float[2,3] x) => (float[2,3] y) { y = Relu(x) }"
 ENDLESS = """(float[1] x) => (float[1] y)
 <int64 count = {1000000000000000}, bool on = {1}> {
   y = Loop (count, on, x) <body = body (int64 i, bool go, float[1] a)
-    => (bool more, float[1] b) { more = Identity(go)  b = Add(a, a) }>
+    => (bool more, float[1] b) { not = Not(go)  more = Or(go, not)  b = Add(a, a) }>
 }"""
 
 
