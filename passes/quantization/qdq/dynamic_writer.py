@@ -31,18 +31,6 @@ _TABLE_COST = 256
 #: Reason of a product whose weight is on the wrong side.
 CONSTANT_FIRST = "its first factor is the constant, and int8 kernels take it as the second"
 
-#: Operators between a product and the logarithm of its result, and how many of them.
-_ON_THE_WAY = frozenset(
-    {"Abs", "Add", "Cast", "Clip", "Div", "Max", "Min", "Mul", "Pow", "Relu"}
-) | {
-    "Reshape",
-    "Sqrt",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-}
-_STEPS = 4
-
 
 @dataclass(frozen=True)
 class DynamicScheme:
@@ -133,28 +121,10 @@ def _write(edits: DynamicGraph, node: ir.Node, scheme: DynamicScheme) -> str | N
     if is_onnx_op(node) and node.op_type in _WRITERS:
         if node.op_type == "Conv" and not scheme.convs:
             return "an integer convolution is slower than a float one"
-        if _meets_logarithm(node.outputs[0], _STEPS):
-            return "a logarithm follows, which makes large errors of small values' small ones"
         return _WRITERS[node.op_type](edits, node)
     if node.op_type in FLOAT_OPS:
         return f"onnxruntime has no dynamic int8 kernel for {node.op_type}"
     return None
-
-
-def _meets_logarithm(value: ir.Value, steps: int) -> bool:
-    """Return whether a logarithm is taken of a value, directly or after operators that scale it.
-
-    A spectrum spans decades: one scale for all of it leaves nothing of its quiet parts.
-    """
-    readers = [node for node in value.consumers() if is_onnx_op(node)]
-    return any(node.op_type == "Log" for node in readers) or (
-        steps > 0
-        and any(
-            _meets_logarithm(node.outputs[0], steps - 1)
-            for node in readers
-            if node.op_type in _ON_THE_WAY
-        )
-    )
 
 
 def _matmul(edits: DynamicGraph, node: ir.Node) -> str:

@@ -78,5 +78,5 @@ def test_the_command_quantizes_anew_on_request(tmp_path):
     arguments = ["quantize", str(old), "-o", str(out), "--data", str(tmp_path / "d.npz")]
     assert main(arguments) == 2
     assert not out.exists()
-    assert main([*arguments, "--requantize"]) == 0
+    assert main([*arguments, "--requantize", "--all-int8"]) == 0
     assert int8_share(Model.load(out)).int8_share == 1.0
