@@ -109,8 +109,7 @@ READINGS = {
     ("prisma", "prune-sparsity"): "Without training, 30% of the weights keep a third of the mask",
     ("melspectrogram", "quantize-dynamic"): "A logarithm follows the only matrix product; in int8, "
     "as onnxruntime's quantizer makes it, half of the signal is lost",
-    ("ppocr_rec", "quantize-weights"): "One line in five is read otherwise in 4 bits; --bits 8 "
-    "is closer to float",
+    ("ppocr_rec", "quantize-weights"): "One line in five is read otherwise in 4 bits",
     ("keypoint", "eval"): "Its output is the class index; a cosine tells little of that, and top1 "
     "by the labels (0.966) is the default",
 }
