@@ -51,6 +51,9 @@ class _Judge:
         a, b = _finite(truth, truth).reshape(rows, -1), _finite(mine, truth).reshape(rows, -1)
         if self.kind.kind == "signal":
             return np.stack([np.square(a - b).sum(1), np.square(a).sum(1)], 1)
+        if self.kind.kind == "embedding":  # twice the loss of the cosine, which readers compute
+            size = np.square(a).sum(1)
+            return np.stack([size - np.square(a - b).sum(1), size], 1)
         if self.kind.kind == "scores":
             return _of_scores(b, a)
         shape = truth.shape
@@ -107,7 +110,7 @@ class _Judge:
             pull = (table[:, 0] - ratio**2 * table[:, 1]) / (2 * ratio * table[:, 1].mean())
             return 1 - ratio, 1 - ratio - pull
         items = ratio_items(table[:, 0], table[:, 1])
-        return float(kept / all_) if all_ else 1.0, items
+        return max(0.0, float(kept / all_)) if all_ else 1.0, items
 
 
 def _finite(array: Array, truth: Array) -> Floats:

@@ -16,7 +16,9 @@ import onnx_ir as ir
 from ..data import Array, Floats
 from ..model import Model
 
-Kind = Literal["integers", "class", "classes", "sequence", "scores", "detections", "signal"]
+Kind = Literal[
+    "integers", "class", "classes", "sequence", "scores", "detections", "embedding", "signal"
+]
 #: Nodes that are searched behind an output.
 DEPTH = 24
 #: Operators whose results lie between 0 and 1.
@@ -35,7 +37,8 @@ class OutputKind:
     Attributes:
         kind: integers (each value counts), class (one decision an item), classes (one decision a
             position), sequence (decisions along time, with a blank), scores (each entry between 0
-            and 1), detections (boxes beside scores), signal (all else).
+            and 1), detections (boxes beside scores), embedding (rows of length one), signal (all
+            else).
         axis: axis of the classes, or of the columns of a detection.
         scores: for detections, first column of the scores.
         blank: for sequences and classes, the most frequent decision.
@@ -57,6 +60,7 @@ _WORDS: dict[Kind, str] = {
     "sequence": "a sequence of classes, edits of its symbols",
     "scores": "scores, the entries above 0.3 and 0.5",
     "detections": "boxes and scores, the detections found again",
+    "embedding": "an embedding, its squared relative error",
     "signal": "a signal, its relative error",
 }
 
@@ -91,7 +95,16 @@ def _kind(value: ir.Value | None, array: Array) -> OutputKind:
     if _are_scores(array, value):
         return OutputKind("scores")
     mixed = _mixed_axis(array) if _has_squashed(value) else None
+    if mixed is None and _has_unit_rows(array):
+        return OutputKind("embedding")
     return mixed or OutputKind("class" if _has_margin(array) else "signal")
+
+
+def _has_unit_rows(array: Array) -> bool:
+    """Return whether rows (N, features) have the length one, as embeddings that are compared do."""
+    if array.ndim != 2 or array.shape[1] < 2:
+        return False
+    return np.allclose(np.linalg.norm(array, axis=1), 1, atol=1e-2)
 
 
 def _are_scores(array: Array, value: ir.Value | None) -> bool:
@@ -126,9 +139,6 @@ def _of_classes(array: Array, axis: int) -> OutputKind:
 def _has_margin(array: Array) -> bool:
     """Return whether the largest value of a row (N, classes) stands out, as class scores do."""
     if array.ndim != 2 or array.shape[1] < 2:
-        return False
-    norms = np.linalg.norm(array, axis=1)
-    if np.allclose(norms, 1, atol=1e-2):
         return False
     top = np.partition(array, -2, axis=1)[:, -2:]
     spread = np.maximum(array.std(axis=1), 1e-12)

@@ -71,7 +71,7 @@ def test_kind_follows_the_values_of_the_float_model() -> None:
         "integers": "integers",
         "class": "class",
         "logits": "class",
-        "unit": "signal",
+        "unit": "embedding",
         "mask": "classes",
         "lines": "sequence",
         "scores": "scores",
@@ -183,3 +183,13 @@ def test_evaluation_without_labels_judges_every_output() -> None:
     assert (quality.metric, quality.value, quality.count) == ("fidelity", 1.0, 20)
     assert [output["name"] for output in quality.to_json()["outputs"]] == ["a", "b"]
     assert quality.drop_from(quality) == (0.0, 0.0)
+
+
+def test_error_of_an_embedding_is_squared_as_in_the_cosine() -> None:
+    truth = RNG.normal(size=(20, 64))
+    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    mine = truth + 0.01 * RNG.normal(size=truth.shape)
+    mine /= np.linalg.norm(mine, axis=1, keepdims=True)
+    found = judged({"y": truth.astype(np.float32)}, {"y": mine.astype(np.float32)})
+    cosine = float((truth * mine).sum(1).mean())
+    assert found.value == pytest.approx(1 - 2 * (1 - cosine), abs=1e-4)
