@@ -36,7 +36,7 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 from .check import BUG_HINT, check_result
 from .graph.compressed import compress_exactly, expand_compressed
 from .graph.declined import Declined
-from .graph.unique_names import unique_names
+from .graph.names import unique_names
 
 _TOLD: MemoKind[str] = MemoKind("told", 64)
 

@@ -12,9 +12,9 @@ from trimtab.core.graphs import subgraphs_of
 from trimtab.core.ort.int8_share import FLOAT_OPS
 
 from ..graph.edit import add_initializer, remove_unused_initializers
+from ..graph.names import fresh_name
 from ..graph.queries import const, is_float, is_onnx_op
 from ..graph.shapes import output_types
-from ..graph.unique_names import fresh_name
 
 #: Largest finite float16.
 LARGEST_FLOAT16 = 65504.0

@@ -20,8 +20,8 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run,
 from trimtab.core.target import usable_cpus
 
 from ..graph.edit import add_initializer
+from ..graph.names import fresh_name, share_names
 from ..graph.queries import const, is_float
-from ..graph.unique_names import fresh_name, share_names
 
 #: Names of nodes that are float16.
 NodeNames = Collection[str | None]

@@ -14,8 +14,8 @@ from trimtab.core.graphs import share_opsets
 from .compressed import expand_compressed
 from .declined import Declined
 from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers
+from .names import fresh_name, share_names
 from .queries import attr, input_at, is_onnx_op, node_label
-from .unique_names import fresh_name, share_names
 
 #: Operators that give another result each time, so that two of one input must not be merged.
 RANDOM_OPS = frozenset(

@@ -13,8 +13,8 @@ from onnx_ir.passes import common
 
 from trimtab.core.graphs import unique_node_names
 
+from .names import fresh_name
 from .queries import input_at, is_unused
-from .unique_names import fresh_name
 
 #: Next number of each name in a graph: searching for it from 0 each time would be quadratic.
 _NEXT: WeakKeyDictionary[ir.Graph, dict[str, int]] = WeakKeyDictionary()

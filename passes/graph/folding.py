@@ -9,8 +9,8 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 
 from .edit import add_initializer, replace_by_constant
+from .names import fresh_name, unique_names
 from .queries import const, is_onnx_op, is_unused, opset
-from .unique_names import fresh_name, unique_names
 
 #: Operators of masks and shapes; none of them is random or depends on the machine.
 FOLDABLE = (

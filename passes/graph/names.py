@@ -1,10 +1,17 @@
-"""Names for new tensors and nodes that nothing else in the model has, subgraphs included."""
+"""Names of tensors and nodes: new ones that nothing has, repair of those that clash.
+
+A graph in memory is joined by objects and a file by names, so two tensors of one name are right in
+memory and wrong in the file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import onnx_ir as ir
+
+from trimtab.core.graphs import subgraphs_of, unique_node_names
 
 
 class FreeNames:
@@ -14,7 +21,7 @@ class FreeNames:
     """
 
     def __init__(self, graph: ir.Graph) -> None:
-        self._tensors = set(_tensor_names(graph))
+        self._tensors = taken_names(graph)
         self._nodes = {node.name for node in graph.all_nodes() if node.name}
         self._next: dict[str, int] = {}
 
@@ -35,8 +42,65 @@ class FreeNames:
         return name
 
 
-def _tensor_names(graph: ir.Graph) -> Iterator[str]:
-    for part in (graph, *graph.subgraphs()):
-        values = [*part.inputs, *part.initializers.values()]
-        values += [value for node in part for value in node.outputs]
-        yield from (value.name for value in values if value.name)
+#: Free names of a graph, read once: a search for each name is quadratic.
+_FREE: WeakKeyDictionary[ir.Graph, FreeNames] = WeakKeyDictionary()
+
+
+def fresh_name(graph: ir.Graph, base: str) -> str:
+    """Return a name that no tensor of the graph and its subgraphs has, and reserve it."""
+    if graph not in _FREE:
+        _FREE[graph] = FreeNames(graph)
+    name = _FREE[graph].tensor(base)
+    while name in graph.initializers:  # added by other means since
+        name = _FREE[graph].tensor(base)
+    return name
+
+
+def taken_names(graph: ir.Graph) -> set[str]:
+    """Return the names of all tensors of a graph and its subgraphs."""
+    return {str(v.name) for g in (graph, *graph.subgraphs()) for v in _values(g) if v.name}
+
+
+def share_names(model: ir.Model) -> None:
+    """Let all graphs of a model take their new names from one set: no subgraph hides a tensor."""
+    _FREE.update(dict.fromkeys(model.graphs(), FreeNames(model.graph)))
+
+
+def unique_names(model: ir.Model) -> None:
+    """Rename tensors and nodes whose name another has; inputs and outputs of the model keep theirs.
+
+    A tensor of a subgraph that has the name of one outside is renamed too: it would hide that.
+    """
+    unique_node_names(model.graph.all_nodes())
+    interface = [*model.graph.inputs, *model.graph.outputs]
+    _rename(model.graph, {str(v.name): v for v in interface}, set())
+
+
+def _rename(graph: ir.Graph, first: dict[str, ir.Value], outside: set[str]) -> None:
+    clashes = []
+    for value in _values(graph):
+        if not value.name:
+            continue
+        if value.name in outside or first.setdefault(value.name, value) is not value:
+            clashes.append(value)
+    taken = outside | set(first)
+    for value in clashes:
+        base, count = value.name, 1
+        while (name := f"{base}_{count}") in taken or name in graph.initializers:
+            count += 1
+        taken.add(name)
+        value.name = name
+    for node in graph:
+        for inner in subgraphs_of(node):
+            _rename(inner, {}, taken)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield the values that a graph itself defines, once each but for initializers that it lists.
+
+    Those of its subgraphs are not among them.
+    """
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..graph.unique_names import taken_names
+from ..graph.names import taken_names
 
 #: New values for old ones; a single value stands for the first output of the node looked at.
 Made = ir.Value | Mapping[ir.Value, ir.Value]
