@@ -14,11 +14,10 @@ import numpy as np
 
 from ..data import Array, Batch, Floats, Rows, Source
 from ..errors import DataError, MissingExtraError
+from .broken import without_broken
 from .preprocess import Preprocess
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-#: Part of the pictures that may be broken; more is an error.
-BROKEN = 0.01
 #: Class of a mask's pixels outside of the picture, which no metric counts.
 OUTSIDE = 255
 
@@ -170,15 +169,8 @@ class PictureSource(Source):
         Raises:
             DataError: more than one of a hundred cannot.
         """
-        broken = self.left_out
-        if len(broken) > BROKEN * len(self.files):
-            raise DataError(
-                f"{len(broken)} of {len(self.files)} pictures cannot be decoded, the first is "
-                f"{broken[0].name}",
-                where=self.where,
-                hint="Remove or replace them",
-            )
-        return [file for file in self.files if file not in set(broken)]
+        told = "pictures cannot be decoded"
+        return without_broken(self.files, self.left_out, told, self.where)
 
     @property
     def count(self) -> int:

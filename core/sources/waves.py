@@ -15,10 +15,9 @@ import numpy as np
 
 from ..data import Array, Batch, Floats, Rows, Source
 from ..errors import DataError, MissingExtraError, OptionError, unknown
+from .broken import without_broken
 
 RECORDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
-#: Part of the recordings that may be broken; more is an error.
-BROKEN = 0.01
 #: Names of inputs that take the sampling rate.
 RATE_INPUTS = ("sr", "sample_rate", "sampling_rate")
 #: Window and step of a log-mel spectrum, in seconds.
@@ -112,16 +111,9 @@ class WaveSource(Source):
         Raises:
             DataError: more than one of a hundred cannot.
         """
-        counts, broken = self._lengths, self.left_out
-        if len(broken) > BROKEN * len(self.files):
-            raise DataError(
-                f"{len(broken)} of {len(self.files)} recordings cannot be read or are empty, the "
-                f"first is {broken[0].name}",
-                where=self.where,
-                hint="Remove or replace them",
-            )
-        usable = [file for file in self.files if counts[file]]
-        return usable, np.cumsum([self.cutting.count(counts[file]) for file in usable])
+        told = "recordings cannot be read or are empty"
+        usable = without_broken(self.files, self.left_out, told, self.where)
+        return usable, np.cumsum([self.cutting.count(self._lengths[file]) for file in usable])
 
     def _length(self, file: Path) -> int:
         try:
