@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab.core.batches import fixed_rows
+from trimtab.core.batches import finite_batches, fixed_rows
 from trimtab.core.data import Batch, Rows
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
+from trimtab.core.feeds import check_finite
 from trimtab.core.model import Model
 
 from .module import TorchGraph
@@ -98,12 +99,18 @@ class BatchSampler:
 def _whole_batches(data: Dataset, epoch: int = -1) -> Iterator[DrawnBatch]:
     """Yield the batches of a source that yields no single items."""
     for index, batch in enumerate(data):
+        check_finite(batch, f"{data.spec}, batch {index}")
         yield DrawnBatch(batch, data.positions[index : index + 1], epoch)
 
 
 def _read(data: Dataset, rows: Rows) -> Batch:
-    """Read the items at these positions as one batch; shards yield theirs separately."""
-    chunks = list(data.select(rows, "batch").sized(len(rows)))
+    """Read the items at these positions as one batch; shards yield theirs separately.
+
+    Raises:
+        DataError: an item holds NaN or infinity; names the array and the row.
+    """
+    chosen = data.select(rows, "batch").sized(len(rows))
+    chunks = list(finite_batches(chosen))
     if len(chunks) == 1:
         return chunks[0]
     feeds = {name: np.concatenate([c.feeds[name] for c in chunks]) for name in chunks[0].feeds}

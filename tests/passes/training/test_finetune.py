@@ -504,3 +504,16 @@ def test_weights_of_rank_five_are_trained() -> None:
     )
     before, best = notes(after)["validation"]
     assert best < before
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_row_that_is_not_a_number_is_named_before_it_is_learnt_from(batched: bool) -> None:
+    model = graphs.model_of(
+        "(float[N,4] x) => (float[N,2] y) <float[4,2] w> { y = MatMul (x, w) }",
+    )
+    x = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+    x[5, 2] = np.nan
+    rows = [{"x": x[i : i + 8]} for i in range(0, 32, 8)]
+    data = Dataset.of_batches(lambda: iter(rows)) if batched else Dataset.of_arrays({"x": x})
+    with pytest.raises(DataError, match="holds NaN or infinity in row 5"):
+        Finetune(data=data, epochs=1)(model)
