@@ -46,18 +46,21 @@ def main() -> None:
     for file in args.only.split(","):
         for name, made in CANDIDATES.items():
             path = args.out / f"{file}.{made}.onnx" if made else REAL / f"{file}.onnx"
-            if path.exists():
-                rows.append(row(file, name, path, args.out))
-                print(line(rows[-1]), flush=True)
+            found = row(file, name, path, args.out) if path.exists() else None
+            if found is not None:
+                rows.append(found)
+                print(line(found), flush=True)
     agreed = sum(r["agree"] for r in rows)
     print(f"FIGURE judged alike: {agreed} of {len(rows)}")
     if args.json:
         args.json.write_text(json.dumps({"agree": agreed, "rows": rows}, indent=1) + "\n")
 
 
-def row(file: str, name: str, candidate: Path, out: Path) -> dict[str, Any]:
-    """Return both figures of a candidate."""
+def row(file: str, name: str, candidate: Path, out: Path) -> dict[str, Any] | None:
+    """Return both figures of a candidate; None where onnxruntime does not load it."""
     mine, seen, kind = fidelity(file, candidate, out), kept(file, candidate), ""
+    if seen is None:
+        return None
     if isinstance(mine, dict):
         worst = min(mine["outputs"], key=lambda output: output["value"])
         mine, kind = mine["value"], worst["kind"]
@@ -81,8 +84,10 @@ def fidelity(file: str, candidate: Path, out: Path) -> Any:
     data = stream_rows(file, out) if file in STREAMS else data_of(file, out)["eval"]
     options = ["--reference", REAL / f"{file}.onnx", "--data", data, "--metric", "fidelity"]
     command = [sys.executable, "-m", "trimtab", "eval", candidate, *options, "--json", report]
-    code, text = run(command, 900)
-    return json.loads(report.read_text())["quality"] if code == 0 else text.strip()[-300:]
+    code, text, errors = run(command, 900)
+    return (
+        json.loads(report.read_text())["quality"] if code == 0 else (text + errors).strip()[-300:]
+    )
 
 
 def stream_rows(file: str, out: Path) -> Path:
