@@ -419,6 +419,8 @@ def document(cells: list[Cell], made_on: Mapping[str, Any]) -> str:
         f"- Machine: {made_on['cpu']}, {made_on['cpus']} CPUs, load {min(loads, default=0):.0f} to "
         f"{max(loads, default=0):.0f}: shared with other work, so that seconds say little and",
         f"  `bench` and `gate` decide nothing. {versions}. {' to '.join(dates)}.",
+        "- Cells are kept until they are run again, so they come from several states of the code;",
+        "  those of `quantize` from the newest.",
         f"- Not right: {', '.join(wrong) or 'none'}.",
         f"- Not run: {', '.join(missing) or 'none'}.",
         "",

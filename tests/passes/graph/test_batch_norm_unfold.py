@@ -134,13 +134,21 @@ def test_shared_and_rounded_weights_get_no_norms(made: Any) -> None:
     assert sorted(graphs.ops(after)) == sorted(graphs.ops(model))
 
 
-def test_nan_is_reported_with_its_items_and_gets_into_no_weight() -> None:
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"array 'x' holds NaN or infinity in row 0"),
+        (3e38, r"NaN or infinity inside of the network.*items"),
+    ],
+)
+def test_what_is_no_number_is_reported_with_its_rows(value: float, message: str) -> None:
+    """Rows that hold it, and finite rows that overflow inside, get into no weight."""
     (batch,) = images().sized(96)
     x = batch.feeds["x"].copy()
-    x[:, 0] = np.nan
+    x[:, 0] = value * np.random.default_rng(0).choice([-1, 1], x[:, 0].shape)
     data = Dataset.of_arrays({"x": x})
     how = Finetune(teacher=graphs.cnn(), batch_norm="restored", epochs=1, batch=16)
-    with pytest.raises(DataError, match=r"NaN or infinity.*items"):
+    with pytest.raises(DataError, match=message):
         how(folded(), context(data))
 
 
