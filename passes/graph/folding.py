@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
 import onnx_ir as ir
 
 from trimtab.core.data import Array
 
 from .edit import add_initializer, replace_by_constant
+from .evaluate_node import evaluate_node
 from .names import fresh_name, unique_names
 from .queries import const, is_onnx_op, is_unused, opset
 
@@ -155,24 +154,7 @@ def constant_value(value: ir.Value | None, depth: int = MAX_DEPTH) -> Array | No
     inputs = [None if v is None else constant_value(v, depth - 1) for v in node.inputs]
     if any(a is None and v is not None for a, v in zip(inputs, node.inputs, strict=True)):
         return None
-    return _computed(node, inputs)
-
-
-def _computed(node: ir.Node, inputs: list[Array | None]) -> Array | None:
-    from onnx.reference import ReferenceEvaluator
-
-    names = [f"i{k}" if a is not None else "" for k, a in enumerate(inputs)]
-    proto = onnx.NodeProto()
-    proto.CopyFrom(ir.to_proto(node))
-    proto.ClearField("input")
-    proto.ClearField("output")
-    proto.input.extend(names)
-    proto.output.append("o")
-    feeds: dict[str, Array] = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
-    *given, made = (onnx.ValueInfoProto(name=name) for name in (*feeds, "o"))
-    graph = onnx.helper.make_graph([proto], "one", given, [made])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset(node))])
-    return np.asarray(next(iter(ReferenceEvaluator(model).run(None, feeds))))
+    return evaluate_node(node, inputs, opset(node))[0]
 
 
 def fold_branches(model: ir.Model) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .folded import Folded
+from .constant_reader import Folded
 from .graph_writer import GraphWriter
 from .queries import attr, input_at
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from .folded import ConstantReader, Folded
+from .constant_reader import ConstantReader, Folded
 from .names import FreeNames
 
 #: Types of weights that int8 kernels with float32 activations take.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from trimtab.core.data import Array
 
-from .folded import ConstantReader
+from .constant_reader import ConstantReader
 from .names import FreeNames
 from .queries import is_onnx_op
 

@@ -14,9 +14,9 @@ from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 
 from ..base import Pass, Rewrite
+from ..graph.constant_reader import Folded
 from ..graph.declined import Declined
 from ..graph.edit import remove_unused_initializers
-from ..graph.folded import Folded
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
 from ..graph.graph_writer import FLOAT32, GraphWriter, replace_output
 from ..graph.patterns import match_nodes

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from trimtab.core.batches import fitting
 from trimtab.core.context import Context
-from trimtab.core.data import Batch, Floats
+from trimtab.core.data import Array, Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model
 
@@ -30,6 +30,9 @@ from ..output_error import LayerChanges
 from ..qdq.bias import Bias, find_bias, remove_unused_biases
 from ..qdq.float_reference import load_reference, shared_layers
 from .layer_outputs import inner_outputs
+
+#: Share of an output's mean square that a bias must take away for an operator to be added for it.
+_WORTH_A_NODE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,10 @@ def correct_by_layer(
             continue
         shift = fit_mean - channel_mean(outputs[: len(fit)], axis)
         gap = channel_mean(outputs[len(fit) :], axis) - held_out_mean
-        shift = np.where(shift * (2 * gap + shift) < 0, shift, 0.0)
+        gain = np.maximum(-shift * (2 * gap + shift), 0.0)
+        shift = np.where(gain > 0, shift, 0.0)
+        if bias.costs_a_node and gain.mean() < _WORTH_A_NODE * _power(outputs[len(fit) :]):
+            shift = np.zeros_like(shift)
         if not shift.any():
             changes.decline(layer, "its output's error would not fall")
             continue
@@ -144,6 +150,11 @@ def _correctable(model: Model, reference: Model) -> tuple[list[ir.Node], list[st
         else:
             found.append(layer)
     return found, [reference_nodes[n.name].outputs[0].name or "" for n in found], declined
+
+
+def _power(outputs: Sequence[Array]) -> float:
+    """Return the mean square of a layer's outputs."""
+    return float(np.mean([np.square(array, dtype=np.float64).mean() for array in outputs]))
 
 
 def _channels(layer: ir.Node) -> int:

@@ -31,6 +31,11 @@ class Bias:
     scale: Floats = field(default_factory=lambda: np.ones(()))
     before: ir.TensorProtocol | None = None
 
+    @property
+    def costs_a_node(self) -> bool:
+        """True where `find_bias` added an operator for it, which runs only for its sake."""
+        return any((node.name or "").endswith(_ADDED_SUFFIX) for node, _ in self.value.uses())
+
     def shift(self, by: Floats) -> None:
         """Add to the bias, in units of the layer's output."""
         self.before = self.value.const_value

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from trimtab.core.data import Array
 from trimtab.core.target import IntType
 
-from ...graph.folded import Folded
+from ...graph.constant_reader import Folded
 from ...graph.graph_writer import GraphWriter
 from .integer_weights import IntegerWeight, between_extremes, symmetric
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.folded import Folded
+from ...graph.constant_reader import Folded
 from ...graph.graph_writer import copied_attributes, replace_output
 from ...graph.queries import attr, input_at
 from .dynamic_graph import DynamicGraph, StoredWeight

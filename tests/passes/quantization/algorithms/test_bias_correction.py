@@ -139,6 +139,16 @@ def test_a_product_without_a_bias_gets_one_where_it_helps(judge, tmp_path):
     assert [node.op_type for node in mended.graph].count("Add") == len(corrected)
 
 
+def test_no_operator_is_added_for_a_bias_of_rounding_noise(tmp_path):
+    """Zeros go in and zeros come out: a bias that few samples found would stand there instead."""
+    model = graph("g (float[N, 6, 32] x) => (float[N, 6, 16] y) { y = MatMul (x, w) }", w=(32, 16))
+    data = normal(model, rows=24)
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    path = str(model.save(tmp_path / "f.onnx"))
+    after = CorrectBias(data=data, reference=path, judge="layer")(quantized, VNNI)
+    assert [n.op_type for n in after.graph] == [n.op_type for n in quantized.graph]
+
+
 def test_added_biases_take_no_name_of_the_model_and_remove_nothing_of_it(tmp_path):
     model = graph(
         """g (float[N, 6, 32] x) => (float[N, 6, 16] y) {

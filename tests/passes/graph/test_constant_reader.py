@@ -5,7 +5,7 @@ import pytest
 from int8_graphs import graph
 
 from trimtab.core.ort.session import build_session, run
-from trimtab.passes.graph.folded import ConstantReader
+from trimtab.passes.graph.constant_reader import ConstantReader
 
 MOVES = {
     "Transpose": "y = Transpose <perm = [1, 0, 2]> (w)",

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from trimtab.core.data import Array
 
+from .evaluate_node import evaluate_node
 from .queries import is_onnx_op
 
 #: Operators through which constants are read; none makes many values of few.
@@ -73,11 +71,12 @@ class ConstantReader:
         tensor = node.attributes.get_tensor("value", None)
         if tensor is not None and isinstance(node.graph, ir.Graph):
             return Folded(tensor.numpy(), node.graph)
-        given = [(source, self.fold(source)) for source in node.inputs]
-        found = {str(s.name): f for s, f in given if s is not None and f is not None}
-        arrays = {name: folded.array for name, folded in found.items()}
-        owner = max((f.graph for f in found.values()), key=lambda graph: self._depth.get(graph, 0))
-        return Folded(self._run(node, arrays)[node.outputs.index(value)], owner)
+        given = [self.fold(source) for source in node.inputs]
+        owners = [folded.graph for folded in given if folded is not None]
+        owner = max(owners, key=lambda graph: self._depth.get(graph, 0))
+        arrays = [None if folded is None else folded.array for folded in given]
+        made = evaluate_node(node, arrays, self._opset)
+        return Folded(made[node.outputs.index(value)], owner)
 
     def is_constant(self, value: ir.Value) -> bool:
         """Return whether `fold` finds a constant."""
@@ -131,18 +130,6 @@ class ConstantReader:
                     yield from self._readers(output)
             else:
                 yield node, index
-
-    def _run(self, node: ir.Node, feeds: dict[str, Array]) -> list[Array]:
-        kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in feeds.items()}
-        graph = onnx.helper.make_graph(
-            [ir.to_proto(node)],
-            "moved",
-            [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-            [onnx.helper.make_empty_tensor_value_info(str(v.name)) for v in node.outputs],
-        )
-        opset = onnx.helper.make_opsetid("", self._opset)
-        evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
-        return [np.asarray(array) for array in evaluator.run(None, feeds)]
 
 
 def _depths(graph: ir.Graph, depth: int) -> Iterator[tuple[ir.Graph, int]]:
