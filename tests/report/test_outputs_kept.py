@@ -35,6 +35,22 @@ def test_a_model_that_answers_otherwise_is_ruined_on_the_items_of_the_data() -> 
     assert "3 items" in str(kept)
 
 
+SURE = """(float[N,64] x) => (float[N,8] y) <float[64,8] w, float[8] b = {9, 0, 0, 0, 0, 0, 0, 0}>
+    { m = MatMul (x, w)  a = Add (m, b)  y = Softmax (a) }"""
+
+
+@pytest.mark.parametrize(("changed", "ruined"), [("Identity", False), ("Neg", True)])
+def test_decisions_that_noise_cannot_change_do_not_hide_ruin(changed: str, ruined: bool) -> None:
+    """On noise the first class is sure, as the blank of a reader of text is."""
+    w = (np.random.default_rng(0).normal(size=(64, 8)) / 8).astype(np.float32)
+    other = SURE.replace("a = Add (m, b)", f"n = {changed} (m)  a = Add (n, b)")
+    kept = outputs_kept(model_of(SURE, w=w), model_of(other, w=w), Context())
+    assert isinstance(kept, OutputsKept)
+    assert kept.fidelity == 1.0
+    assert kept.error < 0.01
+    assert kept.ruined == ruined
+
+
 def test_a_result_that_does_not_run_where_the_original_does_is_an_error() -> None:
     broken = model_of(
         """(float[N,64] x) => (float[N,32] y) <int64[2] shape = {-1, 7}, float[7,32] w>

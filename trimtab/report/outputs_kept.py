@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trimtab.core.context import Context
+from trimtab.core.data import Array, Floats
 from trimtab.core.errors import InputError, PassError, RunError
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.metrics.metric import Pooled
@@ -19,6 +21,9 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 ITEMS, SECONDS = 8, 20.0
 #: Part of the answers below which, and squared relative error above which, a model is ruined.
 FIDELITY, ERROR = 0.5, 0.2
+#: Error of log-probabilities by their variance above which random inputs call it ruined: a constant
+#: would answer as well.
+LOG_ERROR = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,14 @@ class OutputsKept:
         fidelity: value of the metric of that name; of several outputs the worst.
         error: squared error relative to the output's size; of several outputs the largest.
         fed: what was fed.
+        log_error: the same of the logarithms of probabilities, where inputs are random: noise is
+            no word and no object, and all that is sure of nothing decides alike on it.
     """
 
     fidelity: float
     error: float
     fed: str
+    log_error: float = 0.0
 
     @classmethod
     def of(cls, before: Model, after: Model, ctx: Context) -> OutputsKept:
@@ -70,18 +78,39 @@ class OutputsKept:
         found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
         assert isinstance(found, Pooled)
         loss = max((output.loss for output in found.outputs), default=0.0)
-        return cls(found.value, loss, _told(first, len(wanted), data=ctx.data is not None))
+        told = _told(first, len(wanted), data=ctx.data is not None)
+        return cls(found.value, loss, told, 0.0 if ctx.data else _log_error(wanted, got))
 
     @property
     def ruined(self) -> bool:
         """True where most of the original's answers are lost."""
-        return self.fidelity < FIDELITY or self.error > ERROR
+        lost = self.error > ERROR or self.log_error > LOG_ERROR
+        return self.fidelity < FIDELITY or lost
 
     def __str__(self) -> str:
         return (
             f"against the original: fidelity {self.fidelity:.3f}, "
             f"squared relative error {self.error:.3g} (on {self.fed})"
         )
+
+
+def _log_error(wanted: Sequence[Outputs], got: Sequence[Outputs]) -> float:
+    """Return the squared error of log-probabilities by how they vary, of the worst output."""
+    worst = 0.0
+    for name, truth in wanted[0].items():
+        probabilities = truth.dtype.kind == "f" and truth.size > 1
+        if not probabilities or truth.min() < 0 or truth.max() > 1:
+            continue
+        if any(outputs[name].shape != truth.shape for outputs in (*wanted, *got)):
+            continue
+        logs = [np.stack([_logs(outputs[name]) for outputs in part]) for part in (wanted, got)]
+        variance = float(logs[0].var(axis=0).mean())
+        worst = max(worst, float(np.square(logs[0] - logs[1]).mean()) / max(variance, 1e-12))
+    return worst
+
+
+def _logs(probabilities: Array) -> Floats:
+    return np.log(np.clip(probabilities.astype(np.float64).reshape(-1), 1e-6, 1.0))
 
 
 def _tensors(outputs: Outputs) -> Outputs:
