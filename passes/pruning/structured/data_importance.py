@@ -25,7 +25,7 @@ from .budget import LossCurve
 from .importance import l2, normalize_by_group, weight_scores
 from .loss_curves import Places, ReaderSolution, backward_elimination
 from .moments import LARGEST, Feeds, Moments, Reader, channel_statistics, moments
-from .weight_repair import reader_output
+from .reader_output import reader_output
 
 #: Batches that a few samples make at least.
 LEAST_BATCHES = 8

@@ -20,7 +20,7 @@ from ..dependency.graph import DependencyGraph, Group, WeightAxis
 from ..dependency.records import constant_input, weight_array
 from .budget import PrunableLayer
 from .moments import Reader
-from .weight_repair import reader_output
+from .reader_output import reader_output
 
 
 def branch_readers(graph: DependencyGraph, groups: Sequence[Group]) -> dict[int, ir.Node]:

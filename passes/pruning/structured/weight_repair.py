@@ -28,12 +28,11 @@ from trimtab.core.context import Context
 from trimtab.core.data import Array
 from trimtab.core.model import Model
 
-from ...graph.constants import constant_array, is_constant
-from ...graph.edit import set_input
-from ...graph.queries import input_at, only_user, pair
+from ...graph.queries import input_at, pair
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import constant_input, weight_array
+from .input_writes import InputWrites
 from .moments import (
     HELD_ROWS,
     LARGEST,
@@ -46,6 +45,7 @@ from .moments import (
     channel_statistics,
     fitted_part,
 )
+from .reader_output import ReaderOutput, reader_output
 from .regression import ReaderWeights, Solver, choose, dampened
 
 #: Positions for each column below which a convolution is repaired pixel by pixel as well.
@@ -57,66 +57,11 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class ReaderOutput:
-    """Output of a reader, its bias, and the residual stream that it is added to.
-
-    Attributes:
-        bias: node and input of the bias, None where there is none to write to.
-        result: the output with the bias.
-        stream: the other operand where the output is added to a stream, else None.
-    """
-
-    bias: tuple[ir.Node, int] | None
-    result: ir.Value
-    stream: ir.Value | None
-
-
-def reader_output(node: ir.Node) -> ReaderOutput:
-    """Follow a reader to its bias and to the stream that its output is added to."""
-    result = node.outputs[0]
-    bias: tuple[ir.Node, int] | None = (node, 2)
-    if node.op_type == "MatMul":
-        bias = None
-        added = _added(result)
-        if added and is_constant(added[1]) and _is_vector(added[1]):
-            bias = (added[0], added[0].inputs.index(added[1]))
-            result = added[0].outputs[0]
-    added = _added(result)
-    stream = added[1] if added and not is_constant(added[1]) else None
-    return ReaderOutput(bias, result, stream)
-
-
-def _added(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
-    """Return the Add that alone reads a tensor, and its other operand."""
-    node = only_user(value)
-    if node is None or node.op_type != "Add":
-        return None
-    a, b = pair(node)
-    return node, b if a is value else a
-
-
-def _is_vector(value: ir.Value) -> bool:
-    array = constant_array(value)
-    return array is not None and array.ndim > 0 and array.size == array.shape[-1]
-
-
-@dataclass(frozen=True, eq=False)
 class Kept:
     """Masks of what stays of the original: outputs by node, and inputs of readers by node."""
 
     outputs: Mapping[ir.Node, Mask]
     inputs: Mapping[ir.Node, Mask]
-
-
-@dataclass(frozen=True, eq=False)
-class Write:
-    """Input of a node that was replaced, before and after, or added."""
-
-    node: ir.Node
-    index: int
-    before: ir.Value | None
-    after: ir.Value | None
-    added: bool
 
 
 @dataclass(eq=False)
@@ -131,7 +76,7 @@ class WeightRepair:
         method: least_squares solves for weights, bias corrects biases alone, batch_norm neither.
         seed: random seed of the choice of positions.
         removed_branches: readers of branches that go as a whole, whose outputs are zero.
-        writes: inputs that were replaced so far.
+        writes: inputs that were replaced.
     """
 
     pruned: Stream
@@ -141,7 +86,10 @@ class WeightRepair:
     method: str
     seed: int
     removed_branches: Sequence[ir.Node] = ()
-    writes: list[Write] = field(default_factory=list)
+    writes: InputWrites = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writes = InputWrites(self.pruned.model.ir)
 
     def run(self, changed: set[ir.Node], ctx: Context) -> int:
         """Repair readers of fewer channels and those that add to a stream, behind `changed`.
@@ -164,7 +112,7 @@ class WeightRepair:
                 self._estimate(index, nodes[index])
             else:
                 self._repair(index, reader)
-        return len({write.node for write in self.writes})
+        return self.writes.nodes
 
     def _reader(self, node: ir.Node) -> Reader | None:
         """Return the reader of a node where it is to be repaired."""
@@ -187,7 +135,7 @@ class WeightRepair:
         new = [a.astype(np.float32) for a in channel_statistics(fitted, 1)]
         if not judged or self._is_closer(norm, new):
             for place, array in enumerate(new, start=3):
-                self._replace(norm, place, array)
+                self.writes.replace(norm, place, array)
 
     def _is_closer(self, norm: ir.Node, new: Sequence[Array]) -> bool:
         """Return whether these statistics bring a norm closer to the original's, held out."""
@@ -315,27 +263,9 @@ class WeightRepair:
             before = constant_input(*here.bias)
             same = before is not None and before.size == chosen.bias.size
             shape = before.shape if before is not None and same else (-1,)
-            self._replace(*here.bias, chosen.bias.reshape(shape))
+            self.writes.replace(*here.bias, chosen.bias.reshape(shape))
         if not np.array_equal(chosen.weight, old.weight):
-            self._replace(reader.node, 1, reader.shaped(chosen.weight))
-
-    def _replace(self, node: ir.Node, index: int, array: Array) -> None:
-        before, added = input_at(node, index), index >= len(node.inputs)
-        set_input(self.pruned.model.ir, node, index, array.astype(np.float32))
-        self.writes.append(Write(node, index, before, node.inputs[index], added))
-
-    def undo(self) -> None:
-        """Take all writes back."""
-        for write in reversed(self.writes):
-            write.node.replace_input_with(write.index, write.before)
-            if write.added:
-                write.node.resize_inputs(write.index)
-
-    def redo(self) -> None:
-        """Write everything again."""
-        for write in self.writes:
-            write.node.resize_inputs(max(write.index + 1, len(write.node.inputs)))
-            write.node.replace_input_with(write.index, write.after)
+            self.writes.replace(reader.node, 1, reader.shaped(chosen.weight))
 
 
 def _bias(here: ReaderOutput, outputs: int) -> Array:
@@ -406,7 +336,7 @@ def repair_weights(
     work = WeightRepair(first, second, originals, kept, method, ctx.seed, removed_branches)
     count = work.run(changed_nodes(graph, removed), ctx)
     if count and method != "batch_norm" and _is_worse(work, batches):
-        work.undo()
+        work.writes.undo()
         count = 0
     RemoveUnusedNodesPass()(pruned.ir)  # the constants that were replaced
     return count
@@ -415,10 +345,10 @@ def repair_weights(
 def _is_worse(work: WeightRepair, batches: Sequence[Feeds]) -> bool:
     """Return whether the held-out outputs are further from the original's than without repair."""
     held = [n for n in range(len(batches)) if fitted_part(n, len(batches)) < 1]
-    work.undo()
+    work.writes.undo()
     plain = Stream.start(work.pruned.model, [batches[n] for n in held])
     plain.advance(len(plain.model.graph))
-    work.redo()
+    work.writes.redo()
     for stream in (work.pruned, work.original):
         stream.advance(len(stream.model.graph))
     errors = np.zeros(2)
