@@ -46,7 +46,7 @@ def main() -> None:
     for file in args.only.split(","):
         for name, made in CANDIDATES.items():
             path = args.out / f"{file}.{made}.onnx" if made else REAL / f"{file}.onnx"
-            found = row(file, name, path, args.out) if path.exists() else None
+            found = kept_row(file, name, path, args.out) if path.exists() else None
             if found is not None:
                 rows.append(found)
                 print(line(found), flush=True)
@@ -54,6 +54,17 @@ def main() -> None:
     print(f"FIGURE judged alike: {agreed} of {len(rows)}")
     if args.json:
         args.json.write_text(json.dumps({"agree": agreed, "rows": rows}, indent=1) + "\n")
+
+
+def kept_row(file: str, name: str, candidate: Path, out: Path) -> dict[str, Any] | None:
+    """Return `row`, which is written to a file of its own: a run that was killed goes on."""
+    path = out / f"{file}.{name.replace(' ', '-')}.judged.json"
+    if path.exists():
+        found: dict[str, Any] | None = json.loads(path.read_text())
+        return found
+    made = row(file, name, candidate, out)
+    path.write_text(json.dumps(made) + "\n")
+    return made
 
 
 def row(file: str, name: str, candidate: Path, out: Path) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ _SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
 #: Difference of the two largest values of a row, in standard deviations of the row: that of class
 #: scores of a trained network is above, that of an embedding below.
 MARGIN = 0.5
+#: Part of the values above 0.05 that lie in the middle where they are gains.
+GRADED = 0.2
 #: Part of the positions that have the most frequent class where a sequence has a blank.
 BLANK = 0.3
 
@@ -93,7 +95,7 @@ def _kind(value: ir.Value | None, array: Array) -> OutputKind:
     if axis is not None:
         return _of_classes(array, axis)
     if _are_scores(array, value):
-        return OutputKind("scores")
+        return OutputKind("signal" if _are_gains(array) else "scores")
     mixed = _mixed_axis(array) if _has_squashed(value) else None
     if mixed is None and _has_unit_rows(array):
         return OutputKind("embedding")
@@ -111,6 +113,17 @@ def _are_scores(array: Array, value: ir.Value | None) -> bool:
     """Return whether all values lie between 0 and 1, and some are high or a sigmoid made them."""
     within = array.min() >= -1e-3 and array.max() <= 1 + 1e-3
     return bool(within and (array.max() > 0.3 or _ends_in(value)))
+
+
+def _are_gains(array: Array) -> bool:
+    """Return whether values of frames (N, frames, bands) are factors of a signal, not decisions.
+
+    Of scores few are undecided: 2% of the notes of a transcriber, 38% of the gains of a mask that
+    suppresses noise. A mask of a picture has as many, as its edges are soft.
+    """
+    above = array > 0.05
+    undecided = (array > 0.2) & (array < 0.8)
+    return array.ndim == 3 and bool(undecided.sum() > GRADED * above.sum())
 
 
 def _class_axis(array: Array) -> int | None:

@@ -119,6 +119,15 @@ def test_scores_are_f1_of_the_entries_above_the_thresholds() -> None:
     assert judged({"y": truth}, {"y": mine}).value == pytest.approx((2 + 2) / (4 + 3))
 
 
+def test_gains_of_frames_are_a_signal_and_notes_are_scores() -> None:
+    gains = RNG.random((4, 1, 64)).astype(np.float32)
+    notes = np.where(RNG.random((4, 20, 30)) > 0.9, 0.9, 0.02).astype(np.float32)
+    values = {"gains": gains, "notes": notes}
+    found = {n: k.kind for n, k in output_kinds(model_of(**values), [values]).items()}
+    assert found == {"gains": "signal", "notes": "scores"}
+    assert judged({"y": gains}, {"y": gains * np.float32(0.9)}).value == pytest.approx(0.9)
+
+
 def test_scores_of_nothing_are_kept_where_nothing_is_found() -> None:
     truth = np.full((3, 9), 0.01, np.float32)
     assert judged({"squashed": truth}, {"squashed": truth}).value == 1

@@ -14,9 +14,7 @@ from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.metric import METRICS, evaluate
-from trimtab.core.metrics.average_precision import average_precision, matches
 from trimtab.core.metrics.classification import area_under_roc
-from trimtab.core.metrics.detections import Detections
 from trimtab.core.metrics.metric import Metric, Quality
 from trimtab.core.model import Model
 
@@ -146,66 +144,6 @@ def test_perplexity_of_uniform_guesses_is_the_number_of_tokens() -> None:
     assert found.value == pytest.approx(50)
 
 
-def pictures(seed: int, spread: float) -> list[Detections]:
-    """Return objects, or detections that differ from them by `spread` pixels."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for picture in range(12):
-        base = np.random.default_rng(picture)
-        count = int(base.integers(0, 9))
-        corner, size = base.uniform(0, 300, (count, 2)), base.uniform(10, 90, (count, 2))
-        boxes = np.concatenate([corner, corner + size], 1) + rng.normal(0, spread, (count, 4))
-        kinds = base.integers(0, 3, count)
-        if spread:
-            boxes = np.concatenate([boxes, boxes[: count // 2] + 30])
-            kinds = np.concatenate([kinds, kinds[: count // 2]])
-        scores = np.sort(rng.random(len(boxes)))[::-1]
-        made.append(Detections(boxes, kinds, scores))
-    return made
-
-
-def test_average_precision_equals_pycocotools(capsys: pytest.CaptureFixture[str]) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
-    evaluator = pytest.importorskip("pycocotools.cocoeval")
-    truth, found = pictures(0, 0.0), pictures(1, 4.0)
-
-    def rows(sets: list[Detections], *, scored: bool) -> list[dict[str, Any]]:
-        made: list[dict[str, Any]] = []
-        for image, one in enumerate(sets, 1):
-            for (x, y, right, low), kind, score in zip(
-                one.boxes, one.classes, one.scores, strict=True
-            ):
-                box = [x, y, right - x, low - y]
-                row = {"image_id": image, "category_id": int(kind) + 1, "bbox": box}
-                extra = {"score": float(score)} if scored else {"iscrowd": 0}
-                made.append({**row, **extra, "id": len(made) + 1, "area": box[2] * box[3]})
-        return made
-
-    base = coco.COCO()
-    base.dataset = {
-        "images": [{"id": i + 1} for i in range(len(truth))],
-        "categories": [{"id": k} for k in (1, 2, 3)],
-        "annotations": rows(truth, scored=False),
-    }
-    base.createIndex()
-    judge = evaluator.COCOeval(base, base.loadRes(rows(found, scored=True)), "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    mine = [matches(a, b) for a, b in zip(truth, found, strict=True)]
-    assert average_precision(mine, None) == pytest.approx(judge.stats[0], abs=1e-6)
-    assert average_precision(mine, 0.5) == pytest.approx(judge.stats[1], abs=1e-6)
-    assert 0.05 < judge.stats[0] < 0.95
-
-
-def test_average_precision_by_hand() -> None:
-    box, far = np.array([[0.0, 0, 10, 10]]), np.array([[90.0, 90, 99, 99]])
-    truth = Detections(np.concatenate([box, far]), np.array([0, 0]), np.ones(2))
-    one = Detections(box, np.array([0]), np.array([0.9]))
-    # one of two objects, without a mistake: precision 1 up to recall 0.5, that is 51 of 101 points
-    assert average_precision([matches(truth, one)], None) == pytest.approx(51 / 101)
-
-
 def test_map_reads_boxes_beside_scores() -> None:
     raw = np.full((2, 30, 7), 0.01, np.float32)
     raw[..., :4] = RNG.uniform(10, 400, (2, 30, 4))
@@ -277,13 +215,6 @@ def test_option_restricts_a_metric_to_one_output() -> None:
 def test_every_metric_says_what_it_needs() -> None:
     assert all(metric.needs for metric in METRICS.values())
     assert {"map", "miou", "cer", "wer", "exact", "f1", "auc", "si_snr", "psnr"} <= set(METRICS)
-
-
-def test_detections_of_a_class_that_a_picture_lacks_are_false_ones() -> None:
-    nothing = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-    one = Detections(np.array([[0.0, 0, 4, 4]]), np.array([3]), np.array([0.9]))
-    assert not matches(nothing, one)[3].hits.any()
-    assert matches(one, nothing)[3].objects == 1
 
 
 @pytest.mark.parametrize(
