@@ -51,6 +51,11 @@ class Field:
         return self.type is bool
 
     @property
+    def is_limits(self) -> bool:
+        """True where it is one number, or one by name: `--max-drop map=0.01`, repeatable."""
+        return {float, dict[str, float]} <= set(get_args(self.type))
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         """Values of a `Literal`, else nothing."""
         return tuple(
@@ -67,6 +72,8 @@ class Field:
         origins = [get_origin(k) for k in kinds if get_origin(k) not in {Union, types.UnionType}]
         if self.choices:
             return self.type_name
+        if self.is_limits:
+            return "X"
         if any(origin in _MAPPINGS for origin in origins):
             return "JSON"
         if any(origin is tuple or origin in _SEQUENCES for origin in origins):

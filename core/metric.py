@@ -20,7 +20,7 @@ from .dataset import Dataset
 from .errors import OptionError, TrimtabError, unknown
 from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
-from .metrics.metric import Metric, OutputQuality, Pooled, Quality
+from .metrics.metric import Loss, Metric, OutputQuality, Pooled, Quality
 from .model import Model
 from .ort.session import SessionConfig
 from .progress import Progress, Silent
@@ -29,13 +29,17 @@ from .target import usable_cpus
 
 __all__ = [
     "METRICS",
+    "Loss",
     "Metric",
     "Quality",
     "bootstrap_values",
     "evaluate",
+    "find_limited",
     "find_metric",
     "fitted",
+    "joint_loss",
     "labels_are_classes",
+    "values_text",
 ]
 
 #: Items whose outputs tell of what kind each output is.
@@ -77,7 +81,8 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
         metric = _with_options(known, options)
     elif is_callable_spec(name):
         found = import_attribute(name)
-        metric = found if isinstance(found, Metric) else Metric(name, found, itemwise=False)
+        own = isinstance(found, Metric)
+        metric = replace(found, spec=name) if own else Metric(name, found, itemwise=False)
     else:
         raise unknown("metric", name, METRICS)
     if metric.wants == "labels" and metric.name in METRICS and not data.has_labels:
@@ -86,6 +91,43 @@ def find_metric(name: str | Metric | None, data: Dataset) -> Metric:
             hint="Add an array `labels`, or use fidelity, which compares with float",
         )
     return metric
+
+
+def find_limited(
+    max_drop: float | Mapping[str, float], metric: str | Metric | None, data: Dataset
+) -> tuple[Metric, float]:
+    """Return the metric that a limit is for, and how much it may lose.
+
+    Args:
+        max_drop: largest loss of the metric, or largest losses by metric: the first of them is
+            returned, with the others beside it.
+        metric: see `find_metric`; None where `max_drop` names metrics, or one of these.
+        data: dataset that it will be computed on.
+
+    Raises:
+        OptionError: see `find_metric`; or another metric than those with limits is asked for.
+    """
+    if not isinstance(max_drop, Mapping):
+        return find_metric(metric, data), max_drop
+    names = list(max_drop)
+    if not names or (metric is not None and metric not in names):
+        raise OptionError(
+            f"limits are given of {', '.join(names) or 'nothing'}, not of {metric}",
+            where="max_drop",
+            hint="Give one number, or name the metric among the limits",
+        )
+    first, *others = (replace(find_metric(n, data), limit=max_drop[n]) for n in names)
+    return replace(first, others=tuple(others)), max_drop[names[0]]
+
+
+def values_text(quality: Quality) -> str:
+    """Return the value of each metric as text."""
+    return ", ".join(f"{q.metric} {q.value:.4f}" for q in (quality, *quality.others))
+
+
+def joint_loss(mine: Quality, base: Quality, limit: float) -> float:
+    """Return the loss of the metric that is nearest to its limit, in units of the first one."""
+    return max(loss.in_units_of(limit) for loss in mine.losses_from(base, limit))
 
 
 def _with_options(name: str, text: str) -> Metric:
@@ -102,7 +144,9 @@ def _with_options(name: str, text: str) -> Metric:
             raise unknown("option", key, ["output", *sorted(known)], where=f"metric {name}")
         assert metric.configure is not None
         metric = metric.configure(options)
-    return metric if output is None else of_output(metric, output)
+    if output is not None:
+        metric = of_output(metric, output)
+    return replace(metric, spec=f"{name}:{text}") if text else metric
 
 
 def of_output(metric: Metric, name: str) -> Metric:
@@ -162,6 +206,24 @@ def evaluate(
     """
     data = Dataset.of(data)
     chosen = find_metric(metric, data)
+    found = _evaluated(model, data, chosen, reference, config, progress, runner)
+    others = tuple(
+        _evaluated(model, data, other, reference, config, progress, runner)
+        for other in chosen.others
+    )
+    return replace(found, others=others)
+
+
+def _evaluated(  # noqa: PLR0917 - arguments of `evaluate`, in its order
+    model: Model,
+    data: Dataset,
+    chosen: Metric,
+    reference: Model | None,
+    config: SessionConfig | None,
+    progress: Progress | None,
+    runner: Runner | None,
+) -> Quality:
+    """Evaluate one metric, without those beside it."""
     data = data.bind(model)
     fixed = fixed_rows(model)
     if fixed is not None and not data.source.batched:
@@ -208,10 +270,15 @@ def fitted(
 
     Where many candidates are compared the metric is fitted once; `evaluate` fits what is not.
     """
+    if metric.others:
+        others = (fitted(other, reference, data, config, runner) for other in metric.others)
+        alone = fitted(replace(metric, others=()), reference, data, config, runner)
+        return replace(alone, others=tuple(others))
     if metric.fit is None:
         return metric
     found = (runner or run_here)(reference, data.take(FITTING), config or SessionConfig())
-    return metric.fit(reference, [outputs for _, outputs in found])
+    made = metric.fit(reference, [outputs for _, outputs in found])
+    return replace(made, spec=metric.spec, limit=metric.limit)
 
 
 def _together(metric: Metric, scores: Sequence[Any]) -> Any:
@@ -304,4 +371,13 @@ def _quality(metric: Metric, scores: Any, count: int) -> Quality:
     if pooled is not None:
         items, outputs = pooled.items if len(pooled.items) else None, pooled.outputs
     value = float(array.mean())
-    return Quality(metric.name, value, items, count, outputs, metric.lower_is_better)
+    return Quality(
+        metric.title,
+        value,
+        items,
+        count,
+        outputs,
+        metric.lower_is_better,
+        metric.limit,
+        spec=metric.spec,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from .errors import OptionError
 
@@ -27,6 +28,50 @@ def size(text: str | float) -> int:
         OptionError: it is not a size above zero.
     """
     return int(_with_unit(text, _BYTES, "a size", "Write it as 4MB, 512KiB or 100000"))
+
+
+def share(text: str | float) -> float:
+    """Read a number, or a text such as `1%`, which is 0.01.
+
+    Raises:
+        OptionError: it is not a finite number.
+    """
+    plain = str(text).strip()
+    try:
+        number = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise OptionError(f"{text!r} is not a number", hint="Write it as 0.01 or 1%")
+    return number
+
+
+def drops(texts: Sequence[str], where: str = "--max-drop") -> float | dict[str, float]:
+    """Read limits of losses: one number, or one a metric as `map=0.01`, which may be in percent.
+
+    Raises:
+        OptionError: a text is neither, a metric is named twice, or both forms are mixed.
+    """
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _located_share(texts[0], where)
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, limit = text.rpartition("=")
+        if not name or name in found:
+            raise OptionError(
+                f"{text!r} names a metric twice" if name else f"{text!r} names no metric",
+                where=where,
+                hint="Give one number, or one a metric: --max-drop map=0.01 --max-drop miou=0.02",
+            )
+        found[name] = _located_share(limit, where)
+    return found
+
+
+def _located_share(text: str, where: str) -> float:
+    try:
+        return share(text)
+    except OptionError as error:
+        raise OptionError(error.what, where=where, hint=error.hint) from None
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:

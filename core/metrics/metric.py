@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..callables import is_callable_spec
 from ..data import Array, Floats
 from ..model import Model
 
+#: Loss that rounding explains.
+ROUNDING = 1e-12
 #: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
 Score = Callable[[Mapping[str, Array], Any], Any]
 
@@ -32,6 +35,9 @@ class Metric:
         fit: function from the reference (or the model, where there is none), its outputs on some
             batches to the metric itself, for a metric that depends on what the outputs are.
         configure: function from options (`map:head=yolox`) to the metric that has them.
+        spec: what the metric was asked for by, with its options; empty where that is its name.
+        limit: largest loss that is allowed, where several metrics are limited together.
+        others: further metrics with their limits, evaluated beside this one.
     """
 
     name: str
@@ -43,6 +49,19 @@ class Metric:
     finish: Callable[[Sequence[Any]], Pooled] | None = None
     fit: Callable[[Model, Sequence[Mapping[str, Array]]], Metric] | None = None
     configure: Callable[[Mapping[str, str]], Metric] | None = None
+    spec: str = ""
+    limit: float | None = None
+    others: tuple[Metric, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Text that finds the metric again: its name with its options, or `module:callable`."""
+        return self.spec or self.name
+
+    @property
+    def title(self) -> str:
+        """Name for people, with its options where there are any."""
+        return self.name if is_callable_spec(self.spec) else self.text
 
     @property
     def by_batch(self) -> bool:
@@ -87,6 +106,33 @@ class Pooled:
     outputs: tuple[OutputQuality, ...] = ()
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Loss of a metric against the original.
+
+    Attributes:
+        metric: name of the metric.
+        drop: its loss, in its own unit.
+        limit: largest loss that is allowed.
+    """
+
+    metric: str
+    drop: float
+    limit: float
+
+    @property
+    def broken(self) -> bool:
+        """True where more is lost than allowed; sums differ in the last bits with their order."""
+        return self.drop > self.limit + ROUNDING
+
+    def in_units_of(self, limit: float) -> float:
+        """Return the loss in the unit of another metric: both reach their limits at once."""
+        return self.drop * max(limit, ROUNDING) / max(self.limit, ROUNDING)
+
+    def __str__(self) -> str:
+        return f"loses {self.drop:.4f} of {self.metric}, {self.limit:g} is allowed"
+
+
 @dataclass(frozen=True, eq=False)
 class Quality:
     """Value of a metric for a model on a dataset.
@@ -98,6 +144,9 @@ class Quality:
         count: number of evaluated items.
         outputs: value of each output, where outputs are judged one by one; the worst is the value.
         lower_is_better: true of error rates.
+        limit: largest loss that is allowed, where several metrics are limited together.
+        others: values of the further metrics.
+        spec: what finds the metric again, where that is not its name.
     """
 
     metric: str
@@ -106,6 +155,14 @@ class Quality:
     count: int
     outputs: tuple[OutputQuality, ...] = field(default=())
     lower_is_better: bool = False
+    limit: float | None = None
+    others: tuple[Quality, ...] = ()
+    spec: str = ""
+
+    @property
+    def merit(self) -> float:
+        """The value, negative where a lower one is better."""
+        return -self.value if self.lower_is_better else self.value
 
     @property
     def standard_error(self) -> float | None:
@@ -119,11 +176,16 @@ class Quality:
 
     def drop_from(self, base: Quality) -> tuple[float, float | None]:
         """Return the loss against `base`, with its paired standard error or None."""
-        sign = -1 if self.lower_is_better else 1
-        drop = sign * (base.value - self.value)
+        drop = base.merit - self.merit
         if self.items is None or base.items is None or len(self.items) != len(base.items):
             return drop, None
         return drop, _standard_error(base.items - self.items)
+
+    def losses_from(self, base: Quality, limit: float) -> list[Loss]:
+        """Return the loss of this metric, of which `limit` is allowed, and of each further one."""
+        pairs = [(self, base, limit)]
+        pairs += [(a, b, a.limit or 0.0) for a, b in zip(self.others, base.others, strict=False)]
+        return [Loss(a.metric, a.drop_from(b)[0], allowed) for a, b, allowed in pairs]
 
     def to_json(self) -> dict[str, Any]:
         """Return value, standard error and count as JSON values."""
@@ -137,6 +199,8 @@ class Quality:
             plain["lower_is_better"] = True
         if self.outputs:
             plain["outputs"] = [output.to_json() for output in self.outputs]
+        if self.others:
+            plain["others"] = [{**q.to_json(), "limit": q.limit} for q in self.others]
         return plain
 
 

@@ -22,6 +22,8 @@ from .tables import read_table
 from .waves import open_waves, recordings
 
 LABELS = "labels"
+#: Options behind the `?` that may name a file or a folder.
+_FILE_OPTIONS = frozenset({"labels", "masks"})
 #: What reading of a damaged .npz raises: by zipfile, zlib and the header of an array.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -77,6 +79,20 @@ def with_options(spec: str, options: Iterable[tuple[str, str]]) -> str:
 def options_of(spec: str) -> dict[str, str]:
     """Return the options behind the `?` of the name of data."""
     return _options(spec.partition("?")[2])
+
+
+def with_files(spec: str, found: Callable[[str], str]) -> str:
+    """Return the name of data with the files in it, those of labels and masks too, as `found` says.
+
+    Args:
+        spec: name of data, with its options.
+        found: function from the name of a file to that to write; a text that names no file comes
+            back as it is.
+    """
+    name, mark, text = spec.partition("?")
+    pairs = [part.partition("=") for part in text.split("&") if part]
+    moved = [f"{k}={found(v) if k in _FILE_OPTIONS else v}" for k, _, v in pairs]
+    return f"{found(name)}{mark}{'&'.join(moved)}"
 
 
 def split_states(spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -25,7 +25,7 @@ from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
-from trimtab.core.metric import evaluate, find_metric
+from trimtab.core.metric import evaluate, find_limited
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
@@ -43,6 +43,7 @@ from .file_size import plain_bytes, size_notes
 from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
 from .judge import PROMISED, Verdict
+from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
@@ -102,7 +103,7 @@ class QuantizeAuto(Pass):
             cost more stay float.
         all_int8: quantize whatever has an int8 kernel, whatever it costs.
         max_drop: allowed drop of the metric, in its own unit, instead of `fidelity`: layers that
-            cost more stay float.
+            cost more stay float. Of several metrics by name, as map=0.01.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
             have labels, else fidelity to the float model.
     """
@@ -115,7 +116,7 @@ class QuantizeAuto(Pass):
     exclude: tuple[str, ...] = ()
     fidelity: float = PROMISED
     all_int8: bool = False
-    max_drop: float | None = None
+    max_drop: float | dict[str, float] | None = None
     metric: str = ""
 
     def __post_init__(self) -> None:
@@ -123,8 +124,7 @@ class QuantizeAuto(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 0 <= self.fidelity <= 1:
             raise OptionError("must lie between 0 and 1", where=f"fidelity={self.fidelity}")
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
+        check_limits(self.max_drop)
         if self.max_drop is not None and self.all_int8:
             raise OptionError(
                 "leaves layers float, which all_int8 rules out",
@@ -231,7 +231,7 @@ class QuantizeAuto(Pass):
         """
         if not candidate.lineage[-1].notes["quantized"]:
             return "it finds nothing to quantize"
-        if self.max_drop is not None and self._drop(search, candidate, data) > self.max_drop:
+        if self.max_drop is not None and self._falls_too_much(search, candidate, data):
             return "the metric would fall too much"
         if search.chosen is not search.original:
             return _why_worse(search, candidate, verdict)
@@ -294,20 +294,21 @@ class QuantizeAuto(Pass):
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
         """Return whether less than the promise is kept, or more than `max_drop` lost."""
         if self.max_drop is not None:
-            return self._drop(search, search.chosen, data) > self.max_drop
+            return self._falls_too_much(search, search.chosen, data)
         return not self.all_int8 and not search.keeps_promise
 
-    def _drop(self, search: GreedySearch, chosen: Model, data: Dataset) -> float:
-        """Return how far the metric of a model falls on the held-out samples."""
+    def _falls_too_much(self, search: GreedySearch, chosen: Model, data: Dataset) -> bool:
+        """Return whether a metric falls by more than its limit on the held-out samples."""
+        assert self.max_drop is not None
         held_out = fitting(search.original, hold_out(data, self.samples)[1])
-        metric = find_metric(self.metric or None, held_out)
+        metric, limit = find_limited(self.max_drop, self.metric or None, held_out)
         config = SessionConfig.for_evaluation(search.ctx.target, threads=usable_cpus())
         runner = search.ctx.runner
         base, mine = (
             evaluate(m, held_out, metric, reference=search.original, config=config, runner=runner)
             for m in (search.original, chosen)
         )
-        return mine.drop_from(base)[0]
+        return any(loss.broken for loss in mine.losses_from(base, limit))
 
     def _mixed(self, static: QuantizeStatic, data: Dataset) -> QuantizeStatic:
         """Return the same settings with `max_drop`, which holds out the same samples."""

@@ -23,7 +23,7 @@ from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import PassError
-from trimtab.core.metric import Metric, evaluate, find_metric, fitted
+from trimtab.core.metric import Metric, evaluate, find_limited, fitted, joint_loss
 from trimtab.core.metrics.fidelity import FIDELITY
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
@@ -80,7 +80,7 @@ def choose_float_nodes(
     model: Model,
     nodes: Sequence[str],
     held_out: Dataset,
-    max_drop: float,
+    max_drop: float | dict[str, float],
     ctx: Context,
     metric: str,
     *,
@@ -93,7 +93,7 @@ def choose_float_nodes(
         model: the float model.
         nodes: names of those that may be quantized.
         held_out: samples that no range was made from.
-        max_drop: how much the metric may fall, in its own unit.
+        max_drop: how much the metric may fall, in its own unit; of several metrics by name.
         ctx: for progress, and for the clock where there is one.
         metric: a metric's name; if empty, top-1 where samples have labels, else fidelity to float.
         write: builds the quantized model, without a new calibration.
@@ -102,24 +102,28 @@ def choose_float_nodes(
     Raises:
         PassError: the metric falls by more even where only the last layer is int8.
     """
-    chosen = find_metric(metric or None, held_out)
+    chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
     if chosen is FIDELITY and ctx.runner is None:
         kept = held_out if held_out.stream is not None else list(finite_batches(held_out))
         judge = Judge(model, kept, ctx.target)
         units = _rank_units(model, nodes, write, judge, ctx)
-        search = _FloatNodeSearch(model, write, FIDELITY.name, max_drop, _drop_by(judge))
+        search = _FloatNodeSearch(model, write, FIDELITY.name, limit, _drop_by(judge))
     else:
         chosen = fitted(chosen, model, held_out, runner=ctx.runner)
         ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
         units = [[pair] for pair in ranking]
-        drop_of = _drop_of(model, held_out, chosen, ctx)
-        search = _FloatNodeSearch(model, write, chosen.name, max_drop, drop_of)
+        drop_of = _drop_of(model, held_out, chosen, limit, ctx)
+        search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of)
     order = [[node for node, _ in unit] for unit in units]
     float_nodes = search.choose(order, closest=closest)
     drop = search.drops[frozenset(float_nodes)]
     ranked = [pair for unit in units for pair in unit]
-    return MixedPrecision(float_nodes, ranked, chosen.name, drop, search.curve)
+    return MixedPrecision(float_nodes, ranked, _names(chosen), drop, search.curve)
+
+
+def _names(metric: Metric) -> str:
+    return ", ".join(m.title for m in (metric, *metric.others))
 
 
 def _drop_by(judge: Judge) -> Callable[[Model], float]:
@@ -128,15 +132,15 @@ def _drop_by(judge: Judge) -> Callable[[Model], float]:
 
 
 def _drop_of(
-    model: Model, held_out: Dataset, metric: Metric, ctx: Context
+    model: Model, held_out: Dataset, metric: Metric, limit: float, ctx: Context
 ) -> Callable[[Model], float]:
-    """Return the function from a candidate to the fall of a metric."""
+    """Return the function from a candidate to the fall of the metric nearest to its limit."""
     config = SessionConfig.for_evaluation(ctx.target, threads=usable_cpus())
     quality = partial(
         evaluate, data=held_out, metric=metric, reference=model, config=config, runner=ctx.runner
     )
     base = quality(model)
-    return lambda candidate: quality(candidate).drop_from(base)[0]
+    return lambda candidate: joint_loss(quality(candidate), base, limit)
 
 
 @dataclass

@@ -33,6 +33,7 @@ from ..graph.queries import in_subgraphs
 from ..graph.weight_scales import clip_weights
 from .hold_out import hold_out
 from .int8_share import float_reasons, measure_int8_share
+from .limits import check_limits
 from .mixed_precision import choose_float_nodes
 from .qdq.fill_channels import fill_input_channels
 from .qdq.float_ends import float_ends
@@ -103,7 +104,7 @@ class QuantizeStatic(Pass):
     exclude: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
     statistics: str = ""
-    max_drop: float | None = None
+    max_drop: float | dict[str, float] | None = None
     metric: str = ""
     min_share: float = 0.0
     check_overflow: bool = False
@@ -116,8 +117,7 @@ class QuantizeStatic(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 50 < self.percentile <= 100:
             raise OptionError("must lie between 50 and 100", where=f"percentile={self.percentile}")
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise OptionError("must not be negative", where=f"max_drop={self.max_drop}")
+        check_limits(self.max_drop)
         if not 0 <= self.min_share <= 1:
             raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
         given = {"wide": self.wide, "statistics": self.statistics, "max_drop": self.max_drop}

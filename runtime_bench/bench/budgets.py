@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.text import bytes_text, duration_text
-from trimtab.core.units import duration, size
+from trimtab.core.units import duration, share, size
 
 from ..stats.e_process import PairedTest
 from ..stats.verdict import LimitVerdict
@@ -71,7 +71,11 @@ def fraction(value: Any) -> float:
 
 
 def _loss(value: Any) -> float:
-    number = _number(str(value), "a number", "Write it in the metric's own unit, such as 0.01")
+    try:
+        number = share(value)
+    except OptionError as error:
+        hint = "Write it in the metric's own unit, such as 0.01 or 1%"
+        raise OptionError(error.what, hint=hint) from None
     if number < 0:
         raise OptionError(f"{value!r} is below 0", hint="A drop of 0 asks for no loss at all")
     return number
@@ -104,6 +108,8 @@ RULES: dict[str, Rule] = {
     "int8_share": Rule("share", fraction),
     "provider": Rule("provider", _name),
 }
+#: Words between a budget of losses and the metric that it is of.
+LOSS_OF = " of "
 #: Names to suggest: any percentile is valid, these are the usual ones.
 KNOWN = ("p50", "p90", "p95", "p99", "p95_quiet", *RULES, "tolerance")
 
@@ -114,8 +120,9 @@ def rule_of(name: str) -> Rule:
     Raises:
         OptionError: there is no such budget; the nearest is suggested.
     """
-    if name in RULES:
-        return RULES[name]
+    plain, several, _ = name.partition(LOSS_OF)
+    if name in RULES or (several and plain == "drop"):
+        return RULES[plain]
     match = PERCENTILE.fullmatch(name)
     if match and 0 < float(match[1]) < 100:
         return Rule("tail", _time_ns, statistical=True)
@@ -158,6 +165,11 @@ class Budget:
     def kind(self) -> Kind:
         """Kind of evidence."""
         return rule_of(self.name).kind
+
+    @property
+    def metric(self) -> str:
+        """Metric that a budget of losses names; empty where it names none."""
+        return self.name.partition(LOSS_OF)[2] if self.kind == "quality" else ""
 
     @property
     def statistical(self) -> bool:
@@ -238,7 +250,13 @@ def check(gate: Gate, at: Callable[[int], str]) -> Gate:
     Raises:
         InputError: the budgets are invalid; the message names the line and what to do.
     """
-    by_name = {b.name: b for b in gate.budgets}
+    by_name = {b.name.partition(LOSS_OF)[0]: b for b in gate.budgets}
+    if gate.metric and any(b.metric for b in gate.budgets):
+        raise InputError(
+            "`drop:` names metrics, and `metric:` names another",
+            where=at(by_name["drop"].line),
+            hint="Remove `metric:`",
+        )
     for name, wanted in (("speedup", "baseline"), ("drop", "baseline"), ("drop", "data")):
         if name in by_name and not getattr(gate, wanted):
             raise InputError(

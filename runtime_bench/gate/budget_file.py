@@ -7,7 +7,7 @@
     threads: 1
     shape: {input: 1x3x224x224}
     preprocess: {resize: letterbox:640, colour: bgr, scale: 1}  # of a folder of pictures
-    budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}
+    budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}  # or drop: {map: 1%, miou: 0.02}
 
 Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults
 for all. Paths are relative to the file's own folder.
@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
-from trimtab.core.sources.opening import with_options
+from trimtab.core.sources.opening import with_files, with_options
 from trimtab.core.sources.preprocess import Preprocess
 from trimtab.core.target import check_threads
 from trimtab.core.units import shape
 
-from ..bench.budgets import Budget, Gate, check, fraction
+from ..bench.budgets import LOSS_OF, Budget, Gate, check, fraction
 from .yaml_lines import Entry, documents
 
 TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
@@ -172,6 +172,12 @@ def _budgets(entry: Entry, baseline: str, at: At) -> tuple[Budget, ...]:
             continue
         against = baseline if name == "speedup" else ""
         with _on_line(at, value.line, name):
+            if name == "drop" and isinstance(value.value, dict) and value.value:
+                found += [
+                    Budget.of(f"drop{LOSS_OF}{metric}", limit.value, line=limit.line)
+                    for metric, limit in value.value.items()
+                ]
+                continue
             if isinstance(value.value, dict | list):
                 raise OptionError("has more than one value", hint=f"Write `{name}: VALUE`")
             found.append(Budget.of(name, value.value, against=against, line=value.line))
@@ -244,7 +250,7 @@ def _with_files(gate: Gate, path: Path) -> Gate:
     def found(name: str | None) -> str | None:
         if name is None:
             return None
-        plain, mark, options = name.partition("?")
+        plain, mark, _ = name.partition("?")
         file = path.parent / name
         if mark and not file.exists():
             file = path.parent / plain
@@ -256,7 +262,9 @@ def _with_files(gate: Gate, path: Path) -> Gate:
                 where=gate.where,
                 hint=f"Paths are relative to {path.parent.resolve()}, the folder of {path.name}",
             )
-        return str(file) if file == path.parent / name else f"{file}?{options}"
+        if file == path.parent / name:
+            return str(file)
+        return with_files(name, lambda n: str(path.parent / n) if (path.parent / n).exists() else n)
 
     budgets = tuple(
         replace(b, against=found(b.against) or "") if b.kind == "ratio" else b for b in gate.budgets

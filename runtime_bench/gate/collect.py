@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.core.batches import items_of
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError, OptionError, RunError
-from trimtab.core.metric import evaluate
+from trimtab.core.metric import evaluate, find_limited
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import check_installed
 from trimtab.core.ort.given_feeds import given_feeds
@@ -150,7 +150,9 @@ class Collector:
         assert self.gate.data is not None
         assert self.gate.baseline is not None
         base = in_memory(self.open_model(self.gate.baseline))
-        data, metric = Dataset.open(self.gate.data), self.gate.metric
+        data = Dataset.open(self.gate.data)
+        limits = {b.metric: b.limit for b in self.gate.of_kind("quality") if b.metric}
+        metric, _ = find_limited(limits or 0.0, self.gate.metric, data)
         self._found["quality"] = tuple(
             evaluate(m, data, metric, reference=base, config=self.config, progress=self.progress)
             for m in (model, base)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
+from trimtab.core.metric import Quality
 from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
@@ -152,7 +153,7 @@ def _size(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetV
 def _quality(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001
     if facts.quality is None:
         return _unmeasured(budget)
-    mine, base = facts.quality
+    mine, base = _of_metric(budget, *facts.quality)
     drop, error = mine.drop_from(base)
     spread = "" if error is None else f" +- {error:.4f} (paired)"
     evidence = (
@@ -162,6 +163,13 @@ def _quality(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budg
     # Sums of many scores differ in the last bits with their order.
     held = drop <= budget.limit + 1e-12
     return BudgetVerdict(budget, "pass" if held else "fail", evidence, drop)
+
+
+def _of_metric(budget: Budget, mine: Quality, base: Quality) -> tuple[Quality, Quality]:
+    """Return both qualities by the metric that the budget names."""
+    pairs = zip((mine, *mine.others), (base, *base.others), strict=True)
+    named = [(a, b) for a, b in pairs if budget.metric in {a.spec, a.metric}]
+    return named[0] if named else (mine, base)
 
 
 def _share(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:  # noqa: ARG001

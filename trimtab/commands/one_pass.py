@@ -97,13 +97,23 @@ def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text
         )
     else:
-        parser.add_argument(field.option, metavar=field.metavar, help=text)
+        action = "append" if field.is_limits else "store"
+        parser.add_argument(field.option, action=action, metavar=field.metavar, help=text)
 
 
 def parsed_fields(args: argparse.Namespace, kind: type[Pass]) -> dict[str, Any]:
     """Return the fields that were set by options."""
-    values = {name: getattr(args, name, None) for name in (*kind.fields(), *kind.renamed)}
-    return {name: value for name, value in values.items() if value is not None}
+    from trimtab.core.units import drops
+
+    fields = kind.fields()
+    values = {name: getattr(args, name, None) for name in (*fields, *kind.renamed)}
+    return {
+        name: drops(value, fields[name].option)
+        if name in fields and fields[name].is_limits
+        else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def context(args: argparse.Namespace) -> Context:

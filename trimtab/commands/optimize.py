@@ -10,7 +10,7 @@ constraints that bind, and by how much.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
@@ -25,7 +25,6 @@ _OPTIONS = (
     ("--eval", "DATA", "evaluation data (default: a split of --data)"),
     ("--metric", "NAME", "metric of quality: top1, ..., or module:callable"),
     ("--weights", "FILE", "state dict of module:callable"),
-    ("--max-drop", "X", "largest loss of the metric (default 0.01)"),
     ("--min-speedup", "X", "smallest speed-up over the original"),
     ("--max-latency", "p95=5ms", "largest latency"),
     ("--max-size", "4MB", "largest file"),
@@ -57,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     text = "calibration and training data"
     parser.add_argument("--data", required=True, metavar="DATA", help=text)
+    text = "largest loss of the metric: 0.01 (default) or 1%%; of several: map=0.01; repeatable"
+    parser.add_argument("--max-drop", metavar="X", action="append", help=text)
     for option, metavar, text in _OPTIONS:
         parser.add_argument(option, metavar=metavar, help=text)
     for flag, text in _FLAGS:
@@ -118,7 +119,8 @@ def _search(args: argparse.Namespace) -> Outcome | None:
         if args.dry_run:
             from ..search.estimate import estimate, estimate_lines
 
-            found = estimate(model, data, evaluation, args.metric, passes, ctx, budget)
+            metric = args.metric or next(iter(constraints.max_drops), None)
+            found = estimate(model, data, evaluation, metric, passes, ctx, budget)
             print("\n".join(estimate_lines(found)))  # noqa: T201
             return None
         with watching(constraints.goal) as (progress, watch):
@@ -169,7 +171,12 @@ def _budget(args: argparse.Namespace) -> TimeBudget:
 
 
 def _constraints(args: argparse.Namespace) -> Constraints:
+    from trimtab.core.units import drops
+
     from ..search.result import Constraints
 
-    names = ("max_drop", "min_speedup", "max_latency", "max_size", "max_rss", "goal")
-    return Constraints.of({n: v for n in names if (v := getattr(args, n)) is not None})
+    names = ("min_speedup", "max_latency", "max_size", "max_rss", "goal")
+    given: dict[str, Any] = {n: v for n in names if (v := getattr(args, n)) is not None}
+    if args.max_drop:
+        given["max_drop"] = drops(args.max_drop)
+    return Constraints.of(given)

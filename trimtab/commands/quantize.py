@@ -16,6 +16,7 @@ converts a model of Q/DQ pairs back to float first.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -148,23 +149,25 @@ def _accept(before: Model, after: Model, args: argparse.Namespace) -> None:
     """Refuse a result that loses more than was allowed."""
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import BudgetError
-    from trimtab.core.fields import convert
-    from trimtab.core.metric import evaluate
+    from trimtab.core.metric import evaluate, find_limited
     from trimtab.core.progress import Stderr
+    from trimtab.core.units import drops
 
     from ..report.lines import drop_line, quality_line
 
     if not args.eval:
         return
-    limit = convert(float | None, args.max_drop, where="--max-drop")
     data = Dataset.open(args.eval)
+    limits = drops(args.max_drop) if args.max_drop else math.inf
+    metric, limit = find_limited(limits, args.metric, data)
     base, mine = (
-        evaluate(m, data, args.metric, reference=before, progress=Stderr()) for m in (before, after)
+        evaluate(m, data, metric, reference=before, progress=Stderr()) for m in (before, after)
     )
-    print(f"{quality_line(mine)}; original {base.value:.4f}; {drop_line(mine, base)}")  # noqa: T201
-    drop, _ = mine.drop_from(base)
-    if limit is not None and drop > limit:
+    for one, other in zip((mine, *mine.others), (base, *base.others), strict=True):
+        print(f"{quality_line(one)}; original {other.value:.4f}; {drop_line(one, other)}")  # noqa: T201
+    broken = [str(loss) for loss in mine.losses_from(base, limit) if loss.broken]
+    if broken:
         raise BudgetError(
-            f"the result loses {drop:.4f}, {limit:g} is allowed; nothing was written",
+            f"the result {'; '.join(broken)}; nothing was written",
             hint="Try other --ranges, more data, or `trimtab optimize`",
         )

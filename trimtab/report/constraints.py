@@ -40,7 +40,8 @@ def constraint_lines(view: View) -> list[ConstraintLine]:
     row, limits = view.chosen, view.constraints
     size = _bytes_line("file", row.size_bytes if row else None, limits.get("max_size"))
     speed = _speed(row, limits.get("min_speedup"))
-    return [_quality(view, row), speed, _latency(row, limits), size, *_memory(view, row)]
+    quality = [_quality(view, row), *_further(view, row)]
+    return [*quality, speed, _latency(row, limits), size, *_memory(view, row)]
 
 
 def constraint_rows(view: View) -> list[list[str]]:
@@ -90,6 +91,18 @@ def _quality(view: View, row: Row | None) -> ConstraintLine:
     known = None if row is None else row.drop
     held = _held(known, limit, 1e-12)
     return ConstraintLine(f"loss of {view.metric}", required, reached, held)
+
+
+def _further(view: View, row: Row | None) -> list[ConstraintLine]:
+    """Return a line for each metric that is limited beside the first."""
+    known = {} if row is None else {name: drop for name, _, drop in row.further}
+    lines = []
+    for name, limit in list(dict(view.constraints.get("max_drops") or {}).items())[1:]:
+        drop, part = known.get(name), row.part if row is not None else ""
+        reached = "-" if drop is None else f"{drop:+.4f} on the {part} part"
+        held = _held(drop, limit, 1e-12)
+        lines.append(ConstraintLine(f"loss of {name}", f"at most {float(limit):g}", reached, held))
+    return lines
 
 
 def _speed(row: Row | None, limit: Any) -> ConstraintLine:

@@ -43,6 +43,7 @@ class Row:
         chosen: true for the answer.
         frontier: true where no other is better in both quality and the goal.
         note: reason why it failed or was dropped.
+        further: metric, value and loss of each further metric that is limited.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     chosen: bool = False
     frontier: bool = False
     note: str = ""
+    further: tuple[tuple[str, float | None, float | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,21 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
         chosen=name == document.get("chosen"),
         frontier=name in (document.get("frontier") or ()),
         note=str(result.get("failure") or result.get("dropped") or ""),
+        further=_further(quality, document["original"].get(part) or {} if part else {}),
     )
+
+
+def _further(quality: Json, base: Json) -> tuple[tuple[str, float | None, float | None], ...]:
+    """Return value and loss of each further metric, of which the original has the same."""
+    before = {other["metric"]: other for other in base.get("others", ())}
+    found = []
+    for other in quality.get("others", ()):
+        name, value = str(other["metric"]), number(other.get("value"))
+        known = number(before.get(name, {}).get("value"))
+        sign = -1 if other.get("lower_is_better") else 1
+        drop = None if value is None or known is None else sign * (known - value)
+        found.append((name, value, drop))
+    return tuple(found)
 
 
 def _drop(
@@ -265,7 +281,8 @@ def _drop(
     base = (document["original"].get(part) or {}) if part else {}
     if not quality or base.get("value") is None:
         return None, None
-    return float(base["value"]) - float(quality["value"]), None
+    sign = -1 if quality.get("lower_is_better") else 1
+    return sign * (float(base["value"]) - float(quality["value"])), None
 
 
 def _environment(document: Json) -> Json:

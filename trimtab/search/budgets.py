@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trimtab.core.callables import is_callable_spec
+from trimtab.core.metric import Quality
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, available_providers
+from trimtab.core.sources.opening import options_of, split_states, with_files
+from trimtab.core.sources.preprocess import Preprocess
 
-from .ranking import drop
 from .result import OutcomeData, Result
 
 HEAD = "# Written by trimtab optimize: what was reached, with a margin. trimtab gate checks it.\n"
@@ -39,21 +42,23 @@ def budgets_text(outcome: OutcomeData, folder: Path) -> str | None:
     baseline = _from(folder, chosen.recipe.model)
     if baseline is None:
         return None
-    usable = _from(folder, data)
-    quality = chosen.test.metric if usable and chosen.test else None
+    usable, preparation = _data(folder, data)
+    quality = chosen.test if usable and chosen.test else None
+    several = bool(outcome.constraints.max_drops)
     measured = chosen.confirmation or chosen.comparison
     known = {
         "name": "what optimize reached",
         "model": "model.onnx",
         "baseline": baseline,
         "data": usable,
-        "metric": quality,
+        "preprocess": preparation,
+        "metric": quality.spec or quality.metric if quality and not several else None,
         "provider": None if target.provider == "CPUExecutionProvider" else target.provider,
         "threads": target.threads,
         "on": list(measured.devices) if measured else None,
         "budgets": _budgets(outcome, chosen, with_quality=quality is not None),
     }
-    gate = {key: value for key, value in known.items() if value not in (None, [], "")}
+    gate = {key: value for key, value in known.items() if value not in (None, [], "", {})}
     return HEAD + yaml.safe_dump(gate, sort_keys=False, width=100)
 
 
@@ -69,20 +74,37 @@ def _budgets(outcome: OutcomeData, chosen: Result, *, with_quality: bool) -> dic
     if chosen.rss_bytes is not None:
         found["rss"] = math.ceil(chosen.rss_bytes * (1 + MEMORY_MARGIN))
     if with_quality:
-        found["drop"] = _drop(outcome, chosen)
+        found["drop"] = _drops(outcome, chosen)
     share = _int8_share(chosen)
     if share > SHARE_MARGIN:
         found["int8_share"] = _down(share - SHARE_MARGIN, 2)
     return found
 
 
-def _drop(outcome: OutcomeData, chosen: Result) -> float:
-    """Return the larger drop of both splits plus its error; what was allowed where that is more."""
+def _drops(outcome: OutcomeData, chosen: Result) -> float | dict[str, float]:
+    """Return the limit of the loss; by metric where several were limited."""
     splits = [p for p in ("selection", "test") if getattr(chosen, p) is not None]
-    worst = max(max(0.0, drop(chosen, outcome.original, split)) for split in splits)
-    errors = [getattr(chosen, p).drop_from(getattr(outcome.original, p))[1] or 0.0 for p in splits]
-    upper = worst + ERRORS * max(errors)
+    pairs = [(getattr(chosen, p), getattr(outcome.original, p)) for p in splits]
     allowed = outcome.constraints.max_drop
+    if not outcome.constraints.max_drops:
+        return _drop(pairs, allowed)
+    found = {}
+    for place, mine in enumerate(_each(pairs[0][0])):
+        limit = allowed if mine.limit is None else mine.limit
+        parts = [(_each(a)[place], _each(b)[place]) for a, b in pairs]
+        found[mine.spec or mine.metric] = _drop(parts, limit)
+    return found
+
+
+def _each(quality: Quality) -> list[Quality]:
+    return [quality, *quality.others]
+
+
+def _drop(pairs: Sequence[tuple[Quality, Quality]], allowed: float) -> float:
+    """Return the larger drop of both splits plus its error; what was allowed where that is more."""
+    drops = [mine.drop_from(base) for mine, base in pairs]
+    worst = max(max(0.0, drop) for drop, _ in drops)
+    upper = worst + ERRORS * max(error or 0.0 for _, error in drops)
     return _up(min(upper, allowed) if worst <= allowed else upper, 4)
 
 
@@ -104,6 +126,19 @@ def _from(folder: Path, spec: str | None) -> str | None:
     if Path(spec).exists():
         return os.path.relpath(Path(spec).resolve(), folder.resolve())
     return spec if is_callable_spec(spec) else None
+
+
+def _data(folder: Path, spec: str | None) -> tuple[str | None, dict[str, str]]:
+    """Return the name of data relative to a folder, and the preparation of pictures of its own."""
+    if spec is None or _from(folder, spec.partition("?")[0]) is None:
+        return None, {}
+    named = with_files(spec, lambda name: _from(folder, name) or name)
+    options = options_of(named).items()
+    kinds = Preprocess.__dataclass_fields__
+    others = [f"{k}={v}" for k, v in options if k not in kinds and k != "state"]
+    others += [f"state={a}={b}" for a, b in split_states(named)[1]]
+    name = "?".join(part for part in (named.partition("?")[0], "&".join(others)) if part)
+    return name, {key: value for key, value in options if key in kinds}
 
 
 def _down(value: float, digits: int) -> float:

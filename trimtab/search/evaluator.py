@@ -121,7 +121,7 @@ class Evaluator:
         return [part.select(np.sort(order[a:b]), part.part) for a, b in cuts]
 
     def _all_looks(self, model: Model) -> Quality:
-        if not self.metric.itemwise:
+        if not self._by_item:
             return self.quality(model, self.splits.selection)
         return self._joined([self.quality(model, chunk) for chunk in self.chunks()])
 
@@ -139,7 +139,7 @@ class Evaluator:
 
     def _same_scores(self, model: Model, base: Quality) -> bool:
         """Return whether the first look finds the original's score on every item."""
-        if not self.metric.itemwise or base.items is None:
+        if not self._by_item or base.items is None:
             return False
         chunk = self.chunks()[0]
         first = self._stored(model, chunk, "look").items
@@ -148,7 +148,7 @@ class Evaluator:
     def _tested(self, model: Model, base: Quality) -> tuple[Quality, str | None]:
         key = self._key(model, self.splits.selection, "race")
         key["max_drop"] = self.constraints.max_drop
-        test = self._test_items if self.metric.itemwise else self._test_whole
+        test = self._test_items if self._by_item else self._test_whole
         found = self.store.value(key_of("race", **key), lambda: test(model, base))
         return _quality(found), found["dropped"]
 
@@ -178,6 +178,11 @@ class Evaluator:
                 count = len(self.splits.selection)
                 return _plain(value) | {"dropped": _too_much(drops[0], len(first), count, limit)}
         return _plain(self.quality(model, self.splits.selection)) | {"dropped": None}
+
+    @property
+    def _by_item(self) -> bool:
+        """True where scores of items can be joined: one metric alone, a mean over items."""
+        return self.metric.itemwise and not self.metric.others
 
     @property
     def _sign(self) -> int:
@@ -214,7 +219,8 @@ class Evaluator:
             "model": model.digest,
             "original": self.original.digest,
             "data": data.digest,
-            "metric": self.metric.name,
+            "metric": self.metric.text,
+            **({"others": [m.text for m in self.metric.others]} if self.metric.others else {}),
             "score": source_of(self.metric.score),
             "provider": self.ctx.target.provider,
             "role": role,
@@ -229,11 +235,13 @@ def _too_much(drop: float, seen: int, count: int, limit: float) -> str:
 def _plain(quality: Quality) -> dict[str, Any]:
     items = None if quality.items is None else [float(v) for v in quality.items]
     outputs = [output.to_json() for output in quality.outputs]
-    return {**quality.__dict__, "items": items, "outputs": outputs}
+    others = [_plain(other) for other in quality.others]
+    return {**quality.__dict__, "items": items, "outputs": outputs, "others": others}
 
 
 def _quality(value: Mapping[str, Any]) -> Quality:
     items = None if value["items"] is None else np.asarray(value["items"], np.float64)
     outputs = tuple(OutputQuality(**output) for output in value.get("outputs", ()))
-    lower = value.get("lower_is_better", False)
-    return Quality(value["metric"], value["value"], items, value["count"], outputs, lower)
+    others = tuple(_quality(other) for other in value.get("others", ()))
+    plain = {k: v for k, v in value.items() if k != "dropped"}
+    return Quality(**{**plain, "items": items, "outputs": outputs, "others": others})

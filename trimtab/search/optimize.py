@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.core.cache import cache_root
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
-from trimtab.core.metric import Metric, find_metric, fitted
+from trimtab.core.metric import Metric, find_limited, fitted
 from trimtab.core.target import Target
 from trimtab.core.units import duration
 from trimtab.passes.base import Pass
@@ -80,7 +80,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         eval_data: evaluation data; half of it selects the winner, half of it confirms it.
         metric: see `find_metric`.
         constraints: limits of the result and the goal, as `Constraints` or a mapping such as
-            `{"max_drop": 0.01, "max_size": "4MB"}`; a drop of at most 0.01 where None.
+            `{"max_drop": 0.01, "max_size": "4MB"}`; a drop of at most 0.01 where None. Several
+            metrics are limited by `{"max_drop": {"map": 0.01, "miou": 0.02}}`.
         passes: names or classes of the passes that may be used, or passes to try as they are; all
             where None, those of other packages (entry point `trimtab.passes`) included.
         recipes: candidates to evaluate instead of the staged search.
@@ -111,9 +112,9 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     if measure is None:
         _refuse_unmeasurable(constraints, ctx.target)
     bench = bench or LocalBench()
-    metric = fitted(
-        find_metric(metric, splits.selection), model, splits.selection, runner=ctx.runner
-    )
+    limits = constraints.max_drops or constraints.max_drop
+    found, _ = find_limited(limits, metric, splits.selection)
+    metric = fitted(found, model, splits.selection, runner=ctx.runner)
     evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
     timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
     builder = Builder(model, ctx, store, machine_classes(bench))

@@ -163,7 +163,7 @@ class SearchPlan:
             return [self.chain("weights only", self.made("quantize-weights"))]
         return []
 
-    def rescues(self, max_drop: float, metric: str) -> list[Recipe]:
+    def rescues(self, max_drop: float | dict[str, float], metric: str) -> list[Recipe]:
         """Return other ways to int8 for a model that plain int8 costs too much, the cheap first."""
         found = []
         if self.allows("quantize-static"):
@@ -172,12 +172,17 @@ class SearchPlan:
             found.append(self.chain("int8, best known", self.best_known(max_drop, metric)))
         return found
 
-    def best_known(self, max_drop: float, metric: str) -> Pass:
+    def best_known(self, max_drop: float | dict[str, float], metric: str) -> Pass:
         """Return the best known order of quantization passes; layers that cost too much stay float.
 
         It may lose half of the drop on calibration data: other data may lose more.
         """
-        return self.made(_AUTO, max_drop=max_drop / 2, metric=metric)
+        half: float | dict[str, float]
+        if isinstance(max_drop, dict):
+            half = {name: limit / 2 for name, limit in max_drop.items()}
+        else:
+            half = max_drop / 2
+        return self.made(_AUTO, max_drop=half, metric=metric)
 
     def pruning(self, share: float) -> Pass:
         """Return pruning to that share of the time: by the clock, else of the products."""

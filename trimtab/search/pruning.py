@@ -179,17 +179,25 @@ def quantize(search: Search, plan: SearchPlan, base: Recipe, stage: str) -> list
 
 
 def _best_known(search: Search, plan: SearchPlan) -> Pass:
-    return plan.best_known(search.constraints.max_drop, metric_of(search))
+    return plan.best_known(*own_limit(search))
 
 
-def metric_of(search: Search) -> str:
-    """Return the metric's name for passes that evaluate themselves on calibration data.
+def own_limit(search: Search) -> tuple[float | dict[str, float], str]:
+    """Return limit and metric for passes that evaluate themselves on calibration data.
 
-    Empty, which is their own choice, where it has none or where those data have no labels for it.
+    The metric is empty, which is their own choice, where it has no name or where those data have no
+    labels for it; of several metrics those that they can compute are limited.
     """
-    metric = search.evaluator.metric
-    known = metric.name in METRICS or is_callable_spec(metric.name)
-    if not known or metric.wants != "labels":
-        return ""
+    metric, constraints = search.evaluator.metric, search.constraints
     batch = next(iter(search.evaluator.splits.calibration.take(1)), None)
-    return "" if batch is None or batch.labels is None else metric.name
+    labelled = batch is not None and batch.labels is not None
+    usable = {
+        m.text: m.limit
+        for m in (metric, *metric.others)
+        if (m.name in METRICS or is_callable_spec(m.text)) and (labelled or m.wants != "labels")
+    }
+    if not metric.others:
+        known = metric.text in usable and metric.wants == "labels"
+        return constraints.max_drop, metric.text if known else ""
+    limits = {name: limit for name, limit in usable.items() if limit is not None}
+    return (limits, "") if limits else (constraints.max_drop, "")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab.core.context import Ratio
+from trimtab.core.metric import Loss
 
 from .result import Constraints, Goal, Result, cost
 
@@ -56,11 +57,29 @@ def loses_too_much(
     result: Result, original: Result, constraints: Constraints, split: str = "selection"
 ) -> str | None:
     """Return why a candidate's quality is too low; None where it is not."""
-    lost = drop(result, original, split)
-    # Sums of many scores differ in the last bits with their order.
-    if lost <= constraints.max_drop + 1e-12:
-        return None
-    return f"loses {lost:.4f}, {constraints.max_drop:g} is allowed"
+    broken = [loss for loss in losses(result, original, constraints, split) if loss.broken]
+    if not constraints.max_drops:  # of one metric nobody asks which it is
+        return f"loses {broken[0].drop:.4f}, {broken[0].limit:g} is allowed" if broken else None
+    return "; ".join(map(str, broken)) or None
+
+
+def losses(
+    result: Result, original: Result, constraints: Constraints, split: str = "selection"
+) -> list[Loss]:
+    """Return what each metric lost against the original on a split of the data."""
+    mine, base = getattr(result, split), getattr(original, split)
+    if mine is None or base is None:
+        return [Loss("quality", math.inf, constraints.max_drop)]
+    found: list[Loss] = mine.losses_from(base, constraints.max_drop)
+    return found
+
+
+def worst_loss(
+    result: Result, original: Result, constraints: Constraints, split: str = "selection"
+) -> float:
+    """Return the loss of the metric nearest to its limit, in units of the first."""
+    limit = constraints.max_drop
+    return max(loss.in_units_of(limit) for loss in losses(result, original, constraints, split))
 
 
 def violations(
@@ -70,9 +89,10 @@ def violations(
     if result.failure:
         return [Objection("made", result.failure, math.inf)]
     if result.dropped:
-        return [_loses(result.dropped, drop(result, original), constraints)]
-    lost = loses_too_much(result, original, constraints, split)
-    found = [_loses(lost, drop(result, original, split), constraints)] if lost else []
+        return [_loses(result.dropped, worst_loss(result, original, constraints), constraints)]
+    why = loses_too_much(result, original, constraints, split)
+    lost = worst_loss(result, original, constraints, split)
+    found = [_loses(why, lost, constraints)] if why else []
     found += _too_slow(result, constraints)
     if constraints.max_size and result.size_bytes > constraints.max_size:
         text = f"{result.size_bytes} bytes, {constraints.max_size} are allowed"
@@ -196,7 +216,7 @@ def _fastest(results: Sequence[Result]) -> Result:
 
 
 def _quality(result: Result) -> float:
-    return result.selection.value if result.selection else 0.0
+    return result.selection.merit if result.selection else 0.0
 
 
 def _estimate(result: Result) -> float:

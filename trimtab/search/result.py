@@ -27,6 +27,7 @@ class Constraints:
 
     Attributes:
         max_drop: largest loss of the metric against the original, in the metric's own unit.
+        max_drops: the same by metric, where several are limited; `max_drop` is that of the first.
         min_speedup: smallest speed-up over the original; the interval's lower end must reach it.
         max_latency_ns: largest latency at `percentile`, in nanoseconds.
         percentile: percentile that `max_latency_ns` limits.
@@ -42,15 +43,17 @@ class Constraints:
     max_size: int | None = None
     max_rss: int | None = None
     goal: Goal = "latency"
+    max_drops: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.goal not in get_args(Goal):
             raise unknown("goal", self.goal, get_args(Goal))
-        if not 0 <= self.max_drop < math.inf:
-            raise OptionError(
-                f"max_drop is {self.max_drop}, must be 0 or more",
-                hint="Write it in the metric's own unit: 0.01 is one point of top-1",
-            )
+        for limit in (self.max_drop, *self.max_drops.values()):
+            if not 0 <= limit < math.inf:
+                raise OptionError(
+                    f"max_drop is {limit}, must be 0 or more",
+                    hint="Write it in the metric's own unit: 0.01 is one point of top-1",
+                )
         for name in ("min_speedup", "max_latency_ns", "max_size", "max_rss"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -60,7 +63,8 @@ class Constraints:
     def of(cls, value: Constraints | Mapping[str, Any] | None) -> Constraints:
         """Read constraints as people write them: `{"max_drop": 0.01, "max_size": "4MB"}`.
 
-        `max_latency` may be written as on the command line, `p95=5ms`.
+        `max_latency` may be written as on the command line, `p95=5ms`, and `max_drop` may be a
+        mapping of metrics to their limits: `{"map": 0.01, "miou": 0.02}`.
 
         Raises:
             OptionError: an unknown name, or a value that is not valid.
@@ -83,6 +87,8 @@ class Constraints:
                 values[name] = None if entry is None else size(entry)
             elif name == "goal":
                 values[name] = entry
+            elif name in {"max_drop", "max_drops"}:
+                values |= _losses(entry)
             else:
                 values[name] = convert(float | None, entry, where=f"constraints, {name}")
         return cls(**values)
@@ -90,9 +96,31 @@ class Constraints:
     def to_json(self) -> dict[str, Any]:
         """Return the limits that are set, and the goal."""
         plain = {k: v for k, v in self.__dict__.items() if v is not None}
+        plain["max_drops"] = dict(self.max_drops)
+        if not self.max_drops:
+            plain.pop("max_drops")
         if self.max_latency_ns is None:
             plain.pop("percentile")
         return plain
+
+
+def _losses(entry: Any) -> dict[str, Any]:
+    """Return `max_drop` and `max_drops` of one limit, or of a mapping of metrics to theirs."""
+    if isinstance(entry, Mapping):
+        limits = {str(name): _limit(limit) for name, limit in entry.items()}
+        return {"max_drop": next(iter(limits.values())), "max_drops": limits} if limits else {}
+    return {} if entry is None else {"max_drop": _limit(entry)}
+
+
+def _limit(entry: Any) -> float:
+    from trimtab.core.fields import convert
+    from trimtab.core.units import share
+
+    where = "constraints, max_drop"
+    if isinstance(entry, str) and entry.strip().endswith("%"):
+        return share(entry)
+    limit: float = convert(float, entry, where=where)
+    return limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +188,7 @@ def cost(result: Result, goal: Goal) -> float:
 def frontier(results: Sequence[Result], goal: Goal) -> tuple[Result, ...]:
     """Return the candidates that none beats, the smallest cost first."""
     known = [
-        (cost(r, goal), -r.selection.value, r)
+        (cost(r, goal), -r.selection.merit, r)
         for r in results
         if r.failure is None and r.selection is not None and math.isfinite(cost(r, goal))
     ]

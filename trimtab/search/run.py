@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
+from trimtab.core.metric import values_text
 
 from .already_satisfied import report_if_satisfied
 from .builder import Builder
@@ -22,7 +23,14 @@ from .costs import Costs, costs, is_here, with_costs
 from .evaluator import Evaluator
 from .log import Log
 from .memory import with_memory
-from .ranking import drop, loses_too_much, preference, speedup, violations
+from .ranking import (
+    loses_too_much,
+    losses,
+    preference,
+    speedup,
+    violations,
+    worst_loss,
+)
 from .recipe import Recipe
 from .result import Constraints, Result
 from .time_budget import Spent
@@ -81,8 +89,7 @@ class Search:
         )
         self.log.note(
             "original",
-            f"original: {quality.metric} {quality.value:.4f} on {quality.count} items, "
-            f"{model.size_bytes} bytes",
+            f"original: {values_text(quality)} on {quality.count} items, {model.size_bytes} bytes",
             metric=quality.metric,
             value=quality.value,
             size_bytes=model.size_bytes,
@@ -175,7 +182,7 @@ class Search:
             assert base is not None
             first = replace(result.selection, items=base[:count], value=float(base[:count].mean()))
             return result.selection.drop_from(first)[0]
-        return drop(result, self.original)
+        return worst_loss(result, self.original, self.constraints)
 
     def best(self) -> Result | None:
         """Return the best candidate so far that satisfies all constraints."""
@@ -227,8 +234,11 @@ class Search:
         why = result.failure or result.dropped
         if why is None and result.selection is not None:
             why = loses_too_much(result, self.original, self.constraints)
-            lost = drop(result, self.original)
-            message = why or f"drop {lost:+.4f} on {result.selection.count} items: kept"
+            lost = ", ".join(
+                f"{loss.drop:+.4f}{f' of {loss.metric}' if self.constraints.max_drops else ''}"
+                for loss in losses(result, self.original, self.constraints)
+            )
+            message = why or f"drop {lost} on {result.selection.count} items: kept"
         else:
             message = f"dropped: {why}"
         self.log.note(

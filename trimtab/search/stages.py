@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from trimtab.core.errors import OptionError
 
 from .plan import SearchPlan
-from .pruning import for_int8, metric_of, prune
+from .pruning import for_int8, own_limit, prune
 from .recipe import Recipe
 from .run import Search
 from .timing import SECONDS_PER_GRAPH
@@ -98,7 +98,7 @@ def _rescue(search: Search, plan: SearchPlan) -> None:
     plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
     if not plain or any(search.keeps(r) for r in plain):
         return
-    for recipe in plan.rescues(search.constraints.max_drop, metric_of(search)):
+    for recipe in plan.rescues(*own_limit(search)):
         found = search.attempt("int8", [recipe])
         if found and search.keeps(found[0]):
             return

@@ -8,7 +8,7 @@ from trimtab.core.metric import Quality
 from trimtab.core.text import bytes_text, known_duration, table
 from trimtab.runtime_bench.measure.values import Measurement
 
-from .ranking import drop, speedup
+from .ranking import speedup
 from .result import OutcomeData, Result
 
 
@@ -16,7 +16,8 @@ def outcome_lines(outcome: OutcomeData) -> list[str]:
     """Return the table of candidates, the chosen one and why."""
     known = outcome.original.selection or outcome.original.test
     metric = known.metric if known else "quality"
-    header = ["candidate", "size", metric, "drop", "p50", "p95", "speed-up", "verdict"]
+    further = [name for q in (known.others if known else ()) for name in (q.metric, "drop")]
+    header = ["candidate", "size", metric, "drop", *further, "p50", "p95", "speed-up", "verdict"]
     rows = [_original_row(outcome)]
     rows += [_row(r, outcome.original, chosen=r is outcome.chosen) for r in outcome.results]
     lines = table(header, rows)
@@ -40,12 +41,12 @@ def _confirmed(outcome: OutcomeData) -> list[str]:
     chosen, original = outcome.chosen, outcome.original
     if chosen is None or chosen.test is None or original.test is None:
         return []
-    lost, error = chosen.test.drop_from(original.test)
-    spread = "" if error is None else f" +- {error:.4f}"
+    pairs = zip(_all(chosen.test), _all(original.test), strict=False)
+    figures = [_figure(mine, base) for mine, base in pairs]
     looks = "" if outcome.looks == 1 else f", the candidate number {outcome.looks} to be looked at"
     lines = [
         f"On {chosen.test.count} test items that nothing was chosen on{looks}: "
-        f"{chosen.test.metric} {chosen.test.value:.4f}, drop {lost:+.4f}{spread}."
+        f"{'; '.join(figures)}."
     ]
     if chosen.confirmation is not None:
         c = chosen.confirmation
@@ -57,23 +58,37 @@ def _confirmed(outcome: OutcomeData) -> list[str]:
     return lines
 
 
+def _figure(mine: Quality, base: Quality) -> str:
+    lost, error = mine.drop_from(base)
+    spread = "" if error is None else f" +- {error:.4f}"
+    return f"{mine.metric} {mine.value:.4f}, drop {lost:+.4f}{spread}"
+
+
 def _original_row(outcome: OutcomeData) -> list[str]:
     original = outcome.original
     measured = next((r.comparison for r in outcome.results if r.comparison), None)
     p50, p95 = _percentiles(measured.base) if measured else ("-", "-")
-    value = _value(original.selection or original.test)
-    return ["original", bytes_text(original.size_bytes), value, "", p50, p95, "", ""]
+    known = original.selection or original.test
+    values = [text for q in _all(known) for text in (_value(q), "")] or ["-", ""]
+    return ["original", bytes_text(original.size_bytes), *values, p50, p95, "", ""]
 
 
 def _row(result: Result, original: Result, *, chosen: bool) -> list[str]:
     ratio = speedup(result)
     p50, p95 = _percentiles(result.comparison.candidate) if result.comparison else ("-", "-")
-    value = _value(result.selection)
-    lost = f"{drop(result, original):+.4f}" if result.selection else "-"
+    mine, base = _all(result.selection), _all(original.selection)
+    pairs = zip(mine, base, strict=False)  # of a dropped one only the first is known
+    values = [text for a, b in pairs for text in (_value(a), f"{a.drop_from(b)[0]:+.4f}")]
+    values += ["-"] * (2 * max(1, len(base)) - len(values))
     sign = "=" if result.measured_as else "~" if result.predicted is not None else ""
     name = f"{result.name} *" if chosen else result.name
     size = bytes_text(result.size_bytes) if result.size_bytes else "-"
-    return [name, size, value, lost, p50, p95, f"{sign}{ratio or '-'}", _verdict(result)]
+    return [name, size, *values, p50, p95, f"{sign}{ratio or '-'}", _verdict(result)]
+
+
+def _all(quality: Quality | None) -> list[Quality]:
+    """Return the value of each metric; nothing where it is not known."""
+    return [] if quality is None else [quality, *quality.others]
 
 
 def _verdict(result: Result) -> str:
@@ -92,5 +107,5 @@ def _percentiles(measurement: Measurement) -> Sequence[str]:
     return [known_duration(measurement.percentile_ns(quantile)) for quantile in (0.5, 0.95)]
 
 
-def _value(quality: Quality | None) -> str:
-    return f"{quality.value:.4f}" if quality else "-"
+def _value(quality: Quality) -> str:
+    return f"{quality.value:.4f}"
