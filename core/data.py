@@ -63,6 +63,10 @@ class Source(ABC):
         """Positions of the items at which a sequence begins, for models with states."""
         return (0,)
 
+    def name_of(self, row: int) -> str:
+        """Return what people call the item at a position."""
+        return f"item {row}"
+
     @property
     @abstractmethod
     def count(self) -> int:

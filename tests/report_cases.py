@@ -17,6 +17,8 @@ from trimtab.search.result import SCHEMA
 #: A name that ends a script, opens one, and breaks out of an attribute.
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'`|"
 METRIC = "top1"
+#: A picture of one pixel.
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
 def measurement(name: str, median_ms: float, seed: int) -> Measurement:
@@ -102,6 +104,21 @@ def evidence(names: list[str]) -> dict[str, Any]:
         "environment": Environment.here().to_json(),
         "drops": {name: {"test": [0.002, 0.003]} for name in names},
         "digests": {"original": "a" * 64},
+        "examples": {
+            "items": 40,
+            "of": 400,
+            "outputs": [{"name": f"y{HOSTILE}", "kind": "class scores", "value": 0.9, "loss": 0.1}],
+            "examples": [
+                {
+                    "name": f"cat{HOSTILE}",
+                    "output": "y",
+                    "kept": 0.0,
+                    "float": {"text": f"cat 0.9{HOSTILE}", "image": PIXEL},
+                    "ours": {"text": "dog 0.6", "image": "https://example.com/tracker.png"},
+                }
+            ],
+            "note": "",
+        },
         "layers": layers,
         "errors": {
             "samples": 16,

@@ -177,6 +177,12 @@ class PictureSource(Source):
         """Number of pictures that can be decoded."""
         return len(self._usable)
 
+    def name_of(self, row: int) -> str:
+        """Return the name of a picture's file, with that of its folder where that is its class."""
+        file = self._usable[row]
+        named = isinstance(self.labels, ClassLabels)
+        return f"{file.parent.name}/{file.name}" if named else file.name
+
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
         """Decode and prepare the pictures, batch by batch."""
         for start in range(0, len(rows), batch):

@@ -61,7 +61,8 @@ def opened(browser: Any, report: Path) -> Iterator[Open]:
         page = context.new_page()
         page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith("file:") else wrong.append(r.url))
+        own = ("file:", "data:image/")
+        page.on("request", lambda r: None if r.url.startswith(own) else wrong.append(r.url))
         page.goto(report.as_uri())
         for name in CHARTS:
             page.wait_for_selector(f"#chart-{name}[data-drawn] svg")
@@ -77,6 +78,15 @@ def opened(browser: Any, report: Path) -> Iterator[Open]:
 def shared(opened: Open) -> Any:
     """Open one page for the tests that only look and filter."""
     return opened()
+
+
+def test_examples_show_the_pictures_that_the_page_holds_and_no_others(shared: Any) -> None:
+    assert shared.locator("#outputs tbody tr").count() == 1
+    assert "cat" in shared.locator(".example h3").inner_text()
+    images = shared.locator(".example img")
+    assert images.count() == 1
+    assert images.evaluate("image => image.naturalWidth") == 1
+    assert shared.locator(".example figcaption").count() == 2
 
 
 @pytest.fixture

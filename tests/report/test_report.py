@@ -111,7 +111,7 @@ def test_names_stay_text_in_the_page() -> None:
     elements = Elements()
     elements.feed(text)
     assert elements.names.count("script") == 3
-    assert "img" not in elements.names
+    assert elements.names.count("img") == 1  # the one that the page holds itself
     assert elements.handlers == []
     (data,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', text)
     assert any(p["name"] == HOSTILE for p in json.loads(data)["frontier"]["data"]["values"])

@@ -10,11 +10,12 @@ from cnn_data import arrays
 from search_fakes import VNNI, plan_for
 
 from trimtab.core.dataset import Dataset
-from trimtab.core.metric import find_metric
+from trimtab.core.metric import find_limited, find_metric
 from trimtab.core.target import Target
 from trimtab.search import pruning
-from trimtab.search.pruning import Ladder, for_int8, metric_of
+from trimtab.search.pruning import Ladder, for_int8, own_limit
 from trimtab.search.recipe import Recipe
+from trimtab.search.result import Constraints
 
 
 def search_with(monkeypatch: pytest.MonkeyPatch, ratio: float | None, *, keeps: bool = True) -> Any:
@@ -88,7 +89,11 @@ def test_after_a_step_that_went_too_far_half_of_it_is_tried() -> None:
 def test_passes_evaluate_themselves_by_the_metric_where_there_are_labels(labelled: Any) -> None:
     made = arrays(40)
     data = Dataset.of_arrays({"x": made["x"]}, made["labels"] if labelled else None)
-    metric = find_metric("top1", Dataset.of_arrays({"x": made["x"]}, made["labels"]))
+    labels = Dataset.of_arrays({"x": made["x"]}, made["labels"])
+    metric = find_metric("top1", labels)
     evaluator = SimpleNamespace(metric=metric, splits=SimpleNamespace(calibration=data))
-    search: Any = SimpleNamespace(evaluator=evaluator)
-    assert metric_of(search) == ("top1" if labelled else "")
+    search: Any = SimpleNamespace(evaluator=evaluator, constraints=Constraints(max_drop=0.02))
+    assert own_limit(search) == (0.02, "top1" if labelled else "")
+    both, _ = find_limited({"top1": 0.02, "cosine": 0.1}, None, labels)
+    evaluator.metric = both
+    assert own_limit(search)[0] == ({"top1": 0.02} if labelled else {}) | {"cosine": 0.1}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .constraints import CONSTRAINT_HEADER, constraint_rows, figures, headline
 from .details import recipe_text
+from .examples_view import OUTPUT_HEADER, output_rows
 from .view import Row, View, damage_reported
 
 #: Signs that have a meaning in Markdown or HTML.
@@ -34,6 +35,7 @@ def _lines(view: View) -> list[str]:
         *_table(CONSTRAINT_HEADER, constraint_rows(view)),
         "",
         *(plain(text) for text in (*view.marks, *view.why)),
+        *_outputs(view),
         "",
         "<details><summary>Candidates</summary>",
         "",
@@ -47,6 +49,11 @@ def _lines(view: View) -> list[str]:
         lines += ["", "<details><summary>Recipe</summary>", "", f"{fence}yaml", recipe.rstrip()]
         lines += [fence, "", "</details>"]
     return [*lines, "", _environment(view)]
+
+
+def _outputs(view: View) -> list[str]:
+    rows = output_rows(view)
+    return ["", *_table(OUTPUT_HEADER, rows)] if rows else []
 
 
 def _candidates(view: View) -> list[str]:

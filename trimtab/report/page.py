@@ -12,7 +12,7 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.files import write_text
 from trimtab.core.progress import Progress, Silent
 
-from . import charts
+from . import charts, examples_view
 from . import sections as parts_of
 from .bundle import charting_script
 from .constraints import headline
@@ -96,6 +96,8 @@ def _body(view: View) -> tuple[dict[str, Any], Html]:
     parts = [
         section("constraints", "Constraints", parts_of.constraint_table(view)),
         section("candidates", "Candidates", *parts_of.candidates(view)),
+        section("outputs", "What is kept of each output", examples_view.outputs(view)),
+        section("examples", "Examples", *examples_view.examples(view)),
         section("frontier", "Quality against latency", *parts_of.frontier(view)),
         section("latencies", "Latency", *parts_of.latencies(view)),
         section("times", "Time of each layer", *parts_of.times(view, layers)),

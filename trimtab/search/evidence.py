@@ -116,6 +116,7 @@ class _WinnerEvidence:
         before = missing.attempt("times", lambda: self._diagnosis(self.original))
         after = missing.attempt("times", lambda: self._diagnosis(self.model))
         errors = missing.attempt("errors", self._errors)
+        examples = missing.attempt("examples", self._examples)
         found = layers(
             before.facts if before else None,
             after.facts if after else None,
@@ -127,6 +128,7 @@ class _WinnerEvidence:
             "lineage": [step.to_json() for step in self.model.lineage],
             "layers": [layer.to_json() for layer in found],
             "errors": errors,
+            "examples": examples,
             "widths": widths(self.model.lineage),
             "islands": _islands(after),
             "int8": after.facts.share.to_json() if after else None,
@@ -155,6 +157,14 @@ class _WinnerEvidence:
         twin, data = self._twin(), self.held_out
         found = diagnose_accuracy(self.model, data, self.ctx, baseline=twin, samples=SAMPLES)
         return found.to_json()
+
+    def _examples(self) -> dict[str, Any] | None:
+        """Compare the answers item by item; None where steps of a stream are no items."""
+        from .examples import gather_examples
+
+        if self.held_out.bind(self.original).stream is not None:
+            return None
+        return gather_examples(self.original, self.model, self.held_out)
 
     def _twin(self) -> Model:
         """Make the float model that the winner was quantized from; else return the original."""
