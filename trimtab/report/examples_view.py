@@ -1,4 +1,4 @@
-"""What is kept of each output, and the examples that changed most, as sections of the page."""
+"""Outputs with what is kept of each, and the examples that changed most, as sections of the page."""
 
 from __future__ import annotations
 
