@@ -1,4 +1,4 @@
-"""Outputs with what is kept of each, and the examples that changed most, as sections of the page."""
+"""Outputs with what is kept of each, and the examples that changed most, as sections."""
 
 from __future__ import annotations
 

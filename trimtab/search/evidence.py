@@ -159,7 +159,7 @@ class _WinnerEvidence:
         return found.to_json()
 
     def _examples(self) -> dict[str, Any] | None:
-        """Compare the answers item by item; None where steps of a stream are no items."""
+        """Compare the answers item by item; None for the steps of a stream."""
         from .examples import gather_examples
 
         if self.held_out.bind(self.original).stream is not None:
