@@ -31,6 +31,7 @@ __all__ = [
     "METRICS",
     "Loss",
     "Metric",
+    "Pooled",
     "Quality",
     "bootstrap_values",
     "evaluate",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trimtab.core.data import Batch
     from trimtab.core.dataset import Dataset
     from trimtab.core.errors import TrimtabError
-    from trimtab.core.metric import Metric, Quality, evaluate
+    from trimtab.core.metric import Metric, Pooled, Quality, evaluate
     from trimtab.core.model import Model
     from trimtab.core.target import Target
     from trimtab.runtime_bench.measure.compare import compare
@@ -41,6 +41,7 @@ _HOMES = {
     "Metric": "trimtab.core.metric:Metric",
     "Model": "trimtab.core.model:Model",
     "Outcome": "trimtab.search.outcome:Outcome",
+    "Pooled": "trimtab.core.metric:Pooled",
     "Quality": "trimtab.core.metric:Quality",
     "Recipe": "trimtab.search.recipe:Recipe",
     "Result": "trimtab.search.result:Result",
@@ -61,6 +62,7 @@ __all__ = [
     "Metric",
     "Model",
     "Outcome",
+    "Pooled",
     "Quality",
     "Recipe",
     "Result",

@@ -96,13 +96,13 @@ class Pooled:
 
     Attributes:
         value: value over all items.
-        items: (N,) each item's part, whose mean is the value and whose spread is its error; empty
-            where a value cannot be taken apart.
+        items: (N,) each item's part, whose mean is the value and whose spread is its error; empty,
+            as by default, where a value cannot be taken apart.
         outputs: value of each output, where outputs are judged one by one.
     """
 
     value: float
-    items: Floats
+    items: Floats = field(default_factory=lambda: np.zeros(0))
     outputs: tuple[OutputQuality, ...] = ()
 
 
