@@ -21,6 +21,7 @@ from .stored_weights import exact, store
 #: Types of integers that weights are stored in, and of floats.
 _NARROW = frozenset(
     {
+        ir.DataType.INT16,
         ir.DataType.INT8,
         ir.DataType.UINT8,
         ir.DataType.INT4,

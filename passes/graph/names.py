@@ -76,6 +76,32 @@ def unique_names(model: ir.Model) -> None:
     _rename(model.graph, {str(v.name): v for v in interface}, set())
 
 
+#: Letters from which on a name is worth shortening.
+_LONG = 12
+
+
+def shorten_names(model: ir.Model, least: float) -> bool:
+    """Give short names to nodes and inner tensors, where long ones take so many bytes or more.
+
+    Converters join the paths of all that they fused: names can take half of a small file. Inputs
+    and outputs of the model keep theirs.
+    """
+    graph = model.graph
+    values = [v for g in (graph, *graph.subgraphs()) for v in _values(g)]
+    interface = {*graph.inputs, *graph.outputs}
+    inner = [v for v in values if v not in interface and len(v.name or "") >= _LONG]
+    nodes = [node for node in graph.all_nodes() if len(node.name or "") >= _LONG]
+    taken = sum(len(v.name or "") * (1 + len(v.uses())) for v in inner)
+    if not inner or taken + sum(len(node.name or "") for node in nodes) < least:
+        return False
+    free = FreeNames(graph)
+    for node in nodes:
+        node.name = free.node(node.op_type)
+    for value in inner:
+        value.name = free.tensor("t")
+    return True
+
+
 def _rename(graph: ir.Graph, first: dict[str, ir.Value], outside: set[str]) -> None:
     clashes = []
     for value in _values(graph):

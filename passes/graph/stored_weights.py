@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -24,10 +24,12 @@ from .weight_scales import thresholds
 NODES_BYTES, UNPACK_BYTES = 250, 800
 #: First operator set with tensors of four bits that are cast to floats.
 INT4_OPSET = 21
+#: Largest integer by the bits of a weight.
+LARGEST = {16: 32767, 8: 127, 4: 7}
 #: Fewest weights that share a scale, so that scales stay few beside the integers.
 FEWEST = 8
-#: Largest distance from an integer, in steps of a grid, that float rounding explains.
-_ROUNDING = 1e-4
+#: Largest distance from an integer, in steps of a grid, that float rounding explains, by its bits.
+_ROUNDING = {4: 1e-4, 8: 1e-4, 16: 0.01}
 _CHUNK = 4096
 
 
@@ -100,10 +102,10 @@ class Gridded:
     Attributes:
         integers: signed, of the weight's shape.
         scales: float32, broadcast to that shape.
-        bits: 8 or 4.
+        bits: 16, 8 or 4.
     """
 
-    integers: NDArray[np.int8]
+    integers: NDArray[np.signedinteger[Any]]
     scales: Floats32
     bits: int
 
@@ -113,7 +115,7 @@ class Gridded:
 
     def nbytes(self) -> int:
         """Return about how many bytes it takes in the file."""
-        added = NODES_BYTES if self.bits == 8 else UNPACK_BYTES
+        added = UNPACK_BYTES if self.bits == 4 else NODES_BYTES
         return self.integers.size * self.bits // 8 + self.scales.nbytes + added
 
     def build(self, place: Place) -> ir.Value:
@@ -122,8 +124,9 @@ class Gridded:
         return place.node("Mul", [self._floats(place), scales])
 
     def _floats(self, place: Place) -> ir.Value:
-        if self.bits == 8:
-            return place.cast(place.constant("int8", self.integers), ir.DataType.FLOAT)
+        if self.bits > 4:
+            integers = place.constant(f"int{self.bits}", self.integers)
+            return place.cast(integers, ir.DataType.FLOAT)
         if place.opset >= INT4_OPSET:
             small = self.integers.astype(ml_dtypes.int4)
             return place.cast(place.constant("int4", small, ir.DataType.INT4), ir.DataType.FLOAT)
@@ -195,28 +198,41 @@ def store(names: FreeNames, value: ir.Value, form: Form) -> None:
 
 
 def rounded(array: Floats32, bits: int) -> Gridded | None:
-    """Round a weight to integers of 4 or 8 bits with the scales of the least squared error.
+    """Round a weight to integers of 4, 8 or 16 bits with the scales of the least squared error.
 
     The axes that have scales are those along which plain rounding loses least.
 
     Returns:
         None for a weight with too few elements for each scale.
     """
-    largest = 127 if bits == 8 else 7
-    options = [axes for axes in _scale_axes(array) if bits == 8 or _packs(array)]
+    options = scale_axes(array, bits)
     if not options:
         return None
-    axes = min(options, key=lambda axes: _plain_error(array, axes, largest))
-    return _on_scales(array, thresholds(array, axes, largest) / np.float32(largest), largest, bits)
+    axes = min(options, key=lambda axes: _plain_error(array, axes, LARGEST[bits]))
+    return on_scales(array, fitted_scales(array, axes, bits), bits)
+
+
+def fitted_scales(array: Floats32, axes: tuple[int, ...], bits: int) -> Floats32:
+    """Return scales along these axes, of the least squared error, broadcast to a weight."""
+    found: Floats32 = thresholds(array, axes, LARGEST[bits]) / np.float32(LARGEST[bits])
+    return found
+
+
+def on_scales(array: Floats32, scales: Floats32, bits: int) -> Gridded:
+    """Return a weight rounded to the nearest integers with these scales."""
+    largest = LARGEST[bits]
+    places = np.clip(np.round(array / scales), -largest, largest)
+    integers = places.astype(np.int16) if bits == 16 else places.astype(np.int8)
+    return Gridded(integers, scales.astype(np.float32), bits)
 
 
 def _packs(array: Floats32) -> bool:
     return array.size % 2 == 0
 
 
-def _on_scales(array: Floats32, scales: Floats32, largest: int, bits: int) -> Gridded:
-    integers = np.clip(np.round(array / scales), -largest, largest).astype(np.int8)
-    return Gridded(integers, scales.astype(np.float32), bits)
+def scale_axes(array: Floats32, bits: int) -> list[tuple[int, ...]]:
+    """Return the axes along which scales of so many bits may vary."""
+    return list(_scale_axes(array)) if bits > 4 or _packs(array) else []
 
 
 def _scale_axes(array: Floats32) -> Iterator[tuple[int, ...]]:
@@ -251,14 +267,14 @@ def _plain_error(array: Floats32, axes: tuple[int, ...], largest: int) -> float:
 
 def exact(array: Floats32) -> Form | None:
     """Return the smallest stored form that a weight has within float rounding; None for none."""
-    options = (_four_bits(array), _table(array), _grid(array, 127, 8), _half(array))
+    options = (_four_bits(array), _table(array), _grid(array, 8), _half(array), _grid(array, 16))
     found = [form for form in options if form is not None]
     best = min(found, key=lambda form: form.nbytes(), default=None)
     return best if best is not None and best.nbytes() < array.nbytes else None
 
 
 def _four_bits(array: Floats32) -> Form | None:
-    return _grid(array, 7, 4) if _packs(array) else None
+    return _grid(array, 4) if _packs(array) else None
 
 
 def _half(array: Floats32) -> Form | None:
@@ -275,36 +291,38 @@ def _table(array: Floats32) -> Form | None:
     return Tabled(np.searchsorted(table, array).astype(np.uint8), table)
 
 
-def _grid(array: Floats32, largest: int, bits: int) -> Form | None:
+def _grid(array: Floats32, bits: int) -> Form | None:
     for axes in _scale_axes(array):
         moved = np.moveaxis(array, axes, range(len(axes)))
         rows = moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1)
-        steps = _steps(rows, largest)
+        steps = _steps(rows, bits)
         if steps is not None:
             shape = [n if axis in axes else 1 for axis, n in enumerate(array.shape)]
-            return _on_scales(array, steps.reshape(shape), largest, bits)
+            return on_scales(array, steps.reshape(shape), bits)
     return None
 
 
-def _steps(rows: Floats32, largest: int) -> Floats32 | None:
+def _steps(rows: Floats32, bits: int) -> Floats32 | None:
     """Return the step of a grid on which each row lies; None where a row lies on none."""
     limits = np.abs(rows).max(axis=1)
     steps = np.where(limits > 0, np.float32(0), np.float32(1)).astype(np.float32)
-    if limits[0] > 0 and not any(_fits(rows[:1], limits[:1], n)[0] for n in _counts(largest)):
+    if limits[0] > 0 and not any(_fits(rows[:1], limits[:1], n, bits)[0] for n in _counts(bits)):
         return None  # most weights end here
-    for count in _counts(largest):
+    for count in _counts(bits):
         open_rows = np.flatnonzero(steps == 0)
         if not len(open_rows):
             break
-        fitting = open_rows[_fits(rows[open_rows], limits[open_rows], count)]
+        fitting = open_rows[_fits(rows[open_rows], limits[open_rows], count, bits)]
         steps[fitting] = limits[fitting] / np.float32(count)
     return steps if steps.all() else None
 
 
-def _counts(largest: int) -> range:
-    return range(largest, 0, -1)
+def _counts(bits: int) -> range:
+    """Return the integers that the largest weight of a row may be, the likely ones first."""
+    most = LARGEST[bits]
+    return range(most, most - 1 if bits == 16 else 0, -1)
 
 
-def _fits(rows: Floats32, limits: Floats32, count: int) -> NDArray[np.bool_]:
+def _fits(rows: Floats32, limits: Floats32, count: int, bits: int) -> NDArray[np.bool_]:
     places = rows / (limits[:, None] / np.float32(count))
-    return np.asarray(np.abs(places - np.round(places)).max(axis=1) < _ROUNDING, np.bool_)
+    return np.asarray(np.abs(places - np.round(places)).max(axis=1) < _ROUNDING[bits], np.bool_)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
 from trimtab.core.batches import finite_batches, fitting
-from trimtab.core.context import Context, Ratio
+from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_limited
@@ -42,17 +42,14 @@ from .dynamic import QuantizeDynamic
 from .file_size import plain_bytes, size_notes
 from .greedy_search import ERROR, MARGIN, GreedySearch, quantization_notes
 from .hold_out import hold_out
-from .judge import PROMISED, Verdict
+from .judge import MARGIN_OF_PROMISE, PROMISED, Verdict
 from .limits import check_limits
 from .qdq.float_ends import float_ends
 from .qdq.float_reference import prepare_reference
 from .qdq.int8_operators import is_transformer
+from .speed_choice import SpeedChoice, store_weights
 from .static import QuantizeStatic
 
-#: Seconds for which int8 is timed against float.
-TIMED_SECONDS = 4.0
-#: Samples that the effects of rounded weights are measured on.
-COMPRESSING = 4
 #: Samples for bias correction.
 CORRECTING = 128
 #: Range methods that are tried after the default one.
@@ -60,9 +57,6 @@ RANGES: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 #: A transformer's outputs may differ from float by this, the squared error relative to their size,
 #: before speed gives way to accuracy; of unit vectors it is twice one minus the cosine.
 CLOSE = 0.02
-#: Part of the allowed loss up to which layers are left float: a search stops at what just suffices
-#: on rows that it has seen, and others show less.
-MARGIN_OF_PROMISE = 0.5
 #: Outputs that differ from float by this are no longer the model's.
 RUINED = 0.2
 #: Share of the other's int8 arithmetic that dynamic int8 needs, to be taken for its error alone.
@@ -102,6 +96,8 @@ class QuantizeAuto(Pass):
         fidelity: part of the float model's answers to keep on held-out samples, 0 to 1: layers that
             cost more stay float.
         all_int8: quantize whatever has an int8 kernel, whatever it costs.
+        effort: quick leaves out refinements where the first int8 keeps enough; thorough searches
+            for a mixture of float and int8 even where int8 is not faster as a whole.
         max_drop: allowed drop of the metric, in its own unit, instead of `fidelity`: layers that
             cost more stay float. Of several metrics by name, as map=0.01.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
@@ -116,6 +112,7 @@ class QuantizeAuto(Pass):
     exclude: tuple[str, ...] = ()
     fidelity: float = PROMISED
     all_int8: bool = False
+    effort: Literal["quick", "normal", "thorough"] = "normal"
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
 
@@ -153,12 +150,13 @@ class QuantizeAuto(Pass):
                 all_int8=self.all_int8,
                 statistics=str(Path(folder) / "seen.npz"),  # one calibration for all methods
             )
+            speed = SpeedChoice(search, held_out) if self.decides_by_time() else None
             if is_transformer(model.graph):
                 self._transformer(search, static, data)
             else:
-                self._static_or_dynamic(search, static, data)
-        if self.max_drop is None and not self.all_int8:
-            _store_weights(search, CompressWeights(data=used, samples=COMPRESSING), held_out)
+                self._static_or_dynamic(search, static, data, speed)
+        if speed is not None:
+            store_weights(search, partial(_compress, data, self.samples), speed)
         notes = {k: v for k, v in quantization_notes(search.chosen).items() if k in _REPORTED}
         promise = self._promise(search, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
@@ -187,7 +185,11 @@ class QuantizeAuto(Pass):
         return Rewrite(made.ir, declined, {"note": why, **notes}, loaded=True)
 
     def _static_or_dynamic(
-        self, search: GreedySearch, static: QuantizeStatic, data: Dataset
+        self,
+        search: GreedySearch,
+        static: QuantizeStatic,
+        data: Dataset,
+        speed: SpeedChoice | None,
     ) -> None:
         """Quantize statically with its refinements, then take dynamic int8 where that is better.
 
@@ -212,15 +214,26 @@ class QuantizeAuto(Pass):
                 raise
             search.keep_float("nothing else keeps the float model's answers")
             return
+        if not self._pays(search, speed):
+            dynamic()
+            return
         static, before = self._refine(search, static)
         if dynamic():
             return
         if self._loses_too_much(search, data):
             self._leave_float(search, static, before, data)
-            if self.max_drop is None and search.keeps_promise:
+            if self.max_drop is None and (search.keeps_promise or self.effort == "quick"):
                 return  # biases would be corrected for little, at the price of as many runs
             dynamic()
         search.improve("correct bias", lambda best: _corrected(best, search, static, before))
+
+    def _pays(self, search: GreedySearch, speed: SpeedChoice | None) -> bool:
+        """Return whether to refine static int8, which float layers would only make slower."""
+        if self.effort == "thorough" or speed is None or speed.may_pay():
+            return True
+        why = "it is not faster than float"
+        search.steps.append({"step": "refine static int8", "kept": False, "why": why})
+        return False
 
     def _why_not_dynamic(
         self, search: GreedySearch, data: Dataset, candidate: Model, verdict: Verdict
@@ -246,6 +259,8 @@ class QuantizeAuto(Pass):
         Returns the settings of the best, and the passes that come before them.
         """
         before: tuple[Pass, ...] = ()
+        if self.effort == "quick" and search.keeps_promise:
+            return static, before
         for method in RANGES:
             other = static.with_fields(ranges=method)
             static = other if search.offer(f"ranges {method}", other) else static
@@ -322,43 +337,8 @@ class QuantizeAuto(Pass):
         )
 
 
-def _store_weights(search: GreedySearch, compress: CompressWeights, held_out: Dataset) -> None:
-    """Store weights of float layers in 8 bits, and all of them where int8 is not faster."""
-    kept, size = min(search.verdict.kept, search.promised), plain_bytes(search.chosen)
-    ratio = _speed_up(search, fitting(search.original, held_out, rows=1))
-
-    def why_larger(candidate: Model, verdict: Verdict) -> str:
-        if verdict.kept < kept:
-            return "it keeps less"
-        return "" if plain_bytes(candidate) < size else "its file is not smaller"
-
-    def why_not_float(candidate: Model, verdict: Verdict) -> str:
-        if not search.keeps_promise:
-            lower = verdict.shortfall(search.promised) < search.shortfall
-            return "" if lower else "the error would not fall"
-        if verdict.kept < search.promised:
-            return "it keeps too little"
-        smaller = plain_bytes(candidate) < plain_bytes(search.chosen)
-        return "" if smaller or (ratio is not None and ratio.slower) else "its file is not smaller"
-
-    search.compare("float layers stored in 8 bits", why_larger, compress, of=search.chosen)
-    as_slow = ratio is not None and not ratio.faster
-    if search.chosen is search.original or as_slow or not search.keeps_promise:
-        search.compare("float arithmetic, stored in 8 bits", why_not_float, compress)
-
-
-def _speed_up(search: GreedySearch, data: Dataset) -> Ratio | None:
-    """Return the speed-up over float for the first row of the data; None where it is not known."""
-    ctx = search.ctx
-    if ctx.clock is None or search.chosen is search.original:
-        return None
-    ctx.progress.say("timing int8 against float")
-    feeds, config = next(iter(data)).feeds, SessionConfig.of(ctx.target)
-    try:
-        return ctx.clock.compare(search.original, search.chosen, feeds, config, TIMED_SECONDS)
-    except TrimtabError as failure:
-        ctx.progress.say(f"not timed: {failure}")
-        return None
+def _compress(data: Dataset, samples: int, fidelity: float) -> CompressWeights:
+    return CompressWeights(data=data, samples=samples, fidelity=fidelity)
 
 
 def _why_worse(search: GreedySearch, candidate: Model, verdict: Verdict) -> str:

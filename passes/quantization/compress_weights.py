@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import fitting
+from trimtab.core.batches import finite_batches, fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats32
 from trimtab.core.dataset import Dataset
@@ -29,23 +29,27 @@ from ..base import Pass, Rewrite
 from ..graph.cleanup import normalize
 from ..graph.compressed import compressed_weights, expand_compressed, storable
 from ..graph.declined import Declined
-from ..graph.edit import assign_float32
 from ..graph.folding import fold_moved_weights
-from ..graph.names import FreeNames
+from ..graph.names import FreeNames, shorten_names
 from ..graph.patterns import match_nodes
 from ..graph.queries import is_onnx_op
 from ..graph.raise_opset import raise_opset
 from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
+from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
-from .file_size import size_notes
-from .judge import Judge
+from .file_size import plain_bytes, size_notes
+from .hold_out import hold_out
+from .judge import PROMISED, Judge
+from .weight_forms import Ladder, choose_forms
 
 #: First operator set whose Mul broadcasts.
 _BROADCAST_OPSET = 7
 #: Relative error of a weight up to which it is rounded to integers, by their bits.
 MAX_ERROR = {8: 0.02, 4: 0.15}
-#: Most weights whose effect on the outputs is measured, each by runs of its own.
-_MOST_MEASURED = 128
+#: Share of a file's bytes from which on names inside of the graph are shortened.
+NAMES_SHARE = 0.2
+#: Samples that weights are rounded on, and those that judge, at most.
+FITTING, JUDGING = 32, 64
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 #: Operators behind which a tensor is not the sum of products that a spectrum is.
 _ACTIVATIONS = frozenset(
@@ -66,30 +70,35 @@ class CompressWeights(Pass):
 
     Attributes:
         store: type that weights are stored in; those that lose too much in int4 take int8, and
-            those that lose too much in int8 take float16.
-        max_error: relative RMS error of a weight above which it takes more bits; 0 for 0.02 in
-            int8 and 0.15 in int4.
-        float16_share: share of the weights that take float16 anyway: with data those whose
-            rounding costs most at the outputs, without data the smallest.
+            those that lose too much in int8 take 16 bits.
+        fidelity: with data, part of the float model's answers to keep on held-out samples, 0 to 1:
+            weights whose rounding costs more take more bits.
+        max_error: relative RMS error of a weight above which it takes more bits; 0 for none with
+            data, without data 0.02 in int8 and 0.15 in int4.
+        wide_share: share of the weights, the smallest, that take 16 bits without data.
         exclude: nodes whose weights stay as they are, by name or glob pattern.
-        data: samples to choose these weights and to correct biases on; the context's if not given.
-        samples: number of samples.
+        data: samples to round on, and others to judge on; the context's if not given.
+        samples: number of samples to round on; at most as many more judge.
     """
 
     shrinks: ClassVar[bool] = True
+    renamed: ClassVar[Mapping[str, str]] = {"float16_share": "wide_share"}
 
     store: Literal["int8", "int4", "float16"] = "int8"
+    fidelity: float = PROMISED
     max_error: float = 0.0
-    float16_share: float = 0.1
+    wide_share: float = 0.1
     exclude: tuple[str, ...] = ()
     data: Dataset | None = None
-    samples: int = 16
+    samples: int = 64
 
     def __post_init__(self) -> None:
         if self.max_error < 0:
             raise OptionError("must not be negative", where=f"max_error={self.max_error}")
-        if not 0 <= self.float16_share <= 1:
-            raise OptionError("must be from 0 to 1", where=f"float16_share={self.float16_share}")
+        if not 0 <= self.fidelity <= 1:
+            raise OptionError("must be from 0 to 1", where=f"fidelity={self.fidelity}")
+        if not 0 <= self.wide_share <= 1:
+            raise OptionError("must be from 0 to 1", where=f"wide_share={self.wide_share}")
         if self.samples < 1:
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
 
@@ -99,67 +108,130 @@ class CompressWeights(Pass):
         normalize(model.ir)
         fold_moved_weights(model.ir)
         excluded = set(match_nodes(self.exclude, model.graph))
-        values = [v for v in storable(model.ir) if not _readers(v) & excluded]
+        values = [v for v in _in_order(model) if not _readers(v) & excluded]
         declined = [Declined(name, "excluded by the user") for name in sorted(excluded)]
         front = _front_end(model.graph, values)
-        values = [v for v in values if v not in front]
-        declined += [Declined(str(v.name), _BEFORE_LOGARITHM) for v in front]
-        forms: Forms = {}
-        for value in ctx.progress.track(values, "rounding weights", len(values)):
-            form = self._form(_floats(value))
-            if isinstance(form, str):
-                declined.append(Declined(str(value.name), form))
+        samples = self._samples(model, ctx)
+        ladders: dict[ir.Value, Ladder] = {}
+        for value, layer in self._layers(model, values, front, samples, ctx):
+            ladder = self._ladder(value, layer, spectrum=value in front, judged=bool(samples))
+            if isinstance(ladder, str):
+                declined.append(Declined(str(value.name), ladder))
             else:
-                forms[value] = form
+                ladders[value] = ladder
         report: dict[str, Any] = {}
-        batches = self._batches(model, ctx)
-        self._spare(model, forms, batches, ctx)
-        if batches:
-            rounded_to = {value: form.array() for value, form in forms.items()}
-            report |= correct_rounding(model, rounded_to, batches, ctx)
+        if samples:
+            forms, report = self._judged(model, ladders, samples, ctx)
+        else:
+            forms = {v: form for v, ladder in ladders.items() if (form := ladder[0]) is not None}
+            self._spare(forms)
         report |= _summary(forms)
         names = FreeNames(model.graph)
         for value, form in forms.items():
             store(names, value, form)
         declined += _expand_unfolded(model, ctx)
+        if shorten_names(model.ir, NAMES_SHARE * plain_bytes(model)):
+            report["names"] = "shortened: they took more than a fifth of the file"
         report |= _costs(before, model, ctx)
         return Rewrite(model.ir, declined, report | size_notes(before, model))
 
-    def _form(self, array: Floats32) -> Form | str:
-        """Return the form of a weight, or the reason why it stays as it is."""
+    def _layers(
+        self,
+        model: Model,
+        values: Sequence[ir.Value],
+        front: Collection[ir.Value],
+        samples: _Samples | None,
+        ctx: Context,
+    ) -> Iterator[tuple[ir.Value, Layer | None]]:
+        """Yield each weight, with its layer where its inputs were observed."""
+        observed: set[ir.Value] = set()
+        if samples is not None and self.store != "float16":
+            inner = [v for v in values if v not in front and exact(_floats(v)) is None]
+            layers = layers_with_moments(model, inner, samples.fitted, ctx)
+            for layer in ctx.progress.track(layers, "rounding weights", len(inner)):
+                observed.add(layer.weight)
+                yield layer.weight, layer
+        yield from ((v, None) for v in values if v not in observed)
+
+    def _ladder(
+        self, value: ir.Value, layer: Layer | None, *, spectrum: bool, judged: bool
+    ) -> Ladder | str:
+        """Return the forms of a weight from small to large, or why it stays as it is."""
+        array = _floats(value)
         if not np.isfinite(array).all():
             return "has values that are not finite"
-        lossless = exact(array)
         bits = 4 if self.store == "int4" else 8
+        lossless = exact(array)
         if lossless is not None and lossless.nbytes() <= array.size * bits / 8 + array.nbytes / 8:
-            return lossless
-        for width in (4, 8) if bits == 4 else (8,) if self.store == "int8" else ():
-            form = rounded(array, width)
-            if form is not None and _error(form, array) <= (self.max_error or MAX_ERROR[width]):
-                return form if form.nbytes() < array.nbytes else "is too small to gain anything"
-        return lossless or _halved(array)
+            return [lossless]
+        if spectrum and not judged:
+            return _BEFORE_LOGARITHM
+        widths = {"int4": (4, 8), "int8": (8,), "float16": ()}[self.store]
+        forms: list[Form] = []
+        for width in () if spectrum else widths:
+            form = rounded(array, width) if layer is None else rounded_by_error(layer, array, width)
+            limit = self.max_error or (np.inf if judged else MAX_ERROR[width])
+            if form is not None and _error(form, array) <= limit:
+                forms.append(form)
+        last = lossless or self._in_16_bits(array)
+        if isinstance(last, str) and not forms:
+            return last
+        forms += [] if isinstance(last, str) else [last]
+        smaller = [form for form in forms if form.nbytes() < array.nbytes]
+        if not smaller:
+            return "is too small to gain anything"
+        return [*smaller, None] if judged and smaller[-1] is not lossless else smaller
 
-    def _batches(self, model: Model, ctx: Context) -> list[Batch]:
+    def _in_16_bits(self, array: Floats32) -> Form | str:
+        """Return integers where they are wanted and have scales enough, they lose least."""
+        form = None if self.store == "float16" else rounded(array, 16)
+        return form if form is not None and form.nbytes() < array.nbytes else _halved(array)
+
+    def _samples(self, model: Model, ctx: Context) -> _Samples | None:
+        """Return the samples to round on and to judge on; None without data."""
         if self.data is None and ctx.data is None:
-            return []
-        data = ctx.dataset(self.data, model, purpose="compressing weights").take(self.samples)
-        return list(fitting(model, data, rows=8))
+            return None
+        data = ctx.dataset(self.data, model, purpose="compressing weights")
+        used, held_out = hold_out(data, self.samples)
+        few = fitting(model, held_out.take(JUDGING), rows=8)
+        judged = few if few.stream is not None else list(finite_batches(few))
+        fitted = list(finite_batches(fitting(model, used.take(FITTING), rows=4)))
+        return _Samples(fitted, judged)
 
-    def _spare(self, model: Model, forms: Forms, batches: Sequence[Batch], ctx: Context) -> None:
-        """Give float16 to the weights whose rounding costs most for their size, in place."""
+    def _judged(
+        self, model: Model, ladders: dict[ir.Value, Ladder], samples: _Samples, ctx: Context
+    ) -> tuple[Forms, dict[str, Any]]:
+        """Return the smallest forms that keep the answers, and notes; correct biases in place."""
+        judge = Judge(model, samples.judged, ctx.target)
+        chosen, verdict = choose_forms(model, ladders, judge, self.fidelity, ctx)
+        forms = {value: form for value, form in chosen.items() if form is not None}
+        rounded_to = {value: form.array() for value, form in forms.items()}
+        report = correct_rounding(model, rounded_to, samples.fitted, judge, verdict)
+        return forms, report
+
+    def _spare(self, forms: Forms) -> None:
+        """Give float16 to the smallest weights, in place."""
         lossy = {v: f for v, f in forms.items() if isinstance(f, Gridded) and _error(f, _floats(v))}
-        budget = int(self.float16_share * sum(f.integers.size for f in lossy.values()))
-        small = sorted((v for v in lossy if _floats(v).size <= budget), key=_size)
-        order = small
-        if batches and small:
-            few = batches[: max(len(batches) // 2, 1)]  # they only rank
-            costs = _output_errors(model, lossy, small[:_MOST_MEASURED], few, ctx)
-            order = sorted(costs, key=lambda v: -costs[v] / _size(v))
-        for value in order:
-            form = _halved(_floats(value)) if _size(value) <= budget else ""
+        budget = int(self.wide_share * sum(f.integers.size for f in lossy.values()))
+        for value in sorted(lossy, key=_size):
+            form = self._in_16_bits(_floats(value)) if _size(value) <= budget else ""
             if not isinstance(form, str):
                 budget -= _size(value)
                 forms[value] = form
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Samples to round on, and others to judge on."""
+
+    fitted: list[Batch]
+    judged: Dataset | list[Batch]
+
+
+def _in_order(model: Model) -> list[ir.Value]:
+    """Return the weights that can be stored otherwise, in the order of their first readers."""
+    places = {node: place for place, node in enumerate(model.graph.all_nodes())}
+    return sorted(storable(model.ir), key=lambda v: min(places[node] for node, _ in v.uses()))
 
 
 def _front_end(graph: ir.Graph, values: Sequence[ir.Value]) -> set[ir.Value]:
@@ -207,24 +279,6 @@ def _halved(array: Floats32) -> Form | str:
     if _error(form, array) > MAX_ERROR[8]:
         return "loses too much in any smaller type"
     return form if form.nbytes() < array.nbytes else "is too small to gain anything"
-
-
-def _output_errors(
-    model: Model,
-    forms: Mapping[ir.Value, Form],
-    values: Sequence[ir.Value],
-    batches: Sequence[Batch],
-    ctx: Context,
-) -> dict[ir.Value, float]:
-    """Return the error of the outputs with each of these weights alone rounded."""
-    judge = Judge(model, batches, ctx.target)
-    found = {}
-    for value in ctx.progress.track(values, "measuring weights", len(values)):
-        tensor = value.const_value
-        assign_float32(value, forms[value].array())
-        found[value] = judge.of(model).loss
-        value.const_value = tensor
-    return found
 
 
 def _summary(forms: Forms) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -42,39 +43,59 @@ def rank_groups(
         progress: display of progress.
     """
     units = list(_units(graph, nodes))
-    costs: list[tuple[float, int, int]] = []  # negative cost, first unit, unit behind the last
-    size = -(-len(units) // GROUPS)
-    for start in progress.track(range(0, len(units), size), "ranking groups of layers", GROUPS):
-        _measure(units, start, min(start + size, len(units)), cost_alone, costs)
-    whole, runs = -sum(cost for cost, _, _ in costs), len(costs)
-    done: list[tuple[float, int, int]] = []
-    while costs:
-        cost, start, stop = heapq.heappop(costs)
-        if stop - start == 1 or runs + 2 > RUNS or -cost <= SMALL * whole:
-            done.append((cost, start, stop))
-            continue
-        middle = (start + stop) // 2
-        _measure(units, start, middle, cost_alone, costs)
-        _measure(units, middle, stop, cost_alone, costs)
-        runs += 2
+
+    def cost_of(start: int, stop: int) -> float:
+        return cost_alone([name for unit in units[start:stop] for name in unit])
+
     gains = _gains(graph, units)
-    order = sorted(done, key=lambda d: (d[0] / sum(gains[d[1] : d[2]]), d[1]))
+    parts = halved(len(units), cost_of, progress, "ranking groups of layers")
+    order = sorted(parts, key=lambda p: (-p.cost / sum(gains[p.start : p.stop]), p.start))
     return [
-        [(name, -cost / (stop - start)) for name in units[number]]
-        for cost, start, stop in order
-        for number in range(start, stop)
+        [(name, part.cost / (part.stop - part.start)) for name in units[number]]
+        for part in order
+        for number in range(part.start, part.stop)
     ]
 
 
-def _measure(
-    units: Sequence[Sequence[str]],
-    start: int,
-    stop: int,
-    cost_alone: Callable[[Sequence[str]], float],
-    costs: list[tuple[float, int, int]],
-) -> None:
-    names = [name for unit in units[start:stop] for name in unit]
-    heapq.heappush(costs, (-cost_alone(names), start, stop))
+class Part(NamedTuple):
+    """Neighbouring units and what they cost together."""
+
+    cost: float
+    start: int
+    stop: int
+
+
+def halved(
+    count: int, cost_of: Callable[[int, int], float], progress: Progress, activity: str
+) -> list[Part]:
+    """Return parts of a sequence with their costs, the shorter the more they cost.
+
+    Args:
+        count: number of units.
+        cost_of: function from the first unit and the one behind the last to their cost together.
+        progress: display of progress.
+        activity: text that it shows.
+    """
+    size = max(-(-count // GROUPS), 1)
+    waiting: list[tuple[float, int, int]] = []  # negative cost, first unit, unit behind the last
+
+    def measure(start: int, stop: int) -> None:
+        heapq.heappush(waiting, (-cost_of(start, stop), start, stop))
+
+    for start in progress.track(range(0, count, size), activity, -(-count // size)):
+        measure(start, min(start + size, count))
+    whole, runs = -sum(cost for cost, _, _ in waiting), len(waiting)
+    done: list[Part] = []
+    while waiting:
+        cost, start, stop = heapq.heappop(waiting)
+        if stop - start == 1 or runs + 2 > RUNS or -cost <= SMALL * whole:
+            done.append(Part(-cost, start, stop))
+            continue
+        middle = (start + stop) // 2
+        measure(start, middle)
+        measure(middle, stop)
+        runs += 2
+    return done
 
 
 def _units(graph: ir.Graph, nodes: Sequence[str]) -> Iterator[list[str]]:

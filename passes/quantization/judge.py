@@ -23,6 +23,9 @@ from trimtab.core.target import Target, usable_cpus
 
 #: Part of the float model's answers that is kept by default.
 PROMISED = 0.98
+#: Part of the allowed loss that searches for what just suffices may use: they have seen the rows
+#: that judge, and others show less.
+MARGIN_OF_PROMISE = 0.5
 
 
 @dataclass(frozen=True)

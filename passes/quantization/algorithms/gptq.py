@@ -9,6 +9,7 @@ format is used, with these integers. H is summed in a stream: memory is that of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -52,35 +53,63 @@ def round_products(
 
 def round_weight(weight: Floats, moments: Floats, grid: RoundingGrid) -> RoundedWeight:
     """Round a weight (in, out) for inputs with these second moments (in, in)."""
+    integers, scales, zeros = compensated(weight[None], moments[None], grid)
+    return RoundedWeight(integers[0].astype(np.uint8), scales[0], zeros[0])
+
+
+class Levels(Protocol):
+    """Integers 0 to `largest` that weights are rounded to; `block` rows share scales."""
+
+    @property
+    def block(self) -> int:
+        """Rows that share scales."""
+
+    @property
+    def largest(self) -> int:
+        """Largest integer."""
+
+    def fit(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Return scales and zero points (..., out) of rows (..., block, out)."""
+
+
+def compensated(weight: Floats, moments: Floats, levels: Levels) -> tuple[Floats, Floats, Floats]:
+    """Round weights (groups, in, out) for inputs with second moments (groups, in, in).
+
+    Returns:
+        integers (groups, in, out), scales and zero points (groups, blocks, out).
+    """
     weight, moments = weight.copy(), moments.copy()
-    depth = len(weight)
-    unused = np.diag(moments) == 0
-    moments[unused, unused] = 1
-    moments[np.diag_indices(depth)] += DAMPING * np.diag(moments).mean()
-    factor = np.linalg.cholesky(np.linalg.inv(moments)).T  # upper: row i is for what follows i
-    blocks = -(-depth // grid.block)
-    integers = np.zeros(weight.shape, np.uint8)
-    scales, zeros = np.ones((2, blocks, weight.shape[1]))
+    groups, depth, outputs = weight.shape
+    diagonal = np.einsum("gii->gi", moments)  # a view
+    level = diagonal.mean(axis=1, keepdims=True)
+    diagonal[diagonal == 0] = 1
+    diagonal += DAMPING * np.where(level > 0, level, 1)
+    # Upper factor: row i is for what follows i.
+    factor = np.linalg.cholesky(np.linalg.inv(moments)).transpose(0, 2, 1)
+    blocks = -(-depth // levels.block)
+    integers = np.zeros(weight.shape)
+    scales, zeros = np.ones((2, groups, blocks, outputs))
     for start in range(0, depth, LAZY):
         stop = min(start + LAZY, depth)
-        errors = np.zeros((stop - start, weight.shape[1]))
+        errors = np.zeros((groups, stop - start, outputs))
         for i in range(start, stop):
-            block = i // grid.block
-            if i % grid.block == 0:
+            block = i // levels.block
+            if i % levels.block == 0:
                 # Rows beyond this lazy part have not got its errors yet: apply them now.
-                following = weight[i : i + grid.block].copy()
-                if stop < i + grid.block:
-                    following[stop - i :] -= (
-                        factor[start:i, stop : i + grid.block].T @ errors[: i - start]
-                    )
-                scales[block], zeros[block] = grid.fit(following)
-            level = np.round(weight[i] / scales[block]) + zeros[block]
-            integers[i] = np.clip(level, 0, grid.largest)
-            error = weight[i] - (integers[i] - zeros[block]) * scales[block]
-            errors[i - start] = error / factor[i, i]
-            weight[i:stop] -= np.outer(factor[i, i:stop], errors[i - start])
-        weight[stop:] -= factor[start:stop, stop:].T @ errors
-    return RoundedWeight(integers, scales, zeros)
+                end = i + levels.block
+                following = weight[:, i:end].copy()
+                if stop < end:
+                    late = factor[:, start:i, stop:end].transpose(0, 2, 1)
+                    following[:, stop - i :] -= late @ errors[:, : i - start]
+                scales[:, block], zeros[:, block] = levels.fit(following)
+            scale, zero = scales[:, block], zeros[:, block]
+            integers[:, i] = np.clip(np.round(weight[:, i] / scale) + zero, 0, levels.largest)
+            error = weight[:, i] - (integers[:, i] - zero) * scale
+            errors[:, i - start] = error / factor[:, i, i, None]
+            spread = factor[:, i, i:stop, None] * errors[:, None, i - start]
+            weight[:, i:stop] -= spread
+        weight[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors
+    return integers, scales, zeros
 
 
 def _second_moments(

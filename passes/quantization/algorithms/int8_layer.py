@@ -16,7 +16,7 @@ from ...graph.edit import initializer_array
 from ...graph.queries import input_at, producer_in_any_domain
 from ...graph.weight_scales import channel_axis
 from ..qdq.fill_channels import filled_weight
-from .layer_regression import as_columns, input_window
+from .layer_regression import as_columns
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def int8_weight(layer: ir.Node) -> Int8Weight | str:
     if len(integers.uses()) > 1 or len(node.outputs[0].uses()) > 1:
         return "its weight is shared"
     shape = tuple(integers.const_value.shape.numpy())
-    odd = input_window(layer, shape) is None if layer.op_type == "Conv" else len(shape) != 2
+    odd = len(shape) != 2 and layer.op_type != "Conv"
     if odd or layer.attributes.get_float("alpha", 1.0) != 1:
-        return "it is neither a plain product nor a 2-D convolution with explicit pads"
+        return "it is neither a plain product nor a convolution"
     zeros = zero.const_value.numpy() if zero is not None and zero.const_value else np.zeros(1)
     flat = [a.astype(np.float64).reshape(-1) for a in (scale.const_value.numpy(), zeros)]
     return Int8Weight(integers, flat[0], flat[1], shape)

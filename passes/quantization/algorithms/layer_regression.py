@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.core.data import Floats32
 
-from ...graph.convolutions import conv_attrs
+from ...graph.queries import attr
 from ...graph.weight_scales import channel_axis
 from .scalable_pairs import group_count
 
@@ -21,34 +21,63 @@ POSITIONS = 24
 
 @dataclass(frozen=True)
 class InputWindow:
-    """Geometry of the inputs that the kernel of a 2-D convolution reads.
+    """Geometry of the inputs that the kernel of a convolution reads, by axis.
 
-    Vertical values come before horizontal ones; pads are top, left, bottom, right.
+    Attributes:
+        kernel: sizes of the kernel.
+        strides: steps between output positions.
+        dilations: steps between the inputs of a kernel.
+        pads: zeros before each axis, then behind each; None where `auto_pad` decides.
+        auto_pad: attribute of the convolution.
     """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    pads: tuple[int, ...]
+    pads: tuple[int, ...] | None
+    auto_pad: str
 
-    def patches(self, x: Floats32, rows: NDArray[Any], columns: NDArray[Any]) -> Floats32:
-        """Gather (N, P, C, kernel height, kernel width) at P output positions of (N, C, H, W)."""
-        top, left, bottom, right = self.pads
-        padded = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)])
-        r = rows[:, None] * self.strides[0] + np.arange(self.kernel[0]) * self.dilations[0]
-        c = columns[:, None] * self.strides[1] + np.arange(self.kernel[1]) * self.dilations[1]
-        taken: Floats32 = padded[:, :, r[:, :, None], c[:, None, :]]  # (N, C, P, kh, kw)
-        return taken.transpose(0, 2, 1, 3, 4)
+    @classmethod
+    def of(cls, node: ir.Node, shape: tuple[int, ...]) -> InputWindow:
+        """Return the window of a convolution with a weight of this shape."""
+        axes = len(shape) - 2
+        auto = node.attributes.get_string("auto_pad", "NOTSET")
+        pads = attr(node, "pads", (0,) * 2 * axes) if auto == "NOTSET" else None
+        strides, dilations = (attr(node, name, (1,) * axes) for name in ("strides", "dilations"))
+        return cls(shape[2:], strides, dilations, pads, auto)
 
+    def patches(self, x: Floats32, most: int, rng: np.random.Generator) -> tuple[Floats32, Any]:
+        """Gather what the kernel reads at random output positions, at most this many.
 
-def input_window(node: ir.Node, shape: tuple[int, ...]) -> InputWindow | None:
-    """Return the window of a 2-D convolution with a weight of this shape, None for others."""
-    auto = node.attributes.get_string("auto_pad", "NOTSET")
-    if len(shape) != 4 or auto not in {"NOTSET", "VALID"}:
-        return None
-    found = conv_attrs(node)
-    pads = found["pads"] or (0, 0, 0, 0)  # auto_pad is VALID
-    return InputWindow(shape[2:], found["strides"], found["dilations"], pads)
+        Returns:
+            (N, positions, C, *kernel) of an input (N, C, *sizes), and for each axis the positions.
+        """
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        padded = np.pad(x, [(0, 0), (0, 0), *self._pads(x.shape[2:], spans)])
+        axes = tuple(range(2, x.ndim))
+        views = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=axes)
+        steps = [slice(None, None, n) for n in (*self.strides, *self.dilations)]
+        views = views[(slice(None), slice(None), *steps)]
+        sizes = views.shape[2 : x.ndim]
+        total = int(np.prod(sizes))
+        flat = rng.choice(total, min(most, total), replace=False)
+        chosen: Any = np.unravel_index(flat, sizes)
+        taken: Floats32 = np.moveaxis(views[(slice(None), slice(None), *chosen)], 2, 1)
+        return taken, chosen
+
+    def _pads(self, sizes: tuple[int, ...], spans: list[int]) -> list[tuple[int, int]]:
+        if self.pads is not None:
+            half = len(sizes)
+            return list(zip(self.pads[:half], self.pads[half:], strict=True))
+        if self.auto_pad == "VALID":
+            return [(0, 0)] * len(sizes)
+        found = []
+        for size, span, stride in zip(sizes, spans, self.strides, strict=True):
+            whole = max((-(-size // stride) - 1) * stride + span - size, 0)
+            small = whole // 2
+            upper = self.auto_pad == "SAME_UPPER"
+            found.append((small, whole - small) if upper else (whole - small, small))
+        return found
 
 
 def regression_rows(
@@ -63,16 +92,27 @@ def regression_rows(
     """
     if node.op_type != "Conv":
         return x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
-    window = input_window(node, shape)
-    assert window is not None
-    count = min(POSITIONS, y.shape[2] * y.shape[3])
-    chosen = rng.choice(y.shape[2] * y.shape[3], count, replace=False)
-    rows, columns = np.divmod(chosen, y.shape[3])
-    groups = group_count(node)
-    taken = window.patches(x, rows, columns)  # (N, P, C, kh, kw)
-    inputs = taken.reshape(len(x) * count, groups, -1).transpose(1, 0, 2)
-    outputs = y[:, :, rows, columns].transpose(0, 2, 1).reshape(len(x) * count, groups, -1)
+    inputs, chosen = _conv_rows(node, shape, x, POSITIONS, rng)
+    outputs = np.moveaxis(y[(slice(None), slice(None), *chosen)], 2, 1)
+    outputs = outputs.reshape(inputs.shape[1], len(inputs), -1)
     return inputs, outputs.transpose(1, 0, 2)
+
+
+def input_rows(
+    node: ir.Node, shape: tuple[int, ...], x: Floats32, most: int, rng: np.random.Generator
+) -> Floats32:
+    """Return rows (groups, rows, depth) of a layer's input, at most so many of each image."""
+    if node.op_type == "Conv":
+        return _conv_rows(node, shape, x, most, rng)[0]
+    return x.reshape(1, -1, x.shape[-1])
+
+
+def _conv_rows(
+    node: ir.Node, shape: tuple[int, ...], x: Floats32, most: int, rng: np.random.Generator
+) -> tuple[Floats32, Any]:
+    taken, chosen = InputWindow.of(node, shape).patches(x, most, rng)
+    rows = taken.reshape(len(x) * len(chosen[0]), group_count(node), -1)
+    return rows.transpose(1, 0, 2), chosen
 
 
 def as_columns(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:

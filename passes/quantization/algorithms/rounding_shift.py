@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats, Floats32
 from trimtab.core.model import Model
 
 from ...graph.edit import assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.queries import attr, input_at, is_onnx_op
-from ..judge import Judge
+from ..judge import Judge, Verdict
 from .layer_outputs import inner_outputs
 
 #: Weights as they will be, by the initializers that hold them as they are.
@@ -27,36 +26,36 @@ Rounded = Mapping[ir.Value, Floats32]
 
 
 def correct_rounding(
-    model: Model, rounded: Rounded, batches: Sequence[Batch], ctx: Context
+    model: Model, rounded: Rounded, batches: Sequence[Batch], judge: Judge, plain: Verdict
 ) -> dict[str, Any]:
     """Take the shift of mean outputs by rounding out of biases, where the outputs' error falls.
 
     Args:
-        model: float model, whose biases are changed in place; every second batch is held out.
+        model: float model, whose biases are changed in place.
         rounded: weights that will take the place of those in the model.
-        batches: samples.
-        ctx: context with the target.
+        batches: samples that the mean inputs are taken of.
+        judge: judge on other samples.
+        plain: its verdict without a correction.
 
     Returns:
-        Notes on the errors.
+        Notes on what is kept and the errors.
     """
-    fit, held_out = list(batches[::2]), list(batches[1::2]) or list(batches)
-    shifts = _shifts(model, rounded, fit)
-    judge = Judge(model, held_out, ctx.target)
+    shifts = _shifts(model, rounded, batches)
     copy = model.clone()
     stored = copy.graph.initializers
     for value, array in rounded.items():
         if value.graph is model.graph:
             assign_float32(stored[str(value.name)], array)
-    plain = judge.of(copy).loss
     for bias, shift in shifts.items():
         assign_float32(stored[str(bias.name)], initializer_array(bias) + shift)
-    corrected = judge.of(copy).loss
-    if corrected < plain:
+    best = judge.of(copy) if shifts else plain
+    better = best.loss < plain.loss and best.kept >= plain.kept
+    if better:
         for bias, shift in shifts.items():
             assign_float32(bias, initializer_array(bias) + shift)
-    errors = {"squared_relative_error": min(plain, corrected), "without_bias_correction": plain}
-    return {"corrected": len(shifts) if corrected < plain else 0, **errors}
+    best = best if better else plain
+    errors = {"squared_relative_error": best.loss, "without_bias_correction": plain.loss}
+    return {"fidelity": best.kept, "corrected": len(shifts) if better else 0, **errors}
 
 
 def _shifts(model: Model, rounded: Rounded, batches: Sequence[Batch]) -> dict[ir.Value, Floats]:

@@ -12,7 +12,13 @@ from onnx import helper
 from trimtab.core.model import Model
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes.graph.edit import add_initializer
-from trimtab.passes.graph.names import FreeNames, fresh_name, share_names, unique_names
+from trimtab.passes.graph.names import (
+    FreeNames,
+    fresh_name,
+    share_names,
+    shorten_names,
+    unique_names,
+)
 from trimtab.passes.graph.patterns import matching
 
 BRANCHES = """(float[n,4] x, bool c) => (float[n,4] y) <float[4,4] w> {
@@ -107,3 +113,15 @@ def test_a_name_of_a_subgraph_or_given_out_before_is_taken():
     assert names.tensor("other") == "other"
     assert names.node("inside") == "inside_1"
     assert names.node("t") == "t"  # nodes and tensors have names of their own
+
+
+def test_long_names_inside_of_a_graph_become_short_where_they_take_much() -> None:
+    long = "path_" * 9
+    model = model_of(BRANCHES.replace("    h =", f"    {long} =").replace("(h)", f"({long})"))
+    before = {"x": np.ones((2, 4), np.float32), "c": np.array(True)}
+    model.graph.initializers["w"].const_value = ir.tensor(np.eye(4, dtype=np.float32))
+    expected = run(build_session(model), before)["y"]
+    assert not shorten_names(model.ir, 10_000)
+    assert shorten_names(model.ir, 100)
+    assert all(len(str(v.name)) < 12 for node in model.graph.all_nodes() for v in node.outputs)
+    assert (run(build_session(model), before)["y"] == expected).all()

@@ -304,7 +304,8 @@ def last_pass(path) -> str:
 
 def test_the_command_with_data_alone_takes_auto_and_reports_the_steps(files, capsys):
     model, data, folder = files
-    assert main(["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]) == 0
+    command = ["quantize", model, "-o", str(folder / "o.onnx"), "--data", data]
+    assert main([*command, "--effort", "thorough"]) == 0
     assert last_pass(folder / "o.onnx") == "quantize-auto"
     out = capsys.readouterr().out
     assert "step static int8, ranges mse, kept True, squared_relative_error" in out

@@ -1,0 +1,146 @@
+"""Choice of the form in which each weight is stored: the fewest bits that keep the answers.
+
+Each weight has forms of rising size. All begin in their smallest. Where too little of the float
+model's answers is kept, weights take their next form, those first whose rounding costs most for the
+bytes that it takes: groups are rounded alone and halved (`group_ranking`), and bisection finds how
+many suffice. A network of any number of weights costs about thirty short runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import onnx_ir as ir
+
+from trimtab.core.context import Context
+from trimtab.core.model import Model
+
+from ..graph.edit import assign_float32
+from ..graph.stored_weights import Form
+from .group_ranking import halved
+from .judge import MARGIN_OF_PROMISE, Judge, Verdict
+
+#: Held-out samples that rank groups of weights.
+RANKING_SAMPLES = 16
+
+#: Forms of a weight from small to large; None is the float weight.
+Ladder = Sequence[Form | None]
+Chosen = Mapping[ir.Value, Form | None]
+
+
+def choose_forms(
+    model: Model, ladders: Mapping[ir.Value, Ladder], judge: Judge, promised: float, ctx: Context
+) -> tuple[Chosen, Verdict]:
+    """Return a form for each weight, the smallest that keep so much, and what they keep.
+
+    Args:
+        model: float model, which is not changed.
+        ladders: forms of each weight from small to large.
+        judge: judge with the float model's answers.
+        promised: fidelity to keep, 0 to 1; where weights are chosen by the judge, some more.
+        ctx: progress.
+    """
+    search = _FormSearch(model, ladders, judge, ctx)
+    kept = search.kept()
+    while kept < promised and (order := search.order()):
+        kept = search.climb(order, promised)
+    return {value: search.form(value) for value in ladders}, search.verdict
+
+
+class _FormSearch:
+    """Weights and the steps of their ladders that are taken."""
+
+    def __init__(
+        self, model: Model, ladders: Mapping[ir.Value, Ladder], judge: Judge, ctx: Context
+    ) -> None:
+        self.model, self.ladders, self.judge, self.ctx = model, ladders, judge, ctx
+        self.steps = dict.fromkeys(ladders, 0)
+        self.verdict = Verdict(0.0, float("inf"))
+
+    def form(self, value: ir.Value, step: int | None = None) -> Form | None:
+        """Return the form of a weight at its step, or at another."""
+        return self.ladders[value][self.steps[value] if step is None else step]
+
+    def kept(self) -> float:
+        """Judge the steps that are taken."""
+        with stored_as(self.model, {v: self.form(v) for v in self.ladders}):
+            self.verdict = self.judge.of(self.model)
+        raised = sum(step > 0 for step in self.steps.values())
+        text = f"{raised} of {len(self.steps)} weights in more bits keep {self.verdict.kept:.3f}"
+        self.ctx.progress.say(text)
+        return self.verdict.kept
+
+    def climb(self, order: Sequence[ir.Value], promised: float) -> float:
+        """Take the next step with the first weights that suffice, or with all.
+
+        Returns what is kept. What the judge chose keeps less on other samples: so it has to keep
+        more here, where the step can.
+        """
+        before = dict(self.steps)
+        verdicts: dict[int, Verdict] = {}
+
+        def raise_first(count: int) -> float:
+            self.steps = before | {v: before[v] + 1 for v in order[:count]}
+            if count not in verdicts:
+                self.kept()
+                verdicts[count] = self.verdict
+            self.verdict = verdicts[count]
+            return self.verdict.kept
+
+        low, high = 0, len(order)
+        most = raise_first(high)
+        wanted = min(most, promised + MARGIN_OF_PROMISE * (1 - promised))
+        if most < promised:
+            return most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if raise_first(middle) >= wanted else (middle, high)
+        return raise_first(high)
+
+    def order(self) -> list[ir.Value]:
+        """Return the weights that have a next step, those first that cost most for its bytes."""
+        open_ = [v for v, ladder in self.ladders.items() if self.steps[v] + 1 < len(ladder)]
+        batches = self._ranking_batches()
+
+        def cost_of(start: int, stop: int) -> float:
+            with stored_as(self.model, {v: self.form(v) for v in open_[start:stop]}):
+                return self.judge.of(self.model, batches).shortfall(1.0)
+
+        if len(open_) < 2:
+            return open_
+        parts = halved(len(open_), cost_of, self.ctx.progress, "measuring weights")
+        added = [self._added_bytes(v) for v in open_]
+        parts.sort(key=lambda p: (-p.cost / max(sum(added[p.start : p.stop]), 1), p.start))
+        return [open_[number] for p in parts for number in range(p.start, p.stop)]
+
+    def _added_bytes(self, value: ir.Value) -> int:
+        sizes = []
+        for step in (self.steps[value], self.steps[value] + 1):
+            form = self.form(value, step)
+            assert value.const_value is not None
+            sizes.append(value.const_value.nbytes if form is None else form.nbytes())
+        return sizes[1] - sizes[0]
+
+    def _ranking_batches(self) -> int:
+        rows = count = 0
+        for batch in self.judge.batches:
+            if rows >= RANKING_SAMPLES:
+                break
+            rows, count = rows + batch.size, count + 1
+        return count
+
+
+@contextmanager
+def stored_as(model: Model, forms: Chosen) -> Iterator[Model]:
+    """Give weights of a model the values of their forms for a while."""
+    before = {value: value.const_value for value in forms}
+    try:
+        for value, form in forms.items():
+            if form is not None:
+                assign_float32(value, form.array())
+        yield dataclasses.replace(model)
+    finally:
+        for value, tensor in before.items():
+            value.const_value = tensor
