@@ -41,7 +41,10 @@ class _Judge:
     reader: DetectionReader | None = None
 
     def score(self, mine: Array, truth: Array) -> Floats:
-        """Return (N, 2): what was kept of each item, and what there was to keep."""
+        """Return (N, 2): what was kept of each item, and what there was to keep.
+
+        Of scores it is (N, 4), such a pair for each threshold.
+        """
         rows = len(truth) if truth.ndim else 1
         if mine.shape != truth.shape:
             return _of_unequal(mine, truth)
@@ -101,7 +104,12 @@ class _Judge:
         )
 
     def value(self, table: Floats) -> tuple[float, Floats]:
-        """Return the kept part over all items (N, 2), and (N,) each item's part in it."""
+        """Return the kept part over all items (N, 2), and (N,) each item's part in it.
+
+        Of scores that of the threshold where it is less.
+        """
+        if table.shape[1] > 2:
+            return min((self.value(pair) for pair in np.split(table, 2, axis=1)), key=_first)
         kept, all_ = table.sum(0)
         if self.kind.kind == "signal":
             ratio = float(np.sqrt(kept / max(all_, 1e-24))) if kept > 0 else 0.0
@@ -137,13 +145,19 @@ def _of_unequal(mine: Array, truth: Array) -> Floats:
 
 
 def _of_scores(mine: Floats, truth: Floats) -> Floats:
-    """Return per item F1's parts of the entries above the thresholds; of one entry, agreement."""
+    """Return per item F1's parts of the entries above each threshold; of one entry, agreement."""
     if truth.shape[1] == 1:
         alike = (mine > THRESHOLDS[-1]) == (truth > THRESHOLDS[-1])
         return np.stack([alike[:, 0].astype(np.float64), np.ones(len(truth))], 1)
-    both = sum(2.0 * ((mine > t) & (truth > t)).sum(1) for t in THRESHOLDS)
-    either = sum(((mine > t).sum(1) + (truth > t).sum(1)).astype(np.float64) for t in THRESHOLDS)
-    return np.stack([np.asarray(both), np.asarray(either)], 1)
+    columns = []
+    for least in THRESHOLDS:
+        a, b = mine > least, truth > least
+        columns += [2.0 * (a & b).sum(1), (a.sum(1) + b.sum(1)).astype(np.float64)]
+    return np.stack(columns, 1)
+
+
+def _first(found: tuple[float, Floats]) -> float:
+    return found[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,8 +115,8 @@ def test_items_of_a_pooled_value_have_it_as_their_mean() -> None:
 def test_scores_are_f1_of_the_entries_above_the_thresholds() -> None:
     truth = np.array([[0.9, 0.1, 0.4, 0.0]], np.float32)
     mine = np.array([[0.9, 0.6, 0.2, 0.0]], np.float32)
-    # above 0.3: {0, 2} and {0, 1}; above 0.5: {0} and {0, 1}
-    assert judged({"y": truth}, {"y": mine}).value == pytest.approx((2 + 2) / (4 + 3))
+    # above 0.3: {0, 2} and {0, 1}; above 0.5: {0} and {0, 1}, of which less is lost
+    assert judged({"y": truth}, {"y": mine}).value == pytest.approx(2 / 4)
 
 
 def test_gains_of_frames_are_a_signal_and_notes_are_scores() -> None:
