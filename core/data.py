@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .model import TensorSpec
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -62,6 +65,10 @@ class Source(ABC):
     def starts(self) -> tuple[int, ...]:
         """Positions of the items at which a sequence begins, for models with states."""
         return (0,)
+
+    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:  # noqa: ARG002 - as most do
+        """Return the items as these inputs of a model take them."""
+        return self
 
     def name_of(self, row: int) -> str:
         """Return what people call the item at a position."""

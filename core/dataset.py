@@ -16,7 +16,8 @@ from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
 from .feeds import check_feeds, check_finite
 from .model import Model, TensorSpec
-from .sources.opening import LABELS, ArraySource, StreamSource, open_source, split_states
+from .sources.arrays import LABELS, ArraySource
+from .sources.opening import StreamSource, open_source, split_states
 from .streams import Pair, StateLoop, StreamRow, following, state_pairs
 
 
@@ -181,6 +182,9 @@ class Dataset:
 
     def _named(self, model: Model) -> Dataset:
         """Return the dataset with its nameless array under the name of the one input left."""
+        source = self.source.of_inputs(model.inputs)
+        if source is not self.source:
+            return replace(self, source=source)
         if not self.source.anonymous:
             return self
         specs = {spec.name: spec for spec in model.inputs}

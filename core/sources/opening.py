@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import struct
 import zipfile
 import zlib
@@ -14,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from ..callables import import_callable, is_callable_spec
-from ..data import Array, Batch, Rows, Source
+from ..data import Batch, Rows, Source
 from ..errors import DataError, InputError, OptionError
+from .arrays import LABELS, ArraySource, ShardedSource, digest_of
 from .npz import read_member
 from .pictures import open_pictures
-from .tables import read_table
+from .tables import TABLES, TableSource, read_table
+from .texts import open_texts, read_lines
 from .waves import open_waves, recordings
 
-LABELS = "labels"
 #: Options behind the `?` that may name a file or a folder.
-_FILE_OPTIONS = frozenset({"labels", "masks"})
+_FILE_OPTIONS = frozenset({"labels", "masks", "tokenizer"})
 #: What reading of a damaged .npz raises: by zipfile, zlib and the header of an array.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -49,8 +49,10 @@ def open_source(spec: str) -> Source:
         return _open_folder(path, _options(text) if path == Path(name) else {})
     if path.exists():
         given = text if path == Path(name) else ""
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() in TABLES:
             return _open_table(path, _options(given))
+        if path.suffix.lower() == ".txt":
+            return read_lines(path, _options(given))
         _refuse_options(given, spec)
         return _open_npz(path)
     if is_callable_spec(spec):
@@ -58,8 +60,8 @@ def open_source(spec: str) -> Source:
     raise DataError(
         "no such file or folder",
         where=spec,
-        hint="Give an .npz, a .csv, a folder of .npz shards, pictures or recordings, or "
-        "module:callable",
+        hint="Give an .npz, .csv, .parquet or .txt file, a folder of .npz shards, pictures or "
+        "recordings, or module:callable",
     )
 
 
@@ -120,74 +122,6 @@ def _options(text: str) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-class ArraySource(Source):
-    """Arrays by input name, in memory or memory-mapped, with labels if there are any."""
-
-    def __init__(self, feeds: Mapping[str, Array], labels: Array | None, where: str) -> None:
-        self.feeds, self.labels, self.where = feeds, labels, where
-        counts = {name: len(a) for name, a in feeds.items() if a.ndim}
-        self.constants = [name for name in feeds if name not in counts]
-        if not counts:
-            raise DataError(
-                "has no array other than the labels", where=where, hint="Name arrays by input"
-            )
-        if labels is not None:
-            counts[LABELS] = len(labels) if labels.ndim else 0
-        if len(set(counts.values())) > 1:
-            raise DataError(f"its arrays differ in their number of rows: {counts}", where=where)
-        self._count = next(iter(counts.values()))
-        if not self._count:
-            raise DataError("has no rows", where=where, hint="Give at least one")
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self._count
-
-    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Yield the rows, copied from the mapped file batch by batch."""
-        for start in range(0, len(rows), batch):
-            take = rows[start : start + batch]
-            feeds = {n: np.asarray(a[take] if a.ndim else a) for n, a in self.feeds.items()}
-            yield Batch(feeds, None if self.labels is None else np.asarray(self.labels[take]))
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """SHA-256 of names, types, shapes and bytes."""
-        return _digest([Batch(self.feeds, self.labels)])
-
-
-class ShardedSource(Source):
-    """Concatenation of several sources of rows."""
-
-    def __init__(self, shards: list[ArraySource]) -> None:
-        self.shards = shards
-        self.ends = np.cumsum([s.count for s in shards])
-        names = set(shards[0].feeds)
-        for shard in shards[1:]:
-            if set(shard.feeds) != names:
-                raise DataError(
-                    f"has arrays {sorted(shard.feeds)}, the first shard {sorted(names)}",
-                    where=shard.where,
-                )
-
-    @property
-    def count(self) -> int:
-        """Rows of all shards."""
-        return int(self.ends[-1])
-
-    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
-        """Yield batches; none crosses the end of a shard."""
-        for shard, end in zip(self.shards, self.ends, strict=True):
-            start = end - shard.count
-            yield from shard.read(rows[(rows >= start) & (rows < end)] - start, batch)
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """SHA-256 of the shards' identities."""
-        return hashlib.sha256("".join(s.identity for s in self.shards).encode()).hexdigest()
-
-
 class StreamSource(Source):
     """Whole batches from user code; the stream is restarted for each iteration."""
 
@@ -232,22 +166,7 @@ class StreamSource(Source):
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of all batches."""
-        return _digest(self._stream())
-
-
-def _digest(batches: Iterable[Batch]) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes; mapped arrays are read in parts."""
-    digest = hashlib.sha256()
-    for batch in batches:
-        arrays = dict(batch.feeds)
-        if batch.labels is not None:
-            arrays[LABELS] = batch.labels
-        for name, array in sorted(arrays.items()):
-            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
-            rows = np.atleast_1d(array)
-            for start in range(0, len(rows), 4096):
-                digest.update(np.ascontiguousarray(rows[start : start + 4096]).tobytes())
-    return digest.hexdigest()
+        return digest_of(self._stream())
 
 
 def _open_callable(spec: str) -> Source:
@@ -279,11 +198,11 @@ def _open_folder(folder: Path, options: Mapping[str, str]) -> Source:
     return open_pictures(folder, options)
 
 
-def _open_table(path: Path, options: Mapping[str, str]) -> ArraySource:
-    numbers, labels = read_table(path, options)
-    source = ArraySource({"input": numbers}, labels, str(path))
-    source.anonymous = "input"
-    return source
+def _open_table(path: Path, options: Mapping[str, str]) -> Source:
+    columns, labels = read_table(path, options)
+    if "text" in options:
+        return open_texts(list(columns.values()), labels, options, path)
+    return TableSource(columns, labels, str(path))
 
 
 def _open_npz(path: Path) -> ArraySource:

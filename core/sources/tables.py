@@ -1,33 +1,159 @@
-"""Tables as data: csv files of numbers, one row an item, with a column of labels."""
+"""Tables as data: csv and parquet files, one row an item, with a column of labels."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..data import Array
-from ..errors import DataError, OptionError, unknown
+from ..data import Array, Batch, Rows, Source
+from ..errors import DataError, MissingExtraError, OptionError, unknown
+from ..model import TensorSpec
+from .arrays import ArraySource, digest_of
+
+#: Endings of the files of tables.
+TABLES = frozenset({".csv", ".parquet"})
+_OPTIONS = ("labels", "columns", "text", "tokenizer", "length")
 
 
-def read_table(path: Path, options: Mapping[str, str]) -> tuple[Array, Array | None]:
-    """Read a csv file.
+class TableSource(Source):
+    """Columns by name, each with the values of all rows.
+
+    A model whose inputs are named as columns is fed these; another gets all columns in one array.
+    """
+
+    anonymous = "input"
+    advice = "Choose the columns: FILE?columns=a,b,c&labels=LABEL"
+
+    def __init__(self, columns: Mapping[str, Array], labels: Array | None, where: str) -> None:
+        self.columns, self.labels, self.where = columns, labels, where
+        if not columns:
+            raise DataError(
+                "has no column other than the labels", where=where, hint="Give at least one"
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values())))
+
+    def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
+        """Yield all columns side by side (N, columns) float32."""
+        yield from ArraySource({"input": self._joined}, self.labels, self.where).read(rows, batch)
+
+    @functools.cached_property
+    def _joined(self) -> Array:
+        parts = [np.asarray(c, np.float32).reshape(self.count, -1) for c in self.columns.values()]
+        return np.concatenate(parts, axis=1)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of names, types and values."""
+        return digest_of([Batch(self.columns, self.labels)])
+
+    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
+        """Return the rows as these inputs take them."""
+        named = [spec for spec in specs if spec.name in self.columns]
+        if named:
+            feeds = {s.name: _typed(self.columns[s.name], s, self.where) for s in named}
+            return ArraySource(feeds, self.labels, self.where, self.identity)
+        if len(specs) != 1 or specs[0].dtype.numpy() == np.float32:
+            return self
+        feeds = {specs[0].name: _typed(self._joined, specs[0], self.where)}
+        return ArraySource(feeds, self.labels, self.where, self.identity)
+
+
+def _typed(column: Array, spec: TensorSpec, where: str) -> Array:
+    """Return a column in the type of an input, with its axis of size 1 where it has one.
+
+    Raises:
+        DataError: whole numbers are wanted, and the column has others.
+    """
+    array = np.asarray(column)
+    if spec.dtype.numpy().kind in "iu" and not np.array_equal(array, np.round(array)):
+        raise DataError(
+            f"column {spec.name!r} has fractions, and the model takes {spec.dtype.name.lower()}",
+            where=where,
+        )
+    if spec.shape is not None and len(spec.shape) == array.ndim + 1 and spec.shape[-1] in {1, None}:
+        array = array[..., None]
+    return array.astype(spec.dtype.numpy())
+
+
+def read_table(path: Path, options: Mapping[str, str]) -> tuple[dict[str, Array], Array | None]:
+    """Read a csv file, with a line of names or without, or a parquet file.
 
     Args:
-        path: file, with a line of names or without.
-        options: `labels`: column of the labels, by name or by number from 0.
+        path: file.
+        options: `labels`: column of the labels, by name or by number from 0; `columns`: those that
+            are fed, by commas; `text`: those that hold texts, which `tokenizer` reads.
 
     Returns:
-        Numbers (N, columns) float32 without the labels, and labels (N,) or None.
+        Columns by name, each (N,) or (N, ...), and labels (N,) or None.
 
     Raises:
         DataError: it cannot be read, or a cell has no number; names its line and column.
         OptionError: an unknown option or column.
     """
-    for key in set(options) - {"labels"}:
-        raise unknown("option", key, ["labels"], where=str(path))
+    for key in set(options) - set(_OPTIONS):
+        raise unknown("option", key, _OPTIONS, where=str(path))
+    cells = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    labels = None
+    if "labels" in options:
+        labels = _labels(cells.pop(_column(options["labels"], list(cells), path)).values)
+    wanted = options.get("text") or options.get("columns")
+    if wanted:
+        names = [_column(name, list(cells), path) for name in wanted.split(",")]
+        cells = {name: cells[name] for name in names}
+    if "text" in options:
+        return {name: np.array(cells[name].texts) for name in cells}, labels
+    return {name: column.numbers(name, path) for name, column in cells.items()}, labels
+
+
+class _Cells:
+    """Values of a column, and what a message calls each row."""
+
+    def __init__(self, values: Sequence[Any], places: Sequence[str]) -> None:
+        self.values, self.places = values, places
+
+    @property
+    def texts(self) -> list[str]:
+        """The values as texts; what is missing is empty."""
+        return ["" if value is None else str(value) for value in self.values]
+
+    def numbers(self, name: str, path: Path) -> Array:
+        """Return the values as numbers.
+
+        Raises:
+            DataError: one of them is not a number.
+        """
+        try:
+            array = np.array(self.values, np.float64)
+        except (ValueError, TypeError):
+            pass
+        else:
+            if all(value is not None for value in self.values):
+                whole = bool((array == np.round(array)).all())
+                return array.astype(np.int64) if whole else array
+        place, value = next(
+            (place, value)
+            for place, value in zip(self.places, self.values, strict=True)
+            if not _are_numbers(value) or np.shape(value) != np.shape(self.values[0])
+        )
+        what = "which is not a number" if not _are_numbers(value) else "of another length"
+        raise DataError(
+            f"{place} has {str(value)[:40]!r} in column {name}, {what}",
+            where=str(path),
+            hint=f"Name the column of the labels: {path.name}?labels=COLUMN, and leave out other "
+            f"texts: {path.name}?columns=a,b; or say which are texts: ?text=COLUMN",
+        )
+
+
+def _csv(path: Path) -> dict[str, _Cells]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -37,27 +163,45 @@ def read_table(path: Path, options: Mapping[str, str]) -> tuple[Array, Array | N
     if not lines:
         raise DataError("has no rows", where=str(path), hint="Give at least one")
     names = [str(number) for number in range(len(lines[0][1]))]
-    if not any(_is_number(cell) for cell in lines[0][1]):
+    if not any(_are_numbers(cell) for cell in lines[0][1]):
         names, lines = [cell.strip() for cell in lines[0][1]], lines[1:]
+    if not lines:
+        raise DataError("has no rows", where=str(path), hint="Give at least one")
     for line, row in lines:
         if len(row) != len(names):
             raise DataError(
                 f"line {line} has {len(row)} columns, the first {len(names)}", where=str(path)
             )
-    labels = None
-    if "labels" in options:
-        column = _column(options["labels"], names, path)
-        labels = _labels([row[column].strip() for _, row in lines])
-        lines = [(line, [*row[:column], *row[column + 1 :]]) for line, row in lines]
-        names = [*names[:column], *names[column + 1 :]]
-    return _numbers(lines, names, path), labels
+    places = [f"line {line}" for line, _ in lines]
+    columns = zip(*(row for _, row in lines), strict=True)
+    return {
+        name: _Cells([cell.strip() for cell in column], places)
+        for name, column in zip(names, columns, strict=True)
+    }
 
 
-def _column(text: str, names: Sequence[str], path: Path) -> int:
+def _parquet(path: Path) -> dict[str, _Cells]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("reading parquet needs pyarrow", extra="tables") from error
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"is not a parquet file ({reason})", where=str(path)) from error
+    if not table.num_rows:
+        raise DataError("has no rows", where=str(path), hint="Give at least one")
+    places = [f"row {row}" for row in range(table.num_rows)]
+    return {name: _Cells(table.column(name).to_pylist(), places) for name in table.column_names}
+
+
+def _column(text: str, names: Sequence[str], path: Path) -> str:
     if text in names:
-        return names.index(text)
+        return text
     if text.isdigit() and int(text) < len(names):
-        return int(text)
+        return names[int(text)]
     raise OptionError(
         f"has no column {text!r}",
         where=str(path),
@@ -65,36 +209,19 @@ def _column(text: str, names: Sequence[str], path: Path) -> int:
     )
 
 
-def _labels(cells: Sequence[str]) -> Array:
+def _labels(cells: Sequence[Any]) -> Array:
     """Return whole numbers where all are, else numbers, else the texts."""
-    if all(_is_number(cell) for cell in cells):
+    if all(_are_numbers(cell) for cell in cells):
         numbers = np.array(cells, np.float64)
         whole = bool((numbers == np.round(numbers)).all())
         return numbers.astype(np.int64) if whole else numbers
-    return np.array(cells)
+    return np.array([str(cell) for cell in cells])
 
 
-def _numbers(lines: Sequence[tuple[int, Sequence[str]]], names: Sequence[str], path: Path) -> Array:
+def _are_numbers(cell: Any) -> bool:
+    """Return whether a cell is a number, a text of one, or a list of such."""
     try:
-        return np.array([row for _, row in lines], np.float32).reshape(len(lines), -1)
-    except ValueError:
-        pass
-    line, column, cell = next(
-        (line, names[column], cell)
-        for line, row in lines
-        for column, cell in enumerate(row)
-        if not _is_number(cell)
-    )
-    raise DataError(
-        f"line {line} has {cell!r} in column {column}, which is not a number",
-        where=str(path),
-        hint="Name the column of the labels: FILE.csv?labels=COLUMN, and leave out other texts",
-    )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
+        np.asarray(cell, np.float64)
+    except (ValueError, TypeError):
         return False
-    return True
+    return cell is not None

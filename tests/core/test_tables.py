@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
+from trimtab.core.model import Model
 
 
 def opened(tmp_path: Path, text: str, options: str = "") -> Dataset:
@@ -40,3 +42,49 @@ def test_what_is_not_a_number_is_named(tmp_path: Path) -> None:
         opened(tmp_path, "a,b\n1,2\n", "?labels=c")
     with pytest.raises(OptionError, match="unknown option 'label'"):
         opened(tmp_path, "a,b\n1,2\n", "?label=a")
+
+
+def two_inputs() -> Model:
+    """Return a model with inputs `a` (N, 1) of numbers and `k` (N,) of whole ones."""
+    a = ir.val("a", ir.DataType.FLOAT, ir.Shape(["n", 1]))
+    k = ir.val("k", ir.DataType.INT64, ir.Shape(["n"]))
+    nodes = [
+        ir.node("Identity", [v], outputs=[ir.val(f"y_{v.name}", v.dtype, v.shape)]) for v in (a, k)
+    ]
+    outputs = [node.outputs[0] for node in nodes]
+    graph = ir.Graph([a, k], outputs, nodes=nodes, name="g", opset_imports={"": 17})
+    return Model(ir.Model(graph, ir_version=8))
+
+
+def test_columns_named_as_inputs_are_fed_to_them(tmp_path: Path) -> None:
+    data = opened(tmp_path, "k,a,kind\n3,0.5,1\n4,1,0\n", "?labels=kind")
+    (batch,) = data.bind(two_inputs())
+    assert batch.feeds["a"].tolist() == [[0.5], [1.0]]
+    assert (batch.feeds["k"].tolist(), batch.feeds["k"].dtype) == ([3, 4], np.int64)
+    assert data.bind(two_inputs()).digest == data.digest
+    with pytest.raises(DataError, match="column 'k' has fractions"):
+        opened(tmp_path, "k,a\n3.5,0.5\n").bind(two_inputs())
+    (batch,) = opened(tmp_path, "k,a,name\n3,0.5,x\n", "?columns=a")
+    assert batch.feeds["input"].tolist() == [[0.5]]
+
+
+def test_parquet_is_a_table_too(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    columns = {"v": [[1.0, 2.5], [3.0, 4.0]], "w": [5, 6], "kind": ["x", "y"]}
+    parquet.write_table(arrow.table(columns), path)
+    (batch,) = Dataset.open(f"{path}?labels=kind")
+    assert batch.feeds["input"].tolist() == [[1, 2.5, 5], [3, 4, 6]]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == ["x", "y"]
+    with pytest.raises(DataError, match="row 0 has 'x' in column kind, which is not a number"):
+        Dataset.open(str(path))
+    parquet.write_table(arrow.table({"v": [[1.0], [1.0, 2.0]], "w": [1, None]}), path)
+    with pytest.raises(DataError, match=r"row 1 has .* in column v, of another length"):
+        Dataset.open(f"{path}?columns=v")
+    with pytest.raises(DataError, match="row 1 has 'None' in column w"):
+        Dataset.open(f"{path}?columns=w")
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="is not a parquet file"):
+        Dataset.open(str(path))
