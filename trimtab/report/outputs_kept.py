@@ -21,9 +21,6 @@ from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
 ITEMS, SECONDS = 8, 20.0
 #: Part of the answers below which, and squared relative error above which, a model is ruined.
 FIDELITY, ERROR = 0.5, 0.2
-#: Error of log-probabilities by their variance above which random inputs call it ruined: a constant
-#: would answer as well.
-LOG_ERROR = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class OutputsKept:
     @property
     def ruined(self) -> bool:
         """True where most of the original's answers are lost."""
-        lost = self.error > ERROR or self.log_error > LOG_ERROR
+        lost = self.error > ERROR or self.log_error > ERROR
         return self.fidelity < FIDELITY or lost
 
     def __str__(self) -> str:
@@ -95,7 +92,7 @@ class OutputsKept:
 
 
 def _log_error(wanted: Sequence[Outputs], got: Sequence[Outputs]) -> float:
-    """Return the squared error of log-probabilities by how they vary, of the worst output."""
+    """Return the squared error of log-probabilities by their variance, of the worst output."""
     worst = 0.0
     for name, truth in wanted[0].items():
         probabilities = truth.dtype.kind == "f" and truth.size > 1
@@ -104,7 +101,7 @@ def _log_error(wanted: Sequence[Outputs], got: Sequence[Outputs]) -> float:
         if any(outputs[name].shape != truth.shape for outputs in (*wanted, *got)):
             continue
         logs = [np.stack([_logs(outputs[name]) for outputs in part]) for part in (wanted, got)]
-        variance = float(logs[0].var(axis=0).mean())
+        variance = float(logs[0].var())
         worst = max(worst, float(np.square(logs[0] - logs[1]).mean()) / max(variance, 1e-12))
     return worst
 
