@@ -57,6 +57,13 @@ def duration_text(nanoseconds: float) -> str:
     return f"{nanoseconds:.0f} ns"
 
 
+def seconds_text(seconds: float) -> str:
+    """Write a waiting time for people: 90 s is `90 s`, 250 s is `4 min`, 5,400 s is `1.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def known_duration(nanoseconds: float | None) -> str:
     """Write a duration, or `-` where it is not known."""
     return "-" if nanoseconds is None else duration_text(nanoseconds)

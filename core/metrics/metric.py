@@ -16,6 +16,8 @@ from ..model import Model
 ROUNDING = 1e-12
 #: (outputs by name, labels or the reference's outputs) -> one score, or one per item (N,)
 Score = Callable[[Mapping[str, Array], Any], Any]
+#: Half of a 95% interval in standard errors.
+Z95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,11 @@ class Quality:
         if self.others:
             plain["others"] = [{**q.to_json(), "limit": q.limit} for q in self.others]
         return plain
+
+
+def half_interval(error: float | None) -> str:
+    """Return ` ± 0.0040`, half of the 95% interval of a standard error; empty where None."""
+    return "" if error is None else f" ± {Z95 * error:.4f}"
 
 
 def _standard_error(items: Array | None) -> float | None:

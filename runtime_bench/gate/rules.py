@@ -19,6 +19,7 @@ from typing import Literal
 
 from trimtab.core.errors import BudgetError, InconclusiveError, UnfitMachineError
 from trimtab.core.metric import Quality
+from trimtab.core.metrics.metric import half_interval
 from trimtab.core.ort.int8_share import FLOAT_OPS, INT8_OPS
 
 from ..bench.budgets import Budget, Gate, ratio_verdict, slowest_allowed
@@ -155,7 +156,7 @@ def _quality(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budg
         return _unmeasured(budget)
     mine, base = _of_metric(budget, *facts.quality)
     drop, error = mine.drop_from(base)
-    spread = "" if error is None else f" +- {error:.4f} (paired)"
+    spread = "" if error is None else f"{half_interval(error)} (paired, 95%)"
     evidence = (
         f"{mine.metric} {mine.value:.4f} against {base.value:.4f}: "
         f"drop {drop:+.4f}{spread} on {mine.count} items"

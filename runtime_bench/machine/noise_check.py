@@ -26,6 +26,7 @@ class Snapshot:
         pressure_us: time in which some task waited for a CPU (PSI); None if unknown.
         throttled: periods in which the cgroup's quota stopped this process; None if unknown.
         gpu: the GPU that runs the models; None for the CPU.
+        idle: ticks in which CPUs had nothing to do.
     """
 
     at_ns: int
@@ -34,6 +35,7 @@ class Snapshot:
     pressure_us: int | None = None
     throttled: int | None = None
     gpu: GpuState | None = None
+    idle: int = 0
 
     @classmethod
     def now(cls, config: SessionConfig | None = None) -> Snapshot:
@@ -44,7 +46,8 @@ class Snapshot:
         some = read_text("/proc/pressure/cpu").partition("\n")[0]
         pressure = number_after(some.replace("=", " "), "total")
         throttled = number_after(read_text("/sys/fs/cgroup/cpu.stat"), "nr_throttled")
-        return cls(time.monotonic_ns(), steal, sum(fields), pressure, throttled, gpu)
+        idle, ticks = sum(fields[3:5]), sum(fields)
+        return cls(time.monotonic_ns(), steal, ticks, pressure, throttled, gpu, idle)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from trimtab.core.errors import DataError, MissingExtraError
 from trimtab.core.progress import Silent
 from trimtab.report import page as page_module
 from trimtab.report.charts import ECDF_POINTS, ecdf
-from trimtab.report.constraints import constraint_lines, headline
+from trimtab.report.constraints import confirmed_rows, constraint_lines, headline
 from trimtab.report.frontier import frontier_rows
 from trimtab.report.markdown import markdown, plain
 from trimtab.report.markup import embedded_json, tag
@@ -46,10 +46,28 @@ class Elements(HTMLParser):
 
 def test_each_constraint_is_held_or_broken_by_the_reached_figure() -> None:
     known = {line.name: line for line in constraint_lines(view(document()))}
-    assert known["loss of top1"].held is True  # 0.002 of 0.01
-    assert known["speed-up"].held is False  # 1.90 at the interval's lower end, 3 were asked
-    assert known["latency"].held is True  # p95 of about 0.6 ms, 2 ms are allowed
-    assert known["file"].held is None  # nothing was asked
+    assert known["loss of top1"].verdict == "not settled"  # up to 0.012, 0.01 is allowed
+    assert known["speed-up"].verdict == "broken"  # 2.00 at the interval's upper end, 3 were asked
+    assert known["latency"].verdict == "held"  # p95 of about 0.6 ms, 2 ms are allowed
+    assert known["file"].verdict == "-"  # nothing was asked
+    asked = document() | {"constraints": {"max_drop": 0.02, "min_speedup": 1.85}}
+    known = {line.name: line for line in constraint_lines(view(asked))}
+    assert known["loss of top1"].verdict == "held"
+    assert known["speed-up"].verdict == "not settled"  # 1.81 to 2.00
+
+
+def test_search_and_confirmation_are_never_in_one_column() -> None:
+    shown = view(document())
+    row = shown.chosen
+    assert row is not None
+    assert (row.part, row.speedup) == ("selection", 2.0)
+    assert row.base_p50_ns is not None
+    assert row.p50_ns is not None
+    assert row.base_p50_ns / row.p50_ns == pytest.approx(2.0, rel=0.1)  # of one run
+    assert "1.90x [1.80, 1.99] as fast" in headline(shown)
+    assert "changes by -0.0060 [-0.0120, -0.0010]" in headline(shown)
+    (cells,) = [cells for cells in confirmed_rows(shown) if cells[0] == "int8 static"]
+    assert cells[2:] == ["800, test split", "not settled", "1.90x [1.80, 1.99]", "faster"]
 
 
 def test_a_search_without_a_winner_says_so() -> None:
@@ -90,7 +108,7 @@ def test_points_have_bars_where_their_ends_are_known() -> None:
 
 def test_a_predicted_speedup_is_marked() -> None:
     made = document()
-    made["results"][1] |= {"comparison": None, "predicted": 1.8}
+    made["results"][1] |= {"comparison": None, "confirmation": None, "predicted": 1.8}
     row = view(made).rows[1]
     assert row.predicted
     assert any(line.reached == "~1.80x" for line in constraint_lines(view(made)))
@@ -145,7 +163,7 @@ def test_markdown_shows_names_as_they_are_and_calls_nobody() -> None:
     text = markdown(view(document()))
     assert "<script" not in text.replace("\\<", "")
     assert "| int8 static \\(chosen\\) | 1.1 MB |" in text
-    assert "| speed-up | at least 3x | 2.00x \\[1.90, 2.10\\] | broken |" in text
+    assert "| speed-up | at least 3x | 1.90x \\[1.80, 1.99\\] | broken |" in text
     assert plain("@me #1 a|b\n# c") == "@\u200bme #\u200b1 a\\|b #\u200b c"
 
 

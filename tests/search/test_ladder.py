@@ -97,3 +97,23 @@ def test_passes_evaluate_themselves_by_the_metric_where_there_are_labels(labelle
     both, _ = find_limited({"top1": 0.02, "cosine": 0.1}, None, labels)
     evaluator.metric = both
     assert own_limit(search)[0] == ({"top1": 0.02} if labelled else {}) | {"cosine": 0.1}
+
+
+def lossy(groups: list[dict[str, Any]], drop: float) -> tuple[Any, Any]:
+    """Make a search, and a pruned candidate in it that loses that much."""
+    step = SimpleNamespace(pass_name="prune-channels", notes={"groups": groups})
+    found = SimpleNamespace(failure=None, model=SimpleNamespace(lineage=[step]))
+    limits = SimpleNamespace(max_drop=0.01)
+    return SimpleNamespace(constraints=limits, drop=lambda result: drop), found
+
+
+def test_a_step_that_is_far_off_is_tried_once_more_with_another_cut() -> None:
+    groups = [{"name": f"conv{i}", "channels": [64, left]} for i, left in enumerate([60, 8, 48])]
+    search, found = lossy(groups, 0.44)
+    assert pruning._is_bad_draw(search, found)
+    assert pruning.most_cut(found) == ("conv1",)
+    again = plan_for().pruned(0.93, protect=("conv[1]",))
+    assert again.name == "pruned to 93% by another cut"
+    (step,) = [p for p in again.passes if p.name() == "prune-channels"]
+    assert step.to_json()["protect"] == ["conv[[]1]"]
+    assert not pruning._is_bad_draw(*lossy(groups, 0.02))

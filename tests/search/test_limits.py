@@ -114,13 +114,13 @@ def test_search_holds_all_limits_and_says_each(tmp_path: Path) -> None:
     assert outcome.chosen.selection is not None
     assert [q.metric for q in outcome.chosen.selection.others] == ["f1"]
     text = "\n".join(outcome_lines(outcome))
-    assert "; f1 " in text
+    assert "\n  f1 " in text
     assert text.splitlines()[0].split()[2:6] == ["top1", "drop", "f1", "drop"]
     result = save_outcome(outcome, tmp_path / "out")[-1]
     assert json.loads(result.read_text())["constraints"]["max_drops"] == BOTH
     lines = {line.name: line for line in constraint_lines(load(result))}
     assert lines["loss of f1"].limit == "at most 0.4"
-    assert lines["loss of f1"].held is True
+    assert lines["loss of f1"].verdict == "held"
     [gate] = load_gates(tmp_path / "out" / "budgets.yaml")
     assert [b.name for b in gate.budgets if b.kind == "quality"] == ["drop of top1", "drop of f1"]
     assert gate.metric is None

@@ -34,6 +34,7 @@ def candidate(
         ratio=ratio[0],
         low=ratio[1],
         high=ratio[2],
+        verdict="better" if ratio[1] > 1 else "worse" if ratio[2] < 1 else "same",
         candidate=SimpleNamespace(percentile_ns=percentile_ns),
         devices={},
     )

@@ -47,7 +47,7 @@ def test_the_stages_try_families_then_pruning_then_both() -> None:
     assert outcome.chosen is not None
     assert outcome.chosen.name.endswith(", int8")
     stages = [d["stage"] for d in outcome.decisions]
-    assert stages[0] == "original"
+    assert stages[0] == "plan"
     assert stages[-1] == "decide"
     assert "first usable candidate" in " ".join(d["what"] for d in outcome.decisions)
 
@@ -260,7 +260,7 @@ def test_nan_is_refused_before_anything_is_made_wherever_it_stands(row: int) -> 
     seen: list[Any] = []
     with pytest.raises(DataError, match=f"row {row}"):
         optimize(graphs.cnn(), made, measure=fast_int8, watch=lambda d, _: seen.append(d))
-    assert [d["stage"] for d in seen if d["stage"] not in {"original", "first"}] == []
+    assert [d["stage"] for d in seen if d["stage"] not in {"plan", "original", "first"}] == []
 
 
 def test_calibration_data_among_the_evaluation_data_are_refused_or_marked() -> None:

@@ -10,6 +10,8 @@ constraints that bind, and by how much.
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ _OPTIONS = (
     ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`"),
     ("--eval-on", "DEVICE", "evaluate quality on the workers of a fleet: dask://...?device="),
     ("--cache", "DIR", "folder of the cache (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
+    ("--split", "20/40/40", "shares that calibrate, choose, confirm; with --eval the last two"),
+    ("--quiet-for", "5m", "wait so long for a quiet minute before measuring"),
     ("--seed", "N", "random seed (default 0)"),
 )
 _FLAGS = (
@@ -74,6 +78,7 @@ def execute(args: argparse.Namespace) -> int:
     from ..search.mlflow_log import log_outcome, need_mlflow
     from ..search.summary import outcome_lines
 
+    args.started = time.monotonic()
     check_output(args.output, args.source, force=args.force)
     if args.mlflow:
         need_mlflow()
@@ -85,6 +90,7 @@ def execute(args: argparse.Namespace) -> int:
     written += write_report(result, Stderr())
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
+    print(outcome.advice)  # noqa: T201
     if args.mlflow:
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
@@ -106,8 +112,11 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from ..search.inputs import first_feeds
     from ..search.live import watching
     from ..search.optimize import optimize
+    from ..search.splits import read_shares
 
     constraints, budget = _constraints(args), _budget(args)
+    split = read_shares(args.split) if args.split else None
+    quiet_for = _quiet_for(args, budget)
     if args.on and args.target:
         raise OptionError("--on sets the target itself", where="--target", hint="Omit it, or --on")
     data = Dataset.open(args.data)
@@ -117,11 +126,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
         ctx = replace(_context(args, bench), runner=runner)
         if args.dry_run:
-            from ..search.estimate import estimate, estimate_lines
-
-            metric = args.metric or next(iter(constraints.max_drops), None)
-            found = estimate(model, data, evaluation, metric, passes, ctx, budget)
-            print("\n".join(estimate_lines(found)))  # noqa: T201
+            _show_plan(args, model, data, evaluation, constraints, budget, split, ctx)
             return None
         with watching(constraints.goal) as (progress, watch):
             return optimize(
@@ -138,7 +143,55 @@ def _search(args: argparse.Namespace) -> Outcome | None:
                 watch=watch,
                 look_into=True,
                 bench=bench,
+                split=split,
+                quiet_for=quiet_for,
             )
+
+
+def _show_plan(  # noqa: PLR0917 - what `_search` has opened
+    args: argparse.Namespace,
+    model: Any,
+    data: Any,
+    evaluation: Any,
+    constraints: Constraints,
+    budget: TimeBudget,
+    split: Sequence[float] | None,
+    ctx: Context,
+) -> None:
+    """Print what would be tried, and about how long it takes."""
+    from ..search.estimate import estimate_lines
+    from ..search.preparing import Question, prepared
+
+    passes = args.passes.split(",") if args.passes else None
+    question = Question(
+        model,
+        data,
+        evaluation,
+        args.metric,
+        constraints,
+        passes,
+        None,
+        budget,
+        split,
+        args.same_data,
+    )
+    start = prepared(question, ctx, timed=True, measures=True)
+    print("\n".join([*start.told, "", *estimate_lines(start.lines, budget)]))  # noqa: T201
+
+
+def _quiet_for(args: argparse.Namespace, budget: TimeBudget) -> float:
+    """Return the seconds to wait for a quiet machine."""
+    from trimtab.core.errors import OptionError
+    from trimtab.core.units import duration
+
+    seconds = duration(args.quiet_for) if args.quiet_for else 0.0
+    if budget.seconds is not None and seconds >= budget.seconds:
+        raise OptionError(
+            f"waiting {seconds:g} s for a quiet machine does not fit into {budget.seconds:g} s",
+            where="--quiet-for and --time",
+            hint="Give --time more, or --quiet-for less",
+        )
+    return seconds
 
 
 def _context(args: argparse.Namespace, bench: Bench) -> Context:
@@ -167,6 +220,7 @@ def _budget(args: argparse.Namespace) -> TimeBudget:
         seconds=duration(args.time) if args.time else None,
         train_seconds=duration(args.train) if args.train else None,
         trials=convert(int | None, args.trials, where="--trials"),
+        started=args.started,
     )
 
 

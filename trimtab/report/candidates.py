@@ -12,6 +12,7 @@ _COLUMNS = (
     ("file", True),
     ("quality", True),
     ("loss", True),
+    ("original's p50", True),
     ("p50", True),
     ("p95", True),
     ("speed-up", True),
@@ -41,7 +42,8 @@ def _line(row: Row, view: View) -> Html:
     is_original = row is view.original
     verdict = Html("") if is_original else _verdict(row)
     shown: list[object] = [_name(row), *figures(row, view), verdict]
-    values = [row.name, row.size_bytes or None, row.quality, row.drop, row.p50_ns, row.p95_ns]
+    values = [row.name, row.size_bytes or None, row.quality, row.drop]
+    values += [row.base_p50_ns, row.p50_ns, row.p95_ns]
     values += [row.speedup, row.verdict]
     cells = []
     for text, value, (title, numeric) in zip(shown, values, _COLUMNS, strict=True):

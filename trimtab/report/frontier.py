@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from trimtab.core.metrics.metric import Z95
 from trimtab.core.text import bytes_text, duration_text
 
 from .view import Row, View
 
-#: Half-width of a 95% interval in standard errors.
-Z95 = 1.96
 _LAYERS = ("candidate", "original", "frontier", "chosen")
 
 
@@ -67,6 +66,11 @@ def speedup_text(row: Row) -> str:
     if row.predicted:
         return f"~{row.speedup:.2f}x"
     twin = "=" if row.same_as else ""
-    if not row.low or row.high is None:
-        return f"{twin}{row.speedup:.2f}x [?, ?]"
-    return f"{twin}{row.speedup:.2f}x [{row.low:.2f}, {row.high:.2f}]"
+    return twin + ratio_text(row.speedup, row.low, row.high)
+
+
+def ratio_text(value: float, low: float | None, high: float | None) -> str:
+    """Return `1.52x [1.48, 1.56]`; `[?, ?]` where there were too few runs for an interval."""
+    if not low or high is None:
+        return f"{value:.2f}x [?, ?]"
+    return f"{value:.2f}x [{low:.2f}, {high:.2f}]"

@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
+from trimtab.core.metrics.metric import half_interval
 from trimtab.core.model import Model
 from trimtab.core.text import bytes_text
 
@@ -115,9 +116,9 @@ def _on_disk(path: Path, model: Model) -> str:
 
 
 def quality_line(quality: Quality) -> str:
-    """Return a quality with its standard error."""
+    """Return a quality with half of its 95% interval."""
     error = quality.standard_error
-    spread = "" if error is None else f" +- {error:.4f}"
+    spread = half_interval(error)
     line = f"{quality.metric} {quality.value:.4f}{spread} on {quality.count} items"
     if not quality.outputs:
         return line
@@ -132,7 +133,7 @@ def output_lines(quality: Quality) -> list[str]:
 
 
 def drop_line(quality: Quality, base: Quality) -> str:
-    """Return the loss against a base with its paired standard error."""
+    """Return the loss against a base with half of its paired 95% interval."""
     drop, error = quality.drop_from(base)
-    spread = "" if error is None else f" +- {error:.4f} (paired)"
+    spread = "" if error is None else f"{half_interval(error)} (paired, 95%)"
     return f"drop {drop:+.4f}{spread}"

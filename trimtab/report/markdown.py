@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .constraints import CONSTRAINT_HEADER, constraint_rows, figures, headline
+from .constraints import CONSTRAINT_HEADER, INTERVALS, constraint_rows, figures, headline
 from .details import recipe_text
 from .examples_view import OUTPUT_HEADER, output_rows
 from .view import Row, View, damage_reported
@@ -34,7 +34,7 @@ def _lines(view: View) -> list[str]:
         "",
         *_table(CONSTRAINT_HEADER, constraint_rows(view)),
         "",
-        *(plain(text) for text in (*view.marks, *view.why)),
+        *(plain(text) for text in (INTERVALS, *view.marks, *view.why, view.advice) if text),
         *_outputs(view),
         "",
         "<details><summary>Candidates</summary>",
@@ -57,7 +57,8 @@ def _outputs(view: View) -> list[str]:
 
 
 def _candidates(view: View) -> list[str]:
-    header = ["candidate", "file", view.metric, "loss", "p50", "p95", "speed-up", "verdict"]
+    header = ["candidate", "file", view.metric, "loss", "original's p50", "p50", "p95"]
+    header += ["speed-up", "verdict"]
     return _table(header, [_cells(row, view) for row in (view.original, *view.rows)])
 
 

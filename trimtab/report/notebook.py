@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from .constraints import CONSTRAINT_HEADER, constraint_rows, figures, headline
+from .constraints import CONSTRAINT_HEADER, INTERVALS, constraint_rows, figures, headline
 from .markup import joined, table, tag
 from .view import Row, View
 
 
 def summary(view: View) -> str:
     """Draw static HTML without styles of its own, so that the notebook's own apply."""
-    header = ["candidate", "file", view.metric, "loss", "p50", "speed-up", "verdict"]
+    header = [
+        "candidate",
+        "file",
+        view.metric,
+        "loss",
+        "original's p50",
+        "p50",
+        "speed-up",
+        "verdict",
+    ]
     rows = [_cells(row, view) for row in (view.original, *view.rows)]
-    notes = [tag("p", text) for text in (*view.marks, *view.why)]
+    notes = [tag("p", text) for text in (INTERVALS, *view.marks, *view.why, view.advice) if text]
     caption = "Constraints and the figures of the chosen model"
     parts = [
         tag("p", tag("strong", headline(view))),
@@ -24,6 +33,6 @@ def summary(view: View) -> str:
 
 def _cells(row: Row, view: View) -> list[object]:
     name = tag("strong", row.name) if row.chosen else row.name
-    size, quality, loss, p50, _, speedup = figures(row, view)
+    size, quality, loss, base, p50, _, speedup = figures(row, view)
     remark = "" if row is view.original else row.note or row.verdict
-    return [name, size, quality, loss, p50, speedup, remark]
+    return [name, size, quality, loss, base, p50, speedup, remark]

@@ -8,7 +8,13 @@ from trimtab.core.text import duration_text, known_duration
 
 from . import charts
 from .candidates import candidate_table
-from .constraints import CONSTRAINT_HEADER, constraint_rows
+from .constraints import (
+    CONFIRMED_HEADER,
+    CONSTRAINT_HEADER,
+    INTERVALS,
+    confirmed_rows,
+    constraint_rows,
+)
 from .evidence_view import ErrorRow, IslandRow, LayerRow, WidthRow, island_rows
 from .frontier import frontier_rows
 from .markup import Html, joined, table, tag
@@ -18,17 +24,19 @@ from .view import View
 def constraint_table(view: View) -> Html:
     """Draw a line for each constraint, and the reasons for the choice."""
     rows = [[*cells, _verdict(verdict)] for *cells, verdict in constraint_rows(view)]
-    notes = [tag("p", text) for text in (*view.marks, *view.why)]
-    if view.confirmation is not None:
-        value, low, high = view.confirmation
-        ratio = f"{value:.2f}x [{low:.2f}, {high:.2f}]"
-        notes.append(tag("p", f"Measured again in a fresh run: {ratio}."))
-    caption = "Constraints and the figures of the chosen model"
-    return joined([table(CONSTRAINT_HEADER, rows, caption=caption, numeric=()), *notes])
+    notes = [tag("p", text) for text in (*view.marks, *view.why, view.advice) if text]
+    caption = "Constraints and the confirmed figures of the chosen model"
+    tables = [table(CONSTRAINT_HEADER, rows, caption=caption, numeric=())]
+    examined = confirmed_rows(view)
+    if examined:
+        caption = "What was confirmed, on evidence that nothing was chosen on"
+        tables.append(table(CONFIRMED_HEADER, examined, caption=caption, numeric=()))
+    return joined([*tables, tag("p", INTERVALS, class_="note"), *notes])
 
 
 def _verdict(verdict: str) -> Html:
-    return tag("span", verdict, class_=f"verdict {verdict}" if verdict != "-" else "verdict")
+    named = f"verdict {verdict.replace(' ', '-')}" if verdict != "-" else "verdict"
+    return tag("span", verdict, class_=named)
 
 
 def candidates(view: View) -> list[Html]:
@@ -54,7 +62,9 @@ def _legend(view: View) -> Html:
         notes.append("=: the same kernels on the same shapes as another line, measured once.")
     if any(r.predicted for r in view.rows):
         notes.append("~: predicted by a cost model, not measured.")
-    notes.append("±: half of a 95% interval, of the paired difference where the column is a loss.")
+    notes.append("Figures of the search: quality on the items that choose, times of its own runs.")
+    notes.append("The p50s of a line and its speed-up are of one run.")
+    notes.append(INTERVALS)
     return tag("p", " ".join(notes), class_="note")
 
 

@@ -21,20 +21,62 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """Figures of a candidate on evidence that it was not chosen on; None where not known.
+
+    Attributes:
+        drop: loss of the metric against the original.
+        drop_low: lower end of its 95% interval.
+        drop_high: upper end.
+        items: number of items.
+        part: the splits that they are of, in words.
+        quality: verdict on the allowed drop: held, broken or not settled.
+        kept_answers: part of the original's answers that it gives on all rows.
+        speedup: speed-up in the fresh run.
+        low: lower end of its 95% interval.
+        high: upper end.
+        speed: proved, open or refuted.
+        p50_ns: median latency in the fresh run.
+        p95_ns: 95th percentile.
+        samples_ns: all its runs there.
+        metric: name of the metric.
+        others: losses of the further metrics that are limited.
+    """
+
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+    items: int = 0
+    part: str = ""
+    quality: str = ""
+    kept_answers: float | None = None
+    speedup: float | None = None
+    low: float | None = None
+    high: float | None = None
+    speed: str = ""
+    p50_ns: float | None = None
+    p95_ns: float | None = None
+    samples_ns: tuple[float, ...] = ()
+    metric: str = ""
+    others: tuple[Confirmed, ...] = ()
+
+
+@dataclass(frozen=True)
 class Row:
     """Figures of a candidate, or of the original; None where something is not known.
 
     Attributes:
         name: name of the recipe.
         size_bytes: size of the file.
-        quality: quality on the test split, else on the selection split.
+        quality: quality on the selection split, on which all candidates are compared.
         quality_error: its standard error.
-        part: `test` or `selection`, the split that quality and drop are of.
+        part: the split that quality and drop are of: `selection`, `test` where that is not known.
         drop: loss of the metric against the original, on the same split.
         drop_error: paired standard error of the drop.
-        p50_ns: median latency.
-        p95_ns: 95th percentile.
-        speedup: speed-up over the original.
+        base_p50_ns: median latency of the original in the run that measured the candidate.
+        p50_ns: median latency in that run.
+        p95_ns: 95th percentile in that run.
+        speedup: speed-up over the original in that run.
         low: lower end of its 95% interval.
         high: upper end.
         verdict: verdict of the comparison, or the reason why there is none.
@@ -44,6 +86,7 @@ class Row:
         frontier: true where no other is better in both quality and the goal.
         note: reason why it failed or was dropped.
         further: metric, value and loss of each further metric that is limited.
+        confirmed: what fresh evidence says; None where none was taken.
     """
 
     name: str
@@ -53,6 +96,7 @@ class Row:
     part: str = ""
     drop: float | None = None
     drop_error: float | None = None
+    base_p50_ns: float | None = None
     p50_ns: float | None = None
     p95_ns: float | None = None
     speedup: float | None = None
@@ -65,6 +109,7 @@ class Row:
     frontier: bool = False
     note: str = ""
     further: tuple[tuple[str, float | None, float | None], ...] = ()
+    confirmed: Confirmed | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +129,7 @@ class View:
         base_ns: latencies of the original, interleaved with the winner's.
         chosen_ns: latencies of the winner.
         recipe: recipe of the winner.
-        confirmation: ratio, low and high of the fresh run in which the winner was measured again.
+        advice: what would give a better answer.
         document: the whole document, as it was read.
     """
 
@@ -100,7 +145,7 @@ class View:
     base_ns: tuple[float, ...] = ()
     chosen_ns: tuple[float, ...] = ()
     recipe: Json | None = None
-    confirmation: tuple[float, float, float] | None = None
+    advice: str = ""
     document: Json = field(default_factory=dict)
 
     @property
@@ -186,7 +231,7 @@ def _view(document: Json) -> View:
         base_ns=base_ns,
         chosen_ns=chosen_ns,
         recipe=chosen.get("recipe"),
-        confirmation=_confirmation(chosen.get("confirmation") or {}),
+        advice=str(document.get("advice") or ""),
         document=document,
     )
 
@@ -201,16 +246,36 @@ def _measured(result: Json, measured: Mapping[str, Json]) -> Json:
     return measured.get(result.get("measured_as") or result["name"]) or {}
 
 
-def _confirmation(again: Json) -> tuple[float, float, float] | None:
-    if again.get("ratio") is None:
+def _confirmed(result: Json) -> Confirmed | None:
+    """Return what fresh evidence says of a result; of one without, its test split."""
+    loss: Json = result.get("loss") or {}
+    again: Json = result.get("confirmation") or {}
+    if not loss and not again and not result.get("test"):
         return None
-    high = math.inf if again["high"] is None else float(again["high"])
-    return float(again["ratio"]), float(again["low"]), high
+    candidate: Json = again.get("candidate", {})
+    return Confirmed(
+        number(loss.get("value")),
+        number(loss.get("low")),
+        number(loss.get("high")),
+        int(loss.get("items", 0)),
+        str(loss.get("part", "")),
+        str(loss.get("verdict", "")),
+        number(result.get("kept_answers")),
+        number(again.get("ratio")),
+        number(again.get("low")),
+        number(again.get("high")),
+        str(result.get("standing") or ""),
+        number(candidate.get("p50_ns")),
+        number(candidate.get("p95_ns")),
+        tuple(map(float, candidate.get("samples_ns", ()))),
+        str(loss.get("metric", "")),
+        tuple(known for o in loss.get("others", ()) if (known := _confirmed({"loss": o}))),
+    )
 
 
 def _quality(result: Json) -> tuple[str, Json]:
     """Return the split that was evaluated, and its quality; empty where none was."""
-    return next(((p, result[p]) for p in ("test", "selection") if result.get(p)), ("", {}))
+    return next(((p, result[p]) for p in ("selection", "test") if result.get(p)), ("", {}))
 
 
 def _original(result: Json, base: Json) -> Row:
@@ -243,6 +308,7 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
         part=part,
         drop=drop,
         drop_error=drop_error,
+        base_p50_ns=number(comparison.get("base", {}).get("p50_ns")),
         p50_ns=number(candidate.get("p50_ns")),
         p95_ns=number(candidate.get("p95_ns")),
         speedup=predicted if ratio is None else ratio,
@@ -255,6 +321,7 @@ def _row(result: Json, measured: Mapping[str, Json], document: Json, evidence: J
         frontier=name in (document.get("frontier") or ()),
         note=str(result.get("failure") or result.get("dropped") or ""),
         further=_further(quality, document["original"].get(part) or {} if part else {}),
+        confirmed=_confirmed(result),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.core.context import Context
@@ -28,12 +28,14 @@ class Builder:
         ctx: target, seed, clock.
         store: models of the steps made so far.
         machine: class of the machine that measures, for passes that decide by time.
+        seconds: most seconds that a pass of each name took so far.
     """
 
     original: Model
     ctx: Context
     store: ResultStore
     machine: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def build(self, recipe: Recipe, stage: str = "") -> Result:
         """Make the candidate of a recipe, with its `failure` where a pass refuses or fails.
@@ -48,9 +50,11 @@ class Builder:
         start, steps = time.monotonic(), list[Pass]()
         ctx = replace(ctx, original=model)
         for step in recipe.passes:
+            begun = time.monotonic()
             try:
                 resolved = self._resolved(step, model, ctx)
                 after = self._step(resolved, model, ctx)
+                self._took(step, time.monotonic() - begun)
                 if step.name() == REWRITES and after.digest == model.digest:
                     continue  # it found nothing to do: neither file nor recipe need name it
                 steps.append(resolved)
@@ -61,6 +65,9 @@ class Builder:
         recipe = replace(recipe, passes=tuple(steps))
         self.ctx.progress.say(f"made {recipe.name} in {time.monotonic() - start:.1f} s")
         return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
+
+    def _took(self, step: Pass, seconds: float) -> None:
+        self.seconds[step.name()] = max(seconds, self.seconds.get(step.name(), 0.0))
 
     def model(self, recipe: Recipe) -> Model:
         """Make the model of a recipe, or of the beginning of one.

@@ -2,20 +2,25 @@
 
 The best of many estimates is too good by the luck that made it the best (the winner's curse), so
 neither the quality nor the speed-up that chose the winner is reported at the end.
+
+One rule holds for all candidates, the float one among them: what the fresh evidence refutes is out,
+what it proves is taken, and what stays open is taken where the search had proved it and no later
+candidate is proved instead. The float model is the answer where none is left.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from .fingerprint import structure
-from .ranking import objections, speedup
-from .result import Result
+from .fresh_run import FreshRun
+from .judging import Judge
+from .ranking import HOPE, objections, speedup, tied
+from .result import Constraints, Result
 from .run import Search
-
-#: Seconds for each graph of the fresh run.
-SECONDS_EACH = 8.0
+from .standing import is_bounded, required_speedup, speed_standing
 
 
 @dataclass
@@ -28,7 +33,8 @@ class Confirmation:
         results: all candidates; those that were examined with the new evidence.
         ranked: the candidates from best to worst.
         fallback: the simplified float model, which needs no speed-up.
-        chosen: the first that was confirmed; None where none was.
+        chosen: the first that was confirmed, or the best that stayed open; None where there is
+            neither.
         looks: number of candidates that were evaluated on the test split.
         why: reasons against the candidates before the chosen one.
     """
@@ -41,31 +47,74 @@ class Confirmation:
     chosen: Result | None = None
     looks: int = 0
     why: list[str] = field(default_factory=list)
+    _open: list[Result] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.search.evaluator, self.original)
+        self.fresh_run = FreshRun(self.search)
 
     def run(self) -> None:
         """Examine the candidates in their order and choose the first that is confirmed."""
         ranked = tuple(self.ranked)
-        for candidate in ranked:
-            rival = None
-            self.looks += 1
-            tested = self.search.evaluator.confirmed(candidate)
-            against = self._objections(tested)
-            if not against:
-                rival = _runner_up(candidate, ranked[self.looks :])
-                tested, rival = self._measured_again(tested, rival)
-                against = self._fresh_objections(tested)
-            self._update(candidate, tested)
-            if not against:
+        for place, candidate in enumerate(ranked, 1):
+            if self._is_fallback(candidate) and self._best_open() is not None:
+                break
+            tested, rival, against = self._examined(candidate, ranked[place:])
+            if against:
+                line = f"{tested.name} was not confirmed: {'; '.join(against)}."
+                self._note(line, tested)
+            elif tested.standing != "open":
                 self.chosen = self._overtaken(tested, rival) or tested
                 return
-            line = f"{tested.name} was not confirmed on the test split: {'; '.join(against)}."
-            self._note(line, tested)
+            else:
+                self._open.append(tested)
+                if not self._is_proved(rival, tested):
+                    if speedup_proved(tested):
+                        break
+                    self.search.log.note("confirm", f"{tested.name} stays open", self.results)
+        self.chosen = self._best_open()
+
+    def _examined(
+        self, candidate: Result, later: Sequence[Result]
+    ) -> tuple[Result, Result | None, list[str]]:
+        """Judge a candidate on the data and, where it holds, in a fresh run beside its rival."""
+        self.looks += 1
+        tested, rival = self.judge.judged(candidate), None
+        against = self._objections(tested)
+        if not against:
+            tested, rival = self._measured_again(tested, _runner_up(candidate, later))
+            against = self._fresh_objections(tested)
+            if against:
+                tested = replace(tested, standing="refuted")
+        self._update(candidate, tested)
+        return tested, rival, against
+
+    def _is_fallback(self, result: Result) -> bool:
+        return self.fallback is not None and result.name == self.fallback.name
+
+    def _is_proved(self, rival: Result | None, candidate: Result) -> bool:
+        """Return whether the runner-up, which was as fast in the search, is proved to be faster."""
+        if rival is None or rival.confirmation is None:
+            return False
+        mine, other = speedup(candidate), speedup(rival)
+        as_fast = mine is not None and other is not None and tied(mine, other)
+        return as_fast and speed_standing(rival.confirmation, self._required(rival)) == "proved"
+
+    def _best_open(self) -> Result | None:
+        """Return the best of those that stay open: proved once, or at least likely to be faster."""
+        proved = [r for r in self._open if speedup_proved(r)]
+        likely = [r for r in self._open if _likely(r)]
+        return next(iter(proved or likely), None)
+
+    def _required(self, result: Result) -> float:
+        fallback = self._is_fallback(result)
+        return required_speedup(self.search.constraints, is_fallback=fallback)
 
     def _update(self, old: Result, new: Result) -> None:
         """Replace a result by the one with the new evidence."""
         for kept in (self.results, self.ranked):
             kept[:] = [new if r.name == old.name else r for r in kept]
-        if self.fallback is not None and self.fallback.name == old.name:
+        if self._is_fallback(old):
             self.fallback = new
 
     def _note(self, line: str, candidate: Result) -> None:
@@ -75,22 +124,15 @@ class Confirmation:
     def _measured_again(
         self, candidate: Result, rival: Result | None
     ) -> tuple[Result, Result | None]:
-        """Measure both again against the original, side by side."""
+        """Measure both again against the original, side by side, until the verdict stands."""
         if candidate.comparison is None or candidate.model is None:
             return candidate, None
-        models = [candidate.model]
-        if rival is not None and rival.model is not None:
-            models.append(rival.model)
-        found = self.search.timer.again(models, SECONDS_EACH * len(models))
-        for result, c in zip([candidate, rival], found, strict=False):
-            if result is not None:
-                text = f"{result.name} in a fresh run: {c.ratio:.2f}x [{c.low:.2f}, {c.high:.2f}]"
-                ends = [c.ratio, c.low, c.high]
-                self.search.log.note("confirm", text, candidate=result.name, speedup=ends)
+        found = self.fresh_run.compared(candidate, rival, self._required(candidate))
         if rival is not None and len(found) > 1:
             rival = replace(rival, confirmation=found[1])
             self._update(rival, rival)
-        return replace(candidate, confirmation=found[0]), rival
+        standing = speed_standing(found[0], self._required(candidate))
+        return replace(candidate, confirmation=found[0], standing=standing), rival
 
     def _overtaken(self, chosen: Result, rival: Result | None) -> Result | None:
         """Return the runner-up where it is clearly faster in the fresh run and confirmed as well.
@@ -103,7 +145,7 @@ class Confirmation:
         if not clear or self.search.constraints.goal != "latency":
             return None
         self.looks += 1
-        tested = self.search.evaluator.confirmed(rival)
+        tested = replace(self.judge.judged(rival), standing="proved")
         against = self._objections(tested) + self._fresh_objections(tested)
         self._update(rival, tested)
         if against:
@@ -113,22 +155,45 @@ class Confirmation:
         return tested
 
     def _objections(self, tested: Result) -> list[str]:
-        return objections(tested, self.original, self.search.constraints, "test")
+        """Return what speaks against a candidate on the data, and in the search."""
+        lost = self.judge.objection(tested, self.looks)
+        rest = objections(tested, self.original, self._without_drop(tested), "test")
+        return [*([lost] if lost else []), *rest]
+
+    def _without_drop(self, tested: Result) -> Constraints:
+        """Return what is left of the constraints besides those that fresh evidence decides."""
+        loose = replace(self.search.constraints, max_drop=sys.float_info.max)
+        return loose if tested.comparison is None else replace(loose, min_speedup=None)
 
     def _fresh_objections(self, tested: Result) -> list[str]:
-        """Return the constraints that a candidate violates in the fresh run."""
-        if tested.confirmation is None:
+        """Return the constraints that a candidate violates for certain in the fresh run."""
+        again = tested.confirmation
+        if again is None:
             return []
-        fresh = replace(tested, comparison=tested.confirmation)
-        if fresh.comparison is not None and fresh.comparison.error:
-            return [fresh.comparison.error]
-        against = self._objections(fresh)
-        ratio = speedup(fresh)
-        is_fallback = self.fallback is not None and tested.name == self.fallback.name
-        needs_speed = self.search.constraints.goal == "latency" and not is_fallback
-        if needs_speed and ratio is not None and not ratio.faster:
-            against.append(f"in a fresh run it is {ratio}, not faster for certain")
+        if again.error is not None:
+            return [again.error]
+        fresh = replace(tested, comparison=again)
+        against = objections(fresh, self.original, self._without_drop(fresh), "test")
+        required = self._required(tested)
+        if speed_standing(again, required) == "refuted":
+            ratio = speedup(fresh)
+            than = "not faster" if required <= 1 else f"less than {required:g}x"
+            against.append(f"in a fresh run it is {ratio}, {than}")
         return against
+
+
+def speedup_proved(result: Result) -> bool:
+    """Return whether the search had proved that a candidate is faster."""
+    ratio = speedup(result)
+    return ratio is not None and ratio.faster
+
+
+def _likely(result: Result) -> bool:
+    """Return whether a candidate that is proved nowhere looks faster in both runs."""
+    before, again = result.comparison, result.confirmation
+    if before is None or again is None or not is_bounded(again):
+        return False
+    return min(before.ratio, again.ratio) >= HOPE
 
 
 def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:

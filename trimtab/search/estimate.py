@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab.core.context import Context
-from trimtab.core.dataset import Dataset
-from trimtab.core.metric import evaluate, find_metric
-from trimtab.core.model import Model
-from trimtab.core.ort.session import SessionConfig
-from trimtab.core.target import usable_cpus
-
-from .confirm import SECONDS_EACH
-from .costs import is_here
+from .fresh_run import SECONDS_EACH
 from .plan import SHARES, SearchPlan
 from .recipe import Recipe
-from .splits import split_data
-from .time_budget import TimeBudget
+from .splits import Splits
+from .time_budget import TimeBudget, pass_seconds
 from .timing import SECONDS_PER_GRAPH
 
-#: Items on which the speed of an evaluation is measured.
-SAMPLE = 64
-#: Time of a pass, in evaluations of as many items as it looks at; rough, from networks of the docs.
-PASS_ITEMS = {"simplify": 20, "quantize-static": 256 * 4, "prune-channels": 256 * 20}
 #: Most candidates of the pruning ladder that a search visits.
 RUNGS = 4
 
@@ -46,29 +34,18 @@ class EstimateLine:
     always: bool = True
 
 
-def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
-    model: Model,
-    data: Dataset,
-    evaluation: Dataset | None,
-    metric: str | None,
-    passes: Sequence[str] | None,
-    ctx: Context,
-    budget: TimeBudget,
+def estimate(
+    plan: SearchPlan, item_s: float, splits: Splits, budget: TimeBudget
 ) -> list[EstimateLine]:
-    """List the candidates with seconds, from a short evaluation of the original on this machine."""
-    splits = split_data(data, evaluation, seed=ctx.seed)
-    plan = SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=is_here(ctx.target))
-    chosen, few = find_metric(metric, splits.selection), splits.selection.take(SAMPLE)
-    start = time.monotonic()
-    evaluate(model, few, chosen, reference=model, config=SessionConfig(threads=usable_cpus()))
-    item = (time.monotonic() - start) / max(1, len(few))
-    full = item * len(splits.selection)
+    """List the candidates with seconds, from the time of evaluating the original on one item."""
+    full = item_s * len(splits.selection)
 
     def line(stage: str, recipe: Recipe, *, always: bool = True) -> EstimateLine:
-        spent = sum(item * PASS_ITEMS.get(p.name(), 20) for p in recipe.passes)
-        return EstimateLine(stage, recipe.name, spent + full, always)
+        making = sum(pass_seconds(p, item_s, len(splits.calibration)) for p in recipe.passes)
+        return EstimateLine(stage, recipe.name, making + full, always)
 
-    lines = [EstimateLine("original", "evaluated on selection and test", 2 * full)]
+    both = full + item_s * len(splits.test)
+    lines = [EstimateLine("original", "evaluated on selection and test", both)]
     lines += [line("first", r) for r in plan.first()]
     lines += [line("int8", r) for r in (*plan.others(), *plan.own_recipes())]
     lines += [line("int8", r, always=False) for r in plan.rescues(0.01, "")]
@@ -84,13 +61,19 @@ def estimate(  # noqa: PLR0917 - arguments of `optimize`, in its order
     return [*lines, EstimateLine("confirm", "the winner and the runner-up anew", 2 * SECONDS_EACH)]
 
 
-def estimate_lines(lines: Sequence[EstimateLine]) -> list[str]:
+def span(lines: Sequence[EstimateLine], budget: TimeBudget) -> tuple[float, float]:
+    """Return the least and the most seconds of an estimate, within the time limit."""
+    limit = budget.seconds or math.inf
+    least = sum(entry.seconds for entry in lines if entry.always)
+    return min(least, limit), min(sum(entry.seconds for entry in lines), limit)
+
+
+def estimate_lines(lines: Sequence[EstimateLine], budget: TimeBudget) -> list[str]:
     """Return the estimate as text."""
     rows = [
         f"{entry.stage:9} {entry.name:45} {entry.seconds:7.0f} s"
         f"{'' if entry.always else '   only where an earlier one leads to it'}"
         for entry in lines
     ]
-    least = sum(entry.seconds for entry in lines if entry.always)
-    most = sum(entry.seconds for entry in lines)
+    least, most = span(lines, budget)
     return [*rows, "", f"about {least:.0f} to {most:.0f} s; nothing was made"]

@@ -6,6 +6,8 @@ part that cannot be collected is listed as missing with its reason; it never cos
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +17,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 
+from .alarm import OutOfTime, alarm
 from .recipe import Recipe
 from .result import Result
 
@@ -37,12 +40,18 @@ FINDINGS = 50
 class _Missing:
     """Parts of the evidence that could not be collected, each with its reason."""
 
+    seconds: float = math.inf
     reasons: dict[str, str] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
 
     def attempt(self, part: str, gather: Callable[[], T]) -> T | None:
-        """Return what `gather` returns; None where it failed."""
+        """Return what `gather` returns; None where it failed, or time ended."""
         try:
-            return gather()
+            with alarm(self.seconds - (time.monotonic() - self.start)):
+                return gather()
+        except OutOfTime:
+            self.reasons[part] = "Not gathered: the time was used up."
+            return None
         except Exception as error:  # noqa: BLE001 - a report must not cost hours of search
             self.reasons[part] = f"Not gathered: {error or type(error).__name__}"
             return None
@@ -58,6 +67,7 @@ def gather_evidence(
     ctx: Context,
     make: Make | None = None,
     environment: Environment | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Collect the evidence as JSON values.
 
@@ -70,10 +80,11 @@ def gather_evidence(
         ctx: target and progress.
         make: makes the float beginning of the winner's recipe again.
         environment: environment of the machine that measured; this one where None.
+        seconds: time limit; parts that it does not reach are listed as missing.
     """
     from trimtab.runtime_bench.machine.environment import Environment as Here
 
-    missing = _Missing()
+    missing = _Missing(seconds)
     found: dict[str, Any] = {
         "environment": missing.attempt("environment", (environment or Here.here()).to_json),
         "target": ctx.target.to_json(),

@@ -17,28 +17,30 @@ from typing import Any
 from trimtab.core.cache import cache_root
 from trimtab.core.context import Context
 from trimtab.core.errors import OptionError
-from trimtab.core.metric import Metric, find_limited, fitted
+from trimtab.core.metric import Metric
 from trimtab.core.target import Target
 from trimtab.core.units import duration
 from trimtab.passes.base import Pass
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench
 from trimtab.runtime_bench.multi_device import machine_classes
 
+from .advice import advice
 from .builder import Builder
 from .confirm import Confirmation
 from .costs import is_here
 from .evaluator import Evaluator
+from .evidence import gather_evidence
 from .folder import check_output, save_outcome
-from .inputs import open_data, open_input_model
 from .log import Log, Watch
 from .outcome import Outcome
-from .plan import SearchPlan
+from .preparing import Question, prepared
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
 from .result import Constraints, Result
 from .run import Search
 from .splits import Splits, split_data
 from .stages import fixed, staged
+from .standing import speed_standing
 from .store import ResultStore
 from .time_budget import Spent, TimeBudget
 from .timing import Measure, Timer
@@ -69,6 +71,8 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     watch: Watch | None = None,
     look_into: bool = False,
     bench: Bench | None = None,
+    split: Sequence[float] | None = None,
+    quiet_for: float = 0.0,
 ) -> Outcome:
     """Find the best model that satisfies the constraints, with the evidence.
 
@@ -97,6 +101,9 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         watch: callback that gets each decision and all results so far.
         bench: bench that measures; this machine where None. The target is the context's.
         look_into: profile the winner and analyse its rounding layer by layer, for the report.
+        split: shares of calibration, selection and test, see `split_data`; as few rows as do
+            calibrate where None.
+        quiet_for: seconds to wait for a quiet machine, in all.
 
     Raises:
         DataError, OptionError: the data, the metric or the constraints do not fit.
@@ -106,36 +113,44 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     budget = budget or effort or TimeBudget(seconds, None if train is None else duration(train))
     store = ResultStore(_cache_root(cache), ctx.progress)
     log = Log(ctx.progress, watch)
-    source = open_data(data)
-    model = open_input_model(model, source)
-    splits = split_data(source, open_data(eval_data), seed=ctx.seed, same_data=same_data)
+    question = Question(
+        model,
+        data,
+        eval_data,
+        metric,
+        constraints,
+        passes,
+        tuple(recipes) if recipes is not None else None,
+        budget,
+        split,
+        same_data,
+    )
+    measures = is_here(ctx.target) and measure is None
+    start = prepared(question, ctx, timed=ctx.clock is not None, measures=measures)
+    for text in start.told:
+        log.note("plan", text)
     if measure is None:
         _refuse_unmeasurable(constraints, ctx.target)
     bench = bench or LocalBench()
-    limits = constraints.max_drops or constraints.max_drop
-    found, _ = find_limited(limits, metric, splits.selection)
-    metric = fitted(found, model, splits.selection, runner=ctx.runner)
-    evaluator = Evaluator(model, splits, metric, constraints, ctx, store)
-    timer = Timer(model, evaluator.feeds(), ctx, store, measure, bench)
-    builder = Builder(model, ctx, store, machine_classes(bench))
-    spent = Spent(budget, time.monotonic())
+    spent = Spent(budget, time.monotonic() if budget.started is None else budget.started)
+    evaluator = Evaluator(start.model, start.splits, start.metric, constraints, ctx, store)
+    timer = Timer(start.model, evaluator.feeds(), ctx, store, measure, bench)
+    builder = Builder(start.model, ctx, store, machine_classes(bench))
     search = Search(constraints, ctx, builder, evaluator, timer, log, spent)
+    search.item_s, search.quiet_left_s = start.item_s, quiet_for
     search.begin()
     search.report_if_satisfied()
-    if recipes is not None:
-        fixed(search, tuple(recipes))
+    if start.plan is None:
+        fixed(search, question.recipes or ())
     else:
-        timed = ctx.clock is not None and is_here(ctx.target)
-        staged(search, SearchPlan.of(model, splits.calibration, ctx.target, passes, timed=timed))
+        staged(search, start.plan)
     search.with_memory()
     outcome = _decide(search)
     return _with_evidence(outcome, search) if look_into else outcome
 
 
 def _with_evidence(outcome: Outcome, search: Search) -> Outcome:
-    """Add the evidence that the report shows of the winner."""
-    from .evidence import gather_evidence
-
+    """Add the evidence that the report shows of the winner, as far as time allows."""
     found = gather_evidence(
         outcome.original,
         outcome.results,
@@ -145,6 +160,7 @@ def _with_evidence(outcome: Outcome, search: Search) -> Outcome:
         ctx=search.ctx,
         make=search.builder.model,
         environment=search.timer.bench.environment(),
+        seconds=search.spent.evidence_s,
     )
     return replace(outcome, evidence=found)
 
@@ -171,9 +187,11 @@ def _decide(search: Search) -> Outcome:
     constraints, results = search.constraints, search.results
     original = search.evaluator.confirmed(search.original)
     fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
-    holding = [r for r in results if not r.dropped and not objections(r, original, constraints)]
+    holding = [r for r in results if not r.dropped and _may_hold(r, original, constraints)]
     ranked = preference(holding, fallback, constraints.goal)
     why = _cut_short(results)
+    names = ", ".join(r.name for r in ranked) or "none"
+    search.log.note("confirm", f"to be confirmed, the best first: {names}", results)
     found = Confirmation(search, original, list(results), ranked, fallback)
     found.run()
     why += found.why
@@ -202,7 +220,21 @@ def _decide(search: Search) -> Outcome:
         tuple(search.log.entries),
         effort,
         _marks(search),
+        advice=advice(search, chosen),
     )
+
+
+def _may_hold(result: Result, original: Result, constraints: Constraints) -> bool:
+    """Return whether a candidate satisfies the constraints, as far as the search could tell.
+
+    A speed-up that is asked for and looks reached is proved or refuted by the fresh run.
+    """
+    c, wanted = result.comparison, constraints.min_speedup
+    if c is not None and wanted is not None:
+        constraints = replace(constraints, min_speedup=None)
+        if c.ratio < wanted or speed_standing(c, wanted) == "refuted":
+            return False
+    return not objections(result, original, constraints)
 
 
 def _cut_short(results: Sequence[Result]) -> list[str]:
@@ -211,7 +243,7 @@ def _cut_short(results: Sequence[Result]) -> list[str]:
     why = ["The measurement was interrupted; intervals are as wide as that."] if cut else []
     if undecided:
         names = ", ".join(undecided)
-        why.append(f"Too little time for a verdict on {names}: give more with --time.")
+        why.append(f"There was too little time to measure {names}.")
     return why
 
 

@@ -125,6 +125,12 @@ class SearchPlan:
         narrow = [*self.halves(), *self.int8()][1:]
         return [*self.floats(), *narrow, *self.weight_only()]
 
+    def family_names(self) -> list[str]:
+        """Return what is tried, in order, in a few words."""
+        recipes = [*self.first(), *self.others(), *self.own_recipes()]
+        names = [recipe.name for recipe in recipes]
+        return [*names, *(["pruning in steps"] if self.allows("prune-channels") else [])]
+
     def halves(self) -> list[Recipe]:
         """Return float16, which GPUs run at twice the rate and which hardly costs any quality."""
         if self.target.isa != "gpu" or not self.allows("half"):
@@ -184,22 +190,36 @@ class SearchPlan:
             half = max_drop / 2
         return self.made(_AUTO, max_drop=half, metric=metric)
 
-    def pruning(self, share: float) -> Pass:
-        """Return pruning to that share of the time: by the clock, else of the products."""
+    def pruning(self, share: float, protect: tuple[str, ...] = ()) -> Pass:
+        """Return pruning to that share of the time: by the clock, else of the products.
+
+        Operators to protect keep all their channels.
+        """
         fields: dict[str, Any] = {"latency" if self.timed else "macs": round(share, 4)}
         if self.precision != "float":
             fields["precision"] = self.precision
         fields |= {"data": self.data, "samples": PRUNING_SAMPLES, "branches": True}
+        if protect:
+            fields |= {"protect": [_literal(name) for name in protect]}
         return self.made("prune-channels", **fields)
 
-    def pruned(self, share: float, base: Recipe | None = None, reached: float = 1.0) -> Recipe:
+    def pruned(
+        self,
+        share: float,
+        base: Recipe | None = None,
+        reached: float = 1.0,
+        protect: tuple[str, ...] = (),
+    ) -> Recipe:
         """Return a recipe that prunes to a share of the original's time, without further training.
 
-        It starts from the float recipe `base`, which takes the share `reached`.
+        It starts from the float recipe `base`, which takes the share `reached`. Operators to
+        protect keep all their channels: another cut than the usual one.
         """
         of = "" if self.precision == "float" else f" of {self.precision}"
+        again = " by another cut" if protect else ""
         before = self.middle(base) if base else ()
-        return self.chain(f"pruned to {share:.0%}{of}", *before, self.pruning(share / reached))
+        name = f"pruned to {share:.0%}{of}{again}"
+        return self.chain(name, *before, self.pruning(share / reached, protect))
 
     def rung(self, pruned: Recipe) -> Recipe:
         """Return a pruned recipe in the precision that pruning is for."""
@@ -282,6 +302,11 @@ class SearchPlan:
 
 _AUTO = "quantize-auto"
 _QUANTIZERS = frozenset({_AUTO, "quantize-static", "quantize-dynamic", "quantize-weights", "half"})
+
+
+def _literal(name: str) -> str:
+    """Return a pattern that matches a name alone."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
 def training_precision() -> Literal["float32", "bf16"]:

@@ -29,6 +29,11 @@ NO_STEP = 0.98
 USUAL_STEP = 0.85
 #: Strengths tried between the last that keeps its quality and the first that does not.
 HALVINGS = 2
+#: A step that loses this many times the allowed drop is tried once more with another cut: a group
+#: that only seemed to matter little, or a repair that did not hold, shows itself so.
+FAR, LEAST_LIMIT = 4.0, 0.005
+#: Share of the groups cut in such a step that keep all their channels then: those cut the most.
+PROTECTED = 0.2
 
 
 def for_int8(search: Search, plan: SearchPlan) -> SearchPlan:
@@ -62,6 +67,11 @@ class Ladder:
     base: Recipe
     reached: float = 1.0
     kept: list[float] = field(default_factory=list)
+
+    @property
+    def out_of_time(self) -> bool:
+        """True where no further step can be made."""
+        return self.search.spent.over is not None or bool(self.search.cut_short)
 
     def pruned(self, share: float) -> Recipe | None:
         """Return the next strength; None where the last step, of a coarse network, went as far."""
@@ -123,6 +133,8 @@ def _descend(ladder: Ladder) -> None:
             continue
         failed = share
         for _ in range(HALVINGS):
+            if ladder.out_of_time:
+                return
             between = ladder.between(failed)
             failed = failed if _try(ladder, between) else between
         return
@@ -135,12 +147,43 @@ def _try(ladder: Ladder, share: float) -> bool | None:
         return None
     found = search.attempt("prune", [plan.rung(pruned)])
     if not found:
-        return False if search.spent.over else None
-    best = (found + _rescued(search, plan, pruned, found[0]))[-1]
+        return False if ladder.out_of_time else None
+    found += _rescued(search, plan, pruned, found[0])
+    if not search.keeps(found[-1]) and _is_bad_draw(search, found[0]):
+        found += _cut_otherwise(ladder, share, found[0])
+    best = found[-1]
     if not search.keeps(best) or best.recipe is None:
         return False
     ladder.go_on_from(best.recipe, share)
     return True
+
+
+def _is_bad_draw(search: Search, failed: Result) -> bool:
+    """Return whether a step lost so much more than is allowed that its cut is in doubt."""
+    limit = max(search.constraints.max_drop, LEAST_LIMIT)
+    return failed.failure is None and search.drop(failed) > FAR * limit
+
+
+def _cut_otherwise(ladder: Ladder, share: float, failed: Result) -> list[Result]:
+    """Try a step once more without the groups of which the failed cut took the largest share."""
+    search, plan = ladder.search, ladder.plan
+    hurt = most_cut(failed)
+    if not hurt or ladder.out_of_time:
+        return []
+    pruned = plan.pruned(share, ladder.base, ladder.reached, protect=hurt)
+    text = f"{failed.name} is far off: once more with all channels of {', '.join(hurt)}"
+    search.log.note("prune", text, candidate=failed.name, protected=list(hurt))
+    return search.attempt("prune", [plan.rung(pruned)])
+
+
+def most_cut(result: Result) -> tuple[str, ...]:
+    """Return the groups of which the last pruning of a model took the largest shares."""
+    steps = result.model.lineage if result.model is not None else ()
+    notes = [s.notes for s in steps if s.pass_name == PruneChannels.name()]
+    groups = notes[-1].get("groups", ()) if notes else ()
+    shares = {str(g["name"]): 1 - g["channels"][1] / g["channels"][0] for g in groups}
+    ranked = sorted(shares, key=lambda name: -shares[name])
+    return tuple(ranked[: max(1, round(PROTECTED * len(ranked)))])
 
 
 def _rescued(search: Search, plan: SearchPlan, pruned: Recipe, found: Result) -> list[Result]:

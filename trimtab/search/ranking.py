@@ -11,13 +11,24 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trimtab.core.context import Ratio
-from trimtab.core.metric import Loss
+import numpy as np
 
+from trimtab.core.context import Ratio
+from trimtab.core.data import Floats
+from trimtab.core.metric import Loss, Quality
+from trimtab.core.metrics.metric import ROUNDING
+
+from .loss import without_one
 from .result import Constraints, Goal, Result, cost
+from .standing import is_bounded
 
 #: Costs that differ by less than this share count as equal.
 EQUAL = 1.01
+#: Fewest items of which one may be left out: of fewer each is a large part of all that is known.
+ITEMS_TO_SPARE = 20
+#: Estimated speed-up from which a candidate whose verdict is open is worth a fresh run, and worth
+#: more than the float model where it stays open.
+HOPE = 1.05
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,15 @@ class Objection:
     excess: float
 
 
-def speedup(result: Result) -> Ratio | None:
+def speedup(result: Result, *, confirmed: bool = False) -> Ratio | None:
     """Return the speed-up over the original with its 95% interval; None where it is not known.
 
-    On a target that is not this machine it is the prediction of the cost model.
+    On a target that is not this machine it is the prediction of the cost model. The confirmed one
+    is that of the fresh run, where there was one with an interval.
     """
     c = result.comparison
+    if confirmed and result.confirmation is not None and is_bounded(result.confirmation):
+        c = result.confirmation
     if c is not None:
         return Ratio(c.ratio, c.low, c.high)
     known = result.predicted
@@ -56,8 +70,17 @@ def drop(result: Result, original: Result, split: str = "selection") -> float:
 def loses_too_much(
     result: Result, original: Result, constraints: Constraints, split: str = "selection"
 ) -> str | None:
-    """Return why a candidate's quality is too low; None where it is not."""
-    broken = [loss for loss in losses(result, original, constraints, split) if loss.broken]
+    """Return why a candidate's quality is too low; None where it is not.
+
+    One item never decides: without the one that costs most it would still lose too much.
+    """
+    mine = getattr(result, split)
+    pairs = zip(
+        losses(result, original, constraints, split),
+        item_drops(result, original, split) if mine is not None else [None],
+        strict=False,
+    )
+    broken = [loss for loss, drops in pairs if loss.broken and not _one_decides(drops, loss.limit)]
     if not constraints.max_drops:  # of one metric nobody asks which it is
         return f"loses {broken[0].drop:.4f}, {broken[0].limit:g} is allowed" if broken else None
     return "; ".join(map(str, broken)) or None
@@ -80,6 +103,34 @@ def worst_loss(
     """Return the loss of the metric nearest to its limit, in units of the first."""
     limit = constraints.max_drop
     return max(loss.in_units_of(limit) for loss in losses(result, original, constraints, split))
+
+
+def item_drops(result: Result, original: Result, split: str = "selection") -> list[Floats | None]:
+    """Return for each metric the loss of each item of a split (N,), paired.
+
+    None where items have no scores.
+    """
+    mine, base = getattr(result, split), getattr(original, split)
+    if mine is None or base is None:
+        return [None]
+    pairs = [(mine, base), *zip(mine.others, base.others, strict=False)]
+    return [_paired(a, b) for a, b in pairs]
+
+
+def _paired(mine: Quality, base: Quality) -> Floats | None:
+    if mine.items is None or base.items is None:
+        return None
+    if len(mine.items) != len(base.items) or not len(mine.items):
+        return None
+    sign = -1.0 if base.lower_is_better else 1.0
+    return np.asarray(sign * (base.items - mine.items), np.float64)
+
+
+def _one_decides(drops: Floats | None, limit: float) -> bool:
+    """Return whether a loss beyond its limit is that of one item alone."""
+    if drops is None or len(drops) < ITEMS_TO_SPARE:
+        return False
+    return without_one(drops) <= limit + ROUNDING
 
 
 def violations(
@@ -175,17 +226,24 @@ def preference(
     Args:
         results: candidates that satisfy the constraints.
         fallback: the simplified float model, which needs no speed-up to be offered.
-        goal: figure to minimize. For latency only those faster than the original, and then the
-            fallback, are ranked.
+        goal: figure to minimize. For latency those faster than the original are ranked, then those
+            that may be, as far as the evidence goes, and then the fallback.
     """
     if goal != "latency":
         affordable = [r for r in results if math.isfinite(cost(r, goal))]
         return _one_by_one(affordable, lambda left: _cheapest(left, goal))
     faster = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
-    ranked = _one_by_one(faster, _fastest)
+    hoped = [r for r in results if r not in faster and r is not fallback and may_be_faster(r)]
+    ranked = _one_by_one(faster, _fastest) + sorted(hoped, key=_estimate, reverse=True)
     if fallback is not None and fallback in results and fallback not in ranked:
         ranked.append(fallback)
     return ranked
+
+
+def may_be_faster(result: Result) -> bool:
+    """Return whether a candidate may be faster than the original, though it is not proved."""
+    c = result.comparison
+    return c is not None and c.verdict == "inconclusive" and c.ratio >= HOPE
 
 
 def _one_by_one(
@@ -227,17 +285,25 @@ def _estimate(result: Result) -> float:
 def explain(
     chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
 ) -> list[str]:
-    """Explain the choice in sentences."""
-    ratio = speedup(chosen)
+    """Explain the choice in sentences; figures are those of the fresh run where there is one."""
+    ratio = speedup(chosen, confirmed=True)
     if goal != "latency":
         speed = f", and {ratio} as fast as the original" if ratio else ""
         unit = {"size": "bytes of file", "macs": "multiply-accumulates", "bytes": "bytes moved"}
         return [f"{chosen.name} has the least {unit[goal]}: {cost(chosen, goal):.0f}{speed}."]
     if chosen is fallback and (ratio is None or not ratio.faster):
+        doubtful = [r.name for r in ranked if r.standing == "open" and r is not chosen]
+        if doubtful:
+            return [
+                f"Whether {' or '.join(doubtful)} is faster than the original could not be settled "
+                "in the time, so this is the simplified float model."
+            ]
         return [
             "Nothing beats the float original beyond its interval on this machine, so this is "
             "the simplified float model."
         ]
+    if chosen.standing == "open":
+        return [unsettled(chosen)]
     lines = [f"{chosen.name} is {ratio} as fast as the original."]
     places = [r.name for r in ranked]
     behind = ranked[places.index(chosen.name) + 1 :] if chosen.name in places else []
@@ -248,6 +314,17 @@ def explain(
             f"{names} cannot be distinguished from it in time, and {verb} larger or less accurate."
         )
     return lines
+
+
+def unsettled(result: Result) -> str:
+    """Return what is known of the speed of a candidate that its fresh run did not settle."""
+    before, c = speedup(result), result.confirmation
+    again = "not measured" if c is None else str(Ratio(c.ratio, c.low, c.high))
+    if before is not None and before.faster:
+        known = f"faster in the search ({before}), not settled in the confirmation ({again})"
+    else:
+        known = f"not settled: {before} in the search, {again} in the confirmation"
+    return f"{result.name} is {known}."
 
 
 def _beats(a: Result, b: Result) -> bool:

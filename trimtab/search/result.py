@@ -11,6 +11,7 @@ from trimtab.core.errors import BudgetError, OptionError, nearest, unknown
 from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 
+from .loss import LossEvidence
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 #: Figure to minimize: time, size of the file, multiply-accumulates, or bytes moved by a run.
 Goal = Literal["latency", "size", "macs", "bytes"]
+#: Of a claim: the evidence proves it, proves the contrary, or reaches across the limit.
+Standing = Literal["proved", "refuted", "open"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,10 @@ class Result:
         confirmation: comparison of the fresh run in which the winner was measured again.
         dropped: reason why the search went on without it, though it could be made.
         stage: stage of the search that made it.
+        loss: what the items that confirm tell of its loss.
+        kept_answers: part of the original's answers that it gives on all rows of the data, where
+            labelled items are few.
+        standing: where the speed-up that it needs stands after the fresh run.
     """
 
     name: str
@@ -163,6 +170,9 @@ class Result:
     confirmation: Comparison | None = None
     dropped: str | None = None
     stage: str = ""
+    loss: LossEvidence | None = None
+    kept_answers: float | None = None
+    standing: Standing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the model itself as JSON values."""
@@ -217,6 +227,7 @@ class OutcomeData:
         effort: seconds, trials, steps made and steps taken from the cache.
         marks: caveats about the evidence: shared data, predicted latencies.
         evidence: layers, rounding errors, widths and lineage of the winner, for the report.
+        advice: what would give a better answer, in one sentence.
     """
 
     original: Result
@@ -230,6 +241,7 @@ class OutcomeData:
     effort: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
 
     @property
     def frontier(self) -> tuple[Result, ...]:
@@ -264,4 +276,5 @@ class OutcomeData:
             "decisions": [dict(d) for d in self.decisions],
             "effort": dict(self.effort),
             "evidence": dict(self.evidence),
+            "advice": self.advice,
         }

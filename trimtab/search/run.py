@@ -9,6 +9,7 @@ confirmed         the best of them, on data and in a run that nothing was chosen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,9 @@ from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.metric import values_text
+from trimtab.runtime_bench.machine.quiet import wait_for_quiet
 
+from .alarm import OutOfTime
 from .already_satisfied import report_if_satisfied
 from .builder import Builder
 from .costs import Costs, costs, is_here, with_costs
@@ -33,11 +36,14 @@ from .ranking import (
 )
 from .recipe import Recipe
 from .result import Constraints, Result
-from .time_budget import Spent
+from .standing import is_bounded
+from .time_budget import Spent, pass_seconds
 from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
 #: Calibration items that are checked beforehand: no pass but training reads more.
 CALIBRATING = 1024
+#: Runs of each model in the shortest measurement: warm-up, new sessions, one block.
+LEAST_RUNS = 15
 
 
 @dataclass
@@ -53,6 +59,9 @@ class Search:
         log: log of decisions.
         spent: part of the time budget that is used up.
         results: candidates in the order in which they were made.
+        quiet_left_s: seconds that may still be spent waiting for a quiet machine.
+        cut_short: names of candidates that time allowed neither to make nor to measure.
+        item_s: seconds of evaluating the original on one item.
     """
 
     constraints: Constraints
@@ -63,6 +72,9 @@ class Search:
     log: Log
     spent: Spent
     results: list[Result] = field(default_factory=list)
+    quiet_left_s: float = 0.0
+    cut_short: list[str] = field(default_factory=list)
+    item_s: float = 0.0
     original: Result = field(init=False)
     base_costs: Costs | None = field(init=False, default=None)
 
@@ -77,7 +89,9 @@ class Search:
         for part in (splits.calibration.take(CALIBRATING), splits.test):
             for _ in finite_batches(part):
                 pass
-        model, quality = self.builder.original, self.evaluator.base
+        model, start = self.builder.original, time.monotonic()
+        quality = self.evaluator.base
+        self.item_s = max(self.item_s, (time.monotonic() - start) / max(1, quality.count))
         self.base_costs = costs(model, self.timer.feeds, self.ctx, self.builder.store)
         self.original = Result(
             "original",
@@ -103,37 +117,94 @@ class Search:
     def attempt(self, stage: str, recipes: Iterable[Recipe]) -> list[Result]:
         """Make, count and evaluate candidates; return those that are new, in order."""
         found = []
-        for recipe in recipes:
+        for recipe in self._dearest_last(recipes):
             over = self.spent.over
             if over:
                 self.log.note(stage, f"no further candidate: {over}", reason=over)
                 break
-            if any(r.name == recipe.name for r in self.results):
+            if any(r.name == recipe.name for r in self.results) or not self._fits(stage, recipe):
                 continue
-            made = self._counted(self.builder.build(recipe, stage))
-            self.spent.trials += 1
-            if self._is_twin(made):
-                self.log.note(stage, f"{made.name} is the same model as an earlier candidate")
-                continue
-            evaluated = made if made.failure is not None else self.evaluator.evaluated(made)
-            self.results.append(evaluated)
-            found.append(evaluated)
-            self._report(stage, evaluated)
+            made = self._made(stage, recipe)
+            if made is not None:
+                self.results.append(made)
+                found.append(made)
+                self._report(stage, made)
         return found
 
+    def _made(self, stage: str, recipe: Recipe) -> Result | None:
+        """Make, count and evaluate a candidate; None where it is none, or time ended meanwhile."""
+        self.spent.trials += 1
+        try:
+            with self.spent.alarm():
+                made = self._counted(self.builder.build(recipe, stage))
+                if self._is_twin(made):
+                    text = f"{made.name} is the same model as an earlier candidate"
+                    self.log.note(stage, text)
+                    return None
+                return made if made.failure is not None else self.evaluator.evaluated(made)
+        except OutOfTime:
+            self.cut_short.append(recipe.name)
+            self.log.note(stage, f"{recipe.name}: time ended before it was made and evaluated")
+            return None
+
+    def _dearest_last(self, recipes: Iterable[Recipe]) -> list[Recipe]:
+        """Sort recipes by the time of making them, where time is limited."""
+        known = list(recipes)
+        return sorted(known, key=self.making_s) if self.spent.budget.seconds else known
+
+    def making_s(self, recipe: Recipe) -> float:
+        """Predict the seconds of making and evaluating a candidate.
+
+        A pass that ran before takes what it took, another what networks like it took for as many
+        items as it looks at.
+        """
+        splits, known = self.evaluator.splits, self.builder.seconds
+        rows = len(splits.calibration)
+        steps = (known.get(p.name(), pass_seconds(p, self.item_s, rows)) for p in recipe.passes)
+        return sum(steps) + self.item_s * len(splits.selection)
+
+    def _fits(self, stage: str, recipe: Recipe) -> bool:
+        """Return whether a candidate can be made in time, with room to measure what was made."""
+        if self.spent.budget.seconds is None or not self.results:
+            return True
+        waiting = sum(self.timer.lacks_time(r) for r in self.good()) if self.measures else 0
+        seconds, left = self.making_s(recipe), self.spent.making_s(waiting)
+        if seconds <= left:
+            return True
+        self.cut_short.append(recipe.name)
+        self.log.note(
+            stage,
+            f"{recipe.name} is left out: making it takes about {seconds:.0f} s, and "
+            f"{max(0.0, left):.0f} s are left beside measuring what was made",
+            candidate=recipe.name,
+            seconds=seconds,
+        )
+        return False
+
     def measure(
-        self, stage: str, seconds_each: float = SECONDS_PER_GRAPH, *, brief: bool = False
+        self,
+        stage: str,
+        seconds_each: float = SECONDS_PER_GRAPH,
+        *,
+        brief: bool = False,
+        settle: bool = False,
     ) -> None:
-        """Measure those that keep their quality and have no latency yet, or only a brief one."""
+        """Measure those that keep their quality and have no latency yet, or only a brief one.
+
+        To settle: those that may win and have no verdict yet.
+        """
         if not self.measures:
             return
         self._leave_out_alike(stage)
-        waiting = [r for r in self.good() if self.timer.lacks_time(r) and self._small_enough(r)]
+        lacking = [r for r in self.good() if self.timer.lacks_time(r, settle=settle)]
+        waiting = [r for r in lacking if self._small_enough(r) and not self._is_beaten(r)]
+        waiting = self._affordable(stage, waiting)
         if not waiting:
             return
+        self._wait_until_quiet(stage)
         graphs = len({r.name for r in waiting})
         seconds = self.spent.measuring_s(graphs, seconds_each)
-        timed = self.timer.measured(waiting, seconds, brief=brief)
+        timed = self.timer.measured(waiting, seconds, brief=brief, settle=settle)
         for old, new in zip(waiting, timed, strict=True):
             self.results[self.results.index(old)] = new
             ratio = speedup(new)
@@ -146,6 +217,37 @@ class Search:
                 failure=new.failure,
                 measured_as=new.measured_as,
             )
+
+    def _is_beaten(self, result: Result) -> bool:
+        """Return whether a measured candidate is slower for certain than the best so far."""
+        best, own = self.best(), speedup(result)
+        leading = None if best is None else speedup(best)
+        measured = result.comparison is not None and is_bounded(result.comparison)
+        return measured and leading is not None and own is not None and own.high < leading.low
+
+    def _affordable(self, stage: str, waiting: list[Result]) -> list[Result]:
+        """Return those of which time allows a few blocks: of slow models perhaps not all."""
+        if self.spent.budget.seconds is None or not waiting:
+            return waiting
+        runs = 2.0 * self.item_s * LEAST_RUNS  # of a candidate and of the original beside it
+        fitting = max(
+            1 if self.spent.left_s > runs else 0, int(self.spent.left_s / max(runs, 1e-9))
+        )
+        for result in waiting[fitting:]:
+            self.cut_short.append(result.name)
+            self.log.note(stage, f"{result.name}: no time to measure it", candidate=result.name)
+        return waiting[:fitting]
+
+    def _wait_until_quiet(self, stage: str) -> None:
+        """Wait until the machine is quiet, for as long as the user allows in all."""
+        if not self.quiet_left_s or self.timer.measure is not None:
+            return
+        seconds = min(self.quiet_left_s, max(0.0, self.spent.left_s / 2))
+        self.log.note(stage, f"waiting for a quiet machine, {seconds:.0f} s at most")
+        found = wait_for_quiet(seconds, self.ctx.target.threads)
+        self.quiet_left_s = max(0.0, self.quiet_left_s - found.seconds)
+        text = "quiet" if found.quiet else f"not quiet ({found.reason})"
+        self.log.note(stage, f"{text} after {found.seconds:.0f} s", quiet=found.quiet)
 
     def _leave_out_alike(self, stage: str) -> None:
         """Mark candidates that run the original's own graph: they need no clock."""

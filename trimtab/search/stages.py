@@ -55,7 +55,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
 
 
 def _measure_longer(search: Search) -> None:
-    """Measure longer where runs were too few for any interval, as where loading is slow.
+    """Measure longer those that may win and have no verdict, as where loading is slow or in noise.
 
     A round gives each twice the time of the one before, within what the search may take. A user
     who stopped a measurement wants no further one.
@@ -63,7 +63,7 @@ def _measure_longer(search: Search) -> None:
     for times in (2, 4):
         stopped = any(r.comparison is not None and r.comparison.interrupted for r in search.results)
         if not stopped and not search.spent.over:
-            search.measure("settle", times * SECONDS_PER_GRAPH)
+            search.measure("settle", times * SECONDS_PER_GRAPH, settle=True)
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from trimtab.core.errors import OptionError
 from trimtab.core.target import usable_cpus
+from trimtab.passes.base import Pass
 
-#: Share of the time that is kept for the last comparison.
-KEPT = 0.15
+from .alarm import alarm
+
+#: Share of the time that is kept for the last comparison, and for evidence, files and report.
+KEPT = 0.3
+#: Of that the share for evidence, files and report, with its bounds in seconds.
+ENDING, LEAST_ENDING, MOST_ENDING = 0.08, 1.0, 15.0
+#: Room to measure a candidate that is made: so many seconds, or this share of the time.
+MEASURED_EACH, EACH = 6.0, 0.05
+#: Share of what is left that a round of measurement may take.
+MEASURING = 0.6
+
+#: Time of a pass, in evaluations of the rows that it looks at; rough, from networks of the docs.
+PASS_ROUNDS = {"quantize-static": 4.0, "quantize-auto": 12.0, "prune-channels": 20.0, "half": 2.0}
+#: Most rows that a pass looks at, and evaluations of one row that any other pass takes as long as.
+MOST_ROWS, USUAL_ROWS = 256, 20
+
+
+def pass_seconds(step: Pass, item_s: float, calibration: int) -> float:
+    """Predict the seconds of a pass from those of evaluating the original on one item."""
+    rounds = PASS_ROUNDS.get(step.name())
+    return item_s * (USUAL_ROWS if rounds is None else rounds * min(MOST_ROWS, calibration))
 
 
 @dataclass(frozen=True)
@@ -21,12 +42,15 @@ class TimeBudget:
         train_seconds: time of training; no training where None.
         trials: number of candidates that may be made.
         threads: threads of training.
+        started: start of the command, by the monotonic clock, from which `seconds` count; the
+            start of the search where None.
     """
 
     seconds: float | None = None
     train_seconds: float | None = None
     trials: int | None = None
     threads: int = 0
+    started: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("seconds", "train_seconds", "trials"):
@@ -66,11 +90,35 @@ class Spent:
     trials: int = 0
 
     @property
+    def gone_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    @property
     def left_s(self) -> float:
         """Seconds left for all but the last comparison; infinite without a limit."""
         if self.budget.seconds is None:
             return float("inf")
-        return (1 - KEPT) * self.budget.seconds - (time.monotonic() - self.start)
+        return (1 - KEPT) * self.budget.seconds - self.gone_s
+
+    @property
+    def confirming_s(self) -> float | None:
+        """Seconds left for the last comparison; None without a limit."""
+        total = self.budget.seconds
+        return None if total is None else total - self.ending_s - self.gone_s
+
+    @property
+    def ending_s(self) -> float:
+        """Seconds that are kept for evidence, files and report; 0 without a limit."""
+        total = self.budget.seconds
+        return 0.0 if total is None else min(MOST_ENDING, max(LEAST_ENDING, ENDING * total))
+
+    @property
+    def evidence_s(self) -> float:
+        """Seconds left for evidence, so that files and report are written in time."""
+        total = self.budget.seconds
+        left = float("inf") if total is None else total - self.ending_s / 2 - self.gone_s
+        return max(0.0, left)
 
     @property
     def over(self) -> str | None:
@@ -81,6 +129,20 @@ class Spent:
             return f"the time of {self.budget.seconds:g} s is used up"
         return None
 
+    def making_s(self, unmeasured: int) -> float:
+        """Return the seconds left for making a candidate, with room to measure it and others."""
+        if self.budget.seconds is None:
+            return float("inf")
+        each = min(MEASURED_EACH, EACH * self.budget.seconds)
+        return self.left_s - each * (unmeasured + 1)
+
     def measuring_s(self, graphs: int, each: float) -> float:
         """Return the seconds for measuring so many graphs."""
-        return max(1.0, min(each * graphs, self.left_s / 2))
+        return max(1.0, min(each * graphs, MEASURING * self.left_s))
+
+    def alarm(self, seconds: float | None = None) -> AbstractContextManager[None]:
+        """Return a context that ends what runs in it after so many seconds, see `alarm`.
+
+        All that is left for making where None.
+        """
+        return alarm(self.left_s if seconds is None else seconds)

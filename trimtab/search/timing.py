@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +16,13 @@ from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.measure.pooling import pooled
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
 
 from .fingerprint import structure
 from .result import Result
+from .standing import is_bounded
 from .store import ResultStore, key_of, key_of_feeds
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
@@ -31,15 +33,22 @@ SECONDS_PER_GRAPH = 12.0
 ORIGINAL = "original"
 #: Probability that any of the intervals of the search misses its ratio, whenever it stops.
 ALPHA = 0.05
+#: Graphs that are measured side by side on a noisy machine: fewer get more blocks each, so that
+#: the first are decided where time ends before all are.
+BESIDE_IN_NOISE = 3
 
 
-def measuring(bench: Bench, alpha: float, *, brief: bool = False) -> Measure:
-    """Return a bench with a share of the error rate; brief: it stops once a verdict stands."""
+def measuring(bench: Bench, alpha: float, *, brief: bool = False, part: int = 0) -> Measure:
+    """Return a bench with a share of the error rate; brief: it stops once a verdict stands.
+
+    Each part of a measurement in several runs has its own order of blocks.
+    """
 
     def measure(
         model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
-        how = Timing(SessionConfig.of(ctx.target), seconds, alpha=alpha, seed=ctx.seed, brief=brief)
+        config, seed = SessionConfig.of(ctx.target), ctx.seed + part
+        how = Timing(config, seconds, alpha=alpha, seed=seed, brief=brief)
         return bench.compare(model, candidates, feeds, how, ctx.progress)
 
     return measure
@@ -72,36 +81,56 @@ class Timer:
     rough: set[str] = field(default_factory=set)
 
     def measured(
-        self, results: Sequence[Result], seconds: float | None, *, brief: bool = False
+        self,
+        results: Sequence[Result],
+        seconds: float | None,
+        *,
+        brief: bool = False,
+        settle: bool = False,
     ) -> list[Result]:
         """Return the results with comparisons; those that have one, or no model, stay as they are.
 
-        A brief round stops as soon as the verdicts stand; a later one measures more.
+        A brief round stops as soon as the verdicts stand; a later one measures more. A round that
+        is to settle goes on with those without a verdict, whose blocks so far count.
         """
-        keys = [structure(r.model) if r.model and self.lacks_time(r) else None for r in results]
+        keys = [
+            structure(r.model) if r.model and self.lacks_time(r, settle=settle) else None
+            for r in results
+        ]
         wanted: dict[str, Model] = {}
         for result, key in zip(results, keys, strict=True):
-            if key is not None and result.model is not None and not self._knows(key):
+            if key is not None and result.model is not None and not self._knows(key, settle):
                 wanted.setdefault(key, result.model)
         if wanted:
             self.rounds += 1
             self._measure(wanted, seconds, brief=brief)
         return [
-            r if key is None else _with_comparison(r, *self.known[key])
+            _with_comparison(r, *self.known[key]) if key in self.known else r
             for r, key in zip(results, keys, strict=True)
         ]
 
-    def lacks_time(self, result: Result) -> bool:
-        """Return whether a result was not measured, or too briefly to know much."""
+    def lacks_time(self, result: Result, *, settle: bool = False) -> bool:
+        """Return whether a result was not measured, or too briefly to know much.
+
+        To settle: whether its verdict is open.
+        """
         if result.failure is not None or result.measured_as == ORIGINAL or result.model is None:
             return False
-        if result.comparison is None or _unbounded(result.comparison):
+        if result.comparison is None or not _is_enough(result.comparison, settle):
             return True
         return bool(self.rough) and structure(result.model) in self.rough
 
-    def _knows(self, which: str) -> bool:
-        known = which in self.known and not _unbounded(self.known[which][0])
+    def _knows(self, which: str, settle: bool) -> bool:  # noqa: FBT001 - as its caller has it
+        known = which in self.known and _is_enough(self.known[which][0], settle)
         return known and which not in self.rough
+
+    @property
+    def noisy(self) -> bool:
+        """True where the last measurement found the machine disturbed."""
+        if self.measure is not None or not self.known:
+            return False
+        last, _ = list(self.known.values())[-1]
+        return not last.candidate.noise_check.fit
 
     def alike(self, model: Model) -> bool:
         """Return whether onnxruntime makes the original graph of a model: it is no faster then."""
@@ -116,10 +145,16 @@ class Timer:
 
         return str(self.store.value(key, found))
 
-    def again(self, models: Sequence[Model], seconds: float) -> Sequence[Comparison]:
+    def again(
+        self, models: Sequence[Model], seconds: float, *, brief: bool = False, part: int = 0
+    ) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
-        measure = self.measure or measuring(self.bench, ALPHA)
+        measure = self.measure or measuring(self.bench, ALPHA, brief=brief, part=part)
         return measure(self.original, models, self.feeds, self.ctx, seconds)
+
+    def joined(self, parts: Sequence[Comparison]) -> Comparison:
+        """Return runs of one candidate as one; the last alone where a function measures."""
+        return pooled(parts) if self.measure is None else parts[-1]
 
     def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
         alpha = ALPHA / 2**self.rounds
@@ -135,20 +170,46 @@ class Timer:
         if not left:
             return
         self.ctx.progress.say(f"measuring {len(left)} different graphs against the original")
-        alpha = alpha * len(left) / len(wanted)
-        measure = self.measure or measuring(self.bench, alpha, brief=brief)
-        limit = seconds or SECONDS_PER_GRAPH * len(left)
-        found_now = measure(self.original, list(left.values()), self.feeds, self.ctx, limit)
-        for (which, model), comparison in zip(left.items(), found_now, strict=True):
-            self.known[which] = (comparison, model.name)
+        each = (seconds or SECONDS_PER_GRAPH * len(left)) / len(left)
+        beside = BESIDE_IN_NOISE if self.noisy else len(left)
+        waiting = list(left.items())
+        for first in range(0, len(waiting), beside):
+            some = dict(waiting[first : first + beside])
+            share = alpha * len(some) / len(wanted)
+            if not self._measure_beside(some, share, each, keys, brief=brief):
+                return
+
+    def _measure_beside(
+        self,
+        models: dict[str, Model],
+        alpha: float,
+        each: float,
+        keys: Mapping[str, str],
+        *,
+        brief: bool,
+    ) -> bool:
+        """Measure graphs side by side, each in addition to its earlier blocks.
+
+        Returns:
+            False where the user stopped it.
+        """
+        measure = self.measure or measuring(self.bench, alpha, brief=brief, part=self.rounds)
+        limit = each * len(models)
+        found_now = measure(self.original, list(models.values()), self.feeds, self.ctx, limit)
+        for (which, model), comparison in zip(models.items(), found_now, strict=True):
+            earlier = [self.known[which][0]] if which in self.known else []
+            together = self.joined([*earlier, comparison])
+            self.known.pop(which, None)  # the last measurement stands last
+            self.known[which] = (together, model.name)
             if self.measure is None and not comparison.interrupted and not comparison.error:
                 self.store.made += 1
                 taken = {
                     "measured": model.name,
                     "taken": time.strftime("%Y-%m-%dT%H:%M:%S"),
-                    "seconds_each": limit / len(left),
+                    "seconds_each": each,
                 }
-                self.store.keep(keys[which], comparison.to_json() | taken)
+                self.store.keep(keys[which], together.to_json() | taken)
+        return not any(c.interrupted for c in found_now)
 
     def _key(self, which: str, alpha: float, *, brief: bool) -> str:
         return key_of(
@@ -163,9 +224,9 @@ class Timer:
         )
 
 
-def _unbounded(comparison: Comparison) -> bool:
-    """Return whether the runs were too few for any interval: the next round measures again."""
-    return math.isnan(comparison.ratio) or math.isinf(comparison.high)
+def _is_enough(comparison: Comparison, settle: bool) -> bool:  # noqa: FBT001 - as its callers have it
+    """Return whether there is an interval; to settle, whether there is a verdict."""
+    return is_bounded(comparison) and not (settle and comparison.verdict == "inconclusive")
 
 
 def _suffices(found: Any, seconds_each: float) -> bool:
