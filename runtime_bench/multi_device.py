@@ -14,7 +14,7 @@ from .bench.bench import Bench, TextAndJson, Timing
 from .machine.environment import Environment
 from .machine.noise_check import NoiseCheck
 from .measure.startup import StartupCosts
-from .measure.subject import ModelOrPath, Models
+from .measure.subject import ModelOrPath, Models, Timed
 from .measure.values import Comparison, Measurement
 from .stats.verdict import Verdict
 
@@ -26,7 +26,12 @@ class MultiDeviceBench:
     benches: Mapping[str, Bench]
 
     def compare(
-        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`; for each candidate the device with the least gain, and all of them."""
         part, found = self._part(how), {}
@@ -40,7 +45,7 @@ class MultiDeviceBench:
         return [_least(dict(zip(found, row, strict=True)), how, whole=whole) for row in rows]
 
     def measure(
-        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`; for each model the device on which it is slowest."""
         rows = []

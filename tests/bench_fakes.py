@@ -10,7 +10,7 @@ import numpy as np
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
 from trimtab.runtime_bench.machine.placement import Placement
-from trimtab.runtime_bench.measure.contender import Runs
+from trimtab.runtime_bench.measure.timing import Runs
 
 
 @dataclass
@@ -40,12 +40,14 @@ class FakeContender:
     renewed: list[object] = field(default_factory=list)
     renew_ns: int = 0
     placement: Placement | None = None
+    always_new: bool = False
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
 
-    def warm(self, feeds: Feeds) -> None:
+    def warm(self, feeds: Feeds) -> float:
         self.fed.append(feeds)
+        return self.run_ns
 
     def renew(self) -> None:
         self.renewed.append(self.worker)

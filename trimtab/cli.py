@@ -27,7 +27,7 @@ from .supervisor import supervise
 #: Order of the commands in the help; others follow by name.
 ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
 #: Modules of `commands/` that are shared, not commands.
-SHARED = frozenset({"data_options", "doctor_prune", "one_pass"})
+SHARED = frozenset({"bench_request", "data_options", "doctor_prune", "one_pass"})
 #: Arguments that ask for a text: no model is touched, so nothing needs to be survived.
 _TEXTS = frozenset({"-h", "--help", "--version", "help"})
 EPILOG = """\

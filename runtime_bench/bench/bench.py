@@ -20,7 +20,7 @@ from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
 from ..measure.compare import compare, measure
 from ..measure.startup import StartupCosts, startup_costs
-from ..measure.subject import ModelOrPath, Models, in_memory
+from ..measure.subject import ModelOrPath, Models, Timed, in_memory
 from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
@@ -62,12 +62,17 @@ class Bench(Protocol):
     """A place that takes measurements; for errors see `compare`, `measure`, `startup_costs`."""
 
     def compare(
-        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
     ) -> list[Comparison]:
         """Compare candidates with a base, interleaved."""
 
     def measure(
-        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """Measure models side by side, without a verdict."""
 
@@ -92,7 +97,12 @@ class LocalBench:
     """This machine."""
 
     def compare(
-        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`."""
         return compare(
@@ -111,7 +121,7 @@ class LocalBench:
         )
 
     def measure(
-        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         return measure(

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trimtab.core.errors import InputError, OptionError, nearest
 from trimtab.core.text import bytes_text, duration_text
@@ -22,6 +22,9 @@ from ..stats.verdict import LimitVerdict
 
 #: `tail` is a percentile: histories on disk have this word.
 Kind = Literal["tail", "ratio", "start", "memory", "size", "quality", "share", "provider"]
+#: What a gate is about: a model, or a program of one kind of `measure.programs`.
+SubjectKind = Literal["model", "command", "callable"]
+SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
 #: `p95_quiet` counts only runs that no other task interrupted: a different quantity from p95.
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)(_quiet)?")
 
@@ -208,7 +211,7 @@ class Gate:
 
     Attributes:
         name: name for reports (default the model's).
-        model: file or `module:callable`.
+        model: file or `module:callable`; of a program the command line or `module:callable`.
         budgets: budgets in the order of the file.
         baseline: float original, for `speedup` and `drop`.
         data: evaluation data, which also feed the model while it is measured.
@@ -219,6 +222,8 @@ class Gate:
         resolution: a relative budget is held if the model is proved to be within this much of it.
         on: devices of which each must hold it (default the command's).
         where: file and line, for messages.
+        subject: kind of the model and what it is compared with.
+        folder: folder in which programs run.
     """
 
     name: str
@@ -233,6 +238,13 @@ class Gate:
     resolution: float = 0.05
     on: tuple[str, ...] = ()
     where: str = "budgets"
+    subject: SubjectKind = "model"
+    folder: str = ""
+
+    @property
+    def runs_on(self) -> str:
+        """Execution provider of a model; the kind of a program."""
+        return self.provider if self.subject == "model" else self.subject
 
     def of_kind(self, *kinds: Kind) -> list[Budget]:
         """Return the budgets of these kinds."""
@@ -257,6 +269,13 @@ def check(gate: Gate, at: Callable[[int], str]) -> Gate:
             where=at(by_name["drop"].line),
             hint="Remove `metric:`",
         )
+    for budget in gate.budgets:
+        if gate.subject != "model" and budget.kind not in {"tail", "ratio"}:
+            raise InputError(
+                f"budget {budget.name!r} is about models, and this gate is about a {gate.subject}",
+                where=at(budget.line),
+                hint="A program can have percentiles (p95), speedup and no_slower_than",
+            )
     for name, wanted in (("speedup", "baseline"), ("drop", "baseline"), ("drop", "data")):
         if name in by_name and not getattr(gate, wanted):
             raise InputError(

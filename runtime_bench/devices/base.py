@@ -17,7 +17,7 @@ from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import ModelOrPath, Models, Subject
+from ..measure.subject import ModelOrPath, Models, Subject, Timed
 from ..measure.values import Comparison, Measurement
 from .bundles import with_identity
 
@@ -60,7 +60,12 @@ class RemoteBench(Closeable, ABC):
         """
 
     def compare(
-        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
@@ -74,7 +79,7 @@ class RemoteBench(Closeable, ABC):
         ]
 
     def measure(
-        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]

@@ -21,7 +21,7 @@ def model_files(subject: Subject, folder: Path) -> list[tuple[str, Path]]:
     Raises:
         ModelError: the model keeps weights outside its own folder.
     """
-    path = subject.source
+    path = subject.onnx
     if isinstance(path, Model):
         place = folder / subject.digest
         place.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..machine.noise_check import NoiseCheck
 from ..measure.compare import compare, measure
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import ModelOrPath, Models, Subject
+from ..measure.subject import ModelOrPath, Models, Subject, Timed
 from ..measure.values import Comparison, Measurement
 from .base import Closeable
 from .perf_test_contender import PerfTestContender, check_on_device
@@ -84,7 +84,12 @@ class PerfTestBench(Closeable):
         self._stack.close()
 
     def compare(
-        self, base: ModelOrPath, candidates: Models, feeds: Feeds, how: Timing, progress: Progress
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`."""
         found = compare(
@@ -105,7 +110,7 @@ class PerfTestBench(Closeable):
         ]
 
     def measure(
-        self, models: Models, feeds: Feeds, how: Timing, progress: Progress
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
         found = measure(

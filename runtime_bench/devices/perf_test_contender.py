@@ -19,9 +19,9 @@ from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
-from ..measure.contender import Runs
 from ..measure.protocol import last_line
 from ..measure.subject import Subject
+from ..measure.timing import Runs
 from .agent_store import MODEL, digest_of
 from .bundles import model_files
 from .shells import BareDevice
@@ -35,6 +35,7 @@ _LEVELS = {"off": "0", "basic": "1", "extended": "2", "all": "99"}
 class PerfTestContender:
     """A model, timed by a new process of the program in each slot."""
 
+    always_new = True
     worker: Any = None
     placement: Placement | None = None
 
@@ -44,8 +45,8 @@ class PerfTestContender:
         self.device, self.subject, self.name = device, subject, name
         self.config, self._folder, self._place = config, folder, ""
 
-    def warm(self, feeds: Feeds) -> None:
-        """Copy model and inputs there, once for each pair of digests, and run once."""
+    def warm(self, feeds: Feeds) -> float:
+        """Copy model and inputs there, once for each pair of digests, and run one process."""
         files = model_files(self.subject, self._folder)
         digest = hashlib.sha256(f"{digest_of(files)}{_digest(feeds)}".encode()).hexdigest()[:32]
         self._place, shell = f"{self.device.folder}/{digest}", self.device.shell
@@ -60,7 +61,7 @@ class PerfTestContender:
                 file.write_bytes(tensor.SerializeToString())
                 shell.put(file, f"{data}/{file.name}")
             shell.run(["touch", f"{self._place}/whole"])
-        self.time(1)
+        return float(self.time(1).ns[0])
 
     def renew(self) -> None:
         """Do nothing: each slot has a new session."""

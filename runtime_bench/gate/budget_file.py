@@ -9,6 +9,10 @@
     preprocess: {resize: letterbox:640, colour: bgr, scale: 1}  # of a folder of pictures
     budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}  # or drop: {map: 1%, miou: 0.02}
 
+    command: python new.py    # or `callable: pipeline:run`, instead of `model:`; runs in the
+    baseline: python old.py   # file's own folder, and so does what it is compared with
+    budgets: {p95: 900ms, speedup: 1.1}
+
 Several documents, or a list under `gates:`, are several gates; keys beside `gates:` are defaults
 for all. Paths are relative to the file's own folder.
 """
@@ -29,11 +33,22 @@ from trimtab.core.sources.preprocess import Preprocess
 from trimtab.core.target import check_threads
 from trimtab.core.units import shape
 
-from ..bench.budgets import LOSS_OF, Budget, Gate, check, fraction
+from ..bench.budgets import (
+    LOSS_OF,
+    SUBJECT_KINDS,
+    Budget,
+    Gate,
+    SubjectKind,
+    check,
+    fraction,
+)
+from ..measure.programs import PROGRAMS
 from .yaml_lines import Entry, documents
 
-TEXT_KEYS = ("name", "model", "baseline", "data", "metric", "provider")
+TEXT_KEYS = ("name", "model", *PROGRAMS, "baseline", "data", "metric", "provider")
 KEYS = (*TEXT_KEYS, "threads", "shape", "preprocess", "resolution", "on", "budgets")
+#: Keys that only models have.
+OF_MODELS = ("data", "metric", "provider", "threads", "shape", "preprocess", "on")
 T = TypeVar("T")
 #: Function from a line number to the `where` of an error.
 At = Callable[[int], str]
@@ -98,9 +113,10 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
     for key, value in fields.items():
         if key not in KEYS:
             raise InputError(f"unknown key {key!r}", where=at(value.line), hint=nearest(key, KEYS))
-    for wanted in ("model", "budgets"):
+    subject = _subject(fields, at)
+    for wanted in (subject, "budgets"):
         if wanted not in fields or fields[wanted].value is None:
-            example = "out/model.onnx" if wanted == "model" else "{p95: 5ms, size: 4MB}"
+            example = "{p95: 5ms, size: 4MB}" if wanted == "budgets" else "out/model.onnx"
             raise InputError(
                 f"this gate has no `{wanted}:`",
                 where=at(entry.line),
@@ -110,8 +126,8 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
     budgets = _budgets(fields["budgets"], texts.get("baseline", ""), at)
     named = next((b.against for b in budgets if b.name == "provider"), "CPUExecutionProvider")
     gate = Gate(
-        name=texts.get("name", texts["model"]),
-        model=texts["model"],
+        name=texts.get("name", texts[subject]),
+        model=texts[subject],
         budgets=budgets,
         baseline=texts.get("baseline"),
         data=_prepared(texts.get("data"), fields, at),
@@ -122,8 +138,33 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         resolution=_optional(fields, "resolution", _resolution, at) or Gate.resolution,
         on=_devices(fields.get("on"), at),
         where=at(entry.line),
+        subject=subject,
     )
     return check(gate, at)
+
+
+def _subject(fields: Mapping[str, Entry], at: At) -> SubjectKind:
+    """Return the key that says what the gate is about, of which there may be one.
+
+    Raises:
+        InputError: there are two, or a key of models beside a program.
+    """
+    given: list[SubjectKind] = [kind for kind in SUBJECT_KINDS if kind in fields]
+    if len(given) > 1:
+        raise InputError(
+            f"has both `{given[0]}:` and `{given[1]}:`",
+            where=at(fields[given[1]].line),
+            hint="Make two gates of it",
+        )
+    subject = given[0] if given else "model"
+    wrong = next((key for key in OF_MODELS if key in fields), None)
+    if subject != "model" and wrong is not None:
+        raise InputError(
+            f"`{wrong}:` is about models, and this gate is about a {subject}",
+            where=at(fields[wrong].line),
+            hint="Remove it; a program feeds itself",
+        )
+    return subject
 
 
 def _prepared(data: str | None, fields: Mapping[str, Entry], at: At) -> str | None:
@@ -246,6 +287,8 @@ def _with_files(gate: Gate, path: Path) -> Gate:
     Raises:
         InputError: a file is missing.
     """
+    if gate.subject != "model":
+        return _with_programs(gate, path)
 
     def found(name: str | None) -> str | None:
         if name is None:
@@ -276,3 +319,19 @@ def _with_files(gate: Gate, path: Path) -> Gate:
         data=found(gate.data),
         budgets=budgets,
     )
+
+
+def _with_programs(gate: Gate, path: Path) -> Gate:
+    """Name the folder in which the programs run, after a check that each of them can be started.
+
+    Raises:
+        InputError: a program is missing or not valid.
+    """
+    folder = str(path.parent)
+    texts = [gate.model, *(b.against for b in gate.of_kind("ratio"))]
+    for text in texts:
+        try:
+            PROGRAMS[gate.subject](text, folder)
+        except OptionError as error:
+            raise InputError(str(error), where=gate.where) from error
+    return replace(gate, folder=folder)

@@ -28,7 +28,9 @@ from trimtab.core.progress import Progress, Silent
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
-from ..measure.subject import ModelOrPath, in_memory, size_bytes
+from ..measure.program import Program
+from ..measure.programs import PROGRAMS
+from ..measure.subject import ModelOrPath, Subject, Timed, in_memory
 from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts
 
@@ -77,16 +79,15 @@ class Collector:
             InputError: the gate's files do not fit together.
         """
         self._failures, self._found = {}, {}
-        model = self.open_model(self.gate.model)
-        self._found["size_bytes"] = size_bytes(model)
-        loaded = in_memory(model)
-        self._found["digest"] = loaded.digest
+        measured = self._open(self.gate.model)
+        subject = Subject.of(measured)
+        self._found |= {"size_bytes": subject.size_bytes, "digest": subject.digest}
         try:
-            self._measure(model, loaded)
+            self._measure(measured, subject.loaded)
         except KeyboardInterrupt:
             self._found["interrupted"] = True
         except RunError as error:
-            if error.where not in {None, "session.run", loaded.name}:
+            if error.where not in {None, "session.run", subject.name}:
                 raise  # a reference that cannot be run is bad input, not the model's fault
             self._found["broken"] = str(error)
         return GateFacts(**self._found, failures=self._failures)
@@ -97,10 +98,27 @@ class Collector:
         threads = self.gate.threads or self.bench.environment().cpus
         return SessionConfig(provider=self.gate.provider, threads=threads)
 
-    def _measure(self, model: ModelOrPath, loaded: Model) -> None:
+    def _open(self, name: str) -> Timed:
+        """Open what a name in the gate stands for."""
+        if self.gate.subject == "model":
+            return self.open_model(name)
+        return PROGRAMS[self.gate.subject](name, self.gate.folder)
+
+    def _measure(self, measured: Timed, loaded: Model | None) -> None:
+        """Measure what the budgets need; a program only has times."""
         if isinstance(self.bench, LocalBench) and self._provider_is_missing():
             return
-        feeds = self._feeds(loaded)
+        feeds = self._feeds(loaded) if loaded is not None else {}
+        if loaded is not None:
+            self._inspect(loaded, feeds)
+        self._end = time.monotonic() + self.seconds
+        self._compare(measured, feeds)
+        self._alone(measured, feeds)
+        if not isinstance(measured, Program):
+            self._start_up(measured, feeds)
+
+    def _inspect(self, loaded: Model, feeds: Feeds) -> None:
+        """Find the facts about a model that take no time."""
         if self.gate.of_kind("provider"):
             placed = nodes_by_provider(loaded, self.config)
             self._found["providers"] = {
@@ -111,10 +129,6 @@ class Collector:
             self._found["share"] = int8_share(loaded, self.config, feeds)
         if self.gate.of_kind("quality"):
             self._quality(loaded)
-        self._end = time.monotonic() + self.seconds
-        self._compare(model, feeds)
-        self._alone(model, feeds)
-        self._start_up(model, feeds)
 
     def _provider_is_missing(self) -> bool:
         """Return whether the provider is not installed, which breaks a budget on it.
@@ -158,7 +172,7 @@ class Collector:
             for m in (model, base)
         )
 
-    def _compare(self, model: ModelOrPath, feeds: Feeds) -> None:
+    def _compare(self, model: Timed, feeds: Feeds) -> None:
         """Compare the model with each reference, until the budgets that name it are decided."""
         by_reference: dict[str, list[Budget]] = {}
         for budget in self.gate.of_kind("ratio"):
@@ -167,7 +181,7 @@ class Collector:
         parts = len(by_reference) + bool(self.gate.of_kind("tail"))
         for position, (reference, budgets) in enumerate(by_reference.items()):
             found = self.bench.compare(
-                self.open_model(reference),
+                self._open(reference),
                 [model],
                 feeds,
                 self._timing(self._share_of_time(parts - position), budgets),
@@ -190,7 +204,7 @@ class Collector:
             budgets=tuple(budgets),
         )
 
-    def _alone(self, model: ModelOrPath, feeds: Feeds) -> None:
+    def _alone(self, model: Timed, feeds: Feeds) -> None:
         budgets = self.gate.of_kind("tail")
         if not budgets:
             return

@@ -63,7 +63,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Comparable figures, oldest first; a setting is an execution provider and threads."""
+    """Comparable figures, oldest first.
+
+    A setting is an execution provider, or a kind of program, and threads.
+    """
 
     gate: str
     budget: str
@@ -159,7 +162,7 @@ class History:
             run = self._db.execute(
                 "INSERT INTO runs (at, gate, machine_class, digest, onnxruntime, provider, threads)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (at, gate.name, where, *made_of, gate.provider, threads),
+                (at, gate.name, where, *made_of, gate.runs_on, threads),
             ).lastrowid
             for r in outcome.verdicts:
                 name, kind, wanted = r.budget.name, r.budget.kind, str(r.budget)

@@ -46,7 +46,7 @@ def judge(gate: Gate, facts: GateFacts, *, alpha: float) -> list[BudgetVerdict]:
 
 def _verdict_on(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> BudgetVerdict:
     if facts.broken and budget.kind not in {"size", "share"}:
-        return BudgetVerdict(budget, "fail", f"the model cannot be run: {facts.broken}")
+        return BudgetVerdict(budget, "fail", f"the {gate.subject} cannot be run: {facts.broken}")
     if budget.kind in facts.failures:
         return BudgetVerdict(budget, "inconclusive", f"not measured: {facts.failures[budget.kind]}")
     return _RULES[budget.kind](budget, gate, facts, alpha)
@@ -60,7 +60,7 @@ def _ratio(budget: Budget, gate: Gate, facts: GateFacts, alpha: float) -> Budget
         return BudgetVerdict(budget, "inconclusive", f"{found.error}")
     verdict = ratio_verdict(PairedTest.of(found.log_ratios), budget, alpha, gate.resolution)
     least = math.exp(slowest_allowed(budget))
-    name = Path(budget.against).name
+    name = Path(budget.against).name if gate.subject == "model" else budget.against
     estimate = "no estimate" if math.isnan(found.ratio) else f"{found.ratio:.3f}x"
     high = "inf" if math.isinf(found.high) else f"{found.high:.3f}"
     speed = f"{estimate} [{found.low:.3f}, {high}] of {name}'s speed in {found.blocks} blocks"

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from ..bench.budgets import Budget, rule_of
+from ..measure.programs import PROGRAMS
 from ..stats.change_points import SHORTEST, ChangePoint, find_change_points
-from .history import Point, Series
+from .history import Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 #: Columns of the sparkline.
@@ -59,7 +60,7 @@ def _change_line(series: Series, change: ChangePoint) -> str:
     text = Budget(series.budget).value_text
     way = "worse" if worse(series.budget, change) else "better"
     levels = f"{text(change.before)} -> {text(change.after)} ({change.change:+.1%})"
-    return f"{way}: {levels} at {series.points[change.index].at}{_cause(series.points, change)}"
+    return f"{way}: {levels} at {series.points[change.index].at}{_cause(series, change)}"
 
 
 def worse(budget: str, change: ChangePoint) -> bool:
@@ -67,15 +68,16 @@ def worse(budget: str, change: ChangePoint) -> bool:
     return (change.after > change.before) == (rule_of(budget).kind in COSTS)
 
 
-def _cause(points: Sequence[Point], change: ChangePoint) -> str:
-    """Return what else changed there: the model, onnxruntime, or neither."""
-    old, new = points[change.index - 1], points[change.index]
+def _cause(series: Series, change: ChangePoint) -> str:
+    """Return what else changed there: the model or program, onnxruntime, or neither."""
+    old, new = series.points[change.index - 1], series.points[change.index]
+    what = "program" if series.setting.partition(",")[0] in PROGRAMS else "model"
     changed = []
     if old.digest != new.digest:
-        changed.append(f"the model changed, {old.digest[:8]} to {new.digest[:8]}")
+        changed.append(f"the {what} changed, {old.digest[:8]} to {new.digest[:8]}")
     if old.onnxruntime != new.onnxruntime:
         changed.append(f"onnxruntime {old.onnxruntime} to {new.onnxruntime}")
-    return ", with " + " and ".join(changed) if changed else ", neither model nor runtime changed"
+    return ", with " + " and ".join(changed) if changed else f", neither {what} nor runtime changed"
 
 
 def spark(values: Sequence[float]) -> str:

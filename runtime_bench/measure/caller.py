@@ -8,9 +8,8 @@ from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
-from .contender import Runs
 from .io_binding import BoundCaller
-from .timing import time_calls
+from .timing import Runs, time_calls
 
 #: Timed copies in each direction.
 COPIES = 20

@@ -19,13 +19,15 @@ from ..machine.noise_check import Snapshot, canary
 from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
 from ..stats.verdict import is_decided
-from .contender import Contender, Runs
+from .contender import Contender
 from .feeds import check_same_inputs
 from .in_process import InProcessContender, without_spinning
-from .pacing import BlockPlan, warm_up
+from .pacing import BlockPlan, fits, too_little_time, warm_up
+from .program import Program
 from .sampling import BlockPair, Sampler, SideBySide
-from .subject import ModelOrPath, Reporter, Subject, size_bytes
-from .subprocess_contender import SubprocessContender
+from .subject import ModelOrPath, Reporter, Subject, Timed, models_of, size_bytes
+from .subprocess_contender import SubprocessContender, hang_limit
+from .timing import Runs
 from .values import Comparison, Measurement
 
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
@@ -36,8 +38,8 @@ WANTED_RUNS = runs_needed(0.99)
 
 
 def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyword
-    base: ModelOrPath,
-    candidates: Sequence[ModelOrPath],
+    base: Timed,
+    candidates: Sequence[Timed],
     feeds: Feeds | None = None,
     *,
     config: SessionConfig | None = None,
@@ -53,10 +55,10 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     """Measure candidates against a base, all interleaved, and decide a verdict on each.
 
     Args:
-        base: model or `.onnx` file.
-        candidates: models that take the same inputs.
-        feeds: arrays by input name (default random).
-        config: session configuration.
+        base: model, `.onnx` file, or a program (`Command`, `Function`).
+        candidates: models that take the same inputs, or programs.
+        feeds: arrays by input name (default random); programs feed themselves.
+        config: session configuration of models.
         max_seconds: time limit of all together; it stops earlier when all are decided.
         alpha: bound on the probability of any wrong verdict, shared by the candidates.
         resolution: relative difference below which two models count as equal.
@@ -79,21 +81,21 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     _check_options(max_seconds, alpha, resolution, candidates)
     config = config or SessionConfig()
     subjects = [Subject.of(base), *map(Subject.of, candidates)]
-    feeds = feeds if feeds is not None else given_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], feeds)
+    feeds = _fitting_feeds(subjects, feeds)
     share = alpha / len(candidates)
-    sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary)
+    progress = progress or Silent()
+    sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns, canary, say=progress.say)
 
     def verdict_stands(test: PairedTest) -> bool:
         return is_decided(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
 
     before = Snapshot.now(config)
     with open_contenders(
-        subjects, config, in_process=in_process, make_contender=make_contender
+        subjects, config, max_seconds, in_process=in_process, make_contender=make_contender
     ) as contenders:
         pairs = [BlockPair(contenders[0], contender) for contender in contenders[1:]]
         blocks = sampler.blocks(pairs, feeds, seconds=max_seconds, until=until or verdict_stands)
-        interrupted = _exhaust((progress or Silent()).track(blocks, "blocks"))
+        interrupted = _exhaust(progress.track(blocks, "blocks"))
         after = Snapshot.now(config)  # before a GPU cools
     used = without_spinning(config) if in_process else config
     reporter = Reporter(used, feeds, before, after, sampler.canary_ns, interrupted)
@@ -106,7 +108,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
 
 
 def measure(
-    models: Sequence[ModelOrPath],
+    models: Sequence[Timed],
     feeds: Feeds | None = None,
     *,
     config: SessionConfig | None = None,
@@ -129,12 +131,11 @@ def measure(
         raise OptionError("must be above 0", where=f"max_seconds={max_seconds}")
     config = config or SessionConfig()
     subjects = [Subject.of(m) for m in models]
-    feeds = feeds if feeds is not None else given_feeds(subjects[0].model)
-    check_same_inputs([s.model for s in subjects], feeds)
+    feeds = _fitting_feeds(subjects, feeds)
     taken: list[list[Runs]] = [[] for _ in subjects]
     before, canary_ns = Snapshot.now(config), list[int]()
     with open_contenders(
-        subjects, config, in_process=in_process, make_contender=make_contender
+        subjects, config, max_seconds, in_process=in_process, make_contender=make_contender
     ) as contenders:
         rounds = _side_by_side(
             contenders, feeds, seed, max_seconds, taken=taken, canary_ns=canary_ns, until=until
@@ -157,21 +158,28 @@ def _side_by_side(
     canary_ns: list[int],
     until: Callable[[Sequence[Sequence[int]]], bool] | None,
 ) -> Iterator[None]:
-    start = time.monotonic()
+    now = time.monotonic_ns
+    start, limit_ns = now(), seconds * 1e9
     share = seconds / 10 / len(contenders)
-    slowest = max(warm_up(contender, feeds, time.monotonic_ns, share) for contender in contenders)
-    plan = BlockPlan.of(slowest, 0, seconds, len(contenders))
-    turns = SideBySide(contenders, np.random.default_rng(seed), time.monotonic_ns, plan)
+    slowest = max(warm_up(contender, feeds, now, share) for contender in contenders)
+    left = seconds - (now() - start) / 1e9
+    plan = BlockPlan.of(slowest, 0, left, len(contenders))
+    turns = SideBySide(contenders, np.random.default_rng(seed), now, plan)
+    round_ns = (plan.discard + plan.runs) * slowest * len(contenders)
+    if not fits(round_ns, left, seconds, first=True):
+        raise too_little_time(round_ns, left, seconds)
     while True:
+        began = now()
         for index, runs in turns.round():
             taken[index].append(runs)
         canary_ns.append(canary())
         yield
-        gone = time.monotonic() - start
+        round_ns, gone_ns = now() - began, now() - start
         if until is not None and until([[n for r in runs for n in r.ns] for runs in taken]):
             return
         fewest = min(sum(len(r.ns) for r in runs) for runs in taken)
-        if gone >= seconds or (until is None and gone > seconds / 2 and fewest >= WANTED_RUNS):
+        enough = until is None and gone_ns > limit_ns / 2 and fewest >= WANTED_RUNS
+        if enough or gone_ns >= limit_ns or not fits(round_ns, seconds - gone_ns / 1e9, seconds):
             return
 
 
@@ -179,16 +187,36 @@ def _side_by_side(
 def open_contenders(
     subjects: Sequence[Subject],
     config: SessionConfig,
+    limit_seconds: float,
     *,
     in_process: bool,
     make_contender: MakeContender | None = None,
 ) -> Iterator[list[Contender]]:
     """Open the contenders of the subjects, and close them at the end whatever happens."""
+
+    def opened(subject: Subject) -> Contender:
+        if make_contender is not None:
+            return make_contender(subject.onnx, subject.name)
+        if isinstance(subject.source, Program):
+            return subject.source.contender(limit_seconds)
+        if in_process:
+            return InProcessContender(subject.source, config, subject.name)
+        return SubprocessContender(
+            subject.source, config, subject.name, hang_seconds=hang_limit(limit_seconds)
+        )
+
     with contextlib.ExitStack() as stack:
-        kind = InProcessContender if in_process else SubprocessContender
-        make = make_contender or (lambda source, name: kind(source, config, name))
-        opened = (contextlib.closing(make(s.source, s.name)) for s in subjects)
-        yield [stack.enter_context(contender) for contender in opened]
+        yield [stack.enter_context(contextlib.closing(opened(s))) for s in subjects]
+
+
+def _fitting_feeds(subjects: Sequence[Subject], feeds: Feeds | None) -> Feeds:
+    """Return feeds that all models take, random ones by default; programs feed themselves."""
+    models = models_of(subjects)
+    if not models:
+        return {}
+    feeds = feeds if feeds is not None else given_feeds(models[0])
+    check_same_inputs(models, feeds)
+    return feeds
 
 
 def _exhaust(rounds: Iterable[object]) -> bool:
@@ -202,7 +230,7 @@ def _exhaust(rounds: Iterable[object]) -> bool:
 
 
 def _check_options(
-    max_seconds: float, alpha: float, resolution: float, candidates: Sequence[ModelOrPath]
+    max_seconds: float, alpha: float, resolution: float, candidates: Sequence[Timed]
 ) -> None:
     if not candidates:
         raise OptionError("there is no candidate to compare", hint="Use measure for one model")

@@ -1,9 +1,8 @@
-"""A contender: a model that can be timed, as the sampler sees it."""
+"""A contender: whatever can be timed, as the sampler sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,40 +10,26 @@ import numpy as np
 from trimtab.core.ort.session import Feeds
 
 from ..machine.placement import Placement
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Timed runs of one contender, in order.
-
-    Attributes:
-        ns: latency of each.
-        switches: involuntary context switches during each; empty if the system does not count them.
-    """
-
-    ns: tuple[int, ...]
-    switches: tuple[int, ...] = ()
-
-    def after(self, discarded: int) -> Runs:
-        """Return the runs without the first ones."""
-        return Runs(self.ns[discarded:], self.switches[discarded:])
+from .timing import Runs
 
 
 class Contender(Protocol):
-    """A model ready to be timed. Every method except `close` may raise RunError.
+    """A model or program ready to be timed. Every method except `close` may raise RunError.
 
     Attributes:
         name: name for messages.
         worker: where its session lives; contenders may exchange theirs before they are renewed.
         placement: placement of its nodes, known after `warm`; None for the CPU's own provider.
+        always_new: true where each slot is a new process anyway, and renewing does nothing.
     """
 
     name: str
     worker: Any
     placement: Placement | None
+    always_new: bool
 
-    def warm(self, feeds: Feeds) -> None:
-        """Build the session, take the feeds, run once."""
+    def warm(self, feeds: Feeds) -> float:
+        """Build the session, take the feeds, run once; return the nanoseconds of that run."""
 
     def renew(self) -> None:
         """Build the session again, in the current worker, and run it a few times."""

@@ -11,9 +11,9 @@ from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
 
 from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of
-from .contender import Runs
 from .io_binding import device_config, open_session
 from .pacing import stabilize
+from .timing import Runs
 
 
 def without_spinning(config: SessionConfig) -> SessionConfig:
@@ -28,6 +28,8 @@ def without_spinning(config: SessionConfig) -> SessionConfig:
 class InProcessContender:
     """A session without spinning in this process: no start-up cost, but a crash ends it all."""
 
+    always_new = False
+
     def __init__(self, model: Model | Path, config: SessionConfig, name: str = "") -> None:
         self.name = name or str(model)
         self.worker = None  # all run in this process
@@ -36,12 +38,13 @@ class InProcessContender:
         self.feeds: Feeds = {}
         self._caller: Caller | None = None
 
-    def warm(self, feeds: Feeds) -> None:
+    def warm(self, feeds: Feeds) -> float:
         """See `Contender`."""
         self.feeds = dict(feeds)
-        self.time(1)
+        (first_ns,) = self.time(1).ns
         assert self._caller is not None
         self.placement = placement_of(self._caller, self.name)
+        return float(first_ns)
 
     def renew(self) -> None:
         """See `Contender`."""

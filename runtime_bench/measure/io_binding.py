@@ -22,8 +22,7 @@ from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 from ..machine.engine_cache import cache_options
 from ..machine.placement import Placement
 from ..machine.providers import RECORD, nodes_by_provider, nodes_of
-from .contender import Runs
-from .timing import time_calls
+from .timing import Runs, time_calls
 
 #: Option of each provider that captures a CUDA graph once and replays it.
 GRAPH_OPTION: Mapping[str, str] = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}

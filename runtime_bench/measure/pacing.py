@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
+from trimtab.core.text import duration_text
 
 from .contender import Contender
 
@@ -22,6 +24,14 @@ WANTED_BLOCKS = 60
 FEWEST_BLOCKS = 30
 MAX_REPEATS = 8
 WARM_RUNS = 3
+#: A model whose run takes longer than this many times its share of the warm-up is run only once.
+SLOW = 2.0
+#: A round begins where it ends at most this part of the time limit too late; the first one also
+#: where it takes at most this many seconds, so that there is something to report.
+OVERRUN = 0.05
+FIRST_SECONDS = 1.0
+#: Fewest blocks that can give a verdict at an error rate of 1%, however large the difference.
+VERDICT_BLOCKS = 24
 #: On a device, groups of `WARM_RUNS` run until the best of a group is above this part of the last.
 FALLING = 0.95
 MOST_GROUPS = 10
@@ -36,12 +46,14 @@ class BlockPlan:
         runs: timed runs of a slot.
         repeats: ABBA orders within a block.
         renew: true where each block has new sessions.
+        order: order of the slots of base (A) and candidate (B), or its reverse, by a coin.
     """
 
     discard: int = 1
     runs: int = RUNS
     repeats: int = 1
     renew: bool = True
+    order: str = "ABBA"
 
     @classmethod
     def of(cls, run_ns: float, renew_ns: float, seconds: float, pairs: int = 1) -> BlockPlan:
@@ -49,7 +61,8 @@ class BlockPlan:
 
         One run after a switch is discarded (it took 5.5% longer with 3 MB of weights); of short
         models as many as a quarter of those timed, since a switch disturbs for a time, not for a
-        number of runs. A block measures about as long as its sessions took to build.
+        number of runs. A block measures about as long as its sessions took to build. Where too few
+        blocks fit, none is discarded, and then a block is a single pair of runs.
         """
         run_ns = max(1.0, run_ns)
         renew = renew_ns + 8 * run_ns * pairs <= seconds * 1e9 / FEWEST_BLOCKS
@@ -59,20 +72,55 @@ class BlockPlan:
         discard = max(1, runs // 4)
         order_ns = 4 * (runs + discard) * run_ns * pairs
         repeats = round(min(renew_ns, left_ns) / order_ns) if renew else 1
+        most_runs = seconds * 1e9 / (run_ns * pairs * VERDICT_BLOCKS)  # of a block
+        if most_runs < 8:
+            return cls(0, 1, renew=False, order="ABBA" if most_runs >= 4 else "AB")
         return cls(discard, runs, max(1, min(repeats, MAX_REPEATS)), renew)
+
+    def block_ns(self, run_ns: float, renew_ns: float = 0.0) -> float:
+        """Return how long a block of one pair takes, where a run takes `run_ns`."""
+        runs = len(self.order) * (self.discard + self.runs) * self.repeats
+        return runs * run_ns + (renew_ns if self.renew else 0.0)
+
+
+def may_renew(run_ns: float, seconds: float, pairs: int) -> bool:
+    """Return whether new sessions, which run a few times, can fit into each block."""
+    runs = WARM_RUNS * (pairs + 1) + 8 * pairs
+    return runs * run_ns <= seconds * 1e9 / FEWEST_BLOCKS
+
+
+def fits(round_ns: float, left: float, seconds: float, *, first: bool = False) -> bool:
+    """Return whether a round ends in time, with seconds left of the time limit."""
+    allowed = left + OVERRUN * seconds
+    return round_ns / 1e9 <= (max(allowed, FIRST_SECONDS) if first else allowed)
+
+
+def too_little_time(round_ns: float, left: float, seconds: float) -> RunError:
+    """Return the error for a time limit that not even one round fits into."""
+    needed = math.ceil(seconds - left + VERDICT_BLOCKS * round_ns / 1e9)
+    return RunError(
+        f"one run of each takes about {duration_text(round_ns)}, and "
+        f"{duration_text(max(0.0, left) * 1e9)} are left of {duration_text(seconds * 1e9)}",
+        hint=f"Give --max-time {needed}s or more",
+    )
 
 
 def warm_up(contender: Contender, feeds: Feeds, now: Callable[[], int], seconds: float) -> float:
-    """Run until latencies no longer fall: at least three runs, then until the slope is noise.
+    """Run until latencies no longer fall: three runs, then until the slope is noise.
+
+    A slow model is run twice or, if a run takes longer than this time twice over, only once.
 
     Returns:
         Wall-clock nanoseconds per run, with all overhead.
     """
-    contender.warm(feeds)
+    first_ns = contender.warm(feeds)
+    if contender.placement is None and first_ns > SLOW * seconds * 1e9:
+        return first_ns  # on a device the first run says nothing about the next
+    runs = WARM_RUNS if WARM_RUNS * first_ns <= seconds * 1e9 else 1
     start = now()
     end = start + int(seconds * 1e9)
-    seen = list(contender.time(WARM_RUNS).ns)
-    taken_ns = (now() - start) / WARM_RUNS
+    seen = list(contender.time(runs).ns)
+    taken_ns = (now() - start) / runs
     while now() < end and not steady(seen):
         start, runs = now(), max(1, len(seen) // 2)
         seen += contender.time(runs).ns

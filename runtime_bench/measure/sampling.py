@@ -13,16 +13,29 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds
+from trimtab.core.text import duration_text
 
 from ..stats.e_process import PairedTest
-from .contender import Contender, Runs, exchange_workers
-from .pacing import BlockPlan, warm_up
+from .contender import Contender, exchange_workers
+from .pacing import (
+    FEWEST_BLOCKS,
+    OVERRUN,
+    VERDICT_BLOCKS,
+    BlockPlan,
+    fits,
+    may_renew,
+    too_little_time,
+    warm_up,
+)
+from .timing import Runs
+
+_REVERSED = str.maketrans("AB", "BA")
 
 
 @dataclass
@@ -55,6 +68,9 @@ class Sampler:
         now: monotonic clock in nanoseconds.
         canary: constant kernel that is timed once per round; None to leave it out.
         plan: length of blocks, known after the warm-up.
+        say: receives what the user should know before the blocks begin.
+        run_ns: time of the slowest contender's run, known after the warm-up.
+        round_ns: time of a round, of the plan at first.
     """
 
     rng: np.random.Generator
@@ -62,6 +78,9 @@ class Sampler:
     canary: Callable[[], int] | None = None
     canary_ns: list[int] = field(default_factory=list)
     plan: BlockPlan = field(default_factory=BlockPlan)
+    say: Callable[[str], None] = lambda _: None
+    run_ns: float = 1.0
+    round_ns: float = 0.0
 
     def blocks(
         self,
@@ -74,20 +93,28 @@ class Sampler:
         """Measure in rounds, and yield each pair after its block, until all are decided.
 
         A round has one block of each open pair, in random order. A pair whose model fails gets its
-        error and drops out; the others go on.
+        error and drops out; the others go on. A round that would end too late is not begun; where
+        that is the first one, the error of each pair says so.
 
         Raises:
             RunError: the base cannot be warmed up.
         """
-        end = self.now() + int(seconds * 1e9)
-        self._prepare(pairs, feeds, seconds)
-        while self.now() < end:
-            active = [p for p in pairs if not p.error and not until(p.test)]
-            if not active:
+        start = self.now()
+        self.prepare(pairs, feeds, seconds)
+        while active := [p for p in pairs if not p.error and not until(p.test)]:
+            began = self.now()
+            left = seconds - (began - start) / 1e9
+            first = not any(p.test.blocks for p in pairs)
+            late = left <= 0 and not first
+            if late or not fits(self.round_ns, left, seconds, first=first):
+                for pair in active:
+                    if not pair.test.blocks:
+                        pair.error = too_little_time(self.round_ns, left, seconds)
                 return
             if self.plan.renew:
                 self._renew(active)
             yield from self._round(active)
+            self.round_ns = self.now() - began
 
     def _round(self, pairs: Sequence[BlockPair]) -> Iterator[BlockPair]:
         """Take one block of each pair."""
@@ -105,11 +132,11 @@ class Sampler:
                 yield pair
 
     def _order(self, pair: BlockPair, log_ratios: list[float]) -> None:
-        """Time the pair once in the order ABBA or BAAB."""
+        """Time the pair once in the order of the plan or its reverse."""
         plan = self.plan
         taken: dict[str, list[Runs]] = {"A": [], "B": []}
         try:
-            for slot in "ABBA" if self.rng.integers(2) else "BAAB":
+            for slot in plan.order if self.rng.integers(2) else plan.order.translate(_REVERSED):
                 contender = pair.base if slot == "A" else pair.candidate
                 taken[slot].append(contender.time(plan.discard + plan.runs).after(plan.discard))
         except RunError as error:
@@ -119,22 +146,42 @@ class Sampler:
         pair.candidate_runs += taken["B"]
         log_ratios.append(math.log(_median_ns(taken["A"]) / _median_ns(taken["B"])))
 
-    def _prepare(self, pairs: Sequence[BlockPair], feeds: Feeds, seconds: float) -> None:
-        """Warm up all contenders and make the plan; the slowest decides the length of slots."""
-        share = seconds / 10 / (len(pairs) + 1)
+    def prepare(self, pairs: Sequence[BlockPair], feeds: Feeds, seconds: float) -> None:
+        """Warm up all contenders and make the plan; the slowest decides the length of slots.
+
+        Raises:
+            RunError: the base cannot be warmed up.
+        """
+        begin, share = self.now(), seconds / 10 / (len(pairs) + 1)
         bases = {id(pair.base): pair.base for pair in pairs}
         slowest = max(
             (warm_up(contender, feeds, self.now, share) for contender in bases.values()),
             default=1.0,
         )
         for pair in pairs:
+            left = seconds - (self.now() - begin) / 1e9
             try:
+                if not fits(2 * slowest, left, seconds, first=True):
+                    raise too_little_time(2 * slowest, left, seconds)
                 slowest = max(slowest, warm_up(pair.candidate, feeds, self.now, share))
             except RunError as error:
                 pair.error = error
-        start = self.now()
-        self._renew([p for p in pairs if not p.error])
-        self.plan = BlockPlan.of(slowest, self.now() - start, seconds, len(pairs))
+        count, start = len(pairs), self.now()
+        always_new = all(c.always_new for p in pairs for c in (p.base, p.candidate))
+        renew_ns = 0.0 if always_new else math.inf
+        if not always_new and may_renew(slowest, seconds, count):
+            self._renew([p for p in pairs if not p.error])
+            renew_ns = self.now() - start
+        left = seconds - (start - begin) / 1e9
+        plan = BlockPlan.of(slowest, renew_ns, left, count)
+        self.run_ns, self.plan = slowest, replace(plan, renew=plan.renew or always_new)
+        self.round_ns = self.plan.block_ns(slowest * count, renew_ns)
+        blocks = int((left + OVERRUN * seconds) * 1e9 / self.round_ns)
+        if 0 < blocks < FEWEST_BLOCKS:
+            self.say(
+                f"a run takes up to {duration_text(slowest)}: about {blocks} blocks fit into "
+                f"{duration_text(seconds * 1e9)}; a verdict takes {VERDICT_BLOCKS} or more"
+            )
 
     def _renew(self, pairs: Sequence[BlockPair]) -> None:
         """Build new sessions, in randomly assigned workers and in random order."""
@@ -172,7 +219,7 @@ class SideBySide:
     def round(self) -> list[tuple[int, Runs]]:
         """Take one slot of each contender; return (index, runs) of each."""
         start = self.now()
-        if self._renewing_ns <= self._timing_ns:
+        if self.plan.renew and self._renewing_ns <= self._timing_ns:
             exchange_workers(self.contenders, self.rng)
             for index in self.rng.permutation(len(self.contenders)):
                 self.contenders[index].renew()

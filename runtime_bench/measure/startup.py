@@ -11,11 +11,12 @@ from typing import Any
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from .subject import ModelOrPath, Subject
+from .subject import ModelOrPath, Subject, in_memory
 from .subprocess_contender import SubprocessContender
 
-#: Runs before the peak is read, since the arena grows in the first ones.
+#: Runs before the peak is read, since the arena grows in the first ones; one of a slow model.
 RUNS = 3
+SLOW_NS = 3e8
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ class StartupCosts:
             return None
         return max(0.0, self.median_peak_bytes - float(median(self.bare_bytes)))
 
+    def joined(self, more: StartupCosts) -> StartupCosts:
+        """Return these costs and those of further processes of the same model."""
+        return replace(
+            self,
+            load_ns=self.load_ns + more.load_ns,
+            first_ns=self.first_ns + more.first_ns,
+            peak_bytes=self.peak_bytes + more.peak_bytes,
+            bare_bytes=self.bare_bytes + more.bare_bytes,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields, and the arena, as JSON values."""
         return {"arena_bytes": self.arena_bytes} | {
@@ -93,7 +104,7 @@ def startup_costs(
         RunError: the model was refused, crashed or hung.
     """
     subject = Subject.of(model)
-    feeds = feeds if feeds is not None else given_feeds(subject.model)
+    feeds = feeds if feeds is not None else given_feeds(in_memory(model))
     config = config or SessionConfig()
     found, bare = [], []
     for _ in range(processes):  # alternating, so that drift affects both
@@ -105,9 +116,9 @@ def startup_costs(
 
 
 def _once(subject: Subject, feeds: Feeds, config: SessionConfig) -> tuple[int, int, int]:
-    with contextlib.closing(SubprocessContender(subject.source, config, subject.name)) as contender:
+    with contextlib.closing(SubprocessContender(subject.onnx, config, subject.name)) as contender:
         contender.warm(feeds)
-        contender.time(RUNS)
         assert contender.load_ns is not None
         assert contender.first_ns is not None
+        contender.time(RUNS if contender.first_ns < SLOW_NS else 1)
         return contender.load_ns, contender.first_ns, contender.peak_bytes()

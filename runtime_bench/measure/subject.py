@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.core.errors import OptionError
 from trimtab.core.load import read_proto
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig
@@ -14,13 +15,17 @@ from trimtab.core.ort.session import Feeds, SessionConfig
 from ..machine.environment import Environment
 from ..machine.noise_check import Snapshot, check_noise
 from ..stats.verdict import decide, evidence, interval
-from .contender import Contender, Runs
+from .contender import Contender
 from .feeds import describe
+from .program import Program
 from .sampling import BlockPair
+from .timing import Runs
 from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
 Models = Sequence[ModelOrPath]
+#: Whatever can be timed.
+Timed = ModelOrPath | Program
 
 
 def in_memory(model: ModelOrPath) -> Model:
@@ -34,32 +39,51 @@ def in_memory(model: ModelOrPath) -> Model:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure: the source that a session loads, and its model, size and digest.
+    """Subject of a measurement: a model in memory, the file that a session loads, or a program.
 
-    Size and digest are taken at the start, since the file may have been removed at the end.
+    Size and digest are taken at the start, since the file may have been removed at the end. The
+    size of a program is 0.
     """
 
-    source: Model | Path
-    model: Model
+    source: Model | Path | Program
+    name: str
     size_bytes: int
     digest: str
+    loaded: Model | None = None
 
     @classmethod
-    def of(cls, source: ModelOrPath) -> Subject:
-        """Make a subject of a model in memory or a file.
+    def of(cls, source: Timed) -> Subject:
+        """Make a subject of a model in memory, a file or a program.
 
         Raises:
             ModelError: the file cannot be used.
         """
+        if isinstance(source, Program):
+            return cls(source, source.text, 0, source.digest)
         if isinstance(source, Model):
-            return cls(source, source, source.size_bytes, source.digest)
+            return cls(source, source.name, source.size_bytes, source.digest, source)
         model = Model.load(source)
-        return cls(Path(source), model, size_bytes(Path(source)), model.digest)
+        return cls(Path(source), model.name, size_bytes(Path(source)), model.digest, model)
 
     @property
-    def name(self) -> str:
-        """Name for messages and reports."""
-        return self.model.name
+    def onnx(self) -> Model | Path:
+        """Model in memory or file.
+
+        Raises:
+            OptionError: it is a program.
+        """
+        if isinstance(self.source, Program):
+            raise OptionError(
+                "is a command or a function, which only this machine measures",
+                where=self.name,
+                hint="Run `trimtab bench` there",
+            )
+        return self.source
+
+
+def models_of(subjects: Sequence[Subject]) -> list[Model]:
+    """Return the models among the subjects."""
+    return [s.loaded for s in subjects if s.loaded is not None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +109,7 @@ class Reporter:
             tuple(n for runs in slots for n in runs.ns),
             switches,
             Environment.here(self.before.gpu),
-            self.config,
+            self.config if subject.loaded else None,
             check_noise(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
             describe(self.feeds),
             self.interrupted,

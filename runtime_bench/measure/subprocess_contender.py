@@ -10,16 +10,23 @@ from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
-from .contender import Runs
 from .feeds import write_feeds
 from .io_binding import device_config
 from .pacing import stabilize
 from .protocol import Message
+from .timing import Runs
 from .worker_process import FOLDER_PREFIX, WorkerProcess
 
 #: Time limit of a command: this long, plus `PATIENCE` times what its runs took so far.
 HANG_SECONDS = 60.0
 PATIENCE = 20
+#: Least of such limits, since a busy machine may need this to start a process.
+LEAST_SECONDS = 5.0
+
+
+def hang_limit(max_seconds: float) -> float:
+    """Return the time limit of a command in a measurement that may take this long as a whole."""
+    return min(HANG_SECONDS, max(LEAST_SECONDS, max_seconds))
 
 
 class SubprocessContender:
@@ -28,6 +35,8 @@ class SubprocessContender:
     With a `concurrency` above 1, as many callers run at once, and times are per inference of a
     burst. RunErrors mean that onnxruntime refused something, or that the worker crashed or hung.
     """
+
+    always_new = False
 
     def __init__(
         self,
@@ -50,18 +59,19 @@ class SubprocessContender:
         self._feeds = Path(self._folder.name) / "feeds.npz"
         self._model = model if isinstance(model, Model) else Path(model).resolve()
 
-    def warm(self, feeds: Feeds) -> None:
+    def warm(self, feeds: Feeds) -> float:
         """See `Contender`."""
         write_feeds(feeds, self._feeds)
         self.worker.has_feeds = False
         if self.load_ns is None:
             self.load()
         self._feed()
-        self.first_ns = self._ask("run for the first time", do="time", runs=1)["ns"][0]
+        self.first_ns = int(self._ask("run for the first time", do="time", runs=1)["ns"][0])
         self._run_seconds = self.first_ns / 1e9
         if memory_of(self.config.provider) is not None:
             answer = self._ask("report where its nodes are", do="place")
             self.placement = Placement.from_json(answer["placement"])
+        return float(self.first_ns)
 
     def renew(self) -> None:
         """See `Contender`."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.text import bytes_text, duration_text, table
 
+from ..machine.environment import Environment
 from ..stats.percentiles import runs_needed
 from .startup import StartupCosts
 from .values import Comparison, Measurement
@@ -35,15 +37,16 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
     for c in comparisons:
         verdict = "failed" if c.error else MEANING[c.verdict]
         rows.append([*_cells(c.candidate, per_second=per_second), speedup_text(c), verdict])
-    lines = table([*_header(per_second=per_second), "speed-up", "verdict"], rows)
+    header = _header(first.base, per_second=per_second)
+    lines = table([*header, "speed-up", "verdict"], rows)
     notes = [f"{c.candidate.model}: {c.error}" for c in comparisons if c.error]
     if first.interrupted:
         notes.append("interrupted: this is what was measured until then")
     if not first.renewed:
         notes.append(
-            "sessions take too long to build for each block: differences within "
-            f"{first.resolution:.1%} may come from where their memory lies; "
-            "a longer --max-time averages it"
+            f"{'sessions' if base.config else 'processes'} take too long to start anew for each "
+            f"block: differences within {first.resolution:.1%} may come from where their memory "
+            "lies; a longer --max-time averages it"
         )
     blocks = ", ".join(str(c.blocks) for c in comparisons)
     level = 1 - first.alpha * len(comparisons)
@@ -56,7 +59,8 @@ def comparison_lines(comparisons: Sequence[Comparison], *, per_second: bool = Fa
 
 def measurement_lines(found: Sequence[Measurement], *, per_second: bool = False) -> list[str]:
     """Format models side by side, without a verdict."""
-    lines = table(_header(per_second=per_second), [_cells(m, per_second=per_second) for m in found])
+    header = _header(found[0], per_second=per_second)
+    lines = table(header, [_cells(m, per_second=per_second) for m in found])
     if any(m.interrupted for m in found):
         lines.append("interrupted: this is what was measured until then")
     return [*lines, *_environment_lines(found)]
@@ -144,14 +148,17 @@ def plot_lines(found: Sequence[Measurement], width: int = 60) -> list[str]:
     return [*lines, left + right.rjust(width - len(left))]
 
 
-def _header(*, per_second: bool) -> list[str]:
+def _header(first: Measurement, *, per_second: bool) -> list[str]:
+    start = ["program"] if first.config is None else ["model", "size"]
     if per_second:
-        return ["model", "size", "inferences/s", "slowest tenth"]
-    return ["model", "size", *(f"p{q * 100:g}" for q in PERCENTILES)]
+        return [*start, "inferences/s", "slowest tenth"]
+    return [*start, *(f"p{q * 100:g}" for q in PERCENTILES)]
 
 
 def _cells(measurement: Measurement, *, per_second: bool) -> list[str]:
-    start = [measurement.model, bytes_text(measurement.size_bytes)]
+    start = [measurement.model]
+    if measurement.config is not None:
+        start.append(bytes_text(measurement.size_bytes))
     if per_second:
         return start + [_rate(measurement.percentile_ns(q)) for q in (0.5, 0.9)]
     values = [measurement.percentile_ns(q) for q in PERCENTILES]
@@ -160,6 +167,16 @@ def _cells(measurement: Measurement, *, per_second: bool) -> list[str]:
 
 def _rate(ns: float | None) -> str:
     return "-" if not ns else f"{1e9 / ns:.4g}"
+
+
+def _runtime_line(env: Environment, config: SessionConfig | None) -> str:
+    if config is None:
+        return f"{env.cpu}, {env.cpus} CPUs; whole runs of programs, as their caller sees them"
+    spin = "spin" if config.spinning else "do not spin (onnxruntime's own default: they do)"
+    return (
+        f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {config.provider}, "
+        f"onnxruntime {env.onnxruntime}; idle threads {spin}"
+    )
 
 
 def _environment_lines(found: Sequence[Measurement]) -> list[str]:
@@ -171,11 +188,7 @@ def _environment_lines(found: Sequence[Measurement]) -> list[str]:
     if unsupported:
         needs = ", ".join(f"p{q * 100:g} {runs_needed(q)}" for q in unsupported)
         lines.append(f"-: too few runs to support it ({fewest}; needed: {needs})")
-    spin = "spin" if config.spinning else "do not spin (onnxruntime's own default: they do)"
-    lines.append(
-        f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {config.provider}, "
-        f"onnxruntime {env.onnxruntime}; idle threads {spin}"
-    )
+    lines.append(_runtime_line(env, config))
     if env.gpu:
         lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
     lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]

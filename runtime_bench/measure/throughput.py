@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .caller import Caller
-from .contender import Runs
-from .timing import involuntary_switches
+from .timing import Runs, involuntary_switches
 
 #: Calls of each caller in one burst, so that starting and joining take little of it.
 CALLS = 8

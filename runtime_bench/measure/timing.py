@@ -1,17 +1,33 @@
-"""The timing loop that all contenders share."""
+"""The timing loop that all contenders share; it imports nothing heavy, as workers start often."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Callable
-
-from .contender import Runs
+from dataclasses import dataclass
 
 try:
     import resource
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Timed runs of one contender, in order.
+
+    Attributes:
+        ns: latency of each.
+        switches: involuntary context switches during each; empty if the system does not count them.
+    """
+
+    ns: tuple[int, ...]
+    switches: tuple[int, ...] = ()
+
+    def after(self, discarded: int) -> Runs:
+        """Return the runs without the first ones."""
+        return Runs(self.ns[discarded:], self.switches[discarded:])
 
 
 def involuntary_switches() -> int:

@@ -25,17 +25,17 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """All latencies of one model, with the environment they were taken in.
+    """All latencies of one model or program, with the environment they were taken in.
 
     Attributes:
-        model: name or path.
-        digest: digest of graph and weights.
-        size_bytes: size of the file, including external data.
+        model: name or path; a program as written.
+        digest: digest of graph and weights; of a program its text and the files it names.
+        size_bytes: size of the file, including external data; 0 for a program.
         samples_ns: every timed run, in order, without warm-up and the runs after a switch.
         switches: involuntary context switches during each run; empty if the system does not count
             them.
         environment: machine and software.
-        config: session configuration.
+        config: session configuration; None for a program.
         noise_check: result of the check whether absolute latencies can be trusted.
         inputs: shape and type of each input by name, "1x3x32x32 float32".
         interrupted: true if the user stopped it; the samples until then are valid.
@@ -48,7 +48,7 @@ class Measurement:
     samples_ns: tuple[int, ...]
     switches: tuple[int, ...]
     environment: Environment
-    config: SessionConfig
+    config: SessionConfig | None
     noise_check: NoiseCheck = field(default_factory=NoiseCheck)
     inputs: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
@@ -89,7 +89,7 @@ class Measurement:
             "samples_ns": list(self.samples_ns),
             "switches": list(self.switches),
             "environment": self.environment.to_json(),
-            "config": self.config.to_json(),
+            "config": self.config.to_json() if self.config else None,
             "fitness": self.noise_check.to_json(),
             "inputs": dict(self.inputs),
             "interrupted": self.interrupted,
@@ -106,7 +106,7 @@ class Measurement:
             tuple(value["samples_ns"]),
             tuple(value["switches"]),
             Environment.from_json(value["environment"]),
-            SessionConfig.from_json(value["config"]),
+            SessionConfig.from_json(value["config"]) if value["config"] else None,
             NoiseCheck.from_json(value["fitness"]),
             value["inputs"],
             value["interrupted"],

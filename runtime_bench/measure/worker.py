@@ -1,24 +1,19 @@
 """A worker process that holds one session and runs it on command.
 
-Started as `python -m trimtab.runtime_bench.measure.worker`, it reads commands on stdin and answers
-on stdout. While another worker runs it blocks in `read`, so it takes no CPU time.
+Started as `python -m trimtab.runtime_bench.measure.worker`, it serves as `serving` describes.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import onnx.parser
 
-from trimtab.core.errors import RunError, TrimtabError
+from trimtab.core.errors import RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
 from trimtab.core.ort.telemetry import disable_telemetry
@@ -27,7 +22,8 @@ from ..machine.system import number_after
 from .caller import Caller, caller_of, placement_of
 from .feeds import read_feeds
 from .io_binding import open_session, without_capture
-from .protocol import Message, pack_error, receive, send
+from .protocol import Message
+from .serving import CommandServer, serve_stdin
 from .throughput import ThroughputRunner
 
 try:
@@ -42,8 +38,8 @@ nothing (float[1] x) => (float[1] y) { y = Identity(x) }
 """
 
 
-class Worker:
-    """Executor of commands; each method named `do_*` is one, with the command's arguments."""
+class Worker(CommandServer):
+    """Executor of the commands of a model."""
 
     def __init__(self) -> None:
         self.session: Any = None
@@ -54,19 +50,9 @@ class Worker:
         self.baseline_bytes = 0
         self.runners: dict[int, ThroughputRunner] = {}
 
-    def answer(self, message: Message) -> Message:
-        """Carry out one command; an error becomes an answer too."""
-        arguments = dict(message)
-        command: Callable[..., Message] = getattr(self, f"do_{arguments.pop('do')}")
-        try:
-            with runtime_errors(self.name):
-                return command(**arguments)
-        except TrimtabError as error:
-            return pack_error(error)
-        except MemoryError:
-            return pack_error(RunError("runs out of memory", where=self.name))
-        except Exception as error:  # noqa: BLE001 - a worker must always answer
-            return pack_error(RunError(f"{type(error).__name__}: {error}", where=self.name))
+    def errors(self) -> AbstractContextManager[object]:
+        """See `CommandServer`; onnxruntime's errors become ours."""
+        return runtime_errors(self.name)
 
     def do_load(self, model: str, config: Message, name: str) -> Message:
         """Build the session; before the first, build a tiny one that loads the runtime."""
@@ -152,43 +138,10 @@ def _status_bytes(key: str) -> int:
     return 1024 * (number_after(Path("/proc/self/status").read_text(), key) or 0)
 
 
-def serve(commands: BinaryIO, answers: BinaryIO) -> None:
-    """Answer commands until the other side closes."""
-    worker = Worker()
-    while (message := receive(commands)) is not None:
-        send(answers, worker.answer(message))
-
-
-def die_with_parent(
-    folder: str | None, exit_now: Callable[[int], object] = os._exit, *, stdin: int = 0
-) -> None:
-    """Wait until the other end of stdin is closed, then remove the bench's folder and exit.
-
-    A parent that was killed cannot do it. This runs in a thread, so it ends the process even in the
-    middle of a run; `poll` without events wakes at a hang-up and consumes no input.
-    """
-    poller = select.poll()
-    poller.register(stdin, 0)
-    poller.poll()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    exit_now(0)
-
-
 def main() -> None:
-    """Serve on stdin and stdout; what libraries print goes to stderr."""
+    """Serve on stdin and stdout."""
     disable_telemetry()
-    folder = sys.argv[1] if len(sys.argv) > 1 else None
-    if hasattr(select, "poll"):  # not on Windows
-        threading.Thread(target=die_with_parent, args=[folder], daemon=True).start()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        serve(sys.stdin.buffer, answers)
-    finally:
-        # The thread notices the end as well, but maybe too late to remove the folder.
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    serve_stdin(Worker())
 
 
 if __name__ == "__main__":

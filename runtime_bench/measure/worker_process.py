@@ -23,14 +23,26 @@ class WorkerProcess:
     """A worker process, which removes the folder if this process dies before doing so.
 
     The constructor does not wait, so that several start in parallel.
+
+    Args:
+        folder: folder of the contender, "" if it has none.
+        module: module of `measure/` that the process runs.
+        crash_hint: what to do if the process dies by itself.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.has_feeds = False
+    def __init__(
+        self,
+        folder: str,
+        module: str = "worker",
+        crash_hint: str = "onnxruntime crashes on this model; try another optimization level or "
+        "provider",
+    ) -> None:
+        self.has_feeds, self._crash_hint = False, crash_hint
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         # The worker gets this process's import path, and does not receive the terminal's Ctrl-C.
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
-        command = [sys.executable, "-P", "-m", "trimtab.runtime_bench.measure.worker", folder]
+        program = [sys.executable, "-P", "-m", f"trimtab.runtime_bench.measure.{module}"]
+        command = [*program, folder] if folder else program
         self.process = start_process(command, self._log, os.environ | {"PYTHONPATH": paths})
         self._answers = Inbox(cast("BinaryIO", self.process.stdout))
 
@@ -50,7 +62,7 @@ class WorkerProcess:
             raise RunError(
                 f"hangs: its process did not {doing} within {limit_seconds:.0f} s, and was killed",
                 where=name,
-                hint="Try smaller inputs, or fewer threads",
+                hint="Try smaller inputs, fewer threads, or more --max-time",
             ) from None
         except (OSError, ValueError):
             answer = None
@@ -75,7 +87,7 @@ class WorkerProcess:
         hint = (
             "The system may have killed it for its memory: try smaller inputs"
             if code == -getattr(signal, "SIGKILL", 9)
-            else "onnxruntime crashes on this model; try another optimization level or provider"
+            else self._crash_hint
         )
         last = last_line(logged(self._log))
         said = f"; its last output: {last}" if last else ""

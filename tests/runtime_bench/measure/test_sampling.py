@@ -7,9 +7,10 @@ import pytest
 from bench_fakes import FakeClock, FakeContender, fails_at
 
 from trimtab.core.errors import RunError
-from trimtab.runtime_bench.measure.contender import Runs
+from trimtab.runtime_bench.machine.placement import Placement
 from trimtab.runtime_bench.measure.pacing import BlockPlan, stabilize, steady, warm_up
 from trimtab.runtime_bench.measure.sampling import BlockPair, Sampler, SideBySide
+from trimtab.runtime_bench.measure.timing import Runs
 from trimtab.runtime_bench.stats.e_process import PairedTest
 
 
@@ -184,6 +185,8 @@ def test_fast_models_get_longer_slots_and_slow_ones_shorter() -> None:
     assert BlockPlan.of(1e5, 0, 30) == BlockPlan(5, 20)
     assert BlockPlan.of(1e3, 0, 30) == BlockPlan(16, 64)
     assert BlockPlan.of(5e7, 0, 30) == BlockPlan(1, 1)
+    assert BlockPlan.of(2e8, 0, 30) == BlockPlan(0, 1, renew=False)
+    assert BlockPlan.of(1e9, 0, 30) == BlockPlan(0, 1, renew=False, order="AB")
 
 
 def test_a_block_lasts_about_as_long_as_its_sessions_took_to_build() -> None:
@@ -213,11 +216,46 @@ def test_warm_up_goes_on_while_latencies_fall() -> None:
     assert len(contender.calls) > 60
 
 
-def test_warm_up_ends_at_its_time_but_runs_three_times_at_least() -> None:
+@pytest.mark.parametrize(
+    ("run_seconds", "on_device", "calls"),
+    [
+        (0.03, False, [3, 1]),
+        (0.05, False, [1, 1]),
+        (0.15, False, [1]),
+        (1, False, []),
+        (1, True, [1]),
+    ],
+)
+def test_a_warm_up_ends_at_its_time_and_runs_a_slow_model_once(
+    run_seconds: float, on_device: bool, calls: list[int]
+) -> None:
     clock = FakeClock()
-    contender = FakeContender(clock, 1e9)
-    assert warm_up(contender, {}, clock, seconds=0.1) == pytest.approx(1e9, rel=0.1)
-    assert contender.calls == [3]
+    contender = FakeContender(clock, run_seconds * 1e9, noise=0)
+    contender.placement = Placement("CUDAExecutionProvider", "cuda") if on_device else None
+    assert warm_up(contender, {}, clock, seconds=0.1) == pytest.approx(run_seconds * 1e9)
+    assert contender.calls[: len(calls)] == calls
+    assert len(contender.calls) <= len(calls) + 1
+
+
+def test_few_slow_runs_are_told_beforehand_and_end_in_time() -> None:
+    clock, said = FakeClock(), list[str]()
+    pair = BlockPair(FakeContender(clock, 2e9, noise=0), FakeContender(clock, 2e9, noise=0))
+    run = Sampler(np.random.default_rng(0), clock, say=said.append)
+    list(run.blocks([pair], {}, seconds=12, until=never))
+    assert pair.test.blocks == 3
+    assert clock.at_ns <= 12e9
+    assert said == [
+        "a run takes up to 2 s: about 3 blocks fit into 12 s; a verdict takes 24 or more"
+    ]
+
+
+def test_a_time_limit_without_room_for_one_pair_is_an_error_that_says_what_it_takes() -> None:
+    clock = FakeClock()
+    pair = BlockPair(FakeContender(clock, 2e9, noise=0), FakeContender(clock, 2e9, noise=0))
+    sampled([pair], clock, seconds=2.0)
+    assert pair.test.blocks == clock.at_ns == 0
+    assert "one run of each takes about 4 s, and 2 s are left of 2 s" in str(pair.error)
+    assert "Give --max-time 96s or more" in str(pair.error)
 
 
 class Searching(FakeContender):

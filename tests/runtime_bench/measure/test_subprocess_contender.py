@@ -19,9 +19,7 @@ from trimtab.core.errors import ModelError, OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import SessionConfig
-from trimtab.runtime_bench.measure import worker
 from trimtab.runtime_bench.measure.compare import compare
-from trimtab.runtime_bench.measure.contender import Runs
 from trimtab.runtime_bench.measure.protocol import (
     LARGEST_BYTES,
     pack_error,
@@ -29,8 +27,10 @@ from trimtab.runtime_bench.measure.protocol import (
     send,
     unpack_error,
 )
+from trimtab.runtime_bench.measure.serving import die_with_parent
 from trimtab.runtime_bench.measure.startup import StartupCosts, startup_costs
 from trimtab.runtime_bench.measure.subprocess_contender import SubprocessContender
+from trimtab.runtime_bench.measure.timing import Runs
 from trimtab.runtime_bench.measure.worker import Worker
 
 RELU = "(float[2,3] x) => (float[2,3] y) { y = Relu(x) }"
@@ -132,7 +132,7 @@ def test_a_worker_whose_parent_is_gone_removes_the_folder(tmp_path: Path, monkey
     (folder / "feeds.npz").write_bytes(b"x")
     ours, theirs = os.pipe()
     os.close(theirs)
-    worker.die_with_parent(str(folder), codes.append, stdin=ours)
+    die_with_parent(str(folder), codes.append, stdin=ours)
     os.close(ours)
     assert codes == [0]
     assert not folder.exists()
