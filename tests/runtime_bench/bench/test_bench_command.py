@@ -105,13 +105,14 @@ def test_a_free_batch_is_one_row_and_another_free_axis_asks_and_suggests(
 
 @pytest.mark.slow
 def test_workers_startup_costs_and_throughput(relu, tmp_path, capsys) -> None:
-    options = ["--threads", "1", "--max-time", "2s", "--json", str(tmp_path / "b.json")]
+    options = ["--threads", "1", "--max-time", "12s", "--json", str(tmp_path / "b.json")]
     assert main(["bench", relu, relu, *options, "--concurrency", "2"]) == 0
     out = capsys.readouterr().out
     assert "inferences/s" in out
     assert "peak memory" in out
     cards = load(tmp_path / "b.json")["cards"]
-    assert [len(c["bare_bytes"]) for c in cards] == [3, 3]
+    assert all(1 <= len(c["load_ns"]) <= 3 for c in cards)  # as many as fit into the time
+    assert len(cards) == 2
 
 
 @pytest.mark.slow
