@@ -11,6 +11,7 @@ import numpy as np
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.text import duration_text
 
+from ..machine.noise_check import Snapshot, check_noise
 from .compare import open_contenders
 from .pacing import OVERRUN, VERDICT_BLOCKS, fits
 from .sampling import BlockPair, Sampler
@@ -29,17 +30,20 @@ class Forecast:
         warm_seconds: loading and warming up all of them.
         block_seconds: a block of every pair.
         blocks: number of blocks that fit into the time limit.
+        noisy: true where other work disturbs, and a verdict takes all blocks or more.
     """
 
     run_seconds: float
     warm_seconds: float
     block_seconds: float
     blocks: int
+    noisy: bool
 
     @property
     def seconds(self) -> float:
         """Time until most comparisons are decided, or until no further block fits."""
-        return self.warm_seconds + min(self.blocks, USUAL_BLOCKS) * self.block_seconds
+        blocks = self.blocks if self.noisy else min(self.blocks, USUAL_BLOCKS)
+        return self.warm_seconds + blocks * self.block_seconds
 
 
 def forecast(
@@ -52,7 +56,7 @@ def forecast(
     """
     subjects = [Subject.of(one) for one in timed]
     sampler = Sampler(np.random.default_rng(seed), time.monotonic_ns)
-    start = time.monotonic()
+    start, before = time.monotonic(), Snapshot.now(config)
     with open_contenders(subjects, config, max_seconds, in_process=False) as contenders:
         base, *others = contenders
         pairs = [BlockPair(base, other) for other in others or [base]]
@@ -64,7 +68,8 @@ def forecast(
     blocks = int(max(0.0, (1 + OVERRUN) * max_seconds - warm) / block)
     if not blocks and fits(sampler.round_ns, max_seconds - warm, max_seconds, first=True):
         blocks = 1
-    return Forecast(sampler.run_ns / 1e9, warm, block, blocks)
+    noisy = not check_noise(before, Snapshot.now(config)).fit
+    return Forecast(sampler.run_ns / 1e9, warm, block, blocks, noisy)
 
 
 def forecast_lines(found: Forecast, opened: float, startup: float, max_seconds: float) -> list[str]:
@@ -90,5 +95,6 @@ def forecast_lines(found: Forecast, opened: float, startup: float, max_seconds: 
     if startup:
         lines.append(f"startup costs take {cards}, as far as they fit into the time")
     total = duration_text(min(max_seconds, opened + found.seconds + startup) * 1e9)
-    lines.append(f"the whole takes about {total}")
+    why = " (other work disturbs: a verdict may take all of it)" if found.noisy else ""
+    lines.append(f"the whole takes about {total}{why}")
     return lines

@@ -43,9 +43,10 @@ INTERRUPTED = 130
 PROCESSES = 3
 #: Part of the time that is kept for startup costs, which also get what the runs leave.
 STARTUP_SHARE = 0.25
-#: Seconds for importing and opening that are not counted, and least part of the time (and seconds)
-#: that a measurement gets, whatever came before it.
-UNCOUNTED = 0.5
+#: Most of the time that is kept for the report and the end of all processes, which take about as
+#: long as the imports did: both take long on a busy machine.
+END_SHARE = 0.15
+#: Least part of the time, and seconds, that a measurement gets whatever came before it.
 LEAST_SHARE, LEAST_SECONDS = 0.2, 1.0
 #: Least seconds that a fresh process takes beside loading and running.
 PROCESS_SECONDS = 0.5
@@ -128,8 +129,8 @@ class BenchRequest:
 
     def begin(self, bench: Bench, start: float) -> None:
         """Measure on a bench from now on, within the time that began at `start`."""
-        opened = min(UNCOUNTED, time.monotonic() - start)
-        self.bench, self.end = bench, start + opened + self.seconds
+        ending = min(END_SHARE * self.seconds, self._process_seconds)
+        self.bench, self.end = bench, start + self.seconds - ending
 
     def left(self) -> float:
         """Return the seconds that are left of the time."""
@@ -199,6 +200,8 @@ class BenchRequest:
                 break
             for index in active:
                 began = time.monotonic()
+                if each > self.left():
+                    break
                 try:
                     more, _ = self.bench.startup_costs(models[index], feeds, how, 1, arena=arena)
                 except RunError as error:
