@@ -122,11 +122,12 @@ class DetectionReader:
                 return cls.of_output(model, found, name, kind, head)
         pair = _boxes_and_scores(found[0])
         if pair is not None:
-            form = Head.recognised(
-                found[0][pair[0]], found[0][pair[1]], last_axis=False, side=picture_side(model)
+            boxes, scores = (
+                np.concatenate([o[name] for o in found]).astype(np.float64) for name in pair
             )
+            form = Head.recognised(boxes, scores, last_axis=False, side=picture_side(model))
             kind = OutputKind("detections", axis=2, scores=4)
-            return cls(kind, _named(head, form, picture_side(model)), pair)
+            return cls(kind, _named(head, form, boxes, scores), pair)
         seen = ", ".join(f"{name} {list(array.shape)}" for name, array in found[0].items())
         raise OptionError(
             f"has no output of boxes beside scores that could be read; its outputs are {seen}",
@@ -149,7 +150,13 @@ class DetectionReader:
         side = picture_side(model)
         last = kind.axis == array.ndim - 1
         form = Head.recognised(boxes, scores, last_axis=last, side=side)
-        return cls(kind, _named(head, form, side), (name,))
+        return cls(kind, _named(head, form, boxes, scores), (name,))
+
+    def classes(self, outputs: Mapping[str, Array]) -> int:
+        """Return the number of classes that the outputs have scores of."""
+        if len(self.names) == 2:
+            return self.head.classes(outputs[self.names[1]].shape[2])
+        return self.head.classes(outputs[self.names[0]].shape[self.kind.axis] - self.kind.scores)
 
     def read(
         self, outputs: Mapping[str, Array], *, confidence: float, overlap: float = 0.5
@@ -183,22 +190,47 @@ def _boxes_and_scores(outputs: Mapping[str, Array]) -> tuple[str, str] | None:
     return None
 
 
-def _named(name: str, found: Head, side: tuple[int, int] | None) -> Head:
-    """Return the head of that name, the recognised one where none is named."""
+def _named(name: str, found: Head, boxes: Floats, scores: Floats) -> Head:
+    """Return the head of that name, the recognised one where none is named.
+
+    Raises:
+        OptionError: the boxes are not of that head.
+    """
+    if not name:
+        return found
     known = {
-        "yolox": Head("grid", objectness=True, side=side),
-        "yolov5": Head("centre", objectness=True, side=side),
-        "yolov8": Head("centre", side=side),
-        "ssd": Head("corners", side=side),
-        "decoded": Head("corners", side=side),
+        "yolox": replace(found, boxes="grid", objectness=True, relative=False),
+        "yolov5": replace(found, boxes="centre", objectness=True),
+        "yolov8": replace(found, boxes="centre", objectness=False),
+        "ssd": replace(found, boxes="corners", objectness=False),
+        "decoded": replace(found, boxes="corners", objectness=False),
     }
-    return known.get(name, found)
+    why = known[name].misfit(boxes, scores)
+    if found.boxes == "grid" and known[name].boxes != "grid":
+        why = f"it has a box for each of {boxes.shape[1]} cells, with logarithms of sizes"
+    if why:
+        raise OptionError(
+            f"does not fit the output: {why}; it looks like {found}",
+            where=f"head={name}",
+            hint=f"Leave it out, or give another of {', '.join(HEADS)}",
+        )
+    return known[name]
 
 
-def _labelled(labels: Any, picture: int) -> Detections:
-    """Return the objects of a picture from its labels (M, 5): class, left, top, right, bottom."""
+def _labelled(labels: Any, picture: int, classes: int) -> Detections:
+    """Return the objects of a picture from its labels (M, 5): class, left, top, right, bottom.
+
+    Raises:
+        DataError: an object is of a class that the model does not have.
+    """
     rows = np.asarray(labels[picture], np.float64).reshape(-1, 5)
     rows = rows[rows[:, 0] >= 0]  # padding
+    if len(rows) and rows[:, 0].max() >= classes:
+        raise DataError(
+            f"hold class {rows[:, 0].max():.0f}, the model has classes 0 to {classes - 1}",
+            where="labels",
+            hint="Classes are numbered from 0; check that data and model belong together",
+        )
     return Detections(rows[:, 1:], rows[:, 0].astype(np.int64), np.ones(len(rows)))
 
 
@@ -212,7 +244,8 @@ def _precision_metric(name: str, overlap: float | None) -> Metric:
     def fitted(reader: DetectionReader) -> Metric:
         def score(outputs: Mapping[str, Array], labels: Any) -> list[dict[int, _Match]]:
             pictures = reader.read(outputs, confidence=LEAST_SCORE, overlap=0.65)
-            return [matches(_labelled(labels, i), found) for i, found in enumerate(pictures)]
+            count = reader.classes(outputs)
+            return [matches(_labelled(labels, i, count), p) for i, p in enumerate(pictures)]
 
         return replace(plain, score=score, fit=None)
 

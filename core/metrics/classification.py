@@ -130,7 +130,11 @@ def _iou(outputs: Mapping[str, Array], labels: Array) -> Array:
         )
     known = labels != 255
     if labels[known].size and labels[known].max() >= classes:
-        raise DataError(f"labels reach {labels[known].max()} of {classes} classes", where="labels")
+        raise DataError(
+            f"hold class {labels[known].max()}, the model has classes 0 to {classes - 1}",
+            where="labels",
+            hint="Classes are numbered from 0, and 255 is not judged",
+        )
     table = np.zeros((len(labels), classes, 2))
     for kind in range(classes):
         a, b = (found == kind) & known, (labels == kind) & known

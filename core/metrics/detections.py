@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,12 @@ from ..data import Array, Floats
 
 #: Strides of the grids of anchor-free heads.
 STRIDES = (8, 16, 32)
+#: Largest coordinate of boxes that are parts of the picture's sides: some reach over its edge.
+RELATIVE = 1.5
+#: Part of the surest boxes without an area from which they are not of a head.
+WRONG = 0.1
+#: Part of the positions without an object where the first score is that of none.
+MOSTLY = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +43,15 @@ class Head:
             (YOLOX, Ge et al. 2021).
         objectness: true where the first score multiplies those of the classes (YOLOv5, YOLOX).
         side: height and width of the picture, which a grid needs.
+        relative: true where boxes are parts of the picture's sides instead of pixels.
+        background: true where the first score is that of no object (SSD, UltraFace).
     """
 
     boxes: str = "centre"
     objectness: bool = False
     side: tuple[int, int] | None = None
+    relative: bool = False
+    background: bool = False
 
     @classmethod
     def recognised(
@@ -49,18 +59,53 @@ class Head:
     ) -> Head:
         """Return the head that boxes (N, P, 4) and scores (N, P, S) of a float model tell of."""
         objectness = last_axis and scores.shape[-1] > 1
-        joint = scores[..., 0] if objectness else scores.max(-1)
-        hot = boxes[joint >= min(0.3, float(np.quantile(joint, 0.999)))]
+        background = not objectness and _has_background(scores)
+        plain = cls("centre", objectness, side, background=background)
+        hot = boxes[plain.sure(scores)]
         grid = side is not None and _cells(side) == boxes.shape[1] and bool((hot[:, 2:] < 0).any())
         if grid:
-            return cls("grid", objectness, side)
+            return replace(plain, boxes="grid")
         corners = (hot[:, 2:] >= hot[:, :2]).all(1).mean() > 0.99
-        return cls("corners" if corners else "centre", objectness, side)
+        relative = side is not None and bool(np.abs(hot).max() <= RELATIVE)
+        return replace(plain, boxes="corners" if corners else "centre", relative=relative)
+
+    def sure(self, scores: Floats) -> Array:
+        """Return which positions (N, P) have an object, or the few surest, of scores (N, P, S)."""
+        joint = scores[..., 0] if self.objectness else scores[..., int(self.background) :].max(-1)
+        return np.asarray(joint >= min(0.3, float(np.quantile(joint, 0.999))))
+
+    def classes(self, scores: int) -> int:
+        """Return the number of classes where a position has so many scores."""
+        return scores - int(self.objectness) - int(self.background)
+
+    def misfit(self, boxes: Floats, scores: Floats) -> str:
+        """Return why boxes (N, P, 4) and scores (N, P, S) are not of this head; "" where they are.
+
+        Boxes that a wrong head decodes have no area, or lie far outside of the picture.
+        """
+        if self.boxes == "grid" and (self.side is None or _cells(self.side) != boxes.shape[1]):
+            cells = "a free size" if self.side is None else f"{_cells(self.side)} cells"
+            return f"it has {boxes.shape[1]} boxes, and a picture of {cells}"
+        sure = self.sure(scores)
+        found = np.concatenate(
+            [self.decode(b[s], c[s])[0] for b, c, s in _each(boxes, scores, sure)]
+        )
+        valid = (found[:, 2:] > found[:, :2]).all(1)
+        if self.side is not None:
+            most = 2.0 * max(self.side)
+            valid &= (found > -most).all(1) & (found < most).all(1)
+        wrong = 1 - float(valid.mean())
+        return (
+            f"{wrong:.0%} of the surest boxes have no area in the picture" if wrong > WRONG else ""
+        )
 
     def decode(self, boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
         """Return corners (P, 4) and class scores (P, C) of one picture."""
         if self.objectness:
             scores = scores[:, :1] * scores[:, 1:]
+        scores = scores[:, int(self.background) :]
+        if self.relative and self.side is not None:
+            boxes = boxes[:, :4] * np.array([*self.side[::-1], *self.side[::-1]])
         if self.boxes == "corners":
             return boxes[:, :4], scores
         middle, size = boxes[:, :2], boxes[:, 2:4]
@@ -73,6 +118,17 @@ class Head:
 
     def __str__(self) -> str:
         return f"{self.boxes}{' with objectness' if self.objectness else ''}"
+
+
+def _each(boxes: Floats, scores: Floats, sure: Array) -> Iterable[tuple[Floats, Floats, Array]]:
+    return zip(boxes, scores, sure, strict=True)
+
+
+def _has_background(scores: Floats) -> bool:
+    """Return whether scores (N, P, S) sum to one, and the first is mostly the largest."""
+    if scores.shape[-1] < 2 or not np.allclose(scores.sum(-1), 1, atol=0.02):
+        return False
+    return float((scores.argmax(-1) == 0).mean()) > MOSTLY
 
 
 def _cells(side: tuple[int, int]) -> int:

@@ -269,15 +269,27 @@ def coco_labels(path: Path, files: Sequence[Path]) -> BoxLabels:
         DataError: it cannot be read, is not of that form, or names none of the pictures.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}), the labels of pictures"
+        raise DataError(what, where=str(path), hint="Give labels=FILE.json or a folder") from error
+    try:
+        document = json.loads(text)
         order = {c["id"]: n for n, c in enumerate(sorted(document["categories"], key=_identifier))}
         names = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
         rows: dict[str, list[list[float]]] = {name: [] for name in names.values()}
         for note in document["annotations"]:
+            for key, known in (("category_id", order), ("image_id", names)):
+                if note[key] not in known:
+                    raise DataError(
+                        f"has an object of {key} {note[key]}, which it does not list",
+                        where=str(path),
+                        hint="Give the categories and images that the annotations are of",
+                    )
             left, top, width, height = map(float, note["bbox"])
             box = [order[note["category_id"]], left, top, left + width, top + height]
             rows[names[note["image_id"]]].append(box)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"is not a COCO file ({type(error).__name__}: {error})",
             where=str(path),

@@ -10,6 +10,7 @@ import pytest
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
+from trimtab.core.sources.pictures import coco_labels
 from trimtab.core.sources.preprocess import Preprocess
 
 Image = pytest.importorskip("PIL.Image")
@@ -171,3 +172,14 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     (tmp_path / "coco.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="is 40x20, and its labels are of a picture of 80x20"):
         only(f"{tmp_path}?labels={tmp_path / 'coco.json'}")
+
+
+def test_object_of_a_category_that_a_coco_file_does_not_list_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    listed = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1}]}
+    note = {"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}
+    path.write_text(json.dumps({**listed, "annotations": [note]}))
+    with pytest.raises(DataError, match="an object of category_id 9, which it does not list"):
+        coco_labels(path, [tmp_path / "a.jpg"])
+    with pytest.raises(DataError, match="cannot be read"):
+        coco_labels(tmp_path / "none.json", [])

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from shared_data import shared
 
 from trimtab.core.context import Context
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError, OptionError
 from trimtab.core.metric import evaluate
 from trimtab.core.metrics.average_precision import (
     LEAST_SCORE,
@@ -125,3 +127,67 @@ def test_detections_of_a_class_that_a_picture_lacks_are_false_ones() -> None:
     one = Detections(np.array([[0.0, 0, 4, 4]]), np.array([3]), np.array([0.9]))
     assert not matches(nothing, one)[3].hits.any()
     assert matches(one, nothing)[3].objects == 1
+
+
+def pair_of(boxes: Array, scores: Array) -> tuple[Model, Dataset, Array]:
+    """Return a model that gives boxes and scores of a picture, data, and one object in pixels."""
+    x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["n", 3, 64, 128]))
+    zero = ir.val("zero", const_value=ir.tensor(np.zeros(1, np.float32), name="zero"))
+    axes = ir.val("axes", const_value=ir.tensor(np.array([1, 2, 3]), name="axes"))
+    one = ir.val("one", const_value=ir.tensor(np.array([1]), name="one"))
+    mean = ir.node("ReduceMean", [x, axes])
+    nothing = ir.node("Mul", [mean.outputs[0], zero])
+    column = ir.node("Squeeze", [nothing.outputs[0], one])
+    known = [zero, axes, one]
+    nodes = [mean, nothing, column]
+    for name, array in (("scores", scores), ("boxes", boxes)):
+        constant = ir.val(f"c_{name}", const_value=ir.tensor(array, name=f"c_{name}"))
+        out = ir.val(name, ir.DataType.FLOAT, ir.Shape(["n", *array.shape[1:]]))
+        nodes.append(ir.node("Add", [constant, column.outputs[0]], outputs=[out]))
+        known.append(constant)
+    outputs = [node.outputs[0] for node in nodes[-2:]]
+    graph = ir.Graph(
+        [x], outputs, nodes=nodes, initializers=known, name="g", opset_imports={"": 18}
+    )
+    labels = np.array([[[0, 16.0, 8, 48, 40]]] * 2)
+    data = Dataset.of_arrays({"x": np.ones((2, 3, 64, 128), np.float32)}, labels)
+    return Model(ir.Model(graph, ir_version=8)), data, labels
+
+
+def ssd() -> tuple[Array, Array]:
+    """Return boxes as parts of the sides, and scores of which the first is that of nothing."""
+    boxes = np.tile(np.array([0.6, 0.6, 0.7, 0.7], np.float32), (1, 20, 1))
+    boxes[:, 3] = [16 / 128, 8 / 64, 48 / 128, 40 / 64]
+    scores = np.tile(np.array([0.97, 0.02, 0.01], np.float32), (1, 20, 1))
+    scores[:, 3] = [0.05, 0.9, 0.05]
+    return boxes, scores
+
+
+def test_boxes_in_parts_of_the_sides_beside_scores_of_nothing_are_read() -> None:
+    model, data, _ = pair_of(*ssd())
+    assert evaluate(model, data, "map").value == pytest.approx(1)
+    assert evaluate(model, data, "map:head=ssd").value == pytest.approx(1)
+    assert evaluate(model, data, "found_again", reference=model).value == 1
+
+
+def test_object_of_a_class_that_the_model_lacks_is_named() -> None:
+    model, _, labels = pair_of(*ssd())
+    labels[1, 0, 0] = 2
+    data = Dataset.of_arrays({"x": np.ones((2, 3, 64, 128), np.float32)}, labels)
+    with pytest.raises(DataError, match="hold class 2, the model has classes 0 to 1"):
+        evaluate(model, data, "map")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("yolox", "it has 20 boxes, and a picture of 168 cells; it looks like"),
+        ("yolov8", "no area"),
+    ],
+)
+def test_head_that_the_output_is_not_of_is_refused(head: str, message: str) -> None:
+    boxes, scores = ssd()
+    boxes[:, 3] = [0.1, 0.1, -0.3, 0.5]
+    model, data, _ = pair_of(boxes, scores)
+    with pytest.raises(OptionError, match=message):
+        evaluate(model, data, f"map:head={head}")
