@@ -26,7 +26,7 @@ from .files import (
     write_bytes,
 )
 from .garbage import gc_paused
-from .graphs import repair
+from .graphs import repair, subgraphs_of
 from .load import load_ir, refuse_external_data, to_ir
 from .sparse import sparsify, stores_sparse
 
@@ -242,13 +242,16 @@ class Model:
 
     def constant_tensors(self) -> Iterator[onnx_ir.TensorProtocol]:
         """Yield the tensors of all initializers and Constant nodes, subgraphs included."""
-        for graph in self.ir.graphs():
+        waiting = [self.graph]  # onnx_ir's own traversal takes several times as long
+        while waiting:
+            graph = waiting.pop()
             values = graph.initializers.values()
             yield from (v.const_value for v in values if v.const_value is not None)
-        for node in self.nodes():
-            value = node.attributes.get("value") if node.op_type == "Constant" else None
-            if value is not None and value.type == onnx_ir.AttributeType.TENSOR:
-                yield value.value
+            for node in graph:
+                value = node.attributes.get("value") if node.op_type == "Constant" else None
+                if value is not None and value.type == onnx_ir.AttributeType.TENSOR:
+                    yield value.value
+                waiting.extend(subgraphs_of(node))
 
     @property
     def size_bytes(self) -> int:

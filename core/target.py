@@ -40,7 +40,7 @@ class Target:
         threads: intra-op threads to run and measure with.
         activation: int8 type of activations that the kernels fuse.
         weight: int8 type of weights.
-        reduce_range: true where weights use 7 bits, so that 16-bit pair sums cannot saturate.
+        reduce_range: true where weights use 7 bits, or up to 8 where 16-bit pair sums allow it.
         symmetric_activations: true where zero points of activations must be zero (TensorRT).
         int16_activations: true where single activations may have 16 bits. onnxruntime's CPU and
             CUDA providers have no such kernels: a 16-bit pair there stays float.

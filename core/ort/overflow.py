@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..data import Batch
+from ..data import Batch, Floats
 from ..model import Model
 from .session import SessionConfig, build_session, run, with_outputs
 
@@ -29,6 +29,8 @@ Ints = NDArray[np.int32]
 
 #: Largest and smallest sums that fit 16 bits.
 MOST, LEAST = 32767, -32768
+#: Largest sum of two signed weights that no two unsigned activations take beyond them.
+SAFE_SUM = MOST // 255
 #: Input positions of a layer that are examined in each batch.
 POSITIONS = 512
 #: Pair sums that are computed at a time.
@@ -136,21 +138,52 @@ def _layer(node: ir.Node) -> _QuantizedLayer | None:
     array = weight.const_value.numpy()
     if array.dtype != np.int8:
         return None
-    group = node.attributes.get_int("group", 1)
-    if node.op_type == "Conv":
-        if array.ndim != 4 or (array.shape[1] == 1 and group > 1):
-            return None
-        # (out, in / group, kh, kw) -> (groups, out / group, kh * kw * in)
-        rows = array.transpose(0, 2, 3, 1).reshape(group, array.shape[0] // group, -1)
-    elif array.ndim == 2 and not node.attributes.get_int("transA", 0):
-        rows = (array if node.attributes.get_int("transB", 0) else array.T)[None]
-    else:
+    rows = None if _widens(node, array) else _summed_rows(node, array)
+    if rows is None:
         return None
     weights = _even(rows.astype(np.int32))
     pairs = weights.reshape(*weights.shape[:2], -1, 2)
     upper = np.maximum(pairs, 0).sum(axis=-1) * 255
     lower = np.minimum(pairs, 0).sum(axis=-1) * 255
     return _QuantizedLayer(node, data, weights, (upper > MOST) | (lower < LEAST))
+
+
+def largest_pairs(node: ir.Node, array: NDArray[Any]) -> Floats | None:
+    """Return for each output the largest sum of two neighbouring weights of one sign, (outputs,).
+
+    With signed integers of at most 127 whose sums of two are at most 128 no data saturate. Zero
+    where the kernel widens first; None where the order of the sums is not known.
+    """
+    if _widens(node, array):
+        return np.zeros(array.shape[0])
+    rows = _summed_rows(node, array)
+    if rows is None:
+        return None
+    flat = rows.reshape(-1, rows.shape[-1])
+    # A channel of zeros may be put in between later: either neighbour can be the other of a pair.
+    found: Floats = np.abs(flat).max(axis=1, initial=0.0).astype(np.float64)
+    for part in (np.maximum(flat, 0), np.maximum(-flat, 0)):
+        sums = (part[:, 1:] + part[:, :-1]).max(axis=1, initial=0.0)
+        found = np.maximum(found, sums)
+    return found
+
+
+def _widens(node: ir.Node, array: NDArray[Any]) -> bool:
+    """Return whether the kernel is that of depthwise convolutions."""
+    grouped = node.op_type == "Conv" and node.attributes.get_int("group", 1) > 1
+    return grouped and array.ndim == 4 and array.shape[1] == 1
+
+
+def _summed_rows(node: ir.Node, array: NDArray[Any]) -> NDArray[Any] | None:
+    """Return a weight as (groups, outputs of a group, depth), in the order of its sums."""
+    group = node.attributes.get_int("group", 1)
+    if node.op_type == "Conv" and array.ndim == 4:
+        # (out, in / group, kh, kw) -> (groups, out / group, kh * kw * in)
+        return array.transpose(0, 2, 3, 1).reshape(group, array.shape[0] // group, -1)
+    plain = node.op_type == "MatMul" or not node.attributes.get_int("transA", 0)
+    if node.op_type in {"Gemm", "MatMul"} and array.ndim == 2 and plain:
+        return (array if node.attributes.get_int("transB", 0) else array.T)[None]
+    return None
 
 
 def _integers(node: ir.Node, index: int) -> ir.Value | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.data import Floats32
+from trimtab.core.data import Floats, Floats32
+from trimtab.core.ort.overflow import SAFE_SUM
 
 from ..calibration.range_estimator import find_range, squared_errors
 from ..calibration.statistics import Statistics
@@ -191,8 +192,8 @@ def _weight(measured: LayerMeasurement, applied: Collection[str]) -> tuple[str, 
         cause = "one scale serves channels of unlike size: a scale for each would leave "
         cause += f"1/{gain:.3g} of the error"
         return cause, f"{_AGAIN} (--per-channel); or {_EQUALIZE}"
-    if _uses_seven_bits(worst):
-        cause = "its weights use 7 bits, as x64 without VNNI wants it"
+    if worst.pairs is not None:
+        cause = "its weights use fewer than 8 bits, as x64 without VNNI wants it"
         return cause, f"{_ROUND}; where the target has VNNI: {_AGAIN} --target x64-avx512-vnni"
     if measured.shift > SHIFTED and "correct-bias" not in applied:
         return _shift(measured)
@@ -253,25 +254,27 @@ def _spread(statistics: Statistics) -> float:
     return 6 * math.sqrt(max(float(counts @ np.square(centres - mean)) / total, 0.0))
 
 
-def _limits(constant: Constant) -> int:
-    """Return the largest integer of a weight: 63 where only 7 bits are used."""
+def _needed_scales(constant: Constant, *, per_channel: bool) -> Floats:
+    """Return the scales of a weight's largest magnitudes, (channels,) or (1,)."""
+    exact, axis = np.abs(constant.exact.astype(np.float64)), constant.channels
+    by_channel = per_channel and axis is not None
+    axes = tuple(i for i in range(exact.ndim) if not by_channel or i != axis)
+    largest = np.atleast_1d(exact.max(axis=axes, initial=0.0))
     assert constant.grid is not None
-    return 63 if _uses_seven_bits(constant) else constant.grid.levels // 2 - 1
-
-
-def _uses_seven_bits(constant: Constant) -> bool:
-    grid = constant.grid
-    if grid is None or grid.levels != 256:
-        return False
-    return bool(np.abs(grid.offsets(constant.rounded)).max(initial=0) <= 64)
+    scales: Floats = largest / (constant.grid.levels // 2 - 1)
+    if constant.pairs is not None:
+        pairs = constant.pairs if by_channel else constant.pairs.max(keepdims=True)
+        sums = np.maximum(largest, pairs) / (SAFE_SUM - 1)
+        scales = np.minimum(largest / (SAFE_SUM // 2), sums)
+    return np.maximum(scales, 1e-30)
 
 
 def _rounded_best(constant: Constant, *, per_channel: bool) -> Floats32:
     """Round the exact weight with scales of its largest magnitudes."""
     exact, axis = constant.exact.astype(np.float64), constant.channels
-    by_channel = per_channel and axis is not None
-    axes = tuple(i for i in range(exact.ndim) if not by_channel or i != axis)
-    scale = np.maximum(np.abs(exact).max(axis=axes, keepdims=True), 1e-30) / _limits(constant)
+    scale = _needed_scales(constant, per_channel=per_channel)
+    if axis is not None and len(scale) > 1:
+        scale = scale.reshape([-1 if i == axis % exact.ndim else 1 for i in range(exact.ndim)])
     rounded: Floats32 = (np.round(exact / scale) * scale).astype(np.float32)
     return rounded
 
@@ -286,11 +289,10 @@ def _worst_channel(constant: Constant) -> tuple[int, float]:
     channel = int(np.square(stored - rows).sum(axis=1).argmax())
     if grid.scale.size != len(rows):
         return channel, _scale_excess(constant)
-    need = float(np.abs(rows[channel]).max()) / _limits(constant)
-    return channel, float(grid.scale[channel]) / max(need, 1e-30)
+    need = float(_needed_scales(constant, per_channel=True)[channel])
+    return channel, float(grid.scale[channel]) / need
 
 
 def _scale_excess(constant: Constant) -> float:
     assert constant.grid is not None
-    need = float(np.abs(constant.exact).max(initial=0.0)) / _limits(constant)
-    return constant.grid.step / max(need, 1e-30)
+    return constant.grid.step / float(_needed_scales(constant, per_channel=False)[0])

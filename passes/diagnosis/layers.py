@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.data import Floats32
+from trimtab.core.data import Floats, Floats32
 
 from .grids import IntegerGrid
 
@@ -60,6 +60,8 @@ class Constant:
         exact: floats of the float model.
         grid: integer grid; None where it is not rounded, only different from the float model.
         channels: axis of the output channels, None where it is unknown.
+        pairs: largest sums of two neighbouring exact weights by channel, where the integers are so
+            small that no such sum of products exceeds 16 bits.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Constant:
     exact: Floats32
     grid: IntegerGrid | None = None
     channels: int | None = None
+    pairs: Floats | None = None
 
     @property
     def error(self) -> float:

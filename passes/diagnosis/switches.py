@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.model import Model
+from trimtab.core.ort.overflow import SAFE_SUM, largest_pairs
 
 from .attribution import (
     QUANTIZERS,
@@ -214,7 +215,9 @@ class _Builder:
         self.matched += 1
         layer = self._layer(key)
         exact = np.ascontiguousarray(exact, np.float32)
-        stored = Constant(value.name or "", rounded, exact, grid, channel_axis(reader, exact.ndim))
+        channels = channel_axis(reader, exact.ndim)
+        pairs = None if is_bias else _limiting_pairs(reader, rounded, exact, grid)
+        stored = Constant(value.name or "", rounded, exact, grid, channels, pairs)
         (layer.biases if is_bias else layer.weights).append(stored)
         kind: Kind = "bias" if is_bias else "weight"
         initializer = add_initializer(self.graph, "exact", exact)
@@ -277,3 +280,15 @@ def _branch(nodes: Sequence[ir.Node]) -> ir.Graph:
     result = nodes[-1].outputs[0]
     result.dtype = ir.DataType.FLOAT
     return ir.Graph([], [result], nodes=nodes, name=fresh_name("branch"))
+
+
+def _limiting_pairs(
+    reader: ir.Node, rounded: NDArray[Any], exact: NDArray[Any], grid: IntegerGrid | None
+) -> NDArray[Any] | None:
+    """Return the largest sums of two exact weights, where those of the integers fit 16 bits."""
+    if grid is None or reader.op_type not in {"Conv", "Gemm", "MatMul"}:
+        return None
+    sums = largest_pairs(reader, grid.offsets(rounded))
+    if sums is None or not sums.any() or sums.max() > SAFE_SUM:
+        return None
+    return largest_pairs(reader, exact)

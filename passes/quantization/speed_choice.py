@@ -6,6 +6,7 @@ keeps more answers at float's speed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from trimtab.core.batches import fitting
@@ -39,7 +40,10 @@ class SpeedChoice:
         self._timed: tuple[Model, Ratio | None] | None = None
 
     def of_best(self) -> Ratio | None:
-        """Return the speed-up of the best so far over float; None where it is not known."""
+        """Return the speed-up of the best so far over float; None without a clock or a change.
+
+        A measurement that fails tells nothing, as one of too few runs does.
+        """
         best = self.search.chosen
         if self._timed is None or self._timed[0] is not best:
             self._timed = best, self._measure(best)
@@ -60,7 +64,7 @@ class SpeedChoice:
             return ctx.clock.compare(original, best, feeds, config, TIMED_SECONDS)
         except TrimtabError as failure:
             ctx.progress.say(f"not timed: {failure}")
-            return None
+            return Ratio(1.0, 0.0, math.inf)
 
 
 def store_weights(

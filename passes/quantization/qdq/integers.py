@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.data import Floats
+from trimtab.core.ort.overflow import SAFE_SUM
 
 from ...calibration.range_estimator import Range
 
@@ -107,6 +108,7 @@ def weight_grid(
     reduce_range: bool,
     axis: int | None,
     least_scale: Floats | float = 0.0,
+    pairs: Floats | None = None,
 ) -> Grid:
     """Return symmetric scales of a weight.
 
@@ -117,12 +119,18 @@ def weight_grid(
         reduce_range: true for 7 bits.
         axis: axis of the channels.
         least_scale: least scale of each channel that its bias needs to fit into 32 bits.
+        pairs: largest sum of two signed weights of each channel that a kernel adds in 16 bits; with
+            7 bits none saturates, and up to 8 bits are taken where their sums show that.
     """
     if kind.startswith("u"):
         least, greatest = (0, 127) if reduce_range else (0, 255)
     else:
         least, greatest = (-64, 64) if reduce_range else (-127, 127)
-    scale = np.maximum(2 * largest / (greatest - least), least_scale)
+    scale = 2 * largest / (greatest - least)
+    if reduce_range and pairs is not None and least < 0:
+        # Rounding adds a half to each of both at most.
+        scale = np.minimum(scale, np.maximum(largest, pairs) / (SAFE_SUM - 1))
+    scale = np.maximum(scale, least_scale)
     zero = np.full(largest.shape, round((least + greatest) / 2), kind)
     return Grid(_stored(scale, dtype), zero, axis)
 

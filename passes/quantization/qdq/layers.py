@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trimtab.core.data import Floats
+from trimtab.core.ort.overflow import largest_pairs
 
 from ...graph.queries import attr, input_at
 from ...graph.weight_scales import channel_axis
@@ -140,12 +143,20 @@ def _write_weight(
         reduce_range=scheme.reduce_range,
         axis=axis,
         least_scale=least_scale,
+        pairs=_pairs(layer, array) if scheme.reduce_range else None,
     )
     name = weight.name or ""
     integers = tensors.constant(f"{name}_quantized", rounded(array, grid))
     dequantize = tensors.dequantize(name, integers, tensors.grid(name, grid), axis)
     tensors.graph.insert_before(layer.node, dequantize)
     return dequantize.outputs[0], grid
+
+
+def _pairs(layer: _Layer, array: NDArray[Any]) -> Floats | None:
+    """Return the largest sums of two weights by channel, where this layer alone reads them."""
+    weight, axis = layer.key
+    pairs = largest_pairs(layer.node, array) if len(weight.uses()) == 1 else None
+    return pairs if pairs is None or axis is not None else np.asarray(pairs.max(initial=0.0))
 
 
 def _write_bias(layer: _Layer, bias: Floats, weight: Grid, tensors: Tensors) -> None:
