@@ -277,7 +277,8 @@ def fitted(
         return replace(alone, others=tuple(others))
     if metric.fit is None:
         return metric
-    found = (runner or run_here)(reference, data.take(FITTING), config or SessionConfig())
+    bound = data if data.stream is not None else data.bind(reference)
+    found = (runner or run_here)(reference, bound.take(FITTING), config or SessionConfig())
     made = metric.fit(reference, [outputs for _, outputs in found])
     return replace(made, spec=metric.spec, limit=metric.limit)
 
