@@ -21,7 +21,7 @@ from .sources.opening import StreamSource, open_source, split_states
 from .streams import Pair, StateLoop, StreamRow, following, state_pairs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A named selection of the items of a source.
 
@@ -48,6 +48,9 @@ class Dataset:
     scalars: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
     states: tuple[Pair, ...] = ()
     stream: StateLoop | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.spec}, {self.part}, {len(self)} items>"
 
     @classmethod
     def open(cls, spec: str | Path, *, batch: int = 64) -> Dataset:

@@ -77,8 +77,16 @@ class Field:
         if any(origin in _MAPPINGS for origin in origins):
             return "JSON"
         if any(origin is tuple or origin in _SEQUENCES for origin in origins):
-            return "A,B,..."
-        return self.type_name.upper().replace(" | NONE", "")
+            return "NAME,NAME"
+        return next(
+            (word for kind, word in _WORDS.items() if kind in (self.type, *get_args(self.type))),
+            "VALUE",
+        )
+
+    @property
+    def default_text(self) -> str:
+        """Its default as the help shows it; "" where it has none."""
+        return "" if self.default in (None, False, "", ()) else f"(default {self.default})"
 
     @property
     def type_name(self) -> str:
@@ -187,6 +195,8 @@ def _is_number(kind: Any, value: Any) -> bool:
     return not math.isnan(number)
 
 
+#: Words of the help for values of a type.
+_WORDS = {int: "N", float: "NUMBER", str: "TEXT", Dataset: "DATA", Target: "NAME", bool: "YES|NO"}
 _NUMBERS: dict[Any, tuple[type, ...]] = {
     bool: (bool, np.bool_),
     int: (int, np.integer),
@@ -299,8 +309,9 @@ def _convert_number(kind: Any, value: Any, where: str) -> float:
     wanted = "a whole number" if kind is int else "a number"
     if isinstance(value, bool):
         raise _wrong(value, wanted, where)
+    percent = kind is float and isinstance(value, str) and value.rstrip().endswith("%")
     try:
-        number = float(value)
+        number = float(str(value).rstrip()[:-1]) / 100 if percent else float(value)
         exact = kind is float or number == int(number)
     except (TypeError, ValueError, OverflowError):
         raise _wrong(value, wanted, where) from None

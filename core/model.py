@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ from .graphs import repair, subgraphs_of
 from .load import load_ir, refuse_external_data, to_ir
 from .sparse import sparsify, stores_sparse
 
+_log = logging.getLogger("onnx_ir")
+if _log.level == logging.NOTSET:  # each pass of its own that it runs logs a line
+    _log.setLevel(logging.WARNING)
 LINEAGE_KEY = "trimtab.lineage"
 #: protobuf refuses messages of 2 GB; more weight bytes than this go to a separate file.
 EXTERNAL_DATA_BYTES = 1_900_000_000

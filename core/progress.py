@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -35,11 +37,35 @@ class Silent:
         """Ignore the message."""
 
 
+class _Verbosity:
+    """How much `Stderr` shows, which the command line decides once for all its parts."""
+
+    quiet = False
+    verbose = False
+
+
+@contextlib.contextmanager
+def verbosity(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Let `Stderr` show nothing, or progress every second.
+
+    With `verbose`, what libraries log is written to stderr as well.
+    """
+    before = _Verbosity.quiet, _Verbosity.verbose
+    _Verbosity.quiet, _Verbosity.verbose = quiet, verbose
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        yield
+    finally:
+        _Verbosity.quiet, _Verbosity.verbose = before
+
+
 class Stderr:
-    """A bar that redraws on a terminal, a line every ten seconds elsewhere."""
+    """A bar that redraws on a terminal, a line every ten seconds elsewhere; see `verbosity`."""
 
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
         self.stream = stream or sys.stderr
+        every_seconds = 1.0 if _Verbosity.verbose else every_seconds
         self.every_seconds = 0.1 if self.stream.isatty() else every_seconds
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
@@ -58,11 +84,15 @@ class Stderr:
 
     def say(self, text: str) -> None:
         """Write a message on a line of its own."""
+        if _Verbosity.quiet:
+            return
         start = "\r\x1b[K" if self.stream.isatty() else ""
         self.stream.write(f"{start}{printable(text)}\n")
         self.stream.flush()
 
     def _draw(self, label: str, count: int, total: int | None, seconds: float) -> None:
+        if _Verbosity.quiet:
+            return
         if total:
             left = seconds / count * max(0, total - count)
             text = f"{label} {count}/{total} ({100 * count // total}%), {left:.0f} s left"

@@ -26,14 +26,16 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """A text stream to which only printable text is written."""
+    """A text stream to which only printable text is written, escaped where it cannot be encoded."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write a text with its control characters shown."""
-        self._stream.write(printable(text))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+        self._stream.write(shown)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -135,7 +135,7 @@ class Loss:
         return f"loses {self.drop:.4f} of {self.metric}, {self.limit:g} is allowed"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quality:
     """Value of a metric for a model on a dataset.
 
@@ -160,6 +160,9 @@ class Quality:
     limit: float | None = None
     others: tuple[Quality, ...] = ()
     spec: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Quality {self.metric} {self.value:.4f} on {self.count} items>"
 
     @property
     def merit(self) -> float:

@@ -23,7 +23,7 @@ from ..stats.verdict import Verdict
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """All latencies of one model or program, with the environment they were taken in.
 
@@ -58,6 +58,9 @@ class Measurement:
         median = self.median_ns
         known = "no run" if median is None else f"median {median / 1e6:.3f} ms"
         return f"{self.model}: {known} of {len(self.samples_ns)} runs"
+
+    def __repr__(self) -> str:
+        return f"<Measurement {self}>"
 
     def percentile_ns(self, quantile: float) -> float | None:
         """Return the quantile in nanoseconds; None if there are too few runs to support it."""
@@ -114,7 +117,7 @@ class Measurement:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A candidate measured against a base, interleaved in one run.
 
@@ -157,6 +160,9 @@ class Comparison:
     def __str__(self) -> str:
         ratio = f"{self.ratio:.2f}x [{self.low:.2f}, {self.high:.2f}]"
         return f"{self.candidate.model} against {self.base.model}: {ratio}, {self.verdict}"
+
+    def __repr__(self) -> str:
+        return f"<Comparison {self}>"
 
     @property
     def blocks(self) -> int:

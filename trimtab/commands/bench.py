@@ -78,7 +78,10 @@ def _add_program(parser: argparse.ArgumentParser, kind: str, metavar: str, text:
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     start = time.monotonic()
+    from pathlib import Path
+
     from trimtab.core.progress import Stderr
+    from trimtab.runtime_bench.measure.values import save
     from trimtab.runtime_bench.open import bench_on, device_names
 
     from .bench_request import INTERRUPTED, BenchRequest
@@ -97,8 +100,10 @@ def execute(args: argparse.Namespace) -> int:
                 request.print_forecast()
                 continue
             codes.append(_carry_out(request, document, {} if name is None else {"on": name}))
-        if codes[-1] == INTERRUPTED:
-            return INTERRUPTED
+        if codes and codes[-1] == INTERRUPTED:
+            break
+    if args.json and codes:
+        save(Path(args.json), document)
     if len(names) > 1 and codes:
         print("\n".join(["", *across(document["runs"])]))  # noqa: T201
     return max(codes, default=0)
@@ -126,6 +131,7 @@ def across(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _carry_out(request: BenchRequest, document: dict[str, Any], place: Mapping[str, str]) -> int:
     from pathlib import Path
 
+    from trimtab.core.files import STDOUT
     from trimtab.runtime_bench.measure.values import save
 
     from .bench_request import INTERRUPTED
@@ -137,12 +143,10 @@ def _carry_out(request: BenchRequest, document: dict[str, Any], place: Mapping[s
         code, entry = request.measure(setting, settings_left=len(settings) - index)
         document["runs"].append({**place, **setting, **entry})
         codes.append(code)
-        if args.json:  # after each, so that a later failure loses nothing
+        if args.json and args.json not in STDOUT:  # so that a later failure loses nothing
             save(Path(args.json), document)
         if code == INTERRUPTED:
             return code
     if request.has_cards:
         document["cards"] += [{**place, **costs} for costs in request.startup_costs()]
-        if args.json:
-            save(Path(args.json), document)
     return max(codes)

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     add("model", metavar="MODEL", help=".onnx file, or module:callable")
-    add("--baseline", metavar="FLOAT", help="float original to compare with")
+    add("--baseline", metavar="ORIGINAL", help="float original to compare with")
     add("--data", metavar="DATA", help="real inputs (default: random ones, without accuracy)")
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")

@@ -22,7 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", action="append", help=text)
     text = "output to judge, where a metric is of one output (default: the first)"
     parser.add_argument("--output", metavar="NAME", help=text)
-    parser.add_argument("--reference", metavar="FLOAT", help="report the drop against this model")
+    parser.add_argument(
+        "--reference", metavar="ORIGINAL", help="report the drop against this model"
+    )
     parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
     parser.add_argument("--provider", metavar="P", help="execution provider")
     parser.add_argument("--batch", metavar="N", help="batch size (default 64)")

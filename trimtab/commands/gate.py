@@ -92,6 +92,7 @@ def execute(args: argparse.Namespace) -> int:
                     break
         if outcomes[-1].facts.interrupted:
             break
+    _write(args, outcomes, alpha, last=True)
     print("\n".join(lines(outcomes)))  # noqa: T201
     _report_to_github(args.budgets, outcomes)
     if args.history:
@@ -129,24 +130,30 @@ def _check_history(path: str | None) -> None:
         History(path).close()
 
 
-def _write(args: argparse.Namespace, outcomes: Sequence[GateOutcome], alpha: float) -> None:
+def _write(
+    args: argparse.Namespace, outcomes: Sequence[GateOutcome], alpha: float, *, last: bool = False
+) -> None:
+    """Write the results to files; the last time to standard output, which is written once."""
     import json
     from pathlib import Path
 
-    from trimtab.core.files import write_text
+    from trimtab.core.files import STDOUT, write_text
     from trimtab.runtime_bench.gate import reporters as outputs
     from trimtab.runtime_bench.measure.values import save
 
-    if args.json:
+    def wanted(path: str | None) -> bool:
+        return path is not None and (path in STDOUT) == last
+
+    if wanted(args.json):
         document = outputs.document(outcomes, alpha=alpha, on_inconclusive=args.on_inconclusive)
         save(Path(args.json), document)
-    if args.junit:
+    if wanted(args.junit):
         write_text(Path(args.junit), outputs.junit(outcomes))
-    if args.markdown:
+    if wanted(args.markdown):
         write_text(Path(args.markdown), outputs.markdown(outcomes) + "\n")
-    if args.bencher:
+    if wanted(args.bencher):
         write_text(Path(args.bencher), json.dumps(outputs.bencher(outcomes), indent=1) + "\n")
-    if args.benchmark_action:
+    if wanted(args.benchmark_action):
         entries = json.dumps(outputs.benchmark_action(outcomes), indent=1)
         write_text(Path(args.benchmark_action), entries + "\n")
 

@@ -90,8 +90,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Pass], *leave_out: st
 
 
 def _add_field(parser: argparse.ArgumentParser, field: Field) -> None:
-    default = "none" if field.default in ("", ()) else field.default
-    text = f"{field.help} (default {default})".replace("%", "%%")
+    text = f"{field.help} {field.default_text}".strip().replace("%", "%%")
     if field.is_flag:
         parser.add_argument(
             field.option, action=argparse.BooleanOptionalAction, default=None, help=text

@@ -19,6 +19,8 @@ SUMMARY = "remove channels for speed, or set weights to zero by magnitude"
 OPTIONS = {"ratio": "--channels"}
 #: Seconds for measuring the latency before and after.
 SECONDS = 1.5
+#: Fields that say how much is removed, one of which a user must give.
+STRENGTHS = ("ratio", "macs", "latency", "widths", "sparsity", "threshold", "pattern")
 #: Fields that both passes have.
 SHARED = ("importance", "scope", "block", "samples")
 
@@ -79,7 +81,7 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
     """Return the pass that the options belong to.
 
     Raises:
-        OptionError: they belong to both.
+        OptionError: they belong to both, or none says how much to remove.
     """
     from trimtab.core.errors import OptionError
     from trimtab.passes import find
@@ -99,5 +101,12 @@ def _kind(args: argparse.Namespace) -> type[Pass]:
             "weights to zero: one call does one of them",
             where="prune",
             hint="Run the command twice, or write a recipe of both",
+        )
+    if all(getattr(args, name) is None for name in STRENGTHS):
+        raise OptionError(
+            "nothing says how much to remove",
+            where="prune",
+            hint="Give --channels 30%, --macs 70% or --latency 70% for a smaller, faster model; "
+            "--sparsity 80% or --pattern 2:4 sets single weights to zero, which makes none faster",
         )
     return channels if options[channels] else magnitude

@@ -13,13 +13,16 @@ from .result import OutcomeData
 from .summary import outcome_lines
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome(OutcomeData):
     """Outcome of `optimize`: its results, and the ways to show and save them."""
 
     def report(self) -> str:
         """Return the table of candidates, the chosen one and why, as text."""
         return "\n".join(outcome_lines(self))
+
+    def __repr__(self) -> str:
+        return self.report()
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write model, recipe, budgets, frontier, `result.json` and, where possible, the report.

@@ -126,7 +126,7 @@ def _limit(entry: Any) -> float:
     return limit
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One candidate: recipe, model, size, quality, comparison.
 
@@ -173,6 +173,10 @@ class Result:
     loss: LossEvidence | None = None
     kept_answers: float | None = None
     standing: Standing | None = None
+
+    def __repr__(self) -> str:
+        known = [self.failure or self.dropped, self.selection, self.comparison]
+        return f"<Result {self.name}: {', '.join(str(one) for one in known if one is not None)}>"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the model itself as JSON values."""

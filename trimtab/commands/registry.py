@@ -1,0 +1,96 @@
+"""All commands by name, with their parsers: those of this folder, and each pass."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from trimtab.core.errors import OptionError, nearest
+from trimtab.core.text import printable
+
+from . import data_options
+
+#: Order of the commands in the help; others follow by name.
+ORDER = ("export", "optimize", "run", "eval", "bench", "gate", "doctor", "prune", "quantize")
+#: Modules of this folder that are shared, not commands.
+SHARED = frozenset({"bench_request", "data_options", "doctor_prune", "one_pass", "registry"})
+#: Options of every command, which `cli` reads itself.
+GENERAL = {
+    "--quiet": ("-q", "print results and errors only"),
+    "--verbose": ("-v", "report progress more often, and what libraries log"),
+    "--debug": (None, "show the traceback of an error"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that reports one message, with the nearest option for a misspelt one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one message and exit with code 2."""
+        if message.startswith("unrecognized arguments:"):
+            wrong = message.partition(":")[2].split(maxsplit=1)[0].partition("=")[0]
+            options = [o for action in self._actions for o in action.option_strings]
+            # Without the dashes, which make all options look alike.
+            near = difflib.get_close_matches(wrong.strip("-"), [o.strip("-") for o in options], n=1)
+            hint = f"Did you mean '--{near[0]}'?" if near else f"See `{self.prog} --help`"
+            message = f"unknown argument {wrong!r}. {hint}"
+        sys.stderr.write(printable(f"{self.prog}: {message}") + "\n")
+        raise SystemExit(2)
+
+    def refuse_unknown(self, arguments: Sequence[str]) -> None:
+        """Refuse an option that does not exist, before a required one is missed."""
+        known = {o for action in self._actions for o in action.option_strings}
+        for argument in arguments:
+            if argument == "--":
+                return
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                self.error(f"unrecognized arguments: {argument}")
+
+
+def names() -> list[str]:
+    """Return the names of the commands of this folder, in the order of the help."""
+    from trimtab import commands
+
+    found = [info.name for info in pkgutil.iter_modules(commands.__path__)]
+    listed = [name.replace("_", "-") for name in found if name not in SHARED]
+    return sorted(listed, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
+
+
+def command(name: str) -> ModuleType:
+    """Return the module of a command, or one that applies the pass of that name.
+
+    Raises:
+        OptionError: there is neither.
+    """
+    if name in names():
+        return importlib.import_module(f"trimtab.commands.{name.replace('-', '_')}")
+    from trimtab.passes import ALIASES
+    from trimtab.passes import names as passes
+
+    from . import one_pass
+
+    if name in passes() or name in ALIASES:
+        return one_pass.command(name)
+    raise OptionError(f"unknown command {name!r}", hint=nearest(name, [*names(), *passes()]))
+
+
+def parser_of(name: str, module: ModuleType) -> Parser:
+    """Return the parser of a command, with the options of its data and of every command."""
+    parser = Parser(
+        prog=f"trimtab {name}",
+        description=module.__doc__ or module.SUMMARY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    data_options.add(parser)
+    for option, (short, text) in GENERAL.items():
+        parser.add_argument(*([short] if short else []), option, action="store_true", help=text)
+    return parser
