@@ -38,7 +38,7 @@ class Silent:
 
 
 class _Verbosity:
-    """How much `Stderr` shows, which the command line decides once for all its parts."""
+    """Amount that `Stderr` shows, which the command line decides once for all its parts."""
 
     quiet = False
     verbose = False

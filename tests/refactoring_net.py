@@ -142,9 +142,9 @@ def printed(*arguments: str) -> str:
 
 def commands() -> list[str]:
     """Names of all commands, passes included."""
-    from trimtab import cli
+    from trimtab.commands.registry import names
 
-    return [*cli._names(), *registry()]
+    return [*names(), *registry()]
 
 
 def helps() -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.cli import Parser, _command, _configure
+from trimtab.commands.registry import command, parser_of
 from trimtab.core.errors import OptionError
 
 ROOT = Path(__file__).parent.parent
@@ -61,9 +61,8 @@ def test_command_lines_parse(document: Path) -> None:
     wrong = []
     for line in command_lines(document.read_text(encoding="utf-8")):
         _, name, *arguments = shlex.split(line.replace("[", "").replace("]", ""))
-        parser = Parser(allow_abbrev=False)
         try:
-            _configure(_command(name), parser)
+            parser = parser_of(name, command(name))
             parser.parse_intermixed_args(arguments)
         except (SystemExit, OptionError, argparse.ArgumentError) as error:
             wrong.append(f"{line}: {error}")

@@ -113,8 +113,6 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"trimtab {version('trimtab')}\n")
         return 0
     name, *rest = arguments
-    if name == "help":
-        name, rest = rest[0], ["--help"]
     if name.startswith("-"):
         raise OptionError(f"unknown option {name!r}", hint="The command comes first: see --help")
     module = registry.command(name)
