@@ -28,6 +28,36 @@ def infer_shapes(model: ir.Model) -> None:
                 value.type, value.shape = kind, None
 
 
+def forget_shapes(model: ir.Model) -> None:
+    """Remove in place the types and shapes of inner tensors that inference finds again.
+
+    Small files consist of them to a tenth. Fixed sizes that inference does not find stay.
+    """
+    bare = model.clone()
+    for value in _inner_values(bare):
+        value.type = value.shape = None
+    infer_shapes(bare)
+    for value, found in zip(_inner_values(model), _inner_values(bare), strict=True):
+        if found.type == value.type and _tells(found.shape, value.shape):
+            value.type = value.shape = None
+
+
+def _inner_values(model: ir.Model) -> list[ir.Value]:
+    values = (value for node in model.graph.all_nodes() for value in node.outputs)
+    return [value for value in values if not value.is_graph_output()]
+
+
+def _tells(found: ir.Shape | None, known: ir.Shape | None) -> bool:
+    """Return whether an inferred shape has the rank and the fixed sizes of a known one."""
+    if known is None:
+        return True
+    return (
+        found is not None
+        and len(found) == len(known)
+        and all(not isinstance(k, int) or f == k for f, k in zip(found, known, strict=True))
+    )
+
+
 def _container(node: ir.Node, index: int, value: ir.Value) -> ir.TypeProtocol | None:
     """Return the type of an output that is a sequence or an optional of tensors by its schema."""
     kinds = output_types(node, index)

@@ -33,6 +33,7 @@ from trimtab.core.target import usable_cpus
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
 from ..graph.declined import Declined
+from ..graph.shapes import forget_shapes
 from ..tuning.apply_rewrites import ApplyRewrites
 from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
@@ -161,8 +162,10 @@ class QuantizeAuto(Pass):
         promise = self._promise(search, len(held_out))
         report = {"promise": promise, "samples": len(used), "held_out": len(held_out)}
         report |= {"steps": search.steps, ERROR: search.verdict.loss}
-        report |= {**notes, **size_notes(model, search.chosen)}
-        return Rewrite(search.chosen.ir, search.declined, report)
+        chosen = search.chosen.clone()
+        forget_shapes(chosen.ir)
+        report |= {**notes, **size_notes(model, chosen)}
+        return Rewrite(chosen.ir, search.declined, report)
 
     def _promise(self, search: GreedySearch, rows: int) -> dict[str, Any]:
         """Return what the result keeps, beside what was wanted."""

@@ -34,6 +34,7 @@ from ..graph.names import FreeNames, shorten_names
 from ..graph.patterns import match_nodes
 from ..graph.queries import is_onnx_op
 from ..graph.raise_opset import raise_opset
+from ..graph.shapes import forget_shapes
 from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
@@ -132,6 +133,8 @@ class CompressWeights(Pass):
         declined += _expand_unfolded(model, ctx)
         if shorten_names(model.ir, NAMES_SHARE * plain_bytes(model)):
             report["names"] = "shortened: they took more than a fifth of the file"
+        if forms:
+            forget_shapes(model.ir)
         report |= _costs(before, model, ctx)
         return Rewrite(model.ir, declined, report | size_notes(before, model))
 
