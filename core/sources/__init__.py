@@ -1,1 +1,1 @@
-"""Data as people have them: arrays, pictures, recordings, tables, and their preparation."""
+"""Data as people have them: arrays, pictures, recordings, tables, texts, and their preparation."""

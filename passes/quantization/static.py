@@ -75,8 +75,8 @@ class QuantizeStatic(Pass):
         wide: activations of 16 bits, by name or glob pattern, where the target has such kernels;
             max_drop widens inputs and outputs of layers there before it leaves a layer float.
         statistics: file (.npz) to keep calibration statistics in; read where it exists already.
-        max_drop: allowed drop of the metric, in its own unit, on held-out samples: layers that cost
-            more stay float; nothing is evaluated if not given.
+        max_drop: allowed drop of the metric (of several by name: map=0.01), in its own unit, on
+            held-out samples: layers that cost more stay float; nothing is evaluated if not given.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
             have labels, else fidelity to the float model.
         min_share: part of the multiply-accumulates, 0 to 1, that must run in int8; otherwise an

@@ -124,13 +124,17 @@ def test_with_a_clock_the_cheap_layer_becomes_float_before_the_expensive_one():
     assert order.index(first) > 0
 
 
-def test_labels_are_evaluated_by_top1_and_ranked_by_divergence():
+@pytest.mark.parametrize("numbers", [False, True])
+def test_labels_are_evaluated_by_top1_and_ranked_by_divergence(numbers):
+    """Class numbers have no divergence: layers stay in their order."""
+    out, last = "int64[N] k", "k = ArgMax <axis = 1, keepdims = 0> (y)"
     model = graph(
-        """g (float[N, 16] x) => (float[N, 4] y) {
+        f"""g (float[N, 16] x) => ({out if numbers else "float[N, 4] y"}) {{
           h = Gemm <transB = 1> (x, w1)
           r = Relu (h)
           y = Gemm <transB = 1> (r, w2)
-        }""",
+          {last if numbers else ""}
+        }}""",
         w1=(32, 16),
         w2=(4, 32),
     )
