@@ -119,6 +119,20 @@ ODD_GRAPHS: dict[str, Callable[[], Model]] = {
     "an input that is an output": _of(
         """(float[N,8] x) => (float[N,8] x, float[N,4] y) <float[8,4] w> { y = MatMul (x, w) }"""
     ),
+    "another library's operator, and a weight without columns": _of(
+        """(float[N,8] x) => (float[N] y) <float[8,16] w, float[16] v> {
+            a = MatMul (x, w)  g = com.microsoft.Gelu (a)  y = MatMul (g, v) }""",
+        imports=', "com.microsoft": 1',
+    ),
+    "a sequence out of a Loop, and an output without rows": _of(
+        """(float[N,8] x) => (float[M,8] y, float[0,8] z)
+            <float[8,8] w, float[0,8] none, int64 n = {2}, bool go = {1}> {
+            s = SequenceEmpty <dtype=1> ()
+            t = Loop (n, go, s) <body =
+                b (int64 i, bool c, seq(float[N,8]) p) => (bool d, seq(float[N,8]) q) {
+                d = Identity (c)  m = MatMul (x, w)  q = SequenceInsert (p, m) }>
+            y = ConcatFromSequence <axis=0> (t)  z = MatMul (none, w) }"""
+    ),
     "a node whose name has signs": _of(
         """(float[N,8] x) => (float[N,4] y) <float[8,16] w, float[16,4] v> {
             ["a/b c"] a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, v) }"""

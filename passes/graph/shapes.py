@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from .queries import is_onnx_op
+
+_Declared = tuple[ir.TypeProtocol | None, ir.Shape | None]
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -15,16 +19,24 @@ def infer_shapes(model: ir.Model) -> None:
     onnx_ir gives a sequence or an optional the type of its elements; their own is put back.
     """
     containers = {
-        value: value.type
+        value: (value.type, value.shape)
         for node in model.graph.all_nodes()
         for value in node.outputs
         if isinstance(value.type, ir.SequenceType | ir.OptionalType)
     }
     ShapeInferencePass()(model)
-    for node in model.graph.all_nodes():
+    _restore_containers(model.graph, containers)
+
+
+def _restore_containers(graph: ir.Graph, known: Mapping[ir.Value, _Declared]) -> None:
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                _restore_containers(attribute.as_graph(), known)
         for index, value in enumerate(node.outputs):
-            kind = containers.get(value) or _container(node, index, value)
-            if kind is not None:
+            if value in known:
+                value.type, value.shape = known[value]
+            elif (kind := _container(node, index, value)) is not None:
                 value.type, value.shape = kind, None
 
 
@@ -59,7 +71,13 @@ def _tells(found: ir.Shape | None, known: ir.Shape | None) -> bool:
 
 
 def _container(node: ir.Node, index: int, value: ir.Value) -> ir.TypeProtocol | None:
-    """Return the type of an output that is a sequence or an optional of tensors by its schema."""
+    """Return the type of an output that is a sequence or an optional of tensors.
+
+    Its schema tells, or what it hands on: the output of a body, or the input of an Identity.
+    """
+    source = _handed_on(node, index)
+    if source is not None and isinstance(source.type, ir.SequenceType | ir.OptionalType):
+        return source.type
     kinds = output_types(node, index)
     if not isinstance(value.type, ir.TensorType) or any(k.startswith("tensor") for k in kinds):
         return None
@@ -68,6 +86,19 @@ def _container(node: ir.Node, index: int, value: ir.Value) -> ir.TypeProtocol | 
     if kinds and all(kind.startswith("optional(") for kind in kinds):
         return ir.OptionalType(value.type)
     return None
+
+
+def _handed_on(node: ir.Node, index: int) -> ir.Value | None:
+    """Return the value whose type an output of an If, a Loop or an Identity has."""
+    if not is_onnx_op(node):
+        return None
+    if node.op_type == "Identity":
+        return node.inputs[0]
+    name, first = {"If": ("then_branch", 0), "Loop": ("body", 1)}.get(node.op_type, ("", 0))
+    if name not in node.attributes:
+        return None
+    made = node.attributes[name].as_graph().outputs
+    return made[first + index] if first + index < len(made) else None
 
 
 def output_types(node: ir.Node, index: int) -> frozenset[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.context import Context
 from trimtab.core.garbage import gc_paused
@@ -19,6 +18,7 @@ from ..base import Pass, Rewrite
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes
 from ..graph.quantized import with_constants
+from ..graph.shapes import infer_shapes
 from .file_size import size_notes
 from .int8_share import measure_int8_share
 from .ort_dynamic import quantize_by_onnxruntime
@@ -63,7 +63,7 @@ class QuantizeDynamic(Pass):
         before = model.clone()
         model = with_constants(model, MINIMUM_OPSET)
         with gc_paused():
-            ShapeInferencePass()(model.ir)
+            infer_shapes(model.ir)
         excluded = match_nodes(self.exclude, model.graph)
         declined = [Declined(name, "excluded by the user") for name in excluded]
         if not self.all_int8:

@@ -8,13 +8,13 @@ Without rounding, equal functions give equal numbers again.
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from trimtab.core.model import Model
 
 from ...graph.constants import is_constant
 from ...graph.edit import add_constant
 from ...graph.queries import is_onnx_op, rank
+from ...graph.shapes import infer_shapes
 from ..dependency.records import constant_input
 
 
@@ -27,7 +27,7 @@ def without_rounding(model: Model) -> Model:
     if not any(_is_pair(node) for node in model.graph):
         return model
     copy = model.clone()
-    ShapeInferencePass()(copy.ir)  # scales along an axis need the rank, which a mask leaves open
+    infer_shapes(copy.ir)  # scales along an axis need the rank, which a mask leaves open
     for node in list(copy.graph):
         if not _is_pair(node):
             continue

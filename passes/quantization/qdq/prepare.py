@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass
 
 from trimtab.core.errors import ModelError
 from trimtab.core.garbage import gc_paused
@@ -13,6 +13,7 @@ from ...graph.edit import drop_weight_inputs
 from ...graph.full_axes import spell_out_axes
 from ...graph.quantized import prepare_float, refuse_quantized
 from ...graph.raise_opset import raise_opset
+from ...graph.shapes import infer_shapes
 from ...graph.weight_lift import lift_weights
 from .int8_operators import PRODUCTS
 
@@ -43,7 +44,7 @@ def prepare(model: Model) -> None:
         )
     drop_weight_inputs(model.ir)
     lift_weights(model.ir, PRODUCTS | {"ConvTranspose"})
-    ShapeInferencePass()(model.ir)
+    infer_shapes(model.ir)
     spell_out_axes(model.ir)
 
 

@@ -72,13 +72,18 @@ def data_inputs(node: ir.Node) -> range:
 
 
 def _element_type(node: ir.Node, types: Types) -> ir.DataType | None:
-    """Return the element type of a node's data, None where it is unknown or they differ."""
-    found = set()
+    """Return the element type of a node's data, None where it is unknown or they differ.
+
+    All data of an operator are of one type: a weight tells it where another library's operator,
+    whose outputs inference does not know, made the rest.
+    """
+    found: set[ir.DataType] = set()
     for index in data_inputs(node):
         value = input_at(node, index)
         if value is None:
             return None
-        found.add(element_type(value) or types.get(value))
+        kind = element_type(value) or types.get(value)
+        found |= set() if kind is None else {kind}
     return found.pop() if len(found) == 1 else None
 
 
