@@ -23,6 +23,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 
 from ...graph.edit import add_constant
 from ...graph.queries import input_at
+from ...graph.shapes import infer_shapes
 from ...graph.streaming_run import Stream
 from ..dependency.graph import DependencyGraph
 from ..dependency.records import Axes, ChannelMask
@@ -96,6 +97,7 @@ def mask(model: Model, graph: DependencyGraph, removed: Iterable[int]) -> Model:
     keep = graph.keep(removed)
     copy = dataclasses.replace(model, lineage=()).clone()
     twin = dict(zip(model.graph, copy.graph, strict=True))
+    infer_shapes(copy.ir)  # masks have the types of what they multiply
     for operand in graph.trace.operands:
         if keep.any(operand.axes):
             _zero(copy.ir, twin[operand.node], operand.index, operand.axes, keep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import channel_cases
+import graphs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -75,3 +76,18 @@ def test_what_was_cut_can_be_cut_again(name: str) -> None:
         graph, _ = prove(model, 0.2, seed=seed)
         model = Model(graph.trace.model, name=name)
     build_session(model)
+
+
+@pytest.mark.parametrize("kind", ["float16", "double"])
+def test_masks_have_the_type_of_what_they_multiply(kind: str) -> None:
+    """The types of inner tensors are not in the file."""
+    model = graphs.model_of(
+        f"""({kind}[N,8] x) => ({kind}[N,4] y) <{kind}[8,16] w, {kind}[16] b, {kind}[16,4] v> {{
+            a = Gemm (x, w, b)  r = Relu (a)  y = MatMul (r, v) }}"""
+    )
+    copy = prepare(model.clone())
+    graph = build_dependency_graph(copy, whole=True)
+    removed = some_of_each(graph, 0.5, 0)
+    masked = mask(copy, graph, removed)
+    cut(graph, removed)
+    assert verification_error(masked, copy) <= 5e-3
