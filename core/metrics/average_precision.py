@@ -12,7 +12,7 @@ from ..data import Array, Floats
 from ..errors import DataError, OptionError
 from ..model import Model
 from .detections import Detections, Head, detect, found_again, iou
-from .kinds import OutputKind, output_kinds, score_columns
+from .kinds import OutputKind, joined, output_kinds, score_columns
 from .metric import Metric, Pooled, first_output, ratio_items
 
 #: Overlaps of a match, whose average precisions are averaged.
@@ -145,7 +145,7 @@ class DetectionReader:
         head: str = "",
     ) -> DetectionReader:
         """Return the reader of one output that has boxes beside scores."""
-        array = np.concatenate([o[name] for o in found]).astype(np.float64)
+        array = joined(name, found).astype(np.float64)
         boxes, scores = score_columns(array, kind)
         side = picture_side(model)
         last = kind.axis == array.ndim - 1

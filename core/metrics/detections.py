@@ -57,11 +57,14 @@ class Head:
     def recognised(
         cls, boxes: Floats, scores: Floats, *, last_axis: bool, side: tuple[int, int] | None
     ) -> Head:
-        """Return the head that boxes (N, P, 4) and scores (N, P, S) of a float model tell of."""
+        """Return the head that boxes (N, P, 4) and scores (N, P, S) of a float model tell of.
+
+        Boxes may have further columns, such as an angle.
+        """
         objectness = last_axis and scores.shape[-1] > 1
         background = not objectness and _has_background(scores)
         plain = cls("centre", objectness, side, background=background)
-        hot = boxes[plain.sure(scores)]
+        hot = boxes[plain.sure(scores)][:, :4]
         grid = side is not None and _cells(side) == boxes.shape[1] and bool((hot[:, 2:] < 0).any())
         if grid:
             return replace(plain, boxes="grid")

@@ -46,8 +46,8 @@ class _Judge:
         Of scores it is (N, 4), such a pair for each threshold.
         """
         rows = len(truth) if truth.ndim else 1
-        if mine.shape != truth.shape:
-            return _of_unequal(mine, truth)
+        if mine.shape != truth.shape or not truth.size:
+            return _of_rows(mine, truth)
         if self.kind.kind == "integers":
             same = (mine == truth).reshape(rows, -1)
             return np.stack([same.mean(1) if same.size else np.ones(rows), np.ones(rows)], 1)
@@ -131,8 +131,13 @@ def _finite(array: Array, truth: Array) -> Floats:
     return np.where(meant, np.where(np.isfinite(wide), wide, 1e9), 0.0)
 
 
-def _of_unequal(mine: Array, truth: Array) -> Floats:
-    """Return what is kept of an output whose shape differs: rows found again of two axes."""
+def _of_rows(mine: Array, truth: Array) -> Floats:
+    """Return what is kept of an output whose shape differs: rows found again of two axes.
+
+    Of an output without elements there is nothing to keep.
+    """
+    if mine.shape == truth.shape:
+        return np.zeros((max(len(truth), 1), 2))
     if mine.ndim == truth.ndim == 2 and mine.shape[1:] == truth.shape[1:]:
         left = [tuple(row) for row in np.round(mine.astype(np.float64), 3)]
         hits = 0

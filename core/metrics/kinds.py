@@ -75,10 +75,11 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
         found: its outputs for some batches.
     """
     values = {str(v.name): v for v in model.graph.outputs}
-    return {name: _kind(values.get(name), _joined(name, found)) for name in found[0]}
+    return {name: _kind(values.get(name), joined(name, found)) for name in found[0]}
 
 
-def _joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
+def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
+    """Return an output over all batches whose items are as large as those of the first."""
     arrays = [outputs[name] for outputs in found]
     shape = arrays[0].shape[1:]
     alike = [a for a in arrays if a.ndim and a.shape[1:] == shape]

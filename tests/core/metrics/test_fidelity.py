@@ -134,6 +134,22 @@ def test_scores_of_nothing_are_kept_where_nothing_is_found() -> None:
     assert judged({"squashed": truth}, {"squashed": truth + np.float32(0.9)}).value == 0
 
 
+def test_output_without_rows_counts_for_nothing() -> None:
+    empty = np.zeros((0, 8), np.float32)
+    whole = np.full((3, 9), 0.9, np.float32)
+    truth = {"squashed": whole, "none": empty}
+    assert judged(truth, truth).value == 1
+    assert judged(truth, {"squashed": -whole, "none": empty}).value == 0
+
+
+def test_boxes_with_an_angle_are_detections() -> None:
+    raw = np.full((2, 40, 7), 0.5, np.float32)
+    raw[..., :5] = RNG.uniform(20, 600, (2, 40, 5))
+    found = judged({"squashed": raw}, {"squashed": raw + np.float32([1, 1, 1, 1, 1, 0, 0])})
+    assert found.outputs[0].kind.startswith("boxes and scores")
+    assert found.value == 1
+
+
 def test_detections_are_found_again_or_lost() -> None:
     """Boxes of pixels beside scores: a small average error may lose every object."""
     raw = np.zeros((2, 40, 8), np.float32)
