@@ -49,7 +49,11 @@ def fitting(model: Model, data: Dataset, rows: int = 64) -> Dataset:
 def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
     """Yield the data in batches of at most `rows`, or exactly of the model's fixed size."""
     fixed = None if data.stream is not None else fixed_rows(model)
+    mixed = data.stream is None and _mixed(model)
     for batch in data:
+        if mixed:
+            yield batch
+            continue
         for start in range(0, batch.size, rows):
             part = _cut(batch, start, start + rows)
             if fixed is not None and part.size < fixed:
@@ -57,6 +61,12 @@ def in_runs(model: Model, data: Dataset, rows: int) -> Iterator[Batch]:
             yield part
             if part.size > rows:  # it could not be cut
                 break
+
+
+def _mixed(model: Model) -> bool:
+    """Return whether inputs start with a free axis or a fixed size, as weights and states have."""
+    leading = {isinstance(spec.shape[0], int) for spec in model.inputs if spec.shape}
+    return len(leading) > 1
 
 
 def items_of(model: Model, data: Dataset, most: int = 8) -> Callable[[int], Mapping[str, Array]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.core.batches import _cut, fixed_rows, in_runs
+from trimtab.core.batches import fixed_rows, in_runs
 from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
@@ -152,8 +152,7 @@ def rows_per_run(model: Model, data: Dataset, session: Any, inner: Sequence[str]
     fixed = fixed_rows(model)
     if fixed is not None:
         return fixed
-    for batch in data.take(1):
-        row = _cut(batch, 0, 1)
+    for row in in_runs(model, data.take(1), 1):
         arrays = _run(RepeatedRuns(session, inner), row, f"{data.spec}, batch 0")
         nbytes = sum(a.nbytes for a in arrays.values()) / max(row.size, 1)
         return int(np.clip(CHUNK_BYTES // max(nbytes, 1), 1, 64))

@@ -50,6 +50,7 @@ from .qdq.int8_operators import PRODUCTS, int8_operators, unsupported_nodes
 from .qdq.int8_rewrites import apply_int8_rewrites
 from .qdq.ort_backend import METHODS, quantize_with_onnxruntime
 from .qdq.prepare import prepare
+from .qdq.roles import FLOATS, element_type
 from .qdq.writer import Scheme, observed_tensors, quantize_graph
 
 #: Fewer samples than this cause a message to the user.
@@ -312,9 +313,20 @@ class QuantizeStatic(Pass):
 
 def _why_nothing(graph: ir.Graph, declined: Sequence[Declined]) -> str:
     """Return why no node can be quantized: the first layer's reason, or that there is no layer."""
-    layers = {node.name for node in graph if node.op_type in PRODUCTS}
-    reasons = [f"{d.node!r} stays float: {d.reason}" for d in declined if d.node in layers]
-    return reasons[0] if reasons else "It contains none of: " + ", ".join(sorted(PRODUCTS))
+    layers = [node for node in graph.all_nodes() if node.op_type in PRODUCTS]
+    names = {node.name for node in layers}
+    reasons = [f"{d.node!r} stays float: {d.reason}" for d in declined if d.node in names]
+    if reasons:
+        return reasons[0]
+    others = {kind for node in layers for kind in map(_kind, node.inputs[:2])} - {None, *FLOATS}
+    if others:
+        found = ", ".join(sorted(kind.name.lower() for kind in others if kind is not None))
+        return f"Its layers compute in {found}; convert the model to float32 first"
+    return "It contains none of: " + ", ".join(sorted(PRODUCTS))
+
+
+def _kind(value: ir.Value | None) -> ir.DataType | None:
+    return None if value is None else element_type(value)
 
 
 def _emptied_nodes(graph: ir.Graph, statistics: Mapping[str, Statistics]) -> list[str]:

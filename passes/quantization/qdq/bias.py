@@ -100,6 +100,8 @@ def _append_add(graph: ir.Graph, layer: ir.Node) -> Bias | str:
         return "its second input is not a quantized weight"
     if source.const_value is None:
         return "it is a product of two activations, whose channels are not fixed"
+    if len(source.const_value.shape) < 2:
+        return "it multiplies by a vector, and its outputs have no channels"
     zeros = np.zeros(source.const_value.shape.numpy()[-1], np.float32)
     bias = add_initializer(graph, _free_name(graph, f"{layer.name}_bias"), zeros)
     add = ir.node("Add", [output, bias], name=f"{layer.name}{_ADDED_SUFFIX}")

@@ -269,6 +269,31 @@ def test_products_inside_subgraphs_stay_float_and_are_listed():
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
 
 
+def test_weights_that_are_fed_beside_the_rows_are_not_cut_with_them():
+    model = graph(
+        """g (float[N, 3, 6, 6] x, float[4, 3, 3, 3] k) => (float[N, 2, 4, 4] y) {
+          c = Conv (x, k)
+          y = Conv (c, w)
+        }""",
+        w=(2, 4, 1, 1),
+    )
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((4, 3, 3, 3), np.float32)
+    rows = [{"x": rng.standard_normal((4, 3, 6, 6), np.float32), "k": kernel} for _ in range(4)]
+    data = Dataset.of_batches(lambda: iter(rows))
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
+
+
+def test_layers_in_double_precision_are_refused_by_their_type():
+    model = graph("g (double[N, 8] x) => (double[N, 4] y) { y = MatMul (x, w) }", w=np.eye(8, 4))
+    data = Dataset.of_arrays({"x": np.zeros((16, 8))})
+    with pytest.raises(DataError) as caught:
+        QuantizeStatic(data=data)(model, VNNI)
+    assert "double" in str(caught.value)
+    assert "convert the model to float32" in str(caught.value)
+
+
 def test_float16_models_of_an_old_opset_are_refused():
     model = graph(
         """g (float16[N, 16] x) => (float16[N, 4] y) {

@@ -251,3 +251,21 @@ def test_sentences_of_any_length_are_accepted(judge, tmp_path):
         after.lineage[-1].notes["squared_relative_error_after"]
         <= after.lineage[-1].notes["squared_relative_error_before"]
     )
+
+
+def test_product_with_a_vector_has_no_channels_to_correct(tmp_path):
+    model = graph(
+        """g (float[N, 8] x) => (float[N] y) {
+          [wide] a = MatMul (x, w)
+          [narrow] y = MatMul (a, v)
+        }""",
+        w=(8, 16),
+        v=(16,),
+    )
+    path = str(model.save(tmp_path / "f.onnx"))
+    rows = np.random.default_rng(0).standard_normal((64, 8), np.float32)
+    data = Dataset.of_arrays({"x": rows})
+    quantized = QuantizeStatic(data=data)(model, VNNI)
+    after = CorrectBias(reference=path, data=data)(quantized, VNNI)
+    declined = dict(after.lineage[-1].notes.get("declined", []))
+    assert declined["narrow"] == "it multiplies by a vector, and its outputs have no channels"
