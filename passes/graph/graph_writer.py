@@ -15,6 +15,8 @@ from .names import FreeNames
 
 #: Types of weights that int8 kernels with float32 activations take.
 FLOAT32 = frozenset({np.dtype(np.float32)})
+#: Why a product without a constant weight stays float.
+COMPUTED = "its weight is computed while the model runs"
 
 
 class GraphWriter:
@@ -36,7 +38,7 @@ class GraphWriter:
         """Return the constant that a weight holds, or the reason why it cannot become integers."""
         found = self.constants.fold(value)
         if found is None:
-            return None, "its weight is computed while the model runs"
+            return None, COMPUTED
         if found.array.dtype not in dtypes:
             return None, f"its weight is {found.array.dtype}, not float32"
         if not found.array.size:

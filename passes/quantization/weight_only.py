@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from ..graph.constant_reader import Folded
 from ..graph.declined import Declined
 from ..graph.edit import remove_unused_initializers
 from ..graph.gemm import first_factor, parts_of_gemm, with_bias
-from ..graph.graph_writer import FLOAT32, GraphWriter, replace_output
+from ..graph.graph_writer import COMPUTED, FLOAT32, GraphWriter, replace_output
 from ..graph.patterns import match_nodes
 from ..graph.quantized import with_constants
 from ..graph.queries import is_onnx_op, pair, rank
@@ -106,7 +107,7 @@ class QuantizeWeights(Pass):
             raise DataError(
                 "has no matrix product with a constant weight",
                 where=model.name,
-                hint=_elsewhere(model),
+                hint=_first_reason(model, declined) + _elsewhere(model),
             )
         report: dict[str, Any] = {"products": len(products)}
         rounded: dict[str, RoundedWeight] = {}
@@ -197,6 +198,13 @@ class _Product:
     @property
     def name(self) -> str:
         return self.node.name or ""
+
+
+def _first_reason(model: Model, declined: Sequence[Declined]) -> str:
+    """Return why the first product that has a constant weight stays float; else nothing."""
+    names = {node.name for node in model.nodes() if node.op_type in {"MatMul", "Gemm"}}
+    found = (d for d in declined if d.node in names and d.reason != COMPUTED)
+    return next((f"{d.node!r} stays float: {d.reason}. " for d in found), "")
 
 
 def _elsewhere(model: Model) -> str:

@@ -206,3 +206,13 @@ def test_a_model_without_products_is_sent_to_the_pass_for_what_it_has(text, advi
     with pytest.raises(DataError, match="no matrix product") as refused:
         QuantizeWeights()(model_of(text))
     assert advice in str(refused.value.hint)
+
+
+def test_refusal_says_why_the_first_product_with_a_weight_stays_float():
+    model = model_of(
+        """(float[N,8] x) => (float[N,8] y, float[8,8] w) <float[8,8] w> {
+            [only] y = MatMul (x, w) }"""
+    )
+    with pytest.raises(DataError) as caught:
+        QuantizeWeights()(model)
+    assert "'only' stays float: its weight is an output of the model" in str(caught.value)
