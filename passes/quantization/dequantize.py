@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trimtab.core.context import Context
+from trimtab.core.data import Array
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
@@ -76,7 +77,9 @@ def _fold(node: ir.Node) -> bool:
     floats = floats * _broadcast(scale.astype(np.float32), integers.ndim, axis)
     if node.outputs[0].is_graph_output():
         return False
-    replace_by_constant(node, floats.astype(np.float32))
+    kind = node.attributes.get_int("output_dtype", 0)
+    floats = floats.astype(ir.DataType(kind).numpy() if kind else scale.dtype)
+    replace_by_constant(node, floats)
     return True
 
 
@@ -91,7 +94,7 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
         return False
     source, first = value, None if offset is None else int(offset.reshape(-1)[0])
     if offset is not None and steps.size == 1 and first == np.iinfo(offset.dtype).min:
-        source = _clipped(graph, quantize, value, float(steps.reshape(-1)[0]), offset)
+        source = _clipped(graph, quantize, value, steps, offset)
     for dequantize in dict.fromkeys(pairs):
         output = dequantize.outputs[0]
         if output.is_graph_output():
@@ -104,15 +107,16 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
 
 
 def _clipped(
-    graph: ir.Graph, before: ir.Node, value: ir.Value, step: float, zero: NDArray[np.int64]
+    graph: ir.Graph, before: ir.Node, value: ir.Value, step: Array, zero: Array
 ) -> ir.Value:
     """Insert Clip(value, 0, largest), the effect of a pair whose range begins at zero."""
-    largest = step * (np.iinfo(zero.dtype).max - np.iinfo(zero.dtype).min)
+    largest = float(step.reshape(-1)[0]) * (np.iinfo(zero.dtype).max - np.iinfo(zero.dtype).min)
     bounds = [
-        add_initializer(graph, f"{before.name}_{part}", np.array(number, np.float32))
+        add_initializer(graph, f"{before.name}_{part}", np.array(number, step.dtype))
         for part, number in (("low", 0.0), ("high", largest))
     ]
-    output = ir.val(f"{before.name}_clipped", ir.DataType.FLOAT, value.shape)
+    kind = ir.DataType.from_numpy(step.dtype)
+    output = ir.val(f"{before.name}_clipped", kind, value.shape)
     clip = ir.node("Clip", [value, *bounds], outputs=[output], name=f"{before.name}_clip")
     graph.insert_before(before, clip)
     return output
@@ -129,7 +133,7 @@ def _move_output(graph: ir.Graph, dequantize: ir.Node, source: ir.Value) -> None
     output.name, fresh.name = f"{name}_rounded", name
 
 
-def _array(value: ir.Value | None) -> NDArray[np.int64] | None:
+def _array(value: ir.Value | None) -> Array | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy()

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import model_of
 from int8_graphs import PATTERNS, graph, normal, transformer_block
 
 from trimtab.cli import main
 from trimtab.core.context import Context
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import QDQ_OPS, int8_share
@@ -42,6 +44,20 @@ def test_a_relu_fused_into_a_pair_is_restored():
     clips = [node for node in back.graph if node.op_type == "Clip"]
     assert len(clips) == 1
     assert float(clips[0].inputs[1].const_value.numpy()) == 0
+
+
+def test_pairs_in_half_precision_become_half_precision_again():
+    proto = model_of(
+        """(float16[N,8] x) => (float16[N,4] y) <float16[8,16] w, float16[16] b, float16[16,4] v> {
+            a = Gemm (x, w, b)  r = Relu (a)  y = MatMul (r, v) }""",
+        opset=21,
+    )
+    rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float16)
+    data = Dataset.of_arrays({"x": rows})
+    back = Dequantize()(QuantizeStatic(data=data)(proto, VNNI), VNNI)
+    assert [n.op_type for n in back.nodes() if n.op_type in QDQ_OPS] == []
+    expected = first_output(proto, data)
+    assert np.abs(first_output(back, data) - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_a_rounded_output_keeps_its_name():
