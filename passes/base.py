@@ -32,6 +32,7 @@ from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.random_operators import with_fixed_draws
 
 from .check import BUG_HINT, check_result
 from .graph.compressed import compress_exactly, expand_compressed
@@ -233,6 +234,8 @@ class Pass(ABC):
         try:
             old = build_session(before, plain)
             fed = [feeding(before, seed=ctx.seed + n, batch=2, session=old) for n in (0, 1)]
+            if with_fixed_draws(before) is not before:  # begin anew: tries of sizes drew numbers
+                old = build_session(before, plain)
             expected = [run(old, each.feeds) for each in fed]
         except OptionError:
             raise

@@ -161,6 +161,12 @@ def _of_scores(mine: Floats, truth: Floats) -> Floats:
     return np.stack(columns, 1)
 
 
+def _joined(tables: Sequence[Floats]) -> Floats:
+    """Return tables of batches as one; where some have a pair for each threshold, all do."""
+    width = max(table.shape[1] for table in tables)
+    return np.concatenate([np.tile(table, width // table.shape[1]) for table in tables])
+
+
 def _first(found: tuple[float, Floats]) -> float:
     return found[0]
 
@@ -200,7 +206,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
     def finish(scored: Sequence[_Scored]) -> Pooled:
         outputs, items = [], {}
         for name, judge in judges.items():
-            value, items[name] = judge.value(np.concatenate([s.tables[name] for s in scored]))
+            value, items[name] = judge.value(_joined([s.tables[name] for s in scored]))
             noise, size = np.sum([s.losses[name] for s in scored], axis=0)
             loss = float(np.mean(noise / np.maximum(size, 1e-24)))
             outputs.append(OutputQuality(name, str(judge.kind), value, loss))

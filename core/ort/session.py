@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
+from ..random_operators import with_fixed_draws
 from ..target import Target, check_threads
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, load_libraries
@@ -145,6 +146,8 @@ def build_session(
 ) -> Any:
     """Build an `onnxruntime.InferenceSession`.
 
+    A model in memory draws the same random numbers in each session, so that it can be compared.
+
     Args:
         model: a model in memory, or a file.
         config: session options; the defaults where None.
@@ -172,6 +175,8 @@ def build_session(
     check_installed(config.provider, have)
     load_libraries(config.provider)
     name = model.name if isinstance(model, Model) else str(model)
+    if isinstance(model, Model) and save_to is None:
+        model = with_fixed_draws(model)
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
         model = split_shared_weights(model)
     doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model))

@@ -10,25 +10,13 @@ from onnx_ir.passes import common
 
 from trimtab.core.errors import ModelError
 from trimtab.core.graphs import share_opsets
+from trimtab.core.random_operators import RANDOM_OPS
 
 from .compressed import expand_compressed
 from .declined import Declined
 from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers
 from .names import fresh_name, share_names
 from .queries import attr, input_at, is_onnx_op, node_label
-
-#: Operators that give another result each time, so that two of one input must not be merged.
-RANDOM_OPS = frozenset(
-    {
-        "Bernoulli",
-        "Dropout",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 
 
 def inline_functions(model: ir.Model) -> None:

@@ -15,12 +15,13 @@ import onnx_ir as ir
 from trimtab.core.context import Context
 from trimtab.core.errors import MissingExtraError, OptionError, PassError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
+from trimtab.core.random_operators import RANDOM_OPS
 from trimtab.core.sparse import graphs_of
 from trimtab.core.watch import foreign_call
 
 from ..base import Pass, Rewrite
 from ..graph.batch_norm_fold import fold_norms_of
-from ..graph.cleanup import RANDOM_OPS, merge_equal, restore_interface, tidy
+from ..graph.cleanup import merge_equal, restore_interface, tidy
 from ..graph.declined import Declined
 from ..graph.folding import fold_branches, fold_constants, unfold_shared
 from ..graph.opsets import convert_opset

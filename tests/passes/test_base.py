@@ -14,7 +14,9 @@ from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import ModelError, OptionError, PassError
 from trimtab.core.model import Model
+from trimtab.core.ort.session import build_session, run
 from trimtab.core.progress import Silent
+from trimtab.passes import Equalize, Simplify
 from trimtab.passes.base import Pass, Rewrite
 
 
@@ -146,3 +148,29 @@ def test_what_rounding_alone_changes_is_not_blamed_on_the_pass() -> None:
             Nudged(by=0.02)(steady)
     with pytest.raises(PassError, match="changed output 'y'"):
         Nudged(by=1e-5)(plain)
+
+
+DRAWING = {
+    "beside the rows": """(float[N,8] x) => (float[N,8] y) <float[8,8] w> {
+        r = RandomNormalLike (x)  a = Add (x, r)  y = MatMul (a, w) }""",
+    "two alike": """(float[N,8] x) => (float[N,8] y) <float[8,8] w> {
+        r = RandomUniform <shape=[8]> ()  s = RandomUniform <shape=[8]> ()
+        d = Sub (r, s)  i = Identity (x)  a = Add (i, d)  y = MatMul (a, w) }""",
+    "a Dropout that trains": """(float[N,8] x) => (float[N,8] y)
+        <float[8,8] w, float part = {0.5}, bool train = {1}> {
+        d = Dropout (x, part, train)  y = MatMul (d, w) }""",
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_models_that_draw_numbers_are_compared_on_the_same_draws(name: str) -> None:
+    model = model_of(DRAWING[name])
+    feeds = {"x": np.ones((4, 8), np.float32)}
+    draws = [run(build_session(model), feeds)["y"] for _ in range(2)]
+    np.testing.assert_array_equal(*draws)
+    for step in (Simplify(), Equalize(), Nothing()):
+        after = step(model)
+        assert not any("seed" in node.attributes for node in after.nodes())
+        np.testing.assert_allclose(run(build_session(after), feeds)["y"], draws[0], rtol=1e-4)
+    with pytest.raises(PassError, match="changed output"):
+        Negated()(model)

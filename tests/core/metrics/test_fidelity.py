@@ -142,9 +142,19 @@ def test_output_without_rows_counts_for_nothing() -> None:
     assert judged(truth, {"squashed": -whole, "none": empty}).value == 0
 
 
+def test_batches_of_unlike_numbers_of_rows_are_judged_together() -> None:
+    some, none = np.full((3, 9), 0.9, np.float32), np.zeros((0, 9), np.float32)
+    metric = fidelity_of(model_of(squashed=some), [{"squashed": some}])
+    assert metric.finish is not None
+    batches = [(some, some), (none, none), (some[:2], some), (some, -some)]
+    scored = [metric.score({"squashed": a}, {"squashed": b}) for a, b in batches]
+    assert metric.finish(scored[:2]).value == 1
+    assert 0 < metric.finish(scored).value < 1
+
+
 def test_boxes_with_an_angle_are_detections() -> None:
     raw = np.full((2, 40, 7), 0.5, np.float32)
-    raw[..., :5] = RNG.uniform(20, 600, (2, 40, 5))
+    raw[..., :5] = np.random.default_rng(1).uniform(20, 600, (2, 40, 5))
     found = judged({"squashed": raw}, {"squashed": raw + np.float32([1, 1, 1, 1, 1, 0, 0])})
     assert found.outputs[0].kind.startswith("boxes and scores")
     assert found.value == 1
