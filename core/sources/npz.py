@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..data import Array
+from ..errors import DataError
 
 #: Most axes of an array of numpy.
 _MOST_AXES = 64
@@ -34,7 +35,12 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
         if dtype.hasobject:
-            raise ValueError(f"array {info.filename!r} holds pickled objects, which are refused")
+            raise DataError(
+                f"array {info.filename.removesuffix('.npy')!r} holds pickled objects, which are "
+                "refused",
+                where=str(path),
+                hint="Save texts as array.astype(str), and rows padded to one length",
+            )
         if min(shape, default=0) < 0 or len(shape) > _MOST_AXES:
             raise ValueError(f"array {info.filename!r} has the shape {shape[:8]}")
         if 0 in shape:

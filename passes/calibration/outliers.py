@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.core.context import Context
+from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.ort.session import Outputs
 
@@ -78,12 +79,12 @@ def typical_rows(batches: Sequence[Mapping[str, Any]]) -> list[NDArray[np.bool_]
     Arrays without a row for each sample are ignored.
     """
     reach: dict[str, Counts] = {}
-    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    sizes = [Batch(batch).size for batch in batches]
     largest = [
         {
             name: _largest(array)
             for name, array in batch.items()
-            if array.dtype.kind == "f" and len(array) == size
+            if array.dtype.kind == "f" and array.ndim and len(array) == size
         }
         for batch, size in zip(batches, sizes, strict=True)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
 from ..base import Pass, Rewrite
+from ..calibration.range_estimator import Range
 from ..graph.edit import (
     add_initializer,
     lift_constants,
@@ -23,6 +24,7 @@ from ..graph.edit import (
     remove_unused_initializers,
     replace_by_constant,
 )
+from .qdq.roles import BOUNDS_KEY
 
 #: Operators on integers without Q/DQ pairs, whose float form is lost.
 _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat"}
@@ -32,8 +34,8 @@ _INTEGER = INT8_OPS | {"DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLi
 class Dequantize(Pass):
     """Turn a model of Q/DQ pairs back into float.
 
-    Weights become the floats that their integers represent: rounding errors stay. Where a pair's
-    range begins at zero, a Relu or Clip may have been fused into it, so a Clip is inserted.
+    Weights become the floats that their integers represent: rounding errors stay. Where a pair
+    stands for a Relu or Clip, as one whose range begins or ends at zero may, a Clip is inserted.
     Weights that are stored in fewer bits become floats as well.
     """
 
@@ -92,9 +94,8 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
         return False
     if not pairs or any(node.op_type != "DequantizeLinear" for node in pairs):
         return False
-    source, first = value, None if offset is None else int(offset.reshape(-1)[0])
-    if offset is not None and steps.size == 1 and first == np.iinfo(offset.dtype).min:
-        source = _clipped(graph, quantize, value, steps, offset)
+    bounds = _bounds(quantize, steps, offset)
+    source = value if bounds is None else _clipped(graph, quantize, value, bounds, steps.dtype)
     for dequantize in dict.fromkeys(pairs):
         output = dequantize.outputs[0]
         if output.is_graph_output():
@@ -106,18 +107,33 @@ def _remove_pairs(graph: ir.Graph, quantize: ir.Node) -> bool:
     return True
 
 
+def _bounds(quantize: ir.Node, steps: Array, offset: Array | None) -> Range | None:
+    """Return the bounds of the Relu or Clip that a pair stands for, None where it does not.
+
+    Files of other tools do not tell them; a range that begins or ends at zero does.
+    """
+    if BOUNDS_KEY in quantize.metadata_props:
+        low, high = map(float, quantize.metadata_props[BOUNDS_KEY].split())
+        return low, high
+    if offset is None or steps.size != 1:
+        return None
+    limits, zero = np.iinfo(offset.dtype), int(offset.reshape(-1)[0])
+    span = float(steps.reshape(-1)[0]) * (limits.max - limits.min)
+    return {limits.min: (0.0, span), limits.max: (-span, 0.0)}.get(zero)
+
+
 def _clipped(
-    graph: ir.Graph, before: ir.Node, value: ir.Value, step: Array, zero: Array
+    graph: ir.Graph, before: ir.Node, value: ir.Value, bounds: Range, dtype: np.dtype[Any]
 ) -> ir.Value:
-    """Insert Clip(value, 0, largest), the effect of a pair whose range begins at zero."""
-    largest = float(step.reshape(-1)[0]) * (np.iinfo(zero.dtype).max - np.iinfo(zero.dtype).min)
-    bounds = [
-        add_initializer(graph, f"{before.name}_{part}", np.array(number, step.dtype))
-        for part, number in (("low", 0.0), ("high", largest))
+    """Insert the Clip that a pair stands for."""
+    ends: list[ir.Value | None] = [
+        add_initializer(graph, f"{before.name}_{part}", np.array(end, dtype))
+        if np.isfinite(end)
+        else None
+        for part, end in zip(("low", "high"), bounds, strict=True)
     ]
-    kind = ir.DataType.from_numpy(step.dtype)
-    output = ir.val(f"{before.name}_clipped", kind, value.shape)
-    clip = ir.node("Clip", [value, *bounds], outputs=[output], name=f"{before.name}_clip")
+    output = ir.val(f"{before.name}_clipped", ir.DataType.from_numpy(dtype), value.shape)
+    clip = ir.node("Clip", [value, *ends], outputs=[output], name=f"{before.name}_clip")
     graph.insert_before(before, clip)
     return output
 

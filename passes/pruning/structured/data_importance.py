@@ -68,7 +68,7 @@ def calibration_batches(
         f"{count} of {len(np.concatenate(kept))} samples"
     )
     return [
-        {name: array[rows] if len(array) == len(rows) else array for name, array in b.items()}
+        {n: a[rows] if a.ndim and len(a) == len(rows) else a for n, a in b.items()}
         for b, rows in pairs
     ]
 

@@ -15,6 +15,8 @@ from .scheme import Scheme
 
 #: Element types that pairs can stand between.
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+#: Metadata of a QuantizeLinear: least and greatest value of the Relu or Clip that it replaces.
+BOUNDS_KEY = "trimtab.bounds"
 #: Element types of values where the file does not declare them.
 Types = Mapping[ir.Value, ir.DataType]
 

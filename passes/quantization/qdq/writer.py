@@ -20,7 +20,7 @@ from .keep_float import keep_float
 from .layers import write_layers
 from .plan import Edge, Pair, Plan, make_plan
 from .residual_sums import drop_product_pairs
-from .roles import Role, element_type
+from .roles import BOUNDS_KEY, Role, element_type
 from .scheme import Scheme
 from .tensors import Tensors
 
@@ -154,6 +154,9 @@ class _PairWriter:
         parameters = self._parameters(value)
         quantize = self.tensors.quantize(name, source, parameters)
         dequantize = self.tensors.dequantize(name, quantize.outputs[0], parameters, None)
+        if pair.replaced:
+            low, high = pair.bounds
+            quantize.metadata_props[BOUNDS_KEY] = f"{low} {high}"
         maker = source.producer()
         if maker is None:
             self.graph.insert_before(self.graph[0], [quantize, dequantize])

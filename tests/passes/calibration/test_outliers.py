@@ -16,7 +16,7 @@ from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.progress import Silent
 from trimtab.core.target import Target
 from trimtab.passes.calibration.collector import calibrate
-from trimtab.passes.calibration.outliers import typical_reach
+from trimtab.passes.calibration.outliers import typical_reach, typical_rows
 from trimtab.passes.calibration.range_estimator import METHODS, find_range
 from trimtab.passes.calibration.statistics import EXPONENTS, count_reach
 from trimtab.passes.pruning.channels import PruneChannels
@@ -137,3 +137,11 @@ def test_pruning_fits_nothing_to_a_broken_sample(batch: str) -> None:
     feeds = {"x": pixels(16)}
     whole, one, two = (run(build_session(m), feeds)["y"] for m in (model, clean, made))
     assert np.square(two - whole).mean() < 1.2 * np.square(one - whole).mean()
+
+
+def test_scalars_beside_the_rows_are_not_samples() -> None:
+    rows = np.ones((64, 4), np.float32)
+    rows[7] = 1e9
+    batches = [{"rate": np.array(16000.0), "x": part} for part in np.split(rows, 2)]
+    usual = np.concatenate(typical_rows(batches))
+    assert np.flatnonzero(~usual).tolist() == [7]

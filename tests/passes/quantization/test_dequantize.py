@@ -60,6 +60,23 @@ def test_pairs_in_half_precision_become_half_precision_again():
     assert np.abs(first_output(back, data) - expected).max() < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.5), (-1.0, 0.0), (0.0, 6.0), (-0.5, 100.0)])
+def test_a_clip_fused_into_a_pair_is_restored(low, high, tmp_path):
+    model = model_of(
+        f"""(float[N,8] x) => (float[N,4] y) <float[8,16] w, float[16,4] v,
+            float l = {{{low}}}, float h = {{{high}}}> {{
+            a = MatMul (x, w)  c = Clip (a, l, h)  y = MatMul (c, v) }}"""
+    )
+    rows = np.random.default_rng(0).standard_normal((64, 8), np.float32)
+    quantized = QuantizeStatic(data=Dataset.of_arrays({"x": rows}))(model, VNNI)
+    assert not any(node.op_type == "Clip" for node in quantized.graph)
+    read = Model.load(quantized.save(tmp_path / "int8.onnx"))
+    feeds = {"x": 3 * rows}
+    expected = run(build_session(model), feeds)["y"]
+    got = run(build_session(Dequantize()(read, VNNI)), feeds)["y"]
+    assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
+
+
 def test_a_rounded_output_keeps_its_name():
     model = PATTERNS["residual"]()
     quantized = QuantizeStatic(data=normal(model))(model, VNNI)
