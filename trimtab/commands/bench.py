@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--cuda-graph", action="store_true", help="capture a CUDA graph and replay it")
     add("--max-time", metavar="30s", default="30s", help="time limit of the command, or a device's")
     add(
-        "--dry-run", action="store_true", help="only say how many blocks fit, and how long it takes"
+        "--dry-run",
+        action="store_true",
+        help="only try a few blocks, and say how long the whole takes",
     )
     add("--json", metavar="FILE", help="write every sample as JSON")
     add("--aa", action="store_true", help="measure the base against itself: must come out same")

@@ -128,9 +128,21 @@ class BenchRequest:
         return bool(self.args.card and not self.args.in_process and self.base_model is not None)
 
     def begin(self, bench: Bench, start: float) -> None:
-        """Measure on a bench from now on, within the time that began at `start`."""
+        """Measure on a bench from now on, within the time that began at `start`.
+
+        Raises:
+            RunError: the time is over before processes that measure could have started.
+        """
         ending = min(END_SHARE * self.seconds, self._process_seconds)
         self.bench, self.end = bench, start + self.seconds - ending
+        if self.args.in_process or self.left() >= self._process_seconds:
+            return
+        gone = time.monotonic() - start
+        raise RunError(
+            f"starting took {gone:.1f} s, and the processes that measure take about as long: "
+            f"nothing can be measured within {self.seconds:g} s",
+            hint=f"Give --max-time {4 * gone + 2:.0f}s or more, or stop other work here",
+        )
 
     def left(self) -> float:
         """Return the seconds that are left of the time."""
@@ -216,7 +228,14 @@ class BenchRequest:
         """Run each model a few times, and print how long the whole takes."""
         settings = self.sweep()
         how, feeds = self._timing(settings[0], len(settings)), self._feeds(settings[0])
-        found = forecast(self.timed, feeds, how.config, how.max_seconds, seed=how.seed)
+        found = forecast(
+            self.timed,
+            feeds,
+            how.config,
+            how.max_seconds,
+            resolution=how.resolution,
+            seed=how.seed,
+        )
         cards = 0.0
         if self.has_cards:
             processes = len(set(map(id, self.timed))) * PROCESSES * 2
