@@ -48,8 +48,9 @@ STARTUP_SHARE = 0.25
 END_SHARE = 0.15
 #: Least part of the time, and seconds, that a measurement gets whatever came before it.
 LEAST_SHARE, LEAST_SECONDS = 0.2, 1.0
-#: Least seconds that a fresh process takes beside loading and running.
-PROCESS_SECONDS = 0.5
+#: Least seconds that a fresh process takes beside loading and running, and how many times as long
+#: as the imports of this one it may take, since a busy machine is slower at some times than others.
+PROCESS_SECONDS, SLOWER = 0.5, 2.0
 #: Options of a session, which a program does not have.
 _OF_MODELS = (
     *("data", "shape", "batch", "threads", "provider", "cuda_graph", "in_process"),
@@ -66,7 +67,7 @@ class BenchRequest:
     def __init__(self, args: argparse.Namespace, progress: Progress, imported: float) -> None:
         self.args, self.progress = args, progress
         # A fresh process imports about what this one did, in `imported` seconds.
-        self._process_seconds = max(PROCESS_SECONDS, imported)
+        self._process_seconds = max(PROCESS_SECONDS, SLOWER * imported)
         self.seconds = duration(args.max_time)
         self.alpha = convert(float, args.alpha, where="--alpha")
         self.resolution = convert(float, args.resolution, where="--resolution")
@@ -133,7 +134,7 @@ class BenchRequest:
         Raises:
             RunError: the time is over before processes that measure could have started.
         """
-        ending = min(END_SHARE * self.seconds, self._process_seconds)
+        ending = min(END_SHARE * self.seconds, self._process_seconds / SLOWER)
         self.bench, self.end = bench, start + self.seconds - ending
         if self.args.in_process or self.left() >= self._process_seconds:
             return
