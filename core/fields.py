@@ -19,6 +19,7 @@ from .callables import import_callable
 from .dataset import Dataset
 from .errors import OptionError, nearest
 from .target import Target
+from .units import share
 
 #: Characters of a wrong value that a message shows.
 _SHOWN = 200
@@ -309,11 +310,10 @@ def _convert_number(kind: Any, value: Any, where: str) -> float:
     wanted = "a whole number" if kind is int else "a number"
     if isinstance(value, bool):
         raise _wrong(value, wanted, where)
-    percent = kind is float and isinstance(value, str) and value.rstrip().endswith("%")
     try:
-        number = float(str(value).rstrip()[:-1]) / 100 if percent else float(value)
+        number = share(value) if kind is float and isinstance(value, str) else float(value)
         exact = kind is float or number == int(number)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, OptionError):
         raise _wrong(value, wanted, where) from None
     if not exact or not math.isfinite(number):
         raise _wrong(value, wanted, where)

@@ -117,12 +117,8 @@ def _losses(entry: Any) -> dict[str, Any]:
 
 def _limit(entry: Any) -> float:
     from trimtab.core.fields import convert
-    from trimtab.core.units import share
 
-    where = "constraints, max_drop"
-    if isinstance(entry, str) and entry.strip().endswith("%"):
-        return share(entry)
-    limit: float = convert(float, entry, where=where)
+    limit: float = convert(float, entry, where="constraints, max_drop")
     return limit
 
 
