@@ -8,7 +8,7 @@ from graphs import model_of
 from trimtab.passes.graph.shapes import forget_shapes
 
 #: Inference knows neither what `own` makes nor what the third input's numbers are.
-GRAPH = """(float[n,4] x, int64[2] size, bool c) => (float[n,6] y) 
+GRAPH = """(float[n,4] x, int64[2] size, bool c) => (float[n,6] y)
 <float[4,6] w, float[n,6] m, float[n,6] r, float[2,3] s, float[n,6] o> {
     m = MatMul (x, w)
     r = Relu (m)
