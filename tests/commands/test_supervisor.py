@@ -63,6 +63,7 @@ def test_an_abort_is_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "o.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_loop_that_does_not_end_is_stopped(tmp_path: Path) -> None:
     save_endless(tmp_path)
     done = run("simplify", "m.onnx", "-o", "o.onnx", cwd=tmp_path, TRIMTAB_HANG_SECONDS="1")
