@@ -187,7 +187,7 @@ class Dataset:
         """Return the dataset with its nameless array under the name of the one input left."""
         source = self.source.of_inputs(model.inputs)
         if source is not self.source:
-            return replace(self, source=source)
+            return replace(self, source=source)._named(model)  # noqa: SLF001 - of the same class
         if not self.source.anonymous:
             return self
         specs = {spec.name: spec for spec in model.inputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..data import Array, Batch, Floats, Rows, Source
 from ..errors import DataError, MissingExtraError
+from ..model import TensorSpec
 from .broken import without_broken
 from .preprocess import Preprocess
 
@@ -146,6 +148,9 @@ class PictureSource(Source):
         "--colour grey"
     )
 
+    #: Type that the model takes; a source that is bound to one has it.
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
     def __init__(
         self, files: Sequence[Path], labels: Labels | None, preprocess: Preprocess, where: str
     ) -> None:
@@ -196,7 +201,28 @@ class PictureSource(Source):
                     hint="Resize them: --resize letterbox:640, stretch:224 or crop:224",
                 )
             labels = None if self.labels is None else _stacked([label for _, label in found])
-            yield Batch({"input": np.stack(arrays)}, labels)
+            yield Batch({"input": np.stack(arrays).astype(self.dtype, copy=False)}, labels)
+
+    def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
+        """Return the pictures in the type of the one input that takes pictures.
+
+        Raises:
+            DataError: it takes bytes, and the pictures are scaled to other values.
+        """
+        kinds = {s.dtype.numpy() for s in specs if s.shape is not None and len(s.shape) == 4}
+        wanted = kinds.pop() if len(kinds) == 1 else self.dtype
+        if wanted == self.dtype or not (wanted.kind == "f" or wanted == np.uint8):
+            return self
+        made = copy.copy(self)
+        made.dtype = wanted
+        prepared = self.preprocess
+        if made.dtype == np.uint8 and (prepared.scale != 1 or prepared.mean or prepared.std):
+            raise DataError(
+                "are scaled, and the model takes bytes of 0 to 255",
+                where=self.where,
+                hint="Feed them as they are: --scale 1",
+            )
+        return made
 
     def _item(self, file: Path) -> tuple[Array, Any]:
         with _opened(file) as picture:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
+from trimtab.core.model import Model
 from trimtab.core.sources.pictures import coco_labels
 from trimtab.core.sources.preprocess import Preprocess
 
@@ -183,3 +185,22 @@ def test_object_of_a_category_that_a_coco_file_does_not_list_is_named(tmp_path: 
         coco_labels(path, [tmp_path / "a.jpg"])
     with pytest.raises(DataError, match="cannot be read"):
         coco_labels(tmp_path / "none.json", [])
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.UINT8, ir.DataType.FLOAT16])
+def test_pictures_have_the_type_that_the_model_takes(kind: ir.DataType, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    value = ir.val("x", kind, ir.Shape(["n", 3, 4, 4]))
+    node = ir.node("Identity", [value], outputs=[ir.val("y", kind, ir.Shape(["n", 3, 4, 4]))])
+    graph = ir.Graph([value], node.outputs, nodes=[node], name="g", opset_imports={"": 17})
+    model = Model(ir.Model(graph, ir_version=8))
+    data = Dataset.open(f"{tmp_path}?scale=1")
+    (batch,) = data.bind(model).bind(model)
+    assert batch.feeds["x"].dtype == kind.numpy()
+    assert np.array_equal(batch.feeds["x"][0], pixels.transpose(2, 0, 1))
+    assert data.bind(model).digest == data.digest
+    if kind == ir.DataType.UINT8:
+        with pytest.raises(DataError, match=r"takes bytes of 0 to 255.*--scale 1"):
+            Dataset.open(str(tmp_path)).bind(model)
