@@ -234,7 +234,7 @@ class QuantizeAuto(Pass):
         """Return whether to refine static int8, which float layers would only make slower."""
         if self.effort == "thorough" or speed is None or speed.may_pay():
             return True
-        why = "it is not faster than float"
+        why = "it is not clearly faster than float"
         search.steps.append({"step": "refine static int8", "kept": False, "why": why})
         return False
 

@@ -131,7 +131,7 @@ class CompressWeights(Pass):
         for value, form in forms.items():
             store(names, value, form)
         declined += _expand_unfolded(model, ctx)
-        if shorten_names(model.ir, NAMES_SHARE * plain_bytes(model)):
+        if forms and shorten_names(model.ir, NAMES_SHARE * plain_bytes(model)):
             report["names"] = "shortened: they took more than a fifth of the file"
         if forms:
             forget_shapes(model.ir)

@@ -50,9 +50,15 @@ class SpeedChoice:
         return self._timed[1]
 
     def may_pay(self) -> bool:
-        """Return whether integers may be faster than float by more than a little."""
+        """Return whether integers may be faster than float by more than a little.
+
+        Where layers have to stay float as well, which costs speed and long searches, the clock has
+        to be sure of it.
+        """
         ratio = self.of_best()
-        return ratio is None or ratio.high > WORTHWHILE
+        if ratio is None:
+            return True
+        return (ratio.high if self.search.keeps_promise else ratio.low) > WORTHWHILE
 
     def _measure(self, best: Model) -> Ratio | None:
         original, ctx = self.search.original, self.search.ctx

@@ -9,6 +9,7 @@ many suffice. A network of any number of weights costs about thirty short runs.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -76,28 +77,33 @@ class _FormSearch:
         """Take the next step with the first weights that suffice, or with all.
 
         Returns what is kept. What the judge chose keeps less on other samples: so it has to keep
-        more here, where the step can.
+        more here, or to have so small a loss that few decisions can turn.
         """
-        before = dict(self.steps)
+        before, bottom = dict(self.steps), self.verdict
         verdicts: dict[int, Verdict] = {}
 
-        def raise_first(count: int) -> float:
+        def raise_first(count: int) -> Verdict:
             self.steps = before | {v: before[v] + 1 for v in order[:count]}
             if count not in verdicts:
                 self.kept()
                 verdicts[count] = self.verdict
             self.verdict = verdicts[count]
-            return self.verdict.kept
+            return self.verdict
 
         low, high = 0, len(order)
-        most = raise_first(high)
-        wanted = min(most, promised + MARGIN_OF_PROMISE * (1 - promised))
+        most = raise_first(high).kept
         if most < promised:
             return most
+        wanted = min(most, promised + MARGIN_OF_PROMISE * (1 - promised))
+
+        def suffices(verdict: Verdict) -> bool:
+            expected = max(verdict.kept, _expected(verdict, bottom))
+            return verdict.kept >= promised and expected >= wanted
+
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if raise_first(middle) >= wanted else (middle, high)
-        return raise_first(high)
+            low, high = (low, middle) if suffices(raise_first(middle)) else (middle, high)
+        return raise_first(high).kept
 
     def order(self) -> list[ir.Value]:
         """Return the weights that have a next step, those first that cost most for its bytes."""
@@ -130,6 +136,15 @@ class _FormSearch:
                 break
             rows, count = rows + batch.size, count + 1
         return count
+
+
+def _expected(verdict: Verdict, bottom: Verdict) -> float:
+    """Return what is kept, as far as the loss tells, by what a larger loss kept.
+
+    Decisions turn where an error exceeds their margin, so about as many as the error is large.
+    """
+    ratio = verdict.loss / bottom.loss if bottom.loss > 0 else 1.0
+    return 1 - (1 - bottom.kept) * math.sqrt(min(ratio, 1.0))
 
 
 @contextmanager

@@ -106,6 +106,36 @@ def spoiled() -> tuple[Model, Dataset]:
     return model, Dataset.of_arrays({"x": x.astype(np.float32)})
 
 
+class FixedClock:
+    """A clock that always measures the same."""
+
+    def __init__(self, ratio: Ratio) -> None:
+        self.ratio = ratio
+
+    def compare(self, *_: object) -> Ratio:
+        return self.ratio
+
+
+@pytest.mark.parametrize(
+    ("ratio", "effort", "refined"),
+    [
+        (Ratio(0.8, 0.7, 0.9), "normal", False),
+        (Ratio(0.8, 0.7, 0.9), "thorough", True),
+        (Ratio(1.2, 1.1, 1.3), "normal", True),
+    ],
+)
+def test_int8_that_is_not_faster_is_not_refined_and_weights_alone_are_stored(
+    ratio, effort, refined
+):
+    model = depthwise()
+    timed = Context(target=VNNI.target, clock=FixedClock(ratio))
+    auto = QuantizeAuto(data=normal(model, rows=48), effort=effort)(model, timed)
+    tried = {step["step"]: step for step in steps(auto)}
+    assert ("ranges minmax" in tried) is refined
+    assert ("refine static int8" in tried) is not refined
+    assert ("float arithmetic, stored in 8 bits" in tried) is not ratio.faster
+
+
 def test_max_drop_leaves_layers_float():
     model, data = spoiled()
     auto = QuantizeAuto(data=data, samples=48, max_drop=0.001, metric="cosine")(model, VNNI)
