@@ -20,8 +20,8 @@ from .worker_process import FOLDER_PREFIX, WorkerProcess
 #: Time limit of a command: this long, plus `PATIENCE` times what its runs took so far.
 HANG_SECONDS = 60.0
 PATIENCE = 20
-#: Least of such limits, since a busy machine may need this to start a process.
-LEAST_SECONDS = 5.0
+#: Least of such limits: on a busy machine a process may need this to start and to load a model.
+LEAST_SECONDS = 20.0
 
 
 def hang_limit(max_seconds: float) -> float:
