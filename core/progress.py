@@ -42,6 +42,7 @@ class _Verbosity:
 
     quiet = False
     verbose = False
+    began: float | None = None
 
 
 @contextlib.contextmanager
@@ -50,14 +51,19 @@ def verbosity(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
 
     With `verbose`, what libraries log is written to stderr as well.
     """
-    before = _Verbosity.quiet, _Verbosity.verbose
-    _Verbosity.quiet, _Verbosity.verbose = quiet, verbose
+    before = _Verbosity.quiet, _Verbosity.verbose, _Verbosity.began
+    _Verbosity.quiet, _Verbosity.verbose, _Verbosity.began = quiet, verbose, time.monotonic()
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         yield
     finally:
-        _Verbosity.quiet, _Verbosity.verbose = before
+        _Verbosity.quiet, _Verbosity.verbose, _Verbosity.began = before
+
+
+def began() -> float:
+    """Return when the running command began, on the monotonic clock; now, where none runs."""
+    return time.monotonic() if _Verbosity.began is None else _Verbosity.began
 
 
 class Stderr:

@@ -79,16 +79,15 @@ def _add_program(parser: argparse.ArgumentParser, kind: str, metavar: str, text:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    start = time.monotonic()
     from pathlib import Path
 
-    from trimtab.core.progress import Stderr
+    from trimtab.core.progress import Stderr, began
     from trimtab.runtime_bench.measure.values import save
     from trimtab.runtime_bench.open import bench_on, device_names
 
     from .bench_request import INTERRUPTED, BenchRequest
 
-    progress = Stderr()
+    progress, start = Stderr(), began()  # before the imports, which take time as well
     request = BenchRequest(args, progress, time.monotonic() - start)
     names = device_names(args.on)
     document: dict[str, Any] = {"kind": "bench", "runs": [], "cards": []}
