@@ -14,7 +14,7 @@ import numpy as np
 
 from .data import Array, Batch, Rows, Source
 from .errors import DataError, OptionError
-from .feeds import check_feeds, check_finite
+from .feeds import check_feeds, check_finite, check_rows
 from .model import Model, TensorSpec
 from .sources.arrays import LABELS, ArraySource
 from .sources.opening import StreamSource, open_source, split_states
@@ -175,6 +175,8 @@ class Dataset:
         if bound.stream is None:
             bound = bound._streaming(model)  # noqa: SLF001 - of the same class
         if bound.stream is None:
+            if not self.source.batched:
+                check_rows(model.inputs, self.spec)
             for batch in bound.take(1).sized(1):
                 check_feeds(model.inputs, batch, self.spec, self.source.advice)
             return bound

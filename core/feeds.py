@@ -37,6 +37,23 @@ def check_feeds(inputs: Sequence[TensorSpec], batch: Batch, where: str, advice: 
         )
 
 
+def check_rows(inputs: Sequence[TensorSpec], where: str) -> None:
+    """Refuse rows for inputs of which some start with the batch and others with another axis.
+
+    Raises:
+        DataError: beside a free first axis there is one of a fixed size, as of a weight.
+    """
+    leading = {spec: spec.shape[0] for spec in inputs if spec.shape}
+    fixed = [s for s, size in leading.items() if isinstance(size, int) and size > 1]
+    if fixed and any(not isinstance(size, int) for size in leading.values()):
+        raise DataError(
+            f"holds rows, which the model's input {fixed[0]} does not: its first axis has a fixed "
+            "size, others' are free",
+            where=where,
+            hint="Give whole batches, from Python: Dataset.of_batches",
+        )
+
+
 def _check_array(spec: TensorSpec, array: Array, where: str, advice: str) -> None:
     if array.dtype != spec.dtype.numpy():
         raise DataError(

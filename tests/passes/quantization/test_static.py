@@ -283,6 +283,8 @@ def test_weights_that_are_fed_beside_the_rows_are_not_cut_with_them():
     data = Dataset.of_batches(lambda: iter(rows))
     quantized = QuantizeStatic(data=data)(model, VNNI)
     assert signal_to_noise(outputs(model, data), outputs(quantized, data)) > 25
+    with pytest.raises(DataError, match="its first axis has a fixed size"):
+        QuantizeStatic(data=Dataset.of_arrays(rows[0]))(model, VNNI)
 
 
 def test_layers_in_double_precision_are_refused_by_their_type():
