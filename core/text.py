@@ -60,10 +60,10 @@ def duration_text(nanoseconds: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Write a waiting time for people: 90 s is `90 s`, 250 s is `4 min`, 5,400 s is `1.5 h`."""
+    """Write a waiting time for people: 90 s is `90 s`, 250 s is `4.2 min`, 9,000 s is `2.5 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.2g} min" if seconds < 5940 else f"{seconds / 3600:.2g} h"
 
 
 def known_duration(nanoseconds: float | None) -> str:

@@ -78,7 +78,7 @@ def test_what_the_data_resolve_is_the_first_that_is_said() -> None:
     assert "a drop of 0.01 is 1.5 of those that confirm" in line
     assert "standard error is about 0.011" in line
     assert "both decide together" in line
-    assert "2165 items of evaluation data would tell" in line
+    assert "2450 items of evaluation data would tell" in line
     many = split_data(rows(9000), None)
     assert "both decide" not in data_line(many, find_metric("top1", rows(4)), 0.01)
     assert "at most 60 s" in plan_line(["int8"], (10, 400), TimeBudget(60))

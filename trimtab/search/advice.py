@@ -54,4 +54,4 @@ def _of_time(search: Search) -> list[str]:
 
 def _more_time(search: Search) -> str:
     seconds = LONGER * (search.spent.budget.seconds or search.spent.gone_s)
-    return f"--time {seconds_text(seconds).replace(' min', 'm').replace(' ', '')}"
+    return f"--time {seconds_text(seconds).removesuffix('in').replace(' ', '')}"

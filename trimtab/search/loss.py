@@ -20,7 +20,7 @@ import numpy as np
 from trimtab.core.data import Floats
 
 #: Largest probability that a candidate which is taken loses half of the allowed drop in excess.
-RISK = 0.05
+RISK = 0.04
 #: Excess over the allowed drop, as a share of it, that few items must rule out.
 EXCESS = 0.5
 #: Changed items that the prior stands for, and the share of them that it thinks lost, where the
@@ -29,7 +29,7 @@ PRIOR_CHANGES, PRIOR_LOST, ROOM = 4.0, 0.6, 0.05
 #: Draws from the posterior: its 95% ends come out within 2% of their distance.
 DRAWS = 20_000
 #: Normal quantile of `RISK`.
-Z_RISK = 1.645
+Z_RISK = 1.75
 #: An item is taken to change its answer so many times as often as the allowed drop, to predict
 #: errors before anything is made.
 CHANGES_A_DROP = 2.0

@@ -204,7 +204,9 @@ class Search:
         self._wait_until_quiet(stage)
         graphs = len({r.name for r in waiting})
         seconds = self.spent.measuring_s(graphs, seconds_each)
+        start = time.monotonic()
         timed = self.timer.measured(waiting, seconds, brief=brief, settle=settle)
+        self.spent.measured(seconds, time.monotonic() - start)
         for old, new in zip(waiting, timed, strict=True):
             self.results[self.results.index(old)] = new
             ratio = speedup(new)

@@ -13,9 +13,9 @@ from trimtab.passes.base import Pass
 from .alarm import alarm
 
 #: Share of the time that is kept for the last comparison, and for evidence, files and report.
-KEPT = 0.3
+KEPT = 0.25
 #: Of that the share for evidence, files and report, with its bounds in seconds.
-ENDING, LEAST_ENDING, MOST_ENDING = 0.08, 1.0, 15.0
+ENDING, LEAST_ENDING, MOST_ENDING = 0.1, 1.0, 20.0
 #: Room to measure a candidate that is made: so many seconds, or this share of the time.
 MEASURED_EACH, EACH = 6.0, 0.05
 #: Share of what is left that a round of measurement may take.
@@ -83,11 +83,14 @@ class Spent:
         budget: limits of the search.
         start: start of the search, by the monotonic clock.
         trials: number of candidates made so far.
+        overhead_s: most seconds that a measurement took beyond those it was given, as where
+            processes start slowly beside other work.
     """
 
     budget: TimeBudget
     start: float
     trials: int = 0
+    overhead_s: float = 0.0
 
     @property
     def gone_s(self) -> float:
@@ -99,13 +102,14 @@ class Spent:
         """Seconds left for all but the last comparison; infinite without a limit."""
         if self.budget.seconds is None:
             return float("inf")
-        return (1 - KEPT) * self.budget.seconds - self.gone_s
+        return (1 - KEPT) * self.budget.seconds - self.overhead_s - self.gone_s
 
     @property
     def confirming_s(self) -> float | None:
         """Seconds left for the last comparison; None without a limit."""
         total = self.budget.seconds
-        return None if total is None else total - self.ending_s - self.gone_s
+        left = None if total is None else total - self.ending_s - self.gone_s
+        return None if left is None else left - self.overhead_s
 
     @property
     def ending_s(self) -> float:
@@ -138,7 +142,11 @@ class Spent:
 
     def measuring_s(self, graphs: int, each: float) -> float:
         """Return the seconds for measuring so many graphs."""
-        return max(1.0, min(each * graphs, MEASURING * self.left_s))
+        return max(1.0, min(each * graphs, MEASURING * self.left_s - self.overhead_s))
+
+    def measured(self, given_s: float, took_s: float) -> None:
+        """Learn from a measurement that was given some time and took another."""
+        self.overhead_s = max(self.overhead_s, took_s - given_s)
 
     def alarm(self, seconds: float | None = None) -> AbstractContextManager[None]:
         """Return a context that ends what runs in it after so many seconds, see `alarm`.
