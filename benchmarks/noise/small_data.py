@@ -21,6 +21,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ class Answers:
         return float((self.base - self.mine).mean())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RecordedJudge(Judge):
     """Judge of recorded answers: nothing is run.
 
@@ -86,13 +87,18 @@ class RecordedJudge(Judge):
         mine = {name: _quality(answers.mine[part]) for name, part in parts.items()}
         evaluator: Any = SimpleNamespace(
             constraints=Constraints(max_drop=limit),
-            metric=SimpleNamespace(name="top1"),
-            splits=SimpleNamespace(**parts),
+            metric=SimpleNamespace(name="top1", wants="labels"),
+            splits=SimpleNamespace(**parts, calibration=[]),
             confirmed=lambda result: result,
+            is_exact=lambda _: False,
         )
         model: Any = object()
         candidate = Result("candidate", model=model, **mine)
-        return cls(evaluator, Result("original", **base), candidate, 1.0 - answers.changed[rows])
+        agreed = 1.0 - answers.changed[rows]
+        return cls(evaluator, Result("original", **base), candidate=candidate, agreed=agreed)
+
+    def _all_rows(self, tested: Result) -> Iterator[Any]:  # noqa: ARG002 - as its base has it
+        yield from ()
 
     def _agreement(self, tested: Result) -> np.ndarray:  # noqa: ARG002 - as its base has it
         return self.agreed

@@ -98,6 +98,10 @@ def test_what_only_looked_faster_is_given_a_fresh_run_too() -> None:
 
 def test_an_interval_without_ends_decides_nothing() -> None:
     outcome = search([NOTHING], NOTHING)
+    assert name_of(outcome) == "int8 static"
+    assert "is not settled: 2.27x (in too few runs to tell) in the search" in outcome.why[-1]
+    slower = (0.9, 0.0, float("inf"))
+    outcome = search([slower], NOTHING)
     assert name_of(outcome) == "float simplified"
     assert "could not be settled" in outcome.why[-1]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 
 from .fingerprint import structure
 from .fresh_run import FreshRun
@@ -20,7 +21,7 @@ from .judging import Judge
 from .ranking import HOPE, objections, speedup, tied
 from .result import Constraints, Result
 from .run import Search
-from .standing import is_bounded, required_speedup, speed_standing
+from .standing import required_speedup, speed_standing
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Confirmation:
     _open: list[Result] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.search.evaluator, self.original)
+        self.judge = Judge(self.search.evaluator, self.original, self.search.rows_in_time)
         self.fresh_run = FreshRun(self.search)
 
     def run(self) -> None:
@@ -189,11 +190,14 @@ def speedup_proved(result: Result) -> bool:
 
 
 def _likely(result: Result) -> bool:
-    """Return whether a candidate that is proved nowhere looks faster in both runs."""
+    """Return whether a candidate that is proved nowhere looks faster wherever it was measured.
+
+    An interval without ends speaks neither for it nor for the float model.
+    """
     before, again = result.comparison, result.confirmation
-    if before is None or again is None or not is_bounded(again):
+    if before is None or before.ratio < HOPE:
         return False
-    return min(before.ratio, again.ratio) >= HOPE
+    return again is None or isnan(again.ratio) or again.ratio >= HOPE
 
 
 def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:

@@ -73,7 +73,7 @@ class Evaluator:
             return result
         model, base = result.model, self.base
         try:
-            if self._is_exact(result) and self._same_scores(model, base):
+            if self.is_exact(result) and self._same_scores(model, base):
                 return replace(result, selection=base)
             found, why = self._tested(model, base)
         except LostError:
@@ -132,7 +132,7 @@ class Evaluator:
         mean = float(items.mean())
         return replace(qualities[0], value=mean, items=items, count=count, outputs=())
 
-    def _is_exact(self, result: Result) -> bool:
+    def is_exact(self, result: Result) -> bool:
         """Return whether every pass that made a result keeps the numbers exactly or is checked."""
         passes = result.recipe.passes if result.recipe is not None else ()
         return bool(passes) and None not in {p.tolerance for p in passes}

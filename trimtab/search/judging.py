@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,10 +41,12 @@ class Judge:
     Attributes:
         evaluator: evaluator of the search.
         original: the float model, with its quality on both splits.
+        rows_in_time: rows of which time allows to compare answers with the original's.
     """
 
     evaluator: Evaluator
     original: Result
+    rows_in_time: Callable[[], float] = lambda: math.inf
 
     @functools.cached_property
     def limits(self) -> tuple[float, ...]:
@@ -67,7 +70,10 @@ class Judge:
             return tested
         others = tuple(loss for loss in known[1:] if loss is not None)
         first = known[0]
-        if not self.few or tested.model is None:
+        parts = list(self._all_rows(tested))
+        compares = self.evaluator.metric.wants == "labels" and tested.model is not None
+        affordable = sum(map(len, parts)) <= self.rows_in_time()
+        if not self.few or not compares or not affordable:
             return replace(tested, loss=replace(first, others=others))
         agreed = self._agreement(tested)
         if self.evaluator.metric.name == "top1":  # what no answer changed cannot have lost
@@ -83,7 +89,7 @@ class Judge:
             tested: candidate that was judged.
             looks: number of candidates that were judged, this one included.
         """
-        if tested.loss is None or not self.few:
+        if tested.loss is None or not self.few or self.evaluator.is_exact(tested):
             return loses_too_much(tested, self.original, self.evaluator.constraints, "test")
         every = (tested.loss, *tested.loss.others)
         found = [self._too_much(loss, looks) for loss in every]

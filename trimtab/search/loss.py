@@ -26,8 +26,8 @@ EXCESS = 0.5
 #: Changed items that the prior stands for, and the share of them that it thinks lost, where the
 #: float model itself is wrong on `ROOM` of the items or more; all of them where it is never wrong.
 PRIOR_CHANGES, PRIOR_LOST, ROOM = 4.0, 0.6, 0.05
-#: Draws from the posterior: its 95% ends come out within 2% of their distance.
-DRAWS = 20_000
+#: Draws from the posterior: its 95% ends come out within some 4% of their distance.
+DRAWS = 4_000
 #: Normal quantile of `RISK`.
 Z_RISK = 1.75
 #: An item is taken to change its answer so many times as often as the allowed drop, to predict

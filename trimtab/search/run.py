@@ -9,6 +9,7 @@ confirmed         the best of them, on data and in a run that nothing was chosen
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,10 @@ from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
 #: Calibration items that are checked beforehand: no pass but training reads more.
 CALIBRATING = 1024
+#: Evaluations of the test split that time is kept for: of the original and of two candidates.
+JUDGED = 3
+#: Share of the time for confirming in which answers are compared with the original's.
+COMPARING = 0.2
 #: Runs of each model in the shortest measurement: warm-up, new sessions, one block.
 LEAST_RUNS = 15
 
@@ -92,6 +97,7 @@ class Search:
         model, start = self.builder.original, time.monotonic()
         quality = self.evaluator.base
         self.item_s = max(self.item_s, (time.monotonic() - start) / max(1, quality.count))
+        self.spent.judging_s = JUDGED * self.item_s * len(splits.test)
         self.base_costs = costs(model, self.timer.feeds, self.ctx, self.builder.store)
         self.original = Result(
             "original",
@@ -163,6 +169,23 @@ class Search:
         steps = (known.get(p.name(), pass_seconds(p, self.item_s, rows)) for p in recipe.passes)
         return sum(steps) + self.item_s * len(splits.selection)
 
+    def rows_in_time(self) -> float:
+        """Return the rows that can be run through two models in a part of the time for confirming.
+
+        The fresh run needs the rest.
+        """
+        left = self.spent.confirming_s
+        return math.inf if left is None else COMPARING * max(0.0, left) / (2 * self.item_s)
+
+    def with_float(self, recipe: Recipe) -> None:
+        """Add the float model where time ended before it: what it computes is the original."""
+        known = any(r.name == recipe.name and r.failure is None for r in self.results)
+        if known or self.spent.budget.seconds is None:
+            return
+        made = self._counted(self.builder.build(recipe, "float"))
+        if made.failure is None:
+            self.results.append(replace(made, selection=self.evaluator.base))
+
     def _fits(self, stage: str, recipe: Recipe) -> bool:
         """Return whether a candidate can be made in time, with room to measure what was made."""
         if self.spent.budget.seconds is None or not self.results:
@@ -206,7 +229,7 @@ class Search:
         seconds = self.spent.measuring_s(graphs, seconds_each)
         start = time.monotonic()
         timed = self.timer.measured(waiting, seconds, brief=brief, settle=settle)
-        self.spent.measured(seconds, time.monotonic() - start)
+        self.spent.measured(seconds, time.monotonic() - start, self.timer.starting_s)
         for old, new in zip(waiting, timed, strict=True):
             self.results[self.results.index(old)] = new
             ratio = speedup(new)

@@ -52,6 +52,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
         if not reported:
             _report_first_usable(search, "train")
     _measure_longer(search)
+    search.with_float(plan.floats()[0])
 
 
 def _measure_longer(search: Search) -> None:

@@ -18,6 +18,8 @@ KEPT = 0.25
 ENDING, LEAST_ENDING, MOST_ENDING = 0.1, 1.0, 20.0
 #: Room to measure a candidate that is made: so many seconds, or this share of the time.
 MEASURED_EACH, EACH = 6.0, 0.05
+#: Most of the time that slow starts and the test split may claim.
+MOST_EXTRA = 0.33
 #: Share of what is left that a round of measurement may take.
 MEASURING = 0.6
 
@@ -83,14 +85,16 @@ class Spent:
         budget: limits of the search.
         start: start of the search, by the monotonic clock.
         trials: number of candidates made so far.
-        overhead_s: most seconds that a measurement took beyond those it was given, as where
-            processes start slowly beside other work.
+        overhead_s: most seconds that a measurement took before its first block, or beyond those it
+            was given: beside other work processes start slowly.
+        judging_s: seconds that the test split takes in the end.
     """
 
     budget: TimeBudget
     start: float
     trials: int = 0
     overhead_s: float = 0.0
+    judging_s: float = 0.0
 
     @property
     def gone_s(self) -> float:
@@ -102,7 +106,13 @@ class Spent:
         """Seconds left for all but the last comparison; infinite without a limit."""
         if self.budget.seconds is None:
             return float("inf")
-        return (1 - KEPT) * self.budget.seconds - self.overhead_s - self.gone_s
+        return (1 - KEPT) * self.budget.seconds - self._extra_s - self.gone_s
+
+    @property
+    def _extra_s(self) -> float:
+        """Seconds of the end that do not go with the limit, at most a third of it."""
+        total = self.budget.seconds or 0.0
+        return min(MOST_EXTRA * total, self.overhead_s + self.judging_s)
 
     @property
     def confirming_s(self) -> float | None:
@@ -144,9 +154,9 @@ class Spent:
         """Return the seconds for measuring so many graphs."""
         return max(1.0, min(each * graphs, MEASURING * self.left_s - self.overhead_s))
 
-    def measured(self, given_s: float, took_s: float) -> None:
-        """Learn from a measurement that was given some time and took another."""
-        self.overhead_s = max(self.overhead_s, took_s - given_s)
+    def measured(self, given_s: float, took_s: float, starting_s: float) -> None:
+        """Learn from a measurement that was given some time, took another, and started late."""
+        self.overhead_s = max(self.overhead_s, took_s - given_s, starting_s)
 
     def alarm(self, seconds: float | None = None) -> AbstractContextManager[None]:
         """Return a context that ends what runs in it after so many seconds, see `alarm`.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
+from trimtab.core.progress import Progress
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.measure.pooling import pooled
 from trimtab.runtime_bench.measure.values import Comparison
@@ -27,6 +28,7 @@ from .store import ResultStore, key_of, key_of_feeds
 
 #: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
 Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], Sequence[Comparison]]
+T = TypeVar("T")
 #: Most seconds of measurement of a graph.
 SECONDS_PER_GRAPH = 12.0
 #: `measured_as` of a candidate that runs the original's graph.
@@ -55,6 +57,30 @@ def measuring(bench: Bench, alpha: float, *, brief: bool = False, part: int = 0)
 
 
 @dataclass
+class _Starting:
+    """Progress that passes everything on and takes the time until the first item.
+
+    Attributes:
+        inner: progress that shows it.
+        seconds: seconds until the first item; 0 where there was none.
+    """
+
+    inner: Progress
+    seconds: float = 0.0
+    start: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str) -> None:
+        """Pass a line on."""
+        self.inner.say(text)
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items; note when the first came."""
+        for item in self.inner.track(items, label, total):
+            self.seconds = self.seconds or time.monotonic() - self.start
+            yield item
+
+
+@dataclass
 class Timer:
     """Timer that measures candidates in rounds.
 
@@ -68,6 +94,7 @@ class Timer:
         rounds: rounds so far; round r has ALPHA / 2^r of the error rate, so that all have ALPHA.
         known: comparison and name of the measured model, by structure.
         rough: structures that were measured briefly; the next round measures them again.
+        starting_s: seconds until the first block of the last measurement.
     """
 
     original: Model
@@ -79,6 +106,7 @@ class Timer:
     rounds: int = 0
     known: dict[str, tuple[Comparison, str]] = field(default_factory=dict)
     rough: set[str] = field(default_factory=set)
+    starting_s: float = 0.0
 
     def measured(
         self,
@@ -195,7 +223,10 @@ class Timer:
         """
         measure = self.measure or measuring(self.bench, alpha, brief=brief, part=self.rounds)
         limit = each * len(models)
-        found_now = measure(self.original, list(models.values()), self.feeds, self.ctx, limit)
+        watch = _Starting(self.ctx.progress)
+        ctx = replace(self.ctx, progress=watch)
+        found_now = measure(self.original, list(models.values()), self.feeds, ctx, limit)
+        self.starting_s = watch.seconds
         for (which, model), comparison in zip(models.items(), found_now, strict=True):
             earlier = [self.known[which][0]] if which in self.known else []
             together = self.joined([*earlier, comparison])
