@@ -95,14 +95,23 @@ def fits(round_ns: float, left: float, seconds: float, *, first: bool = False) -
     return round_ns / 1e9 <= (max(allowed, FIRST_SECONDS) if first else allowed)
 
 
+#: Words by which the error below is known once it is a text.
+LEFT_OF = "are left of"
+
+
 def too_little_time(round_ns: float, left: float, seconds: float) -> RunError:
     """Return the error for a time limit that not even one round fits into."""
     needed = math.ceil(seconds - left + VERDICT_BLOCKS * round_ns / 1e9)
     return RunError(
         f"one run of each takes about {duration_text(round_ns)}, and "
-        f"{duration_text(max(0.0, left) * 1e9)} are left of {duration_text(seconds * 1e9)}",
+        f"{duration_text(max(0.0, left) * 1e9)} {LEFT_OF} {duration_text(seconds * 1e9)}",
         hint=f"Give --max-time {needed}s or more",
     )
+
+
+def is_too_little_time(error: str | None) -> bool:
+    """Return whether an error says that the time limit was too short: the model is not to blame."""
+    return error is not None and LEFT_OF in error
 
 
 def warm_up(contender: Contender, feeds: Feeds, now: Callable[[], int], seconds: float) -> float:

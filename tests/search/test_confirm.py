@@ -153,3 +153,24 @@ def test_a_fresh_run_is_bounded(seconds: float | None, times: int | None) -> Non
     )
     allowed = seconds or times * fresh_run.SECONDS_PER_GRAPH  # type: ignore[operator]
     assert sum(asked[2:]) <= 2 * allowed + 1
+
+
+def test_a_time_that_was_too_short_does_not_blame_a_candidate() -> None:
+    from trimtab.runtime_bench.measure.pacing import is_too_little_time, too_little_time
+
+    short = str(too_little_time(1e9, 0.0, 5.0))
+    assert is_too_little_time(short)
+    assert not is_too_little_time("its process died")
+    calls: list[int] = []
+
+    def measure(base: Model, candidates: Sequence[Model], *rest: Any) -> Sequence[Any]:
+        calls.append(len(candidates))
+        found = fast_int8(base, candidates)
+        return [made_comparison(2.0, short) for _ in candidates] if len(calls) == 2 else found
+
+    passes, budget = ("simplify", "quantize-static"), TimeBudget(300.0)
+    outcome = optimize(
+        graphs.cnn(), arrays(120), measure=measure, constraints=LOOSE, passes=passes, budget=budget
+    )
+    assert not any(r.failure for r in outcome.results)
+    assert name_of(outcome) == "int8 static"

@@ -17,6 +17,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
 from trimtab.core.progress import Progress
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
+from trimtab.runtime_bench.measure.pacing import is_too_little_time
 from trimtab.runtime_bench.measure.pooling import pooled
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
@@ -178,7 +179,9 @@ class Timer:
     ) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
         measure = self.measure or measuring(self.bench, ALPHA, brief=brief, part=part)
-        return measure(self.original, models, self.feeds, self.ctx, seconds)
+        found = measure(self.original, models, self.feeds, self.ctx, seconds)
+        short = [is_too_little_time(c.error) for c in found]
+        return [replace(c, error=None) if s else c for c, s in zip(found, short, strict=True)]
 
     def joined(self, parts: Sequence[Comparison]) -> Comparison:
         """Return runs of one candidate as one; the last alone where a function measures."""
@@ -228,6 +231,8 @@ class Timer:
         found_now = measure(self.original, list(models.values()), self.feeds, ctx, limit)
         self.starting_s = watch.seconds
         for (which, model), comparison in zip(models.items(), found_now, strict=True):
+            if is_too_little_time(comparison.error):
+                continue  # it stays as it was; the model is not to blame
             earlier = [self.known[which][0]] if which in self.known else []
             together = self.joined([*earlier, comparison])
             self.known.pop(which, None)  # the last measurement stands last
