@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from trimtab.core.context import Ratio
 from trimtab.core.text import seconds_text
 
 from .loss import items_needed
+from .ranking import speedup
 from .result import Result
 from .run import Search
 
+#: Speed-up where none is known.
+NONE = Ratio(1.0, 1.0, 1.0)
 #: Times as long as before, where time was short.
 LONGER = 2.0
 
@@ -26,7 +30,8 @@ def _of_speed(search: Search, chosen: Result | None) -> list[str]:
         return []
     names = ", ".join(r.name for r in doubtful)
     known = "faster in the search, not settled in the confirmation"
-    what = f"{names} is {known}" if chosen in doubtful else f"the speed of {names} is not settled"
+    proved = chosen in doubtful and chosen is not None and (speedup(chosen) or NONE).faster
+    what = f"{names} is {known}" if proved else f"the speed of {names} is not settled"
     return [f"{what}: give {_more_time(search)}, or measure on a quiet machine (--quiet-for 5m)"]
 
 
