@@ -100,7 +100,7 @@ def store_weights(
         return "" if plain_bytes(candidate) < size else "its file is not smaller"
 
     # What is left of the loss that was allowed is for these weights.
-    left = min(max(1 - (search.verdict.kept - search.promised) / 2, search.promised), 1.0)
+    left = min(max(1 - (search.verdict.kept - search.promised), search.promised), 1.0)
     step = "float layers stored in 8 bits"
     search.compare(step, why_larger, compress(left), of=search.chosen)
 

@@ -97,8 +97,8 @@ class _FormSearch:
         wanted = min(most, promised + MARGIN_OF_PROMISE * (1 - promised))
 
         def suffices(verdict: Verdict) -> bool:
-            expected = max(verdict.kept, _expected(verdict, bottom))
-            return verdict.kept >= promised and expected >= wanted
+            by_loss = min(verdict.kept, _expected(verdict, bottom))
+            return verdict.kept >= wanted or by_loss >= promised
 
         while high - low > 1:
             middle = (low + high) // 2
@@ -112,7 +112,8 @@ class _FormSearch:
 
         def cost_of(start: int, stop: int) -> float:
             with stored_as(self.model, {v: self.form(v) for v in open_[start:stop]}):
-                return self.judge.of(self.model, batches).shortfall(1.0)
+                # Of few samples one decision would outweigh all losses.
+                return self.judge.of(self.model, batches).loss
 
         if len(open_) < 2:
             return open_
