@@ -30,7 +30,7 @@ from trimtab.core.target import Target
 from trimtab.runtime_bench.bench.clock import BenchClock
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.search.optimize import optimize
-from trimtab.search.outcome import Outcome
+from trimtab.search.reporting.outcome import Outcome
 
 DROPS = {"minilm": (0.002, 0.005, 0.01)}
 IMAGE_DROPS = (0.005, 0.01, 0.03)

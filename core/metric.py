@@ -20,7 +20,7 @@ from .dataset import Dataset
 from .errors import OptionError, TrimtabError, unknown
 from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
-from .metrics.metric import Loss, Metric, OutputQuality, Pooled, Quality
+from .metrics.metric import Metric, MetricDrop, OutputQuality, Pooled, Quality
 from .model import Model
 from .ort.session import SessionConfig
 from .progress import Progress, Silent
@@ -29,8 +29,8 @@ from .target import usable_cpus
 
 __all__ = [
     "METRICS",
-    "Loss",
     "Metric",
+    "MetricDrop",
     "Pooled",
     "Quality",
     "bootstrap_values",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .exporter import export
     from .open_model import open_model as load
     from .search.optimize import optimize
-    from .search.outcome import Outcome
     from .search.recipe import Recipe
+    from .search.reporting.outcome import Outcome
     from .search.result import Result
     from .session_file import session
 
@@ -40,7 +40,7 @@ _HOMES = {
     "Dataset": "trimtab.core.dataset:Dataset",
     "Metric": "trimtab.core.metric:Metric",
     "Model": "trimtab.core.model:Model",
-    "Outcome": "trimtab.search.outcome:Outcome",
+    "Outcome": "trimtab.search.reporting.outcome:Outcome",
     "Pooled": "trimtab.core.metric:Pooled",
     "Quality": "trimtab.core.metric:Quality",
     "Recipe": "trimtab.search.recipe:Recipe",

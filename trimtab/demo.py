@@ -19,8 +19,8 @@ from trimtab.core.progress import Stderr
 from trimtab.core.target import Target
 
 from .search.optimize import Splits, check_output, optimize
+from .search.reporting.summary import outcome_lines
 from .search.result import Constraints
-from .search.summary import outcome_lines
 
 #: One thread: a small network gains nothing from more, and its latency is steady anywhere.
 THREADS = 1

@@ -45,7 +45,7 @@ from trimtab.core.target import Target
 from trimtab.runtime_bench.bench.clock import BenchClock
 from trimtab.runtime_bench.measure.compare import compare
 from trimtab.search.optimize import optimize
-from trimtab.search.outcome import Outcome
+from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.time_budget import TimeBudget
 
 MODELS = ("resnet20", "resnet56", "mobilenet_v2", "keypoint", "ppocr_cls")

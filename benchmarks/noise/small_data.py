@@ -7,7 +7,7 @@ weights of 4 bits), and keeps which of the 5,000 evaluation images each loses, w
 otherwise, in `answers.json` beside this script. Without it these recorded answers are taken: then
 it takes seconds and needs no data. The loss on all images counts as the truth. For each candidate,
 number of rows and split, rows are drawn at random, half of them select and half confirm, and the
-search's own rules decide (`ranking.loses_too_much`, then `judging.Judge`), with the limit
+search's own rules decide (`ranking.loses_too_much`, then `judging.QualityJudge`), with the limit
 
     breaks   two thirds of the true loss, so that the candidate loses half of the limit too much
     holds    0.01, 0.02 or 0.03, where the true loss is at most half of it
@@ -32,7 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trimtab.core.metric import Quality
-from trimtab.search.judging import Judge
+from trimtab.search.confirmation.judging import QualityJudge
 from trimtab.search.ranking import loses_too_much
 from trimtab.search.result import Constraints, Result
 
@@ -67,7 +67,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RecordedJudge(Judge):
+class RecordedJudge(QualityJudge):
     """Judge of recorded answers: nothing is run.
 
     Attributes:

@@ -109,7 +109,7 @@ class Pooled:
 
 
 @dataclass(frozen=True)
-class Loss:
+class MetricDrop:
     """Loss of a metric against the original.
 
     Attributes:
@@ -186,11 +186,11 @@ class Quality:
             return drop, None
         return drop, _standard_error(base.items - self.items)
 
-    def losses_from(self, base: Quality, limit: float) -> list[Loss]:
+    def losses_from(self, base: Quality, limit: float) -> list[MetricDrop]:
         """Return the loss of this metric, of which `limit` is allowed, and of each further one."""
         pairs = [(self, base, limit)]
         pairs += [(a, b, a.limit or 0.0) for a, b in zip(self.others, base.others, strict=False)]
-        return [Loss(a.metric, a.drop_from(b)[0], allowed) for a, b, allowed in pairs]
+        return [MetricDrop(a.metric, a.drop_from(b)[0], allowed) for a, b, allowed in pairs]
 
     def to_json(self) -> dict[str, Any]:
         """Return value, standard error and count as JSON values."""

@@ -60,7 +60,7 @@ def test_mlflow_gets_constraints_and_figures(
 ) -> None:
     import mlflow
 
-    from trimtab.search.mlflow_log import log_outcome
+    from trimtab.search.reporting.mlflow_log import log_outcome
 
     outcome = optimize(
         graphs.cnn(), arrays(60), constraints=LOOSE, measure=fast_int8, passes=("simplify",)

@@ -13,11 +13,11 @@ from made_comparisons import made_comparison
 from search_fakes import LOOSE, fast_int8
 
 from trimtab.core.model import Model
-from trimtab.search import fresh_run
+from trimtab.search.confirmation import fresh_run
 from trimtab.search.optimize import optimize
-from trimtab.search.outcome import Outcome
+from trimtab.search.reporting.outcome import Outcome
+from trimtab.search.reporting.summary import outcome_lines
 from trimtab.search.standing import speed_standing
-from trimtab.search.summary import outcome_lines
 from trimtab.search.time_budget import TimeBudget
 
 Interval = tuple[float, float, float]

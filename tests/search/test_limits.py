@@ -23,8 +23,8 @@ from trimtab.runtime_bench.gate.rules import judge
 from trimtab.runtime_bench.gate.verdicts import GateFacts
 from trimtab.search.optimize import optimize, save_outcome
 from trimtab.search.recipe import Recipe
+from trimtab.search.reporting.summary import outcome_lines
 from trimtab.search.result import Constraints
-from trimtab.search.summary import outcome_lines
 
 BOTH = {"top1": 0.5, "f1": 0.4}
 

@@ -12,7 +12,7 @@ from made_comparisons import made_comparison
 
 from trimtab.core.metric import Quality
 from trimtab.core.progress import Stderr
-from trimtab.search.live import LISTED, Board, ranked, watching
+from trimtab.search.reporting.live import LISTED, Board, ranked, watching
 from trimtab.search.result import Result, frontier
 
 console = pytest.importorskip("rich.console", reason="rich is not installed")

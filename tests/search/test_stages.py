@@ -25,8 +25,8 @@ from trimtab.core.target import Target
 from trimtab.passes.base import Pass, Rewrite
 from trimtab.runtime_bench.gate.rules import judge
 from trimtab.search.optimize import optimize, save_outcome
-from trimtab.search.outcome import Outcome
 from trimtab.search.recipe import Recipe
+from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.time_budget import TimeBudget
 
 SMALL = ("simplify", "quantize-static")

@@ -18,8 +18,8 @@ from trimtab.passes.base import Pass, Rewrite
 from trimtab.search.alarm import OutOfTime, alarm
 from trimtab.search.evidence import gather_evidence
 from trimtab.search.optimize import optimize
-from trimtab.search.outcome import Outcome
 from trimtab.search.recipe import Recipe
+from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.result import Result
 from trimtab.search.run import Search
 from trimtab.search.time_budget import Spent, TimeBudget

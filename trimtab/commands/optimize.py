@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.core.context import Context
     from trimtab.runtime_bench.bench.bench import Bench
 
-    from ..search.outcome import Outcome
+    from ..search.reporting.outcome import Outcome
     from ..search.result import Constraints
     from ..search.time_budget import TimeBudget
 
@@ -74,9 +74,9 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.progress import Stderr
 
     from ..report.page import write_report
-    from ..search.folder import check_output, save_outcome
-    from ..search.mlflow_log import log_outcome, need_mlflow
-    from ..search.summary import outcome_lines
+    from ..search.reporting.folder import check_output, save_outcome
+    from ..search.reporting.mlflow_log import log_outcome, need_mlflow
+    from ..search.reporting.summary import outcome_lines
 
     args.started = time.monotonic()
     check_output(args.output, args.source, force=args.force)
@@ -110,8 +110,8 @@ def _search(args: argparse.Namespace) -> Outcome | None:
 
     from ..open_model import open_model
     from ..search.inputs import first_feeds
-    from ..search.live import watching
     from ..search.optimize import optimize
+    from ..search.reporting.live import watching
     from ..search.splits import read_shares
 
     constraints, budget = _constraints(args), _budget(args)

@@ -27,8 +27,8 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.text import bytes_text
 
     from ..open_model import open_model
-    from ..search.folder import check_output
     from ..search.recipe import Recipe
+    from ..search.reporting.folder import check_output
     from .one_pass import context
 
     recipe = Recipe.load(args.recipe)

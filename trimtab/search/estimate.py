@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .fresh_run import SECONDS_EACH
+from .confirmation.fresh_run import SECONDS_EACH
 from .plan import SHARES, SearchPlan
 from .recipe import Recipe
 from .splits import Splits

@@ -26,16 +26,16 @@ from trimtab.runtime_bench.multi_device import machine_classes
 
 from .advice import advice
 from .builder import Builder
-from .confirm import Confirmation
+from .confirmation.confirm import Confirmation
 from .costs import is_here
 from .evaluator import Evaluator
 from .evidence import gather_evidence
-from .folder import check_output, save_outcome
 from .log import Log, Watch
-from .outcome import Outcome
 from .preparing import Question, prepared
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
+from .reporting.folder import check_output, save_outcome
+from .reporting.outcome import Outcome
 from .result import Constraints, Result
 from .run import Search
 from .splits import Splits, split_data

@@ -15,7 +15,7 @@ import numpy as np
 
 from trimtab.core.context import Ratio
 from trimtab.core.data import Floats
-from trimtab.core.metric import Loss, Quality
+from trimtab.core.metric import MetricDrop, Quality
 from trimtab.core.metrics.metric import ROUNDING
 
 from .loss import without_one
@@ -88,12 +88,12 @@ def loses_too_much(
 
 def losses(
     result: Result, original: Result, constraints: Constraints, split: str = "selection"
-) -> list[Loss]:
+) -> list[MetricDrop]:
     """Return what each metric lost against the original on a split of the data."""
     mine, base = getattr(result, split), getattr(original, split)
     if mine is None or base is None:
-        return [Loss("quality", math.inf, constraints.max_drop)]
-    found: list[Loss] = mine.losses_from(base, constraints.max_drop)
+        return [MetricDrop("quality", math.inf, constraints.max_drop)]
+    found: list[MetricDrop] = mine.losses_from(base, constraints.max_drop)
     return found
 
 

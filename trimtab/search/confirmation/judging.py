@@ -16,11 +16,11 @@ from trimtab.core.metrics.metric import ROUNDING
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.target import usable_cpus
 
-from .evaluator import Evaluator
-from .evidence import TRAINS
-from .loss import EXCESS, RISK, LossEvidence, loss_evidence, resolves
-from .ranking import item_drops, loses_too_much
-from .result import Result
+from ..evaluator import Evaluator
+from ..evidence import TRAINS
+from ..loss import EXCESS, RISK, LossEvidence, loss_evidence, resolves
+from ..ranking import item_drops, loses_too_much
+from ..result import Result
 
 #: The two ways in which the items that confirm are named.
 TEST, TOGETHER = "test split", "selection and test split together"
@@ -30,7 +30,7 @@ CALIBRATION_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class QualityJudge:
     """Judge of the quality of candidates that the search has chosen.
 
     Where the items resolve the allowed drop, the test split decides, which nothing was chosen on.

@@ -8,8 +8,8 @@ from typing import Any
 
 from trimtab.core.errors import MissingExtraError
 
-from .ranking import drop
-from .result import OutcomeData, Result
+from ..ranking import drop
+from ..result import OutcomeData, Result
 
 
 def need_mlflow() -> Any:

@@ -10,11 +10,11 @@ from trimtab.core.text import bytes_text, known_duration, table
 from trimtab.runtime_bench.measure.text import MEANING
 from trimtab.runtime_bench.measure.values import Measurement
 
-from ..report.constraints import CONFIRMED_HEADER, INTERVALS, SPEED
-from ..report.frontier import ratio_text
-from .loss import LossEvidence
-from .ranking import speedup
-from .result import OutcomeData, Result
+from ...report.constraints import CONFIRMED_HEADER, INTERVALS, SPEED
+from ...report.frontier import ratio_text
+from ..loss import LossEvidence
+from ..ranking import speedup
+from ..result import OutcomeData, Result
 
 
 def outcome_lines(outcome: OutcomeData) -> list[str]:

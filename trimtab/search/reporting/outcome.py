@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..report.notebook import summary
-from ..report.page import write_report
-from ..report.view import view
+from ...report.notebook import summary
+from ...report.page import write_report
+from ...report.view import view
+from ..result import OutcomeData
 from .folder import save_outcome
-from .result import OutcomeData
 from .summary import outcome_lines
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from trimtab.core.progress import Progress, Stderr
 from trimtab.core.text import bytes_text, printable
 
-from .ranking import speedup
-from .result import Goal, Result, cost, frontier
+from ..ranking import speedup
+from ..result import Goal, Result, cost, frontier
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from .log import Watch
+    from ..log import Watch
 
 T = TypeVar("T")
 #: Redraws a second, and candidates that fit beside the log.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .result import Result
-from .run import Search
-from .standing import speed_standing
-from .timing import SECONDS_PER_GRAPH
+from ..result import Result
+from ..run import Search
+from ..standing import speed_standing
+from ..timing import SECONDS_PER_GRAPH
 
 if TYPE_CHECKING:
     from trimtab.runtime_bench.measure.values import Comparison

@@ -11,8 +11,8 @@ from pathlib import Path
 from trimtab.core.errors import OutputError
 from trimtab.core.files import check_folder, check_output_file, write_text, writing
 
+from ..result import OutcomeData, Result
 from .budgets import budgets_text
-from .result import OutcomeData, Result
 
 FRONTIER = "frontier"
 #: File of an original that is not a file: a module, or a model in memory.

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 
-from .fingerprint import structure
+from ..fingerprint import structure
+from ..ranking import HOPE, objections, speedup, tied
+from ..result import Constraints, Result
+from ..run import Search
+from ..standing import required_speedup, speed_standing
 from .fresh_run import FreshRun
-from .judging import Judge
-from .ranking import HOPE, objections, speedup, tied
-from .result import Constraints, Result
-from .run import Search
-from .standing import required_speedup, speed_standing
+from .judging import QualityJudge
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Confirmation:
     _open: list[Result] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.search.evaluator, self.original, self.search.rows_in_time)
+        self.judge = QualityJudge(self.search.evaluator, self.original, self.search.rows_in_time)
         self.fresh_run = FreshRun(self.search)
 
     def run(self) -> None:

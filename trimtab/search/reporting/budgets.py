@@ -21,7 +21,7 @@ from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.sources.opening import options_of, split_states, with_files
 from trimtab.core.sources.preprocess import Preprocess
 
-from .result import OutcomeData, Result
+from ..result import OutcomeData, Result
 
 HEAD = "# Written by trimtab optimize: what was reached, with a margin. trimtab gate checks it.\n"
 #: Margin of a speed-up: the gate's resolution.

@@ -1,0 +1,1 @@
+"""Reports of a search: its folder, budgets, summary and logs."""
