@@ -186,8 +186,8 @@ def nested(b: Builder, x: Tensor) -> Tensor:
     made = helper.make_node
     info = helper.make_tensor_value_info
     value = {n: info(names[n], TensorProto.FLOAT, [b.batch, *x.shape]) for n in names}
-    size = b.node("Size", [x.name])
-    condition = b.node("Greater", [size, b.constant(np.array(b.pick([0, 10**6]), np.int64))])
+    size = b.node("Cast", [b.node("Size", [x.name])], to=TensorProto.FLOAT)  # for old Greater
+    condition = b.node("Greater", [size, b.constant(np.float32(b.pick([0, 10**6])))])
     deep = made("Add", [names["product"], x.name], [names["deep"]], name="deep_sum")
     flat = made("Relu", [names["product"]], [names["flat"]], name="deep_relu")
     inside = {
