@@ -31,7 +31,7 @@ from trimtab.core.memo import MemoKind
 from trimtab.core.model import Model, Step
 from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
-from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 from trimtab.core.random_operators import with_fixed_draws
 
 from .check import BUG_HINT, check_result
@@ -246,7 +246,7 @@ class Pass(ABC):
         for each, wanted in zip(fed, expected, strict=True):
             got = self._run_after(new, each, before)
             if _largest_error(wanted, got) > tolerance:
-                allowed = max(tolerance, _rounding(before, each, wanted))
+                allowed = max(tolerance, rounding_error(before, each.feeds, wanted))
                 self._compare(before, wanted, got, allowed)
         _tell(ctx, f"{self.name()}: compared on {fed[0]}")
 
@@ -276,14 +276,19 @@ def _largest_error(expected: Outputs, got: Outputs) -> float:
     return max((relative_error(array, got[name]) for name, array in expected.items()), default=0.0)
 
 
-def _rounding(before: Model, fed: Feeding, expected: Outputs) -> float:
+def rounding_error(model: Model, feeds: Feeds, expected: Outputs) -> float:
     """Return the error that float32 rounding alone may cause in a model, at most `NOISIEST`.
 
     A network may amplify rounding. What onnxruntime's own fusions change in the original, which add
     in another order as a pass does, tells by how much.
+
+    Args:
+        model: the original.
+        feeds: arrays by input name.
+        expected: its outputs for them, without fusions.
     """
-    fused = build_session(before, SessionConfig(level="all").for_one_run(before))
-    return min(NOISIEST, ROUNDINGS * _largest_error(expected, run(fused, fed.feeds)))
+    fused = build_session(model, SessionConfig(level="all").for_one_run(model))
+    return min(NOISIEST, ROUNDINGS * _largest_error(expected, run(fused, feeds)))
 
 
 def _tell(ctx: Context, text: str) -> None:

@@ -29,7 +29,7 @@ from .structured.plan import Goal, PruningPlan, PruningRequest, choose, widths_o
 from .structured.ranking import Criterion, ImportanceRequest, usable_groups
 from .structured.report import declined_operators, layers_in_subgraphs, pruning_report
 from .structured.residual_branches import remove_branches, zero_branches
-from .structured.verify import TOLERANCE, mask, verification_error
+from .structured.verify import TOLERANCE, allowed_error, mask, verification_error
 from .structured.weight_repair import repair_weights
 
 
@@ -229,10 +229,10 @@ class PruneChannels(Pass):
         if masked is None:
             return None
         error = verification_error(masked, work, seed=ctx.seed)
-        if error > TOLERANCE:
+        if error > TOLERANCE and error > (allowed := allowed_error(masked, seed=ctx.seed)):
             raise PassError(
                 f"the cut model differs from the masked one by {error:.1e}, "
-                f"{TOLERANCE:.0e} is allowed",
+                f"{allowed:.0e} is allowed",
                 where=work.name,
                 hint="This is a bug of the pass; please report it. protect=... may work around it",
             )

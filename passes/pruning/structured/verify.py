@@ -21,6 +21,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import SessionConfig, build_session, run
 
+from ...base import rounding_error
 from ...graph.edit import add_constant
 from ...graph.queries import input_at
 from ...graph.shapes import infer_shapes
@@ -29,6 +30,7 @@ from ..dependency.graph import DependencyGraph
 from ..dependency.records import Axes, ChannelMask
 from .remove_rounding import without_rounding
 
+#: Difference that is allowed, more only where rounding alone explains it.
 TOLERANCE = 1e-5
 #: Most bytes of weights of a model that runs whole.
 LARGE_BYTES = 128 << 20
@@ -48,6 +50,14 @@ def verification_error(masked: Model, pruned: Model, *, seed: int = 0, runs: int
         expected, got = first(feeds), second(feeds)
         worst = max(worst, *(_difference(a, got[name]) for name, a in expected.items()))
     return worst
+
+
+def allowed_error(masked: Model, *, seed: int = 0) -> float:
+    """Return the difference that is allowed: `TOLERANCE`, or what rounding alone may cause."""
+    if masked.weight_bytes > LARGE_BYTES:
+        return TOLERANCE
+    feeds = random_feeds(masked, seed=seed, batch=2)
+    return max(TOLERANCE, rounding_error(masked, feeds, _runner(masked)(feeds)))
 
 
 def _runner(model: Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
