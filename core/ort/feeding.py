@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OptionError, RunError, nearest
+from ..errors import InputError, OptionError, nearest
 from ..memo import Memo, MemoKind
 from ..model import Model, TensorSpec
 from .feed_sizes import Axis, FreeAxes, Shapes, plans
+from .feed_trial import FeedTrial, shape_text
 from .feed_values import Values, values_of
-from .session import Feeds, Outputs, SessionConfig, build_session, run
+from .session import Feeds, Outputs
 
 #: Seconds after which no further sizes are tried.
 PATIENCE = 20.0
@@ -137,7 +138,7 @@ def feeding(
         if scope is not None and _same_inputs(scope[0], model):
             origin, source = scope
             session = session if origin is model else None
-    trial = _Trial(origin, session)
+    trial = FeedTrial(origin, session)
     accepted = _accepted(origin, source, trial)
     rows = batch if batch == 1 or (accepted.batch and not accepted.only_one) else 1
     if rows > 1 and rows not in accepted.checked and _uncertain(origin, accepted):
@@ -177,11 +178,6 @@ def random_feeds(
     return feeding(model, seed=seed, batch=batch).feeds
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """Return a shape as text that --shape takes; `scalar` where it has no axis."""
-    return "x".join(str(d) for d in shape) or "scalar"
-
-
 def _same_inputs(a: Model, b: Model) -> bool:
     return a is b or a.inputs == b.inputs
 
@@ -191,7 +187,7 @@ def _key(model: Model, source: FeedSource) -> Any:
     return origin, model.inputs, tuple(sorted(source.shapes.items())), source.name
 
 
-def _accepted(model: Model, source: FeedSource | None, trial: _Trial) -> _Accepted:
+def _accepted(model: Model, source: FeedSource | None, trial: FeedTrial) -> _Accepted:
     found = _kept(model, source)
     if found is None and source is not None and source.items is not None:
         shapes = {name: np.shape(array) for name, array in source.items(0).items()}
@@ -243,7 +239,7 @@ def _uncertain(model: Model, accepted: _Accepted) -> bool:
     return bool(accepted.batch) and _has_choice(model)
 
 
-def _search(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: _Trial) -> _Accepted:
+def _search(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: FeedTrial) -> _Accepted:
     """Find sizes and values with which onnxruntime runs the model."""
     values, fed = values_of(model), model.inputs
     all_given = all(spec.name in fixed for spec in fed)
@@ -312,7 +308,7 @@ def _variants(values: Mapping[str, Values]) -> Iterator[dict[str, Values]]:
 
 
 def _with_rows(
-    model: Model, source: FeedSource | None, accepted: _Accepted, rows: int, trial: _Trial
+    model: Model, source: FeedSource | None, accepted: _Accepted, rows: int, trial: FeedTrial
 ) -> _Accepted:
     """Find whether the model takes several rows, and along which axes, and keep the answer."""
     ways = [accepted.batch]
@@ -374,43 +370,6 @@ def _draw(model: Model, shapes: Shapes, values: Mapping[str, Values], seed: int)
     return {s.name: values[s.name].draw(rng, s, shapes[s.name], shapes) for s in model.inputs}
 
 
-class _Trial:
-    """Runs of a model on inputs that it may refuse."""
-
-    def __init__(self, model: Model, session: Any) -> None:
-        self._model, self._session = model, session
-        self.shapes: list[str] = []
-        self.refusal = ""
-
-    def loads(self) -> bool:
-        """Return whether onnxruntime loads the model."""
-        if self._session is None:
-            plain = SessionConfig(level="basic").for_one_run(self._model)
-            try:
-                self._session = build_session(self._model, plain)
-            except RunError as error:
-                self.refusal = error.what
-        return self._session is not None
-
-    def runs(self, feeds: Feeds) -> str:
-        """Return `fine`, `poor` where no output has a number, or `refused`."""
-        if not self.loads():
-            return "refused"
-        self.shapes.append(" ".join(f"{n}={shape_text(np.shape(a))}" for n, a in feeds.items()))
-        try:
-            found = run(self._session, feeds, quiet=True)
-        except RunError as error:
-            self.refusal = error.what
-            return "refused"
-        return "fine" if not found or any(map(_tells, found.values())) else "poor"
-
-
-def _tells(output: Any) -> bool:
-    """Return whether an output has a number in it."""
-    array = np.asarray(output)
-    return bool(array.size and (array.dtype.kind not in "fc" or np.isfinite(array).any()))
-
-
 def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Check shapes by input name against the model's inputs.
 
@@ -438,7 +397,7 @@ def takes_shape(spec: TensorSpec, shape: Sequence[int]) -> bool:
     )
 
 
-def _refusal(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: _Trial) -> InputError:
+def _refusal(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: FeedTrial) -> InputError:
     if all(spec.name in fixed for spec in model.inputs):
         return OptionError(
             f"the model does not run at {trial.shapes[-1]}: {trial.refusal}", where="--shape"
