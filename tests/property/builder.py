@@ -90,10 +90,11 @@ class Builder:
 
     def weight(self, *shape: int, fan_in: int = 1) -> str:
         """Return a float weight, now and then one that is there already or behind a node."""
-        same = [n for n, a in self.weights.items() if a.shape == shape and a.dtype == np.float32]
+        floats = {n: a for n, a in self.weights.items() if a.dtype == np.float32}
+        same = [n for n, a in floats.items() if a.shape == shape]
         if same and self.chance(15):
             return str(self.pick(same))
-        turned = [n for n, a in self.weights.items() if len(shape) == 2 and a.shape == shape[::-1]]
+        turned = [n for n, a in floats.items() if len(shape) == 2 and a.shape == shape[::-1]]
         if turned and self.chance(10):
             return self.transpose(self.pick(turned), 1, 0)
         rng = np.random.default_rng(sum(shape) + len(self.weights))
