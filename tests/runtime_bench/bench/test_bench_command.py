@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,11 @@ import pytest
 from graphs import model_of
 
 from trimtab.cli import main
+from trimtab.commands.bench import configure
+from trimtab.commands.bench_request import BenchRequest
+from trimtab.core.errors import RunError
+from trimtab.core.progress import Silent
+from trimtab.runtime_bench.bench.bench import LocalBench
 from trimtab.runtime_bench.measure.values import Comparison, Measurement, load
 
 QUICK = ["--threads", "1", "--in-process", "--max-time", "0.3s"]
@@ -130,3 +137,19 @@ def test_a_base_against_itself_comes_out_same(relu, monkeypatch) -> None:
             lambda *a, verdict=verdict, **k: [replace(c, verdict=verdict) for c in real(*a, **k)],
         )
         assert main(["bench", relu, "--aa", *QUICK]) == code
+
+
+@pytest.mark.parametrize(("imported", "fits"), [(0.1, True), (1.0, True), (2.5, False)])
+def test_a_limit_is_refused_only_where_starting_exceeds_what_it_may_end_late(
+    imported: float, fits: bool, relu: str
+) -> None:
+    """A limit of 2 s may end 2 s late; a process takes up to twice as long as these imports."""
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    args = parser.parse_args([relu, relu, "--max-time", "2s"])
+    request = BenchRequest(args, Silent(), imported)
+    if fits:
+        request.begin(LocalBench(), time.monotonic() - imported)
+        return
+    with pytest.raises(RunError, match=r"nothing can be measured within 2 s"):
+        request.begin(LocalBench(), time.monotonic() - imported)
