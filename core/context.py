@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from .batches import items_of
@@ -125,13 +125,15 @@ class Context:
     def dataset(self, named: Dataset | None, model: Model, *, purpose: str) -> Dataset:
         """Return the data of the pass's own field, else the context's, checked against the model.
 
+        What is read from it is finite: NaN and infinity get into no range, error or weight.
+
         Raises:
             DataError: there is no data, or it does not fit the model.
         """
         data = self.data if named is None else named
         if data is None:
             raise DataError(f"{purpose} needs data", hint="Give --data, or the field `data`")
-        return data.bind(model)
+        return replace(data.bind(model), finite=True)
 
     def source(self, model: Model, named: Dataset | None = None) -> FeedSource:
         """Return the source of what the model is fed: data of the pass's own field, else these.

@@ -36,6 +36,7 @@ class Dataset:
         scalars: arrays of numbers that the source knows, by the name of an input.
         states: inputs that are states, each with the output that is fed back to it.
         stream: states that are fed back, once the dataset is bound to a model that has any.
+        finite: whether a batch with NaN or infinity is refused when it is read.
     """
 
     source: Source
@@ -48,6 +49,7 @@ class Dataset:
     scalars: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
     states: tuple[Pair, ...] = ()
     stream: StateLoop | None = field(default=None, compare=False, repr=False)
+    finite: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.spec}, {self.part}, {len(self)} items>"
@@ -114,7 +116,15 @@ class Dataset:
     def __iter__(self) -> Iterator[Batch]:
         if self.stream is not None:
             return self.stream.recorded(self.steps(), self.rows)
-        return self._read(self.positions, self.batch)
+        batches = self._read(self.positions, self.batch)
+        return self._checked(batches) if self.finite else batches
+
+    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        row = 0
+        for batch in batches:
+            check_finite(batch, self.spec, row, self.row)
+            row += batch.size
+            yield batch
 
     def _read(self, rows: Rows, batch: int) -> Iterator[Batch]:
         for found in self.source.read(rows, batch):

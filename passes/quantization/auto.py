@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
-from trimtab.core.batches import finite_batches, fitting
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, TrimtabError
@@ -141,7 +141,7 @@ class QuantizeAuto(Pass):
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
         few = fitting(model, held_out.take(self.samples))
-        kept = few if few.stream is not None else list(finite_batches(few))
+        kept = few if few.stream is not None else list(few)
         search = GreedySearch(model, kept, ctx, self.fidelity)
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
             static = QuantizeStatic(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import finite_batches, fitting
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Batch, Floats32
 from trimtab.core.dataset import Dataset
@@ -197,8 +197,8 @@ class CompressWeights(Pass):
         data = ctx.dataset(self.data, model, purpose="compressing weights")
         used, held_out = hold_out(data, self.samples)
         few = fitting(model, held_out.take(JUDGING), rows=8)
-        judged = few if few.stream is not None else list(finite_batches(few))
-        fitted = list(finite_batches(fitting(model, used.take(FITTING), rows=4)))
+        judged = few if few.stream is not None else list(few)
+        fitted = list(fitting(model, used.take(FITTING), rows=4))
         return _Samples(fitted, judged)
 
     def _judged(

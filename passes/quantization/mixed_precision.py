@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trimtab.core.batches import finite_batches, fitting
+from trimtab.core.batches import fitting
 from trimtab.core.context import Context
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
@@ -105,7 +105,7 @@ def choose_float_nodes(
     chosen, limit = find_limited(max_drop, metric or None, held_out)
     held_out = fitting(model, held_out)
     if chosen is FIDELITY and ctx.runner is None:
-        kept = held_out if held_out.stream is not None else list(finite_batches(held_out))
+        kept = held_out if held_out.stream is not None else list(held_out)
         judge = Judge(model, kept, ctx.target)
         units = _rank_units(model, nodes, write, judge, ctx)
         search = _FloatNodeSearch(model, write, FIDELITY.name, limit, _drop_by(judge))

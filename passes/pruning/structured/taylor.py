@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.data import Batch
 from trimtab.core.dataset import Dataset
@@ -52,7 +51,7 @@ def taylor(
     slices = _slices(graph, module)
     scores, count = np.zeros(graph.num_units), 0
     rng = np.random.default_rng(ctx.seed)
-    for batch in ctx.progress.track(finite_batches(data), "differentiating", data.batches):
+    for batch in ctx.progress.track(data, "differentiating", data.batches):
         module.zero_grad()
         _loss(module, batch, rng).backward()  # type: ignore[no-untyped-call]
         change = np.zeros(graph.num_units)
