@@ -225,10 +225,7 @@ def _evaluated(  # noqa: PLR0917 - arguments of `evaluate`, in its order
     runner: Runner | None,
 ) -> Quality:
     """Evaluate one metric, without those beside it."""
-    data = data.bind(model)
-    fixed = fixed_rows(model)
-    if fixed is not None and not data.source.batched:
-        data = data.sized(fixed)
+    data = _taken_by(model, data)
     run_all, config = runner or run_here, config or SessionConfig()
     other = _compared_with(chosen, reference, data)
     chosen = fitted(chosen, reference or model, data, config, run_all)
@@ -277,10 +274,16 @@ def fitted(
         return replace(alone, others=tuple(others))
     if metric.fit is None:
         return metric
-    bound = data if data.stream is not None else data.bind(reference)
-    found = (runner or run_here)(reference, bound.take(FITTING), config or SessionConfig())
+    few = (data if data.stream is not None else _taken_by(reference, data)).take(FITTING)
+    found = (runner or run_here)(reference, few, config or SessionConfig())
     made = metric.fit(reference, [outputs for _, outputs in found])
     return replace(made, spec=metric.spec, limit=metric.limit)
+
+
+def _taken_by(model: Model, data: Dataset) -> Dataset:
+    """Return the data checked against a model, in batches of its size where that is fixed."""
+    data, fixed = data.bind(model), fixed_rows(model)
+    return data if fixed is None or data.source.batched else data.sized(fixed)
 
 
 def _together(metric: Metric, scores: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ from trimtab.core.errors import DataError, MissingExtraError
 from trimtab.core.progress import Silent
 from trimtab.report import page as page_module
 from trimtab.report.charts import ECDF_POINTS, ecdf
-from trimtab.report.constraints import confirmed_rows, constraint_lines, headline
+from trimtab.report.constraints import confirmed_rows, constraint_lines, headline, speed_text
 from trimtab.report.frontier import frontier_rows
 from trimtab.report.markdown import markdown, plain
 from trimtab.report.markup import embedded_json, tag
@@ -256,3 +256,18 @@ def test_a_notebook_gets_a_static_summary_with_names_as_text() -> None:
 
 def test_the_report_reads_the_schema_that_a_search_writes() -> None:
     assert SCHEMA == result.SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("standing", "low", "text"),
+    [
+        ("proved", 1.2, "faster"),
+        ("proved", 0.8, "-"),
+        ("open", 0.9, "not settled"),
+        (None, 1.2, "-"),
+    ],
+)
+def test_what_claims_no_speed_is_not_called_faster(
+    standing: str | None, low: float, text: str
+) -> None:
+    assert speed_text(standing, low) == text

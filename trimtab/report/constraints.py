@@ -16,8 +16,7 @@ from .view import Confirmed, Row, View
 INTERVALS = "± and [ ] are 95% intervals, those of a loss of the paired difference."
 CONSTRAINT_HEADER = ("figure", "required", "reached", "verdict")
 CONFIRMED_HEADER = ("candidate", "loss", "items", "allowed drop", "speed-up", "speed")
-#: Standing of a speed-up in words.
-SPEED = {"proved": "faster", "open": "not settled", "refuted": "not faster"}
+_SPEED = {"proved": "faster", "open": "not settled", "refuted": "not faster"}
 #: Verdict on a constraint; `-` where nothing was required or nothing is known.
 Verdict = Literal["held", "broken", "not settled", "-"]
 #: Error rate of the verdict on a percentile.
@@ -40,6 +39,17 @@ class ConstraintLine:
     limit: str
     reached: str
     verdict: Verdict
+
+
+def speed_text(standing: str | None, low: float | None) -> str:
+    """Return the standing of a speed-up in words; `-` where none is claimed, as of float itself.
+
+    Args:
+        standing: proved, open or refuted.
+        low: lower end of the interval of the speed-up.
+    """
+    claimed = standing != "proved" or (low is not None and low > 1)
+    return _SPEED.get(standing or "", "-") if claimed else "-"
 
 
 def constraint_lines(view: View) -> list[ConstraintLine]:
@@ -98,7 +108,7 @@ def confirmed_rows(view: View) -> list[list[str]]:
             f"{found.items}, {found.part}" if found.items else "-",
             found.quality or "-",
             "-" if found.speedup is None else ratio_text(found.speedup, found.low, found.high),
-            SPEED.get(found.speed, "-"),
+            speed_text(found.speed, found.low),
         ]
         for row, found in known
     ]

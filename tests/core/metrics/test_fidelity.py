@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
-from trimtab.core.metric import evaluate
+from trimtab.core.metric import evaluate, find_metric, fitted
 from trimtab.core.metrics.detections import Detections, found_again
 from trimtab.core.metrics.fidelity import collapsed, edits, fidelity_of
 from trimtab.core.metrics.kinds import output_kinds
@@ -228,3 +229,14 @@ def test_error_of_an_embedding_is_squared_as_in_the_cosine() -> None:
     found = judged({"y": truth.astype(np.float32)}, {"y": mine.astype(np.float32)})
     cosine = float((truth * mine).sum(1).mean())
     assert found.value == pytest.approx(1 - 2 * (1 - cosine), abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_it_is_fitted_to_a_model_of_a_fixed_batch(rows: int) -> None:
+    """As `optimize` does before the first candidate; detectors are often exported for one image."""
+    model = graphs.model_of(
+        f"(float[{rows},8] x) => (float[{rows},3] y) <float[8,3] w> {{ y = MatMul (x, w) }}"
+    )
+    data = Dataset.of_arrays({"x": RNG.normal(size=(40, 8)).astype(np.float32)})
+    metric = fitted(find_metric("fidelity", data), model, data)
+    assert evaluate(model, data, metric, reference=model).value == 1.0

@@ -10,7 +10,7 @@ from trimtab.core.text import bytes_text, known_duration, table
 from trimtab.runtime_bench.measure.text import MEANING
 from trimtab.runtime_bench.measure.values import Measurement
 
-from ...report.constraints import CONFIRMED_HEADER, INTERVALS, SPEED
+from ...report.constraints import CONFIRMED_HEADER, INTERVALS, speed_text
 from ...report.frontier import ratio_text
 from ..loss import LossEvidence
 from ..ranking import speedup
@@ -74,7 +74,7 @@ def _confirmed_rows(result: Result, original: Result) -> list[list[str]]:
     """Return the cells of a candidate: a row for each metric that is limited."""
     loss, c = result.loss, result.confirmation
     ratio = "-" if c is None else ratio_text(c.ratio, c.low, c.high)
-    speed = [ratio, SPEED.get(result.standing or "", "-")]
+    speed = [ratio, speed_text(result.standing, None if c is None else c.low)]
     known = {entry.metric: entry for entry in (loss, *loss.others)} if loss else {}
     rows = []
     for mine, base in zip(_all(result.test), _all(original.test), strict=False):
