@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .batches import fixed_rows
+from .batches import fitting, fixed_rows
 from .callables import import_attribute, is_callable_spec
 from .data import Array
 from .dataset import Dataset
-from .errors import OptionError, TrimtabError, unknown
+from .errors import DataError, OptionError, TrimtabError, unknown
 from .metrics import average_precision, classification, sequences, signals
 from .metrics.fidelity import FIDELITY
 from .metrics.metric import Metric, MetricDrop, OutputQuality, Pooled, Quality
@@ -281,9 +281,19 @@ def fitted(
 
 
 def _taken_by(model: Model, data: Dataset) -> Dataset:
-    """Return the data checked against a model, in batches of its size where that is fixed."""
+    """Return the data checked against a model, in batches that it takes.
+
+    Raises:
+        DataError: the data do not fit, or are fewer rows than the model's fixed batch.
+    """
     data, fixed = data.bind(model), fixed_rows(model)
-    return data if fixed is None or data.source.batched else data.sized(fixed)
+    if fixed is not None and not data.source.batched and len(data) < fixed:
+        raise DataError(
+            f"has {len(data)} rows, and {model.name} takes {fixed} at once",
+            where=data.spec,
+            hint="Give more rows",
+        )
+    return fitting(model, data, data.batch)
 
 
 def _together(metric: Metric, scores: Sequence[Any]) -> Any:
@@ -348,8 +358,7 @@ def bootstrap_values(
     Returns:
         (1 + resamples,): value for all batches, then for each resample.
     """
-    data = data.bind(model)
-    data = data if data.source.batched else data.sized(fixed_rows(model) or 8)
+    data = _taken_by(model, replace(data, batch=8))
     config = SessionConfig(threads=usable_cpus())
     metric = fitted(metric, model, data, config, runner)
     kept = [

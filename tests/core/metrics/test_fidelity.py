@@ -9,6 +9,7 @@ import pytest
 
 from trimtab.core.data import Array
 from trimtab.core.dataset import Dataset
+from trimtab.core.errors import DataError
 from trimtab.core.metric import evaluate, find_metric, fitted
 from trimtab.core.metrics.detections import Detections, found_again
 from trimtab.core.metrics.fidelity import collapsed, edits, fidelity_of
@@ -237,6 +238,16 @@ def test_it_is_fitted_to_a_model_of_a_fixed_batch(rows: int) -> None:
     model = graphs.model_of(
         f"(float[{rows},8] x) => (float[{rows},3] y) <float[8,3] w> {{ y = MatMul (x, w) }}"
     )
-    data = Dataset.of_arrays({"x": RNG.normal(size=(40, 8)).astype(np.float32)})
+    x = RNG.normal(size=(42, 8)).astype(np.float32)
+    data = Dataset.of_arrays({"x": x})
     metric = fitted(find_metric("fidelity", data), model, data)
-    assert evaluate(model, data, metric, reference=model).value == 1.0
+    found = evaluate(model, data, metric, reference=model)
+    assert (found.value, found.count) == (1.0, 42 - 42 % rows)  # without an incomplete batch
+    assert evaluate(model, data, reference=model).count == found.count
+
+
+def test_fewer_rows_than_a_fixed_batch_are_refused() -> None:
+    model = graphs.model_of("(float[4,8] x) => (float[4,8] y) { y = Relu (x) }")
+    data = Dataset.of_arrays({"x": np.zeros((3, 8), np.float32)})
+    with pytest.raises(DataError, match=r"has 3 rows, and .* takes 4 at once"):
+        evaluate(model, data, reference=model)
