@@ -99,9 +99,6 @@ PEER_ROWS = 16
 JUDGE_SECONDS, PEER_SECONDS = 300, 300
 #: What the figure of a cell means, where neither it nor the message says so.
 READINGS = {
-    ("ppocr_rec", "prune-channels"): "It takes 53 s of CPU time; at a load of 30 on 2 CPUs it was "
-    "cut off. Run by itself, 1,127 s of such wall time, it keeps all lines (fidelity 1.000 on 8 "
-    "rows) at 1.09x the speed",
     ("yolox_nano", "prune-channels"): "A detector does not keep its objects at 70% of the channels "
     "without training: the first line says so and advises to retrain",
     ("yolox_nano", "prune-sparsity"): "As with fewer channels: 30% of the weights are not enough "
@@ -420,7 +417,7 @@ def document(cells: list[Cell], made_on: Mapping[str, Any]) -> str:
         f"{max(loads, default=0):.0f}: shared with other work, so that seconds say little and",
         f"  `bench` and `gate` decide nothing. {versions}. {' to '.join(dates)}.",
         "- Cells are kept until they are run again, so they come from several states of the code;",
-        "  those of `quantize` from the newest.",
+        "  those of `quantize`, `gate` and `optimize` from the newest.",
         f"- Not right: {', '.join(wrong) or 'none'}.",
         f"- Not run: {', '.join(missing) or 'none'}.",
         "",
