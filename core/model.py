@@ -145,7 +145,7 @@ class Model:
         if not _has_external_weights(self.ir):
             return _without_types_of_weights(onnx_ir.to_proto(self._with_lineage(self.ir)))
         # A message that names an external file would be read from another folder.
-        loaded = onnx_ir.external_data.load_to_model(self._with_lineage(self.ir.clone()))
+        loaded = _with_weights_in_memory(self._with_lineage(self.ir.clone()))
         proto = onnx_ir.to_proto(loaded)
         # A graph is a reference cycle and stays until it is collected; its weights need not.
         for value in loaded.graph.initializers.values():
@@ -337,6 +337,17 @@ def _has_external_weights(model: onnx_ir.Model) -> bool:
         for graph in model.graphs()
         for value in graph.initializers.values()
     )
+
+
+def _with_weights_in_memory(model: onnx_ir.Model) -> onnx_ir.Model:
+    """Copy weights of separate files into a model, in place; others may be reading these files."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            weight = value.const_value
+            if isinstance(weight, onnx_ir.ExternalTensor):
+                array = weight.numpy().copy()
+                value.const_value = onnx_ir.Tensor(array, weight.dtype, name=weight.name)
+    return model
 
 
 def _spec(value: onnx_ir.Value) -> TensorSpec:

@@ -5,6 +5,7 @@ Each function changes the graph in place and returns what it left alone.
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -27,6 +28,8 @@ def inline_functions(model: ir.Model) -> None:
     """
     if not model.functions:
         return
+    for function in model.functions.values():
+        _share_version(function, model.opset_imports.get("", 1))
     try:
         common.InlinePass()(model)
     except Exception as error:
@@ -35,6 +38,22 @@ def inline_functions(model: ir.Model) -> None:
             f"its local functions cannot be inlined ({str(cause).partition(chr(10))[0][:300]})",
             hint="Export it again with one operator set for the model and its functions",
         ) from error
+
+
+def _share_version(function: ir.Function, version: int) -> None:
+    """Give a function the model's operator set where its operators are the same in both."""
+    own = function.opset_imports.get("", version)
+    types = {node.op_type for node in function.all_nodes() if is_onnx_op(node)}
+    if own != version and all(_since(t, own) == _since(t, version) is not None for t in types):
+        function.opset_imports[""] = version
+
+
+def _since(op_type: str, version: int) -> int | None:
+    """Return the version that an operator of an operator set is from; None if it has none."""
+    try:
+        return int(onnx.defs.get_schema(op_type, version, "").since_version)
+    except onnx.defs.SchemaError:
+        return None
 
 
 def normalize(model: ir.Model) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from trimtab.core.errors import InputError
 from trimtab.core.garbage import gc_paused
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import INT8_OPS, QDQ_OPS
 
-from .cleanup import normalize
+from .cleanup import inline_functions, normalize
 from .edit import drop_weight_inputs
 from .raise_opset import raise_opset
 
@@ -60,7 +59,7 @@ def with_constants(model: Model, opset: int) -> Model:
         InputError: the model is quantized already.
         ModelError: its operator set cannot be raised.
     """
-    common.InlinePass()(model.ir)
+    inline_functions(model.ir)
     model = raise_opset(model, opset)
     prepare_float(model)
     drop_weight_inputs(model.ir)

@@ -6,12 +6,11 @@ import dataclasses
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from trimtab.core.errors import ModelError
 from trimtab.core.model import EXTERNAL_DATA_BYTES, Model
 
-from .cleanup import restore_interface
+from .cleanup import inline_functions, restore_interface
 from .edit import drop_weight_inputs
 from .opsets import convert_opset
 
@@ -29,7 +28,7 @@ def raise_opset(model: Model, lowest: int) -> Model:
         text = f"has opset {model.opset}, {lowest} is needed, and too many weights to be converted"
         raise ModelError(text, where=model.name, hint=advice)
     plain = dataclasses.replace(model.clone(), lineage=())
-    common.InlinePass()(plain.ir)
+    inline_functions(plain.ir)
     drop_weight_inputs(plain.ir)
     proto = plain.to_proto()
     try:

@@ -37,7 +37,7 @@ def gelu_contrib(last: ir.Node) -> Found:
     return lambda w: w.op("Gelu", source, like=last.outputs[0], domain=CONTRIB)
 
 
-@rewrite_rule("gelu-open", at="Gelu", back="gelu-closed")
+@rewrite_rule("gelu-open", at="Gelu", back="gelu-closed", min_opset=9)
 def gelu_open(gelu: ir.Node) -> Found:
     """Write Gelu with Erf."""
     if attr(gelu, "approximate", "none") != "none":

@@ -54,6 +54,15 @@ def test_saving_does_not_change_the_graph(tmp_path: Path) -> None:
     assert kinds == {"w": ir.ExternalTensor}
 
 
+def test_a_message_can_be_made_while_its_external_weights_are_being_read(tmp_path: Path) -> None:
+    model = Model.load(Model.from_proto(tiny(width=64)).spill(tmp_path))
+    weight = model.graph.initializers["w"].const_value
+    assert weight is not None
+    view = memoryview(weight.numpy())
+    made = onnx.numpy_helper.to_array(model.to_proto().graph.initializer[0])
+    assert made.tobytes() == view.tobytes()
+
+
 def test_digest_depends_on_weights_and_not_on_lineage() -> None:
     one, same, other = (Model.from_proto(tiny(s)) for s in (1, 1, 2))
     assert one.digest == same.digest != other.digest

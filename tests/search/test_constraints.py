@@ -84,12 +84,12 @@ def test_the_goal_decides(goal: str, best: str) -> None:
         result("fast", predicted=4.0),
     ]
     constraints = Constraints.of({"goal": goal})
-    assert preference(candidates, None, constraints.goal)[0].name == best
+    assert preference(candidates, (), constraints.goal)[0].name == best
 
 
 def test_a_tie_of_sizes_goes_to_the_faster() -> None:
     slow, fast = result("slow", size_bytes=100), result("fast", size_bytes=100, predicted=2.0)
-    assert [r.name for r in preference([slow, fast], None, "size")] == ["fast", "slow"]
+    assert [r.name for r in preference([slow, fast], (), "size")] == ["fast", "slow"]
 
 
 def test_the_frontier_contains_those_that_none_beats_in_both() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import graphs
+import onnx
 import pytest
 from cnn_data import arrays
 from made_comparisons import made_comparison, made_comparisons
@@ -143,3 +144,18 @@ def test_structure_distinguishes_graphs_and_not_weights() -> None:
     one, two = graphs.cnn(), prune(0.5)(graphs.cnn())
     assert structure(SIMPLIFY(one)) == structure(two)
     assert structure(one) != structure(graphs.mlp())
+
+
+def test_structure_does_not_depend_on_the_order_of_a_file() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[N,4] x) => (float[N,4] y) <float[4] p = {{1,2,3,4}}, float[1] q = {{5}}>
+        {{ {nodes} y = Sub (a, b) }}"""
+    nodes = ["a = Mul (x, p)", "b = Add (x, q)"]
+    one, two = (
+        Model.from_proto(onnx.parser.parse_model(text.format(nodes="".join(order))))
+        for order in (nodes, nodes[::-1])
+    )
+    swapped = Model.from_proto(
+        onnx.parser.parse_model(text.format(nodes="".join(nodes)).replace("(a, b)", "(b, a)"))
+    )
+    assert structure(one) == structure(two) != structure(swapped)

@@ -18,23 +18,48 @@ SHAPE_ELEMENTS = 64
 
 
 def structure(model: Model) -> str:
-    """Hash operators, attributes, wiring, and types and shapes of weights by SHA-256."""
+    """Hash operators, attributes, wiring, and types and shapes of weights by SHA-256.
+
+    Neither names nor the order in which a file lists nodes and weights make a difference.
+    """
     graph = model.graph
+    nodes = _in_order_of_use(graph)
+    read = [v for node in nodes for v in node.inputs if v is not None]
+    weights = [v for v in (*read, *graph.outputs) if v.name in graph.initializers]
+    weights += graph.initializers.values()
     numbers: dict[str, int] = {}
-    values = [*graph.inputs, *graph.initializers.values()]
-    values += [v for node in graph for v in node.outputs]
-    for value in values:
+    for value in (*graph.inputs, *weights, *(v for node in nodes for v in node.outputs)):
         numbers.setdefault(value.name or "", len(numbers))
     digest = hashlib.sha256()
-    for part in _parts(graph, numbers):
+    for part in _parts(graph, nodes, numbers):
         digest.update(repr(part).encode())
     return digest.hexdigest()
 
 
-def _parts(graph: ir.Graph, numbers: dict[str, int]) -> Iterable[Hashable]:
-    for value in graph.initializers.values():
-        yield _weight(value.const_value)
-    for node in graph:
+def _in_order_of_use(graph: ir.Graph) -> list[ir.Node]:
+    """Return the nodes, each behind its makers, as the outputs reach them; unread ones last."""
+    ordered: dict[ir.Node, None] = {}
+    makers = [value.producer() for value in graph.outputs]
+    for start in (*makers, *graph):
+        waiting = [(start, False)]
+        while waiting:
+            node, seen = waiting.pop()
+            if node is None or node in ordered or node.graph is not graph:
+                continue
+            if seen:
+                ordered[node] = None
+                continue
+            waiting.append((node, True))
+            waiting += [(v.producer(), False) for v in reversed(node.inputs) if v is not None]
+    return list(ordered)
+
+
+def _parts(
+    graph: ir.Graph, nodes: Iterable[ir.Node], numbers: dict[str, int]
+) -> Iterable[Hashable]:
+    for name in sorted(graph.initializers, key=numbers.__getitem__):
+        yield _weight(graph.initializers[name].const_value)
+    for node in nodes:
         yield (
             node.domain,
             node.op_type,

@@ -31,6 +31,7 @@ from .costs import is_here
 from .evaluator import Evaluator
 from .evidence import gather_evidence
 from .log import Log, Watch
+from .plan import claims_no_speed
 from .preparing import Question, prepared
 from .ranking import explain, nearest_candidates, objections, preference, speedup
 from .recipe import Recipe
@@ -186,19 +187,19 @@ def _decide(search: Search) -> Outcome:
     """Choose on the selection split, confirm on the test split and in a fresh run."""
     constraints, results = search.constraints, search.results
     original = search.evaluator.confirmed(search.original)
-    fallback = next((r for r in results if _is_float(r) and r.model is not None), None)
+    fallbacks = [r for r in results if _is_float(r) and r.model is not None]
     holding = [r for r in results if not r.dropped and _may_hold(r, original, constraints)]
-    ranked = preference(holding, fallback, constraints.goal)
+    ranked = preference(holding, fallbacks, constraints.goal)
     why = _cut_short(results)
     names = ", ".join(r.name for r in ranked) or "none"
     search.log.note("confirm", f"to be confirmed, the best first: {names}", results)
-    found = Confirmation(search, original, list(results), ranked, fallback)
+    found = Confirmation(search, original, list(results), ranked, fallbacks)
     found.run()
     why += found.why
     chosen = found.chosen
     if chosen is not None:
         results[:] = [chosen if r.name == chosen.name else r for r in found.results]
-        why += explain(chosen, found.ranked, found.fallback, constraints.goal)
+        why += explain(chosen, found.ranked, found.fallbacks, constraints.goal)
     else:
         results[:] = found.results
         why += _binding(original, results, constraints)
@@ -262,7 +263,11 @@ def _marks(search: Search) -> tuple[str, ...]:
 
 
 def _is_float(result: Result) -> bool:
-    return result.recipe is not None and [p.name() for p in result.recipe.passes] == ["simplify"]
+    """Return whether a candidate is the float model, in a form that is not slower."""
+    if result.recipe is None or not claims_no_speed(result.recipe):
+        return False
+    slower = result.comparison is not None and result.comparison.verdict == "worse"
+    return len(result.recipe.passes) == 1 or not slower
 
 
 def _binding(original: Result, results: Sequence[Result], constraints: Constraints) -> list[str]:

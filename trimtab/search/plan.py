@@ -21,6 +21,7 @@ from trimtab.core.model import Model
 from trimtab.core.target import Target, cpu_flags
 from trimtab.passes import find, registry
 from trimtab.passes.base import Pass
+from trimtab.passes.quantization.judge import PROMISED
 
 from .recipe import Recipe
 
@@ -129,6 +130,7 @@ class SearchPlan:
         """Return what is tried, in order, in a few words."""
         recipes = [*self.first(), *self.others(), *self.own_recipes()]
         names = [recipe.name for recipe in recipes]
+        names += [recipe.name for recipe in self.stored(0.0)[:1]]
         return [*names, *(["pruning in steps"] if self.allows("prune-channels") else [])]
 
     def halves(self) -> list[Recipe]:
@@ -168,6 +170,25 @@ class SearchPlan:
         if runs and self.allows("quantize-weights") and self._products_share() > SHARE_OF_PRODUCTS:
             return [self.chain("weights only", self.made("quantize-weights"))]
         return []
+
+    def stored(self, max_drop: float, base: Recipe | None = None) -> list[Recipe]:
+        """Return a float recipe with its weights in 8 bits, and in 16: smaller, and as fast.
+
+        Without a base it is the model itself, cleaned up. In 8 bits answers change by at most half
+        of the drop on calibration data, and never by more than compressing alone would let them;
+        other data may lose more.
+        """
+        if self.target.provider == "TensorrtExecutionProvider" or not self.allows(_STORE):
+            return []
+        fidelity = max(PROMISED, 1 - max_drop / 2)
+        steps = (*self.start(), *self.middle(base), *self.rewrites()) if base else self.start()
+        name = base.name if base else "float"
+        narrow = self.made(_STORE, data=self.data, fidelity=fidelity)
+        half = self.made(_STORE, store="float16", data=self.data, fidelity=fidelity)
+        return [
+            Recipe(f"{name}, weights in {bits} bits", (*steps, last))
+            for bits, last in ((8, narrow), (16, half))
+        ]
 
     def rescues(self, max_drop: float | dict[str, float], metric: str) -> list[Recipe]:
         """Return other ways to int8 for a model that plain int8 costs too much, the cheap first."""
@@ -300,8 +321,22 @@ class SearchPlan:
         return tuple(p for p in recipe.passes if p.name() not in ends)
 
 
-_AUTO = "quantize-auto"
-_QUANTIZERS = frozenset({_AUTO, "quantize-static", "quantize-dynamic", "quantize-weights", "half"})
+_AUTO, _STORE = "quantize-auto", "compress-weights"
+_QUANTIZERS = frozenset(
+    {_AUTO, _STORE, "quantize-static", "quantize-dynamic", "quantize-weights", "half"}
+)
+#: Passes of recipes that compute as the original does: they claim no speed.
+_AS_FAST = frozenset({"simplify", _STORE})
+
+
+def claims_no_speed(recipe: Recipe) -> bool:
+    """Return whether a recipe makes the float model itself, perhaps in a smaller file."""
+    return {p.name() for p in recipe.passes} <= _AS_FAST
+
+
+def computes_in_float(recipe: Recipe) -> bool:
+    """Return whether a recipe leaves weights in float32, which may be stored in fewer bits."""
+    return not _QUANTIZERS & {p.name() for p in recipe.passes}
 
 
 def _literal(name: str) -> str:

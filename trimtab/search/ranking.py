@@ -219,25 +219,24 @@ def tied(a: Ratio, b: Ratio) -> bool:
 
 
 def preference(
-    results: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+    results: Sequence[Result], fallbacks: Sequence[Result] = (), goal: Goal = "latency"
 ) -> list[Result]:
     """Rank candidates from best to worst.
 
     Args:
         results: candidates that satisfy the constraints.
-        fallback: the simplified float model, which needs no speed-up to be offered.
+        fallbacks: forms of the float model that need no speed-up to be offered.
         goal: figure to minimize. For latency those faster than the original are ranked, then those
-            that may be, as far as the evidence goes, and then the fallback.
+            that may be, as far as the evidence goes, and then the fallbacks, the smallest first.
     """
     if goal != "latency":
         affordable = [r for r in results if math.isfinite(cost(r, goal))]
         return _one_by_one(affordable, lambda left: _cheapest(left, goal))
     faster = [r for r in results if (ratio := speedup(r)) is not None and ratio.faster]
-    hoped = [r for r in results if r not in faster and r is not fallback and may_be_faster(r)]
+    hoped = [r for r in results if r not in [*faster, *fallbacks] and may_be_faster(r)]
     ranked = _one_by_one(faster, _fastest) + sorted(hoped, key=_estimate, reverse=True)
-    if fallback is not None and fallback in results and fallback not in ranked:
-        ranked.append(fallback)
-    return ranked
+    last = [r for r in fallbacks if r in results and r not in ranked]
+    return ranked + sorted(last, key=lambda r: r.size_bytes)
 
 
 def may_be_faster(result: Result) -> bool:
@@ -283,7 +282,7 @@ def _estimate(result: Result) -> float:
 
 
 def explain(
-    chosen: Result, ranked: Sequence[Result], fallback: Result | None, goal: Goal = "latency"
+    chosen: Result, ranked: Sequence[Result], fallbacks: Sequence[Result], goal: Goal = "latency"
 ) -> list[str]:
     """Explain the choice in sentences; figures are those of the fresh run where there is one."""
     ratio = speedup(chosen, confirmed=True)
@@ -291,29 +290,36 @@ def explain(
         speed = f", and {ratio} as fast as the original" if ratio else ""
         unit = {"size": "bytes of file", "macs": "multiply-accumulates", "bytes": "bytes moved"}
         return [f"{chosen.name} has the least {unit[goal]}: {cost(chosen, goal):.0f}{speed}."]
-    if chosen is fallback and (ratio is None or not ratio.faster):
+    if chosen in fallbacks and (ratio is None or not ratio.faster):
         doubtful = [r.name for r in ranked if r.standing == "open" and r is not chosen]
         if doubtful:
             return [
                 f"Whether {' or '.join(doubtful)} is faster than the original could not be settled "
-                "in the time, so this is the simplified float model."
+                f"in the time, so this is {_float_form(chosen)}."
             ]
         return [
             "Nothing beats the float original beyond its interval on this machine, so this is "
-            "the simplified float model."
+            f"{_float_form(chosen)}."
         ]
     if chosen.standing == "open":
         return [unsettled(chosen)]
     lines = [f"{chosen.name} is {ratio} as fast as the original."]
     places = [r.name for r in ranked]
     behind = ranked[places.index(chosen.name) + 1 :] if chosen.name in places else []
-    faster = [r for r in behind if r is not fallback and _beats(r, chosen)]
+    faster = [r for r in behind if r not in fallbacks and _beats(r, chosen)]
     if faster:
         names, verb = ", ".join(r.name for r in faster), "is" if len(faster) == 1 else "are"
         lines.append(
             f"{names} cannot be distinguished from it in time, and {verb} larger or less accurate."
         )
     return lines
+
+
+def _float_form(chosen: Result) -> str:
+    """Name a form of the float model."""
+    if chosen.recipe is not None and len(chosen.recipe.passes) > 1:
+        return "the float model with its weights stored in fewer bits: smaller, and as fast"
+    return "the simplified float model"
 
 
 def unsettled(result: Result) -> str:

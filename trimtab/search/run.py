@@ -314,7 +314,7 @@ class Search:
     def best(self) -> Result | None:
         """Return the best candidate so far that satisfies all constraints."""
         holding = [r for r in self.good() if not violations(r, self.original, self.constraints)]
-        ranked = preference(holding, None, self.constraints.goal)
+        ranked = preference(holding, goal=self.constraints.goal)
         return ranked[0] if ranked else None
 
     def with_memory(self) -> None:

@@ -3,11 +3,13 @@
     first        the recipe most likely to do (int8; float16 on a GPU), timed until it is known to
                  be faster
     int8         the model cleaned up and the other families; other ranges, then the best known
-                 passes with layers left float, where the plain recipes lose too much
+                 passes with layers left float, where the plain recipes lose too much; weights
+                 in 8 bits for float arithmetic
     prune        remove channels in steps, from mild to strong while quality lasts; for the int8
                  kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
+    store        keep the weights of the best in 8 bits, where it computes in float
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
 are visited, since each stage starts from the result of the one before.
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 
 from trimtab.core.errors import OptionError
 
-from .plan import SearchPlan
+from .plan import SearchPlan, claims_no_speed, computes_in_float
 from .pruning import for_int8, own_limit, prune
 from .recipe import Recipe
 from .run import Search
@@ -39,6 +41,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
+    _store(search, plan)
     search.measure("int8")
     search.report_if_satisfied()
     reported = reported or _report_first_usable(search, "int8")
@@ -52,6 +55,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
         if not reported:
             _report_first_usable(search, "train")
     _measure_longer(search)
+    _store_best(search, plan)
     search.with_float(plan.floats()[0])
 
 
@@ -65,6 +69,24 @@ def _measure_longer(search: Search) -> None:
         stopped = any(r.comparison is not None and r.comparison.interrupted for r in search.results)
         if not stopped and not search.spent.over:
             search.measure("settle", times * SECONDS_PER_GRAPH, settle=True)
+
+
+def _store_best(search: Search, plan: SearchPlan) -> None:
+    """Store the weights of the best in 8 bits, where it computes in float."""
+    best = search.best()
+    if best is None or best.recipe is None or claims_no_speed(best.recipe):
+        return
+    if computes_in_float(best.recipe):
+        _store(search, plan, best.recipe)
+        search.measure("store")
+
+
+def _store(search: Search, plan: SearchPlan, base: Recipe | None = None) -> None:
+    """Store weights in the fewest bits that keep the quality."""
+    for recipe in plan.stored(search.constraints.max_drop, base):
+        found = search.attempt("store", [recipe])
+        if found and search.keeps(found[0]):
+            return
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:

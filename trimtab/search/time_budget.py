@@ -24,7 +24,13 @@ MOST_EXTRA = 0.33
 MEASURING = 0.6
 
 #: Time of a pass, in evaluations of the rows that it looks at; rough, from networks of the docs.
-PASS_ROUNDS = {"quantize-static": 4.0, "quantize-auto": 12.0, "prune-channels": 20.0, "half": 2.0}
+PASS_ROUNDS = {
+    "quantize-static": 4.0,
+    "quantize-auto": 12.0,
+    "prune-channels": 20.0,
+    "half": 2.0,
+    "compress-weights": 8.0,
+}
 #: Most rows that a pass looks at, and evaluations of one row that any other pass takes as long as.
 MOST_ROWS, USUAL_ROWS = 256, 20
 

@@ -23,18 +23,16 @@ from ..qdq.int8_operators import PRODUCTS
 #: Operators that a positive factor per channel passes through.
 HOMOGENEOUS = frozenset(
     {
-        "AveragePool",
         "Dropout",
         "Flatten",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
         "Identity",
         "LeakyRelu",
-        "MaxPool",
         "PRelu",
         "Relu",
     }
 )
+#: Operators that it passes through where channels are on axis 1, as a convolution's are.
+POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,9 @@ def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
     """Return the reason why a factor does not pass through an operator, empty where it does."""
     if node.graph is not first.graph:
         return "its output is read inside a subgraph"
-    if node.op_type in HOMOGENEOUS:
+    if node.op_type in POOLS and first.op_type != "Conv":
+        return f"{node.op_type} after it mixes its channels, which are on the last axis"
+    if node.op_type in HOMOGENEOUS | POOLS:
         flat = node.attributes.get_int("axis", 1)
         return "" if node.op_type != "Flatten" or flat == 1 else "a Flatten moves its channels"
     if node.op_type == "Clip":
@@ -123,10 +123,12 @@ def _mismatch(pair: ScalablePair, index: int) -> str:
         fixed = bias.const_value
         if fixed is None or len(bias.uses()) > 1 or fixed.shape.numpy() not in {(channels,)}:
             return "its bias is shared, computed, or not one value for each channel"
-    flat = any(node.op_type == "Flatten" for node in pair.between)
-    if (pair.first.op_type == "Conv") != (second.op_type == "Conv") and not flat:
+    conv = pair.first.op_type == "Conv"
+    flat = conv and any(node.op_type == "Flatten" for node in pair.between)
+    if conv != (second.op_type == "Conv") and not flat:
         return "its reader has channels on another axis"
     inputs = in_channels(second)
+    # Behind a Flatten a channel of a convolution is a row of inputs; that of a product is not.
     if inputs != channels and not (flat and inputs % channels == 0):
         return "its reader has another number of channels"
     return ""

@@ -33,7 +33,7 @@ class Confirmation:
         original: the float model with its quality on the test split.
         results: all candidates; those that were examined with the new evidence.
         ranked: the candidates from best to worst.
-        fallback: the simplified float model, which needs no speed-up.
+        fallbacks: forms of the float model that need no speed-up.
         chosen: the first that was confirmed, or the best that stayed open; None where there is
             neither.
         looks: number of candidates that were evaluated on the test split.
@@ -44,7 +44,7 @@ class Confirmation:
     original: Result
     results: list[Result]
     ranked: list[Result]
-    fallback: Result | None
+    fallbacks: list[Result]
     chosen: Result | None = None
     looks: int = 0
     why: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Confirmation:
         return tested, rival, against
 
     def _is_fallback(self, result: Result) -> bool:
-        return self.fallback is not None and result.name == self.fallback.name
+        return any(result.name == form.name for form in self.fallbacks)
 
     def _is_proved(self, rival: Result | None, candidate: Result) -> bool:
         """Return whether the runner-up, which was as fast in the search, is proved to be faster."""
@@ -113,10 +113,8 @@ class Confirmation:
 
     def _update(self, old: Result, new: Result) -> None:
         """Replace a result by the one with the new evidence."""
-        for kept in (self.results, self.ranked):
+        for kept in (self.results, self.ranked, self.fallbacks):
             kept[:] = [new if r.name == old.name else r for r in kept]
-        if self._is_fallback(old):
-            self.fallback = new
 
     def _note(self, line: str, candidate: Result) -> None:
         self.why.append(line)

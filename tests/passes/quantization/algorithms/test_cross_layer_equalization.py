@@ -142,6 +142,23 @@ def test_matrix_products_with_an_added_bias_and_flattened_convolutions():
     )
 
 
+@pytest.mark.parametrize(
+    ("between", "inputs", "reason"),
+    [
+        ("b = Flatten (a)", 20, "another number of channels"),
+        ("b = MaxPool <kernel_shape = [1], strides = [1]> (a)", 4, "mixes its channels"),
+    ],
+)
+def test_channels_of_a_product_are_on_its_last_axis(between, inputs, reason):
+    tail = "MatMul" if "Pool" in between else "Gemm"
+    text = f"g (float[2, 5, 8] x) => (y) {{ a = MatMul (x, v) {between} y = {tail} (b, w) }}"
+    weights = np.random.default_rng(1).standard_normal((8, 4)).astype(np.float32)
+    model = graph(text, v=weights * spread(4), w=(inputs, 3))
+    after = Equalize()(model, VNNI)
+    assert any(reason in why for _, why in after.lineage[-1].notes["declined"])
+    assert same(model, after) < 1e-5
+
+
 def test_equal_layers_are_unchanged_to_the_byte():
     after = Equalize()(crooked(), VNNI)
     again = Equalize()(after, VNNI)
