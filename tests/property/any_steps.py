@@ -212,12 +212,15 @@ def fed_beside(b: Builder, x: Tensor) -> Tensor:
 
 
 def choice(b: Builder, x: Tensor) -> Tensor:
-    """Where of a tensor and of an earlier one or a constant, by a comparison."""
+    """Where of a tensor and of an earlier one or a constant: the larger, or the smaller.
+
+    At the threshold both are equal: a jump would make a large error of a small one.
+    """
     if b.opset < 9:
         return x
     same = [t.name for t in b.pool if t.shape == x.shape]
     other = b.pick([b.constant(np.float32(0.5)), *same])
-    larger = b.node("Greater", [x.name, b.constant(np.float32(0))])
+    larger = b.node("Greater", [x.name, other])
     return Tensor(b.node("Where", [larger, *b.pick([[x.name, other], [other, x.name]])]), x.shape)
 
 
