@@ -91,7 +91,7 @@ def regression_rows(
         (groups, rows, depth) and (groups, rows, outputs of a group).
     """
     if node.op_type != "Conv":
-        return x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
+        return _product_rows(node, x), y.reshape(1, -1, y.shape[-1])
     inputs, chosen = _conv_rows(node, shape, x, POSITIONS, rng)
     outputs = np.moveaxis(y[(slice(None), slice(None), *chosen)], 2, 1)
     outputs = outputs.reshape(inputs.shape[1], len(inputs), -1)
@@ -104,7 +104,13 @@ def input_rows(
     """Return rows (groups, rows, depth) of a layer's input, at most so many of each image."""
     if node.op_type == "Conv":
         return _conv_rows(node, shape, x, most, rng)[0]
-    return x.reshape(1, -1, x.shape[-1])
+    return _product_rows(node, x)
+
+
+def _product_rows(node: ir.Node, x: Floats32) -> Floats32:
+    """Return what a product multiplies its weight by: (1, rows, depth)."""
+    rows = x.T if node.attributes.get_int("transA", 0) else x
+    return rows.reshape(1, -1, rows.shape[-1])
 
 
 def _conv_rows(

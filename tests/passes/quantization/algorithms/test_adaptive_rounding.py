@@ -33,13 +33,18 @@ def correlated(rows, seed):
     return Dataset.of_arrays({"x": x.astype(np.float32)})
 
 
-def products():
+PLAIN = "[up] a = Gemm <transB = 1> (x, w1, b1)"
+TURNED = """t = Transpose <perm = [1, 0]> (x)
+            [up] a = Gemm <transA = 1, transB = 1> (t, w1, b1)"""
+
+
+def products(first=PLAIN):
     return graph(
-        """g (float[N, 48] x) => (float[N, 12] y) {
-          [up] a = Gemm <transB = 1> (x, w1, b1)
+        f"""g (float[N, 48] x) => (float[N, 12] y) {{
+          {first}
           b = Relu (a)
           [down] y = MatMul (b, w2)
-        }""",
+        }}""",
         w1=(32, 48),
         b1=(32,),
         w2=(32, 12),
@@ -63,14 +68,15 @@ def mixed_convs():
     )
 
 
-def test_rounding_errors_cancel_on_unseen_samples(tmp_path):
-    model = products()
+@pytest.mark.parametrize("first", [PLAIN, TURNED])
+def test_rounding_errors_cancel_on_unseen_samples(first, tmp_path):
+    model = products(first)
     quantized = NPU.with_fields(data=correlated(256, 0))(model, VNNI)
     reference = str(model.save(tmp_path / "f.onnx"))
     after = RoundWeights(data=correlated(256, 1), reference=reference)(quantized, VNNI)
     fresh = correlated(128, 2)
     assert error(model, after, fresh) < 0.8 * error(model, quantized, fresh)
-    assert after.lineage[-1].notes["rounded"]
+    assert after.lineage[-1].notes["rounded"] == ["up", "down"]
     assert int8_share(after).int8_share == 1.0
 
 
