@@ -27,6 +27,12 @@ def const(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
+def is_free_to_change(value: ir.Value) -> bool:
+    """Return whether a constant has one reader and is neither fed nor an output of its graph."""
+    fixed = value.const_value is not None and not value.is_graph_input()
+    return fixed and not value.is_graph_output() and len(value.uses()) == 1
+
+
 def scalar(value: ir.Value | None) -> float | None:
     """Return the one element of a constant; None where it has several, or is computed."""
     array = const(value)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.errors import InputError
 from trimtab.core.model import Model
 
 from ...graph.cleanup import inline_functions
@@ -23,6 +24,8 @@ from .rules import rule_of
 from .tracer import Trace, components
 
 Bools = NDArray[np.bool_]
+#: Layers whose second input is a weight of channels.
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 Key = tuple[int, int]
 
 
@@ -241,4 +244,24 @@ def prepare(model: Model) -> Model:
     drop_weight_inputs(model.ir)
     model.ir.ir_version = max(model.ir.ir_version, 4)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.ir)
+    _refuse_broken_weights(model)
     return dataclasses.replace(model, ir=model.ir)
+
+
+def _refuse_broken_weights(model: Model) -> None:
+    """Refuse layers whose channels cannot be compared."""
+    for node in model.nodes():
+        for value in node.inputs[1:2] if node.op_type in PRODUCTS else ():
+            if value is None or value.const_value is None:
+                continue
+            array = value.const_value
+            if (
+                array.dtype.is_floating_point()
+                and not np.isfinite(array.numpy().astype(np.float32)).all()
+            ):
+                raise InputError(
+                    f"weight {value.name!r} of {node.name or node.op_type} has values that are not "
+                    "finite, by which channels cannot be ranked",
+                    where=model.name,
+                    hint="Export the model anew, from weights that are finite",
+                )

@@ -27,7 +27,7 @@ from ...graph.declined import Declined
 from ...graph.edit import add_initializer, assign_float32, initializer_array
 from ...graph.partial_run import channel_rows
 from ...graph.quantized import prepare_float
-from ...graph.queries import attr, input_at
+from ...graph.queries import attr, input_at, is_free_to_change
 from ...graph.weight_scales import channel_axis
 from .scalable_pairs import ScalablePair, find_pairs, group_count, out_channels, weight_array
 
@@ -101,7 +101,7 @@ def _bias_reason(first: ir.Node, second: ir.Node) -> str:
     if bias is None:
         return ""
     fixed = bias.const_value
-    own = len(bias.uses()) == 1 and not bias.is_graph_input()
+    own = is_free_to_change(bias)
     if fixed is None or not own or fixed.shape.numpy() != (out_channels(second),):
         return "its reader's bias is shared, computed, or not one value for each channel"
     return ""

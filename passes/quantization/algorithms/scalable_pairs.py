@@ -16,7 +16,7 @@ from trimtab.core.data import Floats
 
 from ...graph.declined import Declined
 from ...graph.edit import initializer_array
-from ...graph.queries import input_at, scalar
+from ...graph.queries import input_at, is_free_to_change, scalar
 from ...graph.weight_scales import channel_axis
 from ..qdq.int8_operators import PRODUCTS
 
@@ -72,7 +72,7 @@ def find_pairs(graph: ir.Graph, *, clips: bool) -> tuple[list[ScalablePair], lis
 def _follow(first: ir.Node, *, clips: bool) -> ScalablePair | str:
     """Return the pair that begins with this layer, else the reason (empty at the graph's end)."""
     if not _own_weight(first):
-        return "its weight is shared, computed, or not float32"
+        return "its weight is shared, an output, computed, or not float32"
     between: list[ir.Node] = []
     node = first
     while True:
@@ -97,11 +97,8 @@ def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
     """Return the reason why a factor does not pass through an operator, empty where it does."""
     if node.graph is not first.graph:
         return "its output is read inside a subgraph"
-    if node.op_type in POOLS and first.op_type != "Conv":
-        return f"{node.op_type} after it mixes its channels, which are on the last axis"
     if node.op_type in HOMOGENEOUS | POOLS:
-        flat = node.attributes.get_int("axis", 1)
-        return "" if node.op_type != "Flatten" or flat == 1 else "a Flatten moves its channels"
+        return _moves_channels(node, first)
     if node.op_type == "Clip":
         bound = clip_bound(node)
         if bound is None:
@@ -112,17 +109,26 @@ def _blocks(node: ir.Node, first: ir.Node, *, clips: bool) -> str:
     return f"{node.op_type} after it does not scale with its input"
 
 
+def _moves_channels(node: ir.Node, first: ir.Node) -> str:
+    """Return how an operator moves or mixes the channels of a layer, empty where it does not."""
+    if node.op_type in POOLS and first.op_type != "Conv":
+        return f"{node.op_type} after it mixes its channels, which are on the last axis"
+    flat = node.op_type == "Flatten" and node.attributes.get_int("axis", 1) != 1
+    return "a Flatten moves its channels" if flat else ""
+
+
 def _mismatch(pair: ScalablePair, index: int) -> str:
     second, channels = pair.second, out_channels(pair.first)
     if index != 0 or not _own_weight(second):
-        return "the weight of its reader is shared, computed, or not float32"
+        return "the weight of its reader is shared, an output, computed, or not float32"
     if second.op_type == "Gemm" and second.attributes.get_int("transA", 0) != 0:
         return "its reader transposes it"
     bias = input_at(pair.first, 2)
     if bias is not None:
         fixed = bias.const_value
-        if fixed is None or len(bias.uses()) > 1 or fixed.shape.numpy() not in {(channels,)}:
-            return "its bias is shared, computed, or not one value for each channel"
+        free = fixed is not None and is_free_to_change(bias)
+        if fixed is None or not free or fixed.shape.numpy() not in {(channels,)}:
+            return "its bias is shared, an output, computed, or not one value for each channel"
     conv = pair.first.op_type == "Conv"
     flat = conv and any(node.op_type == "Flatten" for node in pair.between)
     if conv != (second.op_type == "Conv") and not flat:
@@ -136,11 +142,11 @@ def _mismatch(pair: ScalablePair, index: int) -> str:
 
 def _own_weight(node: ir.Node) -> bool:
     value = node.inputs[1]
-    if value is None or value.const_value is None or value.is_graph_input():
+    if value is None or value.const_value is None or not is_free_to_change(value):
         return False
     rank = len(value.const_value.shape)
     plain = rank == 2 if node.op_type != "Conv" else rank >= 3
-    return plain and value.dtype == ir.DataType.FLOAT and len(value.uses()) == 1
+    return plain and value.dtype == ir.DataType.FLOAT
 
 
 def clip_bound(node: ir.Node) -> float | None:
@@ -154,7 +160,7 @@ def channel_constant(node: ir.Node, first: ir.Node) -> ir.Value | None:
     if len(node.inputs) != 2:
         return None
     constants = [v for v in node.inputs if v is not None and v.const_value is not None]
-    if len(constants) != 1 or len(constants[0].uses()) > 1 or constants[0].is_graph_input():
+    if len(constants) != 1 or not is_free_to_change(constants[0]):
         return None
     shape, conv = list(initializer_array(constants[0]).shape), first.op_type == "Conv"
     if not shape:

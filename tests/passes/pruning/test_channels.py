@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import graphs
 import numpy as np
+import onnx
 import pytest
 from channel_models import TARGET, chain, context, step
 from shared_data import shared
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError, OptionError
+from trimtab.core.errors import DataError, InputError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, run, with_only_outputs
@@ -61,6 +62,16 @@ def test_data_with_nan_are_refused_with_the_row() -> None:
     with pytest.raises(DataError, match=r"NaN") as found:
         PruneChannels(0.5, data=Dataset.of_arrays(feeds))(model, context())
     assert "5" in str(found.value)
+
+
+def test_a_weight_with_nan_is_refused_by_name() -> None:
+    proto = chain().to_proto()
+    broken = proto.graph.initializer[0]
+    array = onnx.numpy_helper.to_array(broken).copy()
+    array.flat[0] = np.nan
+    broken.CopyFrom(onnx.numpy_helper.from_array(array, broken.name))
+    with pytest.raises(InputError, match=f"weight '{broken.name}'"):
+        PruneChannels(0.5)(Model.from_proto(proto), context())
 
 
 @pytest.mark.parametrize("importance", ["mean_output", "least_squares"])

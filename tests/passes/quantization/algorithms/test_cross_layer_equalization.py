@@ -159,6 +159,16 @@ def test_channels_of_a_product_are_on_its_last_axis(between, inputs, reason):
     assert same(model, after) < 1e-5
 
 
+def test_a_weight_that_is_an_output_stays_as_it_is():
+    nodes = "{ a = MatMul (x, v) y = MatMul (a, w) }"
+    text = f"g (float[N, 4] x) => (float[N, 3] y, float[4, 4] v) {nodes}"
+    weights = np.random.default_rng(1).standard_normal((4, 4)).astype(np.float32)
+    model = graph(text, v=weights * spread(4), w=(4, 3))
+    after = Equalize()(model, VNNI)
+    assert any("an output" in why for _, why in after.lineage[-1].notes["declined"])
+    np.testing.assert_array_equal(weight(after, "v"), weights * spread(4))
+
+
 def test_equal_layers_are_unchanged_to_the_byte():
     after = Equalize()(crooked(), VNNI)
     again = Equalize()(after, VNNI)
