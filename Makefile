@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples
+SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples website
 
-.PHONY: demo test test-fast property fuzz check format setup clean
+.PHONY: demo test test-fast property fuzz check format docs setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
 	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
+	@echo "make docs       the site of the documents, into out/site"
 
 setup: $(STAMP)
 
@@ -57,9 +58,22 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/architecture.py --brief
 
+# An environment of its own: the site needs no torch, and the tests none of its packages.
+.venv-docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade "pip>=24"
+	.venv-docs/bin/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# Builds without a network, and fails at a warning, a broken link or a file from the internet.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --strict --quiet
+	@echo "out/site/index.html; to read it with its search: python -m http.server -d out/site"
+
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-docs out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -102,7 +102,7 @@ class Field:
 def fields_of(kind: type) -> dict[str, Field]:
     """Return the fields of a dataclass by name, with their documentation."""
     hints = get_type_hints(kind)
-    lines = _attribute_lines(kind)
+    lines = attribute_lines(kind)
     return {
         f.name: Field(f.name, hints[f.name], _default(f), lines.get(f.name, ""))
         for f in dataclasses.fields(kind)
@@ -116,7 +116,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-def _attribute_lines(kind: type) -> dict[str, str]:
+def attribute_lines(kind: type) -> dict[str, str]:
     """Read the `Attributes:` section of the docstrings of a class and its bases."""
     lines: dict[str, str] = {}
     for base in reversed(kind.__mro__):

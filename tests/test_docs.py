@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from documents import code_blocks, command_lines, documents
 
 from trimtab.commands.registry import command, parser_of
 from trimtab.core.errors import OptionError
@@ -18,10 +19,7 @@ from trimtab.core.errors import OptionError
 ROOT = Path(__file__).parent.parent
 #: Folders that the paths of a document may be relative to.
 BASES = ("", "passes", "passes/quantization", "passes/pruning", "runtime_bench", "trimtab")
-DOCUMENTS = [
-    ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ARCHITECTURE", "CHANGELOG")
-]
-DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = documents()
 #: Paths that a reader or a command creates.
 CREATED = {"passes/simplify/foo.py", "frontier/"}
 
@@ -34,32 +32,17 @@ def named_paths(text: str) -> Iterator[str]:
             yield name
 
 
-def code_blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Languages of the code blocks, with their contents."""
-    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def command_lines(text: str) -> Iterator[str]:
-    """Lines of `trimtab ...`, continuations joined, without the description behind them."""
-    for language, code in code_blocks(text):
-        if language != "python":
-            for line in code.replace("\\\n", " ").splitlines():
-                found = re.match(r"\s*(?:- )?(trimtab [\w-]+ .*|trimtab [\w-]+$)", line)
-                if found:
-                    yield re.split(r"\s{2,}(?!-)", found[1].strip())[0].partition(" >> ")[0]
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_named_paths_exist(document: Path) -> None:
     names = set(named_paths(document.read_text(encoding="utf-8"))) - CREATED
     missing = [n for n in names if not any(list((ROOT / base).glob(n)) for base in BASES)]
     assert missing == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_command_lines_parse(document: Path) -> None:
     wrong = []
-    for line in command_lines(document.read_text(encoding="utf-8")):
+    for line, _said in command_lines(document.read_text(encoding="utf-8")):
         _, name, *arguments = shlex.split(line.replace("[", "").replace("]", ""))
         try:
             parser = parser_of(name, command(name))
@@ -69,7 +52,7 @@ def test_command_lines_parse(document: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_resolve(document: Path) -> None:
     for language, code in code_blocks(document.read_text(encoding="utf-8")):
         if language != "python":

@@ -1,0 +1,75 @@
+"""The site of the documents: its navigation is complete, and its pages are made from the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import documents
+import pytest
+import reference
+import results
+import yaml
+
+from trimtab.commands import registry
+from trimtab.core import errors
+from trimtab.passes import names
+
+GENERATED = reference.pages() | results.pages()
+
+
+def navigation() -> set[str]:
+    text = (documents.ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    return set(_paths(yaml.safe_load(text)["nav"]))
+
+
+def _paths(nav: Any) -> Iterator[str]:
+    for entry in nav.values() if isinstance(nav, dict) else nav:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from _paths(entry)
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
+    folder = documents.ROOT / "docs"
+    written = {p.relative_to(folder).as_posix() for p in folder.rglob("*.md")}
+    shown = {page for page in documents.TOP.values() if page.endswith(".md")}
+    commands = {reference.command_page(name) for name in registry.names()}
+    assert navigation() == (written | shown | set(GENERATED)) - commands
+    assert commands < set(GENERATED)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_the_page_of_a_command_has_all_of_its_options(name: str) -> None:
+    page = GENERATED[reference.command_page(name)]
+    for action in registry.parser_of(name, registry.command(name))._actions:
+        if action.dest != "help" and action.option_strings:
+            assert re.search(rf"[`>]{action.option_strings[0]}[ `]", page)
+
+
+def test_lists_are_complete() -> None:
+    for name in names():
+        assert f"## {name}\n" in GENERATED["reference/passes.md"]
+    for kind in (errors.ModelError, errors.DataError, errors.OptionError):
+        part = GENERATED["reference/errors.md"].partition(f"## {kind.__name__}\n")[2]
+        assert part.partition("## ")[0].count("\n| ") > 10
+
+
+@pytest.mark.parametrize(
+    "command", ["bench", "eval", "export", "gate", "optimize", "prune", "quantize"]
+)
+def test_pages_of_commands_begin_with_examples_of_the_documents(command: str) -> None:
+    assert "## Examples\n\n```bash\n" in GENERATED[reference.command_page(command)]
+
+
+def test_links_of_documents_lead_to_pages() -> None:
+    text = "[a](docs/ci.md) [b](ARCHITECTURE.md#rooms) [c](https://x.y/docs/z.md)\n```\n[d](docs/e.md)\n```\n"
+    found = documents.site_links(text, "README.md", "index.md")
+    assert found == text.replace("docs/ci.md", "ci.md").replace("ARCHITECTURE", "architecture")
+    deeper = documents.site_links(
+        "[a](../../README.md) [b](../ci.md)", "docs/tutorials/x.md", "tutorials/x.md"
+    )
+    assert deeper == "[a](../index.md) [b](../ci.md)"
+    assert re.search(r"\d\.\d\dx \[", results.quantize_table())

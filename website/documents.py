@@ -1,0 +1,86 @@
+"""Documents of the repository as text: their code blocks, their command lines and their links."""
+
+from __future__ import annotations
+
+import html
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+#: Documents at the top of the repository, and the pages of the site that show them.
+TOP = {
+    "README.md": "index.md",
+    "ARCHITECTURE.md": "architecture.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "LICENSE": "LICENSE",
+}
+_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)|(?<=(?:srcset|.{3}src)=\")(?!\w+:)([^\"#]+)")
+
+
+def documents() -> list[Path]:
+    """Return all documents of the repository that a user reads."""
+    return [
+        *(ROOT / name for name in TOP if name.endswith(".md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+
+
+def code_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the languages of the code blocks, with their contents."""
+    for language, code in re.findall(r"^```([^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield language.partition(" ")[0], code
+
+
+def command_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Yield lines of `trimtab ...`, continuations joined, each with the description behind it."""
+    for language, code in code_blocks(text):
+        if language != "python":
+            for line in code.replace("\\\n", " ").splitlines():
+                found = re.match(r"\s*(?:- )?(trimtab [\w-]+ .*|trimtab [\w-]+$)", line)
+                if found:
+                    command, *described = re.split(r"\s{2,}(?!-)", found[1].strip(), maxsplit=1)
+                    yield command.partition(" >> ")[0], "".join(described)
+
+
+def site_links(text: str, source: str, page: str) -> str:
+    """Return a document whose links fit the site.
+
+    Args:
+        text: the document.
+        source: its path in the repository.
+        page: the path of the page that shows it.
+    """
+    code = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
+
+    def moved(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[0]))
+        found = TOP.get(target, target.removeprefix("docs/"))
+        return posixpath.relpath(found, posixpath.dirname(page) or ".")
+
+    code[::2] = [_LINK.sub(moved, part) for part in code[::2]]
+    return "".join(code)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return text for a cell; a bar in code is one on GitHub and on the site only as HTML."""
+
+    def barred(match: re.Match[str]) -> str:
+        inner = html.escape(match[1], quote=False).replace("|", "&#124;")
+        return f"<code>{inner}</code>" if "|" in match[1] else match[0]
+
+    return re.sub(r"`([^`]*)`", barred, text).replace("|", "\\|").replace("\n", " ")
+
+
+def fields_table(lines: Mapping[str, str]) -> str:
+    """Return a table of names with what they mean."""
+    return table(("field", "meaning"), [(f"`{name}`", text) for name, text in lines.items()])

@@ -1,0 +1,120 @@
+"""Pages of results, made from the figures beside the documents."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from documents import ROOT, table
+
+from trimtab.core.text import bytes_text
+
+Json = dict[str, Any]
+#: What the third-party files do, in the order of the table.
+TASKS = {
+    "yolox_nano": "detection",
+    "ppocr_det": "finding text",
+    "ppocr_rec": "reading text",
+    "ppocr_cls": "which way text is turned",
+    "magika": "file types",
+    "basic_pitch": "notes of music",
+    "silero_vad": "speech, a stream",
+    "dtln_1": "denoising, a stream",
+    "prisma": "masks",
+    "melspectrogram": "spectra",
+}
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page of results, by its path on the site."""
+    return {"results.md": _overview()}
+
+
+def real_files() -> Json:
+    """Return the figures of third-party files through every command."""
+    found: Json = json.loads((ROOT / "docs" / "real-files.json").read_text(encoding="utf-8"))
+    return found
+
+
+def quantize_table() -> str:
+    """Return what `quantize` makes of the third-party files, beside onnxruntime's quantizer."""
+    cells = {c["file"]: c for c in real_files()["cells"] if c["command"] == "quantize"}
+    rows = [
+        (
+            f"{file} ({task})",
+            f"{cell['kept']:.3f}",
+            _size(cell["bytes"], cell["original_bytes"]),
+            _speed(cell["message"]),
+            _peer(cell["peer"], cell["original_bytes"]),
+        )
+        for file, task in TASKS.items()
+        if (cell := cells.get(file))
+    ]
+    head = ("file", "kept", "size", "speed-up", "onnxruntime's `quantize_static`: kept, size")
+    return table(head, rows)
+
+
+def _size(size: int, original: int) -> str:
+    return f"{bytes_text(original)} → {bytes_text(size)}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _speed(message: str) -> str:
+    found = re.search(r"([\d.]+x \[[^\]]*\]) as fast", message)
+    return found[1] if found else "-"
+
+
+def _peer(peer: Json, original: int) -> str:
+    if peer["kept"] is None:
+        return "does not run" if peer["exit"] == 0 else "fails"
+    return f"{peer['kept']:.3f}, {peer['bytes'] / original:.0%}"
+
+
+def _overview() -> str:
+    found = real_files()
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    dates = sorted({cell["date"] for cell in found["cells"]})
+    days = " to ".join(sorted({dates[0], dates[-1]}))
+    made = f"{machine['cpu']}, {machine['cpus']} CPUs; {versions}; {days}"
+    return "\n\n".join(
+        [
+            "# Results",
+            "Every table is made from a file of figures, by the command that stands below it. Run "
+            "the command to have the figures of your own machine.",
+            "## Third-party files in int8\n\n`trimtab quantize FILE -o OUT --data CALIB`, no "
+            "further option. *Kept* is the share of the float model's job on rows that nothing was "
+            "chosen on: F1 of detections, lines read alike, decisions alike.",
+            quantize_table(),
+            _made(made, "python benchmarks/real_files.py --table", "real-files"),
+            "All commands on these files: [third-party files](real-files.md). The judges: "
+            "[fidelity beside an independent judge](real-judging.md).",
+            "## Architectures",
+            _architectures(),
+            _made(
+                "", "python benchmarks/architectures.py --out out/architectures", "architectures"
+            ),
+            "Each of them: [architectures](architectures.md). What the measurements cost and how "
+            "often they err: [performance](performance.md), [noise and few data](noise.md).",
+        ]
+    )
+
+
+def _made(machine: str, command: str, figures: str) -> str:
+    on = f"{machine}. " if machine else ""
+    return f"*{on}`{command}`, figures in [{figures}.json]({figures}.json).*"
+
+
+def _architectures() -> str:
+    listed = json.loads((ROOT / "docs" / "architectures.json").read_text(encoding="utf-8"))
+    families = sorted({entry["name"].partition("/")[0] for entry in listed})
+    rows = []
+    for family in families:
+        members = [e for e in listed if e["name"].startswith(f"{family}/")]
+        counts = [sum(bool(e[step]["ok"]) for e in members) for step in _STEPS]
+        rows.append((family, str(len(members)), *map(str, counts)))
+    head = ("of", "architectures", "exported", "0.98 in int8", "pruned right", "trained on")
+    return table(head, rows)
+
+
+_STEPS = ("export", "int8", "prune", "train")
