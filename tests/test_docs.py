@@ -12,13 +12,22 @@ from pathlib import Path
 
 import pytest
 from documents import code_blocks, command_lines, documents
+from results import quantize_table
 
 from trimtab.commands.registry import command, parser_of
 from trimtab.core.errors import OptionError
 
 ROOT = Path(__file__).parent.parent
 #: Folders that the paths of a document may be relative to.
-BASES = ("", "passes", "passes/quantization", "passes/pruning", "runtime_bench", "trimtab")
+BASES = (
+    "",
+    "benchmarks",
+    "passes",
+    "passes/quantization",
+    "passes/pruning",
+    "runtime_bench",
+    "trimtab",
+)
 DOCUMENTS = documents()
 #: Paths that a reader or a command creates.
 CREATED = {"passes/simplify/foo.py", "frontier/"}
@@ -61,3 +70,13 @@ def test_imports_resolve(document: Path) -> None:
             if isinstance(node, ast.ImportFrom) and not node.level:
                 module = importlib.import_module(node.module or "")
                 assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_cells_of_tables_can_be_read(document: Path) -> None:
+    rows = [li for li in document.read_text(encoding="utf-8").splitlines() if li.startswith("|")]
+    assert [c for row in rows for c in row.split("|") if len(re.sub(r"`[^`]*`", "", c)) > 200] == []
+
+
+def test_the_readme_has_the_figures_of_third_party_files() -> None:
+    assert quantize_table() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -43,8 +43,22 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     for source, page in TOP.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=site_links(text, source, page)))
+        text = _PICTURE.sub(_of_both_schemes, site_links(text, source, page))
+        files.append(File.generated(config, page, content=text))
     return files
+
+
+#: A picture that GitHub shows by the system's scheme; the site has a switch as well.
+_PICTURE = re.compile(
+    r'<picture>\s*<source[^>]*srcset="([^"]+)">\s*(<img [^>]*)src="([^"]+)"(.*?)</picture>',
+    re.DOTALL,
+)
+
+
+def _of_both_schemes(match: re.Match[str]) -> str:
+    dark, before, light, after = match.groups()
+    urls = (f"{light}#only-light", f"{dark}#only-dark")
+    return "".join(f'{before}src="{url}"{after}' for url in urls)
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001

@@ -66,7 +66,7 @@ def _speed(message: str) -> str:
 
 def _peer(peer: Json, original: int) -> str:
     if peer["kept"] is None:
-        return "does not run" if peer["exit"] == 0 else "fails"
+        return "fails"
     return f"{peer['kept']:.3f}, {peer['bytes'] / original:.0%}"
 
 
@@ -94,8 +94,9 @@ def _overview() -> str:
             _made(
                 "", "python benchmarks/architectures.py --out out/architectures", "architectures"
             ),
-            "Each of them: [architectures](architectures.md). What the measurements cost and how "
-            "often they err: [performance](performance.md), [noise and few data](noise.md).",
+            "Each of them: [architectures](architectures.md). Networks of the literature beside "
+            "their peers: [what the passes reach](reached.md). How often measurements err: "
+            "[how it measures](performance.md), [noise and few data](noise.md).",
         ]
     )
 
