@@ -7,6 +7,7 @@ pixels of 0 to 255.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +40,8 @@ _SIZES = {"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Range": (0,
 _PIXELS = 16.0
 #: Constants that an input is compared with of which it is one; more of them are its range.
 FEW = 8
+#: Most values of an input: 8 GB of float32.
+MOST_VALUES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,13 @@ class Values:
         """Return an array of the shape; `shapes` has those of all inputs.
 
         Raises:
-            InputError: there are no values of the input's type.
+            InputError: there are no values of the input's type, or too many are asked for.
         """
+        if math.prod(map(int, shape)) > MOST_VALUES:
+            raise InputError(
+                f"input {spec.name!r} of shape {list(shape)} is too large to be fed",
+                hint="Give the size that it has in use with --shape, or a model that states it",
+            )
         if spec.dtype == ir.DataType.STRING:
             return np.full(shape, "text", object)
         kind = _numpy(spec)

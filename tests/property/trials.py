@@ -68,7 +68,7 @@ TRIALS = {
     "dequantize": Trial([passes.QuantizeStatic(), passes.Dequantize()], "all"),
     "prune-channels": _prune(repair="none"),
     "prune-channels-repaired": _prune(),
-    "prune-magnitude": Trial([passes.PruneMagnitude(threshold=0.01)], "weights"),
+    "prune-magnitude": Trial([passes.PruneMagnitude(threshold=1e-4)], "weights"),
     "compress-weights": Trial([passes.CompressWeights()], "weights"),
     "cluster-weights": Trial([passes.ClusterWeights(clusters=256)], "weights"),
 }

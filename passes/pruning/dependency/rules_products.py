@@ -105,6 +105,8 @@ def _grouped_transpose(
 def gemm(t: Trace, node: ir.Node) -> None:
     """Tie the axes that Y = alpha A' B' + beta C sums over."""
     a, b = t.axes(node, 0), t.axes(node, 1)
+    if len(a) != 2 or len(b) != 2:  # onnxruntime takes a vector too
+        raise OpaqueError("reads what is not a matrix")
     a_in = 0 if node.attributes.get_int("transA", 0) else 1
     b_in = 1 if node.attributes.get_int("transB", 0) else 0
     t.tie(a[a_in], b[b_in])

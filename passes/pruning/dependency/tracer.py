@@ -27,6 +27,8 @@ from .records import Axes, ConstantUse, Cost, GraphUpdate, Ids, OpaqueError, Ope
 
 #: A shared initializer of at least this many elements stays shared: all its uses lose the same.
 TIED_SIZE = 4096
+#: Most positions of an axis of channels: a table of so many rows is read by index.
+MOST_CHANNELS = 1 << 24
 
 
 @dataclass(eq=False)
@@ -142,7 +144,13 @@ class Trace:
         return [ids if i in wanted else None for i, ids in enumerate(new_axes)]
 
     def fresh(self, length: int) -> Ids:
-        """Return new channel ids."""
+        """Return new channel ids.
+
+        Raises:
+            OpaqueError: an axis is too long to be one of channels.
+        """
+        if length > MOST_CHANNELS:
+            raise OpaqueError(f"an axis of {length} positions is too long to be one of channels")
         self.size += length
         return np.arange(self.size - length, self.size)
 

@@ -353,6 +353,8 @@ def _is_worse(work: WeightRepair, batches: Sequence[Feeds]) -> bool:
         stream.advance(len(stream.model.graph))
     errors = np.zeros(2)
     for spec in work.original.model.outputs:
+        if spec.name not in plain.values:  # a weight that is an output
+            continue
         wanted = [work.original.values[spec.name][n] for n in held]
         repaired = [work.pruned.values[spec.name][n] for n in held]
         errors += _error(wanted, plain.values[spec.name]), _error(wanted, repaired)

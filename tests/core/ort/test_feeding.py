@@ -243,3 +243,9 @@ def test_usual_sizes_are_fed_where_the_model_takes_them_and_else_ones_that_are_f
     fed = usual_feeding(divided)  # 224 is no multiple of 25
     assert fed.feeds["x"].size % 25 == 0
     assert "--shape" in fed.why
+
+
+def test_an_input_of_an_impossible_size_is_refused_by_name() -> None:
+    model = model_of("(float[4611686018427387904,16] x) => (float[n,16] y) { y = Relu (x) }")
+    with pytest.raises(InputError, match="'x' of shape"):
+        random_feeds(model)

@@ -70,6 +70,7 @@ CASES: dict[str, tuple[str, str, int, str]] = {
         17,
         "q",
     ),
+    "a weight is an output": ("y = Conv(r, v)", "float[4,16,1,1] v", 17, "w"),
     "a number is added": (
         "k = Conv<pads=[1,1,1,1]>(r, v) n = ReduceMax<keepdims=0>(x) q = Add(k, n) y = Conv(q, u)",
         "float[16,16,3,3] v, float[4,16,1,1] u",
@@ -95,7 +96,7 @@ CASES: dict[str, tuple[str, str, int, str]] = {
 def model_with_zeros(name: str) -> Model:
     body, weights, opset, outputs = CASES[name]
     shape = "float[N,5] y" if outputs == "5" else "float[N,4,8,8] y"
-    shape += ", float[N,16,8,8] q" if outputs == "q" else ""
+    shape += {"q": ", float[N,16,8,8] q", "w": ", float[16,3,3,3] w"}.get(outputs, "")
     text = f"(float[N,3,8,8] x) => ({shape}) <{WEIGHTS}, {weights}> {{ {HEAD} {body} }}"
     model = graphs.model_of(text, opset=opset)
     for weight in ("w", "b"):
@@ -171,3 +172,13 @@ def test_channels_that_a_subgraph_reads_stay_with_the_reason(body: str, reason: 
     after = PruneChannels(0.5, block=1)(model, Context())
     declined = dict(map(tuple, step(after)["declined"]))
     assert f"operator {reason} is not followed" in declined["conv_0"]
+
+
+def test_channels_of_a_vector_s_product_stay_with_the_reason() -> None:
+    """onnxruntime takes a vector for Gemm's matrix."""
+    model = graphs.model_of(
+        "(float[] x) => (y) <float[16,16] v, float[16,4] w> "
+        "{ a = Gemm<transB=1>(x, v) r = Relu(a) y = MatMul(r, w) }"
+    )
+    after = PruneChannels(0.5, block=1, verify=False)(model, Context())
+    assert "no channel can be removed" in step(after)["note"]
