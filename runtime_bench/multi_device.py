@@ -14,7 +14,7 @@ from .bench.bench import Bench, TextAndJson, Timing
 from .machine.environment import Environment
 from .machine.noise_check import NoiseCheck
 from .measure.startup import StartupCosts
-from .measure.subject import ModelOrPath, Models, Timed
+from .measure.subject import Models, Startable, Timed
 from .measure.values import Comparison, Measurement
 from .stats.verdict import Verdict
 
@@ -56,7 +56,7 @@ class MultiDeviceBench:
         return [max(same, key=lambda m: m.median_ns or 0.0) for same in zip(*rows, strict=True)]
 
     def startup_costs(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`; the device on which the model takes most memory."""
         benches = self.benches.values()

@@ -96,6 +96,11 @@ def _unexpected(error: BaseException) -> str:
     """Return the message of an error that nobody foresaw: the model's own fault if it has one."""
     from .open_model import fault_of_opened
 
+    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+        return (
+            "onnxruntime is not installed. Run `pip install onnxruntime`, or install one of its "
+            "other builds: onnxruntime-gpu, onnxruntime-openvino, onnxruntime-directml"
+        )
     fault = fault_of_opened()
     if fault is not None:
         return str(fault)
@@ -120,8 +125,17 @@ def _dispatch(arguments: list[str]) -> int:
     parser.refuse_unknown(rest)
     args = parser.parse_intermixed_args(rest)
     data_options.join(args)
+    _warn_of_two_builds()
     code: int = module.execute(args)
     return code
+
+
+def _warn_of_two_builds() -> None:
+    from trimtab.core.ort.builds import two_builds
+
+    warning = two_builds()
+    if warning:
+        sys.stderr.write(printable(f"trimtab: warning: {warning}") + "\n")
 
 
 def _help() -> str:

@@ -93,7 +93,7 @@ def _ratio(
     seconds: float,
     *,
     seed: int,
-    make_contender: Callable[[Model | Path, str], InProcessContender] | None = None,
+    make_contender: Callable[[Model | Path, str, SessionConfig], InProcessContender] | None = None,
 ) -> Ratio:
     found = compare(
         base,

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import OptionError, nearest
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO, XNNPACK = "OpenVINOExecutionProvider", "XnnpackExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Accelerator:
     """Properties of an execution provider.
 
     Attributes:
+        short: name that people write.
         install: instructions to install it.
         memory: name of its device memory; `cpu` where onnxruntime's Python API has none, so each
             run copies.
         behind: providers that take the nodes it leaves, before the CPU.
     """
 
+    short: str
     install: str
     memory: str = "cpu"
     behind: tuple[str, ...] = ()
@@ -35,25 +38,43 @@ _NVIDIA = (
     '`pip install "onnxruntime-gpu[cuda,cudnn]"`'
 )
 ACCELERATORS: Mapping[str, Accelerator] = {
-    CUDA: Accelerator(_NVIDIA, "cuda"),
-    TENSORRT: Accelerator(f"{_NVIDIA} and `pip install tensorrt`", "cuda", (CUDA,)),
-    "NvTensorRTRTXExecutionProvider": Accelerator(f"{_NVIDIA} and TensorRT for RTX", "cuda"),
+    CUDA: Accelerator("cuda", _NVIDIA, "cuda"),
+    TENSORRT: Accelerator("tensorrt", f"{_NVIDIA} and `pip install tensorrt`", "cuda", (CUDA,)),
+    "NvTensorRTRTXExecutionProvider": Accelerator(
+        "tensorrt-rtx",
+        "It needs an NVIDIA RTX GPU, its driver, and `pip install onnxruntime-ep-nv-tensorrt-rtx`",
+        "cuda",
+    ),
     "DmlExecutionProvider": Accelerator(
-        "It needs Windows with DirectX 12, and `pip install onnxruntime-directml`", "dml"
+        "directml",
+        "It needs Windows with DirectX 12, and `pip install onnxruntime-directml`",
+        "dml",
     ),
     "CANNExecutionProvider": Accelerator(
-        "It needs an Ascend device, and `pip install onnxruntime-cann`", "cann"
+        "cann", "It needs an Ascend device, and `pip install onnxruntime-cann`", "cann"
     ),
-    "OpenVINOExecutionProvider": Accelerator("`pip install onnxruntime-openvino`"),
-    "QNNExecutionProvider": Accelerator("`pip install onnxruntime-qnn`"),
+    OPENVINO: Accelerator("openvino", "`pip install onnxruntime-ep-openvino`"),
+    "QNNExecutionProvider": Accelerator("qnn", "`pip install onnxruntime-qnn`"),
+    "WebGpuExecutionProvider": Accelerator(
+        "webgpu",
+        "It needs a GPU with Vulkan, Metal or DirectX 12, and `pip install onnxruntime-ep-webgpu`",
+    ),
     "MIGraphXExecutionProvider": Accelerator(
-        "It needs an AMD GPU with ROCm, and `pip install onnxruntime-migraphx`"
+        "migraphx", "It needs an AMD GPU with ROCm, and `pip install onnxruntime-migraphx`"
     ),
-    "CoreMLExecutionProvider": Accelerator("It is in onnxruntime for macOS"),
+    "VitisAIExecutionProvider": Accelerator(
+        "vitisai", "It needs an AMD Ryzen AI or Versal device, and AMD's own build of onnxruntime"
+    ),
+    "CoreMLExecutionProvider": Accelerator("coreml", "It is in onnxruntime for macOS"),
+    XNNPACK: Accelerator(
+        "xnnpack", "It is in onnxruntime for Android and iOS, and in builds with --use_xnnpack"
+    ),
+    "NnapiExecutionProvider": Accelerator("nnapi", "It is in onnxruntime for Android"),
+    "WebNNExecutionProvider": Accelerator("webnn", "It is in onnxruntime-web, in a browser"),
 }
 
 
-_UNKNOWN = Accelerator("")
+_UNKNOWN = Accelerator("", "")
 
 
 def memory_of(provider: str) -> str | None:
@@ -70,7 +91,8 @@ def check_installed(name: str, have: Sequence[str]) -> None:
     if name in have:
         return
     known = ACCELERATORS.get(name)
-    further = known.install if known else nearest(name, [*have, *ACCELERATORS])
+    names = [*have, *ACCELERATORS, *(a.short for a in ACCELERATORS.values())]
+    further = known.install if known else nearest(name, names)
     raise OptionError(
         f"provider {name!r} is not in the installed onnxruntime",
         hint=f"This onnxruntime has: {', '.join(have)}. {further}",

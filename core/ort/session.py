@@ -25,6 +25,8 @@ from ..random_operators import with_fixed_draws
 from ..target import Target, check_threads
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, load_libraries
+from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
+from .provider_options import with_threads
 from .session_keys import CONFIG_KEYS
 from .shared_weights import split_shared_weights
 
@@ -180,12 +182,14 @@ def build_session(
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
         model = split_shared_weights(model)
     doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model))
+    providers = _providers(options, config)
     with _file_or_bytes(model) as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
             source,
             options,
-            providers=chain(config.provider, config.provider_options, have),
+            providers=providers,
             disabled_optimizers=list(config.disabled_optimizers) or None,
+            enable_fallback=0,  # to the CPU, after printing why
         )
     check_started(session, config.provider)
     session.trimtab_name = name
@@ -299,9 +303,19 @@ def _options(config: SessionConfig) -> Any:
 @functools.cache
 def available_providers() -> tuple[str, ...]:
     """Return the execution providers of the installed onnxruntime."""
-    import onnxruntime as ort
+    return tuple(dict.fromkeys([*built_in_providers(), *plugin_names()]))
 
-    return tuple(ort.get_available_providers())
+
+def _providers(options: Any, config: SessionConfig) -> list[tuple[str, dict[str, str]]] | None:
+    """Return the providers of a session; None after adding a plug-in's device to its options."""
+    plugin = is_plugin(config.provider)
+    given = config.provider_options
+    adapted = with_threads(config.provider, given, config.threads, plugin=plugin)
+    if not plugin:
+        return chain(config.provider, adapted, available_providers())
+    devices, rest = chosen_devices(config.provider, adapted)
+    options.add_provider_for_devices(devices, rest)
+    return None
 
 
 def run(

@@ -20,7 +20,7 @@ from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
 from ..measure.compare import compare, measure
 from ..measure.startup import StartupCosts, startup_costs
-from ..measure.subject import ModelOrPath, Models, Timed, in_memory
+from ..measure.subject import Models, Startable, Timed, in_memory
 from ..measure.subprocess_contender import SubprocessContender
 from ..measure.values import Comparison, Measurement
 from ..stats.e_process import PairedTest
@@ -77,7 +77,7 @@ class Bench(Protocol):
         """Measure models side by side, without a verdict."""
 
     def startup_costs(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """Measure the startup costs of a model, and check the machine's noise meanwhile."""
 
@@ -137,7 +137,7 @@ class LocalBench:
         )
 
     def startup_costs(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         before = Snapshot.now(how.config)
@@ -173,8 +173,8 @@ class LocalBench:
 def _callers(how: Timing) -> Callable[..., SubprocessContender] | None:
     if how.concurrency == 1:
         return None
-    return lambda model, name: SubprocessContender(
-        model, how.config, name, concurrency=how.concurrency
+    return lambda model, name, config: SubprocessContender(
+        model, config, name, concurrency=how.concurrency
     )
 
 

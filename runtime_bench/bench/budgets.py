@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from trimtab.core.errors import InputError, OptionError, nearest
+from trimtab.core.ort.engines import Engine
 from trimtab.core.text import bytes_text, duration_text
 from trimtab.core.units import duration, share, size
 
@@ -109,7 +110,7 @@ RULES: dict[str, Rule] = {
     "size": Rule("size", size),
     "drop": Rule("quality", _loss),
     "int8_share": Rule("share", fraction),
-    "provider": Rule("provider", _name),
+    "provider": Rule("provider", lambda value: Engine.of(_name(value)).provider),
 }
 #: Words between a budget of losses and the metric that it is of.
 LOSS_OF = " of "
@@ -217,6 +218,8 @@ class Gate:
         data: evaluation data, which also feed the model while it is measured.
         metric: quality metric.
         provider: execution provider of every session.
+        provider_options: options of the provider.
+        baseline_engine: engine of the baseline, where it is another than the model's.
         threads: intra-op threads (default all usable ones).
         shapes: shapes by name of inputs with dynamic axes.
         resolution: a relative budget is held if the model is proved to be within this much of it.
@@ -240,11 +243,20 @@ class Gate:
     where: str = "budgets"
     subject: SubjectKind = "model"
     folder: str = ""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    baseline_engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Provider of the model with its options."""
+        return Engine(self.provider, self.provider_options)
 
     @property
     def runs_on(self) -> str:
-        """Execution provider of a model; the kind of a program."""
-        return self.provider if self.subject == "model" else self.subject
+        """Execution provider of a model, and its options; the kind of a program."""
+        if self.subject != "model":
+            return self.subject
+        return str(self.engine) if self.provider_options else self.provider
 
     def of_kind(self, *kinds: Kind) -> list[Budget]:
         """Return the budgets of these kinds."""

@@ -17,7 +17,7 @@ from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import ModelOrPath, Models, Subject, Timed
+from ..measure.subject import Models, Startable, Subject, Timed
 from ..measure.values import Comparison, Measurement
 from .bundles import with_identity
 
@@ -69,7 +69,8 @@ class RemoteBench(Closeable, ABC):
     ) -> list[Comparison]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in (base, *candidates)]
-        answer = self.request(RemoteCall("compare", subjects, feeds, how, progress))
+        options = _engines(subjects)
+        answer = self.request(RemoteCall("compare", subjects, feeds, how, progress, options))
         found = [Comparison.from_json(c) for c in answer["comparisons"]]
         return [
             replace(
@@ -83,16 +84,17 @@ class RemoteBench(Closeable, ABC):
     ) -> list[Measurement]:
         """See `Bench`."""
         subjects = [Subject.of(m) for m in models]
-        answer = self.request(RemoteCall("measure", subjects, feeds, how, progress))
+        options = _engines(subjects)
+        answer = self.request(RemoteCall("measure", subjects, feeds, how, progress, options))
         found = [Measurement.from_json(m) for m in answer["measurements"]]
         return [with_identity(m, s) for m, s in zip(found, subjects, strict=True)]
 
     def startup_costs(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """See `Bench`."""
         subject = Subject.of(model)
-        options = {"processes": processes, "arena": arena}
+        options = {"processes": processes, "arena": arena, **_engines([subject])}
         answer = self.request(RemoteCall("card", [subject], feeds, how, self.progress, options))
         found = StartupCosts.from_json(answer["card"])
         costs = replace(found, model=subject.name, size_bytes=subject.size_bytes)
@@ -116,3 +118,9 @@ class RemoteBench(Closeable, ABC):
         """See `Bench`."""
         found = Target(**self.facts["target"])
         return replace(found, threads=threads or found.threads)
+
+
+def _engines(subjects: Sequence[Subject]) -> dict[str, Any]:
+    """Return the option that names the engine of each model; none where all have the common one."""
+    names = [str(s.engine) if s.engine else None for s in subjects]
+    return {"engines": names} if any(names) else {}

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trimtab.core.errors import OptionError, RunError
-from trimtab.core.ort.session import Feeds
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 
@@ -27,7 +27,7 @@ from ..machine.noise_check import NoiseCheck
 from ..measure.compare import compare, measure
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import ModelOrPath, Models, Subject, Timed
+from ..measure.subject import Models, Startable, Subject, Timed
 from ..measure.values import Comparison, Measurement
 from .base import Closeable
 from .perf_test_contender import PerfTestContender, check_on_device
@@ -102,7 +102,7 @@ class PerfTestBench(Closeable):
             resolution=how.resolution,
             seed=how.seed,
             progress=progress,
-            make_contender=lambda source, name: self._contender(source, name, how),
+            make_contender=lambda source, name, config: self._contender(source, name, config, how),
         )
         return [
             replace(c, base=self._of_device(c.base), candidate=self._of_device(c.candidate))
@@ -120,12 +120,12 @@ class PerfTestBench(Closeable):
             max_seconds=how.max_seconds,
             seed=how.seed,
             progress=progress,
-            make_contender=lambda source, name: self._contender(source, name, how),
+            make_contender=lambda source, name, config: self._contender(source, name, config, how),
         )
         return [self._of_device(m) for m in found]
 
     def startup_costs(
-        self, model: ModelOrPath, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
     ) -> tuple[StartupCosts, NoiseCheck]:
         """Raise a RunError: the program reports neither load times nor memory."""
         del model, feeds, how, processes, arena
@@ -176,12 +176,14 @@ class PerfTestBench(Closeable):
         name = "arm64" if arm else f"x64-{wide}{'-vnni' if dot else ''}"
         return replace(PRESETS[name], name="detected", vnni=dot, threads=threads or here.cpus)
 
-    def _contender(self, source: Any, name: str, how: Timing) -> PerfTestContender:
+    def _contender(
+        self, source: Any, name: str, config: SessionConfig, how: Timing
+    ) -> PerfTestContender:
         if how.concurrency != 1 or how.in_process:
             raise OptionError("needs trimtab on the device", where="--concurrency, --in-process")
-        if how.config.provider != "CPUExecutionProvider":
-            raise OptionError("measures on the CPU only", where=f"--provider {how.config.provider}")
-        return PerfTestContender(self.device, Subject.of(source), name, how.config, self._folder)
+        if config.provider != "CPUExecutionProvider":
+            raise OptionError("measures on the CPU only", where=f"--provider {config.provider}")
+        return PerfTestContender(self.device, Subject.of(source), name, config, self._folder)
 
     def _of_device(self, found: Measurement) -> Measurement:
         """Return the measurement with the device's environment; its noise is not known."""

@@ -5,6 +5,8 @@
     data: eval.npz            # for drop, and as inputs
     metric: top1
     threads: 1
+    provider: openvino        # default cpu; with options openvino:device_type=GPU
+    baseline_provider: cpu    # of the baseline, where it is not the model's
     shape: {input: 1x3x224x224}
     preprocess: {resize: letterbox:640, colour: bgr, scale: 1}  # of a folder of pictures
     budgets: {p95: 5ms, speedup: 1.5, size: 4MB, drop: 0.01}  # or drop: {map: 1%, miou: 0.02}
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.errors import InputError, OptionError, TrimtabError, nearest
 from trimtab.core.fields import convert
+from trimtab.core.ort.engines import Engine
 from trimtab.core.sources.opening import with_files, with_options
 from trimtab.core.sources.preprocess import Preprocess
 from trimtab.core.target import check_threads
@@ -45,10 +48,11 @@ from ..bench.budgets import (
 from ..measure.programs import PROGRAMS
 from .yaml_lines import Entry, documents
 
-TEXT_KEYS = ("name", "model", *PROGRAMS, "baseline", "data", "metric", "provider")
-KEYS = (*TEXT_KEYS, "threads", "shape", "preprocess", "resolution", "on", "budgets")
+TEXT_KEYS = ("name", "model", *PROGRAMS, "baseline", "data", "metric")
+ENGINE_KEYS = ("provider", "baseline_provider")
+KEYS = (*TEXT_KEYS, *ENGINE_KEYS, "threads", "shape", "preprocess", "resolution", "on", "budgets")
 #: Keys that only models have.
-OF_MODELS = ("data", "metric", "provider", "threads", "shape", "preprocess", "on")
+OF_MODELS = ("data", "metric", *ENGINE_KEYS, "threads", "shape", "preprocess", "on")
 T = TypeVar("T")
 #: Function from a line number to the `where` of an error.
 At = Callable[[int], str]
@@ -125,6 +129,7 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
     texts = {key: _text(key, fields[key], at) for key in TEXT_KEYS if key in fields}
     budgets = _budgets(fields["budgets"], texts.get("baseline", ""), at)
     named = next((b.against for b in budgets if b.name == "provider"), "CPUExecutionProvider")
+    engine = _optional(fields, "provider", _engine, at) or Engine(named)
     gate = Gate(
         name=texts.get("name", texts[subject]),
         model=texts[subject],
@@ -132,7 +137,9 @@ def _gate(entry: Entry, shared: Mapping[str, Entry], where: str) -> Gate:
         baseline=texts.get("baseline"),
         data=_prepared(texts.get("data"), fields, at),
         metric=texts.get("metric"),
-        provider=texts.get("provider", named),
+        provider=engine.provider,
+        provider_options=engine.options,
+        baseline_engine=_optional(fields, "baseline_provider", _engine, at),
         threads=_optional(fields, "threads", _threads, at),
         shapes=_optional(fields, "shape", _shapes, at) or {},
         resolution=_optional(fields, "resolution", _resolution, at) or Gate.resolution,
@@ -252,6 +259,12 @@ def _optional(fields: Mapping[str, Entry], key: str, parse: Callable[[Any], T], 
         return None
     with _on_line(at, entry.line, key):
         return parse(entry.value)
+
+
+def _engine(value: Any) -> Engine:
+    if not isinstance(value, str) or not value.strip():
+        raise OptionError(f"{value!r} is not a provider", hint="Write it as openvino")
+    return Engine.of(value)
 
 
 def _threads(value: Any) -> int:

@@ -30,7 +30,7 @@ from ..bench.budgets import Budget, Gate
 from ..machine.providers import nodes_by_provider
 from ..measure.program import Program
 from ..measure.programs import PROGRAMS
-from ..measure.subject import ModelOrPath, Subject, Timed, in_memory
+from ..measure.subject import ModelOrPath, OnEngine, Startable, Subject, Timed, in_memory
 from ..stats.percentiles import fewest_runs
 from .verdicts import GateFacts
 
@@ -96,7 +96,7 @@ class Collector:
     def config(self) -> SessionConfig:
         """Configuration of each session of this gate."""
         threads = self.gate.threads or self.bench.environment().cpus
-        return SessionConfig(provider=self.gate.provider, threads=threads)
+        return self.gate.engine.applied(SessionConfig(threads=threads))
 
     def _open(self, name: str) -> Timed:
         """Open what a name in the gate stands for."""
@@ -166,10 +166,12 @@ class Collector:
         base = in_memory(self.open_model(self.gate.baseline))
         data = Dataset.open(self.gate.data)
         limits = {b.metric: b.limit for b in self.gate.of_kind("quality") if b.metric}
+        engine = self.gate.baseline_engine
+        of_base = engine.applied(self.config) if engine else self.config
         metric, _ = find_limited(limits or 0.0, self.gate.metric, data)
         self._found["quality"] = tuple(
-            evaluate(m, data, metric, reference=base, config=self.config, progress=self.progress)
-            for m in (model, base)
+            evaluate(m, data, metric, reference=base, config=config, progress=self.progress)
+            for m, config in ((model, self.config), (base, of_base))
         )
 
     def _compare(self, model: Timed, feeds: Feeds) -> None:
@@ -181,7 +183,7 @@ class Collector:
         parts = len(by_reference) + bool(self.gate.of_kind("tail"))
         for position, (reference, budgets) in enumerate(by_reference.items()):
             found = self.bench.compare(
-                self._open(reference),
+                self._reference(reference),
                 [model],
                 feeds,
                 self._timing(self._share_of_time(parts - position), budgets),
@@ -192,6 +194,13 @@ class Collector:
                 self._found["broken"] = found.error
             if found.interrupted:
                 raise KeyboardInterrupt
+
+    def _reference(self, name: str) -> Timed:
+        """Open what the model is compared with; the baseline may have an engine of its own."""
+        opened, engine = self._open(name), self.gate.baseline_engine
+        if engine is None or name != self.gate.baseline or isinstance(opened, Program | OnEngine):
+            return opened
+        return OnEngine(opened, engine)
 
     def _timing(self, seconds: float, budgets: Sequence[Budget] = ()) -> Timing:
         return Timing(
@@ -213,7 +222,7 @@ class Collector:
         if solo.interrupted:
             raise KeyboardInterrupt
 
-    def _start_up(self, model: ModelOrPath, feeds: Feeds) -> None:
+    def _start_up(self, model: Startable, feeds: Feeds) -> None:
         if not self.gate.of_kind("start", "memory"):
             return
         tested = bool(self.gate.of_kind("start"))

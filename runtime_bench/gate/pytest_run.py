@@ -14,6 +14,8 @@ from filelock import FileLock
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.accelerators import CPU
+from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import Feeds
 from trimtab.core.units import duration
 
@@ -91,8 +93,9 @@ def gate_of(request: LatencyRequest) -> Gate:
         budgets.append(Budget("no_slower_than", text=BASELINE, against=BASELINE, tolerance=allowed))
     if request.require_int8 is not None:
         budgets.append(Budget.of("int8_share", request.require_int8))
-    if request.provider != "CPUExecutionProvider":
-        budgets.append(Budget.of("provider", request.provider))
+    engine = Engine.of(request.provider)
+    if engine.provider != CPU:
+        budgets.append(Budget.of("provider", engine.provider))
     if not budgets:
         raise OptionError(
             "this test names no budget",
@@ -103,7 +106,8 @@ def gate_of(request: LatencyRequest) -> Gate:
         model=MODEL,
         budgets=tuple(budgets),
         baseline=BASELINE if baseline else None,
-        provider=request.provider,
+        provider=engine.provider,
+        provider_options=engine.options,
         threads=request.threads,
         shapes=request.shapes,
         resolution=fraction(asked.get("resolution", Gate.resolution)),

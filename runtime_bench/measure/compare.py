@@ -11,6 +11,7 @@ import numpy as np
 
 from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
+from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
@@ -20,6 +21,7 @@ from ..stats.e_process import PairedTest
 from ..stats.percentiles import runs_needed
 from ..stats.verdict import is_decided
 from .contender import Contender
+from .engines import spread
 from .feeds import check_same_inputs
 from .in_process import InProcessContender, without_spinning
 from .pacing import BlockPlan, fits, too_little_time, warm_up
@@ -32,7 +34,7 @@ from .values import Comparison, Measurement
 
 __all__ = ["ModelOrPath", "compare", "measure", "size_bytes"]
 
-MakeContender = Callable[[Model | Path, str], Contender]
+MakeContender = Callable[[Model | Path, str, SessionConfig], Contender]
 #: Fewest runs of each model in `measure`, time permitting: enough for a 99th percentile.
 WANTED_RUNS = runs_needed(0.99)
 
@@ -43,6 +45,8 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     feeds: Feeds | None = None,
     *,
     config: SessionConfig | None = None,
+    providers: Sequence[str] = (),
+    base_provider: str = "cpu",
     max_seconds: float = 30.0,
     alpha: float = 0.01,
     resolution: float = 0.05,
@@ -59,6 +63,9 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         candidates: models that take the same inputs, or programs.
         feeds: arrays by input name (default random); programs feed themselves.
         config: session configuration of models.
+        providers: engines such as `cpu` or `openvino:device_type=GPU`, on each of which the base
+            and each candidate is measured; the comparisons are then `spread` over them.
+        base_provider: engine of the base, where there are `providers`.
         max_seconds: time limit of all together; it stops earlier when all are decided.
         alpha: bound on the probability of any wrong verdict, shared by the candidates.
         resolution: relative difference below which two models count as equal.
@@ -70,7 +77,8 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         make_contender: factory of a model's contender; by default it follows `in_process`.
 
     Returns:
-        One comparison per candidate, in order. A candidate that crashed, hung or was refused has
+        One comparison per candidate, in order; with `providers` one per model and engine, all
+        against the base on its engine. A candidate that crashed, hung or was refused has
         its `error`, and the others are complete. After Ctrl-C they are `interrupted`.
 
     Raises:
@@ -78,6 +86,8 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
         OptionError: a dynamic axis has no size, or an option is out of range.
         RunError: the base cannot be run.
     """
+    if providers:
+        base, *candidates = spread([base, *candidates], providers, base_provider)
     _check_options(max_seconds, alpha, resolution, candidates)
     config = config or SessionConfig()
     subjects = [Subject.of(base), *map(Subject.of, candidates)]
@@ -89,14 +99,15 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     def verdict_stands(test: PairedTest) -> bool:
         return is_decided(test, alpha=share, resolution=resolution, renewed=sampler.plan.renew)
 
-    before = Snapshot.now(config)
+    watched = _watched(subjects, config)
+    before = Snapshot.now(watched)
     with open_contenders(
         subjects, config, max_seconds, in_process=in_process, make_contender=make_contender
     ) as contenders:
         pairs = [BlockPair(contenders[0], contender) for contender in contenders[1:]]
         blocks = sampler.blocks(pairs, feeds, seconds=max_seconds, until=until or verdict_stands)
         interrupted = _exhaust(progress.track(blocks, "blocks"))
-        after = Snapshot.now(config)  # before a GPU cools
+        after = Snapshot.now(watched)  # before a GPU cools
     used = without_spinning(config) if in_process else config
     reporter = Reporter(used, feeds, before, after, sampler.canary_ns, interrupted)
     return [
@@ -196,13 +207,14 @@ def open_contenders(
 
     def opened(subject: Subject) -> Contender:
         if make_contender is not None:
-            return make_contender(subject.onnx, subject.name)
+            return make_contender(subject.onnx, subject.name, subject.config(config))
         if isinstance(subject.source, Program):
             return subject.source.contender(limit_seconds)
         if in_process:
-            return InProcessContender(subject.source, config, subject.name)
+            return InProcessContender(subject.source, subject.config(config), subject.name)
+        hang_seconds = hang_limit(limit_seconds)
         return SubprocessContender(
-            subject.source, config, subject.name, hang_seconds=hang_limit(limit_seconds)
+            subject.source, subject.config(config), subject.name, hang_seconds=hang_seconds
         )
 
     with contextlib.ExitStack() as stack:
@@ -217,6 +229,12 @@ def _fitting_feeds(subjects: Sequence[Subject], feeds: Feeds | None) -> Feeds:
     feeds = feeds if feeds is not None else given_feeds(models[0])
     check_same_inputs(models, feeds)
     return feeds
+
+
+def _watched(subjects: Sequence[Subject], config: SessionConfig) -> SessionConfig:
+    """Return the configuration whose device is watched for noise: a GPU where one is measured."""
+    every = [subject.config(config) for subject in subjects]
+    return next((c for c in every if memory_of(c.provider) not in {None, "cpu"}), config)
 
 
 def _exhaust(rounds: Iterable[object]) -> bool:

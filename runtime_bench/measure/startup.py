@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 
-from .subject import ModelOrPath, Subject, in_memory
+from .subject import Startable, Subject, in_memory
 from .subprocess_contender import SubprocessContender
 
 #: Runs before the peak is read, since the arena grows in the first ones; one of a slow model.
@@ -87,7 +88,7 @@ class StartupCosts:
 
 
 def startup_costs(
-    model: ModelOrPath,
+    model: Startable,
     feeds: Feeds | None = None,
     config: SessionConfig | None = None,
     *,
@@ -105,7 +106,8 @@ def startup_costs(
     """
     subject = Subject.of(model)
     feeds = feeds if feeds is not None else given_feeds(in_memory(model))
-    config = config or SessionConfig()
+    config = subject.config(config or SessionConfig())
+    arena = arena and memory_of(config.provider) is None  # the other providers have their own
     found, bare = [], []
     for _ in range(processes):  # alternating, so that drift affects both
         found.append(_once(subject, feeds, config))

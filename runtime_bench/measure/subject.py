@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.core.errors import OptionError
 from trimtab.core.load import read_proto
 from trimtab.core.model import Model
+from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.environment import Environment
@@ -24,16 +25,29 @@ from .values import Comparison, Measurement
 
 ModelOrPath = Model | str | Path
 Models = Sequence[ModelOrPath]
-#: Whatever can be timed.
-Timed = ModelOrPath | Program
 
 
-def in_memory(model: ModelOrPath) -> Model:
+@dataclass(frozen=True)
+class OnEngine:
+    """A model on an engine of its own, whatever engine the others of a measurement have."""
+
+    model: ModelOrPath
+    engine: Engine
+
+
+#: Whatever has startup costs, and whatever can be timed.
+Startable = ModelOrPath | OnEngine
+Timed = Startable | Program
+
+
+def in_memory(model: Startable) -> Model:
     """Return a model, read from its file where it is not in memory.
 
     Raises:
         ModelError: the file cannot be used.
     """
+    if isinstance(model, OnEngine):
+        model = model.model
     return model if isinstance(model, Model) else Model.load(model)
 
 
@@ -42,7 +56,7 @@ class Subject:
     """Subject of a measurement: a model in memory, the file that a session loads, or a program.
 
     Size and digest are taken at the start, since the file may have been removed at the end. The
-    size of a program is 0.
+    size of a program is 0. Without an engine of its own it has that of the measurement.
     """
 
     source: Model | Path | Program
@@ -50,6 +64,7 @@ class Subject:
     size_bytes: int
     digest: str
     loaded: Model | None = None
+    engine: Engine | None = None
 
     @classmethod
     def of(cls, source: Timed) -> Subject:
@@ -60,6 +75,9 @@ class Subject:
         """
         if isinstance(source, Program):
             return cls(source, source.text, 0, source.digest)
+        if isinstance(source, OnEngine):
+            plain = cls.of(source.model)
+            return replace(plain, name=f"{plain.name} on {source.engine}", engine=source.engine)
         if isinstance(source, Model):
             return cls(source, source.name, source.size_bytes, source.digest, source)
         model = Model.load(source)
@@ -79,6 +97,10 @@ class Subject:
                 hint="Run `trimtab bench` there",
             )
         return self.source
+
+    def config(self, common: SessionConfig) -> SessionConfig:
+        """Return the configuration of its sessions in a measurement."""
+        return common if self.engine is None else self.engine.applied(common)
 
 
 def models_of(subjects: Sequence[Subject]) -> list[Model]:
@@ -109,7 +131,7 @@ class Reporter:
             tuple(n for runs in slots for n in runs.ns),
             switches,
             Environment.here(self.before.gpu),
-            self.config if subject.loaded else None,
+            subject.config(self.config) if subject.loaded else None,
             check_noise(self.before, self.after, canary_ns=self.canary_ns, switches=switches),
             describe(self.feeds),
             self.interrupted,

@@ -169,26 +169,28 @@ def _rate(ns: float | None) -> str:
     return "-" if not ns else f"{1e9 / ns:.4g}"
 
 
-def _runtime_line(env: Environment, config: SessionConfig | None) -> str:
+def _runtime_line(env: Environment, configs: Sequence[SessionConfig | None]) -> str:
+    config = configs[0]
     if config is None:
         return f"{env.cpu}, {env.cpus} CPUs; whole runs of programs, as their caller sees them"
     spin = "spin" if config.spinning else "do not spin (onnxruntime's own default: they do)"
+    providers = ", ".join(dict.fromkeys(c.provider for c in configs if c is not None))
     return (
-        f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {config.provider}, "
+        f"{env.cpu}, {config.threads} of {env.cpus} CPUs, {providers}, "
         f"onnxruntime {env.onnxruntime}; idle threads {spin}"
     )
 
 
 def _environment_lines(found: Sequence[Measurement]) -> list[str]:
     first = found[0]
-    env, config = first.environment, first.config
+    env = first.environment
     fewest = min((len(m.samples_ns) for m in found if m.samples_ns), default=0)
     unsupported = [q for q in PERCENTILES if runs_needed(q) > fewest]
     lines = []
     if unsupported:
         needs = ", ".join(f"p{q * 100:g} {runs_needed(q)}" for q in unsupported)
         lines.append(f"-: too few runs to support it ({fewest}; needed: {needs})")
-    lines.append(_runtime_line(env, config))
+    lines.append(_runtime_line(env, [m.config for m in found]))
     if env.gpu:
         lines.append(f"{env.gpu}, driver {env.driver}{_clock(first)}")
     lines += [f"input {name}: {shape}" for name, shape in first.inputs.items()]

@@ -2,7 +2,12 @@
 
 Blocks of base and candidate alternate in random order, each in its own process, until every
 candidate has a verdict: faster, slower, same (within --resolution), or inconclusive at --max-time.
-With a GPU's --provider tensors stay on the device; copies there and back are reported separately.
+Several --provider measure every model on each of them in the same run, against BASE on the CPU:
+
+    trimtab bench float.onnx int8.onnx --provider cpu --provider openvino
+
+`trimtab providers` lists what is installed. On a GPU tensors stay on the device; copies there and
+back are reported separately.
 
 --command and --callable measure whole programs instead, the first one named as the base:
 
@@ -41,7 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; a list is a sweep")
     add("--threads", metavar="1,2", help="intra-op threads; a list is a sweep (default: all)")
-    add("--provider", metavar="P", help="execution provider")
+    add(
+        "--provider",
+        metavar="P",
+        action="append",
+        default=[],
+        help="cpu, openvino, cuda, or openvino:device_type=GPU; several: every model on each",
+    )
+    add("--base-provider", metavar="P", help="provider of the base beside several (default cpu)")
     add("--cuda-graph", action="store_true", help="capture a CUDA graph and replay it")
     add("--max-time", metavar="30s", default="30s", help="time limit of the command, or a device's")
     add(

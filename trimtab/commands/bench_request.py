@@ -14,18 +14,20 @@ from trimtab.core.errors import OptionError, RunError
 from trimtab.core.fields import convert
 from trimtab.core.files import check_output_file
 from trimtab.core.model import Model
-from trimtab.core.ort.accelerators import CPU, check_installed
+from trimtab.core.ort.accelerators import check_installed
+from trimtab.core.ort.engines import Engine, engine_config
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress
 from trimtab.core.units import duration, shape
 from trimtab.runtime_bench.bench.bench import Bench, Timing
+from trimtab.runtime_bench.measure.engines import spread
 from trimtab.runtime_bench.measure.forecast import forecast, forecast_lines
 from trimtab.runtime_bench.measure.io_binding import with_cuda_graph
 from trimtab.runtime_bench.measure.program import Program
 from trimtab.runtime_bench.measure.programs import PROGRAMS
 from trimtab.runtime_bench.measure.startup import StartupCosts
-from trimtab.runtime_bench.measure.subject import ModelOrPath, Timed
+from trimtab.runtime_bench.measure.subject import ModelOrPath, Startable, Timed
 from trimtab.runtime_bench.measure.text import (
     comparison_lines,
     measurement_lines,
@@ -56,8 +58,8 @@ LATE_SECONDS, LATE_SHARE = 2.0, 0.1
 PROCESS_SECONDS, SLOWER = 0.5, 2.0
 #: Options of a session, which a program does not have.
 _OF_MODELS = (
-    *("data", "shape", "batch", "threads", "provider", "cuda_graph", "in_process"),
-    *("concurrency", "on"),
+    *("data", "shape", "batch", "threads", "provider", "base_provider", "cuda_graph"),
+    *("in_process", "concurrency", "on"),
 )
 
 
@@ -119,12 +121,24 @@ class BenchRequest:
             )
         if args.json:
             check_output_file(args.json, args.base, *args.candidates, parents=True)
+        if args.cuda_graph and self._spreads:
+            hint = "Give --provider cuda:enable_cuda_graph=1 instead"
+            raise OptionError("is about a single --provider", where="--cuda-graph", hint=hint)
         if args.on is None:  # refuse a missing provider before any model is opened
-            check_installed(self._config(1).provider, available_providers())
+            for text in [*args.provider, args.base_provider or "cpu"]:
+                check_installed(Engine.of(text).provider, available_providers())
         base, self.base_model = _open(args.base)
         found = [base, *(_open(spec)[0] for spec in args.candidates)]
         say(args.data, self.base_model)
-        return list(found)
+        if not self._spreads:
+            return list(found)
+        engines, base_engine = args.provider or ["cpu"], args.base_provider or "cpu"
+        return spread(found, engines, base_engine, here=args.on is None)
+
+    @property
+    def _spreads(self) -> bool:
+        """True where each model is measured on engines of its own."""
+        return len(self.args.provider) > 1 or self.args.base_provider is not None
 
     @property
     def has_cards(self) -> bool:
@@ -198,14 +212,14 @@ class BenchRequest:
                 f"{self.left():.0f} s are left; --no-card gives their time to the runs"
             )
             return []
-        arena = rounds >= 2 and (self.args.provider or CPU) == CPU
+        arena = rounds >= 2
         found = self._costs(models, each * (1 + arena), arena=arena)
         if found:
             print("\n".join(["", *startup_lines(found)]))  # noqa: T201
         return [c.to_json() for c in found]
 
     def _costs(
-        self, models: Sequence[ModelOrPath], each: float, *, arena: bool
+        self, models: Sequence[Startable], each: float, *, arena: bool
     ) -> list[StartupCosts]:
         setting = self.sweep()[0]
         how, feeds = self._timing(setting, 1), self._feeds(setting)
@@ -255,7 +269,8 @@ class BenchRequest:
         return share if self.has_cards and share >= needed else 0.0
 
     def _config(self, threads: int) -> SessionConfig:
-        config = SessionConfig(self.args.provider or CPU, threads)
+        one = self.args.provider[0] if self.args.provider and not self._spreads else None
+        config = engine_config(one, threads)
         return with_cuda_graph(config) if self.args.cuda_graph else config
 
     def _feeds(self, setting: dict[str, Any]) -> Feeds:

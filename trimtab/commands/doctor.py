@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--time", metavar="T", help="time for errors: 90s, 5m (default: 2m, 10m above 20 MB)")
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
-    add("--provider", metavar="P", help="execution provider")
+    add("--provider", metavar="P", help="cpu, openvino, cuda, ...; see `trimtab providers`")
     add("--target", metavar="NAME", help="preset target instead of this machine")
     add("--on", metavar="DEVICE", help="diagnose there: ssh://user@host, or a name of `device`")
     add("--profile", action=_BOTH, default=True, help="profile the model for shares of the time")
@@ -83,7 +83,7 @@ def _slow(
 ) -> tuple[list[str], dict[str, Any]]:
     """Diagnose why a model is slow, here or on a device, beside its baseline if it has one."""
     from trimtab.core.fields import convert
-    from trimtab.core.ort.session import SessionConfig
+    from trimtab.core.ort.engines import engine_config
     from trimtab.core.progress import Stderr
     from trimtab.core.target import Target
     from trimtab.runtime_bench.bench.bench import LocalBench, Timing
@@ -92,8 +92,7 @@ def _slow(
     threads = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:
         threads = threads or bench.environment().cpus
-        provider = args.provider or "CPUExecutionProvider"
-        how = Timing(SessionConfig(provider=provider, threads=threads))
+        how = Timing(engine_config(args.provider, threads))
         if isinstance(bench, LocalBench) and args.target:
             target = Target.named(args.target, threads)
             found = bench.diagnosis(models, feeds, how, profiled=args.profile, target=target)

@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="ORIGINAL", help="report the drop against this model"
     )
     parser.add_argument("--threads", metavar="N", help="intra-op threads (default: all usable)")
-    parser.add_argument("--provider", metavar="P", help="execution provider")
+    parser.add_argument(
+        "--provider", metavar="P", help="cpu, openvino, cuda, ...; see `trimtab providers`"
+    )
     parser.add_argument("--batch", metavar="N", help="batch size (default 64)")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
 
@@ -39,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.files import check_output_file, write_text
-    from trimtab.core.ort.session import SessionConfig
+    from trimtab.core.ort.engines import engine_config
     from trimtab.core.target import usable_cpus
 
     from ..open_model import open_model
@@ -48,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         check_output_file(args.json, args.model, args.data, parents=True)
     threads = convert(int | None, args.threads, where="--threads") or usable_cpus()
-    config = SessionConfig(provider=args.provider or "CPUExecutionProvider", threads=threads)
+    config = engine_config(args.provider, threads)
     model = open_model(args.model)
     data = Dataset.open(args.data, batch=convert(int, args.batch or 64, where="--batch"))
     reference = open_model(args.reference) if args.reference else None

@@ -29,7 +29,7 @@ def test_each_provider_has_its_memory() -> None:
     [
         (CUDA, "NVIDIA GPU with its driver.*onnxruntime-gpu"),
         (TENSORRT, "onnxruntime-gpu.*pip install tensorrt"),
-        ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+        ("OpenVINOExecutionProvider", "onnxruntime-ep-openvino"),
         ("CUDAExecutionProvide", "Did you mean 'CUDAExecutionProvider'"),
     ],
 )

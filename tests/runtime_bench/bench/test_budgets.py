@@ -145,3 +145,18 @@ def test_a_percentile_may_look_at_quiet_runs_only():
 def test_an_unknown_budget_is_an_option_error_outside_of_files():
     with pytest.raises(OptionError, match="Did you mean 'p95'"):
         Budget.of("p95th", "5ms")
+
+
+def test_a_gate_names_its_engines_in_short() -> None:
+    text = """
+model: m.onnx
+baseline: f.onnx
+provider: openvino:device_type=GPU
+baseline_provider: cpu
+budgets: {speedup: 1.1, provider: openvino}
+"""
+    (gate,) = parse_gates(text)
+    assert gate.provider == "OpenVINOExecutionProvider"
+    assert str(gate.engine) == gate.runs_on == "openvino:device_type=GPU"
+    assert str(gate.baseline_engine) == "cpu"
+    assert gate.of_kind("provider")[0].against == gate.provider

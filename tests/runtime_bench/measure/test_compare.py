@@ -40,7 +40,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 def compared(clock: FakeClock, contenders: Sequence[FakeContender], **options) -> list[Comparison]:
     models = [named(f"m{i}") for i in range(len(contenders))]
     by_name = {m.name: a for m, a in zip(models, contenders, strict=True)}
-    return compare(models[0], models[1:], make_contender=lambda _, name: by_name[name], **options)
+    return compare(
+        models[0], models[1:], make_contender=lambda _, name, __: by_name[name], **options
+    )
 
 
 def test_each_candidate_gets_its_verdict(clock: FakeClock) -> None:
@@ -67,7 +69,7 @@ def test_too_little_time_is_inconclusive(clock: FakeClock) -> None:
 def test_a_base_against_itself_is_two_contenders(clock: FakeClock) -> None:
     made = []
 
-    def make(_: object, name: str) -> FakeContender:
+    def make(_: object, name: str, __: object) -> FakeContender:
         made.append(FakeContender(clock, seed=len(made), name=name))
         return made[-1]
 

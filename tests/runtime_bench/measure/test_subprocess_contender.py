@@ -219,7 +219,7 @@ def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> Non
                 self.worker.process.kill()
             return super().time(runs)
 
-    def make(model: Model | Path, name: str) -> SubprocessContender:
+    def make(model: Model | Path, name: str, _: SessionConfig) -> SubprocessContender:
         kind = Dying if len(contenders) == 1 else SubprocessContender
         contenders.append(kind(model, SessionConfig(), name))
         return contenders[-1]
@@ -243,7 +243,7 @@ def test_when_one_worker_is_killed_the_other_candidate_gets_its_verdict() -> Non
 def test_a_file_deleted_after_the_check_is_a_finding(tmp_path: Path) -> None:
     path = relu().save(tmp_path / "gone.onnx")
 
-    def make(model: Model | Path, name: str) -> SubprocessContender:
+    def make(model: Model | Path, name: str, _: SessionConfig) -> SubprocessContender:
         path.unlink(missing_ok=True)
         return SubprocessContender(model, SessionConfig(), name)
 
