@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples website
 
-.PHONY: demo test test-fast property fuzz check format docs setup clean
+.PHONY: demo test test-fast first-hour property fuzz check format docs setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
 	@echo "make test       all tests        make test-fast  those under a minute"
+	@echo "make first-hour every command of the tutorials and of the README"
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
 	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
@@ -37,6 +38,11 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# Every command of the tutorials and of the README, as it is written.
+first-hour: export OMP_NUM_THREADS ?= 1
+first-hour: $(STAMP)
+	TRIMTAB_FIRST_HOUR=1 $(BIN)/python -m pytest -n auto tests/first_hour
 
 property: export OMP_NUM_THREADS ?= 1
 property: N ?= 2000

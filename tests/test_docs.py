@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -31,6 +31,8 @@ BASES = (
 DOCUMENTS = documents()
 #: Paths that a reader or a command creates.
 CREATED = {"passes/simplify/foo.py", "frontier/"}
+#: Passes and modules that a reader makes.
+MADE = {"tidy"}
 
 
 def named_paths(text: str) -> Iterator[str]:
@@ -53,6 +55,8 @@ def test_command_lines_parse(document: Path) -> None:
     wrong = []
     for line, _said in command_lines(document.read_text(encoding="utf-8")):
         _, name, *arguments = shlex.split(line.replace("[", "").replace("]", ""))
+        if name in MADE:
+            continue
         try:
             parser = parser_of(name, command(name))
             parser.parse_intermixed_args(arguments)
@@ -67,9 +71,11 @@ def test_imports_resolve(document: Path) -> None:
         if language != "python":
             continue
         for node in ast.walk(ast.parse(code)):
-            if isinstance(node, ast.ImportFrom) and not node.level:
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module not in MADE:
                 module = importlib.import_module(node.module or "")
-                assert all(hasattr(module, alias.name) for alias in node.names)
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    assert hasattr(module, alias.name) or importlib.util.find_spec(name)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -6,6 +6,7 @@ import html
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +30,35 @@ def documents() -> list[Path]:
     ]
 
 
+@dataclass(frozen=True)
+class Block:
+    """A block of code in a document.
+
+    Attributes:
+        language: its language; empty where it is output or a list.
+        title: name of the file that it is, where it is one.
+        code: its text.
+        not_run: why the block cannot be run anywhere; empty of others.
+    """
+
+    language: str
+    title: str
+    code: str
+    not_run: str
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """Yield the blocks of code of a document."""
+    pattern = r"(?:^<!-- not run: ([^\n]*) -->\n\n?)?^```([^\n]*)\n(.*?)^```"
+    for not_run, info, code in re.findall(pattern, text, re.DOTALL | re.MULTILINE):
+        language, _, rest = info.partition(" ")
+        title = re.fullmatch(r'title="(.*)"', rest)
+        yield Block(language, title[1] if title else "", code, not_run)
+
+
 def code_blocks(text: str) -> Iterator[tuple[str, str]]:
     """Yield the languages of the code blocks, with their contents."""
-    for language, code in re.findall(r"^```([^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        yield language.partition(" ")[0], code
+    yield from ((block.language, block.code) for block in blocks(text))
 
 
 def command_lines(text: str) -> Iterator[tuple[str, str]]:
@@ -43,7 +69,7 @@ def command_lines(text: str) -> Iterator[tuple[str, str]]:
                 found = re.match(r"\s*(?:- )?(trimtab [\w-]+ .*|trimtab [\w-]+$)", line)
                 if found:
                     command, *described = re.split(r"\s{2,}(?!-)", found[1].strip(), maxsplit=1)
-                    yield command.partition(" >> ")[0], "".join(described)
+                    yield re.split(r" >> | \|\| ", command)[0], "".join(described)
 
 
 def site_links(text: str, source: str, page: str) -> str:

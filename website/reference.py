@@ -146,7 +146,7 @@ def _metrics() -> str:
     return (
         "# Metrics\n\nFor `--metric` of `eval`, `optimize`, `quantize` and in budgets files. Each "
         "takes `output=NAME`, to judge one output: `top1:output=logits`. `module:callable` is a "
-        "metric of [your own](../quality.md#a-metric-of-your-own). What each output counts "
+        "metric of [your own](../tutorials/own-metric.md). What each output counts "
         "without labels: [fidelity](../quality.md).\n\n"
         + table(("metric", "needs", "better"), rows)
     )
