@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
+    from trimtab.core.ort.engines import Engine
     from trimtab.runtime_bench.bench.bench import Bench
 
     from ..search.reporting.outcome import Outcome
@@ -62,6 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help=text)
     text = "largest loss of the metric: 0.01 (default) or 1%%; of several: map=0.01; repeatable"
     parser.add_argument("--max-drop", metavar="X", action="append", help=text)
+    text = "also choose where the winner runs: auto, or cpu,openvino"
+    parser.add_argument("--provider", metavar="P,P", help=text)
     for option, metavar, text in _OPTIONS:
         parser.add_argument(option, metavar=metavar, help=text)
     for flag, text in _FLAGS:
@@ -82,6 +85,7 @@ def execute(args: argparse.Namespace) -> int:
     check_output(args.output, args.source, force=args.force)
     if args.mlflow:
         need_mlflow()
+    engines = _engines(args)
     outcome = _search(args)
     if outcome is None:
         return 0
@@ -91,12 +95,50 @@ def execute(args: argparse.Namespace) -> int:
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
     print(outcome.advice)  # noqa: T201
+    if engines and outcome.chosen is not None and outcome.chosen.recipe is not None:
+        _choose_engine(args, outcome, engines)
     if args.mlflow:
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
         hint = f"{result} names the constraints that bind"
         raise BudgetError("no candidate satisfies the constraints", hint=hint)
     return 0
+
+
+def _engines(args: argparse.Namespace) -> list[Engine]:
+    """Return the engines to choose from; none where the option is not given."""
+    from trimtab.core.errors import OptionError
+
+    if args.provider is None:
+        return []
+    if args.on or args.target:
+        raise OptionError(
+            "chooses between engines of this machine",
+            where="--provider",
+            hint="Drop --on, --target",
+        )
+    from ..search.engines import read_engines
+
+    return read_engines(args.provider)
+
+
+def _choose_engine(args: argparse.Namespace, outcome: Outcome, engines: list[Engine]) -> None:
+    """Measure original and winner on each engine, print, and write budgets of the chosen pair."""
+    from pathlib import Path
+
+    from trimtab.core.dataset import Dataset
+    from trimtab.core.progress import Stderr
+    from trimtab.runtime_bench.measure.text import comparison_lines
+
+    from ..search.engines import choose_engine, save_engine
+
+    data = Dataset.open(args.eval or args.data)
+    choice = choose_engine(outcome, engines, data, Stderr())
+    print("\n".join(["", *comparison_lines(choice.comparisons)]))  # noqa: T201
+    print("\n".join(choice.lines(outcome.constraints.max_drop)))  # noqa: T201
+    path = save_engine(outcome, choice, Path(args.output))
+    if path is not None:
+        print(f"wrote {path}")  # noqa: T201
 
 
 def _search(args: argparse.Namespace) -> Outcome | None:
