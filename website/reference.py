@@ -79,7 +79,8 @@ def _command(name: str) -> str:
         rows = [_option(parser, a) for a in group._group_actions if a.dest != "help"]  # noqa: SLF001
         if rows:
             head = ("argument", "meaning", "default")
-            parts.append(f"## {(group.title or '').capitalize()}\n\n{table(head, rows)}")
+            title = (group.title or "").removeprefix("positional ").capitalize()
+            parts.append(f"## {title}\n\n{table(head, rows)}")
     return "\n\n".join(parts)
 
 
