@@ -14,7 +14,7 @@ def made_comparison(ratio: float, error: str | None = None) -> Any:
         ratio=ratio,
         low=0.95 * ratio,
         high=1.05 * ratio,
-        verdict="better" if ratio > 1 else "worse",
+        verdict="same" if ratio == 1 else "better" if ratio > 1 else "worse",
         error=error,
         interrupted=False,
         devices={},

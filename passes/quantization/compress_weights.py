@@ -71,7 +71,8 @@ class CompressWeights(Pass):
 
     Attributes:
         store: type that weights are stored in; those that lose too much in int4 take int8, and
-            those that lose too much in int8 take 16 bits.
+            those that lose too much in int8 take 16 bits. int16 has a scale for each channel and
+            loses least.
         fidelity: with data, part of the float model's answers to keep on held-out samples, 0 to 1:
             weights whose rounding costs more take more bits.
         max_error: relative RMS error of a weight above which it takes more bits; 0 for none with
@@ -85,7 +86,7 @@ class CompressWeights(Pass):
     shrinks: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"float16_share": "wide_share"}
 
-    store: Literal["int8", "int4", "float16"] = "int8"
+    store: Literal["int8", "int4", "int16", "float16"] = "int8"
     fidelity: float = PROMISED
     max_error: float = 0.0
     wide_share: float = 0.1
@@ -148,7 +149,7 @@ class CompressWeights(Pass):
     ) -> Iterator[tuple[ir.Value, Layer | None]]:
         """Yield each weight, with its layer where its inputs were observed."""
         observed: set[ir.Value] = set()
-        if samples is not None and self.store != "float16":
+        if samples is not None and self.store in {"int4", "int8"}:
             inner = [v for v in values if v not in front and exact(_floats(v)) is None]
             layers = layers_with_moments(model, inner, samples.fitted, ctx)
             for layer in ctx.progress.track(layers, "rounding weights", len(inner)):
@@ -169,7 +170,7 @@ class CompressWeights(Pass):
             return [lossless]
         if spectrum and not judged:
             return _BEFORE_LOGARITHM
-        widths = {"int4": (4, 8), "int8": (8,), "float16": ()}[self.store]
+        widths = {"int4": (4, 8), "int8": (8,)}.get(self.store, ())
         forms: list[Form] = []
         for width in () if spectrum else widths:
             form = rounded(array, width) if layer is None else rounded_by_error(layer, array, width)

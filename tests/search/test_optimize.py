@@ -84,6 +84,33 @@ def test_nothing_faster_than_float_gives_the_simplified_float_model() -> None:
     assert "Nothing beats the float original" in outcome.why[0]
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_where_nothing_is_faster_the_smallest_file_that_answers_alike_wins(labels: bool) -> None:
+    rows = arrays(60)
+    if not labels:
+        rows.pop("labels")
+    outcome = optimize(
+        graphs.cnn(),
+        rows,
+        passes=["compress-weights"],
+        constraints=Constraints(max_drop=0.01),
+        measure=made_comparisons(1.0),
+    )
+    assert outcome.chosen is not None
+    assert outcome.chosen.name.startswith("float, weights in")
+    assert outcome.chosen.size_bytes < outcome.original.size_bytes
+    assert "in fewer bits" in outcome.why[-1]
+
+
+def test_a_smaller_file_that_is_slower_is_not_offered() -> None:
+    def slower(base: Model, candidates: Any, *rest: Any) -> Any:
+        return [made_comparison(1.0 if "simplified" in c.name else 0.7) for c in candidates]
+
+    outcome = optimize(graphs.cnn(), data(), passes=["compress-weights"], measure=slower)
+    assert outcome.chosen is not None
+    assert outcome.chosen.name == "float simplified"
+
+
 def test_without_a_valid_candidate_there_is_no_model() -> None:
     outcome = optimize(
         graphs.cnn(),

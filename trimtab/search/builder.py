@@ -15,6 +15,7 @@ from trimtab.passes.base import Pass
 from .recipe import Recipe
 from .result import Result
 from .store import ResultStore, key_of, source_of
+from .time_budget import timed_as
 
 REWRITES = "apply-rewrites"
 
@@ -28,7 +29,7 @@ class Builder:
         ctx: target, seed, clock.
         store: models of the steps made so far.
         machine: class of the machine that measures, for passes that decide by time.
-        seconds: most seconds that a pass of each name took so far.
+        seconds: most seconds that a pass of each kind took so far, see `timed_as`.
     """
 
     original: Model
@@ -67,7 +68,8 @@ class Builder:
         return Result(recipe.name, recipe, made, made.size_bytes, stage=stage)
 
     def _took(self, step: Pass, seconds: float) -> None:
-        self.seconds[step.name()] = max(seconds, self.seconds.get(step.name(), 0.0))
+        kind = timed_as(step)
+        self.seconds[kind] = max(seconds, self.seconds.get(kind, 0.0))
 
     def model(self, recipe: Recipe) -> Model:
         """Make the model of a recipe, or of the beginning of one.

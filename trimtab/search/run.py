@@ -38,7 +38,7 @@ from .ranking import (
 from .recipe import Recipe
 from .result import Constraints, Result
 from .standing import is_bounded
-from .time_budget import Spent, pass_seconds
+from .time_budget import Spent, pass_seconds, timed_as
 from .timing import ORIGINAL, SECONDS_PER_GRAPH, Timer
 
 #: Calibration items that are checked beforehand: no pass but training reads more.
@@ -166,7 +166,7 @@ class Search:
         """
         splits, known = self.evaluator.splits, self.builder.seconds
         rows = len(splits.calibration)
-        steps = (known.get(p.name(), pass_seconds(p, self.item_s, rows)) for p in recipe.passes)
+        steps = (known.get(timed_as(p), pass_seconds(p, self.item_s, rows)) for p in recipe.passes)
         return sum(steps) + self.item_s * len(splits.selection)
 
     def rows_in_time(self) -> float:

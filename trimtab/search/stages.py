@@ -41,7 +41,6 @@ def staged(search: Search, plan: SearchPlan) -> None:
     search.attempt("int8", plan.others())
     search.attempt("own", plan.own_recipes())
     _rescue(search, plan)
-    _store(search, plan)
     search.measure("int8")
     search.report_if_satisfied()
     reported = reported or _report_first_usable(search, "int8")
@@ -74,19 +73,17 @@ def _measure_longer(search: Search) -> None:
 def _store_best(search: Search, plan: SearchPlan) -> None:
     """Store the weights of the best in 8 bits, where it computes in float."""
     best = search.best()
-    if best is None or best.recipe is None or claims_no_speed(best.recipe):
-        return
-    if computes_in_float(best.recipe):
-        _store(search, plan, best.recipe)
+    base = best.recipe if best is not None else None
+    if base is not None and claims_no_speed(base):
+        base = None
+    if base is None or computes_in_float(base):
+        _store(search, plan, base)
         search.measure("store")
 
 
 def _store(search: Search, plan: SearchPlan, base: Recipe | None = None) -> None:
-    """Store weights in the fewest bits that keep the quality."""
-    for recipe in plan.stored(search.constraints.max_drop, base):
-        found = search.attempt("store", [recipe])
-        if found and search.keeps(found[0]):
-            return
+    """Store weights in fewer bits."""
+    search.attempt("store", plan.stored(search.constraints.max_drop, base))
 
 
 def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
@@ -117,10 +114,14 @@ def _report_first_usable(search: Search, stage: str) -> bool:
 
 
 def _rescue(search: Search, plan: SearchPlan) -> None:
-    """Try other ways to int8, one after the other, until one keeps its quality."""
+    """Try other ways to int8, one after the other, until one keeps its quality.
+
+    First narrow weights for float arithmetic, which cost least time and are likely to do.
+    """
     plain = [r for r in search.results if r.name.startswith("int8") and not r.failure]
     if not plain or any(search.keeps(r) for r in plain):
         return
+    _store(search, plan)
     for recipe in plan.rescues(*own_limit(search)):
         found = search.attempt("int8", [recipe])
         if found and search.keeps(found[0]):

@@ -25,19 +25,24 @@ MEASURING = 0.6
 
 #: Time of a pass, in evaluations of the rows that it looks at; rough, from networks of the docs.
 PASS_ROUNDS = {
-    "quantize-static": 4.0,
-    "quantize-auto": 12.0,
-    "prune-channels": 20.0,
-    "half": 2.0,
-    "compress-weights": 8.0,
+    "quantize-static on data": 4.0,
+    "quantize-auto on data": 12.0,
+    "prune-channels on data": 20.0,
+    "half on data": 2.0,
+    "compress-weights on data": 8.0,
 }
 #: Most rows that a pass looks at, and evaluations of one row that any other pass takes as long as.
 MOST_ROWS, USUAL_ROWS = 256, 20
 
 
+def timed_as(step: Pass) -> str:
+    """Return the kind of a pass whose runs take alike: its name, and whether it looks at data."""
+    return f"{step.name()}{' on data' if getattr(step, 'data', None) is not None else ''}"
+
+
 def pass_seconds(step: Pass, item_s: float, calibration: int) -> float:
     """Predict the seconds of a pass from those of evaluating the original on one item."""
-    rounds = PASS_ROUNDS.get(step.name())
+    rounds = PASS_ROUNDS.get(timed_as(step))
     return item_s * (USUAL_ROWS if rounds is None else rounds * min(MOST_ROWS, calibration))
 
 

@@ -53,7 +53,8 @@ def opset(model, version):
 
 
 @pytest.mark.parametrize(
-    ("store", "part", "most"), [("int8", 0.3, 0.02), ("int4", 0.2, 0.25), ("float16", 0.55, 2e-3)]
+    ("store", "part", "most"),
+    [("int8", 0.3, 0.02), ("int4", 0.2, 0.25), ("float16", 0.55, 2e-3), ("int16", 0.6, 1e-4)],
 )
 @pytest.mark.parametrize("version", [13, 21])
 def test_weights_shrink_and_the_graph_that_runs_is_float(store, part, most, version):

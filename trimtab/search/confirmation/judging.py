@@ -12,7 +12,6 @@ import numpy as np
 from trimtab.core.batches import fitting
 from trimtab.core.data import Floats
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import TrimtabError
 from trimtab.core.metric import METRICS, Quality, evaluate, fitted
 from trimtab.core.metrics.metric import ROUNDING
 from trimtab.core.ort.session import SessionConfig
@@ -32,8 +31,9 @@ TEST, TOGETHER = "test split", "selection and test split together"
 CALIBRATION_ROWS = 1024
 #: Most rows on which outputs are compared number by number.
 COMPARED_ROWS = 32
-#: Squared relative error of outputs that float16's 11 bits leave after some layers: 0.1% RMS.
-FLOAT16_LOSS = 1e-6
+#: Squared relative error of outputs, 0.3% RMS, below which nobody asks for a proof: weights in
+#: float16, which the field takes for the same model, leave ten times as much in a YOLOX-nano.
+SAME_LOSS = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +103,16 @@ class QualityJudge:
         return "; ".join(found) if found and not self._is_rounding(tested) else None
 
     def _is_rounding(self, tested: Result) -> bool:
-        """Return whether answers differ by no more than float16's rounding, on a few rows.
+        """Return whether answers differ by less than float16's rounding would, on a few rows.
 
         So small a change needs no items to be ruled out as a loss.
         """
         splits, original = self.evaluator.splits, self.evaluator.original
         if tested.model is None:
             return False
-        try:
-            rows = fitting(original, splits.selection.take(COMPARED_ROWS))
-            found = Judge(original, rows, self.evaluator.ctx.target).of(tested.model)
-        except TrimtabError:
-            return False  # its rows or outputs are not ones that can be compared
-        return found.kept >= 1.0 and found.loss <= FLOAT16_LOSS
+        rows = fitting(original, splits.selection.take(COMPARED_ROWS).bind(original))
+        found = Judge(original, rows, self.evaluator.ctx.target).of(tested.model)
+        return found.kept >= 1.0 and found.loss <= SAME_LOSS
 
     def _too_much(self, loss: LossEvidence, looks: int) -> str | None:
         of = f" of {loss.metric}" if len(self.limits) > 1 else ""
