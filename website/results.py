@@ -60,7 +60,7 @@ def _size(size: int, original: int) -> str:
 
 
 def _speed(message: str) -> str:
-    found = re.search(r"([\d.]+x \[[^\]]*\]) as fast", message)
+    found = re.search(r"([\d.]+x(?: \[[^\]]*\])?) as fast", message)
     return found[1] if found else "-"
 
 

@@ -50,7 +50,8 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
     """Return (low, high) of the ratio at the stop: the confidence sequence, cut at the verdict.
 
     A boundary once rejected stays rejected (the running intersection of a confidence sequence is a
-    confidence sequence), so the interval never contradicts the verdict.
+    confidence sequence), so the interval never contradicts the verdict. Where the noise changed
+    afterwards, so that the estimate left it, it is widened to the estimate, on that side of 1.
     """
     low, high = test.interval(alpha)
     limit, band = math.log(2 / alpha), math.log1p(resolution)
@@ -59,7 +60,11 @@ def interval(test: PairedTest, *, alpha: float, resolution: float) -> tuple[floa
             low = max(low, boundary)
         if test.evidence_below(boundary) >= limit:
             high = min(high, boundary)
-    return math.exp(low), math.exp(max(low, high))
+    high = max(low, high)
+    estimate = test.estimate() if test.blocks else low
+    lowest, highest = (0.0 if low >= 0 else -math.inf), (0.0 if high <= 0 else math.inf)
+    low, high = min(low, max(estimate, lowest)), max(high, min(estimate, highest))
+    return math.exp(low), math.exp(high)
 
 
 def is_decided(test: PairedTest, *, alpha: float, resolution: float, renewed: bool = True) -> bool:

@@ -122,10 +122,12 @@ def _missing_data(after: Model) -> list[str]:
 def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
     """Return what is kept and how fast it is, where the pass promises something; else nothing."""
     from trimtab.core.batches import fitting
+    from trimtab.core.context import Ratio
     from trimtab.core.errors import TrimtabError
     from trimtab.core.ort.session import SessionConfig
 
     from ..report.lines import promise_line
+    from ..search.fingerprint import running_structure
     from .one_pass import context
 
     promise = outcome.after.lineage[-1].notes.get("promise")
@@ -138,6 +140,9 @@ def _promise(outcome: PassOutcome, args: argparse.Namespace) -> str:
         data = ctx.dataset(None, original, purpose="timing")
         feeds = next(iter(fitting(original, data, rows=1))).feeds
         config, clock = SessionConfig.of(ctx.target), ctx.need_clock("timing")
+        models = (original, outcome.written)
+        if len({running_structure(model, config) for model in models}) == 1:
+            return promise_line(promise, Ratio(1.0, 1.0, 1.0))
         ctx.progress.say("timing the result against float")
         speed_up = clock.compare(original, outcome.written, feeds, config, TIMED_SECONDS)
     except TrimtabError as failure:

@@ -51,10 +51,16 @@ def _ruin(outcome: PassOutcome) -> str:
 def promise_line(promise: Mapping[str, Any], speed_up: Ratio | None) -> str:
     """Return what a quantized model keeps, how much faster it is, and which it could not do."""
     told = f"keeps {promise['fidelity']:.3f} of the float model's answers on {promise['rows']} rows"
-    told += "" if speed_up is None else f", {speed_up} as fast as float"
+    told += "" if speed_up is None else f", {_speed(speed_up)}"
     could_not = [f"keep {promise['wanted']:g} of the answers"] if promise["broken"] else []
     could_not += ["be faster than float"] if speed_up is not None and not speed_up.faster else []
     return f"{told}. COULD NOT {' NOR '.join(could_not)}" if could_not else told
+
+
+def _speed(speed_up: Ratio) -> str:
+    """Say how fast it is; an interval without width is that of the graph that float runs."""
+    same = speed_up.low == speed_up.high == 1
+    return f"{speed_up} as fast as float{', whose graph it becomes when loaded' if same else ''}"
 
 
 def export_lines(model: Model, path: Path) -> list[str]:

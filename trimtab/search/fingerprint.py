@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from trimtab.core.model import Model
+from trimtab.core.ort.session import SessionConfig, optimized_graph
 
 #: Integer constants up to this many elements are shapes, axes and indices: part of the structure.
 SHAPE_ELEMENTS = 64
@@ -34,6 +36,11 @@ def structure(model: Model) -> str:
     for part in _parts(graph, nodes, numbers):
         digest.update(repr(part).encode())
     return digest.hexdigest()
+
+
+def running_structure(model: Model, config: SessionConfig) -> str:
+    """Hash the structure of the graph that onnxruntime makes of a model when it loads it."""
+    return structure(replace(model, ir=optimized_graph(model, config)))
 
 
 def _in_order_of_use(graph: ir.Graph) -> list[ir.Node]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from trimtab.core.context import Context
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, optimized_graph
+from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.measure.pacing import is_too_little_time
@@ -22,7 +22,7 @@ from trimtab.runtime_bench.measure.pooling import pooled
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
 
-from .fingerprint import structure
+from .fingerprint import running_structure, structure
 from .result import Result
 from .standing import is_bounded
 from .store import ResultStore, key_of, key_of_feeds
@@ -168,11 +168,7 @@ class Timer:
     def _runs_as(self, model: Model) -> str:
         config = SessionConfig.of(self.ctx.target)
         key = key_of("running", model=model.digest, config=config.to_json())
-
-        def found() -> str:
-            return structure(replace(model, ir=optimized_graph(model, config)))
-
-        return str(self.store.value(key, found))
+        return str(self.store.value(key, lambda: running_structure(model, config)))
 
     def again(
         self, models: Sequence[Model], seconds: float, *, brief: bool = False, part: int = 0

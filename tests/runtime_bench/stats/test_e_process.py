@@ -116,6 +116,13 @@ def test_the_interval_shrinks_as_blocks_come() -> None:
     assert widths[-1] < 0.02
 
 
+def test_the_interval_holds_the_estimate_where_the_noise_changed_after_a_verdict() -> None:
+    rng = np.random.default_rng(0)
+    test = PairedTest.of([*rng.normal(0.2, 0.02, 60), *rng.normal(0.02, 0.02, 150)])
+    low, high = interval(test, alpha=ALPHA, resolution=RESOLUTION)
+    assert low <= math.exp(test.estimate()) <= high
+
+
 def test_nothing_is_claimed_within_the_pilot() -> None:
     test = PairedTest.of([5.0] * 10)
     assert test.evidence_above(0) == 0
