@@ -19,6 +19,7 @@ from .model import Model, TensorSpec
 from .sources.arrays import LABELS, ArraySource
 from .sources.opening import StreamSource, open_source, split_states
 from .streams import Pair, StateLoop, StreamRow, following, state_pairs
+from .timings import staged
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +117,7 @@ class Dataset:
     def __iter__(self) -> Iterator[Batch]:
         if self.stream is not None:
             return self.stream.recorded(self.steps(), self.rows)
-        batches = self._read(self.positions, self.batch)
+        batches = staged("reading data", self._read(self.positions, self.batch))
         return self._checked(batches) if self.finite else batches
 
     def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:

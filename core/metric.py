@@ -26,6 +26,7 @@ from .ort.session import SessionConfig
 from .progress import Progress, Silent
 from .runner import Runner, run_here
 from .target import usable_cpus
+from .timings import stage
 
 __all__ = [
     "METRICS",
@@ -215,6 +216,7 @@ def evaluate(
     return replace(found, others=others)
 
 
+@stage("evaluating")
 def _evaluated(  # noqa: PLR0917 - arguments of `evaluate`, in its order
     model: Model,
     data: Dataset,

@@ -30,6 +30,7 @@ from .garbage import gc_paused
 from .graphs import repair, subgraphs_of
 from .load import load_ir, refuse_external_data, to_ir
 from .sparse import sparsify, stores_sparse
+from .timings import stage
 
 _log = logging.getLogger("onnx_ir")
 if _log.level == logging.NOTSET:  # each pass of its own that it runs logs a line
@@ -103,7 +104,8 @@ class Model:
                 external data is missing, too short, or outside of the model's folder.
         """
         path = Path(path)
-        return cls._from_ir(load_ir(path), str(path))
+        with stage("reading model files"):
+            return cls._from_ir(load_ir(path), str(path))
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
@@ -129,6 +131,7 @@ class Model:
         """Copy the model so that its graph may be changed; weights are shared, never write them."""
         return replace(self, ir=self.ir.clone())
 
+    @stage("serialising models")
     @gc_paused()
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as one protobuf message, with lineage and dense weights.

@@ -33,6 +33,7 @@ from trimtab.core.ort.feeding import Feeding, feeding, feeding_from
 from trimtab.core.ort.own_fault import own_fault
 from trimtab.core.ort.session import Feeds, Outputs, SessionConfig, build_session, run
 from trimtab.core.random_operators import with_fixed_draws
+from trimtab.core.timings import stage
 
 from .check import BUG_HINT, check_result
 from .graph.compressed import compress_exactly, expand_compressed
@@ -176,7 +177,8 @@ class Pass(ABC):
         """
         ctx = ctx or Context()
         try:
-            with feeding_from(model, ctx.source(model, getattr(self, "data", None))):
+            source = ctx.source(model, getattr(self, "data", None))
+            with stage(f"pass {self.name()}"), feeding_from(model, source):
                 return self._apply(model, ctx)
         except PassError as error:
             # A broken file must not be called a bug: ask whether it is valid by itself.
@@ -206,7 +208,8 @@ class Pass(ABC):
         after = dataclasses.replace(
             model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))
         )
-        self._check(model, after, ctx, loaded=result.loaded)
+        with stage("checking results"):
+            self._check(model, after, ctx, loaded=result.loaded)
         return after
 
     def _step(self, model: Model, result: Rewrite) -> Step:

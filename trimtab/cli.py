@@ -9,11 +9,13 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO, cast
 
 from trimtab.core.errors import OptionError, TrimtabError
-from trimtab.core.files import STDOUT, standard_output
+from trimtab.core.files import STDOUT, standard_output, write_text
 from trimtab.core.ort.telemetry import disable_telemetry
 from trimtab.core.progress import verbosity
 from trimtab.core.text import PrintableStream, printable
@@ -51,8 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Where a file is written to standard output, messages go to the other stream.
     taken = not STDOUT.isdisjoint(arguments)
     messages = PrintableStream(sys.stderr if taken else sys.stdout)
+    told = [a for a in arguments if a.partition("=")[0] == registry.TIMINGS]
+    arguments = [a for a in arguments if a not in told]
     with standard_output(sys.stdout), contextlib.redirect_stdout(cast("TextIO", messages)):
-        return _run(arguments, debug=_asks(arguments, "--debug"))
+        return _run_timed(arguments, told[-1]) if told else _run(arguments)
+
+
+def _run_timed(arguments: list[str], option: str) -> int:
+    """Run a command and tell where its time went: `option` is --timings or --timings=FILE."""
+    from trimtab.core.timings import timed
+
+    with timed(time.monotonic()) as timings:
+        code = _run(arguments)
+    file = option.partition("=")[2]
+    if file:
+        write_text(Path(file), timings.text())
+    else:
+        sys.stderr.write("\n".join(timings.table()) + "\n")
+    return code
 
 
 def _asks(arguments: Sequence[str], option: str) -> bool:
@@ -60,7 +78,7 @@ def _asks(arguments: Sequence[str], option: str) -> bool:
     return option in arguments or registry.GENERAL[option][0] in arguments
 
 
-def _run(arguments: list[str], *, debug: bool) -> int:
+def _run(arguments: list[str]) -> int:
     try:
         with verbosity(quiet=_asks(arguments, "--quiet"), verbose=_asks(arguments, "--verbose")):
             return _dispatch(arguments)
@@ -68,7 +86,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if debug and isinstance(error, Exception):
+        if _asks(arguments, "--debug") and isinstance(error, Exception):
             raise
         sys.stderr.write(printable(f"trimtab: {_message(error)}") + "\n")
         if isinstance(error, KeyboardInterrupt):

@@ -23,6 +23,7 @@ from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..random_operators import with_fixed_draws
 from ..target import Target, check_threads
+from ..timings import stage
 from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, load_libraries
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
@@ -183,7 +184,7 @@ def build_session(
         model = split_shared_weights(model)
     doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model))
     providers = _providers(options, config)
-    with _file_or_bytes(model) as source, runtime_errors(name), doing:
+    with stage("loading models"), _file_or_bytes(model) as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
             source,
             options,
@@ -341,7 +342,8 @@ def run(
     doing = f"{getattr(session, 'trimtab_name', 'model')}: onnxruntime running it"
     options = _run_options(only_needed=only_needed, quiet=quiet)
     start = time.monotonic()
-    with runtime_errors("session.run"), foreign_call(doing, run_units(session, feeds, rows)):
+    calling = foreign_call(doing, run_units(session, feeds, rows))
+    with stage("running models"), runtime_errors("session.run"), calling:
         arrays = session.run(names, dict(feeds), options)
     each = (time.monotonic() - start) / max(rows, 1)
     session.trimtab_seconds_each = max(each, getattr(session, "trimtab_seconds_each", 0.0))

@@ -15,6 +15,7 @@ from trimtab.core.ort.accelerators import memory_of
 from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress, Silent
+from trimtab.core.timings import stage
 
 from ..machine.noise_check import Snapshot, canary
 from ..stats.e_process import PairedTest
@@ -39,6 +40,7 @@ MakeContender = Callable[[Model | Path, str, SessionConfig], Contender]
 WANTED_RUNS = runs_needed(0.99)
 
 
+@stage("measuring latency")
 def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyword
     base: Timed,
     candidates: Sequence[Timed],
@@ -118,6 +120,7 @@ def compare(  # noqa: PLR0913 - the one call of the bench, all but three by keyw
     ]
 
 
+@stage("measuring latency")
 def measure(
     models: Sequence[Timed],
     feeds: Feeds | None = None,

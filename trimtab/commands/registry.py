@@ -26,6 +26,8 @@ GENERAL = {
     "--verbose": ("-v", "report progress more often, and what libraries log"),
     "--debug": (None, "show the traceback of an error"),
 }
+#: Option of every command that `cli` takes away, with or without a file: --timings=FILE.
+TIMINGS = "--timings"
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,4 +95,6 @@ def parser_of(name: str, module: ModuleType) -> Parser:
     data_options.add(parser)
     for option, (short, text) in GENERAL.items():
         parser.add_argument(*([short] if short else []), option, action="store_true", help=text)
+    text = "tell where the time went; --timings=FILE writes it as JSON"
+    parser.add_argument(TIMINGS, nargs="?", metavar="FILE", help=text)
     return parser
