@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import graphs
+import numpy as np
 import pytest
 from cnn_data import arrays
 from made_comparisons import made_comparison
 from search_fakes import LOOSE, fast_int8
 
+from trimtab.core.metric import Quality
 from trimtab.core.model import Model
 from trimtab.search.confirmation import fresh_run
+from trimtab.search.confirmation.confirm import Confirmation
 from trimtab.search.optimize import optimize
 from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.reporting.summary import outcome_lines
+from trimtab.search.result import Result
 from trimtab.search.standing import speed_standing
 from trimtab.search.time_budget import TimeBudget
 
@@ -174,3 +178,30 @@ def test_a_time_that_was_too_short_does_not_blame_a_candidate() -> None:
     )
     assert not any(r.failure for r in outcome.results)
     assert name_of(outcome) == "int8 static"
+
+
+def test_the_same_answers_are_one_look() -> None:
+    def answering(name: str, *scores: float) -> Result:
+        items = np.array(scores)
+        quality = Quality("top1", float(items.mean()), items, len(items))
+        return Result(name, selection=quality, test=quality)
+
+    confirmation = Confirmation(
+        cast("Any", SimpleNamespace(evaluator=None, rows_in_time=None)),
+        answering("original", 1, 1, 1, 1),
+        [],
+        [],
+        [],
+    )
+    judged = SimpleNamespace(judged=lambda result: result)
+    confirmation.judge = cast("Any", judged)
+    seen = []
+    for result in (
+        answering("pruned", 1, 0, 1, 1),
+        answering("pruned, weights in 8 bits", 1, 0, 1, 1),
+        answering("other", 0, 1, 1, 1),
+        answering("pruned, weights in 16 bits", 1, 0, 1, 1),
+    ):
+        confirmation._looked_at(result)
+        seen.append(confirmation.looks)
+    assert seen == [1, 1, 2, 2]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import isnan
 
 from ..fingerprint import structure
-from ..ranking import HOPE, objections, speedup, tied
+from ..ranking import HOPE, item_drops, objections, speedup, tied
 from ..result import Constraints, Result
 from ..run import Search
 from ..standing import required_speedup, speed_standing
@@ -36,7 +36,7 @@ class Confirmation:
         fallbacks: forms of the float model that need no speed-up.
         chosen: the first that was confirmed, or the best that stayed open; None where there is
             neither.
-        looks: number of candidates that were evaluated on the test split.
+        looks: number of candidates of different answers that were evaluated on the test split.
         why: reasons against the candidates before the chosen one.
     """
 
@@ -49,6 +49,7 @@ class Confirmation:
     looks: int = 0
     why: list[str] = field(default_factory=list)
     _open: list[Result] = field(default_factory=list)
+    _answers: set[tuple[bytes, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.judge = QualityJudge(self.search.evaluator, self.original, self.search.rows_in_time)
@@ -79,8 +80,7 @@ class Confirmation:
         self, candidate: Result, later: Sequence[Result]
     ) -> tuple[Result, Result | None, list[str]]:
         """Judge a candidate on the data and, where it holds, in a fresh run beside its rival."""
-        self.looks += 1
-        tested, rival = self.judge.judged(candidate), None
+        tested, rival = self._looked_at(candidate), None
         against = self._objections(tested)
         if not against:
             tested, rival = self._measured_again(tested, _runner_up(candidate, later))
@@ -89,6 +89,20 @@ class Confirmation:
                 tested = replace(tested, standing="refuted")
         self._update(candidate, tested)
         return tested, rival, against
+
+    def _looked_at(self, candidate: Result) -> Result:
+        """Return a candidate with its quality, and count the look where its answers are new.
+
+        One that loses on each item what an earlier one lost is no further chance to be lucky.
+        """
+        tested = self.judge.judged(candidate)
+        parts = [item_drops(tested, self.original, part) for part in ("selection", "test")]
+        drops = [drop for part in parts for drop in part]
+        answers = tuple(drop.tobytes() for drop in drops if drop is not None)
+        if len(answers) < len(drops) or answers not in self._answers:
+            self.looks += 1
+        self._answers.add(answers)
+        return tested
 
     def _is_fallback(self, result: Result) -> bool:
         return any(result.name == form.name for form in self.fallbacks)
@@ -143,8 +157,7 @@ class Confirmation:
         clear = rival.confirmation.low > chosen.confirmation.high
         if not clear or self.search.constraints.goal != "latency":
             return None
-        self.looks += 1
-        tested = replace(self.judge.judged(rival), standing="proved")
+        tested = replace(self._looked_at(rival), standing="proved")
         against = self._objections(tested) + self._fresh_objections(tested)
         self._update(rival, tested)
         if against:
