@@ -85,7 +85,7 @@ def test_a_runner_up_that_is_faster_in_the_fresh_run_takes_the_place(
     outcome = search(passes=None, measure=in_the_fresh_run(*fresh))
     assert outcome.chosen is not None
     assert outcome.chosen.name == order[place]
-    assert outcome.looks == 1  # both answer alike, so that the second is no further chance
+    assert outcome.looks == 1  # both answer alike
     assert outcome.chosen.test is not None
     assert outcome.chosen.confirmation is not None
     assert outcome.chosen.confirmation.ratio == fresh[place]

@@ -91,9 +91,9 @@ class Confirmation:
         return tested, rival, against
 
     def _looked_at(self, candidate: Result) -> Result:
-        """Return a candidate with its quality, and count the look where its answers are new.
+        """Return a candidate with its quality, which is a look at the items that confirm.
 
-        One that loses on each item what an earlier one lost is no further chance to be lucky.
+        One that loses on each item what an earlier one lost cannot be lucky once more.
         """
         tested = self.judge.judged(candidate)
         parts = [item_drops(tested, self.original, part) for part in ("selection", "test")]
