@@ -66,10 +66,14 @@ def _run_timed(arguments: list[str], option: str) -> int:
     with timed(time.monotonic()) as timings:
         code = _run(arguments)
     file = option.partition("=")[2]
-    if file:
-        write_text(Path(file), timings.text())
-    else:
+    if not file:
         sys.stderr.write("\n".join(timings.table()) + "\n")
+        return code
+    try:
+        write_text(Path(file), timings.text())
+    except (OSError, TrimtabError) as error:
+        sys.stderr.write(printable(f"trimtab: {option}: {_message(error)}") + "\n")
+        return code or 2
     return code
 
 

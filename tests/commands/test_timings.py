@@ -48,3 +48,13 @@ def test_times_are_told_of_a_command_that_fails(
 ) -> None:
     assert main(["simplify", str(tmp_path / "no.onnx"), "-o", "x.onnx", "--timings"]) == 2
     assert "in all" in capsys.readouterr().err
+
+
+def test_a_file_of_times_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = graphs.mlp().save(tmp_path / "m.onnx"), tmp_path / "out.onnx"
+    option = f"--timings={tmp_path / 'm.onnx' / 't.json'}"
+    assert main(["simplify", str(source), "-o", str(out), option]) == 2
+    assert option in capsys.readouterr().err
+    assert out.exists()

@@ -184,10 +184,10 @@ class SearchPlan:
         steps = (*self.start(), *self.middle(base), *self.rewrites()) if base else self.start()
         name = base.name if base else "float"
         narrow = self.made(_STORE, data=self.data, fidelity=fidelity)
-        half = self.made(_STORE, store="int16")  # which costs next to no time
+        wide = self.made(_STORE, store="int16")  # which costs next to no time
         return [
             Recipe(f"{name}, weights in {bits} bits", (*steps, last))
-            for bits, last in ((16, half), (8, narrow))
+            for bits, last in ((16, wide), (8, narrow))
         ]
 
     def rescues(self, max_drop: float | dict[str, float], metric: str) -> list[Recipe]:

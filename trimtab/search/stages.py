@@ -9,7 +9,7 @@
                  kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
-    store        keep the weights of the best in 8 bits, where it computes in float
+    store        keep the weights of the best in 16 or 8 bits, where it computes in float
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
 are visited, since each stage starts from the result of the one before.
@@ -71,7 +71,7 @@ def _measure_longer(search: Search) -> None:
 
 
 def _store_best(search: Search, plan: SearchPlan) -> None:
-    """Store the weights of the best in 8 bits, where it computes in float."""
+    """Store the weights of the best in fewer bits, where it computes in float."""
     best = search.best()
     base = best.recipe if best is not None else None
     if base is not None and claims_no_speed(base):
@@ -82,7 +82,7 @@ def _store_best(search: Search, plan: SearchPlan) -> None:
 
 
 def _store(search: Search, plan: SearchPlan, base: Recipe | None = None) -> None:
-    """Store weights in fewer bits."""
+    """Store weights in 16 and in 8 bits."""
     search.attempt("store", plan.stored(search.constraints.max_drop, base))
 
 

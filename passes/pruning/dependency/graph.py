@@ -257,7 +257,7 @@ def _refuse_broken_weights(model: Model) -> None:
             array = value.const_value
             if (
                 array.dtype.is_floating_point()
-                and not np.isfinite(array.numpy().astype(np.float32)).all()
+                and not np.isfinite(array.numpy().astype(np.float32, copy=False)).all()
             ):
                 raise InputError(
                     f"weight {value.name!r} of {node.name or node.op_type} has values that are not "
