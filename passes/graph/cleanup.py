@@ -18,6 +18,7 @@ from .declined import Declined
 from .edit import drop_weight_inputs, lift_constants, name_nodes, remove_unused_initializers
 from .names import fresh_name, share_names
 from .queries import attr, input_at, is_onnx_op, node_label
+from .shared_constants import share_equal_constants
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -87,7 +88,8 @@ def merge_equal(model: ir.Model) -> None:
     if not any(is_onnx_op(n) and n.op_type in RANDOM_OPS for n in model.graph.all_nodes()):
         _name_absent_outputs(model)
         common.CommonSubexpressionEliminationPass()(model)
-    common.DeduplicateInitializersPass()(model)
+    common.DeduplicateInitializersPass()(model)  # small ones
+    share_equal_constants(model)
     common.RemoveUnusedNodesPass()(model)
 
 

@@ -35,6 +35,7 @@ from ..graph.patterns import match_nodes
 from ..graph.queries import is_onnx_op
 from ..graph.raise_opset import raise_opset
 from ..graph.shapes import forget_shapes
+from ..graph.shared_constants import share_equal_constants
 from ..graph.stored_weights import Form, Gridded, Halved, Tabled, exact, rounded, store
 from .algorithms.error_rounding import Layer, layers_with_moments, rounded_by_error
 from .algorithms.rounding_shift import correct_rounding
@@ -109,6 +110,7 @@ class CompressWeights(Pass):
         before, model = model, raise_opset(model.clone(), _BROADCAST_OPSET)
         normalize(model.ir)
         fold_moved_weights(model.ir)
+        share_equal_constants(model.ir)
         excluded = set(match_nodes(self.exclude, model.graph))
         values = [v for v in _in_order(model) if not _readers(v) & excluded]
         declined = [Declined(name, "excluded by the user") for name in sorted(excluded)]

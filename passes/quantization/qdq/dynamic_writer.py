@@ -23,6 +23,7 @@ from ...graph.edit import remove_unused_initializers
 from ...graph.gemm import first_factor, parts_of_gemm, with_bias
 from ...graph.graph_writer import copied_attributes, replace_output
 from ...graph.queries import input_at, is_onnx_op, pair
+from ...graph.shared_constants import share_equal_constants
 from .dynamic_graph import DynamicGraph, StoredWeight
 from .dynamic_recurrent import CONTRIB, write_attention, write_lstm
 
@@ -95,6 +96,7 @@ def write_dynamic(model: Model, scheme: DynamicScheme) -> Written:
         edits.constants.remove_unread(graph)
     for part in (graph, *graph.subgraphs()):
         remove_unused_initializers(part)
+    share_equal_constants(model.ir)
     if any(node.domain == CONTRIB for node in graph.all_nodes()):
         graph.opset_imports.setdefault(CONTRIB, 1)
     return written
