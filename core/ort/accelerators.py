@@ -25,12 +25,14 @@ class Accelerator:
         memory: name of its device memory; `cpu` where onnxruntime's Python API has none, so each
             run copies.
         behind: providers that take the nodes it leaves, before the CPU.
+        compiles: true where it compiles pieces of the graph, of which onnxruntime then saves none.
     """
 
     short: str
     install: str
     memory: str = "cpu"
     behind: tuple[str, ...] = ()
+    compiles: bool = False
 
 
 _NVIDIA = (
@@ -39,11 +41,14 @@ _NVIDIA = (
 )
 ACCELERATORS: Mapping[str, Accelerator] = {
     CUDA: Accelerator("cuda", _NVIDIA, "cuda"),
-    TENSORRT: Accelerator("tensorrt", f"{_NVIDIA} and `pip install tensorrt`", "cuda", (CUDA,)),
+    TENSORRT: Accelerator(
+        "tensorrt", f"{_NVIDIA} and `pip install tensorrt`", "cuda", (CUDA,), compiles=True
+    ),
     "NvTensorRTRTXExecutionProvider": Accelerator(
         "tensorrt-rtx",
         "It needs an NVIDIA RTX GPU, its driver, and `pip install onnxruntime-ep-nv-tensorrt-rtx`",
         "cuda",
+        compiles=True,
     ),
     "DmlExecutionProvider": Accelerator(
         "directml",
@@ -53,24 +58,34 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     "CANNExecutionProvider": Accelerator(
         "cann", "It needs an Ascend device, and `pip install onnxruntime-cann`", "cann"
     ),
-    OPENVINO: Accelerator("openvino", "`pip install onnxruntime-ep-openvino`"),
-    "QNNExecutionProvider": Accelerator("qnn", "`pip install onnxruntime-qnn`"),
+    OPENVINO: Accelerator("openvino", "`pip install onnxruntime-ep-openvino`", compiles=True),
+    "QNNExecutionProvider": Accelerator("qnn", "`pip install onnxruntime-qnn`", compiles=True),
     "WebGpuExecutionProvider": Accelerator(
         "webgpu",
         "It needs a GPU with Vulkan, Metal or DirectX 12, and `pip install onnxruntime-ep-webgpu`",
     ),
     "MIGraphXExecutionProvider": Accelerator(
-        "migraphx", "It needs an AMD GPU with ROCm, and `pip install onnxruntime-migraphx`"
+        "migraphx",
+        "It needs an AMD GPU with ROCm, and `pip install onnxruntime-migraphx`",
+        compiles=True,
     ),
     "VitisAIExecutionProvider": Accelerator(
-        "vitisai", "It needs an AMD Ryzen AI or Versal device, and AMD's own build of onnxruntime"
+        "vitisai",
+        "It needs an AMD Ryzen AI or Versal device, and AMD's own build of onnxruntime",
+        compiles=True,
     ),
-    "CoreMLExecutionProvider": Accelerator("coreml", "It is in onnxruntime for macOS"),
+    "CoreMLExecutionProvider": Accelerator(
+        "coreml", "It is in onnxruntime for macOS", compiles=True
+    ),
     XNNPACK: Accelerator(
         "xnnpack", "It is in onnxruntime for Android and iOS, and in builds with --use_xnnpack"
     ),
-    "NnapiExecutionProvider": Accelerator("nnapi", "It is in onnxruntime for Android"),
-    "WebNNExecutionProvider": Accelerator("webnn", "It is in onnxruntime-web, in a browser"),
+    "NnapiExecutionProvider": Accelerator(
+        "nnapi", "It is in onnxruntime for Android", compiles=True
+    ),
+    "WebNNExecutionProvider": Accelerator(
+        "webnn", "It is in onnxruntime-web, in a browser", compiles=True
+    ),
 }
 
 
@@ -80,6 +95,11 @@ _UNKNOWN = Accelerator("", "")
 def memory_of(provider: str) -> str | None:
     """Return the name of a provider's device memory; None for the CPU provider."""
     return None if provider == CPU else ACCELERATORS.get(provider, _UNKNOWN).memory
+
+
+def compiles(provider: str) -> bool:
+    """Return whether a provider compiles what it takes, so that no graph of it can be saved."""
+    return ACCELERATORS.get(provider, _UNKNOWN).compiles
 
 
 def check_installed(name: str, have: Sequence[str]) -> None:

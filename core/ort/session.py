@@ -25,7 +25,7 @@ from ..random_operators import with_fixed_draws
 from ..target import Target, check_threads
 from ..timings import stage
 from ..watch import foreign_call
-from .accelerators import chain, check_installed, check_started, load_libraries
+from .accelerators import chain, check_installed, check_started, compiles, load_libraries
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
 from .provider_options import with_threads
 from .session_keys import CONFIG_KEYS
@@ -363,10 +363,18 @@ def _run_options(*, only_needed: bool, quiet: bool) -> Any:
 
 
 def optimized_graph(model: Model | str | Path, config: SessionConfig | None = None) -> ir.Model:
-    """Return the graph that onnxruntime runs at the configuration's level, fusions applied."""
+    """Return the graph that onnxruntime runs at the configuration's level, fusions applied.
+
+    Of a provider that compiles what it takes it is the graph that the provider is given.
+    """
+    config = config or SessionConfig()
+    if compiles(config.provider):
+        config = replace(
+            config, provider="CPUExecutionProvider", provider_options={}, level="basic"
+        )
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = Path(folder) / "running.onnx"
-        build_session(model, (config or SessionConfig()).for_one_run(model), save_to=path)
+        build_session(model, config.for_one_run(model), save_to=path)
         # The weights are in the file itself, which is read whole: nothing stays mapped to it.
         return ir.load(path)
 

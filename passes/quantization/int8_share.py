@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from trimtab.core.model import Model
+from trimtab.core.ort.accelerators import compiles
 from trimtab.core.ort.int8_share import Int8Share, int8_share, written_share
 from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.target import Target
@@ -16,15 +17,13 @@ from ..graph.declined import Declined
 
 
 def measure_int8_share(written: ir.Model, model: Model, target: Target) -> Int8Share:
-    """Measure what runs in int8; on the CPU where the target's provider is not installed.
+    """Measure what runs in int8.
 
-    For a GPU that is not there it is read off the graph as written.
+    It is read off the graph as written for a provider that is not installed, or compiles.
     """
     config, whole = SessionConfig.with_fusions_of(target), dataclasses.replace(model, ir=written)
-    if config.provider not in available_providers():
-        if target.isa == "gpu":
-            return written_share(whole, fused=target.fuses_int8)
-        config = dataclasses.replace(config, provider="CPUExecutionProvider")
+    if config.provider not in available_providers() or compiles(config.provider):
+        return written_share(whole, fused=target.fuses_int8)
     return int8_share(whole, config)
 
 
