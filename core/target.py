@@ -44,6 +44,7 @@ class Target:
         symmetric_activations: true where zero points of activations must be zero (TensorRT).
         int16_activations: true where single activations may have 16 bits. onnxruntime's CPU and
             CUDA providers have no such kernels: a 16-bit pair there stays float.
+        power_of_two_scales: true where scales must be powers of two (AMD's NPUs, XINT8).
         fuses_int8: true where the provider fuses Q/DQ around a product to an int8 product;
             onnxruntime's CUDA provider runs them unfused, around a float product.
         float_block: channel block of the float convolution kernels.
@@ -61,6 +62,7 @@ class Target:
     reduce_range: bool = False
     symmetric_activations: bool = False
     int16_activations: bool = False
+    power_of_two_scales: bool = False
     fuses_int8: bool = True
     float_block: int = 16
     int8_block: int = 16
@@ -133,6 +135,24 @@ PRESETS: dict[str, Target] = {
             activation="int8",
             symmetric_activations=True,
             float_block=8,
+        ),
+        # What these want stands with its sources under `int8` of the tables of
+        # `runtime_bench/support/tables/`, which `trimtab doctor --target` prints.
+        Target("openvino", provider="OpenVINOExecutionProvider", isa="any"),
+        Target("openvino-npu", provider="OpenVINOExecutionProvider", isa="any"),
+        Target("qnn-htp", provider="QNNExecutionProvider", isa="any", int16_activations=True),
+        Target("xnnpack", provider="XnnpackExecutionProvider", isa="any", activation="int8"),
+        Target("nnapi", provider="NnapiExecutionProvider", isa="any"),
+        Target("coreml", provider="CoreMLExecutionProvider", isa="any", fuses_int8=False),
+        Target("webnn", provider="WebNNExecutionProvider", isa="any"),
+        Target("webgpu-web", provider="WebGpuExecutionProvider", isa="any", fuses_int8=False),
+        Target(
+            "vitis",
+            provider="VitisAIExecutionProvider",
+            isa="any",
+            activation="int8",
+            symmetric_activations=True,
+            power_of_two_scales=True,
         ),
         Target(
             "generic-qdq",
@@ -233,6 +253,7 @@ def common_target(targets: Sequence[Target]) -> Target:
         reduce_range=any(target.reduce_range for target in every),
         symmetric_activations=any(target.symmetric_activations for target in every),
         int16_activations=all(target.int16_activations for target in every),
+        power_of_two_scales=any(target.power_of_two_scales for target in every),
         float_block=max(target.float_block for target in every),
         int8_block=max(target.int8_block for target in every),
         max_opset=min(target.max_opset for target in every),

@@ -307,6 +307,7 @@ class QuantizeStatic(Pass):
             ops=ops,
             exclude=[d.node for d in declined],
             inputs_only=target.isa == "gpu",
+            power_of_two=target.power_of_two_scales,
         )
         return scheme, declined
 

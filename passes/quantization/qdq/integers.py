@@ -53,6 +53,7 @@ def activation_grid(
     *,
     symmetric: bool,
     bounds: Range = EVERYTHING,
+    power_of_two: bool = False,
 ) -> Grid:
     """Return scale and zero point that cover a range.
 
@@ -62,6 +63,7 @@ def activation_grid(
         dtype: element type of the float tensor.
         symmetric: true for a zero point in the middle.
         bounds: bounds of a Relu or Clip that the integers' own bounds stand for.
+        power_of_two: true for the least power of two that covers the range as the scale.
     """
     low, high = (min(max(end, bounds[0]), bounds[1]) for end in range_)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -70,15 +72,25 @@ def activation_grid(
     if symmetric:
         low, high = -max(-low, high), max(-low, high)
         least = -greatest if least < 0 else least
-    scale = _stored((high - low) / (greatest - least), dtype)
-    if scale == 1 and (high - low) / (greatest - least) != 1:  # no range at all
+    exact = (high - low) / (greatest - least)
+    if power_of_two:
+        exact = float(_power_of_two(exact))
+    scale = _stored(exact, dtype)
+    if scale == 1 and exact != 1:  # no range at all
         zero = least if bounds[0] >= 0 else greatest if bounds[1] <= 0 else 0
         zero = round((least + greatest) / 2) if symmetric else zero
     elif symmetric:
         zero = round((least + greatest) / 2)
     else:
-        zero = round(least - low / ((high - low) / (greatest - least)))
+        zero = min(max(round(least - low / exact), least), greatest)
     return Grid(scale, np.asarray(zero, kind))
+
+
+def _power_of_two(scale: float | Floats) -> Floats:
+    """Return the least powers of two that are not below scales; zeros stay."""
+    scales = np.asarray(scale, np.float64)
+    found: Floats = np.exp2(np.ceil(np.log2(np.where(scales > 0, scales, 1.0))))
+    return np.where(scales > 0, found, scales)
 
 
 def _stored(scale: float | Floats, dtype: ir.DataType) -> NDArray[Any]:
@@ -109,6 +121,7 @@ def weight_grid(
     axis: int | None,
     least_scale: Floats | float = 0.0,
     pairs: Floats | None = None,
+    power_of_two: bool = False,
 ) -> Grid:
     """Return symmetric scales of a weight.
 
@@ -121,6 +134,7 @@ def weight_grid(
         least_scale: least scale of each channel that its bias needs to fit into 32 bits.
         pairs: largest sum of two signed weights of each channel that a kernel adds in 16 bits; with
             7 bits none saturates, and up to 8 bits are taken where their sums show that.
+        power_of_two: true for scales that are powers of two.
     """
     if kind.startswith("u"):
         least, greatest = (0, 127) if reduce_range else (0, 255)
@@ -131,6 +145,8 @@ def weight_grid(
         # Rounding adds a half to each of both at most.
         scale = np.minimum(scale, np.maximum(largest, pairs) / (SAFE_SUM - 1))
     scale = np.maximum(scale, least_scale)
+    if power_of_two:
+        scale = _power_of_two(scale)
     zero = np.full(largest.shape, round((least + greatest) / 2), kind)
     return Grid(_stored(scale, dtype), zero, axis)
 

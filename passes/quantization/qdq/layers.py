@@ -144,6 +144,7 @@ def _write_weight(
         axis=axis,
         least_scale=least_scale,
         pairs=_pairs(layer, array) if scheme.reduce_range else None,
+        power_of_two=scheme.power_of_two,
     )
     name = weight.name or ""
     integers = tensors.constant(f"{name}_quantized", rounded(array, grid))

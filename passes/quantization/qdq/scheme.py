@@ -22,6 +22,7 @@ class Scheme:
         inputs_only: round only inputs of products and keep biases float, as TensorRT requires:
             it refuses an int32 bias, and a pair after a product keeps it from fusing the Relu and
             the residual Add there.
+        power_of_two: scales are powers of two.
     """
 
     activation: IntType
@@ -33,3 +34,4 @@ class Scheme:
     exclude: Sequence[str] = ()
     wide: Sequence[str] = ()
     inputs_only: bool = False
+    power_of_two: bool = False

@@ -106,6 +106,7 @@ class _PairWriter:
             self._kind(value),
             dtype or ir.DataType.FLOAT,
             symmetric=self.scheme.symmetric,
+            power_of_two=self.scheme.power_of_two,
             **({} if pair is None else {"bounds": pair.bounds}),
         )
 
