@@ -52,15 +52,21 @@ def inventory() -> list[ProviderState]:
     return sorted(found, key=lambda state: order.index(state.state))
 
 
+def package_of(provider: str) -> str:
+    """Return the package and version that an available provider comes from."""
+    if provider not in built_in_providers():
+        return installed_plugins()[provider].package
+    builds: Sequence[str] = installed_builds() or ["onnxruntime"]
+    return builds[-1]
+
+
 def _state(provider: str) -> ProviderState:
     short = str(Engine(provider))
     known = ACCELERATORS.get(provider)
     if provider not in available_providers():
         install = known.install if known else ""
         return ProviderState(short, provider, "not installed", missing=install)
-    built_in = provider in built_in_providers()
-    builds: Sequence[str] = installed_builds() or ["onnxruntime"]
-    source = builds[-1] if built_in else installed_plugins()[provider].package
+    built_in, source = provider in built_in_providers(), package_of(provider)
     try:
         devices = () if built_in else tuple(map(device_text, plugin_devices(provider)))
         tiny = Model.from_proto(onnx.parser.parse_model(_TINY))

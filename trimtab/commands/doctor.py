@@ -3,7 +3,13 @@
 Slow: what onnxruntime really runs, which of it is not int8, why, and how to fix it. Shares of time
 come from a separate profiled session, since profiling slows every node. Wrong, for int8 models with
 --data: which layers cause the error, why, and which would saturate on x64 without VNNI. Each
-finding names its nodes, the cause and the fix. Exit code 0 whatever is found; --json for scripts.
+finding names its nodes, the cause and the fix.
+
+For a device that need not be here (--target qnn-htp, coreml, webnn, webgpu-web, xnnpack, nnapi,
+vitis, tensorrt, openvino, openvino-npu): which nodes its provider takes, which fall back to the
+CPU, and why, each with its source. Where the provider is installed, it is asked.
+
+Exit code 0 whatever is found; --json for scripts.
 """
 
 from __future__ import annotations
@@ -35,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="cpu, openvino, cuda, ...; see `trimtab providers`")
-    add("--target", metavar="NAME", help="preset target instead of this machine")
+    add(
+        "--target", metavar="NAME", help="another machine, or qnn-htp, coreml, ...: what runs there"
+    )
     add("--on", metavar="DEVICE", help="diagnose there: ssh://user@host, or a name of `device`")
     add("--profile", action=_BOTH, default=True, help="profile the model for shares of the time")
     add("--json", metavar="FILE", help="write the diagnosis as JSON")
@@ -88,7 +96,10 @@ def _slow(
     from trimtab.core.target import Target
     from trimtab.runtime_bench.bench.bench import LocalBench, Timing
     from trimtab.runtime_bench.open import bench_on
+    from trimtab.runtime_bench.support.table import table_names
 
+    if args.target in table_names():
+        return _placed(models[0], feeds, args.target)
     threads = convert(int | None, args.threads, where="--threads")
     with bench_on(args.on, Stderr()) as bench:
         threads = threads or bench.environment().cpus
@@ -99,6 +110,15 @@ def _slow(
         else:
             found = bench.diagnosis(models, feeds, how, profiled=args.profile)
     return list(found[0]), found[1]
+
+
+def _placed(model: Model, feeds: Feeds, target: str) -> tuple[list[str], dict[str, Any]]:
+    """Tell which nodes a device takes that need not be here, and why others fall back."""
+    from trimtab.runtime_bench.support.check import support
+    from trimtab.runtime_bench.support.report import document, lines
+
+    found = support(model, feeds, target)
+    return lines(found), document(found)
 
 
 def _accuracy(
