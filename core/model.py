@@ -38,6 +38,8 @@ if _log.level == logging.NOTSET:  # each pass of its own that it runs logs a lin
 LINEAGE_KEY = "trimtab.lineage"
 #: protobuf refuses messages of 2 GB; more weight bytes than this go to a separate file.
 EXTERNAL_DATA_BYTES = 1_900_000_000
+#: Most bytes that a model which does not change keeps of itself.
+FIXED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,10 @@ class Model:
         if stores_sparse(self.ir):
             sparsify(proto)
         return bytes(proto.SerializeToString(deterministic=True))
+
+    def fixed(self) -> Model:
+        """Return a model of the same graph, which is serialised once: nothing may change it."""
+        return _Fixed(self.ir, self.lineage, self.name)
 
     def save(self, path: str | Path) -> Path:
         """Write to `path`, whole or not at all; weights above 2 GB go to `<name>.data` beside it.
@@ -296,6 +302,25 @@ class Model:
     def __repr__(self) -> str:
         steps = " > ".join(step.pass_name for step in self.lineage) or "as given"
         return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
+
+
+class _Fixed(Model):
+    """Model that does not change any more; many sessions of it are built from the same bytes."""
+
+    _bytes: bytes | None = None
+
+    def clone(self) -> Model:
+        """Copy the model so that its graph may be changed."""
+        return Model(self.ir, self.lineage, self.name).clone()
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes that `save` writes; those of a large model are made anew."""
+        if self._bytes is not None:
+            return self._bytes
+        made = super().to_bytes()
+        if len(made) <= FIXED_BYTES:
+            self.__dict__["_bytes"] = made
+        return made
 
 
 def _check_types(model: onnx_ir.Model, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,19 @@ import pytest
 from cnn_data import arrays
 from graphs import cnn
 
+from trimtab.core.cache import VARIABLE
 from trimtab.core.target import Target, cpu_flags
 
 #: CPU flags that select onnxruntime's int8 and float kernels.
 KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_rows_of_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep rows that tests read out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

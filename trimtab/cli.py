@@ -148,7 +148,8 @@ def _dispatch(arguments: list[str]) -> int:
     args = parser.parse_intermixed_args(rest)
     data_options.join(args)
     _warn_of_two_builds()
-    code: int = module.execute(args)
+    with data_options.read_once(args):
+        code: int = module.execute(args)
     return code
 
 

@@ -6,7 +6,7 @@ import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from ..errors import DataError, InputError, OptionError
 from .arrays import LABELS, ArraySource, ShardedSource, digest_of
 from .npz import read_member
 from .pictures import open_pictures
+from .row_store import RowStore, first_pass, opened_once
 from .tables import TABLES, TableSource, read_table
 from .texts import open_texts, read_lines
 from .waves import open_waves, recordings
 
+#: Name of the labels of a kept batch, which no input has.
+_LABEL = ""
 #: Options behind the `?` that may name a file or a folder.
 _FILE_OPTIONS = frozenset({"labels", "masks", "tokenizer"})
 #: What reading of a damaged .npz raises: by zipfile, zlib and the header of an array.
@@ -40,7 +43,11 @@ _DAMAGE = (
 
 
 def open_source(spec: str) -> Source:
-    """Open the source that a DATA argument names; see `Dataset.open`."""
+    """Open the source that a DATA argument names, once a command; see `Dataset.open`."""
+    return opened_once(spec, functools.partial(_open, spec))
+
+
+def _open(spec: str) -> Source:
     name, _, text = spec.partition("?")
     path = Path(spec)
     if text and not path.exists():
@@ -123,12 +130,19 @@ def _options(text: str) -> dict[str, str]:
 
 
 class StreamSource(Source):
-    """Whole batches from user code; the stream is restarted for each iteration."""
+    """Whole batches from user code, which is called once, or anew where nothing can be kept.
+
+    Args:
+        make: starts the stream.
+        where: name of the data.
+        keep: whether batches are kept on disk; those in memory need not be.
+    """
 
     batched = True
 
-    def __init__(self, make: Callable[[], Iterable[Any]], where: str) -> None:
+    def __init__(self, make: Callable[[], Iterable[Any]], where: str, *, keep: bool = True) -> None:
         self.make, self.where = make, where
+        self._store = RowStore() if keep else None
 
     def _stream(self) -> Iterator[Batch]:
         for index, item in enumerate(self.make()):
@@ -147,26 +161,37 @@ class StreamSource(Source):
 
     @functools.cached_property
     def count(self) -> int:
-        """Number of batches, counted by one iteration."""
-        count = sum(1 for _ in self._stream())
+        """Number of batches, counted by one iteration, which keeps them."""
+        count = 0
+        for batch in first_pass(self._stream(), self.where):
+            if self._store is not None:
+                labels = {} if batch.labels is None else {_LABEL: batch.labels}
+                self._store.put(count, {**batch.feeds, **labels})
+            count += 1
         if not count:
             raise DataError("yields no batch", where=self.where)
         return count
 
+    def _kept(self, index: int) -> Batch | None:
+        found = None if self._store is None else self._store.get(index)
+        return None if found is None else Batch(found, found.pop(_LABEL, None))
+
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - items are batches
         """Yield the batches at `rows`, unchanged."""
-        wanted = set(rows.tolist())
-        last = max(wanted, default=-1)
-        for index, item in enumerate(self._stream()):
-            if index in wanted:
+        assert self.count
+        stream: Iterator[tuple[int, Batch]] | None = None
+        for row in rows.tolist():
+            item = self._kept(row)
+            if item is None:  # there was no room: the stream is started again
+                stream = enumerate(self._stream()) if stream is None else stream
+                item = next((item for index, item in stream if index == row), None)
+            if item is not None:
                 yield item
-            if index >= last:
-                return
 
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of all batches."""
-        return digest_of(self._stream())
+        return digest_of(self.read(np.arange(self.count), 1))
 
 
 def _open_callable(spec: str) -> Source:
@@ -181,7 +206,7 @@ def _open_callable(spec: str) -> Source:
     if isinstance(made, Iterator):  # a generator is exhausted after one iteration
         return StreamSource(import_callable(spec), spec)
     if isinstance(made, Iterable):
-        return StreamSource(lambda: made, spec)
+        return StreamSource(lambda: made, spec, keep=not isinstance(made, Sequence))
     raise InputError(
         f"returned a {type(made).__name__}",
         where=spec,

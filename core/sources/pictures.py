@@ -18,6 +18,7 @@ from ..errors import DataError, MissingExtraError
 from ..model import TensorSpec
 from .broken import without_broken
 from .preprocess import Preprocess
+from .row_store import RowStore, first_pass
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 #: Class of a mask's pixels outside of the picture, which no metric counts.
@@ -165,7 +166,18 @@ class PictureSource(Source):
     @functools.cached_property
     def left_out(self) -> Sequence[Path]:
         """Files that cannot be decoded."""
-        return [file for file in self.files if not _opens(file)]
+
+        def broken() -> dict[str, Array]:
+            opened = [_opens(f) for f in first_pass(self.files, self.where, len(self.files))]
+            return {"broken": np.flatnonzero(~np.array(opened))}
+
+        return [self.files[place] for place in self._store.once(-1, broken)["broken"]]
+
+    @functools.cached_property
+    def _store(self) -> RowStore:
+        """Prepared pictures by their place among the files, and at -1 the broken ones."""
+        kind = type(self.labels).__name__
+        return RowStore(lambda: f"{self.identity}{kind}{self.dtype}{[f.name for f in self.files]}")
 
     @functools.cached_property
     def _usable(self) -> list[Path]:
@@ -191,8 +203,8 @@ class PictureSource(Source):
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:
         """Decode and prepare the pictures, batch by batch."""
         for start in range(0, len(rows), batch):
-            found = [self._item(self._usable[row]) for row in rows[start : start + batch]]
-            arrays = [array for array, _ in found]
+            found = [self._item(int(row)) for row in rows[start : start + batch]]
+            arrays = [item["input"] for item in found]
             sizes = {array.shape for array in arrays}
             if len(sizes) > 1:
                 raise DataError(
@@ -200,8 +212,8 @@ class PictureSource(Source):
                     where=self.where,
                     hint="Resize them: --resize letterbox:640, stretch:224 or crop:224",
                 )
-            labels = None if self.labels is None else _stacked([label for _, label in found])
-            yield Batch({"input": np.stack(arrays).astype(self.dtype, copy=False)}, labels)
+            labels = None if self.labels is None else _stacked([item["label"] for item in found])
+            yield Batch({"input": np.stack(arrays)}, labels)
 
     def of_inputs(self, specs: Sequence[TensorSpec]) -> Source:
         """Return the pictures in the type of the one input that takes pictures.
@@ -215,6 +227,7 @@ class PictureSource(Source):
             return self
         made = copy.copy(self)
         made.dtype = wanted
+        made.__dict__.pop("_store", None)  # that of the other type
         prepared = self.preprocess
         if made.dtype == np.uint8 and (prepared.scale != 1 or prepared.mean or prepared.std):
             raise DataError(
@@ -224,13 +237,17 @@ class PictureSource(Source):
             )
         return made
 
-    def _item(self, file: Path) -> tuple[Array, Any]:
+    def _item(self, row: int) -> dict[str, Array]:
+        """Return the array of a picture, and its label if there are any."""
+        return self._store.once(row, functools.partial(self._prepared, self._usable[row]))
+
+    def _prepared(self, file: Path) -> dict[str, Array]:
         with _opened(file) as picture:
-            array = self.preprocess(picture)
-            if self.labels is None:
-                return array, None
-            moved = self.preprocess.placed(picture)[1]
-            return array, self.labels.of(file, moved, picture.size)
+            made = {"input": self.preprocess(picture).astype(self.dtype, copy=False)}
+            if self.labels is not None:
+                moved = self.preprocess.placed(picture)[1]
+                made["label"] = np.asarray(self.labels.of(file, moved, picture.size))
+            return made
 
     @functools.cached_property
     def identity(self) -> str:
@@ -361,10 +378,8 @@ def yolo_labels(folder: Path, files: Sequence[Path]) -> BoxLabels:
     return BoxLabels(rows, relative=True)
 
 
-def _stacked(labels: Sequence[Any]) -> Array:
+def _stacked(labels: Sequence[Array]) -> Array:
     """Return class numbers (N,), masks (N, H, W), or objects (N, most, 5) filled up with -1."""
-    if not isinstance(labels[0], np.ndarray):
-        return np.array(labels, np.int64)
     if labels[0].dtype.kind == "i":
         return np.stack(labels)
     most = max(1, *(len(rows) for rows in labels))

@@ -16,6 +16,7 @@ import numpy as np
 from ..data import Array, Batch, Floats, Rows, Source
 from ..errors import DataError, MissingExtraError, OptionError, unknown
 from .broken import without_broken
+from .row_store import RowStore, first_pass
 
 RECORDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 #: Names of inputs that take the sampling rate.
@@ -97,7 +98,27 @@ class WaveSource(Source):
     @functools.cached_property
     def _lengths(self) -> dict[Path, int]:
         """Samples of each recording, 0 of one that cannot be read."""
-        return {file: self._length(file) for file in self.files}
+
+        def lengths() -> dict[str, Array]:
+            files = first_pass(self.files, self.where, len(self.files))
+            return {"lengths": np.array([self._length(file) for file in files])}
+
+        found = self._store.once(-1, lengths)["lengths"]
+        return dict(zip(self.files, found.tolist(), strict=True))
+
+    @functools.cached_property
+    def _store(self) -> RowStore:
+        """Items of each recording, by its place among the files, and at -1 their lengths."""
+        return RowStore(lambda: self.identity)
+
+    def _items(self, file: Path) -> Array:
+        """Return the items of a recording, as the model takes them."""
+        place = self.files.index(file)
+
+        def cut() -> dict[str, Array]:
+            return {"items": self.cutting(self._samples(file))}
+
+        return self._store.once(place, cut)["items"]
 
     @functools.cached_property
     def left_out(self) -> Sequence[Path]:
@@ -143,7 +164,7 @@ class WaveSource(Source):
             inside = rows[(rows >= start) & (rows < end)] - start
             if not len(inside):
                 continue
-            items, label = self.cutting(self._samples(file)), self.labels.get(file.name)
+            items, label = self._items(file), self.labels.get(file.name)
             for row in inside:
                 kept.append((items[row], label))
                 if len(kept) == most:

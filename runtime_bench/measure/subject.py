@@ -79,7 +79,8 @@ class Subject:
             plain = cls.of(source.model)
             return replace(plain, name=f"{plain.name} on {source.engine}", engine=source.engine)
         if isinstance(source, Model):
-            return cls(source, source.name, source.size_bytes, source.digest, source)
+            fixed = source.fixed()  # each session in this process is built from the same bytes
+            return cls(fixed, source.name, fixed.size_bytes, source.digest, source)
         model = Model.load(source)
         return cls(Path(source), model.name, size_bytes(Path(source)), model.digest, model)
 

@@ -7,6 +7,7 @@ which hold that name, feed the same.
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             "--state", action="append", default=[], metavar="INPUT=OUTPUT", help=text
         )
+    text = "bytes on disk for rows that take long to read: pictures, recordings, user code"
+    group.add_argument("--row-cache", metavar="SIZE", default="4GB", help=f"{text} (default 4GB)")
+    if "--no-cache" not in taken:  # that of a command's own cache holds for rows, too
+        group.add_argument("--no-cache", action="store_true", help="read them anew in every pass")
 
 
 def join(args: argparse.Namespace) -> None:
@@ -61,6 +66,21 @@ def join(args: argparse.Namespace) -> None:
         text = with_options(getattr(args, name), said)
         model = getattr(args, "model", None) or getattr(args, "base", None)
         setattr(args, name, _as_files_tell(text, model))
+
+
+def read_once(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Return a context in which each data is opened once and its rows are kept as options say.
+
+    Raises:
+        OptionError: the size of the cache is not valid.
+    """
+    if not hasattr(args, "row_cache"):
+        return nullcontext()
+    from trimtab.core.progress import Stderr
+    from trimtab.core.sources.row_store import rows_read_once
+    from trimtab.core.units import size
+
+    return rows_read_once(0 if args.no_cache else size(args.row_cache), Stderr())
 
 
 def _as_files_tell(spec: str, model: str | None) -> str:
