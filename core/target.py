@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import OptionError, unknown
+from .runtime import runtime
 
 #: Most intra-op threads, above those of any machine in use.
 MOST_THREADS = 512
@@ -265,12 +266,10 @@ def kernel_class(target: Target) -> str:
 
     Ratios of times carry over between them; for absolute times see `timing_class`.
     """
-    import onnxruntime
-
     parts = [target.provider.removesuffix("ExecutionProvider"), target.isa]
     parts += ["vnni"] if target.vnni and target.isa != "gpu" else []
     parts += [f"block {target.float_block}", f"{target.threads} threads"]
-    return ", ".join([*parts, f"onnxruntime {onnxruntime.__version__}"])
+    return ", ".join([*parts, f"onnxruntime {runtime().__version__}"])
 
 
 def timing_class(target: Target, machine: str = "") -> str:

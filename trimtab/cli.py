@@ -118,11 +118,6 @@ def _unexpected(error: BaseException) -> str:
     """Return the message of an error that nobody foresaw: the model's own fault if it has one."""
     from .open_model import fault_of_opened
 
-    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
-        return (
-            "onnxruntime is not installed. Run `pip install onnxruntime`, or install one of its "
-            "other builds: onnxruntime-gpu, onnxruntime-openvino, onnxruntime-directml"
-        )
     fault = fault_of_opened()
     if fault is not None:
         return str(fault)

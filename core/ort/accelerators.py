@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError, nearest
+from ..runtime import runtime
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO, XNNPACK = "OpenVINOExecutionProvider", "XnnpackExecutionProvider"
@@ -131,7 +132,7 @@ def chain(
 @functools.cache
 def load_libraries(name: str) -> None:
     """Preload the libraries that pip installed, where onnxruntime can."""
-    import onnxruntime as ort
+    ort = runtime()
 
     if memory_of(name) == "cuda" and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):  # it prints what is missing

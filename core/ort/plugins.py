@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import OptionError
+from ..runtime import runtime
 
 #: Beginning of the module names of provider packages, and a name that begins otherwise.
 _PREFIX, _OTHERS = "onnxruntime_ep_", frozenset({"onnxruntime_qnn"})
@@ -65,7 +66,7 @@ def _version(package: str) -> str:
 
 def plugin_names() -> tuple[str, ...]:
     """Return the providers whose packages are installed; onnxruntime before 1.23 uses none."""
-    import onnxruntime as ort
+    ort = runtime()
 
     return tuple(installed_plugins()) if hasattr(ort, "get_ep_devices") else ()
 
@@ -73,7 +74,7 @@ def plugin_names() -> tuple[str, ...]:
 @functools.cache
 def built_in_providers() -> tuple[str, ...]:
     """Return the providers of onnxruntime's own build: its list grows as others are registered."""
-    import onnxruntime as ort
+    ort = runtime()
 
     return tuple(ort.get_available_providers())
 
@@ -90,7 +91,7 @@ def plugin_devices(provider: str) -> tuple[Any, ...]:
     Raises:
         OptionError: onnxruntime cannot load the library.
     """
-    import onnxruntime as ort
+    ort = runtime()
 
     built_in_providers()  # before there are more
     plugin = installed_plugins()[provider]

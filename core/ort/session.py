@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..errors import RunError, unknown
 from ..model import EXTERNAL_DATA_BYTES, Model
 from ..random_operators import with_fixed_draws
+from ..runtime import runtime
 from ..target import Target, check_threads
 from ..timings import stage
 from ..watch import foreign_call
@@ -163,7 +164,7 @@ def build_session(
             configuration key.
         RunError: onnxruntime refuses the model.
     """
-    import onnxruntime as ort
+    ort = runtime()
 
     # What fails comes back as an exception; the log of it is coloured, and tells of no model.
     ort.set_default_logger_severity(4)
@@ -276,7 +277,7 @@ def _file_or_bytes(model: Model | str | Path) -> Iterator[str | bytes]:
 
 
 def _options(config: SessionConfig) -> Any:
-    import onnxruntime as ort
+    ort = runtime()
 
     levels = {
         "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -353,7 +354,7 @@ def run(
 def _run_options(*, only_needed: bool, quiet: bool) -> Any:
     if not (only_needed or quiet):
         return None
-    import onnxruntime as ort
+    ort = runtime()
 
     options = ort.RunOptions()
     options.only_execute_path_to_fetches = only_needed

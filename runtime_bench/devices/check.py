@@ -11,20 +11,23 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from trimtab.core.errors import RunError
+from trimtab.core.ort.builds import BUILDS
 
 from .ssh import Ssh
 
 #: Oldest interpreter that trimtab runs on, and space that its light install takes.
 PYTHON, SPACE_BYTES = (3, 11), 600 << 20
+_CPU_EXTRA = re.compile(r"extra == ['\"]cpu['\"]")
 #: Runs there, whatever is installed: no import beyond the standard library.
 _PROBE = """
 import json, os, platform, shutil, sys
 from importlib import metadata
 def known(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    for each in %s if name == "onnxruntime" else [name]:
+        try:
+            return metadata.version(each)
+        except metadata.PackageNotFoundError:
+            pass
 home = os.path.expanduser("~")
 print("TRIMTAB" + json.dumps({
     "python": list(sys.version_info[:3]), "machine": platform.machine(),
@@ -64,7 +67,7 @@ def check(device: Ssh) -> DeviceCheck:
         RunError: it cannot be reached, or has no Python.
     """
     names = ["trimtab", *required_distributions()]
-    said = device.output([device.python, "-c", _PROBE % json.dumps(names)])
+    said = device.output([device.python, "-c", _PROBE % (json.dumps(BUILDS), json.dumps(names))])
     _, mark, answer = said.partition("TRIMTAB")
     if not mark:
         raise RunError(
@@ -77,13 +80,16 @@ def check(device: Ssh) -> DeviceCheck:
 
 
 def required_distributions() -> list[str]:
-    """Return the names of the distributions that trimtab without extras needs."""
+    """Return the names of the distributions that a device needs."""
     return [distribution_name(r) for r in requirements()]
 
 
 def requirements() -> list[str]:
-    """Return the requirements of trimtab without extras."""
-    return [r for r in requires("trimtab") or [] if "extra ==" not in r]
+    """Return the requirements of trimtab on a device: no extra but the usual onnxruntime."""
+    stated = requires("trimtab") or []
+    needed = [r for r in stated if "extra ==" not in r]
+    runtimes = [r.partition(";")[0].strip() for r in stated if _CPU_EXTRA.search(r)]
+    return list(dict.fromkeys([*needed, *runtimes]))
 
 
 def distribution_name(requirement: str) -> str:
@@ -109,8 +115,8 @@ def _problems(device: Ssh, facts: Mapping[str, Any]) -> list[str]:
         found.append("its home folder cannot be written: set TRIMTAB_CACHE there to one that can")
     if "trimtab" in lacks:
         found.append(
-            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install trimtab; "
-            "without internet there, from here: trimtab device install"
+            f"it lacks {', '.join(lacks)}: run there: {device.python} -m pip install "
+            "'trimtab[cpu]'; without internet there, from here: trimtab device install"
         )
     elif lacks:
         found.append(

@@ -162,7 +162,9 @@ def _install_wheels(device: Ssh, progress: Progress, wheels: Sequence[Path]) -> 
         rebuilt |= path.name.startswith("trimtab-")
     progress.say("installing there")
     pip = [device.python, "-m", "pip", "install", "--quiet", "--no-index"]
-    where = ["--find-links", there["folder"], "trimtab"]
+    lacks_runtime = check(device).facts["packages"].get("onnxruntime") is None
+    wanted = "trimtab[cpu]" if lacks_runtime else "trimtab"
+    where = ["--find-links", there["folder"], wanted]
     device.output([*pip, "--upgrade", *where], seconds=_SECONDS)
     if rebuilt:  # another build of the version that was there already
         device.output([*pip, "--force-reinstall", "--no-deps", *where], seconds=_SECONDS)

@@ -56,9 +56,9 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         "no module named 'onnxruntime'",
         "it lacks onnxruntime",
-        "Run there: {python} -m pip install trimtab",
+        "Run there: {python} -m pip install 'trimtab[cpu]'",
     ),
-    ("no module named", "it lacks trimtab", "Run there: {python} -m pip install trimtab"),
+    ("no module named", "it lacks trimtab", "Run there: {python} -m pip install 'trimtab[cpu]'"),
     (
         "not found",
         "it has no Python by that name",

@@ -18,6 +18,7 @@ from trimtab.core.cache import cache_root
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import TENSORRT
 from trimtab.core.ort.session import SessionConfig, available_providers
+from trimtab.core.runtime import runtime
 
 from .gpu import GpuState
 
@@ -31,14 +32,12 @@ def cache_options(config: SessionConfig, source: Model | Path) -> dict[str, str]
     """Return TensorRT's options that keep a model's engines and timings; none for others."""
     if config.provider != TENSORRT or TENSORRT not in available_providers():
         return {}
-    import onnxruntime
-
     model = source if isinstance(source, Model) else Model.load(source)
     folder = cache_folder(
         cache_root(),
         GpuState.of(config),
         tensorrt=tensorrt_version(),
-        onnxruntime=onnxruntime.__version__,
+        onnxruntime=runtime().__version__,
         digest=model.digest,
     )
     folder.mkdir(parents=True, exist_ok=True)

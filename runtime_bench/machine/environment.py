@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.core.runtime import runtime
 from trimtab.core.target import KERNEL_FLAGS, cpu_flags, cpu_name, usable_cpus
 
 from .gpu import GpuState
@@ -49,8 +50,6 @@ class Environment:
     @classmethod
     def here(cls, gpu: GpuState | None = None) -> Environment:
         """Describe this process's environment, with the GPU that runs the models, if one does."""
-        import onnxruntime
-
         flags = cpu_flags()
         return cls(
             cpu=cpu_name(),
@@ -61,7 +60,7 @@ class Environment:
             governor=read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             python=platform.python_version(),
-            onnxruntime=onnxruntime.__version__,
+            onnxruntime=runtime().__version__,
             numpy=np.__version__,
             gpu=gpu.name if gpu else "",
             driver=gpu.driver if gpu else "",

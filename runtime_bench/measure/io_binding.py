@@ -18,6 +18,7 @@ from trimtab.core.errors import OptionError, RunError, TrimtabError
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import CUDA, TENSORRT, memory_of
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session
+from trimtab.core.runtime import runtime
 
 from ..machine.engine_cache import cache_options
 from ..machine.placement import Placement
@@ -225,6 +226,4 @@ def _is_array(kind: str) -> bool:
 
 
 def _ort_value(array: NDArray[Any], memory: str, device_id: int) -> Any:
-    import onnxruntime as ort
-
-    return ort.OrtValue.ortvalue_from_numpy(array, memory, device_id)
+    return runtime().OrtValue.ortvalue_from_numpy(array, memory, device_id)

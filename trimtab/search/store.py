@@ -27,6 +27,7 @@ from trimtab.core.errors import InputError, OutputError, TrimtabError
 from trimtab.core.files import writing
 from trimtab.core.model import Model
 from trimtab.core.progress import Progress, Silent
+from trimtab.core.runtime import runtime
 
 T = TypeVar("T")
 #: Version of the layout below the root. Folders of other formats are left alone.
@@ -50,13 +51,12 @@ def key_of_feeds(feeds: Mapping[str, Any]) -> dict[str, Any]:
 def versions() -> Mapping[str, str]:
     """Return what makes other numbers when it changes: packages, and the sources of this one."""
     import onnx
-    import onnxruntime
 
     return {
         "trimtab": importlib.metadata.version("trimtab"),
         "sources": _sources(Path(__file__).parent.parent),
         "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": runtime().__version__,
     }
 
 

@@ -199,12 +199,12 @@ def test_a_python_without_trimtab_says_what_to_install(server: Server, tmp_path:
     device = Ssh(**Ssh.parse(server.address).__dict__ | {"python": str(bare)})
     with pytest.raises(RunError, match="lacks trimtab") as caught:
         AgentBench(device)
-    assert "-m pip install trimtab" in str(caught.value.hint)
+    assert "-m pip install 'trimtab[cpu]'" in str(caught.value.hint)
     from trimtab.runtime_bench.devices.check import check, check_lines
 
     found = check(device)
     assert not found.ready
-    assert "pip install trimtab" in "\n".join(check_lines(found))
+    assert "pip install 'trimtab[cpu]'" in "\n".join(check_lines(found))
 
 
 def test_device_command(
