@@ -6,15 +6,13 @@ The CPU has few float16 kernels; most nodes would silently run in float32.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from trimtab.core.data import Batch
+from trimtab.core.data import Batch, Floats32
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
@@ -25,6 +23,8 @@ from ..graph.queries import const, is_float
 
 #: Names of nodes that are float16.
 NodeNames = Collection[str | None]
+#: Values that are compared at a time, in double precision.
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -40,47 +40,100 @@ class Float16Error:
     nodes: Mapping[str, float]
 
 
-def simulate_float16(
-    model: Model, half: NodeNames, batches: Sequence[Batch], *, inside: bool
-) -> Float16Error:
-    """Measure the errors of a float32 model with some of its nodes in float16.
+class Float16Trials:
+    """Trials of a float32 model with some of its nodes in float16, on batches that stay in memory.
 
-    With `inside` the error of each of these nodes too.
+    The answers of the model itself are computed once. A trial ends as soon as it overflows.
+
+    Args:
+        model: the float32 model.
+        batches: samples.
     """
-    outputs = [str(value.name) for value in model.graph.outputs if is_float(value)]
-    inner = {n.name or "": _float_output(n) for n in model.graph if n.name in half}
-    watched = [*outputs, *(v for v in inner.values() if inside and v not in outputs)]
-    config = SessionConfig(level="off", threads=usable_cpus())
-    exact = build_session(with_outputs(model, watched), config)
-    rounded = build_session(with_outputs(_rounding(model, half), watched), config)
-    noise, size = dict.fromkeys(watched, 0.0), dict.fromkeys(watched, 0.0)
-    for batch in batches:
-        expected, got = (run(session, batch.feeds, watched) for session in (exact, rounded))
-        _add(expected, got, noise, size)
-    error = {name: _relative(noise[name], size[name]) for name in watched}
-    return Float16Error(
-        max((error[name] for name in outputs), default=0.0),
-        {node: error[value] for node, value in inner.items() if value in error},
-    )
+
+    def __init__(self, model: Model, batches: Sequence[Batch]) -> None:
+        self.model, self.batches = model, batches
+        self._outputs = [str(value.name) for value in model.graph.outputs if is_float(value)]
+        self._exact: list[Outputs] = []
+
+    def error(self, half: NodeNames) -> float:
+        """Return the error of the worst output with these nodes in float16."""
+        if not self._exact:
+            self._exact = list(self._runs(self.model, self._outputs))
+        return self._compare(self._exact, half, self._outputs).worst(self._outputs)
+
+    def errors(self, half: NodeNames) -> Float16Error:
+        """Return the errors of the outputs and of each of these nodes in float16."""
+        inner = {n.name or "": _float_output(n) for n in self.model.graph if n.name in half}
+        watched = list(dict.fromkeys([*self._outputs, *inner.values()]))
+        exact = self._remembering(self._runs(self.model, watched))
+        sums = self._compare(exact, half, watched)
+        nodes = {node: sums.error(value) for node, value in inner.items()}
+        return Float16Error(sums.worst(self._outputs), nodes)
+
+    def _remembering(self, runs: Iterable[Outputs]) -> Iterator[Outputs]:
+        """Yield runs of the model itself and keep its outputs."""
+        self._exact = []
+        for found in runs:
+            self._exact.append({name: found[name] for name in self._outputs})
+            yield found
+
+    def _runs(self, model: Model, watched: Sequence[str]) -> Iterator[Outputs]:
+        config = SessionConfig(level="off", threads=usable_cpus())
+        session = build_session(with_outputs(model, watched), config)
+        return (run(session, batch.feeds, watched) for batch in self.batches)
+
+    def _compare(self, exact: Iterable[Outputs], half: NodeNames, watched: Sequence[str]) -> _Sums:
+        sums = _Sums(watched)
+        rounded = self._runs(_rounding(self.model, half), watched)
+        alone = set(watched) <= set(self._outputs)
+        for expected, got in zip(exact, rounded, strict=True):
+            sums.add(expected, got)
+            if alone and not np.isfinite(sums.worst(watched)):
+                break  # no later batch changes that
+        return sums
+
+
+class _Sums:
+    """Sums of squares of errors and of the exact values, by tensor."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.noise, self.size = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+
+    def add(self, expected: Outputs, got: Outputs) -> None:
+        """Add a batch."""
+        for name in self.noise:
+            noise, size = _squares(expected[name].reshape(-1), got[name].reshape(-1))
+            self.noise[name] += noise if np.isfinite(noise) else np.inf
+            self.size[name] += size
+
+    def error(self, name: str) -> float:
+        """Return the relative error of a tensor."""
+        noise, size = self.noise[name], self.size[name]
+        return float(np.sqrt(noise / size)) if size else float(noise > 0)
+
+    def worst(self, names: Sequence[str]) -> float:
+        """Return the largest relative error of some tensors."""
+        return max(map(self.error, names), default=0.0)
+
+
+def _squares(exact: Floats32, got: Floats32) -> tuple[float, float]:
+    """Return the sums of squares of the error and of the exact values where those are finite."""
+    noise = size = 0.0
+    for start in range(0, len(exact), CHUNK):
+        a = exact[start : start + CHUNK].astype(np.float64)
+        b = got[start : start + CHUNK].astype(np.float64)
+        finite = np.isfinite(a)
+        if not finite.all():
+            a, b = a[finite], b[finite]
+        size += float(a @ a)
+        b -= a
+        noise += float(b @ b)
+    return noise, size
 
 
 def _float_output(node: ir.Node) -> str:
     """Return the name of the first float32 output that is not left out."""
     return next(str(v.name) for v in node.outputs if v.name and is_float(v))
-
-
-def _add(expected: Outputs, got: Outputs, noise: dict[str, float], size: dict[str, float]) -> None:
-    for name, array in expected.items():
-        exact: NDArray[Any] = array.astype(np.float64)
-        same = np.isfinite(exact)
-        difference = np.where(same, got[name] - np.where(same, exact, 0), 0.0)
-        total = float(np.square(difference).sum())
-        noise[name] += total if np.isfinite(total) else np.inf
-        size[name] += float(np.square(exact[same]).sum())
-
-
-def _relative(noise: float, size: float) -> float:
-    return float(np.sqrt(noise / size)) if size else float(noise > 0)
 
 
 def _rounding(model: Model, half: NodeNames) -> Model:

@@ -35,7 +35,7 @@ from .converter import (
     drop_productless_groups,
     unsupported_reason,
 )
-from .error import simulate_float16
+from .error import Float16Trials
 
 #: Reasons to stay float32, by the name of the node.
 Reasons = dict[str, str]
@@ -141,7 +141,8 @@ class Half(Pass):
         """Find the fewest of the most sensitive nodes that have to stay float32."""
         half = _half(model, reasons)
         names = [node.name or "" for node in model.nodes() if node in half]
-        first = simulate_float16(model, set(names), batches, inside=True)
+        trials = Float16Trials(model, batches)
+        first = trials.errors(set(names))
         curve = [{"islands": 0, "relative_rms_error": _short(first.output)}]
         report |= {"relative_rms_error_without_islands": _short(first.output), "curve": curve}
         low, high, error = 0, 0, first.output
@@ -151,7 +152,7 @@ class Half(Pass):
             while high - low > 1:
                 middle = (low + high) // 2
                 left = set(names) - set(order[:middle])
-                got = simulate_float16(model, left, batches, inside=False).output
+                got = trials.error(left)
                 curve.append({"islands": middle, "relative_rms_error": _short(got)})
                 low, high = (low, middle) if got <= self.max_error else (middle, high)
                 error = got if high == middle else error

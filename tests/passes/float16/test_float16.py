@@ -16,7 +16,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import build_session, run
 from trimtab.passes.base import relative_error
-from trimtab.passes.float16.error import simulate_float16
+from trimtab.passes.float16.error import Float16Trials
 from trimtab.passes.float16.float16 import Half
 from trimtab.passes.quantization.static import QuantizeStatic
 
@@ -90,7 +90,7 @@ def test_regions_that_overflow_stay_float32_and_are_reported():
     model, data = squares(), data_of(squares(), scale=300)
     names = {node.name for node in model.graph}
     typed = Model.from_proto(onnx.shape_inference.infer_shapes(model.to_proto()))
-    assert simulate_float16(typed, names, list(data), inside=False).output > 0.1
+    assert Float16Trials(typed, list(data)).error(names) > 0.1
     after = Half(data=data)(model)
     why = reasons(after)
     assert "values reach" in why["mul_1"]
