@@ -15,6 +15,8 @@ from .devices.fleet_address import FleetAddress
 from .devices.onnxruntime_perf_test import PerfTestBench
 from .devices.registry import find
 from .devices.shells import BareDevice
+from .devices.web_bench import WebBench
+from .devices.web_browser import WebDevice, is_web
 from .fleet.bench import FleetBench
 from .fleet.runner import FleetRunner
 from .multi_device import MultiDeviceBench
@@ -30,6 +32,10 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
     """
     if name is None:
         yield LocalBench()
+        return
+    if is_web(name):
+        with WebBench(WebDevice.of(name), progress) as web:
+            yield web
         return
     device = find(name)
     bench: FleetBench | PerfTestBench | AgentBench
@@ -98,7 +104,7 @@ def _require_distinct(names: Sequence[str]) -> None:
     """Refuse one device under two names, which would wait for itself."""
     seen: dict[object, str] = {}
     for name in names:
-        other = seen.setdefault(find(name), name)
+        other = seen.setdefault(name if is_web(name) else find(name), name)
         if other != name:
             raise OptionError(
                 f"{other} and {name} are one device", where="--on", hint="Name it once"

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,10 @@ from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import compare, measure
 from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
-from ..measure.subject import Models, Startable, Subject, Timed
-from ..measure.values import Comparison, Measurement
-from .base import Closeable
+from ..measure.subject import Models, Startable, Subject
+from .contender_bench import ContenderBench
 from .perf_test_contender import PerfTestContender, check_on_device
 from .shells import BareDevice
 
@@ -42,7 +40,7 @@ cat /proc/cpuinfo
 exit 0"""
 
 
-class PerfTestBench(Closeable):
+class PerfTestBench(ContenderBench):
     """A device, locked on this machine until the bench is closed.
 
     Raises:
@@ -82,47 +80,6 @@ class PerfTestBench(Closeable):
     def close(self) -> None:
         """Release the device."""
         self._stack.close()
-
-    def compare(
-        self,
-        base: Timed,
-        candidates: Sequence[Timed],
-        feeds: Feeds,
-        how: Timing,
-        progress: Progress,
-    ) -> list[Comparison]:
-        """See `Bench`."""
-        found = compare(
-            base,
-            candidates,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            alpha=how.alpha,
-            resolution=how.resolution,
-            seed=how.seed,
-            progress=progress,
-            make_contender=lambda source, name, config: self._contender(source, name, config, how),
-        )
-        return [
-            replace(c, base=self._of_device(c.base), candidate=self._of_device(c.candidate))
-            for c in found
-        ]
-
-    def measure(
-        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
-    ) -> list[Measurement]:
-        """See `Bench`."""
-        found = measure(
-            models,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            seed=how.seed,
-            progress=progress,
-            make_contender=lambda source, name, config: self._contender(source, name, config, how),
-        )
-        return [self._of_device(m) for m in found]
 
     def startup_costs(
         self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
@@ -184,10 +141,6 @@ class PerfTestBench(Closeable):
         if config.provider != "CPUExecutionProvider":
             raise OptionError("measures on the CPU only", where=f"--provider {config.provider}")
         return PerfTestContender(self.device, Subject.of(source), name, config, self._folder)
-
-    def _of_device(self, found: Measurement) -> Measurement:
-        """Return the measurement with the device's environment; its noise is not known."""
-        return replace(found, environment=self.environment(), noise_check=NoiseCheck())
 
 
 @contextlib.contextmanager

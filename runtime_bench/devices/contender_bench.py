@@ -1,0 +1,77 @@
+"""Base of benches that bring contenders of their own to the measurements of this machine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.progress import Progress
+
+from ..bench.bench import Timing
+from ..machine.environment import Environment
+from ..machine.noise_check import NoiseCheck
+from ..measure.compare import compare, measure
+from ..measure.contender import Contender
+from ..measure.subject import Timed
+from ..measure.values import Comparison, Measurement
+from .base import Closeable
+
+
+class ContenderBench(Closeable, ABC):
+    """Bench whose contenders run elsewhere, while this machine orders the blocks."""
+
+    @abstractmethod
+    def environment(self) -> Environment:
+        """Describe the device."""
+
+    @abstractmethod
+    def _contender(self, source: Any, name: str, config: SessionConfig, how: Timing) -> Contender:
+        """Return a contender on the device."""
+
+    def compare(
+        self,
+        base: Timed,
+        candidates: Sequence[Timed],
+        feeds: Feeds,
+        how: Timing,
+        progress: Progress,
+    ) -> list[Comparison]:
+        """See `Bench`."""
+        found = compare(
+            base,
+            candidates,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            alpha=how.alpha,
+            resolution=how.resolution,
+            seed=how.seed,
+            progress=progress,
+            make_contender=lambda source, name, config: self._contender(source, name, config, how),
+        )
+        return [
+            replace(c, base=self._of_device(c.base), candidate=self._of_device(c.candidate))
+            for c in found
+        ]
+
+    def measure(
+        self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
+    ) -> list[Measurement]:
+        """See `Bench`."""
+        found = measure(
+            models,
+            feeds,
+            config=how.config,
+            max_seconds=how.max_seconds,
+            seed=how.seed,
+            progress=progress,
+            make_contender=lambda source, name, config: self._contender(source, name, config, how),
+        )
+        return [self._of_device(m) for m in found]
+
+    def _of_device(self, found: Measurement) -> Measurement:
+        """Return the measurement with the device's environment; its noise is not known."""
+        return replace(found, environment=self.environment(), noise_check=NoiseCheck())

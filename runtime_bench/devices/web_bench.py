@@ -1,0 +1,201 @@
+"""Bench in a browser: onnxruntime-web in pages of Chromium, over loopback."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.data import Array
+from trimtab.core.errors import OptionError, RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
+from trimtab.core.progress import Progress, Silent
+from trimtab.core.target import Target, usable_cpus
+
+from ..bench.bench import TextAndJson, Timing
+from ..machine.environment import Environment
+from ..machine.noise_check import NoiseCheck
+from ..machine.placement import Placement
+from ..measure.protocol import Message
+from ..measure.startup import StartupCosts
+from ..measure.subject import Models, Startable
+from ..measure.subprocess_contender import PATIENCE, hang_limit
+from ..measure.timing import Runs
+from .contender_bench import ContenderBench
+from .web_browser import BrowserPage, WebDevice
+
+#: Runs after a session was built anew, before it is timed.
+_SETTLE = 5
+_LEVELS = {"off": "disabled"}
+
+
+class WebContender:
+    """A model in a page of its own; its times are the page's, around `session.run` alone."""
+
+    always_new = False
+    placement: Placement | None = None
+
+    def __init__(
+        self,
+        device: WebDevice,
+        source: Model | Path,
+        name: str,
+        config: SessionConfig,
+        folder: Path,
+        *,
+        progress: Progress,
+        limit: float,
+    ) -> None:
+        self.name, self.config, self._progress, self._limit = name, config, progress, limit
+        self._folder, self._key = folder, uuid.uuid4().hex
+        self._source, self._tensors = source, list[Message]()
+        self._run_seconds = 0.0
+        self.worker = BrowserPage(device, folder)
+
+    def warm(self, feeds: Feeds) -> float:
+        """Load the model, run it once, and tell how far its outputs are from those here."""
+        model = self._source if isinstance(self._source, Model) else Model.load(self._source)
+        (self._folder / f"{self._key}.onnx").write_bytes(model.to_bytes())
+        self._write(feeds)
+        self._load()
+        first = self.time(1).ns[0]
+        answer = self._ask("give its outputs", do="outputs")
+        self._tell(model, feeds, answer["outputs"])
+        return float(first)
+
+    def renew(self) -> None:
+        """See `Contender`."""
+        self._load()
+        self.time(_SETTLE)
+
+    def time(self, runs: int) -> Runs:
+        """See `Contender`."""
+        ns = tuple(int(n) for n in self._ask("run", do="time", runs=runs)["ns"])
+        self._run_seconds = max(self._run_seconds, sum(ns) / 1e9)
+        return Runs(ns)
+
+    def close(self) -> None:
+        """See `Contender`."""
+        self.worker.close()
+
+    def _load(self) -> None:
+        level = _LEVELS.get(self.config.level, self.config.level)
+        threads = self.config.threads or usable_cpus()
+        self._ask("load", do="load", model=f"{self._key}.onnx", threads=threads, level=level)
+        self._ask("take its feeds", do="feed", tensors=self._tensors)
+
+    def _write(self, feeds: Feeds) -> None:
+        self._tensors = []
+        for index, (name, array) in enumerate(feeds.items()):
+            if array.dtype.kind not in "fiub":
+                raise RunError(f"{name!r} is not a tensor of numbers", where=self.name)
+            file = f"{self._key}-{index}.bin"
+            (self._folder / file).write_bytes(np.ascontiguousarray(array).tobytes())
+            shape = list(array.shape)
+            self._tensors.append(
+                {"name": name, "type": array.dtype.name, "shape": shape, "file": file}
+            )
+
+    def _ask(self, doing: str, **message: object) -> Message:
+        limit = self._limit + PATIENCE * self._run_seconds
+        return self.worker.ask(self.name, doing, limit, **message)
+
+    def _tell(self, model: Model, feeds: Feeds, outputs: list[Message]) -> None:
+        expected = run(build_session(model, SessionConfig()), feeds)
+        there = {t["name"]: _array(t) for t in outputs}
+        self._progress.say(
+            f"{self.name}: outputs in {self.worker.device} differ from those here by "
+            f"{difference(expected, there):.2g} of the largest value"
+        )
+
+
+def _array(tensor: Mapping[str, Any]) -> Array:
+    data = base64.b64decode(tensor["data"])
+    found: Array = np.frombuffer(data, tensor["type"]).reshape([int(n) for n in tensor["shape"]])
+    return found
+
+
+def difference(expected: Mapping[str, Any], found: Mapping[str, Array]) -> float:
+    """Return the largest difference of outputs, as a share of the largest value of each."""
+    worst = 0.0
+    for name, array in expected.items():
+        if name not in found or found[name].shape != array.shape:
+            return float("inf")
+        here, there = array.astype(np.float64), found[name].astype(np.float64)
+        largest = np.abs(here).max(initial=0) or 1.0
+        worst = max(worst, float(np.abs(here - there).max(initial=0) / largest))
+    return worst
+
+
+class WebBench(ContenderBench):
+    """Chromium of this machine: each contender is a browser of its own, with one page.
+
+    Raises:
+        OptionError: Chromium or onnxruntime-web is missing.
+    """
+
+    def __init__(self, device: WebDevice, progress: Progress | None = None) -> None:
+        self.device, self.progress = device, progress or Silent()
+        self._folder = tempfile.TemporaryDirectory(prefix="trimtab-web-")
+        if device.provider == "webgpu":
+            self.progress.say("web:webgpu runs on a software adapter here: its times mean nothing")
+
+    def close(self) -> None:
+        """Remove what was served."""
+        self._folder.cleanup()
+
+    def startup_costs(
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[StartupCosts, NoiseCheck]:
+        """Raise a RunError: a page reports no memory of its own."""
+        del model, feeds, how, processes, arena
+        raise RunError(
+            "load time and memory are not measured in a browser",
+            where=str(self.device),
+            hint="Give --no-card",
+        )
+
+    def diagnosis(
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
+    ) -> TextAndJson:
+        """Raise a RunError: onnxruntime-web reports nothing about the graph that it runs."""
+        del models, feeds, how, profiled
+        raise RunError(
+            "a browser does not report what it runs",
+            where=str(self.device),
+            hint="Give --target webgpu-web or --target webnn instead of --on",
+        )
+
+    def environment(self) -> Environment:
+        """See `Bench`."""
+        here = Environment.here()
+        return replace(here, onnxruntime=f"{self.device.provider} of {self.device.version}")
+
+    def target(self, threads: int | None) -> Target:
+        """See `Bench`: WASM sums 8-bit products in 32 bits, on vectors of four floats."""
+        count = threads or usable_cpus()
+        return Target("detected", isa="any", threads=count, float_block=4, int8_block=4)
+
+    def _contender(
+        self, source: Any, name: str, config: SessionConfig, how: Timing
+    ) -> WebContender:
+        if how.concurrency != 1 or how.in_process:
+            raise OptionError("a page has one caller", where="--concurrency, --in-process")
+        if config.provider != "CPUExecutionProvider":
+            raise OptionError(
+                "a browser has providers of its own",
+                where=f"--provider {config.provider}",
+                hint="Write --on web:webgpu",
+            )
+        limit = hang_limit(how.max_seconds)
+        folder = Path(self._folder.name)
+        return WebContender(
+            self.device, source, name, config, folder, progress=self.progress, limit=limit
+        )

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+from int8_graphs import residual
+
+from trimtab.cli import main
+from trimtab.core.errors import OptionError, RunError
+from trimtab.core.model import Model
+from trimtab.core.ort.feeding import random_feeds
+from trimtab.core.ort.session import SessionConfig
+from trimtab.core.progress import Silent
+from trimtab.runtime_bench.bench.bench import Timing
+from trimtab.runtime_bench.devices.web_bench import WebBench, WebContender, difference
+from trimtab.runtime_bench.devices.web_browser import WebDevice, is_web
+
+CONFIG = SessionConfig()
+
+
+def device(name: str = "web") -> WebDevice:
+    """The browser; the test is skipped where it or its runtime is missing."""
+    try:
+        return WebDevice.of(name)
+    except OptionError as error:
+        pytest.skip(f"needs Chromium and onnxruntime-web: {error}")
+
+
+@pytest.fixture
+def bench() -> Iterator[WebBench]:
+    with WebBench(device()) as made:
+        yield made
+
+
+def contender(bench: WebBench, model: Model, folder: Path) -> WebContender:
+    return WebContender(bench.device, model, "m", CONFIG, folder, progress=Silent(), limit=20.0)
+
+
+def test_models_are_compared_in_the_browser(bench: WebBench) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    bench.progress = Heard()
+    model = residual()
+    (found,) = bench.compare(
+        model, [model], random_feeds(model), Timing(CONFIG, max_seconds=4), Silent()
+    )
+    assert found.base.samples_ns
+    assert found.candidate.samples_ns
+    assert "onnxruntime-web" in found.base.environment.onnxruntime
+    assert [float(text.split(" by ")[1].split()[0]) < 1e-4 for text in said] == [True, True]
+
+
+def test_a_page_that_dies_is_one_message_and_the_others_go_on(
+    bench: WebBench, tmp_path: Path
+) -> None:
+    model = residual()
+    feeds = random_feeds(model)
+    dies, lives = (contender(bench, model, tmp_path) for _ in range(2))
+    try:
+        dies.warm(feeds)
+        lives.warm(feeds)
+        os.killpg(dies.worker._process.pid, signal.SIGKILL)
+        with pytest.raises(RunError, match=r"the (page died|browser ended) while it was to run"):
+            dies.time(100)
+        assert len(lives.time(3).ns) == 3
+    finally:
+        dies.close()
+        lives.close()
+
+
+def test_a_model_that_the_web_build_refuses_is_one_message(bench: WebBench, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17, "other": 1]> m (float[1] x) => (float[1] y) '
+    model = Model.from_proto(onnx.parser.parse_model(text + "{ y = other.Strange (x) }"))
+    refused = contender(bench, model, tmp_path)
+    try:
+        with pytest.raises(RunError, match=r"onnxruntime-web [\d.]+ refuses it: .*Strange"):
+            refused.warm({"x": np.zeros(1, np.float32)})
+    finally:
+        refused.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("web:metal", {}, "'metal' is not a provider of a browser"),
+        ("web", {"PATH": "/nowhere", "TRIMTAB_CHROMIUM": "/nowhere"}, "no Chromium"),
+        ("web", {"TRIMTAB_NODE_MODULES": "/nowhere"}, "npm install onnxruntime-web"),
+    ],
+)
+def test_what_is_missing_is_one_message(
+    name: str, changed: dict[str, str], said: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    if "TRIMTAB_NODE_MODULES" in changed and shutil.which("chromium") is None:
+        pytest.skip("needs chromium")
+    for key, value in changed.items():
+        monkeypatch.setenv(key, value)
+    path = residual().save(tmp_path / "m.onnx")
+    assert main(["bench", str(path), "--on", name]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_names_of_the_browser_and_differences() -> None:
+    assert is_web("web")
+    assert is_web("web:webgpu")
+    assert not is_web("ssh://web")
+    one = {"y": np.array([1.0, -4.0], np.float32)}
+    assert difference(one, {"y": np.array([1.0, -3.0], np.float32)}) == 0.25
+    assert difference(one, {}) == np.inf
