@@ -34,6 +34,8 @@ from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
 from ..graph.declined import Declined
 from ..graph.shapes import forget_shapes
+from ..training import torch_graph
+from ..training.finetune import Finetune
 from ..tuning.apply_rewrites import ApplyRewrites
 from .algorithms.bias_correction import correct_by_layer
 from .algorithms.cross_layer_equalization import Equalize
@@ -99,6 +101,8 @@ class QuantizeAuto(Pass):
         all_int8: quantize whatever has an int8 kernel, whatever it costs.
         effort: quick leaves out refinements where the first int8 keeps enough; thorough searches
             for a mixture of float and int8 even where int8 is not faster as a whole.
+        train: longest time, as in 5m, to train what loses too much in int8 on the same data
+            through its rounding, towards the float model's answers, before layers stay float.
         max_drop: allowed drop of the metric, in its own unit, instead of `fidelity`: layers that
             cost more stay float. Of several metrics by name, as map=0.01.
         metric: metric of max_drop: a name or module:callable; if not given, top1 where the data
@@ -114,6 +118,7 @@ class QuantizeAuto(Pass):
     fidelity: float = PROMISED
     all_int8: bool = False
     effort: Literal["quick", "normal", "thorough"] = "normal"
+    train: str | None = None
     max_drop: float | dict[str, float] | None = None
     metric: str = ""
 
@@ -122,6 +127,7 @@ class QuantizeAuto(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 0 <= self.fidelity <= 1:
             raise OptionError("must lie between 0 and 1", where=f"fidelity={self.fidelity}")
+        Finetune(time=self.train)
         check_limits(self.max_drop)
         if self.max_drop is not None and self.all_int8:
             raise OptionError(
@@ -136,6 +142,8 @@ class QuantizeAuto(Pass):
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
         """Run the steps for the model's family."""
+        if self.train is not None:
+            _ = torch_graph.train_graph  # says what is missing before the work begins
         if self.data is None and ctx.data is None:
             return self._without_data(model, ctx)
         data = ctx.dataset(self.data, model, purpose="quantization")
@@ -223,6 +231,7 @@ class QuantizeAuto(Pass):
         static, before = self._refine(search, static)
         if dynamic():
             return
+        self._train(search, static, data)
         if self._loses_too_much(search, data):
             self._leave_float(search, static, before, data)
             if self.max_drop is None and (search.keeps_promise or self.effort == "quick"):
@@ -302,12 +311,22 @@ class QuantizeAuto(Pass):
             search.offer("static int8", static, rewrites, as_fast=False)
             smooth, own = SmoothQuant(data=static.data), static.with_fields(statistics="")
             search.offer("smooth-quant, static int8", smooth, own, rewrites, as_fast=False)
+        self._train(search, static, data)
         if self._loses_too_much(search, data):
             mixed = self._mixed(static, data)
             if self.max_drop is not None:
                 search.start("mixed precision", mixed, rewrites)
             else:
                 search.offer("mixed precision", mixed, rewrites, as_fast=False)
+
+    def _train(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
+        """Train what loses too much through its rounding, where time was given for that."""
+        if self.train is None or not self._loses_too_much(search, data):
+            return
+        learn = Finetune(data=static.data, teacher=search.original, time=self.train, loss=("mse",))
+        search.improve(
+            f"train through int8, {self.train}", lambda best: learn.rewrite(best, search.ctx)
+        )
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
         """Return whether less than the promise is kept, or more than `max_drop` lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from trimtab.core.data import Array
 from trimtab.core.errors import DataError, ModelError
+from trimtab.core.metrics.kinds import OutputKind
 
 Values = Mapping[str, Tensor]
 NamePairs = Sequence[tuple[str, str]]
@@ -32,6 +34,24 @@ class Loss(nn.Module):
         self.terms, self.temperature = dict(terms), temperature
         self.outputs, self.features = tuple(outputs), tuple(features)
         self.projections = nn.ModuleList()
+        self.sizes: dict[str, Sizes] = {}
+
+    def measure(self, teacher: Sequence[Values], kinds: Mapping[str, OutputKind]) -> None:
+        """Measure how large the teacher's outputs and features are, over some batches.
+
+        Errors are shares of that. As a share of the batch at hand, a silent row or a picture
+        without an object would count more than all others.
+
+        Args:
+            teacher: outputs and features for each batch.
+            kinds: what the teacher's outputs are, by name.
+        """
+        if not teacher or self.terms.keys() <= {"ce"}:
+            return
+        for name in {theirs for _, theirs in (*self.outputs, *self.features)}:
+            arrays = [values[name].float() for values in teacher]
+            if arrays[0].is_floating_point():
+                self.sizes[name] = Sizes.of(arrays, kinds.get(name))
 
     def prepare(self, student: Values, teacher: Values) -> None:
         """Check shapes, and add a projection for each feature whose widths differ.
@@ -67,7 +87,7 @@ class Loss(nn.Module):
                 value = self._features(student, teacher)
             else:
                 parts = [
-                    self._compare(term, student[mine].float(), teacher[theirs].float())
+                    self._compare(term, student[mine].float(), teacher[theirs].float(), theirs)
                     for mine, theirs in self.outputs
                     if student[mine].is_floating_point()
                 ]
@@ -75,16 +95,18 @@ class Loss(nn.Module):
             total = total + weight * value
         return total
 
-    def _compare(self, term: str, mine: Tensor, theirs: Tensor) -> Tensor:
+    def _compare(self, term: str, mine: Tensor, theirs: Tensor, name: str) -> Tensor:
         if term == "kd":
             return kl_divergence(mine, theirs, self.temperature)
         if term == "cosine":
             return 1 - functional.cosine_similarity(mine, theirs, dim=-1).mean()
-        return relative_square(mine, theirs)
+        return self.sizes.get(name, OWN_SIZE).relative_square(mine, theirs)
 
     def _features(self, student: Values, teacher: Values) -> Tensor:
         parts = [
-            relative_square(project(student[mine].float()), teacher[theirs].float())
+            self.sizes.get(theirs, OWN_SIZE).relative_square(
+                project(student[mine].float()), teacher[theirs].float()
+            )
             for (mine, theirs), project in zip(self.features, self.projections, strict=True)
         ]
         return torch.stack(parts).mean()
@@ -102,9 +124,66 @@ def kl_divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
     return made * temperature**2
 
 
-def relative_square(mine: Tensor, theirs: Tensor) -> Tensor:
-    """Compute |s - t|^2 / |t|^2, comparable between tensors so that terms can be weighed."""
-    return (mine - theirs).square().mean() / theirs.square().mean().clamp_min(1e-12)
+@dataclass(frozen=True)
+class Sizes:
+    """Mean square of a tensor over some batches, by which errors are divided.
+
+    Attributes:
+        scores: mean square; of detections that of their scores; None for that of each batch.
+        boxes: of detections, mean square of the boxes around their centre, weighed like errors.
+        kind: what the tensor is; None where nobody knows.
+    """
+
+    scores: Tensor | None = None
+    boxes: Tensor | None = None
+    kind: OutputKind | None = None
+
+    @classmethod
+    def of(cls, arrays: Sequence[Tensor], kind: OutputKind | None) -> Sizes:
+        """Measure a tensor of several batches."""
+        if kind is None or kind.kind != "detections":
+            return cls(_mean([x.square() for x in arrays]))
+        parts = [_parts(x, kind) for x in arrays]
+        others = [axis for axis in range(arrays[0].ndim) if axis != kind.axis]
+        centre = torch.stack([boxes.mean(others, keepdim=True) for boxes, _ in parts]).mean(0)
+        spread = [(boxes - centre).square() * _weight(scores, kind) for boxes, scores in parts]
+        return cls(_mean([scores.square() for _, scores in parts]), _mean(spread), kind)
+
+    def relative_square(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """Compute |s - t|^2 / |t|^2, comparable between tensors so that terms can be weighed.
+
+        Of detections it is the mean of that of the scores and that of the boxes. These are in
+        pixels and scores below 1: of both as one tensor no gradient would reach the scores. A box
+        counts by how sure the teacher is of its object.
+        """
+        if self.boxes is None or self.kind is None:
+            size = theirs.square().mean() if self.scores is None else self.scores
+            return (mine - theirs).square().mean() / size.clamp_min(1e-12)
+        boxes, scores = _parts(mine, self.kind)
+        their_boxes, their_scores = _parts(theirs, self.kind)
+        error = (boxes - their_boxes).square() * _weight(their_scores, self.kind)
+        of_boxes = error.mean() / self.boxes.clamp_min(1e-12)
+        return (Sizes(self.scores).relative_square(scores, their_scores) + of_boxes) / 2
+
+
+#: Errors as shares of the batch at hand.
+OWN_SIZE = Sizes()
+
+
+def _parts(array: Tensor, kind: OutputKind) -> tuple[Tensor, Tensor]:
+    """Return the columns of boxes, and those of scores."""
+    boxes, scores = array.tensor_split([kind.scores], kind.axis)
+    return boxes, scores
+
+
+def _weight(scores: Tensor, kind: OutputKind) -> Tensor:
+    return scores.amax(kind.axis, keepdim=True)
+
+
+def _mean(arrays: Sequence[Tensor]) -> Tensor:
+    """Return the mean of all elements of several tensors."""
+    total = torch.stack([x.sum() for x in arrays]).sum()
+    return total / max(sum(x.numel() for x in arrays), 1)
 
 
 def _cross_entropy(logits: Tensor, labels: Array | None) -> Tensor:

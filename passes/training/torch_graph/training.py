@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
+from trimtab.core.metrics.kinds import output_kinds
 from trimtab.core.model import Model
 
 from ...graph.batch_norm_fold import fold_norms
@@ -59,6 +60,8 @@ from .weights import write_back
 
 #: Views of an augmented item where teacher outputs are kept and `views` is not given.
 CACHED_VIEWS = 4
+#: Rows on which the teacher's outputs are measured.
+MEASURED_ROWS = 64
 
 
 def train_graph(
@@ -129,12 +132,29 @@ class TrainingRun:
             # Not from the cache: these feeds are not a view of their items.
             wanted = self.teacher_outputs.compute(feeds) if self.teacher_outputs else {}
             self.loss.prepare(self.module.run(feeds), wanted)
+            self._measure_teacher()
         self.optimizer = Optimizer(options, self.module, self.loss)
         self.average = state.WeightAverage(self.module, options.ema) if options.ema else None
         self.state, self.best = state.TrainingState(), state.snapshot(self.module)
         self.log = TrainingLog(ctx.progress, self.batches.size)
         self.report: dict[str, Any] = {"loss": terms, "weights": len(self.module.weights)}
         self.report |= {"restored": len(norms)} if norms else {}
+
+    def _measure_teacher(self) -> None:
+        """Tell the loss what the teacher's outputs are, and how large."""
+        found: list[dict[str, Tensor]] = []
+        batches = self.batches.validation_batches() if self.teacher_outputs else iter(())
+        rows = 0
+        for drawn in batches:
+            assert self.teacher_outputs is not None
+            found.append(self.teacher_outputs(to_tensors(drawn.batch, self.device), drawn))
+            rows += drawn.batch.size
+            if rows >= MEASURED_ROWS:
+                break
+        if found:
+            outputs = [output.name for output in self.teacher.outputs]
+            arrays = [{n: b[n].float().cpu().numpy() for n in outputs if n in b} for b in found]
+            self.loss.measure(found, output_kinds(self.teacher, arrays))
 
     def _make_augment(self, *, taught: bool) -> Augment:
         mode = resolve_augmentation(self.model, self.options.augment, taught=taught)

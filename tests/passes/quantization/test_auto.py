@@ -7,7 +7,7 @@ from int8_graphs import chain, graph, normal, residual, transformer_block
 from trimtab.cli import main
 from trimtab.core.context import Context, Ratio
 from trimtab.core.dataset import Dataset
-from trimtab.core.errors import DataError
+from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import build_session, run
@@ -156,6 +156,28 @@ def test_layers_stay_float_until_the_promise_is_kept():
     assert forced.lineage[-1].notes["promise"]["broken"]
     fresh = list(data.take(16))
     assert Judge(model, fresh, VNNI.target).of(auto).kept >= 0.93
+
+
+def test_what_loses_too_much_is_trained_before_layers_stay_float():
+    model = chain()
+    auto = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, train="2s")(
+        model, VNNI
+    )
+    tried = [step["step"] for step in steps(auto)]
+    trained = steps(auto)[tried.index("train through int8, 2s")]
+    assert {"fidelity", "kept"} <= trained.keys()
+    assert tried.index("train through int8, 2s") < tried.index("mixed precision")
+
+
+def test_what_keeps_enough_is_not_trained():
+    model = residual()
+    auto = QuantizeAuto(data=normal(model, rows=64), fidelity=0.5, train="60s")(model, VNNI)
+    assert not any("train" in step["step"] for step in steps(auto))
+
+
+def test_a_time_that_cannot_be_read_is_refused():
+    with pytest.raises(OptionError, match="time"):
+        QuantizeAuto(train="soon")
 
 
 def detector() -> Model:
