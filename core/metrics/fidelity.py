@@ -84,25 +84,6 @@ class _Judge:
         pieces = max(1, -(-max(len(a), len(b)) // SYMBOLS))
         return max(0.0, 1 - edits(a, b) / pieces)
 
-    def loss(self, mine: Array, truth: Array) -> Floats:
-        """Return (2, parts): squared errors, and squares, of the parts of an output."""
-        if mine.shape != truth.shape or truth.dtype.kind != "f":
-            wrong = float(mine.shape != truth.shape or (mine != truth).mean()) if truth.size else 0
-            return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
-        a, b = _finite(truth, truth), _finite(mine, truth)
-        if self.kind.kind != "detections":
-            return np.array([[np.square(a - b).sum()], [np.square(a).sum()]])
-        boxes, scores = score_columns(a, self.kind)
-        boxes2, scores2 = score_columns(b, self.kind)
-        weight = scores.max(-1, keepdims=True)  # a box counts by how sure it is of its object
-        spread = np.square(boxes - boxes.mean((0, 1))) * weight
-        return np.array(
-            [
-                [np.square(scores - scores2).sum(), (np.square(boxes - boxes2) * weight).sum()],
-                [np.square(scores).sum(), spread.sum()],
-            ]
-        )
-
     def value(self, table: Floats) -> tuple[float, Floats]:
         """Return the kept part over all items (N, 2), and (N,) each item's part in it.
 
@@ -119,6 +100,29 @@ class _Judge:
             return 1 - ratio, 1 - ratio - pull
         items = ratio_items(table[:, 0], table[:, 1])
         return max(0.0, float(kept / all_)) if all_ else 1.0, items
+
+
+def squared_parts(kind: OutputKind, mine: Array, truth: Array) -> Floats:
+    """Return the squared errors, and the squares, of the parts of an output: (2, parts).
+
+    Boxes and scores are two parts, all other outputs one.
+    """
+    if mine.shape != truth.shape or truth.dtype.kind != "f":
+        wrong = float(mine.shape != truth.shape or (mine != truth).mean()) if truth.size else 0
+        return np.array([[wrong * max(truth.size, 1)], [max(truth.size, 1)]])
+    a, b = _finite(truth, truth), _finite(mine, truth)
+    if kind.kind != "detections":
+        return np.array([[np.square(a - b).sum()], [np.square(a).sum()]])
+    boxes, scores = score_columns(a, kind)
+    boxes2, scores2 = score_columns(b, kind)
+    weight = scores.max(-1, keepdims=True)  # a box counts by how sure it is of its object
+    spread = np.square(boxes - boxes.mean((0, 1))) * weight
+    return np.array(
+        [
+            [np.square(scores - scores2).sum(), (np.square(boxes - boxes2) * weight).sum()],
+            [np.square(scores).sum(), spread.sum()],
+        ]
+    )
 
 
 def _finite(array: Array, truth: Array) -> Floats:
@@ -200,7 +204,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         pairs = {n: (np.atleast_1d(outputs[n]), np.atleast_1d(reference[n])) for n in judges}
         return _Scored(
             {n: judges[n].score(*pair) for n, pair in pairs.items()},
-            {n: judges[n].loss(*pair) for n, pair in pairs.items()},
+            {n: squared_parts(judges[n].kind, *pair) for n, pair in pairs.items()},
         )
 
     def finish(scored: Sequence[_Scored]) -> Pooled:

@@ -75,7 +75,7 @@ def output_kinds(model: Model, found: Sequence[Mapping[str, Array]]) -> dict[str
         found: its outputs for some batches.
     """
     values = {str(v.name): v for v in model.graph.outputs}
-    return {name: _kind(values.get(name), joined(name, found)) for name in found[0]}
+    return {name: kind_of(values.get(name), joined(name, found)) for name in found[0]}
 
 
 def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
@@ -86,7 +86,8 @@ def joined(name: str, found: Sequence[Mapping[str, Array]]) -> Array:
     return np.concatenate(alike) if alike else arrays[0]
 
 
-def _kind(value: ir.Value | None, array: Array) -> OutputKind:
+def kind_of(value: ir.Value | None, array: Array) -> OutputKind:
+    """Return the kind of a tensor, by its values and by what made it where that is known."""
     if array.dtype.kind != "f":
         return OutputKind("integers")
     if not array.size or array.ndim < 2:

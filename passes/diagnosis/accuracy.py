@@ -28,6 +28,7 @@ from ..simplify.simplify import Simplify
 from .baseline_matcher import BaselineMatcher
 from .causes import NEGLIGIBLE, LayerDiagnosis, decibels, diagnose_layer, three_digits
 from .expand import expand_to_qdq
+from .float_block import float_block
 from .history import FloatTwin, applied_passes, float_twin
 from .layers import relative
 from .measure import DiagnosisTime, ModelMeasurements, measure
@@ -57,6 +58,7 @@ class AccuracyDiagnosis:
         running: error of the output from this machine's kernels.
         samples: number of samples.
         notes: limits of the diagnosis, and their reasons.
+        float_block: names of the layers that are worth fixing, and of those between them.
     """
 
     layers: tuple[LayerDiagnosis, ...]
@@ -65,6 +67,7 @@ class AccuracyDiagnosis:
     running: float
     samples: int
     notes: tuple[str, ...]
+    float_block: tuple[str, ...] = ()
 
     @property
     def kernels_differ(self) -> bool:
@@ -74,8 +77,7 @@ class AccuracyDiagnosis:
     @property
     def worth_fixing(self) -> tuple[LayerDiagnosis, ...]:
         """Layers with a visible part in the error."""
-        least = NEGLIGIBLE * sum(layer.sensitivity for layer in self.layers)
-        return tuple(layer for layer in self.layers if layer.sensitivity > least)
+        return _worth_fixing(self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values."""
@@ -87,6 +89,7 @@ class AccuracyDiagnosis:
             "running_error": three_digits(self.running),
             "kernels_differ": self.kernels_differ,
             "notes": list(self.notes),
+            "float_block": list(self.float_block),
             "layers": [layer.to_json() for layer in self.layers],
         }
 
@@ -140,15 +143,22 @@ def diagnose_accuracy(
     made = measure(model, switched, bound, ctx, budget)
     applied = applied_passes(model)
     found = [diagnose_layer(layer, applied) for layer in made.layers]
-    layers = sorted(found, key=lambda layer: -layer.sensitivity)
+    layers = tuple(sorted(found, key=lambda x: (-x.sensitivity, -x.accumulated)))
+    worst = {layer.name for layer in _worth_fixing(layers)}
     return AccuracyDiagnosis(
-        tuple(layers),
+        layers,
         made.together.relative,
         made.simulated.relative,
         made.running.relative,
         made.samples,
         (*notes, *_unswitched_note(switched), *_bias_note(made), *_time_note(made)),
+        tuple(float_block(model.graph, worst)) if len(worst) > 1 else (),
     )
+
+
+def _worth_fixing(layers: Sequence[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
+    least = NEGLIGIBLE * sum(layer.sensitivity for layer in layers)
+    return tuple(layer for layer in layers if layer.sensitivity > least)
 
 
 def overflows(

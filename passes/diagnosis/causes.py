@@ -24,11 +24,17 @@ WRONG = 3.0
 SHIFTED = 0.3
 #: Bits of a range beyond three standard deviations, from which outliers count as the cause.
 OUTLYING_BITS = 1.5
+#: Share of an activation's error that is clipping, from which outliers are missing: the range of
+#: the least error loses less to it.
+CLIPPING = 0.5
+#: Part of the scores' range, 0 to 1, that a step may be.
+COARSE = 1 / 64
 #: Share of the total sensitivity below which a layer is not worth a fix.
 NEGLIGIBLE = 0.02
 
 _AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
 _RANGES = f"calibrate anew: {_AGAIN}"
+_EXTREMES = f"{_RANGES} --ranges minmax"
 _DYNAMIC = "trimtab quantize-dynamic FLOAT -o OUT"
 _ROUND = "trimtab round-weights INT8 -o OUT --reference FLOAT --data DATA"
 _FIX_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
@@ -47,12 +53,14 @@ class RangeFit:
         wide_bits: unused width of the range, as a power of two.
         excess: its squared error over that of the best range.
         outlying_bits: bits that the best range spends on values that hardly occur.
+        clipping: share of its squared error that is clipping.
     """
 
     narrow_bits: float = 0.0
     wide_bits: float = 0.0
     excess: float = 1.0
     outlying_bits: float = 0.0
+    clipping: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class LayerDiagnosis:
         name: name of the layer.
         op: operator type.
         sensitivity: error of the model's output with this layer alone in int8.
-        alone: error of its own output with it alone in int8.
+        alone: error of its own output with it alone in int8; None where it did not run alone.
         accumulated: error of its own output with everything in int8.
         clipped: share of its values outside of its range.
         range_fit: fit of its range to its values.
@@ -76,7 +84,7 @@ class LayerDiagnosis:
     name: str
     op: str
     sensitivity: float
-    alone: float
+    alone: float | None
     accumulated: float
     clipped: float
     range_fit: RangeFit
@@ -91,7 +99,7 @@ class LayerDiagnosis:
             "layer": self.name,
             "op": self.op,
             "harm": three_digits(self.sensitivity),
-            "snr_alone_db": decibels(self.alone),
+            "snr_alone_db": None if self.alone is None else decibels(self.alone),
             "snr_accumulated_db": decibels(self.accumulated),
             "clipped": three_digits(self.clipped),
             "range_too_narrow_bits": round(self.range_fit.narrow_bits, 2),
@@ -134,7 +142,7 @@ def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) ->
         name=layer.name,
         op=layer.op,
         sensitivity=measured.sensitivity.relative,
-        alone=measured.alone.relative,
+        alone=measured.alone.relative if measured.ran_alone else None,
         accumulated=measured.accumulated.relative,
         clipped=clipped,
         range_fit=fit,
@@ -167,10 +175,9 @@ def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tu
     if not levels:
         cause = "its input is rounded to 256 levels between the extremes of each run"
         return cause, f"{_SMOOTH}; or leave it float: {_DYNAMIC} --exclude {{name}}"
-    if fit.excess > WRONG:
-        narrow = f"{fit.narrow_bits:.1f} bits too narrow: {clipped:.2%} of its values are clipped"
-        wide = f"{fit.wide_bits:.1f} bits too wide for its values"
-        return f"its range is {narrow if fit.narrow_bits > fit.wide_bits else wide}", _RANGES
+    wrong = _wrong_range(measured, fit, clipped)
+    if wrong is not None:
+        return wrong
     if measured.shift > SHIFTED:
         return _shift(measured)
     if fit.outlying_bits > OUTLYING_BITS:
@@ -179,6 +186,24 @@ def _activation(measured: LayerMeasurement, fit: RangeFit, clipped: float) -> tu
         return cause, f"{_EQUALIZE if product else _SMOOTH}; or {_FLOAT}"
     cause = f"{levels} levels are few for what follows"
     return cause, _INPUT if measured.layer.op == "Input" else _FLOAT
+
+
+def _wrong_range(
+    measured: LayerMeasurement, fit: RangeFit, clipped: float
+) -> tuple[str, str] | None:
+    """Return cause and fix where another range would serve an activation better."""
+    step = max(a.grid.step for a in measured.layer.activations if a.grid)
+    if measured.mixed and step > COARSE:
+        cause = f"boxes and scores share one scale; its step is {step:.3g}, and scores are 0 to 1"
+        return cause, _FLOAT
+    if fit.excess > WRONG:
+        narrow = f"{fit.narrow_bits:.1f} bits too narrow: {clipped:.2%} of its values are clipped"
+        wide = f"{fit.wide_bits:.1f} bits too wide for its values"
+        return f"its range is {narrow if fit.narrow_bits > fit.wide_bits else wide}", _RANGES
+    if fit.clipping > CLIPPING:
+        cause = f"its range clips outliers, {clipped:.2%} of its values, and {fit.clipping:.0%} of"
+        return f"{cause} its error is theirs", _EXTREMES
+    return None
 
 
 def _weight(measured: LayerMeasurement, applied: Collection[str]) -> tuple[str, str]:
@@ -236,7 +261,15 @@ def _range_fit(found: LayerStatistics, grid: IntegerGrid | None) -> RangeFit:
         wide_bits=max(0.0, math.log2(width / wanted)),
         excess=float(costs[0] / max(costs[1], 1e-30)),
         outlying_bits=max(0.0, math.log2(wanted / max(_spread(statistics), 1e-30))),
+        clipping=min(1.0, _clipping(statistics, actual) / max(float(costs[0]), 1e-30)),
     )
+
+
+def _clipping(statistics: Statistics, actual: tuple[float, float]) -> float:
+    """Return the mean squared error of values beyond a range."""
+    counts, centres = statistics.histogram.counts, statistics.histogram.centres
+    beyond = np.square(centres - np.clip(centres, *actual))
+    return float(beyond @ counts) / max(int(counts.sum()), 1)
 
 
 def _bits(wanted: float, actual: float) -> float:

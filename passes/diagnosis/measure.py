@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from trimtab.core.batches import fixed_rows, in_runs
 from trimtab.core.context import Context
-from trimtab.core.data import Batch
+from trimtab.core.data import Batch, Floats
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError
+from trimtab.core.metrics.fidelity import squared_parts
+from trimtab.core.metrics.kinds import OutputKind, kind_of
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run, with_outputs
 from trimtab.core.target import usable_cpus
@@ -34,7 +36,7 @@ ALONE_SAMPLES = 16
 #: Number of worst layers whose weights, biases and activations are measured separately.
 SEPARATED = 12
 #: Shares of the time after which no more samples are compared, layers run alone, causes separated.
-COMPARED, ALONE, CAUSES = 0.35, 0.8, 0.95
+COMPARED, ALONE, CAUSES = 0.2, 0.85, 0.95
 #: Ratio to the error without the biases' changes, up to which these are no fault.
 HARMLESS = 1.05
 #: Approximate values per tensor and run that enter its histogram.
@@ -60,19 +62,27 @@ class DiagnosisTime:
 
 @dataclass
 class OutputSquaredError:
-    """Squared error of all float outputs of a model, each relative to its size."""
+    """Squared error of all float outputs of a model, that of each part relative to its size.
 
-    outputs: dict[str, SquaredError] = field(default_factory=dict)
+    Boxes and scores of one output are two parts: in pixels, the error of the boxes would hide that
+    no object is found any more.
+    """
 
-    def add(self, got: Outputs, exact: Outputs, names: Sequence[str]) -> None:
-        """Add a run."""
-        for name in names:
-            self.outputs.setdefault(name, SquaredError()).add(got[name], exact[name])
+    outputs: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, got: Outputs, exact: Outputs, kinds: Mapping[str, OutputKind]) -> None:
+        """Add a run, of the outputs whose kinds are given."""
+        for name, kind in kinds.items():
+            parts = squared_parts(kind, got[name], exact[name])
+            self.outputs[name] = self.outputs.get(name, 0.0) + parts
 
     @property
     def relative(self) -> float:
-        """Mean over outputs."""
-        errors = [error.relative for error in self.outputs.values()]
+        """Mean over outputs, of each the mean over its parts."""
+        errors = [
+            np.divide(noise, size, out=(noise > 0).astype(np.float64), where=size > 0).mean()
+            for noise, size in self.outputs.values()
+        ]
         return float(np.mean(errors)) if errors else 0.0
 
 
@@ -111,6 +121,7 @@ class LayerMeasurement:
         accumulated: error of its own output with everything in int8.
         shift: share of its error alone that is a shift of channels' means.
         statistics: its activations in float, in the order of `layer.activations`.
+        mixed: true where its output holds boxes beside scores.
     """
 
     layer: DiagnosedLayer
@@ -120,6 +131,12 @@ class LayerMeasurement:
     accumulated: SquaredError = field(default_factory=SquaredError)
     shift: float = 0.0
     statistics: list[LayerStatistics] = field(default_factory=list)
+    mixed: bool = False
+
+    @property
+    def ran_alone(self) -> bool:
+        """True where it was measured alone, for which time may be short."""
+        return bool(self.sensitivity.outputs)
 
 
 @dataclass
@@ -181,6 +198,7 @@ class _Measurer:
             for layer in switched.layers
         ]
         self.outputs = _judged(switched.model, model)
+        self.kinds: dict[str, OutputKind] = {}
         read = [[layer.output, *(a.tensor for a in layer.activations)] for layer in switched.layers]
         intermediate = list(dict.fromkeys(itertools.chain.from_iterable(read)))
         observed = with_outputs(switched.model, [*self.outputs, *intermediate])
@@ -236,14 +254,26 @@ class _Measurer:
                 where=self.model.name,
                 hint="Look at the data, or at the float model",
             )
+        self._look(exact)
         rounded = self._run(batch, self.switched.all_on(), self.every)
-        made.together.add(rounded, exact, self.outputs)
+        made.together.add(rounded, exact, self.kinds)
         for measured in self.layers:
             layer = measured.layer
             measured.accumulated.add(rounded[layer.output], exact[layer.output])
             for found, activation in zip(measured.statistics, layer.activations, strict=True):
                 found.add(exact[activation.tensor], batch.size, activation)
         made.samples += batch.size
+
+    def _look(self, exact: Outputs) -> None:
+        """Find out what the outputs are, and which layers hold boxes beside scores."""
+        if self.kinds:
+            return
+        # By their values alone: switches hide the operators that made them.
+        self.kinds = {name: kind_of(None, exact[name]) for name in self.outputs}
+        if any(kind.kind == "detections" for kind in self.kinds.values()):
+            for measured in self.layers:
+                array = exact[measured.layer.output]
+                measured.mixed = kind_of(None, array).kind == "detections"
 
     def _alone(self, few: Sequence[Batch], made: ModelMeasurements, ctx: Context) -> None:
         """Run each layer in int8 alone, those of the largest error first."""
@@ -270,7 +300,7 @@ class _Measurer:
         on = [(at, kind) for at, kind in self.switched.layer_on(i) if self._blamed(kind, made)]
         wanted = list(dict.fromkeys([*self.outputs, layer.output]))
         got = self._run(batch, on, wanted)
-        measured.sensitivity.add(got, exact, self.outputs)
+        measured.sensitivity.add(got, exact, self.kinds)
         measured.alone.add(got[layer.output], exact[layer.output])
         self.shifts[i].add(got[layer.output] - exact[layer.output])
 
@@ -293,7 +323,7 @@ class _Measurer:
             for i in worst:
                 for kind in kinds_of[i]:
                     error = self.layers[i].by_kind.setdefault(kind, OutputSquaredError())
-                    error.add(self._run(batch, [(i, kind)], self.outputs), exact, self.outputs)
+                    error.add(self._run(batch, [(i, kind)], self.outputs), exact, self.kinds)
             if self.budget.past(CAUSES):
                 break
 
@@ -304,10 +334,10 @@ class _Measurer:
         without_biases = [(i, kind) for i, kind in everything if kind != "bias"]
         for batch in few:
             exact = self._run(batch, [], self.outputs)
-            made.running.add(run(session, batch.feeds, self.outputs), exact, self.outputs)
-            made.simulated.add(self._run(batch, everything, self.outputs), exact, self.outputs)
+            made.running.add(run(session, batch.feeds, self.outputs), exact, self.kinds)
+            made.simulated.add(self._run(batch, everything, self.outputs), exact, self.kinds)
             rounded = self._run(batch, without_biases, self.outputs)
-            made.uncorrected.add(rounded, exact, self.outputs)
+            made.uncorrected.add(rounded, exact, self.kinds)
 
 
 def _judged(switched: Model, running: Model) -> list[str]:

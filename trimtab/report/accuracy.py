@@ -34,6 +34,12 @@ def accuracy_lines(found: AccuracyDiagnosis) -> list[str]:
     lines.append("")
     for layer in found.worth_fixing[:LISTED]:
         lines += [f"{layer.name} ({layer.kind}): {layer.cause}", f"  fix: {layer.fix}"]
+    if found.float_block:
+        lines += [
+            "Together: these layers, and what lies between them, left float",
+            f"  fix: trimtab quantize-static FLOAT -o OUT --data DATA --exclude "
+            f"{','.join(found.float_block)}",
+        ]
     if found.kernels_differ:
         lines += ["", *_kernels(found)]
     for note in found.notes:
@@ -60,7 +66,9 @@ def _row(layer: LayerDiagnosis, total: float) -> list[str]:
     ]
 
 
-def _db(error: float) -> str:
+def _db(error: float | None) -> str:
+    if error is None:
+        return "?"
     return f"{-10 * log10(error):.1f}" if error > 0 else "exact"
 
 

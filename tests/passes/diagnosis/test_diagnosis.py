@@ -21,6 +21,7 @@ from trimtab.core.target import Target
 from trimtab.passes.diagnosis import measure as measuring
 from trimtab.passes.diagnosis.accuracy import AccuracyDiagnosis, diagnose_accuracy, overflows
 from trimtab.passes.diagnosis.constants import unpack_nbits
+from trimtab.passes.diagnosis.float_block import float_block
 from trimtab.passes.pruning.channels import PruneChannels
 from trimtab.passes.quantization.algorithms.bias_correction import CorrectBias
 from trimtab.passes.quantization.algorithms.cross_layer_equalization import Equalize
@@ -149,6 +150,81 @@ def test_channels_of_unlike_size_need_a_scale_each():
     assert two.kind == "weight"
     assert "a scale for each" in two.cause
     assert "equalize" in two.fix
+
+
+def detector(end: str) -> Model:
+    """Boxes in hundreds of pixels beside scores, joined and brought to the output by `end`."""
+    return graph(
+        f"""g (float[1, 3, 32, 32] x) => (float[1, 14, 64] y) {{
+          [first] a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w)
+          [relu] c = Relu (a)
+          [where] b = Conv (c, wb)
+          [four] d = Reshape (b, four)
+          [positive] e = Relu (d)
+          [scale] boxes = Mul (e, stride)
+          [what] k = Conv (c, wk)
+          [ten] l = Reshape (k, ten)
+          [squash] scores = Sigmoid (l)
+          {end}
+        }}""",
+        w=(16, 3, 3, 3),
+        wb=(4, 16, 1, 1),
+        wk=4 * np.random.default_rng(5).standard_normal((10, 16, 1, 1)).astype(np.float32),
+        stride=np.array([80], np.float32),
+        four=np.array([1, 4, 64], np.int64),
+        ten=np.array([1, 10, 64], np.int64),
+        step=np.array(2.5, np.float32),
+        zero=np.array(0, np.uint8),
+    )
+
+
+def test_scores_that_share_the_scale_of_boxes_are_named_first_and_the_fix_fixes_it():
+    model = detector("[join] y = Concat <axis = 1> (boxes, scores)")
+    shared = detector(
+        """[join] j = Concat <axis = 1> (boxes, scores)
+          [q] q = QuantizeLinear (j, step, zero)
+          [dq] y = DequantizeLinear (q, step, zero)"""
+    )
+    rows = np.random.default_rng(2).standard_normal((24, 3, 32, 32)).astype(np.float32)
+    data = Dataset.of_arrays({"x": rows})
+    found = diagnosed(shared, model, data)
+    assert found.together > 0.3  # no object is left, though the boxes are good
+    worst = first(found)
+    assert worst.name == "join"
+    assert "share one scale" in worst.cause
+    excluded = re.search(r"--exclude (\S+)", worst.fix)[1].split(",")
+    better = QuantizeStatic(data=data, exclude=tuple(excluded))(model, CONTEXT)
+    assert diagnosed(better, model, data).together < 0.01 * found.together
+
+
+def test_a_range_that_clips_the_outliers_is_named_and_the_extremes_proposed():
+    rows = np.random.default_rng(3).standard_normal((64, 4, 8, 8)).astype(np.float32)
+    rows[::16, :, 3, 3] *= 12  # what is rare carries most of the answer
+    model, data = network(), Dataset.of_arrays({"x": rows})
+    quantized = QuantizeStatic(data=data, ranges="percentile", percentile=99.0)(model, CONTEXT)
+    clipping = [v for v in diagnosed(quantized, model, data).worth_fixing if v.clipped]
+    assert clipping
+    assert any("clip" in v.cause and "calibrate anew" in v.fix for v in clipping)
+
+
+def test_layers_are_left_float_with_what_lies_between_them():
+    model = graph(
+        """g (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) {
+          [one] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+          [gate] b = Sigmoid (a)
+          [silu] c = Mul (a, b)
+          [two] d = Conv <pads = [1, 1, 1, 1]> (c, w2)
+          [relu] e = Relu (d)
+          [three] f = Conv <pads = [1, 1, 1, 1]> (e, w3)
+          [four] g = Conv <pads = [1, 1, 1, 1]> (f, w3)
+          [five] y = Conv <pads = [1, 1, 1, 1]> (g, w3)
+        }""",
+        **dict.fromkeys(("w1", "w2", "w3"), (4, 4, 3, 3)),
+    )
+    quantized = QuantizeStatic(data=normal(model, N=16))(model, CONTEXT)
+    for form in (model, quantized):
+        assert float_block(form.graph, {"one", "two"}) == ["one", "gate", "silu", "two"]
+        assert float_block(form.graph, {"one"}) == ["one"]
 
 
 def test_a_sound_model_has_no_range_to_fix_and_its_sensitivities_add_up():
