@@ -96,6 +96,8 @@ class Model:
     ir: onnx_ir.Model
     lineage: tuple[Step, ...] = ()
     name: str = "model"
+    #: Bytes of a model that does not change, once they are made; None where it may change.
+    _fixed: dict[str, bytes] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -162,14 +164,28 @@ class Model:
 
         Only here weights become sparse, where the model asks for it: other tools lose them.
         """
+        if self._fixed:
+            return self._fixed["bytes"]
         proto = self.to_proto()
         if stores_sparse(self.ir):
             sparsify(proto)
-        return bytes(proto.SerializeToString(deterministic=True))
+        made = bytes(proto.SerializeToString(deterministic=True))
+        if self._fixed is not None and len(made) <= FIXED_BYTES:
+            self._fixed["bytes"] = made
+        return made
 
     def fixed(self) -> Model:
-        """Return a model of the same graph, which is serialised once: nothing may change it."""
-        return _Fixed(self.ir, self.lineage, self.name)
+        """Return a model of the same graph that is serialised once: the graph must not change.
+
+        Its clones may be changed, and so may what `dataclasses.replace` makes of it.
+        """
+        if self._fixed is not None:
+            return self
+        made = replace(self)
+        object.__setattr__(made, "_fixed", {})
+        if "digest" in self.__dict__:
+            made.__dict__["digest"] = self.digest
+        return made
 
     def save(self, path: str | Path) -> Path:
         """Write to `path`, whole or not at all; weights above 2 GB go to `<name>.data` beside it.
@@ -302,25 +318,6 @@ class Model:
     def __repr__(self) -> str:
         steps = " > ".join(step.pass_name for step in self.lineage) or "as given"
         return f"Model({self.name}, {self.graph.num_nodes()} nodes, {steps})"
-
-
-class _Fixed(Model):
-    """Model that does not change any more; many sessions of it are built from the same bytes."""
-
-    _bytes: bytes | None = None
-
-    def clone(self) -> Model:
-        """Copy the model so that its graph may be changed."""
-        return Model(self.ir, self.lineage, self.name).clone()
-
-    def to_bytes(self) -> bytes:
-        """Return the bytes that `save` writes; those of a large model are made anew."""
-        if self._bytes is not None:
-            return self._bytes
-        made = super().to_bytes()
-        if len(made) <= FIXED_BYTES:
-            self.__dict__["_bytes"] = made
-        return made
 
 
 def _check_types(model: onnx_ir.Model, name: str) -> None:

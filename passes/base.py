@@ -209,7 +209,7 @@ class Pass(ABC):
             model, ir=result.ir, lineage=(*model.lineage, self._step(model, result))
         )
         with stage("checking results"):
-            self._check(model, after, ctx, loaded=result.loaded)
+            self._check(model, after.fixed(), ctx, loaded=result.loaded)
         return after
 
     def _step(self, model: Model, result: Rewrite) -> Step:

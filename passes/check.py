@@ -90,10 +90,11 @@ def _check_spilled(model: Model, *, loaded: bool) -> None:
 def _onnx_check(model: Model) -> None:
     full = _full(model)
     if model.weight_bytes <= EXTERNAL_DATA_BYTES:
-        onnx.checker.check_model(model.to_proto(), full_check=full)
-        if stores_sparse(model.ir):
-            # ONNX's shape inference does not handle sparse weights: the full check sees dense ones,
-            # and the bytes that are saved get the check without inference.
+        # ONNX's shape inference does not handle sparse weights: the full check sees dense ones,
+        # and the bytes that are saved get the check without inference.
+        sparse = stores_sparse(model.ir)
+        onnx.checker.check_model(model.to_proto() if sparse else model.to_bytes(), full_check=full)
+        if sparse:
             onnx.checker.check_model(model.to_bytes())
         return
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:

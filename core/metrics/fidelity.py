@@ -132,6 +132,8 @@ def _finite(array: Array, truth: Array) -> Floats:
     """
     wide = array.astype(np.float64)
     meant = np.isfinite(truth)
+    if meant.all() and (array is truth or np.isfinite(array).all()):
+        return wide
     return np.where(meant, np.where(np.isfinite(wide), wide, 1e9), 0.0)
 
 

@@ -183,9 +183,11 @@ def build_session(
         model = with_fixed_draws(model)
     if isinstance(model, Model) and config.config.get(EXACT_INT8) == "1":
         model = split_shared_weights(model)
-    doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model))
+    stored = _stored_bytes(model)
+    doing = foreign_call(f"{name}: onnxruntime loading it", _load_units(model, stored))
     providers = _providers(options, config)
-    with stage("loading models"), _file_or_bytes(model) as source, runtime_errors(name), doing:
+    source_of = _file_or_bytes(model, stored)
+    with stage("loading models"), source_of as source, runtime_errors(name), doing:
         session = ort.InferenceSession(
             source,
             options,
@@ -195,15 +197,15 @@ def build_session(
         )
     check_started(session, config.provider)
     session.trimtab_name = name
-    session.trimtab_bytes = _stored_bytes(model)
+    session.trimtab_bytes = stored
     return session
 
 
-def _load_units(model: Model | str | Path) -> float:
+def _load_units(model: Model | str | Path, stored: int) -> float:
     """Return how much there is to load: 20 nodes or 10 MB are a unit, on a slow board too."""
     if isinstance(model, Model):
-        return model.weight_bytes / 1e7 + model.graph.num_nodes() / 20
-    return _stored_bytes(model) / 1e6
+        return stored / 1e7 + model.graph.num_nodes() / 20
+    return stored / 1e6
 
 
 def _stored_bytes(model: Model | str | Path) -> int:
@@ -265,11 +267,11 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _file_or_bytes(model: Model | str | Path) -> Iterator[str | bytes]:
+def _file_or_bytes(model: Model | str | Path, stored: int) -> Iterator[str | bytes]:
     """Yield the bytes or the file to load; a model too large for one message goes via a file."""
     if not isinstance(model, Model):
         yield str(model)
-    elif model.weight_bytes <= EXTERNAL_DATA_BYTES:
+    elif stored <= EXTERNAL_DATA_BYTES:
         yield model.to_bytes()
     else:
         with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:

@@ -48,6 +48,7 @@ class GreedySearch:
         ctx: Context,
         promised: float = PROMISED,
     ) -> None:
+        original = original.fixed()
         self.original, self.chosen, self.ctx = original, original, ctx
         self.judge, self.promised = Judge(original, held_out, ctx.target), promised
         self.verdict = Verdict(0.0, float("inf"))
@@ -116,7 +117,7 @@ class GreedySearch:
         candidate = self.original if of is None else of
         for step in passes:
             candidate = step(candidate, self.ctx)
-        return candidate
+        return candidate.fixed()
 
     def _try(self, name: str, build: Callable[[], Model], *, as_fast: bool) -> bool:
         self.ctx.progress.say(f"trying {name}")

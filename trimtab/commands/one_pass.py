@@ -169,11 +169,12 @@ def apply(
     from .data_options import say
 
     check_output_of(args, args.model)
-    model, ctx = open_model(args.model), context(args)
+    model, ctx = open_model(args.model).fixed(), context(args)
     say(getattr(args, "data", None), model)
     after = model
     for step in steps:
         after = step(after, ctx)
+    after = after.fixed()
     notes = accept(model, after)
     outcome = PassOutcome.of(model, after, shrinks=steps[-1].shrinks, keep=args.keep)
     judged = "promise" in after.lineage[-1].notes  # by the pass itself

@@ -66,7 +66,14 @@ def _is_same(before: Model, after: Model, *, whatever_opset: bool) -> bool:
     """Return whether operators, attributes and weights are the same, under whatever names."""
     if not whatever_opset and before.ir.opset_imports != after.ir.opset_imports:
         return False
+    if _operators(before) != _operators(after):  # which takes far less than all weights
+        return False
     return before.digest == after.digest or _content(before) == _content(after)
+
+
+def _operators(model: Model) -> Counter[tuple[str, str]]:
+    nodes = (node for graph in _graphs(model.ir) for node in graph)
+    return Counter((n.domain, n.op_type) for n in nodes if n.op_type != "Constant")
 
 
 def _content(model: Model) -> Counter[str]:

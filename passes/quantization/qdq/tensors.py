@@ -31,9 +31,9 @@ class Tensors:
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Add a tensor to the file."""
         free = self.names.tensor(name)
-        value = ir.val(free, const_value=ir.tensor(np.ascontiguousarray(array), name=free))
-        if array.ndim == 0:  # ascontiguousarray makes it a vector
-            value = ir.val(free, const_value=ir.tensor(array, name=free))
+        # Not ascontiguousarray, which makes a vector of a scalar.
+        tensor = ir.tensor(np.asarray(array, order="C"), name=free)
+        value = ir.val(free, const_value=tensor)
         self.graph.register_initializer(value)
         return value
 
