@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trimtab.core.ort.session import SessionConfig
-from trimtab.core.text import bytes_text, duration_text, table
+from trimtab.core.text import bytes_text, duration_text, known_duration, table
 
 from ..machine.environment import Environment
 from ..stats.percentiles import runs_needed
@@ -64,6 +64,66 @@ def measurement_lines(found: Sequence[Measurement], *, per_second: bool = False)
     if any(m.interrupted for m in found):
         lines.append("interrupted: this is what was measured until then")
     return [*lines, *_environment_lines(found)]
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A measurement with its setting.
+
+    Attributes:
+        measurement: its samples are times per inference of a burst where there are `callers`.
+        threads: intra-op threads of each session.
+        batch: rows of a run.
+        callers: callers that run at once.
+    """
+
+    measurement: Measurement
+    threads: int = 1
+    batch: int = 1
+    callers: int = 1
+
+    @property
+    def latency_ns(self) -> float | None:
+        """Median time until a caller has its answer; None with too few runs."""
+        each = self.measurement.median_ns
+        return None if each is None else each * self.callers
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows a second of all callers together; 0 with too few runs."""
+        each = self.measurement.median_ns
+        return 1e9 * self.batch / each if each else 0.0
+
+
+def sweep_lines(rows: Sequence[SweepRow]) -> list[str]:
+    """Format the latency beside the throughput of all settings, and name the best of each."""
+    cells = [
+        [
+            row.measurement.model,
+            *(str(n) for n in (row.threads, row.batch, row.callers)),
+            known_duration(row.latency_ns),
+            f"{row.rows_per_second:.4g}" if row.rows_per_second else "-",
+        ]
+        for row in rows
+    ]
+    lines = table(["model", "threads", "batch", "callers", "latency", "rows/s"], cells)
+    known = [row for row in rows if row.latency_ns is not None]
+    if not known:
+        return lines
+    quick = min(known, key=lambda row: row.latency_ns or math.inf)
+    many = max(known, key=lambda row: row.rows_per_second)
+    return [
+        *lines,
+        f"lowest latency: {_setting(quick)}; most rows a second: {_setting(many)} "
+        "(medians of separate runs, without intervals)",
+    ]
+
+
+def _setting(row: SweepRow) -> str:
+    return (
+        f"{row.measurement.model} with threads {row.threads}, batch {row.batch}, "
+        f"callers {row.callers}"
+    )
 
 
 def speedup_text(comparison: Comparison) -> str:

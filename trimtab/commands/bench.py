@@ -45,7 +45,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="DATA", help="data whose first rows are fed (default: random numbers)")
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--batch", metavar="1,8,32", help="size of a dynamic leading axis; a list is a sweep")
-    add("--threads", metavar="1,2", help="intra-op threads; a list is a sweep (default: all)")
+    add(
+        "--threads",
+        metavar="1,2",
+        help="intra-op threads; a list is a sweep, `each` is 1, 2, 4 ... all (default: all)",
+    )
     add(
         "--provider",
         metavar="P",
@@ -64,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write every sample as JSON")
     add("--aa", action="store_true", help="measure the base against itself: must come out same")
     add("--in-process", action="store_true", help="run all sessions in this process")
-    add("--concurrency", metavar="N", help="measure throughput with N concurrent callers")
+    add("--concurrency", metavar="N", help="measure throughput with N concurrent callers; or 1,4")
     add("--card", action=argparse.BooleanOptionalAction, default=True, help="load time and memory")
     add("--on", metavar="DEVICE", help="measure there: ssh://user@host, or names of `device`")
     add("--resolution", metavar="0.05", default="0.05", help="relative difference taken as none")
@@ -160,6 +164,7 @@ def _carry_out(request: BenchRequest, document: dict[str, Any], place: Mapping[s
             save(Path(args.json), document)
         if code == INTERRUPTED:
             return code
+    request.print_sweep()
     if request.has_cards:
         document["cards"] += [{**place, **costs} for costs in request.startup_costs()]
     return max(codes)

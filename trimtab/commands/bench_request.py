@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from trimtab.runtime_bench.measure.programs import PROGRAMS
 from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.subject import ModelOrPath, Startable, Timed
 from trimtab.runtime_bench.measure.text import (
+    SweepRow,
     comparison_lines,
     measurement_lines,
     plot_lines,
     startup_lines,
+    sweep_lines,
 )
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
@@ -63,6 +66,10 @@ _OF_MODELS = (
 )
 
 
+#: Value of --threads that means 1, 2, 4, ... and all.
+EACH = "each"
+
+
 class BenchRequest:
     """Request of a user, and the bench that measures it within the time."""
 
@@ -78,12 +85,14 @@ class BenchRequest:
         self.resolution = convert(float, args.resolution, where="--resolution")
         self.seed = convert(int, args.seed, where="--seed")
         self.shapes = dict(shape(text) for text in args.shape)
-        self.threads = _numbers(args.threads, "--threads")
+        self._each = args.threads == EACH
+        self.threads = [] if self._each else _numbers(args.threads, "--threads")
         self.batches: Sequence[int | None] = _numbers(args.batch, "--batch") or [None]
-        self.concurrency = (_numbers(args.concurrency, "--concurrency") or [1])[0]
-        if args.in_process and self.concurrency > 1:
+        self.callers = _numbers(args.concurrency, "--concurrency") or [1]
+        self._swept: list[SweepRow] = []
+        if args.in_process and max(self.callers) > 1:
             raise OptionError("needs processes", where="--concurrency", hint="Drop --in-process")
-        if args.cuda_graph and self.concurrency > 1:
+        if args.cuda_graph and max(self.callers) > 1:
             raise OptionError("has one set of tensors, for one caller", where="--cuda-graph")
         if args.dry_run and args.on:
             raise OptionError("predicts for this machine", where="--dry-run", hint="Drop --on")
@@ -168,11 +177,16 @@ class BenchRequest:
         return max(0.0, self.end - time.monotonic())
 
     def sweep(self) -> list[dict[str, Any]]:
-        """Return all combinations of threads and batch; of programs the only one, {}."""
+        """Return all combinations of threads, batch and callers; of programs the only one, {}."""
         if self.base_model is None:
             return [{}]
-        threads = self.threads or [self.bench.environment().cpus]
-        return [{"threads": t, "batch": b} for t in threads for b in self.batches]
+        most = self.bench.environment().cpus
+        each = sorted({most, *(1 << n for n in range(most.bit_length()) if 1 << n <= most)})
+        threads = each if self._each else self.threads or [most]
+        found = [{"threads": t, "batch": b} for t in threads for b in self.batches]
+        if self.callers == [1]:
+            return found
+        return [{**setting, "callers": n} for setting in found for n in self.callers]
 
     def measure(self, setting: dict[str, Any], settings_left: int) -> tuple[int, dict[str, Any]]:
         """Measure one combination and print it; return the exit code and the document's entry.
@@ -181,11 +195,11 @@ class BenchRequest:
             RunError: not even one run of each model fits into the time.
         """
         how, feeds = self._timing(setting, settings_left), self._feeds(setting)
-        per_second = self.concurrency > 1
+        per_second = setting.get("callers", 1) > 1
         if len(self.timed) == 1:
             found = self.bench.measure(self.timed, feeds, how, self.progress)
             self._print(measurement_lines(found, per_second=per_second), found, setting)
-            self._note(found)
+            self._note(found, setting)
             entry: dict[str, Any] = {"measurements": [m.to_json() for m in found]}
             return (INTERRUPTED if found[0].interrupted else 0), entry
         base, *candidates = self.timed
@@ -194,8 +208,13 @@ class BenchRequest:
             raise RunError(next(c.error for c in compared if c.error) or "")
         shown = [compared[0].base, *(c.candidate for c in compared)]
         self._print(comparison_lines(compared, per_second=per_second), shown, setting)
-        self._note(shown)
+        self._note(shown, setting)
         return self._code(compared), {"comparisons": [c.to_json() for c in compared]}
+
+    def print_sweep(self) -> None:
+        """Print latency and throughput of all settings in one table, where there are several."""
+        if len({(row.threads, row.batch, row.callers) for row in self._swept}) > 1:
+            print("\n".join(["", *sweep_lines(self._swept)]))  # noqa: T201
 
     def startup_costs(self) -> list[dict[str, Any]]:
         """Measure the startup costs of each model in fresh processes, and print them.
@@ -293,11 +312,14 @@ class BenchRequest:
             resolution=self.resolution,
             seed=self.seed,
             in_process=self.args.in_process,
-            concurrency=self.concurrency,
+            concurrency=setting.get("callers", 1),
         )
 
-    def _note(self, found: Sequence[Measurement]) -> None:
-        """Note the slowest model's run, by which startup costs are planned."""
+    def _note(self, found: Sequence[Measurement], setting: dict[str, Any]) -> None:
+        """Note the slowest model's run, by which startup costs are planned, and all for a table."""
+        numbers = (setting.get(name) or 1 for name in ("threads", "batch", "callers"))
+        self._swept += [SweepRow(m, *numbers) for m in found[:1]]
+        self._swept += [replace(self._swept[-1], measurement=m) for m in found[1:]]
         slowest = max((m.median_ns or 0.0 for m in found), default=0.0)
         self._run_seconds = max(self._run_seconds, slowest / 1e9)
 
@@ -317,10 +339,9 @@ class BenchRequest:
         import sys
 
         parts = [f"{name} {value}" for name, value in setting.items() if value]
-        parts += [f"{self.concurrency} callers"] if self.concurrency > 1 else []
         unicode = "utf" in (sys.stdout.encoding or "").lower()
         plot = plot_lines(shown) if sys.stdout.isatty() and unicode else []
-        titled = len(self.sweep()) > 1 or self.concurrency > 1
+        titled = len(self.sweep()) > 1 or max(self.callers) > 1
         head = ["", ", ".join(parts)] if titled else []
         print("\n".join([*head, *lines, *plot]))  # noqa: T201
 

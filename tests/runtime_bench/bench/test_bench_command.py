@@ -55,7 +55,10 @@ def test_a_sweep_measures_each_combination(dynamic, tmp_path, capsys) -> None:
     runs = load(tmp_path / "b.json")["runs"]
     assert [(r["threads"], r["batch"]) for r in runs] == [(1, 1), (1, 4), (2, 1), (2, 4)]
     assert runs[1]["measurements"][0]["inputs"] == {"x": "4x3 float32"}
-    assert "threads 2, batch 4" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "threads 2, batch 4" in out
+    assert "most rows a second:" in out
+    assert main(["bench", dynamic, *QUICK[2:], "--threads", "each", "--dry-run"]) == 0
 
 
 def test_data_are_fed(dynamic, tmp_path) -> None:

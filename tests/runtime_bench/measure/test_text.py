@@ -14,11 +14,13 @@ from trimtab.runtime_bench.machine.noise_check import NoiseCheck
 from trimtab.runtime_bench.machine.placement import Placement
 from trimtab.runtime_bench.measure.startup import StartupCosts
 from trimtab.runtime_bench.measure.text import (
+    SweepRow,
     comparison_lines,
     measurement_lines,
     plot_lines,
     speedup_text,
     startup_lines,
+    sweep_lines,
 )
 from trimtab.runtime_bench.measure.values import Comparison, Measurement
 
@@ -151,3 +153,14 @@ def test_the_plot_has_a_line_a_model_and_an_axis() -> None:
 def test_nothing_measured_is_nothing_to_plot() -> None:
     assert plot_lines([measured("a", 1e6, 0)]) == []
     assert len(plot_lines([replace(measured("a", 1), samples_ns=(5,))])) == 2
+
+
+def test_a_sweep_shows_latency_beside_throughput() -> None:
+    """Of four callers at once each waits four times the time per inference."""
+    one = SweepRow(measured("a", 1e6), threads=1, batch=2)
+    four = SweepRow(measured("b", 1e6), threads=2, callers=4)
+    assert four.latency_ns == pytest.approx(4 * (one.latency_ns or 0), rel=0.1)
+    assert one.rows_per_second == pytest.approx(2 * four.rows_per_second, rel=0.1)
+    assert sweep_lines([one, four])[-1].startswith(
+        "lowest latency: a with threads 1, batch 2, callers 1; most rows a second: a with threads 1"
+    )
