@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples website
 
-.PHONY: demo test test-fast first-hour property fuzz check format docs setup clean
+.PHONY: demo test test-fast first-hour property fuzz check providers format docs setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
 	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
+	@echo "make providers  what devices take, held against packages of QNN and OpenVINO"
 	@echo "make docs       the site of the documents, into out/site"
 
 setup: $(STAMP)
@@ -77,9 +78,22 @@ docs: .venv-docs/.installed
 	.venv-docs/bin/mkdocs build --strict --quiet
 	@echo "out/site/index.html; to read it with its search: python -m http.server -d out/site"
 
+# Packages of providers in an environment of their own: beside them, the tables of support are held
+# against what the providers answer, which needs no device.
+.venv-providers/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-providers
+	.venv-providers/bin/python -m pip install --quiet --upgrade "pip>=24"
+	.venv-providers/bin/python -m pip install --quiet -c constraints.txt -e ".[qnn,openvino,optimize]" \
+		pytest pytest-timeout hypothesis
+	@touch $@
+
+providers: export OMP_NUM_THREADS ?= 1
+providers: .venv-providers/.installed
+	.venv-providers/bin/python -m pytest tests/runtime_bench/support
+
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) .venv-docs out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-docs .venv-providers out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

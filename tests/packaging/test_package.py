@@ -42,8 +42,7 @@ def int8(target: str) -> Model:
     return QuantizeStatic()(made, Context(target=Target.named(target), data=normal(made, rows=4)))
 
 
-@pytest.mark.parametrize("ort", [False, True])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "ort"), [*((p, False) for p in PLACES), ("mobile", True)])
 def test_a_package_has_what_its_place_needs_and_python_proves_it(
     place: str, ort: bool, tmp_path: Path
 ) -> None:
