@@ -28,6 +28,7 @@ from trimtab.core.errors import OptionError, TrimtabError
 from trimtab.core.metric import evaluate, find_limited
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
+from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
 
 from ..base import Pass, Rewrite
@@ -340,7 +341,7 @@ class QuantizeAuto(Pass):
         held_out = fitting(search.original, hold_out(data, self.samples)[1])
         metric, limit = find_limited(self.max_drop, self.metric or None, held_out)
         config = SessionConfig.for_evaluation(search.ctx.target, threads=usable_cpus())
-        runner = search.ctx.runner
+        runner = Remembering(search.original, search.ctx.runner)
         base, mine = (
             evaluate(m, held_out, metric, reference=search.original, config=config, runner=runner)
             for m in (search.original, chosen)

@@ -27,6 +27,7 @@ from trimtab.core.metric import Metric, evaluate, find_limited, fitted, joint_lo
 from trimtab.core.metrics.fidelity import FIDELITY
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
+from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
 
 from .group_ranking import rank_groups
@@ -110,10 +111,11 @@ def choose_float_nodes(
         units = _rank_units(model, nodes, write, judge, ctx)
         search = _FloatNodeSearch(model, write, FIDELITY.name, limit, _drop_by(judge))
     else:
-        chosen = fitted(chosen, model, held_out, runner=ctx.runner)
+        runner = Remembering(model, ctx.runner)
+        chosen = fitted(chosen, model, held_out, runner=runner)
         ranking = _rank_layers(model, nodes, write, held_out, chosen, ctx)
         units = [[pair] for pair in ranking]
-        drop_of = _drop_of(model, held_out, chosen, limit, ctx)
+        drop_of = _drop_of(model, held_out, chosen, limit, dataclasses.replace(ctx, runner=runner))
         search = _FloatNodeSearch(model, write, _names(chosen), limit, drop_of)
     order = [[node for node, _ in unit] for unit in units]
     float_nodes = search.choose(order, closest=closest)

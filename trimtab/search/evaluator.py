@@ -17,6 +17,7 @@ from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
 from trimtab.core.metrics.metric import OutputQuality
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
+from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
 
 from .result import Constraints, Result
@@ -101,8 +102,12 @@ class Evaluator:
             reference=self.original,
             config=config,
             progress=self.ctx.progress,
-            runner=self.ctx.runner,
+            runner=self._runner,
         )
+
+    @functools.cached_property
+    def _runner(self) -> Remembering:
+        return Remembering(self.original, self.ctx.runner)
 
     def feeds(self) -> Feeds:
         """Return one row from the middle of the selection split, as a deployed model gets it."""

@@ -20,6 +20,7 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.metric import Metric, evaluate, find_metric, fitted
 from trimtab.core.model import Model
+from trimtab.core.runner import Remembering
 
 from ..dependency.graph import Group, build_dependency_graph, prepare
 from .data_importance import calibration_batches
@@ -141,12 +142,13 @@ def sensitivity(
     chosen = find_metric(metric, unseen)
     ranking = replace(ranking, data=parts["ranking"])
     work = prepare(model.clone())
-    chosen = fitted(chosen, work, unseen, runner=ctx.runner)
+    runner = Remembering(work, ctx.runner)
+    chosen = fitted(chosen, work, unseen, runner=runner)
     graph = build_dependency_graph(work, whole=ranking.heads == "whole")
     groups = usable_groups(graph, ranking.protect)
     batches = calibration_batches(work, parts["ranking"], ranking.samples, ctx.progress)
     curves = loss_curves(work, graph, groups, ranking, batches, ctx) if groups else []
-    measure = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=ctx.runner)
+    measure = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=runner)
     whole = measure(work)
     found = []
     pairs = list(zip(groups, curves, strict=True))
