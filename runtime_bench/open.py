@@ -17,6 +17,7 @@ from .devices.registry import find
 from .devices.shells import BareDevice
 from .devices.web_bench import WebBench
 from .devices.web_browser import WebDevice, is_web
+from .devices.web_runner import WebRunner
 from .fleet.bench import FleetBench
 from .fleet.runner import FleetRunner
 from .multi_device import MultiDeviceBench
@@ -51,19 +52,23 @@ def bench_on(name: str | None, progress: Progress) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def runner_on(name: str | None) -> Iterator[Runner | None]:
-    """Open the runner that evaluates models on a fleet; None where the name is None.
+    """Open the runner that evaluates models on a fleet or in a browser; None where name is None.
 
     Raises:
-        OptionError: the device is unknown, or not of a fleet.
+        OptionError: the device is unknown, or of another kind.
         RunError: the scheduler does not answer.
     """
     if name is None:
         yield None
         return
+    if is_web(name):
+        with WebRunner(WebDevice.of(name)) as web:
+            yield web
+        return
     device = find(name)
     if not isinstance(device, FleetAddress):
         raise OptionError(
-            "evaluations run on a fleet, which this is not",
+            "evaluations run on a fleet or in a browser, which this is not",
             where=f"--eval-on {name}",
             hint="Give dask://scheduler:8786?device=NAME; see docs/devices.md",
         )

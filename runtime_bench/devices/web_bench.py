@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,17 +21,16 @@ from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..machine.placement import Placement
-from ..measure.protocol import Message
 from ..measure.startup import StartupCosts
 from ..measure.subject import Models, Startable
 from ..measure.subprocess_contender import PATIENCE, hang_limit
 from ..measure.timing import Runs
 from .contender_bench import ContenderBench
 from .web_browser import BrowserPage, WebDevice
+from .web_model import WebModel
 
 #: Runs after a session was built anew, before it is timed.
 _SETTLE = 5
-_LEVELS = {"off": "disabled"}
 
 
 class WebContender:
@@ -53,21 +50,25 @@ class WebContender:
         progress: Progress,
         limit: float,
     ) -> None:
-        self.name, self.config, self._progress, self._limit = name, config, progress, limit
-        self._folder, self._key = folder, uuid.uuid4().hex
-        self._source, self._tensors = source, list[Message]()
+        self.name, self._config, self._progress, self._limit = name, config, progress, limit
+        self._source, self._folder = source, folder
+        self._there: WebModel | None = None
         self._run_seconds = 0.0
         self.worker = BrowserPage(device, folder)
 
     def warm(self, feeds: Feeds) -> float:
         """Load the model, run it once, and tell how far its outputs are from those here."""
         model = self._source if isinstance(self._source, Model) else Model.load(self._source)
-        (self._folder / f"{self._key}.onnx").write_bytes(model.to_bytes())
-        self._write(feeds)
+        self._there = WebModel(model, self.name, self._config, self._folder)
+        self._there.set_feeds(feeds)
         self._load()
         first = self.time(1).ns[0]
-        answer = self._ask("give its outputs", do="outputs")
-        self._tell(model, feeds, answer["outputs"])
+        found = self._there.outputs(self.worker, self._patience)
+        expected = run(build_session(model, SessionConfig()), feeds)
+        self._progress.say(
+            f"{self.name}: outputs in {self.worker.device} differ from those here by "
+            f"{difference(expected, found):.2g} of the largest value"
+        )
         return float(first)
 
     def renew(self) -> None:
@@ -77,7 +78,8 @@ class WebContender:
 
     def time(self, runs: int) -> Runs:
         """See `Contender`."""
-        ns = tuple(int(n) for n in self._ask("run", do="time", runs=runs)["ns"])
+        answer = self.worker.ask(self.name, "run", self._patience, do="time", runs=runs)
+        ns = tuple(int(n) for n in answer["ns"])
         self._run_seconds = max(self._run_seconds, sum(ns) / 1e9)
         return Runs(ns)
 
@@ -85,41 +87,14 @@ class WebContender:
         """See `Contender`."""
         self.worker.close()
 
+    @property
+    def _patience(self) -> float:
+        return self._limit + PATIENCE * self._run_seconds
+
     def _load(self) -> None:
-        level = _LEVELS.get(self.config.level, self.config.level)
-        threads = self.config.threads or usable_cpus()
-        self._ask("load", do="load", model=f"{self._key}.onnx", threads=threads, level=level)
-        self._ask("take its feeds", do="feed", tensors=self._tensors)
-
-    def _write(self, feeds: Feeds) -> None:
-        self._tensors = []
-        for index, (name, array) in enumerate(feeds.items()):
-            if array.dtype.kind not in "fiub":
-                raise RunError(f"{name!r} is not a tensor of numbers", where=self.name)
-            file = f"{self._key}-{index}.bin"
-            (self._folder / file).write_bytes(np.ascontiguousarray(array).tobytes())
-            shape = list(array.shape)
-            self._tensors.append(
-                {"name": name, "type": array.dtype.name, "shape": shape, "file": file}
-            )
-
-    def _ask(self, doing: str, **message: object) -> Message:
-        limit = self._limit + PATIENCE * self._run_seconds
-        return self.worker.ask(self.name, doing, limit, **message)
-
-    def _tell(self, model: Model, feeds: Feeds, outputs: list[Message]) -> None:
-        expected = run(build_session(model, SessionConfig()), feeds)
-        there = {t["name"]: _array(t) for t in outputs}
-        self._progress.say(
-            f"{self.name}: outputs in {self.worker.device} differ from those here by "
-            f"{difference(expected, there):.2g} of the largest value"
-        )
-
-
-def _array(tensor: Mapping[str, Any]) -> Array:
-    data = base64.b64decode(tensor["data"])
-    found: Array = np.frombuffer(data, tensor["type"]).reshape([int(n) for n in tensor["shape"]])
-    return found
+        assert self._there is not None
+        self._there.load(self.worker, self._patience)
+        self._there.feed(self.worker, self._patience)
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Array]) -> float:

@@ -40,7 +40,11 @@ _OPTIONS = (
     ("--target", "NAME", "machine to run on: auto or a preset (default auto)"),
     ("--threads", "N", "intra-op threads of the target"),
     ("--on", "DEVICE,...", "measure there: ssh://user@host, or names of `device`"),
-    ("--eval-on", "DEVICE", "evaluate quality on the workers of a fleet: dask://...?device="),
+    (
+        "--eval-on",
+        "DEVICE",
+        "evaluate quality on a fleet, dask://...?device=, or in a browser: web",
+    ),
     ("--cache", "DIR", "folder of the cache (default TRIMTAB_CACHE or ~/.cache/trimtab)"),
     ("--split", "20/40/40", "shares that calibrate, choose, confirm; with --eval the last two"),
     ("--quiet-for", "5m", "wait so long for a quiet minute before measuring"),
@@ -165,7 +169,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     evaluation = Dataset.open(args.eval) if args.eval else None
     model = open_model(args.source, weights=args.weights, example=lambda: first_feeds(data))
     passes = args.passes.split(",") if args.passes else None
-    with bench_on_all(args.on, Stderr()) as bench, runner_on(args.eval_on) as runner:
+    with bench_on_all(args.on, Stderr()) as bench, runner_on(_judge(args)) as runner:
         ctx = replace(_context(args, bench), runner=runner)
         if args.dry_run:
             _show_plan(args, model, data, evaluation, constraints, budget, split, ctx)
@@ -234,6 +238,14 @@ def _quiet_for(args: argparse.Namespace, budget: TimeBudget) -> float:
             hint="Give --time more, or --quiet-for less",
         )
     return seconds
+
+
+def _judge(args: argparse.Namespace) -> str | None:
+    """Return the device that evaluates: the browser where it measures, else the one of the user."""
+    from trimtab.runtime_bench.devices.web_browser import is_web
+
+    measured_on = args.on or ""
+    return args.eval_on or (measured_on if is_web(measured_on) and "," not in measured_on else None)
 
 
 def _context(args: argparse.Namespace, bench: Bench) -> Context:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx.parser
 import pytest
-from int8_graphs import residual
+from int8_graphs import normal, residual
 
 from trimtab.cli import main
 from trimtab.core.errors import OptionError, RunError
@@ -17,9 +17,11 @@ from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Silent
+from trimtab.core.runner import run_here
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices.web_bench import WebBench, WebContender, difference
 from trimtab.runtime_bench.devices.web_browser import WebDevice, is_web
+from trimtab.runtime_bench.open import runner_on
 
 CONFIG = SessionConfig()
 
@@ -118,3 +120,15 @@ def test_names_of_the_browser_and_differences() -> None:
     one = {"y": np.array([1.0, -4.0], np.float32)}
     assert difference(one, {"y": np.array([1.0, -3.0], np.float32)}) == 0.25
     assert difference(one, {}) == np.inf
+
+
+def test_quality_is_judged_by_the_browser_s_own_outputs(tmp_path: Path) -> None:
+    device()
+    model = residual()
+    data = normal(model, rows=3).sized(1)
+    with runner_on("web") as runner:
+        assert runner is not None
+        found = list(runner(model, data, CONFIG))
+    assert len(found) == 3
+    for (_, there), (_, here) in zip(found, run_here(model, data, CONFIG), strict=True):
+        assert difference(here, there) < 1e-4
