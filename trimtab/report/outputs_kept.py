@@ -14,8 +14,9 @@ from trimtab.core.errors import InputError, PassError, RunError
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.metrics.metric import Pooled
 from trimtab.core.model import Model
-from trimtab.core.ort.feeding import Feeding, feeding
+from trimtab.core.ort.feeding import Feeding, FeedSource, feeding
 from trimtab.core.ort.session import Outputs, SessionConfig, build_session, run
+from trimtab.passes.check import SPILL_BYTES
 
 #: Items that are compared, and seconds after which no further one is.
 ITEMS, SECONDS = 8, 20.0
@@ -52,22 +53,10 @@ class OutputsKept:
         source = ctx.source(before)
         count = ITEMS if ctx.data is None else min(ITEMS, len(ctx.data))
         config = SessionConfig.for_evaluation(ctx.target)
-        old, new = build_session(before, config), build_session(after, config)
-        first, started = feeding(before, source, session=old), time.monotonic()
-        wanted, got = [], []
-        for number in range(count):
-            fed = feeding(before, source, seed=number, session=old)
-            wanted.append(_tensors(run(old, fed.feeds)))
-            try:
-                got.append(_tensors(run(new, fed.feeds)))
-            except RunError as error:
-                raise PassError(
-                    f"the result does not run on {fed}: {error.what}",
-                    where=before.name,
-                    hint="This is a bug of trimtab; nothing was written. Please report it",
-                ) from error
-            if time.monotonic() - started > SECONDS:
-                break
+        # One after the other: of large models only one is in memory.
+        fed, wanted = _answers(before, source, count, config)
+        got = _answers_again(after, fed, config, before.name)
+        wanted = wanted[: len(got)]
         if not wanted or not wanted[0]:
             raise InputError("no output is a tensor", where=before.name)
         metric = fidelity_of(before, wanted)
@@ -75,7 +64,7 @@ class OutputsKept:
         found = metric.finish([metric.score(*pair) for pair in zip(got, wanted, strict=True)])
         assert isinstance(found, Pooled)
         loss = max((output.loss for output in found.outputs), default=0.0)
-        told = _told(first, len(wanted), data=ctx.data is not None)
+        told = _told(fed[0], len(wanted), data=ctx.data is not None)
         return cls(found.value, loss, told, 0.0 if ctx.data else _log_error(wanted, got))
 
     @property
@@ -89,6 +78,47 @@ class OutputsKept:
             f"against the original: fidelity {self.fidelity:.3f}, "
             f"squared relative error {self.error:.3g} (on {self.fed})"
         )
+
+
+def _answers(
+    model: Model, source: FeedSource, count: int, config: SessionConfig
+) -> tuple[list[Feeding], list[Outputs]]:
+    """Return what the original is fed and what it answers, for half of the time at most."""
+    if model.weight_bytes > SPILL_BYTES:  # which would be copied for a few runs
+        config = config.for_one_run(model)
+    session, started = build_session(model, config), time.monotonic()
+    fed: list[Feeding] = []
+    answers: list[Outputs] = []
+    for number in range(count):
+        fed.append(feeding(model, source, seed=number, session=session))
+        answers.append(_tensors(run(session, fed[-1].feeds)))
+        if time.monotonic() - started > SECONDS / 2:
+            break
+    return fed, answers
+
+
+def _answers_again(
+    model: Model, fed: Sequence[Feeding], config: SessionConfig, where: str
+) -> list[Outputs]:
+    """Return what the result answers, for half of the time at most.
+
+    Raises:
+        PassError: it does not run on what the original ran on.
+    """
+    session, started = build_session(model, config), time.monotonic()
+    answers: list[Outputs] = []
+    for each in fed:
+        try:
+            answers.append(_tensors(run(session, each.feeds)))
+        except RunError as error:
+            raise PassError(
+                f"the result does not run on {each}: {error.what}",
+                where=where,
+                hint="This is a bug of trimtab; nothing was written. Please report it",
+            ) from error
+        if time.monotonic() - started > SECONDS / 2:
+            break
+    return answers
 
 
 def _log_error(wanted: Sequence[Outputs], got: Sequence[Outputs]) -> float:
