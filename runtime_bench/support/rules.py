@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..doctor.graph import constant_of, dequantized_by, is_constant
-from .table import Rule, SupportTable
+from .table import SupportRule, SupportTable
 from .tensors import PlacedGraph
 
 #: How many inputs of an operator are data that a Q/DQ unit has in integers.
@@ -108,7 +108,7 @@ def _is_unit(node: ir.Node) -> bool:
     )
 
 
-def refusal(facts: NodeFacts, rule: Rule, table: SupportTable) -> str | None:
+def refusal(facts: NodeFacts, rule: SupportRule, table: SupportTable) -> str | None:
     """Return why a rule refuses a node; None where it takes it.
 
     A fact that is not known, as the rank of a tensor without a shape, counts as met.
@@ -130,7 +130,7 @@ def refusal(facts: NodeFacts, rule: Rule, table: SupportTable) -> str | None:
     return (rule.says or found) if found else None
 
 
-def _version(facts: NodeFacts, rule: Rule) -> str | None:
+def _version(facts: NodeFacts, rule: SupportRule) -> str | None:
     version = facts.version
     if version < rule.since:
         return f"is of opset {version}; taken from opset {rule.since} on"
@@ -139,13 +139,13 @@ def _version(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _form(facts: NodeFacts, rule: Rule) -> str | None:
+def _form(facts: NodeFacts, rule: SupportRule) -> str | None:
     if rule.unit is None or rule.unit == facts.is_unit:
         return None
     return "is taken between Q/DQ pairs alone" if rule.unit else "has no int8 form there"
 
 
-def _ranks(facts: NodeFacts, rule: Rule) -> str | None:
+def _ranks(facts: NodeFacts, rule: SupportRule) -> str | None:
     for index, allowed in rule.ranks.items():
         rank = facts.rank(index)
         if rank is not None and rank not in allowed:
@@ -153,7 +153,7 @@ def _ranks(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _types(facts: NodeFacts, rule: Rule) -> str | None:
+def _types(facts: NodeFacts, rule: SupportRule) -> str | None:
     for index, allowed in rule.types.items():
         kind = facts.type_of(facts.value(index))
         if kind is not None and kind not in allowed:
@@ -161,7 +161,7 @@ def _types(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _usual_types(facts: NodeFacts, rule: Rule, table: SupportTable) -> str | None:
+def _usual_types(facts: NodeFacts, rule: SupportRule, table: SupportTable) -> str | None:
     if rule.types or not table.types or facts.is_unit:
         return None
     kind = facts.type_of(facts.value(0))
@@ -170,7 +170,7 @@ def _usual_types(facts: NodeFacts, rule: Rule, table: SupportTable) -> str | Non
     return f"input 0 is {kind}; taken with {_either(table.types)}"
 
 
-def _same(facts: NodeFacts, rule: Rule) -> str | None:
+def _same(facts: NodeFacts, rule: SupportRule) -> str | None:
     if not rule.same or not facts.is_unit:
         return None
     kinds = [facts.type_of(facts.value(i)) for i in rule.same] + [facts.output_type()]
@@ -180,7 +180,7 @@ def _same(facts: NodeFacts, rule: Rule) -> str | None:
     return f"mixes {' and '.join(known)}; its integers must be of one type"
 
 
-def _constants(facts: NodeFacts, rule: Rule) -> str | None:
+def _constants(facts: NodeFacts, rule: SupportRule) -> str | None:
     for index in rule.constant:
         if facts.value(index) is not None and not facts.is_constant(index):
             return f"input {index} is computed; taken where it is constant"
@@ -192,7 +192,7 @@ def _constants(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _place(facts: NodeFacts, rule: Rule) -> str | None:
+def _place(facts: NodeFacts, rule: SupportRule) -> str | None:
     for index in rule.computed:
         if facts.value(index) is not None and facts.is_constant(index):
             return f"input {index} is constant; taken where it is computed"
@@ -203,12 +203,12 @@ def _place(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _inputs(facts: NodeFacts, rule: Rule) -> str | None:
+def _inputs(facts: NodeFacts, rule: SupportRule) -> str | None:
     given = [index for index in rule.absent if facts.value(index) is not None]
     return f"has input {given[0]}; taken without it" if given else None
 
 
-def _attributes(facts: NodeFacts, rule: Rule) -> str | None:
+def _attributes(facts: NodeFacts, rule: SupportRule) -> str | None:
     for name, allowed in rule.attributes.items():
         value = facts.attribute(name)
         if value is not None and value not in allowed:
@@ -216,7 +216,7 @@ def _attributes(facts: NodeFacts, rule: Rule) -> str | None:
     return None
 
 
-def _rest(facts: NodeFacts, rule: Rule) -> str | None:
+def _rest(facts: NodeFacts, rule: SupportRule) -> str | None:
     used = [v for v in facts.node.outputs if v.consumers() or v.is_graph_output()]
     if rule.outputs and len(used) > rule.outputs:
         return f"has {len(used)} outputs in use; taken with {rule.outputs}"

@@ -1,8 +1,8 @@
 """Tables of what providers take: a file for each target in `tables/`, with a source for each fact.
 
 A file has the version that it was read from, the sources by a short name, and groups of operators.
-A group has `names`, its `source`, and the conditions of `Rule` under which a node is taken; an
-operator that no group has falls back. Facts about the whole model and int8 stand under `notes`.
+A group has `names`, its `source`, and the conditions of `SupportRule` under which a node is taken;
+an operator that no group has falls back. Facts about the whole model and int8 stand under `notes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent / "tables"
 
 
 @dataclass(frozen=True)
-class Rule:
+class SupportRule:
     """Conditions under which a provider takes operators; inputs are numbered from 0.
 
     Attributes:
@@ -64,7 +64,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Note:
+class Fact:
     """Fact about whole models or int8, and the short name of its source."""
 
     says: str
@@ -100,19 +100,19 @@ class SupportTable:
     version: str
     read: str
     sources: Mapping[str, str]
-    rules: tuple[Rule, ...]
+    rules: tuple[SupportRule, ...]
     fixed_shapes: str = ""
     types: Sequence[str] = ()
     pairs: Pairs = "operators"
     units: Sequence[str] = ()
     fused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     not_read: frozenset[str] = frozenset()
-    notes: tuple[Note, ...] = ()
-    int8: tuple[Note, ...] = ()
+    notes: tuple[Fact, ...] = ()
+    int8: tuple[Fact, ...] = ()
     ask: Mapping[str, str] | None = None
 
     @functools.cached_property
-    def by_operator(self) -> Mapping[str, Rule]:
+    def by_operator(self) -> Mapping[str, SupportRule]:
         """Rules by operator."""
         return {name: rule for rule in self.rules for name in rule.names}
 
@@ -144,9 +144,9 @@ def support_table(name: str) -> SupportTable:
 
 def _table(name: str, read: dict[str, Any]) -> SupportTable:
     rules = tuple(
-        Rule(**{**group, "names": tuple(group["names"])}) for group in read.pop("operators")
+        SupportRule(**{**group, "names": tuple(group["names"])}) for group in read.pop("operators")
     )
-    notes, int8 = (tuple(Note(**note) for note in read.pop(key, ())) for key in ("notes", "int8"))
+    notes, int8 = (tuple(Fact(**note) for note in read.pop(key, ())) for key in ("notes", "int8"))
     not_read = frozenset(read.pop("not_read", ()))
     table = SupportTable(name=name, rules=rules, notes=notes, int8=int8, not_read=not_read, **read)
     _check(table)

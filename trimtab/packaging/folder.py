@@ -23,7 +23,7 @@ from trimtab.core.sources.preprocess import MARGIN, Preprocess
 from trimtab.core.text import bytes_text
 
 from . import example
-from .places import Place
+from .places import Destination
 from .running import operators_in, ort_bytes, required_operators
 from .samples import sample
 
@@ -47,7 +47,7 @@ class Package:
     """
 
     model: Model
-    place: Place
+    place: Destination
     feeds: Mapping[str, Array]
     config: SessionConfig
     preprocess: Preprocess | None = None
@@ -150,7 +150,7 @@ def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
 
 
-def _sizes(folder: Path, name: str, place: Place) -> dict[str, Any]:
+def _sizes(folder: Path, name: str, place: Destination) -> dict[str, Any]:
     model = sum(path.stat().st_size for path in folder.glob(f"{name}*"))
     if place.runtime_bytes:
         return {"model": model, "runtime": dict(place.runtime_bytes), "of": place.published}

@@ -10,8 +10,8 @@ from trimtab.core.ort.session import INT8_ALLOWED
 
 
 @dataclass(frozen=True)
-class Place:
-    """Place that a model runs in.
+class Destination:
+    """Destination that a model runs in.
 
     Attributes:
         name: mobile, web or server.
@@ -47,10 +47,10 @@ _WEB = {
 }
 #: Layouts and fusions that x64 alone has: onnxruntime's own converter leaves the first out for ARM.
 _NCHWC = ("NchwcTransformer",)
-PLACES: Mapping[str, Place] = {
+PLACES: Mapping[str, Destination] = {
     place.name: place
     for place in (
-        Place(
+        Destination(
             "mobile",
             "com.microsoft.onnxruntime:onnxruntime-android, or onnxruntime-objc of CocoaPods",
             _NCHWC,
@@ -64,7 +64,7 @@ PLACES: Mapping[str, Place] = {
             },
             {},
         ),
-        Place(
+        Destination(
             "web",
             "onnxruntime-web of npm",
             _NCHWC,
@@ -77,12 +77,12 @@ PLACES: Mapping[str, Place] = {
             },
             "onnxruntime-web 1.30.0",
         ),
-        Place("server", "onnxruntime of PyPI", (), {}, {**_PYTHON, **_JAVA, **_CPP}, {}),
+        Destination("server", "onnxruntime of PyPI", (), {}, {**_PYTHON, **_JAVA, **_CPP}, {}),
     )
 }
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> Destination:
     """Return a place by name.
 
     Raises:

@@ -12,13 +12,13 @@ from pathlib import Path
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig, build_session
 
-from .places import Place
+from .places import Destination
 
 _HEAD = "# Operators and types of the graph that runs; for build.py --include_ops_by_config"
 _ORT = {"session.save_model_format": "ORT"}
 
 
-def ort_bytes(model: Model, config: SessionConfig, place: Place) -> bytes:
+def ort_bytes(model: Model, config: SessionConfig, place: Destination) -> bytes:
     """Return a model in onnxruntime's own format, optimized for a place.
 
     Raises:
@@ -31,7 +31,9 @@ def ort_bytes(model: Model, config: SessionConfig, place: Place) -> bytes:
         return path.read_bytes()
 
 
-def required_operators(model: Model, config: SessionConfig, place: Place, *, ort: bool) -> str:
+def required_operators(
+    model: Model, config: SessionConfig, place: Destination, *, ort: bool
+) -> str:
     """Return the text of `required_operators.config`: operators and their types.
 
     They are those of the graph that runs, with what the optimizer put in. Where the .onnx file is
