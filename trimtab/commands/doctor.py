@@ -37,7 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--samples", metavar="N", help="samples of the data (default 64; 256 with --prune)")
     add("--accuracy", action=_BOTH, default=True, help="diagnose errors, if --data is given")
     add("--overflow", action=_BOTH, default=True, help="find 16-bit sums that saturate, likewise")
-    add("--time", metavar="T", help="time for errors: 90s, 5m (default: 2m, 10m above 20 MB)")
+    add(
+        "--time",
+        metavar="T",
+        help="time for errors or --prune: 90s, 5m (default: 2m, 10m above 20 MB)",
+    )
     add("--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="input shape")
     add("--threads", metavar="N", help="intra-op threads (default: all usable)")
     add("--provider", metavar="P", help="cpu, openvino, cuda, ...; see `trimtab providers`")
@@ -134,6 +138,7 @@ def _accuracy(
     from trimtab.passes.diagnosis.accuracy import diagnose_accuracy, is_quantized, overflows
 
     from ..report.accuracy import accuracy_lines, overflow_lines
+    from .doctor_prune import diagnosis_seconds
 
     lines: list[str] = []
     document: dict[str, Any] = {}
@@ -141,7 +146,7 @@ def _accuracy(
         return lines, document
     data = Dataset.open(args.data)
     samples = convert(int | None, args.samples, where="--samples") or 64
-    start, seconds = time.monotonic(), _seconds(args, model)
+    start, seconds = time.monotonic(), diagnosis_seconds(args.time, model)
     if args.accuracy:
         found = diagnose_accuracy(
             model,
@@ -159,15 +164,6 @@ def _accuracy(
         lines += overflow_lines(saturating)
         document["overflow"] = [layer.to_json() for layer in saturating]
     return lines, document
-
-
-def _seconds(args: argparse.Namespace, model: Model) -> float:
-    """Return the time for the diagnosis of errors."""
-    from trimtab.core.units import duration
-
-    if args.time:
-        return duration(args.time)
-    return 120.0 if model.weight_bytes < 20e6 else 600.0
 
 
 def _fed(args: argparse.Namespace, model: Model) -> Feeding:

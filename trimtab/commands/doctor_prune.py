@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trimtab.core.model import Model
     from trimtab.passes.pruning.structured.sensitivity import Sensitivity
 
 
@@ -42,7 +43,8 @@ def examine(args: argparse.Namespace) -> int:
     machine, model, data = target(args), open_model(args.model), Dataset.open(args.data)
     with runner_on(args.eval_on) as runner:
         ctx = Context(machine, progress=Stderr(), runner=runner)
-        found = sensitivity(model, how.ranking, data, ctx, metric=args.metric)
+        seconds = diagnosis_seconds(args.time, model)
+        found = sensitivity(model, how.ranking, data, ctx, metric=args.metric, seconds=seconds)
     print("\n".join(lines(found)))  # noqa: T201
     if args.json:
         write_text(Path(args.json), json.dumps(found.to_json(), indent=1) + "\n")
@@ -61,4 +63,24 @@ def lines(found: Sensitivity) -> list[str]:
         [g.name, str(g.channels), str(g.operators), *(f"{q:.4f}" for q in g.quality)]
         for g in found.groups
     ]
-    return [title, "where that part of one group is gone, nothing repaired:", *table(header, rows)]
+    shown = [title, "where that part of one group is gone, nothing repaired:", *table(header, rows)]
+    if found.left_out:
+        names = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
+        count = len(found.left_out)
+        shown.append(
+            f"for want of time {count} groups were not measured; --time allows more: {names}"
+        )
+    return shown
+
+
+def diagnosis_seconds(given: str | None, model: Model) -> float:
+    """Return the time that --time gives; by default 2 minutes, 10 above 20 MB.
+
+    Raises:
+        OptionError: it is not a duration.
+    """
+    from trimtab.core.units import duration
+
+    if given:
+        return duration(given)
+    return 120.0 if model.weight_bytes < 20e6 else 600.0

@@ -7,6 +7,8 @@ worst case. Channels that go are masked, which verification proves to be the sam
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,6 +60,7 @@ class Sensitivity:
         items: number of items that it was measured on.
         ratios: shares of the channels that went.
         groups: groups in the order of the graph.
+        left_out: names of the groups for which there was no time; none of their channels may go.
     """
 
     metric: str
@@ -65,11 +68,13 @@ class Sensitivity:
     items: int
     ratios: tuple[float, ...]
     groups: tuple[GroupSensitivity, ...]
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values with a schema number."""
         groups = [dict(g.__dict__, quality=list(g.quality)) for g in self.groups]
         plain = dict(self.__dict__, ratios=list(self.ratios), groups=groups)
+        plain["left_out"] = list(self.left_out)
         return {"schema": SCHEMA, **plain}
 
     @classmethod
@@ -85,7 +90,8 @@ class Sensitivity:
                 GroupSensitivity(**{**g, "quality": tuple(g["quality"])}) for g in plain["groups"]
             )
             metric, whole, items = (plain[n] for n in ("metric", "whole", "items"))
-            return cls(metric, whole, items, tuple(plain["ratios"]), groups)
+            left_out = tuple(plain.get("left_out", ()))
+            return cls(metric, whole, items, tuple(plain["ratios"]), groups, left_out)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise OptionError(
                 f"cannot be read as a sensitivity ({type(error).__name__}: {str(error)[:120]})",
@@ -102,6 +108,8 @@ class Sensitivity:
             OptionError: no such group.
         """
         known = {g.name: g for g in self.groups}
+        if name in self.left_out:
+            return 0.0
         if name not in known:
             raise unknown("group", name, known, where="prune-channels, sensitivity")
         last_ratio, last_drop = 0.0, 0.0
@@ -122,6 +130,7 @@ def sensitivity(
     *,
     metric: str | Metric | None = None,
     ratios: Sequence[float] = RATIOS,
+    seconds: float = math.inf,
 ) -> Sensitivity:
     """Measure a model's quality without parts of each of its groups.
 
@@ -132,11 +141,13 @@ def sensitivity(
         ctx: progress, seed and runner.
         metric: by default top-1 where there are labels, else fidelity to the whole model.
         ratios: shares to try, ascending.
+        seconds: time after which no further group is measured; those of most channels come first.
 
     Raises:
         DataError: the data do not fit.
         OptionError: an unknown metric or pattern.
     """
+    started = time.monotonic()
     parts = data.bind(model).split({"ranking": 1, "quality": 1}, seed=ctx.seed)
     unseen = parts["quality"].take(ranking.samples)
     chosen = find_metric(metric, unseen)
@@ -150,14 +161,23 @@ def sensitivity(
     curves = loss_curves(work, graph, groups, ranking, batches, ctx) if groups else []
     measure = partial(evaluate, data=unseen, metric=chosen, reference=work, runner=runner)
     whole = measure(work)
-    found = []
-    pairs = list(zip(groups, curves, strict=True))
-    for group, curve in ctx.progress.track(pairs, "measuring groups", len(pairs)):
+    found: dict[int, GroupSensitivity] = {}
+    order = sorted(range(len(groups)), key=lambda n: -_channels(groups[n]))
+    for number in ctx.progress.track(order, "measuring groups", len(order)):
+        group, curve = groups[number], curves[number]
         removed = [curve.order[: _count(group, ratio)] for ratio in ratios]
         quality = tuple(measure(mask(work, graph, units)).value for units in removed)
-        channels = len(group.units) * group.width
-        found.append(GroupSensitivity(group.name, channels, len(group.members), quality))
-    return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), tuple(found))
+        members = len(group.members)
+        found[number] = GroupSensitivity(group.name, _channels(group), members, quality)
+        if time.monotonic() - started > seconds:
+            break
+    measured = tuple(found[number] for number in sorted(found))
+    left_out = tuple(group.name for number, group in enumerate(groups) if number not in found)
+    return Sensitivity(chosen.name, whole.value, whole.count, tuple(ratios), measured, left_out)
+
+
+def _channels(group: Group) -> int:
+    return len(group.units) * group.width
 
 
 def _count(group: Group, ratio: float) -> int:

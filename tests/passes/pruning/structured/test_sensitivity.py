@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from channel_models import TARGET, chain, context, step
 
+from trimtab.commands.doctor_prune import lines
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError
@@ -53,6 +54,21 @@ def test_what_nothing_reads_costs_nothing_and_the_rest_does() -> None:
     assert second.quality[1] == pytest.approx(1, abs=1e-3)
     assert second.quality[2] < 0.999
     assert first.quality[0] < 0.999
+
+
+def test_groups_without_time_are_named_and_keep_their_channels(tmp_path: Path) -> None:
+    model = half_dead()
+    data = Dataset.of_arrays(random_feeds(model, batch=8))
+    ctx = Context(target=TARGET)
+    how = PruneChannels(importance="least_squares").ranking
+    found = sensitivity(model, how, data, ctx, seconds=0.0)
+    assert (len(found.groups), len(found.left_out)) == (1, 1)
+    assert found.groups[0].name not in found.left_out
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found.to_json()))
+    assert Sensitivity.read(file) == found
+    assert found.limit(found.left_out[0], 1.0) == 0
+    assert found.left_out[0] in lines(found)[-1]
 
 
 @pytest.mark.parametrize("importance", ["least_squares", "taylor"])
