@@ -182,3 +182,29 @@ PATTERNS = {
     f.__name__: f
     for f in (chain, branch, residual, silu, concat, squeeze_excite, linear, attention)
 }
+
+
+def detector(end: str = "[join] y = Concat <axis = 1> (boxes, scores)") -> Model:
+    """Boxes in hundreds of pixels beside scores, joined and brought to the output by `end`."""
+    return graph(
+        f"""g (float[1, 3, 32, 32] x) => (float[1, 14, 64] y) {{
+          [first] a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w)
+          [relu] c = Relu (a)
+          [where] b = Conv (c, wb)
+          [four] d = Reshape (b, four)
+          [positive] e = Relu (d)
+          [scale] boxes = Mul (e, stride)
+          [what] k = Conv (c, wk)
+          [ten] l = Reshape (k, ten)
+          [squash] scores = Sigmoid (l)
+          {end}
+        }}""",
+        w=(16, 3, 3, 3),
+        wb=(4, 16, 1, 1),
+        wk=4 * np.random.default_rng(5).standard_normal((10, 16, 1, 1)).astype(np.float32),
+        stride=np.array([80], np.float32),
+        four=np.array([1, 4, 64], np.int64),
+        ten=np.array([1, 10, 64], np.int64),
+        step=np.array(2.5, np.float32),
+        zero=np.array(0, np.uint8),
+    )

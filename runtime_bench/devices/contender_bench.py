@@ -5,23 +5,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 
-from ..bench.bench import Timing
+from ..bench.bench import TextAndJson, Timing
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
 from ..measure.compare import compare, measure
 from ..measure.contender import Contender
-from ..measure.subject import Timed
+from ..measure.startup import StartupCosts
+from ..measure.subject import Models, Startable, Timed
 from ..measure.values import Comparison, Measurement
 from .base import Closeable
 
 
 class ContenderBench(Closeable, ABC):
-    """Bench whose contenders run elsewhere, while this machine orders the blocks."""
+    """Bench whose contenders run elsewhere, while this machine orders the blocks.
+
+    Class attributes:
+        no_costs: why load time and memory are not measured there.
+        no_diagnosis: why the graph that runs there is not known.
+        instead: what to give instead of `--on` for a diagnosis.
+    """
+
+    no_costs: ClassVar[str]
+    no_diagnosis: ClassVar[str]
+    instead: ClassVar[str]
+    device: Any
 
     @abstractmethod
     def environment(self) -> Environment:
@@ -71,6 +84,22 @@ class ContenderBench(Closeable, ABC):
             make_contender=lambda source, name, config: self._contender(source, name, config, how),
         )
         return [self._of_device(m) for m in found]
+
+    def startup_costs(
+        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
+    ) -> tuple[StartupCosts, NoiseCheck]:
+        """Raise a RunError: only trimtab itself measures them."""
+        del model, feeds, how, processes, arena
+        raise RunError(self.no_costs, where=str(self.device), hint="Give --no-card")
+
+    def diagnosis(
+        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
+    ) -> TextAndJson:
+        """Raise a RunError: only trimtab itself sees the graph that runs."""
+        del models, feeds, how, profiled
+        raise RunError(
+            self.no_diagnosis, where=str(self.device), hint=f"Give {self.instead} instead of --on"
+        )
 
     def _of_device(self, found: Measurement) -> Measurement:
         """Return the measurement with the device's environment; its noise is not known."""

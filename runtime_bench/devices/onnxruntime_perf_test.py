@@ -17,16 +17,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trimtab.core.errors import OptionError, RunError
-from trimtab.core.ort.session import Feeds, SessionConfig
+from trimtab.core.ort.session import SessionConfig
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import KERNEL_FLAGS, PRESETS, Target
 
-from ..bench.bench import TextAndJson, Timing
+from ..bench.bench import Timing
 from ..machine.environment import Environment
-from ..machine.noise_check import NoiseCheck
 from ..measure.protocol import Message
-from ..measure.startup import StartupCosts
-from ..measure.subject import Models, Startable, Subject
+from ..measure.subject import Subject
 from .contender_bench import ContenderBench
 from .perf_test_contender import PerfTestContender, check_on_device
 from .shells import BareDevice
@@ -47,6 +45,10 @@ class PerfTestBench(ContenderBench):
         RunError: the device cannot be reached, or lacks the program.
         OptionError: another run on this machine uses it.
     """
+
+    no_costs = "load time and memory need trimtab on the device, perf_test does not report them"
+    no_diagnosis = "a diagnosis needs trimtab on the device, perf_test does not report what it runs"
+    instead = "--target with the preset of its kind"
 
     def __init__(self, device: BareDevice, progress: Progress | None = None) -> None:
         self.device, self.progress = device, progress or Silent()
@@ -80,28 +82,6 @@ class PerfTestBench(ContenderBench):
     def close(self) -> None:
         """Release the device."""
         self._stack.close()
-
-    def startup_costs(
-        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[StartupCosts, NoiseCheck]:
-        """Raise a RunError: the program reports neither load times nor memory."""
-        del model, feeds, how, processes, arena
-        raise RunError(
-            "load time and memory need trimtab on the device, perf_test does not report them",
-            where=str(self.device),
-            hint="Give --no-card",
-        )
-
-    def diagnosis(
-        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
-    ) -> TextAndJson:
-        """Raise a RunError: the program reports nothing about the graph that it runs."""
-        del models, feeds, how, profiled
-        raise RunError(
-            "a diagnosis needs trimtab on the device, perf_test does not report what it runs",
-            where=str(self.device),
-            hint="Give --target with the preset of its kind instead of --on",
-        )
 
     def environment(self) -> Environment:
         """See `Bench`; unknown versions are empty."""

@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from trimtab.core.data import Array
-from trimtab.core.errors import OptionError, RunError
+from trimtab.core.errors import OptionError
 from trimtab.core.model import Model
 from trimtab.core.ort.session import Feeds, SessionConfig, build_session, run
 from trimtab.core.progress import Progress, Silent
 from trimtab.core.target import Target, usable_cpus
 
-from ..bench.bench import TextAndJson, Timing
+from ..bench.bench import Timing
 from ..machine.environment import Environment
-from ..machine.noise_check import NoiseCheck
 from ..machine.placement import Placement
-from ..measure.startup import StartupCosts
-from ..measure.subject import Models, Startable
 from ..measure.subprocess_contender import PATIENCE, hang_limit
 from ..measure.timing import Runs
 from .contender_bench import ContenderBench
@@ -116,6 +113,10 @@ class WebBench(ContenderBench):
         OptionError: Chromium or onnxruntime-web is missing.
     """
 
+    no_costs = "load time and memory are not measured in a browser"
+    no_diagnosis = "a browser does not report what it runs"
+    instead = "--target webgpu-web or --target webnn"
+
     def __init__(self, device: WebDevice, progress: Progress | None = None) -> None:
         self.device, self.progress = device, progress or Silent()
         self._folder = tempfile.TemporaryDirectory(prefix="trimtab-web-")
@@ -125,28 +126,6 @@ class WebBench(ContenderBench):
     def close(self) -> None:
         """Remove what was served."""
         self._folder.cleanup()
-
-    def startup_costs(
-        self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
-    ) -> tuple[StartupCosts, NoiseCheck]:
-        """Raise a RunError: a page reports no memory of its own."""
-        del model, feeds, how, processes, arena
-        raise RunError(
-            "load time and memory are not measured in a browser",
-            where=str(self.device),
-            hint="Give --no-card",
-        )
-
-    def diagnosis(
-        self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
-    ) -> TextAndJson:
-        """Raise a RunError: onnxruntime-web reports nothing about the graph that it runs."""
-        del models, feeds, how, profiled
-        raise RunError(
-            "a browser does not report what it runs",
-            where=str(self.device),
-            hint="Give --target webgpu-web or --target webnn instead of --on",
-        )
 
     def environment(self) -> Environment:
         """See `Bench`."""

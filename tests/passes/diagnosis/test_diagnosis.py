@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from int8_graphs import graph, linear, normal, transformer_block
+from int8_graphs import detector, graph, linear, normal, transformer_block
 
 from trimtab.cli import main
 from trimtab.core.context import Context
@@ -152,36 +152,10 @@ def test_channels_of_unlike_size_need_a_scale_each():
     assert "equalize" in two.fix
 
 
-def detector(end: str) -> Model:
-    """Boxes in hundreds of pixels beside scores, joined and brought to the output by `end`."""
-    return graph(
-        f"""g (float[1, 3, 32, 32] x) => (float[1, 14, 64] y) {{
-          [first] a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w)
-          [relu] c = Relu (a)
-          [where] b = Conv (c, wb)
-          [four] d = Reshape (b, four)
-          [positive] e = Relu (d)
-          [scale] boxes = Mul (e, stride)
-          [what] k = Conv (c, wk)
-          [ten] l = Reshape (k, ten)
-          [squash] scores = Sigmoid (l)
-          {end}
-        }}""",
-        w=(16, 3, 3, 3),
-        wb=(4, 16, 1, 1),
-        wk=4 * np.random.default_rng(5).standard_normal((10, 16, 1, 1)).astype(np.float32),
-        stride=np.array([80], np.float32),
-        four=np.array([1, 4, 64], np.int64),
-        ten=np.array([1, 10, 64], np.int64),
-        step=np.array(2.5, np.float32),
-        zero=np.array(0, np.uint8),
-    )
-
-
 def test_scores_that_share_the_scale_of_boxes_are_named_first_and_the_fix_fixes_it():
-    model = detector("[join] y = Concat <axis = 1> (boxes, scores)")
+    model = detector()
     shared = detector(
-        """[join] j = Concat <axis = 1> (boxes, scores)
+        end="""[join] j = Concat <axis = 1> (boxes, scores)
           [q] q = QuantizeLinear (j, step, zero)
           [dq] y = DequantizeLinear (q, step, zero)"""
     )

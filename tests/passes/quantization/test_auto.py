@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from int8_graphs import chain, graph, normal, residual, transformer_block
+from int8_graphs import chain, detector, graph, normal, residual, transformer_block
 
 from trimtab.cli import main
 from trimtab.core.context import Context, Ratio
@@ -178,30 +178,6 @@ def test_what_keeps_enough_is_not_trained():
 def test_a_time_that_cannot_be_read_is_refused():
     with pytest.raises(OptionError, match="time"):
         QuantizeAuto(train="soon")
-
-
-def detector() -> Model:
-    """Boxes of up to hundreds of pixels beside scores in one output."""
-    return graph(
-        """g (float[1, 3, 32, 32] x) => (float[1, 14, 64] y) {
-          a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w)
-          c = Relu (a)
-          b = Conv (c, wb)
-          d = Reshape (b, four)
-          e = Relu (d)
-          boxes = Mul (e, stride)
-          k = Conv (c, wk)
-          l = Reshape (k, ten)
-          scores = Sigmoid (l)
-          y = Concat <axis = 1> (boxes, scores)
-        }""",
-        w=(16, 3, 3, 3),
-        wb=(4, 16, 1, 1),
-        wk=4 * np.random.default_rng(5).standard_normal((10, 16, 1, 1)).astype(np.float32),
-        stride=np.array([80], np.float32),
-        four=np.array([1, 4, 64], np.int64),
-        ten=np.array([1, 10, 64], np.int64),
-    )
 
 
 def test_the_scores_of_a_detector_do_not_share_the_scale_of_its_boxes():
