@@ -160,13 +160,13 @@ def test_layers_stay_float_until_the_promise_is_kept():
 
 def test_what_loses_too_much_is_trained_before_layers_stay_float():
     model = chain()
-    auto = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, train="2s")(
+    auto = QuantizeAuto(data=normal(model, rows=96), samples=48, fidelity=1.0, train="1s")(
         model, VNNI
     )
     tried = [step["step"] for step in steps(auto)]
-    trained = steps(auto)[tried.index("train through int8, 2s")]
+    trained = steps(auto)[tried.index("train through int8, 1s")]
     assert {"fidelity", "kept"} <= trained.keys()
-    assert tried.index("train through int8, 2s") < tried.index("mixed precision")
+    assert tried.index("train through int8, 1s") < tried.index("mixed precision")
 
 
 def test_what_keeps_enough_is_not_trained():
