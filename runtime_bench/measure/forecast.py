@@ -19,7 +19,7 @@ from .sampling import BlockPair, Sampler
 from .subject import Subject, Timed
 
 #: Blocks that are tried, if a quarter of the time suffices for them.
-TRIED, TRIED_SHARE = 12, 0.25
+TRIED, TRIED_SHARE = 40, 0.25
 #: Blocks until there is a verdict and an interval within the resolution: the first, and the second
 #: for each variance of a block in units of the resolution. Fitted to simulations at 1% error.
 USUAL_BLOCKS, BLOCKS_PER_VARIANCE = 15.0, 19.0
