@@ -20,7 +20,7 @@ from .average_precision import DetectionReader
 from .detections import found_again
 from .kinds import OutputKind, output_kinds, score_columns
 from .metric import Metric, OutputQuality, Pooled, ratio_items
-from .sequences import collapsed, edits
+from .sequences import alphabet_of, collapsed, edits
 
 #: Thresholds of scores; what lies above counts.
 THRESHOLDS = (0.3, 0.5)
@@ -35,10 +35,12 @@ class _Judge:
     Attributes:
         kind: see `OutputKind`.
         reader: reader of detections, None for other kinds.
+        spaces: symbols of a sequence that do not count.
     """
 
     kind: OutputKind
     reader: DetectionReader | None = None
+    spaces: frozenset[int] = frozenset()
 
     def score(self, mine: Array, truth: Array) -> Floats:
         """Return (N, 2): what was kept of each item, and what there was to keep.
@@ -80,7 +82,8 @@ class _Judge:
 
     def _read_alike(self, mine: Array, truth: Array) -> float:
         """Return the part of a line without an edit, 1 or 0 for a short one."""
-        a, b = (collapsed(line, self.kind.blank) for line in (mine, truth))
+        read = (collapsed(line, self.kind.blank) for line in (mine, truth))
+        a, b = ([k for k in line if k not in self.spaces] for line in read)
         pieces = max(1, -(-max(len(a), len(b)) // SYMBOLS))
         return max(0.0, 1 - edits(a, b) / pieces)
 
@@ -198,6 +201,7 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
             DetectionReader.of_output(model, found, name, kind)
             if kind.kind == "detections"
             else None,
+            _spaces(model) if kind.kind == "sequence" else frozenset(),
         )
         for name, kind in output_kinds(model, found).items()
     }
@@ -220,6 +224,16 @@ def fidelity_of(model: Model, found: Sequence[Mapping[str, Array]]) -> Metric:
         return Pooled(worst.value, items[worst.name], tuple(outputs))
 
     return replace(FIDELITY, score=score, finish=finish, fit=None)
+
+
+def _spaces(model: Model) -> frozenset[int]:
+    """Return the symbols that are spaces, where the file has an alphabet.
+
+    PaddleOCR's own metric, `RecMetric`, leaves them out as well.
+    """
+    if "character" not in model.ir.metadata_props:
+        return frozenset()
+    return frozenset(k for k, symbol in enumerate(alphabet_of(model, {})) if symbol == " ")
 
 
 def _unfitted(_outputs: Mapping[str, Array], _reference: Any) -> Any:

@@ -193,6 +193,19 @@ def test_line_with_an_edit_is_lost_and_a_long_one_in_part() -> None:
     assert judged({"y": lines}, {"y": mine}).value == pytest.approx((2 / 3 + 1) / 2)
 
 
+@pytest.mark.parametrize(("alphabet", "kept"), [("a\nb\nc", 1.0), (None, 0.0)])
+def test_spaces_of_a_recogniser_of_text_do_not_count(alphabet: str | None, kept: float) -> None:
+    lines = np.eye(5, dtype=np.float32)[[[0, 1, 0, 4, 2, 0, 0, 3, 0, 0, 0, 0]]]  # "a bc"
+    mine = lines.copy()
+    mine[0, 3] = lines[0, 0]  # "abc"
+    model = model_of(y=lines)
+    if alphabet is not None:
+        model.ir.metadata_props["character"] = alphabet
+    metric = fidelity_of(model, [{"y": lines}])
+    assert metric.finish is not None
+    assert metric.finish([metric.score({"y": mine}, {"y": lines})]).value == kept
+
+
 def test_detection_is_matched_once() -> None:
     box = np.array([[0.0, 0, 10, 10]])
     one = Detections(box, np.array([1]), np.array([0.9]))
