@@ -246,7 +246,14 @@ class QuantizeAuto(Pass):
             return True
         why = "it is not clearly faster than float"
         search.steps.append({"step": "refine static int8", "kept": False, "why": why})
+        if self.train is not None:
+            hint = f"{why}; --effort thorough trains all the same"
+            search.steps.append({"step": self._training, "kept": False, "why": hint})
         return False
+
+    @property
+    def _training(self) -> str:
+        return f"train through int8, {self.train}"
 
     def _why_not_dynamic(
         self, search: GreedySearch, data: Dataset, candidate: Model, verdict: Verdict
@@ -325,9 +332,7 @@ class QuantizeAuto(Pass):
         if self.train is None or not self._loses_too_much(search, data):
             return
         learn = Finetune(data=static.data, teacher=search.original, time=self.train, loss=("mse",))
-        search.improve(
-            f"train through int8, {self.train}", lambda best: learn.rewrite(best, search.ctx)
-        )
+        search.improve(self._training, lambda best: learn.rewrite(best, search.ctx))
 
     def _loses_too_much(self, search: GreedySearch, data: Dataset) -> bool:
         """Return whether less than the promise is kept, or more than `max_drop` lost."""

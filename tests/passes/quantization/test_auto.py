@@ -175,6 +175,14 @@ def test_what_keeps_enough_is_not_trained():
     assert not any("train" in step["step"] for step in steps(auto))
 
 
+def test_what_is_not_faster_is_not_trained_and_says_so():
+    timed = Context(target=VNNI.target, clock=FixedClock(Ratio(0.8, 0.7, 0.9)))
+    model = depthwise()
+    auto = QuantizeAuto(data=normal(model, rows=48), train="60s")(model, timed)
+    (step,) = (step for step in steps(auto) if "train" in step["step"])
+    assert "not clearly faster" in step["why"]
+
+
 def test_a_time_that_cannot_be_read_is_refused():
     with pytest.raises(OptionError, match="time"):
         QuantizeAuto(train="soon")
