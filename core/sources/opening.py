@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 import zipfile
 import zlib
@@ -177,16 +178,20 @@ class StreamSource(Source):
         return None if found is None else Batch(found, found.pop(_LABEL, None))
 
     def read(self, rows: Rows, batch: int) -> Iterator[Batch]:  # noqa: ARG002 - items are batches
-        """Yield the batches at `rows`, unchanged."""
+        """Yield the batches at `rows`, unchanged; the stream starts again where none is kept."""
         assert self.count
-        stream: Iterator[tuple[int, Batch]] | None = None
+        stream: Iterator[Batch] = iter(())
+        following = self.count  # number of the stream's next batch
         for row in rows.tolist():
             item = self._kept(row)
-            if item is None:  # there was no room: the stream is started again
-                stream = enumerate(self._stream()) if stream is None else stream
-                item = next((item for index, item in stream if index == row), None)
-            if item is not None:
-                yield item
+            if item is None:
+                if row < following:
+                    stream, following = self._stream(), 0
+                item = next(itertools.islice(stream, row - following, None), None)
+                following = row + 1
+            if item is None:
+                raise DataError(f"yields no batch {row} this time", where=self.where)
+            yield item
 
     @functools.cached_property
     def identity(self) -> str:

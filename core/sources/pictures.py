@@ -251,10 +251,12 @@ class PictureSource(Source):
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 of all files, names included, of their labels and preparation."""
+        """SHA-256 of all files, names and classes included, of their labels and preparation."""
         digest = hashlib.sha256(repr(self.preprocess).encode())
         for file in self.files:
             digest.update(file.name.encode() + file.read_bytes())
+            if isinstance(self.labels, ClassLabels):
+                digest.update(file.parent.name.encode())
         digest.update(b"" if self.labels is None else self.labels.identity)
         return digest.hexdigest()
 

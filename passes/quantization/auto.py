@@ -138,7 +138,12 @@ class QuantizeAuto(Pass):
             )
 
     def decides_by_time(self) -> bool:
-        """Return true where weights alone are stored in 8 bits if int8 arithmetic is not faster."""
+        """Return true where it trains for a time, or the clock decides between int8 and float."""
+        return self.train is not None or self._asks_the_clock
+
+    @property
+    def _asks_the_clock(self) -> bool:
+        """True where weights alone are stored in 8 bits if int8 arithmetic is not faster."""
         return self.max_drop is None and not self.all_int8
 
     def rewrite(self, model: Model, ctx: Context) -> Rewrite:
@@ -146,6 +151,8 @@ class QuantizeAuto(Pass):
         if self.train is not None:
             _ = torch_graph.train_graph  # says what is missing before the work begins
         if self.data is None and ctx.data is None:
+            if self.train is not None:
+                ctx.dataset(None, model, purpose="training through int8")
             return self._without_data(model, ctx)
         data = ctx.dataset(self.data, model, purpose="quantization")
         used, held_out = hold_out(data, self.samples)
@@ -160,7 +167,7 @@ class QuantizeAuto(Pass):
                 all_int8=self.all_int8,
                 statistics=str(Path(folder) / "seen.npz"),  # one calibration for all methods
             )
-            speed = SpeedChoice(search, held_out) if self.decides_by_time() else None
+            speed = SpeedChoice(search, held_out) if self._asks_the_clock else None
             if is_transformer(model.graph):
                 self._transformer(search, static, data)
             else:
@@ -328,8 +335,18 @@ class QuantizeAuto(Pass):
                 search.offer("mixed precision", mixed, rewrites, as_fast=False)
 
     def _train(self, search: GreedySearch, static: QuantizeStatic, data: Dataset) -> None:
-        """Train what loses too much through its rounding, where time was given for that."""
-        if self.train is None or not self._loses_too_much(search, data):
+        """Train what loses too much through its rounding, where time was given for that.
+
+        With `all_int8` too: what nothing promises may still be better.
+        """
+        if self.train is None:
+            return
+        promised = self.max_drop is None
+        if (
+            search.keeps_promise
+            if promised
+            else not self._falls_too_much(search, search.chosen, data)
+        ):
             return
         learn = Finetune(data=static.data, teacher=search.original, time=self.train, loss=("mse",))
         search.improve(self._training, lambda best: learn.rewrite(best, search.ctx))

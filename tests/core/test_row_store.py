@@ -50,6 +50,14 @@ def test_user_code_is_called_once_where_there_is_room(limit: int, times: int) ->
     assert len(calls) == times
 
 
+@pytest.mark.parametrize("limit", [LIMIT, 0, 400])
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 0], [0, 2]])
+def test_batches_come_in_the_order_that_is_asked_for(limit: int, rows: list[int]) -> None:
+    with rows_read_once(limit, Silent()):
+        found = [int(batch.feeds["x"][0, 0]) for batch in stream([]).read(np.array(rows), 1)]
+    assert found == rows
+
+
 def test_a_command_opens_each_data_once() -> None:
     name = "trimtab.models.digits_data:calibration"
     with rows_read_once(LIMIT, Silent()):
@@ -69,6 +77,22 @@ def test_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert before.labels is not None
     assert after.labels is not None
     assert after.labels.tolist() == before.labels.tolist() == [0, 0, 1]
+
+
+def test_a_picture_that_moved_to_another_class_has_its_new_label(tmp_path: Path) -> None:
+    for place in ("a/0", "a/1", "b/2"):
+        file = tmp_path / f"{place}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(file)
+
+    def labels() -> list[int]:
+        (batch,) = pictures.open_pictures(tmp_path, SMALL).read(np.arange(3), 8)
+        assert batch.labels is not None
+        return batch.labels.tolist()
+
+    assert labels() == [0, 0, 1]
+    (tmp_path / "a" / "1.png").rename(tmp_path / "b" / "1.png")
+    assert labels() == [0, 1, 1]
 
 
 def test_what_a_killed_process_left_is_not_read(cache: Path) -> None:

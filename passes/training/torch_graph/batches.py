@@ -180,8 +180,9 @@ def _split(data: Dataset, held: float, seed: int, fitted: Rows) -> tuple[Dataset
 
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """Copy feeds to tensors on a device."""
-    return {n: torch.from_numpy(np.ascontiguousarray(a)).to(device) for n, a in batch.feeds.items()}
+    """Copy feeds to tensors on a device; kept rows are mapped read-only, which no tensor may be."""
+    arrays = {n: np.require(a, requirements=["C", "W"]) for n, a in batch.feeds.items()}
+    return {n: torch.from_numpy(a).to(device) for n, a in arrays.items()}
 
 
 def channels_last(feeds: dict[str, Tensor]) -> dict[str, Tensor]:

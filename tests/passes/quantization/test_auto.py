@@ -183,6 +183,17 @@ def test_what_is_not_faster_is_not_trained_and_says_so():
     assert "not clearly faster" in step["why"]
 
 
+def test_training_is_not_left_out_silently():
+    model = chain()
+    data = normal(model, rows=96)
+    forced = QuantizeAuto(data=data, samples=48, fidelity=1.0, all_int8=True, train="1s")
+    assert forced.decides_by_time()
+    assert any("train through" in step["step"] for step in steps(forced(model, VNNI)))
+    assert QuantizeAuto(max_drop=0.1, train="1s").decides_by_time()
+    with pytest.raises(DataError):
+        QuantizeAuto(train="1s")(model, VNNI)
+
+
 def test_a_time_that_cannot_be_read_is_refused():
     with pytest.raises(OptionError, match="time"):
         QuantizeAuto(train="soon")
