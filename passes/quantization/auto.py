@@ -30,6 +30,7 @@ from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.runner import Remembering
 from trimtab.core.target import usable_cpus
+from trimtab.core.units import duration
 
 from ..base import Pass, Rewrite
 from ..calibration.range_estimator import Method
@@ -128,7 +129,8 @@ class QuantizeAuto(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 0 <= self.fidelity <= 1:
             raise OptionError("must lie between 0 and 1", where=f"fidelity={self.fidelity}")
-        Finetune(time=self.train)
+        if self.train is not None:
+            duration(self.train)
         check_limits(self.max_drop)
         if self.max_drop is not None and self.all_int8:
             raise OptionError(

@@ -81,7 +81,10 @@ def execute(args: argparse.Namespace) -> int:
     for name in fields:
         if name not in kind.fields():
             text = f"--{name.replace('_', '-')} has no meaning with --mode {mode}"
-            raise OptionError(text, hint=nearest(name, kind.fields()))
+            hint = nearest(name, kind.fields())
+            if not args.mode and "data" not in fields:
+                hint = f"Give --data; without it that mode alone is possible. {hint}"
+            raise OptionError(text, hint=hint)
     before: list[Pass] = [find("dequantize")()] if args.requantize else []
     steps = [*before, find("simplify")(), kind.from_json(fields)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +10,10 @@ from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, unknown
 from trimtab.core.fields import to_plain
 from trimtab.core.model import Model
+from trimtab.core.units import duration
 
 WHERE = "pass finetune"
 TERMS = ("kd", "ce", "mse", "cosine", "features")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: Fields that say for how long and where a model is trained, not to what.
 _ENVIRONMENT = frozenset(
     ("data", "teacher", "time", "threads", "cache", "checkpoint", "checkpoint_minutes", "resume")
@@ -178,14 +177,11 @@ class FinetuneOptions:
         """
         if self.time is None:
             return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", self.time.strip())
-        if match is None:
-            raise OptionError(
-                f"{self.time!r} is not a valid duration",
-                where=f"{WHERE}, field 'time'",
-                hint="Write it as 90s, 20m or 1h",
-            )
-        return float(match[1]) * _UNITS[match[2]]
+        try:
+            return duration(self.time)
+        except OptionError as error:
+            where, hint = f"{WHERE}, field 'time'", "Write it as 90s, 20m or 1h"
+            raise OptionError(error.what, where=where, hint=hint) from error
 
     def checkpoint_fields(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults and change what is trained."""

@@ -195,7 +195,7 @@ def test_training_is_not_left_out_silently():
 
 
 def test_a_time_that_cannot_be_read_is_refused():
-    with pytest.raises(OptionError, match="time"):
+    with pytest.raises(OptionError, match="'soon' is not a duration"):
         QuantizeAuto(train="soon")
 
 
