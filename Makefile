@@ -89,7 +89,7 @@ docs: .venv-docs/.installed
 
 providers: export OMP_NUM_THREADS ?= 1
 providers: .venv-providers/.installed
-	.venv-providers/bin/python -m pytest tests/runtime_bench/support
+	.venv-providers/bin/python -m pytest tests/runtime_bench/support tests/search/test_engines.py
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

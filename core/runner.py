@@ -12,6 +12,7 @@ from .batches import finite_batches
 from .data import Batch
 from .dataset import Dataset
 from .model import Model
+from .ort.engines import Engine
 from .ort.session import Outputs, SessionConfig, build_session, run
 
 #: Bytes of rows and answers that are kept of a model which others are compared with.
@@ -81,6 +82,29 @@ class Remembering:
             self._kept.append(answers)
         while sum(each.size for each in self._kept) > KEPT_BYTES:
             del self._kept[0]
+
+
+@dataclass(frozen=True)
+class OnEngineBeside:
+    """Runner of candidates on an engine; the model they are compared with stays where it was.
+
+    Attributes:
+        reference: that model, known by its identity.
+        engine: engine of all other models.
+        runner: runs models, with the engine that it is given.
+    """
+
+    reference: Model
+    engine: Engine
+    runner: Runner = run_here
+
+    def __call__(
+        self, model: Model, data: Dataset, config: SessionConfig
+    ) -> Iterator[tuple[Batch, Outputs]]:
+        """Yield what `Runner` says."""
+        if model is not self.reference:
+            config = self.engine.applied(config)
+        return self.runner(model, data, config)
 
 
 @dataclass(eq=False)

@@ -17,6 +17,7 @@ from trimtab.core.data import Array, Batch
 from trimtab.core.dataset import Dataset
 from trimtab.core.metrics.fidelity import fidelity_of
 from trimtab.core.model import Model
+from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import SessionConfig, build_session, run
 from trimtab.core.runner import run_here
 from trimtab.core.target import Target, usable_cpus
@@ -53,10 +54,16 @@ class Judge:
     """Judges candidates on samples that stay in memory with the float model's outputs."""
 
     def __init__(
-        self, reference: Model, batches: Dataset | Sequence[Batch], target: Target
+        self,
+        reference: Model,
+        batches: Dataset | Sequence[Batch],
+        target: Target,
+        engine: Engine | None = None,
     ) -> None:
         self.batches, self.target = batches, target
+        self.engine: Engine | None = None
         self.expected = list(self._outputs(reference, None))
+        self.engine = engine  # of candidates alone
         some = any(self.expected)
         self.metric = fidelity_of(reference, self.expected) if some else None
 
@@ -76,6 +83,7 @@ class Judge:
     def _outputs(self, model: Model, count: int | None) -> Iterator[Mapping[str, Array]]:
         """Yield the outputs of each batch that are tensors; of a stream with the model's states."""
         config = SessionConfig.for_evaluation(self.target, threads=usable_cpus())
+        config = config if self.engine is None else self.engine.applied(config)
         if isinstance(self.batches, Dataset):
             found = (outputs for _, outputs in run_here(model, self.batches, config))
         else:

@@ -24,6 +24,7 @@ from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
+from trimtab.core.runner import OnEngineBeside
 
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
@@ -166,12 +167,22 @@ class Collector:
         base = in_memory(self.open_model(self.gate.baseline))
         data = Dataset.open(self.gate.data)
         limits = {b.metric: b.limit for b in self.gate.of_kind("quality") if b.metric}
-        engine = self.gate.baseline_engine
-        of_base = engine.applied(self.config) if engine else self.config
+        engine, config, runner = self.gate.baseline_engine, self.config, None
+        if engine is not None:  # the baseline stays where it is, as the truth of the other too
+            config = engine.applied(self.config)
+            runner = OnEngineBeside(base, self.gate.engine)
         metric, _ = find_limited(limits or 0.0, self.gate.metric, data)
         self._found["quality"] = tuple(
-            evaluate(m, data, metric, reference=base, config=config, progress=self.progress)
-            for m, config in ((model, self.config), (base, of_base))
+            evaluate(
+                m,
+                data,
+                metric,
+                reference=base,
+                config=config,
+                progress=self.progress,
+                runner=runner,
+            )
+            for m in (model, base)
         )
 
     def _compare(self, model: Timed, feeds: Feeds) -> None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.core.context import Context
-    from trimtab.core.ort.engines import Engine
     from trimtab.runtime_bench.bench.bench import Bench
 
     from ..search.reporting.outcome import Outcome
@@ -67,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help=text)
     text = "largest loss of the metric: 0.01 (default) or 1%%; of several: map=0.01; repeatable"
     parser.add_argument("--max-drop", metavar="X", action="append", help=text)
-    text = "also choose where the winner runs: auto, or cpu,openvino"
+    text = "execution providers to choose from: auto, or cpu,openvino (default cpu)"
     parser.add_argument("--provider", metavar="P,P", help=text)
     for option, metavar, text in _OPTIONS:
         parser.add_argument(option, metavar=metavar, help=text)
@@ -89,7 +88,6 @@ def execute(args: argparse.Namespace) -> int:
     check_output(args.output, args.source, force=args.force)
     if args.mlflow:
         need_mlflow()
-    engines = _engines(args)
     outcome = _search(args)
     if outcome is None:
         return 0
@@ -99,8 +97,6 @@ def execute(args: argparse.Namespace) -> int:
     print("\n".join(outcome_lines(outcome)))  # noqa: T201
     print("wrote " + ", ".join(str(p) for p in written))  # noqa: T201
     print(outcome.advice)  # noqa: T201
-    if engines and outcome.chosen is not None and outcome.chosen.recipe is not None:
-        _choose_engine(args, outcome, engines)
     if args.mlflow:
         log_outcome(outcome, args.output)
     if outcome.chosen is None:
@@ -109,40 +105,26 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _engines(args: argparse.Namespace) -> list[Engine]:
-    """Return the engines to choose from; none where the option is not given."""
+def _providers(args: argparse.Namespace) -> list[str]:
+    """Return the names of the providers to choose from; none where the option is not given."""
     from trimtab.core.errors import OptionError
 
     if args.provider is None:
         return []
-    if args.on or args.target:
+    if args.on or args.target or args.eval_on:
         raise OptionError(
             "chooses between engines of this machine",
             where="--provider",
-            hint="Drop --on, --target",
+            hint="Drop --on, --target and --eval-on",
         )
-    from ..search.engines import read_engines
-
-    return read_engines(args.provider)
-
-
-def _choose_engine(args: argparse.Namespace, outcome: Outcome, engines: list[Engine]) -> None:
-    """Measure original and winner on each engine, print, and write budgets of the chosen pair."""
-    from pathlib import Path
-
-    from trimtab.core.dataset import Dataset
-    from trimtab.core.progress import Stderr
-    from trimtab.runtime_bench.measure.text import comparison_lines
-
-    from ..search.engines import choose_engine, save_engine
-
-    data = Dataset.open(args.eval or args.data)
-    choice = choose_engine(outcome, engines, data, Stderr())
-    print("\n".join(["", *comparison_lines(choice.comparisons)]))  # noqa: T201
-    print("\n".join(choice.lines(outcome.constraints.max_drop)))  # noqa: T201
-    path = save_engine(outcome, choice, Path(args.output))
-    if path is not None:
-        print(f"wrote {path}")  # noqa: T201
+    names: list[str] = args.provider.split(",")
+    if ":" in args.provider or "=" in args.provider:
+        raise OptionError(
+            "takes names alone",
+            where=f"--provider {args.provider}",
+            hint="Options of a provider are for `bench`: --provider openvino:precision=bf16",
+        )
+    return names
 
 
 def _search(args: argparse.Namespace) -> Outcome | None:
@@ -160,7 +142,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
     from ..search.reporting.live import watching
     from ..search.splits import read_shares
 
-    constraints, budget = _constraints(args), _budget(args)
+    constraints, budget, providers = _constraints(args), _budget(args), _providers(args)
     split = read_shares(args.split) if args.split else None
     quiet_for = _quiet_for(args, budget)
     if args.on and args.target:
@@ -191,6 +173,7 @@ def _search(args: argparse.Namespace) -> Outcome | None:
                 bench=bench,
                 split=split,
                 quiet_for=quiet_for,
+                providers=providers,
             )
 
 

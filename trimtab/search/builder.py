@@ -10,6 +10,7 @@ from typing import Any
 from trimtab.core.context import Context
 from trimtab.core.errors import PassError, TrimtabError
 from trimtab.core.model import Model
+from trimtab.core.target import Target
 from trimtab.passes.base import Pass
 
 from .recipe import Recipe
@@ -38,13 +39,13 @@ class Builder:
     machine: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def build(self, recipe: Recipe, stage: str = "") -> Result:
+    def build(self, recipe: Recipe, stage: str = "", target: Target | None = None) -> Result:
         """Make the candidate of a recipe, with its `failure` where a pass refuses or fails.
 
         A pass that decides by measured time is resolved first, so that the recipe makes the same
-        bytes again on any machine.
+        bytes again on any machine. It is made for a target, by default that of the search.
         """
-        model, ctx = self.original, self.ctx
+        model, ctx = self.original, replace(self.ctx, target=target or self.ctx.target)
         recipe = replace(
             recipe, model=model.name, digest=model.digest, target=ctx.target, seed=ctx.seed
         )

@@ -16,8 +16,10 @@ from trimtab.core.errors import LostError, TrimtabError
 from trimtab.core.metric import Metric, Quality, bootstrap_values, evaluate
 from trimtab.core.metrics.metric import OutputQuality
 from trimtab.core.model import Model
+from trimtab.core.ort.engines import Engine
+from trimtab.core.ort.inventory import package_of
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
-from trimtab.core.runner import Remembering
+from trimtab.core.runner import OnEngineBeside, Remembering, Runner
 from trimtab.core.target import usable_cpus
 
 from .result import Constraints, Result
@@ -50,6 +52,7 @@ class Evaluator:
         constraints: limits, with the allowed drop.
         ctx: target, seed, progress.
         store: qualities evaluated so far.
+        engine: engine of the candidates; None for the target's own, which the original has.
     """
 
     original: Model
@@ -58,6 +61,13 @@ class Evaluator:
     constraints: Constraints
     ctx: Context
     store: ResultStore
+    engine: Engine | None = None
+
+    def on(self, result: Result) -> Evaluator:
+        """Return the evaluator of a candidate, which runs where the candidate does."""
+        if result.engine is None or self.engine is not None:
+            return self
+        return replace(self, engine=Engine.of(result.engine))
 
     @functools.cached_property
     def base(self) -> Quality:
@@ -72,6 +82,8 @@ class Evaluator:
         """Return a result with its quality on the selection split, or the share that sufficed."""
         if result.model is None:
             return result
+        if (there := self.on(result)) is not self:
+            return there.evaluated(result)
         model, base = result.model, self.base
         try:
             if self.is_exact(result) and self._same_scores(model, base):
@@ -87,6 +99,8 @@ class Evaluator:
         """Return a result with its quality on the test split."""
         if result.model is None or result.failure or result.test is not None:
             return result
+        if (there := self.on(result)) is not self:
+            return there.confirmed(result)
         return replace(result, test=self._stored(result.model, self.splits.test, "test"))
 
     def quality(self, model: Model, data: Dataset) -> Quality:
@@ -102,12 +116,14 @@ class Evaluator:
             reference=self.original,
             config=config,
             progress=self.ctx.progress,
-            runner=self._runner,
+            runner=self.runner,
         )
 
     @functools.cached_property
-    def _runner(self) -> Remembering:
-        return Remembering(self.original, self.ctx.runner)
+    def runner(self) -> Runner:
+        """Runner of candidates, and of the original, which runs once on each data."""
+        once = Remembering(self.original, self.ctx.runner)
+        return once if self.engine is None else OnEngineBeside(self.original, self.engine, once)
 
     def feeds(self) -> Feeds:
         """Return one row from the middle of the selection split, as a deployed model gets it."""
@@ -138,8 +154,11 @@ class Evaluator:
         return replace(qualities[0], value=mean, items=items, count=count, outputs=())
 
     def is_exact(self, result: Result) -> bool:
-        """Return whether every pass that made a result keeps the numbers exactly or is checked."""
-        passes = result.recipe.passes if result.recipe is not None else ()
+        """Return whether every pass that made a result keeps the numbers exactly or is checked.
+
+        Another engine computes otherwise, whatever made the file.
+        """
+        passes = result.recipe.passes if result.recipe is not None and not result.engine else ()
         return bool(passes) and None not in {p.tolerance for p in passes}
 
     def _same_scores(self, model: Model, base: Quality) -> bool:
@@ -209,8 +228,8 @@ class Evaluator:
     def _values(self, model: Model) -> Any:
         """Return the metric on the part that is resampled, and on its resamples."""
         assert self._look is not None
-        seed, runner = self.ctx.seed, self.ctx.runner
-        return bootstrap_values(model, self._look, self.metric, RESAMPLES, seed, runner)
+        seed = self.ctx.seed
+        return bootstrap_values(model, self._look, self.metric, RESAMPLES, seed, self.runner)
 
     def _stored(
         self, model: Model, data: Dataset, role: str, make: Callable[[Model], Quality] | None = None
@@ -220,6 +239,9 @@ class Evaluator:
         return _quality(self.store.value(key, lambda: _plain(make(model))))
 
     def _key(self, model: Model, data: Dataset, role: str) -> dict[str, Any]:
+        where = {"runner": str(self.ctx.runner)} if self.ctx.runner else {}
+        if self.engine is not None and model is not self.original:
+            where["engine"] = f"{self.engine}, {package_of(self.engine.provider)}"
         return {
             "model": model.digest,
             "original": self.original.digest,
@@ -230,7 +252,7 @@ class Evaluator:
             "provider": self.ctx.target.provider,
             "role": role,
             "seed": self.ctx.seed,
-        } | ({"runner": str(self.ctx.runner)} if self.ctx.runner else {})
+        } | where
 
 
 def _too_much(drop: float, seen: int, count: int, limit: float) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trimtab.core.context import Context
 from trimtab.core.dataset import Dataset
 from trimtab.core.model import Model, Step
+from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 
 from .alarm import OutOfTime, alarm
@@ -124,8 +125,9 @@ class _WinnerEvidence:
         """Collect all parts of the evidence."""
         from .layer_times import layers
 
+        engine = Engine.of(self.chosen.engine) if self.chosen.engine else None
         before = missing.attempt("times", lambda: self._diagnosis(self.original))
-        after = missing.attempt("times", lambda: self._diagnosis(self.model))
+        after = missing.attempt("times", lambda: self._diagnosis(self.model, engine))
         errors = missing.attempt("errors", self._errors)
         examples = missing.attempt("examples", self._examples)
         found = layers(
@@ -145,10 +147,12 @@ class _WinnerEvidence:
             "int8": after.facts.share.to_json() if after else None,
         }
 
-    def _diagnosis(self, model: Model) -> Diagnosis:
+    def _diagnosis(self, model: Model, engine: Engine | None = None) -> Diagnosis:
         from trimtab.runtime_bench.doctor.diagnose import diagnose
 
         config = SessionConfig.of(self.ctx.target)
+        if engine is not None:
+            return diagnose(model, self.feeds, engine.applied(config))
         if config.provider not in available_providers():
             config = replace(config, provider="CPUExecutionProvider")
         return diagnose(model, self.feeds, config, target=self.ctx.target)

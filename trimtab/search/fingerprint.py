@@ -13,7 +13,9 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from trimtab.core.model import Model
+from trimtab.core.ort.inventory import package_of
 from trimtab.core.ort.session import SessionConfig, optimized_graph
+from trimtab.runtime_bench.measure.subject import OnEngine, in_memory
 
 #: Integer constants up to this many elements are shapes, axes and indices: part of the structure.
 SHAPE_ELEMENTS = 64
@@ -36,6 +38,14 @@ def structure(model: Model) -> str:
     for part in _parts(graph, nodes, numbers):
         digest.update(repr(part).encode())
     return digest.hexdigest()
+
+
+def kernels(subject: Model | OnEngine) -> str:
+    """Return a key of the kernels that run: the structure, and the engine with its version."""
+    if isinstance(subject, Model):
+        return structure(subject)
+    package = package_of(subject.engine.provider)
+    return f"{structure(in_memory(subject))} on {subject.engine}, {package}"
 
 
 def running_structure(model: Model, config: SessionConfig) -> str:

@@ -23,12 +23,13 @@ def with_memory(
     """Return the result with the largest peak of three processes, or with their failure."""
     if result.model is None:
         return result
-    model, config = result.model, SessionConfig.of(ctx.target)
-    subject = {"model": model.digest, "inputs": key_of_feeds(feeds), "config": config.to_json()}
-    key = key_of("memory", **subject, machine=machine_classes(bench))
+    subject, config = result.subject, SessionConfig.of(ctx.target)
+    parts = {"model": result.model.digest, "inputs": key_of_feeds(feeds)}
+    parts |= {"config": config.to_json()} | ({"engine": result.engine} if result.engine else {})
+    key = key_of("memory", **parts, machine=machine_classes(bench))
 
     def peak_bytes() -> float:
-        found, _ = bench.startup_costs(model, feeds, Timing(config), PROCESSES, arena=False)
+        found, _ = bench.startup_costs(subject, feeds, Timing(config), PROCESSES, arena=False)
         return float(max(found.peak_bytes))
 
     try:

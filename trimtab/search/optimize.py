@@ -28,6 +28,7 @@ from .advice import advice
 from .builder import Builder
 from .confirmation.confirm import Confirmation
 from .costs import is_here
+from .engines import read_engines
 from .evaluator import Evaluator
 from .evidence import gather_evidence
 from .log import Log, Watch
@@ -74,6 +75,7 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     bench: Bench | None = None,
     split: Sequence[float] | None = None,
     quiet_for: float = 0.0,
+    providers: Sequence[str] = (),
 ) -> Outcome:
     """Find the best model that satisfies the constraints, with the evidence.
 
@@ -105,12 +107,14 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
         split: shares of calibration, selection and test, see `split_data`; as few rows as do
             calibrate where None.
         quiet_for: seconds to wait for a quiet machine, in all.
+        providers: execution providers of this machine to choose from, as `["cpu", "openvino"]` or
+            `["auto"]` for all that start here; the CPU's is always among them.
 
     Raises:
         DataError, OptionError: the data, the metric or the constraints do not fit.
     """
     ctx = ctx or Context()
-    constraints = Constraints.of(constraints)
+    constraints, engines = Constraints.of(constraints), read_engines(providers)
     budget = budget or effort or TimeBudget(seconds, None if train is None else duration(train))
     store = ResultStore(_cache_root(cache), ctx.progress)
     log = Log(ctx.progress, watch)
@@ -142,9 +146,9 @@ def optimize(  # noqa: PLR0913 - the one call of the search, all but two by keyw
     search.begin()
     search.report_if_satisfied()
     if start.plan is None:
-        fixed(search, question.recipes or ())
+        fixed(search, question.recipes or (), engines)
     else:
-        staged(search, start.plan)
+        staged(search, start.plan, engines)
     search.with_memory()
     outcome = _decide(search)
     return _with_evidence(outcome, search) if look_into else outcome
@@ -264,7 +268,7 @@ def _marks(search: Search) -> tuple[str, ...]:
 
 def _is_float(result: Result) -> bool:
     """Return whether a candidate is the float model, in a form that is not slower."""
-    if result.recipe is None or not claims_no_speed(result.recipe):
+    if result.recipe is None or result.engine or not claims_no_speed(result.recipe):
         return False
     slower = result.comparison is not None and result.comparison.verdict == "worse"
     return len(result.recipe.passes) == 1 or not slower

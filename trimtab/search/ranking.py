@@ -264,12 +264,15 @@ def _cheapest(results: Sequence[Result], goal: Goal) -> Result:
 
 
 def _fastest(results: Sequence[Result]) -> Result:
-    """Return the smallest file of the fastest; of files of one size the one of best quality."""
+    """Return the smallest file of the fastest; of files of one size the one of best quality.
+
+    The target's own engine needs no further package, so it goes before all others.
+    """
     best = speedup(max(results, key=_estimate))
     ties = [r for r in results if (own := speedup(r)) and best and tied(own, best)]
     smallest = min(r.size_bytes for r in ties)
     small = [r for r in ties if r.size_bytes <= EQUAL * smallest]
-    return max(small, key=lambda r: (_quality(r), _estimate(r)))
+    return max(small, key=lambda r: (r.engine is None, _quality(r), _estimate(r)))
 
 
 def _quality(result: Result) -> float:

@@ -15,6 +15,7 @@ from .loss import LossEvidence
 from .recipe import Recipe
 
 if TYPE_CHECKING:
+    from trimtab.runtime_bench.measure.subject import OnEngine
     from trimtab.runtime_bench.measure.values import Comparison
 
 SCHEMA = 1
@@ -148,6 +149,8 @@ class Result:
         kept_answers: part of the original's answers that it gives on all rows of the data, where
             labelled items are few.
         standing: where the speed-up that it needs stands after the fresh run.
+        engine: engine that it runs on, such as `openvino`; None for the target's own. Its answers
+            and times are that engine's, the original's are the target's.
     """
 
     name: str
@@ -169,6 +172,16 @@ class Result:
     loss: LossEvidence | None = None
     kept_answers: float | None = None
     standing: Standing | None = None
+    engine: str | None = None
+
+    @property
+    def subject(self) -> Model | OnEngine:
+        """Model of a candidate that could be made, on its engine where it has one of its own."""
+        from trimtab.core.ort.engines import Engine
+        from trimtab.runtime_bench.measure.subject import OnEngine
+
+        assert self.model is not None
+        return OnEngine(self.model, Engine.of(self.engine)) if self.engine else self.model
 
     def __repr__(self) -> str:
         known = [self.failure or self.dropped, self.selection, self.comparison]

@@ -18,6 +18,7 @@ from trimtab.core.batches import finite_batches
 from trimtab.core.context import Context
 from trimtab.core.errors import TrimtabError
 from trimtab.core.metric import values_text
+from trimtab.core.ort.engines import Engine
 from trimtab.runtime_bench.machine.quiet import wait_for_quiet
 
 from .alarm import OutOfTime
@@ -120,29 +121,39 @@ class Search:
         """True where latencies are measured, not predicted."""
         return self.timer.measure is not None or is_here(self.ctx.target)
 
-    def attempt(self, stage: str, recipes: Iterable[Recipe]) -> list[Result]:
-        """Make, count and evaluate candidates; return those that are new, in order."""
+    def attempt(
+        self, stage: str, recipes: Iterable[Recipe], engine: Engine | None = None
+    ) -> list[Result]:
+        """Make, count and evaluate candidates; return those that are new, in order.
+
+        On an engine a candidate is made for the recipe's target, and one of its own.
+        """
         found = []
         for recipe in self._dearest_last(recipes):
             over = self.spent.over
             if over:
                 self.log.note(stage, f"no further candidate: {over}", reason=over)
                 break
-            if any(r.name == recipe.name for r in self.results) or not self._fits(stage, recipe):
+            name = recipe.name if engine is None else f"{recipe.name} on {engine}"
+            if self.named(name) or (engine is None and not self._fits(stage, recipe)):
                 continue
-            made = self._made(stage, recipe)
+            made = self._made(stage, recipe, engine)
             if made is not None:
                 self.results.append(made)
                 found.append(made)
                 self._report(stage, made)
         return found
 
-    def _made(self, stage: str, recipe: Recipe) -> Result | None:
+    def _made(self, stage: str, recipe: Recipe, engine: Engine | None) -> Result | None:
         """Make, count and evaluate a candidate; None where it is none, or time ended meanwhile."""
         self.spent.trials += 1
         try:
             with self.spent.alarm():
-                made = self._counted(self.builder.build(recipe, stage))
+                target = None if engine is None else recipe.target
+                made = self._counted(self.builder.build(recipe, stage, target))
+                if engine is not None:
+                    name = f"{made.name} on {engine}"
+                    made = replace(made, name=name, engine=str(engine))
                 if self._is_twin(made):
                     text = f"{made.name} is the same model as an earlier candidate"
                     self.log.note(stage, text)
@@ -279,7 +290,7 @@ class Search:
         for index, result in enumerate(self.results):
             if result.model is None or result.comparison is not None:
                 continue
-            if self.timer.lacks_time(result) and self.timer.alike(result.model):
+            if self.timer.lacks_time(result) and self.timer.alike(result):
                 self.results[index] = replace(result, measured_as=ORIGINAL)
                 self.log.note(stage, f"{result.name}: runs the same graph as the original")
 
@@ -349,8 +360,8 @@ class Search:
 
     def _is_twin(self, made: Result) -> bool:
         """Return whether an earlier recipe made the same model."""
-        digests = {r.model.digest for r in self.results if r.model is not None}
-        return made.model is not None and made.model.digest in digests
+        known = {(r.model.digest, r.engine) for r in self.results if r.model is not None}
+        return made.model is not None and (made.model.digest, made.engine) in known
 
     def _small_enough(self, result: Result) -> bool:
         """Return whether the file is small enough: one that is too large needs no clock."""

@@ -9,6 +9,7 @@
                  kernels, and evaluated in int8, where int8 turned out to be worth it
     combine      pruning and int8, or float16
     train        find how strongly to prune, training a while at each strength, then train longer
+    engines      the best so far on other execution providers, where the user names some
     store        keep the weights of the best in 16 or 8 bits, where it computes in float
 
 The space is a ladder of strengths times a handful of families, some thirty points of which a dozen
@@ -20,7 +21,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.core.errors import OptionError
+from trimtab.core.ort.engines import Engine
 
+from .engines import try_engines
 from .plan import SearchPlan, claims_no_speed, computes_in_float
 from .pruning import for_int8, own_limit, prune
 from .recipe import Recipe
@@ -32,7 +35,7 @@ from .training import train
 SOON = 6.0
 
 
-def staged(search: Search, plan: SearchPlan) -> None:
+def staged(search: Search, plan: SearchPlan, engines: Sequence[Engine] = ()) -> None:
     """Run all stages; each stops where time or trials are used up."""
     search.attempt("first", plan.first() or plan.floats()[:1])
     search.measure("first", SOON, brief=True)
@@ -53,6 +56,7 @@ def staged(search: Search, plan: SearchPlan) -> None:
         search.measure("train")
         if not reported:
             _report_first_usable(search, "train")
+    try_engines(search, engines, plan)
     _measure_longer(search)
     _store_best(search, plan)
     search.with_float(plan.floats()[0])
@@ -86,8 +90,8 @@ def _store(search: Search, plan: SearchPlan, base: Recipe | None = None) -> None
     search.attempt("store", plan.stored(search.constraints.max_drop, base))
 
 
-def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
-    """Try all the recipes that a user gives.
+def fixed(search: Search, recipes: Sequence[Recipe], engines: Sequence[Engine] = ()) -> None:
+    """Try all the recipes that a user gives, and the best of them on each engine.
 
     Raises:
         OptionError: there is none.
@@ -96,6 +100,7 @@ def fixed(search: Search, recipes: Sequence[Recipe]) -> None:
         raise OptionError("there is no recipe to try", where="recipes")
     search.attempt("recipes", recipes)
     search.measure("recipes")
+    try_engines(search, engines)
 
 
 def _report_first_usable(search: Search, stage: str) -> bool:

@@ -19,16 +19,18 @@ from trimtab.core.progress import Progress
 from trimtab.runtime_bench.bench.bench import Bench, LocalBench, Timing
 from trimtab.runtime_bench.measure.pacing import is_too_little_time
 from trimtab.runtime_bench.measure.pooling import pooled
+from trimtab.runtime_bench.measure.subject import OnEngine
 from trimtab.runtime_bench.measure.values import Comparison
 from trimtab.runtime_bench.multi_device import machine_classes
 
-from .fingerprint import running_structure, structure
+from .fingerprint import kernels, running_structure, structure
 from .result import Result
 from .standing import is_bounded
 from .store import ResultStore, key_of, key_of_feeds
 
-#: (original, candidates, feeds, context, seconds) -> a comparison for each candidate
-Measure = Callable[[Model, Sequence[Model], Feeds, Context, float], Sequence[Comparison]]
+#: (original, candidates, feeds, context, seconds) -> a comparison for each candidate: a `Model`, or
+#: an `OnEngine` where it has an engine of its own
+Measure = Callable[[Model, Sequence[Any], Feeds, Context, float], Sequence[Comparison]]
 T = TypeVar("T")
 #: Most seconds of measurement of a graph.
 SECONDS_PER_GRAPH = 12.0
@@ -48,7 +50,7 @@ def measuring(bench: Bench, alpha: float, *, brief: bool = False, part: int = 0)
     """
 
     def measure(
-        model: Model, candidates: Sequence[Model], feeds: Feeds, ctx: Context, seconds: float
+        model: Model, candidates: Sequence[Any], feeds: Feeds, ctx: Context, seconds: float
     ) -> Sequence[Comparison]:
         config, seed = SessionConfig.of(ctx.target), ctx.seed + part
         how = Timing(config, seconds, alpha=alpha, seed=seed, brief=brief)
@@ -123,13 +125,13 @@ class Timer:
         is to settle goes on with those without a verdict, whose blocks so far count.
         """
         keys = [
-            structure(r.model) if r.model and self.lacks_time(r, settle=settle) else None
+            kernels(r.subject) if r.model and self.lacks_time(r, settle=settle) else None
             for r in results
         ]
-        wanted: dict[str, Model] = {}
+        wanted: dict[str, Result] = {}
         for result, key in zip(results, keys, strict=True):
-            if key is not None and result.model is not None and not self._knows(key, settle):
-                wanted.setdefault(key, result.model)
+            if key is not None and not self._knows(key, settle):
+                wanted.setdefault(key, result)
         if wanted:
             self.rounds += 1
             self._measure(wanted, seconds, brief=brief)
@@ -147,7 +149,7 @@ class Timer:
             return False
         if result.comparison is None or not _is_enough(result.comparison, settle):
             return True
-        return bool(self.rough) and structure(result.model) in self.rough
+        return bool(self.rough) and kernels(result.subject) in self.rough
 
     def _knows(self, which: str, settle: bool) -> bool:  # noqa: FBT001 - as its caller has it
         known = which in self.known and _is_enough(self.known[which][0], settle)
@@ -161,9 +163,11 @@ class Timer:
         last, _ = list(self.known.values())[-1]
         return not last.candidate.noise_check.fit
 
-    def alike(self, model: Model) -> bool:
+    def alike(self, result: Result) -> bool:
         """Return whether onnxruntime makes the original graph of a model: it is no faster then."""
-        return self.measure is None and self._runs_as(model) == self._runs_as(self.original)
+        if self.measure is not None or result.model is None or result.engine is not None:
+            return False
+        return self._runs_as(result.model) == self._runs_as(self.original)
 
     def _runs_as(self, model: Model) -> str:
         config = SessionConfig.of(self.ctx.target)
@@ -171,7 +175,12 @@ class Timer:
         return str(self.store.value(key, lambda: running_structure(model, config)))
 
     def again(
-        self, models: Sequence[Model], seconds: float, *, brief: bool = False, part: int = 0
+        self,
+        models: Sequence[Model | OnEngine],
+        seconds: float,
+        *,
+        brief: bool = False,
+        part: int = 0,
     ) -> Sequence[Comparison]:
         """Measure in a fresh run, whatever is known."""
         measure = self.measure or measuring(self.bench, ALPHA, brief=brief, part=part)
@@ -183,7 +192,7 @@ class Timer:
         """Return runs of one candidate as one; the last alone where a function measures."""
         return pooled(parts) if self.measure is None else parts[-1]
 
-    def _measure(self, wanted: dict[str, Model], seconds: float | None, *, brief: bool) -> None:
+    def _measure(self, wanted: dict[str, Result], seconds: float | None, *, brief: bool) -> None:
         alpha = ALPHA / 2**self.rounds
         keys = {s: self._key(s, alpha / len(wanted), brief=brief) for s in wanted}
         self.rough = set(wanted) if brief else self.rough - set(wanted)
@@ -208,7 +217,7 @@ class Timer:
 
     def _measure_beside(
         self,
-        models: dict[str, Model],
+        results: dict[str, Result],
         alpha: float,
         each: float,
         keys: Mapping[str, str],
@@ -221,22 +230,23 @@ class Timer:
             False where the user stopped it.
         """
         measure = self.measure or measuring(self.bench, alpha, brief=brief, part=self.rounds)
-        limit = each * len(models)
+        limit = each * len(results)
         watch = _Starting(self.ctx.progress)
         ctx = replace(self.ctx, progress=watch)
-        found_now = measure(self.original, list(models.values()), self.feeds, ctx, limit)
+        subjects = [r.subject for r in results.values()]
+        found_now = measure(self.original, subjects, self.feeds, ctx, limit)
         self.starting_s = watch.seconds
-        for (which, model), comparison in zip(models.items(), found_now, strict=True):
+        for (which, result), comparison in zip(results.items(), found_now, strict=True):
             if is_too_little_time(comparison.error):
                 continue  # it stays as it was; the model is not to blame
             earlier = [self.known[which][0]] if which in self.known else []
             together = self.joined([*earlier, comparison])
             self.known.pop(which, None)  # the last measurement stands last
-            self.known[which] = (together, model.name)
+            self.known[which] = (together, result.name)
             if self.measure is None and not comparison.interrupted and not comparison.error:
                 self.store.made += 1
                 taken = {
-                    "measured": model.name,
+                    "measured": result.name,
                     "taken": time.strftime("%Y-%m-%dT%H:%M:%S"),
                     "seconds_each": each,
                 }

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 
-from ..fingerprint import structure
+from ..fingerprint import kernels
 from ..ranking import HOPE, item_drops, objections, speedup, tied
 from ..result import Constraints, Result
 from ..run import Search
@@ -215,6 +215,6 @@ def _runner_up(candidate: Result, ranked: Sequence[Result]) -> Result | None:
     """Return the next best candidate that runs other kernels and was measured."""
     if candidate.model is None:
         return None
-    own = structure(candidate.model)
-    measured = ((r, r.model) for r in ranked if r.comparison is not None)
-    return next((r for r, model in measured if model and structure(model) != own), None)
+    own = kernels(candidate.subject)
+    measured = (r for r in ranked if r.comparison is not None and r.model is not None)
+    return next((r for r in measured if kernels(r.subject) != own), None)

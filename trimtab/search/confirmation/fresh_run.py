@@ -50,7 +50,7 @@ class FreshRun:
             rival: the next best.
             required: speed-up that the verdict is about.
         """
-        models = [r.model for r in (candidate, rival) if r is not None and r.model is not None]
+        models = [r.subject for r in (candidate, rival) if r is not None and r.model is not None]
         left = self._allowed()
         wanted = max(SECONDS_EACH, self._slow_seconds(candidate)) * len(models)
         if wanted > left and len(models) > 1 and left < SECONDS_EACH:

@@ -111,7 +111,8 @@ class QualityJudge:
         if tested.model is None:
             return False
         rows = fitting(original, splits.selection.take(COMPARED_ROWS).bind(original))
-        found = Judge(original, rows, self.evaluator.ctx.target).of(tested.model)
+        own = self.evaluator.on(tested)
+        found = Judge(original, rows, own.ctx.target, own.engine).of(tested.model)
         return found.kept >= 1.0 and found.loss <= SAME_LOSS
 
     def _too_much(self, loss: LossEvidence, looks: int) -> str | None:
@@ -161,9 +162,9 @@ class QualityJudge:
 
     def _kept(self, tested: Result, data: Dataset, name: str) -> Quality:
         assert tested.model is not None
-        own, config = self.evaluator, SessionConfig(threads=usable_cpus())
+        own, config = self.evaluator.on(tested), SessionConfig(threads=usable_cpus())
         metric = fitted(METRICS[name], own.original, data, config, own.ctx.runner)
-        model, runner = tested.model, own.ctx.runner
+        model, runner = tested.model, own.runner
         return evaluate(model, data, metric, reference=own.original, config=config, runner=runner)
 
 

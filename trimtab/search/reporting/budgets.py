@@ -16,6 +16,8 @@ import yaml
 
 from trimtab.core.callables import is_callable_spec
 from trimtab.core.metric import Quality
+from trimtab.core.ort.accelerators import CPU
+from trimtab.core.ort.engines import Engine
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import SessionConfig, available_providers
 from trimtab.core.sources.opening import options_of, split_states, with_files
@@ -53,7 +55,8 @@ def budgets_text(outcome: OutcomeData, folder: Path) -> str | None:
         "data": usable,
         "preprocess": preparation,
         "metric": quality.spec or quality.metric if quality and not several else None,
-        "provider": None if target.provider == "CPUExecutionProvider" else target.provider,
+        "provider": chosen.engine or (None if target.provider == CPU else target.provider),
+        "baseline_provider": chosen.engine and "cpu",  # the original was measured there
         "threads": target.threads,
         "on": list(measured.devices) if measured else None,
         "budgets": _budgets(outcome, chosen, with_quality=quality is not None),
@@ -75,6 +78,8 @@ def _budgets(outcome: OutcomeData, chosen: Result, *, with_quality: bool) -> dic
         found["rss"] = math.ceil(chosen.rss_bytes * (1 + MEMORY_MARGIN))
     if with_quality:
         found["drop"] = _drops(outcome, chosen)
+    if chosen.engine is not None:
+        return found | {"provider": Engine.of(chosen.engine).provider}
     share = _int8_share(chosen)
     if share > SHARE_MARGIN:
         found["int8_share"] = _down(share - SHARE_MARGIN, 2)
