@@ -1,22 +1,19 @@
-"""A history as text and JSON: levels, change points, and their possible causes."""
+"""A history as text and JSON: what each budget came to over time, by machine class."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from ..bench.budgets import Budget, rule_of
-from ..measure.programs import PROGRAMS
-from ..stats.change_points import SHORTEST, ChangePoint, find_change_points
+from ..bench.budgets import Budget
 from .history import Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 #: Columns of the sparkline.
 WIDTH = 40
-#: Kinds for which smaller is better; for the others larger is.
-COSTS = frozenset({"tail", "start", "memory", "size", "quality"})
 
 
 def lines(series: Sequence[Series]) -> list[str]:
@@ -48,36 +45,7 @@ def _series_lines(series: Series) -> list[str]:
     ]
     if len(values) > 1:
         found.append(f"  {spark(values)}")
-    changes = find_change_points(values)
-    found += [f"  {_change_line(series, change)}" for change in changes]
-    if not changes:
-        few = f" (needs {2 * SHORTEST} runs)" if len(values) < 2 * SHORTEST else ""
-        found.append(f"  no change of level{few}")
     return found
-
-
-def _change_line(series: Series, change: ChangePoint) -> str:
-    text = Budget(series.budget).value_text
-    way = "worse" if worse(series.budget, change) else "better"
-    levels = f"{text(change.before)} -> {text(change.after)} ({change.change:+.1%})"
-    return f"{way}: {levels} at {series.points[change.index].at}{_cause(series, change)}"
-
-
-def worse(budget: str, change: ChangePoint) -> bool:
-    """Return whether a budget got worse at a change point."""
-    return (change.after > change.before) == (rule_of(budget).kind in COSTS)
-
-
-def _cause(series: Series, change: ChangePoint) -> str:
-    """Return what else changed there: the model or program, onnxruntime, or neither."""
-    old, new = series.points[change.index - 1], series.points[change.index]
-    what = "program" if series.setting.partition(",")[0] in PROGRAMS else "model"
-    changed = []
-    if old.digest != new.digest:
-        changed.append(f"the {what} changed, {old.digest[:8]} to {new.digest[:8]}")
-    if old.onnxruntime != new.onnxruntime:
-        changed.append(f"onnxruntime {old.onnxruntime} to {new.onnxruntime}")
-    return ", with " + " and ".join(changed) if changed else f", neither {what} nor runtime changed"
 
 
 def spark(values: Sequence[float]) -> str:
@@ -98,27 +66,5 @@ def document(series: Sequence[Series]) -> dict[str, Any]:
         "schema": 1,
         "kind": "history",
         "machine_classes": sorted({s.machine_class for s in series}),
-        "series": [_series_json(s) for s in series],
-    }
-
-
-def _series_json(series: Series) -> dict[str, Any]:
-    values = [p.value for p in series.points]
-    return {
-        "gate": series.gate,
-        "budget": series.budget,
-        "machine_class": series.machine_class,
-        "setting": series.setting,
-        "points": [p.__dict__ for p in series.points],
-        "steps": [
-            {
-                "at": series.points[change.index].at,
-                "index": change.index,
-                "before": change.before,
-                "after": change.after,
-                "change": change.change,
-                "worse": worse(series.budget, change),
-            }
-            for change in find_change_points(values)
-        ],
+        "series": [dataclasses.asdict(one) for one in series],
     }

@@ -1,1 +1,1 @@
-"""Statistics without models: sequential tests, percentiles, change points, verdicts."""
+"""Statistics without models: sequential tests, percentiles, verdicts."""

@@ -1,4 +1,4 @@
-"""Show the figures of past gates over time, and where their level changed.
+"""Show the figures of past gates over time, by machine class.
 
 Figures of different machine classes, providers or threads do not compare and are shown apart.
 `trimtab gate budgets.yaml --history FILE` appends to the file.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "show trend and change points of past gates"
+SUMMARY = "show the figures of past gates over time"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
