@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -136,60 +135,17 @@ def test_windows_can_import_every_module() -> None:
     assert wrong == {}
 
 
-TYPED_VALUES = frozenset(
-    {f"as_{k}{s}" for k in ("int", "float", "string", "tensor") for s in ("", "s")}
+#: `node.attributes["axis"].as_int() if ... else 1`, with the attribute fetched before or not.
+BY_HAND = re.compile(
+    r"\bin \w+\.attributes\b.*attributes\[|attributes\[.*\bin \w+\.attributes\b"
+    r"|\bis None else \w+\.as_\w+"
 )
 
 
 def defaults_by_hand(tree: ast.AST) -> list[int]:
-    """Lines of `node.attributes["axis"].as_int() if ... else 1`, for which there is `attr`.
-
-    Found are conditional expressions that ask for `... in attributes` and read `attributes[...]`,
-    and those that read a name taken from `attributes.get(...)` in the same function.
-    """
-    scopes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.Lambda)]
-    return sorted({line for scope in scopes for line in _defaults_of(scope)})
-
-
-def _defaults_of(scope: ast.AST) -> Iterator[int]:
-    fetched = {
-        target.id
-        for node in ast.walk(scope)
-        if isinstance(node, ast.Assign) and _is_attribute(node.value)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for choice in ast.walk(scope):
-        if not isinstance(choice, ast.IfExp | ast.BoolOp):
-            continue
-        asked = any(
-            isinstance(test, ast.Compare) and _attributes(test.comparators[0])
-            for test in ast.walk(choice)
-        )
-        for read in ast.walk(choice):
-            if not isinstance(read, ast.Attribute) or read.attr not in TYPED_VALUES | {"value"}:
-                continue
-            source = read.value
-            fetched_before = isinstance(source, ast.Name) and source.id in fetched
-            indexed = isinstance(source, ast.Subscript) and _attributes(source.value)
-            if fetched_before or (asked and indexed):
-                yield read.lineno
-
-
-def _is_attribute(node: ast.AST) -> bool:
-    """Return whether a node is `attributes.get(...)`, alone or in a choice."""
-    if isinstance(node, ast.IfExp):
-        return _is_attribute(node.body)
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "get"
-        and _attributes(node.func.value)
-    )
-
-
-def _attributes(node: ast.AST) -> bool:
-    return "attributes" in {getattr(node, "attr", None), getattr(node, "id", None)}
+    """Lines of choices that ask whether a node has an attribute and read it."""
+    choices = (n for n in ast.walk(tree) if isinstance(n, ast.IfExp | ast.BoolOp))
+    return sorted(n.lineno for n in choices if BY_HAND.search(ast.unparse(n)))
 
 
 def test_a_default_of_an_attribute_is_not_spelled_by_hand() -> None:
