@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .constraints import CONSTRAINT_HEADER, INTERVALS, constraint_rows, figures, headline
-from .details import recipe_text
-from .examples_view import OUTPUT_HEADER, output_rows
+from .sections import OUTPUT_HEADER, output_rows, recipe_text
 from .view import Row, View, damage_reported
 
 #: Signs that have a meaning in Markdown or HTML.

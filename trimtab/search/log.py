@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtab.core.progress import Progress
 
-from ..report.markup import finite
+from ..report.plain_json import finite
 from .result import Result
 
 #: Called after each decision with it and with all results so far: a live table draws from these.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from trimtab.core.errors import MissingExtraError
 
 from ...report.notebook import summary
 from ...report.page import write_report
@@ -32,6 +35,8 @@ class Outcome(OutcomeData):
         written = save_outcome(self, folder)
         return [*written, *write_report(written[-1])]
 
-    def _repr_html_(self) -> str:
-        """Return a short static report, as a notebook shows it."""
-        return summary(view(self.to_json()))
+    def _repr_html_(self) -> str | None:
+        """Return a short static report, as a notebook shows it; None, for text, without jinja2."""
+        with contextlib.suppress(MissingExtraError):
+            return summary(view(self.to_json()))
+        return None
