@@ -18,7 +18,7 @@ from ..doctor.diagnose import diagnose
 from ..doctor.report import document, lines
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck, Snapshot, check_noise
-from ..measure.compare import compare, measure
+from ..measure.compare import MakeContender, compare, measure
 from ..measure.startup import StartupCosts, startup_costs
 from ..measure.subject import Models, Startable, Timed, in_memory
 from ..measure.subprocess_contender import SubprocessContender
@@ -105,36 +105,13 @@ class LocalBench:
         progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`."""
-        return compare(
-            base,
-            candidates,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            alpha=how.alpha,
-            resolution=how.resolution,
-            seed=how.seed,
-            progress=progress,
-            in_process=how.in_process,
-            until=_decided(how, len(candidates)),
-            make_contender=_callers(how),
-        )
+        return compare_by(how, base, candidates, feeds, progress, _callers(how))
 
     def measure(
         self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
-        return measure(
-            models,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            seed=how.seed,
-            progress=progress,
-            in_process=how.in_process,
-            until=percentiles_decided(how.budgets, how.alpha) if how.budgets else None,
-            make_contender=_callers(how),
-        )
+        return measure_by(how, models, feeds, progress, _callers(how))
 
     def startup_costs(
         self, model: Startable, feeds: Feeds, how: Timing, processes: int, *, arena: bool
@@ -170,7 +147,53 @@ class LocalBench:
         return Target.detect(threads)
 
 
-def _callers(how: Timing) -> Callable[..., SubprocessContender] | None:
+def compare_by(
+    how: Timing,
+    base: Timed,
+    candidates: Sequence[Timed],
+    feeds: Feeds,
+    progress: Progress,
+    make_contender: MakeContender | None,
+) -> list[Comparison]:
+    """Compare candidates with a base as long and as surely as asked, see `compare`."""
+    return compare(
+        base,
+        candidates,
+        feeds,
+        config=how.config,
+        max_seconds=how.max_seconds,
+        alpha=how.alpha,
+        resolution=how.resolution,
+        seed=how.seed,
+        progress=progress,
+        in_process=how.in_process,
+        until=_decided(how, len(candidates)),
+        make_contender=make_contender,
+    )
+
+
+def measure_by(
+    how: Timing,
+    models: Sequence[Timed],
+    feeds: Feeds,
+    progress: Progress,
+    make_contender: MakeContender | None,
+) -> list[Measurement]:
+    """Measure models as long as asked, see `measure`."""
+    return measure(
+        models,
+        feeds,
+        config=how.config,
+        max_seconds=how.max_seconds,
+        seed=how.seed,
+        progress=progress,
+        in_process=how.in_process,
+        until=percentiles_decided(how.budgets, how.alpha) if how.budgets else None,
+        make_contender=make_contender,
+    )
+
+
+def _callers(how: Timing) -> MakeContender | None:
     if how.concurrency == 1:
         return None
     return lambda model, name, config: SubprocessContender(

@@ -11,10 +11,10 @@ from trimtab.core.errors import RunError
 from trimtab.core.ort.session import Feeds, SessionConfig
 from trimtab.core.progress import Progress
 
-from ..bench.bench import TextAndJson, Timing
+from ..bench.bench import TextAndJson, Timing, compare_by, measure_by
 from ..machine.environment import Environment
 from ..machine.noise_check import NoiseCheck
-from ..measure.compare import compare, measure
+from ..measure.compare import MakeContender
 from ..measure.contender import Contender
 from ..measure.startup import StartupCosts
 from ..measure.subject import Models, Startable, Timed
@@ -53,18 +53,7 @@ class ContenderBench(Closeable, ABC):
         progress: Progress,
     ) -> list[Comparison]:
         """See `Bench`."""
-        found = compare(
-            base,
-            candidates,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            alpha=how.alpha,
-            resolution=how.resolution,
-            seed=how.seed,
-            progress=progress,
-            make_contender=lambda source, name, config: self._contender(source, name, config, how),
-        )
+        found = compare_by(how, base, candidates, feeds, progress, self._maker(how))
         return [
             replace(c, base=self._of_device(c.base), candidate=self._of_device(c.candidate))
             for c in found
@@ -74,15 +63,7 @@ class ContenderBench(Closeable, ABC):
         self, models: Sequence[Timed], feeds: Feeds, how: Timing, progress: Progress
     ) -> list[Measurement]:
         """See `Bench`."""
-        found = measure(
-            models,
-            feeds,
-            config=how.config,
-            max_seconds=how.max_seconds,
-            seed=how.seed,
-            progress=progress,
-            make_contender=lambda source, name, config: self._contender(source, name, config, how),
-        )
+        found = measure_by(how, models, feeds, progress, self._maker(how))
         return [self._of_device(m) for m in found]
 
     def startup_costs(
@@ -92,6 +73,11 @@ class ContenderBench(Closeable, ABC):
         del model, feeds, how, processes, arena
         raise RunError(self.no_costs, where=str(self.device), hint="Give --no-card")
 
+    @property
+    def unmeasured(self) -> dict[str, str]:
+        """Kinds of budgets that are not measured there, each with the reason."""
+        return dict.fromkeys(("start", "memory"), self.no_costs)
+
     def diagnosis(
         self, models: Models, feeds: Feeds, how: Timing, *, profiled: bool
     ) -> TextAndJson:
@@ -100,6 +86,9 @@ class ContenderBench(Closeable, ABC):
         raise RunError(
             self.no_diagnosis, where=str(self.device), hint=f"Give {self.instead} instead of --on"
         )
+
+    def _maker(self, how: Timing) -> MakeContender:
+        return lambda source, name, config: self._contender(source, name, config, how)
 
     def _of_device(self, found: Measurement) -> Measurement:
         """Return the measurement with the device's environment; its noise is not known."""

@@ -28,6 +28,7 @@ from .web_model import WebModel
 
 #: Runs after a session was built anew, before it is timed.
 _SETTLE = 5
+_NO_TIMES = "web:webgpu runs on a software adapter here: its times mean nothing"
 
 
 class WebContender:
@@ -121,7 +122,13 @@ class WebBench(ContenderBench):
         self.device, self.progress = device, progress or Silent()
         self._folder = tempfile.TemporaryDirectory(prefix="trimtab-web-")
         if device.provider == "webgpu":
-            self.progress.say("web:webgpu runs on a software adapter here: its times mean nothing")
+            self.progress.say(_NO_TIMES)
+
+    @property
+    def unmeasured(self) -> dict[str, str]:
+        """See `ContenderBench`; without a GPU there are no times either."""
+        timed = ("ratio", "tail") if self.device.provider == "webgpu" else ()
+        return super().unmeasured | dict.fromkeys(timed, _NO_TIMES)
 
     def close(self) -> None:
         """Remove what was served."""

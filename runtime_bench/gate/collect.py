@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from trimtab.core.ort.given_feeds import given_feeds
 from trimtab.core.ort.int8_share import int8_share
 from trimtab.core.ort.session import Feeds, SessionConfig, available_providers
 from trimtab.core.progress import Progress, Silent
-from trimtab.core.runner import OnEngineBeside
+from trimtab.core.runner import OnEngineBeside, Remembering, Runner
 
 from ..bench.bench import Bench, LocalBench, Timing
 from ..bench.budgets import Budget, Gate
@@ -58,6 +58,8 @@ class Collector:
         open_model: function from a name in the gate to a model or file.
         in_process: true for sessions in this process, for tests.
         feeds: inputs of the model; rows of the data by default, else random values.
+        runner: runs models for their quality where their outputs are the device's own; here where
+            None.
     """
 
     gate: Gate
@@ -69,6 +71,7 @@ class Collector:
     in_process: bool = False
     feeds: Feeds | None = None
     bench: Bench = field(default_factory=LocalBench)
+    runner: Runner | None = None
     _end: float = 0.0
     _found: dict[str, Any] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
@@ -109,6 +112,7 @@ class Collector:
         """Measure what the budgets need; a program only has times."""
         if isinstance(self.bench, LocalBench) and self._provider_is_missing():
             return
+        self._check_measurable()
         feeds = self._feeds(loaded) if loaded is not None else {}
         if loaded is not None:
             self._inspect(loaded, feeds)
@@ -117,6 +121,17 @@ class Collector:
         self._alone(measured, feeds)
         if not isinstance(measured, Program):
             self._start_up(measured, feeds)
+
+    def _check_measurable(self) -> None:
+        """Refuse budgets of what a device does not measure, before all else is measured."""
+        unmeasured: Mapping[str, str] = getattr(self.bench, "unmeasured", {})
+        for budget in self.gate.budgets:
+            if budget.kind in unmeasured:
+                raise InputError(
+                    f"budget {budget.name!r}: {unmeasured[budget.kind]}",
+                    where=f"{self.gate.where}, on {', '.join(self.gate.on)}",
+                    hint="Leave it out of the budgets of that device",
+                )
 
     def _inspect(self, loaded: Model, feeds: Feeds) -> None:
         """Find the facts about a model that take no time."""
@@ -167,10 +182,11 @@ class Collector:
         base = in_memory(self.open_model(self.gate.baseline))
         data = Dataset.open(self.gate.data)
         limits = {b.metric: b.limit for b in self.gate.of_kind("quality") if b.metric}
-        engine, config, runner = self.gate.baseline_engine, self.config, None
+        engine, config = self.gate.baseline_engine, self.config
+        runner: Runner = Remembering(base, self.runner)
         if engine is not None:  # the baseline stays where it is, as the truth of the other too
             config = engine.applied(self.config)
-            runner = OnEngineBeside(base, self.gate.engine)
+            runner = OnEngineBeside(base, self.gate.engine, runner)
         metric, _ = find_limited(limits or 0.0, self.gate.metric, data)
         self._found["quality"] = tuple(
             evaluate(

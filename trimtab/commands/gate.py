@@ -58,11 +58,12 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.progress import Stderr
     from trimtab.core.units import duration
     from trimtab.runtime_bench.bench.budgets import count_statistical
+    from trimtab.runtime_bench.devices.web_browser import is_web
     from trimtab.runtime_bench.gate.budget_file import load_gates
     from trimtab.runtime_bench.gate.collect import Collector
     from trimtab.runtime_bench.gate.reporters import GateOutcome, all_verdicts, lines
     from trimtab.runtime_bench.gate.rules import ALPHA, exit_code, judge
-    from trimtab.runtime_bench.open import bench_on, device_names
+    from trimtab.runtime_bench.open import bench_on, device_names, runner_on
 
     seconds, seed = duration(args.max_time), convert(int, args.seed, where="--seed")
     gates = [
@@ -79,10 +80,19 @@ def execute(args: argparse.Namespace) -> int:
     progress = Stderr()
     # One device after the other: two runs that lock one device each would wait for ever.
     for device in dict.fromkeys(gate.on for gate in gates):
-        with bench_on(device[0] if device else None, progress) as bench:
+        name = device[0] if device else None
+        judge_on = name if name is not None and is_web(name) else None
+        with bench_on(name, progress) as bench, runner_on(judge_on) as runner:
             for gate in (g for g in gates if g.on == device):
                 collector = Collector(
-                    gate, alpha, seconds, seed, progress, open_model=_open, bench=bench
+                    gate,
+                    alpha,
+                    seconds,
+                    seed,
+                    progress,
+                    open_model=_open,
+                    bench=bench,
+                    runner=runner,
                 )
                 facts = collector.collect()
                 outcomes.append(GateOutcome(gate, facts, judge(gate, facts, alpha=alpha)))

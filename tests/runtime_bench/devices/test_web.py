@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.parser
@@ -12,6 +13,7 @@ import pytest
 from int8_graphs import normal, residual
 
 from trimtab.cli import main
+from trimtab.core.dataset import Dataset
 from trimtab.core.errors import OptionError, RunError
 from trimtab.core.model import Model
 from trimtab.core.ort.feeding import random_feeds
@@ -21,6 +23,7 @@ from trimtab.core.runner import run_here
 from trimtab.runtime_bench.bench.bench import Timing
 from trimtab.runtime_bench.devices.web_bench import WebBench, WebContender, difference
 from trimtab.runtime_bench.devices.web_browser import WebDevice, is_web
+from trimtab.runtime_bench.devices.web_runner import WebRunner
 from trimtab.runtime_bench.open import runner_on
 
 CONFIG = SessionConfig()
@@ -120,6 +123,52 @@ def test_names_of_the_browser_and_differences() -> None:
     one = {"y": np.array([1.0, -4.0], np.float32)}
     assert difference(one, {"y": np.array([1.0, -3.0], np.float32)}) == 0.25
     assert difference(one, {}) == np.inf
+
+
+GATE = "model: m.onnx\nbaseline: m.onnx\ndata: rows.npz\nmetric: fidelity\nthreads: 1\n"
+
+
+def gated(folder: Path, budgets: str, on: str) -> int:
+    model = residual()
+    model.save(folder / "m.onnx")
+    np.savez(folder / "rows.npz", **next(iter(normal(model, rows=3).sized(3))).feeds)
+    (folder / "b.yaml").write_text(f"{GATE}budgets: {{{budgets}}}\n")
+    return main(["gate", str(folder / "b.yaml"), "--on", on, "--max-time", "4s"])
+
+
+def test_a_gate_measures_and_judges_in_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device()
+    run, asked = WebRunner.__call__, []
+
+    def recorded(self: WebRunner, model: Model, data: Dataset, config: SessionConfig) -> Any:
+        asked.append(str(self.device))
+        return run(self, model, data, config)
+
+    monkeypatch.setattr(WebRunner, "__call__", recorded)
+    assert gated(tmp_path, "drop: 0.001, p50: 10s", "web") in {0, 3}  # 3: too slow for 8 runs
+    words = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["drop:", "0.001", "ok", "0.0000"] in words
+    assert any(line[:2] == ["p50:", "10s"] and line[3] != "-" for line in words)
+    assert set(asked) == {"web"}
+
+
+@pytest.mark.parametrize(
+    ("on", "budget", "why"),
+    [
+        ("web", "rss: 100MB", "load time and memory are not measured in a browser"),
+        ("web:webgpu", "p50: 10s", "runs on a software adapter here: its times mean nothing"),
+    ],
+)
+def test_a_budget_of_what_is_not_measured_there_is_refused(
+    on: str, budget: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device(on)
+    assert gated(tmp_path, budget, on) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert f"on {on}" in said
 
 
 def test_quality_is_judged_by_the_browser_s_own_outputs(tmp_path: Path) -> None:
