@@ -5,16 +5,19 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := core trimtab exporter models passes runtime_bench tests typing_tests benchmarks examples website
 
-.PHONY: demo test test-fast first-hour property fuzz check providers format docs setup clean
+.PHONY: api coverage demo gate-self test test-fast first-hour property fuzz check providers format docs setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train a small network, optimise it, print the proof (under 3 minutes)"
 	@echo "make test       all tests        make test-fast  those under a minute"
+	@echo "make coverage   all tests, with the share of lines and branches that they reach"
 	@echo "make first-hour every command of the tutorials and of the README"
 	@echo "make fuzz       2,000 broken models through the commands, for hours"
 	@echo "make property N=2000   each pass on that many random graphs, a failing one made small"
 	@echo "make check      format, lint, types, who imports whom        make format  write the format"
+	@echo "make api        what breaks for users since the last release, by the names that are public"
+	@echo "make gate-self  this checkout against the last release, by trimtab's own gate"
 	@echo "make providers  what devices take, held against packages of QNN and OpenVINO"
 	@echo "make docs       the site of the documents, into out/site"
 
@@ -32,13 +35,23 @@ demo: $(STAMP)
 	$(BIN)/python -m trimtab.demo --out out/demo
 
 # One thread in each of the processes that share the cores.
-test test-fast: export OMP_NUM_THREADS ?= 1
+test test-fast coverage: export OMP_NUM_THREADS ?= 1
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# At least 90% of the lines and branches of passes and bench, or it fails.
+coverage: $(STAMP)
+	rm -rf .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n auto
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet --directory out/coverage
+	$(BIN)/coverage report --skip-covered --sort cover
+	$(BIN)/coverage report --format total --include "passes/*" --fail-under 90
+	$(BIN)/coverage report --format total --include "runtime_bench/*" --fail-under 90
 
 # Every command of the tutorials and of the README, as it is written.
 first-hour: export OMP_NUM_THREADS ?= 1
@@ -64,6 +77,11 @@ check: $(STAMP)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/architecture.py --brief
+	$(BIN)/python website/api_changes.py
+
+# What breaks since the last release, or since REF.
+api: $(STAMP)
+	$(BIN)/python website/api_changes.py $(REF)
 
 # An environment of its own: the site needs no torch, and the tests none of its packages.
 .venv-docs/.installed: pyproject.toml constraints.txt
@@ -91,9 +109,23 @@ providers: export OMP_NUM_THREADS ?= 1
 providers: .venv-providers/.installed
 	.venv-providers/bin/python -m pytest tests/runtime_bench/support tests/search/test_engines.py
 
+# Beside the last release on PyPI, or beside what BASE names for pip: a checkout, a wheel.
+gate-self: export OMP_NUM_THREADS ?= 1
+gate-self: BASE ?= trimtab
+gate-self: QUANTIZE = bin/trimtab quantize float.onnx --data calibration.npz --force -o
+gate-self: $(STAMP)
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet -c constraints.txt "$(BASE)[cpu,optimize]"
+	$(BIN)/python benchmarks/own_gate.py out/gate-self
+	cp benchmarks/own_gate.yaml out/gate-self/budgets.yaml
+	cd out/gate-self && ../../$(VENV)/$(QUANTIZE) int8.onnx
+	cd out/gate-self && ../../.venv-release/$(QUANTIZE) int8-release.onnx
+	$(BIN)/trimtab gate out/gate-self/budgets.yaml --max-time 3m --on-inconclusive pass \
+		--markdown out/gate-self/gate.md
+
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) .venv-docs .venv-providers out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-docs .venv-providers .venv-release out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
