@@ -4,7 +4,7 @@
 
 Needs the tool, onnx, numpy and onnxruntime, and nothing of this project, whose pinned versions
 these tools do not all bear. FEEDS_FOLDER holds an .npz of arrays by input name for each run of the
-model. quantize_quality.py calls it. To make such a Python:
+model. quantize_quality.py and real_quantize.py call it. To make such a Python:
 
     python -m venv peers
     peers/bin/pip install torch==2.13.0 onnxruntime==1.32.0 onnxsim nncf amd-quark olive-ai
@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 
 Feeds = list[dict[str, np.ndarray]]
+Tool = Callable[[Path, Feeds, Path, bool], None]
 
 
 def nncf(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
@@ -31,6 +32,45 @@ def nncf(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FB
         onnx.load(source), tool.Dataset(feeds), subset_size=len(feeds), model_type=kind
     )
     onnx.save(made, out)
+
+
+def nncf_accuracy(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+    """Leave float what costs most, until the outputs are alike within one percent."""
+    import nncf as tool
+    import onnxruntime
+
+    def answers(model: onnx.ModelProto) -> list[list[np.ndarray]]:
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        return [session.run(None, dict(one)) for one in feeds]
+
+    expected = answers(onnx.load(source))
+
+    def likeness(model: onnx.ModelProto, _: object) -> tuple[float, None]:
+        pairs = [
+            (e, a)
+            for es, found in zip(expected, answers(model), strict=True)
+            for e, a in zip(es, found, strict=True)
+            if np.issubdtype(e.dtype, np.floating)
+        ]
+        return float(np.mean([cosine(e, a) for e, a in pairs])), None
+
+    kind = tool.ModelType.TRANSFORMER if text else None
+    made = tool.quantize_with_accuracy_control(
+        onnx.load(source),
+        tool.Dataset(feeds),
+        tool.Dataset(feeds),
+        likeness,
+        max_drop=0.01,
+        subset_size=len(feeds),
+        model_type=kind,
+    )
+    onnx.save(made, out)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if size else float(np.array_equal(a, b))
 
 
 def quark(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
@@ -101,8 +141,57 @@ def olive(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: F
         onnx.save(onnx.load(made.model_path), out)
 
 
-TOOLS: dict[str, Callable[[Path, Feeds, Path, bool], None]] = {
+def onnxruntime_static(method: str, *, seven_bits: bool) -> Tool:
+    """Return onnxruntime's static quantizer as its documentation advises, with a range method."""
+
+    def quantize(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: FBT001
+        from onnxruntime import quantization as tool
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(tool.CalibrationDataReader):
+            def __init__(self) -> None:
+                self.stream = iter(feeds)
+
+            def get_next(self):
+                return next(self.stream, None)
+
+        prepared = out.with_suffix(".prepared.onnx")
+        try:
+            quant_pre_process(source, prepared)
+        except Exception:  # noqa: BLE001 - its inference of shapes fails for some files
+            prepared = source
+        tool.quantize_static(
+            prepared,
+            out,
+            Reader(),
+            per_channel=True,
+            reduce_range=seven_bits,
+            activation_type=tool.QuantType.QUInt8,
+            weight_type=tool.QuantType.QInt8,
+            calibrate_method=tool.CalibrationMethod[method],
+            op_types_to_quantize=["MatMul", "Gemm"] if text else None,
+        )
+
+    return quantize
+
+
+def onnxruntime_dynamic(source: Path, feeds: Feeds, out: Path, text: bool) -> None:  # noqa: ARG001, FBT001
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, out, per_channel=True, weight_type=QuantType.QInt8)
+
+
+TOOLS: dict[str, Tool] = {
+    **{
+        f"onnxruntime-{method.lower()}{'-7bit' * seven}": onnxruntime_static(
+            method, seven_bits=seven
+        )
+        for method in ("MinMax", "Percentile", "Entropy")
+        for seven in (False, True)
+    },
+    "onnxruntime-dynamic": onnxruntime_dynamic,
     "nncf": nncf,
+    "nncf-accuracy": nncf_accuracy,
     "quark": quark,
     "onnxsim": onnxsim,
     "olive": olive,

@@ -303,7 +303,7 @@ def peer_static(source: Path, file: str, rows: Path, out: Path) -> None:
     quantize_static(source, out, Reader(), per_channel=True)
 
 
-def peer_rows(source: Path, file: str, rows: Path) -> list[dict[str, Any]]:
+def peer_rows(source: Path, file: str, rows: Path, most: int = PEER_ROWS) -> list[dict[str, Any]]:
     """Return rows by input name, spread over the data."""
     import onnxruntime as ort
 
@@ -313,12 +313,12 @@ def peer_rows(source: Path, file: str, rows: Path) -> list[dict[str, Any]]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return list(module.rows_of(file))[:PEER_ROWS]
+        return list(module.rows_of(file))[:most]
     names = [i.name for i in ort.InferenceSession(source).get_inputs()]
     arrays = np.load(rows / "rows" / file / "calib.npz")
     arrays = {name: arrays[name] for name in names}
     count = len(arrays[names[0]])
-    places = np.linspace(0, count - 1, min(PEER_ROWS, count)).astype(int)
+    places = np.linspace(0, count - 1, min(most, count)).astype(int)
     return [{n: a[i : i + 1] for n, a in arrays.items()} for i in places]
 
 

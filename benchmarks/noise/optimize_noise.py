@@ -65,7 +65,7 @@ BURSTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--busy", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--busy", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--time", type=float, default=60.0, help="seconds of a search")
     parser.add_argument("--first", type=float, default=240.0, help="seconds of the reference")
     parser.add_argument("--rows", type=int, default=371)
