@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 
 Feeds = list[dict[str, np.ndarray]]
 Tool = Callable[[Path, Feeds, Path, bool], None]
@@ -181,6 +182,18 @@ def onnxruntime_dynamic(source: Path, feeds: Feeds, out: Path, text: bool) -> No
     quantize_dynamic(source, out, per_channel=True, weight_type=QuantType.QInt8)
 
 
+def at_least_opset_13(source: Path, out: Path) -> Path:
+    """Return a file whose quantization can be per channel, converted by onnx where it is older."""
+    model = onnx.load(source)
+    if next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}) >= 13:
+        return source
+    try:
+        onnx.save(onnx.version_converter.convert_version(model, 13), out)
+    except Exception:  # noqa: BLE001 - it does not convert every operator
+        return source
+    return out
+
+
 TOOLS: dict[str, Tool] = {
     **{
         f"onnxruntime-{method.lower()}{'-7bit' * seven}": onnxruntime_static(
@@ -208,7 +221,8 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     feeds = [dict(np.load(path)) for path in sorted(args.feeds.glob("*.npz"))]
-    TOOLS[args.tool](args.source, feeds, args.out, args.text)
+    source = at_least_opset_13(args.source, args.out.with_suffix(".13.onnx"))
+    TOOLS[args.tool](source, feeds, args.out, args.text)
 
 
 if __name__ == "__main__":

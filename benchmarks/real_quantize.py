@@ -211,8 +211,8 @@ def document(cells: list[Cell], made_on: dict[str, Any]) -> str:
 --data D` with no other option; other tools in the settings that their documentation advises for
 x64, per channel, on at most {ROWS} of the same rows. A cell says which share of the float model's
 job is kept, the size relative to the float file, and the speed-up over float with its 95% interval:
-one row, one thread, all models of a file in one interleaved run. What keeps less than {TIMED} is not
-timed.
+one row, one thread, all models of a file in one interleaved run. What keeps less than {TIMED} is
+not timed.
 
 - Machine: {made_on["cpu"]}, {made_on["cpus"]} CPUs, load {min(loads):.0f} to {max(loads):.0f}.
   {", ".join(f"{name} {v}" for name, v in made_on["versions"].items())}.
