@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,10 @@ def interval(logs: Sequence[float]) -> dict[str, float]:
     return {key: round(math.exp(min(value, 50.0)), 2) for key, value in ends.items()}
 
 
-def run(command: Sequence[str], scratch: Path, memory: int) -> dict[str, float] | None:
-    """Return seconds and peak memory in MB of a process; None where it fails."""
+def run(
+    command: Sequence[str], scratch: Path, memory: int, codes: Collection[int] = (0,)
+) -> dict[str, float] | None:
+    """Return seconds and peak memory in MB of a process; None where its exit code is another."""
     start = time.monotonic()
     process = os.fork()
     if not process:
@@ -126,7 +128,7 @@ def run(command: Sequence[str], scratch: Path, memory: int) -> dict[str, float] 
         os.execve(sys.executable, [sys.executable, *command], environment)
     _, status, used = os.wait4(process, 0)
     wall = time.monotonic() - start
-    if status:
+    if os.waitstatus_to_exitcode(status) not in codes:
         print((scratch / "log.txt").read_text()[-400:], file=sys.stderr)
         return None
     peak = used.ru_maxrss / 1e3
