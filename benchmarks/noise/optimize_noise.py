@@ -1,15 +1,16 @@
-"""Searches beside other work: is the same candidate written as in the longest search without it?
+"""Searches beside other work: is the same candidate written as in a search without it?
 
-    python benchmarks/noise/optimize_noise.py [--models resnet20 ...] [--busy 0 1 2 4 bursty]
+    python benchmarks/noise/optimize_noise.py [--models resnet20 ...] [--busy 1 2 4 bursty]
         [--time 60] [--first 240] [--rows 371] [--results FILE] [--judge]
 
-For each model a first search with `--first` seconds and no work of ours beside it fills a cache and
-is the reference. Then one with `--time` seconds for each kind of work: as many processes that never
-rest, or one for each CPU that works and rests at random (bursty). Models are taken from the cache,
-measured times never are. `--judge` then measures what was written against the reference, for each
-pair that differs, `--judging` seconds: a search counts where it wrote the reference's candidate or
-one within 5% of its speed. Each search is a line of the results, so that an interrupted run goes on
-where it was; the load of the machine before our own work is in it.
+For each model a first search with `--first` seconds and no work of ours beside it fills a cache.
+The reference is one with `--time` seconds, without work as well; then comes one as long for each
+kind of work: as many processes that never rest, or one for each CPU that works and rests at random
+(bursty). Models are taken from the cache, measured times never are. `--judge` then measures what
+was written against the reference, for each pair that differs, `--judging` seconds: a search counts
+where it wrote the reference's candidate or one within 5% of its speed. Each search is a line of the
+results, so that an interrupted run goes on where it was; the load of the machine before our own
+work is in it.
 
 Models: resnet20, resnet56 and mobilenet_v2 on CIFAR-10, keypoint on its labelled rows, and
 ppocr_cls on drawn lines judged by fidelity, all of the folder that TRIMTAB_SHARED names, else
@@ -49,7 +50,8 @@ from trimtab.search.reporting.outcome import Outcome
 from trimtab.search.time_budget import TimeBudget
 
 MODELS = ("resnet20", "resnet56", "mobilenet_v2", "keypoint", "ppocr_cls")
-KINDS = ("0", "1", "2", "4", "bursty")
+#: The search that fills the cache, the reference, and kinds of work beside the others.
+FIRST, REFERENCE, KINDS = "first", "0", ("1", "2", "4", "bursty")
 #: Speed that counts as the reference's.
 CLOSE = 0.95
 SPIN = "while True: pass"
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--busy", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--time", type=float, default=60.0, help="seconds of a search")
-    parser.add_argument("--first", type=float, default=240.0, help="seconds of the reference")
+    parser.add_argument("--first", type=float, default=240.0, help="seconds of the first search")
     parser.add_argument("--rows", type=int, default=371)
     parser.add_argument("--max-drop", type=float, default=0.01)
     parser.add_argument("--results", type=Path, default=Path("out/optimize_noise.jsonl"))
@@ -76,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
     args.results.parent.mkdir(parents=True, exist_ok=True)
     for name in args.models:
-        for kind in ("first", *args.busy):
+        for kind in (FIRST, REFERENCE, *args.busy):
             if not any((e.get("model"), e.get("busy")) == (name, kind) for e in done(args.results)):
                 note(args.results, searched(name, kind, args))
     if args.judge:
@@ -101,12 +103,12 @@ def note(results: Path, entry: dict[str, Any]) -> None:
 def searched(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
     """Search beside some work, and return what was written and how long it took."""
     model, data = task(name, args.rows)
-    seconds, load = args.first if kind == "first" else args.time, os.getloadavg()[0]
+    seconds, load = args.first if kind == FIRST else args.time, os.getloadavg()[0]
     place = args.results.parent / f"noise-{name}"
     forget_times(place / "cache")
     target = Target.detect(1)
     start = time.monotonic()
-    with busy("0" if kind == "first" else kind):
+    with busy("0" if kind == FIRST else kind):
         outcome = optimize(
             model,
             data,
@@ -193,12 +195,12 @@ def busy(kind: str) -> Iterator[None]:
 def judge(args: argparse.Namespace) -> None:
     """Measure each candidate that is not the reference's, against it, in random order."""
     entries = done(args.results)
-    first = {e["model"]: e for e in entries if e.get("busy") == "first"}
+    quiet = {e["model"]: e for e in entries if e.get("busy") == REFERENCE}
     known = {(e["judged"], e["against"]) for e in entries if "judged" in e}
     pairs = {
         (e["model"], e["chosen"]): e["busy"]
         for e in entries
-        if "chosen" in e and e["chosen"] not in {None, first[e["model"]]["chosen"]}
+        if e.get("busy") in KINDS and e["chosen"] not in {None, quiet[e["model"]]["chosen"]}
     }
     order = list(pairs.items())
     random.Random(0).shuffle(order)
@@ -206,7 +208,7 @@ def judge(args: argparse.Namespace) -> None:
         if (chosen, name) in known:
             continue
         place = args.results.parent / f"noise-{name}"
-        base, mine = (Model.load(place / f"{k}.onnx") for k in ("first", kind))
+        base, mine = (Model.load(place / f"{k}.onnx") for k in (REFERENCE, kind))
         model, data = task(name, 8)
         feeds = next(iter(data.bind(model).sized(1))).feeds
         found = compare(base, [mine], feeds, max_seconds=args.judging, alpha=0.05)[0]
@@ -218,13 +220,13 @@ def judge(args: argparse.Namespace) -> None:
 
 def report(entries: list[dict[str, Any]]) -> None:
     """Print how many searches wrote the reference's candidate, or one as fast."""
-    first = {e["model"]: e for e in entries if e.get("busy") == "first"}
+    quiet = {e["model"]: e for e in entries if e.get("busy") == REFERENCE}
     speed = {(e["against"], e["judged"]): e["ratio"][0] for e in entries if "judged" in e}
-    ran = [e for e in entries if "chosen" in e and e["busy"] != "first"]
-    same = [e for e in ran if e["chosen"] == first[e["model"]]["chosen"]]
+    ran = [e for e in entries if e.get("busy") in KINDS]
+    same = [e for e in ran if e["chosen"] == quiet[e["model"]]["chosen"]]
     close = [e for e in ran if speed.get((e["model"], e["chosen"]), 0.0) >= CLOSE]
     floats = [e for e in ran if (e["chosen"] or "float").startswith("float")]
-    wrong = [e for e in floats if not first[e["model"]]["chosen"].startswith("float")]
+    wrong = [e for e in floats if not quiet[e["model"]]["chosen"].startswith("float")]
     over = [e["seconds"] - e["limit_s"] for e in entries if "chosen" in e]
     print(
         f"FIGURE searches={len(ran)} same={len(same)} within_5_percent={len(close)} "
