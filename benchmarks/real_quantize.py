@@ -149,6 +149,7 @@ def run(line: list[Any], tool: str, args: argparse.Namespace) -> str:
             text=True,
             timeout=args.limit,
             env=env,
+            cwd=args.out,  # some tools leave files where they run
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
             check=False,
         )

@@ -16,7 +16,7 @@ from ..graph.queries import input_at
 from ..quantization.qdq.fill_channels import filled_weight
 from .constants import array_of
 
-#: Suffixes that quantizers append to the names of weights.
+#: Suffixes that quantizers append to the names of tensors.
 _SUFFIX = re.compile(
     r"(_as_floats?|_float|_integers|_quantized|_quant|_DequantizeLinear_Output|_DequantizeLinear|_dequantized|_Q4|#\d+)+$"
 )
@@ -25,6 +25,11 @@ SAME_NAME, OTHER_NAME = 0.5, 0.95
 
 Bounds = tuple[float, float]
 NO_BOUNDS: Bounds = (-np.inf, np.inf)
+
+
+def float_name(name: str) -> str:
+    """Return the name that a tensor has in the float model."""
+    return _SUFFIX.sub("", name)
 
 
 class BaselineMatcher:
@@ -48,7 +53,7 @@ class BaselineMatcher:
         self, name: str, reader: ir.Node, position: int, rounded: Floats32
     ) -> Floats32 | None:
         """Find the float weight that a rounded one, read at this input, comes from."""
-        for known in (_SUFFIX.sub("", name), self._at(reader, position)):
+        for known in (float_name(name), self._at(reader, position)):
             found = self._similar(known, rounded, SAME_NAME)
             if found is not None:
                 return self._matched(reader, known, found)
@@ -58,7 +63,7 @@ class BaselineMatcher:
 
     def bias(self, name: str, reader: ir.Node, position: int, stored: Floats32) -> Floats32 | None:
         """Find the float bias of the layer whose weight was matched, zeros where it has none."""
-        for known in (_SUFFIX.sub("", name), self._at(reader, position)):
+        for known in (float_name(name), self._at(reader, position)):
             found = self.same_name(known, stored)
             if found is not None:
                 return found
@@ -86,7 +91,7 @@ class BaselineMatcher:
             The bounds, infinite where there are none; None for an unknown tensor.
         """
         own = value.producer()
-        producer = self._producers.get(_SUFFIX.sub("", value.name or ""))
+        producer = self._producers.get(float_name(value.name or ""))
         if producer is not None and (own is None or own.op_type != producer.op_type):
             return _bounds(producer)
         counterpart = producer or (self._counterparts.get(own) if own is not None else None)

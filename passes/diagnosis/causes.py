@@ -14,6 +14,7 @@ from trimtab.core.ort.overflow import SAFE_SUM
 
 from ..calibration.range_estimator import find_range, squared_errors
 from ..calibration.statistics import Statistics
+from .baseline_matcher import float_name
 from .grids import IntegerGrid
 from .layers import Constant, Kind, relative
 from .measure import LayerMeasurement, LayerStatistics
@@ -33,8 +34,8 @@ COARSE = 1 / 64
 NEGLIGIBLE = 0.02
 
 _AGAIN = "trimtab quantize-static FLOAT -o OUT --data DATA"
-_RANGES = f"calibrate anew: {_AGAIN}"
-_EXTREMES = f"{_RANGES} --ranges minmax"
+_RANGES = f"calibrate anew: {_AGAIN} --tensor-ranges {{tensor}}=mse"
+_EXTREMES = f"calibrate anew: {_AGAIN} --tensor-ranges {{tensor}}=minmax"
 _DYNAMIC = "trimtab quantize-dynamic FLOAT -o OUT"
 _ROUND = "trimtab round-weights INT8 -o OUT --reference FLOAT --data DATA"
 _FIX_BIAS = "trimtab correct-bias INT8 -o OUT --reference FLOAT --data DATA"
@@ -127,7 +128,10 @@ def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) ->
     fits = [
         _range_fit(s, a.grid) for s, a in zip(measured.statistics, layer.activations, strict=True)
     ]
-    fit = max(fits, key=lambda f: f.excess, default=RangeFit())
+    tensors = [float_name(a.tensor) for a in layer.activations]
+    fit, tensor = max(
+        zip(fits, tensors, strict=True), key=lambda pair: pair[0].excess, default=(RangeFit(), "")
+    )
     clipped = max((s.clipped / s.count for s in measured.statistics if s.count), default=0.0)
     kind = _kind(measured)
     if kind == "activation":
@@ -149,7 +153,7 @@ def diagnose_layer(measured: LayerMeasurement, applied: Collection[str] = ()) ->
         weight_error=max((w.error for w in layer.weights), default=None),
         kind=kind,
         cause=cause,
-        fix=fix.format(name=layer.name),
+        fix=fix.format(name=layer.name, tensor=tensor),
     )
 
 

@@ -27,6 +27,7 @@ from ..calibration.concat_ranges import share_ranges
 from ..calibration.range_estimator import Method, Range, find_range
 from ..calibration.statistics import Statistics, unbounded_nodes
 from ..calibration.statistics_file import load_statistics, save_statistics
+from ..calibration.tensor_methods import parse_tensor_ranges, range_methods
 from ..graph.declined import Declined
 from ..graph.patterns import match_nodes, match_tensors
 from ..graph.queries import in_subgraphs
@@ -68,6 +69,8 @@ class QuantizeStatic(Pass):
         samples: number of samples to calibrate on, evenly spaced over the data.
         ranges: method that finds ranges of activations; mse searches the least squared error.
         percentile: part of the values, in percent, that `ranges=percentile` keeps.
+        tensor_ranges: methods of single tensors instead of `ranges`, by name or glob pattern, as
+            conv1_out=minmax.
         per_channel: one scale for each output channel of a weight.
         scales: method that finds scales of weights; mse searches the least squared error.
         activation: integer type of activations; the target's if not given.
@@ -98,6 +101,7 @@ class QuantizeStatic(Pass):
     samples: int = 256
     ranges: Method = "mse"
     percentile: float = 99.99
+    tensor_ranges: tuple[str, ...] = ()
     per_channel: bool = True
     scales: Literal["absmax", "mse"] = "absmax"
     activation: Literal["int8", "uint8"] | None = None
@@ -118,10 +122,12 @@ class QuantizeStatic(Pass):
             raise OptionError("must be at least 1", where=f"samples={self.samples}")
         if not 50 < self.percentile <= 100:
             raise OptionError("must lie between 50 and 100", where=f"percentile={self.percentile}")
+        parse_tensor_ranges(self.tensor_ranges)
         check_limits(self.max_drop)
         if not 0 <= self.min_share <= 1:
             raise OptionError("must lie between 0 and 1", where=f"min_share={self.min_share}")
-        given = {"wide": self.wide, "statistics": self.statistics, "max_drop": self.max_drop}
+        own = ("wide", "tensor_ranges", "statistics", "max_drop")
+        given = {name: getattr(self, name) for name in own}
         others = [name for name, value in given.items() if value not in ((), "", None)]
         if self.backend == "onnxruntime" and others:
             raise OptionError(
@@ -161,8 +167,9 @@ class QuantizeStatic(Pass):
             Declined(name, "its tensors have no elements for a sample") for name in emptied
         ]
         scheme = dataclasses.replace(scheme, exclude=[*scheme.exclude, *masked, *emptied])
+        methods = range_methods(list(statistics), self.ranges, self.tensor_ranges)
         ranges = {
-            name: find_range(of, self.ranges, percentile=self.percentile)
+            name: find_range(of, methods[name], percentile=self.percentile)
             for name, of in statistics.items()
         }
         uneven = uneven_joins(model.graph, scheme, ranges)

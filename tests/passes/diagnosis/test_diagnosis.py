@@ -171,14 +171,17 @@ def test_scores_that_share_the_scale_of_boxes_are_named_first_and_the_fix_fixes_
     assert diagnosed(better, model, data).together < 0.01 * found.together
 
 
-def test_a_range_that_clips_the_outliers_is_named_and_the_extremes_proposed():
+def test_ranges_that_clip_outliers_are_named_and_the_proposed_command_fixes_them():
     rows = np.random.default_rng(3).standard_normal((64, 4, 8, 8)).astype(np.float32)
     rows[::16, :, 3, 3] *= 12  # what is rare carries most of the answer
     model, data = network(), Dataset.of_arrays({"x": rows})
-    quantized = QuantizeStatic(data=data, ranges="percentile", percentile=99.0)(model, CONTEXT)
-    clipping = [v for v in diagnosed(quantized, model, data).worth_fixing if v.clipped]
-    assert clipping
-    assert any("clip" in v.cause and "calibrate anew" in v.fix for v in clipping)
+    narrow = QuantizeStatic(data=data, ranges="percentile", percentile=99.0)
+    found = diagnosed(narrow(model, CONTEXT), model, data)
+    clipping = [v for v in found.worth_fixing if "clip" in v.cause]
+    wanted = [re.search(r"--tensor-ranges (\S+)", v.fix)[1] for v in clipping]
+    assert wanted
+    wider = narrow.with_fields(tensor_ranges=tuple(wanted))(model, CONTEXT)
+    assert diagnosed(wider, model, data).together < 0.8 * found.together
 
 
 def test_layers_are_left_float_with_what_lies_between_them():

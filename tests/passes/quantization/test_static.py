@@ -232,6 +232,36 @@ def test_nothing_is_logged(caplog, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_tensor_has_a_range_method_of_its_own():
+    model = chain()
+    rows = np.concatenate([b.feeds["x"] for b in normal(model)])
+    rows.flat[0] = 50.0  # which percentiles clip
+    data = Dataset.of_arrays({"x": rows})
+
+    def steps(**fields):
+        step = QuantizeStatic(data=data, ranges="percentile", percentile=99.0, **fields)
+        made = step(model, VNNI).graph.initializers
+        return {
+            n: float(v.const_value.numpy())
+            for n, v in made.items()
+            if n.endswith("_scale") and v.const_value.size == 1
+        }
+
+    plain, own = steps(), steps(tensor_ranges=("x=minmax",))
+    assert own["x_scale"] > 2 * plain["x_scale"]
+    assert own | {"x_scale": 0} == plain | {"x_scale": 0}
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["x", "=minmax", "x=max", "y.*=minmax"],
+    ids=["no method", "no name", "typo", "nothing"],
+)
+def test_range_methods_of_single_tensors_are_checked(given):
+    with pytest.raises(OptionError, match="tensor_ranges"):
+        QuantizeStatic(data=normal(chain()), tensor_ranges=(given,))(chain(), VNNI)
+
+
 @pytest.mark.parametrize("field", [{"samples": 0}, {"percentile": 20.0}])
 def test_meaningless_fields_are_refused(field):
     with pytest.raises(OptionError):
