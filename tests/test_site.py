@@ -16,7 +16,7 @@ from trimtab.commands import registry
 from trimtab.core import errors
 from trimtab.passes import names
 
-GENERATED = reference.pages() | results.pages()
+GENERATED = reference.pages() | results.pages() | documents.notebook_pages()
 
 
 def navigation() -> set[str]:

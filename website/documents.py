@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,25 @@ def documents() -> list[Path]:
         *(ROOT / name for name in TOP if name.endswith(".md")),
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
+
+
+def notebook_cells(path: Path) -> list[tuple[str, str]]:
+    """Return the cells of a notebook: `markdown` or `code`, and the text."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+
+
+def notebook_pages() -> dict[str, str]:
+    """Return the page of each notebook among the tutorials, by its path on the site."""
+    pages = {}
+    for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
+        parts = [
+            t if kind == "markdown" else f"```python\n{t}\n```" for kind, t in notebook_cells(path)
+        ]
+        title, *rest = "\n\n".join(parts).split("\n", 1)
+        text = f"{title}\n\n[Download it]({path.name}).\n{rest[0]}\n"
+        pages[f"tutorials/{path.stem}.md"] = text
+    return pages
 
 
 @dataclass(frozen=True)

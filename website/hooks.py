@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import reference
 import results
-from documents import ROOT, TOP, site_links
+from documents import ROOT, TOP, notebook_pages, site_links
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -39,7 +39,7 @@ def _with_commands(nav: Any, pages: list[dict[str, str]]) -> Any:
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the documents at the top of the repository."""
-    for page, text in (reference.pages() | results.pages()).items():
+    for page, text in (reference.pages() | results.pages() | notebook_pages()).items():
         files.append(File.generated(config, page, content=text))
     for source, page in TOP.items():
         text = (ROOT / source).read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ import yaml
 from trimtab.models.digits import digits_cnn
 
 TUTORIALS = sorted((documents.ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIALS_IN_CELLS = sorted((documents.ROOT / "docs" / "tutorials").glob("*.ipynb"))
 #: Exit code for that of a command: 3 and 4 are of gates that are undecided.
 UNDECIDED = "$? == 3 || $? == 4 ? 0 : $?"
 #: Tutorials that take half a minute and more.
@@ -83,6 +84,15 @@ def test_a_tutorial_runs_as_written(tutorial: Path, folder: Path) -> None:
         else:
             assert block.language == "bash", f"neither a file nor commands: {block.code}"
             assert run(hurried(block.code), folder) == 0
+
+
+@with_time
+@pytest.mark.parametrize("notebook", TUTORIALS_IN_CELLS, ids=lambda path: path.stem)
+def test_the_cells_of_a_notebook_run_in_their_order(notebook: Path, folder: Path) -> None:
+    cells = [text for kind, text in documents.notebook_cells(notebook) if kind == "code"]
+    (folder / "cells.py").write_text("\n".join(cells), encoding="utf-8")
+    assert run("python cells.py", folder) == 0
+    assert (folder / "out" / "model.onnx").exists()
 
 
 def hurried(code: str) -> str:
