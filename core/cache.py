@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -27,3 +29,12 @@ def cache_root() -> Path:
     if named:
         return Path(named).expanduser()
     return user_cache_path("trimtab", appauthor=False)
+
+
+def read_figures(path: Path) -> dict[str, dict[str, Any]]:
+    """Read figures by machine and name; nothing where there is no such file, or another one."""
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}

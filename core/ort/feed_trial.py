@@ -1,14 +1,14 @@
-"""Trials of inputs that a model may refuse."""
+"""Trials of inputs that a model may refuse, and what its interface says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
-from ..model import Model
+from ..errors import OptionError, RunError, nearest
+from ..model import Model, TensorSpec
 from .session import Feeds, SessionConfig, build_session, run
 
 
@@ -52,3 +52,30 @@ def _tells(output: Any) -> bool:
     """Return whether an output has a number in it."""
     array = np.asarray(output)
     return bool(array.size and (array.dtype.kind not in "fc" or np.isfinite(array).any()))
+
+
+def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check shapes by input name against the model's inputs.
+
+    Raises:
+        OptionError: there is no such input, or its declared shape does not allow this one.
+    """
+    specs = {spec.name: spec for spec in model.inputs}
+    for name, shape in shapes.items():
+        if name not in specs:
+            raise OptionError(
+                f"the model has no input {name!r}", where="--shape", hint=nearest(name, specs)
+            )
+        if not takes_shape(specs[name], shape):
+            raise OptionError(
+                f"{name}={shape_text(shape)} does not fit the model's input {specs[name]}",
+                where="--shape",
+            )
+
+
+def takes_shape(spec: TensorSpec, shape: Sequence[int]) -> bool:
+    """Return whether the declared shape of an input allows this one."""
+    return spec.shape is None or (
+        len(spec.shape) == len(shape)
+        and all(not isinstance(d, int) or d == n for d, n in zip(spec.shape, shape, strict=True))
+    )

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OptionError, nearest
+from ..errors import InputError, OptionError
 from ..memo import Memo, MemoKind
-from ..model import Model, TensorSpec
+from ..model import Model
 from .feed_sizes import Axis, FreeAxes, Shapes, plans
-from .feed_trial import FeedTrial, shape_text
+from .feed_trial import FeedTrial, check_shapes, shape_text
 from .feed_values import Values, values_of
 from .session import Feeds, Outputs
 
@@ -368,33 +368,6 @@ def _alike(a: Feeds, b: Feeds, batch: Sequence[Axis]) -> bool:
 def _draw(model: Model, shapes: Shapes, values: Mapping[str, Values], seed: int) -> Outputs:
     rng = np.random.default_rng(seed)
     return {s.name: values[s.name].draw(rng, s, shapes[s.name], shapes) for s in model.inputs}
-
-
-def check_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check shapes by input name against the model's inputs.
-
-    Raises:
-        OptionError: there is no such input, or its declared shape does not allow this one.
-    """
-    specs = {spec.name: spec for spec in model.inputs}
-    for name, shape in shapes.items():
-        if name not in specs:
-            raise OptionError(
-                f"the model has no input {name!r}", where="--shape", hint=nearest(name, specs)
-            )
-        if not takes_shape(specs[name], shape):
-            raise OptionError(
-                f"{name}={shape_text(shape)} does not fit the model's input {specs[name]}",
-                where="--shape",
-            )
-
-
-def takes_shape(spec: TensorSpec, shape: Sequence[int]) -> bool:
-    """Return whether the declared shape of an input allows this one."""
-    return spec.shape is None or (
-        len(spec.shape) == len(shape)
-        and all(not isinstance(d, int) or d == n for d, n in zip(spec.shape, shape, strict=True))
-    )
 
 
 def _refusal(model: Model, fixed: Mapping[str, tuple[int, ...]], trial: FeedTrial) -> InputError:

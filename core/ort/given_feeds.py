@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from ..errors import InputError, OptionError
 from ..model import Model, TensorSpec
-from .feed_trial import shape_text
-from .feeding import Feeding, FeedSource, check_shapes, feeding
+from .feed_trial import check_shapes, shape_text
+from .feeding import Feeding, FeedSource, feeding
 from .session import Feeds
 
 #: Suggested sizes of a dynamic axis, by a word in its name; the last for any other.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from .session import Feeds, Outputs, run, runtime_errors
+from .refusals import runtime_errors
+from .session import Feeds, Outputs, run
 
 
 class RepeatedRuns:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from ..watch import foreign_call
 from .accelerators import chain, check_installed, check_started, compiles, load_libraries
 from .plugins import built_in_providers, chosen_devices, is_plugin, plugin_names
 from .provider_options import with_threads
+from .refusals import runtime_errors
 from .session_keys import CONFIG_KEYS
 from .shared_weights import split_shared_weights
 
@@ -224,46 +224,6 @@ def run_units(session: Any, feeds: Feeds, rows: int) -> float:
     work = getattr(session, "trimtab_bytes", 0) / 4 * elements / 1e9
     known = 4 * getattr(session, "trimtab_seconds_each", 0.0) * rows
     return rows + min(work, _MOST_WORK) + known
-
-
-@contextlib.contextmanager
-def runtime_errors(name: str) -> Iterator[None]:
-    """Turn exceptions of onnxruntime into `RunError`."""
-    try:
-        yield
-    except Exception as error:
-        builtin = isinstance(error, (RuntimeError, ValueError, NotImplementedError))
-        if not builtin and "onnxruntime" not in type(error).__module__:
-            raise
-        line = _first_line(error)
-        raise RunError(
-            f"onnxruntime refuses it: {line}", where=name, hint=_missing_operators(line)
-        ) from error
-
-
-#: Packages that register operators of further domains.
-_PACKAGES = {
-    "ai.onnx.contrib": "onnxruntime-extensions",
-    "com.microsoft.extensions": "onnxruntime-extensions",
-}
-
-
-def _missing_operators(line: str) -> str | None:
-    """Return what to do about an operator that onnxruntime does not have; None for other errors."""
-    found = re.search(r"([\w.\-]+):[\w.\-]+\(-?\d+\) is not a registered function/op", line)
-    if found is None:
-        return None
-    domain = found[1]
-    owner = _PACKAGES.get(domain, "a library of custom operators")
-    return (
-        f"Operators of domain {domain} come from {owner}, which trimtab does not load: split the "
-        "model there (onnx.utils.extract_model) and give the part without them"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:500] if text else type(error).__name__
 
 
 @contextlib.contextmanager

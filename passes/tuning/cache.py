@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trimtab.core.cache import read_figures
 from trimtab.core.context import Ratio
 from trimtab.core.errors import OutputError
 from trimtab.core.files import write_text
@@ -41,7 +42,7 @@ class Cache:
     def open(cls, path: str, target: Target, *, quantized: bool, sizes: str = "") -> Cache:
         """Read the gains of this place; none where the file is absent or cannot be read."""
         place = f"{kernel_class(target)}, {'int8' if quantized else 'float'}"
-        known = _read(Path(path)).get(place, {}) if path else {}
+        known = read_figures(Path(path)).get(place, {}) if path else {}
         gains = {}
         for key, value in known.items():
             rule, _, shape = key.partition(" | ")
@@ -73,18 +74,10 @@ class Cache:
         if self.path is None:
             return
         # Read again: another run may have written meanwhile. A failure to write is ignored.
-        everything = _read(self.path)
+        everything = read_figures(self.path)
         everything[self.place] = {
             f"{rule} | {shape}": [round(v, 4) for v in (r.value, r.low, r.high)]
             for (rule, shape), r in sorted(self.gains.items())
         }
         with contextlib.suppress(OutputError):
             write_text(self.path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
-
-
-def _read(path: Path) -> dict[str, dict[str, list[float]]]:
-    try:
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}

@@ -10,8 +10,7 @@ import numpy as np
 
 from trimtab.core.errors import InputError
 from trimtab.core.model import Model
-from trimtab.core.ort.feed_trial import shape_text
-from trimtab.core.ort.feeding import takes_shape
+from trimtab.core.ort.feed_trial import shape_text, takes_shape
 from trimtab.core.ort.session import Feeds
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from trimtab.core.model import Model
 from trimtab.core.ort.accelerators import memory_of
-from trimtab.core.ort.session import Feeds, SessionConfig, runtime_errors
+from trimtab.core.ort.refusals import runtime_errors
+from trimtab.core.ort.session import Feeds, SessionConfig
 
 from ..machine.placement import Placement
 from .caller import Caller, caller_of, placement_of

@@ -15,7 +15,8 @@ import onnx.parser
 
 from trimtab.core.errors import RunError
 from trimtab.core.model import Model
-from trimtab.core.ort.session import Feeds, SessionConfig, build_session, runtime_errors
+from trimtab.core.ort.refusals import runtime_errors
+from trimtab.core.ort.session import Feeds, SessionConfig, build_session
 from trimtab.core.ort.telemetry import disable_telemetry
 
 from ..machine.system import number_after

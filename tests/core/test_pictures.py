@@ -12,7 +12,7 @@ import pytest
 from trimtab.core.dataset import Dataset
 from trimtab.core.errors import DataError, OptionError
 from trimtab.core.model import Model
-from trimtab.core.sources.pictures import coco_labels
+from trimtab.core.sources.picture_labels import coco_labels
 from trimtab.core.sources.preprocess import Preprocess
 
 Image = pytest.importorskip("PIL.Image")

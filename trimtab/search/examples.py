@@ -29,7 +29,8 @@ from trimtab.core.metrics.sequences import alphabet_of, collapsed
 from trimtab.core.model import Model
 from trimtab.core.ort.session import SessionConfig
 from trimtab.core.runner import run_here
-from trimtab.core.sources.pictures import ClassLabels, PictureSource
+from trimtab.core.sources.picture_labels import ClassLabels
+from trimtab.core.sources.pictures import PictureSource
 
 from ..report.drawing import (
     data_uri,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from trimtab.core.cache import read_figures
 from trimtab.core.context import Context
 from trimtab.core.files import write_text
 from trimtab.core.memo import ByIdentity, MemoKind
@@ -50,7 +51,7 @@ class LayerTimer:
             if isinstance(key, tuple) and key[:-1] == self._owner
         }
         if self._path is not None:
-            for name, ns in _read(self._path).get(self._machine, {}).items():
+            for name, ns in read_figures(self._path).get(self._machine, {}).items():
                 self._keep(name, float(ns))
 
     def layers_ns(self, layers: list[LayerSpec]) -> list[float]:
@@ -79,7 +80,7 @@ class LayerTimer:
         """Add all times of this machine to the file."""
         if self._path is None:
             return
-        everything = _read(self._path)  # again: another run may have written meanwhile
+        everything = read_figures(self._path)  # again: another run may have written meanwhile
         own = {name: round(ns) for name, ns in self._times.items()}
         everything[self._machine] = everything.get(self._machine, {}) | own
         write_text(self._path, json.dumps(everything, indent=1, sort_keys=True) + "\n")
@@ -93,15 +94,6 @@ class LayerTimer:
     def _keep(self, name: str, ns: float) -> None:
         self._times[name] = ns
         self._ctx.memo.put(TIMES, (*self._owner, name), ns)
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Read nanoseconds by machine and layer; nothing where the file does not exist."""
-    try:
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def _sets(found: list[LayerSpec]) -> Iterator[list[LayerSpec]]:
