@@ -8,7 +8,7 @@ from pathlib import Path
 from graphs import cnn
 
 from trimtab.core.model import Step
-from trimtab.report.lines import pass_lines
+from trimtab.report.lines import next_steps, pass_lines
 from trimtab.report.pass_outcome import PassOutcome
 
 
@@ -16,12 +16,26 @@ def test_a_report_of_rows_stands_on_lines_and_what_was_left_alone_has_its_reason
     tmp_path: Path,
 ) -> None:
     model = cnn()
-    notes = {"groups": [{"name": "a", "share": 0.123456}], "declined": [["conv", "too small"]]}
+    groups = [{"name": "a", "share": 0.123456}, {"name": "b", "cut": True}]
+    notes = {"groups": groups, "bytes": [2, 1], "declined": [["conv", "too small"]]}
     after = replace(model, lineage=(Step("some-pass", {}, model.digest, notes),))
     lines = pass_lines(PassOutcome(model, after, after), after.save(tmp_path / "m.onnx"))
     assert lines[1:] == [
         "groups:",
-        "  name a, share 0.1235",
+        "  name   share  cut",
+        "  ----  ------  ---",
+        "  a     0.1235",
+        "  b             yes",
         "left alone (1):",
         "  conv: too small",
+    ]
+
+
+def test_the_next_steps_are_commands_for_a_shell(tmp_path: Path) -> None:
+    file = tmp_path / "my int8.onnx"
+    assert next_steps(file, "float.onnx", judge=True) == []  # nothing stands there
+    file.write_bytes(b"")
+    assert next_steps(file, "float.onnx", judge=True) == [
+        f"next: trimtab eval '{file}' --reference float.onnx --data EVAL",
+        f"      trimtab bench float.onnx '{file}'",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 SUMMARY = "export a PyTorch module to ONNX, parity proved"
 
@@ -55,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.core.dataset import Dataset
     from trimtab.core.fields import convert
     from trimtab.core.files import check_output_file, file_for
+    from trimtab.core.progress import Stderr
     from trimtab.exporter import parse_dynamic, parse_input_spec, weights_file
 
     from ..report.lines import export_lines
@@ -91,4 +93,5 @@ def execute(args: argparse.Namespace) -> int:
     )
     path = model.save(args.output)
     print("\n".join(export_lines(model, path)))  # noqa: T201
+    Stderr().say(f"next: trimtab optimize {shlex.quote(str(path))} -o out --data DATA")
     return 0

@@ -185,9 +185,15 @@ def apply(
 
 def write(outcome: PassOutcome, output: str, notes: Sequence[str] = (), headline: str = "") -> int:
     """Write what passes came to, and print what they did and the notes."""
-    from ..report.lines import pass_lines
+    from trimtab.core.progress import Stderr
+
+    from ..report.lines import next_steps, pass_lines
 
     path = outcome.written.save(output)
     first, *lines = pass_lines(outcome, path)
     print("\n".join([f"{first}; {headline}" if headline else first, *lines, *notes]))  # noqa: T201
+    if outcome.written is outcome.after:
+        judge = bool(outcome.kept) or "promise" in outcome.after.lineage[-1].notes
+        for line in next_steps(path, outcome.before.name, judge=judge):
+            Stderr().say(line)
     return 0

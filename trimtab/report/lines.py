@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from trimtab.core.context import Ratio
 from trimtab.core.metric import Quality
 from trimtab.core.metrics.metric import half_interval
 from trimtab.core.model import Model
-from trimtab.core.text import bytes_text
+from trimtab.core.text import bytes_text, table
 
 from .outputs_kept import OutputsKept
 from .pass_outcome import PassOutcome
+
+#: Notes that other lines tell.
+_ELSEWHERE = frozenset({"bytes", "declined", "promise"})
 
 
 def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
@@ -27,7 +31,7 @@ def pass_lines(outcome: PassOutcome, path: Path) -> list[str]:
         return lines
     step = after.lineage[-1]
     for key, value in step.notes.items():
-        if key not in {"declined", "promise"} and value not in ({}, [], ()):
+        if key not in _ELSEWHERE and value not in ({}, [], ()):
             lines += _note(key, value)
     declined = step.notes.get("declined", [])
     if declined:
@@ -103,14 +107,34 @@ def _note(key: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         rows = [f"  {k}: {_number(v)}" for k, v in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        rows = ["  " + ", ".join(f"{k} {_number(v)}" for k, v in row.items()) for row in value]
+        keys = list(dict.fromkeys(key for row in value for key in row))
+        cells = [[_number(row[k]) if k in row else "" for k in keys] for row in value]
+        rows = [f"  {line}" for line in table([k.replace("_", " ") for k in keys], cells)]
     else:
         return [f"{title}: {_number(value)}"]
     return [f"{title}:", *rows[:40], *(["  ..."] if len(rows) > 40 else [])]
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def next_steps(path: Path, before: str, *, judge: bool) -> list[str]:
+    """Return the commands that show what a written model is worth beside the one before it.
+
+    Args:
+        path: the written file.
+        before: the model that it was made from.
+        judge: whether its answers may have changed.
+    """
+    if not path.is_file():  # a pipe or a device
+        return []
+    file = str(path)
+    judging = ["trimtab", "eval", file, "--reference", before, "--data", "EVAL"]
+    shown = [*([judging] if judge else []), ["trimtab", "bench", before, file]]
+    return [f"{'next: ' if n == 0 else '      '}{shlex.join(c)}" for n, c in enumerate(shown)]
 
 
 def _on_disk(path: Path, model: Model) -> str:
